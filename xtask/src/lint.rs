@@ -1,0 +1,90 @@
+//! `cargo xtask lint`: formatting, clippy on both halves, documentation.
+//!
+//! Repository policy (length of files, module docs) is an ordinary test, `xtask/tests/tidy.rs`.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::exec::{capture, cargo, logged, say, stream, target_dir};
+use crate::setup::{self, BpfToolchain, apt};
+use crate::{cache, pins};
+
+const FORMATTING: &str = "formatting";
+
+const BPF_CLIPPY: &[&str] = &[
+    "clippy",
+    "--package=memstock-ebpf",
+    "--release",
+    "--target=bpfel-unknown-none",
+    "-Zbuild-std=core",
+];
+
+/// The verb: every check runs, whatever the others found.
+pub fn run() -> Result<()> {
+    let bpf = setup::ensure()?;
+    tools(&bpf)?;
+
+    let mut clippy = cargo(&["clippy", "--all-targets", "--", "-Dwarnings"]);
+    bpf.apply(&mut clippy)?;
+    let mut doc = cargo(&["doc", "--no-deps"]);
+    bpf.apply(&mut doc)?.env("RUSTDOCFLAGS", "-Dwarnings");
+    let mut checks = [
+        (FORMATTING, cargo(&["fmt", "--all", "--check"])),
+        ("clippy, host", clippy),
+        ("clippy, BPF", bpf_clippy(&bpf)?),
+        ("documentation", doc),
+    ];
+
+    let mut broken = Vec::new();
+    for (name, cmd) in &mut checks {
+        say("Lint", &name);
+        if let Err(error) = stream(cmd) {
+            say("Lint", format_args!("{name}: {error:#}"));
+            broken.push(*name);
+        }
+    }
+    if !broken.is_empty() {
+        let fmt = if broken.contains(&FORMATTING) { "; run `cargo fmt --all`" } else { "" };
+        bail!("lint found something, shown above, in: {}{fmt}", broken.join("; "));
+    }
+    say("Lint", "all clean");
+    Ok(())
+}
+
+/// Clippy as aya-build compiles: same flags, own target directory.
+fn bpf_clippy(bpf: &BpfToolchain) -> Result<Command> {
+    let mut cmd = bpf.cargo(BPF_CLIPPY)?;
+    cmd.arg("--target-dir").arg(target_dir().join("lint-bpf")).args(["--", "-Dwarnings"]);
+    let arch = std::env::consts::ARCH;
+    cmd.env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{arch}\""));
+    Ok(cmd)
+}
+
+/// Makes sure of rustfmt and of both clippys.
+fn tools(bpf: &BpfToolchain) -> Result<()> {
+    let rustup = !bpf.toolchain.is_empty();
+    if capture(&mut bpf.cargo(&["clippy", "--version"])?).is_err() {
+        let debian = bpf.bootstrap && apt::usable();
+        if debian {
+            apt::install("clippy for the BPF half", pins::DEBIAN_CLIPPY)?;
+        } else if rustup {
+            let mut cmd = Command::new("rustup");
+            cmd.args(["component", "add", "clippy", "--toolchain", &bpf.toolchain]);
+            let what = format!("clippy for {} (rustup)", bpf.toolchain);
+            logged(&what, &mut cmd, &cache::log("rustup")?)?;
+        }
+    }
+    if !rustup && capture(&mut cargo(&["fmt", "--version"])).is_err() && apt::usable() {
+        apt::install("rustfmt", pins::DEBIAN_RUSTFMT)?;
+    }
+    let missing = |tool: &'static str, rust: &str| {
+        format!("no {tool} for {rust}: add it with rustup or apt-get, then lint again")
+    };
+    capture(&mut bpf.cargo(&["clippy", "--version"])?)
+        .with_context(|| missing("clippy", "the BPF compiler"))?;
+    for tool in ["clippy", "fmt"] {
+        capture(&mut cargo(&[tool, "--version"])).with_context(|| missing(tool, "the host"))?;
+    }
+    Ok(())
+}

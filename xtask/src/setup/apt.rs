@@ -1,0 +1,100 @@
+//! Debian packages: asks whether they are there, and installs them as root.
+//!
+//! Never removes a package: where one is in the way, the person decides.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::cache;
+use crate::exec::{capture, logged, say};
+
+/// Whether we may install packages.
+pub fn usable() -> bool {
+    rustix::process::geteuid().is_root() && which::which("apt-get").is_ok()
+}
+
+/// Whether the package lists have a version of `package` not older than `oldest`.
+pub fn offers(package: &str, oldest: (u64, u64)) -> bool {
+    candidate(package).is_some_and(|have| have >= oldest)
+}
+
+/// Installs those of `packages` that are missing.
+pub fn install(what: &str, packages: &[&str]) -> Result<()> {
+    let missing: Vec<_> = packages.iter().filter(|name| !installed(name)).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut fresh = false;
+    for name in &missing {
+        if !fresh && candidate(name).is_none() {
+            update();
+            fresh = true;
+        }
+    }
+    let mut done = get(what, &missing);
+    if done.is_err() && !fresh {
+        // Lists that are out of date name packages that the server no longer has.
+        update();
+        done = get(what, &missing);
+    }
+    done.with_context(|| format!("run `apt-get install {}` and try again", missing.join(" ")))
+}
+
+fn get(what: &str, packages: &[&str]) -> Result<()> {
+    let what = format!("{what}: {} (apt-get)", packages.join(", "));
+    let mut cmd = apt_get(&["install", "-y", "--no-install-recommends", "--no-remove"]);
+    logged(&what, cmd.args(packages), &cache::log("apt-install")?)
+}
+
+/// Refreshes the package lists. Goes on when that fails: what is wanted may be listed all the same.
+pub fn update() {
+    let done = cache::log("apt-update")
+        .and_then(|log| logged("package lists (apt-get)", &mut apt_get(&["update"]), &log));
+    if let Err(error) = done {
+        say("Setup", format_args!("{error}"));
+    }
+}
+
+/// `apt-get` that asks nothing and waits for another one's lock.
+fn apt_get(args: &[&str]) -> Command {
+    let mut cmd = Command::new("apt-get");
+    cmd.args(["-o", "DPkg::Lock::Timeout=300"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    cmd
+}
+
+fn installed(package: &str) -> bool {
+    let mut cmd = Command::new("dpkg-query");
+    capture(cmd.args(["-W", "-f", "${Status}", package]))
+        .is_ok_and(|said| said == "install ok installed")
+}
+
+fn candidate(package: &str) -> Option<(u64, u64)> {
+    let mut cmd = Command::new("apt-cache");
+    parse_candidate(&capture(cmd.args(["policy", package]).env("LC_ALL", "C")).ok()?)
+}
+
+/// Major and minor version of the candidate in `apt-cache policy`'s answer.
+fn parse_candidate(policy: &str) -> Option<(u64, u64)> {
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    if version == "(none)" {
+        return None;
+    }
+    let version = version.split_once(':').map_or(version, |(_epoch, rest)| rest);
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next().and_then(Result::ok).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_read() {
+        let policy = |version: &str| format!("it:\n  Installed: (none)\n  Candidate: {version}\n");
+        assert_eq!(parse_candidate(&policy("1.96.0+dfsg1-1~deb12u2")), Some((1, 96)));
+        assert_eq!(parse_candidate(&policy("1:22.1.8-1~deb12u1")), Some((22, 1)));
+        assert_eq!(parse_candidate(&policy("(none)")), None);
+        assert_eq!(parse_candidate(""), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! bpf-linker: finds one that works, or builds it once into the cache.
+//!
+//! An install is made beside its final place and renamed when it has answered, so an interrupted
+//! one is never taken for a good one.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use rustc_version::Version;
+
+use super::apt;
+use crate::exec::{capture, cargo, logged, say};
+use crate::{cache, pins};
+
+/// Prefix of directories of installs under way.
+const UNFINISHED: &str = "unfinished-";
+
+/// A bpf-linker that answers.
+pub struct Linker {
+    /// Its directory.
+    pub dir: PathBuf,
+    version: Version,
+}
+
+impl fmt::Display for Linker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bpf-linker {}, in {}", self.version, self.dir.display())
+    }
+}
+
+/// The linker to use, when it is there: the cache's, else a recent one on `PATH`.
+pub fn find() -> Result<Option<Linker>> {
+    if let Some(linker) = probe(&home()?.join("bin/bpf-linker")) {
+        return Ok(Some(linker));
+    }
+    let oldest = Version::parse(pins::LINKER).context("the pinned version of bpf-linker")?;
+    let on_path = which::which("bpf-linker").ok().and_then(|program| probe(&program));
+    Ok(on_path.filter(|linker| linker.version >= oldest))
+}
+
+/// Builds the pinned linker on an LLVM of the system, else fetches a released one.
+pub fn install() -> Result<Linker> {
+    if apt::usable()
+        && let Err(error) = apt::install("LLVM for bpf-linker", pins::DEBIAN_LLVM)
+    {
+        say("Setup", format_args!("{error}"));
+    }
+    let cache = cache::dir()?;
+    sweep(&cache);
+    let place = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempdir_in(&cache)
+        .with_context(|| format!("cannot write to {}; MEMSTOCK_CACHE moves it", cache.display()))?;
+    let target = cache.join("build");
+    let log = cache::log("bpf-linker")?;
+    let what = format!("bpf-linker {} (about two minutes)", pins::LINKER);
+    let mut cmd = if let Some(prefix) = llvm_prefix() {
+        build(&prefix, &target)?
+    } else if which::which("cargo-binstall").is_ok() {
+        // A released one carries an LLVM of its own, not older than the pinned one.
+        let mut cmd = cargo(&["binstall", "--no-confirm"]);
+        cmd.arg(format!("bpf-linker@{}", pins::LINKER));
+        cmd
+    } else {
+        bail!("{}", remedy());
+    };
+    // Outside the workspace, whose configuration is not the linker's.
+    cmd.arg("--root").arg(place.path()).current_dir(&cache);
+    logged(&what, &mut cmd, &log)?;
+    if probe(&place.path().join("bin/bpf-linker")).is_none() {
+        bail!("the bpf-linker just installed does not run: is LLVM {} complete?", pins::LLVM);
+    }
+    let home = home()?;
+    if home.exists() {
+        fs::remove_dir_all(&home).with_context(|| format!("cannot replace {}", home.display()))?;
+    }
+    fs::rename(place.path(), &home).with_context(|| format!("cannot make {}", home.display()))?;
+    // Half a gigabyte that nobody needs again; harmless when it stays.
+    let _ = fs::remove_dir_all(target);
+    find()?.with_context(|| format!("bpf-linker vanished from {}", home.display()))
+}
+
+/// `cargo install` of the pinned version on the LLVM at `prefix`.
+fn build(prefix: &Path, target: &Path) -> Result<Command> {
+    let mut cmd = cargo(&["install", "bpf-linker", "--locked", "--no-default-features"]);
+    cmd.args(["--version", pins::LINKER, "--features"]).arg(format!("llvm-{}", pins::LLVM));
+    cmd.arg("--target-dir").arg(target);
+    let set: OsString = env::var_os("LIBRARY_PATH").unwrap_or_default();
+    let dirs = env::split_paths(&set).filter(|dir| !dir.as_os_str().is_empty());
+    let dirs = env::join_paths(std::iter::once(prefix.join("lib")).chain(dirs))
+        .with_context(|| format!("LIBRARY_PATH cannot hold {}", prefix.display()))?;
+    cmd.env("LLVM_PREFIX", prefix).env("LIBRARY_PATH", dirs);
+    for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+        cmd.env_remove(flags);
+    }
+    Ok(cmd)
+}
+
+/// Where the pinned linker lives.
+fn home() -> Result<PathBuf> {
+    Ok(cache::dir()?.join(format!("bpf-linker-{}-llvm{}", pins::LINKER, pins::LLVM)))
+}
+
+/// Removes what interrupted installs left. We hold the lock, so none is under way.
+fn sweep(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The prefix of an LLVM of the pinned version that one can build on.
+fn llvm_prefix() -> Option<PathBuf> {
+    pins::LLVM_CONFIG.iter().find_map(|config| {
+        let said = capture(Command::new(config).args(["--version", "--prefix"])).ok()?;
+        let prefix = parse_llvm_config(&said)?;
+        prefix.join("include/llvm-c").exists().then_some(prefix)
+    })
+}
+
+/// The prefix in the answer of `llvm-config --version --prefix`, when the version is ours.
+fn parse_llvm_config(said: &str) -> Option<PathBuf> {
+    let (version, prefix) = said.trim_end().split_once('\n')?;
+    let major: u64 = version.split('.').next()?.parse().ok()?;
+    (major == pins::LLVM).then(|| prefix.into())
+}
+
+fn probe(program: &Path) -> Option<Linker> {
+    if !program.exists() {
+        return None;
+    }
+    let said = capture(Command::new(program).arg("--version")).ok()?;
+    Some(Linker { dir: program.parent()?.to_owned(), version: parse_version(&said)? })
+}
+
+/// The version in `bpf-linker 0.13.0`.
+fn parse_version(said: &str) -> Option<Version> {
+    Version::parse(said.trim().strip_prefix("bpf-linker ")?).ok()
+}
+
+fn remedy() -> String {
+    let llvm = pins::DEBIAN_LLVM.join(" ");
+    let advice = if which::which("apt-get").is_ok() {
+        format!("run `sudo apt-get install {llvm}`")
+    } else {
+        "run `cargo install cargo-binstall`".to_owned()
+    };
+    format!("no bpf-linker and nothing to make one from: {advice}, then `cargo xtask setup` again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(parse_version("bpf-linker 0.13.0\n"), Some(Version::new(0, 13, 0)));
+        assert_eq!(parse_version("ld 2.40"), None);
+    }
+
+    #[test]
+    fn only_the_pinned_llvm_is_built_on() {
+        assert_eq!(parse_llvm_config("22.1.8\n/opt/llvm\n"), Some("/opt/llvm".into()));
+        assert_eq!(parse_llvm_config("23.1.0\n/opt/llvm\n"), None);
+        assert_eq!(parse_llvm_config("22.1.8\n"), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! `cargo xtask setup`: finds what builds the BPF half, or installs it.
+//!
+//! Finding changes nothing but one link in rustup, and takes a fraction of a second; installing
+//! holds the cache's lock. What is looked for, and under which names, is in `pins`.
+
+pub mod apt;
+mod linker;
+mod rust;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use self::linker::Linker;
+use self::rust::Compiler;
+use crate::cache;
+use crate::exec::{self, say};
+
+/// Names the toolchain to `memstock-user/build.rs`; set by a person, it replaces our search.
+pub const TOOLCHAIN_VAR: &str = "MEMSTOCK_BPF_TOOLCHAIN";
+/// Tells `memstock-user/build.rs` that the compiler is not a nightly.
+pub const BOOTSTRAP_VAR: &str = "MEMSTOCK_BPF_BOOTSTRAP";
+
+/// What builds the BPF half.
+pub struct BpfToolchain {
+    /// The rustup toolchain; empty where there is no rustup.
+    pub toolchain: String,
+    /// The directory of bpf-linker.
+    pub linker_dir: PathBuf,
+    /// Whether the compiler needs `RUSTC_BOOTSTRAP`.
+    pub bootstrap: bool,
+}
+
+impl BpfToolchain {
+    /// Makes the builds that `cmd` starts use this toolchain.
+    pub fn apply<'a>(&self, cmd: &'a mut Command) -> Result<&'a mut Command> {
+        if self.toolchain.is_empty() {
+            cmd.env_remove(TOOLCHAIN_VAR);
+        } else {
+            cmd.env(TOOLCHAIN_VAR, &self.toolchain);
+        }
+        if self.bootstrap {
+            cmd.env(BOOTSTRAP_VAR, "1");
+        } else {
+            cmd.env_remove(BOOTSTRAP_VAR);
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        let dirs = std::iter::once(self.linker_dir.clone()).chain(env::split_paths(&path));
+        let path = env::join_paths(dirs)
+            .with_context(|| format!("PATH cannot hold {}", self.linker_dir.display()))?;
+        Ok(cmd.env("PATH", path))
+    }
+
+    /// The toolchain's own cargo, in the workspace, for builds *of* the BPF half.
+    pub fn cargo(&self, args: &[&str]) -> Result<Command> {
+        let mut cmd = if self.toolchain.is_empty() {
+            exec::cargo(args)
+        } else {
+            let mut cmd = Command::new("rustup");
+            cmd.args(["run", &self.toolchain, "cargo"]).args(args).current_dir(exec::root());
+            cmd
+        };
+        if self.bootstrap {
+            cmd.env("RUSTC_BOOTSTRAP", "1");
+        }
+        self.apply(&mut cmd)?;
+        Ok(cmd)
+    }
+}
+
+/// The verb: [`ensure`], and says what was found.
+pub fn run() -> Result<()> {
+    let (compiler, linker) = find_or_install()?;
+    say("Compiler", &compiler);
+    say("Linker", &linker);
+    Ok(())
+}
+
+/// Finds or installs the toolchain; silent when everything is there.
+pub fn ensure() -> Result<BpfToolchain> {
+    let (compiler, linker) = find_or_install()?;
+    Ok(BpfToolchain {
+        bootstrap: compiler.needs_bootstrap(),
+        toolchain: compiler.name,
+        linker_dir: linker.dir,
+    })
+}
+
+fn find_or_install() -> Result<(Compiler, Linker)> {
+    if let (Some(compiler), Some(linker)) = (rust::find()?, linker::find()?) {
+        return Ok((compiler, linker));
+    }
+    let _lock = cache::lock()?;
+    // Another set-up may have installed either while we waited.
+    let compiler = match rust::find()? {
+        Some(compiler) => compiler,
+        None => rust::install()?,
+    };
+    let linker = match linker::find()? {
+        Some(linker) => linker,
+        None => linker::install()?,
+    };
+    Ok((compiler, linker))
+}

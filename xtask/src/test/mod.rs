@@ -1,0 +1,101 @@
+//! `cargo xtask test`: every test there is, in order, and one closing line.
+//!
+//! A group that does not build, or dies, counts as one failure; what the live tests leave behind
+//! on the machine counts as another.
+
+mod host;
+mod tally;
+
+use std::ffi::OsString;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use self::tally::Tally;
+use crate::setup::{self, BpfToolchain};
+use crate::{build, exec};
+
+/// Name, arguments of `cargo test`, arguments of the test binaries.
+type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+/// loom explores interleavings ten times faster with optimisations.
+const COMMON: Group = ("algorithm", &["-p", "memstock-common", "--release"], &[]);
+const USER: Group = ("user half and xtask", &["-p", "memstock", "-p", "xtask"], &[]);
+/// One at a time: they change the state of the whole machine.
+const LIVE: Group = ("live", &["-p", "memstock-tests"], &["--test-threads=1"]);
+
+struct Run<'a> {
+    bpf: BpfToolchain,
+    filter: Option<&'a str>,
+    bless: bool,
+    args: &'a [OsString],
+    skips: tempfile::NamedTempFile,
+}
+
+/// The verb. The closing line is printed whatever happens, and last.
+pub fn run(filter: Option<&str>, bless: bool, args: &[OsString]) -> Result<()> {
+    let mut tally = Tally::default();
+    if let Err(error) = everything(&mut tally, filter, bless, args) {
+        tally.broken("set-up", &error);
+    }
+    print!("{tally}");
+    if tally.failed() > 0 {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn everything(
+    tally: &mut Tally,
+    filter: Option<&str>,
+    bless: bool,
+    args: &[OsString],
+) -> Result<()> {
+    let skips = tempfile::Builder::new()
+        .prefix("memstock-skips-")
+        .tempfile()
+        .context("cannot make a temporary file; is TMPDIR writable?")?;
+    let run = Run { bpf: setup::ensure()?, filter, bless, args, skips };
+    // The live tests start `memstock` and its workload from where this puts them.
+    if let Err(error) = build::workspace(&run.bpf, false) {
+        tally.broken("build", &error);
+    }
+    run.group(tally, COMMON);
+    run.group(tally, USER);
+    let before = host::cpus()?;
+    if rustix::process::geteuid().is_root() {
+        run.group(tally, LIVE);
+    } else {
+        tally.note("live: they load BPF programs; run `cargo xtask test` as root");
+    }
+    tally.skips(&fs::read_to_string(run.skips.path()).context("the list of skipped tests")?);
+    for leftover in host::leftovers(&before)? {
+        tally.note(&leftover);
+    }
+    Ok(())
+}
+
+impl Run<'_> {
+    fn group(&self, tally: &mut Tally, (name, cargo, libtest): Group) {
+        exec::say("Test", name);
+        let before = tally.failed();
+        if let Err(error) = self.start(tally, cargo, libtest)
+            && tally.failed() == before
+        {
+            tally.broken(name, &error);
+        }
+    }
+
+    fn start(&self, tally: &mut Tally, cargo: &[&str], libtest: &[&str]) -> Result<()> {
+        let mut cmd = exec::cargo(&["test", "--no-fail-fast"]);
+        cmd.args(cargo).args(self.filter).arg("--").args(libtest).args(self.args);
+        cmd.env("MEMSTOCK_SKIPS", self.skips.path());
+        if self.bless {
+            cmd.env("MEMSTOCK_BLESS", "1");
+        }
+        exec::tee(self.bpf.apply(&mut cmd)?, |line| {
+            println!("{line}");
+            tally.line(line);
+        })
+    }
+}

@@ -1,0 +1,139 @@
+//! Adds up what libtest prints, and what the live tests could not do here.
+//!
+//! Reads text only; starts nothing.
+
+use std::fmt;
+
+/// Results so far. Its `Display` ends with the closing line.
+#[derive(Default)]
+pub struct Tally {
+    passed: usize,
+    ignored: usize,
+    failed: usize,
+    failures: Vec<String>,
+    skips: Vec<String>,
+}
+
+impl Tally {
+    /// Takes in one line of a test binary's output.
+    pub fn line(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix("test result: ") {
+            self.passed += count(rest, "passed");
+            self.failed += count(rest, "failed");
+            self.ignored += count(rest, "ignored");
+        } else if let Some((name, outcome)) =
+            line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
+        {
+            if outcome == "FAILED" {
+                self.failures.push(name.to_owned());
+            } else if let Some(reason) = outcome.strip_prefix("ignored") {
+                let reason = reason.strip_prefix(", ").unwrap_or("ignored by default");
+                self.skips.push(format!("{name}: {reason}"));
+            }
+        }
+    }
+
+    /// Takes in the lines `name: reason` of tests that passed without having run.
+    pub fn skips(&mut self, text: &str) {
+        let before = self.skips.len();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if !self.skips.iter().any(|known| known == line) {
+                self.skips.push(line.to_owned());
+            }
+        }
+        self.passed = self.passed.saturating_sub(self.skips.len() - before);
+        self.ignored += self.skips.len() - before;
+    }
+
+    /// One failure that is not a test's.
+    pub fn note(&mut self, what: &str) {
+        self.failed += 1;
+        self.failures.push(what.to_owned());
+    }
+
+    /// A group of tests that could not be built or died.
+    pub fn broken(&mut self, group: &str, error: &anyhow::Error) {
+        self.note(&format!("{group}: {error:#}"));
+    }
+
+    /// Failures so far.
+    pub fn failed(&self) -> usize {
+        self.failed
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, ignored, failed, failures, skips } = self;
+        writeln!(f)?;
+        for skip in skips {
+            writeln!(f, "skipped  {skip}")?;
+        }
+        for failure in failures {
+            writeln!(f, "failed   {failure}")?;
+        }
+        writeln!(f, "{passed} passed, {failed} failed, {ignored} skipped")
+    }
+}
+
+/// The number before `what` in `ok. 3 passed; 0 failed; …`.
+fn count(summary: &str, what: &str) -> usize {
+    let mut words = summary.split([' ', ';']).filter(|word| !word.is_empty()).peekable();
+    while let Some(word) = words.next() {
+        if words.peek() == Some(&what) {
+            return word.parse().unwrap_or(0);
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "\
+running 4 tests
+test charge::tests::rolls_back ... ok
+test drain ... ignored, needs two CPUs
+test plain ... ignored
+test stock::tests::never_negative ... FAILED
+test result: FAILED. 1 passed; 1 failed; 2 ignored; 0 measured; 7 filtered out; finished in 0.01s
+running 1 test
+test memstock-common/src/lib.rs - stock (line 12) ... ok
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s
+";
+
+    fn tally(output: &str) -> Tally {
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.line(line));
+        tally
+    }
+
+    fn closing(tally: &Tally) -> String {
+        tally.to_string().lines().last().unwrap().to_owned()
+    }
+
+    #[test]
+    fn binaries_add_up() {
+        let tally = tally(OUTPUT);
+        assert_eq!(closing(&tally), "2 passed, 1 failed, 2 skipped");
+        let text = tally.to_string();
+        assert!(text.contains("skipped  drain: needs two CPUs\n"), "{text}");
+        assert!(text.contains("failed   stock::tests::never_negative\n"), "{text}");
+    }
+
+    #[test]
+    fn a_live_test_that_skipped_did_not_pass() {
+        let mut tally = tally(OUTPUT);
+        tally.skips("huge_pages: no huge pages here\nhuge_pages: no huge pages here\n\n");
+        assert_eq!(closing(&tally), "1 passed, 1 failed, 3 skipped");
+    }
+
+    #[test]
+    fn a_broken_group_fails() {
+        let mut tally = tally("");
+        tally.broken("live", &anyhow::anyhow!("`cargo test` failed"));
+        assert_eq!(closing(&tally), "0 passed, 1 failed, 0 skipped");
+        assert!(tally.to_string().contains("failed   live: `cargo test` failed"));
+    }
+}
