@@ -1,0 +1,271 @@
+//! What the control programs do and refuse, and what crosses the border as numbers.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
+
+use memstock_common::control::{
+    Answer, Drain, Evict, Limit, Refusal, Register, close, evict, release, reset_cgroup_cpu,
+    set_limit,
+};
+use memstock_common::counter::{limit_of, parent_index, parent_word};
+use memstock_common::event::{EventKind, Unknown};
+use memstock_common::fault::Consumed;
+use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Stat};
+use memstock_common::stock::{credit_for, creditor};
+use memstock_common::{
+    Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, Resource, Word, owner_of, slot_of,
+};
+use support::{Shape, World, cgroup_id, limited, owner};
+
+type Plain = World<AtomicU64>;
+
+fn read(word: &AtomicU64) -> u64 {
+    Word::load(word)
+}
+
+/// Counter 0 is the parent of counter 1; two CPUs.
+fn pair() -> Plain {
+    let world = Plain::new(Shape { cpus: 2, batch: 8, memsw: true, ..Shape::default() });
+    world.add(0, NO_INDEX);
+    world.add(1, 0);
+    world
+}
+
+#[test]
+fn register_fills_the_counter() {
+    let world = pair();
+    let generation = world.cpu(0).generation();
+    let args = Register { memory_limit: 5, memsw_limit: 9, ..limited(2, 1, 0) };
+    assert_eq!(world.register(args), Ok(0));
+    let counter = world.counter(2);
+    assert_eq!((read(&counter.memory_limit), read(&counter.memsw_limit)), (5, 9));
+    assert_eq!((read(&counter.id), counter.parent(), read(&counter.depth)), (cgroup_id(2), 1, 2));
+    let children = |index| read(&world.counter(index).children);
+    assert_eq!([children(0), children(1), children(2)], [1, 1, 0]);
+    assert_eq!(world.cpu(1).tracked(owner_of(cgroup_id(2))), Some(2));
+    assert_ne!(world.cpu(0).generation(), generation);
+}
+
+#[test]
+fn register_refuses() {
+    let world = pair();
+    let refused = |args: Register| {
+        let before = world.cpu(0).generation();
+        let refusal = world.register(args).unwrap_err();
+        assert_eq!(world.cpu(0).generation(), before);
+        assert_eq!(read(&world.counter(0).children), 1);
+        refusal
+    };
+    assert_eq!(refused(limited(4, NO_INDEX, 0)), Refusal::Missing, "no such counter");
+    assert_eq!(refused(limited(2, 4, 0)), Refusal::Missing, "no such parent");
+    assert_eq!(refused(limited(2, 3, 0)), Refusal::Missing, "the parent is free");
+    assert_eq!(refused(limited(1, 0, 0)), Refusal::Taken, "the counter is in use");
+    let twice = Register { cgroup_id: cgroup_id(1), ..limited(2, 0, 0) };
+    assert_eq!(refused(twice), Refusal::Taken, "the cgroup is tracked already");
+    assert_eq!(read(&world.counter(2).id), 0, "the counter stays free");
+    assert_eq!(world.register(limited(2, 0, 0)), Ok(0));
+}
+
+#[test]
+fn register_refuses_more_levels_than_the_walk_takes() {
+    let world = Plain::new(Shape { cgroups: MAX_DEPTH + 1, ..Shape::default() });
+    world.add(0, NO_INDEX);
+    for index in 1..MAX_DEPTH {
+        world.add(index, index - 1);
+    }
+    let too_deep = limited(MAX_DEPTH, MAX_DEPTH - 1, NO_LIMIT);
+    assert_eq!(world.register(too_deep), Err(Refusal::Deep));
+    assert_eq!(world.register(limited(MAX_DEPTH, MAX_DEPTH - 2, NO_LIMIT)), Ok(0));
+    world.fault(0, owner(MAX_DEPTH - 1));
+    assert_eq!(world.usage(0), 32, "the walk from the deepest level reaches the top");
+}
+
+#[test]
+fn close_hides_a_cgroup_and_refuses_while_children_are_tracked() {
+    let world = pair();
+    let cpu = world.cpu(0);
+    assert_eq!(close(&cpu, 0), Err(Refusal::Busy));
+    assert_eq!(close(&cpu, 2), Err(Refusal::Missing), "free");
+    assert_eq!(close(&cpu, 9), Err(Refusal::Missing), "no such counter");
+    assert_eq!(close(&cpu, 1), Ok(0));
+    assert_eq!(cpu.tracked(owner(1)), None);
+    assert_eq!(world.fault(0, owner(1)), Consumed::Miss);
+    assert_eq!(world.usage(0), 0);
+    assert_eq!(close(&cpu, 0), Err(Refusal::Busy), "until the child is released");
+    assert_eq!(world.register(limited(1, 0, 0)), Err(Refusal::Taken));
+    assert_eq!(world.register(limited(2, 1, 0)), Err(Refusal::Missing), "no child below it");
+    release(&cpu, 1).unwrap();
+    assert_eq!(close(&cpu, 0), Ok(0));
+}
+
+#[test]
+fn unregistering_takes_everything_back_and_forgets() {
+    let world = pair();
+    let cpu = world.cpu(0);
+    for n in 0..6 {
+        world.fault(n % 2, owner(1));
+    }
+    world.fault(0, owner(0));
+    assert_eq!((world.usage(0), world.stocked_for(owner(1)), world.hits(1)), (8 + 3 + 8, 5, 4));
+    set_limit(&cpu, 1, Resource::Memory, 12).unwrap();
+
+    close(&cpu, 1).unwrap();
+    assert_eq!(evict(&cpu, 1, 0, 0), Ok(0), "CPU 0 has cached another cgroup");
+    assert_eq!(evict(&cpu, 1, 1, 0), Ok(5));
+    assert_eq!(evict(&cpu, 1, 1, 0), Ok(0), "once only");
+    assert_eq!(read(&world.slot(1, 0).credit), 0);
+    assert_eq!(read(&world.slot(0, 0).credit), credit_for(0), "another cgroup's credit stays");
+    assert_eq!(read(&world.slot(1, 0).drains), 1);
+    assert_eq!((world.usage(1), world.usage(0)), (6, 14));
+    world.assert_conserved(&[1, 6, 0, 0]);
+
+    release(&cpu, 1).unwrap();
+    assert_eq!(world.usage(0), 8, "the pages it owned are taken back above");
+    let counter = world.counter(1);
+    for resource in [&counter.memory, &counter.memsw] {
+        assert_eq!([&resource.usage, &resource.watermark, &resource.failcnt].map(read), [0; 3]);
+    }
+    assert_eq!([&counter.id, &counter.near_at, &counter.hit_at].map(read), [0; 3]);
+    assert_eq!(read(&world.counter(0).children), 0);
+    world.assert_conserved(&[1, 0, 0, 0]);
+
+    // The next cgroup with this counter does not inherit the hits.
+    for cpu in 0..2 {
+        reset_cgroup_cpu(&world.cpu(0), 1, cpu).unwrap();
+    }
+    world.add(1, NO_INDEX);
+    assert_eq!(world.fault(1, owner(1)), Consumed::Miss);
+    assert_eq!((world.hits(1), world.sum(1, |share| &share.misses)), (0, 1));
+    assert_eq!(world.loss(Loss::OrphanedPages), 0);
+}
+
+#[test]
+fn a_limit_below_the_usage_is_refused() {
+    let world = pair();
+    let cpu = world.cpu(0);
+    world.fault(0, owner(1));
+    for resource in [Resource::Memory, Resource::Memsw] {
+        let limit = |index| {
+            let counter = world.counter(index);
+            match resource {
+                Resource::Memory => read(&counter.memory_limit),
+                Resource::Memsw => read(&counter.memsw_limit),
+            }
+        };
+        assert_eq!(set_limit(&cpu, 0, resource, 7), Err(Refusal::Busy));
+        assert_eq!(limit(0), NO_LIMIT, "the old limit stands");
+        assert_eq!(set_limit(&cpu, 0, resource, 8), Ok(0));
+        assert_eq!((limit(0), limit(1)), (8, NO_LIMIT));
+        assert_eq!(set_limit(&cpu, 0, resource, NO_LIMIT), Ok(0));
+        assert_eq!(set_limit(&cpu, 2, resource, 8), Err(Refusal::Missing), "free");
+        assert_eq!(set_limit(&cpu, 9, resource, 8), Err(Refusal::Missing));
+    }
+}
+
+#[test]
+fn missing_counters_cpus_and_slots_are_refused() {
+    let world = pair();
+    let cpu = world.cpu(0);
+    assert_eq!(evict(&cpu, 2, 0, 0), Err(Refusal::Missing), "free");
+    assert_eq!(evict(&cpu, 1, 2, 0), Err(Refusal::Missing), "no such CPU");
+    assert_eq!(evict(&cpu, 1, 0, 1), Err(Refusal::Missing), "no such slot");
+    assert_eq!(release(&cpu, 2), Err(Refusal::Missing));
+    assert_eq!(release(&cpu, 9), Err(Refusal::Missing));
+    assert_eq!(reset_cgroup_cpu(&cpu, 9, 0), Err(Refusal::Missing));
+    assert_eq!(reset_cgroup_cpu(&cpu, 2, 2), Err(Refusal::Missing));
+    assert_eq!(reset_cgroup_cpu(&cpu, 1, 0), Err(Refusal::Taken), "in use");
+}
+
+#[test]
+fn reset_zeroes_one_cpu_of_a_free_counter() {
+    let world = pair();
+    for cpu in 0..2 {
+        let share = world.share(cpu, 2);
+        for word in [&share.hits, &share.misses, &share.singles, &share.forced] {
+            Word::store(word, 7);
+        }
+    }
+    assert_eq!(reset_cgroup_cpu(&world.cpu(0), 2, 1), Ok(0));
+    let sum = |cpu| {
+        let share = world.share(cpu, 2);
+        [&share.hits, &share.misses, &share.singles, &share.forced].map(read)
+    };
+    assert_eq!((sum(0), sum(1)), ([7; 4], [0; 4]));
+}
+
+#[test]
+fn answers_survive_the_border() {
+    for nr_pages in [0, 1, 32, 1024, 0xff_ffff] {
+        assert_eq!(Answer::new(Ok(nr_pages)).result(), Ok(nr_pages));
+    }
+    for refusal in [Refusal::Missing, Refusal::Taken, Refusal::Busy, Refusal::Deep] {
+        assert_eq!(Answer::new(Err(refusal)).result(), Err(Ok(refusal)));
+    }
+    for tag in [5, 17, 255] {
+        assert_eq!(Answer(tag << 24 | 3).result(), Err(Err(Unknown(tag))));
+    }
+}
+
+#[test]
+fn arguments_survive_the_border() {
+    let args = Register { memsw_limit: NO_LIMIT - 1, ..limited(3, NO_INDEX, 7) };
+    assert_eq!(Register::from_args(|n| args.to_args()[n]), args);
+    let args = Limit { index: 1, resource: Resource::Memsw as u32, nr_pages: NO_LIMIT };
+    assert_eq!(Limit::from_args(|n| args.to_args()[n]), args);
+    let args = Drain { cpu: 3, slot: 2, subtree: NO_INDEX };
+    assert_eq!(Drain::from_args(|n| args.to_args()[n]), args);
+    let args = Evict { index: 4095, cpu: 3, slot: 2 };
+    assert_eq!(Evict::from_args(|n| args.to_args()[n]), args);
+}
+
+#[test]
+fn unknown_tags_are_errors() {
+    for kind in [EventKind::LimitNear, EventKind::LimitHit] {
+        assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
+    }
+    for resource in [Resource::Memory, Resource::Memsw] {
+        assert_eq!(Resource::try_from(resource as u32), Ok(resource));
+    }
+    for tag in [0, 3, u32::MAX] {
+        assert_eq!(EventKind::try_from(tag), Err(Unknown(tag)));
+    }
+    for tag in [2, u32::MAX] {
+        assert_eq!(Resource::try_from(tag), Err(Unknown(tag)));
+    }
+    assert_eq!(Unknown(9).to_string(), "unknown tag 9");
+}
+
+#[test]
+fn encodings_round_trip() {
+    for index in [0, 1, 4095, NO_INDEX - 1, NO_INDEX] {
+        assert_eq!(parent_index(parent_word(index)), index);
+    }
+    for index in [0, 1, 4095, NO_INDEX - 1] {
+        assert_eq!(creditor(credit_for(index)), index);
+    }
+    assert_eq!((creditor(0), parent_word(NO_INDEX)), (NO_INDEX, 0));
+    assert_eq!((limit_of(NO_LIMIT), limit_of(0)), (None, Some(0)));
+    assert_eq!(owner_of(0x0000_0003_8000_0001), 0x8000_0001);
+    for slots in (0..).map(|n| 1 << n).take_while(|&slots| slots <= MAX_SLOTS) {
+        let reached: BTreeSet<_> = (0..slots).map(|owner| slot_of(owner + 999, slots)).collect();
+        assert!(reached.into_iter().eq(0..slots), "neighbours share no slot");
+    }
+}
+
+#[test]
+fn every_number_is_declared_once() {
+    fn names<T: Copy>(all: &[T], stat: impl Fn(T) -> Stat) -> BTreeSet<&'static str> {
+        let names: BTreeSet<_> = all.iter().map(|&number| stat(number).name).collect();
+        assert_eq!(names.len(), all.len(), "names differ");
+        assert!(all.iter().all(|&number| stat(number).help.ends_with('.')));
+        names
+    }
+    names(CpuStat::ALL, CpuStat::stat);
+    names(PageCounterStat::ALL, PageCounterStat::stat);
+    names(CgroupStat::ALL, CgroupStat::stat);
+    names(Loss::ALL, Loss::stat);
+    // The map of losses is indexed by them.
+    assert!(Loss::ALL.iter().map(|&loss| loss as u32).eq(0..Loss::COUNT));
+}
