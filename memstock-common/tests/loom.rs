@@ -1,92 +1,18 @@
-//! The algorithm under every interleaving that matters, on loom's atomics.
+//! Charge, refill, consume, drain and uncharge under every interleaving that matters.
 //!
-//! The memory model is Linux's for BPF programs: a read-modify-write is fully ordered, a plain
-//! load or store is ordered by nothing. All models of two threads are explored exhaustively. Two
-//! of three threads would take the better part of a minute, so these bound the preemptions.
+//! How they are explored, and on which memory model, is said in `support/checked.rs`.
 
 mod support;
 
+#[path = "support/checked.rs"]
+mod checked;
+
+use checked::{Model, beside, explore_bounded, is_charged, shape};
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use loom::thread;
 use memstock_common::charge::{self, try_charge};
-use memstock_common::control::{self, Refusal};
-use memstock_common::fault::Consumed;
-use memstock_common::{Loss, NO_INDEX, NO_LIMIT, Over, Resource, Word, drain};
-use support::{NewWord, Shape, World, limited, owner};
-
-struct Checked(AtomicU64);
-
-impl Checked {
-    /// `smp_mb()` before and after, as in the kernel's value-returning atomics.
-    fn ordered<T>(&self, operation: impl FnOnce(&AtomicU64) -> T) -> T {
-        fence(Ordering::SeqCst);
-        let result = operation(&self.0);
-        fence(Ordering::SeqCst);
-        result
-    }
-}
-
-impl Word for Checked {
-    fn load(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-    fn store(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-    fn fetch_add(&self, value: u64) -> u64 {
-        self.ordered(|word| word.fetch_add(value, Ordering::SeqCst))
-    }
-    fn fetch_sub(&self, value: u64) -> u64 {
-        self.ordered(|word| word.fetch_sub(value, Ordering::SeqCst))
-    }
-    fn swap(&self, value: u64) -> u64 {
-        self.ordered(|word| word.swap(value, Ordering::SeqCst))
-    }
-    fn replace(&self, current: u64, new: u64) -> bool {
-        use Ordering::SeqCst;
-        self.ordered(|word| word.compare_exchange(current, new, SeqCst, SeqCst).is_ok())
-    }
-}
-
-impl NewWord for Checked {
-    fn new(value: u64) -> Self {
-        Self(AtomicU64::new(value))
-    }
-    fn look_up(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-type Model = World<Checked>;
-
-/// Explores `model` with at most three involuntary switches: enough for each of three threads to
-/// be interrupted once, at any step.
-fn explore_bounded(model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(model);
-}
-
-fn shape(cgroups: u32, batch: u32) -> Shape {
-    Shape { cgroups, batch, ..Shape::default() }
-}
-
-/// Runs `aside` beside `main`.
-fn beside<T: 'static, U>(
-    world: &Arc<Model>,
-    aside: impl FnOnce(&Model) -> T + 'static,
-    main: impl FnOnce(&Model) -> U,
-) -> (T, U) {
-    let other = Arc::clone(world);
-    let aside = thread::spawn(move || aside(&other));
-    let result = main(world);
-    (aside.join().expect("a checked thread does not panic"), result)
-}
-
-fn is_charged(result: Result<(), Over>) -> u64 {
-    u64::from(result.is_ok())
-}
+use memstock_common::{Loss, NO_INDEX, NO_LIMIT, Over, Resource, control, drain};
+use support::{Shape, limited, owner};
 
 #[test]
 fn two_drains_give_a_stock_back_once() {
@@ -249,83 +175,5 @@ fn refill_of_a_stock_being_drained() {
         assert!(refill.excess == 0 || refill.excess == 1);
         world.uncharge(0, refill.excess.into());
         world.assert_conserved(&[1]);
-    });
-}
-
-/// Once a limit is set, no charge that began earlier has slipped past it.
-#[test]
-fn set_limit_beside_charge() {
-    for (nr_pages, asked) in [(1, 1), (2, 1), (1, 0)] {
-        loom::model(move || {
-            let world = Arc::new(Model::new(shape(1, 3)));
-            world.register(limited(0, NO_INDEX, 8)).expect("a free counter");
-            let (charged, set) = beside(
-                &world,
-                move |world| is_charged(try_charge(&world.cpu(1), 0, nr_pages)),
-                move |world| control::set_limit(&world.cpu(0), 0, Resource::Memory, asked),
-            );
-            let limit = Word::load(&world.counter(0).memory_limit);
-            match set {
-                Ok(_) => assert!(limit == asked && world.usage(0) <= asked),
-                // The charge in the way may itself be refused, by the limit that was tried.
-                Err(refusal) => assert!(limit == 8 && refusal == Refusal::Busy),
-            }
-            world.assert_conserved(&[charged * nr_pages]);
-        });
-    }
-}
-
-/// The same with an uncharge that hides a charge from the second look at the usage.
-#[test]
-fn set_limit_beside_charge_and_uncharge() {
-    explore_bounded(|| {
-        let world = Arc::new(Model::new(shape(1, 3)));
-        world.register(limited(0, NO_INDEX, 8)).expect("a free counter");
-        charge::charge_forced(&world.cpu(0), 0, 2);
-        let (charger, freer) = (Arc::clone(&world), Arc::clone(&world));
-        let charged = thread::spawn(move || is_charged(try_charge(&charger.cpu(1), 0, 1)));
-        let freed = thread::spawn(move || freer.uncharge(0, 1));
-        let set = control::set_limit(&world.cpu(0), 0, Resource::Memory, 2);
-        let charged = charged.join().expect("a checked thread does not panic");
-        freed.join().expect("a checked thread does not panic");
-        assert!(set.is_err() || world.usage(0) <= 2);
-        world.assert_conserved(&[1 + charged]);
-    });
-}
-
-/// However the two meet, the mark "untracked" does not outlive the registration.
-#[test]
-fn register_beside_fault() {
-    loom::model(|| {
-        let world = Arc::new(Model::new(Shape { cpus: 2, ..shape(1, 2) }));
-        beside(&world, |world| world.add(0, NO_INDEX), |world| world.fault(1, owner(0)));
-        let charged_before = world.sum(0, |share| &share.misses);
-        let consumed = world.fault(1, owner(0));
-        assert_ne!(consumed, Consumed::Untracked);
-        world.assert_conserved(&[charged_before + 1]);
-    });
-}
-
-/// A cgroup is closed while it faults; the grace period is the wait for the fault.
-#[test]
-fn close_beside_fault() {
-    loom::model(|| {
-        let world = Arc::new(Model::new(Shape { cpus: 2, ..shape(2, 2) }));
-        world.add(0, NO_INDEX);
-        world.add(1, 0);
-        beside(
-            &world,
-            |world| control::close(&world.cpu(0), 1).expect("no children"),
-            |world| world.fault(1, owner(1)),
-        );
-        let charged = world.sum(1, |share| &share.misses);
-        for cpu in 0..2 {
-            control::evict(&world.cpu(0), 1, cpu, 0).expect("a slot");
-        }
-        assert_eq!(world.stocked(), 0);
-        world.assert_conserved(&[0, charged]);
-        control::release(&world.cpu(0), 1).expect("in use");
-        world.assert_conserved(&[0, 0]);
-        assert_ne!(world.fault(1, owner(1)), Consumed::Hit);
     });
 }
