@@ -1,0 +1,227 @@
+//! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
+
+use crate::event::EventKind;
+use crate::{Counters, Event, Loss, Machine, NO_INDEX, Word};
+
+/// Which of the two limits of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Resource {
+    /// Memory.
+    Memory = 0,
+    /// Memory and swap together.
+    Memsw = 1,
+}
+
+/// The counter that refused a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// Index of the failing ancestor's counter (the cgroup's own, when it is over itself).
+    pub ancestor: u32,
+    /// Which of its limits was reached.
+    pub resource: Resource,
+}
+
+/// How a miss got its page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// A whole batch was charged: one page to use, the rest to stock.
+    Batch,
+    /// The batch did not fit; one page did.
+    Single(Over),
+    /// Not even one page fitted; it was charged all the same, since a fault cannot be refused.
+    Forced(Over),
+}
+
+/// Calls `visit` for `leaf` and each of its ancestors up to, not including, `end`.
+///
+/// Stops early, and returns the index it stopped at, when `visit` says false.
+#[inline(always)]
+fn walk<C: Counters>(
+    counters: &C,
+    leaf: u32,
+    end: u32,
+    mut visit: impl FnMut(&crate::Counter<C::Word>) -> bool,
+) -> Option<u32> {
+    let (mut at, mut level) = (leaf, 0);
+    // Asked for at each level: kept in a register, the bound may be spilled where the verifier
+    // loses its value.
+    while level < counters.max_depth() {
+        if at == end {
+            return None;
+        }
+        let counter = counters.counter(at)?;
+        if !visit(counter) {
+            return Some(at);
+        }
+        at = counter.parent();
+        level += 1;
+    }
+    None
+}
+
+/// Charges `nr_pages` to `leaf` and all its ancestors, or to none of them.
+///
+/// The patch's order: memory all the way up, then memory+swap, whose failure takes memory back
+/// (`res_counter_charge` of `mem->res`, then `mem->memsw`). Watermarks are raised only when every
+/// level has agreed: the kernel raises them on the way up, so that a batch refused further up
+/// stays visible below as a peak that never was.
+///
+/// # Errors
+/// The nearest ancestor that is over its limit.
+#[inline(always)]
+pub fn try_charge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result<(), Over> {
+    let refused =
+        walk(counters, leaf, NO_INDEX, |c| c.memory.try_charge(nr_pages, &c.memory_limit));
+    if let Some(ancestor) = refused {
+        uncharge_memory(counters, leaf, ancestor, nr_pages);
+        return Err(Over { ancestor, resource: Resource::Memory });
+    }
+    if counters.memsw() {
+        let refused =
+            walk(counters, leaf, NO_INDEX, |c| c.memsw.try_charge(nr_pages, &c.memsw_limit));
+        if let Some(ancestor) = refused {
+            walk(counters, leaf, ancestor, |c| {
+                c.memsw.uncharge(nr_pages);
+                true
+            });
+            uncharge_memory(counters, leaf, NO_INDEX, nr_pages);
+            return Err(Over { ancestor, resource: Resource::Memsw });
+        }
+    }
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.memory.raise_watermark(c.memory_limit.load());
+        if counters.memsw() {
+            c.memsw.raise_watermark(c.memsw_limit.load());
+        }
+        true
+    });
+    Ok(())
+}
+
+#[inline(always)]
+fn uncharge_memory<C: Counters>(counters: &C, leaf: u32, end: u32, nr_pages: u64) {
+    walk(counters, leaf, end, |c| {
+        c.memory.uncharge(nr_pages);
+        true
+    });
+}
+
+/// Charges `nr_pages` to `leaf` and its ancestors without regard to limits: `page_counter_charge`.
+#[inline(always)]
+pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.memory.charge(nr_pages);
+        if counters.memsw() {
+            c.memsw.charge(nr_pages);
+        }
+        true
+    });
+}
+
+/// Takes `nr_pages` back from `leaf` and its ancestors: `page_counter_uncharge`.
+///
+/// `leaf` may be [`NO_INDEX`], which is above every top: nothing happens.
+#[inline(always)]
+pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.memory.uncharge(nr_pages);
+        if counters.memsw() {
+            c.memsw.uncharge(nr_pages);
+        }
+        true
+    });
+}
+
+/// Takes back pages that were stocked for the cgroup named `owner`.
+///
+/// A stock of a cgroup that is being unregistered has nobody to give it back to any more; it is
+/// counted, and the release of the cgroup gives it back with all the rest.
+#[inline(always)]
+pub fn uncharge_owner<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
+    if nr_pages == 0 {
+        return;
+    }
+    match machine.tracked(owner) {
+        Some(index) => uncharge(machine, index, nr_pages as u64),
+        None => machine.lose(Loss::OrphanedPages, nr_pages as u64),
+    }
+}
+
+/// Whether the counter `index` is `ancestor` or below it. Everything is below [`NO_INDEX`].
+#[inline(always)]
+pub fn is_in_subtree<C: Counters>(counters: &C, index: u32, ancestor: u32) -> bool {
+    let (mut at, mut level) = (index, 0);
+    while ancestor != NO_INDEX && level < counters.max_depth() {
+        if at == ancestor {
+            return true;
+        }
+        match counters.counter(at) {
+            Some(counter) => at = counter.parent(),
+            None => return false,
+        }
+        level += 1;
+    }
+    ancestor == NO_INDEX
+}
+
+/// Gets one page for `leaf`: with a batch around it, alone, or by force.
+///
+/// Sends the events of the refusals: a batch that did not fit is the early warning.
+#[inline(always)]
+pub fn charge<M: Machine>(machine: &M, leaf: u32, batch: u32) -> Charge {
+    let near = match try_charge(machine, leaf, batch as u64) {
+        Ok(()) => return Charge::Batch,
+        Err(over) => over,
+    };
+    if batch > 1 {
+        announce(machine, EventKind::LimitNear, leaf, near, batch);
+        match try_charge(machine, leaf, 1) {
+            Ok(()) => return Charge::Single(near),
+            Err(over) => return force(machine, leaf, over),
+        }
+    }
+    force(machine, leaf, near)
+}
+
+#[inline(always)]
+fn force<M: Machine>(machine: &M, leaf: u32, over: Over) -> Charge {
+    announce(machine, EventKind::LimitHit, leaf, over, 1);
+    charge_forced(machine, leaf, 1);
+    Charge::Forced(over)
+}
+
+/// Least time between two events of a kind about one counter, ns; those between are merged.
+pub const EVENT_INTERVAL_NS: u64 = 1_000_000;
+
+#[inline(always)]
+fn announce<M: Machine>(machine: &M, kind: EventKind, leaf: u32, over: Over, nr_pages: u32) {
+    let (Some(counter), Some(charged)) = (machine.counter(over.ancestor), machine.counter(leaf))
+    else {
+        return;
+    };
+    let sent = match kind {
+        EventKind::LimitNear => &counter.near_at,
+        EventKind::LimitHit => &counter.hit_at,
+    };
+    let now = machine.now();
+    let last = sent.load();
+    if (last != 0 && now.wrapping_sub(last) < EVENT_INTERVAL_NS) || !sent.replace(last, now) {
+        machine.lose(Loss::EventsMerged, 1);
+        return;
+    }
+    let (usage, limit) = match over.resource {
+        Resource::Memory => (&counter.memory.usage, &counter.memory_limit),
+        Resource::Memsw => (&counter.memsw.usage, &counter.memsw_limit),
+    };
+    machine.emit(&Event {
+        kind: kind as u32,
+        resource: over.resource as u32,
+        time_ns: now,
+        cgroup_id: charged.id.load(),
+        ancestor_id: counter.id.load(),
+        nr_pages: nr_pages as u64,
+        usage: usage.load(),
+        limit: limit.load(),
+    });
+}

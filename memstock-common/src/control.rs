@@ -1,0 +1,297 @@
+//! What the user half may ask of the kernel half: the bodies of the control programs.
+//!
+//! User space never writes a map that the kernel half writes. It runs a control program with
+//! `BPF_PROG_TEST_RUN`, arguments in, one [`Answer`] out.
+
+use crate::charge::uncharge;
+use crate::stock::credit_for;
+use crate::{CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, NO_LIMIT, Resource, Word};
+use crate::{counter::parent_word, owner_of};
+
+/// The result of a control program, in the 32 bits that `BPF_PROG_TEST_RUN` hands back:
+/// `refusal << 24` or a number of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer(pub u32);
+
+/// Why a control program refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Refusal {
+    /// No such counter, CPU or slot.
+    Missing = 1,
+    /// The counter is in use, or the cgroup is tracked already.
+    Taken = 2,
+    /// The usage is higher than the limit asked for, or the cgroup has tracked children.
+    Busy = 3,
+    /// More levels of tracked cgroups than [`MAX_DEPTH`].
+    Deep = 4,
+}
+
+impl Answer {
+    /// Packs a result.
+    #[inline(always)]
+    pub const fn new(result: Result<u32, Refusal>) -> Self {
+        match result {
+            Ok(nr_pages) => Self(nr_pages & 0xff_ffff),
+            Err(refusal) => Self((refusal as u32) << 24),
+        }
+    }
+
+    /// Unpacks a result.
+    ///
+    /// # Errors
+    /// The refusal, or the tag of one that this version does not know.
+    pub fn result(self) -> Result<u32, Result<Refusal, crate::event::Unknown>> {
+        match self.0 >> 24 {
+            0 => Ok(self.0),
+            1 => Err(Ok(Refusal::Missing)),
+            2 => Err(Ok(Refusal::Taken)),
+            3 => Err(Ok(Refusal::Busy)),
+            4 => Err(Ok(Refusal::Deep)),
+            tag => Err(Err(crate::event::Unknown(tag))),
+        }
+    }
+}
+
+/// Declares the arguments of a control program once for both halves.
+macro_rules! arguments {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)+ }
+
+        impl $name {
+            /// As `BPF_PROG_TEST_RUN` wants them: raw tracepoint arguments.
+            pub fn to_args(self) -> [u64; MAX_ARGS] {
+                let mut args = [0; MAX_ARGS];
+                for (arg, value) in args.iter_mut().zip([$(u64::from(self.$field)),+]) {
+                    *arg = value;
+                }
+                args
+            }
+
+            /// As the program finds them: `arg(n)` is the n-th argument.
+            #[inline(always)]
+            pub fn from_args(arg: impl Fn(usize) -> u64) -> Self {
+                let mut n = 0..;
+                $(let $field = arg(n.next().unwrap_or(0)) as $type;)+
+                Self { $($field,)+ }
+            }
+        }
+    };
+}
+
+/// Arguments that a raw tracepoint program can take (`MAX_BPF_FUNC_ARGS`).
+pub const MAX_ARGS: usize = 12;
+
+arguments! {
+    /// Arguments of `control_register`.
+    Register {
+        /// A free counter, chosen by the user half.
+        index: u32,
+        /// Counter of the nearest tracked ancestor, or [`NO_INDEX`].
+        parent: u32,
+        /// cgroup v2 id.
+        cgroup_id: u64,
+        /// Memory limit in pages, or [`NO_LIMIT`].
+        memory_limit: u64,
+        /// Memory+swap limit in pages, or [`NO_LIMIT`].
+        memsw_limit: u64,
+    }
+}
+
+arguments! {
+    /// Arguments of `control_close` and `control_release`.
+    Index {
+        /// The counter.
+        index: u32,
+    }
+}
+
+arguments! {
+    /// Arguments of `control_reset`.
+    Reset {
+        /// A free counter.
+        index: u32,
+        /// The CPU whose share is zeroed.
+        cpu: u32,
+    }
+}
+
+arguments! {
+    /// Arguments of `control_evict`.
+    Evict {
+        /// The counter of a closed cgroup.
+        index: u32,
+        /// The CPU.
+        cpu: u32,
+        /// The slot in which the cgroup may be cached.
+        slot: u32,
+    }
+}
+
+arguments! {
+    /// Arguments of `control_limit`.
+    Limit {
+        /// The counter.
+        index: u32,
+        /// A [`Resource`].
+        resource: u32,
+        /// The limit in pages, or [`NO_LIMIT`].
+        nr_pages: u64,
+    }
+}
+
+arguments! {
+    /// Arguments of `control_drain`.
+    Drain {
+        /// The CPU.
+        cpu: u32,
+        /// The slot.
+        slot: u32,
+        /// Only if it is cached for this counter or one below; [`NO_INDEX`]: for any.
+        subtree: u32,
+    }
+}
+
+/// Makes a cgroup tracked.
+///
+/// # Errors
+/// [`Refusal::Taken`], [`Refusal::Missing`] (no such counter or parent), [`Refusal::Deep`].
+#[inline(always)]
+pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal> {
+    let counter = machine.counter(args.index).ok_or(Refusal::Missing)?;
+    let mut depth = 0;
+    if args.parent != NO_INDEX {
+        let parent = machine.counter(args.parent).ok_or(Refusal::Missing)?;
+        // A closed parent counts as gone: its release would leave this child hanging.
+        if machine.tracked(owner_of(parent.id.load())) != Some(args.parent) {
+            return Err(Refusal::Missing);
+        }
+        depth = parent.depth.load() + 1;
+    }
+    if depth >= MAX_DEPTH as u64 {
+        return Err(Refusal::Deep);
+    }
+    if !counter.id.replace(0, args.cgroup_id) {
+        return Err(Refusal::Taken);
+    }
+    // Nobody finds the counter before it is tracked, so the rest needs no order.
+    counter.memory_limit.store(args.memory_limit);
+    counter.memsw_limit.store(args.memsw_limit);
+    counter.parent.store(parent_word(args.parent));
+    counter.depth.store(depth);
+    if !machine.track(owner_of(args.cgroup_id), args.index) {
+        counter.id.store(0);
+        return Err(Refusal::Taken);
+    }
+    if let Some(parent) = machine.counter(args.parent) {
+        parent.children.fetch_add(1);
+    }
+    machine.next_generation();
+    Ok(0)
+}
+
+/// First half of unregistering: from now on nobody finds the cgroup anew.
+///
+/// The user half then waits for a grace period, and runs
+/// [`evict`] for each CPU and [`release`].
+///
+/// # Errors
+/// [`Refusal::Missing`]; [`Refusal::Busy`] while a cgroup below is tracked.
+#[inline(always)]
+pub fn close<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
+    let counter = live(machine, index)?;
+    if counter.children.load() > 0 {
+        return Err(Refusal::Busy);
+    }
+    machine.untrack(owner_of(counter.id.load()));
+    Ok(0)
+}
+
+/// Gives the stock of one CPU back to a closed cgroup and forgets the hits it has not credited,
+/// so that they cannot go to the next cgroup with this counter.
+///
+/// # Errors
+/// [`Refusal::Missing`].
+#[inline(always)]
+pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result<u32, Refusal> {
+    let counter = live(machine, index)?;
+    let stock = machine.stock_of(cpu, slot).ok_or(Refusal::Missing)?;
+    let seen = crate::StockWord(stock.word.load());
+    let mut nr_pages = 0;
+    // Nobody can cache this cgroup any more, so a lost race means that its stock is gone.
+    if seen.owner() == owner_of(counter.id.load()) && stock.word.replace(seen.0, 0) {
+        nr_pages = seen.charged();
+        stock.drains.fetch_add(1);
+        uncharge(machine, index, nr_pages as u64);
+    }
+    stock.credit.replace(credit_for(index), 0);
+    Ok(nr_pages)
+}
+
+/// Last half of unregistering: what the cgroup still has charged is taken back from its
+/// ancestors, and the counter is free.
+///
+/// # Errors
+/// [`Refusal::Missing`].
+#[inline(always)]
+pub fn release<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
+    let counter = live(machine, index)?;
+    uncharge(machine, index, counter.memory.usage.load());
+    if let Some(parent) = machine.counter(counter.parent()) {
+        parent.children.fetch_sub(1);
+    }
+    for page_counter in [&counter.memory, &counter.memsw] {
+        page_counter.usage.store(0);
+        page_counter.watermark.store(0);
+        page_counter.failcnt.store(0);
+    }
+    counter.near_at.store(0);
+    counter.hit_at.store(0);
+    counter.id.store(0);
+    Ok(0)
+}
+
+/// Zeroes the statistics of a free counter on one CPU.
+///
+/// # Errors
+/// [`Refusal::Missing`]; [`Refusal::Taken`] if the counter is in use.
+#[inline(always)]
+pub fn reset_cgroup_cpu<M: Machine>(machine: &M, index: u32, cpu: u32) -> Result<u32, Refusal> {
+    let counter = machine.counter(index).ok_or(Refusal::Missing)?;
+    if counter.id.load() != 0 {
+        return Err(Refusal::Taken);
+    }
+    let CgroupCpu { hits, misses, singles, forced } =
+        machine.cgroup_cpu_of(index, cpu).ok_or(Refusal::Missing)?;
+    for word in [hits, misses, singles, forced] {
+        word.store(0);
+    }
+    Ok(0)
+}
+
+/// Sets a limit in pages, or lifts it with [`NO_LIMIT`].
+///
+/// # Errors
+/// [`Refusal::Missing`]; [`Refusal::Busy`] when the usage is higher; the old limit then stands.
+#[inline(always)]
+pub fn set_limit<M: Machine>(
+    machine: &M,
+    index: u32,
+    resource: Resource,
+    nr_pages: u64,
+) -> Result<u32, Refusal> {
+    let counter = live(machine, index)?;
+    let set = match resource {
+        Resource::Memory => counter.memory.set_limit(&counter.memory_limit, nr_pages),
+        Resource::Memsw => counter.memsw.set_limit(&counter.memsw_limit, nr_pages),
+    };
+    if set || nr_pages == NO_LIMIT { Ok(0) } else { Err(Refusal::Busy) }
+}
+
+#[inline(always)]
+fn live<M: Machine>(machine: &M, index: u32) -> Result<&Counter<M::Word>, Refusal> {
+    let counter = machine.counter(index).ok_or(Refusal::Missing)?;
+    if counter.id.load() == 0 { Err(Refusal::Missing) } else { Ok(counter) }
+}

@@ -1,0 +1,137 @@
+//! The shared counters of one tracked cgroup: `mm/page_counter.c` on map memory.
+
+use crate::{NO_INDEX, NO_LIMIT, Word};
+
+/// Usage of one resource (memory, or memory+swap), in pages.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageCounter<W> {
+    /// Pages charged: used, stocked, and in flight.
+    pub usage: W,
+    /// Highest usage that every level of the hierarchy agreed to.
+    pub watermark: W,
+    /// Charges that failed at this counter; batches that were too large count.
+    pub failcnt: W,
+}
+
+impl<W: Word> PageCounter<W> {
+    /// Adds speculatively; over `limit`, takes it back and counts the failure.
+    ///
+    /// A charge that is too large to fit, and about to be taken back, can push out one that fits,
+    /// as in the kernel ("racy, but tolerable", `page_counter_try_charge`): a charge is refused
+    /// too early by at most what the other CPUs have in flight, CPUs × batch pages, and never
+    /// granted too late. A reader may see the usage above the limit by as much for a moment.
+    #[inline(always)]
+    pub fn try_charge(&self, nr_pages: u64, limit: &W) -> bool {
+        let new = self.usage.fetch_add(nr_pages).wrapping_add(nr_pages);
+        // The limit is read after the add, or `set_limit` could miss a charge in flight.
+        if new <= limit.load() {
+            return true;
+        }
+        self.usage.fetch_sub(nr_pages);
+        self.failcnt.fetch_add(1);
+        false
+    }
+
+    /// Adds without regard to a limit.
+    #[inline(always)]
+    pub fn charge(&self, nr_pages: u64) {
+        let new = self.usage.fetch_add(nr_pages).wrapping_add(nr_pages);
+        self.watermark.raise(new);
+    }
+
+    /// Takes back.
+    #[inline(always)]
+    pub fn uncharge(&self, nr_pages: u64) {
+        self.usage.fetch_sub(nr_pages);
+    }
+
+    /// Raises the watermark to the usage, but not above `limit`: what is above is another
+    /// CPU's speculative charge, about to be taken back.
+    #[inline(always)]
+    pub fn raise_watermark(&self, limit: u64) {
+        let usage = self.usage.load();
+        self.watermark.raise(if usage < limit { usage } else { limit });
+    }
+
+    /// Sets `limit` to `nr_pages`, or refuses because the usage is higher: `page_counter_set_max`.
+    ///
+    /// Once it has succeeded, no charge that began later brings the usage above `nr_pages`.
+    #[inline(always)]
+    pub fn set_limit(&self, limit: &W, nr_pages: u64) -> bool {
+        for _ in 0..16 {
+            let usage = self.usage.load();
+            if usage > nr_pages {
+                return false;
+            }
+            let old = limit.swap(nr_pages);
+            // A charge that read the old limit has either added its pages by now, and is seen
+            // here, or reads the new one.
+            if self.usage.load() <= usage || nr_pages >= old {
+                return true;
+            }
+            limit.swap(old);
+        }
+        false
+    }
+}
+
+/// The shared counters of a tracked cgroup: the value type of the map `COUNTERS`, two cache lines.
+///
+/// The first line is written by charges, drains and uncharges from any CPU; the second only by
+/// the control programs, so that reading limit and parent stays cheap.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counter<W> {
+    /// Memory.
+    pub memory: PageCounter<W>,
+    /// Memory+swap; stays 0 unless swap accounting is on.
+    pub memsw: PageCounter<W>,
+    /// When a [`LimitNear`](crate::event::EventKind::LimitNear) was last sent, ns.
+    pub near_at: W,
+    /// When a [`LimitHit`](crate::event::EventKind::LimitHit) was last sent, ns.
+    pub hit_at: W,
+
+    /// Hard limit of `memory` in pages, or [`NO_LIMIT`].
+    pub memory_limit: W,
+    /// Hard limit of `memsw` in pages, or [`NO_LIMIT`].
+    pub memsw_limit: W,
+    /// cgroup v2 id; 0 while the counter is free.
+    pub id: W,
+    /// Index of the nearest tracked ancestor plus one; 0 at the top.
+    pub parent: W,
+    /// Levels above this one.
+    pub depth: W,
+    /// Tracked cgroups right below.
+    pub children: W,
+    /// Keeps the value two whole lines.
+    pub padding: [W; 2],
+}
+
+const _: () = assert!(size_of::<Counter<u64>>() == 128, "two cache lines");
+
+/// Decodes [`Counter::parent`]: a counter index, or [`NO_INDEX`] at the top.
+#[inline(always)]
+pub const fn parent_index(parent: u64) -> u32 {
+    if parent == 0 { NO_INDEX } else { (parent - 1) as u32 }
+}
+
+/// Encodes a counter index, or [`NO_INDEX`], for [`Counter::parent`].
+#[inline(always)]
+pub const fn parent_word(index: u32) -> u64 {
+    if index == NO_INDEX { 0 } else { index as u64 + 1 }
+}
+
+/// A limit in pages as people see it: none, or a number.
+#[inline(always)]
+pub const fn limit_of(nr_pages: u64) -> Option<u64> {
+    if nr_pages == NO_LIMIT { None } else { Some(nr_pages) }
+}
+
+impl<W: Word> Counter<W> {
+    /// Index of the nearest tracked ancestor, or [`NO_INDEX`].
+    #[inline(always)]
+    pub fn parent(&self) -> u32 {
+        parent_index(self.parent.load())
+    }
+}

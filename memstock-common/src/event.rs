@@ -1,0 +1,71 @@
+//! What the kernel half tells the user half, and nobody else: the records of the ring buffer.
+
+use crate::Resource;
+
+/// One record of the ring buffer `EVENTS`.
+///
+/// Integers only and no padding: it crosses the border as bytes. Counts are pages.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// A [`Resource`].
+    pub resource: u32,
+    /// Time since boot, ns.
+    pub time_ns: u64,
+    /// The cgroup that was being charged.
+    pub cgroup_id: u64,
+    /// The failing ancestor: the cgroup whose limit was reached.
+    pub ancestor_id: u64,
+    /// Pages that did not fit.
+    pub nr_pages: u64,
+    /// Usage of the failing ancestor, as it was read after the refusal.
+    pub usage: u64,
+    /// Limit of the failing ancestor.
+    pub limit: u64,
+}
+
+const _: () = assert!(size_of::<Event>() == 56, "no implicit padding");
+
+/// What an [`Event`] reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// A batch did not fit under a limit: the early warning. One page is tried next.
+    LimitNear = 1,
+    /// Not one page fitted; the page was charged by force.
+    LimitHit = 2,
+}
+
+/// A number that stands for nothing this version knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown(pub u32);
+
+impl core::fmt::Display for Unknown {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "unknown tag {}", self.0)
+    }
+}
+
+impl TryFrom<u32> for EventKind {
+    type Error = Unknown;
+    fn try_from(tag: u32) -> Result<Self, Unknown> {
+        match tag {
+            1 => Ok(Self::LimitNear),
+            2 => Ok(Self::LimitHit),
+            _ => Err(Unknown(tag)),
+        }
+    }
+}
+
+impl TryFrom<u32> for Resource {
+    type Error = Unknown;
+    fn try_from(tag: u32) -> Result<Self, Unknown> {
+        match tag {
+            0 => Ok(Self::Memory),
+            1 => Ok(Self::Memsw),
+            _ => Err(Unknown(tag)),
+        }
+    }
+}

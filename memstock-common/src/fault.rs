@@ -1,0 +1,107 @@
+//! One page fault: consume from the stock, or miss, charge a batch and refill.
+
+use crate::charge::{charge, uncharge, uncharge_owner};
+use crate::stock::{StockWord, credit_for, creditor, untracked_mark};
+use crate::{Charge, Loss, Machine, Stock, Word};
+
+/// What the fast path found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consumed {
+    /// A stocked page was taken. Done.
+    Hit,
+    /// The cgroup is known not to be tracked. Done.
+    Untracked,
+    /// Neither is known: [`miss`] decides.
+    Miss,
+}
+
+/// The fast path. Reads and writes this CPU's slot and nothing else; `generation` is only called
+/// when the stock is cached for another cgroup.
+#[inline(always)]
+pub fn consume_or_miss<W: Word>(
+    stock: &Stock<W>,
+    owner: u32,
+    generation: impl FnOnce() -> u64,
+) -> Consumed {
+    if stock.consume(owner, 1) {
+        stock.hits.bump(1);
+        return Consumed::Hit;
+    }
+    if stock.untracked.load() == untracked_mark(owner, generation()) {
+        return Consumed::Untracked;
+    }
+    Consumed::Miss
+}
+
+/// The slow path: charges the fault of a tracked cgroup on the shared counters.
+///
+/// A fault of an untracked cgroup leaves a mark, so that its next one stays on the fast path.
+#[inline(always)]
+pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
+    // Read before the look-up: a cgroup that becomes tracked in between makes the mark stale. The
+    // swap changes nothing, but is a full barrier on a line of this CPU: plain loads may pass each
+    // other on arm64, and a mark with the new generation would stick.
+    let generation = machine.generation();
+    stock.untracked.swap(stock.untracked.load());
+    let Some(index) = machine.tracked(owner) else {
+        stock.untracked.store(untracked_mark(owner, generation));
+        return;
+    };
+    settle(machine, stock, index);
+    let Some(share) = machine.cgroup_cpu(index) else {
+        machine.lose(Loss::CountersMissing, 1);
+        return;
+    };
+    stock.misses.bump(1);
+    share.misses.bump(1);
+
+    // Another cgroup's pages go back first: they may be what makes room under a common ancestor.
+    let cached = StockWord(stock.word.load());
+    if cached.owner() != owner && cached.charged() > 0 {
+        drain_own(machine, stock, stock.take());
+    }
+
+    let batch = machine.batch();
+    match charge(machine, index, batch) {
+        Charge::Batch => {
+            let refill = stock.refill(owner, batch - 1, batch);
+            stock.refills.bump(1);
+            drain_own(machine, stock, refill.displaced);
+            if refill.excess > 0 {
+                uncharge(machine, index, refill.excess as u64);
+                machine.lose(Loss::RefillsReturned, refill.excess as u64);
+            }
+        }
+        Charge::Single(_) => share.singles.bump(1),
+        Charge::Forced(_) => share.forced.bump(1),
+    }
+}
+
+#[inline(always)]
+fn drain_own<M: Machine>(machine: &M, stock: &Stock<M::Word>, taken: StockWord) {
+    if taken.charged() > 0 {
+        stock.drains.fetch_add(1);
+        uncharge_owner(machine, taken.owner(), taken.charged());
+    }
+}
+
+/// Credits the hits since the last miss to the cgroup that had them, and the next ones to `index`.
+///
+/// Between two misses a slot serves one cgroup only, which is what makes a hit free of any
+/// per-cgroup work.
+#[inline(always)]
+fn settle<M: Machine>(machine: &M, stock: &Stock<M::Word>, index: u32) {
+    let credit = stock.credit.load();
+    let hits = stock.hits.load();
+    let unsettled = hits.wrapping_sub(stock.settled.load());
+    if unsettled > 0 {
+        // Hits of a cgroup that is gone (no creditor) are dropped with it.
+        if let Some(share) = machine.cgroup_cpu(creditor(credit)) {
+            share.hits.bump(unsettled);
+        }
+        stock.settled.store(hits);
+    }
+    if creditor(credit) != index {
+        stock.credit.store(credit_for(index));
+    }
+}

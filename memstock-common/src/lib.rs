@@ -1,0 +1,91 @@
+//! memstock's algorithm and wire types: everything that decides, and everything that crosses a border.
+//!
+//! The model is the kernel patch "memcg: coalesce charging via percpu storage" (2009) on top of
+//! `mm/page_counter.c`. The code here is compiled three times: into the BPF programs, where a
+//! [`Word`] is a word of a map changed with BPF atomics; under `loom`, which explores
+//! interleavings; and on plain memory, for property tests. It owns no memory and makes no system
+//! call: what it works on is handed to it through [`Word`], [`Counters`] and [`Machine`].
+//!
+//! The road of one fault: [`fault::consume_or_miss`] takes a page from this CPU's [`Stock`]; on a
+//! miss [`fault::miss`] charges a batch with [`charge::charge`] and refills the stock.
+//! [`drain::drain_stock`] gives stocked pages back. All counts are in pages (`nr_pages`).
+#![no_std]
+
+pub mod charge;
+pub mod control;
+pub mod counter;
+pub mod drain;
+pub mod event;
+pub mod fault;
+pub mod machine;
+pub mod stat;
+pub mod stock;
+pub mod word;
+
+pub use charge::{Charge, Over, Resource};
+pub use counter::{Counter, PageCounter};
+pub use event::Event;
+pub use machine::{Counters, Machine};
+pub use stat::Loss;
+pub use stock::{CgroupCpu, Stock, StockWord};
+pub use word::Word;
+
+/// Pages charged at once on a miss: the patch's `CHARGE_SIZE`.
+pub const DEFAULT_BATCH: u32 = 32;
+/// The largest batch that can be asked for, in pages.
+pub const MAX_BATCH: u32 = 1024;
+/// The largest number of stock slots per CPU; a power of two.
+pub const MAX_SLOTS: u32 = 64;
+/// Levels of tracked cgroups, the leaf included. The BPF verifier wants a bound on the walk up.
+pub const MAX_DEPTH: u32 = 16;
+/// A limit that is never reached: the kernel's `PAGE_COUNTER_MAX`.
+pub const NO_LIMIT: u64 = u64::MAX;
+/// "No counter": the parent of a top-most cgroup, the creditor of an unused stock.
+pub const NO_INDEX: u32 = u32::MAX;
+
+/// Version of the maps' layout and of the control programs' arguments. An engine of another
+/// version can be stopped, but neither read nor driven.
+pub const LAYOUT: u32 = 1;
+
+/// What an engine was loaded with: the value type of the map `ENGINE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// [`LAYOUT`] of the binary that loaded it.
+    pub layout: u32,
+    /// Pages charged at once on a miss.
+    pub batch: u32,
+    /// Stock slots per CPU.
+    pub slots: u32,
+    /// 1 when memory+swap is charged as well.
+    pub memsw: u32,
+}
+
+/// The low 32 bits of a cgroup v2 id, which name a living cgroup in packed words.
+///
+/// kernfs ids are `generation << 32 | ino` with `ino` unique among living nodes and never 0
+/// (`kernfs_new_node` in `fs/kernfs/dir.c`).
+#[inline(always)]
+pub const fn owner_of(cgroup_id: u64) -> u32 {
+    cgroup_id as u32
+}
+
+/// The stock slot of a CPU in which `owner` may be cached: direct-mapped, so one look-up decides.
+#[inline(always)]
+pub const fn slot_of(owner: u32, slots: u32) -> u32 {
+    owner & slots.wrapping_sub(1)
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    //! The wire types as the user half reads them from maps.
+
+    // SAFETY: repr(C), integers only, no padding (asserted beside each type), any bits valid.
+    unsafe impl aya::Pod for crate::Stock<u64> {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::CgroupCpu<u64> {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Counter<u64> {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::EngineInfo {}
+}

@@ -1,0 +1,106 @@
+//! Every number that people see: its name, unit and help, written once.
+//!
+//! Tables, JSON and metrics render these declarations; none of them spells a name again.
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Memory; kept in pages, shown in bytes.
+    Bytes,
+    /// Pages.
+    Pages,
+    /// Anything else that is counted.
+    Count,
+}
+
+/// How a number behaves over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trend {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up while the engine runs.
+    Counter,
+}
+
+/// The declaration of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// As in JSON and in column heads.
+    pub name: &'static str,
+    /// What it counts.
+    pub unit: Unit,
+    /// How it behaves.
+    pub trend: Trend,
+    /// One sentence.
+    pub help: &'static str,
+}
+
+macro_rules! stats {
+    ($(#[$doc:meta])* $set:ident { $($variant:ident: $name:literal $unit:ident $trend:ident $help:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum $set { $(#[doc = $help] $variant,)+ }
+
+        impl $set {
+            /// All of them, in the order in which they are shown.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many there are.
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+
+            /// The declaration.
+            pub const fn stat(self) -> Stat {
+                match self {
+                    $(Self::$variant => Stat {
+                        name: $name, unit: Unit::$unit, trend: Trend::$trend, help: $help,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+stats! {
+    /// Per CPU.
+    CpuStat {
+        Hits: "hits" Count Counter "Faults served from the stock without touching a shared counter.",
+        Misses: "misses" Count Counter "Faults of tracked cgroups that the stock could not serve.",
+        Refills: "refills" Count Counter "Batches charged and put into the stock.",
+        Drains: "drains" Count Counter "Times stocked pages were given back unused.",
+    }
+}
+
+stats! {
+    /// Per resource (memory, memory+swap) of a tracked cgroup.
+    PageCounterStat {
+        Usage: "usage" Bytes Gauge "Charged to the cgroup and its descendants, stocked pages included.",
+        Limit: "limit" Bytes Gauge "Hard limit.",
+        Watermark: "watermark" Bytes Gauge "Highest usage so far.",
+        Failcnt: "failcnt" Count Counter "Charges refused at this cgroup's limit, batches included.",
+    }
+}
+
+stats! {
+    /// Per tracked cgroup.
+    CgroupStat {
+        Stocked: "stocked" Bytes Gauge "Charged to the cgroup and waiting unused in the CPUs' stocks.",
+        Faults: "faults" Count Counter "Page faults charged: hits and misses.",
+        Hits: "hits" Count Counter "Faults served from a stock.",
+        Misses: "misses" Count Counter "Faults that went to the shared counters.",
+        Singles: "singles" Count Counter "Misses for which a page was charged but a batch did not fit.",
+        Forced: "forced" Count Counter "Pages charged although a limit was reached.",
+    }
+}
+
+stats! {
+    /// Everything that was lost, skipped, merged or done the long way round. Also the index into
+    /// the per-CPU map `LOSS`.
+    Loss {
+        EventsLost: "events_lost" Count Counter "Events dropped because the ring buffer was full.",
+        EventsMerged: "events_merged" Count Counter "Limit events merged into one sent less than 1 ms before.",
+        TailCallsFailed: "tail_calls_failed" Count Counter "Misses served in place because the tail call fell through.",
+        RefillsReturned: "refills_returned" Pages Counter "Pages of a batch that found no room in the stock and were uncharged.",
+        OrphanedPages: "orphaned_pages" Pages Counter "Stocked pages displaced while their cgroup was being unregistered; its release gives them back.",
+        CountersMissing: "counters_missing" Count Counter "Faults not charged because a map entry was missing: a defect if not 0.",
+    }
+}
