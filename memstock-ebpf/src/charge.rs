@@ -1,0 +1,22 @@
+//! The shared-counter program: `fault` tail-calls it when the stock could not serve.
+
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use aya_log_ebpf::debug;
+use memstock_common::fault::miss;
+
+use crate::machine::{Kernel, current_owner, stock_for};
+
+/// Charges a batch for the current cgroup and refills this CPU's stock.
+#[raw_tracepoint(tracepoint = "page_fault_user")]
+#[inline(always)]
+pub fn charge(ctx: RawTracePointContext) -> i32 {
+    let owner = current_owner();
+    let Some(stock) = stock_for(owner) else {
+        return 0;
+    };
+    miss(&Kernel, stock, owner);
+    // Off unless the user half raises the level at load: then the verifier drops this.
+    debug!(&ctx, "miss: cgroup {}", owner);
+    0
+}

@@ -1,0 +1,84 @@
+//! The control programs: arguments in through `BPF_PROG_TEST_RUN`, one answer out. The arguments
+//! and the bodies are those of `memstock_common::control`.
+//!
+//! They are raw tracepoint programs because those can be test-run with arguments; the tracepoint
+//! named is never attached to. The `raw_tracepoint` macro drops a program's result, since nobody
+//! asks a tracepoint for one; here it is the answer, so the programs are declared by hand.
+
+use core::ffi::c_void;
+
+use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::control::{
+    self, Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset,
+};
+use memstock_common::drain::drain_stock;
+use memstock_common::{Machine, Resource};
+
+use crate::machine::Kernel;
+
+/// Declares a program whose result is the answer.
+macro_rules! control {
+    ($(#[$doc:meta])* $name:ident, |$arg:ident| $body:expr) => {
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = "raw_tp/page_fault_user")]
+        pub fn $name(ctx: *mut c_void) -> u32 {
+            let ctx = RawTracePointContext::new(ctx);
+            let $arg = |n: usize| -> u64 { ctx.arg(n) };
+            Answer::new($body).0
+        }
+    };
+}
+
+control! {
+    /// Makes a cgroup tracked: [`Register`].
+    control_register, |arg| control::register(&Kernel, Register::from_args(arg))
+}
+
+control! {
+    /// Zeroes the statistics of a free counter on one CPU: [`Reset`].
+    control_reset, |arg| {
+        let Reset { index, cpu } = Reset::from_args(arg);
+        control::reset_cgroup_cpu(&Kernel, index, cpu)
+    }
+}
+
+control! {
+    /// Makes a cgroup untracked, first half: [`Index`].
+    control_close, |arg| control::close(&Kernel, Index::from_args(arg).index)
+}
+
+control! {
+    /// Empties the stock of one CPU for a closed cgroup: [`Evict`].
+    control_evict, |arg| {
+        let Evict { index, cpu, slot } = Evict::from_args(arg);
+        control::evict(&Kernel, index, cpu, slot)
+    }
+}
+
+control! {
+    /// Makes a cgroup untracked, last half: [`Index`].
+    control_release, |arg| control::release(&Kernel, Index::from_args(arg).index)
+}
+
+control! {
+    /// Sets a limit: [`Limit`].
+    control_limit, |arg| {
+        let Limit { index, resource, nr_pages } = Limit::from_args(arg);
+        match Resource::try_from(resource) {
+            Ok(resource) => control::set_limit(&Kernel, index, resource, nr_pages),
+            Err(_) => Err(Refusal::Missing),
+        }
+    }
+}
+
+control! {
+    /// Drains one slot of one CPU: [`Drain`]. Answers with the pages given back.
+    control_drain, |arg| {
+        let Drain { cpu, slot, subtree } = Drain::from_args(arg);
+        match Kernel.stock_of(cpu, slot) {
+            Some(stock) => Ok(drain_stock(&Kernel, stock, subtree)),
+            None => Err(Refusal::Missing),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The page-fault probe.
+//!
+//! Kernel prototype (`exceptions:page_fault_user`, `exceptions:page_fault_kernel`,
+//! `include/trace/events/exceptions.h`): `(unsigned long address, struct pt_regs *regs,
+//! unsigned long error_code)`.
+//!
+//! One program for both tracepoints: the kernel does not run a raw tracepoint program inside
+//! itself on one CPU, so the fault of a profiler's stack walk in an NMI cannot nest into the
+//! plain stores to this CPU's slot. Such a fault is skipped and shows as a recursion miss.
+
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::fault::{Consumed, consume_or_miss, miss};
+use memstock_common::{Loss, Machine, Word};
+
+use crate::machine::{Kernel, current_owner, stock_for};
+use crate::maps::{GENERATION, TAIL_CALLS};
+
+/// Consumes one page of this CPU's stock for the current cgroup.
+#[raw_tracepoint(tracepoint = "page_fault_user")]
+#[inline(always)]
+pub fn fault(ctx: RawTracePointContext) -> i32 {
+    let owner = current_owner();
+    let Some(stock) = stock_for(owner) else {
+        return 0;
+    };
+    if consume_or_miss(stock, owner, || GENERATION.load()) == Consumed::Miss {
+        // SAFETY: nothing here needs to be dropped.
+        unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
+        Kernel.lose(Loss::TailCallsFailed, 1);
+        miss(&Kernel, stock, owner);
+    }
+    0
+}

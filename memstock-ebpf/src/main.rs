@@ -1,0 +1,28 @@
+//! The kernel half: thin programs around `memstock-common`. Nothing here decides anything.
+//!
+//! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; the
+//! programs of `control` run only when the user half asks (`BPF_PROG_TEST_RUN`).
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "BPF has no core::sync::atomic read-modify-write")]
+
+mod charge;
+mod config;
+mod control;
+mod empty;
+mod fault;
+mod machine;
+mod maps;
+mod word;
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+// The helpers used are for GPL-compatible programs. MIT is, and this is how the kernel spells it.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

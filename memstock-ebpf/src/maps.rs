@@ -1,0 +1,56 @@
+//! The maps: who writes, who reads, how large, and what happens when one is full.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
+use memstock_common::{CgroupCpu, Counter, EngineInfo, Loss, Stock};
+
+use crate::word::MapWord;
+
+/// Tracked cgroups at once. The user half may set another number at load.
+const MAX_CGROUPS: u32 = 16384;
+/// Bytes of the event ring.
+const RING_BYTES: u32 = 256 * 1024;
+
+/// The stocks: one entry a slot. Written by `fault`/`charge` on the CPU itself and, the stock
+/// word only, by `control_drain` from any CPU. Read by the user half.
+#[map]
+pub static STOCK: PerCpuArray<Stock<MapWord>> = PerCpuArray::with_max_entries(1, 0);
+
+/// The shared counters, by index. Written by `charge` and the control programs; read by the user
+/// half. Mmapable, which also puts its values on cache-line boundaries. When it is full, a
+/// cgroup cannot be registered and the user half says so.
+#[map]
+pub static COUNTERS: Array<Counter<MapWord>> = Array::with_max_entries(MAX_CGROUPS, BPF_F_MMAPABLE);
+
+/// Low 32 bits of the id of a tracked cgroup -> index of its counter. Written by
+/// `control_register` and `control_close`, read by `charge` on a miss. As large as `COUNTERS`.
+#[map]
+pub static CGROUPS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_CGROUPS, 0);
+
+/// What each cgroup did on each CPU, by counter index. Written by `charge` on that CPU and
+/// zeroed by `control_reset` while the counter is free; read by the user half.
+#[map]
+pub static CGROUP_CPU: PerCpuArray<CgroupCpu<MapWord>> =
+    PerCpuArray::with_max_entries(MAX_CGROUPS, 0);
+
+/// One count for each [`Loss`]. Written by every program, read by the user half.
+#[map]
+pub static LOSS: PerCpuArray<MapWord> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
+
+/// Events for the user half. When it is full the event is dropped and counted in `LOSS`.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// `charge`, for the tail call of `fault`. Written by the user half, once.
+#[map]
+pub static TAIL_CALLS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// What the engine was loaded with, for whoever opens the pins. Written by the user half, once,
+/// before anything is attached; no program reads it.
+#[map]
+pub static ENGINE: Array<EngineInfo> = Array::with_max_entries(1, 0);
+
+/// Changes whenever a cgroup becomes tracked, which makes the marks of untracked cgroups stale.
+/// Written by `control_register`; read by `fault` when a stock is cached for another cgroup.
+pub static GENERATION: MapWord = MapWord::new(0);
