@@ -1,0 +1,250 @@
+//! Owns where the cgroup v2 hierarchy is mounted, what a PATH given by people means in it, and the
+//! ids of cgroups. Only `owned` changes anything, and only in cgroups that it made itself; nothing
+//! here knows what is charged.
+//!
+//! Names of cgroups are bytes without `/`, NUL and newline; nothing here takes them for UTF-8. A
+//! cgroup is named by its path in the hierarchy, `/a/b`, wherever that is mounted.
+
+mod handle;
+mod mountinfo;
+mod owned;
+
+pub use owned::OwnedCgroup;
+
+use crate::exit::{Classify as _, Failure, printable};
+use anyhow::{Context as _, Result};
+use mountinfo::Mount;
+use rustix::fs::{Mode, OFlags, fstatfs, open, readlinkat};
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Component, Path, PathBuf};
+
+/// `statfs` type of cgroup v2 (`linux/magic.h`).
+const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+
+/// One cgroup of the v2 hierarchy that was there when it was looked up.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Cgroup {
+    /// Its path in the hierarchy: `/a/b`.
+    pub path: PathBuf,
+    /// Its directory, below the mount.
+    pub dir: PathBuf,
+    /// Its cgroup v2 id, as `bpf_get_current_cgroup_id` gives it.
+    pub id: u64,
+}
+
+impl Cgroup {
+    /// Opens its `cgroup.procs` for writing: a task that writes "0" to it joins.
+    ///
+    /// # Errors
+    ///
+    /// When the cgroup is gone or may not be written.
+    pub fn procs(&self) -> Result<File> {
+        File::options()
+            .write(true)
+            .open(self.dir.join("cgroup.procs"))
+            .classify(Failure::Cgroup, || {
+                format!("cannot open cgroup.procs of cgroup {}", display(&self.path))
+            })
+    }
+}
+
+/// The mounted cgroup v2 hierarchy.
+#[derive(Debug)]
+pub struct CgroupMount {
+    dir: PathBuf,
+    /// Kept open: file handles are opened through it.
+    root: OwnedFd,
+    /// Other places where the same hierarchy is mounted, and people may have a path from.
+    twins: Vec<PathBuf>,
+    /// Mounts of v1 hierarchies, to tell what is wrong with a path.
+    v1: Vec<PathBuf>,
+}
+
+impl CgroupMount {
+    /// Finds the mount in `/proc/self/mountinfo`, wherever it is (`/sys/fs/cgroup`, or
+    /// `/sys/fs/cgroup/unified` on hybrid hosts).
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Host`] when there is none, or only one of a part of the hierarchy.
+    pub fn find() -> Result<Self> {
+        let text =
+            std::fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+        Self::among(mountinfo::parse(&text))
+    }
+
+    fn among(mounts: Vec<Mount>) -> Result<Self> {
+        let (v2, v1): (Vec<_>, Vec<_>) = mounts
+            .into_iter()
+            .filter(|mount| mount.fs_type == "cgroup2" || mount.fs_type == "cgroup")
+            .partition(|mount| mount.fs_type == "cgroup2");
+        let v1 = v1.into_iter().map(|mount| mount.point).collect();
+        let mut found: Option<Self> = None;
+        // Containers bind-mount parts of the hierarchy; ids and paths are those of the whole one.
+        for mount in v2.iter().filter(|mount| mount.root == Path::new("/")) {
+            // Another mount on top hides this one.
+            let Ok(root) = open_cgroup_dir(&mount.point) else { continue };
+            match &mut found {
+                Some(found) => found.twins.push(mount.point.clone()),
+                None => {
+                    let dir = mount.point.clone();
+                    found = Some(Self { dir, root, twins: Vec::new(), v1: Vec::new() });
+                }
+            }
+        }
+        match (found, v2.first()) {
+            (Some(found), _) => Ok(Self { v1, ..found }),
+            (None, Some(part)) => Err(Failure::Host.error(format!(
+                "cgroup v2 is mounted at {} only in part or hidden: mount all of it, for example \
+                 \"mount -t cgroup2 none /mnt\"",
+                display(&part.point)
+            ))),
+            (None, None) => Err(Failure::Host.error(
+                "cgroup v2 is not mounted: mount it, for example \"mount -t cgroup2 none /mnt\"",
+            )),
+        }
+    }
+
+    /// Where the hierarchy is mounted.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The cgroup that `path` means: a directory below the mount, or a path from the root of the
+    /// hierarchy, with or without a leading `/`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Cgroup`] when there is no such cgroup, or it cannot be tracked.
+    pub fn resolve(&self, path: impl AsRef<Path>) -> Result<Cgroup> {
+        let inside = self.inside(path.as_ref())?;
+        if inside.as_os_str().is_empty() {
+            return Err(
+                Failure::Cgroup.error("the root cgroup is never charged: name a cgroup below it")
+            );
+        }
+        self.cgroup(&inside)
+    }
+
+    /// The path of the cgroup with this id; `None` when it is gone.
+    pub fn path_of(&self, id: u64) -> Option<PathBuf> {
+        let dir = handle::open(&self.root, id).ok()?;
+        let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let dir = readlinkat(rustix::fs::CWD, link, Vec::new()).ok()?;
+        let dir = PathBuf::from(std::ffi::OsString::from_vec(dir.into_bytes()));
+        // A cgroup that is going away reads as "… (deleted)", and one may really be called that.
+        let same = open_cgroup_dir(&dir).and_then(|dir| handle::id(&dir)).ok()? == id;
+        same.then(|| dir.strip_prefix(&self.dir).ok().map(|inside| Path::new("/").join(inside)))?
+    }
+
+    fn cgroup(&self, inside: &Path) -> Result<Cgroup> {
+        let path = Path::new("/").join(inside);
+        let dir = self.dir.join(inside);
+        // One descriptor for all questions, so that all answers are about the same directory.
+        let id = open_cgroup_dir(&dir).and_then(|dir| handle::id(&dir)).map_err(|error| {
+            Failure::Cgroup.error(match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENODEV) => format!(
+                    "no cgroup {} in {}: make it first with mkdir",
+                    display(&path),
+                    display(&self.dir)
+                ),
+                Some(libc::ENOTDIR) => {
+                    format!("{} is not a cgroup: name a directory", display(&path))
+                }
+                _ => format!("cannot use cgroup {}: {error}", display(&path)),
+            })
+        })?;
+        Ok(Cgroup { path, dir, id })
+    }
+
+    /// `path` relative to the root of the hierarchy, with nothing in it but names.
+    fn inside(&self, path: &Path) -> Result<PathBuf> {
+        if path.as_os_str().is_empty() {
+            return Err(Failure::Cgroup.error("an empty path names no cgroup"));
+        }
+        if let Some(inside) = self.below_mount(path)? {
+            return names(&inside);
+        }
+        let inside = names(path)?;
+        // Where the mount is reached through a symbolic link.
+        if path.is_absolute()
+            && !self.dir.join(&inside).exists()
+            && let Ok(real) = path.canonicalize()
+            && let Some(inside) = self.below_mount(&real)?
+        {
+            return names(&inside);
+        }
+        Ok(inside)
+    }
+
+    fn below_mount(&self, path: &Path) -> Result<Option<PathBuf>> {
+        // Of nested mounts, the innermost has the path: v1 mounts sit beside "unified", and v2 may be
+        // mounted on the directory that holds them all.
+        let v2 = std::iter::once(&self.dir).chain(&self.twins).map(|dir| (dir, true));
+        let v1 = self.v1.iter().map(|dir| (dir, false));
+        let innermost = v2
+            .chain(v1)
+            .filter(|(dir, _)| path.starts_with(dir))
+            .max_by_key(|(dir, _)| dir.components().count());
+        match innermost {
+            Some((dir, true)) => Ok(path.strip_prefix(dir).ok().map(Path::to_path_buf)),
+            Some((dir, false)) => Err(Failure::Cgroup.error(format!(
+                "{} is a cgroup v1 path ({} is a v1 mount): memstock tracks cgroup v2, which is at {}",
+                display(path),
+                display(dir),
+                display(&self.dir)
+            ))),
+            None => Ok(None),
+        }
+    }
+}
+
+fn names(path: &Path) -> Result<PathBuf> {
+    let mut names = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Failure::Cgroup.error(format!(
+                    "{}: \"..\" is not allowed in the path of a cgroup: name it from the root",
+                    display(path)
+                )));
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn open_cgroup_dir(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = open(dir, flags, Mode::empty())?;
+    let magic = fstatfs(&dir)?.f_type;
+    if u64::try_from(magic).ok() == Some(CGROUP2_SUPER_MAGIC) {
+        Ok(dir)
+    } else {
+        Err(io::Error::other("it is not in cgroup v2"))
+    }
+}
+
+/// A path for people: bytes that are not UTF-8, and characters that could disturb the terminal, are
+/// escaped as `\xNN`.
+pub fn display(path: impl AsRef<OsStr>) -> String {
+    let mut out = String::new();
+    for chunk in path.as_ref().as_bytes().utf8_chunks() {
+        out.push_str(&printable(chunk.valid()));
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Owns the reading of `/proc/self/mountinfo`. Must not open anything else.
+//!
+//! The procfs crate reads it as UTF-8 and leaves the octal escapes in; one odd mount point
+//! elsewhere would then hide all cgroups.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
+
+/// One mount.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Mount {
+    /// Which directory of the file system is mounted.
+    pub(super) root: PathBuf,
+    /// Where it is mounted.
+    pub(super) point: PathBuf,
+    pub(super) fs_type: String,
+}
+
+/// All mounts, in the kernel's order; lines that are not understood are left out.
+pub(super) fn parse(text: &[u8]) -> Vec<Mount> {
+    text.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    // `36 35 98:0 /root /point rw,noatime shared:1 master:2 - ext3 /dev/root rw`: any number of
+    // optional fields before the lone dash.
+    let mut words = line.split(|&byte| byte == b' ');
+    let root = path(words.nth(3)?);
+    let point = path(words.next()?);
+    words.find(|word| *word == b"-")?;
+    let fs_type = String::from_utf8_lossy(words.next()?).into_owned();
+    Some(Mount { root, point, fs_type })
+}
+
+/// Blanks and backslashes in paths are written as three octal digits.
+fn path(word: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word;
+    loop {
+        rest = match rest {
+            [] => break,
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..] => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest
+            }
+            [byte, rest @ ..] => {
+                bytes.push(*byte);
+                rest
+            }
+        };
+    }
+    OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    #[test]
+    fn mounts_are_read() {
+        let text = b"22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+            41 31 0:38 / /sys/fs/cgroup/a\\040b\\134\\011\xff rw shared:1 master:2 - cgroup2 cgroup2 rw\n\
+            42 31 0:38 /x /y\\9 rw - cgroup none rw,memory\n\
+            broken\n\n1 2 3 4 5 6 no dash\n";
+        let mounts = parse(text);
+        assert_eq!(mounts.len(), 3);
+        assert_eq!(mounts[0].fs_type, "proc");
+        assert_eq!(mounts[1].fs_type, "cgroup2");
+        assert_eq!(mounts[1].point.as_os_str().as_bytes(), b"/sys/fs/cgroup/a b\\\t\xff");
+        assert_eq!(
+            mounts[2],
+            Mount { root: "/x".into(), point: "/y\\9".into(), fs_type: "cgroup".into() }
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! Owns the life of a cgroup that memstock makes for itself (`--new NAME`). Must not touch any cgroup
+//! but that one and what is below it; tasks go to its parent and nowhere else.
+
+use super::{Cgroup, CgroupMount, display, open_cgroup_dir};
+use crate::exit::Failure;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a cgroup may stay busy: tasks that fork while they are moved, or that are exiting.
+const REMOVE: Duration = Duration::from_secs(1);
+
+/// A cgroup that was made by us and goes with us.
+#[derive(Debug)]
+pub struct OwnedCgroup {
+    cgroup: Cgroup,
+    parent: PathBuf,
+    /// All is done through this descriptor, so that a namesake made after somebody removed ours is
+    /// never taken for it. `None` once removed.
+    root: Option<OwnedFd>,
+}
+
+impl CgroupMount {
+    /// Makes the cgroup `name`: below the root of the hierarchy, or below a cgroup that is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Cgroup`] when the name cannot be one, exists, or its parent does not.
+    pub fn create(&self, name: impl AsRef<Path>) -> Result<OwnedCgroup> {
+        let name = name.as_ref();
+        let refuse = |what: &str| Failure::Cgroup.error(format!("{}: {what}", display(name)));
+        let inside = self.inside(name)?;
+        if inside.as_os_str().is_empty() {
+            return Err(refuse("this is the root cgroup: give the new cgroup a name"));
+        }
+        let dir = self.dir.join(&inside);
+        let parent = dir.parent().unwrap_or(&self.dir).to_path_buf();
+        fs::create_dir(&dir).map_err(|error| match error.raw_os_error() {
+            Some(libc::EEXIST) if dir.is_dir() => {
+                refuse("the cgroup exists already: choose another name, or track it as it is")
+            }
+            Some(libc::EEXIST) => refuse("this is the name of a control file: choose another one"),
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ENODEV) => {
+                refuse("the parent cgroup does not exist: make it first with mkdir")
+            }
+            Some(libc::EINVAL) => refuse("the kernel refuses this name: choose another one"),
+            Some(libc::EAGAIN) => refuse(
+                "too many or too deep: see cgroup.max.descendants and cgroup.max.depth above it",
+            ),
+            _ => refuse(&format!("cannot make the cgroup: {error}")),
+        })?;
+        self.own(&inside, parent).inspect_err(|_| {
+            // It is empty and a moment old; nobody else can be in it.
+            let _ = fs::remove_dir(&dir);
+        })
+    }
+
+    /// Removes the cgroup `id` that an engine made and, having died, did not remove; its tasks go to
+    /// its parent. One that is gone is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Cgroup`] when it stays busy, or is the root.
+    pub fn remove_left_behind(&self, id: u64) -> Result<()> {
+        let Some(path) = self.path_of(id) else { return Ok(()) };
+        let inside = path.strip_prefix("/").unwrap_or(&path);
+        if inside.as_os_str().is_empty() {
+            return Err(Failure::Cgroup.error("the root cgroup was not made by an engine"));
+        }
+        let dir = self.dir.join(inside);
+        self.own(inside, dir.parent().unwrap_or(&self.dir).to_path_buf())?.remove()
+    }
+
+    fn own(&self, inside: &Path, parent: PathBuf) -> Result<OwnedCgroup> {
+        let cgroup = self.cgroup(inside)?;
+        let root = open_cgroup_dir(&cgroup.dir)
+            .with_context(|| format!("cannot open cgroup {}", display(&cgroup.path)))?;
+        Ok(OwnedCgroup { cgroup, parent, root: Some(root) })
+    }
+}
+
+impl OwnedCgroup {
+    /// The cgroup itself.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Moves its tasks, and those of cgroups made below it since, to its parent, and removes all of
+    /// them. Blocks for up to a second. One that somebody removed already is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Cgroup`] when it is still busy after that; it is then left as it is.
+    pub fn remove(mut self) -> Result<()> {
+        self.remove_all()
+    }
+
+    fn remove_all(&mut self) -> Result<()> {
+        // Taken: what cannot be removed now is reported now, and not tried once more by drop.
+        let Some(root) = self.root.take() else { return Ok(()) };
+        self.remove_below(&PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())))
+    }
+
+    fn remove_below(&self, root: &Path) -> Result<()> {
+        let deadline = Instant::now() + REMOVE;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let error = match self.try_remove(root) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if Instant::now() >= deadline {
+                return Err(Failure::Cgroup.error(format!(
+                    "cannot remove cgroup {}: {error}: move its tasks away, then use rmdir",
+                    display(&self.cgroup.path)
+                )));
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    fn try_remove(&self, root: &Path) -> io::Result<()> {
+        // Parents come before children in the list.
+        let all = subtree(root)?;
+        for dir in &all {
+            gone_is_fine(self.move_tasks(dir))?;
+        }
+        for dir in all.iter().skip(1).rev() {
+            gone_is_fine(fs::remove_dir(dir))?;
+        }
+        // Only the name of the top one is outside; it must still mean ours.
+        match open_cgroup_dir(&self.cgroup.dir).and_then(|dir| super::handle::id(&dir)) {
+            Ok(id) if id == self.cgroup.id => gone_is_fine(fs::remove_dir(&self.cgroup.dir)),
+            Ok(_) => Ok(()),
+            error => gone_is_fine(error.map(|_| ())),
+        }
+    }
+
+    /// A pid that dies and is given to another process between the two system calls would move that
+    /// one; the kernel offers no way to name a task here but its number.
+    fn move_tasks(&self, dir: &Path) -> io::Result<()> {
+        // The processes of a threaded cgroup are listed by the domain above it; here are its threads.
+        let (file, tasks) = match fs::read_to_string(dir.join("cgroup.procs")) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                ("cgroup.threads", fs::read_to_string(dir.join("cgroup.threads"))?)
+            }
+            tasks => ("cgroup.procs", tasks?),
+        };
+        for task in tasks.lines() {
+            // A task of another PID namespace reads as 0, and writing 0 would move ourselves.
+            if task == "0" {
+                return Err(io::Error::other("a task of another PID namespace is in it"));
+            }
+            match fs::write(self.parent.join(file), task) {
+                // It ended by itself.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                moved => moved?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for OwnedCgroup {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_all() {
+            log::warn!("{error:#}");
+        }
+    }
+}
+
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    found(result).map(|_| ())
+}
+
+/// `root` and all cgroups below it, each before its children. Without recursion: how deep it is was
+/// up to the tasks in it.
+fn subtree(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut all = vec![root.to_path_buf()];
+    let mut next = 0;
+    while let Some(dir) = all.get(next) {
+        // Removed meanwhile: then there is nothing below it either.
+        if let Some(entries) = found(fs::read_dir(dir))? {
+            let mut children = Vec::new();
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    children.push(entry.path());
+                }
+            }
+            all.append(&mut children);
+        }
+        next += 1;
+    }
+    Ok(all)
+}
+
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
+        result => result.map(Some),
+    }
+}

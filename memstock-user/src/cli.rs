@@ -1,0 +1,168 @@
+//! The command line: flags and their values, nothing that acts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use memstock_common::{DEFAULT_BATCH, MAX_BATCH, MAX_SLOTS};
+
+use crate::size;
+
+/// How the exit codes read in `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        success
+  2        wrong usage
+  120      permission missing
+  121      the host lacks something that memstock needs
+  122      no such cgroup, or one that cannot be tracked
+  123      an engine is already running
+  124      no engine is running
+  125      any other failure of memstock
+  126,127  COMMAND cannot be executed, was not found
+  128+N    COMMAND was ended by signal N
+  else     COMMAND's own";
+
+/// A memory-cgroup controller in eBPF that runs beside the kernel's own.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Charge the page faults of cgroups and show them live until interrupted
+    Run(Run),
+    /// Show one sample of the running engine
+    Show(Show),
+    /// Give stocked pages back to the counters
+    Drain(Drain),
+    /// End the running engine, or remove what one left behind
+    Stop,
+}
+
+/// Flags of `memstock run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Track this cgroup v2: a directory, or a path in the hierarchy such as /system.slice/x
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub cgroups: Vec<PathBuf>,
+
+    /// Make a cgroup of this name, track it, and remove it at the end
+    #[arg(long, value_name = "NAME")]
+    pub new: Option<PathBuf>,
+
+    /// Pages charged at once when a stock is empty
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_BATCH,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
+    pub batch: u32,
+
+    /// Cgroups that a CPU's stock can be cached for at once: a power of two
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
+    pub slots: u32,
+
+    /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
+    #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit)]
+    pub limits: Vec<Limit>,
+
+    /// End after this many seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+
+    /// Charge memory+swap as well (on by itself when the host has swap)
+    #[arg(long)]
+    pub memsw: bool,
+
+    /// Log what the kernel half does on each miss (slow)
+    #[arg(long)]
+    pub trace: bool,
+
+    /// Start this in the cgroup: in NAME, else in the first PATH, else in one made for it
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// A value of `--limit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Only for this cgroup.
+    pub cgroup: Option<PathBuf>,
+    /// Pages, or none for no limit.
+    pub nr_pages: Option<u64>,
+}
+
+/// Flags of `memstock show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Print JSON; sizes in bytes, no limit is null
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `memstock drain`.
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Only the stocks cached for this cgroup and those below it
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Only the stock of this CPU
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<u32>,
+
+    /// Drain this many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn slots(value: &str) -> Result<u32, String> {
+    match value.parse::<u32>() {
+        Ok(slots) if slots.is_power_of_two() && slots <= MAX_SLOTS => Ok(slots),
+        _ => Err(format!("not a power of two in 1..={MAX_SLOTS}")),
+    }
+}
+
+fn limit(value: &str) -> Result<Limit, String> {
+    if let Some((cgroup, size)) = value.rsplit_once('=') {
+        let nr_pages = size::parse_size(size).map_err(|error| error.to_string())?;
+        return Ok(Limit { cgroup: Some(cgroup.into()), nr_pages });
+    }
+    let nr_pages = size::parse_size(value).map_err(|error| error.to_string())?;
+    Ok(Limit { cgroup: None, nr_pages })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_limit_is_for_all_or_for_one() {
+        assert_eq!(limit("1M").unwrap().cgroup, None);
+        let one = limit("/a=b/c=8K").unwrap();
+        assert_eq!(one.cgroup.unwrap(), PathBuf::from("/a=b/c"));
+        assert!(limit("12Q").is_err());
+        assert!(limit("/a=").is_err());
+    }
+
+    #[test]
+    fn slots_are_a_power_of_two() {
+        assert_eq!(slots("8"), Ok(8));
+        for bad in ["0", "3", "128", "-1", "x"] {
+            assert!(slots(bad).is_err(), "{bad}");
+        }
+    }
+}

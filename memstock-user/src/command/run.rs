@@ -1,0 +1,93 @@
+//! `memstock run`: loads, registers, attaches, starts COMMAND, watches, and cleans up.
+
+use anyhow::{Context as _, Result};
+
+use super::targets::Targets;
+use super::watch::{Signals, Watch};
+use crate::cgroup::CgroupMount;
+use crate::cli::Run;
+use crate::engine::events;
+use crate::engine::load::{Settings, load};
+use crate::engine::pins::Pins;
+use crate::exit::Failure;
+use crate::lock::EngineLock;
+use crate::{host, launch, lock};
+
+/// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
+///
+/// # Errors
+/// The environment, a cgroup or the kernel does not allow it. Nothing stays behind.
+pub fn run(args: Run) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut signals = Signals::catch()?;
+        run_engine(&args, &mut signals).await
+    })
+}
+
+/// Everything made here is undone in reverse order, however this ends.
+async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
+    host::require_privilege()?;
+    let bpffs = host::bpffs()?;
+    let pins = Pins::on(bpffs.dir);
+    if pins.exist() && lock::holder()?.is_none() {
+        // Before the lock is taken: taking it ends what the dead daemon noted for `stop`.
+        return Err(Failure::Running.error(
+            "an engine whose daemon died is still charging: end it with \"memstock stop\"",
+        ));
+    }
+    let lock = EngineLock::acquire()?;
+    let mount = CgroupMount::find()?;
+    if let Some(id) = lock.noted_before() {
+        mount.remove_left_behind(id)?;
+    }
+    let targets = Targets::prepare(&mount, args)?;
+    if let Some(owned) = &targets.owned {
+        lock.note_cgroup(owned.cgroup().id)?;
+    }
+
+    let settings = Settings {
+        batch: args.batch,
+        slots: args.slots,
+        memsw: args.memsw || host::has_swap()?,
+        trace: args.trace,
+    };
+    let pinned = RemovePins(&pins);
+    let mut loaded = load(&pins, settings)?;
+    targets.register(&mut loaded.engine)?;
+    let (engine, log) = loaded.attach()?;
+    let child = match args.command.as_slice() {
+        [] => None,
+        [command, args @ ..] => Some(launch::start(command, args, targets.home.procs()?)?),
+    };
+    let watch = Watch {
+        engine: &engine,
+        mount: &mount,
+        events: events(&pins)?,
+        log,
+        child,
+        seconds: args.seconds,
+    };
+    let code = watch.run(signals).await?;
+
+    drop(pinned);
+    if let Some(owned) = targets.owned {
+        owned.remove()?;
+    }
+    bpffs.release()?;
+    Ok(code)
+}
+
+/// Removes the pins when it goes out of scope.
+struct RemovePins<'a>(&'a Pins);
+
+impl Drop for RemovePins<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            log::error!("{error:#}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The live part of `memstock run`: a table each second, events as they come, until it ends.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use tokio::io::unix::AsyncFd;
+use tokio::process::Child;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+
+use crate::cgroup::CgroupMount;
+use crate::engine::Engine;
+use crate::event;
+use crate::host::page_size;
+use crate::launch;
+use crate::sample::sample;
+use crate::show::{summary, table};
+
+/// Time between two tables.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Time COMMAND gets to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// SIGINT and SIGTERM, caught from before anything is made until all of it is gone.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Starts to catch them.
+    ///
+    /// # Errors
+    /// The handlers cannot be installed.
+    pub fn catch() -> Result<Self> {
+        let catch = |kind| signal(kind).context("cannot install a signal handler");
+        Ok(Self {
+            interrupt: catch(SignalKind::interrupt())?,
+            terminate: catch(SignalKind::terminate())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// What is watched.
+pub struct Watch<'a> {
+    /// The running engine.
+    pub engine: &'a Engine,
+    /// Where its cgroups are.
+    pub mount: &'a CgroupMount,
+    /// Its events.
+    pub events: RingBuf<MapData>,
+    /// Its log, when it has one.
+    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// COMMAND, when there is one.
+    pub child: Option<Child>,
+    /// When to end, at the latest.
+    pub seconds: Option<u64>,
+}
+
+/// Why the watching ended.
+enum End {
+    /// COMMAND did.
+    Exited(u8),
+    /// A signal, or the time was up.
+    Told,
+    /// Nobody reads the table any more.
+    Unread,
+}
+
+impl Watch<'_> {
+    /// Shows the engine until COMMAND ends, the time is up, or a signal comes; then ends COMMAND
+    /// if it still runs, and prints the summary. Returns the exit code.
+    ///
+    /// # Errors
+    /// The engine cannot be read.
+    pub async fn run(mut self, signals: &mut Signals) -> Result<u8> {
+        // COMMAND's output is COMMAND's.
+        let mut out: Box<dyn Write> = match self.child {
+            Some(_) => Box::new(io::stderr()),
+            None => Box::new(io::stdout()),
+        };
+        let mut child = self.child.take();
+        let end = self.until_end(&mut out, signals, &mut child).await;
+        let code = match (&end, child) {
+            (Ok(End::Exited(code)), _) => *code,
+            (_, Some(mut child)) => {
+                launch::exit_code_of(launch::terminate(&mut child, GRACE).await?)
+            }
+            (_, None) => 0,
+        };
+        if !matches!(end?, End::Unread) {
+            let sample = sample(self.engine, self.mount)?;
+            // The run is over either way.
+            let _ = writeln!(out).and_then(|()| summary::write(&mut out, &sample));
+        }
+        Ok(code)
+    }
+
+    async fn until_end(
+        &mut self,
+        out: &mut dyn Write,
+        signals: &mut Signals,
+        child: &mut Option<Child>,
+    ) -> Result<End> {
+        let start = Instant::now();
+        let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
+        let mut ticks = interval_at(start + PERIOD, PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // A descriptor of its own, so that `self.events` stays free to be read.
+        let events = self.events.as_fd().try_clone_to_owned();
+        let events = events.context("cannot keep the event ring open")?;
+        // SAFETY: an OwnedFd is one descriptor, open for as long as it lives.
+        let readable = unsafe { AsyncFd::register(events) }.context("cannot wait for events")?;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    if let Err(error) = self.tick(out)? {
+                        return match error.kind() {
+                            io::ErrorKind::BrokenPipe => Ok(End::Unread),
+                            _ => Err(error).context("cannot print the table"),
+                        };
+                    }
+                }
+                guard = readable.readable() => {
+                    guard.context("cannot wait for events")?.clear_ready();
+                    self.print_events();
+                }
+                status = exit_of(child) => {
+                    let status = status.context("cannot wait for COMMAND")?;
+                    self.print_events();
+                    return Ok(End::Exited(launch::exit_code_of(status)));
+                }
+                () = signals.any() => return Ok(End::Told),
+                () = passing(end) => return Ok(End::Told),
+            }
+        }
+    }
+
+    fn tick(&mut self, out: &mut dyn Write) -> Result<io::Result<()>> {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        let sample = sample(self.engine, self.mount)?;
+        Ok(table::write(out, &sample, page_size())
+            .and_then(|()| writeln!(out))
+            .and_then(|()| out.flush()))
+    }
+
+    fn print_events(&mut self) {
+        let mut err = io::stderr().lock();
+        while let Some(record) = self.events.next() {
+            // Nobody left to tell if standard error is gone.
+            let _ = match event::decode(&record) {
+                Ok(decoded) => writeln!(
+                    err,
+                    "{}",
+                    event::Line { decoded: &decoded, mount: self.mount, page_size: page_size() }
+                ),
+                Err(error) => writeln!(err, "event: unreadable: {error:#}"),
+            };
+        }
+    }
+}
+
+async fn exit_of(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn passing(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}

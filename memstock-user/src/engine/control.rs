@@ -1,0 +1,101 @@
+//! Asks the kernel half for changes: runs its control programs with `BPF_PROG_TEST_RUN`.
+
+use anyhow::{Context as _, Result};
+use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
+use memstock_common::control::{
+    Answer, Drain, Evict, Index, Limit, MAX_ARGS, Refusal, Register, Reset,
+};
+use memstock_common::{MAX_DEPTH, Resource};
+
+use super::pins::Pins;
+use crate::exit::Failure;
+
+/// The control programs of a pinned engine.
+pub struct Control {
+    register: RawTracePoint,
+    reset: RawTracePoint,
+    close: RawTracePoint,
+    evict: RawTracePoint,
+    release: RawTracePoint,
+    limit: RawTracePoint,
+    drain: RawTracePoint,
+}
+
+impl Control {
+    /// Opens the pinned control programs.
+    ///
+    /// # Errors
+    /// A pin cannot be opened.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        let open = |name: &str| {
+            let path = pins.program(name);
+            RawTracePoint::from_pin(&path)
+                .with_context(|| format!("cannot open the pinned program {}", path.display()))
+        };
+        Ok(Self {
+            register: open("control_register")?,
+            reset: open("control_reset")?,
+            close: open("control_close")?,
+            evict: open("control_evict")?,
+            release: open("control_release")?,
+            limit: open("control_limit")?,
+            drain: open("control_drain")?,
+        })
+    }
+
+    pub(super) fn register(&self, args: Register) -> Result<()> {
+        run(&self.register, "control_register", args.to_args()).map(drop)
+    }
+
+    pub(super) fn reset(&self, index: u32, cpu: u32) -> Result<()> {
+        run(&self.reset, "control_reset", Reset { index, cpu }.to_args()).map(drop)
+    }
+
+    pub(super) fn close(&self, index: u32) -> Result<()> {
+        run(&self.close, "control_close", Index { index }.to_args()).map(drop)
+    }
+
+    pub(super) fn evict(&self, index: u32, cpu: u32, slot: u32) -> Result<u32> {
+        run(&self.evict, "control_evict", Evict { index, cpu, slot }.to_args())
+    }
+
+    pub(super) fn release(&self, index: u32) -> Result<()> {
+        run(&self.release, "control_release", Index { index }.to_args()).map(drop)
+    }
+
+    /// Sets a limit in pages.
+    ///
+    /// # Errors
+    /// The usage is higher; the old limit stands.
+    pub fn limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<()> {
+        let args = Limit { index, resource: resource as u32, nr_pages };
+        run(&self.limit, "control_limit", args.to_args()).map(drop)
+    }
+
+    /// Drains one slot of one CPU if it is cached for the subtree of counter `subtree`
+    /// (`NO_INDEX`: for anybody), and returns the pages given back.
+    ///
+    /// # Errors
+    /// There is no such CPU or slot.
+    pub fn drain(&self, cpu: u32, slot: u32, subtree: u32) -> Result<u32> {
+        run(&self.drain, "control_drain", Drain { cpu, slot, subtree }.to_args())
+    }
+}
+
+fn run(program: &RawTracePoint, name: &str, args: [u64; MAX_ARGS]) -> Result<u32> {
+    let result = program
+        .test_run(RawTracePointRunOptions { args, cpu: None })
+        .with_context(|| format!("cannot run the program {name}"))?;
+    Answer(result.return_value).result().map_err(|refusal| {
+        let why = match refusal {
+            Ok(Refusal::Missing) => "no such counter, CPU or slot".to_owned(),
+            Ok(Refusal::Taken) => "the cgroup is tracked already".to_owned(),
+            Ok(Refusal::Busy) => {
+                "the usage is above that limit, or a cgroup below is tracked".to_owned()
+            }
+            Ok(Refusal::Deep) => format!("more than {MAX_DEPTH} levels of tracked cgroups"),
+            Err(unknown) => unknown.to_string(),
+        };
+        Failure::Other.error(format!("{name} refused: {why}"))
+    })
+}

@@ -1,0 +1,198 @@
+//! Puts the kernel half into the kernel: loads, wires the tail call, pins, attaches.
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, ProgramArray};
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramError, RawTracePoint};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use aya_log::EbpfLogger;
+use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
+
+use super::Engine;
+use super::pins::Pins;
+use crate::exit::Failure;
+
+/// The BPF object, built by this crate's build script.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memstock-probes"));
+
+/// The compiler that made it.
+pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
+
+/// The probe.
+pub const PROBE: &str = "fault";
+/// The tracepoints it is attached to.
+pub const TRACEPOINTS: [&str; 2] = ["page_fault_user", "page_fault_kernel"];
+/// The program that `fault` tail-calls.
+const MISS: &str = "charge";
+/// The program that does nothing, for the benches: loaded by them alone.
+pub const YARDSTICK: &str = "empty";
+
+/// What the kernel half is loaded with.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Pages charged at once on a miss, `1..=MAX_BATCH`.
+    pub batch: u32,
+    /// Stock slots per CPU, a power of two, `1..=MAX_SLOTS`.
+    pub slots: u32,
+    /// Whether memory+swap is charged as well.
+    pub memsw: bool,
+    /// Whether the programs log what they do (slow).
+    pub trace: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { batch: DEFAULT_BATCH, slots: 1, memsw: false, trace: false }
+    }
+}
+
+/// A loaded and pinned engine whose probe is not attached yet.
+pub struct Loaded {
+    ebpf: Ebpf,
+    pins: Pins,
+    /// To register cgroups with, before the first fault.
+    pub engine: Engine,
+    /// What the programs log, when they were asked to.
+    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// Loads the object with `settings` and returns it with every program in the kernel.
+///
+/// # Errors
+/// The verifier or the kernel refuses; the message carries its words.
+pub fn object(settings: Settings) -> Result<Ebpf> {
+    let Settings { batch, slots, memsw, trace } = settings;
+    let log_level: u8 = if trace { aya_log::Level::Debug as u8 } else { 0 };
+    let mut ebpf = EbpfLoader::new()
+        .override_global("BATCH", &batch, true)
+        .override_global("SLOTS", &slots, true)
+        .override_global("MEMSW", &u32::from(memsw), true)
+        .override_global("AYA_LOG_LEVEL", &log_level, true)
+        .map_max_entries("STOCK", slots)
+        .load(OBJECT)
+        .context("cannot load the BPF object")?;
+    for (name, program) in ebpf.programs_mut() {
+        let program: &mut RawTracePoint =
+            program.try_into().with_context(|| format!("program {name} is of another type"))?;
+        program.load().map_err(|error| refused(name, error))?;
+    }
+    let charge = program(&mut ebpf, MISS)?.fd()?.try_clone()?;
+    let tail_calls = ebpf.map_mut("TAIL_CALLS").context("no map TAIL_CALLS in the object")?;
+    ProgramArray::try_from(tail_calls)?
+        .set(0, &charge, 0)
+        .context("cannot enter charge in TAIL_CALLS")?;
+    let info = EngineInfo { layout: LAYOUT, batch, slots, memsw: u32::from(memsw) };
+    let engine = ebpf.map_mut("ENGINE").context("no map ENGINE in the object")?;
+    Array::try_from(engine)?.set(0, info, 0).context("cannot write map ENGINE")?;
+    Ok(ebpf)
+}
+
+/// Loads the kernel half and pins it. On failure nothing stays behind.
+///
+/// # Errors
+/// The kernel refuses, or the pins exist already.
+pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
+    let mut ebpf = object(settings)?;
+    pins.create()?;
+    let pinned = pin(&mut ebpf, pins).and_then(|()| Engine::open(pins));
+    let engine = undo_on_error(pins, pinned)?;
+    let log = settings
+        .trace
+        .then(|| EbpfLogger::init(&mut ebpf).context("cannot read the programs' log"))
+        .transpose();
+    let log = undo_on_error(pins, log)?;
+    Ok(Loaded { ebpf, pins: pins.clone(), engine, log })
+}
+
+impl Loaded {
+    /// One of the programs, attached to nothing.
+    ///
+    /// # Errors
+    /// The object has no such program.
+    pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
+        program(&mut self.ebpf, name)
+    }
+
+    /// Attaches the probe and pins the links: from now on faults are charged, whether this
+    /// process lives or not. On failure nothing stays behind.
+    ///
+    /// # Errors
+    /// The kernel has no such tracepoint, or refuses.
+    pub fn attach(mut self) -> Result<(Engine, Option<EbpfLogger<&'static dyn log::Log>>)> {
+        let attached = attach(&mut self.ebpf, &self.pins);
+        undo_on_error(&self.pins, attached)?;
+        Ok((self.engine, self.log))
+    }
+}
+
+/// The verifier's log can be megabytes: the message has its last words, the debug log all of it.
+fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+    let message = format!("the kernel refuses the program {name}");
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return anyhow::Error::new(error).context(message);
+    };
+    let text = verifier_log.to_string();
+    log::debug!("{text}");
+    let said = |line: &&str| !line.is_empty() && !line.starts_with("processed ");
+    let last: Vec<_> = text.lines().rev().filter(said).take(2).collect();
+    let last = last.into_iter().rev().collect::<Vec<_>>().join("; ");
+    anyhow::Error::new(io_error).context(format!("{message} ({last})"))
+}
+
+fn undo_on_error<T>(pins: &Pins, result: Result<T>) -> Result<T> {
+    if result.is_err()
+        && let Err(error) = pins.remove()
+    {
+        log::error!("{error:#}");
+    }
+    result
+}
+
+fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
+    for (name, map) in ebpf.maps() {
+        // Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
+        if !name.starts_with('.') {
+            map.pin(pins.map(name)).with_context(|| format!("cannot pin the map {name}"))?;
+        }
+    }
+    for (name, program) in ebpf.programs_mut() {
+        if name != YARDSTICK {
+            program
+                .pin(pins.program(name))
+                .with_context(|| format!("cannot pin the program {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
+    let probe = program(ebpf, PROBE)?;
+    for tracepoint in TRACEPOINTS {
+        let id = probe.attach(tracepoint).map_err(|error| no_tracepoint(tracepoint, error))?;
+        FdLink::from(probe.take_link(id)?)
+            .pin(pins.link(tracepoint))
+            .with_context(|| format!("cannot pin the link to {tracepoint}"))?;
+    }
+    Ok(())
+}
+
+fn no_tracepoint(tracepoint: &str, error: ProgramError) -> anyhow::Error {
+    match &error {
+        ProgramError::SyscallError(call)
+            if call.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Failure::Host.error(format!(
+                "this kernel has no tracepoint exceptions:{tracepoint}: memstock needs x86 or \
+                 riscv with CONFIG_TRACEPOINTS"
+            ))
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot attach {PROBE} to {tracepoint}")),
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
+    Ok(ebpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name} in the object"))?
+        .try_into()?)
+}

@@ -1,0 +1,232 @@
+//! Owns how COMMAND is started inside a cgroup, stopped, and turned into an exit code. Must not
+//! make or remove cgroups, and must not signal any process but the child it was given.
+
+use crate::exit::{Failure, SIGNALED, printable};
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// Marks an errno of the step into the cgroup: all that a child can tell about a failure before
+/// its exec is one number, and ENOENT of the cgroup must not read as "command not found". It is
+/// above the kernel's largest errno, 4095.
+const ENTERING: i32 = 1 << 16;
+
+/// Starts `command` with `args`, inside the cgroup whose opened `cgroup.procs` is `procs`.
+///
+/// The child joins before its exec, so that every page of COMMAND itself is charged there. Standard
+/// streams and environment are ours; std starts it with no signal blocked and SIGPIPE at its default,
+/// exec resets the handlers. It lives on when we die: accounting does, too. Call it inside a tokio
+/// runtime.
+///
+/// # Errors
+///
+/// [`Failure::NotFound`], [`Failure::CannotExecute`], [`Failure::Cgroup`] when the cgroup does not
+/// take it, and [`Failure::Other`] when the host cannot start a process at all.
+pub fn start(command: &OsStr, args: &[OsString], procs: impl AsFd) -> Result<Child> {
+    let procs = procs.as_fd().try_clone_to_owned().context("cannot keep cgroup.procs open")?;
+    let mut child = Command::new(command);
+    child.args(args);
+    // SAFETY: between fork and exec the closure makes one write(2) on a descriptor that was opened
+    // before; it does not allocate, lock or panic.
+    unsafe {
+        child.pre_exec(move || match rustix::io::write(&procs, b"0") {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(io::Error::from_raw_os_error(ENTERING | errno.raw_os_error())),
+        });
+    }
+    child.spawn().map_err(|error| not_started(command, &error))
+}
+
+fn not_started(command: &OsStr, error: &io::Error) -> anyhow::Error {
+    let name = printable(&command.to_string_lossy());
+    let Some(errno) = error.raw_os_error() else {
+        return Failure::Other.error(format!("{name}: cannot be started: {error}"));
+    };
+    if errno & ENTERING != 0 {
+        let reason = io::Error::from_raw_os_error(errno & !ENTERING);
+        return Failure::Cgroup.error(format!("{name}: cannot be put into the cgroup: {reason}"));
+    }
+    match errno {
+        // A script whose interpreter is missing gives ENOENT as well.
+        libc::ENOENT if has_slash(command) && Path::new(command).exists() => Failure::NotFound
+            .error(format!("{name}: its interpreter was not found: check its first line")),
+        libc::ENOENT => Failure::NotFound.error(format!("{name}: command not found")),
+        // No process could be made, which says nothing about COMMAND.
+        libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE => {
+            Failure::Other.error(format!("{name}: cannot be started: {error}"))
+        }
+        _ => Failure::CannotExecute.error(format!("{name}: cannot be executed: {error}")),
+    }
+}
+
+fn has_slash(command: &OsStr) -> bool {
+    command.as_encoded_bytes().contains(&b'/')
+}
+
+/// COMMAND's own exit code, or 128+N when signal N killed it.
+pub fn exit_code_of(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        // The kernel keeps 8 bits of an exit code, and signals end at 64.
+        (Some(code), _) => code.to_le_bytes()[0],
+        (None, Some(signal)) => SIGNALED.saturating_add(signal.to_le_bytes()[0]),
+        (None, None) => Failure::Other.code(),
+    }
+}
+
+/// Asks the child to end, with SIGTERM, and after `grace` makes it, with SIGKILL; then reaps it.
+///
+/// A child that has ended already only gives its status.
+///
+/// # Errors
+///
+/// When the child can be neither signalled nor waited for.
+pub async fn terminate(child: &mut Child, grace: Duration) -> Result<ExitStatus> {
+    // The pid is the child's as long as it is not reaped, and only `child` reaps it; from here
+    // on the pidfd means this process and no other.
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    let Some(pid) = pid else {
+        return child.wait().await.context("cannot wait for COMMAND");
+    };
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())
+        .with_context(|| format!("cannot open process {}", pid.as_raw_pid()))?;
+    let send = |signal: Signal| match pidfd_send_signal(&pidfd, signal) {
+        // It ended by itself.
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot signal process {}", pid.as_raw_pid()))
+        }
+    };
+    send(Signal::TERM)?;
+    if let Ok(status) = timeout(grace, child.wait()).await {
+        return status.context("cannot wait for COMMAND");
+    }
+    send(Signal::KILL)?;
+    child.wait().await.context("cannot wait for COMMAND")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::CgroupMount;
+    use crate::exit::exit_code;
+    use std::fs::{self, File};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Instant;
+
+    fn args(args: &[&str]) -> Vec<OsString> {
+        args.iter().map(OsString::from).collect()
+    }
+
+    /// Takes a write and forgets it: for tests that need no cgroup.
+    fn sink() -> File {
+        File::options().write(true).open("/dev/null").unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_command_runs_inside_the_cgroup() {
+        let mount = CgroupMount::find().unwrap();
+        let cgroup = mount.create("memstock-unit-launch").unwrap();
+        let script = args(&["-c", "grep -qx 0::/memstock-unit-launch /proc/self/cgroup"]);
+        let procs = cgroup.cgroup().procs().unwrap();
+        let mut child = start(OsStr::new("sh"), &script, &procs).unwrap();
+        assert!(child.wait().await.unwrap().success());
+        cgroup.remove().unwrap();
+        // The cgroup is gone: the error is about it and not about the command.
+        let error = start(OsStr::new("true"), &[], &procs).unwrap_err();
+        assert_eq!(exit_code(&error), 122, "{error}");
+        assert!(error.to_string().starts_with("true: cannot be put into the cgroup"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_child_starts_with_clean_signals() {
+        let script = args(&["-c", "grep -q '^SigBlk:.0*$' /proc/self/status"]);
+        let old = std::thread::spawn(|| {
+            // SAFETY: the sets are local, and the mask is that of this short-lived thread.
+            unsafe {
+                let mut set = std::mem::zeroed();
+                libc::sigfillset(&raw mut set);
+                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            }
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let mut child = start(OsStr::new("sh"), &script, sink()).unwrap();
+                // SIGCHLD stays deliverable to the other threads, so tokio sees the end.
+                child.wait().await.unwrap()
+            })
+        });
+        assert!(old.join().unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn failures_have_their_codes() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str, mode| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path.into_os_string()
+        };
+        let code = |command: &OsStr| exit_code(&start(command, &[], sink()).unwrap_err());
+        let missing = start(OsStr::new("memstock-no\nsuch"), &[], sink()).unwrap_err();
+        assert_eq!(missing.to_string(), "memstock-no\\x0asuch: command not found");
+        assert_eq!(exit_code(&missing), 127);
+        assert_eq!(code(OsStr::new("")), 127);
+        assert_eq!(code(OsStr::new("./no/such")), 127);
+        assert_eq!(code(&file("plain", "#!/bin/sh\n", 0o644)), 126);
+        assert_eq!(code(dir.path().as_os_str()), 126);
+        assert_eq!(code(OsStr::new("/etc/passwd/x")), 126);
+        assert_eq!(code(&file("script", "#!/no/such/shell\n", 0o755)), 127);
+        // A bad ELF header is ENOEXEC, and execvp then asks sh, which refuses it with 126 or 127, too.
+        let bad = file("elf", "\x7fELF\0\0\0\0", 0o755);
+        let status = match start(&bad, &[], sink()) {
+            Ok(mut child) => exit_code_of(child.wait().await.unwrap()),
+            Err(error) => exit_code(&error),
+        };
+        assert!(matches!(status, 126 | 127), "{status}");
+    }
+
+    #[tokio::test]
+    async fn exit_codes_are_the_commands() {
+        for (script, code) in [
+            ("exit 0", 0),
+            ("exit 3", 3),
+            ("exit 255", 255),
+            ("kill -9 $$", 137),
+            ("kill -15 $$", 143),
+            ("kill -PIPE $$", 141),
+        ] {
+            let mut child = start(OsStr::new("sh"), &args(&["-c", script]), sink()).unwrap();
+            assert_eq!(exit_code_of(child.wait().await.unwrap()), code, "{script}");
+        }
+    }
+
+    #[tokio::test]
+    async fn terminate_asks_first_and_then_insists() {
+        let mut polite = start(OsStr::new("sleep"), &args(&["60"]), sink()).unwrap();
+        let status = terminate(&mut polite, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(exit_code_of(status), 143);
+        // Once reaped, its status is given again.
+        let again = terminate(&mut polite, Duration::ZERO).await.unwrap();
+        assert_eq!(again, status);
+
+        let script = args(&["-c", "trap '' TERM; exec sleep 60"]);
+        let mut deaf = start(OsStr::new("sh"), &script, sink()).unwrap();
+        let comm = format!("/proc/{}/comm", deaf.id().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while fs::read_to_string(&comm).unwrap() != "sleep\n" {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let status = terminate(&mut deaf, Duration::from_millis(50)).await.unwrap();
+        assert_eq!(exit_code_of(status), 137);
+    }
+}

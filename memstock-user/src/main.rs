@@ -1,0 +1,24 @@
+//! The `memstock` binary.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use memstock::cli::Cli;
+use memstock::{command, exit};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(exit::usage(&error)),
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format_timestamp(None)
+        .init();
+    match command::execute(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            exit::report(&error);
+            ExitCode::from(exit::exit_code(&error))
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What an engine holds at one moment, as people see it. Built by `sample`, rendered by `show`;
+//! knows neither maps nor formats.
+
+use std::path::PathBuf;
+
+use memstock_common::Loss;
+use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat};
+
+/// One reading of a running engine. Sizes are in pages.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Pages charged at once on a miss.
+    pub batch: u32,
+    /// Every possible CPU.
+    pub cpus: Vec<Cpu>,
+    /// Every tracked cgroup, parents before children.
+    pub cgroups: Vec<Cgroup>,
+    /// Each loss counter.
+    pub loss: Vec<(Loss, u64)>,
+}
+
+/// One CPU.
+#[derive(Clone, Debug, Default)]
+pub struct Cpu {
+    /// Its number.
+    pub cpu: u32,
+    /// Whether it is online.
+    pub online: bool,
+    /// Its stock.
+    pub slots: Vec<Slot>,
+    /// Indexed by [`CpuStat`].
+    pub stats: [u64; CpuStat::COUNT as usize],
+}
+
+/// One slot of a CPU's stock.
+#[derive(Clone, Debug, Default)]
+pub struct Slot {
+    /// The cgroup it is cached for, if any.
+    pub cgroup: Option<Name>,
+    /// Pages stocked.
+    pub nr_pages: u64,
+}
+
+/// A cgroup by name and number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Name {
+    /// cgroup v2 id.
+    pub id: u64,
+    /// Path in the hierarchy; none once the cgroup is removed.
+    pub path: Option<PathBuf>,
+}
+
+/// One tracked cgroup.
+#[derive(Clone, Debug, Default)]
+pub struct Cgroup {
+    /// Which.
+    pub name: Name,
+    /// The nearest tracked ancestor.
+    pub parent_id: Option<u64>,
+    /// Memory.
+    pub memory: PageCounter,
+    /// Memory and swap together. Without swap accounting nothing is swapped, so it is the memory.
+    pub memsw: PageCounter,
+    /// Indexed by [`CgroupStat`].
+    pub stats: [u64; CgroupStat::COUNT as usize],
+}
+
+/// Usage of one resource; none is "no limit".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageCounter {
+    /// Indexed by [`PageCounterStat`].
+    pub stats: [Option<u64>; PageCounterStat::COUNT as usize],
+}
+
+impl Cpu {
+    /// One of its numbers.
+    pub fn get(&self, stat: CpuStat) -> u64 {
+        self.stats[stat as usize]
+    }
+}
+
+impl Cgroup {
+    /// One of its numbers.
+    pub fn get(&self, stat: CgroupStat) -> u64 {
+        self.stats[stat as usize]
+    }
+}
+
+impl PageCounter {
+    /// One of its numbers.
+    pub fn get(&self, stat: PageCounterStat) -> Option<u64> {
+        self.stats[stat as usize]
+    }
+}
+
+impl Sample {
+    /// The sum of a number over all CPUs.
+    pub fn all_cpus(&self, stat: CpuStat) -> u64 {
+        self.cpus.iter().map(|cpu| cpu.get(stat)).sum()
+    }
+
+    /// The sum of a number over all tracked cgroups.
+    pub fn all_cgroups(&self, stat: CgroupStat) -> u64 {
+        self.cgroups.iter().map(|cgroup| cgroup.get(stat)).sum()
+    }
+}

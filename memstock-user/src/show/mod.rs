@@ -1,0 +1,5 @@
+//! Renders a sample: the same declarations as a table, as JSON, and as a closing summary.
+
+pub mod json;
+pub mod summary;
+pub mod table;

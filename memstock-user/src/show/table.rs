@@ -1,0 +1,108 @@
+//! A sample as plain tables: the CPUs with their stocks, then the cgroups.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Unit};
+
+use crate::cgroup::display;
+use crate::model::{Cgroup, Cpu, Name, Sample, Slot};
+use crate::size::human;
+
+/// What is shown of a cgroup's memory, beside [`CGROUP_COLUMNS`].
+const MEMORY_COLUMNS: [PageCounterStat; 4] = [
+    PageCounterStat::Usage,
+    PageCounterStat::Limit,
+    PageCounterStat::Watermark,
+    PageCounterStat::Failcnt,
+];
+const CGROUP_COLUMNS: [CgroupStat; 3] =
+    [CgroupStat::Stocked, CgroupStat::Faults, CgroupStat::Forced];
+
+/// Writes both tables, and a line of losses when there are any.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result<()> {
+    writeln!(out, "{}\n\n{}", cpus(sample), cgroups(sample, page_size))?;
+    let losses: Vec<_> = sample
+        .loss
+        .iter()
+        .filter(|(_, value)| *value > 0)
+        .map(|(loss, value)| format!("{} {value}", loss.stat().name))
+        .collect();
+    if !losses.is_empty() {
+        writeln!(out, "\nloss: {}", losses.join(", "))?;
+    }
+    Ok(())
+}
+
+fn plain<S: ToString>(head: impl IntoIterator<Item = S>, text_columns: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(head.into_iter().map(|name| name.to_string()));
+    for (n, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if !text_columns.contains(&n) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn head(name: &str) -> String {
+    name.to_uppercase()
+}
+
+fn cpus(sample: &Sample) -> String {
+    let columns = ["CPU", "CACHED CGROUP", "STOCKED"].map(str::to_owned).into_iter();
+    let mut table =
+        plain(columns.chain(CpuStat::ALL.iter().map(|stat| head(stat.stat().name))), &[1]);
+    for cpu in &sample.cpus {
+        let mut row = vec![
+            if cpu.online { cpu.cpu.to_string() } else { format!("{} (offline)", cpu.cpu) },
+            cached(cpu),
+            cpu.slots.iter().map(|slot| slot.nr_pages).sum::<u64>().to_string(),
+        ];
+        row.extend(CpuStat::ALL.iter().map(|&stat| cpu.get(stat).to_string()));
+        table.add_row(row);
+    }
+    table.trim_fmt()
+}
+
+fn cached(cpu: &Cpu) -> String {
+    let names: Vec<_> = cpu.slots.iter().filter_map(|slot: &Slot| slot.cgroup.as_ref()).collect();
+    if names.is_empty() {
+        return "-".into();
+    }
+    names.into_iter().map(label).collect::<Vec<_>>().join(" ")
+}
+
+fn label(name: &Name) -> String {
+    match &name.path {
+        Some(path) => display(path),
+        None => format!("(removed, id {})", name.id),
+    }
+}
+
+fn cgroups(sample: &Sample, page_size: u64) -> String {
+    let columns = std::iter::once("CGROUP".to_owned())
+        .chain(MEMORY_COLUMNS.iter().map(|stat| head(stat.stat().name)))
+        .chain(CGROUP_COLUMNS.iter().map(|stat| head(stat.stat().name)));
+    let mut table = plain(columns, &[0]);
+    for cgroup in &sample.cgroups {
+        table.add_row(row(cgroup, page_size));
+    }
+    table.trim_fmt()
+}
+
+fn row(cgroup: &Cgroup, page_size: u64) -> Vec<String> {
+    let show = |value: Option<u64>, unit| match (value, unit) {
+        (None, _) => "max".to_owned(),
+        (Some(pages), Unit::Bytes) => human(pages * page_size),
+        (Some(value), Unit::Pages | Unit::Count) => value.to_string(),
+    };
+    let mut row = vec![label(&cgroup.name)];
+    row.extend(MEMORY_COLUMNS.iter().map(|&s| show(cgroup.memory.get(s), s.stat().unit)));
+    row.extend(CGROUP_COLUMNS.iter().map(|&s| show(Some(cgroup.get(s)), s.stat().unit)));
+    row
+}
