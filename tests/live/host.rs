@@ -1,0 +1,158 @@
+//! Hosts that lack something, played by a user, or a mount namespace, without it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::poll::SOON;
+use memstock_tests::process::{Finished, Program};
+use memstock_tests::{Show, TestCgroup, binaries, live};
+
+const PERMISSION: i32 = 120;
+const HOST: i32 = 121;
+const NOBODY: u32 = 65534;
+
+fn one_line(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
+    let Finished { stdout, stderr, .. } = finished;
+    ensure!(finished.code() == code && stdout.is_empty(), "{code} expected: {finished:?}");
+    ensure!(stderr.lines().count() == 1, "not one line: {finished:?}");
+    for word in words {
+        ensure!(stderr.contains(word), "no {word:?} in the message: {finished:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn not_root() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        // Where cargo builds, others may not be allowed to look.
+        let dir = tempfile::tempdir()?;
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let copy = dir.path().join("memstock");
+        fs::copy(binaries::memstock()?, &copy)?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+        let run = ["run", "--cgroup", cgroup.path()];
+        for args in [&run[..], &["run", "--", "true"], &["show"], &["drain"], &["stop"]] {
+            let mut command = Command::new(&copy);
+            command.args(args).current_dir("/").uid(NOBODY).gid(NOBODY);
+            let finished = Program::from(command).finish(SOON)?;
+            one_line(&finished, PERMISSION, &["root"]).with_context(|| format!("{args:?}"))?;
+        }
+        // Help is for everybody.
+        let mut command = Command::new(&copy);
+        command.arg("--help").current_dir("/").uid(NOBODY).gid(NOBODY);
+        let help = Program::from(command).finish(SOON)?;
+        ensure!(help.code() == 0 && help.stdout.contains("run"), "{help:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn root_of_a_user_namespace_only() -> Result<()> {
+    live(|| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user"]).arg(binaries::memstock()?);
+        command.args(["run", "--", "true"]);
+        one_line(&Program::from(command).finish(SOON)?, PERMISSION, &["namespace"])
+    })
+}
+
+/// Runs `memstock run` after `prepare`, a shell script, in a mount namespace of its own; COMMAND
+/// is a `memstock show --json` in the same. Then `after`, whose status counts if all went well.
+fn in_namespace(cgroup: &TestCgroup, prepare: &str, after: &str) -> Result<Finished> {
+    let script = format!(
+        r#"set -e
+        {prepare}
+        "$MEMSTOCK" run --cgroup "$CGROUP" -- "$MEMSTOCK" show --json
+        {after}"#
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]);
+    command.env("MEMSTOCK", binaries::memstock()?).env("CGROUP", cgroup.path());
+    Program::from(command).finish(SOON)
+}
+
+/// It ran, and charged for COMMAND.
+fn worked(finished: &Finished, cgroup: &TestCgroup) -> Result<()> {
+    ensure!(finished.code() == 0, "{finished:?}");
+    let show = Show::parse(&finished.stdout)?;
+    ensure!(show.cgroup(cgroup.path())?.faults > 0, "{show:#?}");
+    Ok(())
+}
+
+#[test]
+fn no_bpffs() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let finished = in_namespace(
+            &cgroup,
+            "while umount -l /sys/fs/bpf 2> /dev/null; do :; done",
+            // What it mounts it unmounts: nothing is left behind.
+            "! grep ' /sys/fs/bpf ' /proc/self/mountinfo",
+        )?;
+        worked(&finished, &cgroup)
+    })
+}
+
+#[test]
+fn bpffs_is_there_already() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let finished = in_namespace(
+            &cgroup,
+            "mount -t bpf bpf /sys/fs/bpf",
+            // What it has not mounted stays, and empty.
+            "grep -q ' /sys/fs/bpf ' /proc/self/mountinfo; ! ls -d /sys/fs/bpf/memstock*",
+        )?;
+        worked(&finished, &cgroup)
+    })
+}
+
+#[test]
+fn no_tracefs() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let finished = in_namespace(
+            &cgroup,
+            "for dir in /sys/kernel/tracing /sys/kernel/debug/tracing /sys/kernel/debug; do
+                while umount -l $dir 2> /dev/null; do :; done
+            done",
+            "! grep -e ' - tracefs ' /proc/self/mountinfo",
+        )?;
+        worked(&finished, &cgroup)
+    })
+}
+
+/// The kernel's types: not needed for raw tracepoints whose arguments nobody reads, so it may
+/// work; if it does not, it has to say what is missing.
+#[test]
+fn no_btf() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let empty = tempfile::tempdir()?;
+        let prepare = format!("mount --bind {} /sys/kernel/btf", empty.path().display());
+        let finished = in_namespace(&cgroup, &prepare, ":")?;
+        match finished.code() {
+            0 => worked(&finished, &cgroup),
+            _ => one_line(&finished, HOST, &["BTF"]),
+        }
+    })
+}
+
+#[test]
+fn no_cgroup_v2() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let finished = in_namespace(
+            &cgroup,
+            "awk '/ - cgroup2 / { print $5 }' /proc/self/mountinfo | while read -r dir; do
+                umount -l \"$dir\"
+            done",
+            ":",
+        )?;
+        one_line(&finished, HOST, &["cgroup v2"])
+    })
+}

@@ -1,0 +1,38 @@
+//! The tail call that falls through: slower, counted, and otherwise the same.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use memstock_tests::{Engine, Task, TestCgroup, bpf, leftovers, live};
+
+const CPU: u32 = 1;
+const BATCH: u64 = 32;
+
+/// The kernel lets a tail call fall through when its entry is empty, among other reasons that a
+/// test cannot bring about. Counting has no tolerance: see `live_faults`.
+#[test]
+fn counting_stays_exact_without_the_tail_call() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let mut task = Task::start(&cgroup, Some(CPU))?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        task.touch(1000)?;
+        let whole = engine.show()?;
+        ensure!(whole.loss.tail_calls_failed == 0, "without cause: {:?}", whole.loss);
+
+        bpf::delete_entry(&Path::new(leftovers::PINS).join("memstock/maps/TAIL_CALLS"), 0)?;
+        // Others may have been on their way through it; the task was not.
+        let before = engine.show()?;
+        task.touch(1000)?;
+        let show = engine.show()?;
+        let seen = show.cgroup(cgroup.path())?;
+        ensure!(seen.faults == 2000 && seen.misses == 2000_u64.div_ceil(BATCH), "{seen:#?}");
+        show.check_conservation()?;
+
+        let misses = seen.misses - before.cgroup(cgroup.path())?.misses;
+        let failed = show.loss.tail_calls_failed - before.loss.tail_calls_failed;
+        // Untracked cgroups come through here as well, once each time they are new to a CPU.
+        ensure!(failed >= misses, "{misses} misses, {failed} tail calls failed");
+        engine.stop().map(drop)
+    })
+}

@@ -1,0 +1,97 @@
+//! Every program passes the verifier, at the cost that `verifier-budget.json` records.
+//!
+//! The counts depend on the kernel and on the compiler of the BPF object, so they are recorded for
+//! each pair and compared exactly: whoever changes them says so with `cargo xtask test --bless`.
+//! For a pair without a record, four times the largest count on record is the ceiling; LLVM and
+//! verifier versions have been seen to move counts by less than a half.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::programs::RawTracePoint;
+use memstock::engine::load::{COMPILER, Settings, object};
+use memstock_common::{MAX_BATCH, MAX_SLOTS};
+use memstock_tests::{live, skip::skip};
+use serde::{Deserialize, Serialize};
+
+/// Program -> counts.
+type Counts = BTreeMap<String, Count>;
+/// "kernel, compiler" -> counts.
+type Budget = BTreeMap<String, Counts>;
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Count {
+    /// Instructions the verifier walked through.
+    verified: u32,
+    /// Instructions of the program, after the verifier's rewriting.
+    translated: u32,
+}
+
+fn count(settings: Settings) -> Result<Counts> {
+    let mut ebpf = object(settings)?;
+    ebpf.programs_mut()
+        .map(|(name, program)| {
+            let program: &mut RawTracePoint = program.try_into()?;
+            let info = program.info()?;
+            let verified = info.verified_instruction_count().context("needs Linux 5.16")?;
+            let translated = info.size_translated().context("no xlated_prog_len")? / 8;
+            Ok((name.to_owned(), Count { verified, translated }))
+        })
+        .collect()
+}
+
+fn kernel() -> Result<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(release.split('.').take(2).collect::<Vec<_>>().join("."))
+}
+
+#[test]
+fn every_setting_passes_the_verifier() -> Result<()> {
+    live(|| {
+        let (memsw, trace) = (true, true);
+        for settings in [
+            Settings { memsw, ..Settings::default() },
+            Settings { slots: MAX_SLOTS, ..Settings::default() },
+            Settings { batch: 1, ..Settings::default() },
+            Settings { batch: MAX_BATCH, slots: 8, memsw, trace },
+        ] {
+            assert!(!count(settings)?.is_empty(), "{settings:?}");
+        }
+        Ok(())
+    })
+}
+
+const TEST: &str = "instruction_counts_are_those_on_record";
+
+#[test]
+fn instruction_counts_are_those_on_record() -> Result<()> {
+    live(|| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("verifier-budget.json");
+        let text = fs::read_to_string(&path).unwrap_or_else(|_| "{}".into());
+        let mut budget: Budget = serde_json::from_str(&text).context("verifier-budget.json")?;
+        let pair = format!("Linux {}, {COMPILER}", kernel()?);
+        let counts = count(Settings::default())?;
+        if std::env::var_os("MEMSTOCK_BLESS").is_some() {
+            budget.insert(pair, counts);
+            fs::write(&path, serde_json::to_string_pretty(&budget)? + "\n")?;
+            return Ok(());
+        }
+        if let Some(recorded) = budget.get(&pair) {
+            assert_eq!(
+                &counts, recorded,
+                "instruction counts changed; if that is meant: cargo xtask test --bless"
+            );
+            return Ok(());
+        }
+        for (name, count) in counts {
+            let largest = budget.values().filter_map(|counts| counts.get(&name)).max();
+            let ceiling =
+                largest.with_context(|| format!("{name} has no record at all"))?.verified * 4;
+            assert!(count.verified <= ceiling, "{name}: {count:?} is over {ceiling}");
+        }
+        skip(TEST, &format!("no record for {pair}"));
+        Ok(())
+    })
+}

@@ -1,0 +1,52 @@
+//! `memstock-workload`: page faults for memstock to count. The command line and nothing else.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use memstock_tests::workload::{churn, cpus::Cpus, serve};
+
+/// Maps, touches and unmaps pages on each CPU until the time is over or SIGINT or SIGTERM comes.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// CPUs to run on, one process each: `all`, or numbers separated by commas.
+    #[arg(long, default_value = "all")]
+    cpus: Cpus,
+    /// Pages to map at a time.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pages: u32,
+    /// Seconds to run; for ever if not given.
+    #[arg(long)]
+    seconds: Option<u64>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Fault on command: lines on standard input, one reply each on standard output.
+    Serve {
+        /// CPU to stay on.
+        #[arg(long)]
+        cpu: Option<u32>,
+    },
+    /// The share of one CPU, until SIGINT or SIGTERM comes.
+    Churn {
+        /// CPU to stay on.
+        #[arg(long)]
+        cpu: u32,
+        /// Pages to map at a time.
+        #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+        pages: u32,
+    },
+}
+
+fn main() -> Result<()> {
+    let Cli { verb, cpus, pages, seconds } = Cli::parse();
+    match verb {
+        None => churn::run(&cpus, pages.try_into()?, seconds.map(Duration::from_secs)),
+        Some(Verb::Serve { cpu }) => serve::serve(cpu),
+        Some(Verb::Churn { cpu, pages }) => churn::churn(cpu, pages.try_into()?),
+    }
+}

@@ -1,0 +1,161 @@
+//! A running engine: `memstock run` in the background, asked through the other verbs.
+
+use std::ffi::OsStr;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::leftovers;
+use crate::poll::{SOON, try_poll_until};
+use crate::process::{Finished, Process, memstock};
+use crate::show::{Drained, Show};
+
+/// `memstock run`, ready to be asked. Stopped on `Drop`.
+#[derive(Debug)]
+pub struct Engine {
+    run: Process,
+}
+
+impl Engine {
+    /// Starts `memstock run` with these arguments and waits until `memstock show` answers.
+    ///
+    /// # Errors
+    /// When it ends at once or does not answer in time; with what it wrote to standard error.
+    pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
+        let run = Process::from_memstock_run(args)?;
+        let mut engine = Self { run };
+        engine.wait_until_ready()?;
+        Ok(engine)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let ready = try_poll_until(SOON, "an answer of memstock show", || {
+            if let Some(status) = self.run.ended()? {
+                bail!("memstock run ended with {status}");
+            }
+            let answer = memstock(["show", "--json"])?.finish(SOON)?;
+            Ok((answer.code() == 0).then_some(()))
+        });
+        ready.with_context(|| format!("its standard error: {}", self.stderr().unwrap_or_default()))
+    }
+
+    /// One sample.
+    ///
+    /// # Errors
+    /// When `memstock show` fails.
+    pub fn show(&self) -> Result<Show> {
+        Show::parse(&answer(["show", "--json"].iter())?)
+    }
+
+    /// Runs `memstock drain --json` with these further arguments.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn drain<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Drained> {
+        let args: Vec<A> = args.into_iter().collect();
+        let verb = ["drain", "--json"].map(OsStr::new);
+        let all = verb.into_iter().chain(args.iter().map(AsRef::as_ref));
+        Drained::parse(&answer(all)?)
+    }
+
+    /// The process that runs.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.run
+    }
+
+    /// What the engine has written to its standard output so far: the tables.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn stdout(&self) -> Result<String> {
+        self.run.stdout()
+    }
+
+    /// What the engine has written to its standard error so far.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn stderr(&self) -> Result<String> {
+        self.run.stderr()
+    }
+
+    /// The `event:` lines so far, as their kind and their `key=value` fields.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        let stderr = self.stderr()?;
+        Ok(stderr.lines().filter_map(|line| line.strip_prefix("event:")).map(Event::new).collect())
+    }
+
+    /// Stops it with SIGTERM, waits for its end and checks that its pins are gone.
+    ///
+    /// # Errors
+    /// When it does not end in time or leaves something.
+    pub fn stop(mut self) -> Result<Finished> {
+        self.run.signal(Signal::TERM)?;
+        let finished = self.run.wait(SOON)?;
+        let left = leftovers::pins_and_lock();
+        ensure!(left.is_empty(), "the engine left behind: {}", left.join(", "));
+        Ok(finished)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Ok(None) = self.run.ended() {
+            let ended = self.run.signal(Signal::TERM).and_then(|()| self.run.wait(SOON));
+            if let Err(error) = ended {
+                eprintln!("the engine does not stop: {error:#}");
+            }
+        }
+        // Shown only when the test fails.
+        eprintln!("memstock run said: {}", self.stderr().unwrap_or_default());
+        if !leftovers::pins_and_lock().is_empty()
+            && let Err(error) = memstock(["stop"]).and_then(|stop| stop.finish(SOON))
+        {
+            eprintln!("memstock stop: {error:#}");
+        }
+    }
+}
+
+impl Process {
+    fn from_memstock_run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
+        let args: Vec<A> = args.into_iter().collect();
+        let verb = [OsStr::new("run")];
+        memstock(verb.into_iter().chain(args.iter().map(AsRef::as_ref)))?.start()
+    }
+}
+
+/// The standard output of a `memstock` that must succeed.
+fn answer<A: AsRef<OsStr>>(args: impl Iterator<Item = A>) -> Result<String> {
+    // A drain may be asked to repeat itself thousands of times on a busy host.
+    let finished = memstock(args)?.finish(3 * SOON)?;
+    ensure!(finished.code() == 0, "memstock failed: {finished:?}");
+    Ok(finished.stdout)
+}
+
+/// A line `event: KIND key=value …`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// `limit-near`, `limit-hit`.
+    pub kind: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Event {
+    fn new(text: &str) -> Self {
+        let mut words = text.split_whitespace();
+        let kind = words.next().unwrap_or_default().to_owned();
+        let fields = words
+            .filter_map(|word| word.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        Self { kind, fields }
+    }
+
+    /// The value of a field; empty when it is not there.
+    pub fn field(&self, key: &str) -> &str {
+        self.fields.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value)
+    }
+}

@@ -1,0 +1,55 @@
+//! What memstock may leave in a host: pins, cgroups, its lock. After a test there is nothing.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+
+use crate::cgroup;
+
+/// Where memstock pins its maps and programs.
+pub const PINS: &str = "/sys/fs/bpf";
+/// The file that keeps a second engine out.
+pub const LOCK: &str = "/run/memstock.lock";
+
+/// Everything of memstock's that is in the host now.
+///
+/// # Errors
+/// When the cgroup v2 mount is not found.
+pub fn find() -> Result<Vec<String>> {
+    let mut found = pins_and_lock();
+    // memstock makes cgroups below the root or, in delegated places, a few levels down.
+    collect(&cgroup::mount()?, 3, &mut found);
+    Ok(found)
+}
+
+/// What an engine holds while it runs: its pins and its lock.
+pub fn pins_and_lock() -> Vec<String> {
+    let mut found = Vec::new();
+    collect(Path::new(PINS), 0, &mut found);
+    if Path::new(LOCK).exists() {
+        found.push(LOCK.to_owned());
+    }
+    found
+}
+
+/// Finds nothing.
+///
+/// # Errors
+/// Lists what it has found.
+pub fn none() -> Result<()> {
+    let found = find()?;
+    ensure!(found.is_empty(), "memstock left behind: {}", found.join(", "));
+    Ok(())
+}
+
+fn collect(dir: &Path, depth: u32, found: &mut Vec<String>) {
+    // A folder that is not there, or goes while it is read, holds nothing.
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("memstock") {
+            found.push(entry.path().display().to_string());
+        } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), depth - 1, found);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The harness of the live tests, and the workload they watch.
+//!
+//! A live test drives the `memstock` binary against the real kernel and compares what it shows
+//! with the kernel's own figures. The harness owns what a test puts into the host (cgroups,
+//! tasks, a running engine, a CPU taken offline) and takes it out again on `Drop`; it knows
+//! memstock by its command line and its JSON. Only the verifier test and the benches, which look at
+//! programs that no command shows, use it as a library.
+
+pub mod binaries;
+pub mod bpf;
+pub mod cgroup;
+pub mod engine;
+pub mod hotplug;
+pub mod leftovers;
+pub mod live;
+pub mod poll;
+pub mod process;
+pub mod show;
+pub mod skip;
+pub mod statistics;
+pub mod task;
+pub mod workload;
+
+pub use cgroup::TestCgroup;
+pub use engine::Engine;
+pub use live::live;
+pub use poll::poll_until;
+pub use show::Show;
+pub use task::Task;
+
+/// Bytes in a page. The workload maps pages of this size; other architectures are not built for.
+pub const PAGE: u64 = 4096;

@@ -1,0 +1,109 @@
+//! The frame of a live test: alone on the host, from a clean start to a clean end.
+
+use std::fs::{self, File};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::process::memstock;
+use crate::{cgroup, leftovers, poll::SOON, skip::skip};
+
+/// What a test returns: nothing, when it asserts, or a `Result`.
+pub trait Outcome {
+    /// The outcome of a test that could not run here.
+    fn skipped() -> Self;
+    /// This outcome, unless it is a success and `other` is not.
+    fn and(self, other: Result<()>) -> Self;
+}
+
+impl Outcome for Result<()> {
+    fn skipped() -> Self {
+        Ok(())
+    }
+
+    fn and(self, other: Result<()>) -> Self {
+        Result::and_then(self, |()| other)
+    }
+}
+
+impl Outcome for () {
+    fn skipped() -> Self {}
+
+    fn and(self, other: Result<()>) -> Self {
+        if let Err(error) = other {
+            panic!("{error:#}");
+        }
+    }
+}
+
+/// Runs a live test while no other one runs, and checks that it leaves nothing behind.
+///
+/// An engine that somebody else runs is not stopped: the test fails and says so.
+///
+/// # Panics
+/// When a test without a `Result` finds something in the host before or after it.
+pub fn live<O: Outcome>(test: impl FnOnce() -> O) -> O {
+    if !rustix::process::geteuid().is_root() {
+        skip(&name(), "needs root: it loads BPF programs and makes cgroups");
+        return O::skipped();
+    }
+    let _turn = match take_turn().and_then(|turn| clean_start().map(|()| turn)) {
+        Ok(turn) => turn,
+        Err(error) => return O::skipped().and(Err(error)),
+    };
+    let _cleaner = Cleaner;
+    // The test's own failure says more than what it could not clear away.
+    test().and(leftovers::none())
+}
+
+/// The name of the running test: libtest gives it to the test's thread.
+pub fn name() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
+}
+
+fn clean_start() -> Result<()> {
+    leftovers::none().context(
+        "before the test; if it is nobody's, `memstock stop` removes it, and rmdir a cgroup",
+    )
+}
+
+/// One live test at a time on this host: threads of one test binary, and other binaries.
+///
+/// The lock is on a folder that is there anyway, so that it leaves no file; it goes with the file.
+fn take_turn() -> Result<File> {
+    let mount = cgroup::mount()?;
+    let file = File::open(&mount).with_context(|| mount.display().to_string())?;
+    flock(&file, FlockOperation::LockExclusive).context("waiting for another live test")?;
+    Ok(file)
+}
+
+/// Clears away what a failed test left, so that the next one begins clean.
+struct Cleaner;
+
+impl Drop for Cleaner {
+    fn drop(&mut self) {
+        match leftovers::find() {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => {
+                eprintln!("clearing away {}", found.join(", "));
+                if let Err(error) = memstock(["stop"]).and_then(|stop| stop.finish(SOON)) {
+                    eprintln!("memstock stop: {error:#}");
+                }
+                remove_cgroups();
+            }
+            Err(error) => eprintln!("looking for leftovers: {error:#}"),
+        }
+    }
+}
+
+/// Removes what bears the name of a test: only that is sure to be ours.
+fn remove_cgroups() {
+    let Ok(mount) = cgroup::mount() else {
+        return;
+    };
+    for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(cgroup::PREFIX) {
+            cgroup::remove(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Skipping: what a host cannot run is said, never passed over.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+/// The environment variable that names the file in which `cargo xtask test` collects skips.
+pub const SKIPS: &str = "MEMSTOCK_SKIPS";
+
+/// Reports that the test `name` does not run here, and why.
+pub fn skip(name: &str, reason: &str) {
+    eprintln!("skipped: {name}: {reason}");
+    let Some(path) = std::env::var_os(SKIPS) else {
+        return;
+    };
+    // One write a line: the files of tests that run at the same time do not mix their lines.
+    let line = format!("{name}: {reason}\n");
+    let written = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(line.as_bytes()));
+    if let Err(error) = written {
+        eprintln!("cannot note the skip in {}: {error}", path.display());
+    }
+}

@@ -1,0 +1,84 @@
+//! Map, touch, unmap, on every CPU until told to stop.
+//!
+//! One process a CPU, not one thread: threads would share an address space, and most of what one
+//! of them does would be waiting for the other's unmapping.
+
+use std::io::Write;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
+use super::cpus::{Cpus, pin};
+use super::pages::{faults, round};
+use super::signal;
+
+/// How often the parent looks at its children, its clock and its signals.
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Runs `memstock-workload churn` on each CPU until `time` is over or a signal comes.
+///
+/// # Errors
+/// When one cannot be started, or fails.
+pub fn run(cpus: &Cpus, nr_pages: usize, time: Option<Duration>) -> Result<()> {
+    signal::catch().context("catching signals")?;
+    let end = time.map(|time| Instant::now() + time);
+    let mut children = Vec::new();
+    let mut result = Ok(());
+    for cpu in cpus.numbers()? {
+        match start(cpu, nr_pages) {
+            Ok(child) => children.push(child),
+            Err(error) => result = Err(error),
+        }
+    }
+    // A child that has ended has failed: they do not stop by themselves.
+    while result.is_ok() && !signal::caught() && end.is_none_or(|end| Instant::now() < end) {
+        let ended = children.iter_mut().any(|child| !matches!(child.try_wait(), Ok(None)));
+        if ended {
+            break;
+        }
+        sleep(INTERVAL);
+    }
+    for child in &mut children {
+        // One that is not reaped yet still owns its id, so this cannot reach a stranger.
+        if let Ok(None) = child.try_wait() {
+            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        }
+    }
+    for child in &mut children {
+        let status = child.wait().context("waiting for the churn on a CPU")?;
+        if result.is_ok() && !status.success() {
+            result = Err(anyhow::anyhow!("the churn on a CPU ended with {status}"));
+        }
+    }
+    result
+}
+
+fn start(cpu: u32, nr_pages: usize) -> Result<Child> {
+    let this = std::env::current_exe().context("where this program is")?;
+    Command::new(this)
+        .args(["churn", "--cpu", &cpu.to_string(), "--pages", &nr_pages.to_string()])
+        .spawn()
+        .with_context(|| format!("starting the churn on CPU {cpu}"))
+}
+
+/// Churns on one CPU until a signal comes, then says how many faults that was.
+///
+/// # Errors
+/// When the CPU is not there, or memory runs out.
+pub fn churn(cpu: u32, nr_pages: usize) -> Result<()> {
+    signal::catch().context("catching signals")?;
+    // A parent that is killed cannot tell its children.
+    set_parent_process_death_signal(Some(Signal::TERM)).context("watching the parent")?;
+    pin(cpu)?;
+    ensure!(nr_pages > 0, "no pages, no faults");
+    let before = faults();
+    while !signal::caught() {
+        round(nr_pages).with_context(|| format!("mapping {nr_pages} pages"))?;
+    }
+    // In one write, or the lines of two CPUs could mix.
+    let line = format!("cpu {cpu}: {} faults\n", faults() - before);
+    std::io::stderr().write_all(line.as_bytes()).context("writing to standard error")
+}

@@ -1,0 +1,56 @@
+//! Which CPUs: parsing, and pinning.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// `all`, or numbers separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cpus {
+    /// Those this process may run on.
+    All,
+    /// These.
+    List(Vec<u32>),
+}
+
+impl FromStr for Cpus {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let cpu = |word: &str| word.parse().with_context(|| format!("{word:?} is no CPU number"));
+        Ok(Self::List(text.split(',').map(cpu).collect::<Result<_>>()?))
+    }
+}
+
+impl Cpus {
+    /// The numbers.
+    ///
+    /// # Errors
+    /// When the kernel does not say what this process may run on.
+    pub fn numbers(&self) -> Result<Vec<u32>> {
+        match self {
+            Self::List(numbers) => Ok(numbers.clone()),
+            Self::All => {
+                let allowed = sched_getaffinity(None).context("the CPUs of this process")?;
+                let set = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+                Ok(set.map(u32::try_from).collect::<Result<_, _>>()?)
+            }
+        }
+    }
+}
+
+/// Keeps this process on `cpu`.
+///
+/// # Errors
+/// When there is no such CPU, or it is offline.
+pub fn pin(cpu: u32) -> Result<()> {
+    let number = usize::try_from(cpu)?;
+    ensure!(number < CpuSet::MAX_CPU, "there is no CPU {cpu}");
+    let mut set = CpuSet::new();
+    set.set(number);
+    sched_setaffinity(None, &set).with_context(|| format!("moving to CPU {cpu}"))
+}

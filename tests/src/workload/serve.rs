@@ -1,0 +1,193 @@
+//! Faults on command, and no others: lines in, one line out for each.
+//!
+//! | command | what it does | reply |
+//! |---|---|---|
+//! | `touch N` | maps N fresh pages, touches each once, keeps them | `ok minflt=M`, the faults of the touching |
+//! | `drop` | unmaps everything | `ok` |
+//! | `spin N` | N rounds of mapping, touching and unmapping 64 pages | `ok minflt=M` |
+//! | `churn` | such rounds until the next line comes | `ok` at once |
+//! | `stop` | nothing; ends `churn` | `ok rounds=R minflt=M` |
+//! | `faults` | nothing | `ok minflt=M`, all faults of the process |
+//! | `exit` | ends | `ok` |
+//!
+//! Handling a command costs **no fault at all** (the test `live_workload` holds it to that): the
+//! program locks everything it has into memory before it serves, and allocates nothing
+//! afterwards. So the faults between two replies are those that were asked for, exactly.
+
+use std::io::{Cursor, Write};
+use std::str::SplitWhitespace;
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{read, write};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::stdio::{stdin, stdout};
+
+use super::cpus::pin;
+use super::pages::{Mapping, faults, round};
+
+/// Pages of a round of `spin` and `churn`.
+pub const ROUND_PAGES: usize = 64;
+/// `touch` commands between two `drop`s.
+const MAX_MAPPINGS: usize = 65536;
+
+const ZERO: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// Serves until `exit` or the end of standard input.
+///
+/// # Errors
+/// When the CPU is not there, memory cannot be locked, or a pipe breaks.
+pub fn serve(cpu: Option<u32>) -> Result<()> {
+    if let Some(cpu) = cpu {
+        pin(cpu)?;
+    }
+    let mut server = Server { mappings: Vec::with_capacity(MAX_MAPPINGS), rounds: 0, churned: 0 };
+    let mut lines = Lines { bytes: [0; 256], start: 0, end: 0 };
+    // Text, stack, heap and the vector's empty room: everything that a command may need.
+    mlockall(MlockAllFlags::CURRENT).context("locking the workload into memory")?;
+    while let Some(line) = lines.next()? {
+        let mut reply = Cursor::new([0_u8; 256]);
+        let go_on = server.handle(line, &mut reply);
+        let length = usize::try_from(reply.position())?;
+        send(&reply.get_ref()[..length])?;
+        match go_on {
+            Next::Wait => {}
+            Next::Churn => server.churn()?,
+            Next::Exit => break,
+        }
+    }
+    Ok(())
+}
+
+enum Next {
+    Wait,
+    Churn,
+    Exit,
+}
+
+struct Server {
+    mappings: Vec<Mapping>,
+    rounds: u64,
+    churned: u64,
+}
+
+impl Server {
+    /// Does what `line` says; what it has to say for itself goes to `reply`.
+    fn handle(&mut self, line: &str, reply: &mut Cursor<[u8; 256]>) -> Next {
+        let mut words = line.split_whitespace();
+        let (next, said) = match words.next() {
+            Some("touch") => (Next::Wait, self.touch(&mut words, reply)),
+            Some("spin") => (Next::Wait, spin(&mut words, reply)),
+            Some("drop") => {
+                self.mappings.clear();
+                (Next::Wait, writeln!(reply, "ok"))
+            }
+            Some("faults") => (Next::Wait, writeln!(reply, "ok minflt={}", faults())),
+            Some("stop") => {
+                let said = writeln!(reply, "ok rounds={} minflt={}", self.rounds, self.churned);
+                (self.rounds, self.churned) = (0, 0);
+                (Next::Wait, said)
+            }
+            Some("churn") => (Next::Churn, writeln!(reply, "ok")),
+            Some("exit") => (Next::Exit, writeln!(reply, "ok")),
+            _ => (Next::Wait, writeln!(reply, "error: no such command")),
+        };
+        // A reply is far shorter than its buffer.
+        debug_assert!(said.is_ok());
+        next
+    }
+
+    fn touch(
+        &mut self,
+        words: &mut SplitWhitespace<'_>,
+        reply: &mut impl Write,
+    ) -> std::io::Result<()> {
+        let Some(nr_pages) = count(words) else {
+            return writeln!(reply, "error: touch how many pages?");
+        };
+        if self.mappings.len() == self.mappings.capacity() {
+            return writeln!(reply, "error: more than {MAX_MAPPINGS} touches; drop first");
+        }
+        match Mapping::new(nr_pages) {
+            Err(error) => writeln!(reply, "error: mapping {nr_pages} pages: {error}"),
+            Ok(mapping) => {
+                let before = faults();
+                mapping.touch();
+                let touched = faults() - before;
+                self.mappings.push(mapping);
+                writeln!(reply, "ok minflt={touched}")
+            }
+        }
+    }
+
+    /// Rounds until there is something to read. Looking costs no fault.
+    fn churn(&mut self) -> Result<()> {
+        let input = stdin();
+        let before = faults();
+        let mut fds = [PollFd::new(&input, PollFlags::IN)];
+        loop {
+            round(ROUND_PAGES).context("a round of churning")?;
+            self.rounds += 1;
+            if poll(&mut fds, Some(&ZERO)).context("looking at standard input")? > 0 {
+                self.churned = faults() - before;
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn spin(words: &mut SplitWhitespace<'_>, reply: &mut impl Write) -> std::io::Result<()> {
+    let Some(rounds) = count(words) else {
+        return writeln!(reply, "error: spin how many rounds?");
+    };
+    let before = faults();
+    for _ in 0..rounds {
+        if let Err(error) = round(ROUND_PAGES) {
+            return writeln!(reply, "error: mapping {ROUND_PAGES} pages: {error}");
+        }
+    }
+    writeln!(reply, "ok minflt={}", faults() - before)
+}
+
+fn count(words: &mut SplitWhitespace<'_>) -> Option<usize> {
+    words.next().and_then(|word| word.parse().ok()).filter(|count| *count > 0)
+}
+
+/// Lines of standard input, in a buffer that never grows.
+struct Lines {
+    bytes: [u8; 256],
+    start: usize,
+    end: usize,
+}
+
+impl Lines {
+    /// The next line; none at the end of input.
+    fn next(&mut self) -> Result<Option<&str>> {
+        loop {
+            let unread = &self.bytes[self.start..self.end];
+            if let Some(length) = unread.iter().position(|byte| *byte == b'\n') {
+                let line = self.start..self.start + length;
+                self.start = line.end + 1;
+                return Ok(Some(str::from_utf8(&self.bytes[line]).unwrap_or_default()));
+            }
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            anyhow::ensure!(self.end < self.bytes.len(), "a command of {} bytes", self.end);
+            let count = read(stdin(), &mut self.bytes[self.end..]).context("standard input")?;
+            if count == 0 {
+                return Ok(None);
+            }
+            self.end += count;
+        }
+    }
+}
+
+/// Writes without a buffer in between.
+fn send(mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        let count = write(stdout(), bytes).context("standard output")?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}
