@@ -15,19 +15,14 @@ pub enum Consumed {
     Miss,
 }
 
-/// The fast path. Reads and writes this CPU's slot and nothing else; `generation` is only called
-/// when the stock is cached for another cgroup.
+/// The fast path. Writes this CPU's slot and nothing else.
 #[inline(always)]
-pub fn consume_or_miss<W: Word>(
-    stock: &Stock<W>,
-    owner: u32,
-    generation: impl FnOnce() -> u64,
-) -> Consumed {
+pub fn consume_or_miss<W: Word>(stock: &Stock<W>, owner: u32, generation: u64) -> Consumed {
     if stock.consume(owner, 1) {
         stock.hits.bump(1);
         return Consumed::Hit;
     }
-    if stock.untracked.load() == untracked_mark(owner, generation()) {
+    if stock.untracked.load() == untracked_mark(owner, generation) {
         return Consumed::Untracked;
     }
     Consumed::Miss

@@ -6,7 +6,7 @@
 //! interleavings; and on plain memory, for property tests. It owns no memory and makes no system
 //! call: what it works on is handed to it through [`Word`], [`Counters`] and [`Machine`].
 //!
-//! The road of one fault: [`fault::consume_or_miss`] takes a page from this CPU's [`Stock`]; on a
+//! The road of one fault: [`Identity`] knows whose it is; [`fault::consume_or_miss`] takes a page from this CPU's [`Stock`]; on a
 //! miss [`fault::miss`] charges a batch with [`charge::charge`] and refills the stock.
 //! [`drain::drain_stock`] gives stocked pages back. All counts are in pages (`nr_pages`).
 #![no_std]
@@ -17,6 +17,7 @@ pub mod counter;
 pub mod drain;
 pub mod event;
 pub mod fault;
+pub mod identity;
 pub mod machine;
 pub mod stat;
 pub mod stock;
@@ -25,6 +26,7 @@ pub mod word;
 pub use charge::{Charge, Over, Resource};
 pub use counter::{Counter, PageCounter};
 pub use event::Event;
+pub use identity::Identity;
 pub use machine::{Counters, Machine};
 pub use stat::Loss;
 pub use stock::{CgroupCpu, Stock, StockWord};

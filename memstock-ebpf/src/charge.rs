@@ -3,15 +3,17 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
+use memstock_common::Word;
 use memstock_common::fault::miss;
 
-use crate::machine::{Kernel, current_owner, stock_for};
+use crate::machine::{Kernel, owner_of_fault, stock_for};
+use crate::maps::GENERATION;
 
 /// Charges a batch for the current cgroup and refills this CPU's stock.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn charge(ctx: RawTracePointContext) -> i32 {
-    let owner = current_owner();
+    let owner = owner_of_fault(&ctx, GENERATION.load());
     let Some(stock) = stock_for(owner) else {
         return 0;
     };

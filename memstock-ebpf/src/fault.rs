@@ -13,18 +13,19 @@ use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::{Consumed, consume_or_miss, miss};
 use memstock_common::{Loss, Machine, Word};
 
-use crate::machine::{Kernel, current_owner, stock_for};
+use crate::machine::{Kernel, owner_of_fault, stock_for};
 use crate::maps::{GENERATION, TAIL_CALLS};
 
 /// Consumes one page of this CPU's stock for the current cgroup.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn fault(ctx: RawTracePointContext) -> i32 {
-    let owner = current_owner();
+    let generation = GENERATION.load();
+    let owner = owner_of_fault(&ctx, generation);
     let Some(stock) = stock_for(owner) else {
         return 0;
     };
-    if consume_or_miss(stock, owner, || GENERATION.load()) == Consumed::Miss {
+    if consume_or_miss(stock, owner, generation) == Consumed::Miss {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
         Kernel.lose(Loss::TailCallsFailed, 1);

@@ -5,12 +5,13 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_ktime_get_ns, bpf_map_lookup_percpu_elem,
 };
+use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::{
     CgroupCpu, Counter, Counters, Event, Loss, Machine, Stock, Word, owner_of, slot_of,
 };
 
 use crate::config;
-use crate::maps::{CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, LOSS, STOCK};
+use crate::maps::{CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, IDENTITY, LOSS, STOCK};
 use crate::word::MapWord;
 
 /// This kernel.
@@ -18,9 +19,28 @@ pub struct Kernel;
 
 /// The cgroup of the current task, as packed words name it.
 #[inline(always)]
-pub fn current_owner() -> u32 {
+fn current_owner() -> u32 {
     // SAFETY: the helper has no preconditions.
     owner_of(unsafe { bpf_get_current_cgroup_id() })
+}
+
+/// Set in the error code of a fault that was taken in user mode: `X86_PF_USER`
+/// (`arch/x86/include/asm/trap_pf.h`). Elsewhere no bit is known to say so, and every fault asks.
+const USER_FAULT: u64 = if cfg!(bpf_target_arch = "x86_64") { 1 << 2 } else { 0 };
+
+/// The cgroup of the task whose fault this is.
+///
+/// What tells a task from every other living one without asking the kernel is where a fault in user
+/// mode saves its registers: at the top of the task's own kernel stack. Faults in kernel mode may
+/// save them on the stack of an interrupt, which is nobody's, so they always ask.
+#[inline(always)]
+pub fn owner_of_fault(ctx: &RawTracePointContext, generation: u64) -> u32 {
+    let (regs, error_code): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+    let task = if error_code & USER_FAULT != 0 { regs } else { 0 };
+    match IDENTITY.get(0) {
+        Some(identity) => identity.owner(task, generation, current_owner),
+        None => current_owner(),
+    }
 }
 
 /// The slot of this CPU's stock in which `owner` may be cached.

@@ -1,7 +1,8 @@
 //! The kernel half: thin programs around `memstock-common`. Nothing here decides anything.
 //!
-//! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; the
-//! programs of `control` run only when the user half asks (`BPF_PROG_TEST_RUN`).
+//! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; `regroup` says
+//! when what a CPU remembers of tasks may be stale; the programs of `control` run only when the user
+//! half asks (`BPF_PROG_TEST_RUN`).
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -14,6 +15,7 @@ mod empty;
 mod fault;
 mod machine;
 mod maps;
+mod regroup;
 mod word;
 
 #[cfg(target_arch = "bpf")]

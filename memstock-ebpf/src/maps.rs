@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
-use memstock_common::{CgroupCpu, Counter, EngineInfo, Loss, Stock};
+use memstock_common::{CgroupCpu, Counter, EngineInfo, Identity, Loss, Stock};
 
 use crate::word::MapWord;
 
@@ -51,6 +51,11 @@ pub static TAIL_CALLS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub static ENGINE: Array<EngineInfo> = Array::with_max_entries(1, 0);
 
-/// Changes whenever a cgroup becomes tracked, which makes the marks of untracked cgroups stale.
-/// Written by `control_register`; read by `fault` when a stock is cached for another cgroup.
+/// Whose fault each CPU served last. Written and read by `fault`/`charge` on that CPU.
+#[map]
+pub static IDENTITY: PerCpuArray<Identity<MapWord>> = PerCpuArray::with_max_entries(1, 0);
+
+/// Changes whenever a cgroup becomes tracked, a task is born or a task is moved, which makes stale
+/// what the CPUs remember of cgroups. Written by `control_register` and `regroup`, a few times for
+/// each fork at the most; read at each fault, so its line is shared but hardly ever dirty.
 pub static GENERATION: MapWord = MapWord::new(0);

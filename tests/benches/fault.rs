@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::RawTracePoint;
 use clap::Parser;
 use memstock::cgroup::CgroupMount;
-use memstock::engine::load::{Loaded, PROBE, Settings, TRACEPOINTS, YARDSTICK, load};
+use memstock::engine::load::{Loaded, PROBE, Settings, YARDSTICK, load};
 use memstock::engine::pins::Pins;
 use memstock::engine::program::RunStats;
 use memstock::host;
@@ -133,7 +133,7 @@ fn measure(args: &Args, variants: &mut [Variant]) -> Result<()> {
 /// Attaches the program, faults for a while, detaches, and returns what it ran.
 fn one_slice(program: &mut RawTracePoint, slice: Duration) -> Result<RunStats> {
     // Its maps and the faulting code are warm before anything is counted.
-    let id = program.attach(TRACEPOINTS[0])?;
+    let id = program.attach("page_fault_user")?;
     round(PAGES)?;
     let before = RunStats::of(program.fd()?)?;
     let end = Instant::now() + slice;

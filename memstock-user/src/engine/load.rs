@@ -20,8 +20,14 @@ pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
 
 /// The probe.
 pub const PROBE: &str = "fault";
-/// The tracepoints it is attached to.
-pub const TRACEPOINTS: [&str; 2] = ["page_fault_user", "page_fault_kernel"];
+/// Programs and the tracepoints they are attached to, in this order: what a CPU remembers of a task
+/// must be made stale from before the first fault on.
+pub const ATTACHMENTS: [(&str, &str); 4] = [
+    ("regroup", "task_newtask"),
+    ("regroup", "cgroup_attach_task"),
+    (PROBE, "page_fault_user"),
+    (PROBE, "page_fault_kernel"),
+];
 /// The program that `fault` tail-calls.
 const MISS: &str = "charge";
 /// The program that does nothing, for the benches: loaded by them alone.
@@ -166,10 +172,10 @@ fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
 }
 
 fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
-    let probe = program(ebpf, PROBE)?;
-    for tracepoint in TRACEPOINTS {
-        let id = probe.attach(tracepoint).map_err(|error| no_tracepoint(tracepoint, error))?;
-        FdLink::from(probe.take_link(id)?)
+    for (name, tracepoint) in ATTACHMENTS {
+        let program = program(ebpf, name)?;
+        let id = program.attach(tracepoint).map_err(|error| no_tracepoint(tracepoint, error))?;
+        FdLink::from(program.take_link(id)?)
             .pin(pins.link(tracepoint))
             .with_context(|| format!("cannot pin the link to {tracepoint}"))?;
     }
@@ -182,11 +188,12 @@ fn no_tracepoint(tracepoint: &str, error: ProgramError) -> anyhow::Error {
             if call.io_error.kind() == std::io::ErrorKind::NotFound =>
         {
             Failure::Host.error(format!(
-                "this kernel has no tracepoint exceptions:{tracepoint}: memstock needs x86 or \
-                 riscv with CONFIG_TRACEPOINTS"
+                "this kernel has no tracepoint {tracepoint}: memstock needs x86 or riscv with \
+                 CONFIG_TRACEPOINTS"
             ))
         }
-        _ => anyhow::Error::new(error).context(format!("cannot attach {PROBE} to {tracepoint}")),
+        _ => anyhow::Error::new(error)
+            .context(format!("cannot attach to the tracepoint {tracepoint}")),
     }
 }
 

@@ -1,0 +1,63 @@
+//! What a CPU remembers of a task's cgroup is never used for another task or another cgroup.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use memstock_tests::{Engine, Task, TestCgroup, cgroup, live};
+
+const CPU: u32 = 1;
+
+fn move_to(dir: &Path, task: &Task) -> Result<()> {
+    fs::write(dir.join("cgroup.procs"), task.id().to_string())
+        .with_context(|| format!("moving a task to {}", dir.display()))
+}
+
+/// A task that is moved is charged where it is from its next fault on. Exact: the task faults on
+/// command only, and is waiting for one while it is moved.
+#[test]
+fn a_moved_task_is_charged_where_it_is() -> Result<()> {
+    const MOVES: u64 = 200;
+    const TOUCHES: u64 = 3;
+    live(|| {
+        let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
+        let outside = cgroup::mount()?;
+        let mut task = Task::start(&a, Some(CPU))?;
+        let engine = Engine::start(["--cgroup", a.path(), "--cgroup", b.path()])?;
+        for _ in 0..MOVES {
+            for dir in [a.dir(), b.dir(), &outside] {
+                move_to(dir, &task)?;
+                ensure!(task.touch(TOUCHES)? == TOUCHES, "one page is one fault");
+            }
+        }
+        let show = engine.show()?;
+        for path in [a.path(), b.path()] {
+            let cgroup = show.cgroup(path)?;
+            ensure!(cgroup.faults == MOVES * TOUCHES, "{cgroup:#?}");
+        }
+        show.check_conservation()?;
+        engine.stop().map(drop)
+    })
+}
+
+/// A new task can get the kernel stack of one that has just died on the same CPU, and the stack is
+/// what a CPU knows a task by. While only `b` has tasks, nothing may be charged to `a`.
+#[test]
+fn a_new_task_is_not_taken_for_a_dead_one() -> Result<()> {
+    const ROUNDS: u64 = 60;
+    live(|| {
+        let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
+        let engine = Engine::start(["--cgroup", a.path(), "--cgroup", b.path()])?;
+        for round in 0..ROUNDS {
+            let mut dying = Task::start(&a, Some(CPU))?;
+            dying.touch(5)?;
+            drop(dying);
+            let before = engine.show()?.cgroup(a.path())?.faults;
+            let mut born = Task::start(&b, Some(CPU))?;
+            born.touch(5)?;
+            let after = engine.show()?.cgroup(a.path())?.faults;
+            ensure!(after == before, "round {round}: {} faults of the dead", after - before);
+        }
+        engine.stop().map(drop)
+    })
+}
