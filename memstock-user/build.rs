@@ -32,6 +32,9 @@ fn main() -> Result<()> {
         // SAFETY: as above.
         unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
     }
+    // Its progress would come as warnings of this script's.
+    // SAFETY: as above.
+    unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
     let package =
         Package { name: "memstock-ebpf", root_dir: "../memstock-ebpf", ..Package::default() };
     build_ebpf([package], toolchain.as_deref().map_or(Toolchain::Nightly, Toolchain::Custom))

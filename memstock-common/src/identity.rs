@@ -1,14 +1,14 @@
 //! Whose fault it is: remembers the cgroup of the task that last faulted on a CPU.
 //!
 //! Asking the kernel for the current cgroup is most of what a hit costs
-//! (`docs/adr/0006-cost-of-knowing-the-cgroup.md`). A task keeps its cgroup for long, so the answer
+//! (`docs/adr/0006-remember-whose-fault-it-is.md`). A task keeps its cgroup for long, so the answer
 //! is kept for as long as nothing has happened that could change it: no task was born (it could have
 //! the stack of a dead one), none was moved, no cgroup became tracked. Each of these starts a new
 //! *generation*.
 
 use crate::Word;
 
-/// What one CPU remembers: the value type of the per-CPU map `IDENTITY`.
+/// What one CPU remembers, beside its stock.
 ///
 /// Written by the fault program on that CPU only, which the kernel never nests.
 #[repr(C)]

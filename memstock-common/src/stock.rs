@@ -4,7 +4,7 @@
 //! used sits in this one word, so that a single atomic swap, by any CPU, takes the whole stock
 //! together with the knowledge of whose it is. It changes by atomic read-modify-write only.
 
-use crate::{NO_INDEX, Word};
+use crate::{Identity, NO_INDEX, Word};
 
 /// The value of a stock word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl StockWord {
     }
 }
 
-/// One slot of a CPU's stock: the value type of the map `STOCK`, one cache line.
+/// One slot of a CPU's stock: the value type of the map `STOCK`, what a hit needs first.
 ///
 /// `word` and `drains` may be changed by any CPU, `credit` also by the unregistering one; the
 /// other fields have one writer, the fault program on the CPU that owns the slot, which the
@@ -55,10 +55,12 @@ impl StockWord {
 pub struct Stock<W> {
     /// The stock word.
     pub word: W,
-    /// `generation << 32 | owner` of the cgroup last found to be untracked here.
-    pub untracked: W,
     /// Faults served from the stock since load.
     pub hits: W,
+    /// Whose fault the CPU served last; only that of slot 0 is used.
+    pub identity: Identity<W>,
+    /// `generation << 32 | owner` of the cgroup last found to be untracked here.
+    pub untracked: W,
     /// The part of `hits` that is already credited to a cgroup in [`CgroupCpu`].
     pub settled: W,
     /// Index of the counter to credit `hits - settled` to, plus one; 0 for none.
@@ -71,7 +73,9 @@ pub struct Stock<W> {
     pub drains: W,
 }
 
-const _: () = assert!(size_of::<Stock<u64>>() == 64, "a slot is one cache line");
+const _: () = assert!(size_of::<Stock<u64>>() == 88, "no implicit padding");
+const _: () =
+    assert!(core::mem::offset_of!(Stock<u64>, settled) == 48, "a hit needs the first 48 bytes");
 
 /// What one cgroup did on one CPU: the value type of the per-CPU map `CGROUP_CPU`.
 ///

@@ -6,15 +6,14 @@ use aya_log_ebpf::debug;
 use memstock_common::Word;
 use memstock_common::fault::miss;
 
-use crate::machine::{Kernel, owner_of_fault, stock_for};
+use crate::machine::{Kernel, owner_and_stock};
 use crate::maps::GENERATION;
 
 /// Charges a batch for the current cgroup and refills this CPU's stock.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn charge(ctx: RawTracePointContext) -> i32 {
-    let owner = owner_of_fault(&ctx, GENERATION.load());
-    let Some(stock) = stock_for(owner) else {
+    let Some((owner, stock)) = owner_and_stock(&ctx, GENERATION.load()) else {
         return 0;
     };
     miss(&Kernel, stock, owner);

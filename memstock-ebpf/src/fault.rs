@@ -13,7 +13,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::{Consumed, consume_or_miss, miss};
 use memstock_common::{Loss, Machine, Word};
 
-use crate::machine::{Kernel, owner_of_fault, stock_for};
+use crate::machine::{Kernel, owner_and_stock};
 use crate::maps::{GENERATION, TAIL_CALLS};
 
 /// Consumes one page of this CPU's stock for the current cgroup.
@@ -21,8 +21,7 @@ use crate::maps::{GENERATION, TAIL_CALLS};
 #[inline(always)]
 pub fn fault(ctx: RawTracePointContext) -> i32 {
     let generation = GENERATION.load();
-    let owner = owner_of_fault(&ctx, generation);
-    let Some(stock) = stock_for(owner) else {
+    let Some((owner, stock)) = owner_and_stock(&ctx, generation) else {
         return 0;
     };
     if consume_or_miss(stock, owner, generation) == Consumed::Miss {

@@ -11,7 +11,7 @@ use memstock_common::{
 };
 
 use crate::config;
-use crate::maps::{CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, IDENTITY, LOSS, STOCK};
+use crate::maps::{CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, LOSS, STOCK};
 use crate::word::MapWord;
 
 /// This kernel.
@@ -28,25 +28,25 @@ fn current_owner() -> u32 {
 /// (`arch/x86/include/asm/trap_pf.h`). Elsewhere no bit is known to say so, and every fault asks.
 const USER_FAULT: u64 = if cfg!(bpf_target_arch = "x86_64") { 1 << 2 } else { 0 };
 
-/// The cgroup of the task whose fault this is.
+/// The cgroup of the task whose fault this is, and the slot of this CPU in which it may be cached.
 ///
 /// What tells a task from every other living one without asking the kernel is where a fault in user
 /// mode saves its registers: at the top of the task's own kernel stack. Faults in kernel mode may
 /// save them on the stack of an interrupt, which is nobody's, so they always ask.
 #[inline(always)]
-pub fn owner_of_fault(ctx: &RawTracePointContext, generation: u64) -> u32 {
+pub fn owner_and_stock(
+    ctx: &RawTracePointContext,
+    generation: u64,
+) -> Option<(u32, &'static Stock<MapWord>)> {
     let (regs, error_code): (u64, u64) = (ctx.arg(1), ctx.arg(2));
     let task = if error_code & USER_FAULT != 0 { regs } else { 0 };
-    match IDENTITY.get(0) {
-        Some(identity) => identity.owner(task, generation, current_owner),
-        None => current_owner(),
+    let first = STOCK.get(0)?;
+    let owner = first.identity.owner(task, generation, current_owner);
+    // With one slot the verifier drops the second look-up.
+    match slot_of(owner, config::slots()) {
+        0 => Some((owner, first)),
+        slot => Some((owner, STOCK.get(slot)?)),
     }
-}
-
-/// The slot of this CPU's stock in which `owner` may be cached.
-#[inline(always)]
-pub fn stock_for(owner: u32) -> Option<&'static Stock<MapWord>> {
-    STOCK.get(slot_of(owner, config::slots()))
 }
 
 /// The value of another CPU in a per-CPU array; none if there is no such CPU or index.

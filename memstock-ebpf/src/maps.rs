@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
-use memstock_common::{CgroupCpu, Counter, EngineInfo, Identity, Loss, Stock};
+use memstock_common::{CgroupCpu, Counter, EngineInfo, Loss, Stock};
 
 use crate::word::MapWord;
 
@@ -50,10 +50,6 @@ pub static TAIL_CALLS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// before anything is attached; no program reads it.
 #[map]
 pub static ENGINE: Array<EngineInfo> = Array::with_max_entries(1, 0);
-
-/// Whose fault each CPU served last. Written and read by `fault`/`charge` on that CPU.
-#[map]
-pub static IDENTITY: PerCpuArray<Identity<MapWord>> = PerCpuArray::with_max_entries(1, 0);
 
 /// Changes whenever a cgroup becomes tracked, a task is born or a task is moved, which makes stale
 /// what the CPUs remember of cgroups. Written by `control_register` and `regroup`, a few times for

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use memstock_common::fault::{Consumed, consume_or_miss, miss};
 use memstock_common::{
-    CgroupCpu, Counter, Counters, Event, Loss, MAX_DEPTH, Machine, NO_INDEX, NO_LIMIT, PageCounter,
-    Stock, StockWord, Word, charge, control, drain, slot_of, stock,
+    CgroupCpu, Counter, Counters, Event, Identity, Loss, MAX_DEPTH, Machine, NO_INDEX, NO_LIMIT,
+    PageCounter, Stock, StockWord, Word, charge, control, drain, slot_of, stock,
 };
 
 /// A word that a world can make.
@@ -109,6 +109,7 @@ pub fn empty_stock<W: NewWord>() -> Stock<W> {
     let zero = || W::new(0);
     Stock {
         word: zero(),
+        identity: Identity { task: zero(), generation: zero(), owner: zero() },
         untracked: zero(),
         hits: zero(),
         settled: zero(),
