@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use memstock_tests::workload::cpus::pin;
 use memstock_tests::{Engine, Task, TestCgroup, cgroup, live};
 
 const CPU: u32 = 1;
+const OTHER_CPU: u32 = 0;
 
 fn move_to(dir: &Path, task: &Task) -> Result<()> {
     fs::write(dir.join("cgroup.procs"), task.id().to_string())
@@ -41,20 +43,21 @@ fn a_moved_task_is_charged_where_it_is() -> Result<()> {
 }
 
 /// A new task can get the kernel stack of one that has just died on the same CPU, and the stack is
-/// what a CPU knows a task by. While only `b` has tasks, nothing may be charged to `a`.
+/// what a CPU knows a task by. While only `b` has children, nothing may be charged to `a`.
 #[test]
 fn a_new_task_is_not_taken_for_a_dead_one() -> Result<()> {
-    const ROUNDS: u64 = 60;
+    const ROUNDS: u64 = 300;
     live(|| {
         let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
+        let mut on_a = Task::start(&a, Some(CPU))?;
+        let mut on_b = Task::start(&b, Some(CPU))?;
         let engine = Engine::start(["--cgroup", a.path(), "--cgroup", b.path()])?;
+        // The test itself, and the commands that it runs, leave the other CPU alone.
+        pin(OTHER_CPU)?;
         for round in 0..ROUNDS {
-            let mut dying = Task::start(&a, Some(CPU))?;
-            dying.touch(5)?;
-            drop(dying);
+            on_a.ask("spawn 1")?;
             let before = engine.show()?.cgroup(a.path())?.faults;
-            let mut born = Task::start(&b, Some(CPU))?;
-            born.touch(5)?;
+            on_b.ask("spawn 1")?;
             let after = engine.show()?.cgroup(a.path())?.faults;
             ensure!(after == before, "round {round}: {} faults of the dead", after - before);
         }

@@ -7,14 +7,16 @@
 //! | `spin N` | N rounds of mapping, touching and unmapping 64 pages | `ok minflt=M` |
 //! | `churn` | such rounds until the next line comes | `ok` at once |
 //! | `stop` | nothing; ends `churn` | `ok rounds=R minflt=M` |
+//! | `spawn N` | runs `true` N times, one after the other | `ok` |
 //! | `faults` | nothing | `ok minflt=M`, all faults of the process |
 //! | `exit` | ends | `ok` |
 //!
-//! Handling a command costs **no fault at all** (the test `live_workload` holds it to that): the
+//! Handling a command but `spawn` costs **no fault at all** (the test `live_workload` holds it to that): the
 //! program locks everything it has into memory before it serves, and allocates nothing
 //! afterwards. So the faults between two replies are those that were asked for, exactly.
 
 use std::io::{Cursor, Write};
+use std::process::Command;
 use std::str::SplitWhitespace;
 
 use anyhow::{Context, Result};
@@ -78,6 +80,7 @@ impl Server {
         let (next, said) = match words.next() {
             Some("touch") => (Next::Wait, self.touch(&mut words, reply)),
             Some("spin") => (Next::Wait, spin(&mut words, reply)),
+            Some("spawn") => (Next::Wait, spawn(&mut words, reply)),
             Some("drop") => {
                 self.mappings.clear();
                 (Next::Wait, writeln!(reply, "ok"))
@@ -134,6 +137,22 @@ impl Server {
             }
         }
     }
+}
+
+/// Without a `pre_exec`, std starts the child by `vfork`: nothing of the parent is copied on write,
+/// so that the child is the last one to fault on this CPU.
+fn spawn(words: &mut SplitWhitespace<'_>, reply: &mut impl Write) -> std::io::Result<()> {
+    let Some(children) = count(words) else {
+        return writeln!(reply, "error: spawn how many children?");
+    };
+    for _ in 0..children {
+        match Command::new("true").status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => return writeln!(reply, "error: true: {status}"),
+            Err(error) => return writeln!(reply, "error: true: {error}"),
+        }
+    }
+    writeln!(reply, "ok")
 }
 
 fn spin(words: &mut SplitWhitespace<'_>, reply: &mut impl Write) -> std::io::Result<()> {
