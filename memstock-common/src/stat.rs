@@ -104,3 +104,10 @@ stats! {
         CountersMissing: "counters_missing" Count Counter "Faults not charged because a map entry was missing: a defect if not 0.",
     }
 }
+
+stats! {
+    /// Of the probes; the kernel counts them.
+    ProbeStat {
+        RecursionMisses: "recursion_misses" Count Counter "Runs of a probe that the kernel skipped because it was running on that CPU already.",
+    }
+}

@@ -32,6 +32,17 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+impl Cli {
+    /// What is logged unless `RUST_LOG` says otherwise.
+    pub fn log_level(&self) -> &'static str {
+        match &self.verb {
+            // The kernel half's crate, whose log comes by the ring buffer.
+            Verb::Run(Run { trace: true, .. }) => "warn,memstock_probes=debug",
+            _ => "warn",
+        }
+    }
+}
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {

@@ -3,8 +3,7 @@
 
 use std::path::PathBuf;
 
-use memstock_common::Loss;
-use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat};
+use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Stat};
 
 /// One reading of a running engine. Sizes are in pages.
 #[derive(Clone, Debug, Default)]
@@ -15,8 +14,8 @@ pub struct Sample {
     pub cpus: Vec<Cpu>,
     /// Every tracked cgroup, parents before children.
     pub cgroups: Vec<Cgroup>,
-    /// Each loss counter.
-    pub loss: Vec<(Loss, u64)>,
+    /// Everything that was lost, skipped or merged.
+    pub loss: Vec<(Stat, u64)>,
 }
 
 /// One CPU.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use memstock_common::counter::{limit_of, parent_index};
-use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat};
+use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, ProbeStat, Stat};
 use memstock_common::stock::creditor;
 use memstock_common::{Counter, Loss, Stock, StockWord, owner_of};
 
@@ -29,9 +29,23 @@ pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
         .map(|(&index, counter)| cgroup(engine, &tracked, &names, &stocks, index, counter))
         .collect::<Result<Vec<_>>>()?;
     cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
-    let loss =
-        Loss::ALL.iter().map(|&loss| Ok((loss, engine.loss(loss)?))).collect::<Result<_>>()?;
-    Ok(Sample { batch: engine.info().batch, cpus: cpus(&stocks, &names)?, cgroups, loss })
+    Ok(Sample {
+        batch: engine.info().batch,
+        cpus: cpus(&stocks, &names)?,
+        cgroups,
+        loss: loss(engine)?,
+    })
+}
+
+fn loss(engine: &Engine) -> Result<Vec<(Stat, u64)>> {
+    let counted = Loss::ALL.iter().map(|&loss| Ok((loss.stat(), engine.loss(loss)?)));
+    let skipped = ProbeStat::ALL.iter().map(|&stat| {
+        let value = match stat {
+            ProbeStat::RecursionMisses => engine.recursion_misses()?,
+        };
+        Ok((stat.stat(), value))
+    });
+    counted.chain(skipped).collect()
 }
 
 /// Every slot of every CPU: outer by slot.

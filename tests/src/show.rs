@@ -101,10 +101,12 @@ pub struct Loss {
     pub tail_calls_failed: u64,
     /// Pages of a batch that found no room.
     pub refills_returned: u64,
-    /// A defect if not 0.
+    /// Displaced while their cgroup was being unregistered.
     pub orphaned_pages: u64,
     /// A defect if not 0.
     pub counters_missing: u64,
+    /// Runs of a probe that the kernel skipped.
+    pub recursion_misses: u64,
 }
 
 impl Show {

@@ -99,6 +99,7 @@ impl Watch<'_> {
             }
             (_, None) => 0,
         };
+        self.flush_log();
         if !matches!(end?, End::Unread) {
             let sample = sample(self.engine, self.mount)?;
             // The run is over either way.
@@ -148,13 +149,17 @@ impl Watch<'_> {
     }
 
     fn tick(&mut self, out: &mut dyn Write) -> Result<io::Result<()>> {
-        if let Some(log) = &mut self.log {
-            log.flush();
-        }
+        self.flush_log();
         let sample = sample(self.engine, self.mount)?;
         Ok(table::write(out, &sample, page_size())
             .and_then(|()| writeln!(out))
             .and_then(|()| out.flush()))
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     fn print_events(&mut self) {

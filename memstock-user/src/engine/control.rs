@@ -8,6 +8,7 @@ use memstock_common::control::{
 use memstock_common::{MAX_DEPTH, Resource};
 
 use super::pins::Pins;
+use super::program;
 use crate::exit::Failure;
 
 /// The control programs of a pinned engine.
@@ -27,11 +28,7 @@ impl Control {
     /// # Errors
     /// A pin cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self> {
-        let open = |name: &str| {
-            let path = pins.program(name);
-            RawTracePoint::from_pin(&path)
-                .with_context(|| format!("cannot open the pinned program {}", path.display()))
-        };
+        let open = |name| program::open(pins, name);
         Ok(Self {
             register: open("control_register")?,
             reset: open("control_reset")?,

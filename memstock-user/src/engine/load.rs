@@ -1,5 +1,7 @@
 //! Puts the kernel half into the kernel: loads, wires the tail call, pins, attaches.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::links::FdLink;
@@ -28,6 +30,12 @@ pub const ATTACHMENTS: [(&str, &str); 4] = [
     (PROBE, "page_fault_user"),
     (PROBE, "page_fault_kernel"),
 ];
+/// The attached programs, each once.
+pub fn probes() -> impl Iterator<Item = &'static str> {
+    let names = ATTACHMENTS.iter().map(|&(name, _)| name);
+    names.collect::<BTreeSet<_>>().into_iter()
+}
+
 /// The program that `fault` tail-calls.
 const MISS: &str = "charge";
 /// The program that does nothing, for the benches: loaded by them alone.

@@ -12,12 +12,14 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::RawTracePoint;
 use memstock_common::{CgroupCpu, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX, Stock};
 
 use crate::exit::Failure;
 use crate::host;
 use control::Control;
 use pins::Pins;
+use program::RunStats;
 
 /// A kernel half that is loaded and pinned, whoever loaded it.
 pub struct Engine {
@@ -29,6 +31,7 @@ pub struct Engine {
     cgroup_cpu: PerCpuArray<MapData, CgroupCpu<u64>>,
     loss: PerCpuArray<MapData, u64>,
     control: Control,
+    probes: Vec<RawTracePoint>,
     next_index: u32,
 }
 
@@ -64,6 +67,7 @@ impl Engine {
             cgroup_cpu: open(pins, "CGROUP_CPU", Map::PerCpuArray)?,
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
             control: Control::open(pins)?,
+            probes: load::probes().map(|name| program::open(pins, name)).collect::<Result<_>>()?,
             next_index: 0,
         })
     }
@@ -131,6 +135,14 @@ impl Engine {
     pub fn loss(&self, loss: Loss) -> Result<u64> {
         let values = self.loss.get(&(loss as u32), 0).context("cannot read map LOSS")?;
         Ok(values.iter().sum())
+    }
+
+    /// Runs of the probes that the kernel skipped because one was running on that CPU already.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn recursion_misses(&self) -> Result<u64> {
+        self.probes.iter().map(|probe| Ok(RunStats::of(probe.fd()?)?.recursion_misses)).sum()
     }
 
     /// The control programs.

@@ -1,9 +1,22 @@
-//! What the kernel counts about a program: its runs, their time, and the runs it skipped.
+//! One pinned program: opening it, and what the kernel counts about it.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use anyhow::{Context as _, Result};
+use aya::programs::RawTracePoint;
+
+use super::pins::Pins;
+
+/// Opens a pinned program of the engine.
+///
+/// # Errors
+/// The pin cannot be opened.
+pub fn open(pins: &Pins, name: &str) -> Result<RawTracePoint> {
+    let path = pins.program(name);
+    RawTracePoint::from_pin(&path)
+        .with_context(|| format!("cannot open the pinned program {}", path.display()))
+}
 
 /// The kernel's run counts of one program (`bpf_prog_show_fdinfo` in `kernel/bpf/syscall.c`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample};
 pub fn document(sample: &Sample, page_size: u64) -> Value {
     let mut loss = Map::new();
     for (counter, value) in &sample.loss {
-        loss.insert(counter.stat().name.into(), json!(value));
+        loss.insert(counter.name.into(), json!(value));
     }
     json!({
         "cpus": sample.cpus.iter().map(cpu).collect::<Vec<_>>(),

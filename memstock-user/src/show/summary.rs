@@ -23,14 +23,13 @@ pub fn write(out: &mut dyn Write, sample: &Sample) -> io::Result<()> {
     let faults = sample.all_cgroups(CgroupStat::Faults);
     let hits = sample.all_cgroups(CgroupStat::Hits);
     let operations = shared_operations(sample);
-    let percent = |part: u64, whole: u64| {
-        if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
-    };
+    // At a limit each fault can take several operations: then less than nothing is saved.
+    let percent = |part: f64| if faults == 0 { 0.0 } else { 100.0 * part / faults as f64 };
     writeln!(out, "faults charged             {faults}")?;
-    writeln!(out, "hit rate                   {:.2} %", percent(hits, faults))?;
+    writeln!(out, "hit rate                   {:.2} %", percent(hits as f64))?;
     writeln!(
         out,
         "shared-counter operations  {operations} instead of {faults} ({:.2} % saved)",
-        percent(faults.saturating_sub(operations), faults)
+        percent(faults as f64 - operations as f64)
     )
 }

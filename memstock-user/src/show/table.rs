@@ -29,7 +29,7 @@ pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result
         .loss
         .iter()
         .filter(|(_, value)| *value > 0)
-        .map(|(loss, value)| format!("{} {value}", loss.stat().name))
+        .map(|(loss, value)| format!("{} {value}", loss.name))
         .collect();
     if !losses.is_empty() {
         writeln!(out, "\nloss: {}", losses.join(", "))?;
