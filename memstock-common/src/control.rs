@@ -206,6 +206,8 @@ pub fn close<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
         return Err(Refusal::Busy);
     }
     machine.untrack(owner_of(counter.id.load()));
+    // From now on its tasks are charged to the nearest ancestor that is tracked.
+    machine.next_generation();
     Ok(0)
 }
 

@@ -28,6 +28,37 @@ pub fn consume_or_miss<W: Word>(stock: &Stock<W>, owner: u32, generation: u64) -
     Consumed::Miss
 }
 
+/// The cgroup that a fault of the cgroup `own` is charged to: `own` if it is tracked, else its nearest
+/// tracked ancestor, else `own`, which [`miss`] then finds to be untracked.
+///
+/// `ancestor(level)` is the ancestor of `own` at that level below the root, which is level 0 and
+/// never tracked; 0 below `own`. Of levels deeper than four times
+/// [`MAX_DEPTH`](crate::MAX_DEPTH) none is looked at.
+#[inline(always)]
+pub fn nearest_tracked<M: Machine>(
+    machine: &M,
+    stock: &Stock<M::Word>,
+    generation: u64,
+    own: u32,
+    ancestor: impl Fn(u32) -> u32,
+) -> u32 {
+    if stock.untracked.load() == untracked_mark(own, generation) || machine.tracked(own).is_some() {
+        return own;
+    }
+    let (mut nearest, mut level) = (own, 1);
+    while level < 4 * machine.max_depth() {
+        let id = ancestor(level);
+        if id == 0 {
+            break;
+        }
+        if machine.tracked(id).is_some() {
+            nearest = id;
+        }
+        level += 1;
+    }
+    nearest
+}
+
 /// The slow path: charges the fault of a tracked cgroup on the shared counters.
 ///
 /// A fault of an untracked cgroup leaves a mark, so that its next one stays on the fast path.

@@ -6,9 +6,9 @@
 //! interleavings; and on plain memory, for property tests. It owns no memory and makes no system
 //! call: what it works on is handed to it through [`Word`], [`Counters`] and [`Machine`].
 //!
-//! The road of one fault: [`Identity`] knows whose it is; [`fault::consume_or_miss`] takes a page from this CPU's [`Stock`]; on a
-//! miss [`fault::miss`] charges a batch with [`charge::charge`] and refills the stock.
-//! [`drain::drain_stock`] gives stocked pages back. All counts are in pages (`nr_pages`).
+//! The road of one fault: [`Identity`] knows whose it is; [`fault::consume_or_miss`] takes a page from
+//! this CPU's [`Stock`]; on a miss [`fault::miss`] charges a batch with [`charge::charge`] and refills
+//! the stock. [`drain::drain_stock`] gives stocked pages back. All counts are in pages (`nr_pages`).
 #![no_std]
 
 pub mod charge;

@@ -29,7 +29,8 @@ pub trait Machine: Counters {
     /// Makes `owner` an untracked cgroup again.
     fn untrack(&self, owner: u32);
 
-    /// A number that changes each time a cgroup becomes tracked, a task is born or one is moved.
+    /// A number that changes each time a cgroup becomes tracked or untracked, a task is born or one
+    /// is moved.
     fn generation(&self) -> u64;
 
     /// Changes the generation.

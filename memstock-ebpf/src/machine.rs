@@ -3,9 +3,11 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_ktime_get_ns, bpf_map_lookup_percpu_elem,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_ns,
+    bpf_map_lookup_percpu_elem,
 };
 use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::fault::nearest_tracked;
 use memstock_common::{
     CgroupCpu, Counter, Counters, Event, Loss, Machine, Stock, Word, owner_of, slot_of,
 };
@@ -22,6 +24,13 @@ pub struct Kernel;
 fn current_owner() -> u32 {
     // SAFETY: the helper has no preconditions.
     owner_of(unsafe { bpf_get_current_cgroup_id() })
+}
+
+/// The ancestor of the current task's cgroup at a level below the root; 0 if there is none.
+#[inline(always)]
+fn current_ancestor(level: u32) -> u32 {
+    // SAFETY: the helper has no preconditions.
+    owner_of(unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) })
 }
 
 /// Set in the error code of a fault that was taken in user mode: `X86_PF_USER`
@@ -41,7 +50,9 @@ pub fn owner_and_stock(
     let (regs, error_code): (u64, u64) = (ctx.arg(1), ctx.arg(2));
     let task = if error_code & USER_FAULT != 0 { regs } else { 0 };
     let first = STOCK.get(0)?;
-    let owner = first.identity.owner(task, generation, current_owner);
+    let owner = first.identity.owner(task, generation, || {
+        nearest_tracked(&Kernel, first, generation, current_owner(), current_ancestor)
+    });
     // With one slot the verifier drops the second look-up.
     match slot_of(owner, config::slots()) {
         0 => Some((owner, first)),

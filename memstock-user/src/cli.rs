@@ -59,7 +59,7 @@ pub enum Verb {
 /// Flags of `memstock run`.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Track this cgroup v2: a directory, or a path in the hierarchy such as /system.slice/x
+    /// Track this cgroup v2 with all below it: a directory, or a path such as /system.slice/x
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<PathBuf>,
 

@@ -113,15 +113,15 @@ fn a_whole_life_is_counted() -> Result<()> {
     })
 }
 
-/// The other side of it: what is not in a tracked cgroup is not charged.
+/// The other side of it: what is not below a tracked cgroup is not charged, above and beside it.
 #[test]
 fn others_are_not_counted() -> Result<()> {
     live(|| {
-        let (tracked, other) = (TestCgroup::new()?, TestCgroup::new()?);
-        let below = tracked.child("below")?;
+        let above = TestCgroup::new()?;
+        let (tracked, beside) = (above.child("tracked")?, above.child("beside")?);
         let mut tasks = [
-            Task::start(&other, Some(CPU))?,
-            Task::start(&below, Some(CPU))?,
+            Task::start(&above, Some(CPU))?,
+            Task::start(&beside, Some(CPU))?,
             Task::start_outside(Some(CPU))?,
         ];
         let engine = Engine::start(["--cgroup", tracked.path()])?;
@@ -130,7 +130,6 @@ fn others_are_not_counted() -> Result<()> {
         }
         let show = engine.show()?;
         let seen = show.cgroup(tracked.path())?;
-        // In this version a cgroup below a tracked one has to be named to be tracked.
         ensure!(seen.faults == 0 && seen.memory.usage == 0, "charged for others: {seen:#?}");
         ensure!(show.stocked_pages() == 0, "stocked for nobody: {show:#?}");
         engine.stop().map(drop)
