@@ -165,6 +165,9 @@ pub const fn credit_for(index: u32) -> u64 {
 }
 
 /// Encodes [`Stock::untracked`].
+///
+/// Of the generation the low 32 bits are kept: a mark that is exactly 2^32 generations old would
+/// pass for fresh until the next one starts.
 #[inline(always)]
 pub const fn untracked_mark(owner: u32, generation: u64) -> u64 {
     generation << 32 | owner as u64
