@@ -6,14 +6,13 @@
 //! cgroup is named by its path in the hierarchy, `/a/b`, wherever that is mounted.
 
 mod handle;
-mod mountinfo;
 mod owned;
 
 pub use owned::OwnedCgroup;
 
 use crate::exit::{Classify as _, Failure, printable};
+use crate::mountinfo::{self, Mount};
 use anyhow::{Context as _, Result};
-use mountinfo::Mount;
 use rustix::fs::{Mode, OFlags, fstatfs, open, readlinkat};
 use std::ffi::OsStr;
 use std::fmt::Write as _;

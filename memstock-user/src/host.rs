@@ -5,6 +5,7 @@
 //! raw tracepoints are attached by name through bpf(2) and need neither.
 
 use crate::exit::{Classify as _, Failure};
+use crate::mountinfo;
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -52,12 +53,15 @@ fn privilege(effective: CapabilitySet, user_ns: u64) -> Result<()> {
     Ok(())
 }
 
-/// The BPF file system; unmounted on drop when we mounted it and it is empty.
+/// The source that our mounts name: it tells them from others' for as long as they are there.
+const OUR_SOURCE: &str = "memstock";
+
+/// The BPF file system; unmounted on drop when memstock mounted it and it is empty.
 #[derive(Debug)]
 pub struct Bpffs {
     /// Its mount point.
     pub dir: &'static Path,
-    /// Whether it was not there before.
+    /// Whether memstock mounted it, now or in a run that died.
     pub mounted_by_us: bool,
 }
 
@@ -71,13 +75,31 @@ pub fn bpffs() -> Result<Bpffs> {
     if is_bpffs(dir).classify(Failure::Host, || {
         format!("there is no {BPFFS}: memstock needs a kernel with CONFIG_BPF_SYSCALL and sysfs")
     })? {
-        return Ok(Bpffs { dir, mounted_by_us: false });
+        return Ok(Bpffs { dir, mounted_by_us: is_ours(dir)? });
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("bpf", dir, "bpf", flags, c"mode=0700").classify(Failure::Host, || {
+    mount(OUR_SOURCE, dir, "bpf", flags, c"mode=0700").classify(Failure::Host, || {
         format!("bpffs is not mounted and mounting it failed: try \"mount -t bpf bpf {BPFFS}\"")
     })?;
     Ok(Bpffs { dir, mounted_by_us: true })
+}
+
+/// Unmounts the BPF file system if memstock mounted it and nothing is pinned in it.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn unmount_our_bpffs() -> Result<()> {
+    let dir = Path::new(BPFFS);
+    Bpffs { dir, mounted_by_us: is_ours(dir)? }.release().map(drop)
+}
+
+/// Whether the topmost mount on `dir` is one of memstock's.
+fn is_ours(dir: &Path) -> Result<bool> {
+    let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    let mounts = mountinfo::parse(&text);
+    let top = mounts.iter().rfind(|mount| mount.point == dir);
+    Ok(top.is_some_and(|mount| mount.fs_type == "bpf" && mount.source == OUR_SOURCE.as_bytes()))
 }
 
 impl Bpffs {
@@ -284,17 +306,18 @@ mod tests {
         }
         let ours = bpffs().unwrap();
         assert!(ours.mounted_by_us && is_bpffs(ours.dir).unwrap());
-        let found = bpffs().unwrap();
-        assert!(!found.mounted_by_us);
-        assert!(!found.release().unwrap());
         // Not empty: it stays.
         fs::create_dir(dir.join("pins")).unwrap();
         drop(ours);
         assert!(is_bpffs(dir).unwrap());
         fs::remove_dir(dir.join("pins")).unwrap();
-        assert!(Bpffs { dir, mounted_by_us: true }.release().unwrap());
+        // Still known as ours.
+        assert!(bpffs().unwrap().release().unwrap());
         assert!(!is_bpffs(dir).unwrap());
-        drop(bpffs().unwrap());
-        assert!(!is_bpffs(dir).unwrap());
+        // Somebody else's stays.
+        mount("bpf", dir, "bpf", MountFlags::empty(), c"mode=0700").unwrap();
+        assert!(!bpffs().unwrap().release().unwrap());
+        unmount_our_bpffs().unwrap();
+        assert!(is_bpffs(dir).unwrap());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: `engine` (maps, pins, control programs) → `sample` and `event` (decode) →
 //! `model` → `show` (table, JSON, summary). `command` holds one file a verb of the command line,
-//! `cli` the flags, `exit` the exit codes. `host`, `cgroup`, `launch` and `lock` deal with the
+//! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch` and `lock` deal with the
 //! machine; none of them touches BPF.
 
 pub mod cgroup;
@@ -15,6 +15,7 @@ pub mod host;
 pub mod launch;
 pub mod lock;
 pub mod model;
+mod mountinfo;
 pub mod sample;
 pub mod show;
 pub mod size;

@@ -97,6 +97,26 @@ fn no_bpffs() -> Result<()> {
     })
 }
 
+/// A run that mounts bpffs and is killed leaves it behind; `memstock stop` takes it away.
+#[test]
+fn bpffs_of_a_killed_run() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let finished = in_namespace(
+            &cgroup,
+            "while umount -l /sys/fs/bpf 2> /dev/null; do :; done
+            \"$MEMSTOCK\" run --cgroup \"$CGROUP\" > /dev/null 2>&1 & killed=$!
+            until \"$MEMSTOCK\" show > /dev/null 2>&1; do kill -0 $killed; done
+            kill -KILL $killed
+            grep -q ' /sys/fs/bpf ' /proc/self/mountinfo
+            \"$MEMSTOCK\" stop
+            ! grep ' /sys/fs/bpf ' /proc/self/mountinfo",
+            "",
+        )?;
+        worked(&finished, &cgroup)
+    })
+}
+
 #[test]
 fn bpffs_is_there_already() -> Result<()> {
     live(|| {

@@ -117,6 +117,7 @@ fn the_whole_hierarchy_is_taken_and_its_absence_told() {
         root: root.into(),
         point: point.into(),
         fs_type: fs_type.into(),
+        source: Vec::new(),
     };
     let found = CgroupMount::among(vec![
         entry("/part", real.dir(), "cgroup2"),

@@ -31,15 +31,16 @@ pub fn run(args: Run) -> Result<u8> {
 /// Everything made here is undone in reverse order, however this ends.
 async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     host::require_privilege()?;
-    let bpffs = host::bpffs()?;
-    let pins = Pins::on(bpffs.dir);
-    if pins.exist() && lock::holder()?.is_none() {
+    let pins = Pins::on(host::BPFFS.as_ref());
+    if lock::holder()?.is_none() {
         // Before the lock is taken: taking it ends what the dead daemon noted for `stop`.
-        return Err(Failure::Running.error(
-            "an engine whose daemon died is still charging: end it with \"memstock stop\"",
-        ));
+        no_remains(&pins)?;
     }
     let lock = EngineLock::acquire()?;
+    // The holder may have died just now.
+    no_remains(&pins)?;
+    // Under the lock, so that no other run takes away an empty one that it has just mounted.
+    let bpffs = host::bpffs()?;
     let mount = CgroupMount::find()?;
     if let Some(id) = lock.noted_before() {
         mount.remove_left_behind(id)?;
@@ -79,6 +80,16 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     }
     bpffs.release()?;
     Ok(code)
+}
+
+/// Refuses to start among the pins of an engine whose daemon died: it is still charging.
+fn no_remains(pins: &Pins) -> Result<()> {
+    if pins.exist() {
+        return Err(Failure::Running.error(
+            "an engine whose daemon died is still charging: end it with \"memstock stop\"",
+        ));
+    }
+    Ok(())
 }
 
 /// Removes the pins when it goes out of scope.

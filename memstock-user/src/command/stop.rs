@@ -35,6 +35,7 @@ pub fn stop() -> Result<u8> {
     if let Some(id) = lock.noted_before() {
         CgroupMount::find()?.remove_left_behind(id)?;
     }
+    host::unmount_our_bpffs()?;
     Ok(0)
 }
 

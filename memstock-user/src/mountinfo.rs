@@ -9,16 +9,18 @@ use std::path::PathBuf;
 
 /// One mount.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Which directory of the file system is mounted.
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Where it is mounted.
-    pub(super) point: PathBuf,
-    pub(super) fs_type: String,
+    pub(crate) point: PathBuf,
+    pub(crate) fs_type: String,
+    /// What was named as mounted; of a file system without a device, a mere name.
+    pub(crate) source: Vec<u8>,
 }
 
 /// All mounts, in the kernel's order; lines that are not understood are left out.
-pub(super) fn parse(text: &[u8]) -> Vec<Mount> {
+pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }
 
@@ -30,7 +32,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let point = path(words.next()?);
     words.find(|word| *word == b"-")?;
     let fs_type = String::from_utf8_lossy(words.next()?).into_owned();
-    Some(Mount { root, point, fs_type })
+    let source = words.next()?.to_vec();
+    Some(Mount { root, point, fs_type, source })
 }
 
 /// Blanks and backslashes in paths are written as three octal digits.
@@ -71,7 +74,12 @@ mod tests {
         assert_eq!(mounts[1].point.as_os_str().as_bytes(), b"/sys/fs/cgroup/a b\\\t\xff");
         assert_eq!(
             mounts[2],
-            Mount { root: "/x".into(), point: "/y\\9".into(), fs_type: "cgroup".into() }
+            Mount {
+                root: "/x".into(),
+                point: "/y\\9".into(),
+                fs_type: "cgroup".into(),
+                source: b"none".to_vec(),
+            }
         );
     }
 }
