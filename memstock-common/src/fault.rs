@@ -61,13 +61,13 @@ pub fn nearest_tracked<M: Machine>(
 
 /// The slow path: charges the fault of a tracked cgroup on the shared counters.
 ///
-/// A fault of an untracked cgroup leaves a mark, so that its next one stays on the fast path.
+/// A fault of an untracked cgroup leaves a mark, so that its next one stays on the fast path. The mark
+/// is of the `generation` in which `owner` was found: what became tracked since then, the cgroup or
+/// an ancestor of it, makes it stale.
 #[inline(always)]
-pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
-    // Read before the look-up: a cgroup that becomes tracked in between makes the mark stale. The
-    // swap changes nothing, but is a full barrier on a line of this CPU: plain loads may pass each
-    // other on arm64, and a mark with the new generation would stick.
-    let generation = machine.generation();
+pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32, generation: u64) {
+    // Changes nothing, but is a full barrier on a line of this CPU: where plain loads may pass each
+    // other, the look-up could precede the caller's reading of the generation, and the mark stick.
     stock.untracked.swap(stock.untracked.load());
     let Some(index) = machine.tracked(owner) else {
         stock.untracked.store(untracked_mark(owner, generation));

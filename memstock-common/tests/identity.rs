@@ -4,8 +4,8 @@ mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memstock_common::fault::nearest_tracked;
-use memstock_common::{Identity, NO_INDEX, control, stock::untracked_mark};
+use memstock_common::fault::{miss, nearest_tracked};
+use memstock_common::{Identity, Machine, NO_INDEX, control, stock::untracked_mark};
 use support::{Shape, World, owner};
 
 const TASK: u64 = 0xffff_c900_0012_3f58;
@@ -85,4 +85,21 @@ fn a_marked_cgroup_is_not_looked_for_again() {
     assert_eq!(nearest(&world, &[top, untracked]), untracked);
     world.slot(0, 0).untracked.store(untracked_mark(untracked, 0), Ordering::SeqCst);
     assert_eq!(nearest(&world, &[top, untracked]), top, "the mark is of another generation");
+}
+
+/// The cgroup itself is as untracked after the registration as it was before it, so only the
+/// generation of the search can tell that the search is out of date.
+#[test]
+fn an_ancestor_registered_between_search_and_miss_is_found() {
+    let world = World::<AtomicU64>::new(Shape { cgroups: 1, ..Shape::default() });
+    let (top, untracked) = (owner(0), 99);
+    let (cpu, stock) = (world.cpu(0), world.slot(0, 0));
+    let generation = cpu.generation();
+    let levels = [top, untracked];
+    let ancestors = path(&levels);
+    assert_eq!(nearest_tracked(&cpu, stock, generation, untracked, &ancestors), untracked);
+    world.add(0, NO_INDEX);
+    miss(&cpu, stock, untracked, generation);
+    let later = cpu.generation();
+    assert_eq!(nearest_tracked(&cpu, stock, later, untracked, &ancestors), top);
 }

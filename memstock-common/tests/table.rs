@@ -319,6 +319,6 @@ fn hits_settle_on_the_cgroup_that_had_them() {
 fn a_missing_share_is_counted_and_charges_nothing() {
     let world = Plain::new(Shape { cpus: 2, ..Shape::default() });
     world.add(0, NO_INDEX);
-    miss(&world.cpu(9), world.slot(0, 0), owner(0));
+    miss(&world.cpu(9), world.slot(0, 0), owner(0), 0);
     assert_eq!((world.loss(Loss::CountersMissing), world.usage(0)), (1, 0));
 }

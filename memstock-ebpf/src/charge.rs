@@ -13,10 +13,11 @@ use crate::maps::GENERATION;
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn charge(ctx: RawTracePointContext) -> i32 {
-    let Some((owner, stock)) = owner_and_stock(&ctx, GENERATION.load()) else {
+    let generation = GENERATION.load();
+    let Some((owner, stock)) = owner_and_stock(&ctx, generation) else {
         return 0;
     };
-    miss(&Kernel, stock, owner);
+    miss(&Kernel, stock, owner, generation);
     // Off unless the user half raises the level at load: then the verifier drops this.
     debug!(&ctx, "miss: cgroup {}", owner);
     0

@@ -28,7 +28,7 @@ pub fn fault(ctx: RawTracePointContext) -> i32 {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
         Kernel.lose(Loss::TailCallsFailed, 1);
-        miss(&Kernel, stock, owner);
+        miss(&Kernel, stock, owner, generation);
     }
     0
 }

@@ -7,13 +7,14 @@ use memstock_common::{CgroupCpu, Counter, EngineInfo, Loss, Stock};
 
 use crate::word::MapWord;
 
-/// Tracked cgroups at once. The user half may set another number at load.
+/// Tracked cgroups at once.
 const MAX_CGROUPS: u32 = 16384;
 /// Bytes of the event ring.
 const RING_BYTES: u32 = 256 * 1024;
 
-/// The stocks: one entry a slot. Written by `fault`/`charge` on the CPU itself and, the stock
-/// word only, by `control_drain` from any CPU. Read by the user half.
+/// The stocks: one entry a slot. Written by `fault`/`charge` on the CPU itself; the stock word and
+/// the count of drains also by `control_drain` and `control_evict` from any CPU, which the latter
+/// takes the credit from as well. Read by the user half, which sets the number of slots at load.
 #[map]
 pub static STOCK: PerCpuArray<Stock<MapWord>> = PerCpuArray::with_max_entries(1, 0);
 
@@ -24,7 +25,8 @@ pub static STOCK: PerCpuArray<Stock<MapWord>> = PerCpuArray::with_max_entries(1,
 pub static COUNTERS: Array<Counter<MapWord>> = Array::with_max_entries(MAX_CGROUPS, BPF_F_MMAPABLE);
 
 /// Low 32 bits of the id of a tracked cgroup -> index of its counter. Written by
-/// `control_register` and `control_close`, read by `charge` on a miss. As large as `COUNTERS`.
+/// `control_register` and `control_close`; read on a miss, by drains, and when a CPU asks whose fault
+/// it is. As large as `COUNTERS`, so it is not full before they are.
 #[map]
 pub static CGROUPS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_CGROUPS, 0);
 
@@ -51,7 +53,7 @@ pub static TAIL_CALLS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub static ENGINE: Array<EngineInfo> = Array::with_max_entries(1, 0);
 
-/// Changes whenever a cgroup becomes tracked, a task is born or a task is moved, which makes stale
-/// what the CPUs remember of cgroups. Written by `control_register` and `regroup`, a few times for
-/// each fork at the most; read at each fault, so its line is shared but hardly ever dirty.
+/// Changes whenever a cgroup becomes tracked or untracked, a task is born or a task is moved, which
+/// makes stale what the CPUs remember of cgroups. Written by `control_register`, `control_close` and
+/// `regroup`, once for each fork and each move; read at each fault, so its line is shared but hardly ever dirty.
 pub static GENERATION: MapWord = MapWord::new(0);

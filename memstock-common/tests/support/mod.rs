@@ -174,9 +174,10 @@ impl<W: NewWord> World<W> {
     pub fn fault(&self, cpu: u32, owner: u32) -> Consumed {
         let machine = self.cpu(cpu);
         let stock = self.slot(cpu, slot_of(owner, self.shape.slots));
-        let consumed = consume_or_miss(stock, owner, machine.generation());
+        let generation = machine.generation();
+        let consumed = consume_or_miss(stock, owner, generation);
         if consumed == Consumed::Miss {
-            miss(&machine, stock, owner);
+            miss(&machine, stock, owner, generation);
         }
         consumed
     }
