@@ -1,0 +1,161 @@
+//! Owns what the bits of `/proc/kpageflags` say about the use of a page. Must not open anything.
+
+/// Bits that are part of the kernel's interface (`include/uapi/linux/kernel-page-flags.h`), and
+/// `KPF_RESERVED`, which is "for kernel hacking" and has been the same since 2.6.31.
+mod bit {
+    pub(super) const UPTODATE: u64 = 1 << 3;
+    pub(super) const LRU: u64 = 1 << 5;
+    pub(super) const SLAB: u64 = 1 << 7;
+    pub(super) const BUDDY: u64 = 1 << 10;
+    pub(super) const ANON: u64 = 1 << 12;
+    pub(super) const SWAPCACHE: u64 = 1 << 13;
+    pub(super) const SWAPBACKED: u64 = 1 << 14;
+    pub(super) const HUGE: u64 = 1 << 17;
+    pub(super) const HWPOISON: u64 = 1 << 19;
+    pub(super) const NOPAGE: u64 = 1 << 20;
+    pub(super) const OFFLINE: u64 = 1 << 23;
+    pub(super) const ZERO_PAGE: u64 = 1 << 24;
+    pub(super) const PGTABLE: u64 = 1 << 26;
+    pub(super) const RESERVED: u64 = 1 << 32;
+}
+
+/// The first line of which a page has a bit says its kind.
+///
+/// Typed pages come before user pages: where those have their mapping they keep other things,
+/// which can look like `KPF_ANON`.
+const RULES: [(u64, Kind); 10] = [
+    (bit::NOPAGE, Kind::Nopage),
+    (bit::BUDDY, Kind::Buddy),
+    (bit::SLAB, Kind::Slab),
+    (bit::PGTABLE, Kind::PageTable),
+    (bit::HUGE, Kind::Hugetlb),
+    (bit::OFFLINE | bit::RESERVED | bit::HWPOISON, Kind::Reserved),
+    // The huge one; the small one is reserved. Both are mapped by many and belong to nobody.
+    (bit::ZERO_PAGE, Kind::Kernel),
+    // Pages that were read ahead from swap have no `KPF_ANON` before somebody maps them. Shared memory
+    // on its way to swap looks the same.
+    (bit::ANON | bit::SWAPCACHE, Kind::Anonymous),
+    (bit::SWAPBACKED, Kind::Shared),
+    // New pages wait in a batch of each CPU before they get onto the LRU (mm/swap.c).
+    (bit::LRU | bit::UPTODATE, Kind::File),
+];
+
+/// What a page is used for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Kind {
+    /// Private memory of processes, small or huge; merged by KSM, or in the swap cache, too.
+    Anonymous,
+    /// Page cache of files and block devices.
+    File,
+    /// Page cache without a disk below it: tmpfs, memfd, System V and anonymous shared memory.
+    Shared,
+    /// The kernel's small objects.
+    Slab,
+    /// Page tables of processes and of the kernel.
+    PageTable,
+    /// Free, in the page allocator.
+    Buddy,
+    /// In hugetlb's pool, used or not.
+    Hugetlb,
+    /// Not for the page allocator: the kernel's image, firmware, a balloon, broken memory.
+    Reserved,
+    /// Anything else: the kernel's own, given to a driver, free in a CPU's list, or not set up yet
+    /// (`CONFIG_DEFERRED_STRUCT_PAGE_INIT`).
+    Kernel,
+    /// There is no page with this number. Newer kernels say it no more (6.18 does not: `kpage_read`): a
+    /// hole looks like [`Kind::Kernel`] there.
+    Nopage,
+}
+
+impl Kind {
+    /// Every kind, in the order in which people see them.
+    pub const ALL: [Self; 10] = [
+        Self::Anonymous,
+        Self::File,
+        Self::Shared,
+        Self::Slab,
+        Self::PageTable,
+        Self::Buddy,
+        Self::Hugetlb,
+        Self::Reserved,
+        Self::Kernel,
+        Self::Nopage,
+    ];
+
+    /// The kind of a page from its word in `/proc/kpageflags` (`stable_page_flags` in
+    /// fs/proc/page.c). A page inside a huge one has the flags of the whole.
+    ///
+    /// A page of the page cache is on the LRU or up to date; while it waits for its first read or write
+    /// it can be neither, and is taken for [`Kind::Kernel`]. `KPF_MMAP` does not help: drivers map
+    /// their own pages, too.
+    pub fn of(flags: u64) -> Self {
+        let rule = RULES.iter().find(|(bits, _)| flags & bits != 0);
+        rule.map_or(Self::Kernel, |&(_, kind)| kind)
+    }
+
+    /// Whether a page of this kind is memory of processes, which memory cgroups are charged for page by
+    /// page and which reclaim can take back: anonymous, file and shared memory.
+    ///
+    /// Kernel memory is not, though the kernel charges some of it, nor are hugetlb pages, which
+    /// come from a pool of their own.
+    pub const fn is_user(self) -> bool {
+        matches!(self, Self::Anonymous | Self::File | Self::Shared)
+    }
+
+    /// Its name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::File => "file",
+            Self::Shared => "shared",
+            Self::Slab => "slab",
+            Self::PageTable => "page table",
+            Self::Buddy => "free",
+            Self::Hugetlb => "hugetlb",
+            Self::Reserved => "reserved",
+            Self::Kernel => "kernel",
+            Self::Nopage => "no page",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_told_apart() {
+        const COMPOUND_HEAD: u64 = 1 << 15;
+        const MMAP: u64 = 1 << 11;
+        for (flags, kind) in [
+            (0, Kind::Kernel),
+            (MMAP, Kind::Kernel),
+            (COMPOUND_HEAD, Kind::Kernel),
+            (bit::NOPAGE, Kind::Nopage),
+            (bit::BUDDY, Kind::Buddy),
+            (bit::SLAB | bit::ANON, Kind::Slab),
+            (bit::PGTABLE | bit::ANON, Kind::PageTable),
+            (bit::HUGE | bit::ANON | COMPOUND_HEAD, Kind::Hugetlb),
+            (bit::OFFLINE, Kind::Reserved),
+            (bit::RESERVED, Kind::Reserved),
+            (bit::RESERVED | bit::ZERO_PAGE | MMAP, Kind::Reserved),
+            (bit::ZERO_PAGE | COMPOUND_HEAD | bit::UPTODATE, Kind::Kernel),
+            (bit::HWPOISON | bit::ANON, Kind::Reserved),
+            // Not on the LRU yet.
+            (bit::ANON | bit::SWAPBACKED | MMAP, Kind::Anonymous),
+            (bit::SWAPCACHE | bit::SWAPBACKED, Kind::Anonymous),
+            (bit::SWAPBACKED | bit::LRU | bit::UPTODATE, Kind::Shared),
+            (bit::LRU, Kind::File),
+            (bit::UPTODATE, Kind::File),
+        ] {
+            assert_eq!(Kind::of(flags), kind, "{flags:#x}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: std::collections::HashSet<_> = Kind::ALL.map(Kind::name).into();
+        assert_eq!(names.len(), Kind::ALL.len());
+        assert_eq!(Kind::ALL.into_iter().filter(|kind| kind.is_user()).count(), 3);
+    }
+}

@@ -1,0 +1,110 @@
+//! Owns the facts about the kernel's structures that the kernel half is told when it is loaded. Must not
+//! parse: `btf` and `gfp` do.
+
+use super::btf::Btf;
+use super::gfp;
+use crate::exit::{Classify as _, Failure};
+use anyhow::Result;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Sizes, offsets and flags that differ from kernel to kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Layout {
+    /// `sizeof(struct page)`, in bytes; never 0.
+    pub page_struct_size: u64,
+    /// `__GFP_MOVABLE`: one bit of the `gfp_flags` of an allocation, set for pages that the kernel can
+    /// move, as nearly all user pages are.
+    pub movable: u32,
+    /// `__GFP_ACCOUNT`: one bit of `gfp_flags`, set for kernel memory that is charged to a memory
+    /// cgroup.
+    pub account: u32,
+    /// `offsetof(struct cgroup, kn)`, in bytes: a pointer to its `struct kernfs_node`.
+    pub cgroup_kn: u32,
+    /// `offsetof(struct kernfs_node, id)`, in bytes: 64 bits, the cgroup's id.
+    pub kernfs_id: u32,
+}
+
+impl Layout {
+    /// Reads it from the running kernel's BTF; on kernels before 6.9, the flags from tracefs, which need
+    /// not be mounted.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Host`] when the kernel has no BTF or it lacks something.
+    pub fn read() -> Result<Self> {
+        Self::read_from(Path::new(VMLINUX))
+    }
+
+    fn read_from(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path);
+        let gone = matches!(&bytes, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let bytes = bytes.classify(Failure::Host, || {
+            if gone {
+                "this kernel has no BTF: memstock needs one with CONFIG_DEBUG_INFO_BTF".into()
+            } else {
+                format!("cannot read {}", path.display())
+            }
+        })?;
+        let btf = Btf::parse(&bytes).classify(Failure::Host, || {
+            "the kernel's BTF is not understood: this kernel is not supported".into()
+        })?;
+        let [movable, account] =
+            match (bit(&btf, "___GFP_MOVABLE_BIT"), bit(&btf, "___GFP_ACCOUNT_BIT")) {
+                (Some(movable), Some(account)) => [movable, account],
+                _ => gfp::masks(["__GFP_MOVABLE", "__GFP_ACCOUNT"])?,
+            };
+        let page = btf.struct_size("page").filter(|&size| size > 0);
+        Ok(Self {
+            page_struct_size: page.map(u64::from).ok_or_else(|| lacks("struct page"))?,
+            movable,
+            account,
+            cgroup_kn: offset(&btf, "cgroup", "kn")?,
+            kernfs_id: offset(&btf, "kernfs_node", "id")?,
+        })
+    }
+}
+
+/// The mask of a flag of which BTF has the bit's number.
+fn bit(btf: &Btf<'_>, name: &str) -> Option<u32> {
+    1u32.checked_shl(u32::try_from(btf.enumerator(name)?).ok()?)
+}
+
+fn offset(btf: &Btf<'_>, name: &str, member: &str) -> Result<u32> {
+    btf.member_offset(name, member).ok_or_else(|| lacks(&format!("{member} in struct {name}")))
+}
+
+fn lacks(what: &str) -> anyhow::Error {
+    Failure::Host.error(format!("the kernel's BTF has no {what}: this kernel is not supported"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::exit_code;
+
+    #[test]
+    fn this_kernels_layout() {
+        let layout = Layout::read().unwrap();
+        assert!(layout.page_struct_size >= 32 && layout.page_struct_size.is_multiple_of(8));
+        assert!(layout.cgroup_kn.is_multiple_of(8) && layout.kernfs_id.is_multiple_of(8));
+        // The event's own text is another source for the same flags.
+        let masks = gfp::masks(["__GFP_MOVABLE", "__GFP_ACCOUNT"]).unwrap();
+        assert_eq!([layout.movable, layout.account], masks);
+    }
+
+    #[test]
+    fn without_btf_it_says_what_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("vmlinux");
+        let gone = Layout::read_from(&file).unwrap_err();
+        assert!(gone.to_string().contains("CONFIG_DEBUG_INFO_BTF"), "{gone:#}");
+        fs::write(&file, "ELF").unwrap();
+        let broken = Layout::read_from(&file).unwrap_err();
+        assert!(broken.to_string().contains("not understood"), "{broken:#}");
+        assert_eq!((exit_code(&gone), exit_code(&broken)), (121, 121));
+    }
+}
