@@ -22,14 +22,14 @@ pub struct Over {
     pub resource: Resource,
 }
 
-/// How a miss got its page.
+/// How a miss got its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {
-    /// A whole batch was charged: one page to use, the rest to stock.
+    /// A whole batch was charged: what is needed, and the rest to stock.
     Batch,
-    /// The batch did not fit; one page did.
+    /// The batch did not fit; what is needed did.
     Single(Over),
-    /// Not even one page fitted; it was charged all the same, since a fault cannot be refused.
+    /// Not even that fitted; it was charged all the same, since a fault cannot be refused.
     Forced(Over),
 }
 
@@ -51,10 +51,12 @@ fn walk<C: Counters>(
             return None;
         }
         let counter = counters.counter(at)?;
+        // Before the visit: once its last page is uncharged, a dying counter may be another's.
+        let above = counter.parent();
         if !visit(counter) {
             return Some(at);
         }
-        at = counter.parent();
+        at = above;
         level += 1;
     }
     None
@@ -133,21 +135,6 @@ pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     });
 }
 
-/// Takes back pages that were stocked for the cgroup named `owner`.
-///
-/// A stock of a cgroup that is being unregistered has nobody to give it back to any more; it is
-/// counted, and the release of the cgroup gives it back with all the rest.
-#[inline(always)]
-pub fn uncharge_owner<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
-    if nr_pages == 0 {
-        return;
-    }
-    match machine.tracked(owner) {
-        Some(index) => uncharge(machine, index, nr_pages as u64),
-        None => machine.lose(Loss::OrphanedPages, nr_pages as u64),
-    }
-}
-
 /// Whether the counter `index` is `ancestor` or below it. Everything is below [`NO_INDEX`].
 #[inline(always)]
 pub fn is_in_subtree<C: Counters>(counters: &C, index: u32, ancestor: u32) -> bool {
@@ -165,29 +152,30 @@ pub fn is_in_subtree<C: Counters>(counters: &C, index: u32, ancestor: u32) -> bo
     ancestor == NO_INDEX
 }
 
-/// Gets one page for `leaf`: with a batch around it, alone, or by force.
+/// Gets `nr_pages` for `leaf`: with a `batch` around them, alone, or by force. A batch is no smaller
+/// than what is needed.
 ///
 /// Sends the events of the refusals: a batch that did not fit is the early warning.
 #[inline(always)]
-pub fn charge<M: Machine>(machine: &M, leaf: u32, batch: u32) -> Charge {
+pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> Charge {
     let near = match try_charge(machine, leaf, batch as u64) {
         Ok(()) => return Charge::Batch,
         Err(over) => over,
     };
-    if batch > 1 {
+    if batch > nr_pages {
         announce(machine, EventKind::LimitNear, leaf, near, batch);
-        match try_charge(machine, leaf, 1) {
+        match try_charge(machine, leaf, nr_pages as u64) {
             Ok(()) => return Charge::Single(near),
-            Err(over) => return force(machine, leaf, over),
+            Err(over) => return force(machine, leaf, over, nr_pages),
         }
     }
-    force(machine, leaf, near)
+    force(machine, leaf, near, nr_pages)
 }
 
 #[inline(always)]
-fn force<M: Machine>(machine: &M, leaf: u32, over: Over) -> Charge {
-    announce(machine, EventKind::LimitHit, leaf, over, 1);
-    charge_forced(machine, leaf, 1);
+fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> Charge {
+    announce(machine, EventKind::LimitHit, leaf, over, nr_pages);
+    charge_forced(machine, leaf, nr_pages as u64);
     Charge::Forced(over)
 }
 
@@ -202,7 +190,7 @@ fn announce<M: Machine>(machine: &M, kind: EventKind, leaf: u32, over: Over, nr_
     };
     let sent = match kind {
         EventKind::LimitNear => &counter.near_at,
-        EventKind::LimitHit => &counter.hit_at,
+        _ => &counter.hit_at,
     };
     let now = machine.now();
     let last = sent.load();

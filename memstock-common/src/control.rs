@@ -3,10 +3,11 @@
 //! User space never writes a map that the kernel half writes. It runs a control program with
 //! `BPF_PROG_TEST_RUN`, arguments in, one [`Answer`] out.
 
-use crate::charge::uncharge;
-use crate::stock::credit_for;
-use crate::{CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, NO_LIMIT, Resource, Word};
-use crate::{counter::parent_word, owner_of};
+use crate::uncharge::drain_taken;
+use crate::{
+    CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, NO_LIMIT, Resource, StockWord, Word,
+};
+use crate::{key_of, owner_of};
 
 /// The result of a control program, in the 32 bits that `BPF_PROG_TEST_RUN` hands back:
 /// `refusal << 24` or a number of pages.
@@ -21,7 +22,7 @@ pub enum Refusal {
     Missing = 1,
     /// The counter is in use, or the cgroup is tracked already.
     Taken = 2,
-    /// The usage is higher than the limit asked for, or the cgroup has tracked children.
+    /// The usage is higher than the limit asked for, or something is charged to the cgroup still.
     Busy = 3,
     /// More levels of tracked cgroups than [`MAX_DEPTH`].
     Deep = 4,
@@ -165,7 +166,7 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
     if args.parent != NO_INDEX {
         let parent = machine.counter(args.parent).ok_or(Refusal::Missing)?;
         // A closed parent counts as gone: its release would leave this child hanging.
-        if machine.tracked(owner_of(parent.id.load())) != Some(args.parent) {
+        if machine.tracked(key_of(parent.id.load())) != Some(args.parent) {
             return Err(Refusal::Missing);
         }
         depth = parent.depth.load() + 1;
@@ -179,9 +180,9 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
     // Nobody finds the counter before it is tracked, so the rest needs no order.
     counter.memory_limit.store(args.memory_limit);
     counter.memsw_limit.store(args.memsw_limit);
-    counter.parent.store(parent_word(args.parent));
+    counter.parent.store(owner_of(args.parent).into());
     counter.depth.store(depth);
-    if !machine.track(owner_of(args.cgroup_id), args.index) {
+    if !machine.track(key_of(args.cgroup_id), args.index) {
         counter.id.store(0);
         return Err(Refusal::Taken);
     }
@@ -192,60 +193,68 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
     Ok(0)
 }
 
-/// First half of unregistering: from now on nobody finds the cgroup anew.
+/// Ends the charging of a cgroup: from now on nobody finds it anew, and its tasks are charged to the
+/// nearest ancestor that is tracked.
 ///
-/// The user half then waits for a grace period, and runs
-/// [`evict`] for each CPU and [`release`].
+/// What is charged stays charged: the counter is *dying* until its last page is freed, as the memory
+/// cgroup of a removed cgroup is in the kernel. The user half waits for a grace period, after which no
+/// probe that found the cgroup before is running, and then tries [`evict`] on each CPU and [`release`]
+/// until it succeeds.
 ///
 /// # Errors
-/// [`Refusal::Missing`]; [`Refusal::Busy`] while a cgroup below is tracked.
+/// [`Refusal::Missing`] if there is no such cgroup, or it is dying already.
 #[inline(always)]
 pub fn close<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     let counter = live(machine, index)?;
-    if counter.children.load() > 0 {
-        return Err(Refusal::Busy);
+    let key = key_of(counter.id.load());
+    if machine.tracked(key) != Some(index) {
+        return Err(Refusal::Missing);
     }
-    machine.untrack(owner_of(counter.id.load()));
-    // From now on its tasks are charged to the nearest ancestor that is tracked.
+    machine.untrack(key);
     machine.next_generation();
     Ok(0)
 }
 
-/// Gives the stock of one CPU back to a closed cgroup and forgets the hits it has not credited,
-/// so that they cannot go to the next cgroup with this counter.
+/// Gives what one CPU has stocked, or is about to uncharge, for a dying cgroup back to it, and
+/// forgets the hits that were not credited, so that they cannot go to the next cgroup with this counter.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
 #[inline(always)]
 pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result<u32, Refusal> {
-    let counter = live(machine, index)?;
+    live(machine, index)?;
     let stock = machine.stock_of(cpu, slot).ok_or(Refusal::Missing)?;
-    let seen = crate::StockWord(stock.word.load());
     let mut nr_pages = 0;
-    // Nobody can cache this cgroup any more, so a lost race means that its stock is gone.
-    if seen.owner() == owner_of(counter.id.load()) && stock.word.replace(seen.0, 0) {
-        nr_pages = seen.charged();
-        stock.drains.fetch_add(1);
-        uncharge(machine, index, nr_pages as u64);
+    for word in [&stock.word, &stock.uncharge_batch] {
+        let seen = StockWord(word.load());
+        // A race with a free is lost: the next attempt finds what it left.
+        if seen.owner() == owner_of(index) && word.replace(seen.0, StockWord::EMPTY.0) {
+            nr_pages += drain_taken(machine, stock, seen);
+        }
     }
-    stock.credit.replace(credit_for(index), 0);
+    stock.credit.replace(owner_of(index).into(), 0);
     Ok(nr_pages)
 }
 
-/// Last half of unregistering: what the cgroup still has charged is taken back from its
-/// ancestors, and the counter is free.
+/// Frees the counter of a dying cgroup to which nothing is charged any more.
 ///
 /// # Errors
-/// [`Refusal::Missing`].
+/// [`Refusal::Missing`]; [`Refusal::Busy`] while it is tracked, something is charged, or a dying cgroup
+/// is below.
 #[inline(always)]
 pub fn release<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     let counter = live(machine, index)?;
-    uncharge(machine, index, counter.memory.usage.load());
+    let is_charged = counter.memory.usage.load() != 0 || counter.memsw.usage.load() != 0;
+    if is_charged
+        || counter.children.load() != 0
+        || machine.tracked(key_of(counter.id.load())) == Some(index)
+    {
+        return Err(Refusal::Busy);
+    }
     if let Some(parent) = machine.counter(counter.parent()) {
         parent.children.fetch_sub(1);
     }
     for page_counter in [&counter.memory, &counter.memsw] {
-        page_counter.usage.store(0);
         page_counter.watermark.store(0);
         page_counter.failcnt.store(0);
     }
@@ -293,7 +302,7 @@ pub fn set_limit<M: Machine>(
 }
 
 #[inline(always)]
-fn live<M: Machine>(machine: &M, index: u32) -> Result<&Counter<M::Word>, Refusal> {
+pub(crate) fn live<M: Machine>(machine: &M, index: u32) -> Result<&Counter<M::Word>, Refusal> {
     let counter = machine.counter(index).ok_or(Refusal::Missing)?;
     if counter.id.load() == 0 { Err(Refusal::Missing) } else { Ok(counter) }
 }

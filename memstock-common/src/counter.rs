@@ -1,6 +1,6 @@
 //! The shared counters of one tracked cgroup: `mm/page_counter.c` on map memory.
 
-use crate::{NO_INDEX, NO_LIMIT, Word};
+use crate::{NO_LIMIT, Word, index_of};
 
 /// Usage of one resource (memory, or memory+swap), in pages.
 #[repr(C)]
@@ -98,29 +98,17 @@ pub struct Counter<W> {
     pub memsw_limit: W,
     /// cgroup v2 id; 0 while the counter is free.
     pub id: W,
-    /// Index of the nearest tracked ancestor plus one; 0 at the top.
+    /// [`owner_of`](crate::owner_of) the nearest ancestor that was tracked; 0 at the top.
     pub parent: W,
     /// Levels above this one.
     pub depth: W,
-    /// Tracked cgroups right below.
+    /// Tracked and dying cgroups right below.
     pub children: W,
     /// Keeps the value two whole lines.
     pub padding: [W; 2],
 }
 
 const _: () = assert!(size_of::<Counter<u64>>() == 128, "two cache lines");
-
-/// Decodes [`Counter::parent`]: a counter index, or [`NO_INDEX`] at the top.
-#[inline(always)]
-pub const fn parent_index(parent: u64) -> u32 {
-    if parent == 0 { NO_INDEX } else { (parent - 1) as u32 }
-}
-
-/// Encodes a counter index, or [`NO_INDEX`], for [`Counter::parent`].
-#[inline(always)]
-pub const fn parent_word(index: u32) -> u64 {
-    if index == NO_INDEX { 0 } else { index as u64 + 1 }
-}
 
 /// A limit in pages as people see it: none, or a number.
 #[inline(always)]
@@ -129,9 +117,9 @@ pub const fn limit_of(nr_pages: u64) -> Option<u64> {
 }
 
 impl<W: Word> Counter<W> {
-    /// Index of the nearest tracked ancestor, or [`NO_INDEX`].
+    /// Index of the nearest ancestor that was tracked, or [`NO_INDEX`](crate::NO_INDEX).
     #[inline(always)]
     pub fn parent(&self) -> u32 {
-        parent_index(self.parent.load())
+        index_of(self.parent.load() as u32)
     }
 }

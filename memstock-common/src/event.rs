@@ -14,7 +14,7 @@ pub struct Event {
     pub resource: u32,
     /// Time since boot, ns.
     pub time_ns: u64,
-    /// The cgroup that was being charged.
+    /// The cgroup that was being charged, made or removed.
     pub cgroup_id: u64,
     /// The failing ancestor: the cgroup whose limit was reached.
     pub ancestor_id: u64,
@@ -34,8 +34,12 @@ const _: () = assert!(size_of::<Event>() == 56, "no implicit padding");
 pub enum EventKind {
     /// A batch did not fit under a limit: the early warning. One page is tried next.
     LimitNear = 1,
-    /// Not one page fitted; the page was charged by force.
+    /// Not even what was needed fitted; it was charged by force.
     LimitHit = 2,
+    /// A cgroup was made, tracked or not. Only its id and the time are set.
+    CgroupMade = 3,
+    /// A cgroup was removed, tracked or not. Only its id and the time are set.
+    CgroupRemoved = 4,
 }
 
 /// A number that stands for nothing this version knows.
@@ -54,6 +58,8 @@ impl TryFrom<u32> for EventKind {
         match tag {
             1 => Ok(Self::LimitNear),
             2 => Ok(Self::LimitHit),
+            3 => Ok(Self::CgroupMade),
+            4 => Ok(Self::CgroupRemoved),
             _ => Err(Unknown(tag)),
         }
     }

@@ -1,133 +1,153 @@
 //! One page fault: consume from the stock, or miss, charge a batch and refill.
 
-use crate::charge::{charge, uncharge, uncharge_owner};
-use crate::stock::{StockWord, credit_for, creditor, untracked_mark};
-use crate::{Charge, Loss, Machine, Stock, Word};
+use crate::charge::charge;
+use crate::uncharge::{drain_taken, uncharge_counted};
+use crate::{Charge, Loss, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
 
 /// What the fast path found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consumed {
-    /// A stocked page was taken. Done.
+    /// A page of this CPU's stock is pending for the fault. Done.
     Hit,
-    /// The cgroup is known not to be tracked. Done.
+    /// The fault is not charged to anybody. Done.
     Untracked,
-    /// Neither is known: [`miss`] decides.
+    /// Nothing is stocked: [`miss`] charges.
     Miss,
 }
 
 /// The fast path. Writes this CPU's slot and nothing else.
 #[inline(always)]
-pub fn consume_or_miss<W: Word>(stock: &Stock<W>, owner: u32, generation: u64) -> Consumed {
-    if stock.consume(owner, 1) {
+pub fn consume_or_miss<W: Word>(stock: &Stock<W>, owner: u32) -> Consumed {
+    if owner == NOBODY {
+        return Consumed::Untracked;
+    }
+    if stock.consume(owner) {
         stock.hits.bump(1);
         return Consumed::Hit;
-    }
-    if stock.untracked.load() == untracked_mark(owner, generation) {
-        return Consumed::Untracked;
     }
     Consumed::Miss
 }
 
-/// The cgroup that a fault of the cgroup `own` is charged to: `own` if it is tracked, else its nearest
-/// tracked ancestor, else `own`, which [`miss`] then finds to be untracked.
+/// The owner that the tasks of a cgroup are charged to: the cgroup itself if it is tracked, else its
+/// nearest tracked ancestor, else [`NOBODY`]. Cgroups are given by [`key_of`](crate::key_of) their ids.
 ///
 /// `ancestor(level)` is the ancestor of `own` at that level below the root, which is level 0 and
 /// never tracked; 0 below `own`. Of levels deeper than four times
 /// [`MAX_DEPTH`](crate::MAX_DEPTH) none is looked at.
 #[inline(always)]
-pub fn nearest_tracked<M: Machine>(
-    machine: &M,
-    stock: &Stock<M::Word>,
-    generation: u64,
-    own: u32,
-    ancestor: impl Fn(u32) -> u32,
-) -> u32 {
-    if stock.untracked.load() == untracked_mark(own, generation) || machine.tracked(own).is_some() {
-        return own;
+pub fn nearest_tracked<M: Machine>(machine: &M, own: u32, ancestor: impl Fn(u32) -> u32) -> u32 {
+    if let Some(index) = machine.tracked(own) {
+        return owner_of(index);
     }
-    let (mut nearest, mut level) = (own, 1);
+    let (mut nearest, mut level) = (NOBODY, 1);
     while level < 4 * machine.max_depth() {
-        let id = ancestor(level);
-        if id == 0 {
+        let key = ancestor(level);
+        if key == 0 {
             break;
         }
-        if machine.tracked(id).is_some() {
-            nearest = id;
+        if let Some(index) = machine.tracked(key) {
+            nearest = owner_of(index);
         }
         level += 1;
     }
     nearest
 }
 
-/// The slow path: charges the fault of a tracked cgroup on the shared counters.
-///
-/// A fault of an untracked cgroup leaves a mark, so that its next one stays on the fast path. The mark
-/// is of the `generation` in which `owner` was found: what became tracked since then, the cgroup or
-/// an ancestor of it, makes it stale.
+/// The slow path of a fault of a tracked cgroup: has a page pending, and a batch around it stocked.
 #[inline(always)]
-pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32, generation: u64) {
-    // Changes nothing, but is a full barrier on a line of this CPU: where plain loads may pass each
-    // other, the look-up could precede the caller's reading of the generation, and the mark stick.
-    stock.untracked.swap(stock.untracked.load());
-    let Some(index) = machine.tracked(owner) else {
-        stock.untracked.store(untracked_mark(owner, generation));
-        return;
-    };
-    settle(machine, stock, index);
-    let Some(share) = machine.cgroup_cpu(index) else {
-        machine.lose(Loss::CountersMissing, 1);
-        return;
-    };
-    stock.misses.bump(1);
-    share.misses.bump(1);
-
-    // Another cgroup's pages go back first: they may be what makes room under a common ancestor.
-    let cached = StockWord(stock.word.load());
-    if cached.owner() != owner && cached.charged() > 0 {
-        drain_own(machine, stock, stock.take());
+pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
+    if let Some(share) = machine.cgroup_cpu(index_of(owner)) {
+        stock.misses.fetch_add(1);
+        share.misses.fetch_add(1);
     }
+    let nr_pages = obtain(machine, stock, owner, 1);
+    if nr_pages > 0 {
+        restock(machine, stock, owner, 1, nr_pages);
+    }
+}
 
-    let batch = machine.batch();
-    match charge(machine, index, batch) {
-        Charge::Batch => {
-            let refill = stock.refill(owner, batch - 1, batch);
-            stock.refills.bump(1);
-            drain_own(machine, stock, refill.displaced);
-            if refill.excess > 0 {
-                uncharge(machine, index, refill.excess as u64);
-                machine.lose(Loss::RefillsReturned, refill.excess as u64);
+/// Gets at least `nr_pages` charged for `owner`, and a batch if that is more; returns how many.
+///
+/// 0 only when a map entry is missing. Another cgroup's stock is drained first: it may be what makes
+/// room under a common ancestor. Freed pages of the owner that are on their way to the shared counters
+/// are used before these are touched.
+#[inline(always)]
+pub(crate) fn obtain<M: Machine>(
+    machine: &M,
+    stock: &Stock<M::Word>,
+    owner: u32,
+    nr_pages: u32,
+) -> u32 {
+    settle(machine, stock, owner);
+    let Some(share) = machine.cgroup_cpu(index_of(owner)) else {
+        machine.lose(Loss::CountersMissing, 1);
+        return 0;
+    };
+    let cached = StockWord(stock.word.load());
+    // An empty one as well: pages freed into it would be hits, which are credited to `owner` by now.
+    if cached.owner() != owner && cached != StockWord::EMPTY {
+        drain_taken(machine, stock, stock.take());
+    }
+    let mut reused = 0;
+    let freed = StockWord(stock.uncharge_batch.load());
+    if freed.owner() == owner && stock.uncharge_batch.replace(freed.0, StockWord::EMPTY.0) {
+        reused = freed.nr_pages();
+        if reused >= nr_pages {
+            return reused;
+        }
+    }
+    let needed = nr_pages - reused;
+    let batch = if machine.batch() > needed { machine.batch() } else { needed };
+    stock.charges.fetch_add(1);
+    reused
+        + match charge(machine, index_of(owner), needed, batch) {
+            Charge::Batch => batch,
+            Charge::Single(_) => {
+                share.singles.fetch_add(1);
+                needed
+            }
+            Charge::Forced(_) => {
+                share.forced.fetch_add(needed as u64);
+                needed
             }
         }
-        Charge::Single(_) => share.singles.bump(1),
-        Charge::Forced(_) => share.forced.bump(1),
-    }
 }
 
+/// Puts charged pages that are left over into the stock, `pending` of them for the fault.
 #[inline(always)]
-fn drain_own<M: Machine>(machine: &M, stock: &Stock<M::Word>, taken: StockWord) {
-    if taken.charged() > 0 {
-        stock.drains.fetch_add(1);
-        uncharge_owner(machine, taken.owner(), taken.charged());
+pub(crate) fn restock<M: Machine>(
+    machine: &M,
+    stock: &Stock<M::Word>,
+    owner: u32,
+    pending: u32,
+    nr_pages: u32,
+) {
+    let refill = stock.refill(owner, pending, nr_pages, machine.batch());
+    stock.refills.fetch_add(1);
+    drain_taken(machine, stock, refill.displaced);
+    if refill.excess > 0 {
+        uncharge_counted(machine, stock, owner, refill.excess);
+        machine.lose(Loss::RefillsReturned, refill.excess as u64);
     }
 }
 
-/// Credits the hits since the last miss to the cgroup that had them, and the next ones to `index`.
+/// Credits the hits since the last miss to the cgroup that had them, and the next ones to `owner`.
 ///
 /// Between two misses a slot serves one cgroup only, which is what makes a hit free of any
 /// per-cgroup work.
 #[inline(always)]
-fn settle<M: Machine>(machine: &M, stock: &Stock<M::Word>, index: u32) {
+fn settle<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
     let credit = stock.credit.load();
     let hits = stock.hits.load();
     let unsettled = hits.wrapping_sub(stock.settled.load());
     if unsettled > 0 {
         // Hits of a cgroup that is gone (no creditor) are dropped with it.
-        if let Some(share) = machine.cgroup_cpu(creditor(credit)) {
-            share.hits.bump(unsettled);
+        if let Some(share) = machine.cgroup_cpu(index_of(credit as u32)) {
+            share.hits.fetch_add(unsettled);
         }
         stock.settled.store(hits);
     }
-    if creditor(credit) != index {
-        stock.credit.store(credit_for(index));
+    if credit as u32 != owner {
+        stock.credit.store(owner.into());
     }
 }

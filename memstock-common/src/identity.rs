@@ -1,46 +1,89 @@
-//! Whose fault it is: remembers the cgroup of the task that last faulted on a CPU.
+//! Whose fault or allocation it is: remembers the cgroup of the task that a CPU served last.
 //!
 //! Asking the kernel for the current cgroup is most of what a hit costs
 //! (`docs/adr/0006-remember-whose-fault-it-is.md`). A task keeps its cgroup for long, so the answer
 //! is kept for as long as nothing has happened that could change it: no task was born (it could have
-//! the stack of a dead one), none was moved, no cgroup became tracked. Each of these starts a new
-//! *generation*.
+//! the place of a dead one), none was moved, no cgroup became tracked or untracked. Each of these
+//! starts a new *generation*.
 
 use crate::Word;
 
 /// What one CPU remembers, beside its stock.
 ///
-/// Written by the fault program on that CPU only, which the kernel never nests.
+/// Written by the probes on that CPU. The probe of an allocation may interrupt that of a fault; it then
+/// runs for the same task, and leaves all that the other goes on to write, or what is no longer of the
+/// current generation and so not used.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity<W> {
-    /// What tells the task from every other living one; 0 while nothing is remembered.
+    /// Where the task saves its registers when it faults in user mode; 0 while nothing is remembered.
+    pub registers: W,
+    /// What the kernel calls the task; 0 while nothing is remembered.
     pub task: W,
     /// The generation in which the cgroup was asked for.
     pub generation: W,
-    /// Low 32 bits of the id of its cgroup.
+    /// The owner.
     pub owner: W,
 }
 
-const _: () = assert!(size_of::<Identity<u64>>() == 24);
+const _: () = assert!(size_of::<Identity<u64>>() == 32);
+
+/// How a probe tells the task that it runs for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// By the address of its saved registers, which is at hand.
+    Registers(u64),
+    /// By its name, which has to be asked for.
+    Current,
+}
 
 impl<W: Word> Identity<W> {
-    /// The owner of a fault of `task`; asks `ask` if it is not known in this `generation`.
+    /// The owner that faults and allocations of the current task are charged to in this
+    /// `generation`, which the caller has read before; asks `owner` if it is not known.
     ///
-    /// `task` 0 means that nothing tells whose fault it is: then `ask` is always asked. The caller
-    /// has read `generation` before.
+    /// `current` is the kernel's name of the task, never 0.
     #[inline(always)]
-    pub fn owner(&self, task: u64, generation: u64, ask: impl FnOnce() -> u32) -> u32 {
-        if task != 0 && self.task.load() == task && self.generation.load() == generation {
-            return self.owner.load() as u32;
+    pub fn owner(
+        &self,
+        task: Task,
+        generation: u64,
+        current: impl Fn() -> u64,
+        owner: impl FnOnce() -> u32,
+    ) -> u32 {
+        let fresh = self.generation.load() == generation;
+        match task {
+            Task::Registers(registers) => {
+                if fresh && self.registers.load() == registers {
+                    return self.owner.load() as u32;
+                }
+                let current = current();
+                if fresh && self.task.load() == current {
+                    self.registers.store(registers);
+                    return self.owner.load() as u32;
+                }
+                self.ask(registers, current, generation, owner)
+            }
+            Task::Current => {
+                let current = current();
+                if fresh && self.task.load() == current {
+                    return self.owner.load() as u32;
+                }
+                self.ask(0, current, generation, owner)
+            }
         }
+    }
+
+    #[inline(always)]
+    fn ask(&self, registers: u64, task: u64, generation: u64, owner: impl FnOnce() -> u32) -> u32 {
+        self.registers.store(0);
         // Also a full barrier: the cgroup must not be asked for before the generation was read, or
         // an answer from before a move would be kept under the generation that followed it.
         self.task.swap(0);
-        let owner = ask();
+        let owner = owner();
         self.owner.store(owner.into());
         self.generation.store(generation);
         self.task.store(task);
+        self.registers.store(registers);
         owner
     }
 }

@@ -6,11 +6,15 @@
 //! interleavings; and on plain memory, for property tests. It owns no memory and makes no system
 //! call: what it works on is handed to it through [`Word`], [`Counters`] and [`Machine`].
 //!
-//! The road of one fault: [`Identity`] knows whose it is; [`fault::consume_or_miss`] takes a page from
-//! this CPU's [`Stock`]; on a miss [`fault::miss`] charges a batch with [`charge::charge`] and refills
-//! the stock. [`drain::drain_stock`] gives stocked pages back. All counts are in pages (`nr_pages`).
+//! The road of one page: [`Identity`] knows whose fault it is; [`fault::consume_or_miss`] consumes a page
+//! of this CPU's [`Stock`] and leaves it pending; on a miss [`fault::miss`] charges a batch with
+//! [`charge::charge`] and refills the stock. [`page::allocated`] commits the pending page, or consumes
+//! what is missing, and records the [`Owner`](owner_of); [`page::freed`] looks the owner up and has
+//! [`uncharge::uncharge_pages`] put the page back. [`drain::drain_stock`] gives stocked pages to the
+//! shared counters. All counts are in pages (`nr_pages`).
 #![no_std]
 
+pub mod adopt;
 pub mod charge;
 pub mod control;
 pub mod counter;
@@ -19,8 +23,10 @@ pub mod event;
 pub mod fault;
 pub mod identity;
 pub mod machine;
+pub mod page;
 pub mod stat;
 pub mod stock;
+pub mod uncharge;
 pub mod word;
 
 pub use charge::{Charge, Over, Resource};
@@ -28,6 +34,7 @@ pub use counter::{Counter, PageCounter};
 pub use event::Event;
 pub use identity::Identity;
 pub use machine::{Counters, Machine};
+pub use page::{Chunk, Entry};
 pub use stat::Loss;
 pub use stock::{CgroupCpu, Stock, StockWord};
 pub use word::Word;
@@ -42,12 +49,14 @@ pub const MAX_SLOTS: u32 = 64;
 pub const MAX_DEPTH: u32 = 16;
 /// A limit that is never reached: the kernel's `PAGE_COUNTER_MAX`.
 pub const NO_LIMIT: u64 = u64::MAX;
-/// "No counter": the parent of a top-most cgroup, the creditor of an unused stock.
+/// "No counter": the parent of a top-most cgroup.
 pub const NO_INDEX: u32 = u32::MAX;
+/// The owner of what belongs to no tracked cgroup.
+pub const NOBODY: u32 = 0;
 
 /// Version of the maps' layout and of the control programs' arguments. An engine of another
 /// version can be stopped, but neither read nor driven.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// What an engine was loaded with: the value type of the map `ENGINE`.
 #[repr(C)]
@@ -61,15 +70,35 @@ pub struct EngineInfo {
     pub slots: u32,
     /// 1 when memory+swap is charged as well.
     pub memsw: u32,
+    /// Where the array of `struct page` begins: the address of page frame 0's.
+    pub page_base: u64,
+    /// Bytes of a `struct page`.
+    pub page_struct_size: u64,
 }
 
-/// The low 32 bits of a cgroup v2 id, which name a living cgroup in packed words.
+/// The low 32 bits of a cgroup v2 id, by which a living cgroup is looked up.
 ///
 /// kernfs ids are `generation << 32 | ino` with `ino` unique among living nodes and never 0
 /// (`kernfs_new_node` in `fs/kernfs/dir.c`).
 #[inline(always)]
-pub const fn owner_of(cgroup_id: u64) -> u32 {
+pub const fn key_of(cgroup_id: u64) -> u32 {
     cgroup_id as u32
+}
+
+/// What the cgroup with counter `index` is called in packed words and in the page-owner map:
+/// the index plus one; [`NOBODY`] for [`NO_INDEX`].
+///
+/// Not the cgroup's id: a removed cgroup keeps its counter for as long as a page is charged to it,
+/// while its id may be another's (`docs/adr/0008-owners-are-counters.md`).
+#[inline(always)]
+pub const fn owner_of(index: u32) -> u32 {
+    index.wrapping_add(1)
+}
+
+/// Index of the counter of `owner`; [`NO_INDEX`] for [`NOBODY`].
+#[inline(always)]
+pub const fn index_of(owner: u32) -> u32 {
+    owner.wrapping_sub(1)
 }
 
 /// The stock slot of a CPU in which `owner` may be cached: direct-mapped, so one look-up decides.
@@ -90,4 +119,6 @@ mod pod {
     unsafe impl aya::Pod for crate::Counter<u64> {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::EngineInfo {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::Chunk<u32> {}
 }

@@ -1,6 +1,6 @@
 //! What the algorithm asks of the world it runs in: the kernel maps, loom, or plain memory.
 
-use crate::{CgroupCpu, Counter, Event, Loss, Stock, Word};
+use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Stock, Word};
 
 /// Access to the shared counters.
 pub trait Counters {
@@ -20,14 +20,17 @@ pub trait Counters {
 
 /// Everything that a miss, a drain or a control program needs, on the CPU that runs it.
 pub trait Machine: Counters {
-    /// Index of the counter of the tracked cgroup named `owner`.
-    fn tracked(&self, owner: u32) -> Option<u32>;
+    /// What the page-owner map is made of.
+    type Entry: Entry;
 
-    /// Makes `owner` a tracked cgroup; false if it cannot be (taken, or no room).
-    fn track(&self, owner: u32, index: u32) -> bool;
+    /// Index of the counter of the tracked cgroup with this [`key_of`](crate::key_of) its id.
+    fn tracked(&self, key: u32) -> Option<u32>;
 
-    /// Makes `owner` an untracked cgroup again.
-    fn untrack(&self, owner: u32);
+    /// Makes it a tracked cgroup; false if it cannot be (taken, or no room).
+    fn track(&self, key: u32, index: u32) -> bool;
+
+    /// Makes it an untracked cgroup again.
+    fn untrack(&self, key: u32);
 
     /// A number that changes each time a cgroup becomes tracked or untracked, a task is born or one
     /// is moved.
@@ -39,14 +42,33 @@ pub trait Machine: Counters {
     /// The share of this CPU in the statistics of the cgroup with counter `index`.
     fn cgroup_cpu(&self, index: u32) -> Option<&CgroupCpu<Self::Word>>;
 
+    /// The slot `slot` of this CPU's stock, if there is such a slot.
+    fn stock(&self, slot: u32) -> Option<&Stock<Self::Word>>;
+
     /// The slot `slot` of the stock of `cpu`, if there is such a CPU and slot.
     fn stock_of(&self, cpu: u32, slot: u32) -> Option<&Stock<Self::Word>>;
 
     /// The share of `cpu` in the statistics of the cgroup with counter `index`.
     fn cgroup_cpu_of(&self, index: u32, cpu: u32) -> Option<&CgroupCpu<Self::Word>>;
 
+    /// The owners of the pages around a page frame; none if it is outside the page-owner map.
+    fn chunk(&self, pfn: u64) -> Option<&Chunk<Self::Entry>>;
+
+    /// [`CHUNK_PAGES`](crate::page::CHUNK_PAGES), as [`Counters::max_depth`] is told.
+    fn chunk_pages(&self) -> u32;
+
+    /// 0, which the BPF verifier must not know: it would tell apart all that is counted from it.
+    fn nought(&self) -> u32;
+
+    /// Runs the steps of a walk until one says that it was the last, at most `times`. For walks that
+    /// the BPF verifier would follow to each of their ends.
+    fn repeat<S: Step>(&self, times: u32, walk: &mut S);
+
     /// Pages charged at once on a miss.
     fn batch(&self) -> u32;
+
+    /// Stock slots per CPU.
+    fn slots(&self) -> u32;
 
     /// Time since boot, ns.
     fn now(&self) -> u64;
@@ -56,4 +78,10 @@ pub trait Machine: Counters {
 
     /// Adds to a loss counter.
     fn lose(&self, loss: Loss, count: u64);
+}
+
+/// A walk in steps.
+pub trait Step {
+    /// The next step; false if it was the last.
+    fn step(&mut self) -> bool;
 }

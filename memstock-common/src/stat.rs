@@ -65,8 +65,10 @@ stats! {
     CpuStat {
         Hits: "hits" Count Counter "Faults served from the stock without touching a shared counter.",
         Misses: "misses" Count Counter "Faults of tracked cgroups that the stock could not serve.",
-        Refills: "refills" Count Counter "Batches charged and put into the stock.",
+        Refills: "refills" Count Counter "Times charged pages were put into the stock after a miss.",
         Drains: "drains" Count Counter "Times stocked pages were given back unused.",
+        Charges: "charges" Count Counter "Charges on the shared counters.",
+        Uncharges: "uncharges" Count Counter "Uncharges of freed pages on the shared counters.",
     }
 }
 
@@ -83,11 +85,11 @@ stats! {
 stats! {
     /// Per tracked cgroup.
     CgroupStat {
-        Stocked: "stocked" Bytes Gauge "Charged to the cgroup and waiting unused in the CPUs' stocks.",
+        Stocked: "stocked" Bytes Gauge "Charged to the cgroup and not in use: in the CPUs' stocks, pending, or in an uncharge batch.",
         Faults: "faults" Count Counter "Page faults charged: hits and misses.",
         Hits: "hits" Count Counter "Faults served from a stock.",
-        Misses: "misses" Count Counter "Faults that went to the shared counters.",
-        Singles: "singles" Count Counter "Misses for which a page was charged but a batch did not fit.",
+        Misses: "misses" Count Counter "Faults that no stock could serve.",
+        Singles: "singles" Count Counter "Charges for which what was needed fitted but a batch did not.",
         Forced: "forced" Count Counter "Pages charged although a limit was reached.",
     }
 }
@@ -100,8 +102,10 @@ stats! {
         EventsMerged: "events_merged" Count Counter "Limit events merged into one sent less than 1 ms before.",
         TailCallsFailed: "tail_calls_failed" Count Counter "Misses served in place because the tail call fell through.",
         RefillsReturned: "refills_returned" Pages Counter "Pages of a batch that found no room in the stock and were uncharged.",
-        OrphanedPages: "orphaned_pages" Pages Counter "Stocked pages displaced while their cgroup was being unregistered; its release gives them back.",
-        CountersMissing: "counters_missing" Count Counter "Faults not charged because a map entry was missing: a defect if not 0.",
+        CountersMissing: "counters_missing" Count Counter "Charges not made because a map entry was missing: a defect if not 0.",
+        Healed: "healed" Pages Counter "Pages whose free was lost, uncharged when they were allocated again.",
+        PagesOutside: "pages_outside" Pages Counter "Pages allocated or freed outside the page-owner map: not charged.",
+        BlocksMixed: "blocks_mixed" Pages Counter "Pages of blocks with too many different owners, which kept theirs.",
     }
 }
 

@@ -1,26 +1,30 @@
-//! The per-CPU stock: one packed word of pre-charged pages and the statistics on its cache line.
+//! The per-CPU stock: one packed word of pre-charged pages, the uncharge batch, and the statistics
+//! beside them.
 //!
 //! The word is `owner << 32 | pending << 16 | nr_pages`. Everything that is charged but not yet
 //! used sits in this one word, so that a single atomic swap, by any CPU, takes the whole stock
 //! together with the knowledge of whose it is. It changes by atomic read-modify-write only.
 
-use crate::{Identity, NO_INDEX, Word};
+use crate::{Identity, Word};
 
-/// The value of a stock word.
+/// The value of a stock word, and of an uncharge batch, in which nothing is ever pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StockWord(pub u64);
+
+/// One pending page in a stock word.
+const PENDING: u64 = 1 << 16;
 
 impl StockWord {
     /// Nothing stocked, cached for nobody.
     pub const EMPTY: Self = Self(0);
 
-    /// A stock of `nr_pages` for the cgroup whose id has the low 32 bits `owner`.
+    /// A stock of `nr_pages` for `owner`, `pending` of them consumed by a fault already.
     #[inline(always)]
-    pub const fn new(owner: u32, nr_pages: u32) -> Self {
-        Self((owner as u64) << 32 | nr_pages as u64)
+    pub const fn new(owner: u32, pending: u32, nr_pages: u32) -> Self {
+        Self(((owner as u64) << 32) | (pending as u64 * PENDING) | nr_pages as u64)
     }
 
-    /// Low 32 bits of the id of the cgroup it is cached for; 0 when it is cached for nobody.
+    /// Whom it is cached for; [`NOBODY`](crate::NOBODY) when it is empty from the start or drained.
     #[inline(always)]
     pub const fn owner(self) -> u32 {
         (self.0 >> 32) as u32
@@ -32,7 +36,7 @@ impl StockWord {
         (self.0 & 0xffff) as u32
     }
 
-    /// Pages consumed by a fault that no allocation has taken yet.
+    /// Pages consumed by a fault that no allocation has taken yet: 0 or 1.
     #[inline(always)]
     pub const fn pending(self) -> u32 {
         (self.0 >> 16 & 0xffff) as u32
@@ -47,9 +51,10 @@ impl StockWord {
 
 /// One slot of a CPU's stock: the value type of the map `STOCK`, what a hit needs first.
 ///
-/// `word` and `drains` may be changed by any CPU, `credit` also by the unregistering one; the
-/// other fields have one writer, the fault program on the CPU that owns the slot, which the
-/// kernel never nests (the recursion guard of raw tracepoint programs).
+/// `word`, `uncharge_batch` and `drains` may be changed by any CPU, `credit` also by the
+/// unregistering one. The others are written by the programs on the CPU that owns the slot: what one
+/// program writes alone by plain stores, since the kernel never nests it (the recursion guard of raw
+/// tracepoint programs); what several write, and one may interrupt another, by atomic operations.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stock<W> {
@@ -57,37 +62,40 @@ pub struct Stock<W> {
     pub word: W,
     /// Faults served from the stock since load.
     pub hits: W,
-    /// Whose fault the CPU served last; only that of slot 0 is used.
+    /// Whose fault or allocation the CPU served last; only that of slot 0 is used.
     pub identity: Identity<W>,
-    /// `generation << 32 | owner` of the cgroup last found to be untracked here.
-    pub untracked: W,
+    /// Freed pages on their way to the shared counters, as a [`StockWord`].
+    pub uncharge_batch: W,
     /// The part of `hits` that is already credited to a cgroup in [`CgroupCpu`].
     pub settled: W,
-    /// Index of the counter to credit `hits - settled` to, plus one; 0 for none.
+    /// The owner to credit `hits - settled` to.
     pub credit: W,
     /// Faults of tracked cgroups that the stock could not serve.
     pub misses: W,
-    /// Batches put into the stock.
+    /// Times charged pages were put into the stock after a miss.
     pub refills: W,
-    /// Times pages were taken out of the stock without being used.
+    /// Times stocked pages were given back to the shared counters unused.
     pub drains: W,
+    /// Charges on the shared counters.
+    pub charges: W,
+    /// Uncharges of freed pages on the shared counters.
+    pub uncharges: W,
 }
 
-const _: () = assert!(size_of::<Stock<u64>>() == 88, "no implicit padding");
-const _: () =
-    assert!(core::mem::offset_of!(Stock<u64>, settled) == 48, "a hit needs the first 48 bytes");
+const _: () = assert!(size_of::<Stock<u64>>() == 112, "no implicit padding");
+const _: () = assert!(core::mem::offset_of!(Stock<u64>, settled) == 56, "what is hot comes first");
 
 /// What one cgroup did on one CPU: the value type of the per-CPU map `CGROUP_CPU`.
 ///
-/// Written by the fault program on that CPU only; zeroed when the counter is registered.
+/// Written on that CPU only; zeroed when the counter is registered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CgroupCpu<W> {
     /// Faults served from the stock, settled at each miss of the CPU.
     pub hits: W,
-    /// Faults that went to the shared counters.
+    /// Faults that the stock could not serve.
     pub misses: W,
-    /// Misses for which only one page could be charged, not a batch.
+    /// Charges for which only what was needed fitted, not a batch.
     pub singles: W,
     /// Pages charged although a limit was reached.
     pub forced: W,
@@ -104,39 +112,80 @@ pub struct Refill {
     pub excess: u32,
 }
 
+/// Times a lost race for a word is run again. Only drains and an interrupting probe take part.
+const TRIES: u32 = 2;
+
 impl<W: Word> Stock<W> {
-    /// The patch's `consume_stock`: takes `nr_pages` if they are stocked for `owner`.
+    /// The patch's `consume_stock`: has one page pending for `owner`.
     ///
-    /// Takes all or nothing. A race with a drain counts as "not stocked": the pages are gone.
+    /// A page that is pending already, since no allocation took it, is simply used again. A race with
+    /// a drain counts as "not stocked": the pages are gone.
     #[inline(always)]
-    pub fn consume(&self, owner: u32, nr_pages: u32) -> bool {
+    pub fn consume(&self, owner: u32) -> bool {
         let seen = StockWord(self.word.load());
-        seen.owner() == owner
-            && seen.nr_pages() >= nr_pages
-            && self.word.replace(seen.0, seen.0 - nr_pages as u64)
+        if seen.owner() != owner {
+            return false;
+        }
+        seen.pending() > 0
+            || (seen.nr_pages() > 0 && self.word.replace(seen.0, seen.0 + PENDING - 1))
     }
 
-    /// The patch's `refill_stock`: stocks `nr_pages` charged pages for `owner`.
+    /// Takes up to `nr_pages` for an allocation of `owner`, the pending page first, and returns what
+    /// is still to be charged.
+    #[inline(always)]
+    pub fn commit(&self, owner: u32, nr_pages: u32) -> u32 {
+        let seen = StockWord(self.word.load());
+        if seen.owner() != owner {
+            return nr_pages;
+        }
+        let pending = least(seen.pending(), nr_pages);
+        let stocked = least(seen.nr_pages(), nr_pages - pending);
+        let rest = seen.0 - pending as u64 * PENDING - stocked as u64;
+        if rest != seen.0 && self.word.replace(seen.0, rest) {
+            return nr_pages - pending - stocked;
+        }
+        nr_pages
+    }
+
+    /// The patch's `refill_stock`: stocks `nr_pages` charged pages for `owner`, `pending` of them
+    /// for the fault that missed.
     ///
     /// The stock never holds more than `batch` pages, pending ones included.
     #[inline(always)]
-    pub fn refill(&self, owner: u32, nr_pages: u32, batch: u32) -> Refill {
-        for _ in 0..4 {
+    pub fn refill(&self, owner: u32, pending: u32, nr_pages: u32, batch: u32) -> Refill {
+        let nr_pages = nr_pages - pending;
+        for _ in 0..TRIES {
             let seen = StockWord(self.word.load());
-            if seen.owner() == owner {
-                let room = batch.saturating_sub(seen.charged());
-                let added = if nr_pages < room { nr_pages } else { room };
-                if self.word.replace(seen.0, seen.0 + added as u64) {
-                    return Refill { displaced: StockWord::EMPTY, excess: nr_pages - added };
-                }
+            let (displaced, kept) = if seen.owner() == owner {
+                (StockWord::EMPTY, seen)
             } else {
-                let fits = if nr_pages < batch { nr_pages } else { batch };
-                if self.word.replace(seen.0, StockWord::new(owner, fits).0) {
-                    return Refill { displaced: seen, excess: nr_pages - fits };
-                }
+                (seen, StockWord::new(owner, 0, 0))
+            };
+            let room = batch.saturating_sub(kept.charged());
+            let pends = least(pending, room);
+            let stocks = least(nr_pages, room - pends);
+            if self.word.replace(seen.0, kept.0 + pends as u64 * PENDING + stocks as u64) {
+                return Refill { displaced, excess: pending - pends + (nr_pages - stocks) };
             }
         }
-        Refill { displaced: StockWord::EMPTY, excess: nr_pages }
+        Refill { displaced: StockWord::EMPTY, excess: nr_pages + pending }
+    }
+
+    /// Puts freed pages of `owner` back, if the stock is cached for it; returns those that found no
+    /// room.
+    #[inline(always)]
+    pub fn put_back(&self, owner: u32, nr_pages: u32, batch: u32) -> u32 {
+        for _ in 0..TRIES {
+            let seen = StockWord(self.word.load());
+            if seen.owner() != owner {
+                return nr_pages;
+            }
+            let added = least(nr_pages, batch.saturating_sub(seen.charged()));
+            if added == 0 || self.word.replace(seen.0, seen.0 + added as u64) {
+                return nr_pages - added;
+            }
+        }
+        nr_pages
     }
 
     /// Takes the whole stock, whoever it is cached for, from any CPU.
@@ -145,30 +194,32 @@ impl<W: Word> Stock<W> {
         StockWord(self.word.swap(StockWord::EMPTY.0))
     }
 
-    /// Counter index to which unsettled hits belong, or [`NO_INDEX`].
+    /// Takes the whole uncharge batch, whoever it is for, from any CPU.
     #[inline(always)]
-    pub fn creditor(&self) -> u32 {
-        creditor(self.credit.load())
+    pub fn take_uncharge_batch(&self) -> StockWord {
+        StockWord(self.uncharge_batch.swap(StockWord::EMPTY.0))
+    }
+
+    /// Adds freed pages of `owner` to the uncharge batch and returns what is now to be uncharged on
+    /// the shared counters: a batch that is full, or another owner's.
+    #[inline(always)]
+    pub fn batch_up(&self, owner: u32, nr_pages: u32, batch: u32) -> [StockWord; 2] {
+        for _ in 0..TRIES {
+            let seen = StockWord(self.uncharge_batch.load());
+            let held = if seen.owner() == owner { seen.nr_pages() } else { 0 };
+            let other = if seen.owner() == owner { StockWord::EMPTY } else { seen };
+            let sum = StockWord::new(owner, 0, held + nr_pages);
+            let is_full = held + nr_pages >= batch;
+            let left = if is_full { StockWord::EMPTY } else { sum };
+            if self.uncharge_batch.replace(seen.0, left.0) {
+                return [other, if is_full { sum } else { StockWord::EMPTY }];
+            }
+        }
+        [StockWord::EMPTY, StockWord::new(owner, 0, nr_pages)]
     }
 }
 
-/// Decodes [`Stock::credit`]: a counter index, or [`NO_INDEX`].
 #[inline(always)]
-pub const fn creditor(credit: u64) -> u32 {
-    if credit == 0 { NO_INDEX } else { (credit - 1) as u32 }
-}
-
-/// Encodes a counter index for [`Stock::credit`].
-#[inline(always)]
-pub const fn credit_for(index: u32) -> u64 {
-    index as u64 + 1
-}
-
-/// Encodes [`Stock::untracked`].
-///
-/// Of the generation the low 32 bits are kept: a mark that is exactly 2^32 generations old would
-/// pass for fresh until the next one starts.
-#[inline(always)]
-pub const fn untracked_mark(owner: u32, generation: u64) -> u64 {
-    generation << 32 | owner as u64
+fn least(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
 }

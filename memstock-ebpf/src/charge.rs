@@ -3,22 +3,28 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
-use memstock_common::Word;
 use memstock_common::fault::miss;
+use memstock_common::{NOBODY, Word};
 
-use crate::machine::{Kernel, owner_and_stock};
-use crate::maps::GENERATION;
+use crate::machine::{Kernel, faulting_task, owner, slot};
+use crate::maps::{GENERATION, STOCK};
 
 /// Charges a batch for the current cgroup and refills this CPU's stock.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn charge(ctx: RawTracePointContext) -> i32 {
     let generation = GENERATION.load();
-    let Some((owner, stock)) = owner_and_stock(&ctx, generation) else {
+    let Some(first) = STOCK.get(0) else {
         return 0;
     };
-    miss(&Kernel, stock, owner, generation);
+    let owner = owner(first, faulting_task(&ctx), generation);
+    if owner == NOBODY {
+        return 0;
+    }
+    if let Some(stock) = slot(first, owner) {
+        miss(&Kernel, stock, owner);
+    }
     // Off unless the user half raises the level at load: then the verifier drops this.
-    debug!(&ctx, "miss: cgroup {}", owner);
+    debug!(&ctx, "miss: owner {}", owner);
     0
 }

@@ -2,6 +2,7 @@
 //! drops the code they rule out.
 
 use aya_ebpf::Global;
+use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 
 /// Pages charged at once on a miss, 1..=1024.
@@ -16,6 +17,31 @@ static MEMSW: Global<u32> = Global::new(0);
 /// Not for setting: a constant that LLVM cannot use to unroll loops, but the verifier can.
 #[unsafe(no_mangle)]
 static DEPTH: Global<u32> = Global::new(MAX_DEPTH);
+
+/// As `DEPTH`.
+#[unsafe(no_mangle)]
+static CHUNK: Global<u32> = Global::new(CHUNK_PAGES);
+/// Address of the `struct page` of page frame 0, had it one.
+#[unsafe(no_mangle)]
+static PAGE_BASE: Global<u64> = Global::new(0);
+/// Bytes of a `struct page`.
+#[unsafe(no_mangle)]
+static PAGE_STRUCT_SIZE: Global<u64> = Global::new(64);
+/// log2 of it, or 64 when it is no power of two.
+#[unsafe(no_mangle)]
+static PAGE_STRUCT_SHIFT: Global<u32> = Global::new(6);
+/// The flags of an allocation of which the kernel charges those that have one.
+#[unsafe(no_mangle)]
+static GFP_CHARGED: Global<u32> = Global::new(0);
+/// Byte offset of `kn` in `struct cgroup`.
+#[unsafe(no_mangle)]
+static CGROUP_KN: Global<u32> = Global::new(0);
+/// Byte offset of `id` in `struct kernfs_node`.
+#[unsafe(no_mangle)]
+static KERNFS_ID: Global<u32> = Global::new(0);
+/// The thread whose allocations `learn` reports.
+#[unsafe(no_mangle)]
+static LEARN_FROM: Global<u32> = Global::new(0);
 
 /// Pages charged at once on a miss.
 #[inline(always)]
@@ -39,4 +65,46 @@ pub fn memsw() -> bool {
 #[inline(always)]
 pub fn max_depth() -> u32 {
     DEPTH.load()
+}
+
+/// Bound of the walks over a chunk of the page-owner map.
+#[inline(always)]
+pub fn chunk_pages() -> u32 {
+    CHUNK.load()
+}
+
+/// Number of the page frame with this `struct page`.
+#[inline(always)]
+pub fn pfn_of(page: u64) -> u64 {
+    let offset = page.wrapping_sub(PAGE_BASE.load());
+    // The verifier knows the shift and drops the other way.
+    match PAGE_STRUCT_SHIFT.load() {
+        shift @ 0..64 => offset >> shift,
+        _ => offset.checked_div(PAGE_STRUCT_SIZE.load()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Whether the kernel charges an allocation with these flags: user pages are movable, kernel pages
+/// that are charged are marked `__GFP_ACCOUNT`.
+#[inline(always)]
+pub fn is_charged(gfp_flags: u64) -> bool {
+    gfp_flags & GFP_CHARGED.load() as u64 != 0
+}
+
+/// Byte offset of `kn` in `struct cgroup`.
+#[inline(always)]
+pub fn cgroup_kn() -> u64 {
+    CGROUP_KN.load().into()
+}
+
+/// Byte offset of `id` in `struct kernfs_node`.
+#[inline(always)]
+pub fn kernfs_id() -> u64 {
+    KERNFS_ID.load().into()
+}
+
+/// The thread whose allocations `learn` reports.
+#[inline(always)]
+pub fn learn_from() -> u32 {
+    LEARN_FROM.load()
 }

@@ -8,6 +8,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::adopt::{self, Window};
 use memstock_common::control::{
     self, Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset,
 };
@@ -44,12 +45,12 @@ control! {
 }
 
 control! {
-    /// Makes a cgroup untracked, first half: [`Index`].
+    /// Ends the charging of a cgroup: [`Index`].
     control_close, |arg| control::close(&Kernel, Index::from_args(arg).index)
 }
 
 control! {
-    /// Empties the stock of one CPU for a closed cgroup: [`Evict`].
+    /// Takes what one CPU has stocked for a dying cgroup: [`Evict`].
     control_evict, |arg| {
         let Evict { index, cpu, slot } = Evict::from_args(arg);
         control::evict(&Kernel, index, cpu, slot)
@@ -57,7 +58,7 @@ control! {
 }
 
 control! {
-    /// Makes a cgroup untracked, last half: [`Index`].
+    /// Frees the counter of a dying cgroup: [`Index`].
     control_release, |arg| control::release(&Kernel, Index::from_args(arg).index)
 }
 
@@ -81,4 +82,19 @@ control! {
             None => Err(Refusal::Missing),
         }
     }
+}
+
+control! {
+    /// Charges pages that nobody owns to a cgroup: [`Window`].
+    control_adopt, |arg| adopt::adopt(&Kernel, Window::from_args(arg))
+}
+
+control! {
+    /// Marks pages of a cgroup before they are looked at again: [`Window`].
+    control_doubt, |arg| adopt::doubt(&Kernel, Window::from_args(arg))
+}
+
+control! {
+    /// Uncharges pages of a cgroup that are still marked: [`Window`].
+    control_disown, |arg| adopt::disown(&Kernel, Window::from_args(arg))
 }

@@ -13,22 +13,26 @@ use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::{Consumed, consume_or_miss, miss};
 use memstock_common::{Loss, Machine, Word};
 
-use crate::machine::{Kernel, owner_and_stock};
-use crate::maps::{GENERATION, TAIL_CALLS};
+use crate::machine::{Kernel, faulting_task, owner, slot};
+use crate::maps::{GENERATION, STOCK, TAIL_CALLS};
 
-/// Consumes one page of this CPU's stock for the current cgroup.
+/// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn fault(ctx: RawTracePointContext) -> i32 {
     let generation = GENERATION.load();
-    let Some((owner, stock)) = owner_and_stock(&ctx, generation) else {
+    let Some(first) = STOCK.get(0) else {
         return 0;
     };
-    if consume_or_miss(stock, owner, generation) == Consumed::Miss {
+    let owner = owner(first, faulting_task(&ctx), generation);
+    let Some(stock) = slot(first, owner) else {
+        return 0;
+    };
+    if consume_or_miss(stock, owner) == Consumed::Miss {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
         Kernel.lose(Loss::TailCallsFailed, 1);
-        miss(&Kernel, stock, owner, generation);
+        miss(&Kernel, stock, owner);
     }
     0
 }

@@ -3,60 +3,72 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_ns,
-    bpf_map_lookup_percpu_elem,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task,
+    bpf_ktime_get_ns, bpf_loop, bpf_map_lookup_percpu_elem,
 };
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::nearest_tracked;
+use memstock_common::identity::Task;
+use memstock_common::machine::Step;
+use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{
-    CgroupCpu, Counter, Counters, Event, Loss, Machine, Stock, Word, owner_of, slot_of,
+    CgroupCpu, Chunk, Counter, Counters, Event, Loss, Machine, Stock, Word, key_of, slot_of,
 };
 
 use crate::config;
-use crate::maps::{CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, LOSS, STOCK};
-use crate::word::MapWord;
+use crate::maps::{CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT, OWNERS, STOCK};
+use crate::word::{MapEntry, MapWord};
 
 /// This kernel.
 pub struct Kernel;
 
-/// The cgroup of the current task, as packed words name it.
+/// The key of the current task's cgroup.
 #[inline(always)]
-fn current_owner() -> u32 {
+fn current_cgroup() -> u32 {
     // SAFETY: the helper has no preconditions.
-    owner_of(unsafe { bpf_get_current_cgroup_id() })
+    key_of(unsafe { bpf_get_current_cgroup_id() })
 }
 
-/// The ancestor of the current task's cgroup at a level below the root; 0 if there is none.
+/// The key of the ancestor of the current task's cgroup at a level below the root; 0 if there is none.
 #[inline(always)]
 fn current_ancestor(level: u32) -> u32 {
     // SAFETY: the helper has no preconditions.
-    owner_of(unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) })
+    key_of(unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) })
 }
 
 /// Set in the error code of a fault that was taken in user mode: `X86_PF_USER`
-/// (`arch/x86/include/asm/trap_pf.h`). Elsewhere no bit is known to say so, and every fault asks.
+/// (`arch/x86/include/asm/trap_pf.h`). Elsewhere no bit is known to say so.
 const USER_FAULT: u64 = if cfg!(bpf_target_arch = "x86_64") { 1 << 2 } else { 0 };
 
-/// The cgroup of the task whose fault this is, and the slot of this CPU in which it may be cached.
+/// How the task whose fault this is can be told from every other living one.
 ///
-/// What tells a task from every other living one without asking the kernel is where a fault in user
-/// mode saves its registers: at the top of the task's own kernel stack. Faults in kernel mode may
-/// save them on the stack of an interrupt, which is nobody's, so they always ask.
+/// Without asking the kernel: by where a fault in user mode saves its registers, at the top of the
+/// task's own kernel stack. Faults in kernel mode may save them on the stack of an interrupt, which is
+/// nobody's.
 #[inline(always)]
-pub fn owner_and_stock(
-    ctx: &RawTracePointContext,
-    generation: u64,
-) -> Option<(u32, &'static Stock<MapWord>)> {
-    let (regs, error_code): (u64, u64) = (ctx.arg(1), ctx.arg(2));
-    let task = if error_code & USER_FAULT != 0 { regs } else { 0 };
-    let first = STOCK.get(0)?;
-    let owner = first.identity.owner(task, generation, || {
-        nearest_tracked(&Kernel, first, generation, current_owner(), current_ancestor)
-    });
-    // With one slot the verifier drops the second look-up.
+pub fn faulting_task(ctx: &RawTracePointContext) -> Task {
+    let (registers, error_code): (u64, u64) = (ctx.arg(1), ctx.arg(2));
+    if error_code & USER_FAULT != 0 { Task::Registers(registers) } else { Task::Current }
+}
+
+/// The owner that the current task is charged to, which it is told by `task`; the caller has read
+/// `generation` before.
+#[inline(always)]
+pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64) -> u32 {
+    // SAFETY: the helper has no preconditions.
+    let current = || unsafe { bpf_get_current_task() };
+    first.identity.owner(task, generation, current, || {
+        nearest_tracked(&Kernel, current_cgroup(), current_ancestor)
+    })
+}
+
+/// The slot of this CPU in which `owner` may be cached. With one slot, which is `first`, the verifier
+/// drops the look-up.
+#[inline(always)]
+pub fn slot(first: &'static Stock<MapWord>, owner: u32) -> Option<&'static Stock<MapWord>> {
     match slot_of(owner, config::slots()) {
-        0 => Some((owner, first)),
-        slot => Some((owner, STOCK.get(slot)?)),
+        0 => Some(first),
+        slot => STOCK.get(slot),
     }
 }
 
@@ -92,22 +104,24 @@ impl Counters for Kernel {
 }
 
 impl Machine for Kernel {
+    type Entry = MapEntry;
+
     #[inline(always)]
-    fn tracked(&self, owner: u32) -> Option<u32> {
+    fn tracked(&self, key: u32) -> Option<u32> {
         // SAFETY: values are u32 and replaced as a whole.
-        unsafe { CGROUPS.get(owner) }.copied()
+        unsafe { CGROUPS.get(key) }.copied()
     }
 
     #[inline(always)]
-    fn track(&self, owner: u32, index: u32) -> bool {
+    fn track(&self, key: u32, index: u32) -> bool {
         const BPF_NOEXIST: u64 = 1;
-        CGROUPS.insert(owner, index, BPF_NOEXIST).is_ok()
+        CGROUPS.insert(key, index, BPF_NOEXIST).is_ok()
     }
 
     #[inline(always)]
-    fn untrack(&self, owner: u32) {
+    fn untrack(&self, key: u32) {
         // Removing what is not there is no error to anybody.
-        let _ = CGROUPS.remove(owner);
+        let _ = CGROUPS.remove(key);
     }
 
     #[inline(always)]
@@ -126,6 +140,11 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
+    fn stock(&self, slot: u32) -> Option<&Stock<MapWord>> {
+        STOCK.get(slot)
+    }
+
+    #[inline(always)]
     fn stock_of(&self, cpu: u32, slot: u32) -> Option<&Stock<MapWord>> {
         percpu_value(&STOCK, slot, cpu)
     }
@@ -136,8 +155,36 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
+    fn chunk(&self, pfn: u64) -> Option<&Chunk<MapEntry>> {
+        // A map has at most 2^32 entries: a page frame beyond that must not wrap around to one.
+        OWNERS.get(u32::try_from(pfn / u64::from(CHUNK_PAGES)).unwrap_or(u32::MAX))
+    }
+
+    #[inline(always)]
+    fn chunk_pages(&self) -> u32 {
+        config::chunk_pages()
+    }
+
+    #[inline(always)]
+    fn nought(&self) -> u32 {
+        NOUGHT.load() as u32
+    }
+
+    #[inline(always)]
+    fn repeat<S: Step>(&self, times: u32, walk: &mut S) {
+        let step: unsafe extern "C" fn(u32, *mut c_void) -> i64 = step::<S>;
+        // SAFETY: `step` is called back with `walk`, before the helper returns.
+        unsafe { bpf_loop(times, step as *mut c_void, core::ptr::from_mut(walk).cast(), 0) };
+    }
+
+    #[inline(always)]
     fn batch(&self) -> u32 {
         config::batch()
+    }
+
+    #[inline(always)]
+    fn slots(&self) -> u32 {
+        config::slots()
     }
 
     #[inline(always)]
@@ -159,4 +206,14 @@ impl Machine for Kernel {
             word.fetch_add(count);
         }
     }
+}
+
+/// What `bpf_loop` (Linux 5.17) calls; 0 goes on.
+///
+/// # Safety
+/// `walk` is an `S` that nobody else refers to.
+unsafe extern "C" fn step<S: Step>(_index: u32, walk: *mut c_void) -> i64 {
+    // SAFETY: the caller's promise.
+    let walk = unsafe { &mut *walk.cast::<S>() };
+    (!walk.step()).into()
 }

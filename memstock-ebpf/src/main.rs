@@ -1,20 +1,24 @@
 //! The kernel half: thin programs around `memstock-common`. Nothing here decides anything.
 //!
-//! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; `regroup` says
-//! when what a CPU remembers of tasks may be stale; the programs of `control` run only when the user
-//! half asks (`BPF_PROG_TEST_RUN`).
+//! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; the probes of
+//! `page` commit and uncharge pages; `regroup` says when what a CPU remembers of tasks may be stale;
+//! those of `cgroup` tell of cgroups that come and go; the programs of `control` run only when the
+//! user half asks (`BPF_PROG_TEST_RUN`); `learn` and `empty` are loaded by themselves.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "BPF has no core::sync::atomic read-modify-write")]
 
+mod cgroup;
 mod charge;
 mod config;
 mod control;
 mod empty;
 mod fault;
+mod learn;
 mod machine;
 mod maps;
+mod page;
 mod regroup;
 mod word;
 

@@ -3,44 +3,53 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
-use memstock_common::{CgroupCpu, Counter, EngineInfo, Loss, Stock};
+use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, Loss, Stock};
 
-use crate::word::MapWord;
+use crate::word::{MapEntry, MapWord};
 
 /// Tracked cgroups at once.
 const MAX_CGROUPS: u32 = 16384;
 /// Bytes of the event ring.
 const RING_BYTES: u32 = 256 * 1024;
 
-/// The stocks: one entry a slot. Written by `fault`/`charge` on the CPU itself; the stock word and
-/// the count of drains also by `control_drain` and `control_evict` from any CPU, which the latter
-/// takes the credit from as well. Read by the user half, which sets the number of slots at load.
+/// The stocks: one entry a slot. Written by the probes on the CPU itself; the stock word, the uncharge
+/// batch and the count of drains also by `control_drain` and `control_evict` from any CPU, which the
+/// latter takes the credit from as well. Read by the user half, which sets the number of slots at load.
 #[map]
 pub static STOCK: PerCpuArray<Stock<MapWord>> = PerCpuArray::with_max_entries(1, 0);
 
-/// The shared counters, by index. Written by `charge` and the control programs; read by the user
+/// The shared counters, by index. Written by the probes and the control programs; read by the user
 /// half. Mmapable, which also puts its values on cache-line boundaries. When it is full, a
 /// cgroup cannot be registered and the user half says so.
 #[map]
 pub static COUNTERS: Array<Counter<MapWord>> = Array::with_max_entries(MAX_CGROUPS, BPF_F_MMAPABLE);
 
 /// Low 32 bits of the id of a tracked cgroup -> index of its counter. Written by
-/// `control_register` and `control_close`; read on a miss, by drains, and when a CPU asks whose fault
-/// it is. As large as `COUNTERS`, so it is not full before they are.
+/// `control_register` and `control_close`; read when a CPU asks whose fault or page it is. As large as `COUNTERS`, so it is not full before they are.
 #[map]
 pub static CGROUPS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_CGROUPS, 0);
 
-/// What each cgroup did on each CPU, by counter index. Written by `charge` on that CPU and
+/// What each cgroup did on each CPU, by counter index. Written by the probes on that CPU and
 /// zeroed by `control_reset` while the counter is free; read by the user half.
 #[map]
 pub static CGROUP_CPU: PerCpuArray<CgroupCpu<MapWord>> =
     PerCpuArray::with_max_entries(MAX_CGROUPS, 0);
 
+/// The page-owner map, by page frame number divided by the pages of a chunk. Written by `page_alloc` and
+/// `page_free`, and by the control programs that adopt and repair; read by the user half, which sets
+/// its size at load: 4 bytes for each page of the host. Page frames beyond it are counted in `LOSS`.
+#[map]
+pub static OWNERS: Array<Chunk<MapEntry>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The last `struct page`s that `learn` saw, for the user half, which loads that program alone.
+#[map]
+pub static LEARNT: Array<MapWord> = Array::with_max_entries(1, 0);
+
 /// One count for each [`Loss`]. Written by every program, read by the user half.
 #[map]
 pub static LOSS: PerCpuArray<MapWord> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
 
-/// Events for the user half. When it is full the event is dropped and counted in `LOSS`.
+/// Events for the user half. Written by the probes that charge and by `cgroup_made`, `cgroup_removed`. When it is full the event is dropped and counted in `LOSS`.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
@@ -57,3 +66,6 @@ pub static ENGINE: Array<EngineInfo> = Array::with_max_entries(1, 0);
 /// makes stale what the CPUs remember of cgroups. Written by `control_register`, `control_close` and
 /// `regroup`, once for each fork and each move; read at each fault, so its line is shared but hardly ever dirty.
 pub static GENERATION: MapWord = MapWord::new(0);
+
+/// 0, for [`Machine::nought`](memstock_common::Machine::nought). Written by nobody.
+pub static NOUGHT: MapWord = MapWord::new(0);

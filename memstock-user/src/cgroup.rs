@@ -9,6 +9,7 @@ mod handle;
 mod owned;
 
 pub use owned::OwnedCgroup;
+use owned::subtree;
 
 use crate::exit::{Classify as _, Failure, printable};
 use crate::mountinfo::{self, Mount};
@@ -139,6 +140,32 @@ impl CgroupMount {
         // A cgroup that is going away reads as "… (deleted)", and one may really be called that.
         let same = open_cgroup_dir(&dir).and_then(|dir| handle::id(&dir)).ok()? == id;
         same.then(|| dir.strip_prefix(&self.dir).ok().map(|inside| Path::new("/").join(inside)))?
+    }
+
+    /// The cgroup with this id; `None` when it is gone.
+    pub fn cgroup_of(&self, id: u64) -> Option<Cgroup> {
+        let path = self.path_of(id)?;
+        let cgroup = self.cgroup(path.strip_prefix("/").ok()?).ok()?;
+        (cgroup.id == id).then_some(cgroup)
+    }
+
+    /// The cgroup with this id and all above it but the root, from the top; `None` when it is gone.
+    pub fn lineage(&self, id: u64) -> Option<Vec<Cgroup>> {
+        let path = self.path_of(id)?;
+        let inside = path.strip_prefix("/").ok()?;
+        let mut lineage = Vec::new();
+        for above in inside.ancestors().filter(|above| !above.as_os_str().is_empty()) {
+            lineage.push(self.cgroup(above).ok()?);
+        }
+        lineage.reverse();
+        (lineage.last()?.id == id).then_some(lineage)
+    }
+
+    /// All cgroups below `cgroup`, parents before children. Those that go away meanwhile are left out.
+    pub fn below(&self, cgroup: &Cgroup) -> Vec<Cgroup> {
+        let dirs = subtree(&cgroup.dir).unwrap_or_default();
+        let inside = dirs.iter().skip(1).filter_map(|dir| dir.strip_prefix(&self.dir).ok());
+        inside.filter_map(|inside| self.cgroup(inside).ok()).collect()
     }
 
     fn cgroup(&self, inside: &Path) -> Result<Cgroup> {

@@ -52,6 +52,16 @@ pub enum Verb {
     Show(Show),
     /// Give stocked pages back to the counters
     Drain(Drain),
+    /// Prove that usage is what the cgroups' pages add up to, and compare with the kernel page by page
+    ///
+    /// For each cgroup, with those below it, usage is the pages owned and the unused ones (stocked, pending,
+    /// on their way back); drift is what is missing, 0 when nothing is wrong. All figures are pages.
+    /// They are exact only if nothing moved while they were read: stop the tasks for that. With a
+    /// real drift, the exit code is 125.
+    ///
+    /// Where the kernel's memory controller knows a cgroup, by cgroup v2 or by --kernel-cgroup, the owner of
+    /// each page is compared with /proc/kpagecgroup. A page counts as different only if it is so twice.
+    Audit(Audit),
     /// End the running engine, or remove what one left behind
     Stop,
 }
@@ -87,6 +97,14 @@ pub struct Run {
     /// Charge memory+swap as well (on by itself when the host has swap)
     #[arg(long)]
     pub memsw: bool,
+
+    /// Leave alone what the cgroups' tasks hold already; charge only what is allocated from now on
+    #[arg(long)]
+    pub no_adopt: bool,
+
+    /// The kernel's own (v1) memory cgroup of CGROUP, or of the first cgroup: what it has is adopted
+    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup)]
+    pub kernel_cgroups: Vec<KernelCgroup>,
 
     /// Log what the kernel half does on each miss (slow)
     #[arg(long)]
@@ -134,6 +152,43 @@ pub struct Drain {
     pub json: bool,
 }
 
+/// A value of `--kernel-cgroup`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCgroup {
+    /// The tracked cgroup that it stands for, unless it is the first one.
+    pub cgroup: Option<PathBuf>,
+    /// The kernel's: a directory, or a path in the v1 memory hierarchy.
+    pub path: PathBuf,
+}
+
+/// Flags of `memstock audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Adopt what only the kernel has and take away what only memstock has; without a kernel cgroup,
+    /// take away what is free
+    #[arg(long)]
+    pub repair: bool,
+
+    /// Print JSON; all figures are pages
+    #[arg(long)]
+    pub json: bool,
+
+    /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked
+    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup)]
+    pub kernel_cgroups: Vec<KernelCgroup>,
+}
+
+fn kernel_cgroup(value: &str) -> Result<KernelCgroup, String> {
+    let (cgroup, path) = match value.rsplit_once('=') {
+        Some((cgroup, path)) => (Some(cgroup), path),
+        None => (None, value),
+    };
+    if path.is_empty() || cgroup.is_some_and(str::is_empty) {
+        return Err("an empty path names no cgroup".into());
+    }
+    Ok(KernelCgroup { cgroup: cgroup.map(PathBuf::from), path: path.into() })
+}
+
 fn slots(value: &str) -> Result<u32, String> {
     match value.parse::<u32>() {
         Ok(slots) if slots.is_power_of_two() && slots <= MAX_SLOTS => Ok(slots),
@@ -167,6 +222,17 @@ mod tests {
         assert_eq!(one.cgroup.unwrap(), PathBuf::from("/a=b/c"));
         assert!(limit("12Q").is_err());
         assert!(limit("/a=").is_err());
+    }
+
+    #[test]
+    fn a_kernel_cgroup_is_for_the_first_or_for_one() {
+        let first = KernelCgroup { cgroup: None, path: "/x".into() };
+        assert_eq!(kernel_cgroup("/x"), Ok(first));
+        let one = KernelCgroup { cgroup: Some("/a=b".into()), path: "/x".into() };
+        assert_eq!(kernel_cgroup("/a=b=/x"), Ok(one));
+        for bad in ["", "=", "/a=", "=/x"] {
+            assert!(kernel_cgroup(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl fmt::Display for Line<'_> {
         let kind = match kind {
             EventKind::LimitNear => "limit-near",
             EventKind::LimitHit => "limit-hit",
+            EventKind::CgroupMade => {
+                return write!(f, "event: cgroup-made cgroup={}", path(event.cgroup_id));
+            }
+            EventKind::CgroupRemoved => {
+                return write!(f, "event: cgroup-removed cgroup={}", path(event.cgroup_id));
+            }
         };
         let resource = match resource {
             Resource::Memory => "memory",

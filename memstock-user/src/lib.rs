@@ -4,7 +4,12 @@
 //! `model` → `show` (table, JSON, summary). `command` holds one file a verb of the command line,
 //! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch` and `lock` deal with the
 //! machine; none of them touches BPF.
+//!
+//! Pages: `pages` reads what the kernel says of them, `kernel_cgroup` puts it beside what memstock says,
+//! `adoption` and `audit` act on the difference.
 
+pub mod adoption;
+pub mod audit;
 pub mod cgroup;
 pub mod cli;
 pub mod command;
@@ -12,10 +17,13 @@ pub mod engine;
 pub mod event;
 pub mod exit;
 pub mod host;
+pub mod kernel_cgroup;
 pub mod launch;
 pub mod lock;
 pub mod model;
 mod mountinfo;
+pub mod pages;
 pub mod sample;
 pub mod show;
 pub mod size;
+pub mod tree;

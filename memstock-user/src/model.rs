@@ -12,7 +12,7 @@ pub struct Sample {
     pub batch: u32,
     /// Every possible CPU.
     pub cpus: Vec<Cpu>,
-    /// Every tracked cgroup, parents before children.
+    /// Every tracked and every dying cgroup, parents before children.
     pub cgroups: Vec<Cgroup>,
     /// Everything that was lost, skipped or merged.
     pub loss: Vec<(Stat, u64)>,
@@ -36,8 +36,14 @@ pub struct Cpu {
 pub struct Slot {
     /// The cgroup it is cached for, if any.
     pub cgroup: Option<Name>,
-    /// Pages stocked.
+    /// Pages stocked, pending ones included.
     pub nr_pages: u64,
+    /// Those of them that a fault has consumed and no allocation taken.
+    pub pending: u64,
+    /// The cgroup that the uncharge batch is for, if any.
+    pub uncharge_cgroup: Option<Name>,
+    /// Pages in the uncharge batch.
+    pub uncharge_pages: u64,
 }
 
 /// A cgroup by name and number.
@@ -56,6 +62,8 @@ pub struct Cgroup {
     pub name: Name,
     /// The nearest tracked ancestor.
     pub parent_id: Option<u64>,
+    /// Whether it is charged no more, and only waits for its pages to be freed: a removed cgroup.
+    pub is_dying: bool,
     /// Memory.
     pub memory: PageCounter,
     /// Memory and swap together. Without swap accounting nothing is swapped, so it is the memory.

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use memstock_common::counter::{limit_of, parent_index};
+use memstock_common::counter::limit_of;
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, ProbeStat, Stat};
-use memstock_common::stock::creditor;
-use memstock_common::{Counter, Loss, Stock, StockWord, owner_of};
+use memstock_common::{Counter, Loss, Stock, StockWord, index_of};
 
 use crate::cgroup::CgroupMount;
-use crate::engine::{Engine, PerCpu};
+use crate::engine::{Engine, PerCpu, unused};
 use crate::host;
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 
@@ -18,16 +17,27 @@ use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 /// # Errors
 /// A map cannot be read.
 pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
+    let counters = engine.counters();
     let tracked = engine.tracked()?;
-    let names: BTreeMap<u64, Name> = tracked
-        .values()
-        .map(|counter| (counter.id, Name { id: counter.id, path: mount.path_of(counter.id) }))
+    let names: Names = counters
+        .iter()
+        .map(|(&index, counter)| {
+            // The id of a dying one may be another's by now.
+            let path = tracked.contains(&index).then(|| mount.path_of(counter.id)).flatten();
+            (index, Name { id: counter.id, path })
+        })
         .collect();
     let stocks = stocks(engine)?;
-    let mut cgroups = tracked
-        .iter()
-        .map(|(&index, counter)| cgroup(engine, &tracked, &names, &stocks, index, counter))
-        .collect::<Result<Vec<_>>>()?;
+    let unused = unused(stocks.iter().flatten().map(|(_, stock)| stock));
+    let mut cgroups = Vec::new();
+    for (&index, counter) in &counters {
+        let stocked = unused.get(&index).copied().unwrap_or_default();
+        let mut cgroup = cgroup(engine, index, counter, stocked)?;
+        cgroup.name = names.get(&index).cloned().unwrap_or_default();
+        cgroup.parent_id = names.get(&index_of(counter.parent as u32)).map(|parent| parent.id);
+        cgroup.is_dying = !tracked.contains(&index);
+        cgroups.push(cgroup);
+    }
     cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
     Ok(Sample {
         batch: engine.info().batch,
@@ -55,7 +65,10 @@ fn stocks(engine: &Engine) -> Result<Stocks> {
     (0..engine.info().slots).map(|slot| engine.stocks(slot)).collect()
 }
 
-fn cpus(stocks: &Stocks, names: &BTreeMap<u64, Name>) -> Result<Vec<Cpu>> {
+/// What is called how, by counter index.
+type Names = BTreeMap<u32, Name>;
+
+fn cpus(stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
     let online = host::cpus()?.online;
     let mut cpus = BTreeMap::<u32, Cpu>::new();
     for &(cpu, ref stock) in stocks.iter().flatten() {
@@ -64,10 +77,14 @@ fn cpus(stocks: &Stocks, names: &BTreeMap<u64, Name>) -> Result<Vec<Cpu>> {
             online: online.contains(&cpu),
             ..Cpu::default()
         });
-        let word = StockWord(stock.word);
+        let [word, batch] = [stock.word, stock.uncharge_batch].map(StockWord);
+        let name = |word: StockWord| names.get(&index_of(word.owner())).cloned();
         row.slots.push(Slot {
-            cgroup: names.values().find(|name| owner_of(name.id) == word.owner()).cloned(),
+            cgroup: name(word),
             nr_pages: word.charged().into(),
+            pending: word.pending().into(),
+            uncharge_cgroup: name(batch),
+            uncharge_pages: batch.charged().into(),
         });
         for &stat in CpuStat::ALL {
             row.stats[stat as usize] += match stat {
@@ -75,28 +92,16 @@ fn cpus(stocks: &Stocks, names: &BTreeMap<u64, Name>) -> Result<Vec<Cpu>> {
                 CpuStat::Misses => stock.misses,
                 CpuStat::Refills => stock.refills,
                 CpuStat::Drains => stock.drains,
+                CpuStat::Charges => stock.charges,
+                CpuStat::Uncharges => stock.uncharges,
             };
         }
     }
     Ok(cpus.into_values().collect())
 }
 
-fn cgroup(
-    engine: &Engine,
-    tracked: &BTreeMap<u32, Counter<u64>>,
-    names: &BTreeMap<u64, Name>,
-    stocks: &Stocks,
-    index: u32,
-    counter: &Counter<u64>,
-) -> Result<Cgroup> {
+fn cgroup(engine: &Engine, index: u32, counter: &Counter<u64>, stocked: u64) -> Result<Cgroup> {
     let work = work(engine, index)?;
-    let stocked: u64 = stocks
-        .iter()
-        .flatten()
-        .map(|(_, stock)| StockWord(stock.word))
-        .filter(|word| word.owner() == owner_of(counter.id))
-        .map(|word| u64::from(word.charged()))
-        .sum();
     let mut stats = [0; CgroupStat::COUNT as usize];
     for &stat in CgroupStat::ALL {
         stats[stat as usize] = match stat {
@@ -119,13 +124,7 @@ fn cgroup(
         };
         PageCounter { stats: std::array::from_fn(|i| mirrored(PageCounterStat::ALL[i])) }
     };
-    Ok(Cgroup {
-        name: names.get(&counter.id).cloned().unwrap_or_default(),
-        parent_id: tracked.get(&parent_index(counter.parent)).map(|parent| parent.id),
-        memory,
-        memsw,
-        stats,
-    })
+    Ok(Cgroup { memory, memsw, stats, ..Cgroup::default() })
 }
 
 fn page_counter(counter: &memstock_common::PageCounter<u64>, limit: u64) -> PageCounter {
@@ -176,7 +175,7 @@ fn work(engine: &Engine, index: u32) -> Result<Work> {
         work.hits += before
             .iter()
             .flatten()
-            .filter(|(_, stock)| creditor(stock.credit) == index)
+            .filter(|(_, stock)| index_of(stock.credit as u32) == index)
             .map(|(_, stock)| stock.hits - stock.settled)
             .sum::<u64>();
         return Ok(work);

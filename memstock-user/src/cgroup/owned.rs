@@ -180,7 +180,7 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 /// `root` and all cgroups below it, each before its children. Without recursion: how deep it is was
 /// up to the tasks in it.
-fn subtree(root: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn subtree(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut all = vec![root.to_path_buf()];
     let mut next = 0;
     while let Some(dir) = all.get(next) {

@@ -1,5 +1,6 @@
 //! One file a verb; this one only chooses.
 
+pub mod audit;
 pub mod drain;
 pub mod run;
 pub mod show;
@@ -26,6 +27,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Run(args) => run::run(args),
         Verb::Show(args) => show::show(&args),
         Verb::Drain(args) => drain::drain(&args),
+        Verb::Audit(args) => audit::audit(&args),
         Verb::Stop => stop::stop(),
     }
 }

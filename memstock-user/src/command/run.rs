@@ -1,4 +1,4 @@
-//! `memstock run`: loads, registers, attaches, starts COMMAND, watches, and cleans up.
+//! `memstock run`: loads, registers, attaches, adopts, starts COMMAND, watches, and cleans up.
 
 use anyhow::{Context as _, Result};
 
@@ -10,8 +10,10 @@ use crate::engine::events;
 use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
+use crate::kernel_cgroup::KernelCgroups;
 use crate::lock::EngineLock;
-use crate::{host, launch, lock};
+use crate::tree::Tree;
+use crate::{adoption, host, launch, lock};
 
 /// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
 ///
@@ -49,6 +51,7 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     if let Some(owned) = &targets.owned {
         lock.note_cgroup(owned.cgroup().id)?;
     }
+    let kernel = KernelCgroups::find(&mount, &args.kernel_cgroups, &targets.paths())?;
 
     let settings = Settings {
         batch: args.batch,
@@ -60,6 +63,11 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let mut loaded = load(&pins, settings)?;
     targets.register(&mut loaded.engine)?;
     let (engine, log) = loaded.attach()?;
+    let mut tree = Tree::of(&engine, &mount)?;
+    tree.catch_up();
+    if !args.no_adopt {
+        log::info!("{}", adoption::adopt(&engine, &mount, &kernel)?);
+    }
     let child = match args.command.as_slice() {
         [] => None,
         [command, args @ ..] => Some(launch::start(command, args, targets.home.procs()?)?),
@@ -67,10 +75,12 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let watch = Watch {
         engine: &engine,
         mount: &mount,
+        tree,
         events: events(&pins)?,
         log,
         child,
         seconds: args.seconds,
+        events_lost: 0,
     };
     let code = watch.run(signals).await?;
 

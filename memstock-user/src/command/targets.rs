@@ -58,6 +58,13 @@ impl Targets {
         Ok(Self { targets, home, owned })
     }
 
+    /// Their paths, the one where COMMAND starts first.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let others = self.targets.iter().filter(|target| target.cgroup.id != self.home.id);
+        let others = others.map(|target| target.cgroup.path.clone());
+        std::iter::once(self.home.path.clone()).chain(others).collect()
+    }
+
     /// Registers every cgroup with its nearest tracked ancestor as parent.
     ///
     /// # Errors

@@ -7,21 +7,26 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
+use memstock_common::Loss;
+use memstock_common::event::EventKind;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::cgroup::CgroupMount;
 use crate::engine::Engine;
-use crate::event;
+use crate::event::{self, Decoded};
 use crate::host::page_size;
 use crate::launch;
 use crate::sample::sample;
 use crate::show::{summary, table};
+use crate::tree::Tree;
 
 /// Time between two tables.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Time between two reapings while cgroups are removed: each waits for a grace period.
+const REAP: Duration = Duration::from_millis(100);
 /// Time COMMAND gets to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -58,6 +63,8 @@ pub struct Watch<'a> {
     pub engine: &'a Engine,
     /// Where its cgroups are.
     pub mount: &'a CgroupMount,
+    /// The cgroups that it tracks.
+    pub tree: Tree<'a>,
     /// Its events.
     pub events: RingBuf<MapData>,
     /// Its log, when it has one.
@@ -66,6 +73,8 @@ pub struct Watch<'a> {
     pub child: Option<Child>,
     /// When to end, at the latest.
     pub seconds: Option<u64>,
+    /// Events lost so far: those of cgroups that came or went may be among them.
+    pub events_lost: u64,
 }
 
 /// Why the watching ended.
@@ -118,6 +127,8 @@ impl Watch<'_> {
         let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
         let mut ticks = interval_at(start + PERIOD, PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut reaping = interval(REAP);
+        reaping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A descriptor of its own, so that `self.events` stays free to be read.
         let events = self.events.as_fd().try_clone_to_owned();
         let events = events.context("cannot keep the event ring open")?;
@@ -135,11 +146,12 @@ impl Watch<'_> {
                 }
                 guard = readable.readable() => {
                     guard.context("cannot wait for events")?.clear_ready();
-                    self.print_events();
+                    self.take_events();
                 }
+                _ = reaping.tick(), if self.tree.has_removed() => self.tree.reap()?,
                 status = exit_of(child) => {
                     let status = status.context("cannot wait for COMMAND")?;
-                    self.print_events();
+                    self.take_events();
                     return Ok(End::Exited(launch::exit_code_of(status)));
                 }
                 () = signals.any() => return Ok(End::Told),
@@ -150,6 +162,12 @@ impl Watch<'_> {
 
     fn tick(&mut self, out: &mut dyn Write) -> Result<io::Result<()>> {
         self.flush_log();
+        let lost = self.engine.loss(Loss::EventsLost)?;
+        if lost != self.events_lost {
+            self.events_lost = lost;
+            self.tree.catch_up();
+        }
+        self.tree.reap()?;
         let sample = sample(self.engine, self.mount)?;
         Ok(table::write(out, &sample, page_size())
             .and_then(|()| writeln!(out))
@@ -162,18 +180,28 @@ impl Watch<'_> {
         }
     }
 
-    fn print_events(&mut self) {
+    /// Follows cgroups that came and went, and prints what else happened.
+    fn take_events(&mut self) {
         let mut err = io::stderr().lock();
         while let Some(record) = self.events.next() {
-            // Nobody left to tell if standard error is gone.
-            let _ = match event::decode(&record) {
-                Ok(decoded) => writeln!(
-                    err,
-                    "{}",
-                    event::Line { decoded: &decoded, mount: self.mount, page_size: page_size() }
-                ),
+            let decoded = event::decode(&record);
+            let written = match &decoded {
+                Ok(Decoded { kind: EventKind::CgroupMade, event, .. }) => {
+                    self.tree.made(event.cgroup_id);
+                    Ok(())
+                }
+                Ok(Decoded { kind: EventKind::CgroupRemoved, event, .. }) => {
+                    self.tree.removed(event.cgroup_id);
+                    Ok(())
+                }
+                Ok(decoded) => {
+                    let line = event::Line { decoded, mount: self.mount, page_size: page_size() };
+                    writeln!(err, "{line}")
+                }
                 Err(error) => writeln!(err, "event: unreadable: {error:#}"),
             };
+            // Nobody left to tell if standard error is gone.
+            drop(written);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
+use memstock_common::adopt::Window;
 use memstock_common::control::{
     Answer, Drain, Evict, Index, Limit, MAX_ARGS, Refusal, Register, Reset,
 };
@@ -20,6 +21,9 @@ pub struct Control {
     release: RawTracePoint,
     limit: RawTracePoint,
     drain: RawTracePoint,
+    adopt: RawTracePoint,
+    doubt: RawTracePoint,
+    disown: RawTracePoint,
 }
 
 impl Control {
@@ -37,6 +41,9 @@ impl Control {
             release: open("control_release")?,
             limit: open("control_limit")?,
             drain: open("control_drain")?,
+            adopt: open("control_adopt")?,
+            doubt: open("control_doubt")?,
+            disown: open("control_disown")?,
         })
     }
 
@@ -56,7 +63,11 @@ impl Control {
         run(&self.evict, "control_evict", Evict { index, cpu, slot }.to_args())
     }
 
-    pub(super) fn release(&self, index: u32) -> Result<()> {
+    /// Frees the counter of a dying cgroup.
+    ///
+    /// # Errors
+    /// It is tracked, or something is charged to it.
+    pub fn release(&self, index: u32) -> Result<()> {
         run(&self.release, "control_release", Index { index }.to_args()).map(drop)
     }
 
@@ -79,6 +90,34 @@ impl Control {
     }
 }
 
+impl Control {
+    /// Charges pages of `window` that nobody owns to its cgroup; returns how many there were. They are
+    /// marked until they are allocated or freed.
+    ///
+    /// # Errors
+    /// There is no such counter, or a page frame is outside the owner map.
+    pub fn adopt(&self, window: Window) -> Result<u32> {
+        run(&self.adopt, "control_adopt", window.to_args())
+    }
+
+    /// Marks pages of `window` that its cgroup owns; returns how many it marked.
+    ///
+    /// # Errors
+    /// As for [`adopt`](Self::adopt).
+    pub fn doubt(&self, window: Window) -> Result<u32> {
+        run(&self.doubt, "control_doubt", window.to_args())
+    }
+
+    /// Uncharges pages of `window` that its cgroup owns and that are still marked; returns how many
+    /// there were.
+    ///
+    /// # Errors
+    /// As for [`adopt`](Self::adopt).
+    pub fn disown(&self, window: Window) -> Result<u32> {
+        run(&self.disown, "control_disown", window.to_args())
+    }
+}
+
 fn run(program: &RawTracePoint, name: &str, args: [u64; MAX_ARGS]) -> Result<u32> {
     let result = program
         .test_run(RawTracePointRunOptions { args, cpu: None })
@@ -88,7 +127,7 @@ fn run(program: &RawTracePoint, name: &str, args: [u64; MAX_ARGS]) -> Result<u32
             Ok(Refusal::Missing) => "no such counter, CPU or slot".to_owned(),
             Ok(Refusal::Taken) => "the cgroup is tracked already".to_owned(),
             Ok(Refusal::Busy) => {
-                "the usage is above that limit, or a cgroup below is tracked".to_owned()
+                "the usage is above that limit, or something is still charged".to_owned()
             }
             Ok(Refusal::Deep) => format!("more than {MAX_DEPTH} levels of tracked cgroups"),
             Err(unknown) => unknown.to_string(),

@@ -8,14 +8,18 @@ use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
+use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
 
 use super::Engine;
+use super::learn::learn;
 use super::pins::Pins;
 use crate::exit::Failure;
+use crate::pages::Layout;
 
 /// The BPF object, built by this crate's build script.
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memstock-probes"));
+pub(super) static OBJECT: &[u8] =
+    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memstock-probes"));
 
 /// The compiler that made it.
 pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
@@ -23,10 +27,15 @@ pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
 /// The probe.
 pub const PROBE: &str = "fault";
 /// Programs and the tracepoints they are attached to, in this order: what a CPU remembers of a task
-/// must be made stale from before the first fault on.
-pub const ATTACHMENTS: [(&str, &str); 4] = [
+/// must be made stale from before the first fault on, and what is charged be uncharged.
+pub const ATTACHMENTS: [(&str, &str); 9] = [
     ("regroup", "task_newtask"),
     ("regroup", "cgroup_attach_task"),
+    ("cgroup_made", "cgroup_mkdir"),
+    ("cgroup_removed", "cgroup_rmdir"),
+    ("page_free", "mm_page_free"),
+    ("page_free_nested", "mm_page_free"),
+    ("page_alloc", "mm_page_alloc"),
     (PROBE, "page_fault_user"),
     (PROBE, "page_fault_kernel"),
 ];
@@ -38,8 +47,10 @@ pub fn probes() -> impl Iterator<Item = &'static str> {
 
 /// The program that `fault` tail-calls.
 const MISS: &str = "charge";
-/// The program that does nothing, for the benches: loaded by them alone.
+/// The program that does nothing, for the benches; not pinned.
 pub const YARDSTICK: &str = "empty";
+/// The program that [`learn`](super::learn) loads by itself.
+const LEARN: &str = "learn";
 
 /// What the kernel half is loaded with.
 #[derive(Clone, Copy, Debug)]
@@ -76,16 +87,32 @@ pub struct Loaded {
 /// The verifier or the kernel refuses; the message carries its words.
 pub fn object(settings: Settings) -> Result<Ebpf> {
     let Settings { batch, slots, memsw, trace } = settings;
+    let pages = learn()?;
+    let Layout { page_struct_size, movable, account, cgroup_kn, kernfs_id } = pages.layout;
+    let shift = if page_struct_size.is_power_of_two() {
+        page_struct_size.trailing_zeros()
+    } else {
+        u64::BITS
+    };
+    let chunks = pages.end_pfn.div_ceil(CHUNK_PAGES.into()).max(1);
+    let chunks = u32::try_from(chunks).context("more page frames than the owner map can have")?;
     let log_level: u8 = if trace { aya_log::Level::Debug as u8 } else { 0 };
     let mut ebpf = EbpfLoader::new()
         .override_global("BATCH", &batch, true)
         .override_global("SLOTS", &slots, true)
         .override_global("MEMSW", &u32::from(memsw), true)
+        .override_global("PAGE_BASE", &pages.base, true)
+        .override_global("PAGE_STRUCT_SIZE", &page_struct_size, true)
+        .override_global("PAGE_STRUCT_SHIFT", &shift, true)
+        .override_global("GFP_CHARGED", &(movable | account), true)
+        .override_global("CGROUP_KN", &cgroup_kn, true)
+        .override_global("KERNFS_ID", &kernfs_id, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("STOCK", slots)
+        .map_max_entries("OWNERS", chunks)
         .load(OBJECT)
         .context("cannot load the BPF object")?;
-    for (name, program) in ebpf.programs_mut() {
+    for (name, program) in ebpf.programs_mut().filter(|&(name, _)| name != LEARN) {
         let program: &mut RawTracePoint =
             program.try_into().with_context(|| format!("program {name} is of another type"))?;
         program.load().map_err(|error| refused(name, error))?;
@@ -95,7 +122,14 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
     ProgramArray::try_from(tail_calls)?
         .set(0, &charge, 0)
         .context("cannot enter charge in TAIL_CALLS")?;
-    let info = EngineInfo { layout: LAYOUT, batch, slots, memsw: u32::from(memsw) };
+    let info = EngineInfo {
+        layout: LAYOUT,
+        batch,
+        slots,
+        memsw: u32::from(memsw),
+        page_base: pages.base,
+        page_struct_size,
+    };
     let engine = ebpf.map_mut("ENGINE").context("no map ENGINE in the object")?;
     Array::try_from(engine)?.set(0, info, 0).context("cannot write map ENGINE")?;
     Ok(ebpf)
@@ -170,7 +204,7 @@ fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
         }
     }
     for (name, program) in ebpf.programs_mut() {
-        if name != YARDSTICK {
+        if name != YARDSTICK && name != LEARN {
             program
                 .pin(pins.program(name))
                 .with_context(|| format!("cannot pin the program {name}"))?;
@@ -184,7 +218,7 @@ fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
         let program = program(ebpf, name)?;
         let id = program.attach(tracepoint).map_err(|error| no_tracepoint(tracepoint, error))?;
         FdLink::from(program.take_link(id)?)
-            .pin(pins.link(tracepoint))
+            .pin(pins.link(name, tracepoint))
             .with_context(|| format!("cannot pin the link to {tracepoint}"))?;
     }
     Ok(())
@@ -197,7 +231,7 @@ fn no_tracepoint(tracepoint: &str, error: ProgramError) -> anyhow::Error {
         {
             Failure::Host.error(format!(
                 "this kernel has no tracepoint {tracepoint}: memstock needs x86 or riscv with \
-                 CONFIG_TRACEPOINTS"
+                 CONFIG_TRACEPOINTS and CONFIG_CGROUPS"
             ))
         }
         _ => anyhow::Error::new(error)

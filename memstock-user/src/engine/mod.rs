@@ -1,38 +1,47 @@
 //! The engine: the loaded kernel half, opened through its pins.
 //!
-//! `load` puts it into the kernel, `pins` knows where it lies, `control` asks it for changes, and
-//! this file opens it and reads its maps. User space writes no map that the kernel half writes.
+//! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `pins` knows
+//! where they lie, `control` asks them for changes, `mapped` reads large maps in passing, and this file
+//! opens the engine and reads its maps. User space writes no map that the kernel half writes.
 
 pub mod control;
+pub mod learn;
 pub mod load;
+pub mod mapped;
 pub mod pins;
 pub mod program;
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::RawTracePoint;
-use memstock_common::{CgroupCpu, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX, Stock};
+use memstock_common::{
+    CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX, Stock, StockWord, index_of,
+    key_of,
+};
 
 use crate::exit::Failure;
 use crate::host;
 use control::Control;
+use mapped::Mapped;
 use pins::Pins;
 use program::RunStats;
 
 /// A kernel half that is loaded and pinned, whoever loaded it.
 pub struct Engine {
+    pins: Pins,
     info: EngineInfo,
     possible: Vec<u32>,
     stock: PerCpuArray<MapData, Stock<u64>>,
-    counters: Array<MapData, Counter<u64>>,
+    counters: Mapped<Counter<u64>>,
     cgroups: HashMap<MapData, u32, u32>,
     cgroup_cpu: PerCpuArray<MapData, CgroupCpu<u64>>,
     loss: PerCpuArray<MapData, u64>,
     control: Control,
     probes: Vec<RawTracePoint>,
-    next_index: u32,
+    next_index: Cell<u32>,
 }
 
 /// One value of a per-CPU map for each possible CPU, by CPU number.
@@ -59,16 +68,17 @@ impl Engine {
             )));
         }
         Ok(Self {
+            pins: pins.clone(),
             info,
             possible: host::cpus()?.possible,
             stock: open(pins, "STOCK", Map::PerCpuArray)?,
-            counters: open(pins, "COUNTERS", Map::Array)?,
+            counters: Mapped::open(pins, "COUNTERS")?,
             cgroups: open(pins, "CGROUPS", Map::HashMap)?,
             cgroup_cpu: open(pins, "CGROUP_CPU", Map::PerCpuArray)?,
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
             control: Control::open(pins)?,
             probes: load::probes().map(|name| program::open(pins, name)).collect::<Result<_>>()?,
-            next_index: 0,
+            next_index: Cell::new(0),
         })
     }
 
@@ -86,25 +96,18 @@ impl Engine {
         Ok(self.possible.iter().copied().zip(values.iter().copied()).collect())
     }
 
-    /// Every tracked cgroup: counter index and counter.
-    ///
-    /// # Errors
-    /// A map cannot be read.
-    pub fn tracked(&self) -> Result<BTreeMap<u32, Counter<u64>>> {
-        let mut tracked = BTreeMap::new();
-        for entry in self.cgroups.iter() {
-            let (_, index) = entry.context("cannot read map CGROUPS")?;
-            tracked.insert(index, self.counter(index)?);
-        }
-        Ok(tracked)
+    /// Every tracked and every dying cgroup: counter index and counter.
+    pub fn counters(&self) -> BTreeMap<u32, Counter<u64>> {
+        let all = (0..self.counters.len()).filter_map(|n| Some((n as u32, self.counters.get(n)?)));
+        all.filter(|(_, counter)| counter.id != 0).collect()
     }
 
     /// The counter `index`.
     ///
     /// # Errors
-    /// There is no such counter, or the map cannot be read.
+    /// There is no such counter.
     pub fn counter(&self, index: u32) -> Result<Counter<u64>> {
-        self.counters.get(&index, 0).with_context(|| format!("cannot read map COUNTERS[{index}]"))
+        self.counters.get(index as usize).with_context(|| format!("there is no counter {index}"))
     }
 
     /// The index of the counter of the tracked cgroup `id`.
@@ -112,11 +115,37 @@ impl Engine {
     /// # Errors
     /// The map cannot be read.
     pub fn index_of(&self, id: u64) -> Result<Option<u32>> {
-        match self.cgroups.get(&memstock_common::owner_of(id), 0) {
+        match self.cgroups.get(&key_of(id), 0) {
             Ok(index) => Ok((self.counter(index)?.id == id).then_some(index)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error).context("cannot read map CGROUPS"),
         }
+    }
+
+    /// The indices of the counters of all tracked cgroups; the others in use are dying.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn tracked(&self) -> Result<BTreeSet<u32>> {
+        self.cgroups.iter().map(|entry| Ok(entry.context("cannot read map CGROUPS")?.1)).collect()
+    }
+
+    /// The page-owner map.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub fn owners(&self) -> Result<Mapped<Chunk<u32>>> {
+        Mapped::open(&self.pins, "OWNERS")
+    }
+
+    /// Pages that are charged and not in use, by counter index.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn unused(&self) -> Result<BTreeMap<u32, u64>> {
+        let slots: Vec<_> =
+            (0..self.info.slots).map(|slot| self.stocks(slot)).collect::<Result<_>>()?;
+        Ok(unused(slots.iter().flatten().map(|(_, stock)| stock)))
     }
 
     /// What the cgroup with counter `index` did on each possible CPU.
@@ -160,7 +189,7 @@ impl Engine {
     /// # Errors
     /// It is tracked already, too deep, or there is no room.
     pub fn register(
-        &mut self,
+        &self,
         id: u64,
         parent: Option<u32>,
         memory_limit: u64,
@@ -180,34 +209,56 @@ impl Engine {
         Ok(index)
     }
 
-    /// Ends the tracking of a cgroup without tracked descendants; nothing of it stays charged.
+    /// Ends the tracking of cgroups: they are dying until nothing is charged to them any more.
     ///
     /// # Errors
-    /// It has tracked descendants, or the kernel cannot wait for a grace period.
-    pub fn unregister(&mut self, index: u32) -> Result<()> {
-        self.control.close(index)?;
-        // A fault that found the cgroup before it was closed may still be on its way to a stock.
-        host::membarrier_grace_period()?;
+    /// One is not tracked, or the kernel cannot wait for a grace period.
+    pub fn close(&self, indices: &[u32]) -> Result<()> {
+        for &index in indices {
+            self.control.close(index)?;
+        }
+        // A fault that found one of them before it was closed may still be on its way to a stock.
+        host::membarrier_grace_period()
+    }
+
+    /// Frees the counter of a dying cgroup if nothing is charged to it any more; says whether it did.
+    ///
+    /// # Errors
+    /// It is not dying.
+    pub fn release(&self, index: u32) -> Result<bool> {
         for &cpu in &self.possible {
             for slot in 0..self.info.slots {
                 self.control.evict(index, cpu, slot)?;
             }
         }
-        self.control.release(index)
+        let counter = self.counter(index)?;
+        if counter.memory.usage != 0 || counter.memsw.usage != 0 || counter.children != 0 {
+            return Ok(false);
+        }
+        self.control.release(index).map(|()| true)
     }
 
     /// A free counter, the longest unused first.
-    fn free_index(&mut self) -> Result<u32> {
-        let len = self.counters.len();
+    fn free_index(&self) -> Result<u32> {
+        let len = self.counters.len() as u32;
         for step in 0..len {
-            let index = (self.next_index + step) % len;
+            let index = (self.next_index.get() + step) % len;
             if self.counter(index)?.id == 0 {
-                self.next_index = index + 1;
+                self.next_index.set(index + 1);
                 return Ok(index);
             }
         }
         Err(Failure::Other.error(format!("all {len} counters are in use")))
     }
+}
+
+/// Pages that are stocked, pending or in an uncharge batch, by counter index.
+pub fn unused<'a>(stocks: impl Iterator<Item = &'a Stock<u64>>) -> BTreeMap<u32, u64> {
+    let mut unused = BTreeMap::new();
+    for word in stocks.flat_map(|stock| [stock.word, stock.uncharge_batch]).map(StockWord) {
+        *unused.entry(index_of(word.owner())).or_default() += u64::from(word.charged());
+    }
+    unused
 }
 
 /// Opens the ring buffer of the pinned engine. It has one reader at a time.

@@ -68,9 +68,9 @@ impl Pins {
         self.programs().join(name)
     }
 
-    /// The pin of the link of the program attached to `tracepoint`.
-    pub fn link(&self, tracepoint: &str) -> PathBuf {
-        self.links().join(tracepoint)
+    /// The pin of the link of `program` to `tracepoint`.
+    pub fn link(&self, program: &str, tracepoint: &str) -> PathBuf {
+        self.links().join(format!("{program}-{tracepoint}"))
     }
 
     /// Removes every pin, links first so that nothing is charged while the rest goes.

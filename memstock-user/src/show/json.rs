@@ -29,6 +29,9 @@ fn cpu(cpu: &Cpu) -> Value {
                 "cgroup": slot.cgroup.as_ref().map(path),
                 "cgroup_id": slot.cgroup.as_ref().map(|name| name.id),
                 "nr_pages": slot.nr_pages,
+                "pending": slot.pending,
+                "uncharge_cgroup_id": slot.uncharge_cgroup.as_ref().map(|name| name.id),
+                "uncharge_pages": slot.uncharge_pages,
             })
         })
         .collect();
@@ -47,6 +50,7 @@ fn cgroup(cgroup: &Cgroup, page_size: u64) -> Value {
     row.insert("path".into(), json!(path(&cgroup.name)));
     row.insert("id".into(), json!(cgroup.name.id));
     row.insert("parent_id".into(), json!(cgroup.parent_id));
+    row.insert("dying".into(), json!(cgroup.is_dying));
     row.insert("memory".into(), page_counter(&cgroup.memory, page_size));
     row.insert("memsw".into(), page_counter(&cgroup.memsw, page_size));
     for &stat in CgroupStat::ALL {

@@ -1,5 +1,6 @@
 //! Renders a sample: the same declarations as a table, as JSON, and as a closing summary.
 
+pub mod audit;
 pub mod json;
 pub mod summary;
 pub mod table;

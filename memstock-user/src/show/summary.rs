@@ -6,13 +6,13 @@ use memstock_common::stat::{CgroupStat, CpuStat};
 
 use crate::model::Sample;
 
-/// Operations on the shared counters of the faulting cgroups' level: one for each batch or page
-/// tried, forced or given back. Without stocks each fault would be one.
+/// Operations on the shared counters: charges, uncharges and drains. Without stocks each page would be
+/// a charge, and later an uncharge.
 pub fn shared_operations(sample: &Sample) -> u64 {
-    sample.all_cgroups(CgroupStat::Misses)
-        + sample.all_cgroups(CgroupStat::Singles)
-        + 2 * sample.all_cgroups(CgroupStat::Forced)
-        + sample.all_cpus(CpuStat::Drains)
+    [CpuStat::Charges, CpuStat::Uncharges, CpuStat::Drains]
+        .into_iter()
+        .map(|stat| sample.all_cpus(stat))
+        .sum()
 }
 
 /// Writes the summary.

@@ -37,7 +37,10 @@ pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result
     Ok(())
 }
 
-fn plain<S: ToString>(head: impl IntoIterator<Item = S>, text_columns: &[usize]) -> Table {
+pub(super) fn plain<S: ToString>(
+    head: impl IntoIterator<Item = S>,
+    text_columns: &[usize],
+) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head.into_iter().map(|name| name.to_string()));
     for (n, column) in table.column_iter_mut().enumerate() {
@@ -49,7 +52,7 @@ fn plain<S: ToString>(head: impl IntoIterator<Item = S>, text_columns: &[usize])
     table
 }
 
-fn head(name: &str) -> String {
+pub(super) fn head(name: &str) -> String {
     name.to_uppercase()
 }
 
@@ -61,7 +64,11 @@ fn cpus(sample: &Sample) -> String {
         let mut row = vec![
             if cpu.online { cpu.cpu.to_string() } else { format!("{} (offline)", cpu.cpu) },
             cached(cpu),
-            cpu.slots.iter().map(|slot| slot.nr_pages).sum::<u64>().to_string(),
+            cpu.slots
+                .iter()
+                .map(|slot| slot.nr_pages + slot.uncharge_pages)
+                .sum::<u64>()
+                .to_string(),
         ];
         row.extend(CpuStat::ALL.iter().map(|&stat| cpu.get(stat).to_string()));
         table.add_row(row);
@@ -77,10 +84,10 @@ fn cached(cpu: &Cpu) -> String {
     names.into_iter().map(label).collect::<Vec<_>>().join(" ")
 }
 
-fn label(name: &Name) -> String {
+pub(super) fn label(name: &Name) -> String {
     match &name.path {
         Some(path) => display(path),
-        None => format!("(removed, id {})", name.id),
+        None => format!("id {}", name.id),
     }
 }
 
@@ -101,7 +108,8 @@ fn row(cgroup: &Cgroup, page_size: u64) -> Vec<String> {
         (Some(pages), Unit::Bytes) => human(pages * page_size),
         (Some(value), Unit::Pages | Unit::Count) => value.to_string(),
     };
-    let mut row = vec![label(&cgroup.name)];
+    let dying = if cgroup.is_dying { " (dying)" } else { "" };
+    let mut row = vec![label(&cgroup.name) + dying];
     row.extend(MEMORY_COLUMNS.iter().map(|&s| show(cgroup.memory.get(s), s.stat().unit)));
     row.extend(CGROUP_COLUMNS.iter().map(|&s| show(Some(cgroup.get(s)), s.stat().unit)));
     row

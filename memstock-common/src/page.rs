@@ -1,0 +1,242 @@
+//! Pages: who owns each, from its allocation to its free. Our `page_cgroup`.
+//!
+//! The page-owner map has one [`Entry`] for each page frame. Allocation and free of a page are never
+//! at the same time, so an entry has one writer among the probes; only what user space asks for
+//! (adoption, repair) races with them, which is why every change is one atomic operation.
+
+use crate::charge::charge_forced;
+use crate::fault::{obtain, restock};
+use crate::machine::Step;
+use crate::uncharge::uncharge_pages;
+use crate::{Loss, Machine, NOBODY, index_of, slot_of};
+
+/// Pages of a [`Chunk`]: the largest block of the buddy allocator (`MAX_PAGE_ORDER` 10) is in one.
+pub const CHUNK_PAGES: u32 = 1024;
+/// log2 of [`CHUNK_PAGES`].
+pub const CHUNK_ORDER: u32 = CHUNK_PAGES.trailing_zeros();
+/// Set in an entry by user space, and gone with the next allocation or free of the page: as long as it
+/// is there, the page has been neither allocated nor freed since.
+pub const UNCONFIRMED: u32 = 1 << 31;
+/// Runs of pages with the same former owner that are looked for in one block.
+const MAX_RUNS: u32 = 3;
+/// Pages of a block that are walked over in one step. A step costs a call.
+const STRIDE: u32 = 8;
+
+/// A 32-bit entry of the page-owner map, with the atomic operations that BPF has.
+pub trait Entry {
+    /// Reads the entry.
+    fn load(&self) -> u32;
+    /// Replaces the entry and returns what was there before.
+    fn swap(&self, value: u32) -> u32;
+    /// Replaces `current` by `new`; true if `current` was there.
+    fn replace(&self, current: u32, new: u32) -> bool;
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl Entry for core::sync::atomic::AtomicU32 {
+    fn load(&self) -> u32 {
+        self.load(core::sync::atomic::Ordering::SeqCst)
+    }
+    fn swap(&self, value: u32) -> u32 {
+        self.swap(value, core::sync::atomic::Ordering::SeqCst)
+    }
+    fn replace(&self, current: u32, new: u32) -> bool {
+        use core::sync::atomic::Ordering::SeqCst;
+        self.compare_exchange(current, new, SeqCst, SeqCst).is_ok()
+    }
+}
+
+/// The owners of [`CHUNK_PAGES`] consecutive page frames: the value type of the map `OWNERS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<E> {
+    /// By page frame number modulo [`CHUNK_PAGES`]: an owner, perhaps [`UNCONFIRMED`].
+    pub owners: [E; CHUNK_PAGES as usize],
+}
+
+impl<E> Chunk<E> {
+    /// The entry of a page frame of this chunk.
+    #[inline(always)]
+    pub fn entry(&self, pfn: u64) -> &E {
+        &self.owners[(pfn % CHUNK_PAGES as u64) as usize]
+    }
+}
+
+/// The owner in an entry.
+#[inline(always)]
+pub const fn owner_in(entry: u32) -> u32 {
+    entry & !UNCONFIRMED
+}
+
+/// A block of `1 << order` pages was allocated: charges it to the owner that `ask` gives, if the kernel
+/// charges such allocations (`is_charged`), and repairs what a lost free left behind.
+#[inline(always)]
+pub fn allocated<M: Machine>(
+    machine: &M,
+    pfn: u64,
+    order: u32,
+    is_charged: bool,
+    ask: impl FnOnce() -> u32,
+) {
+    let Some(chunk) = chunk_of(machine, pfn, order) else {
+        return;
+    };
+    let mut owner = if is_charged { ask() } else { NOBODY };
+    // A page that is recorded must be charged.
+    if owner != NOBODY && machine.cgroup_cpu(index_of(owner)).is_none() {
+        machine.lose(Loss::CountersMissing, 1);
+        owner = NOBODY;
+    }
+    let nr_pages = if order == 0 {
+        let entry = chunk.entry(pfn);
+        if owner == NOBODY && entry.load() == NOBODY {
+            return;
+        }
+        let stale = owner_in(entry.swap(owner));
+        if stale != NOBODY {
+            uncharge_pages(machine, stale, 1);
+            machine.lose(Loss::Healed, 1);
+        }
+        1
+    } else {
+        let (healed, left) = replace_block(machine, chunk, pfn, order, owner);
+        if healed > 0 {
+            machine.lose(Loss::Healed, healed as u64);
+        }
+        (1 << order) - left
+    };
+    if owner != NOBODY {
+        commit(machine, owner, nr_pages);
+    }
+}
+
+/// A block of `1 << order` pages is being freed: uncharges those that have an owner. Doing so again
+/// changes nothing.
+#[inline(always)]
+pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) {
+    let Some(chunk) = chunk_of(machine, pfn, order) else {
+        return;
+    };
+    if order > 0 {
+        replace_block(machine, chunk, pfn, order, NOBODY);
+        return;
+    }
+    let entry = chunk.entry(pfn);
+    if entry.load() == NOBODY {
+        return;
+    }
+    let owner = owner_in(entry.swap(NOBODY));
+    if owner != NOBODY {
+        uncharge_pages(machine, owner, 1);
+    }
+}
+
+#[inline(always)]
+fn chunk_of<M: Machine>(machine: &M, pfn: u64, order: u32) -> Option<&Chunk<M::Entry>> {
+    let chunk = machine.chunk(pfn);
+    if chunk.is_none() || order > CHUNK_ORDER {
+        machine.lose(Loss::PagesOutside, 1 << (order & 31));
+        return None;
+    }
+    chunk
+}
+
+/// Commits the pending page, or takes from the stock, or charges.
+#[inline(always)]
+fn commit<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
+    let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
+        charge_forced(machine, index_of(owner), nr_pages as u64);
+        return;
+    };
+    let missing = stock.commit(owner, nr_pages);
+    if missing > 0 {
+        let obtained = obtain(machine, stock, owner, missing);
+        if obtained > missing {
+            restock(machine, stock, owner, 0, obtained - missing);
+        }
+    }
+}
+
+/// Gives every page of a block the owner `new` and uncharges the former owners. Returns how many pages
+/// had one, and how many were left as they were.
+///
+/// In one block a page may have an owner and the next none, or another one: a block is freed as it
+/// was split, merged, seen or missed. More than [`MAX_RUNS`] owners taking turns are not followed;
+/// the rest is counted and keeps its owners.
+#[inline(always)]
+fn replace_block<M: Machine>(
+    machine: &M,
+    chunk: &Chunk<M::Entry>,
+    pfn: u64,
+    order: u32,
+    new: u32,
+) -> (u32, u32) {
+    let end = 1 << order;
+    let mut walk = Walk { chunk, pfn, end, new, at: 0, owner: NOBODY, nr_pages: 0, next: NOBODY };
+    let (mut owned, mut run) = (0, 0);
+    while run < MAX_RUNS {
+        walk.owner = walk.next;
+        walk.nr_pages = machine.nought() + u32::from(walk.next != NOBODY);
+        walk.next = NOBODY;
+        machine.repeat(CHUNK_PAGES / STRIDE, &mut walk);
+        if walk.owner != NOBODY {
+            uncharge_pages(machine, walk.owner, walk.nr_pages);
+            owned += walk.nr_pages;
+        }
+        if walk.next == NOBODY {
+            return (owned, 0);
+        }
+        run += 1;
+    }
+    uncharge_pages(machine, walk.next, 1);
+    let left = end.wrapping_sub(walk.at);
+    if left > 0 {
+        machine.lose(Loss::BlocksMixed, left as u64);
+    }
+    (owned + 1, left)
+}
+
+/// The walk over the pages of one block, from one owner to the next.
+struct Walk<'a, E> {
+    chunk: &'a Chunk<E>,
+    pfn: u64,
+    end: u32,
+    new: u32,
+    /// The page it has come to.
+    at: u32,
+    /// Whose the pages so far were, and how many of them had an owner.
+    owner: u32,
+    nr_pages: u32,
+    /// The owner of one more page, where that is another one.
+    next: u32,
+}
+
+impl<E: Entry> Step for Walk<'_, E> {
+    /// Goes on by [`STRIDE`] pages, or to the end of the block, or until the owner changes.
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        let mut n = 0;
+        while n < STRIDE {
+            if self.at >= self.end {
+                return false;
+            }
+            let entry = self.chunk.entry(self.pfn + self.at as u64);
+            self.at += 1;
+            n += 1;
+            if self.new == NOBODY && entry.load() == NOBODY {
+                continue;
+            }
+            let old = owner_in(entry.swap(self.new));
+            if old == NOBODY {
+                continue;
+            }
+            if self.owner != NOBODY && old != self.owner {
+                self.next = old;
+                return false;
+            }
+            self.owner = old;
+            self.nr_pages += 1;
+        }
+        true
+    }
+}

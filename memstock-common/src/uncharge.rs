@@ -1,0 +1,54 @@
+//! Uncharging what is freed: back into the local stock, else coalesced on the way to the shared
+//! counters, as in the patch's sister "memcg: coalescing uncharge" (2009).
+
+use crate::charge::uncharge;
+use crate::{Machine, Stock, StockWord, Word, index_of, slot_of};
+
+/// Gives back `nr_pages` freed pages of `owner`, on the CPU that frees them.
+///
+/// They go into this CPU's stock while it is cached for the owner and not full, else into its uncharge
+/// batch, which is uncharged in one operation when it has as many pages as a batch.
+#[inline(always)]
+pub fn uncharge_pages<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
+    let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
+        uncharge(machine, index_of(owner), nr_pages as u64);
+        return;
+    };
+    let batch = machine.batch();
+    let rest = stock.put_back(owner, nr_pages, batch);
+    if rest > 0 {
+        let due = stock.batch_up(owner, rest, batch);
+        for word in due {
+            uncharge_counted(machine, stock, word.owner(), word.nr_pages());
+        }
+    }
+}
+
+/// Uncharges on the shared counters, in one operation.
+#[inline(always)]
+pub(crate) fn uncharge_counted<M: Machine>(
+    machine: &M,
+    stock: &Stock<M::Word>,
+    owner: u32,
+    nr_pages: u32,
+) {
+    if nr_pages > 0 {
+        stock.uncharges.fetch_add(1);
+        uncharge(machine, index_of(owner), nr_pages as u64);
+    }
+}
+
+/// Gives a stock that was taken back to the shared counters, and returns how many pages that were.
+#[inline(always)]
+pub(crate) fn drain_taken<M: Machine>(
+    machine: &M,
+    stock: &Stock<M::Word>,
+    taken: StockWord,
+) -> u32 {
+    let nr_pages = taken.charged();
+    if nr_pages > 0 {
+        stock.drains.fetch_add(1);
+        uncharge(machine, index_of(taken.owner()), nr_pages as u64);
+    }
+    nr_pages
+}

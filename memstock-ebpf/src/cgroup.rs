@@ -1,0 +1,45 @@
+//! The probes that tell the user half of cgroups that come and go.
+//!
+//! Kernel prototypes (`cgroup:cgroup_mkdir`, `cgroup:cgroup_rmdir`, `include/trace/events/cgroup.h`):
+//! `(struct cgroup *cgrp, const char *path)`, after it was made, and after it was removed.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::event::EventKind;
+use memstock_common::{Event, Machine};
+
+use crate::config;
+use crate::machine::Kernel;
+
+/// Says that a cgroup was made.
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+#[inline(always)]
+pub fn cgroup_made(ctx: RawTracePointContext) -> i32 {
+    tell(&ctx, EventKind::CgroupMade)
+}
+
+/// Says that a cgroup was removed.
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+#[inline(always)]
+pub fn cgroup_removed(ctx: RawTracePointContext) -> i32 {
+    tell(&ctx, EventKind::CgroupRemoved)
+}
+
+#[inline(always)]
+fn tell(ctx: &RawTracePointContext, kind: EventKind) -> i32 {
+    let cgroup: u64 = ctx.arg(0);
+    let cgroup_id = id_of(cgroup).unwrap_or(0);
+    Kernel.emit(&Event { kind: kind as u32, time_ns: Kernel.now(), cgroup_id, ..Event::default() });
+    0
+}
+
+/// `cgrp->kn->id`.
+#[inline(always)]
+fn id_of(cgroup: u64) -> Option<u64> {
+    // SAFETY: the helper reads kernel memory at any address, or fails.
+    unsafe {
+        let node: u64 = bpf_probe_read_kernel((cgroup + config::cgroup_kn()) as *const u64).ok()?;
+        bpf_probe_read_kernel((node + config::kernfs_id()) as *const u64).ok()
+    }
+}

@@ -1,0 +1,53 @@
+//! The probes of the page allocator.
+//!
+//! Kernel prototypes (`kmem:mm_page_alloc`, `kmem:mm_page_free`, `include/trace/events/kmem.h`):
+//! `(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`, where `page` is NULL
+//! when there was none; and `(struct page *page, unsigned int order)`.
+//!
+//! The kernel does not run a program inside itself on one CPU. An interrupt that frees page tables
+//! after a grace period frees many at once, and all of them unseen if it came while `page_free` ran. So
+//! there are two programs on that tracepoint, of which at most one is interrupted at a time; the
+//! other one sees what the first does not. What is lost all the same, by an interrupt of an interrupt,
+//! is repaired when the page is allocated again.
+
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::identity::Task;
+use memstock_common::page::{allocated, freed};
+use memstock_common::{NOBODY, Word};
+
+use crate::config;
+use crate::machine::{Kernel, owner};
+use crate::maps::{GENERATION, STOCK};
+
+/// Commits the page that a fault has left pending, or charges what was allocated without one.
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+#[inline(always)]
+pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
+    let (page, order, gfp_flags): (u64, u32, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    if page != 0 {
+        allocated(&Kernel, config::pfn_of(page), order, config::is_charged(gfp_flags), || {
+            let generation = GENERATION.load();
+            STOCK.get(0).map_or(NOBODY, |first| owner(first, Task::Current, generation))
+        });
+    }
+    0
+}
+
+/// Uncharges the owners of what is freed.
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+#[inline(always)]
+pub fn page_free(ctx: RawTracePointContext) -> i32 {
+    let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
+    freed(&Kernel, config::pfn_of(page), order);
+    0
+}
+
+/// As `page_free`, right behind it: uncharges what was freed by an interrupt of that program.
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+#[inline(always)]
+pub fn page_free_nested(ctx: RawTracePointContext) -> i32 {
+    let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
+    freed(&Kernel, config::pfn_of(page), order);
+    0
+}

@@ -1,0 +1,149 @@
+//! Owns the adoption of memory that tracked cgroups hold already when the engine starts. Must run after
+//! the probes are attached: what is allocated or freed meanwhile is theirs.
+//!
+//! Whose a page is comes from the kernel's own memory controller where that knows the cgroup, and else
+//! from the pagemaps of the cgroup's tasks. Both are out of date once they are read. So pages are adopted,
+//! which marks them; then looked at again; and those that are not the cgroup's are given back, if
+//! the mark says that they were neither allocated nor freed since (`memstock_common::adopt`).
+
+mod pfns;
+mod tasks;
+mod transfer;
+
+pub(crate) use transfer::{Moved, Transfer};
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use memstock_common::NO_INDEX;
+
+use crate::cgroup::{CgroupMount, display};
+use crate::engine::Engine;
+use crate::kernel_cgroup::{KernelCgroups, KernelMap, Look, Tracked};
+use crate::model::Name;
+use crate::pages::Kind;
+use tasks::Tasks;
+
+/// What was adopted.
+#[derive(Clone, Debug, Default)]
+pub struct Adopted {
+    /// For each cgroup that got something.
+    pub cgroups: Vec<CgroupAdopted>,
+    /// The time it took.
+    pub elapsed: Duration,
+}
+
+/// What one cgroup got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupAdopted {
+    /// Which.
+    pub name: Name,
+    /// Pages charged to it.
+    pub adopted: u64,
+    /// Those of them that turned out not to be the cgroup's, and were given back.
+    pub disowned: u64,
+}
+
+impl Adopted {
+    /// Pages that were adopted and kept.
+    pub fn nr_pages(&self) -> u64 {
+        self.cgroups.iter().map(|cgroup| cgroup.adopted - cgroup.disowned.min(cgroup.adopted)).sum()
+    }
+}
+
+/// One short line.
+impl fmt::Display for Adopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (nr_pages, nr_cgroups) = (self.nr_pages(), self.cgroups.len());
+        write!(f, "adopted {nr_pages} pages that {nr_cgroups} cgroups held already")?;
+        write!(f, " in {:.2} s", self.elapsed.as_secs_f64())
+    }
+}
+
+/// Charges to every tracked cgroup what it holds and nobody owns yet.
+///
+/// Where the kernel knows the cgroup: its user pages and page tables. Else: the pages that only tasks of
+/// tracked cgroups have mapped; page cache that nobody maps has no owner that could be found.
+///
+/// # Errors
+/// A map or a file in `/proc` cannot be read, or the engine refuses.
+pub fn adopt(engine: &Engine, mount: &CgroupMount, kernel: &KernelCgroups) -> Result<Adopted> {
+    let started = Instant::now();
+    let tracked = Tracked::read(engine, mount)?;
+    let transfer = Transfer::new(engine, &tracked);
+    let mut moved = Moved::default();
+    let map = kernel.map(&tracked);
+    if !map.is_empty() {
+        moved.add(&from_kernel(&transfer, &Look::open(engine, map)?)?);
+    }
+    let tasks = Tasks { mount, tracked: &tracked, kernel };
+    if !tasks.roots().is_empty() {
+        moved.add(&from_tasks(&transfer, &Look::open(engine, KernelMap::default())?, &tasks)?);
+    }
+    let adopted = Adopted { cgroups: by_name(&moved, &tracked), elapsed: started.elapsed() };
+    for CgroupAdopted { name, adopted, disowned } in &adopted.cgroups {
+        let path = name.path.as_deref().map(display).unwrap_or_default();
+        log::info!("{path}: adopted {adopted} pages, gave {disowned} of them back");
+    }
+    Ok(adopted)
+}
+
+/// Whether memstock charges pages of this kind one by one, so that it can adopt those that the kernel
+/// charges: not slab, where many cgroups have objects in one page.
+pub(crate) fn is_adoptable(kind: Kind) -> bool {
+    kind.is_user() || kind == Kind::PageTable
+}
+
+/// What was moved, for people.
+pub(crate) fn by_name(moved: &Moved, tracked: &Tracked) -> Vec<CgroupAdopted> {
+    let mut all = BTreeMap::<u32, (u64, u64)>::new();
+    for (&index, nr_pages) in &moved.adopted {
+        all.entry(index).or_default().0 += nr_pages;
+    }
+    for (&index, nr_pages) in &moved.disowned {
+        all.entry(index).or_default().1 += nr_pages;
+    }
+    all.into_iter()
+        .filter(|(_, moved)| *moved != (0, 0))
+        .map(|(index, (adopted, disowned))| CgroupAdopted {
+            name: tracked.name(index),
+            adopted,
+            disowned,
+        })
+        .collect()
+}
+
+/// Adopts what the kernel charges to the memory cgroups that stand for tracked ones.
+fn from_kernel(transfer: &Transfer<'_>, look: &Look) -> Result<Moved> {
+    let mut moved = Moved::default();
+    // One chunk after the other, so that each is looked at again at once and little is held in memory.
+    look.all(|seen| {
+        let wanted: Vec<(u64, u32)> = seen
+            .iter()
+            .filter(|page| page.index == NO_INDEX && is_adoptable(page.kind))
+            .filter_map(|page| Some((page.pfn, look.map().counter(page.number)?)))
+            .collect();
+        moved.add(&transfer.adopt_as_kernel(look, &wanted)?);
+        Ok(())
+    })?;
+    Ok(moved)
+}
+
+/// Adopts what the tasks of the cgroups have mapped that the kernel does not know.
+fn from_tasks(transfer: &Transfer<'_>, look: &Look, tasks: &Tasks<'_>) -> Result<Moved> {
+    let held = tasks.held()?;
+    let pfns: Vec<u64> = held.iter().map(|&(pfn, _)| pfn).collect();
+    let seen = look.again(&pfns)?;
+    // Drivers map pages of theirs, and the zero pages are everybody's.
+    let free = seen.iter().filter(|page| page.index == NO_INDEX && page.kind.is_user());
+    let free: pfns::PfnSet = free.map(|page| page.pfn).collect();
+    let wanted: Vec<_> = held.into_iter().filter(|&(pfn, _)| free.has(pfn)).collect();
+    let mut moved = Moved { adopted: transfer.adopt(&wanted)?, ..Moved::default() };
+    // Mapped still, and neither allocated nor freed since: so it was the cgroup's when it was adopted.
+    let mapped = tasks.mapped()?;
+    let wrong: Vec<_> = wanted.into_iter().filter(|&(pfn, _)| !mapped.has(pfn)).collect();
+    moved.disowned = transfer.disown(&wrong)?;
+    Ok(moved)
+}

@@ -1,0 +1,144 @@
+//! Owns the audit: the proof that what is charged is what is owned, the comparison with the kernel page by
+//! page, and their repair. Renders nothing.
+//!
+//! - `conserve`: for each counter, usage = pages owned + pages charged and not in use.
+//! - `compare`: each page's owner beside what the kernel says.
+//! - `repair`: moves pages to where the kernel has them.
+
+mod compare;
+mod conserve;
+mod repair;
+pub mod stat;
+
+pub use compare::{Agreement, Comparison};
+pub use conserve::{Book, Books};
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use crate::adoption::{CgroupAdopted, by_name};
+use crate::cgroup::CgroupMount;
+use crate::cli;
+use crate::engine::Engine;
+use crate::exit::Failure;
+use crate::kernel_cgroup::{KernelCgroups, Look, Tracked};
+use crate::model::Name;
+use crate::pages::Kind;
+
+/// What an audit found, and what it did about it. All figures are pages.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Every tracked and every dying cgroup, by path.
+    pub cgroups: Vec<CgroupAudit>,
+    /// Pages with an owner.
+    pub owned: u64,
+    /// Pages owned by, or stocked for, a counter that is not in use.
+    pub ownerless: u64,
+    /// Pages with an owner that the kernel has as free: frees that the probe missed, which their next
+    /// allocation will repair.
+    pub stale: u64,
+    /// Whether nothing moved while it was read. Otherwise it is the best of several readings.
+    pub is_exact: bool,
+    /// All cgroups that the kernel knows together; none when it knows none.
+    pub agreement: Option<Agreement>,
+    /// The same by kind of page: those that the kernel or memstock gives to such a cgroup.
+    pub kinds: Vec<(Kind, Agreement)>,
+    /// What the repair moved, if one was asked for.
+    pub repaired: Option<Vec<CgroupAdopted>>,
+}
+
+/// What an audit found of one cgroup.
+#[derive(Clone, Debug)]
+pub struct CgroupAudit {
+    /// Which.
+    pub name: Name,
+    /// Whether it is charged no more.
+    pub is_dying: bool,
+    /// Usage and what it is made of, with its descendants.
+    pub book: Book,
+    /// Whether memory+swap is charged as well.
+    pub has_memsw: bool,
+    /// Its own user pages, without descendants, on both sides; none when the kernel does not know it.
+    pub agreement: Option<Agreement>,
+}
+
+impl Audit {
+    /// Whether something is wrong for sure.
+    pub fn is_off(&self) -> bool {
+        let drifts = |cgroup: &CgroupAudit| {
+            cgroup.book.drift() != 0 || (cgroup.has_memsw && cgroup.book.memsw_drift() != 0)
+        };
+        self.is_exact && (self.ownerless != 0 || self.cgroups.iter().any(drifts))
+    }
+}
+
+/// Audits a running engine, and repairs what can be repaired when `does_repair`.
+///
+/// What is returned was found before the repair.
+///
+/// # Errors
+/// A map or a file in `/proc` cannot be read, a kernel cgroup does not fit, or the engine refuses.
+pub fn audit(
+    engine: &Engine,
+    mount: &CgroupMount,
+    named: &[cli::KernelCgroup],
+    does_repair: bool,
+) -> Result<Audit> {
+    let tracked = Tracked::read(engine, mount)?;
+    let roots = tracked.roots();
+    if roots.len() > 1 && named.iter().any(|named| named.cgroup.is_none()) {
+        return Err(Failure::Usage.error(
+            "--kernel-cgroup: several cgroups are tracked: say for which, as in CGROUP=PATH",
+        ));
+    }
+    let kernel = KernelCgroups::find(mount, named, &roots)?;
+    // The law first: the comparison takes longer, and is about single pages.
+    let books = Books::read(engine)?;
+    let look = Look::open(engine, kernel.map(&tracked))?;
+    let comparison = Comparison::of(&look)?;
+    let repaired = if does_repair {
+        let moved = repair::repair(engine, &tracked, &look, &comparison.different)?;
+        Some(by_name(&moved, &tracked))
+    } else {
+        None
+    };
+    Ok(put_together(engine, &tracked, &look, &books, comparison, repaired))
+}
+
+fn put_together(
+    engine: &Engine,
+    tracked: &Tracked,
+    look: &Look,
+    books: &Books,
+    comparison: Comparison,
+    repaired: Option<Vec<CgroupAdopted>>,
+) -> Audit {
+    let mut agreements: BTreeMap<u32, Agreement> = comparison.cgroups;
+    let mut cgroups: Vec<_> = books
+        .cgroups
+        .iter()
+        .map(|(&index, &book)| CgroupAudit {
+            name: tracked.name(index),
+            is_dying: tracked.is_dying(index),
+            book,
+            has_memsw: engine.info().memsw == 1,
+            agreement: look
+                .map()
+                .knows(index)
+                .then(|| agreements.remove(&index).unwrap_or_default()),
+        })
+        .collect();
+    cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
+    let is_compared = !look.map().is_empty();
+    Audit {
+        cgroups,
+        owned: books.owned,
+        ownerless: books.ownerless,
+        stale: comparison.stale,
+        is_exact: books.is_exact,
+        agreement: is_compared.then_some(comparison.all),
+        kinds: if is_compared { comparison.kinds } else { Vec::new() },
+        repaired,
+    }
+}

@@ -1,0 +1,164 @@
+//! Owns the comparison of the two sides, page by page. Changes nothing.
+//!
+//! Reading what the kernel says of all pages takes half a second, and a page can move between the
+//! reading of its one side and the other. So those that differ are looked at again a moment later, and
+//! count only if they still do. Where the kernel knows no cgroup, what is left to compare is whether a
+//! page with an owner is free.
+
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Result;
+use memstock_common::NO_INDEX;
+
+use crate::kernel_cgroup::{KernelMap, Look, Seen, Verdict};
+use crate::pages::Kind;
+
+/// Until pages that differ are looked at again: longer than an allocation waits to be charged, or a page
+/// on its way to be freed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Numbers of pages by what the two sides say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// Both give them to the same cgroup.
+    pub both: u64,
+    /// Only memstock gives them to a cgroup.
+    pub only_ours: u64,
+    /// Only the kernel does.
+    pub only_kernels: u64,
+    /// Both do, to different ones.
+    pub other: u64,
+}
+
+impl Agreement {
+    /// Pages that either side gives to a cgroup.
+    pub fn either(&self) -> u64 {
+        self.both + self.only_ours + self.only_kernels + self.other
+    }
+
+    /// How many thousandths of a percent of them both give to the same one, rounded down: all of them only
+    /// if all do. None when there are no pages.
+    pub fn millipercent(&self) -> Option<u64> {
+        let both = u128::from(self.both) * 100_000;
+        both.checked_div(self.either().into()).and_then(|part| u64::try_from(part).ok())
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Neither => {}
+            Verdict::Both => self.both += 1,
+            Verdict::OnlyOurs => self.only_ours += 1,
+            Verdict::OnlyKernels => self.only_kernels += 1,
+            Verdict::Other => self.other += 1,
+        }
+    }
+}
+
+/// What the comparison found.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// User pages of each cgroup's own; those that only the kernel has, with the cgroup that it gives them.
+    pub cgroups: BTreeMap<u32, Agreement>,
+    /// User pages of all cgroups.
+    pub all: Agreement,
+    /// Pages of every kind that there is, in the order of [`Kind::ALL`].
+    pub kinds: Vec<(Kind, Agreement)>,
+    /// Pages with an owner that are free.
+    pub stale: u64,
+    /// The pages that differ, or are stale, as they were seen last; ascending.
+    pub different: Vec<Seen>,
+}
+
+impl Comparison {
+    /// Looks at all pages, and once more at those that differ.
+    ///
+    /// # Errors
+    /// A map or a file in `/proc` cannot be read.
+    pub fn of(look: &Look) -> Result<Self> {
+        let mut sums = Sums::default();
+        let mut doubtful = Vec::new();
+        look.all(|seen| {
+            for page in seen {
+                if differs(look.map(), page) {
+                    doubtful.push(page.pfn);
+                } else {
+                    sums.count(look.map(), page);
+                }
+            }
+            Ok(())
+        })?;
+        if !doubtful.is_empty() {
+            sleep(PAUSE);
+        }
+        let mut different = look.again(&doubtful)?;
+        let mut stale = 0;
+        different.retain(|page| {
+            sums.count(look.map(), page);
+            stale += u64::from(is_stale(page));
+            differs(look.map(), page)
+        });
+        for page in &different {
+            log::debug!("differs: {page:?}");
+        }
+        let kinds = Kind::ALL.into_iter().zip(sums.kinds);
+        let kinds = kinds.filter(|(_, agreement)| agreement.either() > 0).collect();
+        Ok(Self { cgroups: sums.cgroups, all: sums.all, kinds, stale, different })
+    }
+}
+
+/// Whether there is something to look at again.
+pub(super) fn differs(map: &KernelMap, page: &Seen) -> bool {
+    is_stale(page) || !matches!(map.judge(page), Verdict::Both | Verdict::Neither)
+}
+
+/// Whether it is free and has an owner.
+pub(super) fn is_stale(page: &Seen) -> bool {
+    page.index != NO_INDEX && page.kind == Kind::Buddy
+}
+
+#[derive(Default)]
+struct Sums {
+    cgroups: BTreeMap<u32, Agreement>,
+    all: Agreement,
+    kinds: [Agreement; Kind::ALL.len()],
+}
+
+impl Sums {
+    fn count(&mut self, map: &KernelMap, page: &Seen) {
+        let verdict = map.judge(page);
+        if verdict == Verdict::Neither {
+            return;
+        }
+        if let Some(n) = Kind::ALL.iter().position(|&kind| kind == page.kind) {
+            self.kinds[n].count(verdict);
+        }
+        if page.kind.is_user() {
+            self.all.count(verdict);
+            let index = match verdict {
+                Verdict::OnlyKernels => map.counter(page.number),
+                _ => Some(page.index),
+            };
+            if let Some(index) = index {
+                self.cgroups.entry(index).or_default().count(verdict);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_only_all() {
+        let percent =
+            |both, only_ours| Agreement { both, only_ours, ..Agreement::default() }.millipercent();
+        assert_eq!(percent(0, 0), None);
+        assert_eq!(percent(7, 0), Some(100_000));
+        assert_eq!(percent(0, 7), Some(0));
+        assert_eq!(percent(999_999, 1), Some(99_999));
+        assert_eq!(percent(1 << 40, 1), Some(99_999));
+    }
+}

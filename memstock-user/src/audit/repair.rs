@@ -1,0 +1,48 @@
+//! Owns the repair: moves pages that differ to where the kernel has them. Must not touch a counter but
+//! through the pages it owns: a drift stays, for it is a defect that must be seen.
+
+use anyhow::Result;
+
+use super::compare::{differs, is_stale};
+use crate::adoption::{Moved, Transfer, is_adoptable};
+use crate::engine::Engine;
+use crate::kernel_cgroup::{Look, Seen, Tracked};
+
+/// Takes pages from cgroups that do not have them by the kernel, and gives those that nobody owns then
+/// to the cgroups that do. Where the kernel knows no cgroup: takes what is free.
+///
+/// `different` is what differed when it was looked at, ascending. Each page is marked, looked at again,
+/// and moved only if it still differs and was neither allocated nor freed since.
+pub(super) fn repair(
+    engine: &Engine,
+    tracked: &Tracked,
+    look: &Look,
+    different: &[Seen],
+) -> Result<Moved> {
+    let transfer = Transfer::new(engine, tracked);
+    let mut moved = take(&transfer, look, different)?;
+    let wanted: Vec<(u64, u32)> = different
+        .iter()
+        .filter(|page| is_adoptable(page.kind))
+        .filter_map(|page| Some((page.pfn, look.map().counter(page.number)?)))
+        .collect();
+    moved.add(&transfer.adopt_as_kernel(look, &wanted)?);
+    Ok(moved)
+}
+
+/// Takes the pages that do not belong to their owners.
+fn take(transfer: &Transfer<'_>, look: &Look, different: &[Seen]) -> Result<Moved> {
+    // What belongs to a cgroup that the kernel does not know is judged by one thing only: that it is free.
+    let is_known = |page: &&Seen| look.map().knows(page.index) || is_stale(page);
+    let owned: Vec<_> = different.iter().filter(is_known).map(|p| (p.pfn, p.index)).collect();
+    transfer.doubt(&owned)?;
+    let pfns: Vec<u64> = owned.iter().map(|&(pfn, _)| pfn).collect();
+    let wrong: Vec<_> = look
+        .again(&pfns)?
+        .iter()
+        .filter(is_known)
+        .filter(|page| differs(look.map(), page))
+        .map(|page| (page.pfn, page.index))
+        .collect();
+    Ok(Moved { disowned: transfer.disown(&wrong)?, ..Moved::default() })
+}

@@ -1,0 +1,156 @@
+//! What has to be learnt of the running kernel before the programs can tell pages apart.
+//!
+//! A raw tracepoint hands over `struct page *`. Where these lie in one array (`CONFIG_SPARSEMEM_VMEMMAP`),
+//! the page frame number is the place in it; where the array begins is said by nobody, so it is worked
+//! out from pages of our own, whose frame numbers our pagemap has.
+
+use std::collections::BTreeSet;
+use std::ptr;
+
+use anyhow::{Context as _, Result};
+use aya::maps::Array;
+use aya::programs::RawTracePoint;
+use aya::{Ebpf, EbpfLoader};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::thread::gettid;
+
+use super::load::OBJECT;
+use crate::exit::Failure;
+use crate::host::page_size;
+use crate::pages::{Layout, end_pfn, own_pfn};
+
+/// Own pages that must all agree on where the array begins.
+const WITNESSES: usize = 64;
+/// Times that one is tried: between its fault and our look at what was reported, this thread may have
+/// allocated another page.
+const TRIES: usize = 8;
+
+/// The kernel's pages, as the programs need to know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// The kernel's structures.
+    pub layout: Layout,
+    /// Address of the `struct page` of page frame 0, had it one.
+    pub base: u64,
+    /// One past the highest page frame number.
+    pub end_pfn: u64,
+}
+
+/// Learns all of it.
+///
+/// # Errors
+/// The kernel has no BTF, hides page frame numbers, or its `struct page`s are not in one array.
+pub fn learn() -> Result<Pages> {
+    let layout = Layout::read()?;
+    let end_pfn = end_pfn()?;
+    let base = base(layout)?;
+    Ok(Pages { layout, base, end_pfn })
+}
+
+fn base(layout: Layout) -> Result<u64> {
+    let mut ebpf = EbpfLoader::new()
+        .override_global("GFP_CHARGED", &layout.movable, true)
+        .override_global("LEARN_FROM", &gettid().as_raw_nonzero().get().cast_unsigned(), true)
+        .load(OBJECT)
+        .context("cannot load the BPF object")?;
+    attach(&mut ebpf)?;
+    let learnt = ebpf.map("LEARNT").context("no map LEARNT in the object")?;
+    let learnt: Array<_, u64> = Array::try_from(learnt)?;
+    let mut own = Own::map(WITNESSES * TRIES)?;
+    let mut witness = || -> Result<u64> {
+        let page = own.touch_next();
+        let reported = learnt.get(&0, 0).context("cannot read map LEARNT")?;
+        Ok(reported.wrapping_sub(own_pfn(page)?.wrapping_mul(layout.page_struct_size)))
+    };
+    let first = (0..WITNESSES).map(|_| witness()).collect::<Result<Vec<_>>>()?;
+    let base = most_frequent(&first);
+    for mut claim in first {
+        let mut tries = 1;
+        while claim != base && tries < TRIES {
+            claim = witness()?;
+            tries += 1;
+        }
+        if claim != base {
+            return Err(Failure::Host.error(
+                "the kernel's struct pages are not in one array: memstock needs \
+                 CONFIG_SPARSEMEM_VMEMMAP",
+            ));
+        }
+    }
+    Ok(base)
+}
+
+fn most_frequent(values: &[u64]) -> u64 {
+    let distinct: BTreeSet<_> = values.iter().copied().collect();
+    let count = |value| values.iter().filter(|&&other| other == value).count();
+    distinct.into_iter().max_by_key(|&value| count(value)).unwrap_or_default()
+}
+
+fn attach(ebpf: &mut Ebpf) -> Result<()> {
+    let program: &mut RawTracePoint =
+        ebpf.program_mut("learn").context("no program learn in the object")?.try_into()?;
+    program.load().context("the kernel refuses the program learn")?;
+    program.attach("mm_page_alloc").context("cannot attach to the tracepoint mm_page_alloc")?;
+    Ok(())
+}
+
+/// Fresh small pages of this process.
+struct Own {
+    start: *mut u8,
+    bytes: usize,
+    touched: usize,
+}
+
+impl Own {
+    fn map(nr_pages: usize) -> Result<Self> {
+        let bytes = nr_pages * page_size() as usize;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+        let start =
+            unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE) };
+        let start = start.context("cannot map memory")?;
+        let own = Self { start: start.cast(), bytes, touched: 0 };
+        // SAFETY: the advice is about this mapping alone and changes no contents. A kernel without
+        // huge pages refuses it, and needs it not.
+        let _ = unsafe { madvise(start, bytes, Advice::LinuxNoHugepage) };
+        Ok(own)
+    }
+
+    /// Writes to the next page; the last one again when there is no other.
+    fn touch_next(&mut self) -> *const u8 {
+        let offset = self.touched * page_size() as usize;
+        // SAFETY: within the mapping, which is writable and which nobody else knows of.
+        let page = unsafe { self.start.add(offset) };
+        // SAFETY: as above.
+        unsafe { page.write_volatile(1) };
+        if offset + (page_size() as usize) < self.bytes {
+            self.touched += 1;
+        }
+        page
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and nothing refers into it.
+        let _ = unsafe { munmap(self.start.cast(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_is_the_same_each_time() {
+        let (first, again) = (learn().unwrap(), learn().unwrap());
+        assert_eq!(first, again);
+        // The kernel's half of the address space.
+        assert!(first.base.cast_signed() < 0, "{:#x}", first.base);
+    }
+
+    #[test]
+    fn one_that_lies_is_outvoted() {
+        assert_eq!(most_frequent(&[7, 9, 7, 8, 7]), 7);
+    }
+}

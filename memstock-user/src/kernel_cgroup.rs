@@ -1,0 +1,208 @@
+//! Owns the question which memory cgroup of the kernel's own stands for which tracked cgroup. Must not
+//! look at pages: `look` does that, with what is found here.
+//!
+//! Where the v2 hierarchy has the memory controller, a cgroup stands for itself. Elsewhere people name
+//! a v1 memory cgroup beside a tracked one; below the two, cgroups with the same relative path belong
+//! together.
+
+mod look;
+mod map;
+mod tracked;
+
+pub use look::{Look, Seen};
+pub use map::{KernelMap, Verdict};
+pub use tracked::Tracked;
+
+use crate::cgroup::{CgroupMount, display};
+use crate::cli;
+use crate::exit::Failure;
+use crate::mountinfo::{self, Mount};
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+/// What a directory of a memory cgroup has in it: on v1, and on v2.
+const MEMORY_FILES: [&str; 2] = ["memory.usage_in_bytes", "memory.current"];
+
+/// Tracked cgroups of which the kernel's memory controller knows, too, with all below them.
+#[derive(Clone, Debug, Default)]
+pub struct KernelCgroups {
+    trees: Vec<Tree>,
+}
+
+/// Two cgroups that stand for each other, and so do those below them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Tree {
+    /// The path of the tracked one.
+    cgroup: PathBuf,
+    /// The directory of the kernel's.
+    dir: PathBuf,
+}
+
+impl KernelCgroups {
+    /// What `--kernel-cgroup` names, and what the kernel knows by itself, of the top-most tracked cgroups
+    /// `roots` and those below them. Without CGROUP, the first root is meant.
+    ///
+    /// # Errors
+    /// [`Failure::Cgroup`] when there is no such cgroup or it is not tracked, [`Failure::Host`] when the
+    /// kernel has no memory controller, [`Failure::Usage`] when one is named twice.
+    pub fn find(
+        mount: &CgroupMount,
+        named: &[cli::KernelCgroup],
+        roots: &[PathBuf],
+    ) -> Result<Self> {
+        let mut trees = Vec::<Tree>::new();
+        for named in named {
+            let cgroup = tracked_cgroup(mount, named, roots)?;
+            if trees.iter().any(|tree| tree.cgroup == cgroup) {
+                return Err(
+                    Failure::Usage.error(format!("--kernel-cgroup twice for {}", display(&cgroup)))
+                );
+            }
+            let dir = kernel_dir(&mounts()?, &named.path)?;
+            trees.push(Tree { cgroup, dir });
+        }
+        for root in roots {
+            let dir = dir_of(mount, root);
+            if !trees.iter().any(|tree| root.starts_with(&tree.cgroup)) && has_memory(&dir) {
+                trees.push(Tree { cgroup: root.clone(), dir });
+            }
+        }
+        Ok(Self { trees })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.trees.is_empty()
+    }
+
+    /// Whether the kernel knows the cgroup with this path.
+    pub fn knows(&self, path: &Path) -> bool {
+        self.trees.iter().any(|tree| path.starts_with(&tree.cgroup))
+    }
+
+    /// Which is which at this moment.
+    pub fn map(&self, tracked: &Tracked) -> KernelMap {
+        let mut map = KernelMap::default();
+        for tree in &self.trees {
+            map.add_tree(&tree.cgroup, &memory_cgroups(&tree.dir), tracked);
+        }
+        map.settle(tracked);
+        map
+    }
+}
+
+/// The directory of the cgroup with this path in the v2 hierarchy.
+pub(crate) fn dir_of(mount: &CgroupMount, path: &Path) -> PathBuf {
+    mount.dir().join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The directories below `dir`, and itself, with their paths below it: parents before children. Those
+/// that are removed meanwhile are left out.
+pub(crate) fn directories(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let mut found = vec![(PathBuf::new(), dir.to_path_buf())];
+    let mut next = 0;
+    while let Some((below, dir)) = found.get(next).cloned() {
+        next += 1;
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push((below.join(entry.file_name()), entry.path()));
+            }
+        }
+    }
+    found
+}
+
+/// The memory cgroups at and below `dir`: the path below it, and the number that `/proc/kpagecgroup`
+/// has for it, which is the directory's inode number.
+fn memory_cgroups(dir: &Path) -> Vec<(PathBuf, u64)> {
+    directories(dir)
+        .into_iter()
+        // On v2 the controller can be off below a cgroup: then its pages are charged to the cgroup itself.
+        .filter(|(_, dir)| has_memory(dir))
+        .filter_map(|(below, dir)| Some((below, fs::metadata(dir).ok()?.ino())))
+        .collect()
+}
+
+fn has_memory(dir: &Path) -> bool {
+    MEMORY_FILES.iter().any(|file| dir.join(file).exists())
+}
+
+fn tracked_cgroup(
+    mount: &CgroupMount,
+    named: &cli::KernelCgroup,
+    roots: &[PathBuf],
+) -> Result<PathBuf> {
+    let Some(cgroup) = &named.cgroup else {
+        return roots.first().cloned().ok_or_else(|| {
+            Failure::Cgroup.error("--kernel-cgroup: no cgroup is tracked that it could stand for")
+        });
+    };
+    let path = mount.resolve(cgroup)?.path;
+    if roots.iter().any(|root| path.starts_with(root)) {
+        return Ok(path);
+    }
+    Err(Failure::Cgroup
+        .error(format!("--kernel-cgroup for {}, which is not tracked", display(&path))))
+}
+
+fn mounts() -> Result<Vec<Mount>> {
+    let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    Ok(mountinfo::parse(&text).into_iter().filter(|m| m.fs_type.starts_with("cgroup")).collect())
+}
+
+/// The directory that `path` means: one below a cgroup mount, or a path in the v1 memory hierarchy.
+fn kernel_dir(mounts: &[Mount], path: &Path) -> Result<PathBuf> {
+    let memory = mounts.iter().find(|m| m.fs_type == "cgroup" && has_memory(&m.point));
+    let is_dir = path.is_absolute() && mounts.iter().any(|m| path.starts_with(&m.point));
+    let dir = match (is_dir, memory) {
+        (true, _) => path.to_path_buf(),
+        (false, Some(memory)) => memory.point.join(names(path)?),
+        (false, None) => {
+            return Err(Failure::Host.error(
+                "--kernel-cgroup: no v1 memory controller is mounted; where cgroup v2 has it, \
+                 memstock finds the kernel's cgroup without being told",
+            ));
+        }
+    };
+    if !dir.is_dir() {
+        return Err(Failure::Cgroup.error(format!("there is no cgroup {}", display(&dir))));
+    }
+    if !has_memory(&dir) {
+        return Err(Failure::Cgroup.error(format!(
+            "{} is not a memory cgroup of the kernel's: it has no {}",
+            display(&dir),
+            MEMORY_FILES.join(" or ")
+        )));
+    }
+    // The comparison of paths leaves a trailing slash out.
+    if mounts.iter().any(|m| m.root == Path::new("/") && m.point == dir) {
+        return Err(Failure::Cgroup.error(format!(
+            "{} is the root cgroup, which has the pages of everybody: name one below it",
+            display(&dir)
+        )));
+    }
+    Ok(dir)
+}
+
+/// `path` with nothing in it but names.
+fn names(path: &Path) -> Result<PathBuf> {
+    let mut names = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Failure::Cgroup.error(format!(
+                    "{}: \"..\" is not allowed in the path of a cgroup: name it from the root",
+                    display(path)
+                )));
+            }
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Owns that what the engine tracks is what the host has: the whole subtree of each cgroup named.
+//! Cgroups made later are registered, removed ones closed, and their counters freed when their last
+//! page is. Decides nothing about charging.
+//!
+//! It runs behind the host: until a new cgroup is registered, the kernel half charges its nearest
+//! registered ancestor, and there the pages stay.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use memstock_common::NO_LIMIT;
+
+use crate::cgroup::{CgroupMount, display};
+use crate::engine::Engine;
+
+/// The tracked and the dying cgroups of an engine.
+pub struct Tree<'a> {
+    engine: &'a Engine,
+    mount: &'a CgroupMount,
+    /// Index of the counter of each tracked cgroup, by id.
+    tracked: BTreeMap<u64, u32>,
+    /// Counters of removed cgroups that are still to be closed.
+    removed: Vec<u32>,
+    /// Counters that wait for their last page to be freed.
+    dying: Vec<u32>,
+    /// Cgroups that could not be registered.
+    left_out: u64,
+}
+
+impl<'a> Tree<'a> {
+    /// What the engine tracks now.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn of(engine: &'a Engine, mount: &'a CgroupMount) -> Result<Self> {
+        let open = engine.tracked()?;
+        let (tracked, dying): (Vec<_>, Vec<_>) = engine
+            .counters()
+            .into_iter()
+            .map(|(index, counter)| (counter.id, index))
+            .partition(|(_, index)| open.contains(index));
+        let dying = dying.into_iter().map(|(_, index)| index).collect();
+        let tracked = tracked.into_iter().collect();
+        Ok(Self { engine, mount, tracked, removed: Vec::new(), dying, left_out: 0 })
+    }
+
+    /// Registers every cgroup below the tracked ones, and closes those that are gone: all that may have
+    /// happened unseen.
+    pub fn catch_up(&mut self) {
+        let ids: Vec<_> = self.tracked.keys().copied().collect();
+        for id in ids {
+            match self.mount.cgroup_of(id) {
+                None => self.removed(id),
+                Some(cgroup) => {
+                    for below in self.mount.below(&cgroup) {
+                        self.made(below.id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A cgroup was made: registers it if it is in the subtree of a tracked one.
+    pub fn made(&mut self, id: u64) {
+        // It may be gone by now.
+        let Some(lineage) = self.mount.lineage(id) else { return };
+        let mut parent = None;
+        // From the top: of two that were made, the lower may be heard of first.
+        for cgroup in lineage {
+            if let Some(&index) = self.tracked.get(&cgroup.id) {
+                parent = Some(index);
+            } else if parent.is_some() {
+                match self.engine.register(cgroup.id, parent, NO_LIMIT, NO_LIMIT) {
+                    Ok(index) => {
+                        self.tracked.insert(cgroup.id, index);
+                        parent = Some(index);
+                    }
+                    Err(error) => self.leave_out(&display(&cgroup.path), &error),
+                }
+            }
+        }
+    }
+
+    fn leave_out(&mut self, path: &str, error: &anyhow::Error) {
+        self.left_out += 1;
+        log::debug!("{path}: {error:#}");
+        if self.left_out == 1 {
+            log::warn!(
+                "{path} is charged to the cgroup above it, and so are others to come: {error:#}"
+            );
+        }
+    }
+
+    /// A cgroup was removed.
+    pub fn removed(&mut self, id: u64) {
+        if let Some(index) = self.tracked.remove(&id) {
+            self.removed.push(index);
+        }
+    }
+
+    /// Whether there are removed cgroups to be closed by [`reap`](Self::reap).
+    pub fn has_removed(&self) -> bool {
+        !self.removed.is_empty()
+    }
+
+    /// Closes the removed cgroups, all in one grace period, and frees the counters to which nothing is
+    /// charged any more.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn reap(&mut self) -> Result<()> {
+        if self.has_removed() {
+            self.engine.close(&self.removed)?;
+            self.dying.append(&mut self.removed);
+        }
+        // A dying cgroup goes after those below it.
+        let mut before = usize::MAX;
+        while !self.dying.is_empty() && self.dying.len() < before {
+            before = self.dying.len();
+            let unused = self.engine.unused()?;
+            let mut left = Vec::new();
+            for &index in &self.dying {
+                let usage = self.engine.counter(index)?.memory.usage;
+                let is_used = usage > unused.get(&index).copied().unwrap_or_default();
+                if is_used || !self.engine.release(index)? {
+                    left.push(index);
+                }
+            }
+            self.dying = left;
+        }
+        Ok(())
+    }
+}
