@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use memstock_common::event::EventKind;
 use memstock_common::fault::Consumed;
 use memstock_common::{MAX_DEPTH, Word};
-use support::{Shape, World, owner};
+use support::{Shape, World};
 
 type Plain = World<AtomicU64>;
 
@@ -24,10 +24,11 @@ fn set_limit(world: &Plain, index: u32, memsw: bool, nr_pages: u64) {
 fn usage_is_the_next_multiple_of_the_batch() {
     for batch in BATCHES {
         for memsw in [false, true] {
-            let world = Plain::chain(Shape { batch, memsw, cgroups: 1, ..Shape::default() });
+            let shape = Shape { batch, memsw, cgroups: 1, chunks: 2, ..Shape::default() };
+            let world = Plain::chain(shape);
             let batch = u64::from(batch);
             for n in 1..=1025_u64 {
-                let consumed = world.fault(0, owner(0));
+                let consumed = world.demand(0, 0);
                 let is_miss = (n - 1) % batch == 0;
                 assert_eq!(consumed, if is_miss { Consumed::Miss } else { Consumed::Hit });
                 let batches = n.div_ceil(batch);
@@ -36,7 +37,7 @@ fn usage_is_the_next_multiple_of_the_batch() {
                 assert_eq!(world.sum(0, |share| &share.misses), batches);
                 assert_eq!(world.hits(0) + batches, n);
                 assert_eq!(Word::load(&world.slot(0, 0).refills), batches);
-                world.assert_conserved(&[n]);
+                world.assert_owned(&[n]);
             }
             assert_eq!(world.failcnt(0), 0);
             assert!(world.events().is_empty());
@@ -52,7 +53,7 @@ fn every_level_is_charged_alike() {
                 Plain::chain(Shape { batch, memsw: true, cgroups: depth, ..Shape::default() });
             let mut owned = vec![0; depth as usize];
             for n in 1..=100_u64 {
-                world.fault(0, owner(depth - 1));
+                world.demand(0, depth - 1);
                 owned[depth as usize - 1] = n;
                 let due = n.next_multiple_of(batch.into());
                 for index in 0..depth {
@@ -60,7 +61,7 @@ fn every_level_is_charged_alike() {
                     assert_eq!(world.watermark(index), due);
                     assert_eq!(Word::load(&world.counter(index).memsw.watermark), due);
                 }
-                world.assert_conserved(&owned);
+                world.assert_owned(&owned);
             }
             for index in 0..depth - 1 {
                 assert_eq!(world.hits(index) + world.sum(index, |share| &share.misses), 0);
@@ -89,11 +90,11 @@ fn assert_admits(world: &Plain, limited: u32, memsw: bool, limit: u64) {
     let counter = world.counter(limited);
     let resource = if memsw { &counter.memsw } else { &counter.memory };
     for n in 1..=limit {
-        world.fault(0, owner(2));
+        world.demand(0, 2);
         assert!(Word::load(&resource.usage) <= limit, "{n} pages under {limit}");
         assert_eq!(world.sum(2, |share| &share.forced), 0, "{n} pages under {limit}");
     }
-    world.assert_conserved(&[0, 0, limit]);
+    world.assert_owned(&[0, 0, limit]);
     // Whole batches while they fit, then one page at a time, each after a batch that failed.
     let singles = limit % batch;
     assert_eq!(Word::load(&resource.usage), limit);
@@ -103,13 +104,13 @@ fn assert_admits(world: &Plain, limited: u32, memsw: bool, limit: u64) {
     assert_eq!(world.sum(2, |share| &share.misses), limit / batch + singles);
     assert!(world.events().iter().all(|event| event.kind == EventKind::LimitNear as u32));
 
-    world.fault(0, owner(2));
+    world.demand(0, 2);
     assert_eq!(world.sum(2, |share| &share.forced), 1);
     assert_eq!(Word::load(&resource.usage), limit + 1);
     assert_eq!(Word::load(&resource.failcnt), singles + if batch > 1 { 2 } else { 1 });
     let hits = world.events().iter().filter(|e| e.kind == EventKind::LimitHit as u32).count();
     assert_eq!(hits, 1);
-    world.assert_conserved(&[0, 0, limit + 1]);
+    world.assert_owned(&[0, 0, limit + 1]);
 }
 
 #[test]
@@ -120,12 +121,12 @@ fn a_limit_of_zero_forces_every_page() {
             set_limit(&world, 0, false, 0);
             let mut owned = vec![0; depth as usize];
             for n in 1..=3 {
-                assert_eq!(world.fault(0, owner(depth - 1)), Consumed::Miss);
+                assert_eq!(world.demand(0, depth - 1), Consumed::Miss);
                 owned[depth as usize - 1] = n;
                 assert_eq!(world.sum(depth - 1, |share| &share.forced), n);
                 assert_eq!(world.usage(0), n);
                 assert_eq!(world.stocked(), 0);
-                world.assert_conserved(&owned);
+                world.assert_owned(&owned);
             }
         }
     }

@@ -5,19 +5,20 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 
+use memstock_common::adopt::Window;
 use memstock_common::control::{
-    Answer, Drain, Evict, Limit, Refusal, Register, close, evict, release, reset_cgroup_cpu,
+    Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset, evict, release, reset_cgroup_cpu,
     set_limit,
 };
-use memstock_common::counter::{limit_of, parent_index, parent_word};
+use memstock_common::counter::limit_of;
 use memstock_common::event::{EventKind, Unknown};
 use memstock_common::fault::Consumed;
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Stat};
-use memstock_common::stock::{credit_for, creditor};
 use memstock_common::{
-    Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, Resource, Word, owner_of, slot_of,
+    Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word, index_of,
+    key_of, owner_of, slot_of,
 };
-use support::{Shape, World, cgroup_id, limited, owner};
+use support::{Shape, World, cgroup_id, key, limited, owner, window};
 
 type Plain = World<AtomicU64>;
 
@@ -44,7 +45,7 @@ fn register_fills_the_counter() {
     assert_eq!((read(&counter.id), counter.parent(), read(&counter.depth)), (cgroup_id(2), 1, 2));
     let children = |index| read(&world.counter(index).children);
     assert_eq!([children(0), children(1), children(2)], [1, 1, 0]);
-    assert_eq!(world.cpu(1).tracked(owner_of(cgroup_id(2))), Some(2));
+    assert_eq!(world.cpu(1).tracked(key(2)), Some(2));
     assert_ne!(world.cpu(0).generation(), generation);
 }
 
@@ -78,74 +79,117 @@ fn register_refuses_more_levels_than_the_walk_takes() {
     let too_deep = limited(MAX_DEPTH, MAX_DEPTH - 1, NO_LIMIT);
     assert_eq!(world.register(too_deep), Err(Refusal::Deep));
     assert_eq!(world.register(limited(MAX_DEPTH, MAX_DEPTH - 2, NO_LIMIT)), Ok(0));
-    world.fault(0, owner(MAX_DEPTH - 1));
+    world.fault(0, MAX_DEPTH - 1);
     assert_eq!(world.usage(0), 32, "the walk from the deepest level reaches the top");
 }
 
 #[test]
-fn close_hides_a_cgroup_and_refuses_while_children_are_tracked() {
+fn close_hides_a_cgroup_and_hands_its_tasks_to_the_one_above() {
     let world = pair();
-    let cpu = world.cpu(0);
-    assert_eq!(close(&cpu, 0), Err(Refusal::Busy));
-    assert_eq!(close(&cpu, 2), Err(Refusal::Missing), "free");
-    assert_eq!(close(&cpu, 9), Err(Refusal::Missing), "no such counter");
-    assert_eq!(close(&cpu, 1), Ok(0));
-    assert_eq!(cpu.tracked(owner(1)), None);
-    assert_eq!(world.fault(0, owner(1)), Consumed::Miss);
-    assert_eq!(world.usage(0), 0);
-    assert_eq!(close(&cpu, 0), Err(Refusal::Busy), "until the child is released");
-    assert_eq!(world.register(limited(1, 0, 0)), Err(Refusal::Taken));
+    world.demand(0, 1);
+    assert_eq!(world.close(2), Err(Refusal::Missing), "free");
+    assert_eq!(world.close(9), Err(Refusal::Missing), "no such counter");
+    let generation = world.cpu(0).generation();
+    assert_eq!(world.close(1), Ok(0));
+    assert_ne!(world.cpu(0).generation(), generation);
+    assert_eq!(world.close(1), Err(Refusal::Missing), "dying already");
+    assert_eq!(world.cpu(0).tracked(key(1)), None);
+    assert_eq!(world.demand(0, 1), Consumed::Miss, "of the parent, from its own stock");
+    world.assert_owned(&[1, 1, 0, 0]);
+    assert_eq!(world.register(limited(1, 0, 0)), Err(Refusal::Taken), "until it is released");
     assert_eq!(world.register(limited(2, 1, 0)), Err(Refusal::Missing), "no child below it");
-    release(&cpu, 1).unwrap();
-    assert_eq!(close(&cpu, 0), Ok(0));
+}
+
+/// A cgroup that is made again while the old one dies has the key, and perhaps the id, of it.
+#[test]
+fn an_id_seen_again_is_a_new_cgroup() {
+    let world = pair();
+    world.demand(0, 1);
+    world.close(1).unwrap();
+    let again = Register { cgroup_id: cgroup_id(1), ..limited(2, 0, NO_LIMIT) };
+    assert_eq!(world.register(again), Ok(0));
+    assert_eq!(world.close(1), Err(Refusal::Missing), "the name is the new one's");
+    assert_eq!(world.cpu(0).tracked(key(1)), Some(2));
+    world.demand(1, 1);
+    world.assert_owned(&[0, 1, 1, 0]);
+    world.free(1, 0, 0);
+    assert_eq!(world.evict(1, 0) + world.evict(1, 1), 8);
+    assert_eq!(world.release(1), Ok(0), "though a cgroup of this name is tracked");
+    world.assert_owned(&[0, 0, 1, 0]);
+}
+
+#[test]
+fn release_waits_for_the_last_page_and_the_last_child() {
+    let world = pair();
+    world.demand(0, 0);
+    world.demand(1, 1);
+    assert_eq!(world.release(1), Err(Refusal::Busy), "tracked");
+    world.close(0).unwrap();
+    world.close(1).unwrap();
+    assert_eq!((world.evict(0, 0), world.evict(0, 1), world.evict(1, 1)), (7, 0, 7));
+    world.free(0, 0, 0);
+    assert_eq!(world.evict(0, 0), 1, "out of the uncharge batch");
+    assert_eq!(world.release(0), Err(Refusal::Busy), "its child is charged");
+    world.free(0, 1, 0);
+    assert_eq!((world.usage(0), world.usage(1)), (1, 1), "in an uncharge batch");
+    assert_eq!(world.release(1), Err(Refusal::Busy));
+    assert_eq!(world.evict(1, 0), 1);
+    assert_eq!((world.usage(0), world.usage(1)), (0, 0));
+    assert_eq!(world.release(0), Err(Refusal::Busy), "its child is not released");
+    Word::store(&world.counter(1).memsw.usage, 1);
+    assert_eq!(world.release(1), Err(Refusal::Busy), "memory+swap is charged");
+    Word::store(&world.counter(1).memsw.usage, 0);
+    assert_eq!((world.release(1), world.release(0)), (Ok(0), Ok(0)));
+    world.assert_owned(&[0; 4]);
 }
 
 #[test]
 fn unregistering_takes_everything_back_and_forgets() {
     let world = pair();
-    let cpu = world.cpu(0);
     for n in 0..6 {
-        world.fault(n % 2, owner(1));
+        world.demand(n % 2, 1);
     }
-    world.fault(0, owner(0));
-    assert_eq!((world.usage(0), world.stocked_for(owner(1)), world.hits(1)), (8 + 3 + 8, 5, 4));
-    set_limit(&cpu, 1, Resource::Memory, 12).unwrap();
+    world.demand(0, 0);
+    assert_eq!((world.usage(0), world.stocked_for(1), world.hits(1)), (8 + 3 + 8, 5, 4));
+    set_limit(&world.cpu(0), 1, Resource::Memory, 12).unwrap();
 
-    close(&cpu, 1).unwrap();
-    assert_eq!(evict(&cpu, 1, 0, 0), Ok(0), "CPU 0 has cached another cgroup");
-    assert_eq!(evict(&cpu, 1, 1, 0), Ok(5));
-    assert_eq!(evict(&cpu, 1, 1, 0), Ok(0), "once only");
+    world.close(1).unwrap();
+    assert_eq!(world.evict(1, 0), 0, "CPU 0 has cached another cgroup");
+    assert_eq!(world.evict(1, 1), 5);
+    assert_eq!(world.evict(1, 1), 0, "once only");
     assert_eq!(read(&world.slot(1, 0).credit), 0);
-    assert_eq!(read(&world.slot(0, 0).credit), credit_for(0), "another cgroup's credit stays");
+    assert_eq!(read(&world.slot(0, 0).credit), owner(0).into(), "another's credit stays");
     assert_eq!(read(&world.slot(1, 0).drains), 1);
     assert_eq!((world.usage(1), world.usage(0)), (6, 14));
-    world.assert_conserved(&[1, 6, 0, 0]);
+    world.assert_owned(&[1, 6, 0, 0]);
 
-    release(&cpu, 1).unwrap();
-    assert_eq!(world.usage(0), 8, "the pages it owned are taken back above");
+    assert_eq!(world.release(1), Err(Refusal::Busy));
+    world.free_each(1, 0..6);
+    assert_eq!((world.uncharging(1), world.evict(1, 1)), (6, 6));
+    assert_eq!(world.usage(0), 8);
+    world.release(1).unwrap();
     let counter = world.counter(1);
     for resource in [&counter.memory, &counter.memsw] {
         assert_eq!([&resource.usage, &resource.watermark, &resource.failcnt].map(read), [0; 3]);
     }
     assert_eq!([&counter.id, &counter.near_at, &counter.hit_at].map(read), [0; 3]);
     assert_eq!(read(&world.counter(0).children), 0);
-    world.assert_conserved(&[1, 0, 0, 0]);
+    world.assert_owned(&[1, 0, 0, 0]);
 
     // The next cgroup with this counter does not inherit the hits.
     for cpu in 0..2 {
         reset_cgroup_cpu(&world.cpu(0), 1, cpu).unwrap();
     }
     world.add(1, NO_INDEX);
-    assert_eq!(world.fault(1, owner(1)), Consumed::Miss);
+    assert_eq!(world.demand(1, 1), Consumed::Miss);
     assert_eq!((world.hits(1), world.sum(1, |share| &share.misses)), (0, 1));
-    assert_eq!(world.loss(Loss::OrphanedPages), 0);
 }
 
 #[test]
 fn a_limit_below_the_usage_is_refused() {
     let world = pair();
     let cpu = world.cpu(0);
-    world.fault(0, owner(1));
+    world.fault(0, 1);
     for resource in [Resource::Memory, Resource::Memsw] {
         let limit = |index| {
             let counter = world.counter(index);
@@ -218,17 +262,27 @@ fn arguments_survive_the_border() {
     assert_eq!(Drain::from_args(|n| args.to_args()[n]), args);
     let args = Evict { index: 4095, cpu: 3, slot: 2 };
     assert_eq!(Evict::from_args(|n| args.to_args()[n]), args);
+    let args = Reset { index: 4095, cpu: 3 };
+    assert_eq!(Reset::from_args(|n| args.to_args()[n]), args);
+    let args = Index { index: 4095 };
+    assert_eq!(Index::from_args(|n| args.to_args()[n]), args);
+    for pages in [0..1, 63..65, 0..512, 511..512] {
+        let args = window(4095, pages.clone().map(|page| 0x1_2345_6200 + page));
+        assert_eq!((args.first_pfn, args.nr_pages()), (0x1_2345_6200, pages.count() as u32));
+        assert_eq!(Window::from_args(|n| args.to_args()[n]), args);
+    }
 }
 
 #[test]
 fn unknown_tags_are_errors() {
-    for kind in [EventKind::LimitNear, EventKind::LimitHit] {
+    let kinds = [EventKind::LimitNear, EventKind::LimitHit];
+    for kind in kinds.into_iter().chain([EventKind::CgroupMade, EventKind::CgroupRemoved]) {
         assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
     }
     for resource in [Resource::Memory, Resource::Memsw] {
         assert_eq!(Resource::try_from(resource as u32), Ok(resource));
     }
-    for tag in [0, 3, u32::MAX] {
+    for tag in [0, 5, u32::MAX] {
         assert_eq!(EventKind::try_from(tag), Err(Unknown(tag)));
     }
     for tag in [2, u32::MAX] {
@@ -240,14 +294,11 @@ fn unknown_tags_are_errors() {
 #[test]
 fn encodings_round_trip() {
     for index in [0, 1, 4095, NO_INDEX - 1, NO_INDEX] {
-        assert_eq!(parent_index(parent_word(index)), index);
+        assert_eq!(index_of(owner_of(index)), index);
     }
-    for index in [0, 1, 4095, NO_INDEX - 1] {
-        assert_eq!(creditor(credit_for(index)), index);
-    }
-    assert_eq!((creditor(0), parent_word(NO_INDEX)), (NO_INDEX, 0));
+    assert_eq!((index_of(NOBODY), owner_of(NO_INDEX), owner_of(0)), (NO_INDEX, NOBODY, 1));
     assert_eq!((limit_of(NO_LIMIT), limit_of(0)), (None, Some(0)));
-    assert_eq!(owner_of(0x0000_0003_8000_0001), 0x8000_0001);
+    assert_eq!(key_of(0x0000_0003_8000_0001), 0x8000_0001);
     for slots in (0..).map(|n| 1 << n).take_while(|&slots| slots <= MAX_SLOTS) {
         let reached: BTreeSet<_> = (0..slots).map(|owner| slot_of(owner + 999, slots)).collect();
         assert!(reached.into_iter().eq(0..slots), "neighbours share no slot");

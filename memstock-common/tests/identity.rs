@@ -2,49 +2,99 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-use memstock_common::fault::{miss, nearest_tracked};
-use memstock_common::{Identity, Machine, NO_INDEX, control, stock::untracked_mark};
-use support::{Shape, World, owner};
+use memstock_common::fault::nearest_tracked;
+use memstock_common::identity::Task;
+use memstock_common::{Identity, NO_INDEX, NOBODY};
+use support::{Shape, World, key, owner};
 
-const TASK: u64 = 0xffff_c900_0012_3f58;
+const REGISTERS: Task = Task::Registers(0xffff_c900_0012_3f58);
+const ELSEWHERE: Task = Task::Registers(0xffff_c900_0016_3f58);
+const TASK: u64 = 0xffff_8881_0123_4000;
+const OTHER: u64 = TASK + 0x4000;
 
-fn never() -> u32 {
+type Plain = Identity<AtomicU64>;
+
+fn never<T>() -> T {
     panic!("asked although it is known");
 }
 
 #[test]
 fn a_known_task_is_not_asked_for() {
-    let identity = Identity::<AtomicU64>::default();
-    assert_eq!(identity.owner(TASK, 7, || 42), 42);
-    assert_eq!(identity.owner(TASK, 7, never), 42);
+    let identity = Plain::default();
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42);
+    assert_eq!(identity.owner(REGISTERS, 7, never, never), 42);
+    assert_eq!(identity.owner(Task::Current, 7, || TASK, never), 42, "by its name as well");
+}
+
+#[test]
+fn a_task_known_by_its_name_is_known_by_its_registers_from_then_on() {
+    let identity = Plain::default();
+    assert_eq!(identity.owner(Task::Current, 7, || TASK, || 42), 42);
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, never), 42);
+    assert_eq!(identity.owner(REGISTERS, 7, never, never), 42);
 }
 
 #[test]
 fn another_task_or_generation_is_asked_for() {
-    let identity = Identity::<AtomicU64>::default();
-    assert_eq!(identity.owner(TASK, 7, || 42), 42);
-    assert_eq!(identity.owner(TASK + 0x4000, 7, || 43), 43);
-    assert_eq!(identity.owner(TASK, 7, || 42), 42, "one task is remembered, not two");
-    assert_eq!(identity.owner(TASK, 8, || 44), 44);
-    assert_eq!(identity.owner(TASK, 8, never), 44);
-}
-
-#[test]
-fn a_fault_that_nothing_identifies_is_always_asked_for() {
-    let identity = Identity::<AtomicU64>::default();
-    assert_eq!(identity.owner(TASK, 7, || 42), 42);
-    assert_eq!(identity.owner(0, 7, || 1), 1);
-    assert_eq!(identity.owner(0, 7, || 2), 2);
-    assert_eq!(identity.owner(TASK, 7, || 42), 42, "and it is remembered for nobody");
+    let identity = Plain::default();
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42);
+    assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || 43), 43);
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42, "one is remembered, not two");
+    assert_eq!(identity.owner(Task::Current, 7, || OTHER, || 43), 43);
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42, "nor its registers");
+    for (task, generation) in [(REGISTERS, 8), (Task::Current, 9)] {
+        let owner = generation as u32;
+        assert_eq!(identity.owner(task, generation, || TASK, || owner), owner);
+        assert_eq!(identity.owner(task, generation, || TASK, never), owner);
+    }
 }
 
 #[test]
 fn nothing_is_known_at_first() {
-    let identity = Identity::<AtomicU64>::default();
-    assert_eq!(identity.owner(0, 0, || 9), 9);
-    assert_eq!(identity.owner(TASK, 0, || 8), 8);
+    for task in [REGISTERS, Task::Registers(0), Task::Current] {
+        let identity = Plain::default();
+        assert_eq!(identity.owner(task, 1, || TASK, || 9), 9);
+    }
+}
+
+#[test]
+fn that_a_task_is_nobodys_is_remembered_too() {
+    let identity = Plain::default();
+    assert_eq!(identity.owner(Task::Current, 7, || TASK, || NOBODY), NOBODY);
+    assert_eq!(identity.owner(Task::Current, 7, || TASK, never), NOBODY);
+    assert_eq!(identity.owner(Task::Current, 8, || TASK, || 42), 42);
+}
+
+/// The probe of an allocation interrupts that of a fault of the same task, while this asks.
+#[test]
+fn an_allocation_may_interrupt_a_fault() {
+    let identity = Plain::default();
+    let owner = identity.owner(
+        REGISTERS,
+        7,
+        || TASK,
+        || {
+            assert_eq!(identity.owner(Task::Current, 7, || TASK, || 42), 42);
+            42
+        },
+    );
+    assert_eq!(owner, 42);
+    assert_eq!(identity.owner(REGISTERS, 7, never, never), 42);
+
+    // Between the two the task was moved: what the interrupted one knows is out of date.
+    let outdated = identity.owner(
+        ELSEWHERE,
+        8,
+        || TASK,
+        || {
+            assert_eq!(identity.owner(Task::Current, 9, || TASK, || 44), 44);
+            43
+        },
+    );
+    assert_eq!(outdated, 43);
+    assert_eq!(identity.owner(ELSEWHERE, 9, || TASK, || 44), 44);
 }
 
 /// Levels of a path below the root, as the kernel tells them: 1 is the top, 0 means none.
@@ -55,7 +105,7 @@ fn path(levels: &[u32]) -> impl Fn(u32) -> u32 {
 
 fn nearest(world: &World<AtomicU64>, levels: &[u32]) -> u32 {
     let own = *levels.last().expect("a cgroup has a level");
-    nearest_tracked(&world.cpu(0), world.slot(0, 0), 1, own, path(levels))
+    nearest_tracked(&world.cpu(0), own, path(levels))
 }
 
 #[test]
@@ -63,43 +113,31 @@ fn an_untracked_cgroup_is_charged_to_its_nearest_tracked_ancestor() {
     let world = World::<AtomicU64>::new(Shape { cgroups: 3, ..Shape::default() });
     world.add(0, NO_INDEX);
     world.add(1, 0);
-    let (top, middle, untracked) = (owner(0), owner(1), owner(2));
-    assert_eq!(nearest(&world, &[top]), top);
-    assert_eq!(nearest(&world, &[top, untracked]), top);
-    assert_eq!(nearest(&world, &[top, middle, untracked]), middle);
-    assert_eq!(nearest(&world, &[top, untracked, middle]), middle, "tracked itself");
-    assert_eq!(nearest(&world, &[untracked]), untracked, "nobody to charge it to");
+    let (top, middle, untracked) = (key(0), key(1), key(2));
+    assert_eq!(nearest(&world, &[top]), owner(0));
+    assert_eq!(nearest(&world, &[top, untracked]), owner(0));
+    assert_eq!(nearest(&world, &[top, middle, untracked]), owner(1));
+    assert_eq!(nearest(&world, &[top, untracked, middle]), owner(1), "tracked itself");
+    assert_eq!(nearest(&world, &[untracked]), NOBODY);
+    assert_eq!(nearest(&world, &[99, 98, 97]), NOBODY);
     // Without its middle level, the top is the nearest.
-    let closed = control::close(&world.cpu(0), 1);
-    assert_eq!(closed, Ok(0));
-    assert_eq!(nearest(&world, &[top, middle, untracked]), top);
-    assert_eq!(nearest(&world, &[top, middle]), top);
+    assert_eq!(world.close(1), Ok(0));
+    assert_eq!(nearest(&world, &[top, middle, untracked]), owner(0));
+    assert_eq!(nearest(&world, &[top, middle]), owner(0));
 }
 
+/// The deepest levels are not looked at; that the task's own cgroup is tracked is seen at any.
 #[test]
-fn a_marked_cgroup_is_not_looked_for_again() {
-    let world = World::<AtomicU64>::new(Shape { cgroups: 1, ..Shape::default() });
+fn the_search_for_an_ancestor_has_an_end() {
+    let world = World::<AtomicU64>::new(Shape { cgroups: 2, ..Shape::default() });
     world.add(0, NO_INDEX);
-    let (top, untracked) = (owner(0), 99);
-    world.slot(0, 0).untracked.store(untracked_mark(untracked, 1), Ordering::SeqCst);
-    assert_eq!(nearest(&world, &[top, untracked]), untracked);
-    world.slot(0, 0).untracked.store(untracked_mark(untracked, 0), Ordering::SeqCst);
-    assert_eq!(nearest(&world, &[top, untracked]), top, "the mark is of another generation");
-}
-
-/// The cgroup itself is as untracked after the registration as it was before it, so only the
-/// generation of the search can tell that the search is out of date.
-#[test]
-fn an_ancestor_registered_between_search_and_miss_is_found() {
-    let world = World::<AtomicU64>::new(Shape { cgroups: 1, ..Shape::default() });
-    let (top, untracked) = (owner(0), 99);
-    let (cpu, stock) = (world.cpu(0), world.slot(0, 0));
-    let generation = cpu.generation();
-    let levels = [top, untracked];
-    let ancestors = path(&levels);
-    assert_eq!(nearest_tracked(&cpu, stock, generation, untracked, &ancestors), untracked);
-    world.add(0, NO_INDEX);
-    miss(&cpu, stock, untracked, generation);
-    let later = cpu.generation();
-    assert_eq!(nearest_tracked(&cpu, stock, later, untracked, &ancestors), top);
+    let mut levels = vec![99; 63];
+    levels[62] = key(0);
+    assert_eq!(nearest(&world, &levels), owner(0));
+    levels.push(key(1));
+    assert_eq!(nearest(&world, &levels), owner(0), "the 63rd level is looked at");
+    levels.insert(0, 98);
+    assert_eq!(nearest(&world, &levels), NOBODY, "the 64th is not");
+    levels[64] = key(0);
+    assert_eq!(nearest(&world, &levels), owner(0));
 }

@@ -4,11 +4,13 @@
 mod checked;
 mod support;
 
-use checked::Checked;
+use checked::{Checked, explore};
 use loom::sync::Arc;
 use loom::thread;
+use memstock_common::identity::Task;
 use memstock_common::{Identity, Word};
 use support::NewWord;
+use support::make::empty_stock;
 
 const TASK: u64 = 1;
 const OLD: u64 = 10;
@@ -21,30 +23,32 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// A fault, as the probe has it: the generation first.
-    fn fault(&self, identity: &Identity<Checked>) -> u32 {
+    /// A fault or an allocation, as the probe has it: the generation first.
+    fn probe(&self, identity: &Identity<Checked>, task: Task) -> u32 {
         let generation = self.generation.load();
-        identity.owner(TASK, generation, || self.cgroup.load() as u32)
+        identity.owner(task, generation, || TASK, || self.cgroup.load() as u32)
     }
 }
 
-/// However a fault and a move meet, no fault after the move is charged to the old cgroup.
+/// However the probes and a move meet, nothing after the move is charged to the old cgroup.
 #[test]
-fn move_beside_fault() {
-    loom::model(|| {
+fn move_beside_fault_and_allocation() {
+    const TASKS: [Task; 2] = [Task::Registers(7), Task::Current];
+    explore(|| {
         let kernel = Arc::new(Kernel { cgroup: Checked::new(OLD), generation: Checked::new(1) });
         let moving = Arc::clone(&kernel);
         let mover = thread::spawn(move || {
             moving.cgroup.swap(NEW);
             moving.generation.fetch_add(1);
         });
-        let identity =
-            Identity { task: Checked::new(0), generation: Checked::new(0), owner: Checked::new(0) };
-        for _ in 0..2 {
-            let owner = u64::from(kernel.fault(&identity));
+        let identity = empty_stock::<Checked>().identity;
+        for task in TASKS {
+            let owner = u64::from(kernel.probe(&identity, task));
             assert!(owner == OLD || owner == NEW);
         }
         mover.join().expect("the mover does not panic");
-        assert_eq!(u64::from(kernel.fault(&identity)), NEW);
+        for task in TASKS {
+            assert_eq!(u64::from(kernel.probe(&identity, task)), NEW);
+        }
     });
 }

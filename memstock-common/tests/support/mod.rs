@@ -1,20 +1,34 @@
-//! A world for the algorithm to work on: counters, stocks and the table of tracked cgroups, made
-//! of whatever words a test brings (plain atomics, or model-checked ones).
+//! A world for the algorithm to work on: counters, stocks, the page-owner map and the table of
+//! tracked cgroups, made of whatever words a test brings (plain atomics, or model-checked ones).
 //!
 //! It stores, looks up and records. It must not decide anything: that is what is being tested.
 #![allow(dead_code, reason = "each test binary uses its own part of the world")]
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+mod cpu;
+mod law;
+pub mod make;
 
-use memstock_common::fault::{Consumed, consume_or_miss, miss};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
+use memstock_common::adopt::{self, Window};
+use memstock_common::control::{self, Refusal};
+use memstock_common::fault::{Consumed, consume_or_miss, miss, nearest_tracked};
+use memstock_common::identity::Task;
+use memstock_common::page::{self, CHUNK_PAGES};
 use memstock_common::{
-    CgroupCpu, Counter, Counters, Event, Identity, Loss, MAX_DEPTH, Machine, NO_INDEX, NO_LIMIT,
-    PageCounter, Stock, StockWord, Word, charge, control, drain, slot_of, stock,
+    CgroupCpu, Chunk, Counter, Entry, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Stock, Word,
+    charge, drain, slot_of,
 };
+
+pub use cpu::Cpu;
 
 /// A word that a world can make.
 pub trait NewWord: Word {
+    /// An entry of the page-owner map that goes with such words.
+    type Entry: NewEntry;
+
     fn new(value: u64) -> Self;
 
     /// Reads an entry of the table of tracked cgroups. A map look-up orders what the reader then
@@ -25,8 +39,22 @@ pub trait NewWord: Word {
 }
 
 impl NewWord for AtomicU64 {
+    type Entry = AtomicU32;
+
     fn new(value: u64) -> Self {
         Self::new(value)
+    }
+}
+
+/// An entry of the page-owner map that a world can make.
+pub trait NewEntry: Entry {
+    /// That of the page at this place in its chunk; nobody's.
+    fn new(at: u32) -> Self;
+}
+
+impl NewEntry for AtomicU32 {
+    fn new(_at: u32) -> Self {
+        Self::new(0)
     }
 }
 
@@ -39,32 +67,47 @@ pub struct Shape {
     pub memsw: bool,
     /// Counters, all free at first.
     pub cgroups: u32,
+    /// Chunks of the page-owner map.
+    pub chunks: u32,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { cpus: 1, slots: 1, batch: 32, memsw: false, cgroups: 4 }
+        Self { cpus: 1, slots: 1, batch: 32, memsw: false, cgroups: 4, chunks: 1 }
     }
 }
 
-/// The kernel maps. The cgroup with counter `index` has the owner `owner(index)`.
-pub struct World<W> {
+/// The kernel maps. The cgroup with counter `index` has the id `cgroup_id(index)`.
+pub struct World<W: NewWord> {
     pub shape: Shape,
     counters: Vec<Counter<W>>,
     stocks: Vec<Vec<Stock<W>>>,
     shares: Vec<Vec<CgroupCpu<W>>>,
-    /// By owner: index of the counter plus one.
+    chunks: Vec<Box<Chunk<W::Entry>>>,
+    /// By key: index of the counter plus one.
     table: Vec<W>,
     generation: W,
     // What follows only records, and is no part of what a model checker explores.
+    /// The cgroup tree: by counter, that of the cgroup above.
+    above: Vec<AtomicU32>,
+    /// The first page that [`World::demand`] has not used.
+    unused: AtomicU64,
     now: AtomicU64,
     events: Mutex<Vec<Event>>,
     losses: Vec<AtomicU64>,
 }
 
+/// Keys begin here, so that none passes for an owner or an index.
+const FIRST_KEY: u32 = 1000;
+
+/// The key of the cgroup with counter `index`.
+pub const fn key(index: u32) -> u32 {
+    FIRST_KEY + index
+}
+
 /// The id of the cgroup with counter `index`; its upper half must never matter.
 pub const fn cgroup_id(index: u32) -> u64 {
-    7 << 32 | owner(index) as u64
+    7 << 32 | key(index) as u64
 }
 
 /// What the cgroup with counter `index` is called in packed words.
@@ -83,69 +126,17 @@ pub fn limited(index: u32, parent: u32, memory_limit: u64) -> control::Register 
     }
 }
 
-fn page_counter<W: NewWord>() -> PageCounter<W> {
-    PageCounter { usage: W::new(0), watermark: W::new(0), failcnt: W::new(0) }
-}
-
-fn counter<W: NewWord>() -> Counter<W> {
-    let zero = || W::new(0);
-    Counter {
-        memory: page_counter(),
-        memsw: page_counter(),
-        near_at: zero(),
-        hit_at: zero(),
-        memory_limit: zero(),
-        memsw_limit: zero(),
-        id: zero(),
-        parent: zero(),
-        depth: zero(),
-        children: zero(),
-        padding: [zero(), zero()],
+/// The window of the owner map with these pages, for counter `index`.
+pub fn window(index: u32, pages: impl IntoIterator<Item = u64>) -> Window {
+    let mut window = Window { index, ..Window::default() };
+    for pfn in pages {
+        window.first_pfn = pfn - pfn % u64::from(adopt::WINDOW_PAGES);
+        window.add(pfn);
     }
-}
-
-/// An empty slot.
-pub fn empty_stock<W: NewWord>() -> Stock<W> {
-    let zero = || W::new(0);
-    Stock {
-        word: zero(),
-        identity: Identity { task: zero(), generation: zero(), owner: zero() },
-        untracked: zero(),
-        hits: zero(),
-        settled: zero(),
-        credit: zero(),
-        misses: zero(),
-        refills: zero(),
-        drains: zero(),
-    }
+    window
 }
 
 impl<W: NewWord> World<W> {
-    pub fn new(shape: Shape) -> Self {
-        let share = || CgroupCpu {
-            hits: W::new(0),
-            misses: W::new(0),
-            singles: W::new(0),
-            forced: W::new(0),
-        };
-        Self {
-            shape,
-            counters: (0..shape.cgroups).map(|_| counter()).collect(),
-            stocks: (0..shape.cpus)
-                .map(|_| (0..shape.slots).map(|_| empty_stock()).collect())
-                .collect(),
-            shares: (0..shape.cpus)
-                .map(|_| (0..shape.cgroups).map(|_| share()).collect())
-                .collect(),
-            // Room for the name 0, which nobody has, and for one cgroup that is never tracked.
-            table: (0..shape.cgroups + 2).map(|_| W::new(0)).collect(),
-            generation: W::new(1),
-            now: AtomicU64::new(1_000_000_000),
-            events: Mutex::new(Vec::new()),
-            losses: (0..Loss::COUNT).map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
-
     /// A world whose cgroups are one chain: counter 0 is the top, the last one the leaf.
     pub fn chain(shape: Shape) -> Self {
         let world = Self::new(shape);
@@ -160,8 +151,12 @@ impl<W: NewWord> World<W> {
         Cpu { world: self, cpu }
     }
 
-    pub fn register(&self, args: control::Register) -> Result<u32, control::Refusal> {
-        control::register(&self.cpu(0), args)
+    pub fn register(&self, args: control::Register) -> Result<u32, Refusal> {
+        let registered = control::register(&self.cpu(0), args);
+        if registered.is_ok() {
+            self.above[args.index as usize].store(args.parent, SeqCst);
+        }
+        registered
     }
 
     /// Registers counter `index` under `parent`, without limits.
@@ -170,16 +165,101 @@ impl<W: NewWord> World<W> {
         assert_eq!(self.register(limited(index, parent, NO_LIMIT)), Ok(0));
     }
 
-    /// What the fault program does for a task of the cgroup named `owner`.
-    pub fn fault(&self, cpu: u32, owner: u32) -> Consumed {
+    pub fn close(&self, index: u32) -> Result<u32, Refusal> {
+        control::close(&self.cpu(0), index)
+    }
+
+    /// Evicts a cgroup from every slot of a CPU.
+    #[track_caller]
+    pub fn evict(&self, index: u32, cpu: u32) -> u32 {
+        let evict = |slot| control::evict(&self.cpu(0), index, cpu, slot);
+        (0..self.shape.slots).map(|slot| evict(slot).expect("a slot of a dying cgroup")).sum()
+    }
+
+    pub fn release(&self, index: u32) -> Result<u32, Refusal> {
+        let released = control::release(&self.cpu(0), index);
+        if released.is_ok() {
+            // Its tasks are gone. The next one under the same name is born, outside of the tree.
+            self.above[index as usize].store(NO_INDEX, SeqCst);
+            self.cpu(0).next_generation();
+        }
+        released
+    }
+
+    /// The counters of a cgroup and of all above it, from the top.
+    fn path(&self, index: u32) -> Vec<u32> {
+        let above = |at: &u32| {
+            let above = self.above[*at as usize].load(SeqCst);
+            Some(above).filter(|&above| above != NO_INDEX)
+        };
+        let mut path: Vec<_> = std::iter::successors(Some(index), above).collect();
+        path.reverse();
+        path
+    }
+
+    /// Whom the programs on `cpu` charge a task of the cgroup `index` to.
+    pub fn ask(&self, cpu: u32, index: u32) -> u32 {
         let machine = self.cpu(cpu);
-        let stock = self.slot(cpu, slot_of(owner, self.shape.slots));
         let generation = machine.generation();
-        let consumed = consume_or_miss(stock, owner, generation);
+        let task = u64::from(index) + 1;
+        self.slot(cpu, 0).identity.owner(
+            Task::Current,
+            generation,
+            || task,
+            || {
+                nearest_tracked(&machine, key(index), |level| {
+                    self.path(index).get(level as usize - 1).map_or(0, |&at| key(at))
+                })
+            },
+        )
+    }
+
+    /// What the fault program does for a task of the cgroup `index`.
+    pub fn fault(&self, cpu: u32, index: u32) -> Consumed {
+        let owner = self.ask(cpu, index);
+        let stock = self.slot(cpu, slot_of(owner, self.shape.slots));
+        let consumed = consume_or_miss(stock, owner);
         if consumed == Consumed::Miss {
-            miss(&machine, stock, owner, generation);
+            miss(&self.cpu(cpu), stock, owner);
         }
         consumed
+    }
+
+    /// What the program at the allocation of a block does, for a task of the cgroup `task`; for
+    /// none if the kernel does not charge the block to anybody.
+    pub fn alloc(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
+        page::allocated(&self.cpu(cpu), pfn, order, task.is_some(), || {
+            self.ask(cpu, task.expect("not asked for what is not charged"))
+        });
+    }
+
+    /// A fault that allocates the page `pfn`.
+    pub fn touch(&self, cpu: u32, index: u32, pfn: u64) -> Consumed {
+        let consumed = self.fault(cpu, index);
+        self.alloc(cpu, Some(index), pfn, 0);
+        consumed
+    }
+
+    /// A fault that allocates a page which was never used before.
+    pub fn demand(&self, cpu: u32, index: u32) -> Consumed {
+        self.touch(cpu, index, self.unused.fetch_add(1, SeqCst))
+    }
+
+    /// What the program at the free of a block does.
+    pub fn free(&self, cpu: u32, pfn: u64, order: u32) {
+        page::freed(&self.cpu(cpu), pfn, order);
+    }
+
+    pub fn touch_each(&self, cpu: u32, index: u32, pages: Range<u64>) {
+        for pfn in pages {
+            self.touch(cpu, index, pfn);
+        }
+    }
+
+    pub fn free_each(&self, cpu: u32, pages: Range<u64>) {
+        for pfn in pages {
+            self.free(cpu, pfn, 0);
+        }
     }
 
     /// Drains all slots of `cpu` that are cached for the subtree; run from CPU 0.
@@ -206,43 +286,9 @@ impl<W: NewWord> World<W> {
         &self.shares[cpu as usize][index as usize]
     }
 
-    pub fn usage(&self, index: u32) -> u64 {
-        self.counter(index).memory.usage.load()
-    }
-
-    pub fn watermark(&self, index: u32) -> u64 {
-        self.counter(index).memory.watermark.load()
-    }
-
-    pub fn failcnt(&self, index: u32) -> u64 {
-        self.counter(index).memory.failcnt.load()
-    }
-
-    /// All slots of all CPUs.
-    pub fn slots(&self) -> impl Iterator<Item = &Stock<W>> {
-        self.stocks.iter().flatten()
-    }
-
-    pub fn stocked_for(&self, owner: u32) -> u64 {
-        let words = self.slots().map(|stock| StockWord(stock.word.load()));
-        words.filter(|word| word.owner() == owner).map(|word| u64::from(word.charged())).sum()
-    }
-
-    pub fn stocked(&self) -> u64 {
-        self.slots().map(|stock| u64::from(StockWord(stock.word.load()).charged())).sum()
-    }
-
-    /// Hits of a cgroup by the reader's rule: what is settled, and what its slots have not yet.
-    pub fn hits(&self, index: u32) -> u64 {
-        let settled: u64 =
-            self.shares.iter().map(|shares| shares[index as usize].hits.load()).sum();
-        let credited = self.slots().filter(|stock| stock.creditor() == index);
-        settled + credited.map(|s| s.hits.load().wrapping_sub(s.settled.load())).sum::<u64>()
-    }
-
-    /// Sums one statistic of a cgroup over the CPUs.
-    pub fn sum(&self, index: u32, of: impl Fn(&CgroupCpu<W>) -> &W) -> u64 {
-        self.shares.iter().map(|shares| of(&shares[index as usize]).load()).sum()
+    /// The entry of a page frame inside the page-owner map.
+    pub fn entry(&self, pfn: u64) -> &W::Entry {
+        self.chunks[(pfn / u64::from(CHUNK_PAGES)) as usize].entry(pfn)
     }
 
     pub fn loss(&self, loss: Loss) -> u64 {
@@ -256,88 +302,5 @@ impl<W: NewWord> World<W> {
     /// The events since the last call.
     pub fn events(&self) -> Vec<Event> {
         std::mem::take(&mut *self.events.lock().expect("no panic while recording"))
-    }
-
-    /// The law of conservation: what is charged is owned or stocked, below every counter.
-    ///
-    /// `owned` are the pages in use, by counter.
-    #[track_caller]
-    pub fn assert_conserved(&self, owned: &[u64]) {
-        for index in (0..self.shape.cgroups).filter(|&i| self.counter(i).id.load() != 0) {
-            let below = (0..self.shape.cgroups).filter(|&i| self.below(i, index));
-            let due: u64 = below.map(|i| owned[i as usize] + self.stocked_for(owner(i))).sum();
-            assert_eq!(self.usage(index), due, "memory of counter {index}");
-            let memsw = if self.shape.memsw { due } else { 0 };
-            assert_eq!(self.counter(index).memsw.usage.load(), memsw, "memsw of counter {index}");
-        }
-        let Shape { cpus, slots, batch, .. } = self.shape;
-        assert!(self.stocked() <= u64::from(cpus * slots * batch), "too much is stocked");
-    }
-
-    fn below(&self, index: u32, ancestor: u32) -> bool {
-        let parent = |&at: &u32| Some(self.counter(at).parent()).filter(|&up| up != NO_INDEX);
-        std::iter::successors(Some(index), parent).any(|at| at == ancestor)
-    }
-}
-
-/// The world as the programs on one CPU see it.
-pub struct Cpu<'a, W> {
-    pub world: &'a World<W>,
-    pub cpu: u32,
-}
-
-impl<W: NewWord> Counters for Cpu<'_, W> {
-    type Word = W;
-
-    fn counter(&self, index: u32) -> Option<&Counter<W>> {
-        self.world.counters.get(index as usize)
-    }
-    fn memsw(&self) -> bool {
-        self.world.shape.memsw
-    }
-    fn max_depth(&self) -> u32 {
-        MAX_DEPTH
-    }
-}
-
-impl<W: NewWord> Machine for Cpu<'_, W> {
-    fn tracked(&self, owner: u32) -> Option<u32> {
-        self.world.table.get(owner as usize)?.look_up().checked_sub(1).map(|index| index as u32)
-    }
-    fn track(&self, owner: u32, index: u32) -> bool {
-        let entry = self.world.table.get(owner as usize);
-        entry.is_some_and(|entry| entry.replace(0, stock::credit_for(index)))
-    }
-    fn untrack(&self, owner: u32) {
-        if let Some(entry) = self.world.table.get(owner as usize) {
-            entry.swap(0);
-        }
-    }
-    fn generation(&self) -> u64 {
-        self.world.generation.load()
-    }
-    fn next_generation(&self) {
-        self.world.generation.fetch_add(1);
-    }
-    fn cgroup_cpu(&self, index: u32) -> Option<&CgroupCpu<W>> {
-        self.cgroup_cpu_of(index, self.cpu)
-    }
-    fn stock_of(&self, cpu: u32, slot: u32) -> Option<&Stock<W>> {
-        self.world.stocks.get(cpu as usize)?.get(slot as usize)
-    }
-    fn cgroup_cpu_of(&self, index: u32, cpu: u32) -> Option<&CgroupCpu<W>> {
-        self.world.shares.get(cpu as usize)?.get(index as usize)
-    }
-    fn batch(&self) -> u32 {
-        self.world.shape.batch
-    }
-    fn now(&self) -> u64 {
-        self.world.now.load(SeqCst)
-    }
-    fn emit(&self, event: &Event) {
-        self.world.events.lock().expect("no panic while recording").push(*event);
-    }
-    fn lose(&self, loss: Loss, count: u64) {
-        self.world.losses[loss as usize].fetch_add(count, SeqCst);
     }
 }

@@ -1,0 +1,135 @@
+//! What user space may ask of the page-owner map: adopting, doubting and disowning pages.
+
+mod support;
+
+use std::sync::atomic::AtomicU64;
+
+use memstock_common::adopt::{Window, adopt, disown, doubt};
+use memstock_common::control::Refusal;
+use memstock_common::page::UNCONFIRMED;
+use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT};
+use support::{Shape, World, limited, owner, window};
+
+type Plain = World<AtomicU64>;
+
+/// Counter 0 is the parent of counters 1 and 2; two CPUs.
+fn family() -> Plain {
+    let shape = Shape { cpus: 2, batch: 8, memsw: true, chunks: 2, ..Shape::default() };
+    let world = Plain::new(shape);
+    world.add(0, NO_INDEX);
+    world.add(1, 0);
+    world.add(2, 0);
+    world
+}
+
+fn entry(world: &Plain, pfn: u64) -> u32 {
+    Entry::load(world.entry(pfn))
+}
+
+#[test]
+fn adoption_charges_what_nobody_owns() {
+    let world = family();
+    world.touch(0, 2, 514);
+    assert_eq!(adopt(&world.cpu(0), window(1, 512..520)), Ok(7));
+    world.assert_owned(&[0, 7, 1, 0]);
+    assert_eq!(entry(&world, 512), owner(1) | UNCONFIRMED);
+    assert_eq!(entry(&world, 514), owner(2), "a page that the probes saw is left alone");
+    assert_eq!(adopt(&world.cpu(0), window(1, 512..520)), Ok(0), "once only");
+    assert_eq!(adopt(&world.cpu(0), window(2, [1023])), Ok(1));
+    assert_eq!(adopt(&world.cpu(0), window(2, 1024..1536)), Ok(512));
+    world.assert_owned(&[0, 7, 514, 0]);
+    assert_eq!(entry(&world, 0) | entry(&world, 1536), 0, "nothing but the window");
+}
+
+#[test]
+fn adoption_has_no_regard_to_limits() {
+    let world = family();
+    world.register(limited(3, 0, 2)).unwrap();
+    assert_eq!(adopt(&world.cpu(0), window(3, 0..100)), Ok(100));
+    assert_eq!((world.usage(3), world.failcnt(3), world.watermark(3)), (100, 0, 100));
+    assert!(world.events().is_empty());
+    world.assert_owned(&[0, 0, 0, 100]);
+}
+
+#[test]
+fn an_adopted_page_is_uncharged_when_it_is_freed() {
+    let world = family();
+    adopt(&world.cpu(0), window(1, 0..64)).unwrap();
+    world.free(0, 0, 0);
+    world.free(1, 32, 5);
+    world.assert_owned(&[0, 31, 0, 0]);
+    assert_eq!((entry(&world, 0), entry(&world, 32)), (0, 0));
+    // One that was free already, unseen, is uncharged with its next allocation.
+    world.touch(0, 2, 1);
+    world.alloc(0, Some(2), 8, 3);
+    world.assert_owned(&[0, 22, 9, 0]);
+    assert_eq!((entry(&world, 1), entry(&world, 8)), (owner(2), owner(2)), "confirmed");
+    assert_eq!(world.loss(Loss::Healed), 9);
+}
+
+#[test]
+fn a_doubted_page_is_disowned_unless_a_probe_saw_it() {
+    let world = family();
+    let all = window(1, 0..6);
+    world.touch_each(0, 1, 0..4);
+    world.touch(0, 2, 4);
+    assert_eq!(disown(&world.cpu(0), all), Ok(0), "nothing is doubted");
+    assert_eq!(doubt(&world.cpu(0), all), Ok(4), "its own pages only");
+    assert_eq!(doubt(&world.cpu(0), all), Ok(0));
+    assert_eq!(entry(&world, 0), owner(1) | UNCONFIRMED);
+    assert_eq!([4, 5].map(|pfn| entry(&world, pfn)), [owner(2), 0]);
+    world.assert_owned(&[0, 4, 1, 0]);
+
+    world.free(0, 0, 0);
+    world.free(0, 1, 0);
+    world.touch(0, 1, 1);
+    world.free(0, 2, 0);
+    world.touch(0, 2, 2);
+    assert_eq!(disown(&world.cpu(0), window(2, 0..6)), Ok(0), "another's doubts");
+    assert_eq!(disown(&world.cpu(0), window(1, 4..6)), Ok(0));
+    assert_eq!(disown(&world.cpu(0), all), Ok(1));
+    assert_eq!([0, 1, 2, 3].map(|pfn| entry(&world, pfn)), [0, owner(1), owner(2), 0]);
+    world.assert_owned(&[0, 1, 2, 0]);
+    assert_eq!(world.loss(Loss::Healed), 0);
+}
+
+#[test]
+fn what_was_adopted_in_error_is_disowned() {
+    let world = family();
+    adopt(&world.cpu(0), window(1, 0..512)).unwrap();
+    assert_eq!(doubt(&world.cpu(0), window(1, 0..512)), Ok(0), "adopted pages are doubted");
+    world.touch(0, 1, 7);
+    assert_eq!(disown(&world.cpu(0), window(1, 0..256)), Ok(255));
+    world.assert_owned(&[0, 257, 0, 0]);
+    assert_eq!(world.usage(0), world.usage(1));
+}
+
+#[test]
+fn a_dying_cgroup_can_be_repaired() {
+    let world = family();
+    world.touch(0, 1, 0);
+    world.close(1).unwrap();
+    world.evict(1, 0);
+    doubt(&world.cpu(0), window(1, 0..1)).unwrap();
+    assert_eq!(world.release(1), Err(Refusal::Busy));
+    assert_eq!(disown(&world.cpu(0), window(1, 0..1)), Ok(1));
+    assert_eq!(world.release(1), Ok(0));
+}
+
+#[test]
+fn windows_of_no_counter_or_chunk_are_refused() {
+    let world = family();
+    let cpu = world.cpu(0);
+    for program in [adopt, doubt, disown] {
+        assert_eq!(program(&cpu, window(3, 0..1)), Err(Refusal::Missing), "free");
+        assert_eq!(program(&cpu, window(9, 0..1)), Err(Refusal::Missing), "no such counter");
+        assert_eq!(program(&cpu, window(1, 2048..2560)), Err(Refusal::Missing), "no such chunk");
+        assert_eq!(program(&cpu, window(1, [])), Ok(0));
+    }
+    world.assert_owned(&[0; 4]);
+    // A first page that is none of a window is taken for the window it is in.
+    let within = Window { first_pfn: 700, ..window(1, 512..514) };
+    assert_eq!(adopt(&cpu, within), Ok(2));
+    assert_eq!([512, 513].map(|pfn| entry(&world, pfn)), [owner(1) | UNCONFIRMED; 2]);
+    assert_eq!(world.register(limited(3, 1, NO_LIMIT)), Ok(0));
+}

@@ -1,0 +1,162 @@
+//! What user space asks of the page-owner map beside the probes that see the same pages, under every
+//! interleaving that matters.
+//!
+//! How they are explored, and on which memory model, is said in `support/checked.rs`.
+
+mod support;
+
+#[path = "support/checked.rs"]
+mod checked;
+
+use checked::{Checked, Model, beside, explore, shape};
+use loom::sync::Arc;
+use memstock_common::adopt::{adopt, disown, doubt};
+use memstock_common::page::{UNCONFIRMED, owner_in};
+use memstock_common::{Entry, Loss, NO_INDEX, NOBODY, Word};
+use support::{NewWord, Shape, owner, window};
+
+/// Two cgroups beside each other, on two CPUs.
+fn row() -> Arc<Model> {
+    let world = Model::new(Shape { cpus: 2, ..shape(2, 2) });
+    world.add(0, NO_INDEX);
+    world.add(1, NO_INDEX);
+    Arc::new(world)
+}
+
+fn entry(world: &Model, pfn: u64) -> u32 {
+    world.entry(pfn).load()
+}
+
+/// A page is adopted while it is freed. Freed first, it is adopted in vain, until it is allocated.
+#[test]
+fn adopt_beside_free() {
+    for order in [0, 1] {
+        explore(move || {
+            let world = row();
+            let (adopted, ()) = beside(
+                &world,
+                |world| adopt(&world.cpu(0), window(0, 0..3)),
+                move |world| world.free(1, 0, order),
+            );
+            assert_eq!(adopted, Ok(3));
+            world.assert_conserved();
+            let in_vain = (0..1 << order).filter(|&pfn| entry(&world, pfn) != NOBODY).count();
+            world.alloc(0, None, 0, order);
+            world.assert_owned(&[3 - (1 << order), 0]);
+            assert_eq!(world.loss(Loss::Healed), in_vain as u64);
+        });
+    }
+}
+
+/// A page is adopted while it is allocated: the probe has the last word.
+#[test]
+fn adopt_beside_allocation() {
+    for (index, order) in [(0, 0), (1, 0), (1, 1)] {
+        explore(move || {
+            let world = row();
+            world.fault(1, index);
+            beside(
+                &world,
+                |world| adopt(&world.cpu(0), window(0, 0..2)).expect("a cgroup and a page"),
+                move |world| world.alloc(1, Some(index), 0, order),
+            );
+            for pfn in 0..1 << order {
+                assert_eq!(entry(&world, pfn), owner(index));
+            }
+            world.assert_conserved();
+            world.free(1, 0, 1);
+            world.assert_owned(&[0, 0]);
+        });
+    }
+}
+
+/// Whose a page really is, as `/proc` tells it; beside what memstock says.
+struct Proc {
+    world: Arc<Model>,
+    truth: Checked,
+}
+
+impl Proc {
+    fn free(&self, pfn: u64) {
+        self.truth.swap(0);
+        self.world.free(1, pfn, 0);
+    }
+
+    fn touch(&self, index: u32, pfn: u64) {
+        self.truth.swap(owner(index).into());
+        self.world.touch(1, index, pfn);
+    }
+
+    /// Doubts the page, looks whose it is, and disowns it if it is not the cgroup's.
+    fn repair(&self, index: u32, pfn: u64) -> bool {
+        let cpu = self.world.cpu(0);
+        doubt(&cpu, window(index, [pfn])).expect("a cgroup and a page");
+        self.truth.load() != owner(index).into() && disown(&cpu, window(index, [pfn])) == Ok(1)
+    }
+}
+
+/// A page is freed, and perhaps allocated to its owner again or to another cgroup, while it is
+/// doubted: what the probes saw after the doubt is not disowned.
+#[test]
+fn disown_beside_free_and_allocation() {
+    for next in [None, Some(0), Some(1)] {
+        explore(move || {
+            let world = row();
+            world.touch(1, 0, 0);
+            let kernel =
+                Arc::new(Proc { world: Arc::clone(&world), truth: Checked::new(owner(0).into()) });
+            let user = Arc::clone(&kernel);
+            beside(
+                &world,
+                move |_| user.repair(0, 0),
+                |_| {
+                    kernel.free(0);
+                    if let Some(index) = next {
+                        kernel.touch(index, 0);
+                    }
+                },
+            );
+            assert_eq!(owner_in(entry(&world, 0)), next.map_or(NOBODY, owner));
+            world.assert_conserved();
+        });
+    }
+}
+
+/// A page whose free was lost is allocated while it is repaired: it is uncharged once.
+#[test]
+fn disown_beside_allocation() {
+    for index in [0, 1] {
+        explore(move || {
+            let world = row();
+            world.touch(1, 0, 0);
+            let kernel = Arc::new(Proc { world: Arc::clone(&world), truth: Checked::new(0) });
+            let user = Arc::clone(&kernel);
+            let (is_disowned, ()) =
+                beside(&world, move |_| user.repair(0, 0), |_| kernel.touch(index, 0));
+            assert_eq!(entry(&world, 0) & !UNCONFIRMED, owner(index));
+            world.assert_owned(&[1 - u64::from(index), u64::from(index)]);
+            assert_eq!(world.loss(Loss::Healed), u64::from(!is_disowned));
+        });
+    }
+}
+
+/// A dying cgroup is left without its last page by a repair while the page is freed.
+#[test]
+fn the_last_page_is_disowned_beside_its_free() {
+    explore(|| {
+        let world = row();
+        world.touch(1, 0, 0);
+        world.close(0).expect("a tracked cgroup");
+        world.evict(0, 1);
+        doubt(&world.cpu(0), window(0, [0])).expect("a cgroup and a page");
+        let (disowned, ()) = beside(
+            &world,
+            |world| disown(&world.cpu(0), window(0, [0])).expect("a page is charged"),
+            |world| world.free(1, 0, 0),
+        );
+        world.assert_conserved();
+        assert_eq!(u64::from(disowned) + world.uncharging(0), 1);
+        world.evict(0, 1);
+        assert_eq!(world.release(0), Ok(0));
+    });
+}

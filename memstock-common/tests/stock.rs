@@ -1,0 +1,92 @@
+//! One slot of a CPU: what each operation on its stock word and its uncharge batch leaves there.
+
+mod support;
+
+use std::sync::atomic::AtomicU64;
+
+use memstock_common::stock::Refill;
+use memstock_common::{Stock, StockWord, Word};
+use support::make::empty_stock;
+
+fn read(word: &AtomicU64) -> u64 {
+    Word::load(word)
+}
+
+#[test]
+fn consume_hits_only_for_the_cached_cgroup_with_pages_left() {
+    let stock: Stock<AtomicU64> = empty_stock();
+    assert!(!stock.consume(5), "nothing is cached");
+    Word::store(&stock.word, StockWord::new(5, 0, 2).0);
+    assert!(!stock.consume(6), "cached for another");
+    assert!(stock.consume(5));
+    assert_eq!(StockWord(read(&stock.word)), StockWord::new(5, 1, 1));
+    assert!(stock.consume(5), "what is pending is used again");
+    assert_eq!(stock.take(), StockWord::new(5, 1, 1));
+    assert_eq!(read(&stock.word), 0);
+    Word::store(&stock.word, StockWord::new(5, 0, 0).0);
+    assert!(!stock.consume(5), "no pages left");
+}
+
+#[test]
+fn commit_takes_the_pending_page_first_and_then_what_is_stocked() {
+    let stock: Stock<AtomicU64> = empty_stock();
+    for (nr_pages, missing, left) in
+        [(1, 0, (0, 3)), (2, 0, (0, 2)), (4, 0, (0, 0)), (7, 3, (0, 0))]
+    {
+        Word::store(&stock.word, StockWord::new(5, 1, 3).0);
+        assert_eq!(stock.commit(6, nr_pages), nr_pages, "cached for another");
+        assert_eq!(stock.commit(5, nr_pages), missing);
+        assert_eq!(StockWord(read(&stock.word)), StockWord::new(5, left.0, left.1));
+    }
+    assert_eq!(stock.commit(5, 1), 1, "no pages left");
+    Word::store(&stock.word, StockWord::new(5, 0, 3).0);
+    assert_eq!(stock.commit(5, 2), 0, "without a fault");
+    assert_eq!(stock.take(), StockWord::new(5, 0, 1));
+}
+
+#[test]
+fn a_stock_word_keeps_its_three_parts_apart() {
+    let word = StockWord(0xffff_fffe << 32 | 0x0102 << 16 | 0x0304);
+    assert_eq!((word.owner(), word.pending(), word.nr_pages()), (0xffff_fffe, 0x0102, 0x0304));
+    assert_eq!(word.charged(), 0x0406);
+    assert_eq!(StockWord::new(0xffff_fffe, 0x0102, 0x0304), word);
+}
+
+#[test]
+fn a_refill_displaces_another_cgroup_and_returns_what_has_no_room() {
+    let stock: Stock<AtomicU64> = empty_stock();
+    let stays = |excess| Refill { displaced: StockWord::EMPTY, excess };
+    assert_eq!(stock.refill(5, 0, 3, 8), stays(0));
+    assert_eq!(stock.refill(5, 1, 7, 8), stays(2), "the pending page takes room, and goes first");
+    let displaced = StockWord::new(5, 1, 7);
+    assert_eq!(stock.refill(6, 1, 9, 8), Refill { displaced, excess: 1 });
+    assert_eq!(stock.refill(6, 1, 1, 8), stays(1), "no room for a pending page either");
+    assert_eq!(stock.take(), StockWord::new(6, 1, 7));
+}
+
+#[test]
+fn freed_pages_go_back_to_the_stock_of_their_owner_up_to_the_batch() {
+    let stock: Stock<AtomicU64> = empty_stock();
+    assert_eq!(stock.put_back(5, 2, 8), 2, "cached for nobody");
+    Word::store(&stock.word, StockWord::new(5, 1, 4).0);
+    assert_eq!(stock.put_back(6, 2, 8), 2, "cached for another");
+    assert_eq!(stock.put_back(5, 2, 8), 0);
+    assert_eq!(stock.put_back(5, 2, 8), 1, "pending pages take room");
+    assert_eq!(stock.put_back(5, 2, 8), 2);
+    assert_eq!(stock.take(), StockWord::new(5, 1, 7));
+}
+
+#[test]
+fn an_uncharge_batch_is_due_when_it_is_full_or_another_owners_turn_comes() {
+    let stock: Stock<AtomicU64> = empty_stock();
+    let nothing = StockWord::EMPTY;
+    assert_eq!(stock.batch_up(5, 7, 8), [nothing; 2]);
+    assert_eq!(stock.batch_up(5, 1, 8), [nothing, StockWord::new(5, 0, 8)]);
+    assert_eq!(stock.take_uncharge_batch(), nothing);
+    assert_eq!(stock.batch_up(5, 3, 8), [nothing; 2]);
+    assert_eq!(stock.batch_up(6, 2, 8), [StockWord::new(5, 0, 3), nothing]);
+    assert_eq!(stock.batch_up(5, 512, 8), [StockWord::new(6, 0, 2), StockWord::new(5, 0, 512)]);
+    assert_eq!(stock.batch_up(5, 1, 1), [nothing, StockWord::new(5, 0, 1)]);
+    assert_eq!(stock.batch_up(5, 4, 8), [nothing; 2]);
+    assert_eq!(stock.take_uncharge_batch(), StockWord::new(5, 0, 4));
+}

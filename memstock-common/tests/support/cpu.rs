@@ -1,0 +1,96 @@
+//! The world as the programs on one CPU see it.
+
+use super::*;
+use memstock_common::machine::Step;
+use memstock_common::{Counters, MAX_DEPTH};
+
+pub struct Cpu<'a, W: NewWord> {
+    pub world: &'a World<W>,
+    pub cpu: u32,
+}
+
+impl<W: NewWord> Cpu<'_, W> {
+    fn in_table(&self, key: u32) -> Option<&W> {
+        self.world.table.get(key.checked_sub(FIRST_KEY)? as usize)
+    }
+}
+
+impl<W: NewWord> Counters for Cpu<'_, W> {
+    type Word = W;
+
+    fn counter(&self, index: u32) -> Option<&Counter<W>> {
+        self.world.counters.get(index as usize)
+    }
+    fn memsw(&self) -> bool {
+        self.world.shape.memsw
+    }
+    fn max_depth(&self) -> u32 {
+        MAX_DEPTH
+    }
+}
+
+impl<W: NewWord> Machine for Cpu<'_, W> {
+    type Entry = W::Entry;
+
+    fn tracked(&self, key: u32) -> Option<u32> {
+        self.in_table(key)?.look_up().checked_sub(1).map(|index| index as u32)
+    }
+    fn track(&self, key: u32, index: u32) -> bool {
+        self.in_table(key).is_some_and(|entry| entry.replace(0, u64::from(index) + 1))
+    }
+    fn untrack(&self, key: u32) {
+        if let Some(entry) = self.in_table(key) {
+            entry.swap(0);
+        }
+    }
+    fn generation(&self) -> u64 {
+        self.world.generation.load()
+    }
+    fn next_generation(&self) {
+        self.world.generation.fetch_add(1);
+    }
+    fn cgroup_cpu(&self, index: u32) -> Option<&CgroupCpu<W>> {
+        self.cgroup_cpu_of(index, self.cpu)
+    }
+    fn stock(&self, slot: u32) -> Option<&Stock<W>> {
+        self.stock_of(self.cpu, slot)
+    }
+    fn stock_of(&self, cpu: u32, slot: u32) -> Option<&Stock<W>> {
+        self.world.stocks.get(cpu as usize)?.get(slot as usize)
+    }
+    fn cgroup_cpu_of(&self, index: u32, cpu: u32) -> Option<&CgroupCpu<W>> {
+        self.world.shares.get(cpu as usize)?.get(index as usize)
+    }
+    fn chunk(&self, pfn: u64) -> Option<&Chunk<W::Entry>> {
+        let chunk = usize::try_from(pfn / u64::from(CHUNK_PAGES)).ok()?;
+        self.world.chunks.get(chunk).map(|chunk| &**chunk)
+    }
+    fn chunk_pages(&self) -> u32 {
+        CHUNK_PAGES
+    }
+    fn nought(&self) -> u32 {
+        0
+    }
+    fn repeat<S: Step>(&self, times: u32, walk: &mut S) {
+        for _ in 0..times {
+            if !walk.step() {
+                return;
+            }
+        }
+    }
+    fn batch(&self) -> u32 {
+        self.world.shape.batch
+    }
+    fn slots(&self) -> u32 {
+        self.world.shape.slots
+    }
+    fn now(&self) -> u64 {
+        self.world.now.load(SeqCst)
+    }
+    fn emit(&self, event: &Event) {
+        self.world.events.lock().expect("no panic while recording").push(*event);
+    }
+    fn lose(&self, loss: Loss, count: u64) {
+        self.world.losses[loss as usize].fetch_add(count, SeqCst);
+    }
+}

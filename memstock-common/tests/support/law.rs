@@ -1,0 +1,127 @@
+//! What a world holds, summed up, and the law of conservation.
+
+use super::*;
+use memstock_common::page::owner_in;
+use memstock_common::{StockWord, index_of};
+
+impl<W: NewWord> World<W> {
+    pub fn usage(&self, index: u32) -> u64 {
+        self.counter(index).memory.usage.load()
+    }
+
+    pub fn watermark(&self, index: u32) -> u64 {
+        self.counter(index).memory.watermark.load()
+    }
+
+    pub fn failcnt(&self, index: u32) -> u64 {
+        self.counter(index).memory.failcnt.load()
+    }
+
+    /// All slots of all CPUs.
+    pub fn slots(&self) -> impl Iterator<Item = &Stock<W>> {
+        self.stocks.iter().flatten()
+    }
+
+    fn words(&self) -> impl Iterator<Item = StockWord> {
+        self.slots().map(|stock| StockWord(stock.word.load()))
+    }
+
+    fn uncharge_batches(&self) -> impl Iterator<Item = StockWord> {
+        self.slots().map(|stock| StockWord(stock.uncharge_batch.load()))
+    }
+
+    /// Pages stocked or pending for the cgroup `index`.
+    pub fn stocked_for(&self, index: u32) -> u64 {
+        let words = self.words().filter(|word| word.owner() == owner(index));
+        words.map(|word| u64::from(word.charged())).sum()
+    }
+
+    /// Pages of the cgroup `index` in uncharge batches.
+    pub fn uncharging(&self, index: u32) -> u64 {
+        let words = self.uncharge_batches().filter(|word| word.owner() == owner(index));
+        words.map(|word| u64::from(word.charged())).sum()
+    }
+
+    /// Pages stocked or pending.
+    pub fn stocked(&self) -> u64 {
+        self.words().map(|word| u64::from(word.charged())).sum()
+    }
+
+    /// Operations on the shared counters, whatever for.
+    pub fn shared_operations(&self) -> u64 {
+        let of = |stock: &Stock<W>| [&stock.charges, &stock.uncharges, &stock.drains].map(W::load);
+        self.slots().flat_map(of).sum()
+    }
+
+    /// Pages that each cgroup owns, by counter, as the page-owner map has it.
+    pub fn owned(&self) -> Vec<u64> {
+        let mut owned = vec![0; self.shape.cgroups as usize];
+        for entry in self.chunks.iter().flat_map(|chunk| &chunk.owners) {
+            let index = index_of(owner_in(entry.load()));
+            if index != NO_INDEX {
+                owned[index as usize] += 1;
+            }
+        }
+        owned
+    }
+
+    /// Hits of a cgroup by the reader's rule: what is settled, and what its slots have not yet.
+    pub fn hits(&self, index: u32) -> u64 {
+        let settled: u64 =
+            self.shares.iter().map(|shares| shares[index as usize].hits.load()).sum();
+        let credited = self.slots().filter(|stock| stock.credit.load() == u64::from(owner(index)));
+        settled + credited.map(|s| s.hits.load().wrapping_sub(s.settled.load())).sum::<u64>()
+    }
+
+    /// Sums one statistic of a cgroup over the CPUs.
+    pub fn sum(&self, index: u32, of: impl Fn(&CgroupCpu<W>) -> &W) -> u64 {
+        self.shares.iter().map(|shares| of(&shares[index as usize]).load()).sum()
+    }
+
+    /// The law of conservation, and that each cgroup owns as many pages as the test says.
+    #[track_caller]
+    pub fn assert_owned(&self, owned: &[u64]) {
+        assert_eq!(self.owned(), owned, "pages by owner");
+        self.assert_conserved();
+    }
+
+    /// The law of conservation: what is charged is owned, stocked, pending or about to be
+    /// uncharged, below every counter; and how much of it may be anything but owned.
+    #[track_caller]
+    pub fn assert_conserved(&self) {
+        self.assert_conserved_with(&vec![0; self.shape.cgroups as usize]);
+    }
+
+    /// The same with pages that the test has charged by hand, by counter.
+    #[track_caller]
+    pub fn assert_conserved_with(&self, by_hand: &[u64]) {
+        let owned = self.owned();
+        let due = |index: u32| {
+            let charged = owned[index as usize] + by_hand[index as usize];
+            charged + self.stocked_for(index) + self.uncharging(index)
+        };
+        for index in 0..self.shape.cgroups {
+            let (usage, memsw) = (self.usage(index), self.counter(index).memsw.usage.load());
+            if self.counter(index).id.load() == 0 {
+                assert_eq!((due(index), usage, memsw), (0, 0, 0), "counter {index} is free");
+                continue;
+            }
+            let below = (0..self.shape.cgroups).filter(|&i| self.below(i, index));
+            let due: u64 = below.map(due).sum();
+            assert_eq!(usage, due, "memory of counter {index}");
+            assert_eq!(memsw, if self.shape.memsw { due } else { 0 }, "memsw of {index}");
+        }
+        let batch = self.shape.batch;
+        assert!(self.words().all(|word| word.charged() <= batch), "too much is stocked");
+        assert!(self.words().all(|word| word.pending() <= 1), "one fault pends on a CPU");
+        assert!(self.uncharge_batches().all(|word| word.pending() == 0 && word.nr_pages() < batch));
+    }
+
+    fn below(&self, index: u32, ancestor: u32) -> bool {
+        let parent = |&at: &u32| {
+            let counter = self.counter(at);
+            Some(counter.parent()).filter(|&up| up != NO_INDEX && counter.id.load() != 0)
+        };
+        std::iter::successors(Some(index), parent).any(|at| at == ancestor)
+    }
+}

@@ -1,0 +1,83 @@
+//! How a world is made: everything zero, as the kernel hands out maps.
+
+use super::*;
+use memstock_common::{Identity, PageCounter};
+
+fn page_counter<W: NewWord>() -> PageCounter<W> {
+    PageCounter { usage: W::new(0), watermark: W::new(0), failcnt: W::new(0) }
+}
+
+fn counter<W: NewWord>() -> Counter<W> {
+    let zero = || W::new(0);
+    Counter {
+        memory: page_counter(),
+        memsw: page_counter(),
+        near_at: zero(),
+        hit_at: zero(),
+        memory_limit: zero(),
+        memsw_limit: zero(),
+        id: zero(),
+        parent: zero(),
+        depth: zero(),
+        children: zero(),
+        padding: [zero(), zero()],
+    }
+}
+
+/// An empty slot.
+pub fn empty_stock<W: NewWord>() -> Stock<W> {
+    let zero = || W::new(0);
+    Stock {
+        word: zero(),
+        hits: zero(),
+        identity: Identity { registers: zero(), task: zero(), generation: zero(), owner: zero() },
+        uncharge_batch: zero(),
+        settled: zero(),
+        credit: zero(),
+        misses: zero(),
+        refills: zero(),
+        drains: zero(),
+        charges: zero(),
+        uncharges: zero(),
+    }
+}
+
+/// A chunk without owners, made where it stays: the stack of a model-checked thread is too small
+/// for one.
+fn chunk<E: NewEntry>() -> Box<Chunk<E>> {
+    let entries: Box<[E]> = (0..CHUNK_PAGES).map(E::new).collect();
+    let entries: Result<Box<[E; CHUNK_PAGES as usize]>, _> = entries.try_into();
+    let entries = entries.unwrap_or_else(|_| unreachable!("as many entries as a chunk has"));
+    // SAFETY: a chunk is `repr(C)` and has no other field than this array.
+    unsafe { Box::from_raw(Box::into_raw(entries).cast()) }
+}
+
+impl<W: NewWord> World<W> {
+    pub fn new(shape: Shape) -> Self {
+        let share = || CgroupCpu {
+            hits: W::new(0),
+            misses: W::new(0),
+            singles: W::new(0),
+            forced: W::new(0),
+        };
+        Self {
+            shape,
+            counters: (0..shape.cgroups).map(|_| counter()).collect(),
+            stocks: (0..shape.cpus)
+                .map(|_| (0..shape.slots).map(|_| empty_stock()).collect())
+                .collect(),
+            shares: (0..shape.cpus)
+                .map(|_| (0..shape.cgroups).map(|_| share()).collect())
+                .collect(),
+            chunks: (0..shape.chunks).map(|_| chunk()).collect(),
+            // Room for one cgroup that is never tracked.
+            table: (0..=shape.cgroups).map(|_| W::new(0)).collect(),
+            generation: W::new(1),
+            above: (0..=shape.cgroups).map(|_| AtomicU32::new(NO_INDEX)).collect(),
+            unused: AtomicU64::new(0),
+            now: AtomicU64::new(1_000_000_000),
+            events: Mutex::new(Vec::new()),
+            losses: (0..Loss::COUNT).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! A second opinion: memstock as a sequential, slow and obvious program that keeps no counters.
+//!
+//! It knows who owns which page and what each CPU holds, and works everything else out anew each
+//! time it is asked. It shares no code with what it is compared with.
+
+mod pages;
+
+use std::collections::BTreeMap;
+
+use crate::support::Shape;
+
+/// One registered cgroup.
+pub struct Group {
+    pub parent: Option<u32>,
+    /// False from close to release.
+    pub open: bool,
+    /// Memory, memory+swap.
+    pub limits: [u64; 2],
+    pub highest_limits: [u64; 2],
+    pub failcnt: [u64; 2],
+    pub peak: u64,
+    pub faults: u64,
+    pub misses: u64,
+    pub singles: u64,
+    pub forced: u64,
+    /// A page below was forced in.
+    pub overrun: bool,
+}
+
+/// One page with an owner.
+#[derive(Clone, Copy)]
+pub struct Page {
+    pub group: u32,
+    pub unconfirmed: bool,
+    /// It is free, but that was not seen.
+    pub stale: bool,
+}
+
+/// What one slot of a CPU has stocked.
+#[derive(Clone, Copy, Default)]
+pub struct Stock {
+    /// For whom; also when nothing is left.
+    pub group: Option<u32>,
+    pub pending: u64,
+    pub left: u64,
+}
+
+impl Stock {
+    pub fn charged(&self) -> u64 {
+        self.pending + self.left
+    }
+}
+
+/// How often one slot did what.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Tally {
+    pub misses: u64,
+    pub refills: u64,
+    pub drains: u64,
+    pub charges: u64,
+    pub uncharges: u64,
+}
+
+/// Slots by CPU and number.
+pub type Place = (u32, u32);
+
+pub struct Reference {
+    pub shape: Shape,
+    pub groups: BTreeMap<u32, Group>,
+    /// By page frame number.
+    pub pages: BTreeMap<u64, Page>,
+    pub stocks: BTreeMap<Place, Stock>,
+    /// Freed pages on their way to the counters: cgroup and pages.
+    pub uncharging: BTreeMap<Place, (u32, u64)>,
+    pub tallies: BTreeMap<Place, Tally>,
+    pub healed: u64,
+    pub outside: u64,
+    pub mixed: u64,
+    /// Whom the page or block in the making is charged to, and how much of it is charged.
+    hand: Option<(u32, u64)>,
+}
+
+impl Reference {
+    pub fn new(shape: Shape) -> Self {
+        let places: Vec<_> =
+            (0..shape.cpus).flat_map(|cpu| (0..shape.slots).map(move |slot| (cpu, slot))).collect();
+        Self {
+            shape,
+            groups: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            stocks: places.iter().map(|&place| (place, Stock::default())).collect(),
+            uncharging: BTreeMap::new(),
+            tallies: places.iter().map(|&place| (place, Tally::default())).collect(),
+            healed: 0,
+            outside: 0,
+            mixed: 0,
+            hand: None,
+        }
+    }
+
+    /// The cgroup and everything above it.
+    pub fn lineage(&self, group: u32) -> Vec<u32> {
+        std::iter::successors(Some(group), |at| self.groups[at].parent).collect()
+    }
+
+    fn is_below(&self, group: u32, ancestor: u32) -> bool {
+        self.lineage(group).contains(&ancestor)
+    }
+
+    /// The law of conservation, for all cgroups.
+    pub fn usages(&self) -> BTreeMap<u32, u64> {
+        let mut charged = BTreeMap::<u32, u64>::new();
+        let mut charge = |group: u32, nr_pages: u64| *charged.entry(group).or_default() += nr_pages;
+        self.pages.values().for_each(|page| charge(page.group, 1));
+        self.uncharging.values().chain(&self.hand).for_each(|batch| charge(batch.0, batch.1));
+        for stock in self.stocks.values().filter(|stock| stock.charged() > 0) {
+            charge(stock.group.expect("stocked for somebody"), stock.charged());
+        }
+        let mut usages: BTreeMap<_, u64> = self.groups.keys().map(|&group| (group, 0)).collect();
+        for (group, nr_pages) in charged {
+            for at in self.lineage(group) {
+                *usages.entry(at).or_default() += nr_pages;
+            }
+        }
+        usages
+    }
+
+    pub fn usage(&self, group: u32) -> u64 {
+        self.usages()[&group]
+    }
+
+    pub fn is_open(&self, group: u32) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.open)
+    }
+
+    /// Whom a task of the cgroup is charged to.
+    fn charged_to(&self, group: u32) -> Option<u32> {
+        let lineage = self.groups.get(&group).map(|_| self.lineage(group));
+        lineage.unwrap_or_default().into_iter().find(|&at| self.is_open(at))
+    }
+
+    fn place(&self, cpu: u32, group: u32) -> Place {
+        (cpu, (group + 1) % self.shape.slots)
+    }
+
+    fn member(&mut self, group: u32) -> &mut Group {
+        self.groups.get_mut(&group).expect("a registered cgroup")
+    }
+
+    fn stock(&mut self, place: Place) -> &mut Stock {
+        self.stocks.get_mut(&place).expect("a slot")
+    }
+
+    fn tally(&mut self, place: Place) -> &mut Tally {
+        self.tallies.get_mut(&place).expect("a slot")
+    }
+
+    pub fn fault(&mut self, cpu: u32, task: u32) {
+        let Some(group) = self.charged_to(task) else { return };
+        let place = self.place(cpu, group);
+        self.member(group).faults += 1;
+        let stock = self.stock(place);
+        if stock.group == Some(group) && stock.charged() > 0 {
+            stock.left -= 1 - stock.pending;
+            stock.pending = 1;
+            return;
+        }
+        self.member(group).misses += 1;
+        self.tally(place).misses += 1;
+        let nr_pages = self.obtain(place, group, 1);
+        self.refill(place, group, nr_pages - 1);
+        self.stock(place).pending = 1;
+        self.hand = None;
+    }
+
+    /// Takes what a block needs: the pending page, stocked pages, and what has to be charged.
+    fn commit(&mut self, cpu: u32, group: u32, nr_pages: u64) {
+        let place = self.place(cpu, group);
+        let stock = self.stock(place);
+        let mut taken = 0;
+        if stock.group == Some(group) {
+            taken = nr_pages.min(stock.charged());
+            stock.left -= taken - taken.min(stock.pending);
+            stock.pending -= taken.min(stock.pending);
+        }
+        self.hand = Some((group, taken));
+        let missing = nr_pages - taken;
+        if missing > 0 {
+            let obtained = self.obtain(place, group, missing);
+            if obtained > missing {
+                self.refill(place, group, obtained - missing);
+            }
+        }
+        self.hand = Some((group, nr_pages));
+    }
+
+    fn refill(&mut self, place: Place, group: u32, left: u64) {
+        assert!(left < self.shape.batch.into(), "a reference that overfills a stock is wrong");
+        *self.stock(place) = Stock { group: Some(group), pending: 0, left };
+        self.tally(place).refills += 1;
+    }
+
+    /// Gets pages into the hand: freed ones, else new ones. Returns how many.
+    fn obtain(&mut self, place: Place, group: u32, needed: u64) -> u64 {
+        if self.stock(place).group != Some(group) {
+            self.drain_stock(place);
+            *self.stock(place) = Stock::default();
+        }
+        let held = self.hand.map_or(0, |hand| hand.1);
+        let mut obtained = 0;
+        if self.uncharging.get(&place).is_some_and(|freed| freed.0 == group) {
+            obtained = self.uncharging.remove(&place).map_or(0, |freed| freed.1);
+        }
+        self.hand = Some((group, held + obtained));
+        if obtained < needed {
+            self.tally(place).charges += 1;
+            obtained += self.charge(group, needed - obtained);
+        }
+        obtained
+    }
+
+    fn charge(&mut self, group: u32, needed: u64) -> u64 {
+        let batch = needed.max(self.shape.batch.into());
+        let tries = if batch > needed { vec![batch, needed] } else { vec![needed] };
+        for nr_pages in tries {
+            let Some((refuser, resource)) = self.refuser(group, nr_pages) else {
+                self.member(group).singles += u64::from(nr_pages < batch);
+                self.charge_forced(group, nr_pages);
+                return nr_pages;
+            };
+            self.member(refuser).failcnt[resource] += 1;
+        }
+        self.member(group).forced += needed;
+        for at in self.lineage(group) {
+            self.member(at).overrun = true;
+        }
+        self.charge_forced(group, needed);
+        needed
+    }
+
+    fn charge_forced(&mut self, group: u32, nr_pages: u64) {
+        let held = self.hand.map_or(0, |hand| hand.1);
+        self.hand = Some((group, held + nr_pages));
+        let usages = self.usages();
+        for at in self.lineage(group) {
+            let member = self.member(at);
+            member.peak = member.peak.max(usages[&at]);
+        }
+    }
+
+    fn refuser(&self, group: u32, nr_pages: u64) -> Option<(u32, usize)> {
+        let usages = self.usages();
+        let resources = if self.shape.memsw { 0..2 } else { 0..1 };
+        let mut pairs = resources.flat_map(|resource| {
+            self.lineage(group).into_iter().map(move |group| (group, resource))
+        });
+        pairs.find(|&(at, resource)| usages[&at] + nr_pages > self.groups[&at].limits[resource])
+    }
+
+    /// Takes pages of a cgroup that are freed on a CPU back.
+    fn uncharge(&mut self, cpu: u32, group: u32, nr_pages: u64) {
+        let place = self.place(cpu, group);
+        let batch = u64::from(self.shape.batch);
+        let mut rest = nr_pages;
+        let stock = self.stock(place);
+        if stock.group == Some(group) {
+            let back = rest.min(batch - stock.charged());
+            stock.left += back;
+            rest -= back;
+        }
+        if rest == 0 {
+            return;
+        }
+        match self.uncharging.remove(&place) {
+            Some((waiting, nr_pages)) if waiting == group => rest += nr_pages,
+            Some(_) => self.tally(place).uncharges += 1,
+            None => {}
+        }
+        if rest < batch {
+            self.uncharging.insert(place, (group, rest));
+        } else {
+            self.tally(place).uncharges += 1;
+        }
+    }
+
+    fn drain_stock(&mut self, place: Place) -> u64 {
+        let nr_pages = self.stock(place).charged();
+        if nr_pages > 0 {
+            *self.stock(place) = Stock::default();
+            self.tally(place).drains += 1;
+        }
+        nr_pages
+    }
+
+    fn drain_batch(&mut self, place: Place) -> u64 {
+        let Some((_, nr_pages)) = self.uncharging.remove(&place) else { return 0 };
+        self.tally(place).drains += 1;
+        nr_pages
+    }
+
+    /// Drains a CPU of what is charged below `subtree`, or of everything.
+    pub fn drain(&mut self, cpu: u32, subtree: Option<u32>) -> u64 {
+        let mut drained = 0;
+        let is_meant = |this: &Self, group: Option<u32>| {
+            subtree.is_none_or(|top| group.is_some_and(|group| this.is_below(group, top)))
+        };
+        for place in (0..self.shape.slots).map(|slot| (cpu, slot)) {
+            if is_meant(self, self.stocks[&place].group) {
+                drained += self.drain_stock(place);
+            }
+            if is_meant(self, self.uncharging.get(&place).map(|freed| freed.0)) {
+                drained += self.drain_batch(place);
+            }
+        }
+        drained
+    }
+}

@@ -1,0 +1,164 @@
+//! The second opinion on the pages: who owns them, what is free and what user space asks for; and on
+//! cgroups that come and go.
+
+use std::ops::Range;
+
+use super::{Group, Page, Reference, Stock};
+
+/// Runs of one owner in a block that are followed. Of one more run the first page is.
+const RUNS: usize = 3;
+
+/// Pages of a chunk of the page-owner map, in which a block has to be.
+const CHUNK_PAGES: u64 = 1024;
+
+impl Reference {
+    /// The pages of a block; none if it is outside the page-owner map.
+    fn block(&mut self, pfn: u64, order: u32) -> Option<Range<u64>> {
+        let is_inside = pfn < CHUNK_PAGES * u64::from(self.shape.chunks) && order <= 10;
+        if !is_inside {
+            self.outside += 1 << order;
+        }
+        is_inside.then(|| pfn..pfn + (1 << order))
+    }
+
+    /// The pages are freed, and no probe sees it.
+    pub fn lose_free(&mut self, pfn: u64, order: u32) {
+        for (_, page) in self.pages.range_mut(pfn..pfn + (1 << order)) {
+            page.stale = true;
+        }
+    }
+
+    /// A block is allocated; it must have been free.
+    pub fn alloc(&mut self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
+        let Some(block) = self.block(pfn, order) else { return };
+        let group = task.and_then(|task| self.charged_to(task));
+        assert!(self.pages.range(block.clone()).all(|(_, page)| page.stale), "in use");
+        let before = self.pages.len();
+        let end = self.disclaim(cpu, block.clone());
+        self.healed += (before - self.pages.len()) as u64;
+        if let Some(group) = group {
+            self.commit(cpu, group, end - block.start);
+            for pfn in block.start..end {
+                self.pages.insert(pfn, Page { group, unconfirmed: false, stale: false });
+            }
+            self.hand = None;
+        }
+    }
+
+    pub fn free(&mut self, cpu: u32, pfn: u64, order: u32) {
+        if let Some(block) = self.block(pfn, order) {
+            self.disclaim(cpu, block);
+        }
+    }
+
+    /// Takes the pages of a block from their owners and uncharges these. Returns where it ended.
+    fn disclaim(&mut self, cpu: u32, block: Range<u64>) -> u64 {
+        let former: Vec<_> =
+            self.pages.range(block.clone()).map(|(&pfn, page)| (pfn, page.group)).collect();
+        let runs: Vec<_> = former.chunk_by(|a, b| a.1 == b.1).collect();
+        let end = runs.get(RUNS).map_or(block.end, |run| run[0].0 + 1);
+        self.mixed += block.end - end;
+        for run in runs {
+            let pages: Vec<_> = run.iter().filter(|page| page.0 < end).collect();
+            for (pfn, _) in &pages {
+                self.pages.remove(pfn);
+            }
+            if !pages.is_empty() {
+                self.uncharge(cpu, run[0].1, pages.len() as u64);
+            }
+        }
+        end
+    }
+
+    /// Charges those of the pages that are nobody's.
+    pub fn adopt(&mut self, group: u32, pages: &[u64]) -> u64 {
+        // All of them at first, which shows in the peaks.
+        self.charge_forced(group, pages.len() as u64);
+        self.hand = None;
+        for at in self.lineage(group) {
+            self.member(at).overrun = true;
+        }
+        let before = self.pages.len();
+        for &pfn in pages {
+            self.pages.entry(pfn).or_insert(Page { group, unconfirmed: true, stale: false });
+        }
+        (self.pages.len() - before) as u64
+    }
+
+    pub fn doubt(&mut self, group: u32, pages: &[u64]) -> u64 {
+        let mut doubted = 0;
+        for pfn in pages {
+            if let Some(page) = self.pages.get_mut(pfn).filter(|page| page.group == group) {
+                doubted += u64::from(!page.unconfirmed);
+                page.unconfirmed = true;
+            }
+        }
+        doubted
+    }
+
+    pub fn disown(&mut self, group: u32, pages: &[u64]) -> u64 {
+        let before = self.pages.len();
+        self.pages
+            .retain(|pfn, page| !(page.group == group && page.unconfirmed && pages.contains(pfn)));
+        (before - self.pages.len()) as u64
+    }
+
+    /// False if the usage is in the way.
+    pub fn set_limit(&mut self, group: u32, resource: usize, nr_pages: u64) -> bool {
+        let is_counted = resource == 0 || self.shape.memsw;
+        if is_counted && self.usage(group) > nr_pages {
+            return false;
+        }
+        let member = self.member(group);
+        member.limits[resource] = nr_pages;
+        member.highest_limits[resource] = member.highest_limits[resource].max(nr_pages);
+        true
+    }
+
+    pub fn register(&mut self, group: u32, parent: Option<u32>, limit: u64) {
+        let limits = [limit, u64::MAX];
+        let member = Group {
+            parent,
+            open: true,
+            limits,
+            highest_limits: limits,
+            failcnt: [0; 2],
+            peak: 0,
+            faults: 0,
+            misses: 0,
+            singles: 0,
+            forced: 0,
+            overrun: false,
+        };
+        assert!(self.groups.insert(group, member).is_none());
+    }
+
+    /// The cgroup is dying from now on. What it has charged stays.
+    pub fn close(&mut self, group: u32) {
+        self.member(group).open = false;
+    }
+
+    /// Gives back what one CPU holds for a cgroup.
+    pub fn evict(&mut self, cpu: u32, group: u32) -> u64 {
+        let place = self.place(cpu, group);
+        let mut evicted = 0;
+        if self.stocks[&place].group == Some(group) {
+            evicted += self.drain_stock(place);
+            *self.stock(place) = Stock::default();
+        }
+        if self.uncharging.get(&place).is_some_and(|freed| freed.0 == group) {
+            evicted += self.drain_batch(place);
+        }
+        evicted
+    }
+
+    /// False if it is not dying, or something is charged to it, or is below.
+    pub fn release(&mut self, group: u32) -> bool {
+        let is_parent = self.groups.values().any(|other| other.parent == Some(group));
+        let is_dead = !self.is_open(group) && !is_parent && self.usage(group) == 0;
+        if is_dead {
+            self.groups.remove(&group);
+        }
+        is_dead
+    }
+}
