@@ -6,7 +6,7 @@
 //! disowns those that turn out not to be the cgroup's. An allocation or a free between the two takes
 //! the mark away, and the entry is left alone: the probe that saw it knows better.
 
-use crate::charge::{charge_forced, uncharge};
+use crate::charge::{add_usage, raise_watermarks, uncharge};
 use crate::control::{MAX_ARGS, Refusal, live};
 use crate::machine::Step;
 use crate::page::{Chunk, Entry, UNCONFIRMED};
@@ -71,12 +71,13 @@ pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
     // Charged first: a free that finds the entry uncharges at once.
     let nr_pages = window.nr_pages();
-    charge_forced(machine, window.index, nr_pages as u64);
+    add_usage(machine, window.index, nr_pages as u64);
     let adopted = replace(machine, window, NOBODY, owner_of(window.index) | UNCONFIRMED);
     let left = nr_pages - adopted.unwrap_or(0);
     if left > 0 {
         uncharge(machine, window.index, left as u64);
     }
+    raise_watermarks(machine, window.index);
     adopted
 }
 

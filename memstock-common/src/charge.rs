@@ -1,7 +1,7 @@
 //! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
 
 use crate::event::EventKind;
-use crate::{Counters, Event, Loss, Machine, NO_INDEX, Word};
+use crate::{Counters, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Word};
 
 /// Which of the two limits of a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,30 @@ pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
         c.memory.charge(nr_pages);
         if counters.memsw() {
             c.memsw.charge(nr_pages);
+        }
+        true
+    });
+}
+
+/// As [`charge_forced`], but leaves the watermarks alone: some of it is about to be taken back.
+#[inline(always)]
+pub(crate) fn add_usage<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.memory.usage.fetch_add(nr_pages);
+        if counters.memsw() {
+            c.memsw.usage.fetch_add(nr_pages);
+        }
+        true
+    });
+}
+
+/// Raises the watermarks of `leaf` and its ancestors to their usage, limit or not.
+#[inline(always)]
+pub(crate) fn raise_watermarks<C: Counters>(counters: &C, leaf: u32) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.memory.raise_watermark(NO_LIMIT);
+        if counters.memsw() {
+            c.memsw.raise_watermark(NO_LIMIT);
         }
         true
     });

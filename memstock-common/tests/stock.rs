@@ -2,10 +2,11 @@
 
 mod support;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memstock_common::stock::Refill;
 use memstock_common::{Stock, StockWord, Word};
+use support::NewWord;
 use support::make::empty_stock;
 
 fn read(word: &AtomicU64) -> u64 {
@@ -89,4 +90,56 @@ fn an_uncharge_batch_is_due_when_it_is_full_or_another_owners_turn_comes() {
     assert_eq!(stock.batch_up(5, 1, 1), [nothing, StockWord::new(5, 0, 1)]);
     assert_eq!(stock.batch_up(5, 4, 8), [nothing; 2]);
     assert_eq!(stock.take_uncharge_batch(), StockWord::new(5, 0, 4));
+}
+
+/// A word for which every race is lost.
+struct Contended(AtomicU64);
+
+impl Word for Contended {
+    fn load(&self) -> u64 {
+        Word::load(&self.0)
+    }
+    fn store(&self, value: u64) {
+        Word::store(&self.0, value);
+    }
+    fn fetch_add(&self, value: u64) -> u64 {
+        Word::fetch_add(&self.0, value)
+    }
+    fn fetch_sub(&self, value: u64) -> u64 {
+        Word::fetch_sub(&self.0, value)
+    }
+    fn swap(&self, value: u64) -> u64 {
+        Word::swap(&self.0, value)
+    }
+    fn replace(&self, _current: u64, _new: u64) -> bool {
+        false
+    }
+}
+
+impl NewWord for Contended {
+    type Entry = AtomicU32;
+
+    fn new(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+}
+
+/// Who gives up a race has changed nothing, and hands every page back to the caller.
+#[test]
+fn lost_races_lose_no_pages() {
+    let stock: Stock<Contended> = empty_stock();
+    let nothing = StockWord::EMPTY;
+    let held = StockWord::new(5, 0, 3);
+    for seen in [nothing, held, StockWord::new(6, 1, 3)] {
+        stock.word.store(seen.0);
+        assert!(!stock.consume(5));
+        assert_eq!(stock.commit(5, 2), 2);
+        assert_eq!(stock.refill(5, 1, 4, 8), Refill { displaced: nothing, excess: 4 });
+        assert_eq!(stock.put_back(5, 2, 8), 2);
+        assert_eq!(stock.take(), seen);
+
+        stock.uncharge_batch.store(seen.0);
+        assert_eq!(stock.batch_up(5, 2, 8), [nothing, StockWord::new(5, 0, 2)]);
+        assert_eq!(stock.take_uncharge_batch(), seen);
+    }
 }

@@ -30,12 +30,17 @@ pub(super) fn repair(
     Ok(moved)
 }
 
+/// Time for a page that was allocated just before it was doubted to be charged by the kernel as well,
+/// which comes right after: else the second look would still not see whose it is.
+const CHARGED: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Takes the pages that do not belong to their owners.
 fn take(transfer: &Transfer<'_>, look: &Look, different: &[Seen]) -> Result<Moved> {
     // What belongs to a cgroup that the kernel does not know is judged by one thing only: that it is free.
     let is_known = |page: &&Seen| look.map().knows(page.index) || is_stale(page);
     let owned: Vec<_> = different.iter().filter(is_known).map(|p| (p.pfn, p.index)).collect();
     transfer.doubt(&owned)?;
+    std::thread::sleep(CHARGED);
     let pfns: Vec<u64> = owned.iter().map(|&(pfn, _)| pfn).collect();
     let wrong: Vec<_> = look
         .again(&pfns)?

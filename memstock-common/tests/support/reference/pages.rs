@@ -72,15 +72,15 @@ impl Reference {
 
     /// Charges those of the pages that are nobody's.
     pub fn adopt(&mut self, group: u32, pages: &[u64]) -> u64 {
-        // All of them at first, which shows in the peaks.
-        self.charge_forced(group, pages.len() as u64);
-        self.hand = None;
-        for at in self.lineage(group) {
-            self.member(at).overrun = true;
-        }
         let before = self.pages.len();
         for &pfn in pages {
             self.pages.entry(pfn).or_insert(Page { group, unconfirmed: true, stale: false });
+        }
+        let usages = self.usages();
+        for at in self.lineage(group) {
+            let member = self.member(at);
+            member.peak = member.peak.max(usages[&at]);
+            member.overrun = true;
         }
         (self.pages.len() - before) as u64
     }
