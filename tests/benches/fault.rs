@@ -3,6 +3,8 @@
 //! Four variants on the same tracepoint, in one process, in interleaved slices: a stock hit
 //! (batch 1024), a miss on every fault (batch 1), a fault of an untracked cgroup, and the empty
 //! program, which is what any program on the tracepoint costs, the statistic itself included.
+//! The probes of allocations and frees are attached with the fault program: they take the page that
+//! it left pending, and give it back.
 //! Each round runs every variant once, the empty one twice; differences are taken within a round,
 //! so that what disturbs the machine for longer than a round cancels out. The second empty slice
 //! against the first shows what the method can resolve.
@@ -11,7 +13,6 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use aya::programs::RawTracePoint;
 use clap::Parser;
 use memstock::cgroup::CgroupMount;
 use memstock::engine::load::{Loaded, PROBE, Settings, YARDSTICK, load};
@@ -38,6 +39,8 @@ struct Args {
 
 /// Pages that are mapped, touched and unmapped at a time.
 const PAGES: usize = 512;
+/// What is attached beside the fault program.
+const BESIDE: [(&str, &str); 2] = [("page_alloc", "mm_page_alloc"), ("page_free", "mm_page_free")];
 
 /// One thing to measure: a program of an engine of its own.
 struct Variant {
@@ -68,7 +71,7 @@ fn main() -> Result<()> {
     let variant = |name, program, batch, track: bool| -> Result<Variant> {
         let pins = Pins::at(bpffs.dir.join(format!("memstock-bench-{name}")));
         let loaded = load(&pins, Settings { batch, ..Settings::default() })?;
-        let mut variant = Variant { name, loaded, program, pins };
+        let variant = Variant { name, loaded, program, pins };
         if track {
             variant.loaded.engine.register(id, None, NO_LIMIT, NO_LIMIT)?;
         }
@@ -104,8 +107,7 @@ fn measure(args: &Args, variants: &mut [Variant]) -> Result<()> {
     let mut faults = vec![0; variants.len()];
     for _ in 0..args.rounds {
         for (n, variant) in variants.iter_mut().enumerate() {
-            let program = variant.loaded.program(variant.program)?;
-            let run = one_slice(program, slice)?;
+            let run = one_slice(variant, slice)?;
             faults[n] += run.run_cnt;
             costs[n].push(run.run_time_ns as f64 / run.run_cnt as f64);
         }
@@ -131,7 +133,13 @@ fn measure(args: &Args, variants: &mut [Variant]) -> Result<()> {
 }
 
 /// Attaches the program, faults for a while, detaches, and returns what it ran.
-fn one_slice(program: &mut RawTracePoint, slice: Duration) -> Result<RunStats> {
+fn one_slice(variant: &mut Variant, slice: Duration) -> Result<RunStats> {
+    let beside = if variant.program == PROBE { &BESIDE[..] } else { &[] };
+    let links = beside
+        .iter()
+        .map(|&(name, point)| Ok((name, variant.loaded.program(name)?.attach(point)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let program = variant.loaded.program(variant.program)?;
     // Its maps and the faulting code are warm before anything is counted.
     let id = program.attach("page_fault_user")?;
     round(PAGES)?;
@@ -142,5 +150,8 @@ fn one_slice(program: &mut RawTracePoint, slice: Duration) -> Result<RunStats> {
     }
     let run = RunStats::of(program.fd()?)?.since(before);
     program.detach(id)?;
+    for (name, link) in links {
+        variant.loaded.program(name)?.detach(link)?;
+    }
     Ok(run)
 }

@@ -5,9 +5,9 @@ use memstock_tests::hotplug::{CpuOffline, can_go_offline};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
-use memstock_tests::show::Drained;
+use memstock_tests::show::{Drained, Slot};
 use memstock_tests::skip::skip;
-use memstock_tests::{Engine, PAGE, Task, TestCgroup, live};
+use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, lru};
 
 /// Waits until each of these cgroups has faulted `more` times since now: the load is on.
 fn wait_for_load(engine: &Engine, cgroups: &[&TestCgroup], more: u64) -> Result<()> {
@@ -37,17 +37,16 @@ fn what_is_given_back_is_what_the_usage_falls_by() -> Result<()> {
         args.extend(paths.iter().flat_map(|path| ["--cgroup", path]));
         let engine = Engine::start(args)?;
         let mut returned_in_all = 0;
-        for _ in 0..10 {
+        for round in 0..10 {
             for task in &mut tasks {
-                task.churn()?;
+                // More than a batch is stocked or in the uncharge batch when they are given back.
+                task.touch(700 + 100 * round)?;
+                task.ask("drop")?;
             }
-            wait_for_load(&engine, &[&a, &b], 5_000)?;
-            engine.drain::<&str>([])?;
-            for task in &mut tasks {
-                task.pause()?;
-            }
+            // Or pages would be freed while we look.
+            lru::drain()?;
             let before = engine.show()?;
-            before.check_conservation()?;
+            before.check()?;
 
             let one = engine.drain(["--cgroup", a.path()])?;
             let between = engine.show()?;
@@ -67,11 +66,12 @@ fn what_is_given_back_is_what_the_usage_falls_by() -> Result<()> {
             let after = engine.show()?;
             ensure!(rest.nr_pages == between.stocked_pages(), "{rest:?} {between:#?}");
             for cpu in &between.cpus {
-                let stocked: u64 = cpu.slots.iter().map(|slot| slot.nr_pages).sum();
+                let unused = |slot: &Slot| slot.nr_pages + slot.uncharge_pages;
+                let stocked: u64 = cpu.slots.iter().map(unused).sum();
                 ensure!(rest.from_cpu(cpu.cpu) == stocked, "{rest:?} {cpu:#?}");
             }
             ensure!(after.stocked_pages() == 0, "everything was drained: {after:#?}");
-            after.check_conservation()?;
+            after.check()?;
             returned_in_all += one.nr_pages + rest.nr_pages;
         }
         ensure!(returned_in_all > 0, "there was never anything to give back");
@@ -105,21 +105,18 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
             ensure!(end > start + 1_000, "{path} was idle: {start} to {end} faults");
         }
 
+        // The kernel frees page tables a grace period after they were unmapped.
+        let at_rest = try_poll_until(SOON, "an exact audit", || {
+            let audit = engine.audit::<&str>([])?;
+            Ok(audit.exact.then_some(audit))
+        });
+        at_rest?.check()?;
         let show = engine.show()?;
-        show.check_conservation()?;
-        // The receipt balances as well: every batch charged is used, stocked, or given back, and
-        // nobody but that one process gave any back, for each cgroup has its CPU to itself.
-        let charged: u64 = show.cgroups.iter().map(|cgroup| cgroup.misses * BATCH).sum();
-        let usage: u64 = show.cgroups.iter().map(|cgroup| cgroup.memory.usage / PAGE).sum();
-        ensure!(
-            charged == usage + drained.nr_pages + show.loss.refills_returned,
-            "{charged} pages charged, {} given back: {show:#?}",
-            drained.nr_pages,
-        );
+        show.check()?;
         // The kernel half counts every time that a drain took something, and took at most a batch.
         let drains: u64 = show.cpus.iter().map(|cpu| cpu.drains).sum();
         ensure!(drains > 100, "the drains found nothing: {show:#?}");
-        ensure!(drained.nr_pages < drains * BATCH, "{drained:?} {show:#?}");
+        ensure!(drained.nr_pages <= drains * BATCH, "{drained:?} {show:#?}");
         eprintln!("{drains} drains found {} pages", drained.nr_pages);
         engine.stop().map(drop)
     })
@@ -136,23 +133,21 @@ fn a_dead_cpus_stock_is_given_back() -> Result<()> {
         let cgroup = TestCgroup::new()?;
         let mut task = Task::start(&cgroup, Some(1))?;
         let engine = Engine::start(["--cgroup", cgroup.path(), "--batch", "100"])?;
+        // It then waits, and does not run where its affinity has been broken.
         task.touch(1)?;
-        // Its affinity must not send it, and its faults at its end, to another CPU.
-        drop(task);
-        // How many faults that was is of no interest, only that they stay where they are.
         let before = engine.show()?;
-        let stocked = before.cpu(1)?.slots[0].nr_pages;
-        ensure!(stocked > 0 && stocked == before.stocked_pages(), "{before:#?}");
+        ensure!(before.cpu(1)?.slots[0].nr_pages == 99, "{before:#?}");
+        ensure!(before.stocked_pages() == 99, "{before:#?}");
 
         let offline = CpuOffline::take(1)?;
         let show = engine.show()?;
         ensure!(!show.cpu(1)?.online && show.cpu(0)?.online, "{show:#?}");
-        ensure!(show.stocked_pages() <= stocked, "{show:#?}");
-        show.check_conservation()?;
+        ensure!(show.stocked_pages() == 99, "{show:#?}");
+        show.check()?;
         engine.drain(["--cpu", "1"])?;
         let after = engine.show()?;
         ensure!(after.stocked_pages() == 0, "{after:#?}");
-        after.check_conservation()?;
+        after.check()?;
         offline.back()?;
         ensure!(engine.show()?.cpu(1)?.online, "it is back");
         engine.stop().map(drop)

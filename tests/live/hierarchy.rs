@@ -24,7 +24,7 @@ fn a_parents_usage_is_its_childrens() -> Result<()> {
             on_c.touch(nr_pages)?;
             on_d.touch(nr_pages + 5)?;
             let show = engine.show()?;
-            show.check_conservation()?;
+            show.check()?;
             let [a, b, c, d] = paths.map(|path| show.cgroup(path));
             let (a, b, c, d) = (a?, b?, c?, d?);
             ensure!(b.memory.usage == c.memory.usage + d.memory.usage, "{show:#?}");
@@ -72,7 +72,7 @@ impl Expected {
         ensure!(c.misses == batches + singles + forced, "{c:#?}");
         ensure!((c.singles, c.forced) == (singles, forced), "{singles} and {forced}: {c:#?}");
         ensure!([a, b].iter().all(|c| c.singles == 0 && c.forced == 0), "charged: the leaf");
-        show.check_conservation()
+        show.check()
     }
 }
 

@@ -146,8 +146,7 @@ fn no_tracefs() -> Result<()> {
     })
 }
 
-/// The kernel's types: not needed for raw tracepoints whose arguments nobody reads, so it may
-/// work; if it does not, it has to say what is missing.
+/// The kernel's types say how large a `struct page` is and which allocations are charged.
 #[test]
 fn no_btf() -> Result<()> {
     live(|| {
@@ -155,10 +154,7 @@ fn no_btf() -> Result<()> {
         let empty = tempfile::tempdir()?;
         let prepare = format!("mount --bind {} /sys/kernel/btf", empty.path().display());
         let finished = in_namespace(&cgroup, &prepare, ":")?;
-        match finished.code() {
-            0 => worked(&finished, &cgroup),
-            _ => one_line(&finished, HOST, &["BTF"]),
-        }
+        one_line(&finished, HOST, &["BTF"])
     })
 }
 

@@ -37,7 +37,7 @@ fn a_moved_task_is_charged_where_it_is() -> Result<()> {
             let cgroup = show.cgroup(path)?;
             ensure!(cgroup.faults == MOVES * TOUCHES, "{cgroup:#?}");
         }
-        show.check_conservation()?;
+        show.check()?;
         engine.stop().map(drop)
     })
 }

@@ -159,12 +159,12 @@ fn a_killed_run_goes_on_charging_until_stop() -> Result<()> {
         task.touch(100)?;
         let show = engine.show()?;
         ensure!(show.cgroup(cgroup.path())?.faults == 110, "charging has ended: {show:#?}");
-        show.check_conservation()?;
+        show.check()?;
 
         let next = memstock(["run", "--cgroup", cgroup.path()])?.finish(SOON)?;
         ensure!(next.code() == 123 && next.stderr.lines().count() == 1, "{next:?}");
         ensure!(next.stderr.contains("memstock stop"), "how to go on: {next:?}");
-        engine.show()?.check_conservation()?;
+        engine.show()?.check()?;
 
         let stop = memstock(["stop"])?.finish(SOON)?;
         ensure!(stop.code() == 0 && stop.stderr.is_empty(), "{stop:?}");

@@ -1,7 +1,8 @@
-//! A tracked cgroup is charged for its whole subtree, whoever is named and whenever it was made.
+//! A tracked cgroup is tracked with its whole subtree, whatever was there, comes or goes.
 
 use anyhow::{Result, ensure};
-use memstock_tests::{Engine, Task, TestCgroup, live};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::{Engine, Show, Task, TestCgroup, live};
 
 const CPU: u32 = 1;
 const TOUCHES: u64 = 100;
@@ -11,9 +12,17 @@ fn touch(task: &mut Task) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the cgroup is tracked.
+fn tracked(engine: &Engine, cgroup: &TestCgroup) -> Result<Show> {
+    try_poll_until(SOON, "a new cgroup to be tracked", || {
+        let show = engine.show()?;
+        Ok(show.cgroup(cgroup.path()).is_ok().then_some(show))
+    })
+}
+
 /// Exact: the tasks fault on command only.
 #[test]
-fn descendants_that_are_not_named_are_charged_to_the_nearest_that_is() -> Result<()> {
+fn descendants_have_figures_of_their_own() -> Result<()> {
     live(|| {
         let top = TestCgroup::new()?;
         let (child, named) = (top.child("child")?, top.child("named")?);
@@ -24,21 +33,38 @@ fn descendants_that_are_not_named_are_charged_to_the_nearest_that_is() -> Result
         touch(&mut in_child)?;
         touch(&mut in_below)?;
 
-        // Made while the engine runs: its task faults while it starts, too.
-        let made_later = child.child("later")?;
-        let before = engine.show()?;
-        let mut in_later = Task::start(&made_later, Some(CPU))?;
-        let started = engine.show()?;
-        let (was, is) = (before.cgroup(top.path())?.faults, started.cgroup(top.path())?.faults);
-        ensure!(is > was, "a task starts with faults: {was}, {is}");
-        touch(&mut in_later)?;
+        // Made while the engine runs, the lower one before anybody can have heard of the upper one.
+        let upper = child.child("upper")?;
+        let lower = upper.child("lower")?;
+        tracked(&engine, &lower)?;
+        let mut in_lower = Task::start(&lower, Some(CPU))?;
+        let started = engine.show()?.cgroup(lower.path())?.faults;
+        ensure!(started > 0, "a task starts with faults");
+        touch(&mut in_lower)?;
 
         let show = engine.show()?;
-        let faults = |path| Ok::<_, anyhow::Error>(show.cgroup(path)?.faults);
-        ensure!(faults(top.path())? == 2 * TOUCHES + (is - was), "{show:#?}");
-        ensure!(faults(named.path())? == TOUCHES, "{show:#?}");
-        ensure!(show.cgroups.len() == 2, "only what is named is shown: {show:#?}");
-        show.check_conservation()?;
+        for (cgroup, faults, parent) in [
+            (&top, 0, None),
+            (&child, TOUCHES, Some(&top)),
+            (&named, 0, Some(&top)),
+            (&below_named, TOUCHES, Some(&named)),
+            (&upper, 0, Some(&child)),
+            (&lower, started + TOUCHES, Some(&upper)),
+        ] {
+            let seen = show.cgroup(cgroup.path())?;
+            let parent = parent.map(|parent| show.cgroup(parent.path())).transpose()?;
+            ensure!(seen.faults == faults, "{faults} faults: {seen:#?}");
+            ensure!(seen.parent_id == parent.map(|parent| parent.id), "{show:#?}");
+        }
+        show.check()?;
+
+        // Removed with nothing left: gone.
+        drop(in_lower);
+        drop(lower);
+        try_poll_until(SOON, "the counter of a removed cgroup to be freed", || {
+            Ok((engine.show()?.cgroups.len() == 5).then_some(()))
+        })?;
+        engine.show()?.check()?;
         engine.stop().map(drop)
     })
 }

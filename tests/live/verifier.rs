@@ -32,7 +32,9 @@ struct Count {
 
 fn count(settings: Settings) -> Result<Counts> {
     let mut ebpf = object(settings)?;
+    // `learn` is loaded by itself.
     ebpf.programs_mut()
+        .filter(|(_, program)| program.fd().is_ok())
         .map(|(name, program)| {
             let program: &mut RawTracePoint = program.try_into()?;
             let info = program.info()?;

@@ -40,6 +40,13 @@ fn mounted(kind: &str, option: &str) -> Result<Option<PathBuf>> {
     }))
 }
 
+/// The path of a cgroup that is not there yet, right below the root of any hierarchy.
+pub(crate) fn fresh_path() -> String {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Relaxed);
+    format!("/{PREFIX}{}-{number}", std::process::id())
+}
+
 /// A cgroup of a test.
 #[derive(Debug)]
 pub struct TestCgroup {
@@ -53,9 +60,7 @@ impl TestCgroup {
     /// # Errors
     /// When it cannot be made.
     pub fn new() -> Result<Self> {
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let number = MADE.fetch_add(1, Relaxed);
-        let path = format!("/{PREFIX}{}-{number}", std::process::id());
+        let path = fresh_path();
         let dir = mount()?.join(&path[1..]);
         Self::make(dir, path)
     }

@@ -17,11 +17,22 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts `memstock run` with these arguments and waits until `memstock show` answers.
+    /// Starts `memstock run` with these arguments, charging only what is allocated from then on, and
+    /// waits until `memstock show` answers.
+    ///
+    /// # Errors
+    /// As [`start_adopting`](Self::start_adopting).
+    pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
+        let args: Vec<A> = args.into_iter().collect();
+        let all = [OsStr::new("--no-adopt")].into_iter().chain(args.iter().map(AsRef::as_ref));
+        Self::start_adopting(all)
+    }
+
+    /// Starts `memstock run` with these arguments, and waits until `memstock show` answers.
     ///
     /// # Errors
     /// When it ends at once or does not answer in time; with what it wrote to standard error.
-    pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
+    pub fn start_adopting<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
         let run = Process::from_memstock_run(args)?;
         let mut engine = Self { run };
         engine.wait_until_ready()?;

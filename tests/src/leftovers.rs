@@ -15,11 +15,15 @@ pub const LOCK: &str = "/run/memstock.lock";
 /// Everything of memstock's that is in the host now.
 ///
 /// # Errors
-/// When the cgroup v2 mount is not found.
+/// When the cgroup v2 mount is not found, or the mounts cannot be read.
 pub fn find() -> Result<Vec<String>> {
     let mut found = pins_and_lock();
     // memstock makes cgroups below the root or, in delegated places, a few levels down.
     collect(&cgroup::mount()?, 3, &mut found);
+    // The kernel's own, which tests make for comparison.
+    if let Some(mount) = cgroup::mount_v1_memory()? {
+        collect(&mount, 0, &mut found);
+    }
     Ok(found)
 }
 

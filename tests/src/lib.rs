@@ -6,13 +6,21 @@
 //! memstock by its command line and its JSON. Only the verifier test and the benches, which look at
 //! programs that no command shows, use it as a library.
 
+pub mod audit;
 pub mod binaries;
 pub mod bpf;
 pub mod cgroup;
+pub mod dialogue;
 pub mod engine;
+pub mod free_lists;
+pub mod holder;
 pub mod hotplug;
+pub mod kernel_cgroup;
+pub mod kpages;
 pub mod leftovers;
 pub mod live;
+pub mod load;
+pub mod lru;
 pub mod poll;
 pub mod process;
 pub mod show;
@@ -23,6 +31,8 @@ pub mod workload;
 
 pub use cgroup::TestCgroup;
 pub use engine::Engine;
+pub use holder::Holder;
+pub use kernel_cgroup::KernelCgroup;
 pub use live::live;
 pub use poll::poll_until;
 pub use show::Show;

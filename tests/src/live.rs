@@ -1,12 +1,13 @@
 //! The frame of a live test: alone on the host, from a clean start to a clean end.
 
 use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::process::memstock;
-use crate::{cgroup, leftovers, poll::SOON, skip::skip};
+use crate::{cgroup, kernel_cgroup, leftovers, poll::SOON, skip::skip};
 
 /// What a test returns: nothing, when it asserts, or a `Result`.
 pub trait Outcome {
@@ -98,12 +99,18 @@ impl Drop for Cleaner {
 
 /// Removes what bears the name of a test: only that is sure to be ours.
 fn remove_cgroups() {
-    let Ok(mount) = cgroup::mount() else {
-        return;
-    };
-    for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(cgroup::PREFIX) {
-            cgroup::remove(&entry.path());
-        }
+    if let Ok(mount) = cgroup::mount() {
+        of_tests(&mount).iter().for_each(|dir| cgroup::remove(dir));
     }
+    // After ours, since killing is theirs: by now the tasks that were in both are dead.
+    if let Ok(Some(mount)) = cgroup::mount_v1_memory() {
+        of_tests(&mount).iter().for_each(|dir| kernel_cgroup::remove(dir));
+    }
+}
+
+fn of_tests(mount: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(mount).into_iter().flatten().flatten();
+    let ours =
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(cgroup::PREFIX));
+    ours.map(|entry| entry.path()).collect()
 }

@@ -1,26 +1,22 @@
 //! A task that faults on command: `memstock-workload serve` inside a cgroup.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use anyhow::{Context, Result, ensure};
 
 use crate::binaries;
 use crate::cgroup::TestCgroup;
-use crate::poll::{SOON, poll_until};
+use crate::dialogue::Dialogue;
+use crate::kernel_cgroup::KernelCgroup;
+use crate::poll::SOON;
 
 /// A `memstock-workload serve` that waits for a command. Killed and reaped on `Drop`.
 #[derive(Debug)]
-pub struct Task {
-    child: Child,
-    commands: ChildStdin,
-    replies: ChildStdout,
-}
+pub struct Task(Dialogue);
 
 impl Task {
     /// Starts one in `cgroup`, on `cpu` if it is given, and waits until it serves.
@@ -30,7 +26,19 @@ impl Task {
     /// # Errors
     /// When it cannot be started there.
     pub fn start(cgroup: &TestCgroup, cpu: Option<u32>) -> Result<Self> {
-        Self::spawn(Some(cgroup), cpu)
+        Self::spawn(cpu, |command| enter(command, cgroup))
+    }
+
+    /// Starts one in `cgroup` and, for the kernel's own accounting, in `kernel`.
+    ///
+    /// # Errors
+    /// When it cannot be started there.
+    pub fn start_in_both(
+        cgroup: &TestCgroup,
+        kernel: &KernelCgroup,
+        cpu: Option<u32>,
+    ) -> Result<Self> {
+        Self::spawn(cpu, |command| enter_both(command, cgroup, kernel))
     }
 
     /// Starts one in the cgroup of the test.
@@ -38,30 +46,24 @@ impl Task {
     /// # Errors
     /// When it cannot be started.
     pub fn start_outside(cpu: Option<u32>) -> Result<Self> {
-        Self::spawn(None, cpu)
+        Self::spawn(cpu, |_| Ok(()))
     }
 
-    fn spawn(cgroup: Option<&TestCgroup>, cpu: Option<u32>) -> Result<Self> {
+    fn spawn(cpu: Option<u32>, enter: impl FnOnce(&mut Command) -> Result<()>) -> Result<Self> {
         let mut command = Command::new(binaries::workload()?);
-        command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg("serve");
         if let Some(cpu) = cpu {
             command.arg("--cpu").arg(cpu.to_string());
         }
-        if let Some(cgroup) = cgroup {
-            enter(&mut command, cgroup)?;
-        }
-        let mut child = command.spawn().context("starting memstock-workload")?;
-        let (Some(commands), Some(replies)) = (child.stdin.take(), child.stdout.take()) else {
-            bail!("both ends were asked to be pipes");
-        };
-        let mut task = Self { child, commands, replies };
+        enter(&mut command)?;
+        let mut task = Self(Dialogue::start(command)?);
         task.ask("faults")?;
         Ok(task)
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.0.id()
     }
 
     /// Sends one command line and waits for the one reply line, `ok …`.
@@ -69,29 +71,9 @@ impl Task {
     /// # Errors
     /// When it replies anything else, or not in time.
     pub fn ask(&mut self, command: &str) -> Result<String> {
-        self.commands
-            .write_all(format!("{command}\n").as_bytes())
-            .with_context(|| format!("telling the workload to {command}"))?;
-        let reply = self.reply().with_context(|| format!("the workload's reply to {command}"))?;
+        let reply = self.0.ask(command, SOON)?;
         ensure!(reply.starts_with("ok"), "the workload cannot {command}: {reply}");
         Ok(reply)
-    }
-
-    fn reply(&mut self) -> Result<String> {
-        let end = Instant::now() + SOON;
-        let mut line = Vec::new();
-        loop {
-            let left = Timespec::try_from(end.saturating_duration_since(Instant::now()))?;
-            let mut fds = [PollFd::new(&self.replies, PollFlags::IN)];
-            ensure!(poll(&mut fds, Some(&left))? > 0, "none within {SOON:?}");
-            let mut bytes = [0; 128];
-            let count = self.replies.read(&mut bytes)?;
-            ensure!(count > 0, "it has ended");
-            line.extend_from_slice(&bytes[..count]);
-            if line.ends_with(b"\n") {
-                return Ok(String::from_utf8_lossy(&line).trim_end().to_owned());
-            }
-        }
     }
 
     /// Has it map and touch `nr_pages` fresh pages; the faults that the kernel counted for the
@@ -127,16 +109,6 @@ impl Task {
     /// When it is gone.
     pub fn faults(&self) -> Result<u64> {
         faults_of(self.id())
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let what = "the end of a workload";
-        if let Err(error) = poll_until(SOON, what, || self.child.try_wait().transpose()) {
-            eprintln!("{error:#}");
-        }
     }
 }
 
@@ -176,7 +148,28 @@ fn stat(pid: u32) -> Result<Vec<String>> {
 /// # Errors
 /// When the cgroup's file cannot be opened.
 pub fn enter(command: &mut Command, cgroup: &TestCgroup) -> Result<()> {
-    let file = cgroup.dir().join("cgroup.procs");
+    enter_dir(command, cgroup.dir())
+}
+
+/// Has `command` run inside `cgroup` and `kernel` from before its `exec`.
+///
+/// The kernel's comes first: what the new task is charged between the two is missing in ours then,
+/// and it was memory of the kernel's own, for the move.
+///
+/// # Errors
+/// When a cgroup's file cannot be opened.
+pub fn enter_both(command: &mut Command, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<()> {
+    enter_dir(command, kernel.dir())?;
+    enter_dir(command, cgroup.dir())
+}
+
+/// [`enter`] for the cgroup of any hierarchy, by its folder. Those of several calls are entered in
+/// the order of the calls.
+///
+/// # Errors
+/// When the cgroup's file cannot be opened.
+pub fn enter_dir(command: &mut Command, dir: &Path) -> Result<()> {
+    let file = dir.join("cgroup.procs");
     let procs: File = OpenOptions::new()
         .write(true)
         .open(&file)

@@ -66,7 +66,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let mut tree = Tree::of(&engine, &mount)?;
     tree.catch_up();
     if !args.no_adopt {
-        log::info!("{}", adoption::adopt(&engine, &mount, &kernel)?);
+        let adopted = adoption::adopt(&engine, &mount, &kernel)?;
+        log::info!("{adopted}");
     }
     let child = match args.command.as_slice() {
         [] => None,

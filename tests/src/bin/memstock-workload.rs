@@ -1,10 +1,10 @@
-//! `memstock-workload`: page faults for memstock to count. The command line and nothing else.
+//! `memstock-workload`: page faults and pages for memstock to count. The command line and nothing else.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use memstock_tests::workload::{churn, cpus::Cpus, serve};
+use memstock_tests::workload::{churn, cpus::Cpus, hold, serve};
 
 /// Maps, touches and unmaps pages on each CPU until the time is over or SIGINT or SIGTERM comes.
 #[derive(Parser)]
@@ -31,6 +31,16 @@ enum Verb {
         #[arg(long)]
         cpu: Option<u32>,
     },
+    /// Get memory by one way, hold it, give it back: each on command, as with serve.
+    Hold {
+        /// The way.
+        mode: hold::Mode,
+        #[command(flatten)]
+        order: hold::Order,
+        /// CPU to stay on.
+        #[arg(long)]
+        cpu: Option<u32>,
+    },
     /// The share of one CPU, until SIGINT or SIGTERM comes.
     Churn {
         /// CPU to stay on.
@@ -47,6 +57,7 @@ fn main() -> Result<()> {
     match verb {
         None => churn::run(&cpus, pages.try_into()?, seconds.map(Duration::from_secs)),
         Some(Verb::Serve { cpu }) => serve::serve(cpu),
+        Some(Verb::Hold { mode, order, cpu }) => hold::serve(mode, &order, cpu),
         Some(Verb::Churn { cpu, pages }) => churn::churn(cpu, pages.try_into()?),
     }
 }

@@ -1,7 +1,10 @@
-//! What `memstock-workload` does: faults, and nothing that is not asked for.
+//! What `memstock-workload` does: faults and pages, and nothing that is not asked for.
 
+pub mod arena;
 pub mod churn;
 pub mod cpus;
+pub mod hold;
+mod lines;
 pub mod pages;
 pub mod serve;
 pub mod signal;

@@ -2,8 +2,10 @@
 //!
 //! | command | what it does | reply |
 //! |---|---|---|
-//! | `touch N` | maps N fresh pages, touches each once, keeps them | `ok minflt=M`, the faults of the touching |
-//! | `drop` | unmaps everything | `ok` |
+//! | `touch N` | touches N fresh pages once, keeps them | `ok minflt=M`, the faults of the touching |
+//! | `drop` | gives all of them back | `ok` |
+//! | `map N` | maps N fresh pages, touches each once, keeps them | `ok minflt=M` |
+//! | `unmap` | unmaps all of those | `ok` |
 //! | `spin N` | N rounds of mapping, touching and unmapping 64 pages | `ok minflt=M` |
 //! | `churn` | such rounds until the next line comes | `ok` at once |
 //! | `stop` | nothing; ends `churn` | `ok rounds=R minflt=M` |
@@ -13,7 +15,8 @@
 //!
 //! Handling a command but `spawn` costs **no fault at all** (the test `live_workload` holds it to that): the
 //! program locks everything it has into memory before it serves, and allocates nothing
-//! afterwards. So the faults between two replies are those that were asked for, exactly.
+//! afterwards. So the faults between two replies are those that were asked for, exactly. So are the
+//! pages of `touch`: its page tables are there already; `map` and the rounds need some of their own.
 
 use std::io::{Cursor, Write};
 use std::process::Command;
@@ -21,17 +24,20 @@ use std::str::SplitWhitespace;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{read, write};
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::stdio::{stdin, stdout};
+use rustix::stdio::stdin;
 
+use super::arena::Arena;
 use super::cpus::pin;
+use super::lines::{Lines, send};
 use super::pages::{Mapping, faults, round};
 
 /// Pages of a round of `spin` and `churn`.
 pub const ROUND_PAGES: usize = 64;
-/// `touch` commands between two `drop`s.
+/// `map` commands between two `unmap`s.
 const MAX_MAPPINGS: usize = 65536;
+/// Pages that can be touched between two `drop`s.
+const MAX_TOUCHED: usize = 65536;
 
 const ZERO: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
@@ -43,10 +49,12 @@ pub fn serve(cpu: Option<u32>) -> Result<()> {
     if let Some(cpu) = cpu {
         pin(cpu)?;
     }
-    let mut server = Server { mappings: Vec::with_capacity(MAX_MAPPINGS), rounds: 0, churned: 0 };
-    let mut lines = Lines { bytes: [0; 256], start: 0, end: 0 };
+    let mappings = Vec::with_capacity(MAX_MAPPINGS);
+    let mut lines = Lines::new();
     // Text, stack, heap and the vector's empty room: everything that a command may need.
     mlockall(MlockAllFlags::CURRENT).context("locking the workload into memory")?;
+    let arena = Arena::new(MAX_TOUCHED).context("mapping memory to touch")?;
+    let mut server = Server { arena, mappings, rounds: 0, churned: 0 };
     while let Some(line) = lines.next()? {
         let mut reply = Cursor::new([0_u8; 256]);
         let go_on = server.handle(line, &mut reply);
@@ -68,6 +76,7 @@ enum Next {
 }
 
 struct Server {
+    arena: Arena,
     mappings: Vec<Mapping>,
     rounds: u64,
     churned: u64,
@@ -79,9 +88,17 @@ impl Server {
         let mut words = line.split_whitespace();
         let (next, said) = match words.next() {
             Some("touch") => (Next::Wait, self.touch(&mut words, reply)),
+            Some("map") => (Next::Wait, self.map(&mut words, reply)),
             Some("spin") => (Next::Wait, spin(&mut words, reply)),
             Some("spawn") => (Next::Wait, spawn(&mut words, reply)),
             Some("drop") => {
+                let said = match self.arena.clear() {
+                    Ok(()) => writeln!(reply, "ok"),
+                    Err(error) => writeln!(reply, "error: giving back: {error}"),
+                };
+                (Next::Wait, said)
+            }
+            Some("unmap") => {
                 self.mappings.clear();
                 (Next::Wait, writeln!(reply, "ok"))
             }
@@ -108,8 +125,23 @@ impl Server {
         let Some(nr_pages) = count(words) else {
             return writeln!(reply, "error: touch how many pages?");
         };
+        let before = faults();
+        if !self.arena.touch(nr_pages) {
+            return writeln!(reply, "error: more than {MAX_TOUCHED} pages; drop first");
+        }
+        writeln!(reply, "ok minflt={}", faults() - before)
+    }
+
+    fn map(
+        &mut self,
+        words: &mut SplitWhitespace<'_>,
+        reply: &mut impl Write,
+    ) -> std::io::Result<()> {
+        let Some(nr_pages) = count(words) else {
+            return writeln!(reply, "error: map how many pages?");
+        };
         if self.mappings.len() == self.mappings.capacity() {
-            return writeln!(reply, "error: more than {MAX_MAPPINGS} touches; drop first");
+            return writeln!(reply, "error: more than {MAX_MAPPINGS} mappings; unmap first");
         }
         match Mapping::new(nr_pages) {
             Err(error) => writeln!(reply, "error: mapping {nr_pages} pages: {error}"),
@@ -170,43 +202,4 @@ fn spin(words: &mut SplitWhitespace<'_>, reply: &mut impl Write) -> std::io::Res
 
 fn count(words: &mut SplitWhitespace<'_>) -> Option<usize> {
     words.next().and_then(|word| word.parse().ok()).filter(|count| *count > 0)
-}
-
-/// Lines of standard input, in a buffer that never grows.
-struct Lines {
-    bytes: [u8; 256],
-    start: usize,
-    end: usize,
-}
-
-impl Lines {
-    /// The next line; none at the end of input.
-    fn next(&mut self) -> Result<Option<&str>> {
-        loop {
-            let unread = &self.bytes[self.start..self.end];
-            if let Some(length) = unread.iter().position(|byte| *byte == b'\n') {
-                let line = self.start..self.start + length;
-                self.start = line.end + 1;
-                return Ok(Some(str::from_utf8(&self.bytes[line]).unwrap_or_default()));
-            }
-            self.bytes.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            anyhow::ensure!(self.end < self.bytes.len(), "a command of {} bytes", self.end);
-            let count = read(stdin(), &mut self.bytes[self.end..]).context("standard input")?;
-            if count == 0 {
-                return Ok(None);
-            }
-            self.end += count;
-        }
-    }
-}
-
-/// Writes without a buffer in between.
-fn send(mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        let count = write(stdout(), bytes).context("standard output")?;
-        bytes = &bytes[count..];
-    }
-    Ok(())
 }

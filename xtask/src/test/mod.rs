@@ -12,8 +12,8 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use self::tally::Tally;
-use crate::setup::{self, BpfToolchain};
-use crate::{build, exec};
+use crate::setup::{self, BpfToolchain, apt};
+use crate::{build, exec, pins};
 
 /// Name, arguments of `cargo test`, arguments of the test binaries.
 type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
@@ -64,6 +64,12 @@ fn everything(
     run.group(tally, USER);
     let before = host::cpus()?;
     if rustix::process::geteuid().is_root() {
+        // Where it cannot be had, the tests that need it are skipped and say so.
+        if apt::usable()
+            && let Err(error) = apt::install("the load for the live tests", pins::DEBIAN_LOAD)
+        {
+            exec::say("Setup", format_args!("{error:#}"));
+        }
         run.group(tally, LIVE);
     } else {
         tally.note("live: they load BPF programs; run `cargo xtask test` as root");

@@ -1,0 +1,232 @@
+//! What the tasks of a cgroup hold already when the engine starts is adopted, to the page; what they do
+//! meanwhile does no harm.
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::audit::{Audit, beside};
+use memstock_tests::holder::Unavailable;
+use memstock_tests::kernel_cgroup::ABSENT;
+use memstock_tests::kpages::Census;
+use memstock_tests::live::{live, name};
+use memstock_tests::load::{Frozen, Load};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, KernelCgroup, TestCgroup, lru};
+
+/// A holder with its memory, in a cgroup of its own on both sides.
+struct Seat {
+    mode: Mode,
+    holder: Option<Holder>,
+    cgroup: TestCgroup,
+    kernel: KernelCgroup,
+    promised: u64,
+}
+
+/// Several of them, before there is an engine.
+struct Hall {
+    seats: Vec<Seat>,
+    top: TestCgroup,
+    kernel_top: KernelCgroup,
+}
+
+impl Hall {
+    /// None if the kernel does no accounting of its own here.
+    fn open(modes: &[Mode]) -> Result<Option<Self>> {
+        let Some(kernel_top) = KernelCgroup::new()? else {
+            skip(&name(), ABSENT);
+            return Ok(None);
+        };
+        let top = TestCgroup::new()?;
+        let mut seats = Vec::new();
+        for &mode in modes {
+            let (cgroup, kernel) = (top.child(&mode.name())?, kernel_top.child(&mode.name())?);
+            let mut holder = Holder::of(mode).pages(600).cgroup(&cgroup).kernel(&kernel).start()?;
+            match holder.get() {
+                Ok(promised) => {
+                    let promised = promised.context("a mode that does not know its pages")?;
+                    seats.push(Seat { mode, holder: Some(holder), cgroup, kernel, promised });
+                }
+                Err(error) if error.is::<Unavailable>() => {
+                    skip(&name(), &format!("{}: {error}", mode.name()));
+                }
+                Err(error) => return Err(error.context(mode.name())),
+            }
+        }
+        lru::drain()?;
+        Ok(Some(Self { seats, top, kernel_top }))
+    }
+
+    fn census(&self) -> Result<Census> {
+        let inodes = self.seats.iter().map(|seat| seat.kernel.inode());
+        Census::take(&inodes.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn audit(&self, engine: &Engine) -> Result<Audit> {
+        adopted(engine)?;
+        engine.audit_at_rest(&beside(&self.top, &self.kernel_top))
+    }
+}
+
+/// Waits for the end of the adoption: then the engine begins to watch, and prints tables.
+fn adopted(engine: &Engine) -> Result<()> {
+    try_poll_until(SOON, "the first table", || Ok((!engine.stdout()?.is_empty()).then_some(())))
+}
+
+/// From the kernel's own figures: page by page, and to the number.
+#[test]
+fn what_the_kernel_charges_is_adopted() -> Result<()> {
+    const MODES: [Mode; 10] = [
+        Mode::AnonWrite,
+        Mode::Mlock,
+        Mode::Huge,
+        Mode::HugePartial,
+        Mode::SharedAnon,
+        Mode::SysvShm,
+        Mode::TmpfsWrite,
+        Mode::FileWrite,
+        Mode::MmapFileShared,
+        Mode::ForkWrite,
+    ];
+    live(|| {
+        let Some(mut hall) = Hall::open(&MODES)? else {
+            return Ok(());
+        };
+        let kernel = format!("{}={}", hall.top.path(), hall.kernel_top.path());
+        let args = ["--cgroup", hall.top.path(), "--kernel-cgroup", &kernel];
+        let engine = Engine::start_adopting(args)?;
+        let audit = hall.audit(&engine)?;
+        eprintln!("{audit}");
+        ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
+        ensure!(audit.kind("page table").different() == 0, "{audit}");
+        let census = hall.census()?;
+        for seat in &hall.seats {
+            let cgroup = audit.cgroup(seat.cgroup.path())?;
+            let kernels = census.of(seat.kernel.inode()?);
+            let mode = seat.mode.name();
+            // The rest of the kernel's pages are stacks of tasks, at most 32 KiB each of three (the holder,
+            // its child, the one that started it), which no engine that was there would have seen either.
+            let expected = kernels.user..=kernels.user + kernels.kernel;
+            let owned = u64::try_from(cgroup.owned)?;
+            ensure!(expected.contains(&owned), "{mode}: {owned} owned, {kernels:?}");
+            ensure!(kernels.user + kernels.kernel - owned <= 24, "{mode}: {owned}, {kernels:?}");
+            ensure!(owned >= seat.promised, "{mode}: {owned} of {}", seat.promised);
+        }
+        // From now on they are like any others: given back, they come off.
+        for seat in &mut hall.seats {
+            let mut holder = seat.holder.take().context("a holder")?;
+            holder.give().with_context(|| seat.mode.name())?;
+            holder.kill()?;
+        }
+        gone(&engine, &hall)?;
+        engine.stop().map(drop)
+    })
+}
+
+/// Nothing but blocks of the disk's file system is left. Of those memstock does not see all: ext4 caches what
+/// is free in its groups of blocks in pages that it does not ask to be movable.
+fn gone(engine: &Engine, hall: &Hall) -> Result<()> {
+    const METADATA: u64 = 64;
+    let mut last = String::new();
+    try_poll_until(SOON, "the end of all pages", || {
+        lru::drain()?;
+        let audit = engine.audit(beside(&hall.top, &hall.kernel_top))?;
+        last = audit.to_string();
+        let user = audit.agreement()?.counts;
+        let seen = (user.only_ours, user.other) == (0, 0) && user.both == audit.owned;
+        if audit.exact && seen && user.either() <= METADATA {
+            return audit.check().map(Some);
+        }
+        engine.heal()?;
+        Ok(None)
+    })
+    .context(last)
+}
+
+/// Without the kernel's help: what only tasks of the cgroup have mapped.
+#[test]
+fn what_tasks_have_mapped_is_adopted() -> Result<()> {
+    const MODES: [Mode; 8] = [
+        Mode::AnonWrite,
+        Mode::AnonReadWrite,
+        Mode::Mlock,
+        Mode::Huge,
+        Mode::SharedAnon,
+        Mode::Memfd,
+        Mode::MmapFileShared,
+        Mode::ForkWrite,
+    ];
+    live(|| {
+        let Some(mut hall) = Hall::open(&MODES)? else {
+            return Ok(());
+        };
+        let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
+        let audit = hall.audit(&engine)?;
+        eprintln!("{audit}");
+        // What it takes for its own is that, or is the program's file: all that have it mapped are in here.
+        for kind in ["anonymous", "shared"] {
+            let counts = audit.kind(kind);
+            ensure!((counts.only_ours, counts.other) == (0, 0), "{kind}: {audit}");
+        }
+        for seat in &hall.seats {
+            let cgroup = audit.cgroup(seat.cgroup.path())?;
+            let counts = cgroup.kernel.context("no comparison")?.counts;
+            let mode = seat.mode.name();
+            ensure!(counts.both >= seat.promised, "{mode}: {counts:?} of {}", seat.promised);
+            ensure!(counts.other == 0, "{mode}: {counts:?}");
+        }
+        for seat in &mut hall.seats {
+            let mut holder = seat.holder.take().context("a holder")?;
+            holder.give().with_context(|| seat.mode.name())?;
+            holder.kill()?;
+        }
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// While it is adopted it comes and goes on both CPUs.
+#[test]
+fn adopting_under_load_does_no_harm() -> Result<()> {
+    live(|| {
+        let Some(kernel) = KernelCgroup::new()? else {
+            skip(&name(), ABSENT);
+            return Ok(());
+        };
+        let top = TestCgroup::new()?;
+        let (a, b) = (top.child("a")?, top.child("b")?);
+        let mut load = Load::default();
+        let mut left_out = Vec::new();
+        load.wander(&[&a, &b, &top], Some(&kernel), 0)?;
+        load.wander(&[&b, &a], Some(&kernel), 1)?;
+        load.spawn(&a, Some(&kernel))?;
+        for (mode, pages, cgroup) in [
+            (Mode::AnonReadWrite, 3000, &a),
+            (Mode::HugePartial, 4096, &b),
+            (Mode::TmpfsWrite, 2500, &top),
+            (Mode::FileCopy, 800, &a),
+            (Mode::ForkStorm, 100, &b),
+        ] {
+            left_out.extend(load.hold(mode, pages, cgroup, Some(&kernel))?);
+        }
+        let named = format!("{}={}", top.path(), kernel.path());
+        for round in 0..3 {
+            let engine =
+                Engine::start_adopting(["--cgroup", top.path(), "--kernel-cgroup", &named])?;
+            load.check()?;
+            adopted(&engine)?;
+            let frozen = Frozen::freeze(&top)?;
+            lru::drain()?;
+            let audit = engine.audit_at_rest(&beside(&top, &kernel))?;
+            eprintln!("round {round}: {audit}");
+            let percent = audit.agreement()?.percent.context("no page")?;
+            ensure!(percent >= 99.9, "round {round}: {audit}");
+            drop(frozen);
+            engine.stop()?;
+        }
+        load.end()?;
+        if !left_out.is_empty() {
+            skip(&name(), &left_out.join("; "));
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,218 @@
+//! Cgroups that come, are used, and go: by the ten thousand, and with memory that outlives them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::audit::beside;
+use memstock_tests::live::live;
+use memstock_tests::poll::{SOON, poll_until, try_poll_until};
+use memstock_tests::show::{Cgroup, Show};
+use memstock_tests::task::enter_dir;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, lru};
+
+/// Made, used and removed, by two threads at once.
+const CGROUPS: u32 = 10_000;
+/// Every so many of a thread's, one is looked at while it is used.
+const SAMPLED: u32 = 100;
+
+/// A cgroup, a program that runs in it from start to end, and the end of the cgroup.
+fn come_and_go(dir: &Path, kernel: Option<&KernelCgroup>) -> Result<()> {
+    fs::create_dir(dir).with_context(|| dir.display().to_string())?;
+    // Forked and executed from here: a shell would cost ten times as much.
+    let mut command = Command::new("/bin/true");
+    if let Some(kernel) = kernel {
+        enter_dir(&mut command, kernel.dir())?;
+    }
+    enter_dir(&mut command, dir)?;
+    let status = command.status().context("starting /bin/true")?;
+    ensure!(status.success(), "/bin/true: {status}");
+    gone(dir)
+}
+
+/// Removes a cgroup whose last task has just been reaped: some kernels let go of that a little later.
+fn gone(dir: &Path) -> Result<()> {
+    let what = format!("the end of {}", dir.display());
+    poll_until(SOON, &what, || fs::remove_dir(dir).ok())
+}
+
+/// A cgroup with a task that touches a number of pages: they are charged to it, each of them, and
+/// nothing else is, whatever goes on beside it.
+fn sample(engine: &Engine, parent: &TestCgroup, name: &str, nr_pages: u64) -> Result<()> {
+    let cgroup = parent.child(name)?;
+    // Until it is registered its pages are its parent's.
+    try_poll_until(SOON, "a new cgroup to be tracked", || {
+        Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
+    })?;
+    let mut task = Task::start(&cgroup, None)?;
+    let before = engine.used_at_rest(&cgroup)?;
+    // Others take this cgroup's stocks away while a sample is read, usage first: it may once look too
+    // large by a batch. A page that is charged wrongly stays.
+    let uses = |nr_pages: u64, what: &str| {
+        try_poll_until(SOON, &format!("{name} to use {nr_pages} pages {what}"), || {
+            let used = engine.show()?.cgroup(cgroup.path())?.used_pages();
+            Ok((used == nr_pages).then_some(()))
+        })
+    };
+    task.touch(nr_pages)?;
+    uses(before + nr_pages, "when its task has touched them")?;
+    task.ask("drop")?;
+    lru::drain()?;
+    uses(before, "when they were given back")?;
+    drop(task);
+    gone(cgroup.dir())
+}
+
+/// One of the two threads' share.
+fn churn(
+    engine: &Engine,
+    parent: &TestCgroup,
+    kernel: Option<&KernelCgroup>,
+    thread: u32,
+) -> Result<()> {
+    for number in 0..CGROUPS / 2 {
+        let name = format!("{thread}-{number}");
+        if number % SAMPLED == 0 {
+            sample(engine, parent, &name, u64::from(1 + number % 997))?;
+        } else {
+            come_and_go(&parent.dir().join(&name), kernel).with_context(|| name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until `done` says so of a sample without stocks: the last pages of a task may wait in the kernel's
+/// batches, and a free that was missed for the next allocation of its page; a counter is freed when its
+/// last page is.
+fn settled(engine: &Engine, what: &str, done: impl Fn(&Show) -> bool) -> Result<Show> {
+    let mut last = None;
+    let settled = try_poll_until(SOON, what, || {
+        engine.drain::<&str>([])?;
+        let show = engine.show()?;
+        if done(&show) {
+            return Ok(Some(show));
+        }
+        last = Some(show);
+        lru::drain()?;
+        engine.heal()?;
+        Ok(None)
+    });
+    settled.with_context(|| format!("{last:#?}"))
+}
+
+#[test]
+fn ten_thousand_cgroups_leave_nothing() -> Result<()> {
+    live(|| {
+        let parent = TestCgroup::new()?;
+        let kernel = KernelCgroup::new()?;
+        // The program is to be in the cache before, or its pages would be a child's.
+        Command::new("/bin/true").status().context("starting /bin/true")?;
+        let engine = Engine::start(["--cgroup", parent.path()])?;
+        let before = engine.show()?;
+        ensure!(before.cgroup(parent.path())?.memory.usage == 0, "{before:#?}");
+        thread::scope(|scope| -> Result<()> {
+            let threads: Vec<_> = (0..2)
+                .map(|number| {
+                    let (engine, parent, kernel) = (&engine, &parent, kernel.as_ref());
+                    scope.spawn(move || churn(engine, parent, kernel, number))
+                })
+                .collect();
+            for thread in threads {
+                thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+            }
+            Ok(())
+        })?;
+        let soon = engine.show()?;
+        eprintln!("{} cgroups left when the last one was removed", soon.cgroups.len());
+        let only_parent = |show: &Show| show.cgroups.len() == 1;
+        settled(&engine, "the end of all counters but one", only_parent)?;
+        let nothing =
+            |show: &Show| show.cgroup(parent.path()).is_ok_and(|cgroup| cgroup.used_pages() == 0);
+        settled(&engine, "the end of all pages", nothing)?;
+        let show = engine.show()?;
+        ensure!(show.cgroup(parent.path())?.memory.usage == 0, "{show:#?}");
+        ensure!(show.stocked_pages() == 0, "a stock of nobody's: {show:#?}");
+        show.check()?;
+        let kernel = kernel.as_ref().map(|kernel| beside(&parent, kernel));
+        let audit = engine.audit_at_rest(kernel.as_ref().map_or(&[][..], |args| args))?;
+        eprintln!("{audit}; {:?}", show.loss);
+        ensure!(audit.owned == 0 && audit.cgroups.len() == 1, "{audit:#?}");
+        engine.stop().map(drop)
+    })
+}
+
+/// What is left of a removed cgroup.
+fn dying(show: &Show, id: u64) -> Option<&Cgroup> {
+    show.cgroups.iter().find(|cgroup| cgroup.id == id && cgroup.dying)
+}
+
+/// Two levels with a file each, which only the test, outside, can remove.
+#[test]
+fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
+    const PAGES: [u32; 2] = [700, 300];
+    live(|| {
+        let top = TestCgroup::new()?;
+        let upper = top.child("upper")?;
+        let lower = upper.child("lower")?;
+        let engine = Engine::start(["--cgroup", top.path()])?;
+        try_poll_until(SOON, "all cgroups to be tracked", || {
+            Ok((engine.show()?.cgroups.len() == 3).then_some(()))
+        })?;
+        let ids = [&upper, &lower]
+            .map(|cgroup| -> Result<u64> { Ok(engine.show()?.cgroup(cgroup.path())?.id) });
+        let [upper_id, lower_id] = ids;
+        let (upper_id, lower_id) = (upper_id?, lower_id?);
+        let mut holders = Vec::new();
+        for (cgroup, pages) in [&upper, &lower].into_iter().zip(PAGES) {
+            let mut holder = Holder::of(Mode::TmpfsWrite).pages(pages).cgroup(cgroup).start()?;
+            holder.get()?;
+            holder.kill()?;
+            holders.push(holder);
+        }
+        let dirs: [PathBuf; 2] = [lower.dir().into(), upper.dir().into()];
+        dirs.iter().try_for_each(|dir| gone(dir))?;
+        // A page of the pipe to each holder stays until the pipe goes.
+        let at_least = PAGES.map(u64::from);
+        let pipes = |pages: u64, n: u64| pages..=pages + n;
+        let in_use = |cgroup: &Cgroup| cgroup.used_pages();
+        let both = |show: &Show| {
+            let left = [upper_id, lower_id].map(|id| dying(show, id).map_or(0, in_use));
+            pipes(at_least[0] + at_least[1], 2).contains(&left[0])
+                && pipes(at_least[1], 1).contains(&left[1])
+        };
+        let show = settled(&engine, "two dying cgroups with their files", both)?;
+        show.check()?;
+        engine.audit_at_rest::<&str>(&[])?;
+        let [all, below] = [upper_id, lower_id].map(|id| dying(&show, id).cloned());
+        let (all, below) = (all.context("the upper one")?, below.context("the lower one")?);
+        ensure!(
+            all.path.is_none() && below.path.is_none(),
+            "they have no path any more: {show:#?}"
+        );
+        ensure!(below.parent_id == Some(upper_id), "its parent is dying, too: {show:#?}");
+        let top_id = show.cgroup(top.path())?.id;
+        ensure!(all.parent_id == Some(top_id), "its parent lives: {show:#?}");
+        ensure!(
+            show.cgroup(top.path())?.memory.usage >= all.memory.usage && all.stocked == 0,
+            "its parent keeps the charge: {show:#?}"
+        );
+
+        // The upper one's pages go, but not what is charged to it for the lower one.
+        drop(holders.remove(0));
+        let only_lower = |show: &Show| {
+            let left = dying(show, upper_id).map(in_use);
+            left.is_some_and(|left| pipes(at_least[1], 1).contains(&left))
+        };
+        let show = settled(&engine, "the end of the upper one's pages", only_lower)?;
+        ensure!(dying(&show, lower_id).is_some(), "{show:#?}");
+        drop(holders);
+        let show = settled(&engine, "the end of both", |show| show.cgroups.len() == 1)?;
+        ensure!(in_use(show.cgroup(top.path())?) == 0, "{show:#?}");
+        let audit = engine.audit_at_rest::<&str>(&[])?;
+        ensure!(audit.owned == 0, "{audit:#?}");
+        engine.stop().map(drop)
+    })
+}

@@ -1,0 +1,150 @@
+//! A free that the probes have missed is repaired: when the page is allocated again, or by `memstock audit
+//! --repair`; and the law of conservation holds all the time.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::links::PinnedLink;
+use aya::programs::{RawTracePoint, loaded_links};
+use memstock::engine::load::ATTACHMENTS;
+use memstock::engine::pins::Pins;
+use memstock::host;
+use memstock_tests::audit::Audit;
+use memstock_tests::hotplug::{CpuOffline, can_go_offline};
+use memstock_tests::live::name;
+use memstock_tests::poll::{SOON, poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::{Engine, Task, TestCgroup, free_lists, live, lru};
+
+/// The programs that see a page being freed, and where they are attached.
+fn free_probes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ATTACHMENTS.into_iter().filter(|(_, tracepoint)| tracepoint.starts_with("mm_page_free"))
+}
+
+const PAGES: u64 = 20_000;
+/// Where the task runs.
+const CPU: u32 = 1;
+const CANNOT: &str = "CPU 1 cannot be taken offline here";
+
+/// Detaches what sees frees: its pins are all that holds the links. The kernel takes its time.
+fn blind(pins: &Pins) -> Result<()> {
+    let mut ids = Vec::new();
+    for (program, tracepoint) in free_probes() {
+        let link = PinnedLink::from_pin(pins.link(program, tracepoint))?.unpin()?;
+        ids.push(link.info()?.id());
+    }
+    // One that goes away between being listed and being opened is not there either.
+    let is_there = |id: &u32| loaded_links().flatten().any(|link| link.id() == *id);
+    poll_until(SOON, "the end of two links", || (!ids.iter().any(is_there)).then_some(()))
+}
+
+/// Attaches it again, until what is returned is dropped.
+fn see(pins: &Pins) -> Result<Vec<RawTracePoint>> {
+    let attached = free_probes().map(|(program, tracepoint)| {
+        let mut program = RawTracePoint::from_pin(pins.program(program))?;
+        program.attach(tracepoint)?;
+        Ok(program)
+    });
+    attached.collect()
+}
+
+/// An engine, and a task in its cgroup of which `PAGES` frees were missed.
+struct Lost {
+    engine: Engine,
+    task: Task,
+    cgroup: TestCgroup,
+    _probes: Vec<RawTracePoint>,
+    /// What the task has of its own.
+    own: i64,
+}
+
+impl Lost {
+    fn new() -> Result<Self> {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let pins = Pins::on(Path::new(host::BPFFS));
+        let mut task = Task::start(&cgroup, Some(CPU))?;
+        let own = engine.used_at_rest(&cgroup)?.cast_signed();
+        task.touch(PAGES)?;
+        lru::drain()?;
+        blind(&pins)?;
+        task.ask("drop")?;
+        // Its list of free pages is full of them, and they do not count as free there. A CPU that goes
+        // offline gives its list away.
+        CpuOffline::take(CPU)?.back()?;
+        let probes = see(&pins)?;
+        let lost = Self { engine, task, cgroup, _probes: probes, own };
+        let audit = checked(&lost.engine)?;
+        eprintln!("{} stale of {} owned", audit.stale, audit.owned);
+        let owned = audit.cgroup(lost.cgroup.path())?.owned;
+        // Exact but for pages that somebody else has allocated since, which heals them.
+        ensure!(owned <= own + PAGES.cast_signed(), "{owned} pages are too many: {audit:#?}");
+        ensure!(audit.stale > PAGES / 2 && audit.stale <= PAGES, "not lost: {audit:#?}");
+        Ok(lost)
+    }
+}
+
+/// An audit that adds up to the page, whatever is missed.
+fn checked(engine: &Engine) -> Result<Audit> {
+    let audit = engine.audit_at_rest::<&str>(&[])?;
+    engine.show()?.check()?;
+    Ok(audit)
+}
+
+#[test]
+fn what_is_allocated_again_is_healed() -> Result<()> {
+    if !can_go_offline(CPU) {
+        skip(&name(), CANNOT);
+        return Ok(());
+    }
+    live(|| {
+        let mut lost = Lost::new()?;
+        // In this order: anybody on the host may allocate one in between.
+        let healed_before = lost.engine.show()?.loss.healed;
+        let stale_before = checked(&lost.engine)?.stale;
+        // Whoever allocates: a tracked task, and this one, which is not.
+        lost.task.touch(PAGES)?;
+        free_lists::turn_over()?;
+        let audit = checked(&lost.engine)?;
+        let healed = lost.engine.show()?.loss.healed;
+        let (fewer, more) = (stale_before - audit.stale.min(stale_before), healed - healed_before);
+        eprintln!("{fewer} of {stale_before} are stale no more, {more} healed");
+        ensure!(fewer > 0, "nothing was healed: {audit:#?}");
+        // A page that is stale no more was taken from the cgroup, once, when it was allocated.
+        ensure!(more >= fewer, "{more} healed, but {fewer} fewer are stale: {audit:#?}");
+        lost.task.ask("drop")?;
+        lru::drain()?;
+        let audit = checked(&lost.engine)?;
+        let owned = audit.cgroup(lost.cgroup.path())?.owned;
+        let stale = i64::try_from(audit.stale)?;
+        ensure!(owned >= lost.own + stale, "less than nothing is left: {audit:#?}");
+        let Lost { engine, task, .. } = lost;
+        drop(task);
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn a_repair_takes_what_is_stale() -> Result<()> {
+    if !can_go_offline(CPU) {
+        skip(&name(), CANNOT);
+        return Ok(());
+    }
+    live(|| {
+        let lost = Lost::new()?;
+        let before = checked(&lost.engine)?;
+        let report = lost.engine.audit(["--repair"])?;
+        let repaired = report.repaired.as_ref().context("what was repaired")?;
+        ensure!(repaired.adopted == 0, "there was nothing to adopt: {report:#?}");
+        ensure!(repaired.disowned > 0 && repaired.disowned <= before.stale, "{report:#?}");
+        // Others may have allocated some of them in between.
+        let after = checked(&lost.engine)?;
+        eprintln!("{} stale, {} repaired, {} left", before.stale, repaired.disowned, after.stale);
+        ensure!(after.stale == 0, "a repair repairs all that is stale: {after:#?}");
+        let owned = after.cgroup(lost.cgroup.path())?.owned;
+        ensure!(owned >= lost.own, "{owned} pages, but the task has {}: {after:#?}", lost.own);
+        let Lost { engine, task, .. } = lost;
+        drop(task);
+        engine.stop().map(drop)
+    })
+}

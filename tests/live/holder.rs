@@ -1,0 +1,226 @@
+//! The ways to get memory keep their promises to the kernel's own accounting: without that they
+//! could prove nothing about memstock's. Needs no memstock.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
+use memstock_tests::holder::Unavailable;
+use memstock_tests::kernel_cgroup::ABSENT;
+use memstock_tests::kpages::Census;
+use memstock_tests::live::{live, name};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::workload::hold::{Kind, Mode, Place};
+use memstock_tests::{Holder, KernelCgroup, Task, TestCgroup};
+
+/// A holder in a cgroup of its own.
+struct Seat {
+    mode: Mode,
+    // Dropped in this order: the cgroup is to be empty when it goes.
+    holder: Option<Holder>,
+    cgroup: KernelCgroup,
+    inode: u64,
+    /// User pages that the program itself has, without what it gets on command.
+    own: u64,
+    promised: u64,
+}
+
+/// All modes at once, since a census takes as long for one as for all. None is skipped silently.
+struct Hall {
+    seats: Vec<Seat>,
+    unavailable: Vec<String>,
+}
+
+impl Hall {
+    /// None if the kernel does no accounting of its own here.
+    fn open() -> Result<Option<Self>> {
+        let mut seats = Vec::new();
+        for mode in Mode::value_variants().iter().copied() {
+            let Some(cgroup) = KernelCgroup::new()? else {
+                skip(&name(), ABSENT);
+                return Ok(None);
+            };
+            let holder = Holder::of(mode).kernel(&cgroup).start();
+            let holder = Some(holder.with_context(|| mode.name())?);
+            let inode = cgroup.inode()?;
+            seats.push(Seat { mode, holder, cgroup, inode, own: 0, promised: 0 });
+        }
+        let mut hall = Self { seats, unavailable: Vec::new() };
+        let census = hall.census()?;
+        for seat in &mut hall.seats {
+            seat.own = census.of(seat.inode).user;
+        }
+        Ok(Some(hall))
+    }
+
+    fn census(&self) -> Result<Census> {
+        Census::take(&self.seats.iter().map(|seat| seat.inode).collect::<Vec<_>>())
+    }
+
+    /// All of them get; those that cannot here leave.
+    fn get(&mut self) -> Result<()> {
+        let mut stay = Vec::new();
+        for mut seat in self.seats.drain(..) {
+            let Some(holder) = &mut seat.holder else {
+                bail!("{} has gone", seat.mode.name());
+            };
+            match holder.get() {
+                Ok(promised) => {
+                    seat.promised = promised.context("a mode that does not know its pages")?;
+                    stay.push(seat);
+                }
+                Err(error) if error.is::<Unavailable>() => {
+                    self.unavailable.push(format!("{}: {error}", seat.mode.name()));
+                }
+                Err(error) => return Err(error.context(seat.mode.name())),
+            }
+        }
+        self.seats = stay;
+        Ok(())
+    }
+
+    fn close(self) {
+        if !self.unavailable.is_empty() {
+            skip(&name(), &self.unavailable.join("; "));
+        }
+    }
+}
+
+/// How many user pages more than promised there may be while a mode holds its pages.
+fn slack(seat: &Seat) -> u64 {
+    match seat.mode {
+        // A fork has both sides copy what they write of the program's own memory, at most all.
+        Mode::ForkWrite => seat.own,
+        _ => metadata(seat),
+    }
+}
+
+/// How many may stay for good: blocks of the disk's file system (bitmaps, inodes, folders) that
+/// making files or looking a program up brings into the cache, some of each.
+fn metadata(seat: &Seat) -> u64 {
+    let disk = seat.mode.place() == Place::Disk || seat.mode == Mode::ExecStorm;
+    if disk { 16 } else { 0 }
+}
+
+/// Pages that are charged, but which `rss` does not count, since they are not mapped any more.
+fn unmapped(seat: &Seat) -> u64 {
+    if seat.mode == Mode::HugePartial { seat.promised / 2 } else { 0 }
+}
+
+/// Whether `memory.stat` has caught up with the census: `user` pages of the right kind.
+fn agrees(seat: &Seat, user: u64) -> Result<bool> {
+    let (rss, cache) = (seat.cgroup.stat("rss")?, seat.cgroup.stat("cache")?);
+    let enough = match seat.mode.kind() {
+        Kind::Anonymous => rss >= seat.promised - unmapped(seat),
+        Kind::Cache => cache >= seat.promised,
+        Kind::Kernel => seat.cgroup.kmem_pages()? >= seat.promised,
+    };
+    Ok(enough && rss + cache + unmapped(seat) == user)
+}
+
+#[test]
+fn every_mode_gets_what_it_promises_and_gives_it_back() -> Result<()> {
+    live(|| {
+        let Some(mut hall) = Hall::open()? else {
+            return Ok(());
+        };
+        let before = hall.census()?;
+        hall.get()?;
+        let held = hall.census()?;
+        for seat in &mut hall.seats {
+            let what = seat.mode.name();
+            let (before, held) = (before.of(seat.inode), held.of(seat.inode));
+            let (start, now) = match seat.mode.kind() {
+                Kind::Kernel => (before.kernel, held.kernel),
+                _ => (before.user, held.user),
+            };
+            let expected = start + seat.promised..=start + seat.promised + slack(seat);
+            ensure!(expected.contains(&now), "{what}: {expected:?} pages expected, {now} charged");
+            try_poll_until(SOON, &format!("the kernel's figures of {what}"), || {
+                Ok(agrees(seat, held.user)?.then_some(()))
+            })?;
+            seat.holder.as_mut().context("a holder")?.give().context(what)?;
+        }
+        let after = hall.census()?;
+        for seat in &hall.seats {
+            let (before, after) = (before.of(seat.inode), after.of(seat.inode));
+            let expected = before.user..=before.user + metadata(seat);
+            ensure!(expected.contains(&after.user), "{}: {before:?}, {after:?}", seat.mode.name());
+        }
+        // Once more, to the end of the process.
+        hall.get()?;
+        for seat in &mut hall.seats {
+            seat.holder.take().context("a holder")?.exit().with_context(|| seat.mode.name())?;
+        }
+        gone(&hall)?;
+        hall.close();
+        Ok(())
+    })
+}
+
+#[test]
+fn a_kill_gives_everything_back() -> Result<()> {
+    live(|| {
+        let Some(mut hall) = Hall::open()? else {
+            return Ok(());
+        };
+        hall.get()?;
+        for seat in &mut hall.seats {
+            let mut holder = seat.holder.take().context("a holder")?;
+            let status = holder.kill().with_context(|| seat.mode.name())?;
+            ensure!(!status.success(), "{}: {status}", seat.mode.name());
+        }
+        gone(&hall)?;
+        hall.close();
+        Ok(())
+    })
+}
+
+/// No user page is left. An orphaned child may take a moment to end.
+fn gone(hall: &Hall) -> Result<()> {
+    let mut left = Vec::new();
+    try_poll_until(SOON, "the end of all pages", || {
+        let census = hall.census()?;
+        let pages = hall.seats.iter().map(|seat| (seat, census.of(seat.inode).user));
+        let more = pages.filter(|(seat, pages)| *pages > metadata(seat));
+        left = more.map(|(seat, pages)| (seat.mode, pages)).collect();
+        Ok(left.is_empty().then_some(()))
+    })
+    .with_context(|| format!("left: {left:?}"))
+}
+
+#[test]
+fn tasks_and_holders_are_in_both_hierarchies() -> Result<()> {
+    live(|| {
+        let Some(kernel) = KernelCgroup::new()? else {
+            skip(&name(), ABSENT);
+            return Ok(());
+        };
+        let cgroup = TestCgroup::new()?;
+        let inner = kernel.child("inner")?;
+        let mut task = Task::start_in_both(&cgroup, &inner, None)?;
+        is_in(task.id(), &[cgroup.path(), inner.path()])?;
+        let before = inner.usage_pages()?;
+        task.touch(1000)?;
+        // What it gets is charged above too, and stock for it is not more than 64 pages a CPU.
+        for (figure, path) in [(&inner, "itself"), (&kernel, "its parent")] {
+            let usage = figure.usage_pages()?;
+            ensure!(usage >= before + 1000 - 128, "{path}: {before} pages before, {usage} now");
+        }
+        let holder =
+            Holder::of(Mode::AnonWrite).pages(1).cpu(0).cgroup(&cgroup).kernel(&inner).start()?;
+        is_in(holder.id(), &[cgroup.path(), inner.path()])?;
+        // It can go before those that are in it.
+        drop(inner);
+        is_in(task.id(), &[cgroup.path(), kernel.path()])?;
+        holder.exit()
+    })
+}
+
+fn is_in(pid: u32, paths: &[&str]) -> Result<()> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let found = |path: &&str| text.lines().any(|line| line.splitn(3, ':').nth(2) == Some(*path));
+    ensure!(paths.iter().all(found), "{paths:?} expected, and in {text}");
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! A minute of stress-ng: page by page, memstock and the kernel say the same of at least 99.9 % of its user
+//! pages, at every moment at which they are asked.
+
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::audit::{Audit, beside};
+use memstock_tests::kernel_cgroup::ABSENT;
+use memstock_tests::live::{live, name};
+use memstock_tests::load::Frozen;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::Program;
+use memstock_tests::skip::skip;
+use memstock_tests::task::enter_both;
+use memstock_tests::{Engine, KernelCgroup, TestCgroup, lru};
+
+/// Every kind of memory, by those of its ways that were seen to work in any container. No random seed, so
+/// that each run is as the last; and when memory is short, it is for it to die.
+const STRESSORS: &str = "--timeout 60s --no-rand-seed --oomable --vm 2 --vm-bytes 256m \
+    --vm-madvise hugepage --mmap 1 --mmap-bytes 64m --mremap 1 --mremap-bytes 32m --fork 1 --fork-max 8 \
+    --shm 1 --shm-bytes 8m --shm-objs 16 --shm-sysv 1 --shm-sysv-bytes 8m --shm-sysv-segs 4 --memfd 1 \
+    --memfd-bytes 64m --hdd 1 --hdd-bytes 256m --copy-file 1 --copy-file-bytes 128m --readahead 1 \
+    --readahead-bytes 64m";
+/// Its minute, and some time to clear up.
+const MINUTE: Duration = Duration::from_secs(120);
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(4);
+/// Of user pages, in percent, at the least.
+const AGREEMENT: f64 = 99.9;
+
+/// What both sides say while nothing of it runs.
+fn look(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<Audit> {
+    let _frozen = Frozen::freeze(cgroup)?;
+    lru::drain()?;
+    engine.audit_at_rest(&beside(cgroup, kernel))
+}
+
+#[test]
+fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
+    live(|| {
+        if Command::new("stress-ng").arg("--version").output().is_err() {
+            skip(&name(), "stress-ng is not installed");
+            return Ok(());
+        }
+        let Some(kernel) = KernelCgroup::new()? else {
+            skip(&name(), ABSENT);
+            return Ok(());
+        };
+        let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let mut command = Command::new("stress-ng");
+        command.arg("--temp-path").arg(dir.path()).args(STRESSORS.split_whitespace());
+        enter_both(&mut command, &cgroup, &kernel)?;
+        let mut stress = Program::from(command).start()?;
+        let start = Instant::now();
+        let (mut looks, mut least, mut pages) = (0, 100.0_f64, 0);
+        loop {
+            sleep(LOOK);
+            if stress.ended()?.is_some() {
+                break;
+            }
+            ensure!(start.elapsed() < MINUTE, "it does not end: {}", stress.stderr()?);
+            let audit = look(&engine, &cgroup, &kernel)?;
+            eprintln!("{:2} s: {audit}", start.elapsed().as_secs());
+            let agreement = audit.agreement()?;
+            // It may be looked at between two mappings, or when it is about to end.
+            let Some(percent) = agreement.percent else { continue };
+            ensure!(percent >= AGREEMENT, "only {percent} % agree: {audit}");
+            (looks, least) = (looks + 1, least.min(percent));
+            pages = pages.max(agreement.counts.either());
+        }
+        let ended = stress.wait(SOON)?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        ensure!(looks >= 8 && pages > 10_000, "{looks} looks at {pages} pages: it hardly ran");
+        eprintln!(
+            "{looks} looks, at least {least} %, at most {pages} pages; {:?}",
+            engine.show()?.loss
+        );
+        drop(dir);
+        nothing_left(&engine, &cgroup, &kernel)?;
+        engine.stop().map(drop)
+    })
+}
+
+/// What is left is page cache, and little: blocks of the disk's file system (bitmaps, inodes, folders,
+/// extents) that its files have brought into the cache, and what of its own libraries was not there before.
+/// It is the same on both sides, but for what ext4 keeps about each group of its blocks: two pages, which
+/// it does not ask to be movable, so that memstock does not see them.
+fn nothing_left(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<()> {
+    const CACHED: u64 = 4096;
+    const GROUP: u64 = 128 << 20;
+    let disk = rustix::fs::statvfs("/var/tmp").context("/var/tmp")?;
+    let unseen = 2 * (disk.f_blocks * disk.f_frsize).div_ceil(GROUP);
+    let mut last = String::new();
+    let audit = try_poll_until(SOON, "both sides to be empty", || {
+        lru::drain()?;
+        let audit = engine.audit(beside(cgroup, kernel))?;
+        let (user, file) = (audit.agreement()?.counts, audit.kind("file"));
+        last = format!("{} pages; {audit}", audit.owned);
+        let settled = audit.exact
+            && user == file
+            && (file.only_ours, file.other) == (0, 0)
+            && file.only_kernels <= unseen
+            && audit.owned == file.both;
+        if settled {
+            return Ok(Some(audit));
+        }
+        engine.heal()?;
+        Ok(None)
+    })
+    .context(last)?;
+    audit.check()?;
+    eprintln!("left: {} pages of files; {audit}", audit.owned);
+    ensure!(audit.owned <= CACHED, "{audit}");
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Load of all kinds in many cgroups at once, that can be stopped dead at any moment and go on.
+//!
+//! Each of its drivers is a thread of the test that keeps one process busy; what they do together is meant to
+//! be as unlike from one moment to the next as possible. Nothing here looks at memstock.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::holder::Unavailable;
+use crate::poll::{SOON, try_poll_until};
+use crate::process::memstock;
+use crate::workload::hold::Mode;
+use crate::{Holder, KernelCgroup, Task, TestCgroup};
+
+/// A cgroup whose tasks are stopped, those below it too, until this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    dir: PathBuf,
+}
+
+impl Frozen {
+    /// Stops them, and waits until each is.
+    ///
+    /// # Errors
+    /// When the kernel does not stop them in time.
+    pub fn freeze(cgroup: &TestCgroup) -> Result<Self> {
+        let frozen = Self { dir: cgroup.dir().to_owned() };
+        frozen.write("1")?;
+        let events = frozen.dir.join("cgroup.events");
+        try_poll_until(SOON, "all tasks to be frozen", || {
+            let text = fs::read_to_string(&events).context("cgroup.events")?;
+            Ok(text.lines().any(|line| line == "frozen 1").then_some(()))
+        })?;
+        Ok(frozen)
+    }
+
+    fn write(&self, value: &str) -> Result<()> {
+        let file = self.dir.join("cgroup.freeze");
+        fs::write(&file, value).with_context(|| file.display().to_string())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(error) = self.write("0") {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// A thread that does one thing again and again.
+#[derive(Debug)]
+struct Driver {
+    what: String,
+    thread: JoinHandle<Result<u64>>,
+}
+
+/// Drivers at work. They end on `Drop`; what is frozen must be thawed before.
+#[derive(Debug, Default)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    drivers: Vec<Driver>,
+}
+
+impl Load {
+    /// Has a new thread do `work` until the end.
+    pub fn drive(&mut self, what: &str, mut work: impl FnMut() -> Result<()> + Send + 'static) {
+        let stop = Arc::clone(&self.stop);
+        let thread = thread::spawn(move || {
+            let mut rounds = 0;
+            while !stop.load(Relaxed) {
+                work()?;
+                rounds += 1;
+            }
+            Ok(rounds)
+        });
+        self.drivers.push(Driver { what: what.to_owned(), thread });
+    }
+
+    /// A holder that gets and gives back. One that cannot here is left out, and named.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn hold(
+        &mut self,
+        mode: Mode,
+        pages: u32,
+        cgroup: &TestCgroup,
+        kernel: Option<&KernelCgroup>,
+    ) -> Result<Option<String>> {
+        let mut wish = Holder::of(mode).pages(pages).cgroup(cgroup);
+        if let Some(kernel) = kernel {
+            wish = wish.kernel(kernel);
+        }
+        let mut holder = wish.start().with_context(|| mode.name())?;
+        match holder.get().and_then(|_| holder.give()) {
+            Err(error) if error.is::<Unavailable>() => return Ok(Some(error.to_string())),
+            tried => tried.with_context(|| mode.name())?,
+        }
+        self.drive(&mode.name(), move || {
+            holder.get()?;
+            holder.give()
+        });
+        Ok(None)
+    }
+
+    /// A task that maps, touches and unmaps without end, while it is moved from one of the cgroups to
+    /// the next.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn wander(
+        &mut self,
+        cgroups: &[&TestCgroup],
+        kernel: Option<&KernelCgroup>,
+        cpu: u32,
+    ) -> Result<()> {
+        let first = *cgroups.first().context("nowhere to be")?;
+        let mut task = match kernel {
+            Some(kernel) => Task::start_in_both(first, kernel, Some(cpu))?,
+            None => Task::start(first, Some(cpu))?,
+        };
+        let mut places: Vec<PathBuf> = cgroups.iter().map(|c| c.dir().to_owned()).collect();
+        self.drive("a task that is moved", move || {
+            task.churn()?;
+            places.rotate_left(1);
+            migrate(task.id(), &places[0])?;
+            ensure!(task.pause()? > 0, "it did nothing");
+            // Some that it keeps until it is somewhere else.
+            task.touch(100)?;
+            places.rotate_left(1);
+            migrate(task.id(), &places[0])?;
+            task.ask("drop").map(drop)
+        });
+        Ok(())
+    }
+
+    /// A task whose children run a program and end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(&mut self, cgroup: &TestCgroup, kernel: Option<&KernelCgroup>) -> Result<()> {
+        let mut task = match kernel {
+            Some(kernel) => Task::start_in_both(cgroup, kernel, None)?,
+            None => Task::start(cgroup, None)?,
+        };
+        self.drive("a task with children", move || task.ask("spawn 5").map(drop));
+        Ok(())
+    }
+
+    /// The stocks of all CPUs drained all the time. Returns where the drains are counted.
+    pub fn drain(&mut self) -> Arc<AtomicU64> {
+        const REPEAT: u64 = 1000;
+        let count = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&count);
+        self.drive("memstock drain", move || {
+            let repeat = REPEAT.to_string();
+            let drain = memstock(["drain", "--repeat", &repeat, "--json"])?.finish(3 * SOON)?;
+            ensure!(drain.code() == 0, "{drain:?}");
+            counter.fetch_add(REPEAT, Relaxed);
+            Ok(())
+        });
+        count
+    }
+
+    /// Whether all of them are still at it.
+    ///
+    /// # Errors
+    /// That of one that failed.
+    pub fn check(&mut self) -> Result<()> {
+        if self.drivers.iter().any(|driver| driver.thread.is_finished()) {
+            self.end()?;
+        }
+        Ok(())
+    }
+
+    /// Ends it: all finish what they are doing.
+    ///
+    /// # Errors
+    /// That of one that failed, or has not done anything.
+    pub fn end(&mut self) -> Result<()> {
+        self.stop.store(true, Relaxed);
+        let mut result = Ok(());
+        for Driver { what, thread } in self.drivers.drain(..) {
+            let ended = thread.join().unwrap_or_else(|_| Err(anyhow!("it panicked")));
+            let ended = ended.and_then(|rounds| {
+                eprintln!("{what}: {rounds} rounds");
+                ensure!(rounds > 0, "it never came round");
+                Ok(())
+            });
+            result = result.and(ended.context(what));
+        }
+        result
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Moves a process into the cgroup with this folder.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn migrate(pid: u32, dir: &Path) -> Result<()> {
+    let file = dir.join("cgroup.procs");
+    fs::write(&file, pid.to_string()).with_context(|| format!("{pid} to {}", file.display()))
+}

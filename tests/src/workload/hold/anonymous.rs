@@ -1,0 +1,83 @@
+//! Private anonymous memory in small pages.
+
+use std::fs::File;
+use std::io::Read;
+
+use anyhow::{Context, Result};
+use rustix::mm::{Advice, MapFlags};
+
+use super::Held;
+use super::region::Region;
+
+pub(super) fn write(nr_pages: usize) -> Result<Held> {
+    let region = Region::private(nr_pages)?;
+    region.write();
+    Ok(Held::region(nr_pages, region))
+}
+
+pub(super) fn read(nr_pages: usize) -> Result<Held> {
+    let region = Region::private(nr_pages)?;
+    region.read();
+    Ok(Held::region(0, region))
+}
+
+pub(super) fn read_write(nr_pages: usize) -> Result<Held> {
+    let region = Region::private(nr_pages)?;
+    region.read();
+    region.write();
+    Ok(Held::region(nr_pages, region))
+}
+
+pub(super) fn locked(nr_pages: usize) -> Result<Held> {
+    let region = Region::anonymous(nr_pages, MapFlags::PRIVATE | MapFlags::LOCKED)?;
+    Ok(Held::region(nr_pages, region))
+}
+
+pub(super) fn mlock(nr_pages: usize) -> Result<Held> {
+    let region = Region::private(nr_pages)?;
+    region.lock()?;
+    Ok(Held::region(nr_pages, region))
+}
+
+pub(super) fn populate(nr_pages: usize) -> Result<Held> {
+    let region = Region::anonymous(nr_pages, MapFlags::PRIVATE | MapFlags::POPULATE)?;
+    Ok(Held::region(nr_pages, region))
+}
+
+/// The kernel faults the memory in when it writes to it.
+pub(super) fn read_into(nr_pages: usize) -> Result<Held> {
+    let mut region = Region::private(nr_pages)?;
+    let mut zeros = File::open("/dev/zero").context("/dev/zero")?;
+    zeros.read_exact(region.bytes()).context("reading /dev/zero")?;
+    Ok(Held::region(nr_pages, region))
+}
+
+pub(super) fn dontneed(nr_pages: usize) -> Result<Held> {
+    let region = Region::private(nr_pages)?;
+    region.write();
+    region.advise(Advice::LinuxDontNeed).context("MADV_DONTNEED")?;
+    region.write();
+    Ok(Held::region(nr_pages, region))
+}
+
+/// The kernel takes pages that were freed this way when it is short of memory, or else with the
+/// mapping.
+pub(super) fn madv_free(nr_pages: usize) -> Result<Held> {
+    let region = Region::private(nr_pages)?;
+    region.write();
+    Ok(Held::new(nr_pages, move || {
+        region.advise(Advice::LinuxFree).context("MADV_FREE")?;
+        region.unmap()
+    }))
+}
+
+pub(super) fn mremap(nr_pages: usize) -> Result<Held> {
+    let mut region = Region::private(nr_pages.div_ceil(2))?;
+    region.write();
+    region.grow(nr_pages)?;
+    region.write();
+    region.relocate()?;
+    // They came with it: this costs no fault.
+    region.write();
+    Ok(Held::region(nr_pages, region))
+}

@@ -1,0 +1,50 @@
+//! Huge pages, whole and in part.
+
+use anyhow::Result;
+use rustix::mm::Advice;
+
+use super::region::{PAGE_SIZE, Region};
+use super::{Held, Unavailable};
+use crate::workload::pages::faults;
+
+/// Small pages in a huge one (x86-64, and arm64 with pages of 4 KiB).
+const HUGE: usize = 512;
+/// At least so many are taken apart: two in each of the two ways.
+const PARTIAL: usize = 4;
+
+pub(super) fn huge(nr_pages: usize) -> Result<Held> {
+    let region = touch_once(nr_pages.div_ceil(HUGE))?;
+    Ok(Held::region(region.nr_pages(), region))
+}
+
+/// A huge page that is mapped in part is charged whole: the kernel splits it only when it is short
+/// of memory. What it counts as mapped (`rss` in `memory.stat`) falls at once.
+pub(super) fn partial(nr_pages: usize) -> Result<Held> {
+    let count = nr_pages.div_ceil(HUGE).max(PARTIAL);
+    let mut region = touch_once(count)?;
+    for number in 0..count {
+        let (start, end) = (number * HUGE, (number + 1) * HUGE);
+        if number % 2 == 0 {
+            for page in (start..end).step_by(2) {
+                region.punch(page, page + 1)?;
+            }
+        } else {
+            region.punch(start + HUGE / 2, end)?;
+        }
+    }
+    Ok(Held::region(region.nr_pages(), region))
+}
+
+fn touch_once(count: usize) -> Result<Region> {
+    let region = Region::aligned(count * HUGE, HUGE * PAGE_SIZE)?;
+    let none = |reason: &str| Unavailable(format!("no huge pages: {reason}"));
+    region.advise(Advice::LinuxHugepage).map_err(|error| none(&error.to_string()))?;
+    region.write_every(HUGE, 0);
+    // Whoever asked for huge pages and got small ones is not told. The next fault tells.
+    let before = faults();
+    region.write_every(HUGE, 1);
+    if faults() > before {
+        return Err(none("the kernel gave small ones").into());
+    }
+    Ok(region)
+}

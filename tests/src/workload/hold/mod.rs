@@ -1,0 +1,198 @@
+//! Memory that is got by one way, held, and given back: each on command, so that a test can look
+//! at figures in between.
+//!
+//! | command | what it does | reply |
+//! |---|---|---|
+//! | | starts | `ready` |
+//! | `get` | gets the memory | `ok pages=N`: what a controller should charge for it; `?` if that is not known to the page |
+//! | `give` | gives all of it back | `ok` |
+//! | `exit` | ends, giving back what is held | `ok` |
+//!
+//! What cannot be done on this host is answered with `unavailable: …`, what went wrong with
+//! `error: …`. As with `serve`, the program is locked into memory before it says `ready`. A
+//! mapping that comes later is not locked, nor is a child's copy of one.
+//!
+//! `mode.rs` declares the ways; the other files go them, and return a `Held`.
+
+mod anonymous;
+mod children;
+mod file;
+mod huge;
+mod mode;
+mod pipe;
+mod region;
+mod shared;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::statfs;
+use rustix::mm::{MlockAllFlags, mlockall};
+
+use self::file::Files;
+pub(crate) use self::file::fill;
+pub use self::mode::{Kind, Mode, Place};
+use self::region::Region;
+pub(crate) use self::shared::remove as remove_segment;
+use super::cpus::pin;
+use super::lines::{Lines, send};
+
+/// What statfs(2) says of ramfs, the root of a small virtual machine.
+const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
+
+/// How much, and where.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Order {
+    /// Pages to get.
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
+    pub pages: u32,
+    /// Folder for the files that some modes make: on tmpfs or on a disk, as the mode wants it.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// File to map, of at least as many pages, which somebody else has brought into the cache.
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+}
+
+impl Order {
+    fn nr_pages(&self) -> usize {
+        self.pages as usize
+    }
+
+    /// The folder to make files in, if it is of the kind that the mode is about.
+    fn dir(&self, place: Place) -> Result<&Path> {
+        let usual = match place {
+            Place::Nowhere => bail!("this mode makes no files"),
+            Place::Memory => "/dev/shm",
+            Place::Disk => "/var/tmp",
+        };
+        let dir = self.dir.as_deref().unwrap_or(Path::new(usual));
+        let kind = statfs(dir).with_context(|| dir.display().to_string())?.f_type;
+        let in_memory = kind == libc::TMPFS_MAGIC || kind == RAMFS_MAGIC;
+        if in_memory != (place == Place::Memory) {
+            let wanted = if in_memory { "on a disk" } else { "in memory" };
+            let reason = format!("{} is not {wanted}; give another with --dir", dir.display());
+            return Err(Unavailable(reason).into());
+        }
+        Ok(dir)
+    }
+}
+
+/// What this host does not have: no fault of the program.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+/// Memory that is held, and how to give it back.
+struct Held {
+    /// What a controller should charge; none if that is not known to the page.
+    nr_pages: Option<usize>,
+    give: Box<dyn FnOnce() -> Result<()>>,
+}
+
+impl Held {
+    fn new(nr_pages: usize, give: impl FnOnce() -> Result<()> + 'static) -> Self {
+        Self { nr_pages: Some(nr_pages), give: Box::new(give) }
+    }
+
+    /// A mapping, given back by unmapping it.
+    fn region(nr_pages: usize, region: Region) -> Self {
+        Self::new(nr_pages, move || region.unmap())
+    }
+}
+
+/// Serves until `exit` or the end of standard input.
+///
+/// # Errors
+/// When the CPU is not there, memory cannot be locked, or a pipe breaks.
+pub fn serve(mode: Mode, order: &Order, cpu: Option<u32>) -> Result<()> {
+    if let Some(cpu) = cpu {
+        pin(cpu)?;
+    }
+    if mode != Mode::Huge && mode != Mode::HugePartial {
+        // Where the host's huge pages are set to `always`, 400 pages would be 512.
+        rustix::thread::disable_transparent_huge_pages(true).context("small pages, please")?;
+    }
+    if mode == Mode::ExecStorm {
+        // Once before: the heap that it takes is there, and locked, from then on.
+        children::exec(1)?;
+    }
+    let mut lines = Lines::new();
+    let mut held = None;
+    mlockall(MlockAllFlags::CURRENT).context("locking the workload into memory")?;
+    send(b"ready\n")?;
+    while let Some(line) = lines.next()? {
+        let leave = line == "exit";
+        let reply = match handle(line, mode, order, &mut held) {
+            Ok(reply) => reply,
+            Err(error) if error.is::<Unavailable>() => format!("unavailable: {error}\n"),
+            Err(error) => format!("error: {error:#}\n"),
+        };
+        send(reply.as_bytes())?;
+        if leave {
+            return Ok(());
+        }
+    }
+    // Nobody is there any more to read a reply, but a file would stay.
+    give(&mut held)
+}
+
+fn handle(line: &str, mode: Mode, order: &Order, held: &mut Option<Held>) -> Result<String> {
+    match line {
+        "get" => {
+            ensure!(held.is_none(), "it is held already; give first");
+            let got = get(mode, order)?;
+            let nr_pages = got.nr_pages.map_or("?".to_owned(), |count| count.to_string());
+            *held = Some(got);
+            return Ok(format!("ok pages={nr_pages}\n"));
+        }
+        "give" if held.is_none() => bail!("there is nothing to give back; get first"),
+        "give" | "exit" => give(held)?,
+        _ => bail!("no such command"),
+    }
+    Ok("ok\n".to_owned())
+}
+
+fn give(held: &mut Option<Held>) -> Result<()> {
+    held.take().map_or(Ok(()), |held| (held.give)())
+}
+
+fn get(mode: Mode, order: &Order) -> Result<Held> {
+    let nr_pages = order.nr_pages();
+    let files = || Files::new(order.dir(mode.place())?);
+    let cached = || file::cached(order.file.as_deref(), nr_pages);
+    match mode {
+        Mode::AnonWrite => anonymous::write(nr_pages),
+        Mode::AnonRead => anonymous::read(nr_pages),
+        Mode::AnonReadWrite => anonymous::read_write(nr_pages),
+        Mode::Locked => anonymous::locked(nr_pages),
+        Mode::Mlock => anonymous::mlock(nr_pages),
+        Mode::Populate => anonymous::populate(nr_pages),
+        Mode::ReadInto => anonymous::read_into(nr_pages),
+        Mode::Dontneed => anonymous::dontneed(nr_pages),
+        Mode::MadvFree => anonymous::madv_free(nr_pages),
+        Mode::Mremap => anonymous::mremap(nr_pages),
+        Mode::Huge => huge::huge(nr_pages),
+        Mode::HugePartial => huge::partial(nr_pages),
+        Mode::SharedAnon => shared::anonymous(nr_pages),
+        Mode::Memfd => shared::memfd(nr_pages),
+        Mode::SysvShm => shared::sysv(nr_pages),
+        Mode::TmpfsWrite | Mode::FileWrite => file::write(files()?, nr_pages),
+        Mode::FileCopy => file::copy(files()?, nr_pages),
+        Mode::MappedCached => file::map_and_read(&cached()?, nr_pages),
+        Mode::MmapFilePrivate => file::map_private(&cached()?, nr_pages),
+        Mode::MmapFileShared => file::map_shared(files()?, nr_pages),
+        Mode::ForkWrite => children::fork_write(nr_pages),
+        Mode::ForkStorm => children::fork_storm(nr_pages),
+        Mode::ExecStorm => children::exec_storm(),
+        Mode::Pipe => pipe::fill(nr_pages),
+    }
+}

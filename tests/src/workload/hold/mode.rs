@@ -1,0 +1,116 @@
+//! The ways to get memory: declared here and nowhere else, for the command line and for tests.
+
+use clap::ValueEnum;
+
+/// A way to get memory. [`ValueEnum::value_variants`] has them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Mode {
+    /// Private anonymous memory, written.
+    AnonWrite,
+    /// Private anonymous memory, only read: the zero page.
+    AnonRead,
+    /// Private anonymous memory, read and then written.
+    AnonReadWrite,
+    /// Mapped with `MAP_LOCKED`.
+    Locked,
+    /// Mapped, then `mlock(2)`.
+    Mlock,
+    /// Mapped with `MAP_POPULATE`.
+    Populate,
+    /// `read(2)` into fresh memory.
+    ReadInto,
+    /// Written, given up with `MADV_DONTNEED`, written again.
+    Dontneed,
+    /// Written; given back with `MADV_FREE`, then unmapped.
+    MadvFree,
+    /// Written while it grows by `mremap(2)`, then moved.
+    Mremap,
+    /// Huge pages, one touch each; at least as many small pages as asked for.
+    Huge,
+    /// Four huge pages or more, half of each unmapped: every second small page, or the second half.
+    HugePartial,
+    /// Shared anonymous memory, written.
+    SharedAnon,
+    /// A `memfd`, mapped and written.
+    Memfd,
+    /// A System V shared memory segment, written.
+    SysvShm,
+    /// `write(2)` to a file in memory.
+    TmpfsWrite,
+    /// `write(2)` to a file on a disk.
+    FileWrite,
+    /// A file on a disk, written, and copied half by `read(2)` and half by `sendfile(2)`.
+    FileCopy,
+    /// A file that somebody else brought into the cache, mapped and read.
+    MappedCached,
+    /// Such a file mapped with `MAP_PRIVATE`, written.
+    MmapFilePrivate,
+    /// A new file on a disk mapped with `MAP_SHARED`, written.
+    MmapFileShared,
+    /// Written; then a child writes all of it too, and holds its copy.
+    ForkWrite,
+    /// 200 children, at most 16 at once, that write that much each and end.
+    ForkStorm,
+    /// `true`, 200 times.
+    ExecStorm,
+    /// Pipes that are full.
+    Pipe,
+}
+
+/// Where the file of a mode has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It makes none.
+    Nowhere,
+    /// On a tmpfs.
+    Memory,
+    /// On a disk.
+    Disk,
+}
+
+/// What the kernel calls the pages that a mode holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `rss` in `memory.stat`.
+    Anonymous,
+    /// `cache` in `memory.stat`.
+    Cache,
+    /// `memory.kmem.usage_in_bytes`.
+    Kernel,
+}
+
+impl Mode {
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Where it makes files.
+    pub fn place(self) -> Place {
+        match self {
+            Self::TmpfsWrite => Place::Memory,
+            Self::FileWrite | Self::FileCopy | Self::MmapFileShared => Place::Disk,
+            _ => Place::Nowhere,
+        }
+    }
+
+    /// Whether it wants a file that somebody else has brought into the cache.
+    pub fn wants_file(self) -> bool {
+        matches!(self, Self::MappedCached | Self::MmapFilePrivate)
+    }
+
+    /// What its pages are to the kernel.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::SharedAnon
+            | Self::Memfd
+            | Self::SysvShm
+            | Self::TmpfsWrite
+            | Self::FileWrite
+            | Self::FileCopy
+            | Self::MmapFileShared => Kind::Cache,
+            Self::Pipe => Kind::Kernel,
+            _ => Kind::Anonymous,
+        }
+    }
+}
