@@ -110,34 +110,24 @@ pub fn allocated<M: Machine>(
     }
 }
 
-/// A block of `1 << order` pages is being freed: uncharges those that have an owner. Returns how many
-/// had one.
+/// A block of `1 << order` pages is being freed: uncharges those that have an owner. Doing so again
+/// changes nothing.
 #[inline(always)]
-pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) -> u32 {
+pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) {
     let Some(chunk) = chunk_of(machine, pfn, order) else {
-        return 0;
+        return;
     };
     if order > 0 {
-        return replace_block(machine, chunk, pfn, order, NOBODY).0;
+        replace_block(machine, chunk, pfn, order, NOBODY);
+        return;
     }
     let entry = chunk.entry(pfn);
     if entry.load() == NOBODY {
-        return 0;
+        return;
     }
     let owner = owner_in(entry.swap(NOBODY));
-    if owner == NOBODY {
-        return 0;
-    }
-    uncharge_pages(machine, owner, 1);
-    1
-}
-
-/// Free pages leave a CPU's list for the buddy allocator: one that still has an owner was freed unseen.
-#[inline(always)]
-pub fn drained<M: Machine>(machine: &M, pfn: u64, order: u32) {
-    let healed = freed(machine, pfn, order);
-    if healed > 0 {
-        machine.lose(Loss::Healed, healed as u64);
+    if owner != NOBODY {
+        uncharge_pages(machine, owner, 1);
     }
 }
 

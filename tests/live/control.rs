@@ -13,7 +13,7 @@ use memstock::{exit, host};
 use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Loss, NO_LIMIT, NOBODY, Resource, owner_of};
 use memstock_tests::poll::{SOON, try_poll_until};
-use memstock_tests::{Task, TestCgroup, free_lists, live};
+use memstock_tests::{Task, TestCgroup, live};
 
 /// An attached engine of the test's own; its pins go with it.
 struct Own {
@@ -46,8 +46,6 @@ impl Own {
     /// Waits until the counter of a closed cgroup is free.
     fn released(&self, index: u32) -> Result<()> {
         try_poll_until(SOON, "the last page of a closed cgroup", || {
-            // Or one that was freed unseen may stay on a CPU's list of free pages while the load goes on.
-            free_lists::turn_over()?;
             Ok(self.engine.release(index)?.then_some(()))
         })
     }
