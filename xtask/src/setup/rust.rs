@@ -108,26 +108,30 @@ fn chosen(name: &str) -> Result<Compiler> {
     Ok(compiler)
 }
 
-/// Gets a compiler: by rustup where it can fetch, else Debian's.
+/// Gets a compiler: Debian's where we may install its packages, else by rustup where it can fetch.
 pub fn install() -> Result<Compiler> {
-    if has_rustup()
-        && let Err(error) = by_rustup()
-    {
-        say("Setup", format_args!("{error}"));
-    }
-    if let Some(compiler) = find()? {
-        return Ok(compiler);
-    }
-    if apt::usable() {
-        if !debian_offers() {
-            apt::update();
+    let ways: [(bool, fn() -> Result<()>); 2] =
+        [(apt::usable(), by_apt), (has_rustup(), by_rustup)];
+    for (_, way) in ways.into_iter().filter(|(usable, _)| *usable) {
+        if let Err(error) = way() {
+            say("Setup", format_args!("{error}"));
         }
-        if !debian_offers() {
-            bail!("{}", remedy("Debian has no fit compiler either"));
+        if let Some(compiler) = find()? {
+            return Ok(compiler);
         }
-        apt::install("the BPF compiler (Debian's)", pins::DEBIAN_RUST)?;
     }
-    find()?.with_context(|| remedy("no compiler for the BPF half"))
+    bail!("{}", remedy("no compiler for the BPF half"))
+}
+
+/// Installs Debian's set, which comes from the same place as everything else that is installed.
+fn by_apt() -> Result<()> {
+    if !debian_offers() {
+        apt::update();
+    }
+    if !debian_offers() {
+        bail!("Debian has no compiler that is new enough");
+    }
+    apt::install("the BPF compiler (Debian's)", pins::DEBIAN_RUST)
 }
 
 /// Adds `rust-src` to the nightly that is there, or installs the dated one beside it.
@@ -154,7 +158,7 @@ fn debian_offers() -> bool {
     apt::offers(pins::DEBIAN_RUST[0], pins::OLDEST_RUST)
 }
 
-/// The one thing that a person can do. What rustup could do by itself has been tried.
+/// The one thing that a person can do. What set-up could do by itself has been tried.
 fn remedy(problem: &str) -> String {
     let advice = if debian_offers() {
         format!("sudo apt-get install {}", pins::DEBIAN_RUST.join(" "))
