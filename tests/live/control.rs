@@ -13,7 +13,7 @@ use memstock::{exit, host};
 use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Loss, NO_LIMIT, NOBODY, Resource, owner_of};
 use memstock_tests::poll::{SOON, try_poll_until};
-use memstock_tests::{Task, TestCgroup, live};
+use memstock_tests::{Task, TestCgroup, live, lru};
 
 /// An attached engine of the test's own; its pins go with it.
 struct Own {
@@ -43,9 +43,11 @@ impl Own {
         Ok(its.filter(|&entry| owner_in(entry) == owner_of(index)).count() as u64)
     }
 
-    /// Waits until the counter of a closed cgroup is free.
+    /// Waits until the counter of a closed cgroup is free. Its last pages may wait in the kernel's
+    /// batches, for as long as nobody fills these.
     fn released(&self, index: u32) -> Result<()> {
         try_poll_until(SOON, "the last page of a closed cgroup", || {
+            lru::drain()?;
             Ok(self.engine.release(index)?.then_some(()))
         })
     }
