@@ -13,7 +13,7 @@ use owned::subtree;
 
 use crate::exit::{Classify as _, Failure, printable};
 use crate::mountinfo::{self, Mount};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{Mode, OFlags, fstatfs, open, readlinkat};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -52,6 +52,20 @@ impl Cgroup {
             })
     }
 }
+
+/// What is known of a cgroup by its id.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ById<T> {
+    /// It is there.
+    Found(T),
+    /// There is none with this id, and never will be again.
+    Gone,
+    /// It is being made, moved or removed: ask again later.
+    Unknown,
+}
+
+/// Times a cgroup is looked for before its fate is left unknown.
+const LOOKS: u32 = 8;
 
 /// The mounted cgroup v2 hierarchy.
 #[derive(Debug)]
@@ -131,34 +145,59 @@ impl CgroupMount {
         self.cgroup(&inside)
     }
 
-    /// The path of the cgroup with this id; `None` when it is gone.
+    /// The path of the cgroup with this id; `None` when it is gone, or has no path right now.
     pub fn path_of(&self, id: u64) -> Option<PathBuf> {
-        let dir = handle::open(&self.root, id).ok()?;
-        let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
-        let dir = readlinkat(rustix::fs::CWD, link, Vec::new()).ok()?;
-        let dir = PathBuf::from(std::ffi::OsString::from_vec(dir.into_bytes()));
-        // A cgroup that is going away reads as "… (deleted)", and one may really be called that.
-        let same = open_cgroup_dir(&dir).and_then(|dir| handle::id(&dir)).ok()? == id;
-        same.then(|| dir.strip_prefix(&self.dir).ok().map(|inside| Path::new("/").join(inside)))?
-    }
-
-    /// The cgroup with this id; `None` when it is gone.
-    pub fn cgroup_of(&self, id: u64) -> Option<Cgroup> {
-        let path = self.path_of(id)?;
-        let cgroup = self.cgroup(path.strip_prefix("/").ok()?).ok()?;
-        (cgroup.id == id).then_some(cgroup)
-    }
-
-    /// The cgroup with this id and all above it but the root, from the top; `None` when it is gone.
-    pub fn lineage(&self, id: u64) -> Option<Vec<Cgroup>> {
-        let path = self.path_of(id)?;
-        let inside = path.strip_prefix("/").ok()?;
-        let mut lineage = Vec::new();
-        for above in inside.ancestors().filter(|above| !above.as_os_str().is_empty()) {
-            lineage.push(self.cgroup(above).ok()?);
+        match self.by_id(id, Ok) {
+            ById::Found(path) => Some(path),
+            ById::Gone | ById::Unknown => None,
         }
-        lineage.reverse();
-        (lineage.last()?.id == id).then_some(lineage)
+    }
+
+    /// The cgroup with this id.
+    pub fn cgroup_of(&self, id: u64) -> ById<Cgroup> {
+        self.by_id(id, |path| {
+            let cgroup = self.cgroup(path.strip_prefix("/")?)?;
+            ensure!(cgroup.id == id, "another one has its path");
+            Ok(cgroup)
+        })
+    }
+
+    /// The cgroup with this id and all above it but the root, from the top.
+    pub fn lineage(&self, id: u64) -> ById<Vec<Cgroup>> {
+        self.by_id(id, |path| {
+            let above = path.strip_prefix("/")?.ancestors();
+            let named = above.filter(|above| !above.as_os_str().is_empty());
+            let mut lineage = named.map(|above| self.cgroup(above)).collect::<Result<Vec<_>>>()?;
+            lineage.reverse();
+            ensure!(lineage.last().is_some_and(|own| own.id == id), "another one has its path");
+            Ok(lineage)
+        })
+    }
+
+    /// Finds the path of a cgroup and what `of` makes of it. Only the kernel's word that it knows no such
+    /// id makes a cgroup gone: while one is being made or removed, or one above it is renamed, its path
+    /// may lead nowhere.
+    fn by_id<T>(&self, id: u64, of: impl Fn(PathBuf) -> Result<T>) -> ById<T> {
+        let look = |dir: OwnedFd| -> Result<T> {
+            let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+            let dir = readlinkat(rustix::fs::CWD, link, Vec::new())?;
+            let dir = PathBuf::from(std::ffi::OsString::from_vec(dir.into_bytes()));
+            // A cgroup that is going away reads as "… (deleted)", and one may really be called that.
+            ensure!(handle::id(&open_cgroup_dir(&dir)?)? == id, "another one has its path");
+            of(Path::new("/").join(dir.strip_prefix(&self.dir)?))
+        };
+        for _ in 0..LOOKS {
+            match handle::open(&self.root, id) {
+                Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return ById::Gone,
+                Err(_) => {}
+                Ok(dir) => {
+                    if let Ok(found) = look(dir) {
+                        return ById::Found(found);
+                    }
+                }
+            }
+        }
+        ById::Unknown
     }
 
     /// All cgroups below `cgroup`, parents before children. Those that go away meanwhile are left out.

@@ -5,12 +5,12 @@
 //! It runs behind the host: until a new cgroup is registered, the kernel half charges its nearest
 //! registered ancestor, and there the pages stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
-use crate::cgroup::{CgroupMount, display};
+use crate::cgroup::{ById, CgroupMount, display};
 use crate::engine::Engine;
 
 /// The tracked and the dying cgroups of an engine.
@@ -19,6 +19,8 @@ pub struct Tree<'a> {
     mount: &'a CgroupMount,
     /// Index of the counter of each tracked cgroup, by id.
     tracked: BTreeMap<u64, u32>,
+    /// Cgroups that were made and not found: neither tracked nor known to be outside.
+    unknown: BTreeSet<u64>,
     /// Counters of removed cgroups that are still to be closed.
     removed: Vec<u32>,
     /// Counters that wait for their last page to be freed.
@@ -41,17 +43,29 @@ impl<'a> Tree<'a> {
             .partition(|(_, index)| open.contains(index));
         let dying = dying.into_iter().map(|(_, index)| index).collect();
         let tracked = tracked.into_iter().collect();
-        Ok(Self { engine, mount, tracked, removed: Vec::new(), dying, left_out: 0 })
+        Ok(Self {
+            engine,
+            mount,
+            tracked,
+            unknown: BTreeSet::new(),
+            removed: Vec::new(),
+            dying,
+            left_out: 0,
+        })
     }
 
     /// Registers every cgroup below the tracked ones, and closes those that are gone: all that may have
     /// happened unseen.
     pub fn catch_up(&mut self) {
+        // Their removal may be among what was not heard of; if they are there, they are found now.
+        self.unknown.clear();
         let ids: Vec<_> = self.tracked.keys().copied().collect();
         for id in ids {
             match self.mount.cgroup_of(id) {
-                None => self.removed(id),
-                Some(cgroup) => {
+                ById::Gone => self.removed(id),
+                // Its removal is yet to be heard of, or the next catching up finds it.
+                ById::Unknown => {}
+                ById::Found(cgroup) => {
                     for below in self.mount.below(&cgroup) {
                         self.made(below.id);
                     }
@@ -62,8 +76,12 @@ impl<'a> Tree<'a> {
 
     /// A cgroup was made: registers it if it is in the subtree of a tracked one.
     pub fn made(&mut self, id: u64) {
-        // It may be gone by now.
-        let Some(lineage) = self.mount.lineage(id) else { return };
+        let ById::Found(lineage) = self.mount.lineage(id) else {
+            // The kernel tells of it a moment before it can be found (`TRACE_CGROUP_PATH(mkdir, …)` before
+            // `kernfs_activate` in `cgroup_mkdir`). Only the news of its removal says that it is gone.
+            self.unknown.insert(id);
+            return;
+        };
         let mut parent = None;
         // From the top: of two that were made, the lower may be heard of first.
         for cgroup in lineage {
@@ -93,23 +111,27 @@ impl<'a> Tree<'a> {
 
     /// A cgroup was removed.
     pub fn removed(&mut self, id: u64) {
+        self.unknown.remove(&id);
         if let Some(index) = self.tracked.remove(&id) {
             self.removed.push(index);
         }
     }
 
-    /// Whether there are removed cgroups to be closed by [`reap`](Self::reap).
-    pub fn has_removed(&self) -> bool {
-        !self.removed.is_empty()
+    /// Whether [`settle`](Self::settle) has something to do that was put off.
+    pub fn is_unsettled(&self) -> bool {
+        !self.removed.is_empty() || !self.unknown.is_empty()
     }
 
-    /// Closes the removed cgroups, all in one grace period, and frees the counters to which nothing is
-    /// charged any more.
+    /// Looks again for cgroups that were made and not found, closes the removed ones, all in one
+    /// grace period, and frees the counters to which nothing is charged any more.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn reap(&mut self) -> Result<()> {
-        if self.has_removed() {
+    pub fn settle(&mut self) -> Result<()> {
+        for id in std::mem::take(&mut self.unknown) {
+            self.made(id);
+        }
+        if !self.removed.is_empty() {
             self.engine.close(&self.removed)?;
             self.dying.append(&mut self.removed);
         }

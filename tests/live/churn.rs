@@ -12,7 +12,7 @@ use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::show::{Cgroup, Show};
 use memstock_tests::task::enter_dir;
 use memstock_tests::workload::hold::Mode;
-use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, free_lists, lru};
+use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, lru};
 
 /// Made, used and removed, by two threads at once.
 const CGROUPS: u32 = 10_000;
@@ -41,13 +41,22 @@ fn gone(dir: &Path) -> Result<()> {
 
 /// A cgroup with a task that touches a number of pages: they are charged to it, each of them, and
 /// nothing else is, whatever goes on beside it.
-fn sample(engine: &Engine, parent: &TestCgroup, name: &str, nr_pages: u64) -> Result<()> {
+fn sample(
+    engine: &Engine,
+    parent: &TestCgroup,
+    kernel: Option<&KernelCgroup>,
+    name: &str,
+    nr_pages: u64,
+) -> Result<()> {
     let cgroup = parent.child(name)?;
     // Until it is registered its pages are its parent's.
     try_poll_until(SOON, "a new cgroup to be tracked", || {
         Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
     })?;
-    let mut task = Task::start(&cgroup, None)?;
+    let mut task = match kernel {
+        Some(kernel) => Task::start_in_both(&cgroup, kernel, None)?,
+        None => Task::start(&cgroup, None)?,
+    };
     let before = engine.used_at_rest(&cgroup)?;
     // Others take this cgroup's stocks away while a sample is read, usage first: it may once look too
     // large by a batch. A page that is charged wrongly stays.
@@ -76,7 +85,7 @@ fn churn(
     for number in 0..CGROUPS / 2 {
         let name = format!("{thread}-{number}");
         if number % SAMPLED == 0 {
-            sample(engine, parent, &name, u64::from(1 + number % 997))?;
+            sample(engine, parent, kernel, &name, u64::from(1 + number % 997))?;
         } else {
             come_and_go(&parent.dir().join(&name), kernel).with_context(|| name)?;
         }
@@ -85,11 +94,16 @@ fn churn(
 }
 
 /// Waits until `done` says so of a sample without stocks: the last pages of a task may wait in the kernel's
-/// batches, and a free that was missed for the next allocation of its page; a counter is freed when its
-/// last page is.
-fn settled(engine: &Engine, what: &str, done: impl Fn(&Show) -> bool) -> Result<Show> {
+/// batches, a free that was missed for the next allocation of its page, and page cache (a block of the file
+/// system's that it happened to be the first to read) for reclaim; a counter is freed when its last page is.
+fn settled(
+    engine: &Engine,
+    kernel: Option<&KernelCgroup>,
+    what: &str,
+    done: impl Fn(&Show) -> bool,
+) -> Result<Show> {
     let mut last = None;
-    let settled = try_poll_until(SOON, what, || {
+    let settled = try_poll_until(3 * SOON, what, || {
         engine.drain::<&str>([])?;
         let show = engine.show()?;
         if done(&show) {
@@ -97,6 +111,7 @@ fn settled(engine: &Engine, what: &str, done: impl Fn(&Show) -> bool) -> Result<
         }
         last = Some(show);
         lru::drain()?;
+        kernel.map_or(Ok(()), KernelCgroup::force_empty)?;
         engine.heal()?;
         Ok(None)
     });
@@ -127,18 +142,11 @@ fn ten_thousand_cgroups_leave_nothing() -> Result<()> {
         })?;
         let soon = engine.show()?;
         eprintln!("{} cgroups left when the last one was removed", soon.cgroups.len());
-        let only_parent = |show: &Show| show.cgroups.len() == 1;
-        // A page that was freed unseen is healed when it is allocated again, and holds its cgroup until
-        // then: on a host at rest, somebody has to allocate.
-        try_poll_until(3 * SOON, "the end of all counters but one", || {
-            free_lists::turn_over()?;
-            Ok(only_parent(&engine.show()?).then_some(()))
-        })?;
-        let nothing =
-            |show: &Show| show.cgroup(parent.path()).is_ok_and(|cgroup| cgroup.used_pages() == 0);
-        settled(&engine, "the end of all pages", nothing)?;
-        let show = engine.show()?;
-        ensure!(show.cgroup(parent.path())?.memory.usage == 0, "{show:#?}");
+        let nothing = |show: &Show| {
+            let usage = show.cgroup(parent.path()).map(|cgroup| cgroup.memory.usage);
+            show.cgroups.len() == 1 && usage.is_ok_and(|usage| usage == 0)
+        };
+        let show = settled(&engine, kernel.as_ref(), "the end of all counters but one", nothing)?;
         ensure!(show.stocked_pages() == 0, "a stock of nobody's: {show:#?}");
         show.check()?;
         let kernel = kernel.as_ref().map(|kernel| beside(&parent, kernel));
@@ -160,6 +168,7 @@ fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
     const PAGES: [u32; 2] = [700, 300];
     live(|| {
         let top = TestCgroup::new()?;
+        let kernel = KernelCgroup::new()?;
         let upper = top.child("upper")?;
         let lower = upper.child("lower")?;
         let engine = Engine::start(["--cgroup", top.path()])?;
@@ -172,7 +181,12 @@ fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
         let (upper_id, lower_id) = (upper_id?, lower_id?);
         let mut holders = Vec::new();
         for (cgroup, pages) in [&upper, &lower].into_iter().zip(PAGES) {
-            let mut holder = Holder::of(Mode::TmpfsWrite).pages(pages).cgroup(cgroup).start()?;
+            let wish = Holder::of(Mode::TmpfsWrite).pages(pages).cgroup(cgroup);
+            let wish = match &kernel {
+                Some(kernel) => wish.kernel(kernel),
+                None => wish,
+            };
+            let mut holder = wish.start()?;
             holder.get()?;
             holder.kill()?;
             holders.push(holder);
@@ -188,7 +202,7 @@ fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
             pipes(at_least[0] + at_least[1], 2).contains(&left[0])
                 && pipes(at_least[1], 1).contains(&left[1])
         };
-        let show = settled(&engine, "two dying cgroups with their files", both)?;
+        let show = settled(&engine, kernel.as_ref(), "two dying cgroups with their files", both)?;
         show.check()?;
         engine.audit_at_rest::<&str>(&[])?;
         let [all, below] = [upper_id, lower_id].map(|id| dying(&show, id).cloned());
@@ -211,10 +225,12 @@ fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
             let left = dying(show, upper_id).map(in_use);
             left.is_some_and(|left| pipes(at_least[1], 1).contains(&left))
         };
-        let show = settled(&engine, "the end of the upper one's pages", only_lower)?;
+        let show =
+            settled(&engine, kernel.as_ref(), "the end of the upper one's pages", only_lower)?;
         ensure!(dying(&show, lower_id).is_some(), "{show:#?}");
         drop(holders);
-        let show = settled(&engine, "the end of both", |show| show.cgroups.len() == 1)?;
+        let show =
+            settled(&engine, kernel.as_ref(), "the end of both", |show| show.cgroups.len() == 1)?;
         ensure!(in_use(show.cgroup(top.path())?) == 0, "{show:#?}");
         let audit = engine.audit_at_rest::<&str>(&[])?;
         ensure!(audit.owned == 0, "{audit:#?}");

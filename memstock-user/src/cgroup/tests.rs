@@ -55,9 +55,12 @@ fn the_id_is_the_inode_and_leads_back() {
     assert_eq!(cgroup.dir, mount.dir().join("memstock-unit-id"));
     #[cfg(target_pointer_width = "64")]
     assert_eq!(cgroup.id, fs::metadata(&cgroup.dir).unwrap().ino());
-    assert_eq!(mount.path_of(cgroup.id), Some(cgroup.path));
+    assert_eq!(mount.path_of(cgroup.id).as_ref(), Some(&cgroup.path));
+    assert_eq!(mount.lineage(cgroup.id), ById::Found(vec![cgroup.clone()]));
+    assert_eq!(mount.cgroup_of(cgroup.id), ById::Found(cgroup.clone()));
     owned.remove().unwrap();
     assert_eq!(mount.path_of(cgroup.id), None);
+    assert_eq!(mount.cgroup_of(cgroup.id), ById::Gone);
     assert_eq!(mount.path_of(u64::MAX), None);
     let root = fs::metadata(mount.dir()).unwrap().ino();
     assert_eq!(mount.path_of(root), Some("/".into()));

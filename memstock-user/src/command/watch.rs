@@ -25,8 +25,8 @@ use crate::tree::Tree;
 
 /// Time between two tables.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Time between two reapings while cgroups are removed: each waits for a grace period.
-const REAP: Duration = Duration::from_millis(100);
+/// Time between two settlings while cgroups come and go: each waits for a grace period.
+const SETTLE: Duration = Duration::from_millis(100);
 /// Time COMMAND gets to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -127,8 +127,8 @@ impl Watch<'_> {
         let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
         let mut ticks = interval_at(start + PERIOD, PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut reaping = interval(REAP);
-        reaping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut settling = interval(SETTLE);
+        settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // A descriptor of its own, so that `self.events` stays free to be read.
         let events = self.events.as_fd().try_clone_to_owned();
         let events = events.context("cannot keep the event ring open")?;
@@ -148,7 +148,7 @@ impl Watch<'_> {
                     guard.context("cannot wait for events")?.clear_ready();
                     self.take_events();
                 }
-                _ = reaping.tick(), if self.tree.has_removed() => self.tree.reap()?,
+                _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
                 status = exit_of(child) => {
                     let status = status.context("cannot wait for COMMAND")?;
                     self.take_events();
@@ -167,7 +167,7 @@ impl Watch<'_> {
             self.events_lost = lost;
             self.tree.catch_up();
         }
-        self.tree.reap()?;
+        self.tree.settle()?;
         let sample = sample(self.engine, self.mount)?;
         Ok(table::write(out, &sample, page_size())
             .and_then(|()| writeln!(out))
