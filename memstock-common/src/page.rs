@@ -110,24 +110,34 @@ pub fn allocated<M: Machine>(
     }
 }
 
-/// A block of `1 << order` pages is being freed: uncharges those that have an owner. Doing so again
-/// changes nothing.
+/// A block of `1 << order` pages is being freed: uncharges those that have an owner. Returns how many
+/// had one.
 #[inline(always)]
-pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) {
+pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) -> u32 {
     let Some(chunk) = chunk_of(machine, pfn, order) else {
-        return;
+        return 0;
     };
     if order > 0 {
-        replace_block(machine, chunk, pfn, order, NOBODY);
-        return;
+        return replace_block(machine, chunk, pfn, order, NOBODY).0;
     }
     let entry = chunk.entry(pfn);
     if entry.load() == NOBODY {
-        return;
+        return 0;
     }
     let owner = owner_in(entry.swap(NOBODY));
-    if owner != NOBODY {
-        uncharge_pages(machine, owner, 1);
+    if owner == NOBODY {
+        return 0;
+    }
+    uncharge_pages(machine, owner, 1);
+    1
+}
+
+/// Free pages leave a CPU's list for the buddy allocator: one that still has an owner was freed unseen.
+#[inline(always)]
+pub fn drained<M: Machine>(machine: &M, pfn: u64, order: u32) {
+    let healed = freed(machine, pfn, order);
+    if healed > 0 {
+        machine.lose(Loss::Healed, healed as u64);
     }
 }
 

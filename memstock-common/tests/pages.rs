@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::AtomicU64;
 
 use memstock_common::fault::Consumed;
-use memstock_common::page::{CHUNK_ORDER, CHUNK_PAGES, owner_in};
+use memstock_common::page::{self, CHUNK_ORDER, CHUNK_PAGES, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, StockWord, Word};
 use support::{Shape, World, owner};
 
@@ -279,6 +279,18 @@ fn a_lost_free_is_repaired_when_the_page_is_allocated_again() {
     world.alloc(0, None, 0, 10);
     world.assert_owned(&[0, 0]);
     assert_eq!(world.loss(Loss::Healed), 12);
+}
+
+#[test]
+fn a_lost_free_is_repaired_when_the_page_leaves_the_free_list() {
+    let world = row(1, 8);
+    world.touch(0, 0, 0);
+    // Its free is lost.
+    page::drained(&world.cpu(0), 0, 0);
+    world.assert_owned(&[0]);
+    assert_eq!(world.loss(Loss::Healed), 1);
+    page::drained(&world.cpu(0), 0, 0);
+    assert_eq!(world.loss(Loss::Healed), 1, "once");
 }
 
 #[test]

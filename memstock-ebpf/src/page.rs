@@ -2,18 +2,18 @@
 //!
 //! Kernel prototypes (`kmem:mm_page_alloc`, `kmem:mm_page_free`, `include/trace/events/kmem.h`):
 //! `(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`, where `page` is NULL
-//! when there was none; and `(struct page *page, unsigned int order)`.
+//! when there was none; `(struct page *page, unsigned int order)`; and, of `kmem:mm_page_pcpu_drain`,
+//! `(struct page *page, unsigned int order, int migratetype)`.
 //!
 //! The kernel does not run a program inside itself on one CPU. An interrupt that frees page tables
-//! after a grace period frees many at once, and all of them unseen if it came while `page_free` ran. So
-//! there are two programs on that tracepoint, of which at most one is interrupted at a time; the
-//! other one sees what the first does not. What is lost all the same, by an interrupt of an interrupt,
-//! is repaired when the page is allocated again.
+//! after a grace period frees many at once, and all of them unseen if it came while `page_free` ran.
+//! They are repaired when they leave the CPU's list of free pages for the buddy allocator, or when
+//! they are allocated again from that list.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::identity::Task;
-use memstock_common::page::{allocated, freed};
+use memstock_common::page::{allocated, drained, freed};
 use memstock_common::{NOBODY, Word};
 
 use crate::config;
@@ -43,11 +43,11 @@ pub fn page_free(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// As `page_free`, right behind it: uncharges what was freed by an interrupt of that program.
-#[raw_tracepoint(tracepoint = "mm_page_free")]
+/// Uncharges the owners of what was freed unseen.
+#[raw_tracepoint(tracepoint = "mm_page_pcpu_drain")]
 #[inline(always)]
-pub fn page_free_nested(ctx: RawTracePointContext) -> i32 {
+pub fn page_drain(ctx: RawTracePointContext) -> i32 {
     let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
-    freed(&Kernel, config::pfn_of(page), order);
+    drained(&Kernel, config::pfn_of(page), order);
     0
 }

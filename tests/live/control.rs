@@ -13,7 +13,7 @@ use memstock::{exit, host};
 use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Loss, NO_LIMIT, NOBODY, Resource, owner_of};
 use memstock_tests::poll::{SOON, try_poll_until};
-use memstock_tests::{Task, TestCgroup, live, lru};
+use memstock_tests::{Task, TestCgroup, free_lists, live, lru};
 
 /// An attached engine of the test's own; its pins go with it.
 struct Own {
@@ -44,10 +44,12 @@ impl Own {
     }
 
     /// Waits until the counter of a closed cgroup is free. Its last pages may wait in the kernel's
-    /// batches, for as long as nobody fills these.
+    /// batches, for as long as nobody fills these; and one that was freed unseen on a CPU's list of free
+    /// pages, for as long as the load leaves the list's cold end alone.
     fn released(&self, index: u32) -> Result<()> {
         try_poll_until(SOON, "the last page of a closed cgroup", || {
             lru::drain()?;
+            free_lists::turn_over()?;
             Ok(self.engine.release(index)?.then_some(()))
         })
     }

@@ -18,7 +18,8 @@ use memstock_tests::{Engine, Task, TestCgroup, free_lists, live, lru};
 
 /// The programs that see a page being freed, and where they are attached.
 fn free_probes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ATTACHMENTS.into_iter().filter(|(_, tracepoint)| tracepoint.starts_with("mm_page_free"))
+    let sees = |tracepoint| ["mm_page_free", "mm_page_pcpu_drain"].contains(&tracepoint);
+    ATTACHMENTS.into_iter().filter(move |&(_, tracepoint)| sees(tracepoint))
 }
 
 const PAGES: u64 = 20_000;

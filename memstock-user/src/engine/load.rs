@@ -34,7 +34,7 @@ pub const ATTACHMENTS: [(&str, &str); 9] = [
     ("cgroup_made", "cgroup_mkdir"),
     ("cgroup_removed", "cgroup_rmdir"),
     ("page_free", "mm_page_free"),
-    ("page_free_nested", "mm_page_free"),
+    ("page_drain", "mm_page_pcpu_drain"),
     ("page_alloc", "mm_page_alloc"),
     (PROBE, "page_fault_user"),
     (PROBE, "page_fault_kernel"),
