@@ -35,8 +35,8 @@ pub struct Audit {
     pub owned: u64,
     /// Pages owned by, or stocked for, a counter that is not in use.
     pub ownerless: u64,
-    /// Pages with an owner that the kernel has as free: frees that the probe missed, which their next
-    /// allocation will repair.
+    /// Pages with an owner that the kernel has as free or as slab: frees that the probe missed, which
+    /// their next allocation will repair.
     pub stale: u64,
     /// Whether nothing moved while it was read. Otherwise it is the best of several readings.
     pub is_exact: bool,

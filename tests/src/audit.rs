@@ -26,7 +26,7 @@ pub struct Audit {
     /// Pages of no counter that is in use.
     #[serde(rename = "ownerless_pages")]
     pub ownerless: u64,
-    /// Pages with an owner that are free.
+    /// Pages with an owner that are free or slab.
     #[serde(rename = "stale_pages")]
     pub stale: u64,
     /// The comparison with the kernel, of user pages; none when it knows no cgroup.

@@ -65,7 +65,7 @@ pub struct Comparison {
     pub all: Agreement,
     /// Pages of every kind that there is, in the order of [`Kind::ALL`].
     pub kinds: Vec<(Kind, Agreement)>,
-    /// Pages with an owner that are free.
+    /// Pages with an owner that are free or slab.
     pub stale: u64,
     /// The pages that differ, or are stale, as they were seen last; ascending.
     pub different: Vec<Seen>,
@@ -113,9 +113,10 @@ pub(super) fn differs(map: &KernelMap, page: &Seen) -> bool {
     is_stale(page) || !matches!(map.judge(page), Verdict::Both | Verdict::Neither)
 }
 
-/// Whether it is free and has an owner.
+/// Whether it has an owner and cannot have one: it is free, or the kernel's small objects are in it, of
+/// which each is charged by itself (`new_slab` in mm/slub.c takes no `__GFP_ACCOUNT` along).
 pub(super) fn is_stale(page: &Seen) -> bool {
-    page.index != NO_INDEX && page.kind == Kind::Buddy
+    page.index != NO_INDEX && matches!(page.kind, Kind::Buddy | Kind::Slab)
 }
 
 #[derive(Default)]

@@ -19,10 +19,10 @@ pub const MEMSW_DRIFT: Stat = pages("memsw_drift_pages", "The drift of memory+sw
 /// Owned by no living counter.
 pub const OWNERLESS: Stat =
     pages("ownerless_pages", "Owned by or stocked for no counter in use: 0, or a defect.");
-/// Owned and free.
+/// Owned, and cannot be.
 pub const STALE: Stat = pages(
     "stale_pages",
-    "Owned and free: their frees were lost, their next allocation heals them.",
+    "Owned, but free or slab: their frees were lost, their next allocation heals them.",
 );
 /// Both sides agree.
 pub const BOTH: Stat = pages("both_pages", "Memstock and the kernel give them to the same cgroup.");

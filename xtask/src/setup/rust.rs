@@ -110,17 +110,20 @@ fn chosen(name: &str) -> Result<Compiler> {
 
 /// Gets a compiler: Debian's where we may install its packages, else by rustup where it can fetch.
 pub fn install() -> Result<Compiler> {
-    let ways: [(bool, fn() -> Result<()>); 2] =
-        [(apt::usable(), by_apt), (has_rustup(), by_rustup)];
-    for (_, way) in ways.into_iter().filter(|(usable, _)| *usable) {
-        if let Err(error) = way() {
-            say("Setup", format_args!("{error}"));
-        }
-        if let Some(compiler) = find()? {
-            return Ok(compiler);
-        }
+    if apt::usable()
+        && let Err(error) = by_apt()
+    {
+        say("Setup", format_args!("{error}"));
     }
-    bail!("{}", remedy("no compiler for the BPF half"))
+    if let Some(compiler) = find()? {
+        return Ok(compiler);
+    }
+    if has_rustup()
+        && let Err(error) = by_rustup()
+    {
+        say("Setup", format_args!("{error}"));
+    }
+    find()?.with_context(|| remedy("no compiler for the BPF half"))
 }
 
 /// Installs Debian's set, which comes from the same place as everything else that is installed.
