@@ -1,6 +1,7 @@
 //! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
 
 use crate::event::EventKind;
+use crate::machine::Step;
 use crate::{Counters, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Word};
 
 /// Which of the two limits of a cgroup.
@@ -133,6 +134,24 @@ pub(crate) fn add_usage<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     });
 }
 
+/// Adds to memory+swap alone, without regard to limits.
+#[inline(always)]
+pub(crate) fn add_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.memsw.charge(nr_pages);
+        true
+    });
+}
+
+/// Takes back from memory+swap alone.
+#[inline(always)]
+pub(crate) fn sub_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.memsw.uncharge(nr_pages);
+        true
+    });
+}
+
 /// Raises the watermarks of `leaf` and its ancestors to their usage, limit or not.
 #[inline(always)]
 pub(crate) fn raise_watermarks<C: Counters>(counters: &C, leaf: u32) {
@@ -198,19 +217,78 @@ pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> 
 
 #[inline(always)]
 fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> Charge {
-    announce(machine, EventKind::LimitHit, leaf, over, nr_pages);
+    let is_news = announce(machine, EventKind::LimitHit, leaf, over, nr_pages);
     charge_forced(machine, leaf, nr_pages as u64);
+    if !is_news {
+        brake(machine, over);
+    }
     Charge::Forced(over)
+}
+
+/// How long a CPU is held up at a charge by force for each page above the limit, ns.
+///
+/// User space needs some 100 us to hear of a limit and to hold the tasks there, in which they would take a
+/// page each 1.5 us. The first charge by force is not held up, so that the news of it is not either. The
+/// later user space is, the slower they get, as at the kernel's `memory.high`
+/// (`mem_cgroup_handle_over_high`, which may sleep).
+pub const BRAKE_NS: u64 = 4_000;
+/// The longest time that a CPU is held up at once, ns: interrupts may be off.
+pub const LONGEST_BRAKE_NS: u64 = 200_000;
+
+/// Waits, if user space has said that it attends to limits.
+#[inline(always)]
+fn brake<M: Machine>(machine: &M, over: Over) {
+    let now = machine.now();
+    if now >= machine.attended_until() {
+        return;
+    }
+    let Some(counter) = machine.counter(over.ancestor) else { return };
+    let (usage, limit) = at(counter, over.resource);
+    let pages = usage.load().saturating_sub(limit.load());
+    let most = LONGEST_BRAKE_NS / BRAKE_NS;
+    let pages = if pages < most { pages } else { most };
+    machine.repeat(MOST_LOOKS, &mut Wait { machine, until: now + pages * BRAKE_NS });
+}
+
+/// Usage and limit of one resource.
+#[inline(always)]
+fn at<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> (&W, &W) {
+    match resource {
+        Resource::Memory => (&counter.memory.usage, &counter.memory_limit),
+        Resource::Memsw => (&counter.memsw.usage, &counter.memsw_limit),
+    }
+}
+
+/// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.
+const MOST_LOOKS: u32 = 16384;
+
+struct Wait<'a, M> {
+    machine: &'a M,
+    until: u64,
+}
+
+impl<M: Machine> Step for Wait<'_, M> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        self.machine.now() < self.until
+    }
 }
 
 /// Least time between two events of a kind about one counter, ns; those between are merged.
 pub const EVENT_INTERVAL_NS: u64 = 1_000_000;
 
+/// Sends an event; false if it was merged into one sent a moment ago.
 #[inline(always)]
-fn announce<M: Machine>(machine: &M, kind: EventKind, leaf: u32, over: Over, nr_pages: u32) {
+fn announce<M: Machine>(
+    machine: &M,
+    kind: EventKind,
+    leaf: u32,
+    over: Over,
+    nr_pages: u32,
+) -> bool {
     let (Some(counter), Some(charged)) = (machine.counter(over.ancestor), machine.counter(leaf))
     else {
-        return;
+        return false;
     };
     let sent = match kind {
         EventKind::LimitNear => &counter.near_at,
@@ -220,12 +298,9 @@ fn announce<M: Machine>(machine: &M, kind: EventKind, leaf: u32, over: Over, nr_
     let last = sent.load();
     if (last != 0 && now.wrapping_sub(last) < EVENT_INTERVAL_NS) || !sent.replace(last, now) {
         machine.lose(Loss::EventsMerged, 1);
-        return;
+        return false;
     }
-    let (usage, limit) = match over.resource {
-        Resource::Memory => (&counter.memory.usage, &counter.memory_limit),
-        Resource::Memsw => (&counter.memsw.usage, &counter.memsw_limit),
-    };
+    let (usage, limit) = at(counter, over.resource);
     machine.emit(&Event {
         kind: kind as u32,
         resource: over.resource as u32,
@@ -236,4 +311,5 @@ fn announce<M: Machine>(machine: &M, kind: EventKind, leaf: u32, over: Over, nr_
         usage: usage.load(),
         limit: limit.load(),
     });
+    true
 }

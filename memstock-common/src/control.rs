@@ -4,9 +4,7 @@
 //! `BPF_PROG_TEST_RUN`, arguments in, one [`Answer`] out.
 
 use crate::uncharge::drain_taken;
-use crate::{
-    CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, NO_LIMIT, Resource, StockWord, Word,
-};
+use crate::{CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, StockWord, Word};
 use crate::{key_of, owner_of};
 
 /// The result of a control program, in the 32 bits that `BPF_PROG_TEST_RUN` hands back:
@@ -94,15 +92,15 @@ arguments! {
         parent: u32,
         /// cgroup v2 id.
         cgroup_id: u64,
-        /// Memory limit in pages, or [`NO_LIMIT`].
+        /// Memory limit in pages, or [`NO_LIMIT`](crate::NO_LIMIT).
         memory_limit: u64,
-        /// Memory+swap limit in pages, or [`NO_LIMIT`].
+        /// Memory+swap limit in pages, or [`NO_LIMIT`](crate::NO_LIMIT).
         memsw_limit: u64,
     }
 }
 
 arguments! {
-    /// Arguments of `control_close` and `control_release`.
+    /// Arguments of `control_close`, `control_release` and `control_rearm`.
     Index {
         /// The counter.
         index: u32,
@@ -136,9 +134,21 @@ arguments! {
     Limit {
         /// The counter.
         index: u32,
-        /// A [`Resource`].
+        /// A [`Resource`](crate::Resource).
         resource: u32,
-        /// The limit in pages, or [`NO_LIMIT`].
+        /// The limit in pages, or [`NO_LIMIT`](crate::NO_LIMIT).
+        nr_pages: u64,
+        /// 1 to set it even below the usage.
+        force: u32,
+    }
+}
+
+arguments! {
+    /// Arguments of `control_swapped`.
+    Swapped {
+        /// The counter.
+        index: u32,
+        /// Pages in swap.
         nr_pages: u64,
     }
 }
@@ -280,25 +290,6 @@ pub fn reset_cgroup_cpu<M: Machine>(machine: &M, index: u32, cpu: u32) -> Result
         word.store(0);
     }
     Ok(0)
-}
-
-/// Sets a limit in pages, or lifts it with [`NO_LIMIT`].
-///
-/// # Errors
-/// [`Refusal::Missing`]; [`Refusal::Busy`] when the usage is higher; the old limit then stands.
-#[inline(always)]
-pub fn set_limit<M: Machine>(
-    machine: &M,
-    index: u32,
-    resource: Resource,
-    nr_pages: u64,
-) -> Result<u32, Refusal> {
-    let counter = live(machine, index)?;
-    let set = match resource {
-        Resource::Memory => counter.memory.set_limit(&counter.memory_limit, nr_pages),
-        Resource::Memsw => counter.memsw.set_limit(&counter.memsw_limit, nr_pages),
-    };
-    if set || nr_pages == NO_LIMIT { Ok(0) } else { Err(Refusal::Busy) }
 }
 
 #[inline(always)]

@@ -104,8 +104,10 @@ pub struct Counter<W> {
     pub depth: W,
     /// Tracked and dying cgroups right below.
     pub children: W,
+    /// Pages in swap of the tasks of this cgroup itself, part of `memsw`'s usage.
+    pub swapped: W,
     /// Keeps the value two whole lines.
-    pub padding: [W; 2],
+    pub padding: W,
 }
 
 const _: () = assert!(size_of::<Counter<u64>>() == 128, "two cache lines");

@@ -22,10 +22,12 @@ pub mod drain;
 pub mod event;
 pub mod fault;
 pub mod identity;
+pub mod limit;
 pub mod machine;
 pub mod page;
 pub mod stat;
 pub mod stock;
+pub mod swap;
 pub mod uncharge;
 pub mod word;
 

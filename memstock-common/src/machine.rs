@@ -73,6 +73,9 @@ pub trait Machine: Counters {
     /// Time since boot, ns.
     fn now(&self) -> u64;
 
+    /// Until when (see [`now`](Self::now)) user space has promised to act on limits that are met.
+    fn attended_until(&self) -> u64;
+
     /// Hands an event to user space, or counts it as lost.
     fn emit(&self, event: &Event);
 

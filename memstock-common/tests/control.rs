@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicU64;
 use memstock_common::adopt::Window;
 use memstock_common::control::{
     Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset, evict, release, reset_cgroup_cpu,
-    set_limit,
 };
 use memstock_common::counter::limit_of;
 use memstock_common::event::{EventKind, Unknown};
 use memstock_common::fault::Consumed;
+use memstock_common::limit::set_limit;
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Stat};
 use memstock_common::{
     Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word, index_of,
@@ -256,7 +256,7 @@ fn answers_survive_the_border() {
 fn arguments_survive_the_border() {
     let args = Register { memsw_limit: NO_LIMIT - 1, ..limited(3, NO_INDEX, 7) };
     assert_eq!(Register::from_args(|n| args.to_args()[n]), args);
-    let args = Limit { index: 1, resource: Resource::Memsw as u32, nr_pages: NO_LIMIT };
+    let args = Limit { index: 1, resource: Resource::Memsw as u32, nr_pages: NO_LIMIT, force: 1 };
     assert_eq!(Limit::from_args(|n| args.to_args()[n]), args);
     let args = Drain { cpu: 3, slot: 2, subtree: NO_INDEX };
     assert_eq!(Drain::from_args(|n| args.to_args()[n]), args);

@@ -12,8 +12,9 @@ use checked::{Model, beside, explore, explore_bounded, is_charged, shape};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::charge::{self, try_charge};
-use memstock_common::control::{self, Refusal, Register};
+use memstock_common::control::{Refusal, Register};
 use memstock_common::fault::Consumed;
+use memstock_common::limit;
 use memstock_common::{Machine, NO_INDEX, NO_LIMIT, Resource, Word};
 use support::{Shape, cgroup_id, key, limited};
 
@@ -27,7 +28,7 @@ fn set_limit_beside_charge() {
             let (charged, set) = beside(
                 &world,
                 move |world| is_charged(try_charge(&world.cpu(1), 0, nr_pages)),
-                move |world| control::set_limit(&world.cpu(0), 0, Resource::Memory, asked),
+                move |world| limit::set_limit(&world.cpu(0), 0, Resource::Memory, asked),
             );
             let limit = Word::load(&world.counter(0).memory_limit);
             match set {
@@ -50,7 +51,7 @@ fn set_limit_beside_charge_and_uncharge() {
         let (charger, freer) = (Arc::clone(&world), Arc::clone(&world));
         let charged = thread::spawn(move || is_charged(try_charge(&charger.cpu(1), 0, 1)));
         let freed = thread::spawn(move || freer.uncharge(0, 1));
-        let set = control::set_limit(&world.cpu(0), 0, Resource::Memory, 2);
+        let set = limit::set_limit(&world.cpu(0), 0, Resource::Memory, 2);
         let charged = charged.join().expect("a checked thread does not panic");
         freed.join().expect("a checked thread does not panic");
         assert!(set.is_err() || world.usage(0) <= 2);

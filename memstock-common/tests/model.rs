@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use history::{Block, Step, histories};
 use memstock_common::adopt::{Window, adopt, disown, doubt};
 use memstock_common::control::{self, Refusal};
+use memstock_common::limit;
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT, NOBODY, Resource, StockWord, Word};
 use proptest::prelude::*;
@@ -79,7 +80,7 @@ impl Pair {
                 let usage = reference.usage(group);
                 let nr_pages = above.map_or(NO_LIMIT, |above| (usage + above).saturating_sub(4));
                 let resource = if memsw { Resource::Memsw } else { Resource::Memory };
-                let set = control::set_limit(&world.cpu(0), group, resource, nr_pages);
+                let set = limit::set_limit(&world.cpu(0), group, resource, nr_pages);
                 let due = reference.set_limit(group, memsw.into(), nr_pages);
                 assert_eq!(set, if due { Ok(0) } else { Err(Refusal::Busy) });
             }

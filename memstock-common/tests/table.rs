@@ -6,9 +6,9 @@ mod support;
 use std::sync::atomic::AtomicU64;
 
 use memstock_common::charge::{EVENT_INTERVAL_NS, charge, is_in_subtree, try_charge};
-use memstock_common::control::set_limit;
 use memstock_common::event::EventKind;
 use memstock_common::fault::{Consumed, miss};
+use memstock_common::limit::set_limit;
 use memstock_common::page::allocated;
 use memstock_common::{
     Charge, DEFAULT_BATCH, Event, Loss, NO_INDEX, Over, Resource, StockWord, Word,

@@ -10,12 +10,15 @@ use core::ffi::c_void;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::adopt::{self, Window};
 use memstock_common::control::{
-    self, Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset,
+    self, Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset, Swapped,
 };
 use memstock_common::drain::drain_stock;
-use memstock_common::{Machine, Resource};
+use memstock_common::limit;
+use memstock_common::swap::set_swapped;
+use memstock_common::{Machine, Resource, Word};
 
 use crate::machine::Kernel;
+use crate::maps::ATTENDED_UNTIL;
 
 /// Declares a program whose result is the answer.
 macro_rules! control {
@@ -63,12 +66,34 @@ control! {
 }
 
 control! {
+    /// Says what of a cgroup's tasks is in swap: [`Swapped`].
+    control_swapped, |arg| {
+        let Swapped { index, nr_pages } = Swapped::from_args(arg);
+        set_swapped(&Kernel, index, nr_pages)
+    }
+}
+
+control! {
+    /// User space attends to limits, for a while from now.
+    control_attend, |_arg| {
+        ATTENDED_UNTIL.store(limit::attend(&Kernel));
+        Ok(0)
+    }
+}
+
+control! {
+    /// Has the next limit that is met announced at once: [`Index`].
+    control_rearm, |arg| limit::rearm(&Kernel, Index::from_args(arg).index)
+}
+
+control! {
     /// Sets a limit: [`Limit`].
     control_limit, |arg| {
-        let Limit { index, resource, nr_pages } = Limit::from_args(arg);
-        match Resource::try_from(resource) {
-            Ok(resource) => control::set_limit(&Kernel, index, resource, nr_pages),
-            Err(_) => Err(Refusal::Missing),
+        let Limit { index, resource, nr_pages, force } = Limit::from_args(arg);
+        match (Resource::try_from(resource), force) {
+            (Ok(resource), 0) => limit::set_limit(&Kernel, index, resource, nr_pages),
+            (Ok(resource), _) => limit::force_limit(&Kernel, index, resource, nr_pages),
+            (Err(_), _) => Err(Refusal::Missing),
         }
     }
 }

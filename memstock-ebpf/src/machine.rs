@@ -16,7 +16,9 @@ use memstock_common::{
 };
 
 use crate::config;
-use crate::maps::{CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT, OWNERS, STOCK};
+use crate::maps::{
+    ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT, OWNERS, STOCK,
+};
 use crate::word::{MapEntry, MapWord};
 
 /// This kernel.
@@ -191,6 +193,11 @@ impl Machine for Kernel {
     fn now(&self) -> u64 {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn attended_until(&self) -> u64 {
+        ATTENDED_UNTIL.load()
     }
 
     #[inline(always)]

@@ -67,5 +67,9 @@ pub static ENGINE: Array<EngineInfo> = Array::with_max_entries(1, 0);
 /// `regroup`, once for each fork and each move; read at each fault, so its line is shared but hardly ever dirty.
 pub static GENERATION: MapWord = MapWord::new(0);
 
+/// Until when user space has promised to act on limits, ns since boot. Written by `control_attend`, read
+/// where a page is charged by force.
+pub static ATTENDED_UNTIL: MapWord = MapWord::new(0);
+
 /// 0, for [`Machine::nought`](memstock_common::Machine::nought). Written by nobody.
 pub static NOUGHT: MapWord = MapWord::new(0);

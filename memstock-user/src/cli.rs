@@ -52,6 +52,12 @@ pub enum Verb {
     Show(Show),
     /// Give stocked pages back to the counters
     Drain(Drain),
+    /// Change the limits of a tracked cgroup
+    ///
+    /// A limit below the usage is set after draining and reclaiming, or refused.
+    Limit(SetLimit),
+    /// Drain the stocks of a cgroup and reclaim what can be of its memory
+    ForceEmpty(ForceEmpty),
     /// Prove that usage is what the cgroups' pages add up to, and compare with the kernel page by page
     ///
     /// For each cgroup, with those below it, usage is the pages owned and the unused ones (stocked, pending,
@@ -64,6 +70,9 @@ pub enum Verb {
     Audit(Audit),
     /// End the running engine, or remove what one left behind
     Stop,
+    /// Let go of what a daemon holds, when it dies (started by `run`)
+    #[command(hide = true)]
+    Guard,
 }
 
 /// Flags of `memstock run`.
@@ -89,6 +98,18 @@ pub struct Run {
     /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
     #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit)]
     pub limits: Vec<Limit>,
+
+    /// Limit memory and swap together, of every cgroup named here, or of PATH only
+    #[arg(long = "memsw-limit", value_name = "[PATH=]SIZE", value_parser = limit)]
+    pub memsw_limits: Vec<Limit>,
+
+    /// Stop and kill nobody at a limit: only say what would have been done
+    #[arg(long)]
+    pub observe: bool,
+
+    /// At a limit, kill all tasks of the cgroup that is over it (as memory.oom.group does), not the largest
+    #[arg(long)]
+    pub oom_group: bool,
 
     /// End after this many seconds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -161,6 +182,43 @@ pub struct KernelCgroup {
     pub path: PathBuf,
 }
 
+/// Flags of `memstock limit`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
+pub struct SetLimit {
+    /// The cgroup: a directory, or a path such as /system.slice/x
+    #[arg(value_name = "CGROUP")]
+    pub cgroup: PathBuf,
+
+    /// Limit its memory (bytes, or with K, M, G, T; "max" for none)
+    #[arg(long, value_name = "SIZE", value_parser = limited, group = "limits")]
+    pub memory: Option<Limited>,
+
+    /// Limit its memory and swap together
+    #[arg(long, value_name = "SIZE", value_parser = limited, group = "limits")]
+    pub memsw: Option<Limited>,
+
+    /// Set a limit even if the usage cannot be brought below it
+    #[arg(long)]
+    pub force: bool,
+
+    /// The kernel's own (v1) memory cgroup of CGROUP: its reclaim is used
+    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup)]
+    pub kernel_cgroups: Vec<KernelCgroup>,
+}
+
+/// Flags of `memstock force-empty`.
+#[derive(Debug, Args)]
+pub struct ForceEmpty {
+    /// The cgroup: a directory, or a path such as /system.slice/x
+    #[arg(value_name = "CGROUP")]
+    pub cgroup: PathBuf,
+
+    /// The kernel's own (v1) memory cgroup of CGROUP: its reclaim is used
+    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup)]
+    pub kernel_cgroups: Vec<KernelCgroup>,
+}
+
 /// Flags of `memstock audit`.
 #[derive(Debug, Args)]
 pub struct Audit {
@@ -187,6 +245,13 @@ fn kernel_cgroup(value: &str) -> Result<KernelCgroup, String> {
         return Err("an empty path names no cgroup".into());
     }
     Ok(KernelCgroup { cgroup: cgroup.map(PathBuf::from), path: path.into() })
+}
+
+/// Pages, or none for no limit: a type of its own for clap, to which `Option<u64>` means another thing.
+type Limited = Option<u64>;
+
+fn limited(value: &str) -> Result<Limited, String> {
+    size::parse_size(value).map_err(|error| error.to_string())
 }
 
 fn slots(value: &str) -> Result<u32, String> {

@@ -82,6 +82,12 @@ impl KernelCgroups {
         self.trees.iter().any(|tree| path.starts_with(&tree.cgroup))
     }
 
+    /// The directory of the kernel's cgroup that stands for the tracked one with this path.
+    pub fn dir(&self, path: &Path) -> Option<PathBuf> {
+        let trees = self.trees.iter();
+        trees.filter_map(|tree| Some(tree.dir.join(path.strip_prefix(&tree.cgroup).ok()?))).next()
+    }
+
     /// Which is which at this moment.
     pub fn map(&self, tracked: &Tracked) -> KernelMap {
         let mut map = KernelMap::default();

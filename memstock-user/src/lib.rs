@@ -13,6 +13,7 @@ pub mod audit;
 pub mod cgroup;
 pub mod cli;
 pub mod command;
+pub mod enforce;
 pub mod engine;
 pub mod event;
 pub mod exit;

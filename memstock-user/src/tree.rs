@@ -11,7 +11,9 @@ use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
 use crate::cgroup::{ById, CgroupMount, display};
+use crate::enforce::task::{pids_of, swapped};
 use crate::engine::Engine;
+use crate::host;
 
 /// The tracked and the dying cgroups of an engine.
 pub struct Tree<'a> {
@@ -115,6 +117,25 @@ impl<'a> Tree<'a> {
         if let Some(index) = self.tracked.remove(&id) {
             self.removed.push(index);
         }
+    }
+
+    /// Looks at what the tasks of the tracked cgroups have in swap, where that is charged. Pages may go and
+    /// come between two looks; memory+swap is right again with the next one.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn look_at_swap(&self) -> Result<()> {
+        if self.engine.info().memsw == 0 || !host::has_swap()? {
+            return Ok(());
+        }
+        for (&id, &index) in &self.tracked {
+            let ById::Found(cgroup) = self.mount.cgroup_of(id) else { continue };
+            let nr_pages = pids_of(&cgroup.dir).into_iter().map(swapped).sum();
+            if nr_pages != self.engine.counter(index)?.swapped {
+                self.engine.control().swapped(index, nr_pages)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether [`settle`](Self::settle) has something to do that was put off.

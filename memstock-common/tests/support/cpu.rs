@@ -87,6 +87,9 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
     fn now(&self) -> u64 {
         self.world.now.load(SeqCst)
     }
+    fn attended_until(&self) -> u64 {
+        0
+    }
     fn emit(&self, event: &Event) {
         self.world.events.lock().expect("no panic while recording").push(*event);
     }

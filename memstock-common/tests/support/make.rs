@@ -20,7 +20,8 @@ fn counter<W: NewWord>() -> Counter<W> {
         parent: zero(),
         depth: zero(),
         children: zero(),
-        padding: [zero(), zero()],
+        swapped: zero(),
+        padding: zero(),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Book {
     pub owned: u64,
     /// Pages stocked, pending, or in uncharge batches.
     pub unused: u64,
+    /// Pages in swap, part of memory+swap.
+    pub swapped: u64,
 }
 
 impl Book {
@@ -41,7 +43,7 @@ impl Book {
 
     /// The same of memory+swap.
     pub fn memsw_drift(&self) -> i64 {
-        self.off(self.memsw)
+        self.off(self.memsw.wrapping_sub(self.swapped))
     }
 
     fn off(&self, usage: u64) -> i64 {
@@ -106,6 +108,9 @@ impl Books {
         for (&index, &nr_pages) in &moment.unused() {
             books.spread(moment, index, |book| book.unused += nr_pages, nr_pages);
         }
+        for (&index, row) in &moment.rows {
+            books.spread(moment, index, |book| book.swapped += row.swapped, 0);
+        }
         books
     }
 
@@ -161,14 +166,15 @@ struct Row {
     parent: u32,
     usage: u64,
     memsw: u64,
+    swapped: u64,
 }
 
 impl Moment {
     fn read(engine: &Engine) -> Result<Self> {
         let row = |(index, counter): (u32, Counter<u64>)| {
-            let Counter { id, parent, memory, memsw, .. } = counter;
+            let Counter { id, parent, memory, memsw, swapped, .. } = counter;
             let parent = index_of(parent as u32);
-            (index, Row { id, parent, usage: memory.usage, memsw: memsw.usage })
+            (index, Row { id, parent, usage: memory.usage, memsw: memsw.usage, swapped })
         };
         let rows = engine.counters().into_iter().map(row).collect();
         let mut stocks = Vec::new();

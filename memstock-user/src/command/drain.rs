@@ -7,8 +7,8 @@ use anyhow::Result;
 use memstock_common::NO_INDEX;
 use serde_json::json;
 
-use super::{attached, closed_pipe_is_success};
-use crate::cgroup::{CgroupMount, display};
+use super::{attached, closed_pipe_is_success, target};
+use crate::cgroup::CgroupMount;
 use crate::cli::Drain;
 use crate::engine::Engine;
 use crate::exit::Failure;
@@ -26,12 +26,10 @@ pub fn drain(args: &Drain) -> Result<u8> {
     let (engine, mount) = attached()?;
     let subtree = subtree(&engine, &mount, args)?;
     let cpus = cpus(&engine, args)?;
-    let mut receipt: Receipt = cpus.iter().map(|&cpu| (cpu, 0)).collect();
+    let mut receipt = Receipt::new();
     for _ in 0..args.repeat {
-        for (&cpu, nr_pages) in &mut receipt {
-            for slot in 0..engine.info().slots {
-                *nr_pages += u64::from(engine.control().drain(cpu, slot, subtree)?);
-            }
+        for (cpu, nr_pages) in engine.drain(&cpus, subtree)? {
+            *receipt.entry(cpu).or_default() += nr_pages;
         }
     }
     closed_pipe_is_success(print(&mut io::stdout().lock(), &receipt, args.json))
@@ -42,10 +40,7 @@ fn subtree(engine: &Engine, mount: &CgroupMount, args: &Drain) -> Result<u32> {
     let Some(path) = &args.cgroup else {
         return Ok(NO_INDEX);
     };
-    let cgroup = mount.resolve(path)?;
-    engine.index_of(cgroup.id)?.ok_or_else(|| {
-        Failure::Cgroup.error(format!("{} is not tracked by the engine", display(&cgroup.path)))
-    })
+    target(engine, mount, path).map(|(_, index)| index)
 }
 
 fn cpus(engine: &Engine, args: &Drain) -> Result<Vec<u32>> {

@@ -2,6 +2,9 @@
 
 pub mod audit;
 pub mod drain;
+pub mod force_empty;
+pub mod guard;
+pub mod limit;
 pub mod run;
 pub mod show;
 pub mod stop;
@@ -9,13 +12,15 @@ mod targets;
 mod watch;
 
 use std::io;
+use std::path::Path;
 
 use anyhow::Result;
 
-use crate::cgroup::CgroupMount;
+use crate::cgroup::{Cgroup, CgroupMount, display};
 use crate::cli::{Cli, Verb};
 use crate::engine::Engine;
 use crate::engine::pins::Pins;
+use crate::exit::Failure;
 use crate::host;
 
 /// Does what the command line says; returns the exit code.
@@ -28,7 +33,10 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Show(args) => show::show(&args),
         Verb::Drain(args) => drain::drain(&args),
         Verb::Audit(args) => audit::audit(&args),
+        Verb::Limit(args) => limit::limit(&args),
+        Verb::ForceEmpty(args) => force_empty::force_empty(&args),
         Verb::Stop => stop::stop(),
+        Verb::Guard => guard::guard(),
     }
 }
 
@@ -37,6 +45,15 @@ fn attached() -> Result<(Engine, CgroupMount)> {
     host::require_privilege()?;
     let engine = Engine::open(&Pins::on(host::BPFFS.as_ref()))?;
     Ok((engine, CgroupMount::find()?))
+}
+
+/// The tracked cgroup that PATH means, and its counter.
+fn target(engine: &Engine, mount: &CgroupMount, path: &Path) -> Result<(Cgroup, u32)> {
+    let cgroup = mount.resolve(path)?;
+    let index = engine.index_of(cgroup.id)?.ok_or_else(|| {
+        Failure::Cgroup.error(format!("{} is not tracked by the engine", display(&cgroup.path)))
+    })?;
+    Ok((cgroup, index))
 }
 
 /// A reader that went away (`memstock show | head -1`) has what it wanted.

@@ -6,7 +6,8 @@ use super::targets::Targets;
 use super::watch::{Signals, Watch};
 use crate::cgroup::CgroupMount;
 use crate::cli::Run;
-use crate::engine::events;
+use crate::enforce::Policy;
+use crate::enforce::duty::Duty;
 use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
@@ -56,7 +57,7 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let settings = Settings {
         batch: args.batch,
         slots: args.slots,
-        memsw: args.memsw || host::has_swap()?,
+        memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
         trace: args.trace,
     };
     let pinned = RemovePins(&pins);
@@ -69,6 +70,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
         let adopted = adoption::adopt(&engine, &mount, &kernel)?;
         log::info!("{adopted}");
     }
+    let policy = Policy { observe: args.observe, oom_group: args.oom_group };
+    let duty = Duty::start(&pins, kernel, policy)?;
     let child = match args.command.as_slice() {
         [] => None,
         [command, args @ ..] => Some(launch::start(command, args, targets.home.procs()?)?),
@@ -77,7 +80,7 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
         engine: &engine,
         mount: &mount,
         tree,
-        events: events(&pins)?,
+        duty,
         log,
         child,
         seconds: args.seconds,

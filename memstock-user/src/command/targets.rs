@@ -9,6 +9,8 @@ use crate::cgroup::{Cgroup, CgroupMount, OwnedCgroup, display};
 use crate::cli::{Limit, Run};
 use crate::engine::Engine;
 use crate::exit::Failure;
+use crate::host::page_size;
+use crate::size::human;
 
 /// The cgroups of a run, parents before children.
 pub struct Targets {
@@ -22,6 +24,7 @@ pub struct Targets {
 struct Target {
     cgroup: Cgroup,
     memory_limit: u64,
+    memsw_limit: u64,
 }
 
 impl Targets {
@@ -49,12 +52,20 @@ impl Targets {
         };
         cgroups.sort_by(|a, b| a.path.cmp(&b.path));
         cgroups.dedup_by_key(|cgroup| cgroup.id);
-        let limits = resolve_limits(mount, &cgroups, &args.limits)?;
-        let targets = cgroups
+        let memory = resolve_limits(mount, &cgroups, &args.limits)?;
+        let memsw = resolve_limits(mount, &cgroups, &args.memsw_limits)?;
+        let targets: Vec<_> = cgroups
             .into_iter()
-            .zip(limits)
-            .map(|(cgroup, memory_limit)| Target { cgroup, memory_limit })
+            .zip(memory.into_iter().zip(memsw))
+            .map(|(cgroup, (memory_limit, memsw_limit))| Target {
+                cgroup,
+                memory_limit,
+                memsw_limit,
+            })
             .collect();
+        for Target { cgroup, memory_limit, memsw_limit } in &targets {
+            in_order(&cgroup.path, *memory_limit, *memsw_limit)?;
+        }
         Ok(Self { targets, home, owned })
     }
 
@@ -71,17 +82,35 @@ impl Targets {
     /// The engine refuses one.
     pub fn register(&self, engine: &mut Engine) -> Result<()> {
         let mut done: Vec<(&Path, u32)> = Vec::new();
-        for Target { cgroup, memory_limit } in &self.targets {
+        for Target { cgroup, memory_limit, memsw_limit } in &self.targets {
             let parent = done
                 .iter()
                 .filter(|(path, _)| cgroup.path.starts_with(path))
                 .max_by_key(|(path, _)| path.components().count())
                 .map(|&(_, index)| index);
-            let index = engine.register(cgroup.id, parent, *memory_limit, NO_LIMIT)?;
+            let index = engine.register(cgroup.id, parent, *memory_limit, *memsw_limit)?;
             done.push((&cgroup.path, index));
         }
         Ok(())
     }
+}
+
+/// Refuses a limit of memory and swap together that is below that of memory alone, as the kernel does.
+///
+/// # Errors
+/// [`Failure::Usage`].
+pub fn in_order(path: &Path, memory: u64, memsw: u64) -> Result<()> {
+    // A limit of memory above the other one would never be met; none at all is no limit to be above.
+    if memory != NO_LIMIT && memsw < memory {
+        let bytes = |nr_pages| human(nr_pages * page_size());
+        return Err(Failure::Usage.error(format!(
+            "{}: memory and swap together may not be limited to less ({}) than memory alone ({})",
+            display(path),
+            bytes(memsw),
+            bytes(memory)
+        )));
+    }
+    Ok(())
 }
 
 /// The limit of each cgroup, in pages: its own, else the one for all, else none.

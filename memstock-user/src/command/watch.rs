@@ -1,20 +1,18 @@
 //! The live part of `memstock run`: a table each second, events as they come, until it ends.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use memstock_common::Loss;
 use memstock_common::event::EventKind;
-use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::cgroup::CgroupMount;
+use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
 use crate::event::{self, Decoded};
 use crate::host::page_size;
@@ -65,8 +63,8 @@ pub struct Watch<'a> {
     pub mount: &'a CgroupMount,
     /// The cgroups that it tracks.
     pub tree: Tree<'a>,
-    /// Its events.
-    pub events: RingBuf<MapData>,
+    /// What enforces its limits, and hands its events on.
+    pub duty: Duty,
     /// Its log, when it has one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// COMMAND, when there is one.
@@ -129,11 +127,6 @@ impl Watch<'_> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut settling = interval(SETTLE);
         settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // A descriptor of its own, so that `self.events` stays free to be read.
-        let events = self.events.as_fd().try_clone_to_owned();
-        let events = events.context("cannot keep the event ring open")?;
-        // SAFETY: an OwnedFd is one descriptor, open for as long as it lives.
-        let readable = unsafe { AsyncFd::register(events) }.context("cannot wait for events")?;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
@@ -144,14 +137,13 @@ impl Watch<'_> {
                         };
                     }
                 }
-                guard = readable.readable() => {
-                    guard.context("cannot wait for events")?.clear_ready();
-                    self.take_events();
-                }
+                Some(news) = self.duty.news.recv() => self.hear(&news),
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
                 status = exit_of(child) => {
                     let status = status.context("cannot wait for COMMAND")?;
-                    self.take_events();
+                    while let Ok(news) = self.duty.news.try_recv() {
+                        self.hear(&news);
+                    }
                     return Ok(End::Exited(launch::exit_code_of(status)));
                 }
                 () = signals.any() => return Ok(End::Told),
@@ -168,6 +160,7 @@ impl Watch<'_> {
             self.tree.catch_up();
         }
         self.tree.settle()?;
+        self.tree.look_at_swap()?;
         let sample = sample(self.engine, self.mount)?;
         Ok(table::write(out, &sample, page_size())
             .and_then(|()| writeln!(out))
@@ -181,28 +174,23 @@ impl Watch<'_> {
     }
 
     /// Follows cgroups that came and went, and prints what else happened.
-    fn take_events(&mut self) {
-        let mut err = io::stderr().lock();
-        while let Some(record) = self.events.next() {
-            let decoded = event::decode(&record);
-            let written = match &decoded {
-                Ok(Decoded { kind: EventKind::CgroupMade, event, .. }) => {
-                    self.tree.made(event.cgroup_id);
-                    Ok(())
-                }
-                Ok(Decoded { kind: EventKind::CgroupRemoved, event, .. }) => {
-                    self.tree.removed(event.cgroup_id);
-                    Ok(())
-                }
-                Ok(decoded) => {
-                    let line = event::Line { decoded, mount: self.mount, page_size: page_size() };
-                    writeln!(err, "{line}")
-                }
-                Err(error) => writeln!(err, "event: unreadable: {error:#}"),
-            };
-            // Nobody left to tell if standard error is gone.
-            drop(written);
-        }
+    fn hear(&mut self, news: &News) {
+        let line = match news {
+            News::Event(Decoded { kind: EventKind::CgroupMade, event, .. }) => {
+                return self.tree.made(event.cgroup_id);
+            }
+            News::Event(Decoded { kind: EventKind::CgroupRemoved, event, .. }) => {
+                return self.tree.removed(event.cgroup_id);
+            }
+            News::Event(decoded) => {
+                let line = event::Line { decoded, mount: self.mount, page_size: page_size() };
+                line.to_string()
+            }
+            News::Report(report) => format!("event: {report}"),
+            News::Failed(error) => format!("event: failed: {error:#}"),
+        };
+        // Nobody left to tell if standard error is gone.
+        let _ = writeln!(io::stderr().lock(), "{line}");
     }
 }
 

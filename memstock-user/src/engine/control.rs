@@ -4,8 +4,9 @@ use anyhow::{Context as _, Result};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
 use memstock_common::adopt::Window;
 use memstock_common::control::{
-    Answer, Drain, Evict, Index, Limit, MAX_ARGS, Refusal, Register, Reset,
+    Answer, Drain, Evict, Index, Limit, MAX_ARGS, Refusal, Register, Reset, Swapped,
 };
+use memstock_common::event::Unknown;
 use memstock_common::{MAX_DEPTH, Resource};
 
 use super::pins::Pins;
@@ -19,6 +20,9 @@ pub struct Control {
     close: RawTracePoint,
     evict: RawTracePoint,
     release: RawTracePoint,
+    swapped: RawTracePoint,
+    attend: RawTracePoint,
+    rearm: RawTracePoint,
     limit: RawTracePoint,
     drain: RawTracePoint,
     adopt: RawTracePoint,
@@ -39,6 +43,9 @@ impl Control {
             close: open("control_close")?,
             evict: open("control_evict")?,
             release: open("control_release")?,
+            swapped: open("control_swapped")?,
+            attend: open("control_attend")?,
+            rearm: open("control_rearm")?,
             limit: open("control_limit")?,
             drain: open("control_drain")?,
             adopt: open("control_adopt")?,
@@ -71,12 +78,48 @@ impl Control {
         run(&self.release, "control_release", Index { index }.to_args()).map(drop)
     }
 
-    /// Sets a limit in pages.
+    /// Says that the tasks of a cgroup itself have so many pages in swap.
     ///
     /// # Errors
-    /// The usage is higher; the old limit stands.
-    pub fn limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<()> {
-        let args = Limit { index, resource: resource as u32, nr_pages };
+    /// There is no such counter.
+    pub fn swapped(&self, index: u32, nr_pages: u64) -> Result<()> {
+        run(&self.swapped, "control_swapped", Swapped { index, nr_pages }.to_args()).map(drop)
+    }
+
+    /// Tells the kernel half that limits are attended to: for a second it slows down who goes on at one.
+    ///
+    /// # Errors
+    /// The program cannot be run.
+    pub fn attend(&self) -> Result<()> {
+        run(&self.attend, "control_attend", [0; MAX_ARGS]).map(drop)
+    }
+
+    /// Has the next limit that is met at this counter announced at once.
+    ///
+    /// # Errors
+    /// There is no such counter.
+    pub fn rearm(&self, index: u32) -> Result<()> {
+        run(&self.rearm, "control_rearm", Index { index }.to_args()).map(drop)
+    }
+
+    /// Sets a limit in pages; false when the usage is higher, and the old limit stands.
+    ///
+    /// # Errors
+    /// There is no such counter.
+    pub fn limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<bool> {
+        let args = Limit { index, resource: resource as u32, nr_pages, force: 0 };
+        match answer(&self.limit, "control_limit", args.to_args())?.result() {
+            Err(Ok(Refusal::Busy)) => Ok(false),
+            other => accepted("control_limit", other).map(|_| true),
+        }
+    }
+
+    /// Sets a limit in pages, below the usage too: charges are refused until that has fallen.
+    ///
+    /// # Errors
+    /// There is no such counter.
+    pub fn force_limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<()> {
+        let args = Limit { index, resource: resource as u32, nr_pages, force: 1 };
         run(&self.limit, "control_limit", args.to_args()).map(drop)
     }
 
@@ -119,10 +162,18 @@ impl Control {
 }
 
 fn run(program: &RawTracePoint, name: &str, args: [u64; MAX_ARGS]) -> Result<u32> {
+    accepted(name, answer(program, name, args)?.result())
+}
+
+fn answer(program: &RawTracePoint, name: &str, args: [u64; MAX_ARGS]) -> Result<Answer> {
     let result = program
         .test_run(RawTracePointRunOptions { args, cpu: None })
         .with_context(|| format!("cannot run the program {name}"))?;
-    Answer(result.return_value).result().map_err(|refusal| {
+    Ok(Answer(result.return_value))
+}
+
+fn accepted(name: &str, result: Result<u32, Result<Refusal, Unknown>>) -> Result<u32> {
+    result.map_err(|refusal| {
         let why = match refusal {
             Ok(Refusal::Missing) => "no such counter, CPU or slot".to_owned(),
             Ok(Refusal::Taken) => "the cgroup is tracked already".to_owned(),

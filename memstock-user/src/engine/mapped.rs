@@ -19,6 +19,9 @@ pub struct Mapped<T> {
     of: PhantomData<T>,
 }
 
+// SAFETY: the mapping belongs to the process, not to a thread, and is only ever read.
+unsafe impl<T: Send> Send for Mapped<T> {}
+
 impl<T> fmt::Debug for Mapped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mapped").field("len", &self.len).finish_non_exhaustive()

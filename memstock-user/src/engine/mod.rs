@@ -215,6 +215,10 @@ impl Engine {
     /// One is not tracked, or the kernel cannot wait for a grace period.
     pub fn close(&self, indices: &[u32]) -> Result<()> {
         for &index in indices {
+            // A removed cgroup has no tasks.
+            if self.counter(index)?.swapped != 0 {
+                self.control.swapped(index, 0)?;
+            }
             self.control.close(index)?;
         }
         // A fault that found one of them before it was closed may still be on its way to a stock.
@@ -236,6 +240,22 @@ impl Engine {
             return Ok(false);
         }
         self.control.release(index).map(|()| true)
+    }
+
+    /// Drains the stocks of `cpus` that are cached for the subtree of counter `subtree` (`NO_INDEX`: for
+    /// anybody); returns the pages that each gave back.
+    ///
+    /// # Errors
+    /// There is no such CPU.
+    pub fn drain(&self, cpus: &[u32], subtree: u32) -> Result<BTreeMap<u32, u64>> {
+        let mut drained = BTreeMap::new();
+        for &cpu in cpus {
+            let nr_pages = drained.entry(cpu).or_default();
+            for slot in 0..self.info.slots {
+                *nr_pages += u64::from(self.control.drain(cpu, slot, subtree)?);
+            }
+        }
+        Ok(drained)
     }
 
     /// A free counter, the longest unused first.

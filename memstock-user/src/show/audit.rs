@@ -194,7 +194,7 @@ mod tests {
             cgroups: vec![CgroupAudit {
                 name: Name { id: 7, path: Some("/a".into()) },
                 is_dying: false,
-                book: Book { usage: 2030, owned: 1999, unused: 32, memsw: 0 },
+                book: Book { usage: 2030, owned: 1999, unused: 32, memsw: 0, swapped: 0 },
                 has_memsw: false,
                 agreement: Some(agreement),
             }],

@@ -6,7 +6,8 @@ use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED};
 use super::*;
 
 fn moment(rows: &[(u32, u32, u64)], words: &[(u32, u32, u32)]) -> Moment {
-    let row = |&(index, parent, usage)| (index, Row { id: 1, parent, usage, memsw: usage });
+    let row =
+        |&(index, parent, usage)| (index, Row { id: 1, parent, usage, memsw: usage, swapped: 0 });
     let stock = |&(index, pending, nr_pages)| {
         let mut stock = [0; 8];
         stock[0] = StockWord::new(owner_of(index), pending, nr_pages).0;
@@ -24,7 +25,7 @@ fn pages_count_for_all_above() {
     let books = Books::new(&moment, &[(0, 10), (1, 30), (2, 40), (3, 15)].into());
     assert!(books.balance(true), "{books:?}");
     assert_eq!((books.owned, books.ownerless), (95, 0));
-    let book = Book { usage: 100, memsw: 100, owned: 95, unused: 5 };
+    let book = Book { usage: 100, memsw: 100, owned: 95, unused: 5, swapped: 0 };
     assert_eq!(books.cgroups[&0], book);
 }
 

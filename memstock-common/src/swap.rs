@@ -1,0 +1,21 @@
+//! Swap: pages that are out there belong to memory+swap still. The kernel half does not see them go; user
+//! space looks at the tasks and says how many they are.
+
+use crate::charge::{add_memsw, sub_memsw};
+use crate::control::{Refusal, live};
+use crate::{Machine, Word};
+
+/// Says that the tasks of a cgroup itself, not of those below it, have `nr_pages` in swap. They count
+/// with memory+swap of it and all above it until told otherwise, whatever the limits.
+///
+/// # Errors
+/// [`Refusal::Missing`].
+#[inline(always)]
+pub fn set_swapped<M: Machine>(machine: &M, index: u32, nr_pages: u64) -> Result<u32, Refusal> {
+    let counter = live(machine, index)?;
+    let before = counter.swapped.swap(nr_pages);
+    // In this order, or there would be a peak that never was.
+    sub_memsw(machine, index, before);
+    add_memsw(machine, index, nr_pages);
+    Ok(0)
+}

@@ -1,0 +1,69 @@
+//! Limits that are forced, armed again, and of memory and swap.
+
+mod support;
+
+use std::sync::atomic::AtomicU64;
+
+use memstock_common::control::{Refusal, Swapped};
+use memstock_common::limit::{force_limit, rearm, set_limit};
+use memstock_common::swap::set_swapped;
+use memstock_common::{NO_INDEX, NO_LIMIT, Resource, Word};
+use support::{Shape, World};
+
+type Plain = World<AtomicU64>;
+
+fn read(word: &AtomicU64) -> u64 {
+    Word::load(word)
+}
+
+/// Counter 0 is the parent of counter 1.
+fn pair() -> Plain {
+    let world = Plain::new(Shape { cpus: 2, batch: 8, memsw: true, ..Shape::default() });
+    world.add(0, NO_INDEX);
+    world.add(1, 0);
+    world
+}
+
+#[test]
+fn swap_counts_with_memory_and_swap_of_all_levels() {
+    let world = pair();
+    let memsw = |index| read(&world.counter(index).memsw.usage);
+    let cpu = world.cpu(0);
+    assert_eq!(set_swapped(&cpu, 1, 7), Ok(0));
+    assert_eq!(set_swapped(&cpu, 0, 2), Ok(0));
+    assert_eq!([memsw(0), memsw(1)], [9, 7]);
+    assert_eq!(set_swapped(&cpu, 1, 3), Ok(0));
+    assert_eq!([memsw(0), memsw(1)], [5, 3]);
+    assert_eq!(read(&world.counter(0).memory.usage), 0, "it is no memory");
+    assert_eq!(read(&world.counter(1).memsw.watermark), 7);
+    assert_eq!([set_swapped(&cpu, 1, 0), set_swapped(&cpu, 0, 0)], [Ok(0), Ok(0)]);
+    assert_eq!([memsw(0), memsw(1)], [0, 0]);
+    assert_eq!(set_swapped(&cpu, 2, 1), Err(Refusal::Missing));
+    let args = Swapped { index: 1, nr_pages: NO_LIMIT };
+    assert_eq!(Swapped::from_args(|n| args.to_args()[n]), args);
+}
+
+#[test]
+fn a_forced_limit_may_be_below_the_usage() {
+    let world = pair();
+    let cpu = world.cpu(0);
+    memstock_common::charge::charge_forced(&cpu, 1, 8);
+    assert_eq!(set_limit(&cpu, 1, Resource::Memory, 7), Err(Refusal::Busy));
+    assert_eq!(force_limit(&cpu, 1, Resource::Memory, 7), Ok(0));
+    assert_eq!(read(&world.counter(1).memory_limit), 7);
+    assert_eq!(force_limit(&cpu, 1, Resource::Memsw, 6), Ok(0));
+    assert_eq!(read(&world.counter(1).memsw_limit), 6);
+    assert_eq!(force_limit(&cpu, 2, Resource::Memory, 7), Err(Refusal::Missing));
+}
+
+#[test]
+fn rearming_has_the_next_event_sent() {
+    let world = pair();
+    let cpu = world.cpu(0);
+    let counter = world.counter(1);
+    Word::store(&counter.near_at, 5);
+    Word::store(&counter.hit_at, 6);
+    assert_eq!(rearm(&cpu, 1), Ok(0));
+    assert_eq!([read(&counter.near_at), read(&counter.hit_at)], [0, 0]);
+    assert_eq!(rearm(&cpu, 2), Err(Refusal::Missing));
+}

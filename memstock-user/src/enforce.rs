@@ -1,0 +1,198 @@
+//! Makes limits hold: what happens when not even one page fits. The kernel half has charged it by force by
+//! then, since a fault cannot be refused; here its subtree is held, drained and reclaimed, up to five
+//! times, and then a task is killed: `mem_cgroup_charge` and `mem_cgroup_out_of_memory` in the patch.
+//!
+//! Owns the order of things. `hold`, `reclaim`, `victim` and `kill` each own a step, `rehearsal` what is said
+//! instead when nothing may be done (`--observe`), `duty` the thread in which it runs.
+
+pub mod duty;
+mod hold;
+mod kill;
+pub mod reclaim;
+mod rehearsal;
+pub mod report;
+pub mod room;
+pub mod task;
+pub mod undo;
+mod victim;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use memstock_common::{Counter, Event};
+
+use self::hold::Hold;
+use self::report::Report;
+use self::room::{Excess, Room, excess};
+use self::task::{Task, tasks};
+use self::undo::Undo;
+use crate::cgroup::{ById, Cgroup, CgroupMount};
+use crate::engine::Engine;
+use crate::kernel_cgroup::KernelCgroups;
+
+/// Time that the memory of a killed task has to come back before another one is killed.
+const COMES_BACK: Duration = Duration::from_secs(2);
+/// Time without another try where nothing could be done; doubled with each.
+const RESPITE: Duration = Duration::from_millis(100);
+/// The longest of them.
+const LONGEST_RESPITE: Duration = Duration::from_secs(2);
+
+/// What may be done at a limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Policy {
+    /// Nothing: only say what would be.
+    pub observe: bool,
+    /// Kill all tasks of the cgroup that is over its limit, not one.
+    pub oom_group: bool,
+}
+
+/// Enforces the limits of an engine.
+pub struct Enforcer<S> {
+    /// The engine.
+    pub engine: Engine,
+    /// Where its cgroups are.
+    pub mount: CgroupMount,
+    /// Which of them the kernel's controller knows.
+    pub kernel: KernelCgroups,
+    /// What may be done.
+    pub policy: Policy,
+    /// What lets go of what is held if we die; none when nothing is ever held.
+    pub undo: Option<RefCell<Undo>>,
+    /// Takes what was done.
+    pub say: S,
+    /// Counters of which nothing could be done, until when, and for how long.
+    respite: BTreeMap<u32, (Instant, Duration)>,
+}
+
+/// A cgroup that is over its limit.
+struct Full {
+    index: u32,
+    cgroup: Cgroup,
+    /// When the limit was met, by the clock of the events.
+    hit_ns: u64,
+}
+
+impl<S: FnMut(Report)> Enforcer<S> {
+    /// An enforcer with nothing done yet.
+    pub fn new(
+        engine: Engine,
+        mount: CgroupMount,
+        kernel: KernelCgroups,
+        policy: Policy,
+        undo: Option<Undo>,
+        say: S,
+    ) -> Self {
+        let undo = undo.map(RefCell::new);
+        Self { engine, mount, kernel, policy, undo, say, respite: BTreeMap::new() }
+    }
+
+    /// A limit was met: has the cgroup get below it, or says what would be done for that.
+    ///
+    /// # Errors
+    /// The engine cannot be read or driven. That its cgroup is gone, or below its limit by now, is none.
+    pub fn limit_hit(&mut self, hit: &Event) -> Result<()> {
+        let Some(index) = self.engine.index_of(hit.ancestor_id)? else { return Ok(()) };
+        let ById::Found(cgroup) = self.mount.cgroup_of(hit.ancestor_id) else { return Ok(()) };
+        if self.respite.get(&index).is_some_and(|(until, _)| Instant::now() < *until) {
+            return Ok(());
+        }
+        let full = Full { index, cgroup, hit_ns: hit.time_ns };
+        if self.policy.observe {
+            self.rest(index, RESPITE);
+            let rehearsal =
+                rehearsal::rehearse(&self.engine, &self.mount, &full.cgroup, index, hit)?;
+            (self.say)(Report::Rehearsal(rehearsal));
+            return Ok(());
+        }
+        if self.excess(index)?.is_none() {
+            return Ok(());
+        }
+        let Self { undo, .. } = self;
+        // Taken out for as long as it is borrowed by the hold.
+        let undo = undo.take();
+        let outcome = self.settle(&full, undo.as_ref());
+        self.undo = undo;
+        outcome
+    }
+
+    /// Holds the subtree while it is over its limit.
+    fn settle(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<()> {
+        let held = match undo.map(|undo| Hold::freeze(undo, &full.cgroup)) {
+            Some(Ok(hold)) => hold,
+            Some(Err(error)) => {
+                log::warn!("a subtree at its limit is not held: {error:#}");
+                None
+            }
+            None => None,
+        };
+        let has_room = self.make_room(full, undo)? || self.kill(full, undo)?;
+        // Events are merged for a while after one; that would give those let go a start.
+        self.engine.control().rearm(full.index)?;
+        drop(held);
+        if has_room {
+            self.respite.remove(&full.index);
+        } else {
+            let last = self.respite.get(&full.index).map_or(RESPITE / 2, |(_, last)| *last);
+            self.rest(full.index, (2 * last).min(LONGEST_RESPITE));
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<bool> {
+        let Self { engine, kernel, say, .. } = self;
+        let room = Room { engine, kernel, undo, cgroup: &full.cgroup, index: full.index };
+        room.make(say, over_limit)
+    }
+
+    fn drain(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<u64> {
+        let Self { engine, kernel, say, .. } = self;
+        Room { engine, kernel, undo, cgroup: &full.cgroup, index: full.index }.drain(say)
+    }
+
+    fn rest(&mut self, index: u32, time: Duration) {
+        self.respite.insert(index, (Instant::now() + time, time));
+    }
+
+    /// Kills one task after the other until the usage is not above the limit; says whether it got there.
+    fn kill(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<bool> {
+        let mut killed = Vec::<Task>::new();
+        while self.excess(full.index)?.is_some() {
+            let was_killed = |task: &Task| {
+                killed.iter().any(|dead| (dead.pid, dead.started) == (task.pid, task.started))
+            };
+            let own = std::process::id().cast_signed();
+            let limit = self.engine.counter(full.index)?.memory_limit;
+            let all = tasks(&full.cgroup.dir);
+            let Some(victim) = victim::choose(all, limit, own, was_killed) else {
+                (self.say)(Report::NoVictim { cgroup: full.cgroup.path.clone() });
+                return Ok(false);
+            };
+            let is_group = self.policy.oom_group;
+            let Some(pidfd) = kill::kill(&victim, &full.cgroup)? else { continue };
+            if is_group {
+                kill::kill_group(&full.cgroup)?;
+            }
+            let after = Duration::from_nanos(report::now_ns().saturating_sub(full.hit_ns));
+            let cgroup = full.cgroup.path.clone();
+            (self.say)(Report::OomKill { cgroup, victim: victim.clone(), is_group, after });
+            killed.push(victim);
+            let deadline = Instant::now() + COMES_BACK;
+            if !kill::has_ended(&pidfd, deadline) {
+                log::warn!("a killed task has not ended within {COMES_BACK:?}");
+            }
+            // Its pages are freed before its end is told, and some of them into stocks.
+            self.drain(full, undo)?;
+        }
+        Ok(true)
+    }
+
+    fn excess(&self, index: u32) -> Result<Excess> {
+        Ok(over_limit(&self.engine.counter(index)?))
+    }
+}
+
+fn over_limit(counter: &Counter<u64>) -> Excess {
+    excess(counter, counter.memory_limit, counter.memsw_limit)
+}

@@ -1,0 +1,66 @@
+//! Kills: one chosen task, by pidfd, or a whole cgroup; and waits for the end of it. Must not choose.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::task::{NEVER, Task, tasks};
+use crate::cgroup::{Cgroup, display};
+
+/// Kills `task` if it still is who it was, inside `cgroup`; `None` if it is not.
+///
+/// Opened first and looked at then: a pid can be another's between the two, a pidfd cannot.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn kill(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
+    let Some(pid) = Pid::from_raw(task.pid) else { return Ok(None) };
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot open process {pid:?}")),
+    };
+    if !task.is_still_in(&cgroup.path) {
+        return Ok(None);
+    }
+    match pidfd_send_signal(&pidfd, Signal::KILL) {
+        Ok(()) => Ok(Some(pidfd)),
+        Err(Errno::SRCH) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot kill process {}", task.pid)),
+    }
+}
+
+/// Kills everybody in `cgroup` and below it: `memory.oom.group`. With one among them that is never
+/// to be killed, the others one by one, as in the kernel.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn kill_group(cgroup: &Cgroup) -> Result<()> {
+    let all = tasks(&cgroup.dir);
+    if all.iter().any(|task| task.adj <= NEVER) {
+        for task in all.iter().filter(|task| task.adj > NEVER) {
+            kill(task, cgroup)?;
+        }
+        return Ok(());
+    }
+    fs::write(cgroup.dir.join("cgroup.kill"), "1")
+        .with_context(|| format!("cannot kill the tasks of cgroup {}", display(&cgroup.path)))
+}
+
+/// Waits until the process has ended, at most until `deadline`; says whether it has.
+pub fn has_ended(pidfd: &OwnedFd, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(left) = Timespec::try_from(left) else { return false };
+        // Readable when it has ended.
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left)) {
+            Err(Errno::INTR) => {}
+            ended => return matches!(ended, Ok(1..)),
+        }
+    }
+}

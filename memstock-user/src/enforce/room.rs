@@ -1,0 +1,137 @@
+//! Makes room in a subtree without killing anybody: drains its stocks, reclaims, looks again. The patch's
+//! rounds in `mem_cgroup_charge`; also what `memstock limit` and `memstock force-empty` do.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::Result;
+use memstock_common::{Counter, Resource};
+
+use super::reclaim::{MEANS, Wish, reclaim};
+use super::report::Report;
+use super::undo::Undo;
+use crate::cgroup::Cgroup;
+use crate::engine::Engine;
+use crate::kernel_cgroup::KernelCgroups;
+
+/// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
+pub const ROUNDS: u32 = 5;
+
+/// Pages that are too many, and of what; `None` when there is room.
+pub type Excess = Option<(u64, Resource)>;
+
+/// By how many pages the usage is above what `memory` and `memsw` allow. Memory+swap first: what is
+/// reclaimed for it must not go to swap.
+pub fn excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
+    let over = |usage: u64, limit: u64| usage.checked_sub(limit).filter(|&over| over > 0);
+    let memsw = over(counter.memsw.usage, memsw).map(|over| (over, Resource::Memsw));
+    memsw.or(over(counter.memory.usage, memory).map(|over| (over, Resource::Memory)))
+}
+
+/// A subtree in which room is made.
+pub struct Room<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// Which cgroups the kernel's controller knows.
+    pub kernel: &'a KernelCgroups,
+    /// For means of reclaim that have to be undone; without it they are left out.
+    pub undo: Option<&'a RefCell<Undo>>,
+    /// The cgroup.
+    pub cgroup: &'a Cgroup,
+    /// Its counter.
+    pub index: u32,
+}
+
+impl Room<'_> {
+    /// Drains and reclaims until `excess` says that there is room, or nothing is gained any more; says
+    /// which of the two.
+    ///
+    /// # Errors
+    /// The engine cannot be read or driven.
+    pub fn make(
+        &self,
+        say: &mut impl FnMut(Report),
+        excess: impl Fn(&Counter<u64>) -> Excess,
+    ) -> Result<bool> {
+        for _ in 0..ROUNDS {
+            let drained = self.drain(say)?;
+            let Some((over, resource)) = excess(&self.engine.counter(self.index)?) else {
+                return Ok(true);
+            };
+            let gained = self.reclaim(say, over, resource)?;
+            if excess(&self.engine.counter(self.index)?).is_none() {
+                return Ok(true);
+            }
+            if drained + gained == 0 {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives back what is stocked for the subtree; says how many pages that were.
+    ///
+    /// # Errors
+    /// The engine cannot be driven.
+    pub fn drain(&self, say: &mut impl FnMut(Report)) -> Result<u64> {
+        let start = Instant::now();
+        let drained = self.drained()?;
+        let nr_pages = drained.values().sum();
+        if nr_pages > 0 {
+            let cgroup = self.cgroup.path.clone();
+            say(Report::Drain { cgroup, drained, took: start.elapsed() });
+        }
+        Ok(nr_pages)
+    }
+
+    fn drained(&self) -> Result<BTreeMap<u32, u64>> {
+        self.engine.drain(self.engine.possible(), self.index)
+    }
+
+    /// Tries one means after the other until one gains something; says how many pages it gained.
+    fn reclaim(&self, say: &mut impl FnMut(Report), over: u64, resource: Resource) -> Result<u64> {
+        // More than is needed, or the next batch would be here again.
+        let spare = u64::from(self.engine.info().batch) * self.engine.possible().len() as u64;
+        let wish = Wish { nr_pages: over + spare, may_swap: resource == Resource::Memory };
+        for means in MEANS {
+            let (start, before) = (Instant::now(), self.usage()?);
+            match reclaim(means, self.cgroup, self.kernel, self.undo, wish) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    log::warn!("{means}: {error:#}");
+                    continue;
+                }
+            }
+            // What was freed may be in a stock by now.
+            self.drained()?;
+            let gained = before.saturating_sub(self.usage()?);
+            let (took, cgroup) = (start.elapsed(), self.cgroup.path.clone());
+            say(Report::Reclaim { cgroup, means, wanted: wish.nr_pages, gained, took });
+            if gained > 0 {
+                return Ok(gained);
+            }
+        }
+        Ok(0)
+    }
+
+    fn usage(&self) -> Result<u64> {
+        Ok(self.engine.counter(self.index)?.memory.usage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memstock_common::{NO_LIMIT, PageCounter};
+
+    #[test]
+    fn memory_and_swap_comes_first() {
+        let usage = |usage| PageCounter { usage, ..PageCounter::default() };
+        let counter = Counter { memory: usage(10), memsw: usage(12), ..Counter::default() };
+        assert_eq!(excess(&counter, 10, 12), None);
+        assert_eq!(excess(&counter, 9, NO_LIMIT), Some((1, Resource::Memory)));
+        assert_eq!(excess(&counter, 0, 10), Some((2, Resource::Memsw)));
+    }
+}

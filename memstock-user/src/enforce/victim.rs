@@ -1,0 +1,72 @@
+//! Who is killed when nothing else helped: the kernel's choice (`oom_badness` in mm/oom_kill.c) among the
+//! tasks of one subtree. Decides only; `kill` acts.
+
+use super::task::{NEVER, Task};
+
+/// How much a task is to blame, in pages; `None` for one that is never killed.
+///
+/// `total` is the limit that is full, as in the kernel for a memory cgroup: `oom_score_adj` is in
+/// thousandths of it.
+pub fn badness(task: &Task, total: u64) -> Option<i64> {
+    if task.adj <= NEVER {
+        return None;
+    }
+    let size = i64::try_from(task.rss.saturating_add(task.swap)).unwrap_or(i64::MAX);
+    let thousandth = i64::try_from(total / 1000).unwrap_or(i64::MAX);
+    Some(size.saturating_add(task.adj.saturating_mul(thousandth)))
+}
+
+/// The worst of `tasks`; never init, `own` (this process), or one that `is_spared`.
+pub fn choose(
+    tasks: Vec<Task>,
+    total: u64,
+    own: i32,
+    is_spared: impl Fn(&Task) -> bool,
+) -> Option<Task> {
+    let candidates = tasks.into_iter().filter(|task| task.pid != 1 && task.pid != own);
+    let judged = candidates.filter(|task| !is_spared(task)).filter_map(|task| {
+        let badness = badness(&task, total)?;
+        Some((badness, task))
+    });
+    // Of equals the youngest: it has done the least work.
+    judged.max_by_key(|(badness, task)| (*badness, task.started)).map(|(_, task)| task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(pid: i32, rss: u64, swap: u64, adj: i64) -> Task {
+        Task { pid, started: pid.unsigned_abs().into(), comm: String::new(), rss, swap, adj }
+    }
+
+    fn chosen(tasks: &[Task]) -> Option<i32> {
+        choose(tasks.to_vec(), 100_000, 99, |_| false).map(|task| task.pid)
+    }
+
+    #[test]
+    fn the_largest_is_chosen() {
+        assert_eq!(chosen(&[task(2, 10, 0, 0), task(3, 30, 0, 0), task(4, 20, 0, 0)]), Some(3));
+        assert_eq!(chosen(&[task(2, 10, 25, 0), task(3, 30, 0, 0)]), Some(2), "swap counts");
+        assert_eq!(chosen(&[task(2, 10, 0, 0), task(3, 10, 0, 0)]), Some(3), "the youngest");
+    }
+
+    #[test]
+    fn the_adjustment_is_in_thousandths_of_the_limit() {
+        // 100 pages for each point.
+        assert_eq!(badness(&task(2, 10, 0, 5), 100_000), Some(510));
+        assert_eq!(badness(&task(2, 10, 0, -5), 100_000), Some(-490));
+        assert_eq!(chosen(&[task(2, 10, 0, 5), task(3, 300, 0, 0)]), Some(2));
+        assert_eq!(badness(&task(2, 10, 0, 1000), u64::MAX).unwrap(), i64::MAX);
+    }
+
+    #[test]
+    fn some_are_never_killed() {
+        assert_eq!(chosen(&[task(2, 1 << 40, 0, NEVER)]), None);
+        assert_eq!(chosen(&[task(1, 30, 0, 0), task(99, 30, 0, 0)]), None, "init and ourselves");
+        let spared = |task: &Task| task.pid == 3;
+        let left = choose(vec![task(2, 1, 0, 0), task(3, 30, 0, 0)], 1000, 99, spared);
+        assert_eq!(left.unwrap().pid, 2);
+        assert_eq!(chosen(&[task(2, 0, 1, -999)]), Some(2), "-999 is not never");
+    }
+}
