@@ -99,7 +99,7 @@ fn a_limit_in_the_middle_is_met_in_the_middle() -> Result<()> {
         let paths = [a.path(), b.path(), c.path()];
         let mut task = Task::start(&c, Some(CPU))?;
         let limit = format!("{}={}", b.path(), LIMIT * PAGE);
-        let mut args = vec!["--limit", &limit];
+        let mut args = vec!["--observe", "--limit", &limit];
         args.extend(paths.iter().flat_map(|path| ["--cgroup", path]));
         let engine = Engine::start(args)?;
 
@@ -127,7 +127,11 @@ fn a_limit_in_the_middle_is_met_in_the_middle() -> Result<()> {
         ensure!(near > 0 && hit > 0, "{near} and {hit} events");
         let events = engine.events()?;
         let bytes = (LIMIT * PAGE).to_string();
-        ensure!(events.iter().all(|event| event.field("limit") == bytes), "{events:?}");
+        let (limits, others): (Vec<_>, Vec<_>) =
+            events.iter().partition(|event| event.kind.starts_with("limit-"));
+        ensure!(limits.iter().all(|event| event.field("limit") == bytes), "{events:?}");
+        let names_it = |event: &&Event| event.field("ancestor") == b.path();
+        ensure!(!others.is_empty() && others.iter().all(names_it), "{others:?}");
 
         // A drain has nothing to give back: nothing is stocked at a limit.
         ensure!(engine.drain::<&str>([])?.nr_pages == 0, "stocked at the limit");
@@ -142,8 +146,15 @@ fn a_limit_for_all_is_met_in_the_leaf() -> Result<()> {
         let a = TestCgroup::new()?;
         let b = a.child("b")?;
         let mut task = Task::start(&b, Some(CPU))?;
-        let engine =
-            Engine::start(["--cgroup", a.path(), "--cgroup", b.path(), "--limit", "256K"])?;
+        let engine = Engine::start([
+            "--observe",
+            "--cgroup",
+            a.path(),
+            "--cgroup",
+            b.path(),
+            "--limit",
+            "256K",
+        ])?;
         task.touch(65)?;
         let show = engine.show()?;
         let (a, b) = (show.cgroup(a.path())?, show.cgroup(b.path())?);

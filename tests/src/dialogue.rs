@@ -98,6 +98,14 @@ impl Dialogue {
         self.child.kill().context("killing a workload")
     }
 
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn status(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("the state of a workload")
+    }
+
     /// Waits for its end and reaps it.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod dialogue;
 pub mod engine;
 pub mod free_lists;
+pub mod hog;
 pub mod holder;
 pub mod hotplug;
 pub mod kernel_cgroup;
@@ -31,6 +32,7 @@ pub mod workload;
 
 pub use cgroup::TestCgroup;
 pub use engine::Engine;
+pub use hog::Hog;
 pub use holder::Holder;
 pub use kernel_cgroup::KernelCgroup;
 pub use live::live;

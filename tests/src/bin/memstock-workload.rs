@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use memstock_tests::workload::{churn, cpus::Cpus, hold, serve};
+use memstock_tests::workload::{churn, cpus::Cpus, hog, hold, serve};
 
 /// Maps, touches and unmaps pages on each CPU until the time is over or SIGINT or SIGTERM comes.
 #[derive(Parser)]
@@ -41,6 +41,21 @@ enum Verb {
         #[arg(long)]
         cpu: Option<u32>,
     },
+    /// Get memory as fast as possible, say `done`, and hold it until standard input ends.
+    Hog {
+        /// Pages of private memory.
+        #[arg(long, default_value_t = 0)]
+        pages: u32,
+        /// Write as many pages to this new file first.
+        #[arg(long)]
+        file: Option<std::path::PathBuf>,
+        /// CPU to stay on.
+        #[arg(long)]
+        cpu: Option<u32>,
+        /// Do not end at SIGTERM.
+        #[arg(long)]
+        catch_term: bool,
+    },
     /// The share of one CPU, until SIGINT or SIGTERM comes.
     Churn {
         /// CPU to stay on.
@@ -58,6 +73,9 @@ fn main() -> Result<()> {
         None => churn::run(&cpus, pages.try_into()?, seconds.map(Duration::from_secs)),
         Some(Verb::Serve { cpu }) => serve::serve(cpu),
         Some(Verb::Hold { mode, order, cpu }) => hold::serve(mode, &order, cpu),
+        Some(Verb::Hog { pages, file, cpu, catch_term }) => {
+            hog::run(pages.try_into()?, file.as_deref(), cpu, catch_term)
+        }
         Some(Verb::Churn { cpu, pages }) => churn::churn(cpu, pages.try_into()?),
     }
 }

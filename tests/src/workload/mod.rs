@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod churn;
 pub mod cpus;
+pub mod hog;
 pub mod hold;
 mod lines;
 pub mod pages;

@@ -1,0 +1,132 @@
+//! `cargo xtask bench limit`: how far above its limit a task gets, and how long it lives there, beside the
+//! kernel's own controller.
+//!
+//! In turns, a task that wants twice its limit runs in a tracked cgroup with that limit, alone and with
+//! a second one on another CPU, and in a v1 memory cgroup of the kernel's with that limit. Nothing can be
+//! reclaimed. The daemon says how long after the limit was met it killed; a life is measured from start to
+//! end, for both, and compared within a round.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use memstock_tests::hog::{Hog, Wish, size};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::memstock;
+use memstock_tests::statistics::Quartiles;
+use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, live};
+
+/// Overshoot and time to kill.
+#[derive(Parser)]
+struct Args {
+    /// Rounds; each runs every variant once.
+    #[arg(long, default_value_t = 40)]
+    rounds: usize,
+    /// The limit, in pages.
+    #[arg(long, default_value_t = 16384)]
+    limit: u64,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    live(|| measure(&args))
+}
+
+/// What was seen of one variant.
+#[derive(Default)]
+struct Seen {
+    over: Vec<f64>,
+    kill_us: Vec<f64>,
+    life_ms: Vec<f64>,
+}
+
+fn measure(args: &Args) -> Result<()> {
+    let top = TestCgroup::new()?;
+    let kernel = KernelCgroup::new()?;
+    let engine = Engine::start(["--cgroup", top.path()])?;
+    let (mut one, mut two, mut theirs) = (Seen::default(), Seen::default(), Seen::default());
+    for round in 0..args.rounds {
+        ours(args, &engine, &top, &format!("one-{round}"), &[0], &mut one)?;
+        ours(args, &engine, &top, &format!("two-{round}"), &[0, 1], &mut two)?;
+        if let Some(kernel) = &kernel {
+            kernels(args, kernel, &format!("kernel-{round}"), &mut theirs)?;
+        }
+    }
+    engine.stop()?;
+    println!("\n{} rounds, a limit of {} pages", args.rounds, args.limit);
+    println!("                     pages above the limit   limit to kill, us          life, ms");
+    for (name, seen) in
+        [("one task", &one), ("two tasks, two CPUs", &two), ("kernel's v1", &theirs)]
+    {
+        println!(
+            "{name:<20} {:>22}  {:>18}  {:>16}",
+            spread(&seen.over),
+            spread(&seen.kill_us),
+            spread(&seen.life_ms)
+        );
+    }
+    if !theirs.life_ms.is_empty() {
+        let ratios: Vec<_> = one.life_ms.iter().zip(&theirs.life_ms).map(|(a, b)| a / b).collect();
+        println!(
+            "life of one task, times that at the kernel's limit: {:.2}",
+            Quartiles::of(&ratios).median
+        );
+    }
+    Ok(())
+}
+
+/// Median and the largest.
+fn spread(values: &[f64]) -> String {
+    if values.is_empty() {
+        return "-".to_owned();
+    }
+    let largest = values.iter().copied().fold(f64::MIN, f64::max);
+    format!("{:.0}, max {largest:.0}", Quartiles::of(values).median)
+}
+
+fn ours(
+    args: &Args,
+    engine: &Engine,
+    top: &TestCgroup,
+    name: &str,
+    cpus: &[u32],
+    seen: &mut Seen,
+) -> Result<()> {
+    let cgroup = top.child(name)?;
+    try_poll_until(SOON, "a new cgroup to be tracked", || {
+        Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
+    })?;
+    let set = ["limit", cgroup.path(), "--memory", &size(args.limit)];
+    anyhow::ensure!(memstock(set)?.finish(SOON)?.code() == 0, "the limit cannot be set");
+    let start = Instant::now();
+    let hogs = cpus.iter().map(|&cpu| Wish::pages(2 * args.limit).cpu(cpu).start(&cgroup));
+    let mut hogs = hogs.collect::<Result<Vec<_>>>()?;
+    hogs.iter_mut().try_for_each(Hog::was_killed)?;
+    seen.life_ms.push(1e3 * start.elapsed().as_secs_f64());
+    let show = engine.show()?;
+    let watermark = show.cgroup(cgroup.path())?.memory.watermark;
+    seen.over.push((watermark / PAGE).saturating_sub(args.limit) as f64);
+    let events = engine.events()?;
+    let kills = events.iter().filter(|event| event.kind == "oom-kill");
+    let here = kills.filter(|kill| kill.field("ancestor") == cgroup.path());
+    let after = here.map(|kill| kill.field("after_us").parse().context("after_us"));
+    seen.kill_us.extend(after.collect::<Result<Vec<f64>>>()?);
+    Ok(())
+}
+
+fn kernels(args: &Args, kernel: &KernelCgroup, name: &str, seen: &mut Seen) -> Result<()> {
+    let limited = kernel.child(name)?;
+    fs::write(limited.dir().join("memory.limit_in_bytes"), size(args.limit))?;
+    let outside = TestCgroup::new()?;
+    let start = Instant::now();
+    let mut hog = Wish::pages(2 * args.limit).cpu(0).kernel(Some(&limited)).start(&outside)?;
+    hog.was_killed()?;
+    seen.life_ms.push(1e3 * start.elapsed().as_secs_f64());
+    let most = fs::read_to_string(limited.dir().join("memory.max_usage_in_bytes"))?;
+    seen.over.push((most.trim().parse::<u64>()? / PAGE).saturating_sub(args.limit) as f64);
+    Ok(())
+}

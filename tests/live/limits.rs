@@ -1,0 +1,229 @@
+//! Limits that hold: who takes more than the limit is killed, and nobody else; the usage never gets further
+//! above it than the stocks of all CPUs could hold.
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::engine::Event;
+use memstock_tests::hog::{Hog, Wish, size};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::{Engine, PAGE, Task, TestCgroup, live};
+
+/// Of every limit here, in pages.
+const LIMIT: u64 = 4096;
+
+/// Pages by which the usage may get above a limit: CPUs × batch, as much as may be stocked. A page charged by
+/// force while user space is on its way is held up by 4 us for each page above the limit, so that it would
+/// take user space several milliseconds for so many.
+fn bound(engine: &Engine) -> Result<u64> {
+    let show = engine.show()?;
+    Ok(show.cpus.len() as u64 * show.batch)
+}
+
+/// The highest usage so far, pages above the limit, and how often it was met.
+fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<(u64, u64)> {
+    let show = engine.show()?;
+    let memory = &show.cgroup(cgroup.path())?.memory;
+    let limit = memory.limit.context("it has a limit")?;
+    Ok((memory.watermark.saturating_sub(limit) / PAGE, memory.failcnt))
+}
+
+fn kills(engine: &Engine) -> Result<Vec<Event>> {
+    let events = engine.events()?;
+    Ok(events.into_iter().filter(|event| event.kind == "oom-kill").collect())
+}
+
+/// Waits until as many tasks were killed as `hogs`, and checks that it was them, for `ancestor`.
+fn only_killed(engine: &Engine, ancestor: &TestCgroup, hogs: &[u32]) -> Result<()> {
+    let kills = try_poll_until(SOON, "the events of the kills", || {
+        let kills = kills(engine)?;
+        Ok((kills.len() >= hogs.len()).then_some(kills))
+    })?;
+    let victims =
+        kills.iter().map(|kill| kill.field("victim").parse()).collect::<Result<Vec<u32>, _>>()?;
+    ensure!(victims == hogs, "killed {victims:?}, but the hogs were {hogs:?}");
+    ensure!(kills.iter().all(|kill| kill.field("ancestor") == ancestor.path()), "{kills:?}");
+    Ok(())
+}
+
+/// Tasks that have done nothing: they live, and can still have memory.
+struct Innocents(Vec<Task>);
+
+impl Innocents {
+    fn start(cgroups: &[&TestCgroup]) -> Result<Self> {
+        let tasks = cgroups.iter().map(|cgroup| Task::start(cgroup, None));
+        let mut innocents = Self(tasks.collect::<Result<_>>()?);
+        innocents.touch(500)?;
+        Ok(innocents)
+    }
+
+    fn touch(&mut self, nr_pages: u64) -> Result<()> {
+        self.0.iter_mut().try_for_each(|task| task.touch(nr_pages).map(drop))
+    }
+}
+
+/// Runs of one greedy task.
+const RUNS: u32 = 200;
+
+#[test]
+fn only_the_greedy_task_is_killed() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let (greedy, sibling) = (top.child("greedy")?, top.child("sibling")?);
+        let limit = format!("{}={}", greedy.path(), size(LIMIT));
+        let args = ["--cgroup", top.path(), "--cgroup", greedy.path(), "--limit", &limit];
+        let engine = Engine::start(args)?;
+        let mut innocents = Innocents::start(&[&sibling, &top])?;
+        let mut hogs = Vec::new();
+        for run in 0..RUNS {
+            let wish = Wish::pages(2 * LIMIT).cpu(run % 2);
+            let wish = if run % 4 < 2 { wish } else { wish.catching_term() };
+            let mut hog = wish.start(&greedy)?;
+            hogs.push(hog.id());
+            hog.was_killed().with_context(|| format!("run {run}"))?;
+            innocents.touch(1)?;
+        }
+        only_killed(&engine, &greedy, &hogs)?;
+        let (over, failcnt) = overshoot(&engine, &greedy)?;
+        eprintln!("{over} pages above the limit at the most, met {failcnt} times");
+        ensure!(over <= bound(&engine)? && failcnt > 0, "{over} pages above the limit");
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn two_greedy_tasks_below_a_limit_of_their_grandparent() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let (parent, other) = (top.child("parent")?, top.child("other")?);
+        let (a, b) = (parent.child("a")?, parent.child("b")?);
+        let limit = format!("{}={}", top.path(), size(LIMIT));
+        let outside = TestCgroup::new()?;
+        let args = ["--cgroup", top.path(), "--cgroup", outside.path(), "--limit", &limit];
+        let engine = Engine::start(args)?;
+        let mut innocents = Innocents::start(&[&other, &outside])?;
+        let mut worst = 0;
+        for run in 0..10 {
+            let before = kills(&engine)?.len();
+            let start = |cgroup, cpu| Wish::pages(2 * LIMIT).cpu(cpu).start(cgroup);
+            let mut hogs = [start(&a, 0)?, start(&b, 1)?];
+            // Both want more than all: the first to go makes room for the other, but not enough.
+            hogs.iter_mut().try_for_each(Hog::was_killed).with_context(|| format!("run {run}"))?;
+            let kills = try_poll_until(SOON, "the events of both kills", || {
+                let kills = kills(&engine)?;
+                Ok((kills.len() >= before + 2).then_some(kills))
+            })?;
+            let mut victims: Vec<_> =
+                kills[before..].iter().map(|k| k.field("victim").to_owned()).collect();
+            let mut ids: Vec<_> = hogs.iter().map(|hog| hog.id().to_string()).collect();
+            victims.sort();
+            ids.sort();
+            ensure!(victims == ids, "run {run}: killed {victims:?}, but the hogs were {ids:?}");
+            ensure!(kills.iter().all(|kill| kill.field("ancestor") == top.path()), "{kills:?}");
+            innocents.touch(1)?;
+            worst = overshoot(&engine, &top)?.0;
+        }
+        eprintln!("{worst} pages above the limit at the most");
+        ensure!(worst <= bound(&engine)?, "{worst} pages above the limit");
+        engine.stop().map(drop)
+    })
+}
+
+/// Many small ones: as many are killed as is needed, and the others go on.
+#[test]
+fn a_bomb_of_small_tasks_is_thinned_out() -> Result<()> {
+    const TASKS: u64 = 40;
+    const EACH: u64 = 400;
+    live(|| {
+        let top = TestCgroup::new()?;
+        let (bomb, sibling) = (top.child("bomb")?, top.child("sibling")?);
+        let limit = format!("{}={}", bomb.path(), size(2 * LIMIT));
+        let args = ["--cgroup", top.path(), "--cgroup", bomb.path(), "--limit", &limit];
+        let engine = Engine::start(args)?;
+        let mut innocents = Innocents::start(&[&sibling, &top])?;
+        let mut hogs =
+            (0..TASKS).map(|_| Wish::pages(EACH).start(&bomb)).collect::<Result<Vec<_>>>()?;
+        let ids: Vec<_> = hogs.iter().map(|hog| hog.id().to_string()).collect();
+        // Each gets all it wants, unless it is killed before; some are afterwards.
+        let _ = hogs.iter_mut().map(Hog::has_all).filter(Result::is_ok).count();
+        let survivors = hogs.iter_mut().map(Hog::lives).filter(|&lives| lives).count() as u64;
+        let victims: Vec<_> =
+            kills(&engine)?.iter().map(|k| k.field("victim").to_owned()).collect();
+        eprintln!("{survivors} of {TASKS} go on, {} were killed", victims.len());
+        ensure!(victims.iter().all(|victim| ids.contains(victim)), "{victims:?} of {ids:?}");
+        ensure!(survivors > 0 && survivors * EACH <= 2 * LIMIT, "{survivors} survivors");
+        ensure!(survivors + victims.len() as u64 == TASKS, "{} victims", victims.len());
+        innocents.touch(1)?;
+        let (over, _) = overshoot(&engine, &bomb)?;
+        ensure!(over <= bound(&engine)?, "{over} pages above the limit");
+        engine.stop().map(drop)
+    })
+}
+
+/// With `--oom-group` all tasks of the cgroup at its limit go, those of its children too.
+#[test]
+fn a_group_goes_together() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let (group, sibling) = (top.child("group")?, top.child("sibling")?);
+        let child = group.child("child")?;
+        let limit = format!("{}={}", group.path(), size(LIMIT));
+        let args =
+            ["--oom-group", "--cgroup", top.path(), "--cgroup", group.path(), "--limit", &limit];
+        let engine = Engine::start(args)?;
+        let mut innocents = Innocents::start(&[&sibling, &top])?;
+        let mut small = Wish::pages(10).start(&child)?;
+        small.has_all()?;
+        let mut hog = Wish::pages(2 * LIMIT).start(&group)?;
+        hog.was_killed()?;
+        small.was_killed()?;
+        innocents.touch(1)?;
+        engine.stop().map(drop)
+    })
+}
+
+/// Nobody is stopped or killed under observation, and each report names the ancestor that is full.
+#[test]
+fn an_observed_limit_kills_nobody() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let (parent, other) = (top.child("parent")?, top.child("other")?);
+        let (a, b) = (parent.child("a")?, parent.child("b")?);
+        let limits = [(&parent, LIMIT), (&other, LIMIT)]
+            .map(|(cgroup, limit)| format!("{}={}", cgroup.path(), size(limit)));
+        let mut args = vec!["--observe", "--cgroup", top.path()];
+        args.extend(["--cgroup", parent.path(), "--cgroup", other.path()]);
+        args.extend(limits.iter().flat_map(|limit| ["--limit", limit.as_str()]));
+        let engine = Engine::start(args)?;
+        let mut hogs = [
+            Wish::pages(2 * LIMIT).cpu(0).start(&a)?,
+            Wish::pages(2 * LIMIT).cpu(1).start(&b)?,
+            Wish::pages(LIMIT + 100).catching_term().start(&other)?,
+        ];
+        hogs.iter_mut().try_for_each(Hog::has_all)?;
+        ensure!(kills(&engine)?.is_empty(), "somebody was killed");
+        let ids: Vec<_> = hogs.iter().map(|hog| hog.id().to_string()).collect();
+        let reports = try_poll_until(SOON, "a report of each limit", || {
+            let events = engine.events()?.into_iter().filter(|event| event.kind == "would-enforce");
+            let reports: Vec<_> = events.collect();
+            let of = |path: &str| reports.iter().any(|report| report.field("ancestor") == path);
+            Ok((of(parent.path()) && of(other.path())).then_some(reports))
+        })?;
+        for report in &reports {
+            let (victims, below) = match report.field("ancestor") {
+                path if path == parent.path() => (&ids[..2], [a.path(), b.path()].to_vec()),
+                path if path == other.path() => (&ids[2..], vec![other.path()]),
+                path => anyhow::bail!("{path} is at no limit: {report:?}"),
+            };
+            ensure!(victims.iter().any(|id| id == report.field("victim")), "{report:?}");
+            ensure!(below.contains(&report.field("cgroup")), "{report:?}");
+            let over: u64 = report.field("over").parse()?;
+            ensure!(
+                over >= PAGE && ["true", "false"].contains(&report.field("drain_is_enough")),
+                "{report:?}"
+            );
+        }
+        let (over, failcnt) = overshoot(&engine, &parent)?;
+        ensure!(over >= 3 * LIMIT && failcnt > 0, "{over} pages above the limit, all let through");
+        engine.stop().map(drop)
+    })
+}

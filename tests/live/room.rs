@@ -1,0 +1,248 @@
+//! Room at a limit without killing anybody: page cache is reclaimed; limits move, drain and refuse; and what is
+//! held while it is decided is let go of whatever happens.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::hog::{Wish, size};
+use memstock_tests::live::name;
+use memstock_tests::poll::{SOON, poll_until, try_poll_until};
+use memstock_tests::process::{Finished, memstock};
+use memstock_tests::skip::skip;
+use memstock_tests::{Engine, KernelCgroup, PAGE, Task, TestCgroup, kernel_cgroup, live};
+use rustix::process::Signal;
+
+/// Of every limit here, in pages.
+const LIMIT: u64 = 4096;
+
+/// Runs `memstock` with these arguments.
+fn run(args: &[&str]) -> Result<Finished> {
+    memstock(args)?.finish(3 * SOON)
+}
+
+fn succeeds(args: &[&str]) -> Result<String> {
+    let finished = run(args)?;
+    ensure!(finished.code() == 0, "memstock {args:?}: {finished:?}");
+    Ok(finished.stdout)
+}
+
+fn kinds(engine: &Engine, kind: &str) -> Result<usize> {
+    Ok(engine.events()?.iter().filter(|event| event.kind == kind).count())
+}
+
+/// A task that writes a file of three times its limit, and has nothing else.
+fn page_cache_alone(kernel: Option<&KernelCgroup>) -> Result<()> {
+    let cgroup = TestCgroup::new()?;
+    let limit = size(LIMIT);
+    let mut args = vec!["--cgroup", cgroup.path(), "--limit", &limit];
+    args.extend(kernel.iter().flat_map(|kernel| ["--kernel-cgroup", kernel.path()]));
+    let engine = Engine::start(args)?;
+    let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
+    let file = dir.path().join("large");
+    let mut task = Wish::pages(3 * LIMIT).file(&file).kernel(kernel).start(&cgroup)?;
+    task.has_all()?;
+    ensure!(fs::metadata(&file)?.len() == 3 * LIMIT * PAGE, "the file is not whole");
+    ensure!(task.lives() && kinds(&engine, "oom-kill")? == 0, "{:?}", engine.events()?);
+    ensure!(kinds(&engine, "reclaim")? > 0, "nothing was reclaimed");
+    let show = engine.show()?;
+    let memory = &show.cgroup(cgroup.path())?.memory;
+    eprintln!(
+        "{} reclaims, {} pages above the limit at the most",
+        kinds(&engine, "reclaim")?,
+        (memory.watermark / PAGE).saturating_sub(LIMIT)
+    );
+    ensure!(memory.failcnt > 0, "the limit was not met: {memory:?}");
+    drop(task);
+    engine.stop().map(drop)
+}
+
+#[test]
+fn page_cache_is_reclaimed_from_open_files() -> Result<()> {
+    live(|| page_cache_alone(None))
+}
+
+#[test]
+fn page_cache_is_reclaimed_by_the_kernels_controller() -> Result<()> {
+    live(|| match KernelCgroup::new()? {
+        Some(kernel) => {
+            page_cache_alone(Some(&kernel))?;
+            let limit = fs::read_to_string(kernel.dir().join("memory.limit_in_bytes"))?;
+            ensure!(limit.trim().parse::<u64>()? > 1 << 60, "its limit was not put back: {limit}");
+            Ok(())
+        }
+        None => {
+            skip(&name(), kernel_cgroup::ABSENT);
+            Ok(())
+        }
+    })
+}
+
+#[test]
+fn a_limit_moves_while_the_engine_runs() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let mut task = Task::start(&cgroup, Some(0))?;
+        task.touch(1000)?;
+        let counter = || -> Result<_> { Ok(engine.show()?.cgroup(cgroup.path())?.memory.clone()) };
+        let used = engine.used_at_rest(&cgroup)?;
+        // Just what is used: the stocks are drained for it.
+        succeeds(&["limit", cgroup.path(), "--memory", &size(used)])?;
+        let full = counter()?;
+        ensure!((full.limit, full.usage) == (Some(used * PAGE), used * PAGE), "{used}: {full:?}");
+        // Less cannot be reclaimed from private memory without swap.
+        let refused = run(&["limit", cgroup.path(), "--memory", &size(used - 100)])?;
+        ensure!(refused.code() == 125 && refused.stderr.contains("--force"), "{refused:?}");
+        ensure!(refused.stderr.trim_end().lines().count() == 1, "{refused:?}");
+        ensure!(counter()?.limit == Some(used * PAGE), "the old limit stands");
+        succeeds(&["limit", cgroup.path(), "--memory", "max"])?;
+        ensure!(counter()?.limit.is_none());
+        ensure!(kinds(&engine, "oom-kill")? == 0, "nobody was at a limit");
+        // By force it is set all the same, and met at once.
+        succeeds(&["limit", cgroup.path(), "--memory", &size(used - 100), "--force"])?;
+        ensure!(counter()?.limit == Some((used - 100) * PAGE));
+        task.touch(1).expect_err("it has no room for another page");
+        try_poll_until(SOON, "the end of the task", || {
+            Ok((kinds(&engine, "oom-kill")? == 1).then_some(()))
+        })?;
+        for (args, code, says) in [
+            (vec!["limit", cgroup.path()], 2, "--memory"),
+            (vec!["limit", cgroup.path(), "--memory", "12Q"], 2, "12Q"),
+            (vec!["limit", "/memstock-no-such", "--memory", "1M"], 122, "memstock-no-such"),
+            (vec!["limit", cgroup.path(), "--memsw", "1M"], 2, "--memsw"),
+        ] {
+            let refused = run(&args)?;
+            ensure!(
+                refused.code() == code && refused.stderr.contains(says),
+                "{args:?}: {refused:?}"
+            );
+        }
+        drop(task);
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn memory_and_swap_is_not_limited_below_memory() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let args = ["--cgroup", cgroup.path(), "--limit", "8M", "--memsw-limit"];
+        let refused = run(&[&["run", "--seconds", "1"], &args[..], &["4M"]].concat())?;
+        ensure!(refused.code() == 2 && refused.stderr.contains("swap"), "{refused:?}");
+        let engine = Engine::start(args.into_iter().chain(["16M"]))?;
+        let refused = run(&["limit", cgroup.path(), "--memsw", "4M"])?;
+        ensure!(refused.code() == 2 && refused.stderr.contains("swap"), "{refused:?}");
+        succeeds(&["limit", cgroup.path(), "--memory", "32M", "--memsw", "32M"])?;
+        let show = engine.show()?;
+        let cgroup = show.cgroup(cgroup.path())?;
+        ensure!((cgroup.memory.limit, cgroup.memsw.limit) == (Some(32 << 20), Some(32 << 20)));
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn what_can_go_goes() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
+        let file = dir.path().join("cached");
+        let mut writer = Wish::pages(2000).file(&file).start(&cgroup)?;
+        writer.has_all()?;
+        let mut holder = Task::start(&cgroup, None)?;
+        holder.touch(1000)?;
+        let used =
+            || -> Result<u64> { Ok(engine.show()?.cgroup(cgroup.path())?.memory.usage / PAGE) };
+        let before = used()?;
+        let said = succeeds(&["force-empty", cgroup.path()])?;
+        eprintln!("{said}");
+        let after = used()?;
+        ensure!(before >= after + 1900, "{before} pages before, {after} after: {said}");
+        ensure!(after >= 1000 && engine.show()?.stocked_pages() == 0, "{after}: {said}");
+        ensure!(writer.lives() && kinds(&engine, "oom-kill")? == 0, "nobody is killed for that");
+        holder.touch(1)?;
+        drop((writer, holder));
+        engine.stop().map(drop)
+    })
+}
+
+/// The cgroup goes while its task is at its limit, and the limit moves while it is: both survive it, and so
+/// does what is charged.
+#[test]
+fn a_cgroup_at_its_limit_may_go_and_its_limit_may_move() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", top.path()])?;
+        for round in 0..20_u32 {
+            let cgroup = top.child("full")?;
+            try_poll_until(SOON, "a new cgroup to be tracked", || {
+                Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
+            })?;
+            succeeds(&["limit", cgroup.path(), "--memory", &size(LIMIT)])?;
+            let mut hog = Wish::pages(3 * LIMIT).cpu(round % 2).start(&cgroup)?;
+            if round % 2 == 0 {
+                // Up again, at some moment before, at or after the kill.
+                let _ = run(&["limit", cgroup.path(), "--memory", &size(2 * LIMIT)])?;
+            }
+            hog.was_killed().with_context(|| format!("round {round}"))?;
+            let dir = cgroup.dir().to_owned();
+            poll_until(SOON, "the end of the cgroup", || fs::remove_dir(&dir).ok())?;
+        }
+        try_poll_until(SOON, "the counters of the removed to go", || {
+            memstock_tests::lru::drain()?;
+            memstock_tests::free_lists::turn_over()?;
+            Ok((engine.show()?.cgroups.len() == 1).then_some(()))
+        })?;
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// The daemon dies while it holds a subtree, or just before, or just after: within a second nobody is held.
+#[test]
+fn a_dead_daemon_holds_nobody() -> Result<()> {
+    /// Of the guard, from the daemon's death on.
+    const SECOND: Duration = Duration::from_secs(1);
+    live(|| {
+        let mut held = 0;
+        for round in 0..8_u64 {
+            let cgroup = TestCgroup::new()?;
+            let mut engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
+            let freeze = cgroup.dir().join("cgroup.freeze");
+            // A file that takes a while to be written back while its writer is held.
+            let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
+            let file = dir.path().join("large");
+            let wish = Wish::pages(4 * LIMIT).cpu((round % 2) as u32);
+            let mut hog = wish.file(&file).start(&cgroup)?;
+            // Until it is held, or for a moment that is another one each time.
+            let start = Instant::now();
+            let is_held = || fs::read_to_string(&freeze).is_ok_and(|text| text.trim() == "1");
+            while start.elapsed() < SECOND && !is_held() && hog.status()?.is_none() {}
+            let seen = is_held();
+            engine.process().signal(Signal::KILL)?;
+            engine.process().wait(SOON)?;
+            held += u32::from(seen);
+            poll_until(SECOND, "the tasks to be let go", || (!is_held()).then_some(()))?;
+            hog.has_all().with_context(|| format!("round {round}"))?;
+            drop(hog);
+            succeeds(&["stop"])?;
+            no_guard(Path::new("/proc"))?;
+        }
+        eprintln!("held at the daemon's death: {held} of 8 times");
+        ensure!(held > 0, "the daemon never died while it held anybody");
+        Ok(())
+    })
+}
+
+/// No guard is left: it ends when it has nobody to guard.
+fn no_guard(proc: &Path) -> Result<()> {
+    try_poll_until(SOON, "the end of the guard", || {
+        let is_guard = |dir: fs::DirEntry| {
+            let line = fs::read(dir.path().join("cmdline")).unwrap_or_default();
+            line.ends_with(b"memstock\0guard\0")
+        };
+        Ok((!fs::read_dir(proc)?.flatten().any(is_guard)).then_some(()))
+    })
+}

@@ -1,0 +1,98 @@
+//! Memory and swap together, on a host with swap.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use memstock_tests::hog::{Wish, size};
+use memstock_tests::live::name;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::Program;
+use memstock_tests::skip::skip;
+use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live};
+
+/// Of memory, in pages.
+const LIMIT: u64 = 4096;
+
+/// Swap on a file of the test's own. Off and gone on `Drop`.
+struct Swap(tempfile::TempDir);
+
+impl Swap {
+    fn on() -> Result<Self> {
+        let swap = Self(tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?);
+        let file = swap.file();
+        fs::write(&file, vec![0; 128 << 20])?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        for program in ["mkswap", "swapon"] {
+            let mut command = Command::new(program);
+            command.arg(&file);
+            let done = Program::from(command).finish(SOON)?;
+            ensure!(done.code() == 0, "{program}: {done:?}");
+        }
+        Ok(swap)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("swap")
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        let mut command = Command::new("swapoff");
+        command.arg(self.file());
+        if let Err(error) = Program::from(command).finish(3 * SOON) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// With swap, a task at its limit of memory is swapped out and goes on; what is out there counts with
+/// memory and swap, until that is full as well.
+#[test]
+fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
+    live(|| {
+        let swap = match Swap::on() {
+            Ok(swap) => swap,
+            Err(error) => {
+                skip(&name(), &format!("no swap can be had: {error:#}"));
+                return Ok(());
+            }
+        };
+        // What goes to a disk leaves memory only by the kernel's own reclaim: see docs/limitations.md.
+        let Some(kernel) = KernelCgroup::new()? else {
+            skip(&name(), kernel_cgroup::ABSENT);
+            return Ok(());
+        };
+        let cgroup = TestCgroup::new()?;
+        let limits = ["--limit", &size(LIMIT), "--memsw-limit", &size(4 * LIMIT)];
+        let args = ["--cgroup", cgroup.path(), "--kernel-cgroup", kernel.path()];
+        let engine = Engine::start(args.into_iter().chain(limits))?;
+        let mut within = Wish::pages(2 * LIMIT).kernel(Some(&kernel)).start(&cgroup)?;
+        within.has_all()?;
+        ensure!(within.lives() && !killed(&engine)?, "there is room in swap");
+        let counter = try_poll_until(SOON, "swap to be charged", || {
+            let show = engine.show()?;
+            let counter = show.cgroup(cgroup.path())?.clone();
+            Ok((counter.memsw.usage >= counter.memory.usage + LIMIT / 2 * PAGE).then_some(counter))
+        })?;
+        ensure!(counter.memory.usage <= LIMIT * PAGE, "{counter:?}");
+        eprintln!("{} in memory, {} with swap", counter.memory.usage, counter.memsw.usage);
+        drop(within);
+        try_poll_until(SOON, "swap to be given back", || {
+            memstock_tests::lru::drain()?;
+            let show = engine.show()?;
+            let counter = show.cgroup(cgroup.path())?;
+            Ok((counter.memsw.usage == counter.memory.usage).then_some(()))
+        })?;
+        engine.stop()?;
+        drop(swap);
+        Ok(())
+    })
+}
+
+fn killed(engine: &Engine) -> Result<bool> {
+    Ok(engine.events()?.iter().any(|event| event.kind == "oom-kill"))
+}
