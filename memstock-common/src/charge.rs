@@ -1,6 +1,6 @@
 //! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
 
-use crate::event::EventKind;
+use crate::event::{EventKind, may_send};
 use crate::{Counters, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Word};
 
 /// Which of the two limits of a cgroup.
@@ -203,9 +203,6 @@ fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> Charg
     Charge::Forced(over)
 }
 
-/// Least time between two events of a kind about one counter, ns; those between are merged.
-pub const EVENT_INTERVAL_NS: u64 = 1_000_000;
-
 #[inline(always)]
 fn announce<M: Machine>(machine: &M, kind: EventKind, leaf: u32, over: Over, nr_pages: u32) {
     let (Some(counter), Some(charged)) = (machine.counter(over.ancestor), machine.counter(leaf))
@@ -217,8 +214,7 @@ fn announce<M: Machine>(machine: &M, kind: EventKind, leaf: u32, over: Over, nr_
         _ => &counter.hit_at,
     };
     let now = machine.now();
-    let last = sent.load();
-    if (last != 0 && now.wrapping_sub(last) < EVENT_INTERVAL_NS) || !sent.replace(last, now) {
+    if !may_send(sent, now) {
         machine.lose(Loss::EventsMerged, 1);
         return;
     }
@@ -235,5 +231,6 @@ fn announce<M: Machine>(machine: &M, kind: EventKind, leaf: u32, over: Over, nr_
         nr_pages: nr_pages as u64,
         usage: usage.load(),
         limit: limit.load(),
+        ..Event::default()
     });
 }

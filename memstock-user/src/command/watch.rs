@@ -12,12 +12,15 @@ use memstock_common::event::EventKind;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::cgroup::CgroupMount;
+use crate::drains::Drains;
 use crate::engine::Engine;
 use crate::event::{self, Decoded};
 use crate::host::page_size;
+use crate::hotplug::Hotplug;
 use crate::launch;
 use crate::sample::sample;
 use crate::show::{summary, table};
@@ -67,6 +70,10 @@ pub struct Watch<'a> {
     pub tree: Tree<'a>,
     /// Its events.
     pub events: RingBuf<MapData>,
+    /// The drains that it asks for by its events, unless they are not wanted.
+    pub drains: Option<Drains<'a>>,
+    /// The CPUs that it runs on.
+    pub hotplug: Hotplug,
     /// Its log, when it has one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// COMMAND, when there is one.
@@ -146,12 +153,14 @@ impl Watch<'_> {
                 }
                 guard = readable.readable() => {
                     guard.context("cannot wait for events")?.clear_ready();
-                    self.take_events();
+                    self.take_events()?;
                 }
+                // CPU by CPU, so that nothing else has to wait for a drain.
+                () = yield_now(), if self.drains.as_ref().is_some_and(Drains::is_due) => self.drain()?,
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
                 status = exit_of(child) => {
                     let status = status.context("cannot wait for COMMAND")?;
-                    self.take_events();
+                    self.take_events()?;
                     return Ok(End::Exited(launch::exit_code_of(status)));
                 }
                 () = signals.any() => return Ok(End::Told),
@@ -166,6 +175,8 @@ impl Watch<'_> {
         if lost != self.events_lost {
             self.events_lost = lost;
             self.tree.catch_up();
+            self.hotplug.catch_up();
+            self.show_hotplug()?;
         }
         self.tree.settle()?;
         let sample = sample(self.engine, self.mount)?;
@@ -180,8 +191,25 @@ impl Watch<'_> {
         }
     }
 
-    /// Follows cgroups that came and went, and prints what else happened.
-    fn take_events(&mut self) {
+    fn drain(&mut self) -> Result<()> {
+        if let Some(drains) = &mut self.drains
+            && let Some(receipt) = drains.step()?
+        {
+            // Nobody left to tell if standard error is gone.
+            drop(writeln!(io::stderr(), "{receipt}"));
+        }
+        Ok(())
+    }
+
+    fn show_hotplug(&mut self) -> Result<()> {
+        for change in self.hotplug.changes()? {
+            drop(writeln!(io::stderr(), "{change}"));
+        }
+        Ok(())
+    }
+
+    /// Follows cgroups and CPUs that came and went, has stocks drained, and prints what else happened.
+    fn take_events(&mut self) -> Result<()> {
         let mut err = io::stderr().lock();
         while let Some(record) = self.events.next() {
             let decoded = event::decode(&record);
@@ -194,7 +222,20 @@ impl Watch<'_> {
                     self.tree.removed(event.cgroup_id);
                     Ok(())
                 }
+                Ok(Decoded { kind: EventKind::CpuHotplug, event, .. }) => {
+                    self.hotplug.step(event);
+                    Ok(())
+                }
+                Ok(Decoded { kind: EventKind::ReclaimBegan, event, .. }) => {
+                    if let Some(drains) = &mut self.drains {
+                        drains.reclaim_began(event.time_ns);
+                    }
+                    Ok(())
+                }
                 Ok(decoded) => {
+                    if let (EventKind::LimitNear, Some(drains)) = (decoded.kind, &mut self.drains) {
+                        drains.limit_near(decoded.event.ancestor_id, decoded.event.time_ns)?;
+                    }
                     let line = event::Line { decoded, mount: self.mount, page_size: page_size() };
                     writeln!(err, "{line}")
                 }
@@ -203,6 +244,8 @@ impl Watch<'_> {
             // Nobody left to tell if standard error is gone.
             drop(written);
         }
+        drop(err);
+        self.show_hotplug()
     }
 }
 
