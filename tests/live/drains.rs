@@ -35,7 +35,7 @@ fn cached(kernel: &KernelCgroup, pages: u64) -> Result<tempfile::TempDir> {
     let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
     let mut command = Command::new("dd");
     command.args(["if=/dev/zero", "bs=1M", "conv=fsync"]);
-    command.arg(format!("count={}", pages * PAGE >> 20));
+    command.arg(format!("count={}", (pages * PAGE) >> 20));
     command.arg(format!("of={}", dir.path().join("cached").display()));
     enter_dir(&mut command, kernel.dir())?;
     let dd = Program::from(command).finish(3 * SOON)?;
