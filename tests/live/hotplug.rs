@@ -123,7 +123,7 @@ fn two_hundred_cycles_lose_no_page() -> Result<()> {
 /// The kernel half alone.
 #[test]
 fn cpus_go_and_come_without_a_daemon() -> Result<()> {
-    const CYCLES: u32 = 40;
+    const CYCLES: u32 = 25;
     if !can_go_offline(CPU) {
         skip(&name(), "CPU 1 cannot be taken offline here");
         return Ok(());
