@@ -1,6 +1,6 @@
 //! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
 
-use crate::event::EventKind;
+use crate::event::{EventKind, may_send};
 use crate::machine::Step;
 use crate::{Counters, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Word};
 
@@ -274,9 +274,6 @@ impl<M: Machine> Step for Wait<'_, M> {
     }
 }
 
-/// Least time between two events of a kind about one counter, ns; those between are merged.
-pub const EVENT_INTERVAL_NS: u64 = 1_000_000;
-
 /// Sends an event; false if it was merged into one sent a moment ago.
 #[inline(always)]
 fn announce<M: Machine>(
@@ -295,8 +292,7 @@ fn announce<M: Machine>(
         _ => &counter.hit_at,
     };
     let now = machine.now();
-    let last = sent.load();
-    if (last != 0 && now.wrapping_sub(last) < EVENT_INTERVAL_NS) || !sent.replace(last, now) {
+    if !may_send(sent, now) {
         machine.lose(Loss::EventsMerged, 1);
         return false;
     }
@@ -310,6 +306,7 @@ fn announce<M: Machine>(
         nr_pages: nr_pages as u64,
         usage: usage.load(),
         limit: limit.load(),
+        ..Event::default()
     });
     true
 }

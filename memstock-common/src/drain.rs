@@ -1,8 +1,9 @@
 //! Draining: giving stocked pages back to the shared counters, from any CPU.
 
 use crate::charge::is_in_subtree;
+use crate::event::EventKind;
 use crate::uncharge::drain_taken;
-use crate::{Machine, NO_INDEX, Stock, StockWord, Word, index_of};
+use crate::{Event, Machine, NO_INDEX, Stock, StockWord, Word, index_of};
 
 /// The patch's `drain_stock`, for a stock of any CPU, and its uncharge batch: returns the pages given
 /// back.
@@ -14,13 +15,40 @@ use crate::{Machine, NO_INDEX, Stock, StockWord, Word, index_of};
 #[inline(always)]
 pub fn drain_stock<M: Machine>(machine: &M, stock: &Stock<M::Word>, subtree: u32) -> u32 {
     let mut drained = 0;
-    if is_due(machine, StockWord(stock.word.load()), subtree) {
-        drained += drain_taken(machine, stock, stock.take());
-    }
+    // Before the stock: a miss moves a batch into the stock, and nothing moves it back.
     if is_due(machine, StockWord(stock.uncharge_batch.load()), subtree) {
         drained += drain_taken(machine, stock, stock.take_uncharge_batch());
     }
+    if is_due(machine, StockWord(stock.word.load()), subtree) {
+        drained += drain_taken(machine, stock, stock.take());
+    }
     drained
+}
+
+/// A CPU is on its way down or up and this runs on `here`: drains all that the other has, as the patch
+/// does on `CPU_DEAD`, and tells the user half.
+///
+/// The kernel takes most of the steps of a CPU's way on another one, among them each that comes after
+/// its death. What those before it drain as well is stocked again if it is needed.
+#[inline(always)]
+pub fn cpu_hotplug<M: Machine>(machine: &M, cpu: u32, here: u32) {
+    if cpu == here {
+        return;
+    }
+    let (mut drained, mut slot) = (0, 0);
+    while slot < machine.slots() {
+        if let Some(stock) = machine.stock_of(cpu, slot) {
+            drained += drain_stock(machine, stock, NO_INDEX);
+        }
+        slot += 1;
+    }
+    machine.emit(&Event {
+        kind: EventKind::CpuHotplug as u32,
+        time_ns: machine.now(),
+        nr_pages: drained.into(),
+        cpu: cpu.into(),
+        ..Event::default()
+    });
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! What the kernel half tells the user half, and nobody else: the records of the ring buffer.
 
-use crate::Resource;
+use crate::{Loss, Machine, Resource, Word};
 
 /// One record of the ring buffer `EVENTS`.
 ///
@@ -18,15 +18,17 @@ pub struct Event {
     pub cgroup_id: u64,
     /// The failing ancestor: the cgroup whose limit was reached.
     pub ancestor_id: u64,
-    /// Pages that did not fit.
+    /// Pages that did not fit; of a CPU that is going or coming, those that were drained.
     pub nr_pages: u64,
     /// Usage of the failing ancestor, as it was read after the refusal.
     pub usage: u64,
     /// Limit of the failing ancestor.
     pub limit: u64,
+    /// The CPU that is going or coming.
+    pub cpu: u64,
 }
 
-const _: () = assert!(size_of::<Event>() == 56, "no implicit padding");
+const _: () = assert!(size_of::<Event>() == 64, "no implicit padding");
 
 /// What an [`Event`] reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,35 @@ pub enum EventKind {
     CgroupMade = 3,
     /// A cgroup was removed, tracked or not. Only its id and the time are set.
     CgroupRemoved = 4,
+    /// A CPU is on its way down or up, one step of many; whether it is there, the user half looks up.
+    /// Only its number, the pages drained and the time are set.
+    CpuHotplug = 5,
+    /// The kernel began to reclaim memory. Only the time is set.
+    ReclaimBegan = 6,
+}
+
+/// Least time between two events of a kind about one thing, ns; those between are merged.
+pub const EVENT_INTERVAL_NS: u64 = 1_000_000;
+
+/// Whether an event may be sent `now`, the last one having been `sent`; the caller that is told so
+/// is the only one, and sends it.
+#[inline(always)]
+pub fn may_send<W: Word>(sent: &W, now: u64) -> bool {
+    let last = sent.load();
+    (last == 0 || now.wrapping_sub(last) >= EVENT_INTERVAL_NS) && sent.replace(last, now)
+}
+
+/// The kernel begins to reclaim memory, on any CPU: tells the user half, which drains. `sent` is when
+/// it was told last.
+#[inline(always)]
+pub fn reclaim_began<M: Machine>(machine: &M, sent: &M::Word) {
+    let time_ns = machine.now();
+    if may_send(sent, time_ns) {
+        let kind = EventKind::ReclaimBegan as u32;
+        machine.emit(&Event { kind, time_ns, ..Event::default() });
+    } else {
+        machine.lose(Loss::ReclaimsMerged, 1);
+    }
 }
 
 /// A number that stands for nothing this version knows.
@@ -60,6 +91,8 @@ impl TryFrom<u32> for EventKind {
             2 => Ok(Self::LimitHit),
             3 => Ok(Self::CgroupMade),
             4 => Ok(Self::CgroupRemoved),
+            5 => Ok(Self::CpuHotplug),
+            6 => Ok(Self::ReclaimBegan),
             _ => Err(Unknown(tag)),
         }
     }

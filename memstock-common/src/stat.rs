@@ -100,6 +100,7 @@ stats! {
     Loss {
         EventsLost: "events_lost" Count Counter "Events dropped because the ring buffer was full.",
         EventsMerged: "events_merged" Count Counter "Limit events merged into one sent less than 1 ms before.",
+        ReclaimsMerged: "reclaims_merged" Count Counter "Starts of reclaim merged into one told less than 1 ms before.",
         TailCallsFailed: "tail_calls_failed" Count Counter "Misses served in place because the tail call fell through.",
         RefillsReturned: "refills_returned" Pages Counter "Pages of a batch that found no room in the stock and were uncharged.",
         CountersMissing: "counters_missing" Count Counter "Charges not made because a map entry was missing: a defect if not 0.",

@@ -275,14 +275,16 @@ fn arguments_survive_the_border() {
 
 #[test]
 fn unknown_tags_are_errors() {
-    let kinds = [EventKind::LimitNear, EventKind::LimitHit];
-    for kind in kinds.into_iter().chain([EventKind::CgroupMade, EventKind::CgroupRemoved]) {
+    let limits = [EventKind::LimitNear, EventKind::LimitHit];
+    let cgroups = [EventKind::CgroupMade, EventKind::CgroupRemoved];
+    let host = [EventKind::CpuHotplug, EventKind::ReclaimBegan];
+    for kind in [limits, cgroups, host].into_iter().flatten() {
         assert_eq!(EventKind::try_from(kind as u32), Ok(kind));
     }
     for resource in [Resource::Memory, Resource::Memsw] {
         assert_eq!(Resource::try_from(resource as u32), Ok(resource));
     }
-    for tag in [0, 5, u32::MAX] {
+    for tag in [0, 7, u32::MAX] {
         assert_eq!(EventKind::try_from(tag), Err(Unknown(tag)));
     }
     for tag in [2, u32::MAX] {

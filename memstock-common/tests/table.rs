@@ -5,8 +5,8 @@ mod support;
 
 use std::sync::atomic::AtomicU64;
 
-use memstock_common::charge::{EVENT_INTERVAL_NS, charge, is_in_subtree, try_charge};
-use memstock_common::event::EventKind;
+use memstock_common::charge::{charge, is_in_subtree, try_charge};
+use memstock_common::event::{EVENT_INTERVAL_NS, EventKind};
 use memstock_common::fault::{Consumed, miss};
 use memstock_common::limit::set_limit;
 use memstock_common::page::allocated;
@@ -135,6 +135,7 @@ fn charge_falls_to_what_is_needed_and_then_to_force() {
         nr_pages: 8,
         usage: 8,
         limit: 9,
+        cpu: 0,
     };
     assert_eq!(world.events(), [near]);
 

@@ -2,7 +2,8 @@
 //!
 //! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; the probes of
 //! `page` commit and uncharge pages; `regroup` says when what a CPU remembers of tasks may be stale;
-//! those of `cgroup` tell of cgroups that come and go; the programs of `control` run only when the
+//! those of `cgroup` tell of cgroups that come and go, `reclaim` of reclaim that begins; `hotplug`
+//! drains CPUs that go; the programs of `control` run only when the
 //! user half asks (`BPF_PROG_TEST_RUN`); `learn` and `empty` are loaded by themselves.
 #![no_std]
 #![no_main]
@@ -15,10 +16,12 @@ mod config;
 mod control;
 mod empty;
 mod fault;
+mod hotplug;
 mod learn;
 mod machine;
 mod maps;
 mod page;
+mod reclaim;
 mod regroup;
 mod word;
 

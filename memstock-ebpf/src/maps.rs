@@ -13,8 +13,8 @@ const MAX_CGROUPS: u32 = 16384;
 const RING_BYTES: u32 = 256 * 1024;
 
 /// The stocks: one entry a slot. Written by the probes on the CPU itself; the stock word, the uncharge
-/// batch and the count of drains also by `control_drain` and `control_evict` from any CPU, which the
-/// latter takes the credit from as well. Read by the user half, which sets the number of slots at load.
+/// batch and the count of drains also by `control_drain`, `control_evict` and `cpu_hotplug` from any CPU,
+/// of which `control_evict` takes the credit as well. Read by the user half, which sets the number of slots at load.
 #[map]
 pub static STOCK: PerCpuArray<Stock<MapWord>> = PerCpuArray::with_max_entries(1, 0);
 
@@ -49,7 +49,8 @@ pub static LEARNT: Array<MapWord> = Array::with_max_entries(1, 0);
 #[map]
 pub static LOSS: PerCpuArray<MapWord> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
 
-/// Events for the user half. Written by the probes that charge and by `cgroup_made`, `cgroup_removed`. When it is full the event is dropped and counted in `LOSS`.
+/// Events for the user half. Written by the probes that charge and by `cgroup_made`, `cgroup_removed`,
+/// `cpu_hotplug` and `reclaim_began`. When it is full the event is dropped and counted in `LOSS`.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 
@@ -73,3 +74,6 @@ pub static ATTENDED_UNTIL: MapWord = MapWord::new(0);
 
 /// 0, for [`Machine::nought`](memstock_common::Machine::nought). Written by nobody.
 pub static NOUGHT: MapWord = MapWord::new(0);
+
+/// When the user half was last told that reclaim began, ns since boot. Written and read by `reclaim_began`.
+pub static RECLAIM_TOLD: MapWord = MapWord::new(0);

@@ -127,6 +127,10 @@ pub struct Run {
     #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup)]
     pub kernel_cgroups: Vec<KernelCgroup>,
 
+    /// Do not drain stocks by itself when the kernel reclaims memory or a limit is near
+    #[arg(long)]
+    pub no_drain: bool,
+
     /// Log what the kernel half does on each miss (slow)
     #[arg(long)]
     pub trace: bool,

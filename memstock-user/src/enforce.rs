@@ -30,6 +30,7 @@ use self::task::{Task, tasks};
 use self::undo::Undo;
 use crate::cgroup::{ById, Cgroup, CgroupMount};
 use crate::engine::Engine;
+use crate::host;
 use crate::kernel_cgroup::KernelCgroups;
 
 /// Time that the memory of a killed task has to come back before another one is killed.
@@ -174,7 +175,7 @@ impl<S: FnMut(Report)> Enforcer<S> {
             if is_group {
                 kill::kill_group(&full.cgroup)?;
             }
-            let after = Duration::from_nanos(report::now_ns().saturating_sub(full.hit_ns));
+            let after = Duration::from_nanos(host::now_ns().saturating_sub(full.hit_ns));
             let cgroup = full.cgroup.path.clone();
             (self.say)(Report::OomKill { cgroup, victim: victim.clone(), is_group, after });
             killed.push(victim);

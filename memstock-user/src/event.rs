@@ -40,6 +40,7 @@ pub fn decode(mut record: &[u8]) -> Result<Decoded> {
         nr_pages: record.get_u64_ne(),
         usage: record.get_u64_ne(),
         limit: record.get_u64_ne(),
+        cpu: record.get_u64_ne(),
     };
     let unknown = |unknown| anyhow::anyhow!("{unknown}");
     Ok(Decoded {
@@ -75,6 +76,8 @@ impl fmt::Display for Line<'_> {
             EventKind::CgroupRemoved => {
                 return write!(f, "event: cgroup-removed cgroup={}", path(event.cgroup_id));
             }
+            EventKind::CpuHotplug => return write!(f, "event: cpu-hotplug cpu={}", event.cpu),
+            EventKind::ReclaimBegan => return f.write_str("event: reclaim-began"),
         };
         let resource = match resource {
             Resource::Memory => "memory",
@@ -100,7 +103,7 @@ mod tests {
         let mut record = Vec::new();
         record.extend(kind.to_ne_bytes());
         record.extend(resource.to_ne_bytes());
-        for field in 1..=6u64 {
+        for field in 1..=7u64 {
             record.extend(field.to_ne_bytes());
         }
         record
@@ -111,8 +114,10 @@ mod tests {
         let decoded = decode(&record(2, 1)).unwrap();
         assert_eq!(decoded.kind, EventKind::LimitHit);
         assert_eq!(decoded.resource, Resource::Memsw);
-        let Event { time_ns, cgroup_id, ancestor_id, nr_pages, usage, limit, .. } = decoded.event;
-        assert_eq!([time_ns, cgroup_id, ancestor_id, nr_pages, usage, limit], [1, 2, 3, 4, 5, 6]);
+        let Event { time_ns, cgroup_id, ancestor_id, nr_pages, usage, limit, cpu, .. } =
+            decoded.event;
+        let fields = [time_ns, cgroup_id, ancestor_id, nr_pages, usage, limit, cpu];
+        assert_eq!(fields, [1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::{CapabilitySet, MembarrierCommand, capabilities, membarrier};
+use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -208,6 +209,13 @@ fn cpu_list(text: &str) -> Option<Vec<u32>> {
         cpus.extend(first..=last);
     }
     Some(cpus)
+}
+
+/// The time of the clock that the kernel half's events are stamped with (`bpf_ktime_get_ns`): since boot,
+/// without what was slept, ns.
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 /// Bytes in a page.

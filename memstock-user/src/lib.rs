@@ -5,6 +5,8 @@
 //! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch` and `lock` deal with the
 //! machine; none of them touches BPF.
 //!
+//! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
+//!
 //! Pages: `pages` reads what the kernel says of them, `kernel_cgroup` puts it beside what memstock says,
 //! `adoption` and `audit` act on the difference.
 
@@ -13,11 +15,13 @@ pub mod audit;
 pub mod cgroup;
 pub mod cli;
 pub mod command;
+pub mod drains;
 pub mod enforce;
 pub mod engine;
 pub mod event;
 pub mod exit;
 pub mod host;
+pub mod hotplug;
 pub mod kernel_cgroup;
 pub mod launch;
 pub mod lock;

@@ -17,14 +17,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts `memstock run` with these arguments, charging only what is allocated from then on, and
+    /// Starts `memstock run` with these arguments, charging only what is allocated from then on and draining
+    /// only what the test has it drain (or the kernel would by a reclaim for somebody else), and
     /// waits until `memstock show` answers.
     ///
     /// # Errors
     /// As [`start_adopting`](Self::start_adopting).
     pub fn start<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
         let args: Vec<A> = args.into_iter().collect();
-        let all = [OsStr::new("--no-adopt")].into_iter().chain(args.iter().map(AsRef::as_ref));
+        let all = ["--no-adopt", "--no-drain"]
+            .map(OsStr::new)
+            .into_iter()
+            .chain(args.iter().map(AsRef::as_ref));
         Self::start_adopting(all)
     }
 

@@ -3,8 +3,8 @@
 //! A live test drives the `memstock` binary against the real kernel and compares what it shows
 //! with the kernel's own figures. The harness owns what a test puts into the host (cgroups,
 //! tasks, a running engine, a CPU taken offline) and takes it out again on `Drop`; it knows
-//! memstock by its command line and its JSON. Only the verifier test and the benches, which look at
-//! programs that no command shows, use it as a library.
+//! memstock by its command line and its JSON. Tests and benches use it as a library only where no command
+//! shows what they look at, or not fast enough.
 
 pub mod audit;
 pub mod binaries;

@@ -109,6 +109,8 @@ pub struct Loss {
     pub events_lost: u64,
     /// Merged into an earlier one.
     pub events_merged: u64,
+    /// Merged into an earlier one.
+    pub reclaims_merged: u64,
     /// Misses served in place.
     pub tail_calls_failed: u64,
     /// Pages of a batch that found no room.

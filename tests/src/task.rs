@@ -7,12 +7,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, setpriority_process};
 
 use crate::binaries;
 use crate::cgroup::TestCgroup;
 use crate::dialogue::Dialogue;
 use crate::kernel_cgroup::KernelCgroup;
 use crate::poll::SOON;
+use crate::workload::cpus::pin_process;
 
 /// A `memstock-workload serve` that waits for a command. Killed and reaped on `Drop`.
 #[derive(Debug)]
@@ -64,6 +66,23 @@ impl Task {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Keeps it on `cpu` from now on. The kernel lets it run elsewhere when that CPU goes offline.
+    ///
+    /// # Errors
+    /// When it is gone, or the CPU is offline.
+    pub fn keep_on(&self, cpu: u32) -> Result<()> {
+        pin_process(self.id(), cpu)
+    }
+
+    /// Has it run before everybody else as soon as it has something to do.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn prefer(&self) -> Result<()> {
+        let pid = Pid::from_raw(self.id().cast_signed());
+        setpriority_process(pid, -20).context("the priority of a task")
     }
 
     /// Sends one command line and waits for the one reply line, `ok …`.

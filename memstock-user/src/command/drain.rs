@@ -2,21 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::time::Instant;
 
 use anyhow::Result;
 use memstock_common::NO_INDEX;
 use serde_json::json;
 
 use super::{attached, closed_pipe_is_success, target};
-use crate::cgroup::CgroupMount;
+use crate::cgroup::{CgroupMount, display};
 use crate::cli::Drain;
+use crate::drains::{Receipt, Why, drain_cpus};
 use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::host::page_size;
 use crate::size::human;
-
-/// Pages given back by each CPU.
-type Receipt = BTreeMap<u32, u64>;
 
 /// Drains and prints what each CPU gave back.
 ///
@@ -26,12 +25,16 @@ pub fn drain(args: &Drain) -> Result<u8> {
     let (engine, mount) = attached()?;
     let subtree = subtree(&engine, &mount, args)?;
     let cpus = cpus(&engine, args)?;
-    let mut receipt = Receipt::new();
+    let start = Instant::now();
+    let mut given = BTreeMap::<u32, u64>::new();
     for _ in 0..args.repeat {
-        for (cpu, nr_pages) in engine.drain(&cpus, subtree)? {
-            *receipt.entry(cpu).or_default() += nr_pages;
+        for (cpu, nr_pages) in drain_cpus(&engine, cpus.iter().copied(), subtree)? {
+            *given.entry(cpu).or_default() += nr_pages;
         }
     }
+    let cgroup = args.cgroup.as_ref().map(display);
+    let (why, took) = (Why::Asked, start.elapsed());
+    let receipt = Receipt { why, cgroup, cpus: given, took, since_event: None, merged: 0 };
     closed_pipe_is_success(print(&mut io::stdout().lock(), &receipt, args.json))
 }
 
@@ -53,16 +56,17 @@ fn cpus(engine: &Engine, args: &Drain) -> Result<Vec<u32>> {
 }
 
 fn print(out: &mut impl Write, receipt: &Receipt, as_json: bool) -> io::Result<()> {
-    let total: u64 = receipt.values().sum();
+    let (total, took) = (receipt.nr_pages(), receipt.took.as_micros() as u64);
     if as_json {
         let cpus: Vec<_> = receipt
+            .cpus
             .iter()
             .map(|(cpu, nr_pages)| json!({ "cpu": cpu, "nr_pages": nr_pages }))
             .collect();
-        return writeln!(out, "{:#}", json!({ "cpus": cpus, "nr_pages": total }));
+        return writeln!(out, "{:#}", json!({ "cpus": cpus, "nr_pages": total, "took_us": took }));
     }
-    for (cpu, nr_pages) in receipt {
+    for (cpu, nr_pages) in &receipt.cpus {
         writeln!(out, "cpu {cpu}: {}", human(nr_pages * page_size()))?;
     }
-    writeln!(out, "total: {}", human(total * page_size()))
+    writeln!(out, "total: {} in {took} us", human(total * page_size()))
 }

@@ -6,11 +6,13 @@ use super::targets::Targets;
 use super::watch::{Signals, Watch};
 use crate::cgroup::CgroupMount;
 use crate::cli::Run;
+use crate::drains::{Drains, drain_offline};
 use crate::enforce::Policy;
 use crate::enforce::duty::Duty;
 use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
+use crate::hotplug::Hotplug;
 use crate::kernel_cgroup::KernelCgroups;
 use crate::lock::EngineLock;
 use crate::tree::Tree;
@@ -64,6 +66,12 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let mut loaded = load(&pins, settings)?;
     targets.register(&mut loaded.engine)?;
     let (engine, log) = loaded.attach()?;
+    // From now on the kernel half sees to those that go.
+    let hotplug = Hotplug::new()?;
+    let offline = drain_offline(&engine)?;
+    if offline.nr_pages() > 0 {
+        eprintln!("{offline}");
+    }
     let mut tree = Tree::of(&engine, &mount)?;
     tree.catch_up();
     if !args.no_adopt {
@@ -81,6 +89,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
         mount: &mount,
         tree,
         duty,
+        drains: (!args.no_drain).then(|| Drains::new(&engine, &mount)),
+        hotplug,
         log,
         child,
         seconds: args.seconds,

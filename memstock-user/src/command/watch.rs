@@ -9,13 +9,16 @@ use memstock_common::Loss;
 use memstock_common::event::EventKind;
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::cgroup::CgroupMount;
+use crate::drains::Drains;
 use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
 use crate::event::{self, Decoded};
 use crate::host::page_size;
+use crate::hotplug::Hotplug;
 use crate::launch;
 use crate::sample::sample;
 use crate::show::{summary, table};
@@ -65,6 +68,10 @@ pub struct Watch<'a> {
     pub tree: Tree<'a>,
     /// What enforces its limits, and hands its events on.
     pub duty: Duty,
+    /// The drains that it asks for by its events, unless they are not wanted.
+    pub drains: Option<Drains<'a>>,
+    /// The CPUs that it runs on.
+    pub hotplug: Hotplug,
     /// Its log, when it has one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// COMMAND, when there is one.
@@ -137,12 +144,17 @@ impl Watch<'_> {
                         };
                     }
                 }
-                Some(news) = self.duty.news.recv() => self.hear(&news),
+                Some(news) = self.duty.news.recv() => {
+                    self.hear(&news)?;
+                    self.show_hotplug()?;
+                }
+                // CPU by CPU, so that nothing else has to wait for a drain.
+                () = yield_now(), if self.drains.as_ref().is_some_and(Drains::is_due) => self.drain()?,
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
                 status = exit_of(child) => {
                     let status = status.context("cannot wait for COMMAND")?;
                     while let Ok(news) = self.duty.news.try_recv() {
-                        self.hear(&news);
+                        self.hear(&news)?;
                     }
                     return Ok(End::Exited(launch::exit_code_of(status)));
                 }
@@ -158,6 +170,8 @@ impl Watch<'_> {
         if lost != self.events_lost {
             self.events_lost = lost;
             self.tree.catch_up();
+            self.hotplug.catch_up();
+            self.show_hotplug()?;
         }
         self.tree.settle()?;
         self.tree.look_at_swap()?;
@@ -173,24 +187,59 @@ impl Watch<'_> {
         }
     }
 
-    /// Follows cgroups that came and went, and prints what else happened.
-    fn hear(&mut self, news: &News) {
+    fn drain(&mut self) -> Result<()> {
+        if let Some(drains) = &mut self.drains
+            && let Some(receipt) = drains.step()?
+        {
+            // Nobody left to tell if standard error is gone.
+            drop(writeln!(io::stderr(), "{receipt}"));
+        }
+        Ok(())
+    }
+
+    fn show_hotplug(&mut self) -> Result<()> {
+        for change in self.hotplug.changes()? {
+            drop(writeln!(io::stderr(), "{change}"));
+        }
+        Ok(())
+    }
+
+    /// Follows cgroups and CPUs that came and went, has stocks drained, and prints what else happened.
+    fn hear(&mut self, news: &News) -> Result<()> {
         let line = match news {
-            News::Event(Decoded { kind: EventKind::CgroupMade, event, .. }) => {
-                return self.tree.made(event.cgroup_id);
-            }
-            News::Event(Decoded { kind: EventKind::CgroupRemoved, event, .. }) => {
-                return self.tree.removed(event.cgroup_id);
-            }
-            News::Event(decoded) => {
-                let line = event::Line { decoded, mount: self.mount, page_size: page_size() };
-                line.to_string()
-            }
+            News::Event(decoded) => match self.follow(decoded)? {
+                Some(line) => line,
+                None => return Ok(()),
+            },
             News::Report(report) => format!("event: {report}"),
             News::Failed(error) => format!("event: failed: {error:#}"),
         };
         // Nobody left to tell if standard error is gone.
-        let _ = writeln!(io::stderr().lock(), "{line}");
+        drop(writeln!(io::stderr().lock(), "{line}"));
+        Ok(())
+    }
+
+    /// Acts on an event; a line for people, if it is one for them.
+    fn follow(&mut self, decoded: &Decoded) -> Result<Option<String>> {
+        let event = &decoded.event;
+        match decoded.kind {
+            EventKind::CgroupMade => self.tree.made(event.cgroup_id),
+            EventKind::CgroupRemoved => self.tree.removed(event.cgroup_id),
+            EventKind::CpuHotplug => self.hotplug.step(event),
+            EventKind::ReclaimBegan => {
+                if let Some(drains) = &mut self.drains {
+                    drains.reclaim_began(event.time_ns);
+                }
+            }
+            EventKind::LimitNear | EventKind::LimitHit => {
+                if let (EventKind::LimitNear, Some(drains)) = (decoded.kind, &mut self.drains) {
+                    drains.limit_near(event.ancestor_id, event.time_ns)?;
+                }
+                let line = event::Line { decoded, mount: self.mount, page_size: page_size() };
+                return Ok(Some(line.to_string()));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -5,8 +5,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::reclaim::Means;
 use super::rehearsal::Rehearsal;
 use super::task::Task;
@@ -100,10 +98,4 @@ impl fmt::Display for Victim<'_> {
         let comm = display(comm).replace(' ', "\\x20");
         write!(f, "victim={pid} comm={comm} rss={} swap={} adj={adj}", rss * bytes, swap * bytes)
     }
-}
-
-/// The time of the events' clock, `bpf_ktime_get_ns`: since boot, without what was slept.
-pub fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }

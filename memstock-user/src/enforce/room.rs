@@ -12,6 +12,7 @@ use super::reclaim::{MEANS, Wish, reclaim};
 use super::report::Report;
 use super::undo::Undo;
 use crate::cgroup::Cgroup;
+use crate::drains::drain_cpus;
 use crate::engine::Engine;
 use crate::kernel_cgroup::KernelCgroups;
 
@@ -86,7 +87,7 @@ impl Room<'_> {
     }
 
     fn drained(&self) -> Result<BTreeMap<u32, u64>> {
-        self.engine.drain(self.engine.possible(), self.index)
+        drain_cpus(self.engine, self.engine.possible().iter().copied(), self.index)
     }
 
     /// Tries one means after the other until one gains something; says how many pages it gained.

@@ -28,7 +28,9 @@ pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
 pub const PROBE: &str = "fault";
 /// Programs and the tracepoints they are attached to, in this order: what a CPU remembers of a task
 /// must be made stale from before the first fault on, and what is charged be uncharged.
-pub const ATTACHMENTS: [(&str, &str); 9] = [
+pub const ATTACHMENTS: [(&str, &str); 10] = [
+    // Before anything can be stocked.
+    ("cpu_hotplug", "cpuhp_exit"),
     ("regroup", "task_newtask"),
     ("regroup", "cgroup_attach_task"),
     ("cgroup_made", "cgroup_mkdir"),
@@ -39,9 +41,17 @@ pub const ATTACHMENTS: [(&str, &str); 9] = [
     (PROBE, "page_fault_user"),
     (PROBE, "page_fault_kernel"),
 ];
+/// The same where the kernel has the tracepoint: without them, less is drained than could be.
+pub const OPTIONAL: [(&str, &str); 3] = [
+    ("reclaim_began", "mm_vmscan_direct_reclaim_begin"),
+    // With CONFIG_MEMCG only.
+    ("reclaim_began", "mm_vmscan_memcg_reclaim_begin"),
+    ("reclaim_began", "mm_vmscan_kswapd_wake"),
+];
+
 /// The attached programs, each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
-    let names = ATTACHMENTS.iter().map(|&(name, _)| name);
+    let names = ATTACHMENTS.iter().chain(&OPTIONAL).map(|&(name, _)| name);
     names.collect::<BTreeSet<_>>().into_iter()
 }
 
@@ -215,28 +225,47 @@ fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
 
 fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     for (name, tracepoint) in ATTACHMENTS {
-        let program = program(ebpf, name)?;
-        let id = program.attach(tracepoint).map_err(|error| no_tracepoint(tracepoint, error))?;
-        FdLink::from(program.take_link(id)?)
-            .pin(pins.link(name, tracepoint))
-            .with_context(|| format!("cannot pin the link to {tracepoint}"))?;
+        if !attach_to(ebpf, pins, name, tracepoint)? {
+            return Err(Failure::Host.error(format!(
+                "this kernel has no tracepoint {tracepoint}: memstock needs x86 or riscv with \
+                 CONFIG_TRACEPOINTS and CONFIG_CGROUPS"
+            )));
+        }
+    }
+    let mut missing = Vec::new();
+    for (name, tracepoint) in OPTIONAL {
+        if !attach_to(ebpf, pins, name, tracepoint)? {
+            missing.push(tracepoint);
+        }
+    }
+    if !missing.is_empty() {
+        log::warn!(
+            "this kernel has no tracepoint {}: stocks are not drained when reclaim of that kind begins",
+            missing.join(", ")
+        );
     }
     Ok(())
 }
 
-fn no_tracepoint(tracepoint: &str, error: ProgramError) -> anyhow::Error {
-    match &error {
-        ProgramError::SyscallError(call)
+/// Attaches a program and pins the link; false if the kernel has no such tracepoint.
+fn attach_to(ebpf: &mut Ebpf, pins: &Pins, name: &str, tracepoint: &str) -> Result<bool> {
+    let program = program(ebpf, name)?;
+    let id = match program.attach(tracepoint) {
+        Ok(id) => id,
+        Err(ProgramError::SyscallError(call))
             if call.io_error.kind() == std::io::ErrorKind::NotFound =>
         {
-            Failure::Host.error(format!(
-                "this kernel has no tracepoint {tracepoint}: memstock needs x86 or riscv with \
-                 CONFIG_TRACEPOINTS and CONFIG_CGROUPS"
-            ))
+            return Ok(false);
         }
-        _ => anyhow::Error::new(error)
-            .context(format!("cannot attach to the tracepoint {tracepoint}")),
-    }
+        Err(error) => {
+            return Err(anyhow::Error::new(error)
+                .context(format!("cannot attach to the tracepoint {tracepoint}")));
+        }
+    };
+    FdLink::from(program.take_link(id)?)
+        .pin(pins.link(name, tracepoint))
+        .with_context(|| format!("cannot pin the link to {tracepoint}"))?;
+    Ok(true)
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {

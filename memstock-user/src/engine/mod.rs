@@ -242,22 +242,6 @@ impl Engine {
         self.control.release(index).map(|()| true)
     }
 
-    /// Drains the stocks of `cpus` that are cached for the subtree of counter `subtree` (`NO_INDEX`: for
-    /// anybody); returns the pages that each gave back.
-    ///
-    /// # Errors
-    /// There is no such CPU.
-    pub fn drain(&self, cpus: &[u32], subtree: u32) -> Result<BTreeMap<u32, u64>> {
-        let mut drained = BTreeMap::new();
-        for &cpu in cpus {
-            let nr_pages = drained.entry(cpu).or_default();
-            for slot in 0..self.info.slots {
-                *nr_pages += u64::from(self.control.drain(cpu, slot, subtree)?);
-            }
-        }
-        Ok(drained)
-    }
-
     /// A free counter, the longest unused first.
     fn free_index(&self) -> Result<u32> {
         let len = self.counters.len() as u32;

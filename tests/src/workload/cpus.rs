@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// `all`, or numbers separated by commas.
@@ -48,9 +49,21 @@ impl Cpus {
 /// # Errors
 /// When there is no such CPU, or it is offline.
 pub fn pin(cpu: u32) -> Result<()> {
+    pin_to(None, cpu)
+}
+
+/// Keeps the only thread of the process `pid` on `cpu`.
+///
+/// # Errors
+/// When there is no such process or CPU, or it is offline.
+pub fn pin_process(pid: u32, cpu: u32) -> Result<()> {
+    pin_to(Pid::from_raw(pid.cast_signed()), cpu)
+}
+
+fn pin_to(pid: Option<Pid>, cpu: u32) -> Result<()> {
     let number = usize::try_from(cpu)?;
     ensure!(number < CpuSet::MAX_CPU, "there is no CPU {cpu}");
     let mut set = CpuSet::new();
     set.set(number);
-    sched_setaffinity(None, &set).with_context(|| format!("moving to CPU {cpu}"))
+    sched_setaffinity(pid, &set).with_context(|| format!("moving to CPU {cpu}"))
 }

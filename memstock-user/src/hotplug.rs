@@ -1,0 +1,143 @@
+//! Owns what the daemon knows of CPUs that go offline and come online. The kernel half drains them; here
+//! it is told, and the receipts are written.
+//!
+//! The kernel half reports every step of a CPU's way without saying whether it leads up or down: the
+//! numbers of the steps differ from kernel to kernel. Whether a CPU is there is what sysfs says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Result;
+use memstock_common::Event;
+
+use crate::drains::{Receipt, Why};
+use crate::host;
+
+/// A CPU went or came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is offline, and the kernel half has drained it.
+    Dead(u32, Receipt),
+    /// It is online.
+    Online(u32),
+}
+
+/// As the events of a run; a dead one with the receipt of its drain.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dead(cpu, receipt) => write!(f, "event: cpu-dead cpu={cpu}\n{receipt}"),
+            Self::Online(cpu) => write!(f, "event: cpu-online cpu={cpu}"),
+        }
+    }
+}
+
+/// What the kernel half drained on a CPU's way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    nr_pages: u64,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// The CPUs as they were seen last.
+#[derive(Debug)]
+pub struct Hotplug {
+    online: BTreeSet<u32>,
+    ways: BTreeMap<u32, Way>,
+    is_due: bool,
+}
+
+impl Hotplug {
+    /// The CPUs as they are now.
+    ///
+    /// # Errors
+    /// sysfs does not say.
+    pub fn new() -> Result<Self> {
+        let online = host::cpus()?.online.into_iter().collect();
+        Ok(Self { online, ways: BTreeMap::new(), is_due: false })
+    }
+
+    /// A step of a CPU's way was taken.
+    pub fn step(&mut self, event: &Event) {
+        // A number of the kernel's own, which has no more than 32 bits.
+        let way = self.ways.entry(event.cpu as u32).or_default();
+        way.nr_pages += event.nr_pages;
+        if way.first_ns == 0 {
+            way.first_ns = event.time_ns;
+        }
+        way.last_ns = event.time_ns;
+        self.is_due = true;
+    }
+
+    /// Steps may have been taken unheard of.
+    pub fn catch_up(&mut self) {
+        self.is_due = true;
+    }
+
+    /// The CPUs that went or came since the last call.
+    ///
+    /// # Errors
+    /// sysfs does not say.
+    pub fn changes(&mut self) -> Result<Vec<Change>> {
+        if !std::mem::take(&mut self.is_due) {
+            return Ok(Vec::new());
+        }
+        Ok(self.compare(host::cpus()?.online.into_iter().collect()))
+    }
+
+    fn compare(&mut self, online: BTreeSet<u32>) -> Vec<Change> {
+        let changed: Vec<_> = self.online.symmetric_difference(&online).copied().collect();
+        self.online = online;
+        changed
+            .into_iter()
+            .map(|cpu| {
+                let way = self.ways.remove(&cpu).unwrap_or_default();
+                if self.online.contains(&cpu) { Change::Online(cpu) } else { dead(cpu, way) }
+            })
+            .collect()
+    }
+}
+
+fn dead(cpu: u32, way: Way) -> Change {
+    let receipt = Receipt {
+        why: Why::CpuDead,
+        cgroup: None,
+        cpus: [(cpu, way.nr_pages)].into(),
+        took: Duration::from_nanos(way.last_ns.saturating_sub(way.first_ns)),
+        since_event: None,
+        merged: 0,
+    };
+    Change::Dead(cpu, receipt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_and_came_is_told_once() {
+        let mut hotplug =
+            Hotplug { online: [0, 2, 7].into(), ways: BTreeMap::new(), is_due: false };
+        for (time_ns, nr_pages) in [(1_000, 0), (3_000, 31), (9_000, 2)] {
+            hotplug.step(&Event { cpu: 7, time_ns, nr_pages, ..Event::default() });
+        }
+        let changes = hotplug.compare([0, 2, 5].into());
+        let [Change::Online(5), Change::Dead(7, receipt)] = &changes[..] else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(receipt.cpus, [(7, 33)].into());
+        assert_eq!(receipt.took, Duration::from_micros(8));
+        assert_eq!(hotplug.compare([0, 2, 5].into()), []);
+        assert_eq!(hotplug.compare([0, 2, 5, 7].into()), [Change::Online(7)]);
+    }
+
+    #[test]
+    fn nothing_is_read_when_nothing_was_heard() {
+        let mut hotplug = Hotplug { online: [].into(), ways: BTreeMap::new(), is_due: false };
+        assert_eq!(hotplug.changes().unwrap(), []);
+        hotplug.catch_up();
+        assert!(!hotplug.changes().unwrap().is_empty());
+    }
+}
