@@ -5,6 +5,8 @@
 //! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch` and `lock` deal with the
 //! machine; none of them touches BPF.
 //!
+//! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
+//!
 //! Pages: `pages` reads what the kernel says of them, `kernel_cgroup` puts it beside what memstock says,
 //! `adoption` and `audit` act on the difference.
 
@@ -17,9 +19,11 @@ pub mod engine;
 pub mod event;
 pub mod exit;
 pub mod host;
+pub mod journal;
 pub mod kernel_cgroup;
 pub mod launch;
 pub mod lock;
+pub mod loss;
 pub mod model;
 mod mountinfo;
 pub mod pages;

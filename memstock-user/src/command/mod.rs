@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod drain;
+pub mod events;
 pub mod run;
 pub mod show;
 pub mod stop;
@@ -28,6 +29,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Show(args) => show::show(&args),
         Verb::Drain(args) => drain::drain(&args),
         Verb::Audit(args) => audit::audit(&args),
+        Verb::Events(args) => events::events(&args),
         Verb::Stop => stop::stop(),
     }
 }

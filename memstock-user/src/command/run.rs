@@ -10,8 +10,10 @@ use crate::engine::events;
 use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
+use crate::journal::Journal;
 use crate::kernel_cgroup::KernelCgroups;
 use crate::lock::EngineLock;
+use crate::loss::Losses;
 use crate::tree::Tree;
 use crate::{adoption, host, launch, lock};
 
@@ -41,6 +43,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let lock = EngineLock::acquire()?;
     // The holder may have died just now.
     no_remains(&pins)?;
+    // Ends when all else has: its readers take that for the end of the engine.
+    let journal = Journal::open(args.events_bytes)?;
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
     let mount = CgroupMount::find()?;
@@ -63,7 +67,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let mut loaded = load(&pins, settings)?;
     targets.register(&mut loaded.engine)?;
     let (engine, log) = loaded.attach()?;
-    let mut tree = Tree::of(&engine, &mount)?;
+    let mut tree = Tree::of(&engine, &mount, &journal)?;
+    tree.announce();
     tree.catch_up();
     if !args.no_adopt {
         let adopted = adoption::adopt(&engine, &mount, &kernel)?;
@@ -81,7 +86,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
         log,
         child,
         seconds: args.seconds,
-        events_lost: 0,
+        journal: &journal,
+        losses: Losses::default(),
     };
     let code = watch.run(signals).await?;
 

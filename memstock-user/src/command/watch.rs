@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use memstock_common::Loss;
 use memstock_common::event::EventKind;
+use memstock_common::stat::StreamStat;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,9 +16,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_unti
 
 use crate::cgroup::CgroupMount;
 use crate::engine::Engine;
-use crate::event::{self, Decoded};
+use crate::event;
 use crate::host::page_size;
+use crate::journal::{Journal, Record};
 use crate::launch;
+use crate::loss::Losses;
 use crate::sample::sample;
 use crate::show::{summary, table};
 use crate::tree::Tree;
@@ -73,8 +75,10 @@ pub struct Watch<'a> {
     pub child: Option<Child>,
     /// When to end, at the latest.
     pub seconds: Option<u64>,
-    /// Events lost so far: those of cgroups that came or went may be among them.
-    pub events_lost: u64,
+    /// Where everybody is told what happened.
+    pub journal: &'a Journal,
+    /// What was lost so far.
+    pub losses: Losses,
 }
 
 /// Why the watching ended.
@@ -109,6 +113,8 @@ impl Watch<'_> {
             (_, None) => 0,
         };
         self.flush_log();
+        self.take_events();
+        self.losses.tell(self.engine, self.journal)?;
         if !matches!(end?, End::Unread) {
             let sample = sample(self.engine, self.mount)?;
             // The run is over either way.
@@ -162,9 +168,8 @@ impl Watch<'_> {
 
     fn tick(&mut self, out: &mut dyn Write) -> Result<io::Result<()>> {
         self.flush_log();
-        let lost = self.engine.loss(Loss::EventsLost)?;
-        if lost != self.events_lost {
-            self.events_lost = lost;
+        // Events of cgroups that came or went may be among those that were lost.
+        if self.losses.tell(self.engine, self.journal)? {
             self.tree.catch_up();
         }
         self.tree.settle()?;
@@ -180,28 +185,27 @@ impl Watch<'_> {
         }
     }
 
-    /// Follows cgroups that came and went, and prints what else happened.
+    /// Follows cgroups that came and went, and tells of what else happened.
     fn take_events(&mut self) {
-        let mut err = io::stderr().lock();
         while let Some(record) = self.events.next() {
-            let decoded = event::decode(&record);
-            let written = match &decoded {
-                Ok(Decoded { kind: EventKind::CgroupMade, event, .. }) => {
-                    self.tree.made(event.cgroup_id);
-                    Ok(())
+            let decoded = match event::decode(&record) {
+                Ok(decoded) => decoded,
+                Err(error) => {
+                    log::warn!("an event of the kernel half is unreadable: {error:#}");
+                    self.journal.publish(Record::lost(StreamStat::EventsUnreadable.stat(), 1));
+                    continue;
                 }
-                Ok(Decoded { kind: EventKind::CgroupRemoved, event, .. }) => {
-                    self.tree.removed(event.cgroup_id);
-                    Ok(())
-                }
-                Ok(decoded) => {
-                    let line = event::Line { decoded, mount: self.mount, page_size: page_size() };
-                    writeln!(err, "{line}")
-                }
-                Err(error) => writeln!(err, "event: unreadable: {error:#}"),
             };
-            // Nobody left to tell if standard error is gone.
-            drop(written);
+            let time_ns = decoded.event.time_ns;
+            let limit = || event::limit(&decoded, |id| self.tree.name(id), page_size());
+            match decoded.kind {
+                EventKind::CgroupMade => self.tree.made(decoded.event.cgroup_id),
+                EventKind::CgroupRemoved => self.tree.removed(decoded.event.cgroup_id),
+                EventKind::LimitNear => {
+                    self.journal.publish_at(time_ns, Record::LimitNear(limit()));
+                }
+                EventKind::LimitHit => self.journal.publish_at(time_ns, Record::LimitHit(limit())),
+            }
         }
     }
 }
