@@ -1,9 +1,9 @@
 //! The event stream: what happened, for any number of readers, without a socket. Owns the two files of the
 //! stream and what is in them; decides nothing about what happens.
 //!
-//! The daemon appends to [`CURRENT`], a line a record ([`record`]), by one write(2) each ([`write`]), and
-//! renames it to [`BEFORE`] when it is full. Readers ([`read`]) need nothing of the daemon but the files.
-//! One text form ([`line`]) is for people: standard error of `memstock run`, and `memstock events`.
+//! The daemon appends to [`CURRENT`], a line a record ([`mod@record`]), by one write(2) each ([`mod@write`]), and
+//! renames it to [`BEFORE`] when it is full. Readers ([`mod@read`]) need nothing of the daemon but the files.
+//! One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`.
 
 pub mod line;
 pub mod read;
