@@ -116,3 +116,11 @@ stats! {
         RecursionMisses: "recursion_misses" Count Counter "Runs of a probe that the kernel skipped because it was running on that CPU already.",
     }
 }
+
+stats! {
+    /// Of the event stream; kept by nobody, each loss is a record of its own.
+    StreamStat {
+        EventsUnreadable: "events_unreadable" Count Counter "Events of the kernel half that the user half could not decode.",
+        RecordsLost: "records_lost" Count Counter "Records that a reader of the event stream did not get.",
+    }
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use memstock_common::{DEFAULT_BATCH, MAX_BATCH, MAX_SLOTS};
 
+use crate::journal::MAX_BYTES;
 use crate::size;
 
 /// How the exit codes read in `--help`.
@@ -68,6 +69,8 @@ pub enum Verb {
     /// Where the kernel's memory controller knows a cgroup, by cgroup v2 or by --kernel-cgroup, the owner of
     /// each page is compared with /proc/kpagecgroup. A page counts as different only if it is so twice.
     Audit(Audit),
+    /// Print what happened: limits, drains, cgroups that came and went, losses
+    Events(Events),
     /// End the running engine, or remove what one left behind
     Stop,
     /// Let go of what a daemon holds, when it dies (started by `run`)
@@ -135,6 +138,10 @@ pub struct Run {
     #[arg(long)]
     pub trace: bool,
 
+    /// Bytes after which a new file of the event stream is begun
+    #[arg(long, value_name = "N", default_value_t = MAX_BYTES, hide = true)]
+    pub events_bytes: u64,
+
     /// Start this in the cgroup: in NAME, else in the first PATH, else in one made for it
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -155,6 +162,18 @@ pub struct Show {
     /// Print JSON; sizes in bytes, no limit is null
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `memstock events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Print JSON, a record a line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Go on with what happens, until the engine ends
+    #[arg(long)]
+    pub follow: bool,
 }
 
 /// Flags of `memstock drain`.

@@ -7,47 +7,24 @@
 //! has it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::NO_INDEX;
 
-use crate::cgroup::{CgroupMount, display};
+use crate::cgroup::CgroupMount;
 use crate::engine::Engine;
 use crate::host;
-
-/// Why stocks were drained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The kernel began to reclaim memory.
-    Reclaim,
-    /// A batch did not fit under a limit.
-    LimitNear,
-    /// The CPU is offline.
-    CpuDead,
-    /// Somebody asked.
-    Asked,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reclaim => "reclaim",
-            Self::LimitNear => "limit-near",
-            Self::CpuDead => "cpu-dead",
-            Self::Asked => "asked",
-        })
-    }
-}
+use crate::journal::Record;
+use crate::journal::record::{Cgroup, Why, by_cpu, nanos};
 
 /// What a drain did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// What for.
     pub why: Why,
-    /// Path of the cgroup whose subtree was concerned; none: every cgroup.
-    pub cgroup: Option<String>,
+    /// The cgroup whose subtree was concerned; none: every cgroup.
+    pub cgroup: Option<Cgroup>,
     /// Pages given back by each CPU that was looked at.
     pub cpus: BTreeMap<u32, u64>,
     /// From the first stock to the last.
@@ -65,20 +42,19 @@ impl Receipt {
     }
 }
 
-/// One line, for the events of a run.
-impl fmt::Display for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { why, cgroup, cpus, took, since_event, merged } = self;
-        let cgroup = cgroup.as_deref().unwrap_or("all");
-        write!(f, "event: drain why={why} cgroup={cgroup} nr_pages={} cpus=", self.nr_pages())?;
-        for (n, (cpu, nr_pages)) in cpus.iter().enumerate() {
-            write!(f, "{}{cpu}:{nr_pages}", if n == 0 { "" } else { "," })?;
+impl From<Receipt> for Record {
+    fn from(receipt: Receipt) -> Self {
+        let nr_pages = receipt.nr_pages();
+        let Receipt { why, cgroup, cpus, took, since_event, merged } = receipt;
+        Self::Drain {
+            why,
+            cgroup,
+            cpus: by_cpu(&cpus),
+            nr_pages,
+            took_ns: nanos(took),
+            since_event_ns: since_event.map(nanos),
+            merged,
         }
-        write!(f, " took_us={}", took.as_micros())?;
-        if let Some(since) = since_event {
-            write!(f, " since_event_us={}", since.as_micros())?;
-        }
-        write!(f, " merged={merged}")
     }
 }
 
@@ -137,7 +113,7 @@ struct Queue(VecDeque<Request>);
 
 impl Queue {
     /// Enters a request, or merges it into one that covers it.
-    fn push(&mut self, why: Why, subtree: u32, cgroup: Option<String>, event_ns: u64) {
+    fn push(&mut self, why: Why, subtree: u32, cgroup: Option<Cgroup>, event_ns: u64) {
         let covers = |one: &&mut Request| [subtree, NO_INDEX].contains(&one.subtree);
         if let Some(one) = self.0.iter_mut().find(covers) {
             one.receipt.merged += 1;
@@ -174,9 +150,8 @@ impl<'a> Drains<'a> {
     pub fn limit_near(&mut self, ancestor: u64, event_ns: u64) -> Result<()> {
         // None if it is removed by now, with its limit.
         if let Some(index) = self.engine.index_of(ancestor)? {
-            let path = self.mount.path_of(ancestor).map(display);
-            let path = path.unwrap_or_else(|| format!("(removed, id {ancestor})"));
-            self.queue.push(Why::LimitNear, index, Some(path), event_ns);
+            let cgroup = Cgroup::new(ancestor, self.mount.path_of(ancestor).as_deref());
+            self.queue.push(Why::LimitNear, index, Some(cgroup), event_ns);
         }
         Ok(())
     }
@@ -218,37 +193,14 @@ mod tests {
     #[test]
     fn a_request_is_merged_into_one_that_covers_it() {
         let mut queue = Queue::default();
-        queue.push(Why::LimitNear, 3, Some("/a".into()), 10);
-        queue.push(Why::LimitNear, 3, Some("/a".into()), 20);
-        queue.push(Why::LimitNear, 4, Some("/b".into()), 30);
+        queue.push(Why::LimitNear, 3, Some(Cgroup::new(1, Some("/a".as_ref()))), 10);
+        queue.push(Why::LimitNear, 3, Some(Cgroup::new(1, Some("/a".as_ref()))), 20);
+        queue.push(Why::LimitNear, 4, Some(Cgroup::new(2, Some("/b".as_ref()))), 30);
         queue.push(Why::Reclaim, NO_INDEX, None, 40);
-        queue.push(Why::LimitNear, 5, Some("/c".into()), 50);
+        queue.push(Why::LimitNear, 5, Some(Cgroup::new(3, Some("/c".as_ref()))), 50);
         queue.push(Why::Reclaim, NO_INDEX, None, 60);
         let seen: Vec<_> =
             queue.0.iter().map(|one| (one.subtree, one.event_ns, one.receipt.merged)).collect();
         assert_eq!(seen, [(3, 10, 1), (4, 30, 0), (NO_INDEX, 40, 2)]);
-    }
-
-    #[test]
-    fn a_receipt_is_one_line() {
-        let receipt = Receipt {
-            why: Why::Reclaim,
-            cgroup: None,
-            cpus: [(0, 31), (3, 0)].into(),
-            took: Duration::from_micros(12),
-            since_event: Some(Duration::from_micros(90)),
-            merged: 2,
-        };
-        assert_eq!(
-            receipt.to_string(),
-            "event: drain why=reclaim cgroup=all nr_pages=31 cpus=0:31,3:0 took_us=12 \
-             since_event_us=90 merged=2"
-        );
-        let receipt = Receipt { cgroup: Some("/a".into()), since_event: None, ..receipt };
-        assert!(
-            receipt
-                .to_string()
-                .ends_with("cgroup=/a nr_pages=31 cpus=0:31,3:0 took_us=12 merged=2")
-        );
     }
 }

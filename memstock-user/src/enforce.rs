@@ -10,7 +10,6 @@ mod hold;
 mod kill;
 pub mod reclaim;
 mod rehearsal;
-pub mod report;
 pub mod room;
 pub mod task;
 pub mod undo;
@@ -24,13 +23,14 @@ use anyhow::Result;
 use memstock_common::{Counter, Event};
 
 use self::hold::Hold;
-use self::report::Report;
 use self::room::{Excess, Room, excess};
 use self::task::{Task, tasks};
 use self::undo::Undo;
 use crate::cgroup::{ById, Cgroup, CgroupMount};
 use crate::engine::Engine;
 use crate::host;
+use crate::journal::Record;
+use crate::journal::record::{self, named};
 use crate::kernel_cgroup::KernelCgroups;
 
 /// Time that the memory of a killed task has to come back before another one is killed.
@@ -75,7 +75,7 @@ struct Full {
     hit_ns: u64,
 }
 
-impl<S: FnMut(Report)> Enforcer<S> {
+impl<S: FnMut(Record)> Enforcer<S> {
     /// An enforcer with nothing done yet.
     pub fn new(
         engine: Engine,
@@ -102,9 +102,8 @@ impl<S: FnMut(Report)> Enforcer<S> {
         let full = Full { index, cgroup, hit_ns: hit.time_ns };
         if self.policy.observe {
             self.rest(index, RESPITE);
-            let rehearsal =
-                rehearsal::rehearse(&self.engine, &self.mount, &full.cgroup, index, hit)?;
-            (self.say)(Report::Rehearsal(rehearsal));
+            let would = rehearsal::rehearse(&self.engine, &self.mount, &full.cgroup, index, hit)?;
+            (self.say)(would);
             return Ok(());
         }
         if self.excess(index)?.is_none() {
@@ -167,7 +166,7 @@ impl<S: FnMut(Report)> Enforcer<S> {
             let limit = self.engine.counter(full.index)?.memory_limit;
             let all = tasks(&full.cgroup.dir);
             let Some(victim) = victim::choose(all, limit, own, was_killed) else {
-                (self.say)(Report::NoVictim { cgroup: full.cgroup.path.clone() });
+                (self.say)(Record::NoVictim { ancestor: named(&full.cgroup) });
                 return Ok(false);
             };
             let is_group = self.policy.oom_group;
@@ -175,9 +174,12 @@ impl<S: FnMut(Report)> Enforcer<S> {
             if is_group {
                 kill::kill_group(&full.cgroup)?;
             }
-            let after = Duration::from_nanos(host::now_ns().saturating_sub(full.hit_ns));
-            let cgroup = full.cgroup.path.clone();
-            (self.say)(Report::OomKill { cgroup, victim: victim.clone(), is_group, after });
+            (self.say)(Record::OomKill {
+                ancestor: named(&full.cgroup),
+                victim: record::Victim::from(&victim),
+                group: is_group,
+                after_ns: host::now_ns().saturating_sub(full.hit_ns),
+            });
             killed.push(victim);
             let deadline = Instant::now() + COMES_BACK;
             if !kill::has_ended(&pidfd, deadline) {

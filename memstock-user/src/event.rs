@@ -1,13 +1,11 @@
-//! From ring buffer to people: decodes the kernel half's events.
-
-use std::fmt;
+//! From the ring buffer to records: decodes the kernel half's events. Tells nobody: `journal` does.
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Buf;
 use memstock_common::event::EventKind;
 use memstock_common::{Event, Resource};
 
-use crate::cgroup::{CgroupMount, display};
+use crate::journal::record::{Cgroup, Limit};
 
 /// An event with its tags checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,48 +48,16 @@ pub fn decode(mut record: &[u8]) -> Result<Decoded> {
     })
 }
 
-/// An event as one line, cgroups by path.
-pub struct Line<'a> {
-    /// The event.
-    pub decoded: &'a Decoded,
-    /// Where its cgroups are.
-    pub mount: &'a CgroupMount,
-    /// Bytes in a page.
-    pub page_size: u64,
-}
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Decoded { kind, resource, event } = self.decoded;
-        let path = |id| match self.mount.path_of(id) {
-            Some(path) => display(&path),
-            None => format!("(removed, id {id})"),
-        };
-        let kind = match kind {
-            EventKind::LimitNear => "limit-near",
-            EventKind::LimitHit => "limit-hit",
-            EventKind::CgroupMade => {
-                return write!(f, "event: cgroup-made cgroup={}", path(event.cgroup_id));
-            }
-            EventKind::CgroupRemoved => {
-                return write!(f, "event: cgroup-removed cgroup={}", path(event.cgroup_id));
-            }
-            EventKind::CpuHotplug => return write!(f, "event: cpu-hotplug cpu={}", event.cpu),
-            EventKind::ReclaimBegan => return f.write_str("event: reclaim-began"),
-        };
-        let resource = match resource {
-            Resource::Memory => "memory",
-            Resource::Memsw => "memsw",
-        };
-        write!(
-            f,
-            "event: {kind} cgroup={} ancestor={} resource={resource} nr_pages={} usage={} limit={}",
-            path(event.cgroup_id),
-            path(event.ancestor_id),
-            event.nr_pages,
-            event.usage * self.page_size,
-            event.limit.saturating_mul(self.page_size),
-        )
+/// What a limit event says, with names instead of ids and bytes instead of pages of usage.
+pub fn limit(decoded: &Decoded, name: impl Fn(u64) -> Cgroup, page_size: u64) -> Limit {
+    let Decoded { resource, event, .. } = decoded;
+    Limit {
+        cgroup: name(event.cgroup_id),
+        ancestor: name(event.ancestor_id),
+        resource: (*resource).into(),
+        nr_pages: event.nr_pages,
+        usage: event.usage.saturating_mul(page_size),
+        limit: event.limit.saturating_mul(page_size),
     }
 }
 

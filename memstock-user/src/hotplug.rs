@@ -5,14 +5,15 @@
 //! numbers of the steps differ from kernel to kernel. Whether a CPU is there is what sysfs says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
 use memstock_common::Event;
 
-use crate::drains::{Receipt, Why};
+use crate::drains::Receipt;
 use crate::host;
+use crate::journal::Record;
+use crate::journal::record::Why;
 
 /// A CPU went or came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +24,12 @@ pub enum Change {
     Online(u32),
 }
 
-/// As the events of a run; a dead one with the receipt of its drain.
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Change {
+    /// As records; a dead one with the receipt of its drain.
+    pub fn into_records(self) -> Vec<Record> {
         match self {
-            Self::Dead(cpu, receipt) => write!(f, "event: cpu-dead cpu={cpu}\n{receipt}"),
-            Self::Online(cpu) => write!(f, "event: cpu-online cpu={cpu}"),
+            Self::Dead(cpu, receipt) => vec![Record::CpuDead { cpu }, receipt.into()],
+            Self::Online(cpu) => vec![Record::CpuOnline { cpu }],
         }
     }
 }

@@ -6,6 +6,7 @@
 //! machine; none of them touches BPF.
 //!
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
+//! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
 //!
 //! Pages: `pages` reads what the kernel says of them, `kernel_cgroup` puts it beside what memstock says,
 //! `adoption` and `audit` act on the difference.
@@ -22,9 +23,11 @@ pub mod event;
 pub mod exit;
 pub mod host;
 pub mod hotplug;
+pub mod journal;
 pub mod kernel_cgroup;
 pub mod launch;
 pub mod lock;
+pub mod loss;
 pub mod model;
 mod mountinfo;
 pub mod pages;

@@ -43,11 +43,15 @@ pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
         batch: engine.info().batch,
         cpus: cpus(&stocks, &names)?,
         cgroups,
-        loss: loss(engine)?,
+        loss: losses(engine)?,
     })
 }
 
-fn loss(engine: &Engine) -> Result<Vec<(Stat, u64)>> {
+/// Everything that was lost, skipped or merged, and how often.
+///
+/// # Errors
+/// A map cannot be read, or the kernel does not tell.
+pub fn losses(engine: &Engine) -> Result<Vec<(Stat, u64)>> {
     let counted = Loss::ALL.iter().map(|&loss| Ok((loss.stat(), engine.loss(loss)?)));
     let skipped = ProbeStat::ALL.iter().map(|&stat| {
         let value = match stat {

@@ -6,29 +6,48 @@
 //! registered ancestor, and there the pages stay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use memstock_common::NO_LIMIT;
+use memstock_common::{Counter, NO_LIMIT};
 
 use crate::cgroup::{ById, CgroupMount, display};
 use crate::enforce::task::{pids_of, swapped};
 use crate::engine::Engine;
 use crate::host;
+use crate::journal::record;
+use crate::journal::{Journal, Record};
 
 /// The tracked and the dying cgroups of an engine.
 pub struct Tree<'a> {
     engine: &'a Engine,
     mount: &'a CgroupMount,
-    /// Index of the counter of each tracked cgroup, by id.
-    tracked: BTreeMap<u64, u32>,
+    journal: &'a Journal,
+    /// Each tracked cgroup, by id.
+    tracked: BTreeMap<u64, Known>,
     /// Cgroups that were made and not found: neither tracked nor known to be outside.
     unknown: BTreeSet<u64>,
-    /// Counters of removed cgroups that are still to be closed.
-    removed: Vec<u32>,
-    /// Counters that wait for their last page to be freed.
-    dying: Vec<u32>,
+    /// Removed cgroups whose counters are still to be closed.
+    removed: Vec<Known>,
+    /// Those whose counters wait for their last page to be freed.
+    dying: Vec<Known>,
     /// Cgroups that could not be registered.
     left_out: u64,
+}
+
+/// A cgroup that has a counter.
+#[derive(Clone, Debug)]
+struct Known {
+    index: u32,
+    id: u64,
+    /// Kept for when it is gone; a cgroup cannot be renamed.
+    path: Option<PathBuf>,
+}
+
+impl Known {
+    fn name(&self) -> record::Cgroup {
+        record::Cgroup::new(self.id, self.path.as_deref())
+    }
 }
 
 impl<'a> Tree<'a> {
@@ -36,24 +55,45 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     /// A map cannot be read.
-    pub fn of(engine: &'a Engine, mount: &'a CgroupMount) -> Result<Self> {
+    pub fn of(engine: &'a Engine, mount: &'a CgroupMount, journal: &'a Journal) -> Result<Self> {
         let open = engine.tracked()?;
-        let (tracked, dying): (Vec<_>, Vec<_>) = engine
-            .counters()
-            .into_iter()
-            .map(|(index, counter)| (counter.id, index))
-            .partition(|(_, index)| open.contains(index));
-        let dying = dying.into_iter().map(|(_, index)| index).collect();
-        let tracked = tracked.into_iter().collect();
+        let (mut tracked, mut dying) = (BTreeMap::new(), Vec::new());
+        for (index, Counter { id, .. }) in engine.counters() {
+            if open.contains(&index) {
+                tracked.insert(id, Known { index, id, path: mount.path_of(id) });
+            } else {
+                // Its id may be another's by now, or nobody's.
+                dying.push(Known { index, id, path: None });
+            }
+        }
         Ok(Self {
             engine,
             mount,
+            journal,
             tracked,
             unknown: BTreeSet::new(),
             removed: Vec::new(),
             dying,
             left_out: 0,
         })
+    }
+
+    /// Tells of all that are tracked, as of cgroups that were added: for a new engine.
+    pub fn announce(&self) {
+        let mut known: Vec<_> = self.tracked.values().collect();
+        known.sort_by(|a, b| a.path.cmp(&b.path));
+        for known in known {
+            self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
+        }
+    }
+
+    /// What the cgroup with this id is called, also when it is dying.
+    pub fn name(&self, id: u64) -> record::Cgroup {
+        let dying = || self.removed.iter().chain(&self.dying).rfind(|known| known.id == id);
+        match self.tracked.get(&id).or_else(dying) {
+            Some(known) => known.name(),
+            None => record::Cgroup::new(id, self.mount.path_of(id).as_deref()),
+        }
     }
 
     /// Registers every cgroup below the tracked ones, and closes those that are gone: all that may have
@@ -87,13 +127,15 @@ impl<'a> Tree<'a> {
         let mut parent = None;
         // From the top: of two that were made, the lower may be heard of first.
         for cgroup in lineage {
-            if let Some(&index) = self.tracked.get(&cgroup.id) {
-                parent = Some(index);
+            if let Some(known) = self.tracked.get(&cgroup.id) {
+                parent = Some(known.index);
             } else if parent.is_some() {
                 match self.engine.register(cgroup.id, parent, NO_LIMIT, NO_LIMIT) {
                     Ok(index) => {
-                        self.tracked.insert(cgroup.id, index);
                         parent = Some(index);
+                        let known = Known { index, id: cgroup.id, path: Some(cgroup.path) };
+                        self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
+                        self.tracked.insert(known.id, known);
                     }
                     Err(error) => self.leave_out(&display(&cgroup.path), &error),
                 }
@@ -114,8 +156,9 @@ impl<'a> Tree<'a> {
     /// A cgroup was removed.
     pub fn removed(&mut self, id: u64) {
         self.unknown.remove(&id);
-        if let Some(index) = self.tracked.remove(&id) {
-            self.removed.push(index);
+        if let Some(known) = self.tracked.remove(&id) {
+            self.journal.publish(Record::CgroupDying { cgroup: known.name() });
+            self.removed.push(known);
         }
     }
 
@@ -128,7 +171,7 @@ impl<'a> Tree<'a> {
         if self.engine.info().memsw == 0 || !host::has_swap()? {
             return Ok(());
         }
-        for (&id, &index) in &self.tracked {
+        for (&id, &Known { index, .. }) in &self.tracked {
             let ById::Found(cgroup) = self.mount.cgroup_of(id) else { continue };
             let nr_pages = pids_of(&cgroup.dir).into_iter().map(swapped).sum();
             if nr_pages != self.engine.counter(index)?.swapped {
@@ -153,7 +196,8 @@ impl<'a> Tree<'a> {
             self.made(id);
         }
         if !self.removed.is_empty() {
-            self.engine.close(&self.removed)?;
+            let indices: Vec<_> = self.removed.iter().map(|known| known.index).collect();
+            self.engine.close(&indices)?;
             self.dying.append(&mut self.removed);
         }
         // A dying cgroup goes after those below it.
@@ -162,11 +206,13 @@ impl<'a> Tree<'a> {
             before = self.dying.len();
             let unused = self.engine.unused()?;
             let mut left = Vec::new();
-            for &index in &self.dying {
-                let usage = self.engine.counter(index)?.memory.usage;
-                let is_used = usage > unused.get(&index).copied().unwrap_or_default();
-                if is_used || !self.engine.release(index)? {
-                    left.push(index);
+            for known in &self.dying {
+                let usage = self.engine.counter(known.index)?.memory.usage;
+                let is_used = usage > unused.get(&known.index).copied().unwrap_or_default();
+                if is_used || !self.engine.release(known.index)? {
+                    left.push(known.clone());
+                } else {
+                    self.journal.publish(Record::CgroupRemoved { cgroup: known.name() });
                 }
             }
             self.dying = left;

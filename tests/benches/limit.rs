@@ -113,8 +113,9 @@ fn ours(
     let events = engine.events()?;
     let kills = events.iter().filter(|event| event.kind == "oom-kill");
     let here = kills.filter(|kill| kill.field("ancestor") == cgroup.path());
-    let after = here.map(|kill| kill.field("after_us").parse().context("after_us"));
-    seen.kill_us.extend(after.collect::<Result<Vec<f64>>>()?);
+    let after = here.map(|kill| kill.field("after_ns").parse().context("after_ns"));
+    let after = after.collect::<Result<Vec<f64>>>()?;
+    seen.kill_us.extend(after.iter().map(|ns| ns / 1e3));
     Ok(())
 }
 

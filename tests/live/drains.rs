@@ -86,7 +86,7 @@ fn reclaim_empties_the_stocks() -> Result<()> {
             Ok((receipts.len() >= TRIES / 2).then_some(receipts))
         })?
         .iter()
-        .map(|receipt| receipt.field("since_event_us").parse::<u64>().context("since_event_us"))
+        .map(|receipt| receipt.field("since_event_ns").parse::<u64>().context("since_event_ns"))
         .collect::<Result<Vec<_>>>()?;
         times.sort_unstable();
         let part = |percent: usize| times[(times.len() - 1) * percent / 100];

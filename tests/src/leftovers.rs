@@ -1,4 +1,4 @@
-//! What memstock may leave in a host: pins, cgroups, its lock. After a test there is nothing.
+//! What memstock may leave in a host: pins, cgroups, its lock, its event stream. After a test there is nothing.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,8 @@ use crate::cgroup;
 pub const PINS: &str = "/sys/fs/bpf";
 /// The file that keeps a second engine out.
 pub const LOCK: &str = "/run/memstock.lock";
+/// The files of the event stream: the one that is written to, and the one that was full before.
+pub const EVENTS: [&str; 2] = ["/run/memstock.events", "/run/memstock.events.1"];
 
 /// Everything of memstock's that is in the host now.
 ///
@@ -27,13 +29,12 @@ pub fn find() -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// What an engine holds while it runs: its pins and its lock.
+/// What an engine holds while it runs: its pins, its lock and its event stream.
 pub fn pins_and_lock() -> Vec<String> {
     let mut found = Vec::new();
     collect(Path::new(PINS), 0, &mut found);
-    if Path::new(LOCK).exists() {
-        found.push(LOCK.to_owned());
-    }
+    let files = [LOCK].into_iter().chain(EVENTS).filter(|file| Path::new(file).exists());
+    found.extend(files.map(str::to_owned));
     found
 }
 

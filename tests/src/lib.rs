@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod dialogue;
 pub mod engine;
+pub mod events;
 pub mod free_lists;
 pub mod hog;
 pub mod holder;

@@ -9,12 +9,12 @@ use memstock_common::NO_INDEX;
 use serde_json::json;
 
 use super::{attached, closed_pipe_is_success, target};
-use crate::cgroup::{CgroupMount, display};
 use crate::cli::Drain;
-use crate::drains::{Receipt, Why, drain_cpus};
+use crate::drains::{Receipt, drain_cpus};
 use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::host::page_size;
+use crate::journal::record::{Why, named};
 use crate::size::human;
 
 /// Drains and prints what each CPU gave back.
@@ -23,7 +23,8 @@ use crate::size::human;
 /// No engine is running, or there is no such cgroup or CPU.
 pub fn drain(args: &Drain) -> Result<u8> {
     let (engine, mount) = attached()?;
-    let subtree = subtree(&engine, &mount, args)?;
+    let wanted = args.cgroup.as_ref().map(|path| target(&engine, &mount, path)).transpose()?;
+    let subtree = wanted.as_ref().map_or(NO_INDEX, |&(_, index)| index);
     let cpus = cpus(&engine, args)?;
     let start = Instant::now();
     let mut given = BTreeMap::<u32, u64>::new();
@@ -32,18 +33,10 @@ pub fn drain(args: &Drain) -> Result<u8> {
             *given.entry(cpu).or_default() += nr_pages;
         }
     }
-    let cgroup = args.cgroup.as_ref().map(display);
+    let cgroup = wanted.map(|(cgroup, _)| named(&cgroup));
     let (why, took) = (Why::Asked, start.elapsed());
     let receipt = Receipt { why, cgroup, cpus: given, took, since_event: None, merged: 0 };
     closed_pipe_is_success(print(&mut io::stdout().lock(), &receipt, args.json))
-}
-
-/// The counter whose subtree is drained.
-fn subtree(engine: &Engine, mount: &CgroupMount, args: &Drain) -> Result<u32> {
-    let Some(path) = &args.cgroup else {
-        return Ok(NO_INDEX);
-    };
-    target(engine, mount, path).map(|(_, index)| index)
 }
 
 fn cpus(engine: &Engine, args: &Drain) -> Result<Vec<u32>> {

@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use super::{attached, closed_pipe_is_success, target};
 use crate::cli::ForceEmpty;
-use crate::enforce::report::Report;
 use crate::enforce::room::{Room, excess};
 use crate::enforce::undo::Undo;
 use crate::host::page_size;
+use crate::journal::Record;
 use crate::kernel_cgroup::KernelCgroups;
 use crate::size::human;
 
@@ -26,9 +26,9 @@ pub fn force_empty(args: &ForceEmpty) -> Result<u8> {
     let undo = RefCell::new(Undo::start()?);
     let room = Room { engine: &engine, kernel: &kernel, undo: Some(&undo), cgroup: &cgroup, index };
     let (mut drained, mut reclaimed) = (0, 0);
-    let mut say = |report| match report {
-        Report::Drain { drained: given, .. } => drained += given.values().sum::<u64>(),
-        Report::Reclaim { gained, .. } => reclaimed += gained,
+    let mut say = |record| match record {
+        Record::Drain { nr_pages, .. } => drained += nr_pages,
+        Record::Reclaim { gained_pages, .. } => reclaimed += gained_pages,
         _ => {}
     };
     room.make(&mut say, |counter| excess(counter, 0, 0))?;

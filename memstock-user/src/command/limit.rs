@@ -66,7 +66,7 @@ impl Setter<'_> {
         let above = |counter: &Counter<u64>| {
             excess(counter, allowed(Resource::Memory), allowed(Resource::Memsw))
         };
-        let mut say = |report| log::info!("{report}");
+        let mut say = |record| log::info!("{record}");
         self.room.make(&mut say, above)?;
         // Its tasks go on: the usage may have risen again.
         if engine.control().limit(index, resource, nr_pages)? {

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod drain;
+pub mod events;
 pub mod force_empty;
 pub mod guard;
 pub mod limit;
@@ -35,6 +36,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Audit(args) => audit::audit(&args),
         Verb::Limit(args) => limit::limit(&args),
         Verb::ForceEmpty(args) => force_empty::force_empty(&args),
+        Verb::Events(args) => events::events(&args),
         Verb::Stop => stop::stop(),
         Verb::Guard => guard::guard(),
     }

@@ -13,8 +13,10 @@ use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
 use crate::hotplug::Hotplug;
+use crate::journal::Journal;
 use crate::kernel_cgroup::KernelCgroups;
 use crate::lock::EngineLock;
+use crate::loss::Losses;
 use crate::tree::Tree;
 use crate::{adoption, host, launch, lock};
 
@@ -44,6 +46,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let lock = EngineLock::acquire()?;
     // The holder may have died just now.
     no_remains(&pins)?;
+    // Ends when all else has: its readers take that for the end of the engine.
+    let journal = Journal::open(args.events_bytes)?;
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
     let mount = CgroupMount::find()?;
@@ -70,9 +74,10 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let hotplug = Hotplug::new()?;
     let offline = drain_offline(&engine)?;
     if offline.nr_pages() > 0 {
-        eprintln!("{offline}");
+        journal.publish(offline.into());
     }
-    let mut tree = Tree::of(&engine, &mount)?;
+    let mut tree = Tree::of(&engine, &mount, &journal)?;
+    tree.announce();
     tree.catch_up();
     if !args.no_adopt {
         let adopted = adoption::adopt(&engine, &mount, &kernel)?;
@@ -94,7 +99,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
         log,
         child,
         seconds: args.seconds,
-        events_lost: 0,
+        journal: &journal,
+        losses: Losses::default(),
     };
     let code = watch.run(signals).await?;
 

@@ -10,7 +10,7 @@ use crate::cgroup::CgroupMount;
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
 use crate::lock::EngineLock;
-use crate::{host, lock};
+use crate::{host, journal, lock};
 
 /// How long a daemon may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ pub fn stop() -> Result<u8> {
     host::require_privilege()?;
     let pins = Pins::on(host::BPFFS.as_ref());
     let daemon = lock::holder()?;
-    if daemon.is_none() && !pins.exist() {
+    if daemon.is_none() && !pins.exist() && !journal::exists() {
         return Err(Failure::NotRunning.error("no engine is running"));
     }
     if let Some(pid) = daemon {
@@ -32,6 +32,7 @@ pub fn stop() -> Result<u8> {
     // Held so that no new engine starts among the remains of the old one.
     let lock = EngineLock::acquire()?;
     pins.remove()?;
+    journal::remove()?;
     if let Some(id) = lock.noted_before() {
         CgroupMount::find()?.remove_left_behind(id)?;
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
-use memstock_common::Loss;
 use memstock_common::event::EventKind;
+use memstock_common::stat::StreamStat;
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::yield_now;
@@ -18,8 +18,10 @@ use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
 use crate::event::{self, Decoded};
 use crate::host::page_size;
-use crate::hotplug::Hotplug;
+use crate::hotplug::{Change, Hotplug};
+use crate::journal::{Journal, Record};
 use crate::launch;
+use crate::loss::Losses;
 use crate::sample::sample;
 use crate::show::{summary, table};
 use crate::tree::Tree;
@@ -78,8 +80,10 @@ pub struct Watch<'a> {
     pub child: Option<Child>,
     /// When to end, at the latest.
     pub seconds: Option<u64>,
-    /// Events lost so far: those of cgroups that came or went may be among them.
-    pub events_lost: u64,
+    /// Where everybody is told what happened.
+    pub journal: &'a Journal,
+    /// What was lost so far.
+    pub losses: Losses,
 }
 
 /// Why the watching ended.
@@ -114,6 +118,8 @@ impl Watch<'_> {
             (_, None) => 0,
         };
         self.flush_log();
+        self.hear_all()?;
+        self.losses.tell(self.engine, self.journal)?;
         if !matches!(end?, End::Unread) {
             let sample = sample(self.engine, self.mount)?;
             // The run is over either way.
@@ -145,17 +151,15 @@ impl Watch<'_> {
                     }
                 }
                 Some(news) = self.duty.news.recv() => {
-                    self.hear(&news)?;
-                    self.show_hotplug()?;
+                    self.hear(news)?;
+                    self.tell_hotplug()?;
                 }
                 // CPU by CPU, so that nothing else has to wait for a drain.
                 () = yield_now(), if self.drains.as_ref().is_some_and(Drains::is_due) => self.drain()?,
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
                 status = exit_of(child) => {
                     let status = status.context("cannot wait for COMMAND")?;
-                    while let Ok(news) = self.duty.news.try_recv() {
-                        self.hear(&news)?;
-                    }
+                    self.hear_all()?;
                     return Ok(End::Exited(launch::exit_code_of(status)));
                 }
                 () = signals.any() => return Ok(End::Told),
@@ -166,12 +170,11 @@ impl Watch<'_> {
 
     fn tick(&mut self, out: &mut dyn Write) -> Result<io::Result<()>> {
         self.flush_log();
-        let lost = self.engine.loss(Loss::EventsLost)?;
-        if lost != self.events_lost {
-            self.events_lost = lost;
+        // Events of cgroups that came or went may be among those that were lost.
+        if self.losses.tell(self.engine, self.journal)? {
             self.tree.catch_up();
             self.hotplug.catch_up();
-            self.show_hotplug()?;
+            self.tell_hotplug()?;
         }
         self.tree.settle()?;
         self.tree.look_at_swap()?;
@@ -191,37 +194,34 @@ impl Watch<'_> {
         if let Some(drains) = &mut self.drains
             && let Some(receipt) = drains.step()?
         {
-            // Nobody left to tell if standard error is gone.
-            drop(writeln!(io::stderr(), "{receipt}"));
+            self.journal.publish(receipt.into());
         }
         Ok(())
     }
 
-    fn show_hotplug(&mut self) -> Result<()> {
-        for change in self.hotplug.changes()? {
-            drop(writeln!(io::stderr(), "{change}"));
+    fn tell_hotplug(&mut self) -> Result<()> {
+        let records = self.hotplug.changes()?.into_iter().flat_map(Change::into_records);
+        records.for_each(|record| self.journal.publish(record));
+        Ok(())
+    }
+
+    /// Follows cgroups and CPUs that came and went, has stocks drained, and tells of what else happened.
+    fn hear(&mut self, news: News) -> Result<()> {
+        match news {
+            News::Event(decoded) => return self.follow(&decoded),
+            News::Record(record) => self.journal.publish(*record),
+            News::Unreadable(error) => {
+                log::warn!("an event of the kernel half is unreadable: {error:#}");
+                self.journal.publish(Record::lost(StreamStat::EventsUnreadable.stat(), 1));
+            }
+            News::Failed(error) => log::warn!("{error:#}"),
         }
         Ok(())
     }
 
-    /// Follows cgroups and CPUs that came and went, has stocks drained, and prints what else happened.
-    fn hear(&mut self, news: &News) -> Result<()> {
-        let line = match news {
-            News::Event(decoded) => match self.follow(decoded)? {
-                Some(line) => line,
-                None => return Ok(()),
-            },
-            News::Report(report) => format!("event: {report}"),
-            News::Failed(error) => format!("event: failed: {error:#}"),
-        };
-        // Nobody left to tell if standard error is gone.
-        drop(writeln!(io::stderr().lock(), "{line}"));
-        Ok(())
-    }
-
-    /// Acts on an event; a line for people, if it is one for them.
-    fn follow(&mut self, decoded: &Decoded) -> Result<Option<String>> {
+    fn follow(&mut self, decoded: &Decoded) -> Result<()> {
         let event = &decoded.event;
+        let limit = || event::limit(decoded, |id| self.tree.name(id), page_size());
         match decoded.kind {
             EventKind::CgroupMade => self.tree.made(event.cgroup_id),
             EventKind::CgroupRemoved => self.tree.removed(event.cgroup_id),
@@ -231,15 +231,24 @@ impl Watch<'_> {
                     drains.reclaim_began(event.time_ns);
                 }
             }
-            EventKind::LimitNear | EventKind::LimitHit => {
-                if let (EventKind::LimitNear, Some(drains)) = (decoded.kind, &mut self.drains) {
+            EventKind::LimitNear => {
+                self.journal.publish_at(event.time_ns, Record::LimitNear(limit()));
+                if let Some(drains) = &mut self.drains {
                     drains.limit_near(event.ancestor_id, event.time_ns)?;
                 }
-                let line = event::Line { decoded, mount: self.mount, page_size: page_size() };
-                return Ok(Some(line.to_string()));
+            }
+            EventKind::LimitHit => {
+                self.journal.publish_at(event.time_ns, Record::LimitHit(limit()));
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    fn hear_all(&mut self) -> Result<()> {
+        while let Ok(news) = self.duty.news.try_recv() {
+            self.hear(news)?;
+        }
+        Ok(())
     }
 }
 

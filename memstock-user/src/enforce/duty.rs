@@ -12,13 +12,13 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::report::Report;
 use super::undo::Undo;
 use super::{Enforcer, Policy};
 use crate::cgroup::CgroupMount;
 use crate::engine::pins::Pins;
 use crate::engine::{Engine, events};
 use crate::event::{Decoded, decode};
+use crate::journal::Record;
 use crate::kernel_cgroup::KernelCgroups;
 
 /// What the thread hands on.
@@ -27,8 +27,10 @@ pub enum News {
     /// An event of the kernel half's.
     Event(Decoded),
     /// Something was done at a limit.
-    Report(Report),
-    /// An event that cannot be read, or a limit that could not be enforced.
+    Record(Box<Record>),
+    /// An event of the kernel half's that cannot be read.
+    Unreadable(anyhow::Error),
+    /// A limit could not be enforced.
     Failed(anyhow::Error),
 }
 
@@ -54,7 +56,7 @@ impl Duty {
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
         let stopped = stop.try_clone().context("cannot share an eventfd")?;
         let work = move || {
-            let say = |report| drop(sender.send(News::Report(report)));
+            let say = |record| drop(sender.send(News::Record(Box::new(record))));
             let enforcer = Enforcer::new(engine, mount, kernel, policy, undo, say);
             if let Err(error) = serve(enforcer, events, &stopped, &sender) {
                 let _ = sender.send(News::Failed(error));
@@ -80,7 +82,7 @@ impl Drop for Duty {
 const ATTENDS: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 fn serve(
-    mut enforcer: Enforcer<impl FnMut(Report)>,
+    mut enforcer: Enforcer<impl FnMut(Record)>,
     mut events: RingBuf<MapData>,
     stop: &OwnedFd,
     sender: &UnboundedSender<News>,
@@ -93,7 +95,7 @@ fn serve(
             let decoded = match decoded {
                 Ok(decoded) => decoded,
                 Err(error) => {
-                    let _ = sender.send(News::Failed(error.context("an unreadable event")));
+                    let _ = sender.send(News::Unreadable(error));
                     continue;
                 }
             };

@@ -5,8 +5,6 @@ mod files;
 mod kernel;
 mod mappings;
 
-use std::fmt;
-
 use anyhow::Result;
 
 use self::kernel::Controller;
@@ -14,32 +12,9 @@ use super::task;
 use super::undo::Undo;
 use crate::cgroup::Cgroup;
 use crate::host;
+use crate::journal::record::Means;
 use crate::kernel_cgroup::KernelCgroups;
 use std::cell::RefCell;
-
-/// How memory was taken back.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Means {
-    /// The cgroup's own `memory.reclaim`.
-    MemoryReclaim,
-    /// The limit of the v1 memory cgroup that stands for it, lowered for a moment.
-    LimitInBytes,
-    /// `MADV_PAGEOUT` on what its tasks have mapped.
-    Pageout,
-    /// `POSIX_FADV_DONTNEED` on the files that its tasks have open.
-    Fadvise,
-}
-
-impl fmt::Display for Means {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MemoryReclaim => "memory.reclaim",
-            Self::LimitInBytes => "memory.limit_in_bytes",
-            Self::Pageout => "pageout",
-            Self::Fadvise => "fadvise",
-        })
-    }
-}
 
 /// What is wanted of a reclaim.
 #[derive(Clone, Copy, Debug)]

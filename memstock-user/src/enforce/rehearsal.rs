@@ -1,40 +1,16 @@
 //! What would have been done at a limit: for `--observe`, which does nothing.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 
 use anyhow::Result;
 use memstock_common::{Event, StockWord, index_of};
 
-use super::report::Victim;
-use super::task::{Task, tasks};
+use super::task::tasks;
 use super::victim;
-use crate::cgroup::{Cgroup, CgroupMount, display};
+use crate::cgroup::{Cgroup, CgroupMount};
 use crate::engine::Engine;
-use crate::host::page_size;
-
-/// A limit that was met under observation.
-#[derive(Clone, Debug)]
-pub struct Rehearsal {
-    /// The cgroup whose limit it is.
-    pub ancestor: PathBuf,
-    /// The cgroup that was charged, unless it is gone.
-    pub cgroup: Option<PathBuf>,
-    /// Pages above the limit.
-    pub over: u64,
-    /// Pages stocked for the subtree, by CPU.
-    pub stocked: BTreeMap<u32, u64>,
-    /// Who would have been killed, had nothing been reclaimed.
-    pub victim: Option<Task>,
-}
-
-impl Rehearsal {
-    /// Whether giving stocked pages back would have made room.
-    pub fn drain_is_enough(&self) -> bool {
-        self.stocked.values().sum::<u64>() >= self.over
-    }
-}
+use crate::journal::Record;
+use crate::journal::record::{self, by_cpu, named};
 
 /// Looks at a cgroup at its limit.
 ///
@@ -46,14 +22,18 @@ pub(super) fn rehearse(
     full: &Cgroup,
     index: u32,
     hit: &Event,
-) -> Result<Rehearsal> {
+) -> Result<Record> {
     let own = std::process::id().cast_signed();
-    Ok(Rehearsal {
-        ancestor: full.path.clone(),
-        cgroup: mount.path_of(hit.cgroup_id),
-        over: hit.usage.saturating_sub(hit.limit) + hit.nr_pages,
-        stocked: stocked(engine, index)?,
-        victim: victim::choose(tasks(&full.dir), hit.limit, own, |_| false),
+    let over_pages = hit.usage.saturating_sub(hit.limit) + hit.nr_pages;
+    let stocked = stocked(engine, index)?;
+    let victim = victim::choose(tasks(&full.dir), hit.limit, own, |_| false);
+    Ok(Record::WouldEnforce {
+        ancestor: named(full),
+        cgroup: record::Cgroup::new(hit.cgroup_id, mount.path_of(hit.cgroup_id).as_deref()),
+        over_pages,
+        drain_is_enough: stocked.values().sum::<u64>() >= over_pages,
+        stocked: by_cpu(&stocked),
+        victim: victim.as_ref().map(Into::into),
     })
 }
 
@@ -75,23 +55,4 @@ fn stocked(engine: &Engine, subtree: u32) -> Result<BTreeMap<u32, u64>> {
         }
     }
     Ok(stocked)
-}
-
-impl fmt::Display for Rehearsal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ancestor, cgroup, over, stocked, victim } = self;
-        write!(f, "would-enforce ancestor={}", display(ancestor))?;
-        if let Some(cgroup) = cgroup {
-            write!(f, " cgroup={}", display(cgroup))?;
-        }
-        write!(f, " over={}", over * page_size())?;
-        for (cpu, nr_pages) in stocked {
-            write!(f, " stocked_cpu{cpu}={}", nr_pages * page_size())?;
-        }
-        write!(f, " drain_is_enough={}", self.drain_is_enough())?;
-        match victim {
-            Some(victim) => write!(f, " {}", Victim(victim)),
-            None => write!(f, " victim=none"),
-        }
-    }
 }

@@ -9,11 +9,12 @@ use anyhow::Result;
 use memstock_common::{Counter, Resource};
 
 use super::reclaim::{MEANS, Wish, reclaim};
-use super::report::Report;
 use super::undo::Undo;
 use crate::cgroup::Cgroup;
-use crate::drains::drain_cpus;
+use crate::drains::{Receipt, drain_cpus};
 use crate::engine::Engine;
+use crate::journal::Record;
+use crate::journal::record::{Why, named, nanos};
 use crate::kernel_cgroup::KernelCgroups;
 
 /// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
@@ -52,7 +53,7 @@ impl Room<'_> {
     /// The engine cannot be read or driven.
     pub fn make(
         &self,
-        say: &mut impl FnMut(Report),
+        say: &mut impl FnMut(Record),
         excess: impl Fn(&Counter<u64>) -> Excess,
     ) -> Result<bool> {
         for _ in 0..ROUNDS {
@@ -75,13 +76,20 @@ impl Room<'_> {
     ///
     /// # Errors
     /// The engine cannot be driven.
-    pub fn drain(&self, say: &mut impl FnMut(Report)) -> Result<u64> {
+    pub fn drain(&self, say: &mut impl FnMut(Record)) -> Result<u64> {
         let start = Instant::now();
         let drained = self.drained()?;
         let nr_pages = drained.values().sum();
         if nr_pages > 0 {
-            let cgroup = self.cgroup.path.clone();
-            say(Report::Drain { cgroup, drained, took: start.elapsed() });
+            say(Receipt {
+                why: Why::LimitHit,
+                cgroup: Some(named(self.cgroup)),
+                cpus: drained,
+                took: start.elapsed(),
+                since_event: None,
+                merged: 0,
+            }
+            .into());
         }
         Ok(nr_pages)
     }
@@ -91,7 +99,7 @@ impl Room<'_> {
     }
 
     /// Tries one means after the other until one gains something; says how many pages it gained.
-    fn reclaim(&self, say: &mut impl FnMut(Report), over: u64, resource: Resource) -> Result<u64> {
+    fn reclaim(&self, say: &mut impl FnMut(Record), over: u64, resource: Resource) -> Result<u64> {
         // More than is needed, or the next batch would be here again.
         let spare = u64::from(self.engine.info().batch) * self.engine.possible().len() as u64;
         let wish = Wish { nr_pages: over + spare, may_swap: resource == Resource::Memory };
@@ -101,15 +109,20 @@ impl Room<'_> {
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(error) => {
-                    log::warn!("{means}: {error:#}");
+                    log::warn!("reclaim by {means:?}: {error:#}");
                     continue;
                 }
             }
             // What was freed may be in a stock by now.
             self.drained()?;
             let gained = before.saturating_sub(self.usage()?);
-            let (took, cgroup) = (start.elapsed(), self.cgroup.path.clone());
-            say(Report::Reclaim { cgroup, means, wanted: wish.nr_pages, gained, took });
+            say(Record::Reclaim {
+                cgroup: named(self.cgroup),
+                means,
+                tried_pages: wish.nr_pages,
+                gained_pages: gained,
+                took_ns: nanos(start.elapsed()),
+            });
             if gained > 0 {
                 return Ok(gained);
             }

@@ -1,0 +1,188 @@
+//! The writing end of the event stream, of which there is one: the daemon's. Owns numbering, rotation and
+//! what is seen on standard error; knows nothing of readers.
+//!
+//! A record that cannot be written (no space in /run) leaves a gap in the numbers, by which readers see that it
+//! is missing; it never ends the daemon, and never leaves half a line.
+
+use std::cell::RefCell;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use memstock_common::Loss;
+
+use super::record::{Entry, Record};
+use super::{BEFORE, CURRENT, remove_in};
+use crate::host;
+use crate::lock::RUN_DIR;
+
+/// The stream of this daemon. Dropping it writes [`Record::Ended`] and removes the files.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    max_bytes: u64,
+    state: RefCell<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    bytes: u64,
+    next_seq: u64,
+    failed: bool,
+}
+
+impl Journal {
+    /// Opens the stream, and goes on with the numbers of a daemon that died. Only the holder of the engine's lock
+    /// may do so.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn open(max_bytes: u64) -> Result<Self> {
+        Self::open_in(Path::new(RUN_DIR), max_bytes)
+    }
+
+    pub(super) fn open_in(dir: &Path, max_bytes: u64) -> Result<Self> {
+        let path = dir.join(CURRENT);
+        let file = append_to(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let [before, current] = [BEFORE, CURRENT].map(|name| Written::in_file(&dir.join(name)));
+        if current.bytes < current.found {
+            // A daemon that was killed while it wrote. Readers wait for the rest of the line, at its start.
+            file.set_len(current.bytes)
+                .with_context(|| format!("cannot shorten {}", path.display()))?;
+        }
+        let last_seq = before.last_seq.max(current.last_seq);
+        let state = State { file, bytes: current.bytes, next_seq: last_seq + 1, failed: false };
+        Ok(Self { dir: dir.to_owned(), max_bytes, state: RefCell::new(state) })
+    }
+
+    /// Tells all readers that `record` happened just now, and standard error if it is for there.
+    pub fn publish(&self, record: Record) {
+        self.publish_at(host::now_ns(), record);
+    }
+
+    /// Tells all readers that `record` happened at `time_ns` since boot (`CLOCK_MONOTONIC`).
+    pub fn publish_at(&self, time_ns: u64, record: Record) {
+        let mut state = self.state.borrow_mut();
+        let entry = Entry { seq: state.next_seq, time_ns, time: wall_clock(time_ns), record };
+        state.next_seq += 1;
+        if is_for_stderr(&entry.record) {
+            // Nobody left to tell if standard error is gone.
+            let _ = io::stderr().write_all(format!("{entry}\n").as_bytes());
+        }
+        match self.append(&mut state, &entry) {
+            Ok(()) => state.failed = false,
+            Err(_) if state.failed => {}
+            Err(error) => {
+                state.failed = true;
+                log::warn!("records are missing in {}/{CURRENT}: {error:#}", self.dir.display());
+            }
+        }
+    }
+
+    fn append(&self, state: &mut State, entry: &Entry) -> Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
+        line.push(b'\n');
+        let len = line.len() as u64;
+        if state.bytes > 0 && state.bytes + len > self.max_bytes {
+            self.rotate(state)?;
+        }
+        // One write(2): a reader sees all of a line or, when there is no space, a part that goes again.
+        let written = state.file.write(&line);
+        if written.as_ref().is_ok_and(|&written| written == line.len()) {
+            state.bytes += len;
+            return Ok(());
+        }
+        state.file.set_len(state.bytes).context("cannot take half a line back")?;
+        written.and(Err(io::ErrorKind::StorageFull.into())).context("cannot append")
+    }
+
+    fn rotate(&self, state: &mut State) -> Result<()> {
+        let current = self.dir.join(CURRENT);
+        match fs::rename(&current, self.dir.join(BEFORE)) {
+            // It was renamed before, and no new one could be made; or somebody removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed.with_context(|| format!("cannot rename {}", current.display()))?,
+        }
+        state.file =
+            append_to(&current).with_context(|| format!("cannot open {}", current.display()))?;
+        state.bytes = 0;
+        Ok(())
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.publish(Record::Ended);
+        if let Err(error) = remove_in(&self.dir) {
+            log::error!("{error:#}");
+        }
+    }
+}
+
+/// Standard error has what an operator acts on, and none of what comes by the thousand.
+fn is_for_stderr(record: &Record) -> bool {
+    match record {
+        Record::LimitNear(_)
+        | Record::LimitHit(_)
+        | Record::Drain { .. }
+        | Record::Reclaim { .. }
+        | Record::OomKill { .. }
+        | Record::NoVictim { .. }
+        | Record::WouldEnforce { .. }
+        | Record::CpuDead { .. }
+        | Record::CpuOnline { .. } => true,
+        // Then lines are missing there, too.
+        Record::Lost { counter, .. } => counter == Loss::EventsLost.stat().name,
+        Record::CgroupAdded { .. }
+        | Record::CgroupDying { .. }
+        | Record::CgroupRemoved { .. }
+        | Record::Healed { .. }
+        | Record::Ended => false,
+    }
+}
+
+/// What is in a file of the stream already.
+#[derive(Default)]
+struct Written {
+    last_seq: u64,
+    /// Bytes of whole lines.
+    bytes: u64,
+    /// Bytes in all.
+    found: u64,
+}
+
+impl Written {
+    /// A file that is not there, or has other things in it, has no record.
+    fn in_file(path: &Path) -> Self {
+        let text = fs::read(path).unwrap_or_default();
+        let bytes = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let lines = text[..bytes].rsplit(|&byte| byte == b'\n');
+        let entry = lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok()).next();
+        Self {
+            last_seq: entry.map_or(0, |entry| entry.seq),
+            bytes: bytes as u64,
+            found: text.len() as u64,
+        }
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    // Whatever the umask is: anybody may read it.
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    Ok(file)
+}
+
+fn wall_clock(time_ns: u64) -> String {
+    let ago = Duration::from_nanos(host::now_ns().saturating_sub(time_ns));
+    humantime::format_rfc3339_millis(SystemTime::now() - ago).to_string()
+}
