@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: `engine` (maps, pins, control programs) → `sample` and `event` (decode) →
 //! `model` → `show` (table, JSON, summary). `command` holds one file a verb of the command line,
-//! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch` and `lock` deal with the
-//! machine; none of them touches BPF.
+//! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch`, `lock` and `protect` deal
+//! with the machine; none of them touches BPF.
 //!
 //! Pages: `pages` reads what the kernel says of them, `kernel_cgroup` puts it beside what memstock says,
 //! `adoption` and `audit` act on the difference.
@@ -23,6 +23,7 @@ pub mod lock;
 pub mod model;
 mod mountinfo;
 pub mod pages;
+pub mod protect;
 pub mod sample;
 pub mod show;
 pub mod size;

@@ -12,6 +12,7 @@ use crate::engine::pins::Pins;
 use crate::exit::Failure;
 use crate::kernel_cgroup::KernelCgroups;
 use crate::lock::EngineLock;
+use crate::protect::protect;
 use crate::tree::Tree;
 use crate::{adoption, host, launch, lock};
 
@@ -63,6 +64,8 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let mut loaded = load(&pins, settings)?;
     targets.register(&mut loaded.engine)?;
     let (engine, log) = loaded.attach()?;
+    // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
+    let protection = protect();
     let mut tree = Tree::of(&engine, &mount)?;
     tree.catch_up();
     if !args.no_adopt {
@@ -71,7 +74,7 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     }
     let child = match args.command.as_slice() {
         [] => None,
-        [command, args @ ..] => Some(launch::start(command, args, targets.home.procs()?)?),
+        [command, args @ ..] => Some(launch::start(command, args, targets.home.procs()?, &protection)?),
     };
     let watch = Watch {
         engine: &engine,
