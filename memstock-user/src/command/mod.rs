@@ -4,6 +4,7 @@ pub mod audit;
 pub mod drain;
 pub mod run;
 pub mod show;
+mod start;
 pub mod stop;
 mod targets;
 mod watch;

@@ -1,25 +1,24 @@
-//! `memstock run`: loads, registers, attaches, adopts, starts COMMAND, watches, and cleans up.
+//! `memstock run`: has an engine started or adopted, starts COMMAND, watches, and cleans up.
+
+use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 
-use super::targets::Targets;
+use super::start::{RemovePins, remove_noted, start};
 use super::watch::{Signals, Watch};
-use crate::cgroup::CgroupMount;
+use crate::cgroup::{ById, CgroupMount};
 use crate::cli::Run;
 use crate::engine::events;
-use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
-use crate::exit::Failure;
-use crate::kernel_cgroup::KernelCgroups;
 use crate::lock::EngineLock;
 use crate::protect::protect;
 use crate::tree::Tree;
-use crate::{adoption, host, launch, lock};
+use crate::{host, launch};
 
 /// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
 ///
 /// # Errors
-/// The environment, a cgroup or the kernel does not allow it. Nothing stays behind.
+/// The environment, a cgroup or the kernel does not allow it. Nothing that was made stays behind.
 pub fn run(args: Run) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -34,54 +33,49 @@ pub fn run(args: Run) -> Result<u8> {
 /// Everything made here is undone in reverse order, however this ends.
 async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     host::require_privilege()?;
-    let pins = Pins::on(host::BPFFS.as_ref());
-    if lock::holder()?.is_none() {
-        // Before the lock is taken: taking it ends what the dead daemon noted for `stop`.
-        no_remains(&pins)?;
+    let mount = CgroupMount::find()?;
+    let mut lock = EngineLock::acquire()?;
+    let ended = run_locked(args, signals, &mount, &mut lock).await;
+    // What is still there stays noted, for the next run or for `stop`.
+    if let Err(error) = lock.forget(|id| mount.cgroup_of(id) == ById::Gone) {
+        log::warn!("{error:#}");
     }
-    let lock = EngineLock::acquire()?;
-    // The holder may have died just now.
-    no_remains(&pins)?;
+    ended
+}
+
+async fn run_locked(
+    args: &Run,
+    signals: &mut Signals,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+) -> Result<u8> {
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
-    let mount = CgroupMount::find()?;
-    if let Some(id) = lock.noted_before() {
-        mount.remove_left_behind(id)?;
-    }
-    let targets = Targets::prepare(&mount, args)?;
-    if let Some(owned) = &targets.owned {
-        lock.note_cgroup(owned.cgroup().id)?;
-    }
-    let kernel = KernelCgroups::find(&mount, &args.kernel_cgroups, &targets.paths())?;
-
-    let settings = Settings {
-        batch: args.batch,
-        slots: args.slots,
-        memsw: args.memsw || host::has_swap()?,
-        trace: args.trace,
-    };
-    let pinned = RemovePins(&pins);
-    let mut loaded = load(&pins, settings)?;
-    targets.register(&mut loaded.engine)?;
-    let (engine, log) = loaded.attach()?;
+    let pins = Pins::on(bpffs.dir);
+    let mut started = start(args, &pins, mount, lock)?;
     // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
     let protection = protect();
-    let mut tree = Tree::of(&engine, &mount)?;
+    let mut tree = Tree::of(&started.engine, mount)?;
     tree.catch_up();
-    if !args.no_adopt {
-        let adopted = adoption::adopt(&engine, &mount, &kernel)?;
-        log::info!("{adopted}");
-    }
+    started.adopt_pages(args, mount)?;
     let child = match args.command.as_slice() {
         [] => None,
-        [command, args @ ..] => Some(launch::start(command, args, targets.home.procs()?, &protection)?),
+        [command, args @ ..] => {
+            let procs = started.targets.home()?.procs()?;
+            Some(launch::start(command, args, procs, &protection)?)
+        }
     };
+    if started.pinned.is_none() {
+        // Nobody left to tell if standard error is gone.
+        let _ = writeln!(io::stderr(), "event: engine-adopted pins={}", pins.root().display());
+    }
+    let pinned = started.pinned.take().unwrap_or_else(|| RemovePins(&pins));
     let watch = Watch {
-        engine: &engine,
-        mount: &mount,
+        engine: &started.engine,
+        mount,
         tree,
         events: events(&pins)?,
-        log,
+        log: started.log.take(),
         child,
         seconds: args.seconds,
         events_lost: 0,
@@ -89,30 +83,11 @@ async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
     let code = watch.run(signals).await?;
 
     drop(pinned);
-    if let Some(owned) = targets.owned {
+    if let Some(owned) = started.targets.owned {
         owned.remove()?;
     }
+    // Of the daemons before us.
+    remove_noted(mount, lock)?;
     bpffs.release()?;
     Ok(code)
-}
-
-/// Refuses to start among the pins of an engine whose daemon died: it is still charging.
-fn no_remains(pins: &Pins) -> Result<()> {
-    if pins.exist() {
-        return Err(Failure::Running.error(
-            "an engine whose daemon died is still charging: end it with \"memstock stop\"",
-        ));
-    }
-    Ok(())
-}
-
-/// Removes the pins when it goes out of scope.
-struct RemovePins<'a>(&'a Pins);
-
-impl Drop for RemovePins<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
-            log::error!("{error:#}");
-        }
-    }
 }
