@@ -157,8 +157,8 @@ enum Phase {
 }
 
 impl Phase {
-    /// Kills the run somewhere in this phase.
-    fn kill(self, run: &mut Process, random: &mut Random) -> Result<Finished> {
+    /// Kills the run somewhere in this phase; `adopts` if there was an engine before it.
+    fn kill(self, run: &mut Process, adopts: bool, random: &mut Random) -> Result<Finished> {
         let longest = match self {
             Self::Starting => 300,
             Self::Pinning => {
@@ -169,11 +169,11 @@ impl Phase {
                 10
             }
             Self::Running => {
-                started(run)?;
-                100
+                at_work(run, adopts)?;
+                50
             }
             Self::Stopping => {
-                started(run)?;
+                at_work(run, adopts)?;
                 run.signal(Signal::TERM)?;
                 40
             }
@@ -195,6 +195,14 @@ fn started(run: &mut Process) -> Result<()> {
     try_poll_until(SOON, "an engine", || {
         ensure!(run.ended()?.is_none(), "it ended: {}", run.stderr()?);
         Ok((pins().exist() && memstock(["show"])?.finish(SOON)?.code() == 0).then_some(()))
+    })
+}
+
+fn at_work(run: &mut Process, adopts: bool) -> Result<()> {
+    started(run)?;
+    try_poll_until(SOON, "the adoption", || {
+        ensure!(run.ended()?.is_none(), "it ended: {}", run.stderr()?);
+        Ok((!adopts || run.stderr()?.contains("event: engine-adopted")).then_some(()))
     })
 }
 
@@ -235,8 +243,9 @@ fn killed_at_any_moment() -> Result<()> {
             if is_new && !leftovers::pins_and_lock().is_empty() {
                 stop()?;
             }
+            let adopts = pins().exist();
             let mut run = memstock(args)?.start()?;
-            let finished = phase.kill(&mut run, &mut random)?;
+            let finished = phase.kill(&mut run, adopts, &mut random)?;
             let code = finished.code();
             ensure!(code == 137 || phase == Phase::Stopping, "{point}, {phase:?}: {finished:?}");
             adopted += u32::from(finished.stderr.contains("event: engine-adopted"));
