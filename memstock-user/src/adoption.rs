@@ -1,4 +1,4 @@
-//! Owns the adoption of memory that tracked cgroups hold already when the engine starts. Must run after
+//! Owns the adoption of memory that cgroups hold already when they become tracked. Must run after
 //! the probes are attached: what is allocated or freed meanwhile is theirs.
 //!
 //! Whose a page is comes from the kernel's own memory controller where that knows the cgroup, and else
@@ -12,12 +12,13 @@ mod transfer;
 
 pub(crate) use transfer::{Moved, Transfer};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use memstock_common::NO_INDEX;
+use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, owner_in};
+use memstock_common::{NO_INDEX, index_of};
 
 use crate::cgroup::{CgroupMount, display};
 use crate::engine::Engine;
@@ -62,25 +63,32 @@ impl fmt::Display for Adopted {
     }
 }
 
-/// Charges to every tracked cgroup what it holds and nobody owns yet.
+/// Charges to the cgroups `of`, by id, and to those below them what they hold and nobody owns yet.
 ///
 /// Where the kernel knows the cgroup: its user pages and page tables. Else: the pages that only tasks of
 /// tracked cgroups have mapped; page cache that nobody maps has no owner that could be found.
 ///
 /// # Errors
 /// A map or a file in `/proc` cannot be read, or the engine refuses.
-pub fn adopt(engine: &Engine, mount: &CgroupMount, kernel: &KernelCgroups) -> Result<Adopted> {
+pub fn adopt(
+    engine: &Engine,
+    mount: &CgroupMount,
+    kernel: &KernelCgroups,
+    of: &BTreeSet<u64>,
+) -> Result<Adopted> {
     let started = Instant::now();
     let tracked = Tracked::read(engine, mount)?;
+    let wanted = at_or_below(&tracked, of);
     let transfer = Transfer::new(engine, &tracked);
     let mut moved = Moved::default();
     let map = kernel.map(&tracked);
     if !map.is_empty() {
-        moved.add(&from_kernel(&transfer, &Look::open(engine, map)?)?);
+        moved.add(&from_kernel(&transfer, &Look::open(engine, map)?, &wanted)?);
     }
     let tasks = Tasks { mount, tracked: &tracked, kernel };
     if !tasks.roots().is_empty() {
-        moved.add(&from_tasks(&transfer, &Look::open(engine, KernelMap::default())?, &tasks)?);
+        let look = Look::open(engine, KernelMap::default())?;
+        moved.add(&from_tasks(&transfer, &look, &tasks, &wanted)?);
     }
     let adopted = Adopted { cgroups: by_name(&moved, &tracked), elapsed: started.elapsed() };
     for CgroupAdopted { name, adopted, disowned } in &adopted.cgroups {
@@ -88,6 +96,34 @@ pub fn adopt(engine: &Engine, mount: &CgroupMount, kernel: &KernelCgroups) -> Re
         log::info!("{path}: adopted {adopted} pages, gave {disowned} of them back");
     }
     Ok(adopted)
+}
+
+/// Gives back what was adopted for the cgroups `of` and those below them, as far as it was neither allocated
+/// nor freed since: half of an adoption that was cut short, which is then begun anew.
+///
+/// # Errors
+/// A map cannot be read, or the engine refuses.
+pub fn undo(engine: &Engine, mount: &CgroupMount, of: &BTreeSet<u64>) -> Result<()> {
+    let tracked = Tracked::read(engine, mount)?;
+    let wanted = at_or_below(&tracked, of);
+    let transfer = Transfer::new(engine, &tracked);
+    let owners = engine.owners()?;
+    for number in 0..owners.len() {
+        let Some(chunk) = owners.get(number) else { break };
+        let first = number as u64 * u64::from(CHUNK_PAGES);
+        let marked = (first..).zip(chunk.owners).filter(|&(_, entry)| entry & UNCONFIRMED != 0);
+        let of_theirs = marked.map(|(pfn, entry)| (pfn, index_of(owner_in(entry))));
+        let pages: Vec<_> = of_theirs.filter(|(_, index)| wanted.contains(index)).collect();
+        transfer.disown(&pages)?;
+    }
+    Ok(())
+}
+
+/// The counters of the cgroups with these ids, and all below them.
+fn at_or_below(tracked: &Tracked, ids: &BTreeSet<u64>) -> BTreeSet<u32> {
+    let is_one = |index| tracked.counters().get(&index).is_some_and(|one| ids.contains(&one.id));
+    let all = tracked.counters().keys().copied();
+    all.filter(|&index| tracked.lineage(index).any(is_one)).collect()
 }
 
 /// Whether memstock charges pages of this kind one by one, so that it can adopt those that the kernel
@@ -116,7 +152,7 @@ pub(crate) fn by_name(moved: &Moved, tracked: &Tracked) -> Vec<CgroupAdopted> {
 }
 
 /// Adopts what the kernel charges to the memory cgroups that stand for tracked ones.
-fn from_kernel(transfer: &Transfer<'_>, look: &Look) -> Result<Moved> {
+fn from_kernel(transfer: &Transfer<'_>, look: &Look, of: &BTreeSet<u32>) -> Result<Moved> {
     let mut moved = Moved::default();
     // One chunk after the other, so that each is looked at again at once and little is held in memory.
     look.all(|seen| {
@@ -124,6 +160,7 @@ fn from_kernel(transfer: &Transfer<'_>, look: &Look) -> Result<Moved> {
             .iter()
             .filter(|page| page.index == NO_INDEX && is_adoptable(page.kind))
             .filter_map(|page| Some((page.pfn, look.map().counter(page.number)?)))
+            .filter(|(_, index)| of.contains(index))
             .collect();
         moved.add(&transfer.adopt_as_kernel(look, &wanted)?);
         Ok(())
@@ -132,8 +169,14 @@ fn from_kernel(transfer: &Transfer<'_>, look: &Look) -> Result<Moved> {
 }
 
 /// Adopts what the tasks of the cgroups have mapped that the kernel does not know.
-fn from_tasks(transfer: &Transfer<'_>, look: &Look, tasks: &Tasks<'_>) -> Result<Moved> {
-    let held = tasks.held()?;
+fn from_tasks(
+    transfer: &Transfer<'_>,
+    look: &Look,
+    tasks: &Tasks<'_>,
+    of: &BTreeSet<u32>,
+) -> Result<Moved> {
+    let mut held = tasks.held()?;
+    held.retain(|(_, index)| of.contains(index));
     let pfns: Vec<u64> = held.iter().map(|&(pfn, _)| pfn).collect();
     let seen = look.again(&pfns)?;
     // Drivers map pages of theirs, and the zero pages are everybody's.
@@ -146,4 +189,19 @@ fn from_tasks(transfer: &Transfer<'_>, look: &Look, tasks: &Tasks<'_>) -> Result
     let wrong: Vec<_> = wanted.into_iter().filter(|&(pfn, _)| !mapped.has(pfn)).collect();
     moved.disowned = transfer.disown(&wrong)?;
     Ok(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_below_are_meant_too() {
+        let tree = [(0, NO_INDEX, Some("/a")), (1, 0, Some("/a/b")), (2, NO_INDEX, Some("/c"))];
+        let tracked = Tracked::of(&tree);
+        let id = |index: u32| tracked.counters()[&index].id;
+        assert_eq!(at_or_below(&tracked, &[id(0)].into()), [0, 1].into());
+        assert_eq!(at_or_below(&tracked, &[id(1), 5].into()), [1].into());
+        assert_eq!(at_or_below(&tracked, &[].into()), [].into());
+    }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use memstock_common::{DEFAULT_BATCH, MAX_BATCH, MAX_SLOTS};
+use memstock_common::{MAX_BATCH, MAX_SLOTS};
 
 use crate::journal::MAX_BYTES;
 use crate::size;
@@ -47,7 +47,10 @@ impl Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Charge the page faults of cgroups and show them live until interrupted
+    /// Charge the pages of cgroups and show them live until interrupted
+    ///
+    /// An engine whose daemon was killed goes on charging, and is adopted: what it tracks keeps its counters,
+    /// cgroups named here are added, and limits given here are set.
     Run(Run),
     /// Show one sample of the running engine
     Show(Show),
@@ -89,14 +92,15 @@ pub struct Run {
     #[arg(long, value_name = "NAME")]
     pub new: Option<PathBuf>,
 
-    /// Pages charged at once when a stock is empty
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_BATCH,
+    /// Pages charged at once when a stock is empty [default: 32, or what an adopted engine has]
+    #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
-    pub batch: u32,
+    pub batch: Option<u32>,
 
-    /// Cgroups that a CPU's stock can be cached for at once: a power of two
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = slots)]
-    pub slots: u32,
+    /// Cgroups that a CPU's stock can be cached for at once: a power of two [default: 1, or what an adopted
+    /// engine has]
+    #[arg(long, value_name = "N", value_parser = slots)]
+    pub slots: Option<u32>,
 
     /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
     #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit)]

@@ -2,6 +2,7 @@
 //! make or remove cgroups, and must not signal any process but the child it was given.
 
 use crate::exit::{Failure, SIGNALED, printable};
+use crate::protect::Protection;
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::{OsStr, OsString};
@@ -23,23 +24,32 @@ const ENTERING: i32 = 1 << 16;
 ///
 /// The child joins before its exec, so that every page of COMMAND itself is charged there. Standard
 /// streams and environment are ours; std starts it with no signal blocked and SIGPIPE at its default,
-/// exec resets the handlers. It lives on when we die: accounting does, too. Call it inside a tokio
-/// runtime.
+/// exec resets the handlers. Our `protection` is not its. It lives on when we die: accounting does,
+/// too. Call it inside a tokio runtime.
 ///
 /// # Errors
 ///
 /// [`Failure::NotFound`], [`Failure::CannotExecute`], [`Failure::Cgroup`] when the cgroup does not
 /// take it, and [`Failure::Other`] when the host cannot start a process at all.
-pub fn start(command: &OsStr, args: &[OsString], procs: impl AsFd) -> Result<Child> {
+pub fn start(
+    command: &OsStr,
+    args: &[OsString],
+    procs: impl AsFd,
+    protection: &Protection,
+) -> Result<Child> {
     let procs = procs.as_fd().try_clone_to_owned().context("cannot keep cgroup.procs open")?;
+    let protection = protection.clone();
     let mut child = Command::new(command);
     child.args(args);
-    // SAFETY: between fork and exec the closure makes one write(2) on a descriptor that was opened
-    // before; it does not allocate, lock or panic.
+    // SAFETY: between fork and exec the closure makes system calls only, on descriptors that were opened
+    // before or by itself; it does not allocate, lock or panic.
     unsafe {
-        child.pre_exec(move || match rustix::io::write(&procs, b"0") {
-            Ok(_) => Ok(()),
-            Err(errno) => Err(io::Error::from_raw_os_error(ENTERING | errno.raw_os_error())),
+        child.pre_exec(move || {
+            protection.undo_in_child()?;
+            match rustix::io::write(&procs, b"0") {
+                Ok(_) => Ok(()),
+                Err(errno) => Err(io::Error::from_raw_os_error(ENTERING | errno.raw_os_error())),
+            }
         });
     }
     child.spawn().map_err(|error| not_started(command, &error))
@@ -128,6 +138,20 @@ mod tests {
     /// Takes a write and forgets it: for tests that need no cgroup.
     fn sink() -> File {
         File::options().write(true).open("/dev/null").unwrap()
+    }
+
+    /// Of a process that has none.
+    fn start(command: &OsStr, args: &[OsString], procs: impl AsFd) -> Result<Child> {
+        super::start(command, args, procs, &Protection::default())
+    }
+
+    /// A score can be raised by everybody, so this shows without privilege that it is put back.
+    #[tokio::test]
+    async fn the_child_is_not_protected() {
+        let script = args(&["-c", "grep -qx 345 /proc/self/oom_score_adj"]);
+        let protection = Protection::after("345\n");
+        let mut child = super::start(OsStr::new("sh"), &script, sink(), &protection).unwrap();
+        assert!(child.wait().await.unwrap().success());
     }
 
     #[tokio::test]

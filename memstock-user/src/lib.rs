@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: `engine` (maps, pins, control programs) → `sample` and `event` (decode) →
 //! `model` → `show` (table, JSON, summary). `command` holds one file a verb of the command line,
-//! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch` and `lock` deal with the
-//! machine; none of them touches BPF.
+//! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch`, `lock` and `protect` deal
+//! with the machine; none of them touches BPF.
 //!
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
 //! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
@@ -31,6 +31,7 @@ pub mod loss;
 pub mod model;
 mod mountinfo;
 pub mod pages;
+pub mod protect;
 pub mod sample;
 pub mod show;
 pub mod size;

@@ -4,14 +4,17 @@
 //! The lock is a `flock` on a file, so the kernel gives it up when its holder dies, however it dies. The
 //! file's text is only what the holder says about itself; it is believed when the kernel says, in that
 //! process's `fdinfo`, that it has this very file locked.
+//!
+//! The file also notes the cgroups that engines made and that have to be removed, from one holder to the
+//! next, until they are gone.
 
 use crate::exit::{Classify as _, Failure};
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -26,12 +29,14 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Held by the one engine of this host; dropping it gives the lock up and removes the file.
+/// Held by the one engine of this host; dropping it gives the lock up, and removes the file unless a
+/// cgroup is noted in it.
 #[derive(Debug)]
 pub struct EngineLock {
     file: File,
     path: PathBuf,
-    noted_before: Option<u64>,
+    noted: Vec<u64>,
+    making: Option<PathBuf>,
 }
 
 impl EngineLock {
@@ -75,38 +80,77 @@ impl EngineLock {
             // The former holder removes the file before it gives the lock up: what was locked may
             // have no name any more, and somebody else may be locking its successor.
             if is_at(&file, &path)? {
-                let noted_before = noted_cgroup(&file, &path)?;
-                let lock = Self { file, path, noted_before };
-                lock.write_pid()?;
+                let (noted, making) = notes(&file, &path)?;
+                let lock = Self { file, path, noted, making };
+                lock.write()?;
                 return Ok(lock);
             }
         }
     }
 
-    /// Notes the cgroup that was made for this engine, for whoever clears up if we cannot.
+    /// Notes that a cgroup is about to be made for this engine. (Not one whose path is no text: that one is
+    /// noted once it is made.)
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub fn note_cgroup(&self, id: u64) -> Result<()> {
+    pub fn note_making(&mut self, path: &Path) -> Result<()> {
+        self.making = Some(path.to_path_buf());
+        self.write()
+    }
+
+    /// The cgroup that a former holder was about to make when it died.
+    pub fn making(&self) -> Option<&Path> {
+        self.making.as_deref()
+    }
+
+    /// Whether anything is noted.
+    pub fn has_notes(&self) -> bool {
+        !self.noted.is_empty() || self.making.is_some()
+    }
+
+    /// Notes a cgroup that was made for this engine, for whoever clears up if we cannot.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn note_cgroup(&mut self, id: u64) -> Result<()> {
+        self.noted.push(id);
+        self.making = None;
+        self.write()
+    }
+
+    /// The ids of the cgroups that are noted, since the boot, by us or by former holders that died.
+    pub fn noted(&self) -> &[u64] {
+        &self.noted
+    }
+
+    /// Drops the notes of cgroups that are gone, or were not made.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn forget(&mut self, is_gone: impl Fn(u64) -> bool) -> Result<()> {
+        self.noted.retain(|&id| !is_gone(id));
+        self.making = None;
+        self.write()
+    }
+
+    fn write(&self) -> Result<()> {
         // Ids are given out anew after a boot, and not every /run is cleared by one.
-        let note = format!("{id} {}\n", boot_id()?);
-        (&self.file)
-            .write_all(note.as_bytes())
-            .with_context(|| format!("cannot write {}", self.path.display()))
-    }
-
-    /// The id of the cgroup that a former holder made and, having died since the boot, did not remove.
-    pub fn noted_before(&self) -> Option<u64> {
-        self.noted_before
-    }
-
-    fn write_pid(&self) -> Result<()> {
-        // Truncated first: a dead holder's longer number must not show through.
+        let boot = if self.has_notes() { boot_id()? } else { String::new() };
+        let mut text = format!("{}\n", std::process::id());
+        for id in &self.noted {
+            text += &format!("{id} {boot}\n");
+        }
+        if let Some(path) = self.making.as_ref().and_then(|path| path.to_str()) {
+            text += &format!("{boot} {path}\n");
+        }
+        // Cut off afterwards: killed in between, we leave the notes, and behind them the end of one,
+        // which names no boot.
         self.file
-            .set_len(0)
-            .and_then(|()| (&self.file).rewind())
-            .and_then(|()| (&self.file).write_all(format!("{}\n", std::process::id()).as_bytes()))
+            .write_all_at(text.as_bytes(), 0)
+            .and_then(|()| self.file.set_len(text.len() as u64))
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
@@ -115,12 +159,17 @@ impl Drop for EngineLock {
     fn drop(&mut self) {
         // Still locked, so nobody can have it under this name but us, unless somebody removed
         // it by hand and a new engine came; then it is theirs.
-        if is_at(&self.file, &self.path).unwrap_or(false) {
+        if !self.has_notes() && is_at(&self.file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
         // Said outright: closing alone would leave it with a child that is between fork and exec.
         let _ = flock(&self.file, FlockOperation::Unlock);
     }
+}
+
+/// Whether there is a lock file: of a running engine, or left by one that died or could not clear up.
+pub fn is_left() -> bool {
+    Path::new(RUN_DIR).join(LOCK_FILE).exists()
 }
 
 /// The pid of the running engine, `None` when none runs.
@@ -190,14 +239,20 @@ fn has_exclusive_lock(fdinfo: &str) -> bool {
     })
 }
 
-/// The second line of the file, after the pid: what the holder noted during this boot.
-fn noted_cgroup(mut file: &File, path: &Path) -> Result<Option<u64>> {
+/// The lines of the file after the pid: what holders noted during this boot. `ID BOOT` is a cgroup, `BOOT
+/// PATH` one that was about to be made.
+fn notes(mut file: &File, path: &Path) -> Result<(Vec<u64>, Option<PathBuf>)> {
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;
-    let Some((id, boot)) = text.lines().nth(1).and_then(|note| note.split_once(' ')) else {
-        return Ok(None);
-    };
-    Ok(id.parse().ok().filter(|_| boot_id().is_ok_and(|now| now == boot)))
+    let (boot, mut noted, mut making) = (boot_id()?, Vec::new(), None);
+    for (first, second) in text.lines().skip(1).filter_map(|note| note.split_once(' ')) {
+        match first.parse() {
+            Ok(id) if second == boot => noted.push(id),
+            Err(_) if first == boot => making = Some(second.into()),
+            _ => {}
+        }
+    }
+    Ok((noted, making))
 }
 
 fn boot_id() -> Result<String> {

@@ -8,20 +8,30 @@ use memstock_common::stat::Stat;
 
 use crate::engine::Engine;
 use crate::journal::{Journal, Record};
-use crate::sample::losses;
+use crate::sample::losses as losses_of;
 
 /// What was told of, by the name of the counter.
 #[derive(Debug, Default)]
 pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
+    /// All that was counted up to now.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn until_now(engine: &Engine) -> Result<Self> {
+        let mut losses = Self::default();
+        losses.rises(losses_of(engine)?);
+        Ok(losses)
+    }
+
     /// Tells of each counter that rose: a record each. Returns whether events were among what was lost.
     ///
     /// # Errors
     /// The counters cannot be read.
     pub fn tell(&mut self, engine: &Engine, journal: &Journal) -> Result<bool> {
         let mut are_events_lost = false;
-        for (stat, by) in self.rises(losses(engine)?) {
+        for (stat, by) in self.rises(losses_of(engine)?) {
             are_events_lost |= stat == Loss::EventsLost.stat();
             journal.publish(if stat == Loss::Healed.stat() {
                 Record::Healed { nr_pages: by }

@@ -43,6 +43,34 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Kills the daemon, if it runs, by SIGKILL. The kernel half goes on, and can be asked.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn kill(&mut self) -> Result<Finished> {
+        self.run.signal(Signal::KILL)?;
+        self.run.wait(SOON)
+    }
+
+    /// Starts another daemon with these arguments in the place of one that was killed, and waits until it
+    /// has adopted the engine.
+    ///
+    /// # Errors
+    /// When it ends at once or does not adopt in time; with what it wrote to standard error.
+    pub fn adopt<A: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = A>) -> Result<()> {
+        ensure!(self.run.ended()?.is_some(), "the daemon before it runs still");
+        self.run = Process::from_memstock_run(args)?;
+        let adopted = try_poll_until(SOON, "the adoption of the engine", || {
+            let is_adopted = self.events()?.iter().any(|event| event.kind == "engine-adopted");
+            if let Some(status) = self.run.ended()? {
+                bail!("memstock run ended with {status}");
+            }
+            Ok(is_adopted.then_some(()))
+        });
+        adopted
+            .with_context(|| format!("its standard error: {}", self.stderr().unwrap_or_default()))
+    }
+
     fn wait_until_ready(&mut self) -> Result<()> {
         let ready = try_poll_until(SOON, "an answer of memstock show", || {
             if let Some(status) = self.run.ended()? {

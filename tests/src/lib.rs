@@ -23,6 +23,7 @@ pub mod leftovers;
 pub mod live;
 pub mod load;
 pub mod lru;
+pub mod orphan;
 pub mod poll;
 pub mod process;
 pub mod show;

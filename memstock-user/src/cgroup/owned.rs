@@ -75,6 +75,16 @@ impl CgroupMount {
         self.own(inside, dir.parent().unwrap_or(&self.dir).to_path_buf())?.remove()
     }
 
+    /// Removes the cgroup with this path if an engine that was about to make it got as far as that: there
+    /// is no task in it and nothing below it.
+    pub fn remove_unused(&self, path: &Path) {
+        if let Ok(cgroup) = self.resolve(path)
+            && let Err(error) = fs::remove_dir(&cgroup.dir)
+        {
+            log::info!("cgroup {} is not ours: {error}", display(path));
+        }
+    }
+
     fn own(&self, inside: &Path, parent: PathBuf) -> Result<OwnedCgroup> {
         let cgroup = self.cgroup(inside)?;
         let root = open_cgroup_dir(&cgroup.dir)

@@ -8,6 +8,7 @@ pub mod guard;
 pub mod limit;
 pub mod run;
 pub mod show;
+mod start;
 pub mod stop;
 mod targets;
 mod watch;

@@ -1,29 +1,27 @@
-//! `memstock run`: loads, registers, attaches, adopts, starts COMMAND, watches, and cleans up.
+//! `memstock run`: has an engine started or adopted, starts COMMAND, watches, and cleans up.
 
 use anyhow::{Context as _, Result};
 
-use super::targets::Targets;
+use super::start::{RemovePins, remove_noted, start};
 use super::watch::{Signals, Watch};
-use crate::cgroup::CgroupMount;
+use crate::cgroup::{ById, CgroupMount};
 use crate::cli::Run;
 use crate::drains::{Drains, drain_offline};
 use crate::enforce::Policy;
 use crate::enforce::duty::Duty;
-use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
-use crate::exit::Failure;
 use crate::hotplug::Hotplug;
-use crate::journal::Journal;
-use crate::kernel_cgroup::KernelCgroups;
+use crate::journal::{Journal, Record};
 use crate::lock::EngineLock;
 use crate::loss::Losses;
+use crate::protect::protect;
 use crate::tree::Tree;
-use crate::{adoption, host, launch, lock};
+use crate::{host, launch};
 
 /// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
 ///
 /// # Errors
-/// The environment, a cgroup or the kernel does not allow it. Nothing stays behind.
+/// The environment, a cgroup or the kernel does not allow it. Nothing that was made stays behind.
 pub fn run(args: Run) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -31,104 +29,104 @@ pub fn run(args: Run) -> Result<u8> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         let mut signals = Signals::catch()?;
-        run_engine(&args, &mut signals).await
+        run_alone(&args, &mut signals).await
     })
 }
 
 /// Everything made here is undone in reverse order, however this ends.
-async fn run_engine(args: &Run, signals: &mut Signals) -> Result<u8> {
+async fn run_alone(args: &Run, signals: &mut Signals) -> Result<u8> {
     host::require_privilege()?;
-    let pins = Pins::on(host::BPFFS.as_ref());
-    if lock::holder()?.is_none() {
-        // Before the lock is taken: taking it ends what the dead daemon noted for `stop`.
-        no_remains(&pins)?;
+    let mount = CgroupMount::find()?;
+    let mut lock = EngineLock::acquire()?;
+    let ended = run_locked(args, signals, &mount, &mut lock).await;
+    // What is still there stays noted, for the next run or for `stop`.
+    if let Err(error) = lock.forget(|id| mount.cgroup_of(id) == ById::Gone) {
+        log::warn!("{error:#}");
     }
-    let lock = EngineLock::acquire()?;
-    // The holder may have died just now.
-    no_remains(&pins)?;
-    // Ends when all else has: its readers take that for the end of the engine.
-    let journal = Journal::open(args.events_bytes)?;
+    ended
+}
+
+async fn run_locked(
+    args: &Run,
+    signals: &mut Signals,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+) -> Result<u8> {
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
-    let mount = CgroupMount::find()?;
-    if let Some(id) = lock.noted_before() {
-        mount.remove_left_behind(id)?;
+    let pins = Pins::on(bpffs.dir);
+    // Ends when all else has: its readers take that for the end of the engine.
+    let journal = Journal::open(args.events_bytes)?;
+    let ended = run_engine(args, signals, mount, lock, &pins, &journal).await;
+    if pins.exist() {
+        // It could not be adopted, and goes on.
+        journal.leave();
     }
-    let targets = Targets::prepare(&mount, args)?;
-    if let Some(owned) = &targets.owned {
-        lock.note_cgroup(owned.cgroup().id)?;
-    }
-    let kernel = KernelCgroups::find(&mount, &args.kernel_cgroups, &targets.paths())?;
-
-    let settings = Settings {
-        batch: args.batch,
-        slots: args.slots,
-        memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
-        trace: args.trace,
-    };
-    let pinned = RemovePins(&pins);
-    let mut loaded = load(&pins, settings)?;
-    targets.register(&mut loaded.engine)?;
-    let (engine, log) = loaded.attach()?;
-    // From now on the kernel half sees to those that go.
-    let hotplug = Hotplug::new()?;
-    let offline = drain_offline(&engine)?;
-    if offline.nr_pages() > 0 {
-        journal.publish(offline.into());
-    }
-    let mut tree = Tree::of(&engine, &mount, &journal)?;
-    tree.announce();
-    tree.catch_up();
-    if !args.no_adopt {
-        let adopted = adoption::adopt(&engine, &mount, &kernel)?;
-        log::info!("{adopted}");
-    }
-    let policy = Policy { observe: args.observe, oom_group: args.oom_group };
-    let duty = Duty::start(&pins, kernel, policy)?;
-    let child = match args.command.as_slice() {
-        [] => None,
-        [command, args @ ..] => Some(launch::start(command, args, targets.home.procs()?)?),
-    };
-    let watch = Watch {
-        engine: &engine,
-        mount: &mount,
-        tree,
-        duty,
-        drains: (!args.no_drain).then(|| Drains::new(&engine, &mount)),
-        hotplug,
-        log,
-        child,
-        seconds: args.seconds,
-        journal: &journal,
-        losses: Losses::default(),
-    };
-    let code = watch.run(signals).await?;
-
-    drop(pinned);
-    if let Some(owned) = targets.owned {
-        owned.remove()?;
-    }
+    let code = ended?;
     bpffs.release()?;
     Ok(code)
 }
 
-/// Refuses to start among the pins of an engine whose daemon died: it is still charging.
-fn no_remains(pins: &Pins) -> Result<()> {
-    if pins.exist() {
-        return Err(Failure::Running.error(
-            "an engine whose daemon died is still charging: end it with \"memstock stop\"",
-        ));
+async fn run_engine(
+    args: &Run,
+    signals: &mut Signals,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+    pins: &Pins,
+    journal: &Journal,
+) -> Result<u8> {
+    let mut started = start(args, pins, mount, lock, journal)?;
+    // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
+    let protection = protect();
+    // From now on the kernel half sees to those that go.
+    let hotplug = Hotplug::new()?;
+    let offline = drain_offline(&started.engine)?;
+    if offline.nr_pages() > 0 {
+        journal.publish(offline.into());
     }
-    Ok(())
-}
-
-/// Removes the pins when it goes out of scope.
-struct RemovePins<'a>(&'a Pins);
-
-impl Drop for RemovePins<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
-            log::error!("{error:#}");
+    let mut tree = Tree::of(&started.engine, mount, journal)?;
+    let is_new = started.pinned.is_some();
+    if is_new {
+        tree.announce();
+    }
+    tree.catch_up();
+    started.adopt_pages(args, mount)?;
+    let policy = Policy { observe: args.observe, oom_group: args.oom_group };
+    let duty = Duty::start(pins, started.kernel.clone(), policy)?;
+    let child = match args.command.as_slice() {
+        [] => None,
+        [command, args @ ..] => {
+            let procs = started.targets.home()?.procs()?;
+            Some(launch::start(command, args, procs, &protection)?)
         }
+    };
+    // What an adopted engine has lost before was told of.
+    let losses = if is_new { Losses::default() } else { Losses::until_now(&started.engine)? };
+    if !is_new {
+        let pins = pins.root().display().to_string();
+        journal.publish(Record::EngineAdopted { pins });
     }
+    let pinned = started.pinned.take().unwrap_or(RemovePins(pins));
+    let watch = Watch {
+        engine: &started.engine,
+        mount,
+        tree,
+        duty,
+        drains: (!args.no_drain).then(|| Drains::new(&started.engine, mount)),
+        hotplug,
+        log: started.log.take(),
+        child,
+        seconds: args.seconds,
+        journal,
+        losses,
+    };
+    let code = watch.run(signals).await?;
+
+    drop(pinned);
+    if let Some(owned) = started.targets.owned {
+        owned.remove()?;
+    }
+    // Of the daemons before us.
+    remove_noted(mount, lock)?;
+    Ok(code)
 }

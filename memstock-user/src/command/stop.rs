@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::start::remove_noted;
 use crate::cgroup::CgroupMount;
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
@@ -15,7 +16,7 @@ use crate::{host, journal, lock};
 /// How long a daemon may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Ends the daemon, or removes the pins of one that died.
+/// Ends the daemon, and removes what it or one that died has left: pins of any version, and cgroups.
 ///
 /// # Errors
 /// There is neither; or the daemon does not go.
@@ -23,18 +24,23 @@ pub fn stop() -> Result<u8> {
     host::require_privilege()?;
     let pins = Pins::on(host::BPFFS.as_ref());
     let daemon = lock::holder()?;
-    if daemon.is_none() && !pins.exist() && !journal::exists() {
+    let is_pinned =
+        pins.exist() || pins.unfinished().exist() || !pins.of_other_versions()?.is_empty();
+    if daemon.is_none() && !is_pinned && !lock::is_left() && !journal::exists() {
         return Err(Failure::NotRunning.error("no engine is running"));
     }
     if let Some(pid) = daemon {
         end(pid)?;
     }
     // Held so that no new engine starts among the remains of the old one.
-    let lock = EngineLock::acquire()?;
+    let mut lock = EngineLock::acquire()?;
     pins.remove()?;
+    for other in pins.of_other_versions()? {
+        other.remove()?;
+    }
     journal::remove()?;
-    if let Some(id) = lock.noted_before() {
-        CgroupMount::find()?.remove_left_behind(id)?;
+    if lock.has_notes() {
+        remove_noted(&CgroupMount::find()?, &mut lock)?;
     }
     host::unmount_our_bpffs()?;
     Ok(0)

@@ -152,7 +152,8 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
 pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
     let mut ebpf = object(settings)?;
     pins.create()?;
-    let pinned = pin(&mut ebpf, pins).and_then(|()| Engine::open(pins));
+    let unfinished = pins.unfinished();
+    let pinned = pin(&mut ebpf, &unfinished).and_then(|()| Engine::open(&unfinished));
     let engine = undo_on_error(pins, pinned)?;
     let log = settings
         .trace
@@ -171,14 +172,16 @@ impl Loaded {
         program(&mut self.ebpf, name)
     }
 
-    /// Attaches the probe and pins the links: from now on faults are charged, whether this
-    /// process lives or not. On failure nothing stays behind.
+    /// Attaches the probe, pins the links and gives the pins their name: from now on faults are
+    /// charged, whether this process lives or not. On failure nothing stays behind.
     ///
     /// # Errors
     /// The kernel has no such tracepoint, or refuses.
     pub fn attach(mut self) -> Result<(Engine, Option<EbpfLogger<&'static dyn log::Log>>)> {
-        let attached = attach(&mut self.ebpf, &self.pins);
+        let attached =
+            attach(&mut self.ebpf, &self.pins.unfinished()).and_then(|()| self.pins.finish());
         undo_on_error(&self.pins, attached)?;
+        self.engine.pins = self.pins;
         Ok((self.engine, self.log))
     }
 }
@@ -206,15 +209,23 @@ fn undo_on_error<T>(pins: &Pins, result: Result<T>) -> Result<T> {
     result
 }
 
+/// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
+pub(super) fn is_pinned_map(name: &str) -> bool {
+    !name.starts_with('.')
+}
+
+pub(super) fn is_pinned_program(name: &str) -> bool {
+    name != YARDSTICK && name != LEARN
+}
+
 fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     for (name, map) in ebpf.maps() {
-        // Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
-        if !name.starts_with('.') {
+        if is_pinned_map(name) {
             map.pin(pins.map(name)).with_context(|| format!("cannot pin the map {name}"))?;
         }
     }
     for (name, program) in ebpf.programs_mut() {
-        if name != YARDSTICK && name != LEARN {
+        if is_pinned_program(name) {
             program
                 .pin(pins.program(name))
                 .with_context(|| format!("cannot pin the program {name}"))?;

@@ -1,7 +1,7 @@
 //! The engine: the loaded kernel half, opened through its pins.
 //!
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `pins` knows
-//! where they lie, `control` asks them for changes, `mapped` reads large maps in passing, and this file
+//! where they lie, `remains` judges what a daemon that died left there, `control` asks them for changes, `mapped` reads large maps in passing, and this file
 //! opens the engine and reads its maps. User space writes no map that the kernel half writes.
 
 pub mod control;
@@ -10,6 +10,7 @@ pub mod load;
 pub mod mapped;
 pub mod pins;
 pub mod program;
+pub mod remains;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,7 @@ impl Engine {
     /// None is loaded, it is of another version, or the pins cannot be opened.
     pub fn open(pins: &Pins) -> Result<Self> {
         if !pins.exist() {
+            remains::refuse_other_versions(pins)?;
             return Err(
                 Failure::NotRunning.error("no engine is running: start one with \"memstock run\"")
             );
@@ -61,7 +63,7 @@ impl Engine {
         let engine: Array<_, EngineInfo> = open(pins, "ENGINE", Map::Array)?;
         let info = engine.get(&0, 0).context("cannot read map ENGINE")?;
         if info.layout != LAYOUT {
-            return Err(Failure::Other.error(format!(
+            return Err(Failure::Running.error(format!(
                 "the engine has layout {}, this memstock knows layout {LAYOUT}: end it with \
                  \"memstock stop\"",
                 info.layout
@@ -80,6 +82,11 @@ impl Engine {
             probes: load::probes().map(|name| program::open(pins, name)).collect::<Result<_>>()?,
             next_index: Cell::new(0),
         })
+    }
+
+    /// Where it is pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// What the engine was loaded with.

@@ -1,13 +1,24 @@
-//! Where the engine is pinned, and how the pins go away. Knows no map and no program by name.
+//! Where the engine is pinned, and how the pins come and go. Knows no map and no program by name.
+//!
+//! The folder's name has the version of what is in it. An engine is made in a folder beside it, which gets
+//! its name when all is there and attached, and loses it again before the first pin goes: one rename
+//! each. So whenever its maker was killed, what has the name is a whole engine, and what has not never
+//! was one or was told to end (`docs/adr/0013-adopted-pins.md`).
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use memstock_common::LAYOUT;
 
-/// Name of the engine's folder on the BPF file system.
+/// Begins the name of an engine's folder on the BPF file system; a dash and the version follow. It is the
+/// whole name of engines from before there were versions.
 const FOLDER: &str = "memstock";
+/// Ends the name of a folder that is being filled or emptied. (bpffs allows no dots.)
+const UNFINISHED: &str = "-unfinished";
 
 /// The folder that holds the pins of an engine.
 #[derive(Clone, Debug)]
@@ -16,9 +27,9 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// The pins below a BPF file system.
+    /// The pins of this version below a BPF file system.
     pub fn on(bpffs: &Path) -> Self {
-        Self::at(bpffs.join(FOLDER))
+        Self::at(bpffs.join(format!("{FOLDER}-{LAYOUT}")))
     }
 
     /// The pins in a folder of their own, for an engine beside the one (benches, tests).
@@ -26,21 +37,67 @@ impl Pins {
         Self { root }
     }
 
-    /// Whether an engine, or the remains of one, is pinned.
+    /// Their folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether an engine is pinned.
     pub fn exist(&self) -> bool {
         self.root.exists()
     }
 
-    /// Makes the folders.
+    /// The pins while they are made and removed.
+    pub fn unfinished(&self) -> Self {
+        let mut root = self.root.clone().into_os_string();
+        root.push(UNFINISHED);
+        Self::at(root.into())
+    }
+
+    /// Those of all other versions beside these, finished or not: they are memstock's by name.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn of_other_versions(&self) -> Result<Vec<Self>> {
+        let Some(bpffs) = self.root.parent() else { return Ok(Vec::new()) };
+        let unreadable = || format!("cannot read {}", bpffs.display());
+        let entries = match fs::read_dir(bpffs) {
+            Err(error) if is_gone(&error) => return Ok(Vec::new()),
+            entries => entries.with_context(unreadable)?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let root = entry.with_context(unreadable)?.path();
+            if root.file_name().is_some_and(is_engines)
+                && root != self.root
+                && root != self.unfinished().root
+            {
+                found.push(Self::at(root));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes the folders, under the name of what is unfinished.
     ///
     /// # Errors
     /// They exist already or cannot be made.
     pub fn create(&self) -> Result<()> {
-        for folder in [&self.root, &self.maps(), &self.programs(), &self.links()] {
-            fs::create_dir(folder)
+        let Self { root } = self.unfinished();
+        for folder in [root.clone(), root.join("maps"), root.join("programs"), root.join("links")] {
+            fs::create_dir(&folder)
                 .with_context(|| format!("cannot create the pin folder {}", folder.display()))?;
         }
         Ok(())
+    }
+
+    /// Gives what is complete now its name.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn finish(&self) -> Result<()> {
+        fs::rename(self.unfinished().root, &self.root)
+            .with_context(|| format!("cannot name the pin folder {}", self.root.display()))
     }
 
     /// The folder of the maps.
@@ -73,33 +130,149 @@ impl Pins {
         self.links().join(format!("{program}-{tracepoint}"))
     }
 
+    /// A folder for each cgroup whose tasks' pages are still to be adopted. Notes that live exactly as long as
+    /// the engine, which no file elsewhere does.
+    fn unadopted_folder(&self) -> PathBuf {
+        self.root.join("unadopted")
+    }
+
+    /// Notes cgroups, by id, whose pages are to be adopted.
+    ///
+    /// # Errors
+    /// A folder cannot be made.
+    pub fn note_unadopted(&self, ids: impl IntoIterator<Item = u64>) -> Result<()> {
+        for id in ids {
+            let note = self.unadopted_folder().join(id.to_string());
+            fs::create_dir_all(&note).with_context(|| format!("cannot make {}", note.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The cgroups that are noted.
+    ///
+    /// # Errors
+    /// The notes cannot be read.
+    pub fn unadopted(&self) -> Result<BTreeSet<u64>> {
+        let folder = self.unadopted_folder();
+        let names = || -> io::Result<BTreeSet<u64>> {
+            let names = fs::read_dir(&folder)?.map(|entry| Ok(entry?.file_name()));
+            let names = names.collect::<io::Result<Vec<_>>>()?;
+            Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+        };
+        match names() {
+            Err(error) if is_gone(&error) => Ok(BTreeSet::new()),
+            names => names.with_context(|| format!("cannot read {}", folder.display())),
+        }
+    }
+
+    /// Drops the notes.
+    ///
+    /// # Errors
+    /// One cannot be removed.
+    pub fn all_adopted(&self) -> Result<()> {
+        remove_folder(&self.unadopted_folder())
+    }
+
     /// Removes every pin, links first so that nothing is charged while the rest goes.
     ///
     /// # Errors
     /// A pin cannot be removed. What is already gone is no error.
     pub fn remove(&self) -> Result<()> {
-        for folder in [self.links(), self.programs(), self.maps()] {
-            remove_folder(&folder)?;
+        let unfinished = self.unfinished();
+        // Of an earlier removal, or of a start that failed: it has the name that is needed now.
+        unfinished.clear()?;
+        match fs::rename(&self.root, &unfinished.root) {
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot rename the pin folder {}", self.root.display())),
+            Ok(()) => unfinished.clear(),
         }
+    }
+
+    fn clear(&self) -> Result<()> {
+        remove_folder(&self.links())?;
         remove_folder(&self.root)
     }
 }
 
+/// Whether a folder's name is that of an engine of some version.
+fn is_engines(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
+    name == FOLDER
+        || name.strip_prefix(FOLDER).and_then(|rest| rest.strip_prefix('-')).is_some_and(
+            |version| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()),
+        )
+}
+
 fn remove_folder(folder: &Path) -> Result<()> {
-    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let remove = || -> io::Result<()> {
-        for entry in fs::read_dir(folder)? {
-            match fs::remove_file(entry?.path()) {
-                Err(error) if !gone(&error) => return Err(error),
-                _ => {}
-            }
-        }
-        fs::remove_dir(folder)
-    };
-    match remove() {
-        Err(error) if !gone(&error) => {
+    match fs::remove_dir_all(folder) {
+        Err(error) if !is_gone(&error) => {
             Err(error).with_context(|| format!("cannot remove the pins in {}", folder.display()))
         }
         _ => Ok(()),
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_are_known_by_name() {
+        for name in ["memstock", "memstock-1", "memstock-27", "memstock-1-unfinished"] {
+            assert!(is_engines(OsStr::new(name)), "{name}");
+        }
+        for name in ["memstock-", "memstock-bench", "memstock-test-control", "memstock2", "other-1"]
+        {
+            assert!(!is_engines(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn folders_come_and_go_whole() {
+        let bpffs = tempfile::tempdir().unwrap();
+        let pins = Pins::on(bpffs.path());
+        pins.create().unwrap();
+        assert!(!pins.exist() && pins.unfinished().exist());
+        pins.finish().unwrap();
+        assert!(pins.exist() && pins.links().exists() && !pins.unfinished().exist());
+        fs::write(pins.map("X"), "").unwrap();
+        for other in ["memstock", "memstock-9999-unfinished", "memstock-bench", "somebody"] {
+            fs::create_dir(bpffs.path().join(other)).unwrap();
+        }
+        let others = pins.of_other_versions().unwrap();
+        assert_eq!(others.len(), 2, "{others:?}");
+        for other in others {
+            other.remove().unwrap();
+        }
+        // Killed while it removed, and a new one came.
+        pins.create().unwrap();
+        pins.remove().unwrap();
+        pins.remove().unwrap();
+        let left: BTreeSet<_> =
+            fs::read_dir(bpffs.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["memstock-bench", "somebody"].map(Into::into).into());
+    }
+
+    #[test]
+    fn notes_go_with_the_engine() {
+        let bpffs = tempfile::tempdir().unwrap();
+        let pins = Pins::on(bpffs.path());
+        pins.create().unwrap();
+        assert!(pins.unadopted().unwrap().is_empty());
+        pins.unfinished().note_unadopted([7, 1 << 40, 7]).unwrap();
+        pins.finish().unwrap();
+        assert_eq!(pins.unadopted().unwrap(), [7, 1 << 40].into());
+        pins.all_adopted().unwrap();
+        pins.all_adopted().unwrap();
+        assert!(pins.unadopted().unwrap().is_empty());
+        pins.note_unadopted([8]).unwrap();
+        pins.remove().unwrap();
+        assert_eq!(fs::read_dir(bpffs.path()).unwrap().count(), 0);
     }
 }

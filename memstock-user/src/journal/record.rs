@@ -136,6 +136,11 @@ pub enum Record {
         /// By how much.
         by: u64,
     },
+    /// A daemon has taken over the engine of one that died.
+    EngineAdopted {
+        /// Where the engine is pinned.
+        pins: String,
+    },
     /// The engine ended. Nothing follows.
     Ended,
 }

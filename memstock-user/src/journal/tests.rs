@@ -101,6 +101,7 @@ fn every_kind() -> Vec<Record> {
         Record::CgroupRemoved { cgroup: gone() },
         Record::Healed { nr_pages: 2 },
         Record::Lost { counter: "events_lost".into(), by: 3 },
+        Record::EngineAdopted { pins: "/p".into() },
         Record::Ended,
     ]
 }

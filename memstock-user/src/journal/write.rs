@@ -59,6 +59,11 @@ impl Journal {
         Ok(Self { dir: dir.to_owned(), max_bytes, state: RefCell::new(state) })
     }
 
+    /// Lets the stream be, for the daemon that adopts the engine.
+    pub fn leave(self) {
+        std::mem::forget(self);
+    }
+
     /// Tells all readers that `record` happened just now, and standard error if it is for there.
     pub fn publish(&self, record: Record) {
         self.publish_at(host::now_ns(), record);
@@ -133,6 +138,7 @@ fn is_for_stderr(record: &Record) -> bool {
         | Record::OomKill { .. }
         | Record::NoVictim { .. }
         | Record::WouldEnforce { .. }
+        | Record::EngineAdopted { .. }
         | Record::CpuDead { .. }
         | Record::CpuOnline { .. } => true,
         // Then lines are missing there, too.

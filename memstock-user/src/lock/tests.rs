@@ -35,22 +35,55 @@ fn a_dead_holders_file_is_taken_over() {
 }
 
 #[test]
-fn a_note_outlives_its_holder_but_not_the_boot() {
+fn notes_outlive_their_holders_but_not_the_boot() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(LOCK_FILE);
-    let lock = EngineLock::acquire_in(dir.path()).unwrap();
-    assert_eq!(lock.noted_before(), None);
+    let mut lock = EngineLock::acquire_in(dir.path()).unwrap();
+    assert!(!lock.has_notes());
     lock.note_cgroup(77).unwrap();
     assert_eq!(holder_in(dir.path()).unwrap(), Some(std::process::id()));
-    // What a killed holder leaves.
-    let left = fs::read_to_string(&path).unwrap();
+    // It could not clear up, or was killed.
     drop(lock);
-    fs::write(&path, &left).unwrap();
-    assert_eq!(EngineLock::acquire_in(dir.path()).unwrap().noted_before(), Some(77));
+    let left = fs::read_to_string(&path).unwrap();
+    let mut lock = EngineLock::acquire_in(dir.path()).unwrap();
+    lock.note_cgroup(1 << 40).unwrap();
+    assert_eq!(lock.noted(), [77, 1 << 40]);
+    lock.forget(|id| id == 77).unwrap();
+    drop(lock);
+    let mut lock = EngineLock::acquire_in(dir.path()).unwrap();
+    assert_eq!(lock.noted(), [1 << 40]);
+    lock.forget(|_| true).unwrap();
+    drop(lock);
+    assert!(!path.exists());
     for text in [left.replace(boot_id().unwrap().as_str(), "another"), "1\n77\n".into()] {
         fs::write(&path, text).unwrap();
-        assert_eq!(EngineLock::acquire_in(dir.path()).unwrap().noted_before(), None);
+        assert!(!EngineLock::acquire_in(dir.path()).unwrap().has_notes());
     }
+}
+
+#[test]
+fn what_is_about_to_be_made_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lock = EngineLock::acquire_in(dir.path()).unwrap();
+    lock.note_making(Path::new("/a b/c")).unwrap();
+    drop(lock);
+    let mut lock = EngineLock::acquire_in(dir.path()).unwrap();
+    assert_eq!((lock.noted(), lock.making()), (&[][..], Some(Path::new("/a b/c"))));
+    lock.note_cgroup(5).unwrap();
+    drop(lock);
+    let lock = EngineLock::acquire_in(dir.path()).unwrap();
+    assert_eq!((lock.noted(), lock.making()), (&[5][..], None));
+}
+
+/// The text of a holder with a longer pid shows through where one was killed before it cut it off.
+#[test]
+fn the_rest_of_an_older_text_notes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let boot = boot_id().unwrap();
+    let (old, new) = (format!("1234567\n77 {boot}\n"), format!("1\n77 {boot}\n"));
+    let text = format!("{new}{}", &old[new.len()..]);
+    fs::write(dir.path().join(LOCK_FILE), text).unwrap();
+    assert_eq!(EngineLock::acquire_in(dir.path()).unwrap().noted(), [77]);
 }
 
 #[test]

@@ -1,0 +1,207 @@
+//! Owns how `memstock run` comes by its engine: loads a new one, or adopts the one that a daemon left charging
+//! when it was killed. Must not start COMMAND or watch: `run` does.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Result;
+use aya_log::EbpfLogger;
+use memstock_common::{DEFAULT_BATCH, EngineInfo};
+
+use super::targets::Targets;
+use crate::cgroup::CgroupMount;
+use crate::cli::Run;
+use crate::engine::Engine;
+use crate::engine::load::{Settings, load};
+use crate::engine::pins::Pins;
+use crate::engine::remains;
+use crate::exit::Failure;
+use crate::journal::Journal;
+use crate::kernel_cgroup::KernelCgroups;
+use crate::lock::EngineLock;
+use crate::tree::Tree;
+use crate::{adoption, host};
+
+/// An engine that charges, with its cgroups.
+pub struct Started<'a> {
+    /// Removes the pins. Of an adopted engine they stay until there is somebody to watch it: a start that
+    /// fails leaves it as it was found. Dropped first.
+    pub pinned: Option<RemovePins<'a>>,
+    /// The engine.
+    pub engine: Engine,
+    /// Its log, when it has one.
+    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// What the command line names.
+    pub targets: Targets,
+    /// The kernel's own cgroups beside ours.
+    pub kernel: KernelCgroups,
+    /// Cgroups, by id, whose adoption was cut short when the daemon was killed.
+    interrupted: BTreeSet<u64>,
+}
+
+/// Starts or adopts an engine. The lock is held.
+///
+/// A cgroup that a dead daemon made for its run goes on with the engine that tracks it, tasks and all: the
+/// run that adopts the engine takes it over under its name, and removes it at its own end as its maker would
+/// have done. Without an engine to adopt it is removed at once, as `memstock stop` does; its tasks go to its
+/// parent.
+///
+/// # Errors
+/// The engine cannot be adopted as the command line wants it, or the kernel does not allow a new one.
+pub fn start<'a>(
+    args: &Run,
+    pins: &'a Pins,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+    journal: &Journal,
+) -> Result<Started<'a>> {
+    match remains::take_up(pins)? {
+        Some(engine) => adopt(engine, args, mount, lock, journal),
+        None => afresh(args, pins, mount, lock),
+    }
+}
+
+fn afresh<'a>(
+    args: &Run,
+    pins: &'a Pins,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+) -> Result<Started<'a>> {
+    remove_noted(mount, lock)?;
+    let targets = prepare(args, mount, lock, None)?;
+    let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &targets.paths())?;
+    let settings = Settings {
+        batch: args.batch.unwrap_or(DEFAULT_BATCH),
+        slots: args.slots.unwrap_or(1),
+        memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
+        trace: args.trace,
+    };
+    let pinned = RemovePins(pins);
+    let loaded = load(pins, settings)?;
+    note_unadopted(args, &targets, &loaded.engine)?;
+    targets.register(&loaded.engine, mount)?;
+    let (engine, log) = loaded.attach()?;
+    let interrupted = BTreeSet::new();
+    Ok(Started { engine, log, targets, pinned: Some(pinned), kernel, interrupted })
+}
+
+fn adopt<'a>(
+    engine: Engine,
+    args: &Run,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+    journal: &Journal,
+) -> Result<Started<'a>> {
+    same_settings(args, engine.info())?;
+    // The daemon may have been killed between closing a cgroup and waiting for those that had found it.
+    host::membarrier_grace_period()?;
+    // What came and went while nobody looked, so that what is named finds its place among it.
+    let mut tree = Tree::of(&engine, mount, journal)?;
+    tree.catch_up();
+    tree.settle()?;
+    drop(tree);
+    if let Some(path) = lock.making() {
+        mount.remove_unused(path);
+    }
+    let inherited = lock.noted().to_vec();
+    let targets = prepare(args, mount, lock, Some(&inherited))?;
+    let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &targets.paths())?;
+    let interrupted = engine.pins().unadopted()?;
+    note_unadopted(args, &targets, &engine)?;
+    targets.register(&engine, mount)?;
+    Ok(Started { engine, log: None, targets, pinned: None, kernel, interrupted })
+}
+
+fn prepare(
+    args: &Run,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+    inherited: Option<&[u64]>,
+) -> Result<Targets> {
+    let make = |name: &Path| {
+        // What is there is somebody's, and not to be noted as ours even for a moment.
+        if mount.resolve(name).is_err() {
+            lock.note_making(name)?;
+        }
+        let made = mount.create(name);
+        match &made {
+            Ok(made) => lock.note_cgroup(made.cgroup().id)?,
+            Err(_) => lock.forget(|_| false)?,
+        }
+        made
+    };
+    Targets::prepare(mount, args, inherited, make)
+}
+
+/// Removes the cgroups that daemons which died had made, and drops the notes of them.
+///
+/// # Errors
+/// One stays busy.
+pub fn remove_noted(mount: &CgroupMount, lock: &mut EngineLock) -> Result<()> {
+    if let Some(path) = lock.making() {
+        mount.remove_unused(path);
+    }
+    for &id in lock.noted() {
+        mount.remove_left_behind(id)?;
+    }
+    lock.forget(|_| true)
+}
+
+/// Before they are registered: once they are tracked, nobody can tell what of theirs was there before.
+fn note_unadopted(args: &Run, targets: &Targets, engine: &Engine) -> Result<()> {
+    if args.no_adopt {
+        return Ok(());
+    }
+    engine.pins().note_unadopted(targets.untracked(engine)?)
+}
+
+/// Refuses settings that were given and are not those of an engine, which cannot be changed.
+fn same_settings(args: &Run, has: EngineInfo) -> Result<()> {
+    let EngineInfo { layout: _, batch, slots, memsw, page_base: _, page_struct_size: _ } = has;
+    let differs = |what: String| {
+        Err(Failure::Running.error(format!(
+            "the engine that is charging {what}: leave that out to adopt it, or end it with \
+             \"memstock stop\""
+        )))
+    };
+    match (args.batch, args.slots) {
+        (Some(asked), _) if asked != batch => differs(format!("has --batch {batch}, not {asked}")),
+        (_, Some(asked)) if asked != slots => differs(format!("has --slots {slots}, not {asked}")),
+        _ if (args.memsw || !args.memsw_limits.is_empty()) && memsw == 0 => {
+            differs("was started without --memsw".into())
+        }
+        // Whether it logs is nowhere to be seen, and who wants a log has to get one.
+        _ if args.trace => differs("is to be adopted, which goes without --trace".into()),
+        _ => Ok(()),
+    }
+}
+
+impl Started<'_> {
+    /// Charges to the cgroups that are new what they hold already, unless that is not wanted.
+    ///
+    /// # Errors
+    /// A map or a file in `/proc` cannot be read, or the engine refuses.
+    pub fn adopt_pages(&self, args: &Run, mount: &CgroupMount) -> Result<()> {
+        let Self { engine, kernel, interrupted, .. } = self;
+        let unadopted = engine.pins().unadopted()?;
+        if !args.no_adopt && !unadopted.is_empty() {
+            if !interrupted.is_empty() {
+                adoption::undo(engine, mount, interrupted)?;
+            }
+            let adopted = adoption::adopt(engine, mount, kernel, &unadopted)?;
+            log::info!("{adopted}");
+        }
+        engine.pins().all_adopted()
+    }
+}
+
+/// Removes the pins when it goes out of scope.
+pub struct RemovePins<'a>(pub &'a Pins);
+
+impl Drop for RemovePins<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            log::error!("{error:#}");
+        }
+    }
+}

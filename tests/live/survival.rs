@@ -1,0 +1,351 @@
+//! A daemon may die at any moment: the kernel half goes on charging, the next daemon adopts it with every
+//! page, and at the end nothing is left.
+
+use std::fs;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use memstock::engine::pins::Pins;
+use memstock_tests::cgroup::PREFIX;
+use memstock_tests::load::{Frozen, Load};
+use memstock_tests::orphan::{forget, stop};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::{Finished, Process, memstock};
+use memstock_tests::show::Cgroup;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, Show, Task, TestCgroup, leftovers, live};
+use rustix::process::Signal;
+
+/// Where a whole engine is pinned.
+fn pins() -> Pins {
+    Pins::on(Path::new(leftovers::PINS))
+}
+
+/// All that a cgroup has counted.
+fn figures(cgroup: &Cgroup) -> [u64; 12] {
+    let Cgroup { id, parent_id, memory, memsw, faults, hits, misses, singles, forced, .. } = cgroup;
+    let parent = parent_id.unwrap_or(0);
+    let limit = memory.limit.unwrap_or(0);
+    [*id, parent, memory.usage, memory.watermark, memory.failcnt, limit]
+        .into_iter()
+        .chain([memsw.usage, *faults, *hits, *misses, *singles, *forced])
+        .collect::<Vec<_>>()
+        .try_into()
+        .unwrap_or_default()
+}
+
+fn all_figures(show: &Show) -> Vec<[u64; 12]> {
+    show.cgroups.iter().map(figures).collect()
+}
+
+/// At rest, every counter of every cgroup is after the adoption what it was before the death; what changed
+/// meanwhile is found out; and no page is missing or too many at any moment.
+#[test]
+fn every_counter_survives() -> Result<()> {
+    const PAGES: u64 = 300;
+    live(|| {
+        let top = TestCgroup::new()?;
+        let [left, right, gone] = ["left", "right", "gone"].map(|name| top.child(name));
+        let (left, right, gone) = (left?, right?, gone?);
+        let mut task = Task::start(&left, Some(0))?;
+        let mut holder = Holder::of(Mode::TmpfsWrite).cgroup(&right).start()?;
+        let args = ["--cgroup", top.path(), "--limit", "1G", "--batch", "16"];
+        let mut engine = Engine::start_adopting(args)?;
+        task.touch(PAGES)?;
+        holder.get()?;
+        engine.used_at_rest(&top)?;
+        let frozen = Frozen::freeze(&top)?;
+        engine.audit_at_rest::<&str>(&[])?;
+        let before = all_figures(&engine.show()?);
+        ensure!(before.iter().all(|figures| figures[2] > 0 || figures[0] > 0), "{before:?}");
+        engine.kill()?;
+        ensure!(all_figures(&engine.show()?) == before, "it goes on by itself");
+        // With the cgroup named, with nothing named, and with settings that are the same.
+        for args in [&args[..2], &[], &args] {
+            engine.adopt(args)?;
+            let after = all_figures(&engine.show()?);
+            ensure!(after == before, "after the adoption:\n{after:?}, before it:\n{before:?}");
+            engine.audit_at_rest::<&str>(&[])?;
+            engine.kill()?;
+        }
+        drop(frozen);
+        let used = engine.used_at_rest(&top)?;
+        task.touch(PAGES)?;
+        drop(gone);
+        let made = top.child("made")?;
+        let mut inside = Task::start(&made, Some(1))?;
+        engine.adopt(["--no-adopt"])?;
+        inside.touch(PAGES)?;
+        let show = engine.show()?;
+        let path = format!("{}/gone", top.path());
+        ensure!(show.cgroup(&path).is_err(), "it is gone: {show:#?}");
+        ensure!(show.cgroup(made.path())?.used_pages() >= PAGES, "it was not found: {show:#?}");
+        ensure!(engine.used_at_rest(&top)? >= used + 2 * PAGES, "{used} pages before: {show:#?}");
+        let _frozen = Frozen::freeze(&top)?;
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// A cgroup that the next daemon names for the first time comes with what it holds, and nobody else gets
+/// anything.
+#[test]
+fn what_is_new_is_adopted_and_nothing_twice() -> Result<()> {
+    live(|| {
+        let (old, new) = (TestCgroup::new()?, TestCgroup::new()?);
+        let mut held = Vec::new();
+        for cgroup in [&old, &new] {
+            let mut holder = Holder::of(Mode::AnonWrite).cgroup(cgroup).start()?;
+            let pages = holder.get()?.context("a mode that does not know its pages")?;
+            held.push((holder, pages));
+        }
+        // What the first one holds stays nobody's.
+        let mut engine = Engine::start(["--cgroup", old.path()])?;
+        let _frozen = [Frozen::freeze(&old)?, Frozen::freeze(&new)?];
+        let before = engine.show()?.cgroup(old.path())?.used_pages();
+        ensure!(before < held[0].1, "it was not to be adopted: {before} pages");
+        engine.kill()?;
+        let limit = format!("{}=512M", new.path());
+        engine.adopt(["--cgroup", old.path(), "--cgroup", new.path(), "--limit", &limit])?;
+        let show = engine.show()?;
+        ensure!(show.cgroup(old.path())?.used_pages() == before, "adopted twice: {show:#?}");
+        ensure!(show.cgroup(new.path())?.used_pages() >= held[1].1, "not adopted: {show:#?}");
+        ensure!(show.cgroup(new.path())?.memory.limit == Some(512 << 20), "{show:#?}");
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// The generator of the moments: SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn seeded() -> Result<Self> {
+        let seed = match std::env::var("MEMSTOCK_SEED") {
+            Ok(seed) => seed.parse().context("MEMSTOCK_SEED")?,
+            Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64,
+        };
+        eprintln!("MEMSTOCK_SEED={seed}");
+        Ok(Self(seed))
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) % bound
+    }
+
+    fn wait_up_to(&mut self, longest: Duration) {
+        sleep(Duration::from_micros(self.below(longest.as_micros() as u64)));
+    }
+}
+
+/// Where a run is when it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// On its way to an engine, a new one or the one that is there.
+    Starting,
+    /// Pinning a new one.
+    Pinning,
+    /// At work.
+    Running,
+    /// Told to end.
+    Stopping,
+}
+
+impl Phase {
+    /// Kills the run somewhere in this phase; `adopts` if there was an engine before it.
+    fn kill(self, run: &mut Process, adopts: bool, random: &mut Random) -> Result<Finished> {
+        let longest = match self {
+            Self::Starting => 300,
+            Self::Pinning => {
+                try_poll_until(SOON, "pins", || {
+                    ensure!(run.ended()?.is_none(), "it ended: {}", run.stderr()?);
+                    Ok((pins().unfinished().exist() || pins().exist()).then_some(()))
+                })?;
+                10
+            }
+            Self::Running => {
+                at_work(run, adopts)?;
+                50
+            }
+            Self::Stopping => {
+                at_work(run, adopts)?;
+                run.signal(Signal::TERM)?;
+                40
+            }
+        };
+        random.wait_up_to(Duration::from_millis(longest));
+        killed(run)
+    }
+}
+
+/// What a killed run left pinned.
+#[derive(Default, Debug)]
+struct Left {
+    whole: u32,
+    unfinished: u32,
+    nothing: u32,
+}
+
+fn started(run: &mut Process) -> Result<()> {
+    try_poll_until(SOON, "an engine", || {
+        ensure!(run.ended()?.is_none(), "it ended: {}", run.stderr()?);
+        Ok((pins().exist() && memstock(["show"])?.finish(SOON)?.code() == 0).then_some(()))
+    })
+}
+
+fn at_work(run: &mut Process, adopts: bool) -> Result<()> {
+    started(run)?;
+    try_poll_until(SOON, "the adoption", || {
+        ensure!(run.ended()?.is_none(), "it ended: {}", run.stderr()?);
+        Ok((!adopts || run.stderr()?.contains("event: engine-adopted")).then_some(()))
+    })
+}
+
+fn killed(run: &mut Process) -> Result<Finished> {
+    run.signal(Signal::KILL)?;
+    run.wait(SOON)
+}
+
+/// Killed at random moments of its start, its run and its end, under load; the next run goes on with what
+/// is there. Again and again all pages are counted.
+#[test]
+fn killed_at_any_moment() -> Result<()> {
+    const POINTS: u32 = 100;
+    const COUNT_EVERY: u32 = 10;
+    live(|| {
+        let mut random = Random::seeded()?;
+        let top = TestCgroup::new()?;
+        let [one, two] = [top.child("one")?, top.child("two")?];
+        let mut load = Load::default();
+        load.wander(&[&one, &two], None, 1)?;
+        load.spawn(&two, None)?;
+        load.hold(Mode::TmpfsWrite, 300, &one, None)?;
+        // One that it makes itself, and has to go with it.
+        let new = format!("{PREFIX}survival-{}", std::process::id());
+        let args = ["run", "--cgroup", top.path(), "--new", &new];
+        let mut left = Left::default();
+        let mut adopted = 0;
+        for point in 0..POINTS {
+            let phase = match random.below(10) {
+                0..4 => Phase::Starting,
+                4..6 => Phase::Pinning,
+                6..8 => Phase::Running,
+                _ => Phase::Stopping,
+            };
+            // Every other start is one from nothing.
+            let is_new =
+                phase == Phase::Pinning || phase == Phase::Starting && random.below(2) == 0;
+            if is_new && !leftovers::pins_and_lock().is_empty() {
+                stop()?;
+            }
+            let adopts = pins().exist();
+            let mut run = memstock(args)?.start()?;
+            let finished = phase.kill(&mut run, adopts, &mut random)?;
+            let code = finished.code();
+            ensure!(code == 137 || phase == Phase::Stopping, "{point}, {phase:?}: {finished:?}");
+            adopted += u32::from(finished.stderr.contains("event: engine-adopted"));
+            match (pins().exist(), pins().unfinished().exist()) {
+                (true, false) => left.whole += 1,
+                (false, true) => left.unfinished += 1,
+                (false, false) => left.nothing += 1,
+                (true, true) => anyhow::bail!("{point}, {phase:?}: two engines"),
+            }
+            load.check()?;
+            if point % COUNT_EVERY == COUNT_EVERY - 1 && pins().exist() {
+                let mut engine = Engine::start(["--cgroup", top.path()])?;
+                let _frozen = Frozen::freeze(&top)?;
+                engine.audit_at_rest::<&str>(&[]).with_context(|| format!("{point}, {phase:?}"))?;
+                engine.show()?.check()?;
+                engine.kill()?;
+                engine.audit_at_rest::<&str>(&[])?;
+                forget(engine);
+            }
+        }
+        eprintln!("{left:?}, {adopted} of {POINTS} runs adopted");
+        ensure!(left.whole > 0 && left.unfinished > 0 && left.nothing > 0, "not at any moment");
+        ensure!(adopted > 0, "none was adopted");
+        let mut engine = Engine::start(["--cgroup", top.path(), "--new", &new])?;
+        let frozen = Frozen::freeze(&top)?;
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.kill()?;
+        drop(frozen);
+        load.end()?;
+        drop(load);
+        stop()?;
+        drop([one, two]);
+        drop(top);
+        leftovers::none()
+    })
+}
+
+/// Of two that start at once exactly one runs, a hundred times, and the other says why.
+#[test]
+fn two_at_once_are_one() -> Result<()> {
+    const TIMES: u32 = 100;
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let args = ["run", "--cgroup", cgroup.path()];
+        for time in 0..TIMES {
+            let mut runs = [memstock(args)?.start()?, memstock(args)?.start()?];
+            let loser = try_poll_until(SOON, "the end of one of them", || {
+                let ended = [runs[0].ended()?.is_some(), runs[1].ended()?.is_some()];
+                Ok(ended.iter().position(|&ended| ended))
+            })?;
+            let lost = runs[loser].wait(SOON)?;
+            ensure!(lost.code() == 123 && lost.stderr.lines().count() == 1, "{time}: {lost:?}");
+            let winner = &mut runs[1 - loser];
+            let names_it = lost.stderr.contains(&format!("already running (pid {})", winner.id()));
+            ensure!(names_it, "{time}: {lost:?}");
+            started(winner)?;
+            ensure!(winner.ended()?.is_none(), "{time}: neither runs: {}", winner.stderr()?);
+            // Now and then they start from nothing; else by adopting what the last one left.
+            if time % 20 == 19 {
+                winner.signal(Signal::TERM)?;
+                ensure!(winner.wait(SOON)?.code() == 0, "{time}");
+                let left = leftovers::pins_and_lock();
+                ensure!(left.is_empty(), "{time}: left behind: {}", left.join(", "));
+            } else {
+                killed(winner)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The daemon's memory stays in RAM and the OOM killer spares it, as far as it may; COMMAND is as it was.
+#[test]
+fn the_daemon_is_protected_and_command_is_not() -> Result<()> {
+    live(|| {
+        let name = format!("{PREFIX}new-{}", std::process::id());
+        let script = "cat /proc/self/oom_score_adj; grep VmLck /proc/self/status;
+            cat /proc/$PPID/oom_score_adj; grep VmLck /proc/$PPID/status";
+        let finished = memstock(["run", "--new", &name, "--", "sh", "-c", script])?.finish(SOON)?;
+        ensure!(finished.code() == 0, "{finished:?}");
+        let lines: Vec<_> = finished.stdout.lines().map(str::trim).collect();
+        let [own, own_locked, daemons, daemons_locked] = lines[..] else {
+            anyhow::bail!("{finished:?}");
+        };
+        let ours = fs::read_to_string("/proc/self/oom_score_adj")?;
+        ensure!(own == ours.trim(), "COMMAND: {finished:?}");
+        ensure!(own_locked.ends_with("\t       0 kB"), "COMMAND: {finished:?}");
+        ensure!(!daemons_locked.ends_with("\t       0 kB"), "the daemon: {finished:?}");
+        // What a process without the capability tries first shows whether it is there.
+        let may = has_cap_sys_resource()?;
+        let expected = if may { "-999" } else { ours.trim() };
+        ensure!(daemons == expected, "the daemon: {finished:?}");
+        Ok(())
+    })
+}
+
+fn has_cap_sys_resource() -> Result<bool> {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = u64::from_str_radix(effective.context("CapEff")?.trim(), 16)?;
+    Ok(effective >> CAP_SYS_RESOURCE & 1 == 1)
+}
