@@ -106,7 +106,11 @@ async fn run_engine(
         let pins = pins.root().display().to_string();
         journal.publish(Record::EngineAdopted { pins });
     }
-    let pinned = started.pinned.take().unwrap_or(RemovePins(pins));
+    // From here on they are ours, whoever made them.
+    let pinned = match started.pinned.take() {
+        Some(pinned) => pinned,
+        None => RemovePins(pins),
+    };
     let watch = Watch {
         engine: &started.engine,
         mount,
