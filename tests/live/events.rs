@@ -133,6 +133,7 @@ fn a_limit_is_told_with_the_ancestor_that_has_it() -> Result<()> {
         let child = parent.child("b")?;
         let limit = format!("{}={}", parent.path(), 64 * PAGE);
         let engine = Engine::start([
+            "--observe",
             "--cgroup",
             parent.path(),
             "--cgroup",

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use memstock_tests::{Engine, Task, TestCgroup, bpf, leftovers, live};
+use memstock::engine::pins::Pins;
+use memstock::host;
+use memstock_tests::{Engine, Task, TestCgroup, bpf, live};
 
 const CPU: u32 = 1;
 const BATCH: u64 = 32;
@@ -20,7 +22,7 @@ fn counting_stays_exact_without_the_tail_call() -> Result<()> {
         let whole = engine.show()?;
         ensure!(whole.loss.tail_calls_failed == 0, "without cause: {:?}", whole.loss);
 
-        bpf::delete_entry(&Path::new(leftovers::PINS).join("memstock/maps/TAIL_CALLS"), 0)?;
+        bpf::delete_entry(&Pins::on(Path::new(host::BPFFS)).map("TAIL_CALLS"), 0)?;
         // Others may have been on their way through it; the task was not.
         let before = engine.show()?;
         task.touch(1000)?;

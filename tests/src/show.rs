@@ -209,6 +209,20 @@ impl Slot {
 }
 
 impl Cgroup {
+    /// All that it has counted.
+    pub fn figures(&self) -> [u64; 12] {
+        let Self { id, parent_id, memory, memsw, faults, hits, misses, singles, forced, .. } = self;
+        let (parent, limit) = (parent_id.unwrap_or(0), memory.limit.unwrap_or(0));
+        let counted = [memory.usage, memory.watermark, memory.failcnt, memsw.usage];
+        let [usage, watermark, failcnt, memsw] = counted;
+        let work = [*faults, *hits, *misses, *singles, *forced];
+        let [faults, hits, misses, singles, forced] = work;
+        [
+            *id, parent, usage, watermark, failcnt, limit, memsw, faults, hits, misses, singles,
+            forced,
+        ]
+    }
+
     /// What to call it in a message.
     pub fn name(&self) -> &str {
         self.path.as_deref().unwrap_or("a removed cgroup")
