@@ -158,21 +158,23 @@ impl<S: FnMut(Record)> Enforcer<S> {
     /// Kills one task after the other until the usage is not above the limit; says whether it got there.
     fn kill(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<bool> {
         let mut killed = Vec::<Task>::new();
+        let own = victim::own_cgroup_below(&full.cgroup.path);
+        let is_ours = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
         while self.excess(full.index)?.is_some() {
             let was_killed = |task: &Task| {
                 killed.iter().any(|dead| (dead.pid, dead.started) == (task.pid, task.started))
             };
-            let own = std::process::id().cast_signed();
+            let spared = |task: &Task| was_killed(task) || is_ours(task);
             let limit = self.engine.counter(full.index)?.memory_limit;
             let all = tasks(&full.cgroup.dir);
-            let Some(victim) = victim::choose(all, limit, own, was_killed) else {
+            let Some(victim) = victim::choose(all, limit, spared) else {
                 (self.say)(Record::NoVictim { ancestor: named(&full.cgroup) });
                 return Ok(false);
             };
             let is_group = self.policy.oom_group;
             let Some(pidfd) = kill::kill(&victim, &full.cgroup)? else { continue };
             if is_group {
-                kill::kill_group(&full.cgroup)?;
+                kill::kill_group(&full.cgroup, is_ours)?;
             }
             (self.say)(Record::OomKill {
                 ancestor: named(&full.cgroup),

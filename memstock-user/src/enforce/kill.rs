@@ -36,14 +36,15 @@ pub fn kill(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
 }
 
 /// Kills everybody in `cgroup` and below it: `memory.oom.group`. With one among them that is never
-/// to be killed, the others one by one, as in the kernel.
+/// to be killed or `is_ours`, the others one by one, as in the kernel.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn kill_group(cgroup: &Cgroup) -> Result<()> {
-    let all = tasks(&cgroup.dir);
-    if all.iter().any(|task| task.adj <= NEVER) {
-        for task in all.iter().filter(|task| task.adj > NEVER) {
+pub fn kill_group(cgroup: &Cgroup, is_ours: impl Fn(&Task) -> bool) -> Result<()> {
+    let is_spared = |task: &Task| task.adj <= NEVER || is_ours(task);
+    let (spared, others): (Vec<_>, Vec<_>) = tasks(&cgroup.dir).into_iter().partition(is_spared);
+    if !spared.is_empty() {
+        for task in &others {
             kill(task, cgroup)?;
         }
         return Ok(());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use memstock_common::{Event, StockWord, index_of};
 
-use super::task::tasks;
+use super::task::{Task, tasks};
 use super::victim;
 use crate::cgroup::{Cgroup, CgroupMount};
 use crate::engine::Engine;
@@ -23,10 +23,11 @@ pub(super) fn rehearse(
     index: u32,
     hit: &Event,
 ) -> Result<Record> {
-    let own = std::process::id().cast_signed();
+    let own = victim::own_cgroup_below(&full.path);
+    let spared = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
     let over_pages = hit.usage.saturating_sub(hit.limit) + hit.nr_pages;
     let stocked = stocked(engine, index)?;
-    let victim = victim::choose(tasks(&full.dir), hit.limit, own, |_| false);
+    let victim = victim::choose(tasks(&full.dir), hit.limit, spared);
     Ok(Record::WouldEnforce {
         ancestor: named(full),
         cgroup: record::Cgroup::new(hit.cgroup_id, mount.path_of(hit.cgroup_id).as_deref()),

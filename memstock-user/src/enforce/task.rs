@@ -40,6 +40,11 @@ impl Task {
         Some(Self { pid, started, comm, rss, swap: swapped(pid), adj: adj.trim().parse().ok()? })
     }
 
+    /// Whether it is in the cgroup `path` itself.
+    pub fn is_in(&self, path: &Path) -> bool {
+        cgroup_of(self.pid).is_some_and(|cgroup| cgroup == path)
+    }
+
     /// Whether the process with this pid still is this one, in the subtree of the cgroup `path`.
     pub fn is_still_in(&self, path: &Path) -> bool {
         let same = Self::look(self.pid).is_some_and(|now| now.started == self.started);

@@ -1,7 +1,15 @@
 //! Who is killed when nothing else helped: the kernel's choice (`oom_badness` in mm/oom_kill.c) among the
 //! tasks of one subtree. Decides only; `kill` acts.
 
-use super::task::{NEVER, Task};
+use std::path::{Path, PathBuf};
+
+use super::task::{NEVER, Task, own_cgroup};
+
+/// Our own cgroup, if it is in the subtree of `path`: of that nobody is killed, the guard and a shell that
+/// we were started from included.
+pub fn own_cgroup_below(path: &Path) -> Option<PathBuf> {
+    own_cgroup().filter(|own| own.starts_with(path))
+}
 
 /// How much a task is to blame, in pages; `None` for one that is never killed.
 ///
@@ -16,14 +24,9 @@ pub fn badness(task: &Task, total: u64) -> Option<i64> {
     Some(size.saturating_add(task.adj.saturating_mul(thousandth)))
 }
 
-/// The worst of `tasks`; never init, `own` (this process), or one that `is_spared`.
-pub fn choose(
-    tasks: Vec<Task>,
-    total: u64,
-    own: i32,
-    is_spared: impl Fn(&Task) -> bool,
-) -> Option<Task> {
-    let candidates = tasks.into_iter().filter(|task| task.pid != 1 && task.pid != own);
+/// The worst of `tasks`; never init, or one that `is_spared`.
+pub fn choose(tasks: Vec<Task>, total: u64, is_spared: impl Fn(&Task) -> bool) -> Option<Task> {
+    let candidates = tasks.into_iter().filter(|task| task.pid != 1);
     let judged = candidates.filter(|task| !is_spared(task)).filter_map(|task| {
         let badness = badness(&task, total)?;
         Some((badness, task))
@@ -41,7 +44,7 @@ mod tests {
     }
 
     fn chosen(tasks: &[Task]) -> Option<i32> {
-        choose(tasks.to_vec(), 100_000, 99, |_| false).map(|task| task.pid)
+        choose(tasks.to_vec(), 100_000, |_| false).map(|task| task.pid)
     }
 
     #[test]
@@ -63,9 +66,9 @@ mod tests {
     #[test]
     fn some_are_never_killed() {
         assert_eq!(chosen(&[task(2, 1 << 40, 0, NEVER)]), None);
-        assert_eq!(chosen(&[task(1, 30, 0, 0), task(99, 30, 0, 0)]), None, "init and ourselves");
+        assert_eq!(chosen(&[task(1, 30, 0, 0)]), None, "init");
         let spared = |task: &Task| task.pid == 3;
-        let left = choose(vec![task(2, 1, 0, 0), task(3, 30, 0, 0)], 1000, 99, spared);
+        let left = choose(vec![task(2, 1, 0, 0), task(3, 30, 0, 0)], 1000, spared);
         assert_eq!(left.unwrap().pid, 2);
         assert_eq!(chosen(&[task(2, 0, 1, -999)]), Some(2), "-999 is not never");
     }
