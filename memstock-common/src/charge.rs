@@ -225,15 +225,17 @@ fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> Charg
     Charge::Forced(over)
 }
 
-/// How long a CPU is held up at a charge by force for each page above the limit, ns.
+/// How long a CPU is held up at a charge by force, ns, times the square of the pages above the limit.
 ///
 /// User space needs some 100 us to hear of a limit and to hold the tasks there, in which they would take a
-/// page each 1.5 us. The first charge by force is not held up, so that the news of it is not either. The
-/// later user space is, the slower they get, as at the kernel's `memory.high`
-/// (`mem_cgroup_handle_over_high`, which may sleep).
-pub const BRAKE_NS: u64 = 4_000;
-/// The longest time that a CPU is held up at once, ns: interrupts may be off.
-pub const LONGEST_BRAKE_NS: u64 = 200_000;
+/// page each 1.5 us; and tens of milliseconds when others move tasks between cgroups, which takes the same
+/// lock. The first charge by force is not held up, so that the news of it is not either. The later user
+/// space is, the slower they get, as at the kernel's `memory.high`, whose penalty grows with the square as
+/// well (`calculate_high_delay` in mm/memcontrol.c); it may sleep.
+pub const BRAKE_NS: u64 = 1_000;
+/// Pages above the limit from which on the brake grows no more. At this many it is 1 ms, the longest time
+/// that a CPU is held up at once: interrupts may be off.
+pub const MOST_BRAKED: u64 = 32;
 
 /// Waits, if user space has said that it attends to limits.
 #[inline(always)]
@@ -245,9 +247,8 @@ fn brake<M: Machine>(machine: &M, over: Over) {
     let Some(counter) = machine.counter(over.ancestor) else { return };
     let (usage, limit) = at(counter, over.resource);
     let pages = usage.load().saturating_sub(limit.load());
-    let most = LONGEST_BRAKE_NS / BRAKE_NS;
-    let pages = if pages < most { pages } else { most };
-    machine.repeat(MOST_LOOKS, &mut Wait { machine, until: now + pages * BRAKE_NS });
+    let pages = if pages < MOST_BRAKED { pages } else { MOST_BRAKED };
+    machine.repeat(MOST_LOOKS, &mut Wait { machine, until: now + pages * pages * BRAKE_NS });
 }
 
 /// Usage and limit of one resource.
@@ -260,7 +261,7 @@ fn at<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> (&W, &W) {
 }
 
 /// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.
-const MOST_LOOKS: u32 = 16384;
+const MOST_LOOKS: u32 = 65536;
 
 struct Wait<'a, M> {
     machine: &'a M,

@@ -11,8 +11,8 @@ use memstock_tests::{Engine, PAGE, Task, TestCgroup, live};
 const LIMIT: u64 = 4096;
 
 /// Pages by which the usage may get above a limit: CPUs × batch, as much as may be stocked. A page charged by
-/// force while user space is on its way is held up by 4 us for each page above the limit, so that it would
-/// take user space several milliseconds for so many.
+/// force while user space is on its way is held up by the square of the pages above the limit, in us, and by
+/// 1 ms from 32 pages on, so that so many would take two tasks 20 ms, and one twice as long.
 fn bound(engine: &Engine) -> Result<u64> {
     let show = engine.show()?;
     Ok(show.cpus.len() as u64 * show.batch)
