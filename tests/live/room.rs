@@ -103,7 +103,8 @@ fn a_limit_moves_while_the_engine_runs() -> Result<()> {
         // By force it is set all the same, and met at once.
         succeeds(&["limit", cgroup.path(), "--memory", &size(used - 100), "--force"])?;
         ensure!(counter()?.limit == Some((used - 100) * PAGE));
-        task.touch(1).expect_err("it has no room for another page");
+        // It may still say so before it is killed for it.
+        let _ = task.touch(1);
         try_poll_until(SOON, "the end of the task", || {
             Ok((kinds(&engine, "oom-kill")? == 1).then_some(()))
         })?;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use memstock::engine::pins::Pins;
@@ -111,19 +112,35 @@ fn signals_during_the_start_leave_nothing() -> Result<()> {
     live(|| {
         let [unfinished, links] = ["", "/links"].map(|of| format!("{}-unfinished{of}", pins()));
         for moment in ["", leftovers::LOCK, &unfinished, &links, &pins()] {
-            let mut run = memstock(run_shell("sleep 600"))?.start()?;
-            poll_until(SOON, moment, || {
-                (moment.is_empty() || Path::new(moment).exists()).then_some(())
+            // Some last a few milliseconds, and go by unseen.
+            try_poll_until(SOON, moment, || {
+                let mut run = memstock(run_shell("sleep 600"))?.start()?;
+                let was_seen = is_seen(moment)?;
+                run.signal(Signal::TERM)?;
+                let finished = run.wait(SOON)?;
+                let code = finished.code();
+                // 143: memstock before it catches signals, or COMMAND. 0: there was no COMMAND yet.
+                ensure!(code == 143 || code == 0, "at {moment:?}: {finished:?}");
+                leftovers::none().with_context(|| format!("at {moment:?}"))?;
+                Ok(was_seen.then_some(()))
             })?;
-            run.signal(Signal::TERM)?;
-            let finished = run.wait(SOON)?;
-            let code = finished.code();
-            // 143: memstock before it catches signals, or COMMAND. 0: there was no COMMAND yet.
-            ensure!(code == 143 || code == 0, "at {moment:?}: {finished:?}");
-            leftovers::none().with_context(|| format!("at {moment:?}"))?;
         }
         Ok(())
     })
+}
+
+/// Looks for a moment of a start, without a pause; false if the start is over.
+fn is_seen(moment: &str) -> Result<bool> {
+    let end = Instant::now() + SOON;
+    while Instant::now() < end {
+        if moment.is_empty() || Path::new(moment).exists() {
+            return Ok(true);
+        }
+        if Path::new(&pins()).exists() {
+            return Ok(false);
+        }
+    }
+    anyhow::bail!("waited {SOON:?} in vain for {moment} or the end of the start")
 }
 
 #[test]
