@@ -30,6 +30,9 @@ fn descendants_have_figures_of_their_own() -> Result<()> {
         let mut in_child = Task::start(&child, Some(CPU))?;
         let mut in_below = Task::start(&below_named, Some(CPU))?;
         let engine = Engine::start(["--cgroup", top.path(), "--cgroup", named.path()])?;
+        // Those that are not named are registered a moment after the engine answers.
+        tracked(&engine, &child)?;
+        tracked(&engine, &below_named)?;
         touch(&mut in_child)?;
         touch(&mut in_below)?;
 
