@@ -157,14 +157,14 @@ impl<S: FnMut(Record)> Enforcer<S> {
 
     /// Kills one task after the other until the usage is not above the limit; says whether it got there.
     fn kill(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<bool> {
-        let mut killed = Vec::<Task>::new();
+        let mut tried = Vec::<Task>::new();
         let own = victim::own_cgroup_below(&full.cgroup.path);
         let is_ours = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
         while self.excess(full.index)?.is_some() {
-            let was_killed = |task: &Task| {
-                killed.iter().any(|dead| (dead.pid, dead.started) == (task.pid, task.started))
+            let was_tried = |task: &Task| {
+                tried.iter().any(|dead| (dead.pid, dead.started) == (task.pid, task.started))
             };
-            let spared = |task: &Task| was_killed(task) || is_ours(task);
+            let spared = |task: &Task| was_tried(task) || is_ours(task);
             let limit = self.engine.counter(full.index)?.memory_limit;
             let all = tasks(&full.cgroup.dir);
             let Some(victim) = victim::choose(all, limit, spared) else {
@@ -172,6 +172,8 @@ impl<S: FnMut(Record)> Enforcer<S> {
                 return Ok(false);
             };
             let is_group = self.policy.oom_group;
+            // One that is gone, or elsewhere by now, is not chosen again either.
+            tried.push(victim.clone());
             let Some(pidfd) = kill::kill(&victim, &full.cgroup)? else { continue };
             if is_group {
                 kill::kill_group(&full.cgroup, is_ours)?;
@@ -182,7 +184,6 @@ impl<S: FnMut(Record)> Enforcer<S> {
                 group: is_group,
                 after_ns: host::now_ns().saturating_sub(full.hit_ns),
             });
-            killed.push(victim);
             let deadline = Instant::now() + COMES_BACK;
             if !kill::has_ended(&pidfd, deadline) {
                 log::warn!("a killed task has not ended within {COMES_BACK:?}");

@@ -36,9 +36,12 @@ pub fn reclaim(
     undo: Option<&RefCell<Undo>>,
     wish: Wish,
 ) -> Result<bool> {
-    let swap = wish.may_swap && host::has_swap()?;
-    let wish = Wish { may_swap: swap, ..wish };
+    let has_swap = host::has_swap()?;
+    let must_not_swap = has_swap && !wish.may_swap;
+    let wish = Wish { may_swap: has_swap && wish.may_swap, ..wish };
     match means {
+        // What it reclaims goes to swap if the kernel thinks so: that frees nothing of memory and swap.
+        Means::LimitInBytes if must_not_swap => Ok(false),
         Means::MemoryReclaim => kernel::memory_reclaim(cgroup, wish),
         Means::LimitInBytes => match (Controller::of(kernel, cgroup), undo) {
             (Some(controller), Some(undo)) => controller.squeeze(undo, wish),

@@ -47,10 +47,6 @@ impl Controller {
 
     /// Sets its limit below its usage, which the kernel reclaims for, and puts the old one back.
     pub(super) fn squeeze(&self, undo: &RefCell<Undo>, wish: Wish) -> Result<bool> {
-        if wish.may_swap {
-            // Its swappiness is the host's affair; nothing here changes it.
-            log::debug!("v1 reclaim may swap");
-        }
         let read = |file: &PathBuf| -> Result<String> {
             let text = fs::read_to_string(file);
             Ok(text.with_context(|| format!("cannot read {}", file.display()))?.trim().to_owned())
