@@ -1,6 +1,8 @@
 //! A minute of stress-ng: page by page, memstock and the kernel say the same of at least 99.9 % of its user
 //! pages, at every moment at which they are asked.
 
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -23,6 +25,12 @@ const STRESSORS: &str = "--timeout 60s --no-rand-seed --oomable --vm 2 --vm-byte
     --shm 1 --shm-bytes 8m --shm-objs 16 --shm-sysv 1 --shm-sysv-bytes 8m --shm-sysv-segs 4 --memfd 1 \
     --memfd-bytes 64m --hdd 1 --hdd-bytes 256m --copy-file 1 --copy-file-bytes 128m --readahead 1 \
     --readahead-bytes 64m";
+/// What their files lie on: ext4 caches two pages for each group of blocks (128 MiB) in which it looks for
+/// room, does not ask for them to be movable, and so memstock does not see them. A disk of some hundred
+/// GiB has thousands of them, and how many of those are read in is the host's affair; this one has 8 groups.
+const DISK: u64 = 1 << 30;
+/// Mounts the disk `$0` at `$1` where nobody else sees it, and where it goes with its last task.
+const MOUNTED: &str = r#"mount -o loop "$0" "$1" && exec stress-ng --temp-path "$1""#;
 /// Its minute, and some time to clear up.
 const MINUTE: Duration = Duration::from_secs(120);
 /// Between two looks.
@@ -35,6 +43,15 @@ fn look(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<A
     let _frozen = Frozen::freeze(cgroup)?;
     lru::drain()?;
     engine.audit_at_rest(&beside(cgroup, kernel))
+}
+
+/// An empty file system of its own in `dir`.
+fn disk(dir: &Path) -> Result<PathBuf> {
+    let file = dir.join("disk");
+    File::create(&file)?.set_len(DISK)?;
+    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file).output().context("mkfs.ext4")?;
+    ensure!(made.status.success(), "mkfs.ext4: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(file)
 }
 
 #[test]
@@ -51,8 +68,11 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
         let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
         let cgroup = TestCgroup::new()?;
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
-        let mut command = Command::new("stress-ng");
-        command.arg("--temp-path").arg(dir.path()).args(STRESSORS.split_whitespace());
+        let disk = disk(dir.path())?;
+        let mount = dir.path().join("mount");
+        fs::create_dir(&mount)?;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{MOUNTED} {STRESSORS}")]).arg(disk).arg(mount);
         enter_both(&mut command, &cgroup, &kernel)?;
         let mut stress = Program::from(command).start()?;
         let start = Instant::now();
