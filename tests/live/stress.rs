@@ -49,7 +49,8 @@ fn look(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<A
 fn disk(dir: &Path) -> Result<PathBuf> {
     let file = dir.join("disk");
     File::create(&file)?.set_len(DISK)?;
-    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file).output().context("mkfs.ext4")?;
+    let made =
+        Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file).output().context("mkfs.ext4")?;
     ensure!(made.status.success(), "mkfs.ext4: {}", String::from_utf8_lossy(&made.stderr));
     Ok(file)
 }
@@ -72,7 +73,10 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
         let mount = dir.path().join("mount");
         fs::create_dir(&mount)?;
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &format!("{MOUNTED} {STRESSORS}")]).arg(disk).arg(mount);
+        command
+            .args(["--mount", "sh", "-c", &format!("{MOUNTED} {STRESSORS}")])
+            .arg(disk)
+            .arg(mount);
         enter_both(&mut command, &cgroup, &kernel)?;
         let mut stress = Program::from(command).start()?;
         let start = Instant::now();

@@ -1,0 +1,64 @@
+//! Flags of the verbs that have a running engine do something.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::value::{KernelCgroup, Limited, kernel_cgroup, limited};
+
+/// Flags of `memstock drain`.
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Only the stocks cached for this cgroup and those below it
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Only the stock of this CPU
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<u32>,
+
+    /// Drain this many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `memstock limit`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
+pub struct SetLimit {
+    /// The cgroup: a directory, or a path such as /system.slice/x
+    #[arg(value_name = "CGROUP")]
+    pub cgroup: PathBuf,
+
+    /// Limit its memory (bytes, or with K, M, G, T; "max" for none)
+    #[arg(long, value_name = "SIZE", value_parser = limited, group = "limits")]
+    pub memory: Option<Limited>,
+
+    /// Limit its memory and swap together
+    #[arg(long, value_name = "SIZE", value_parser = limited, group = "limits")]
+    pub memsw: Option<Limited>,
+
+    /// Set a limit even if the usage cannot be brought below it
+    #[arg(long)]
+    pub force: bool,
+
+    /// The kernel's own (v1) memory cgroup of CGROUP: its reclaim is used
+    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup)]
+    pub kernel_cgroups: Vec<KernelCgroup>,
+}
+
+/// Flags of `memstock force-empty`.
+#[derive(Debug, Args)]
+pub struct ForceEmpty {
+    /// The cgroup: a directory, or a path such as /system.slice/x
+    #[arg(value_name = "CGROUP")]
+    pub cgroup: PathBuf,
+
+    /// The kernel's own (v1) memory cgroup of CGROUP: its reclaim is used
+    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup)]
+    pub kernel_cgroups: Vec<KernelCgroup>,
+}

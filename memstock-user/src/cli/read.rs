@@ -1,0 +1,42 @@
+//! Flags of the verbs that read a running engine.
+
+use clap::Args;
+
+use super::value::{KernelCgroup, kernel_cgroup};
+
+/// Flags of `memstock show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Print JSON; sizes in bytes, no limit is null
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `memstock events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Print JSON, a record a line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Go on with what happens, until the engine ends
+    #[arg(long)]
+    pub follow: bool,
+}
+
+/// Flags of `memstock audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Adopt what only the kernel has and take away what only memstock has; without a kernel cgroup,
+    /// take away what is free
+    #[arg(long)]
+    pub repair: bool,
+
+    /// Print JSON; all figures are pages
+    #[arg(long)]
+    pub json: bool,
+
+    /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked
+    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup)]
+    pub kernel_cgroups: Vec<KernelCgroup>,
+}

@@ -1,0 +1,80 @@
+//! Flags of the verb that has an engine.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use memstock_common::MAX_BATCH;
+
+use super::value::{KernelCgroup, Limit, kernel_cgroup, limit, slots};
+use crate::journal::MAX_BYTES;
+
+/// Flags of `memstock run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Track this cgroup v2 with all below it: a directory, or a path such as /system.slice/x
+    #[arg(long = "cgroup", value_name = "PATH")]
+    pub cgroups: Vec<PathBuf>,
+
+    /// Make a cgroup of this name, track it, and remove it at the end
+    #[arg(long, value_name = "NAME")]
+    pub new: Option<PathBuf>,
+
+    /// Pages charged at once when a stock is empty [default: 32, or what an adopted engine has]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
+    pub batch: Option<u32>,
+
+    /// Cgroups that a CPU's stock can be cached for at once: a power of two [default: 1, or what an adopted
+    /// engine has]
+    #[arg(long, value_name = "N", value_parser = slots)]
+    pub slots: Option<u32>,
+
+    /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
+    #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit)]
+    pub limits: Vec<Limit>,
+
+    /// Limit memory and swap together, of every cgroup named here, or of PATH only
+    #[arg(long = "memsw-limit", value_name = "[PATH=]SIZE", value_parser = limit)]
+    pub memsw_limits: Vec<Limit>,
+
+    /// Stop and kill nobody at a limit: only say what would have been done
+    #[arg(long)]
+    pub observe: bool,
+
+    /// At a limit, kill all tasks of the cgroup that is over it (as memory.oom.group does), not the largest
+    #[arg(long)]
+    pub oom_group: bool,
+
+    /// End after this many seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+
+    /// Charge memory+swap as well (on by itself when the host has swap)
+    #[arg(long)]
+    pub memsw: bool,
+
+    /// Leave alone what the cgroups' tasks hold already; charge only what is allocated from now on
+    #[arg(long)]
+    pub no_adopt: bool,
+
+    /// The kernel's own (v1) memory cgroup of CGROUP, or of the first cgroup: what it has is adopted
+    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup)]
+    pub kernel_cgroups: Vec<KernelCgroup>,
+
+    /// Do not drain stocks by itself when the kernel reclaims memory or a limit is near
+    #[arg(long)]
+    pub no_drain: bool,
+
+    /// Log what the kernel half does on each miss (slow)
+    #[arg(long)]
+    pub trace: bool,
+
+    /// Bytes after which a new file of the event stream is begun
+    #[arg(long, value_name = "N", default_value_t = MAX_BYTES, hide = true)]
+    pub events_bytes: u64,
+
+    /// Start this in the cgroup: in NAME, else in the first PATH, else in one made for it
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
