@@ -42,5 +42,5 @@ pub const DEBIAN_LLVM: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "libzstd-de
 pub const LLVM_CONFIG: &[&str] =
     &["llvm-config-22", "/usr/lib/llvm-22/bin/llvm-config", "llvm-config"];
 
-/// The load for the live tests.
-pub const DEBIAN_LOAD: &[&str] = &["stress-ng"];
+/// What the live tests use: a load, file systems, a terminal, a root to install in.
+pub const DEBIAN_LIVE: &[&str] = &["stress-ng", "e2fsprogs", "tmux", "debootstrap"];

@@ -66,7 +66,7 @@ fn everything(
     if rustix::process::geteuid().is_root() {
         // Where it cannot be had, the tests that need it are skipped and say so.
         if apt::usable()
-            && let Err(error) = apt::install("the load for the live tests", pins::DEBIAN_LOAD)
+            && let Err(error) = apt::install("what the live tests use", pins::DEBIAN_LIVE)
         {
             exec::say("Setup", format_args!("{error:#}"));
         }
