@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod dialogue;
 pub mod engine;
 pub mod events;
+pub mod examples;
 pub mod free_lists;
 pub mod hog;
 pub mod holder;
