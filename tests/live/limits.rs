@@ -224,6 +224,11 @@ fn an_observed_limit_kills_nobody() -> Result<()> {
         }
         let (over, failcnt) = overshoot(&engine, &parent)?;
         ensure!(over >= 3 * LIMIT && failcnt > 0, "{over} pages above the limit, all let through");
-        engine.stop().map(drop)
+        // And the end says what it came to.
+        let said = engine.stop()?.stdout;
+        for cgroup in [&parent, &other] {
+            ensure!(said.contains(&format!("limit of {}: reported", cgroup.path())), "{said}");
+        }
+        Ok(())
     })
 }

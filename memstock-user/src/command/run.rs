@@ -15,6 +15,7 @@ use crate::journal::{Journal, Record};
 use crate::lock::EngineLock;
 use crate::loss::Losses;
 use crate::protect::protect;
+use crate::show::rehearsed::Rehearsed;
 use crate::tree::Tree;
 use crate::{host, launch};
 
@@ -123,6 +124,7 @@ async fn run_engine(
         seconds: args.seconds,
         journal,
         losses,
+        rehearsed: Rehearsed::default(),
     };
     let code = watch.run(signals).await?;
 

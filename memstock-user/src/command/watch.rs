@@ -23,6 +23,7 @@ use crate::journal::{Journal, Record};
 use crate::launch;
 use crate::loss::Losses;
 use crate::sample::sample;
+use crate::show::rehearsed::Rehearsed;
 use crate::show::{summary, table};
 use crate::tree::Tree;
 
@@ -84,6 +85,8 @@ pub struct Watch<'a> {
     pub journal: &'a Journal,
     /// What was lost so far.
     pub losses: Losses,
+    /// What the limits would have done so far.
+    pub rehearsed: Rehearsed,
 }
 
 /// Why the watching ended.
@@ -123,7 +126,9 @@ impl Watch<'_> {
         if !matches!(end?, End::Unread) {
             let sample = sample(self.engine, self.mount)?;
             // The run is over either way.
-            let _ = writeln!(out).and_then(|()| summary::write(&mut out, &sample));
+            let _ = writeln!(out)
+                .and_then(|()| summary::write(&mut out, &sample))
+                .and_then(|()| self.rehearsed.write(&mut out));
         }
         Ok(code)
     }
@@ -209,7 +214,10 @@ impl Watch<'_> {
     fn hear(&mut self, news: News) -> Result<()> {
         match news {
             News::Event(decoded) => return self.follow(&decoded),
-            News::Record(record) => self.journal.publish(*record),
+            News::Record(record) => {
+                self.rehearsed.note(&record);
+                self.journal.publish(*record);
+            }
             News::Unreadable(error) => {
                 log::warn!("an event of the kernel half is unreadable: {error:#}");
                 self.journal.publish(Record::lost(StreamStat::EventsUnreadable.stat(), 1));

@@ -2,5 +2,6 @@
 
 pub mod audit;
 pub mod json;
+pub mod rehearsed;
 pub mod summary;
 pub mod table;
