@@ -25,9 +25,13 @@ fn verbs() -> Vec<String> {
 fn help(args: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memstock"));
     // Of the terminal that the test is started from nothing is to be seen.
-    let output = command.args(args).env("COLUMNS", WIDTH.to_string()).output().unwrap();
+    let output = command
+        .args(args)
+        .env("COLUMNS", WIDTH.to_string())
+        .output()
+        .expect("the binary can be started");
     assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).expect("help is text");
     // clap indents the empty line before the values of an argument.
     text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
