@@ -39,9 +39,15 @@ static CGROUP_KN: Global<u32> = Global::new(0);
 /// Byte offset of `id` in `struct kernfs_node`.
 #[unsafe(no_mangle)]
 static KERNFS_ID: Global<u32> = Global::new(0);
-/// The thread whose allocations `learn` reports.
+/// The thread whose allocations `learn` reports, as it is called in its PID namespace.
 #[unsafe(no_mangle)]
 static LEARN_FROM: Global<u32> = Global::new(0);
+/// Device of that namespace's file, as the kernel numbers it.
+#[unsafe(no_mangle)]
+static PID_NS_DEV: Global<u32> = Global::new(0);
+/// Inode of that file.
+#[unsafe(no_mangle)]
+static PID_NS_INO: Global<u64> = Global::new(0);
 
 /// Pages charged at once on a miss.
 #[inline(always)]
@@ -103,8 +109,14 @@ pub fn kernfs_id() -> u64 {
     KERNFS_ID.load().into()
 }
 
-/// The thread whose allocations `learn` reports.
+/// The thread whose allocations `learn` reports, as it is called in its PID namespace.
 #[inline(always)]
 pub fn learn_from() -> u32 {
     LEARN_FROM.load()
+}
+
+/// Device and inode of that namespace's file.
+#[inline(always)]
+pub fn pid_ns() -> (u64, u64) {
+    (PID_NS_DEV.load().into(), PID_NS_INO.load())
 }

@@ -1,7 +1,8 @@
 //! How the user half learns where the array of `struct page` begins: this program tells it the
 //! `struct page` of each page that it allocates. Loaded and attached by itself, before all others.
 
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use aya_ebpf::bindings::bpf_pidns_info;
+use aya_ebpf::helpers::generated::bpf_get_ns_current_pid_tgid;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::Word;
@@ -14,14 +15,26 @@ use crate::maps::LEARNT;
 #[inline(always)]
 pub fn learn(ctx: RawTracePointContext) -> i32 {
     let (page, order, gfp_flags): (u64, u32, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    // SAFETY: the helper has no preconditions.
-    let thread = unsafe { bpf_get_current_pid_tgid() } as u32;
     if order == 0
-        && thread == config::learn_from()
         && config::is_charged(gfp_flags)
+        && is_learner()
         && let Some(learnt) = LEARNT.get(0)
     {
         learnt.store(page);
     }
     0
+}
+
+/// Whether the thread that wants to learn runs. It knows only what it is called in its own PID namespace, which a
+/// container has (`bpf_get_ns_current_pid_tgid` came with Linux 5.7).
+#[inline(always)]
+fn is_learner() -> bool {
+    let (dev, ino) = config::pid_ns();
+    let mut info = bpf_pidns_info { pid: 0, tgid: 0 };
+    // SAFETY: `info` is as long as is said, and lives until the call returns.
+    let found = unsafe {
+        bpf_get_ns_current_pid_tgid(dev, ino, &raw mut info, size_of::<bpf_pidns_info>() as u32)
+    };
+    // A thread of another namespace is none.
+    found == 0 && info.pid == config::learn_from()
 }

@@ -2,6 +2,7 @@
 //! make or remove cgroups, and must not signal any process but the child it was given.
 
 use crate::exit::{Failure, SIGNALED, printable};
+use crate::notify;
 use crate::protect::Protection;
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -24,7 +25,7 @@ const ENTERING: i32 = 1 << 16;
 ///
 /// The child joins before its exec, so that every page of COMMAND itself is charged there. Standard
 /// streams and environment are ours; std starts it with no signal blocked and SIGPIPE at its default,
-/// exec resets the handlers. Our `protection` is not its. It lives on when we die: accounting does,
+/// exec resets the handlers. Our `protection` is not its, nor our service manager. It lives on when we die: accounting does,
 /// too. Call it inside a tokio runtime.
 ///
 /// # Errors
@@ -41,6 +42,9 @@ pub fn start(
     let protection = protection.clone();
     let mut child = Command::new(command);
     child.args(args);
+    for variable in notify::VARIABLES {
+        child.env_remove(variable);
+    }
     // SAFETY: between fork and exec the closure makes system calls only, on descriptors that were opened
     // before or by itself; it does not allocate, lock or panic.
     unsafe {

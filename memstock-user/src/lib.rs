@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: `engine` (maps, pins, control programs) → `sample` and `event` (decode) →
 //! `model` → `show` (table, JSON, summary). `command` holds one file a verb of the command line,
-//! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch`, `lock` and `protect` deal
-//! with the machine; none of them touches BPF.
+//! `cli` the flags, `manual` the pages made of them, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch`,
+//! `lock`, `protect` and `notify` deal with the machine; none of them touches BPF.
 //!
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
 //! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
@@ -28,8 +28,10 @@ pub mod kernel_cgroup;
 pub mod launch;
 pub mod lock;
 pub mod loss;
+pub mod manual;
 pub mod model;
 mod mountinfo;
+pub mod notify;
 pub mod pages;
 pub mod protect;
 pub mod sample;

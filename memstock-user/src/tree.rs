@@ -87,6 +87,11 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// How many are tracked.
+    pub fn nr_tracked(&self) -> usize {
+        self.tracked.len()
+    }
+
     /// What the cgroup with this id is called, also when it is dying.
     pub fn name(&self, id: u64) -> record::Cgroup {
         let dying = || self.removed.iter().chain(&self.dying).rfind(|known| known.id == id);

@@ -60,6 +60,20 @@ fn root_of_a_user_namespace_only() -> Result<()> {
     })
 }
 
+/// As in a container: what processes are called there is not what the kernel half hears.
+#[test]
+fn a_pid_namespace_of_its_own() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let memstock = binaries::memstock()?;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]).arg(&memstock);
+        command.args(["run", "--cgroup", cgroup.path(), "--"]).arg(&memstock);
+        command.args(["show", "--json"]);
+        worked(&Program::from(command).finish(SOON)?, &cgroup)
+    })
+}
+
 /// Runs `memstock run` after `prepare`, a shell script, in a mount namespace of its own; COMMAND
 /// is a `memstock show --json` in the same. Then `after`, whose status counts if all went well.
 fn in_namespace(cgroup: &TestCgroup, prepare: &str, after: &str) -> Result<Finished> {

@@ -23,6 +23,14 @@ pub fn workload() -> Result<PathBuf> {
     find("memstock-workload", "`cargo build --package memstock-tests`")
 }
 
+/// The `xtask` binary: what `cargo xtask` starts.
+///
+/// # Errors
+/// When it has not been built.
+pub fn xtask() -> Result<PathBuf> {
+    find("xtask", "`cargo build --package xtask`")
+}
+
 fn find(name: &str, remedy: &str) -> Result<PathBuf> {
     let path = folder()?.join(name);
     ensure!(path.is_file(), "{} is missing: build it with {remedy}", path.display());

@@ -7,12 +7,14 @@ mod build;
 mod cache;
 mod exec;
 mod lint;
+mod package;
 mod pins;
 mod run;
 mod setup;
 mod test;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -52,6 +54,21 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Build a Debian package of the release binary, and print its path.
+    Package {
+        /// Package this binary, and build none.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Put the package into this folder [default: debian, in the target folder].
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+        /// Its Debian revision: tells packages of one version apart.
+        #[arg(long, default_value_t = 1)]
+        revision: u32,
+    },
+    /// Print the path of an archive with a minimal Debian root, made when it is missing.
+    #[command(hide = true)]
+    DebianRoot,
     /// Check formatting, clippy (host and BPF) and the documentation.
     Lint,
     /// Run a benchmark of the `tests` package.
@@ -71,6 +88,10 @@ fn main() -> ExitCode {
         Verb::Build { release } => build::run(release),
         Verb::Run { args } => run::run(&args),
         Verb::Test { filter, bless, args } => test::run(filter.as_deref(), bless, &args),
+        Verb::Package { binary, output, revision } => {
+            package::run(binary.as_deref(), output.as_deref(), revision)
+        }
+        Verb::DebianRoot => package::root::run(),
         Verb::Lint => lint::run(),
         Verb::Bench { name, args } => bench::run(&name, &args),
     };

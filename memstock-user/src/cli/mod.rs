@@ -1,19 +1,21 @@
 //! The command line: flags and their values, nothing that acts.
 
+mod about;
 mod change;
 mod read;
 mod run;
 mod value;
 
-use clap::{Parser, Subcommand};
+use clap::{Command, CommandFactory as _, Parser, Subcommand};
 
+pub use self::about::{Completions, Man};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::read::{Audit, Events, Show};
 pub use self::run::Run;
 pub use self::value::{KernelCgroup, Limit};
 
 /// How the exit codes read in `--help`.
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0        success
   2        wrong usage
@@ -29,7 +31,7 @@ Exit codes:
 
 /// A memory-cgroup controller in eBPF that runs beside the kernel's own.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXIT_CODES)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -79,15 +81,35 @@ pub enum Verb {
     Events(Events),
     /// End the running engine, or remove what one left behind
     Stop,
+    /// Print the script by which a shell completes verbs and flags
+    ///
+    /// For bash: memstock completions bash > /etc/bash_completion.d/memstock
+    Completions(Completions),
+    /// Print a manual page: that of memstock, or of a verb
+    ///
+    /// To read it: memstock man run | man -l -
+    Man(Man),
     /// Let go of what a daemon holds, when it dies (started by `run`)
     #[command(hide = true)]
     Guard,
 }
 
+/// The command line as people are to see it, without the verbs that memstock has for itself.
+pub fn shown() -> Command {
+    let all = Cli::command();
+    let shown: Vec<_> = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();
+    Command::new("memstock")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(all.get_about().cloned().unwrap_or_default())
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .subcommand_value_name("VERB")
+        .subcommands(shown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_declaration_is_sound() {

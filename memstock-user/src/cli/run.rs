@@ -66,6 +66,10 @@ pub struct Run {
     #[arg(long)]
     pub no_drain: bool,
 
+    /// Print neither tables nor the summary: for a service, whose journal gets the events
+    #[arg(long)]
+    pub quiet: bool,
+
     /// Log what the kernel half does on each miss (slow)
     #[arg(long)]
     pub trace: bool,

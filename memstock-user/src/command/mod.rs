@@ -1,11 +1,13 @@
 //! One file a verb; this one only chooses.
 
 pub mod audit;
+pub mod completions;
 pub mod drain;
 pub mod events;
 pub mod force_empty;
 pub mod guard;
 pub mod limit;
+pub mod man;
 pub mod run;
 pub mod show;
 mod start;
@@ -39,6 +41,8 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::ForceEmpty(args) => force_empty::force_empty(&args),
         Verb::Events(args) => events::events(&args),
         Verb::Stop => stop::stop(),
+        Verb::Completions(args) => completions::completions(&args),
+        Verb::Man(args) => man::man(&args),
         Verb::Guard => guard::guard(),
     }
 }

@@ -122,6 +122,7 @@ async fn run_engine(
         log: started.log.take(),
         child,
         seconds: args.seconds,
+        quiet: args.quiet,
         journal,
         losses,
         rehearsed: Rehearsed::default(),

@@ -22,6 +22,7 @@ use crate::hotplug::{Change, Hotplug};
 use crate::journal::{Journal, Record};
 use crate::launch;
 use crate::loss::Losses;
+use crate::notify::Manager;
 use crate::sample::sample;
 use crate::show::rehearsed::Rehearsed;
 use crate::show::{summary, table};
@@ -81,6 +82,8 @@ pub struct Watch<'a> {
     pub child: Option<Child>,
     /// When to end, at the latest.
     pub seconds: Option<u64>,
+    /// Whether tables and the summary are left out.
+    pub quiet: bool,
     /// Where everybody is told what happened.
     pub journal: &'a Journal,
     /// What was lost so far.
@@ -112,7 +115,10 @@ impl Watch<'_> {
             None => Box::new(io::stdout()),
         };
         let mut child = self.child.take();
-        let end = self.until_end(&mut out, signals, &mut child).await;
+        let mut manager = Manager::from_env();
+        manager.ready(&self.status());
+        let end = self.until_end(&mut out, signals, &mut child, &mut manager).await;
+        manager.stopping();
         let code = match (&end, child) {
             (Ok(End::Exited(code)), _) => *code,
             (_, Some(mut child)) => {
@@ -123,7 +129,7 @@ impl Watch<'_> {
         self.flush_log();
         self.hear_all()?;
         self.losses.tell(self.engine, self.journal)?;
-        if !matches!(end?, End::Unread) {
+        if !matches!(end?, End::Unread) && !self.quiet {
             let sample = sample(self.engine, self.mount)?;
             // The run is over either way.
             let _ = writeln!(out)
@@ -138,6 +144,7 @@ impl Watch<'_> {
         out: &mut dyn Write,
         signals: &mut Signals,
         child: &mut Option<Child>,
+        manager: &mut Manager,
     ) -> Result<End> {
         let start = Instant::now();
         let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
@@ -161,6 +168,10 @@ impl Watch<'_> {
                 }
                 // CPU by CPU, so that nothing else has to wait for a drain.
                 () = yield_now(), if self.drains.as_ref().is_some_and(Drains::is_due) => self.drain()?,
+                // Here and not in a task of its own: it shows that this loop and the enforcing thread go round.
+                () = manager.watchdog_due() => if self.duty.has_moved() {
+                    manager.alive(&self.status());
+                },
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
                 status = exit_of(child) => {
                     let status = status.context("cannot wait for COMMAND")?;
@@ -183,10 +194,18 @@ impl Watch<'_> {
         }
         self.tree.settle()?;
         self.tree.look_at_swap()?;
+        if self.quiet {
+            return Ok(Ok(()));
+        }
         let sample = sample(self.engine, self.mount)?;
         Ok(table::write(out, &sample, page_size())
             .and_then(|()| writeln!(out))
             .and_then(|()| out.flush()))
+    }
+
+    /// For the service manager, which shows it to people.
+    fn status(&self) -> String {
+        format!("cgroups tracked: {}", self.tree.nr_tracked())
     }
 
     fn flush_log(&mut self) {

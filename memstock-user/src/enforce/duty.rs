@@ -2,6 +2,8 @@
 //! takes time may come between a limit that was met and what is done about it.
 
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -38,6 +40,8 @@ pub enum News {
 pub struct Duty {
     /// What it hands on.
     pub news: UnboundedReceiver<News>,
+    /// Set with each round.
+    moved: Arc<AtomicBool>,
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
@@ -55,16 +59,24 @@ impl Duty {
         let undo = if policy.observe { None } else { Some(Undo::start()?) };
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
         let stopped = stop.try_clone().context("cannot share an eventfd")?;
+        let moved = Arc::new(AtomicBool::new(true));
+        let moves = Arc::clone(&moved);
         let work = move || {
             let say = |record| drop(sender.send(News::Record(Box::new(record))));
             let enforcer = Enforcer::new(engine, mount, kernel, policy, undo, say);
-            if let Err(error) = serve(enforcer, events, &stopped, &sender) {
+            if let Err(error) = serve(enforcer, events, &stopped, &moves, &sender) {
                 let _ = sender.send(News::Failed(error));
             }
         };
         let thread = std::thread::Builder::new().name("enforce".into()).spawn(work);
         let thread = Some(thread.context("cannot start a thread")?);
-        Ok(Self { news, stop, thread })
+        Ok(Self { news, moved, stop, thread })
+    }
+
+    /// Whether the thread has done anything since this was asked last; it does several times a second, unless
+    /// one limit keeps it busy or it has ended.
+    pub fn has_moved(&self) -> bool {
+        self.moved.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -85,11 +97,14 @@ fn serve(
     mut enforcer: Enforcer<impl FnMut(Record)>,
     mut events: RingBuf<MapData>,
     stop: &OwnedFd,
+    moved: &AtomicBool,
     sender: &UnboundedSender<News>,
 ) -> Result<()> {
     be_prompt();
     loop {
+        moved.store(true, Ordering::Relaxed);
         while let Some(record) = events.next() {
+            moved.store(true, Ordering::Relaxed);
             let decoded = decode(&record);
             drop(record);
             let decoded = match decoded {

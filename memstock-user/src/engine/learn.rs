@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use aya::maps::Array;
 use aya::programs::RawTracePoint;
 use aya::{Ebpf, EbpfLoader};
+use rustix::fs::{major, minor, stat};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::thread::gettid;
 
@@ -48,9 +49,15 @@ pub fn learn() -> Result<Pages> {
 }
 
 fn base(layout: Layout) -> Result<u64> {
+    const PID_NS: &str = "/proc/self/ns/pid";
+    let pid_ns = stat(PID_NS).with_context(|| format!("cannot stat {PID_NS}"))?;
+    // As the kernel has it in itself, MKDEV in include/linux/kdev_t.h, which is not what it tells.
+    let pid_ns_dev = major(pid_ns.st_dev) << 20 | minor(pid_ns.st_dev);
     let mut ebpf = EbpfLoader::new()
         .override_global("GFP_CHARGED", &layout.movable, true)
         .override_global("LEARN_FROM", &gettid().as_raw_nonzero().get().cast_unsigned(), true)
+        .override_global("PID_NS_DEV", &pid_ns_dev, true)
+        .override_global("PID_NS_INO", &pid_ns.st_ino, true)
         .load(OBJECT)
         .context("cannot load the BPF object")?;
     attach(&mut ebpf)?;

@@ -1,0 +1,26 @@
+//! Flags of the verbs that print something about memstock itself: they need no engine and no privilege.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap_complete::Shell;
+
+/// Flags of `memstock completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell that is to read it
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// Flags of `memstock man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The verb whose page is wanted, not that of memstock
+    #[arg(value_name = "VERB", conflicts_with = "dir")]
+    pub verb: Option<String>,
+
+    /// Write all pages to files in this folder
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

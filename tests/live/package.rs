@@ -1,0 +1,129 @@
+//! The Debian package: installed, used, upgraded, removed and purged in a fresh Debian root that has nothing but
+//! it, as a container would be. Everything is mounted in namespaces that end with the test, however it ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::live::name;
+use memstock_tests::poll::SOON;
+use memstock_tests::process::{Finished, Program, memstock};
+use memstock_tests::skip::skip;
+use memstock_tests::{binaries, live};
+
+/// A download of a hundred packages on a slow line.
+const DOWNLOAD: Duration = Duration::from_secs(1200);
+/// The check of the package reads every file in it with many programs.
+const BUILD: Duration = Duration::from_secs(600);
+/// What is done in the root.
+const INSIDE: &str = include_str!("package.sh");
+
+/// Makes the root of an archive, mounts what a container has, and goes in. Process 1 of its own namespace, so that
+/// nothing that it starts outlives it.
+const OUTSIDE: &str = r#"set -e
+mount -t tmpfs -o mode=755 root "$ROOT"
+tar -C "$ROOT" -xpf "$ARCHIVE"
+cp "$PACKAGES"/* "$ROOT/srv"
+mount -t proc proc "$ROOT/proc"
+mount -t sysfs sysfs "$ROOT/sys"
+mount -t cgroup2 cgroup2 "$ROOT/sys/fs/cgroup"
+mount -t bpf bpf "$ROOT/sys/fs/bpf"
+mount --rbind /dev "$ROOT/dev"
+exec chroot "$ROOT" /bin/sh /srv/inside
+"#;
+
+fn xtask(args: &[&str], deadline: Duration) -> Result<Finished> {
+    let mut command = Command::new(binaries::xtask()?);
+    command.args(args);
+    Program::from(command).finish(deadline)
+}
+
+/// The package of the binary under test, by the same code as that of a release.
+fn build(folder: &Path) -> Result<PathBuf> {
+    let binary = binaries::memstock()?.display().to_string();
+    let args = ["package", "--binary", &binary, "--output", &folder.display().to_string()];
+    let built = xtask(&args, BUILD)?;
+    ensure!(built.code() == 0, "{built:?}");
+    Ok(built.stdout.lines().last().context("no path of a package")?.into())
+}
+
+fn must(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The same with a higher version.
+fn newer(package: &Path, folder: &Path) -> Result<()> {
+    let tree = tempfile::tempdir()?;
+    must(Command::new("dpkg-deb").arg("--raw-extract").arg(package).arg(tree.path()))?;
+    let control = tree.path().join("DEBIAN/control");
+    let text = fs::read_to_string(&control)?;
+    let version = text.lines().find(|line| line.starts_with("Version: ")).context("no version")?;
+    fs::write(&control, text.replace(version, &format!("{version}newer1")))?;
+    must(
+        Command::new("dpkg-deb")
+            .args(["--root-owner-group", "--build", "-Znone"])
+            .arg(tree.path())
+            .arg(folder.join("newer.deb")),
+    )
+    .map(drop)
+}
+
+#[test]
+fn it_comes_works_and_goes() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        skip(&name(), "needs root: it mounts, and loads BPF programs");
+        return Ok(());
+    }
+    let archive = xtask(&["debian-root"], DOWNLOAD)?;
+    if archive.code() != 0 {
+        let reason = archive.stderr.lines().rfind(|line| line.starts_with("error: "));
+        skip(&name(), reason.unwrap_or("no Debian root can be made"));
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let package = build(folder.path())?;
+    newer(&package, folder.path())?;
+    fs::rename(&package, folder.path().join("memstock.deb"))?;
+    fs::write(folder.path().join("inside"), INSIDE)?;
+    let root = tempfile::tempdir()?;
+    live(|| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", OUTSIDE]);
+        unshare.env("ROOT", root.path()).env("PACKAGES", folder.path());
+        unshare.env("ARCHIVE", archive.stdout.trim_end()).env("LC_ALL", "C");
+        unshare.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let done = Program::from(unshare).finish(10 * SOON)?;
+        ensure!(
+            done.code() == 0 && done.stdout.ends_with("all done\n"),
+            "{}\nit said:\n{}\nand to standard error:\n{}",
+            done.code(),
+            done.stdout,
+            done.stderr
+        );
+        Ok(())
+    })
+}
+
+/// The pages are generated; that they are well-formed is for a reader to say.
+#[test]
+fn manual_pages_can_be_read() -> Result<()> {
+    if !Path::new("/usr/bin/mandoc").exists() {
+        skip(&name(), "mandoc is not installed (Debian package mandoc)");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let written = memstock(["man", "--dir", &folder.path().display().to_string()])?.finish(SOON)?;
+    ensure!(written.code() == 0, "{written:?}");
+    let mut pages = 0;
+    for entry in fs::read_dir(folder.path())? {
+        let page = entry?.path();
+        must(Command::new("mandoc").args(["-T", "lint", "-W", "error"]).arg(&page))?;
+        pages += 1;
+    }
+    ensure!(pages > 5, "{pages} pages");
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What is in the package, and where Debian wants it. Completions and manual pages come from the binary itself,
+//! so they are of the version that is packaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::control::{Control, MAINTAINER};
+use super::stage::{Stage, collect};
+use super::{NAME, VERSION};
+use crate::exec::{capture, root};
+
+const DOC: &str = "usr/share/doc/memstock";
+const MAN: &str = "usr/share/man/man1";
+/// The configuration, as it is in `contrib` and as the unit names it.
+pub const CONFIG: &str = "memstock.toml";
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "usr/share/bash-completion/completions/memstock"),
+    ("zsh", "usr/share/zsh/vendor-completions/_memstock"),
+    ("fish", "usr/share/fish/vendor_completions.d/memstock.fish"),
+];
+/// Parts of `contrib` that have a place of their own.
+const PLACED: [&str; 3] = ["debian", "systemd", CONFIG];
+
+/// Puts everything into the tree but what Debian is told of it.
+pub fn put(stage: &Stage, binary: &Path, control: &Control, epoch: Option<&str>) -> Result<()> {
+    program(stage, binary)?;
+    let unit = read("contrib/systemd/memstock.service")?;
+    stage.data("usr/lib/systemd/system/memstock.service", unit)?;
+    if root().join("contrib").join(CONFIG).exists() {
+        stage.data(&format!("etc/{CONFIG}"), read(&format!("contrib/{CONFIG}"))?)?;
+    }
+    for (shell, path) in COMPLETIONS {
+        stage.data(path, capture(Command::new(binary).args(["completions", shell]))?)?;
+    }
+    manual(stage, binary)?;
+    documentation(stage)?;
+    changelogs(stage, control, epoch)
+}
+
+fn program(stage: &Stage, binary: &Path) -> Result<()> {
+    let path = format!("usr/bin/{NAME}");
+    let bytes = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    stage.program(&path, bytes)?;
+    // Line tables are for who builds; the BPF object is data to this, and keeps its own.
+    let mut strip = Command::new("strip");
+    strip.args(["--remove-section=.comment", "--remove-section=.note"]).arg(stage.at(&path));
+    capture(&mut strip).map(drop)
+}
+
+fn manual(stage: &Stage, binary: &Path) -> Result<()> {
+    let dir = stage.dir(MAN)?;
+    capture(Command::new(binary).args(["man", "--dir"]).arg(&dir))?;
+    for page in stage.files()?.iter().filter(|path| path.starts_with(MAN)) {
+        stage.gzip(page)?;
+    }
+    Ok(())
+}
+
+fn documentation(stage: &Stage) -> Result<()> {
+    for name in ["README.md", "ARCHITECTURE.md"] {
+        stage.data(&format!("{DOC}/{name}"), read(name)?)?;
+    }
+    stage.data(&format!("{DOC}/README.Debian"), read("contrib/debian/README.Debian")?)?;
+    stage.data(&format!("{DOC}/copyright"), copyright()?)?;
+    for path in files_of("docs")? {
+        stage.data(&format!("{DOC}/{path}"), read(&path)?)?;
+    }
+    for path in files_of("contrib")? {
+        let below = path.trim_start_matches("contrib/");
+        if !PLACED.iter().any(|placed| Path::new(below).starts_with(placed)) {
+            stage.data(&format!("{DOC}/examples/{below}"), read(&path)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// With the text of the licence that is not on every Debian system.
+fn copyright() -> Result<String> {
+    let text = String::from_utf8(read("LICENSE-MIT")?).context("LICENSE-MIT")?;
+    let indented = text.lines().map(|line| match line.trim_end() {
+        "" => " .".to_owned(),
+        line => format!(" {line}"),
+    });
+    let indented = indented.collect::<Vec<_>>().join("\n");
+    let frame = String::from_utf8(read("contrib/debian/copyright")?).context("copyright")?;
+    Ok(frame.replace("@MIT@", &indented))
+}
+
+/// Upstream's, and the package's own, which says no more than that it was made.
+fn changelogs(stage: &Stage, control: &Control, epoch: Option<&str>) -> Result<()> {
+    let upstream = format!("{DOC}/changelog");
+    stage.data(&upstream, read("CHANGELOG.md")?)?;
+    stage.gzip(&upstream)?;
+    let mut date = Command::new("date");
+    date.args(["--utc", "--rfc-email"]).args(epoch.map(|epoch| format!("--date=@{epoch}")));
+    let date = capture(date.env("LC_ALL", "C"))?;
+    let text = format!(
+        "{NAME} ({}) unstable; urgency=medium\n\n  * Package of memstock {VERSION}.\n\n -- \
+         {MAINTAINER}  {date}",
+        control.version()
+    );
+    let path = format!("{DOC}/changelog.Debian");
+    stage.data(&path, text)?;
+    stage.gzip(&path)
+}
+
+/// The files below a folder of the workspace, with their paths in it.
+fn files_of(folder: &str) -> Result<Vec<String>> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    collect(&root().join(folder), &mut found)?;
+    let below = |path: &PathBuf| Some(path.strip_prefix(root()).ok()?.to_str()?.to_owned());
+    Ok(found.iter().filter_map(below).collect())
+}
+
+/// A file of the workspace.
+pub fn read(path: &str) -> Result<Vec<u8>> {
+    let file = root().join(path);
+    fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
+}
