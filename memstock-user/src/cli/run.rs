@@ -10,11 +10,19 @@ use super::value::{KernelCgroup, Limit, kernel_cgroup, limit, slots};
 use crate::journal::MAX_BYTES;
 
 /// Flags of `memstock run`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Run {
     /// Track this cgroup v2 with all below it: a directory, or a path such as /system.slice/x
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<PathBuf>,
+
+    /// Read further cgroups, limits and settings from this TOML file, and again at SIGHUP; flags win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Only check the --config FILE, on this host: print all that is wrong with it, and end
+    #[arg(long, requires = "config")]
+    pub check: bool,
 
     /// Make a cgroup of this name, track it, and remove it at the end
     #[arg(long, value_name = "NAME")]

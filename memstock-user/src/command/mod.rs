@@ -6,6 +6,7 @@ pub mod events;
 pub mod force_empty;
 pub mod guard;
 pub mod limit;
+mod reload;
 pub mod run;
 pub mod show;
 mod start;
