@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: `engine` (maps, pins, control programs) → `sample` and `event` (decode) →
 //! `model` → `show` (table, JSON, summary). `command` holds one file a verb of the command line,
-//! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch`, `lock` and `protect` deal
+//! `cli` the flags, `config` the file that stands for some, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch`, `lock` and `protect` deal
 //! with the machine; none of them touches BPF.
 //!
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.

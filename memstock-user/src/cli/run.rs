@@ -39,11 +39,11 @@ pub struct Run {
     pub slots: Option<u32>,
 
     /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
-    #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit)]
+    #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit())]
     pub limits: Vec<Limit>,
 
     /// Limit memory and swap together, of every cgroup named here, or of PATH only
-    #[arg(long = "memsw-limit", value_name = "[PATH=]SIZE", value_parser = limit)]
+    #[arg(long = "memsw-limit", value_name = "[PATH=]SIZE", value_parser = limit())]
     pub memsw_limits: Vec<Limit>,
 
     /// Stop and kill nobody at a limit: only say what would have been done
@@ -67,7 +67,7 @@ pub struct Run {
     pub no_adopt: bool,
 
     /// The kernel's own (v1) memory cgroup of CGROUP, or of the first cgroup: what it has is adopted
-    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup)]
+    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
     pub kernel_cgroups: Vec<KernelCgroup>,
 
     /// Do not drain stocks by itself when the kernel reclaims memory or a limit is near

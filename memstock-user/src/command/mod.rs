@@ -17,7 +17,7 @@ mod watch;
 use std::io;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::cgroup::{Cgroup, CgroupMount, display};
 use crate::cli::{Cli, Verb};
@@ -64,6 +64,6 @@ fn target(engine: &Engine, mount: &CgroupMount, path: &Path) -> Result<(Cgroup, 
 fn closed_pipe_is_success(written: io::Result<()>) -> Result<u8> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        written => Ok(written.map(|()| 0)?),
+        written => written.map(|()| 0).context("cannot write to standard output"),
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::cgroup::display;
 use crate::exit::{Failure, Faults};
 
-/// Of binary garbage every byte is one.
-const MOST: usize = 20;
+/// Lines of one file: of garbage every byte is a mistake.
+pub const MOST: usize = 20;
 
 /// Where in the file, both from 1; the column in characters.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]

@@ -1,13 +1,13 @@
 //! Text to model: every mistake that shows in the file alone. Asks nothing of the host.
 
-use std::collections::BTreeSet;
+use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::entry::{Entry, FIELDS};
-use super::mistake::{Mistake, Place};
+use super::mistake::{MOST, Mistake, Place};
 use super::settings::SETTINGS;
 use super::value::expected;
 
@@ -30,24 +30,52 @@ pub fn parse(bytes: &[u8]) -> (Config, Vec<Mistake>) {
         let what = "a NUL byte: a configuration is text in TOML";
         return (Config::default(), vec![Mistake::at(lines.place(at), what)]);
     }
-    let (root, errors) = DeTable::parse_recoverable(text);
+    let Readable { text, mut mistakes, header } = readable(text, &lines);
+    let is_whole = mistakes.is_empty();
+    let (root, _) = DeTable::parse_recoverable(&text);
     let mut parser = Parser { lines, mistakes: Vec::new() };
     let config = parser.config(root.get_ref());
-    let is_whole = errors.is_empty();
-    let Parser { lines, mut mistakes } = parser;
-    let mut wrong = BTreeSet::new();
-    let syntax: Vec<_> = errors
-        .iter()
-        .map(|error| {
-            let place = lines.place(error.span().map_or(0, |span| span.start));
-            wrong.insert(place.line);
-            Mistake::at(place, one_line(error.message()))
-        })
-        .collect();
-    // What the parser made of a line that it could not read says nothing.
-    mistakes.retain(|mistake| mistake.place.is_none_or(|place| !wrong.contains(&place.line)));
-    mistakes.extend(syntax);
+    // Whose keys follow a header that cannot be read is not known.
+    let is_sure = |place: Place| header.is_none_or(|header| place.line < header);
+    mistakes
+        .extend(parser.mistakes.into_iter().filter(|mistake| mistake.place.is_none_or(is_sure)));
     (if is_whole { config } else { Config::default() }, mistakes)
+}
+
+/// A text without the lines that are not TOML.
+struct Readable {
+    text: String,
+    /// What is wrong with those.
+    mistakes: Vec<Mistake>,
+    /// The first of them that is a header.
+    header: Option<usize>,
+}
+
+/// Leaves out what is not TOML line by line: the library stops at the first thing that it cannot get over, and
+/// people want to hear of all that is wrong.
+fn readable(text: &str, lines: &Lines<'_>) -> Readable {
+    let mut readable = Readable { text: text.to_owned(), mistakes: Vec::new(), header: None };
+    while readable.header.is_none() && readable.mistakes.len() <= MOST {
+        let (_, errors) = DeTable::parse_recoverable(&readable.text);
+        let mut is_less = false;
+        for error in &errors {
+            let place = lines.place(error.span().map_or(0, |span| span.start));
+            readable.mistakes.push(Mistake::at(place, one_line(error.message())));
+            let line = lines.range(place.line);
+            let is_header = text[line.clone()].trim_start().starts_with('[');
+            readable.header = readable.header.or(is_header.then_some(place.line));
+            // As long as it was, so that all others keep their places.
+            if readable.text[line.clone()].contains(|c: char| !c.is_whitespace()) {
+                let blanks = " ".repeat(line.len());
+                readable.text.replace_range(line, &blanks);
+                is_less = true;
+            }
+        }
+        if !is_less {
+            break;
+        }
+    }
+    readable
 }
 
 /// The library puts what it expected on a line of its own.
@@ -140,6 +168,12 @@ impl<'a> Lines<'a> {
     fn of(text: &'a str) -> Self {
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         Self { text, starts: std::iter::once(0).chain(ends).collect() }
+    }
+
+    /// The bytes of a line, without its end.
+    fn range(&self, line: usize) -> Range<usize> {
+        let next = self.starts.get(line).map_or(self.text.len(), |next| next - 1);
+        self.starts[line - 1]..next
     }
 
     /// Of a byte of the text, or of its end.

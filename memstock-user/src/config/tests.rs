@@ -97,6 +97,11 @@ fn all_that_is_wrong_is_said_at_once() {
     assert_eq!(places, ["1", "2", "4", "5", "6", "9"], "{found:#?}");
     assert!(found[1].contains("expected"), "{found:#?}");
     assert!(found[5].contains("duplicate"), "{found:#?}");
+
+    // What follows a header that cannot be read may be anybody's.
+    let found = mistakes("batch = 0\n[[cgroup]\npath = 3\nmemory = '1X'\n");
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[1].starts_with("2:"), "{found:#?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use memstock_common::stat::Stat;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::display;
+use crate::cgroup::{display, hex_unless_plain};
 use crate::enforce::task::Task;
 
 /// One line of the stream.
@@ -216,12 +216,15 @@ pub struct Cgroup {
     pub id: u64,
     /// Path in the hierarchy, with what is not text escaped; none when it is not known any more.
     pub path: Option<String>,
+    /// The bytes of the path in hexadecimal, if something in it was escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
 }
 
 impl Cgroup {
     /// Named as people see it.
     pub fn new(id: u64, path: Option<&Path>) -> Self {
-        Self { id, path: path.map(display) }
+        Self { id, path: path.map(display), path_hex: path.and_then(hex_unless_plain) }
     }
 }
 
