@@ -29,6 +29,8 @@ fn names() -> Vec<Vec<u8>> {
         b"ff\xff".to_vec(),
         b"ff\\xff".to_vec(),
         vec![b'x'; 255],
+        // NAME_MAX is a matter of each file system, and not of this one.
+        vec![b'y'; 1000],
         vec![0xff; 255],
         b"--json".to_vec(),
         b"-n".to_vec(),
@@ -174,14 +176,11 @@ fn each_name_can_be_named() -> Result<()> {
             check_line(&finished.finish(SOON)?, 122, "no cgroup")?;
         }
         engine.stop()?;
-        // Names that no cgroup can have.
-        for name in [format!("{}/a\nb", top.path()), format!("{}/{}", top.path(), "x".repeat(256))]
-        {
-            let args = ["run", "--cgroup", &name];
-            check_line(&memstock(args)?.finish(SOON)?, 122, top.path())?;
-            let args = ["run", "--new", &name, "--", "true"];
-            check_line(&memstock(args)?.finish(SOON)?, 122, top.path())?;
-        }
+        // The one byte that no name can have beside the slash and NUL.
+        let name = format!("{}/a\nb", top.path());
+        check_line(&memstock(["run", "--cgroup", &name])?.finish(SOON)?, 122, top.path())?;
+        let made = memstock(["run", "--new", &name, "--", "true"])?;
+        check_line(&made.finish(SOON)?, 122, top.path())?;
         Ok(())
     })
 }
