@@ -131,8 +131,9 @@ impl<'a> Reload<'a> {
                     teller.limits(cgroup, from, to, now, tried);
                 }
                 Change::Added(target) => {
+                    // One that is refused is noted as to be adopted: the note has to go, too.
+                    is_more = true;
                     let added = self.add(target, watch);
-                    is_more |= added.is_ok();
                     teller.named(cgroup, true, added.map(|()| None));
                 }
             }

@@ -69,7 +69,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     let opened = File::options().read(true).custom_flags(flags).open(file).map_err(cannot)?;
     let kind = opened.metadata().map_err(cannot)?.file_type();
     if !kind.is_file() {
-        let what = if kind.is_dir() { "a directory" } else { "no file" };
+        let what = if kind.is_dir() { "a directory" } else { "not a regular file" };
         return Err(format!("is {what}: name a TOML file"));
     }
     let mut text = Vec::new();

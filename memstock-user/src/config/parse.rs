@@ -14,7 +14,8 @@ use super::value::expected;
 /// The key of the cgroups.
 const CGROUP: &str = "cgroup";
 
-/// What the file says as far as it can be understood, and all that is wrong with it.
+/// What the file says as far as it can be understood, and all that is wrong with it. With a mistake the former is
+/// good for finding more of them, and no more.
 pub fn parse(bytes: &[u8]) -> (Config, Vec<Mistake>) {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -33,13 +34,13 @@ pub fn parse(bytes: &[u8]) -> (Config, Vec<Mistake>) {
     let Readable { text, mut mistakes, header } = readable(text, &lines);
     let is_whole = mistakes.is_empty();
     let (root, _) = DeTable::parse_recoverable(&text);
-    let mut parser = Parser { lines, mistakes: Vec::new() };
+    let mut parser = Parser { lines, is_whole, mistakes: Vec::new() };
     let config = parser.config(root.get_ref());
     // Whose keys follow a header that cannot be read is not known.
     let is_sure = |place: Place| header.is_none_or(|header| place.line < header);
     mistakes
         .extend(parser.mistakes.into_iter().filter(|mistake| mistake.place.is_none_or(is_sure)));
-    (if is_whole { config } else { Config::default() }, mistakes)
+    (if header.is_none() { config } else { Config::default() }, mistakes)
 }
 
 /// A text without the lines that are not TOML.
@@ -85,6 +86,8 @@ fn one_line(message: &str) -> String {
 
 struct Parser<'a> {
     lines: Lines<'a>,
+    /// Whether nothing was left out.
+    is_whole: bool,
     mistakes: Vec<Mistake>,
 }
 
@@ -140,7 +143,8 @@ impl Parser<'_> {
                 self.note(name, Err(what));
             }
         }
-        if !table.contains_key("path") {
+        // It may be what was left out.
+        if self.is_whole && !table.contains_key("path") {
             self.note(value, Err(format!("a [[{CGROUP}]] without its path")));
         }
         Some(entry)

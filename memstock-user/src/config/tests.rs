@@ -1,3 +1,5 @@
+//! The text alone: keys, mistakes and their places, garbage; and how a file goes together with flags.
+
 use super::*;
 use crate::exit::{Faults, exit_code};
 use proptest::prelude::*;
@@ -98,6 +100,10 @@ fn all_that_is_wrong_is_said_at_once() {
     assert!(found[1].contains("expected"), "{found:#?}");
     assert!(found[5].contains("duplicate"), "{found:#?}");
 
+    // A path that cannot be read is no path that is missing, and the rest is looked at on the host.
+    let (config, found) = parse::parse(b"[[cgroup]]\npath '/a'\n[[cgroup]]\npath = '/b'\n");
+    assert_eq!((found.len(), config.cgroups.len()), (1, 2), "{found:#?}");
+
     // What follows a header that cannot be read may be anybody's.
     let found = mistakes("batch = 0\n[[cgroup]\npath = 3\nmemory = '1X'\n");
     assert_eq!(found.len(), 2, "{found:#?}");
@@ -114,7 +120,7 @@ fn files_that_are_none_are_refused() {
     for (name, what) in [
         ("missing", "cannot be read: No such file or directory (os error 2)"),
         (".", "is a directory: name a TOML file"),
-        ("fifo", "is no file: name a TOML file"),
+        ("fifo", "is not a regular file: name a TOML file"),
         ("large", "is larger than 1 MiB, which no configuration is"),
     ] {
         assert_eq!(read(&at(name)), Err(what.to_owned()));
