@@ -311,5 +311,13 @@ pub fn display(path: impl AsRef<OsStr>) -> String {
     out
 }
 
+/// The bytes of a path in hexadecimal, if [`display`] had to escape some: what is escaped there can read
+/// like what another cgroup is really called.
+pub fn hex_unless_plain(path: impl AsRef<OsStr>) -> Option<String> {
+    let bytes = path.as_ref().as_bytes();
+    (display(&path).as_bytes() != bytes)
+        .then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 #[cfg(test)]
 mod tests;

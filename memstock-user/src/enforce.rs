@@ -3,7 +3,7 @@
 //! times, and then a task is killed: `mem_cgroup_charge` and `mem_cgroup_out_of_memory` in the patch.
 //!
 //! Owns the order of things. `hold`, `reclaim`, `victim` and `kill` each own a step, `rehearsal` what is said
-//! instead when nothing may be done (`--observe`), `duty` the thread in which it runs.
+//! instead when nothing may be done (`--observe`), `duty` the thread in which it runs; `setting` sets limits.
 
 pub mod duty;
 mod hold;
@@ -11,6 +11,7 @@ mod kill;
 pub mod reclaim;
 mod rehearsal;
 pub mod room;
+pub mod setting;
 pub mod task;
 pub mod undo;
 mod victim;
@@ -87,6 +88,15 @@ impl<S: FnMut(Record)> Enforcer<S> {
     ) -> Self {
         let undo = undo.map(RefCell::new);
         Self { engine, mount, kernel, policy, undo, say, respite: BTreeMap::new() }
+    }
+
+    /// Goes on with other kernel cgroups and another policy.
+    pub fn obey(&mut self, kernel: KernelCgroups, policy: Policy, undo: Option<Undo>) {
+        self.kernel = kernel;
+        self.policy = policy;
+        self.undo = undo.map(RefCell::new);
+        // What could not be done may be by now.
+        self.respite.clear();
     }
 
     /// A limit was met: has the cgroup get below it, or says what would be done for that.

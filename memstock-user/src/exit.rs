@@ -96,6 +96,16 @@ pub struct Fault {
     pub message: String,
 }
 
+/// Several things that are wrong at once: each gets its line.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{}", .lines.join("; "))]
+pub struct Faults {
+    /// Decides the exit code.
+    pub kind: Failure,
+    /// What is wrong, and what to do.
+    pub lines: Vec<String>,
+}
+
 /// Puts a kind and a message on top of a failed result, like anyhow's `with_context`.
 pub trait Classify<T> {
     /// The cause stays in the chain below the message.
@@ -112,17 +122,18 @@ impl<T, E: Into<anyhow::Error>> Classify<T> for Result<T, E> {
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     // anyhow hides a context's own type from `chain()` and only its own downcast finds it; a fault
     // that is the source of some other error is found by the chain alone.
-    error
+    let several = error.downcast_ref::<Faults>().map(|faults| faults.kind);
+    let one = error
         .downcast_ref::<Fault>()
         .or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<Fault>()))
-        .map_or(Failure::Other, |fault| fault.kind)
-        .code()
+        .map(|fault| fault.kind);
+    several.or(one).unwrap_or(Failure::Other).code()
 }
 
-/// Prints the failure as one line on stderr.
+/// Prints the failure as one line on stderr, or as one for each of several.
 pub fn report(error: &anyhow::Error) {
     // There is nobody left to tell when stderr is closed; the exit code still says it.
-    let _ = std::io::stderr().write_all(line(error).as_bytes());
+    let _ = std::io::stderr().write_all(lines(error).as_bytes());
 }
 
 /// Prints what clap has to say: help as it is, a mistake as one line. Returns the exit code.
@@ -137,16 +148,26 @@ pub fn usage(error: &clap::Error) -> u8 {
         // As in `report`.
         let _ = std::io::stderr().write_all(line.as_bytes());
     } else {
-        // A closed pipe has had what it wanted.
-        let _ = error.print();
+        match error.print() {
+            // A closed pipe has had what it wanted.
+            Err(failed) if failed.kind() != std::io::ErrorKind::BrokenPipe => {
+                report(&anyhow::Error::new(failed).context("cannot print the help"));
+                return Failure::Other.code();
+            }
+            _ => {}
+        }
     }
     // clap's codes: 0 for help and version that were asked for, 2 for mistakes.
     error.exit_code().to_le_bytes()[0]
 }
 
-fn line(error: &anyhow::Error) -> String {
-    // One write(2) of the whole line, so that lines of several processes do not mix.
-    format!("memstock: {}\n", printable(&format!("{error:#}")))
+fn lines(error: &anyhow::Error) -> String {
+    // One write(2) of whole lines, so that those of several processes do not mix.
+    let line = |text: &str| format!("memstock: {}\n", printable(text));
+    match error.downcast_ref::<Faults>() {
+        Some(faults) => faults.lines.iter().map(|text| line(text)).collect(),
+        None => line(&format!("{error:#}")),
+    }
 }
 
 /// `text` with all that could move the cursor, colour the terminal or reorder the line escaped.
@@ -154,19 +175,31 @@ fn line(error: &anyhow::Error) -> String {
 /// A backslash stays as it is: systemd's cgroup names are full of `\x2d`, and people copy them.
 pub fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut carries_marks = false;
     for c in text.chars() {
+        let is_mark = is_combining(c);
         // Writing to a String cannot fail.
         let _ = match c {
             c if c.is_ascii_control() => write!(out, "\\x{:02x}", u32::from(c)),
-            // C1 controls, line separators, and what changes the direction of the text.
-            c if c.is_control() => write!(out, "{}", c.escape_unicode()),
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                write!(out, "{}", c.escape_unicode())
-            }
-            c => out.write_char(c),
+            c if c.is_ascii() => out.write_char(c),
+            // An accent on a letter is text; on a slash or a quotation mark it hides what that is.
+            c if is_mark && carries_marks => out.write_char(c),
+            // std knows what is not printable: controls, separators, what is invisible or changes the
+            // direction of the text, what is not assigned.
+            c => write!(out, "{}", c.escape_debug()),
         };
+        carries_marks = c.is_alphanumeric() || (is_mark && carries_marks);
     }
     out
+}
+
+/// Whether `c` is printable, but only with a character before it.
+fn is_combining(c: char) -> bool {
+    let mut text = [b'a'; 5];
+    let len = 1 + c.encode_utf8(&mut text[1..]).len();
+    let alone = c.escape_debug().len() > 1;
+    let after_one = || std::str::from_utf8(&text[..len]).map(|text| text.escape_debug().count());
+    !c.is_ascii() && alone && after_one() == Ok(2)
 }
 
 #[cfg(test)]
@@ -193,7 +226,7 @@ mod tests {
             .context("loading")
             .unwrap_err();
         assert_eq!(exit_code(&context), 120);
-        assert!(line(&context).starts_with("memstock: loading: run it with sudo: Operation not"));
+        assert!(lines(&context).starts_with("memstock: loading: run it with sudo: Operation not"));
 
         let outermost =
             Err::<(), _>(context).classify(Failure::Host, || "no bpffs".into()).unwrap_err();
@@ -207,10 +240,45 @@ mod tests {
     }
 
     #[test]
+    fn several_have_a_line_each() {
+        let faults = Faults { kind: Failure::Usage, lines: vec!["a\nb".into(), "c".into()] };
+        let error = anyhow::Error::from(faults);
+        assert_eq!(lines(&error), "memstock: a\\x0ab\nmemstock: c\n");
+        assert_eq!(exit_code(&error), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_escaped() {
+        for (text, shown) in [
+            ("a b=\"c\"'\\x2d'", "a b=\"c\"'\\x2d'"),
+            ("\0\t\u{7f}\u{85}", "\\x00\\x09\\x7f\\u{85}"),
+            // Zero width, soft hyphen, byte order mark, word joiner.
+            (
+                "\u{200b}\u{200d}\u{ad}\u{feff}\u{2060}",
+                "\\u{200b}\\u{200d}\\u{ad}\\u{feff}\\u{2060}",
+            ),
+            // Marks, embeddings, overrides and isolates of direction.
+            ("\u{61c}\u{200f}\u{202e}\u{2067}", "\\u{61c}\\u{200f}\\u{202e}\\u{2067}"),
+            // Separators, and blanks that are not the blank.
+            ("\u{2028}\u{2029}\u{a0}\u{3000}", "\\u{2028}\\u{2029}\\u{a0}\\u{3000}"),
+            // Tags, private use, not assigned.
+            ("\u{e0041}\u{e000}\u{378}", "\\u{e0041}\\u{e000}\\u{378}"),
+            // Marks belong to a letter.
+            ("e\u{301}\u{323}", "e\u{301}\u{323}"),
+            ("/\u{301}\u{323}\u{20dd}", "/\\u{301}\\u{323}\\u{20dd}"),
+            ("\u{301}", "\\u{301}"),
+            // Text of right to left, wide and outside the first plane is text.
+            ("שלום 漢字 🐧 é", "שלום 漢字 🐧 é"),
+        ] {
+            assert_eq!(printable(text), shown, "{text:?}");
+        }
+    }
+
+    #[test]
     fn a_report_is_one_harmless_line() {
         let error = anyhow::anyhow!("a\nb\r\x1b[31m\u{9b}\u{202e}é\\x2d").context("x\ty");
         assert_eq!(
-            line(&error),
+            lines(&error),
             "memstock: x\\x09y: a\\x0ab\\x0d\\x1b[31m\\u{9b}\\u{202e}é\\x2d\n"
         );
     }

@@ -25,6 +25,16 @@ const PRELOADED: [&str; 2] = ["maps.debug", "progs.debug"];
 /// `PROC_USER_INIT_INO`: the inode of the first user namespace, the same on every kernel.
 const INIT_USER_NS: u64 = 0xefff_fffd;
 
+/// Whether this process ignores a signal, as one started by `nohup` does SIGHUP.
+pub fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: a sigaction of zeroes is a valid one, and it lives until the call returns, which only fills it.
+    let (asked, action) = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        (libc::sigaction(signal, std::ptr::null(), &raw mut action), action)
+    };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// Checks that we may load programs, mount bpffs, and read page frame numbers.
 ///
 /// # Errors

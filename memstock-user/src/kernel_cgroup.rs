@@ -26,7 +26,7 @@ use std::path::{Component, Path, PathBuf};
 const MEMORY_FILES: [&str; 2] = ["memory.usage_in_bytes", "memory.current"];
 
 /// Tracked cgroups of which the kernel's memory controller knows, too, with all below them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct KernelCgroups {
     trees: Vec<Tree>,
 }

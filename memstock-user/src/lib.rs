@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: `engine` (maps, pins, control programs) → `sample` and `event` (decode) →
 //! `model` → `show` (table, JSON, summary). `command` holds one file a verb of the command line,
-//! `cli` the flags, `manual` the pages made of them, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch`,
-//! `lock`, `protect` and `notify` deal with the machine; none of them touches BPF.
+//! `cli` the flags, `manual` the pages made of them, `config` the file that stands for some, `exit` the exit codes.
+//! `host`, `mountinfo`, `cgroup`, `launch`, `lock`, `protect` and `notify` deal with the machine; none of them touches BPF.
 //!
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
 //! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
@@ -16,6 +16,7 @@ pub mod audit;
 pub mod cgroup;
 pub mod cli;
 pub mod command;
+pub mod config;
 pub mod drains;
 pub mod enforce;
 pub mod engine;

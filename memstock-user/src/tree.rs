@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use memstock_common::{Counter, NO_LIMIT};
 
-use crate::cgroup::{ById, CgroupMount, display};
+use crate::cgroup::{ById, Cgroup, CgroupMount, display};
 use crate::enforce::task::{pids_of, swapped};
 use crate::engine::Engine;
 use crate::host;
@@ -92,6 +92,13 @@ impl<'a> Tree<'a> {
         self.tracked.len()
     }
 
+    /// One was registered by its name. Those below it are found by [`catch_up`](Self::catch_up).
+    pub fn added(&mut self, cgroup: &Cgroup, index: u32) {
+        let known = Known { index, id: cgroup.id, path: Some(cgroup.path.clone()) };
+        self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
+        self.tracked.insert(known.id, known);
+    }
+
     /// What the cgroup with this id is called, also when it is dying.
     pub fn name(&self, id: u64) -> record::Cgroup {
         let dying = || self.removed.iter().chain(&self.dying).rfind(|known| known.id == id);
@@ -138,9 +145,7 @@ impl<'a> Tree<'a> {
                 match self.engine.register(cgroup.id, parent, NO_LIMIT, NO_LIMIT) {
                     Ok(index) => {
                         parent = Some(index);
-                        let known = Known { index, id: cgroup.id, path: Some(cgroup.path) };
-                        self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
-                        self.tracked.insert(known.id, known);
+                        self.added(&cgroup, index);
                     }
                     Err(error) => self.leave_out(&display(&cgroup.path), &error),
                 }

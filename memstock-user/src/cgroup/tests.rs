@@ -249,3 +249,15 @@ fn a_namesake_is_left_alone() {
         assert!(std::time::Instant::now() < deadline);
     }
 }
+
+#[test]
+fn bytes_are_given_where_the_name_is_not_what_is_shown() {
+    for plain in ["/a b", "/a\\x2db", "/é\"=-", "/a\\xff"] {
+        assert_eq!((display(plain).as_str(), hex_unless_plain(plain)), (plain, None));
+    }
+    let odd = OsStr::from_bytes(b"/a\xff");
+    // It reads like the last one above.
+    assert_eq!(display(odd), "/a\\xff");
+    assert_eq!(hex_unless_plain(odd).as_deref(), Some("2f61ff"));
+    assert_eq!(hex_unless_plain("/\x1b").as_deref(), Some("2f1b"));
+}

@@ -47,7 +47,7 @@ pub struct SetLimit {
     pub force: bool,
 
     /// The kernel's own (v1) memory cgroup of CGROUP: its reclaim is used
-    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup)]
+    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup())]
     pub kernel_cgroups: Vec<KernelCgroup>,
 }
 
@@ -59,6 +59,6 @@ pub struct ForceEmpty {
     pub cgroup: PathBuf,
 
     /// The kernel's own (v1) memory cgroup of CGROUP: its reclaim is used
-    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup)]
+    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup())]
     pub kernel_cgroups: Vec<KernelCgroup>,
 }

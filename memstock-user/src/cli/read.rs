@@ -37,6 +37,6 @@ pub struct Audit {
     pub json: bool,
 
     /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked
-    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup)]
+    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
     pub kernel_cgroups: Vec<KernelCgroup>,
 }

@@ -10,11 +10,19 @@ use super::value::{KernelCgroup, Limit, kernel_cgroup, limit, slots};
 use crate::journal::MAX_BYTES;
 
 /// Flags of `memstock run`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Run {
     /// Track this cgroup v2 with all below it: a directory, or a path such as /system.slice/x
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<PathBuf>,
+
+    /// Read further cgroups, limits and settings from this TOML file, and again at SIGHUP; flags win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Only check the --config FILE, on this host: print all that is wrong with it, and end
+    #[arg(long, requires = "config")]
+    pub check: bool,
 
     /// Make a cgroup of this name, track it, and remove it at the end
     #[arg(long, value_name = "NAME")]
@@ -31,11 +39,11 @@ pub struct Run {
     pub slots: Option<u32>,
 
     /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
-    #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit)]
+    #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit())]
     pub limits: Vec<Limit>,
 
     /// Limit memory and swap together, of every cgroup named here, or of PATH only
-    #[arg(long = "memsw-limit", value_name = "[PATH=]SIZE", value_parser = limit)]
+    #[arg(long = "memsw-limit", value_name = "[PATH=]SIZE", value_parser = limit())]
     pub memsw_limits: Vec<Limit>,
 
     /// Stop and kill nobody at a limit: only say what would have been done
@@ -59,7 +67,7 @@ pub struct Run {
     pub no_adopt: bool,
 
     /// The kernel's own (v1) memory cgroup of CGROUP, or of the first cgroup: what it has is adopted
-    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup)]
+    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
     pub kernel_cgroups: Vec<KernelCgroup>,
 
     /// Do not drain stocks by itself when the kernel reclaims memory or a limit is near

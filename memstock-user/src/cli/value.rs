@@ -1,7 +1,10 @@
 //! Values of flags, and how they are written.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use memstock_common::MAX_SLOTS;
 
 use crate::size;
@@ -24,15 +27,29 @@ pub struct KernelCgroup {
     pub path: PathBuf,
 }
 
-pub(super) fn kernel_cgroup(value: &str) -> Result<KernelCgroup, String> {
-    let (cgroup, path) = match value.rsplit_once('=') {
-        Some((cgroup, path)) => (Some(cgroup), path),
-        None => (None, value),
-    };
-    if path.is_empty() || cgroup.is_some_and(str::is_empty) {
+/// Of `[CGROUP=]VALUE`: names of cgroups are bytes, and may have a `=`.
+fn split(text: &OsStr) -> (Option<PathBuf>, &OsStr) {
+    let bytes = text.as_bytes();
+    match bytes.iter().rposition(|&byte| byte == b'=') {
+        Some(at) => {
+            let (cgroup, value) = (&bytes[..at], &bytes[at + 1..]);
+            (Some(OsStr::from_bytes(cgroup).into()), OsStr::from_bytes(value))
+        }
+        None => (None, text),
+    }
+}
+
+/// Reads `[CGROUP=]PATH`.
+pub(super) fn kernel_cgroup() -> impl TypedValueParser<Value = KernelCgroup> {
+    OsStringValueParser::new().try_map(|text| to_kernel_cgroup(&text))
+}
+
+fn to_kernel_cgroup(text: &OsStr) -> Result<KernelCgroup, String> {
+    let (cgroup, path) = split(text);
+    if path.is_empty() || cgroup.as_ref().is_some_and(|cgroup| cgroup.as_os_str().is_empty()) {
         return Err("an empty path names no cgroup".into());
     }
-    Ok(KernelCgroup { cgroup: cgroup.map(PathBuf::from), path: path.into() })
+    Ok(KernelCgroup { cgroup, path: path.into() })
 }
 
 /// Pages, or none for no limit: a type of its own for clap, to which `Option<u64>` means another thing.
@@ -49,13 +66,16 @@ pub(super) fn slots(value: &str) -> Result<u32, String> {
     }
 }
 
-pub(super) fn limit(value: &str) -> Result<Limit, String> {
-    if let Some((cgroup, size)) = value.rsplit_once('=') {
-        let nr_pages = size::parse_size(size).map_err(|error| error.to_string())?;
-        return Ok(Limit { cgroup: Some(cgroup.into()), nr_pages });
-    }
-    let nr_pages = size::parse_size(value).map_err(|error| error.to_string())?;
-    Ok(Limit { cgroup: None, nr_pages })
+/// Reads `[PATH=]SIZE`.
+pub(super) fn limit() -> impl TypedValueParser<Value = Limit> {
+    OsStringValueParser::new().try_map(|text| to_limit(&text))
+}
+
+fn to_limit(text: &OsStr) -> Result<Limit, String> {
+    let (cgroup, size) = split(text);
+    // A size that is not text is none: this says so.
+    let nr_pages = size::parse_size(&size.to_string_lossy()).map_err(|error| error.to_string())?;
+    Ok(Limit { cgroup, nr_pages })
 }
 
 #[cfg(test)]
@@ -64,21 +84,23 @@ mod tests {
 
     #[test]
     fn a_limit_is_for_all_or_for_one() {
-        assert_eq!(limit("1M").unwrap().cgroup, None);
-        let one = limit("/a=b/c=8K").unwrap();
+        assert_eq!(to_limit("1M".as_ref()).unwrap().cgroup, None);
+        let one = to_limit("/a=b/c=8K".as_ref()).unwrap();
         assert_eq!(one.cgroup.unwrap(), PathBuf::from("/a=b/c"));
-        assert!(limit("12Q").is_err());
-        assert!(limit("/a=").is_err());
+        assert!(to_limit("12Q".as_ref()).is_err());
+        assert!(to_limit("/a=".as_ref()).is_err());
+        let bytes = to_limit(OsStr::from_bytes(b"/\xff=8K")).unwrap();
+        assert_eq!(bytes.cgroup.unwrap().as_os_str().as_bytes(), b"/\xff");
     }
 
     #[test]
     fn a_kernel_cgroup_is_for_the_first_or_for_one() {
         let first = KernelCgroup { cgroup: None, path: "/x".into() };
-        assert_eq!(kernel_cgroup("/x"), Ok(first));
+        assert_eq!(to_kernel_cgroup("/x".as_ref()), Ok(first));
         let one = KernelCgroup { cgroup: Some("/a=b".into()), path: "/x".into() };
-        assert_eq!(kernel_cgroup("/a=b=/x"), Ok(one));
+        assert_eq!(to_kernel_cgroup("/a=b=/x".as_ref()), Ok(one));
         for bad in ["", "=", "/a=", "=/x"] {
-            assert!(kernel_cgroup(bad).is_err(), "{bad}");
+            assert!(to_kernel_cgroup(bad.as_ref()).is_err(), "{bad}");
         }
     }
 

@@ -8,6 +8,7 @@ pub mod force_empty;
 pub mod guard;
 pub mod limit;
 pub mod man;
+mod reload;
 pub mod run;
 pub mod show;
 mod start;
@@ -18,7 +19,7 @@ mod watch;
 use std::io;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::cgroup::{Cgroup, CgroupMount, display};
 use crate::cli::{Cli, Verb};
@@ -67,6 +68,6 @@ fn target(engine: &Engine, mount: &CgroupMount, path: &Path) -> Result<(Cgroup, 
 fn closed_pipe_is_success(written: io::Result<()>) -> Result<u8> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        written => Ok(written.map(|()| 0)?),
+        written => written.map(|()| 0).context("cannot write to standard output"),
     }
 }

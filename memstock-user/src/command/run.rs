@@ -1,7 +1,11 @@
 //! `memstock run`: has an engine started or adopted, starts COMMAND, watches, and cleans up.
 
+use std::io::{self, Write as _};
+
 use anyhow::{Context as _, Result};
 
+use super::closed_pipe_is_success;
+use super::reload::Reload;
 use super::start::{RemovePins, remove_noted, start};
 use super::watch::{Signals, Watch};
 use crate::cgroup::{ById, CgroupMount};
@@ -17,19 +21,23 @@ use crate::loss::Losses;
 use crate::protect::protect;
 use crate::show::rehearsed::Rehearsed;
 use crate::tree::Tree;
-use crate::{host, launch};
+use crate::{config, host, launch};
 
 /// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
 ///
 /// # Errors
 /// The environment, a cgroup or the kernel does not allow it. Nothing that was made stays behind.
 pub fn run(args: Run) -> Result<u8> {
+    if args.check {
+        let summary = config::summary(&args)?;
+        return closed_pipe_is_success(writeln!(io::stdout(), "{summary}"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let mut signals = Signals::catch()?;
+        let mut signals = Signals::catch(args.config.is_some())?;
         run_alone(&args, &mut signals).await
     })
 }
@@ -38,8 +46,10 @@ pub fn run(args: Run) -> Result<u8> {
 async fn run_alone(args: &Run, signals: &mut Signals) -> Result<u8> {
     host::require_privilege()?;
     let mount = CgroupMount::find()?;
+    let flags = args;
+    let args = &config::with_file(flags, &mount)?;
     let mut lock = EngineLock::acquire()?;
-    let ended = run_locked(args, signals, &mount, &mut lock).await;
+    let ended = run_locked(flags, args, signals, &mount, &mut lock).await;
     // What is still there stays noted, for the next run or for `stop`.
     if let Err(error) = lock.forget(|id| mount.cgroup_of(id) == ById::Gone) {
         log::warn!("{error:#}");
@@ -48,6 +58,7 @@ async fn run_alone(args: &Run, signals: &mut Signals) -> Result<u8> {
 }
 
 async fn run_locked(
+    flags: &Run,
     args: &Run,
     signals: &mut Signals,
     mount: &CgroupMount,
@@ -58,7 +69,7 @@ async fn run_locked(
     let pins = Pins::on(bpffs.dir);
     // Ends when all else has: its readers take that for the end of the engine.
     let journal = Journal::open(args.events_bytes)?;
-    let ended = run_engine(args, signals, mount, lock, &pins, &journal).await;
+    let ended = run_engine(flags, args, signals, mount, lock, &pins, &journal).await;
     if pins.exist() {
         // It could not be adopted, and goes on.
         journal.leave();
@@ -69,6 +80,7 @@ async fn run_locked(
 }
 
 async fn run_engine(
+    flags: &Run,
     args: &Run,
     signals: &mut Signals,
     mount: &CgroupMount,
@@ -126,6 +138,7 @@ async fn run_engine(
         journal,
         losses,
         rehearsed: Rehearsed::default(),
+        reload: Reload::new(flags, args, &started.engine, &started.targets, &started.kernel),
     };
     let code = watch.run(signals).await?;
 

@@ -183,16 +183,31 @@ impl Started<'_> {
     /// A map or a file in `/proc` cannot be read, or the engine refuses.
     pub fn adopt_pages(&self, args: &Run, mount: &CgroupMount) -> Result<()> {
         let Self { engine, kernel, interrupted, .. } = self;
-        let unadopted = engine.pins().unadopted()?;
-        if !args.no_adopt && !unadopted.is_empty() {
-            if !interrupted.is_empty() {
-                adoption::undo(engine, mount, interrupted)?;
-            }
-            let adopted = adoption::adopt(engine, mount, kernel, &unadopted)?;
-            log::info!("{adopted}");
-        }
-        engine.pins().all_adopted()
+        adopt_noted(engine, mount, kernel, interrupted, args.no_adopt)
     }
+}
+
+/// Charges to the cgroups that are noted what they hold already, unless that is not wanted; of `interrupted`
+/// ones, half of it may be charged.
+///
+/// # Errors
+/// A map or a file in `/proc` cannot be read, or the engine refuses.
+pub fn adopt_noted(
+    engine: &Engine,
+    mount: &CgroupMount,
+    kernel: &KernelCgroups,
+    interrupted: &BTreeSet<u64>,
+    no_adopt: bool,
+) -> Result<()> {
+    let unadopted = engine.pins().unadopted()?;
+    if !no_adopt && !unadopted.is_empty() {
+        if !interrupted.is_empty() {
+            adoption::undo(engine, mount, interrupted)?;
+        }
+        let adopted = adoption::adopt(engine, mount, kernel, &unadopted)?;
+        log::info!("{adopted}");
+    }
+    engine.pins().all_adopted()
 }
 
 /// Removes the pins when it goes out of scope.

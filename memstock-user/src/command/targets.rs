@@ -1,6 +1,6 @@
 //! What `memstock run` tracks: the cgroups named, made and found, with their limits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -8,26 +8,40 @@ use memstock_common::{NO_LIMIT, Resource};
 
 use crate::cgroup::{Cgroup, CgroupMount, OwnedCgroup, display};
 use crate::cli::{Limit, Run};
+use crate::enforce::setting::Limits;
 use crate::engine::Engine;
 use crate::exit::Failure;
-use crate::host::page_size;
 use crate::kernel_cgroup::Tracked;
-use crate::size::human;
 
 /// The cgroups of a run, parents before children.
 pub struct Targets {
     targets: Vec<Target>,
     /// Where COMMAND starts; none if only what an adopted engine tracks is watched.
     home: Option<Cgroup>,
+    /// Tracked because of `--new` or COMMAND, whoever made it.
+    own: Option<Cgroup>,
     /// Made for this run, removed with it.
     pub owned: Option<OwnedCgroup>,
 }
 
-struct Target {
-    cgroup: Cgroup,
-    /// In pages, if one was given.
-    memory_limit: Option<u64>,
-    memsw_limit: Option<u64>,
+/// A cgroup that is to be tracked. Limits are in pages, and none if none was given.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Target {
+    /// Which.
+    pub cgroup: Cgroup,
+    /// Of memory.
+    pub memory_limit: Option<u64>,
+    /// Of memory and swap together.
+    pub memsw_limit: Option<u64>,
+}
+
+impl Target {
+    /// Its limits when it is new.
+    pub fn limits(&self) -> Limits {
+        let [memory, memsw] =
+            [self.memory_limit, self.memsw_limit].map(|limit| limit.unwrap_or(NO_LIMIT));
+        Limits { memory, memsw }
+    }
 }
 
 impl Targets {
@@ -51,42 +65,39 @@ impl Targets {
             }
             None => None,
         };
-        let mut owned = None;
+        let (mut own, mut owned) = (None, None);
         if let Some(name) = name {
             let there = mount.resolve(&name);
             let inherits = |there: &Cgroup| inherited.is_some_and(|ids| ids.contains(&there.id));
-            cgroups.insert(
-                0,
-                match there.ok().filter(inherits) {
-                    Some(there) => there,
-                    None => owned.insert(make(&name)?).cgroup().clone(),
-                },
-            );
+            let named = match there.ok().filter(inherits) {
+                Some(there) => there,
+                None => owned.insert(make(&name)?).cgroup().clone(),
+            };
+            cgroups.insert(0, own.insert(named).clone());
         }
         let home = cgroups.first().cloned();
         if home.is_none() && inherited.is_none() {
-            return Err(Failure::Usage
-                .error("nothing to track: give --cgroup PATH, --new NAME or -- COMMAND"));
+            return Err(Failure::Usage.error(
+                "nothing to track: give --cgroup PATH, --config FILE, --new NAME or -- COMMAND",
+            ));
         }
-        cgroups.sort_by(|a, b| a.path.cmp(&b.path));
-        cgroups.dedup_by_key(|cgroup| cgroup.id);
-        let memory = resolve_limits(mount, &cgroups, &args.limits)?;
-        let memsw = resolve_limits(mount, &cgroups, &args.memsw_limits)?;
-        let targets: Vec<_> = cgroups
-            .into_iter()
-            .zip(memory.into_iter().zip(memsw))
-            .map(|(cgroup, (memory_limit, memsw_limit))| Target {
-                cgroup,
-                memory_limit,
-                memsw_limit,
-            })
-            .collect();
-        for Target { cgroup, memory_limit, memsw_limit } in &targets {
-            let [memory, memsw] =
-                [memory_limit, memsw_limit].map(|limit| limit.unwrap_or(NO_LIMIT));
-            in_order(&cgroup.path, memory, memsw)?;
-        }
-        Ok(Self { targets, home, owned })
+        let targets = with_limits(mount, cgroups, args)?;
+        Ok(Self { targets, home, own, owned })
+    }
+
+    /// What the command line names now, and what was made: for a configuration that was read again.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn again(&self, mount: &CgroupMount, args: &Run) -> Result<Vec<Target>> {
+        let named = args.cgroups.iter().map(|path| mount.resolve(path));
+        let own = self.own.iter().cloned().map(Ok);
+        with_limits(mount, own.chain(named).collect::<Result<_>>()?, args)
+    }
+
+    /// Those of the start.
+    pub fn all(&self) -> &[Target] {
+        &self.targets
     }
 
     /// Where COMMAND starts.
@@ -124,10 +135,9 @@ impl Targets {
     /// # Errors
     /// The engine refuses one, or it is above one that is tracked already.
     pub fn register(&self, engine: &Engine, mount: &CgroupMount) -> Result<()> {
-        let tracked = Tracked::read(engine, mount)?;
-        let mut done: Vec<(PathBuf, u32)> =
-            tracked.paths().map(|(index, path)| (path.to_path_buf(), index)).collect();
-        for Target { cgroup, memory_limit, memsw_limit } in &self.targets {
+        let mut done = Tracked::read(engine, mount)?.by_path();
+        for target in &self.targets {
+            let Target { cgroup, memory_limit, memsw_limit } = target;
             if let Some(index) = engine.index_of(cgroup.id)? {
                 let limits = [(Resource::Memory, memory_limit), (Resource::Memsw, memsw_limit)];
                 for (resource, limit) in limits {
@@ -143,45 +153,48 @@ impl Targets {
                 }
                 continue;
             }
-            // The pages of those below were not charged to it, and it cannot be put in between.
-            if let Some((below, _)) = done.iter().find(|(path, _)| path.starts_with(&cgroup.path)) {
-                return Err(Failure::Running.error(format!(
-                    "the engine that is charging tracks {}, which is below {}: end it with \
-                     \"memstock stop\" to track both",
-                    display(below),
-                    display(&cgroup.path)
-                )));
-            }
-            let parent = done
-                .iter()
-                .filter(|(path, _)| cgroup.path.starts_with(path))
-                .max_by_key(|(path, _)| path.components().count())
-                .map(|&(_, index)| index);
-            let [memory, memsw] =
-                [memory_limit, memsw_limit].map(|limit| limit.unwrap_or(NO_LIMIT));
-            let index = engine.register(cgroup.id, parent, memory, memsw)?;
-            done.push((cgroup.path.clone(), index));
+            let index = register(engine, &done, target)?;
+            done.insert(cgroup.path.clone(), index);
         }
         Ok(())
     }
 }
 
-/// Refuses a limit of memory and swap together that is below that of memory alone, as the kernel does.
+/// Registers a cgroup with its nearest ancestor among the `tracked` ones as parent; returns its counter.
 ///
 /// # Errors
-/// [`Failure::Usage`].
-pub fn in_order(path: &Path, memory: u64, memsw: u64) -> Result<()> {
-    // A limit of memory above the other one would never be met; none at all is no limit to be above.
-    if memory != NO_LIMIT && memsw < memory {
-        let bytes = |nr_pages| human(nr_pages * page_size());
-        return Err(Failure::Usage.error(format!(
-            "{}: memory and swap together may not be limited to less ({}) than memory alone ({})",
-            display(path),
-            bytes(memsw),
-            bytes(memory)
+/// The engine refuses it, or it is above one that is tracked already.
+pub fn register(engine: &Engine, tracked: &BTreeMap<PathBuf, u32>, target: &Target) -> Result<u32> {
+    let path = &target.cgroup.path;
+    // The pages of those below were not charged to it, and it cannot be put in between.
+    if let Some(below) = tracked.keys().find(|below| below.starts_with(path)) {
+        return Err(Failure::Running.error(format!(
+            "the engine that is charging tracks {}, which is below {}: end it with \
+             \"memstock stop\" to track both",
+            display(below),
+            display(path)
         )));
     }
-    Ok(())
+    let parent = path.ancestors().find_map(|above| tracked.get(above)).copied();
+    let Limits { memory, memsw } = target.limits();
+    engine.register(target.cgroup.id, parent, memory, memsw)
+}
+
+/// The cgroups, parents before children, with the limits of the command line.
+fn with_limits(mount: &CgroupMount, mut cgroups: Vec<Cgroup>, args: &Run) -> Result<Vec<Target>> {
+    cgroups.sort_by(|a, b| a.path.cmp(&b.path));
+    cgroups.dedup_by_key(|cgroup| cgroup.id);
+    let memory = resolve_limits(mount, &cgroups, &args.limits)?;
+    let memsw = resolve_limits(mount, &cgroups, &args.memsw_limits)?;
+    let targets: Vec<_> = cgroups
+        .into_iter()
+        .zip(memory.into_iter().zip(memsw))
+        .map(|(cgroup, (memory_limit, memsw_limit))| Target { cgroup, memory_limit, memsw_limit })
+        .collect();
+    for target in &targets {
+        target.limits().in_order(&target.cgroup.path)?;
+    }
+    Ok(targets)
 }
 
 /// The limit of each cgroup, in pages: its own, else the one for all, if there is one.

@@ -12,12 +12,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
+use super::reload::Reload;
 use crate::cgroup::CgroupMount;
 use crate::drains::Drains;
 use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
 use crate::event::{self, Decoded};
-use crate::host::page_size;
+use crate::host::{self, page_size};
 use crate::hotplug::{Change, Hotplug};
 use crate::journal::{Journal, Record};
 use crate::launch;
@@ -35,29 +36,38 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// Time COMMAND gets to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// SIGINT and SIGTERM, caught from before anything is made until all of it is gone.
+/// SIGINT, SIGTERM and SIGHUP, caught from before anything is made until all of it is gone.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// None when we were started with it ignored (`nohup`), and it stays so.
+    hangup: Option<Signal>,
+    /// What SIGHUP means: read the configuration again; or else that the terminal is gone.
+    reloads: bool,
 }
 
 impl Signals {
-    /// Starts to catch them.
+    /// Starts to catch them. With `reloads`, SIGHUP asks for the configuration to be read again.
     ///
     /// # Errors
     /// The handlers cannot be installed.
-    pub fn catch() -> Result<Self> {
+    pub fn catch(reloads: bool) -> Result<Self> {
         let catch = |kind| signal(kind).context("cannot install a signal handler");
+        let is_caught = reloads || !host::is_ignored(libc::SIGHUP);
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
+            hangup: is_caught.then(|| catch(SignalKind::hangup())).transpose()?,
+            reloads,
         })
     }
 
-    async fn any(&mut self) {
+    /// Waits for one: whether it asks for a reload, or else for the end.
+    async fn asks_to_reload(&mut self) -> bool {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => false,
+            _ = self.terminate.recv() => false,
+            () = recv(&mut self.hangup) => self.reloads,
         }
     }
 }
@@ -90,6 +100,8 @@ pub struct Watch<'a> {
     pub losses: Losses,
     /// What the limits would have done so far.
     pub rehearsed: Rehearsed,
+    /// What reads the configuration again, when there is one.
+    pub reload: Option<Reload<'a>>,
 }
 
 /// Why the watching ended.
@@ -178,7 +190,10 @@ impl Watch<'_> {
                     self.hear_all()?;
                     return Ok(End::Exited(launch::exit_code_of(status)));
                 }
-                () = signals.any() => return Ok(End::Told),
+                reload = signals.asks_to_reload() => match reload {
+                    true => Reload::run(self),
+                    false => return Ok(End::Told),
+                },
                 () = passing(end) => return Ok(End::Told),
             }
         }
@@ -282,6 +297,13 @@ impl Watch<'_> {
 async fn exit_of(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus> {
     match child {
         Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn recv(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
     }
 }

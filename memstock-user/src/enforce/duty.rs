@@ -4,6 +4,7 @@
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -42,8 +43,25 @@ pub struct Duty {
     pub news: UnboundedReceiver<News>,
     /// Set with each round.
     moved: Arc<AtomicBool>,
-    stop: OwnedFd,
+    /// None when it is to end.
+    orders: Option<Sender<Order>>,
+    /// Says that there is an order, or none to come.
+    wake: OwnedFd,
     thread: Option<JoinHandle<()>>,
+}
+
+/// From now on, with this.
+struct Order {
+    kernel: KernelCgroups,
+    policy: Policy,
+    undo: Option<Undo>,
+}
+
+impl Order {
+    fn new(kernel: KernelCgroups, policy: Policy) -> Result<Self> {
+        let undo = if policy.observe { None } else { Some(Undo::start()?) };
+        Ok(Self { kernel, policy, undo })
+    }
 }
 
 impl Duty {
@@ -56,21 +74,22 @@ impl Duty {
         let engine = Engine::open(pins)?;
         let mount = CgroupMount::find()?;
         let events = events(pins)?;
-        let undo = if policy.observe { None } else { Some(Undo::start()?) };
-        let stop = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
-        let stopped = stop.try_clone().context("cannot share an eventfd")?;
+        let Order { kernel, policy, undo } = Order::new(kernel, policy)?;
+        let (orders, ordered) = channel();
+        let wake = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
+        let woken = wake.try_clone().context("cannot share an eventfd")?;
         let moved = Arc::new(AtomicBool::new(true));
         let moves = Arc::clone(&moved);
         let work = move || {
             let say = |record| drop(sender.send(News::Record(Box::new(record))));
             let enforcer = Enforcer::new(engine, mount, kernel, policy, undo, say);
-            if let Err(error) = serve(enforcer, events, &stopped, &moves, &sender) {
+            if let Err(error) = serve(enforcer, events, &ordered, &woken, &moves, &sender) {
                 let _ = sender.send(News::Failed(error));
             }
         };
         let thread = std::thread::Builder::new().name("enforce".into()).spawn(work);
         let thread = Some(thread.context("cannot start a thread")?);
-        Ok(Self { news, moved, stop, thread })
+        Ok(Self { news, moved, orders: Some(orders), wake, thread })
     }
 
     /// Whether the thread has done anything since this was asked last; it does several times a second, unless
@@ -78,11 +97,28 @@ impl Duty {
     pub fn has_moved(&self) -> bool {
         self.moved.swap(false, Ordering::Relaxed)
     }
+
+    /// Has it go on with other kernel cgroups and another policy.
+    ///
+    /// # Errors
+    /// No process can be started, or the thread has ended.
+    pub fn order(&self, kernel: KernelCgroups, policy: Policy) -> Result<()> {
+        let order = Order::new(kernel, policy)?;
+        let orders = self.orders.as_ref().context("it is to end")?;
+        orders.send(order).ok().context("the thread that enforces limits has ended")?;
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
 }
 
 impl Drop for Duty {
     fn drop(&mut self) {
-        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        self.orders = None;
+        self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -96,7 +132,8 @@ const ATTENDS: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 fn serve(
     mut enforcer: Enforcer<impl FnMut(Record)>,
     mut events: RingBuf<MapData>,
-    stop: &OwnedFd,
+    orders: &Receiver<Order>,
+    woken: &OwnedFd,
     moved: &AtomicBool,
     sender: &UnboundedSender<News>,
 ) -> Result<()> {
@@ -123,7 +160,7 @@ fn serve(
         }
         let mut fds = [
             PollFd::from_borrowed_fd(events.as_fd(), PollFlags::IN),
-            PollFd::new(stop, PollFlags::IN),
+            PollFd::new(woken, PollFlags::IN),
         ];
         if !enforcer.policy.observe {
             enforcer.engine.control().attend()?;
@@ -132,8 +169,16 @@ fn serve(
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(anyhow!(error).context("cannot wait for events")),
         }
-        if !fds[1].revents().is_empty() {
-            return Ok(());
+        if fds[1].revents().is_empty() {
+            continue;
+        }
+        rustix::io::read(woken, &mut [0; 8])?;
+        loop {
+            match orders.try_recv() {
+                Ok(Order { kernel, policy, undo }) => enforcer.obey(kernel, policy, undo),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Ok(()),
+            }
         }
     }
 }

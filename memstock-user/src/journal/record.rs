@@ -10,7 +10,7 @@ use std::time::Duration;
 use memstock_common::stat::Stat;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::display;
+use crate::cgroup::{display, hex_unless_plain};
 use crate::enforce::task::Task;
 
 /// One line of the stream.
@@ -141,8 +141,55 @@ pub enum Record {
         /// Where the engine is pinned.
         pins: String,
     },
+    /// The configuration was read again, and this is different.
+    ConfigChanged {
+        /// Whose; none of a setting.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cgroup: Option<Cgroup>,
+        /// The key; `cgroup` for whether it is named.
+        key: String,
+        /// What was in force, as it reads in the file.
+        from: String,
+        /// What is to be.
+        to: String,
+        /// What came of it.
+        outcome: Outcome,
+        /// Why it was refused, or what goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// The configuration was read again, and all differences told of.
+    ConfigReloaded {
+        /// The file.
+        file: String,
+        /// Changes that are in force.
+        done: u64,
+        /// Changes that could not be made.
+        refused: u64,
+        /// Changes that the next start makes.
+        needs_restart: u64,
+    },
+    /// The configuration was read again, and nothing changed because of mistakes in it.
+    ConfigRefused {
+        /// The file.
+        file: String,
+        /// How many mistakes standard error has.
+        mistakes: u64,
+    },
     /// The engine ended. Nothing follows.
     Ended,
+}
+
+/// What came of a difference between two readings of the configuration.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is in force.
+    Done,
+    /// It could not be made, and is tried again with the next reading.
+    Refused,
+    /// It cannot change while the engine runs.
+    NeedsRestart,
 }
 
 /// A limit that was reached.
@@ -169,12 +216,15 @@ pub struct Cgroup {
     pub id: u64,
     /// Path in the hierarchy, with what is not text escaped; none when it is not known any more.
     pub path: Option<String>,
+    /// The bytes of the path in hexadecimal, if something in it was escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_hex: Option<String>,
 }
 
 impl Cgroup {
     /// Named as people see it.
     pub fn new(id: u64, path: Option<&Path>) -> Self {
-        Self { id, path: path.map(display) }
+        Self { id, path: path.map(display), path_hex: path.and_then(hex_unless_plain) }
     }
 }
 

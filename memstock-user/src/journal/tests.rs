@@ -36,8 +36,8 @@ fn die(journal: Journal) {
 
 /// One of each kind, with every optional part there and not.
 fn every_kind() -> Vec<Record> {
-    let cgroup = || Cgroup { id: 7, path: Some("/a/b".into()) };
-    let gone = || Cgroup { id: 8, path: None };
+    let cgroup = || Cgroup::new(7, Some("/a/b".as_ref()));
+    let gone = || Cgroup::new(8, None);
     let limit = |resource| Limit {
         cgroup: cgroup(),
         ancestor: gone(),
@@ -77,6 +77,10 @@ fn every_kind() -> Vec<Record> {
         gained_pages: 0,
         took_ns: 9,
     };
+    let changed = |cgroup, outcome, note| {
+        let (key, from, to) = ("memory".into(), "max".into(), "4096".into());
+        Record::ConfigChanged { cgroup, key, from, to, outcome, note }
+    };
     let cpus = [CpuPages { cpu: 0, nr_pages: 31 }, CpuPages { cpu: 3, nr_pages: 1 }];
     vec![
         Record::LimitNear(limit(Resource::Memory)),
@@ -102,6 +106,11 @@ fn every_kind() -> Vec<Record> {
         Record::Healed { nr_pages: 2 },
         Record::Lost { counter: "events_lost".into(), by: 3 },
         Record::EngineAdopted { pins: "/p".into() },
+        changed(Some(cgroup()), Outcome::Refused, Some("it is \"busy\"".into())),
+        changed(None, Outcome::NeedsRestart, None),
+        changed(None, Outcome::Done, None),
+        Record::ConfigReloaded { file: "/c".into(), done: 1, refused: 1, needs_restart: 1 },
+        Record::ConfigRefused { file: "/c".into(), mistakes: 2 },
         Record::Ended,
     ]
 }
@@ -134,6 +143,11 @@ fn the_text_has_the_names_of_the_json() {
         text[11],
         "event: oom-kill ancestor=/a/b victim=12 comm=\"a \\x22task\\x22\\x0a\" rss_pages=1 \
          swap_pages=0 oom_score_adj=-999 group=false after_ns=11"
+    );
+    assert_eq!(
+        text[23],
+        "event: config-changed cgroup=/a/b key=memory from=max to=4096 outcome=refused \
+         note=\"it is \\x22busy\\x22\""
     );
     assert_eq!(text.last().unwrap(), "event: ended");
 }

@@ -139,6 +139,9 @@ fn is_for_stderr(record: &Record) -> bool {
         | Record::NoVictim { .. }
         | Record::WouldEnforce { .. }
         | Record::EngineAdopted { .. }
+        | Record::ConfigChanged { .. }
+        | Record::ConfigReloaded { .. }
+        | Record::ConfigRefused { .. }
         | Record::CpuDead { .. }
         | Record::CpuOnline { .. } => true,
         // Then lines are missing there, too.

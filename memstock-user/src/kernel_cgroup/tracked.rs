@@ -82,6 +82,11 @@ impl Tracked {
         self.paths.iter().map(|(&index, path)| (index, path.as_path()))
     }
 
+    /// The counters of the cgroups that have a path, by it.
+    pub fn by_path(self) -> BTreeMap<PathBuf, u32> {
+        self.by_path
+    }
+
     /// The counter of the cgroup with this path, or of its nearest tracked ancestor.
     pub fn nearest(&self, path: &Path) -> Option<u32> {
         path.ancestors().find_map(|path| self.by_path.get(path)).copied()

@@ -6,11 +6,11 @@ use comfy_table::Table;
 use memstock_common::stat::Stat;
 use serde_json::{Map, Value, json};
 
+use super::json::insert_name;
 use super::table::{head, label, plain};
 use crate::adoption::CgroupAdopted;
 use crate::audit::stat;
 use crate::audit::{Agreement, Audit, CgroupAudit};
-use crate::cgroup::display;
 use crate::model::Name;
 
 /// The document that `memstock audit --json` prints.
@@ -61,8 +61,7 @@ fn book(cgroup: &CgroupAudit) -> [(Stat, Option<i64>); 5] {
 
 fn named(name: &Name) -> Map<String, Value> {
     let mut row = Map::new();
-    row.insert("path".into(), name.path.as_deref().map(display).into());
-    row.insert("id".into(), name.id.into());
+    insert_name(&mut row, name);
     row
 }
 

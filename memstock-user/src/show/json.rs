@@ -3,7 +3,7 @@
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Unit};
 use serde_json::{Map, Value, json};
 
-use crate::cgroup::display;
+use crate::cgroup::{display, hex_unless_plain};
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample};
 
 /// The document that `memstock show --json` prints.
@@ -47,8 +47,7 @@ fn cpu(cpu: &Cpu) -> Value {
 
 fn cgroup(cgroup: &Cgroup, page_size: u64) -> Value {
     let mut row = Map::new();
-    row.insert("path".into(), json!(path(&cgroup.name)));
-    row.insert("id".into(), json!(cgroup.name.id));
+    insert_name(&mut row, &cgroup.name);
     row.insert("parent_id".into(), json!(cgroup.parent_id));
     row.insert("dying".into(), json!(cgroup.is_dying));
     row.insert("memory".into(), page_counter(&cgroup.memory, page_size));
@@ -71,6 +70,15 @@ fn page_counter(counter: &PageCounter, page_size: u64) -> Value {
         row.insert(declared.name.into(), json!(value));
     }
     Value::Object(row)
+}
+
+/// The path and the id of a cgroup, and what the path is made of if it is not all text.
+pub(super) fn insert_name(row: &mut Map<String, Value>, name: &Name) {
+    row.insert("path".into(), json!(path(name)));
+    if let Some(hex) = name.path.as_deref().and_then(hex_unless_plain) {
+        row.insert("path_hex".into(), json!(hex));
+    }
+    row.insert("id".into(), json!(name.id));
 }
 
 fn path(name: &Name) -> Option<String> {

@@ -72,7 +72,7 @@ mod tests {
     use crate::journal::record::Cgroup;
 
     fn report(over_pages: u64, drain_is_enough: bool, victim: i32) -> Record {
-        let cgroup = Cgroup { id: 7, path: Some("/a\n".into()) };
+        let cgroup = Cgroup { id: 7, path: Some("/a\n".into()), path_hex: None };
         let victim =
             Victim { victim, comm: "java".into(), rss_pages: 256, swap_pages: 0, oom_score_adj: 0 };
         Record::WouldEnforce {

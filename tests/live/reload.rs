@@ -1,0 +1,186 @@
+//! SIGHUP: the configuration is read again, and what is different is had or told of; without one, it ends the run.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use memstock_tests::config::{ConfigFile, entry};
+use memstock_tests::engine::Event;
+use memstock_tests::hog::Wish;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::memstock;
+use memstock_tests::show::Cgroup;
+use memstock_tests::{Engine, PAGE, TestCgroup, events, leftovers, live, lru};
+use rustix::process::Signal;
+
+/// Sends SIGHUP, and gives what was told of it: the changes, and what sums up.
+fn reload(engine: &mut Engine) -> Result<(Vec<Event>, Event)> {
+    let is_end = |event: &Event| ["config-reloaded", "config-refused"].contains(&&*event.kind);
+    let before = engine.events()?.len();
+    engine.process().signal(Signal::HUP)?;
+    try_poll_until(SOON, "the news of a reload", || {
+        ensure!(engine.process().ended()?.is_none(), "the daemon has ended");
+        let mut events = engine.events()?.split_off(before);
+        let Some(end) = events.iter().position(is_end) else { return Ok(None) };
+        let sum = events.swap_remove(end);
+        events.retain(|event| event.kind == "config-changed");
+        Ok(Some((events, sum)))
+    })
+}
+
+/// Those of a change that every one has.
+fn parts(event: &Event) -> [&str; 5] {
+    ["cgroup", "key", "from", "to", "outcome"].map(|key| event.field(key))
+}
+
+fn left_nothing() -> Result<()> {
+    let left = leftovers::pins_and_lock();
+    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+    Ok(())
+}
+
+fn limits(engine: &Engine, cgroup: &TestCgroup) -> Result<[Option<u64>; 2]> {
+    let show = engine.show()?;
+    let Cgroup { memory, memsw, .. } = show.cgroup(cgroup.path())?;
+    Ok([memory.limit, memsw.limit])
+}
+
+#[test]
+fn a_file_is_read_again() -> Result<()> {
+    live(|| {
+        let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
+        let (path_a, path_b) = (a.path(), b.path());
+        let file = ConfigFile::new(entry(&a, "memory = '2M'"))?;
+        let mut engine = file.start()?;
+
+        let (changes, sum) = reload(&mut engine)?;
+        ensure!(changes.is_empty() && sum.field("done") == "0", "{changes:?} {sum:?}");
+
+        // One is changed, one added with one below it, and a setting cannot be had.
+        let below = b.child("below")?;
+        file.write(format!(
+            "batch = 64\noom-group = true\n{}{}",
+            entry(&a, "memory = '3M'"),
+            entry(&b, "memory = '4M'"),
+        ))?;
+        let (changes, sum) = reload(&mut engine)?;
+        let changes: Vec<_> = changes.iter().map(parts).collect();
+        let expected = [
+            ["", "batch", "32", "64", "needs-restart"],
+            ["", "oom-group", "false", "true", "done"],
+            [path_a, "memory", "2097152", "3145728", "done"],
+            [path_b, "cgroup", "absent", "named", "done"],
+        ];
+        ensure!(changes == expected, "{changes:#?}");
+        ensure!((sum.field("done"), sum.field("needs_restart")) == ("3", "1"), "{sum:?}");
+        ensure!(limits(&engine, &a)?[0] == Some(3 << 20), "{:?}", limits(&engine, &a)?);
+        ensure!(limits(&engine, &b)?[0] == Some(4 << 20), "{:?}", limits(&engine, &b)?);
+        engine.show()?.cgroup(below.path())?;
+        Wish::pages(64).start(&below)?.has_all()?;
+        ensure!(
+            engine.show()?.cgroup(below.path())?.faults > 0,
+            "nothing is charged below the new one"
+        );
+
+        // A mistake changes nothing.
+        file.write(format!("batch = x\n{}", entry(&a, "memory = '1M'")))?;
+        let (changes, sum) = reload(&mut engine)?;
+        ensure!(changes.is_empty() && sum.kind == "config-refused", "{changes:?} {sum:?}");
+        ensure!(sum.field("mistakes") == "1", "{sum:?}");
+        let said = format!("memstock: {}:1:9: ", file.path());
+        ensure!(engine.stderr()?.contains(&said), "no {said}");
+        ensure!(limits(&engine, &a)?[0] == Some(3 << 20), "{:?}", limits(&engine, &a)?);
+
+        // One is named no more: its limit goes, and it stays. The batch is told of again, as it is not had.
+        memstock(["limit", path_a, "--memory", "5M"])?.finish(SOON)?;
+        file.write(format!("batch = 64\n{}", entry(&a, "memory = '3M'")))?;
+        let (changes, _) = reload(&mut engine)?;
+        let changes: Vec<_> = changes.iter().map(parts).collect();
+        let expected = [
+            ["", "batch", "32", "64", "needs-restart"],
+            ["", "oom-group", "true", "false", "done"],
+            [path_b, "cgroup", "named", "absent", "done"],
+            [path_b, "memory", "4194304", "max", "done"],
+            // Somebody has changed it meanwhile.
+            [path_a, "memory", "5242880", "3145728", "done"],
+        ];
+        ensure!(changes == expected, "{changes:#?}");
+        ensure!(limits(&engine, &b)?[0].is_none(), "{:?}", limits(&engine, &b)?);
+
+        // The stream has them all.
+        let kinds = ["config-changed", "config-reloaded", "config-refused"];
+        let counts = kinds
+            .map(|kind| events::read().map(|all| all.iter().filter(|r| r.kind() == kind).count()));
+        let counts = counts.into_iter().collect::<Result<Vec<_>>>()?;
+        ensure!(counts == [9, 3, 1], "{counts:?}");
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn a_limit_below_the_usage_is_refused_and_tried_again() -> Result<()> {
+    live(|| {
+        let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
+        let file = ConfigFile::new(entry(&a, "") + &entry(&b, ""))?;
+        let mut engine = file.start()?;
+        let mut hog = Wish::pages(2048).start(&a)?;
+        hog.has_all()?;
+        // Where there is swap, its memory would be paged out.
+        let text = format!("memory = {}", 512 * PAGE);
+        file.write(entry(&a, &text) + &entry(&b, &text))?;
+        let may_page_out = fs::read_to_string("/proc/swaps")?.lines().count() > 1;
+        let (changes, sum) = reload(&mut engine)?;
+        let outcomes: Vec<_> =
+            changes.iter().map(|it| (it.field("cgroup"), it.field("outcome"))).collect();
+        let refused = if may_page_out { "done" } else { "refused" };
+        ensure!(outcomes == [(a.path(), refused), (b.path(), "done")], "{changes:?}");
+        if !may_page_out {
+            ensure!(sum.field("refused") == "1" && sum.field("done") == "1", "{sum:?}");
+            ensure!(limits(&engine, &a)?[0].is_none(), "{:?}", limits(&engine, &a)?);
+            ensure!(engine.stderr()?.contains("is busy"), "no reason is given");
+        }
+        ensure!(hog.lives(), "the hog was killed");
+        drop(hog);
+        lru::drain()?;
+        // Its memory is gone: what was refused is done, and nothing else.
+        let (changes, _) = reload(&mut engine)?;
+        if !may_page_out {
+            let changes: Vec<_> = changes.iter().map(parts).collect();
+            ensure!(changes == [[a.path(), "memory", "max", "2097152", "done"]], "{changes:?}");
+        }
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn observing_ends_with_a_reload() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let limited = entry(&cgroup, "memory = '1M'");
+        let file = ConfigFile::new(format!("observe = true\n{limited}"))?;
+        let mut engine = file.start()?;
+        let mut hog = Wish::pages(512).start(&cgroup)?;
+        hog.has_all()?;
+        ensure!(hog.lives(), "it was only to be observed");
+        drop(hog);
+        file.write(&limited)?;
+        let (changes, _) = reload(&mut engine)?;
+        let changes: Vec<_> = changes.iter().map(parts).collect();
+        ensure!(changes == [["", "observe", "true", "false", "done"]], "{changes:?}");
+        Wish::pages(512).start(&cgroup)?.was_killed()?;
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn without_a_file_the_terminal_that_goes_ends_it() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
+        engine.process().signal(Signal::HUP)?;
+        let finished = engine.process().wait(SOON)?;
+        ensure!(finished.code() == 0, "{finished:?}");
+        left_nothing()
+    })
+}

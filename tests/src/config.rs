@@ -1,0 +1,61 @@
+//! Configuration files of tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::cgroup::TestCgroup;
+use crate::engine::Engine;
+
+/// A configuration file, in a folder of its own that goes with it.
+#[derive(Debug)]
+pub struct ConfigFile {
+    dir: TempDir,
+    path: PathBuf,
+}
+
+impl ConfigFile {
+    /// One with this text.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn new(text: impl AsRef<[u8]>) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let file = Self { path: dir.path().join("memstock.toml"), dir };
+        file.write(text)?;
+        Ok(file)
+    }
+
+    /// Has another text in it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, text: impl AsRef<[u8]>) -> Result<()> {
+        fs::write(&self.path, text).context("the configuration")
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &str {
+        self.path.to_str().unwrap_or_default()
+    }
+
+    /// The folder that it is in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts an engine with it.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start(&self) -> Result<Engine> {
+        Engine::start(["--config", self.path()])
+    }
+}
+
+/// What names a cgroup, with further lines.
+pub fn entry(cgroup: &TestCgroup, more: &str) -> String {
+    format!("[[cgroup]]\npath = \"{}\"\n{more}\n", cgroup.path())
+}
