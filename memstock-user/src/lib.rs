@@ -28,6 +28,7 @@ pub mod kernel_cgroup;
 pub mod launch;
 pub mod lock;
 pub mod loss;
+pub mod measure;
 pub mod model;
 mod mountinfo;
 pub mod pages;

@@ -9,6 +9,7 @@ pub mod limit;
 pub mod run;
 pub mod show;
 mod start;
+pub mod stat;
 pub mod stop;
 mod targets;
 mod watch;
@@ -38,6 +39,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Limit(args) => limit::limit(&args),
         Verb::ForceEmpty(args) => force_empty::force_empty(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Stat(args) => stat::stat(&args),
         Verb::Stop => stop::stop(),
         Verb::Guard => guard::guard(),
     }

@@ -3,18 +3,19 @@
 use anyhow::{Context as _, Result};
 
 use super::start::{RemovePins, remove_noted, start};
-use super::watch::{Signals, Watch};
+use super::watch::{Outcome, Signals, Watch};
 use crate::cgroup::{ById, CgroupMount};
 use crate::cli::Run;
 use crate::drains::{Drains, drain_offline};
 use crate::enforce::Policy;
 use crate::enforce::duty::Duty;
 use crate::engine::pins::Pins;
+use crate::exit::Failure;
 use crate::hotplug::Hotplug;
 use crate::journal::{Journal, Record};
 use crate::lock::EngineLock;
 use crate::loss::Losses;
-use crate::protect::protect;
+use crate::protect::{Protection, protect};
 use crate::tree::Tree;
 use crate::{host, launch};
 
@@ -23,18 +24,20 @@ use crate::{host, launch};
 /// # Errors
 /// The environment, a cgroup or the kernel does not allow it. Nothing that was made stays behind.
 pub fn run(args: Run) -> Result<u8> {
+    until_told(async |signals| Ok(run_alone(&args, signals).await?.code()))
+}
+
+/// Does what takes time, with SIGINT and SIGTERM caught from its first moment to its last.
+pub(super) fn until_told<T>(body: impl AsyncFnOnce(&mut Signals) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let mut signals = Signals::catch()?;
-        run_alone(&args, &mut signals).await
-    })
+    runtime.block_on(async { body(&mut Signals::catch()?).await })
 }
 
 /// Everything made here is undone in reverse order, however this ends.
-async fn run_alone(args: &Run, signals: &mut Signals) -> Result<u8> {
+pub(super) async fn run_alone(args: &Run, signals: &mut Signals) -> Result<Outcome> {
     host::require_privilege()?;
     let mount = CgroupMount::find()?;
     let mut lock = EngineLock::acquire()?;
@@ -51,7 +54,7 @@ async fn run_locked(
     signals: &mut Signals,
     mount: &CgroupMount,
     lock: &mut EngineLock,
-) -> Result<u8> {
+) -> Result<Outcome> {
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
     let pins = Pins::on(bpffs.dir);
@@ -62,9 +65,9 @@ async fn run_locked(
         // It could not be adopted, and goes on.
         journal.leave();
     }
-    let code = ended?;
+    let outcome = ended?;
     bpffs.release()?;
-    Ok(code)
+    Ok(outcome)
 }
 
 async fn run_engine(
@@ -74,10 +77,18 @@ async fn run_engine(
     lock: &mut EngineLock,
     pins: &Pins,
     journal: &Journal,
-) -> Result<u8> {
+) -> Result<Outcome> {
+    if args.is_measured && pins.exist() {
+        // Adopted, it would be ended with COMMAND.
+        return Err(Failure::Running.error(
+            "an engine is charging already: adopt it with \"memstock run\", or end it with \
+             \"memstock stop\"",
+        ));
+    }
     let mut started = start(args, pins, mount, lock, journal)?;
     // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
-    let protection = protect();
+    // One that goes with COMMAND needs none, and what is locked would count as COMMAND's before its exec.
+    let protection = if args.is_measured { Protection::default() } else { protect() };
     // From now on the kernel half sees to those that go.
     let hotplug = Hotplug::new()?;
     let offline = drain_offline(&started.engine)?;
@@ -120,11 +131,13 @@ async fn run_engine(
         hotplug,
         log: started.log.take(),
         child,
+        is_measured: args.is_measured,
         seconds: args.seconds,
         journal,
         losses,
     };
-    let code = watch.run(signals).await?;
+    let outcome =
+        Outcome { home: started.targets.home().ok().cloned(), ..watch.run(signals).await? };
 
     drop(pinned);
     if let Some(owned) = started.targets.owned {
@@ -132,5 +145,5 @@ async fn run_engine(
     }
     // Of the daemons before us.
     remove_noted(mount, lock)?;
-    Ok(code)
+    Ok(outcome)
 }

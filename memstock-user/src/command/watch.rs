@@ -7,21 +7,23 @@ use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 use memstock_common::event::EventKind;
 use memstock_common::stat::StreamStat;
-use tokio::process::Child;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::Signal;
+use tokio::signal::unix::{self, SignalKind};
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
-use crate::cgroup::CgroupMount;
+use crate::cgroup::{Cgroup, CgroupMount};
 use crate::drains::Drains;
 use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
 use crate::event::{self, Decoded};
+use crate::exit::SUCCESS;
 use crate::host::page_size;
 use crate::hotplug::{Change, Hotplug};
 use crate::journal::{Journal, Record};
-use crate::launch;
+use crate::launch::{self, Ended, Running};
 use crate::loss::Losses;
+use crate::model::Sample;
 use crate::sample::sample;
 use crate::show::{summary, table};
 use crate::tree::Tree;
@@ -31,12 +33,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Time between two settlings while cgroups come and go: each waits for a grace period.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Time COMMAND gets to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// SIGINT and SIGTERM, caught from before anything is made until all of it is gone.
 pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
 }
 
 impl Signals {
@@ -45,17 +47,18 @@ impl Signals {
     /// # Errors
     /// The handlers cannot be installed.
     pub fn catch() -> Result<Self> {
-        let catch = |kind| signal(kind).context("cannot install a signal handler");
+        let catch = |kind| unix::signal(kind).context("cannot install a signal handler");
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
         })
     }
 
-    async fn any(&mut self) {
+    /// Waits for one of them.
+    pub async fn any(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
         }
     }
 }
@@ -77,7 +80,9 @@ pub struct Watch<'a> {
     /// Its log, when it has one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// COMMAND, when there is one.
-    pub child: Option<Child>,
+    pub child: Option<Running>,
+    /// COMMAND is measured: nothing is printed, and SIGINT is for COMMAND.
+    pub is_measured: bool,
     /// When to end, at the latest.
     pub seconds: Option<u64>,
     /// Where everybody is told what happened.
@@ -86,10 +91,27 @@ pub struct Watch<'a> {
     pub losses: Losses,
 }
 
+/// What is left when it is over.
+pub struct Outcome {
+    /// How COMMAND ended, when there was one.
+    pub command: Option<Ended>,
+    /// What the engine had then.
+    pub sample: Sample,
+    /// The cgroup that COMMAND was started in.
+    pub home: Option<Cgroup>,
+}
+
+impl Outcome {
+    /// The exit code: COMMAND's, if there was one.
+    pub fn code(&self) -> u8 {
+        self.command.map_or(SUCCESS, |command| launch::exit_code_of(command.status))
+    }
+}
+
 /// Why the watching ended.
 enum End {
     /// COMMAND did.
-    Exited(u8),
+    Exited,
     /// A signal, or the time was up.
     Told,
     /// Nobody reads the table any more.
@@ -98,11 +120,11 @@ enum End {
 
 impl Watch<'_> {
     /// Shows the engine until COMMAND ends, the time is up, or a signal comes; then ends COMMAND
-    /// if it still runs, and prints the summary. Returns the exit code.
+    /// if it still runs, and prints the summary.
     ///
     /// # Errors
     /// The engine cannot be read.
-    pub async fn run(mut self, signals: &mut Signals) -> Result<u8> {
+    pub async fn run(mut self, signals: &mut Signals) -> Result<Outcome> {
         // COMMAND's output is COMMAND's.
         let mut out: Box<dyn Write> = match self.child {
             Some(_) => Box::new(io::stderr()),
@@ -110,29 +132,28 @@ impl Watch<'_> {
         };
         let mut child = self.child.take();
         let end = self.until_end(&mut out, signals, &mut child).await;
-        let code = match (&end, child) {
-            (Ok(End::Exited(code)), _) => *code,
-            (_, Some(mut child)) => {
-                launch::exit_code_of(launch::terminate(&mut child, GRACE).await?)
-            }
-            (_, None) => 0,
+        let command = match child {
+            // One that has ended says it again.
+            Some(mut child) => Some(child.terminate(GRACE).await?),
+            None => None,
         };
         self.flush_log();
         self.hear_all()?;
         self.losses.tell(self.engine, self.journal)?;
-        if !matches!(end?, End::Unread) {
-            let sample = sample(self.engine, self.mount)?;
+        let end = end?;
+        let sample = sample(self.engine, self.mount)?;
+        if !self.is_measured && !matches!(end, End::Unread) {
             // The run is over either way.
             let _ = writeln!(out).and_then(|()| summary::write(&mut out, &sample));
         }
-        Ok(code)
+        Ok(Outcome { command, sample, home: None })
     }
 
     async fn until_end(
         &mut self,
         out: &mut dyn Write,
         signals: &mut Signals,
-        child: &mut Option<Child>,
+        child: &mut Option<Running>,
     ) -> Result<End> {
         let start = Instant::now();
         let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
@@ -157,12 +178,15 @@ impl Watch<'_> {
                 // CPU by CPU, so that nothing else has to wait for a drain.
                 () = yield_now(), if self.drains.as_ref().is_some_and(Drains::is_due) => self.drain()?,
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
-                status = exit_of(child) => {
-                    let status = status.context("cannot wait for COMMAND")?;
+                ended = exit_of(child) => {
+                    ended.context("cannot wait for COMMAND")?;
                     self.hear_all()?;
-                    return Ok(End::Exited(launch::exit_code_of(status)));
+                    return Ok(End::Exited);
                 }
-                () = signals.any() => return Ok(End::Told),
+                signal = signals.any() => match child {
+                    Some(child) if self.is_measured && signal == Signal::INT => child.signal(signal)?,
+                    _ => return Ok(End::Told),
+                },
                 () = passing(end) => return Ok(End::Told),
             }
         }
@@ -178,6 +202,9 @@ impl Watch<'_> {
         }
         self.tree.settle()?;
         self.tree.look_at_swap()?;
+        if self.is_measured {
+            return Ok(Ok(()));
+        }
         let sample = sample(self.engine, self.mount)?;
         Ok(table::write(out, &sample, page_size())
             .and_then(|()| writeln!(out))
@@ -252,7 +279,7 @@ impl Watch<'_> {
     }
 }
 
-async fn exit_of(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus> {
+async fn exit_of(child: &mut Option<Running>) -> io::Result<Ended> {
     match child {
         Some(child) => child.wait().await,
         None => std::future::pending().await,

@@ -2,5 +2,6 @@
 
 pub mod audit;
 pub mod json;
+pub mod stat;
 pub mod summary;
 pub mod table;
