@@ -16,6 +16,7 @@ pub mod audit;
 pub mod cgroup;
 pub mod cli;
 pub mod command;
+pub mod doctor;
 pub mod drains;
 pub mod enforce;
 pub mod engine;

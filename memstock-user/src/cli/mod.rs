@@ -9,7 +9,7 @@ mod value;
 use clap::{Parser, Subcommand};
 
 pub use self::change::{Drain, ForceEmpty, SetLimit};
-pub use self::read::{Audit, Events, Show};
+pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::value::{KernelCgroup, Limit};
@@ -92,6 +92,12 @@ pub enum Verb {
     /// SIGINT is handed to COMMAND. At SIGTERM it gets one, too, and is killed if it has not ended after two
     /// seconds. The report comes all the same.
     Stat(Stat),
+    /// Say what memstock needs or can use, and whether this host has it
+    ///
+    /// Each facility is found, absent, or unknown: not to be told without root. The tracepoints are attached to
+    /// for a moment. Exit code 0 if all that is required is found; 121 if the host lacks any of it; 120 if only
+    /// privilege is missing, or what is unknown without it.
+    Doctor(Doctor),
     /// End the running engine, or remove what one left behind
     Stop,
     /// Let go of what a daemon holds, when it dies (started by `run`)

@@ -1,6 +1,7 @@
 //! One file a verb; this one only chooses.
 
 pub mod audit;
+pub mod doctor;
 pub mod drain;
 pub mod events;
 pub mod force_empty;
@@ -39,6 +40,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Limit(args) => limit::limit(&args),
         Verb::ForceEmpty(args) => force_empty::force_empty(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Stat(args) => stat::stat(&args),
         Verb::Stop => stop::stop(),
         Verb::Guard => guard::guard(),
