@@ -1,9 +1,11 @@
-//! What is published of declarations is what is declared: the JSON schemas in `docs/schema`. After a change,
+//! What is published of declarations is what is declared: the JSON schemas in `docs/schema`, and
+//! `docs/doctor.md`. After a change,
 //! `MEMSTOCK_BLESS=1 cargo test -p memstock --test published` writes them anew.
 
 use std::fs;
 use std::path::Path;
 
+use memstock::doctor::{Need, State, facilities};
 use memstock::measure::{FIGURES, Scope, is_whole};
 use memstock_common::stat::{Loss, ProbeStat, Stat, Unit};
 use serde_json::{Map, Value, json};
@@ -12,7 +14,7 @@ use serde_json::{Map, Value, json};
 fn publish(path: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if std::env::var_os("MEMSTOCK_BLESS").is_some() {
-        fs::write(&file, text).unwrap();
+        fs::write(&file, text).expect("the file can be written");
     }
     let there = fs::read_to_string(&file).unwrap_or_default();
     assert!(
@@ -131,4 +133,80 @@ fn the_schema_of_stat() {
         "loss": loss,
     });
     publish("docs/schema/stat.schema.json", &document("memstock stat --json", properties));
+}
+
+#[test]
+fn the_schema_of_doctor() {
+    let states = [State::Found, State::Absent, State::Unknown].map(State::name);
+    let text = |description: &str| json!({ "description": description, "type": "string" });
+    let facility = object(
+        "Something that a host can have.",
+        Map::from_iter([
+            ("name".into(), text("Its name, the same on every host.")),
+            (
+                "need".into(),
+                json!({
+                    "description": "Whether memstock can do without.",
+                    "enum": [Need::Required.name(), Need::Optional.name()],
+                }),
+            ),
+            (
+                "state".into(),
+                json!({
+                    "description": "Whether the host has it; unknown when that could not be told.",
+                    "enum": states,
+                }),
+            ),
+            ("detail".into(), text("What exactly was found, or why not. For people.")),
+            ("purpose".into(), text("What memstock does with it.")),
+            ("without".into(), text("What follows if it is absent.")),
+            (
+                "remedy".into(),
+                json!({
+                    "description": "The one command, or kernel setting, that helps; null when it is found.",
+                    "type": ["string", "null"],
+                }),
+            ),
+        ]),
+    );
+    let properties = json!({
+        "runs_here": {
+            "description": "Whether all that is required was found.",
+            "type": "boolean",
+        },
+        "missing": {
+            "description": "The names of what is required and was not found.",
+            "type": "array",
+            "items": { "type": "string" },
+        },
+        "engine": text("What is said of a running engine. For people."),
+        "facilities": { "type": "array", "items": facility, "minItems": 1 },
+    });
+    publish("docs/schema/doctor.schema.json", &document("memstock doctor --json", properties));
+}
+
+#[test]
+fn the_facilities() {
+    let mut text = "\
+# What memstock needs
+
+`memstock doctor` looks for each of these on the host and says found, absent or unknown; `--json` is described by
+[doctor.schema.json](schema/doctor.schema.json). Nothing is judged by the kernel's version: programs are loaded, the
+tracepoints attached to for a moment, files opened, system calls made.
+
+Exit codes: 0 if all that is required is found; 121 if the host lacks any of it; 120 if only privilege is missing,
+or what is unknown without it.
+
+This page is made from the declarations (`memstock-user/src/doctor/facility.rs`).
+
+| facility | need | for | without it | remedy |
+|---|---|---|---|---|
+"
+    .to_owned();
+    for facility in facilities() {
+        let (need, name) = (facility.need.name(), &facility.name);
+        let (purpose, without, remedy) = (facility.purpose, facility.without, facility.remedy);
+        text += &format!("| {name} | {need} | {purpose} | {without} | `{remedy}` |\n");
+    }
+    publish("docs/doctor.md", &text);
 }

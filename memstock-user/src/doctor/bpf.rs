@@ -6,7 +6,9 @@ use std::path::Path;
 
 use aya::maps::MapType;
 use aya::programs::{ProgramError, ProgramType};
-use aya::sys::{BpfHelper, SyscallError, is_helper_supported, is_map_supported, is_program_supported};
+use aya::sys::{
+    BpfHelper, SyscallError, is_helper_supported, is_map_supported, is_program_supported,
+};
 
 use super::probe::Host;
 use super::{Finding, State};
@@ -16,7 +18,7 @@ use crate::pages::{Layout, names_tracepoint};
 
 /// Helpers that the kernel half calls.
 pub(super) const HELPERS: [BpfHelper; HELPERS_LEN] = {
-    use aya::sys::BpfHelper::*;
+    use aya_obj::generated::bpf_func_id::*;
     [
         BPF_FUNC_map_lookup_elem,
         BPF_FUNC_map_update_elem,
@@ -120,7 +122,10 @@ pub(super) fn lockdown(_: &Host) -> Finding {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             match fs::read_dir("/sys/kernel/security").map(|mut entries| entries.next().is_some()) {
                 Ok(true) => Finding::found("the kernel has no lockdown"),
-                _ => Finding::unknown("securityfs is not mounted"),
+                _ => Finding::unknown_before(
+                    "securityfs is not mounted",
+                    "mount -t securityfs securityfs /sys/kernel/security",
+                ),
             }
         }
         Err(error) => Finding::unknown(format!("{FILE}: {error}")),
@@ -174,7 +179,8 @@ mod tests {
             BpfHelper::BPF_FUNC_ringbuf_discard as i32,
         ]
         .into();
-        let undeclared: Vec<_> = called.difference(&declared).filter(|id| !log.contains(id)).collect();
+        let undeclared: Vec<_> =
+            called.difference(&declared).filter(|id| !log.contains(id)).collect();
         let unused: Vec<_> = declared.difference(&called).collect();
         assert!(undeclared.is_empty() && unused.is_empty(), "{undeclared:?} {unused:?}");
 

@@ -41,11 +41,13 @@ pub struct Finding {
     pub state: State,
     /// What exactly, or why not.
     pub detail: String,
+    /// Of what is unknown even to root: the command after which it can be told.
+    pub first: Option<String>,
 }
 
 impl Finding {
     pub(crate) fn new(state: State, detail: impl Into<String>) -> Self {
-        Self { state, detail: detail.into() }
+        Self { state, detail: detail.into(), first: None }
     }
 
     pub(crate) fn found(detail: impl Into<String>) -> Self {
@@ -58,6 +60,11 @@ impl Finding {
 
     pub(crate) fn unknown(detail: impl Into<String>) -> Self {
         Self::new(State::Unknown, detail)
+    }
+
+    /// Unknown until `command` was given.
+    pub(crate) fn unknown_before(detail: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { first: Some(command.into()), ..Self::unknown(detail) }
     }
 }
 
@@ -72,11 +79,11 @@ pub struct Answer {
 
 impl Answer {
     /// What to do about it: one command, or a setting of the kernel; none where nothing is wrong.
-    pub fn remedy(&self) -> Option<&'static str> {
+    pub fn remedy(&self) -> Option<&str> {
         match self.finding.state {
             State::Found => None,
             State::Absent => Some(self.facility.remedy),
-            State::Unknown => Some(LOOK_AS_ROOT),
+            State::Unknown => Some(self.finding.first.as_deref().unwrap_or(LOOK_AS_ROOT)),
         }
     }
 

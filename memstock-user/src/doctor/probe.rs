@@ -44,7 +44,11 @@ impl Host {
                     .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
             });
         let detail = format!("{error:#}");
-        if is_denied || !self.is_privileged { Finding::unknown(detail) } else { Finding::absent(detail) }
+        if is_denied || !self.is_privileged {
+            Finding::unknown(detail)
+        } else {
+            Finding::absent(detail)
+        }
     }
 
     /// The answer of a function that `run` asks, too.

@@ -19,7 +19,7 @@ use crate::exit::Failure;
 use crate::pages::Layout;
 
 /// The BPF object, built by this crate's build script.
-pub(super) static OBJECT: &[u8] =
+pub(crate) static OBJECT: &[u8] =
     include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memstock-probes"));
 
 /// The compiler that made it.
