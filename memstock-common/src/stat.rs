@@ -11,6 +11,10 @@ pub enum Unit {
     Pages,
     /// Anything else that is counted.
     Count,
+    /// Time, in seconds.
+    Seconds,
+    /// Hundredths of a whole.
+    Percent,
 }
 
 /// How a number behaves over time.
@@ -91,6 +95,22 @@ stats! {
         Misses: "misses" Count Counter "Faults that no stock could serve.",
         Singles: "singles" Count Counter "Charges for which what was needed fitted but a batch did not.",
         Forced: "forced" Count Counter "Pages charged although a limit was reached.",
+    }
+}
+
+stats! {
+    /// Of a command that `memstock stat` has run, beside what is shown of its cgroup and of the CPUs.
+    CommandStat {
+        Peak: "peak" Bytes Gauge "Highest usage of the cgroup, stocked pages included.",
+        End: "end" Bytes Gauge "Usage of the cgroup when the command had ended: what it left behind, stocked pages included.",
+        Stranded: "stranded" Bytes Gauge "Stocked for the cgroup when the command had ended: charged and not in use.",
+        HitRate: "hit_rate" Percent Gauge "Faults served from a stock, of all that were charged.",
+        SharedOperations: "shared_operations" Count Counter "Charges, uncharges and drains on the shared counters.",
+        WithoutStocks: "without_stocks" Count Counter "Operations on the shared counters without stocks: a charge for each fault, uncharges not counted.",
+        WallTime: "wall_time" Seconds Gauge "From before the command's start to its end.",
+        UserTime: "user_time" Seconds Gauge "In user space: the command and the processes that it has waited for.",
+        SystemTime: "system_time" Seconds Gauge "In the kernel: the command and the processes that it has waited for.",
+        MaxRss: "max_rss" Bytes Gauge "The kernel's figure to compare with: the largest resident set of the command or of one process that it has waited for; none when memstock's own was larger, which the kernel counts as well.",
     }
 }
 

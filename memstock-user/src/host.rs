@@ -153,7 +153,12 @@ fn holds_pins(dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-fn is_bpffs(dir: &Path) -> io::Result<bool> {
+/// Whether bpffs is what is on top at `dir`.
+///
+/// # Errors
+///
+/// There is no such directory, or we may not look.
+pub fn is_bpffs(dir: &Path) -> io::Result<bool> {
     let magic = rustix::fs::statfs(dir)?.f_type;
     // Signed and 32 bits wide on some machines.
     Ok(magic as u32 == BPF_FS_MAGIC as u32)

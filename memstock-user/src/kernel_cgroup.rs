@@ -158,9 +158,21 @@ fn mounts() -> Result<Vec<Mount>> {
     Ok(mountinfo::parse(&text).into_iter().filter(|m| m.fs_type.starts_with("cgroup")).collect())
 }
 
+/// Where the v1 memory hierarchy is mounted, if it is.
+///
+/// # Errors
+/// The mounts cannot be read.
+pub fn v1_memory() -> Result<Option<PathBuf>> {
+    Ok(v1_memory_of(&mounts()?).map(|mount| mount.point.clone()))
+}
+
+fn v1_memory_of(mounts: &[Mount]) -> Option<&Mount> {
+    mounts.iter().find(|m| m.fs_type == "cgroup" && has_memory(&m.point))
+}
+
 /// The directory that `path` means: one below a cgroup mount, or a path in the v1 memory hierarchy.
 fn kernel_dir(mounts: &[Mount], path: &Path) -> Result<PathBuf> {
-    let memory = mounts.iter().find(|m| m.fs_type == "cgroup" && has_memory(&m.point));
+    let memory = v1_memory_of(mounts);
     let is_dir = path.is_absolute() && mounts.iter().any(|m| path.starts_with(&m.point));
     let dir = match (is_dir, memory) {
         (true, _) => path.to_path_buf(),

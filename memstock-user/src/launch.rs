@@ -1,20 +1,21 @@
-//! Owns how COMMAND is started inside a cgroup, stopped, and turned into an exit code. Must not
-//! make or remove cgroups, and must not signal any process but the child it was given.
+//! Owns how COMMAND is started inside a cgroup, and how its end is turned into an exit code; `running` has
+//! it in between. Must not make or remove cgroups, nor signal any process but the child.
+
+mod running;
+
+use self::running::Origin;
+pub use self::running::{Ended, Running};
 
 use crate::exit::{Failure, SIGNALED, printable};
 use crate::notify;
 use crate::protect::Protection;
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::ExitStatus;
-use std::time::Duration;
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use std::process::{Command, ExitStatus};
 
 /// Marks an errno of the step into the cgroup: all that a child can tell about a failure before
 /// its exec is one number, and ENOENT of the cgroup must not read as "command not found". It is
@@ -37,7 +38,7 @@ pub fn start(
     args: &[OsString],
     procs: impl AsFd,
     protection: &Protection,
-) -> Result<Child> {
+) -> Result<Running> {
     let procs = procs.as_fd().try_clone_to_owned().context("cannot keep cgroup.procs open")?;
     let protection = protection.clone();
     let mut child = Command::new(command);
@@ -56,7 +57,9 @@ pub fn start(
             }
         });
     }
-    child.spawn().map_err(|error| not_started(command, &error))
+    let origin = Origin::now().context("cannot read /proc/self/statm")?;
+    let child = child.spawn().map_err(|error| not_started(command, &error))?;
+    Running::take(child, origin)
 }
 
 fn not_started(command: &OsStr, error: &io::Error) -> anyhow::Error {
@@ -95,37 +98,6 @@ pub fn exit_code_of(status: ExitStatus) -> u8 {
     }
 }
 
-/// Asks the child to end, with SIGTERM, and after `grace` makes it, with SIGKILL; then reaps it.
-///
-/// A child that has ended already only gives its status.
-///
-/// # Errors
-///
-/// When the child can be neither signalled nor waited for.
-pub async fn terminate(child: &mut Child, grace: Duration) -> Result<ExitStatus> {
-    // The pid is the child's as long as it is not reaped, and only `child` reaps it; from here
-    // on the pidfd means this process and no other.
-    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-    let Some(pid) = pid else {
-        return child.wait().await.context("cannot wait for COMMAND");
-    };
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())
-        .with_context(|| format!("cannot open process {}", pid.as_raw_pid()))?;
-    let send = |signal: Signal| match pidfd_send_signal(&pidfd, signal) {
-        // It ended by itself.
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => {
-            Err(error).with_context(|| format!("cannot signal process {}", pid.as_raw_pid()))
-        }
-    };
-    send(Signal::TERM)?;
-    if let Ok(status) = timeout(grace, child.wait()).await {
-        return status.context("cannot wait for COMMAND");
-    }
-    send(Signal::KILL)?;
-    child.wait().await.context("cannot wait for COMMAND")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,7 +105,7 @@ mod tests {
     use crate::exit::exit_code;
     use std::fs::{self, File};
     use std::os::unix::fs::PermissionsExt as _;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     fn args(args: &[&str]) -> Vec<OsString> {
         args.iter().map(OsString::from).collect()
@@ -145,7 +117,7 @@ mod tests {
     }
 
     /// Of a process that has none.
-    fn start(command: &OsStr, args: &[OsString], procs: impl AsFd) -> Result<Child> {
+    fn start(command: &OsStr, args: &[OsString], procs: impl AsFd) -> Result<Running> {
         super::start(command, args, procs, &Protection::default())
     }
 
@@ -155,7 +127,7 @@ mod tests {
         let script = args(&["-c", "grep -qx 345 /proc/self/oom_score_adj"]);
         let protection = Protection::after("345\n");
         let mut child = super::start(OsStr::new("sh"), &script, sink(), &protection).unwrap();
-        assert!(child.wait().await.unwrap().success());
+        assert!(child.wait().await.unwrap().status.success());
     }
 
     #[tokio::test]
@@ -165,7 +137,7 @@ mod tests {
         let script = args(&["-c", "grep -qx 0::/memstock-unit-launch /proc/self/cgroup"]);
         let procs = cgroup.cgroup().procs().unwrap();
         let mut child = start(OsStr::new("sh"), &script, &procs).unwrap();
-        assert!(child.wait().await.unwrap().success());
+        assert!(child.wait().await.unwrap().status.success());
         cgroup.remove().unwrap();
         // The cgroup is gone: the error is about it and not about the command.
         let error = start(OsStr::new("true"), &[], &procs).unwrap_err();
@@ -191,7 +163,7 @@ mod tests {
                 child.wait().await.unwrap()
             })
         });
-        assert!(old.join().unwrap().success());
+        assert!(old.join().unwrap().status.success());
     }
 
     #[tokio::test]
@@ -216,7 +188,7 @@ mod tests {
         // A bad ELF header is ENOEXEC, and execvp then asks sh, which refuses it with 126 or 127, too.
         let bad = file("elf", "\x7fELF\0\0\0\0", 0o755);
         let status = match start(&bad, &[], sink()) {
-            Ok(mut child) => exit_code_of(child.wait().await.unwrap()),
+            Ok(mut child) => exit_code_of(child.wait().await.unwrap().status),
             Err(error) => exit_code(&error),
         };
         assert!(matches!(status, 126 | 127), "{status}");
@@ -233,28 +205,45 @@ mod tests {
             ("kill -PIPE $$", 141),
         ] {
             let mut child = start(OsStr::new("sh"), &args(&["-c", script]), sink()).unwrap();
-            assert_eq!(exit_code_of(child.wait().await.unwrap()), code, "{script}");
+            assert_eq!(exit_code_of(child.wait().await.unwrap().status), code, "{script}");
         }
     }
 
     #[tokio::test]
     async fn terminate_asks_first_and_then_insists() {
         let mut polite = start(OsStr::new("sleep"), &args(&["60"]), sink()).unwrap();
-        let status = terminate(&mut polite, Duration::from_secs(10)).await.unwrap();
-        assert_eq!(exit_code_of(status), 143);
+        let ended = polite.terminate(Duration::from_secs(10)).await.unwrap();
+        assert_eq!(exit_code_of(ended.status), 143);
         // Once reaped, its status is given again.
-        let again = terminate(&mut polite, Duration::ZERO).await.unwrap();
-        assert_eq!(again, status);
+        let again = polite.terminate(Duration::ZERO).await.unwrap();
+        assert_eq!(again, ended);
 
         let script = args(&["-c", "trap '' TERM; exec sleep 60"]);
         let mut deaf = start(OsStr::new("sh"), &script, sink()).unwrap();
-        let comm = format!("/proc/{}/comm", deaf.id().unwrap());
+        let comm = format!("/proc/{}/comm", deaf.id());
         let deadline = Instant::now() + Duration::from_secs(10);
         while fs::read_to_string(&comm).unwrap() != "sleep\n" {
             assert!(Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let status = terminate(&mut deaf, Duration::from_millis(50)).await.unwrap();
-        assert_eq!(exit_code_of(status), 137);
+        let ended = deaf.terminate(Duration::from_millis(50)).await.unwrap();
+        assert_eq!(exit_code_of(ended.status), 137);
+    }
+
+    /// Each child's own: the first is the larger one, which the sum over all children would not show.
+    #[tokio::test]
+    async fn what_a_child_used_is_its_own() {
+        let mut used = Vec::new();
+        for script in ["x=$(head -c 40000000 /dev/zero | tr '\\0' x); exit 4", ":"] {
+            let mut child = start(OsStr::new("sh"), &args(&["-c", script]), sink()).unwrap();
+            used.push(child.wait().await.unwrap());
+        }
+        let [large, small] = used[..] else { panic!("{used:?}") };
+        assert_eq!((large.status.code(), small.status.code()), (Some(4), Some(0)));
+        assert!(large.max_rss.is_some_and(|bytes| bytes > 40_000_000), "{used:?}");
+        // It may be lost in ours.
+        assert!(small.max_rss.is_none_or(|bytes| bytes < 40_000_000), "{used:?}");
+        assert!(large.user + large.system > small.user + small.system, "{used:?}");
+        assert!(large.wall > Duration::ZERO, "{used:?}");
     }
 }

@@ -4,14 +4,16 @@ mod about;
 mod change;
 mod read;
 mod run;
+mod stat;
 mod value;
 
 use clap::{Command, CommandFactory as _, Parser, Subcommand};
 
 pub use self::about::{Completions, Man};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
-pub use self::read::{Audit, Events, Show};
+pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
+pub use self::stat::Stat;
 pub use self::value::{KernelCgroup, Limit};
 
 /// How the exit codes read in `--help`.
@@ -79,6 +81,25 @@ pub enum Verb {
     Audit(Audit),
     /// Print what happened: limits, drains, cgroups that came and went, losses
     Events(Events),
+    /// Run COMMAND in a tracked cgroup of its own, and tell what it used
+    ///
+    /// Without a running engine, one is started for COMMAND alone and ended with it: then all figures are
+    /// COMMAND's. While an engine is running, COMMAND's cgroup is made below one that it tracks (--cgroup), and the
+    /// figures of the CPUs are those of the whole engine in the meantime; cgroups that COMMAND made and removed
+    /// are then missing in faults, hits and misses.
+    ///
+    /// The report goes to standard error, so that standard output is COMMAND's. Peak and end include stocked
+    /// pages, up to a batch for each CPU and slot; those stocked at the end are told as stranded.
+    ///
+    /// SIGINT is handed to COMMAND. At SIGTERM it gets one, too, and is killed if it has not ended after two
+    /// seconds. The report comes all the same.
+    Stat(Stat),
+    /// Say what memstock needs or can use, and whether this host has it
+    ///
+    /// Each facility is found, absent, or unknown: not to be told without root. The tracepoints are attached to
+    /// for a moment. Exit code 0 if all that is required is found; 121 if the host lacks any of it; 120 if only
+    /// privilege is missing, or what is unknown without it.
+    Doctor(Doctor),
     /// End the running engine, or remove what one left behind
     Stop,
     /// Print the script by which a shell completes verbs and flags

@@ -1,4 +1,4 @@
-//! Flags of the verbs that read a running engine.
+//! Flags of the verbs that read: a running engine, or the host.
 
 use clap::Args;
 
@@ -39,4 +39,12 @@ pub struct Audit {
     /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked
     #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
     pub kernel_cgroups: Vec<KernelCgroup>,
+}
+
+/// Flags of `memstock doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }

@@ -10,8 +10,12 @@ use super::value::{KernelCgroup, Limit, kernel_cgroup, limit, slots};
 use crate::journal::MAX_BYTES;
 
 /// Flags of `memstock run`.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Run {
+    /// COMMAND is measured (`memstock stat`): nothing is printed, and SIGINT is for COMMAND.
+    #[arg(skip)]
+    pub is_measured: bool,
+
     /// Track this cgroup v2 with all below it: a directory, or a path such as /system.slice/x
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<PathBuf>,

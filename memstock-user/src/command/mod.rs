@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod completions;
+pub mod doctor;
 pub mod drain;
 pub mod events;
 pub mod force_empty;
@@ -11,7 +12,9 @@ pub mod man;
 mod reload;
 pub mod run;
 pub mod show;
+mod signals;
 mod start;
+pub mod stat;
 pub mod stop;
 mod targets;
 mod watch;
@@ -41,6 +44,8 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Limit(args) => limit::limit(&args),
         Verb::ForceEmpty(args) => force_empty::force_empty(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Stat(args) => stat::stat(&args),
         Verb::Stop => stop::stop(),
         Verb::Completions(args) => completions::completions(&args),
         Verb::Man(args) => man::man(&args),

@@ -6,19 +6,21 @@ use anyhow::{Context as _, Result};
 
 use super::closed_pipe_is_success;
 use super::reload::Reload;
+use super::signals::Signals;
 use super::start::{RemovePins, remove_noted, start};
-use super::watch::{Signals, Watch};
+use super::watch::{Outcome, Watch};
 use crate::cgroup::{ById, CgroupMount};
 use crate::cli::Run;
 use crate::drains::{Drains, drain_offline};
 use crate::enforce::Policy;
 use crate::enforce::duty::Duty;
 use crate::engine::pins::Pins;
+use crate::exit::Failure;
 use crate::hotplug::Hotplug;
 use crate::journal::{Journal, Record};
 use crate::lock::EngineLock;
 use crate::loss::Losses;
-use crate::protect::protect;
+use crate::protect::{Protection, protect};
 use crate::show::rehearsed::Rehearsed;
 use crate::tree::Tree;
 use crate::{config, host, launch};
@@ -32,18 +34,24 @@ pub fn run(args: Run) -> Result<u8> {
         let summary = config::summary(&args)?;
         return closed_pipe_is_success(writeln!(io::stdout(), "{summary}"));
     }
+    let reloads = args.config.is_some();
+    until_told(reloads, async |signals| Ok(run_alone(&args, signals).await?.code()))
+}
+
+/// Does what takes time, with SIGINT, SIGTERM and SIGHUP caught from its first moment to its last.
+pub(super) fn until_told<T>(
+    reloads: bool,
+    body: impl AsyncFnOnce(&mut Signals) -> Result<T>,
+) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let mut signals = Signals::catch(args.config.is_some())?;
-        run_alone(&args, &mut signals).await
-    })
+    runtime.block_on(async { body(&mut Signals::catch(reloads)?).await })
 }
 
 /// Everything made here is undone in reverse order, however this ends.
-async fn run_alone(args: &Run, signals: &mut Signals) -> Result<u8> {
+pub(super) async fn run_alone(args: &Run, signals: &mut Signals) -> Result<Outcome> {
     host::require_privilege()?;
     let mount = CgroupMount::find()?;
     let flags = args;
@@ -63,7 +71,7 @@ async fn run_locked(
     signals: &mut Signals,
     mount: &CgroupMount,
     lock: &mut EngineLock,
-) -> Result<u8> {
+) -> Result<Outcome> {
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
     let pins = Pins::on(bpffs.dir);
@@ -74,9 +82,9 @@ async fn run_locked(
         // It could not be adopted, and goes on.
         journal.leave();
     }
-    let code = ended?;
+    let outcome = ended?;
     bpffs.release()?;
-    Ok(code)
+    Ok(outcome)
 }
 
 async fn run_engine(
@@ -87,10 +95,18 @@ async fn run_engine(
     lock: &mut EngineLock,
     pins: &Pins,
     journal: &Journal,
-) -> Result<u8> {
+) -> Result<Outcome> {
+    if args.is_measured && pins.exist() {
+        // Adopted, it would be ended with COMMAND.
+        return Err(Failure::Running.error(
+            "an engine is charging already: adopt it with \"memstock run\", or end it with \
+             \"memstock stop\"",
+        ));
+    }
     let mut started = start(args, pins, mount, lock, journal)?;
     // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
-    let protection = protect();
+    // One that goes with COMMAND needs none, and what is locked would count as COMMAND's before its exec.
+    let protection = if args.is_measured { Protection::default() } else { protect() };
     // From now on the kernel half sees to those that go.
     let hotplug = Hotplug::new()?;
     let offline = drain_offline(&started.engine)?;
@@ -133,6 +149,7 @@ async fn run_engine(
         hotplug,
         log: started.log.take(),
         child,
+        is_measured: args.is_measured,
         seconds: args.seconds,
         quiet: args.quiet,
         journal,
@@ -140,7 +157,8 @@ async fn run_engine(
         rehearsed: Rehearsed::default(),
         reload: Reload::new(flags, args, &started.engine, &started.targets, &started.kernel),
     };
-    let code = watch.run(signals).await?;
+    let outcome =
+        Outcome { home: started.targets.home().ok().cloned(), ..watch.run(signals).await? };
 
     drop(pinned);
     if let Some(owned) = started.targets.owned {
@@ -148,5 +166,5 @@ async fn run_engine(
     }
     // Of the daemons before us.
     remove_noted(mount, lock)?;
-    Ok(code)
+    Ok(outcome)
 }

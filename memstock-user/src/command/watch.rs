@@ -7,22 +7,24 @@ use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 use memstock_common::event::EventKind;
 use memstock_common::stat::StreamStat;
-use tokio::process::Child;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::Signal;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use super::reload::Reload;
-use crate::cgroup::CgroupMount;
+use super::signals::Signals;
+use crate::cgroup::{Cgroup, CgroupMount};
 use crate::drains::Drains;
 use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
 use crate::event::{self, Decoded};
-use crate::host::{self, page_size};
+use crate::exit::SUCCESS;
+use crate::host::page_size;
 use crate::hotplug::{Change, Hotplug};
 use crate::journal::{Journal, Record};
-use crate::launch;
+use crate::launch::{self, Ended, Running};
 use crate::loss::Losses;
+use crate::model::Sample;
 use crate::notify::Manager;
 use crate::sample::sample;
 use crate::show::rehearsed::Rehearsed;
@@ -34,43 +36,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Time between two settlings while cgroups come and go: each waits for a grace period.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Time COMMAND gets to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// SIGINT, SIGTERM and SIGHUP, caught from before anything is made until all of it is gone.
-pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// None when we were started with it ignored (`nohup`), and it stays so.
-    hangup: Option<Signal>,
-    /// What SIGHUP means: read the configuration again; or else that the terminal is gone.
-    reloads: bool,
-}
-
-impl Signals {
-    /// Starts to catch them. With `reloads`, SIGHUP asks for the configuration to be read again.
-    ///
-    /// # Errors
-    /// The handlers cannot be installed.
-    pub fn catch(reloads: bool) -> Result<Self> {
-        let catch = |kind| signal(kind).context("cannot install a signal handler");
-        let is_caught = reloads || !host::is_ignored(libc::SIGHUP);
-        Ok(Self {
-            interrupt: catch(SignalKind::interrupt())?,
-            terminate: catch(SignalKind::terminate())?,
-            hangup: is_caught.then(|| catch(SignalKind::hangup())).transpose()?,
-            reloads,
-        })
-    }
-
-    /// Waits for one: whether it asks for a reload, or else for the end.
-    async fn asks_to_reload(&mut self) -> bool {
-        tokio::select! {
-            _ = self.interrupt.recv() => false,
-            _ = self.terminate.recv() => false,
-            () = recv(&mut self.hangup) => self.reloads,
-        }
-    }
-}
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// What is watched.
 pub struct Watch<'a> {
@@ -89,7 +55,9 @@ pub struct Watch<'a> {
     /// Its log, when it has one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// COMMAND, when there is one.
-    pub child: Option<Child>,
+    pub child: Option<Running>,
+    /// COMMAND is measured: nothing is printed, and SIGINT is for COMMAND.
+    pub is_measured: bool,
     /// When to end, at the latest.
     pub seconds: Option<u64>,
     /// Whether tables and the summary are left out.
@@ -104,10 +72,27 @@ pub struct Watch<'a> {
     pub reload: Option<Reload<'a>>,
 }
 
+/// What is left when it is over.
+pub struct Outcome {
+    /// How COMMAND ended, when there was one.
+    pub command: Option<Ended>,
+    /// What the engine had then.
+    pub sample: Sample,
+    /// The cgroup that COMMAND was started in.
+    pub home: Option<Cgroup>,
+}
+
+impl Outcome {
+    /// The exit code: COMMAND's, if there was one.
+    pub fn code(&self) -> u8 {
+        self.command.map_or(SUCCESS, |command| launch::exit_code_of(command.status))
+    }
+}
+
 /// Why the watching ended.
 enum End {
     /// COMMAND did.
-    Exited(u8),
+    Exited,
     /// A signal, or the time was up.
     Told,
     /// Nobody reads the table any more.
@@ -116,11 +101,11 @@ enum End {
 
 impl Watch<'_> {
     /// Shows the engine until COMMAND ends, the time is up, or a signal comes; then ends COMMAND
-    /// if it still runs, and prints the summary. Returns the exit code.
+    /// if it still runs, and prints the summary.
     ///
     /// # Errors
     /// The engine cannot be read.
-    pub async fn run(mut self, signals: &mut Signals) -> Result<u8> {
+    pub async fn run(mut self, signals: &mut Signals) -> Result<Outcome> {
         // COMMAND's output is COMMAND's.
         let mut out: Box<dyn Write> = match self.child {
             Some(_) => Box::new(io::stderr()),
@@ -131,31 +116,30 @@ impl Watch<'_> {
         manager.ready(&self.status());
         let end = self.until_end(&mut out, signals, &mut child, &mut manager).await;
         manager.stopping();
-        let code = match (&end, child) {
-            (Ok(End::Exited(code)), _) => *code,
-            (_, Some(mut child)) => {
-                launch::exit_code_of(launch::terminate(&mut child, GRACE).await?)
-            }
-            (_, None) => 0,
+        let command = match child {
+            // One that has ended says it again.
+            Some(mut child) => Some(child.terminate(GRACE).await?),
+            None => None,
         };
         self.flush_log();
         self.hear_all()?;
         self.losses.tell(self.engine, self.journal)?;
-        if !matches!(end?, End::Unread) && !self.quiet {
-            let sample = sample(self.engine, self.mount)?;
+        let end = end?;
+        let sample = sample(self.engine, self.mount)?;
+        if !self.is_measured && !self.quiet && !matches!(end, End::Unread) {
             // The run is over either way.
             let _ = writeln!(out)
                 .and_then(|()| summary::write(&mut out, &sample))
                 .and_then(|()| self.rehearsed.write(&mut out));
         }
-        Ok(code)
+        Ok(Outcome { command, sample, home: None })
     }
 
     async fn until_end(
         &mut self,
         out: &mut dyn Write,
         signals: &mut Signals,
-        child: &mut Option<Child>,
+        child: &mut Option<Running>,
         manager: &mut Manager,
     ) -> Result<End> {
         let start = Instant::now();
@@ -185,14 +169,19 @@ impl Watch<'_> {
                     manager.alive(&self.status());
                 },
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
-                status = exit_of(child) => {
-                    let status = status.context("cannot wait for COMMAND")?;
+                ended = exit_of(child) => {
+                    ended.context("cannot wait for COMMAND")?;
                     self.hear_all()?;
-                    return Ok(End::Exited(launch::exit_code_of(status)));
+                    return Ok(End::Exited);
                 }
-                reload = signals.asks_to_reload() => match reload {
-                    true => Reload::run(self),
-                    false => return Ok(End::Told),
+                signal = signals.any() => match child {
+                    _ if signal == Signal::HUP && self.reload.is_some() => {
+                        manager.reloading();
+                        Reload::run(self);
+                        manager.ready(&self.status());
+                    }
+                    Some(child) if self.is_measured && signal == Signal::INT => child.signal(signal)?,
+                    _ => return Ok(End::Told),
                 },
                 () = passing(end) => return Ok(End::Told),
             }
@@ -209,7 +198,7 @@ impl Watch<'_> {
         }
         self.tree.settle()?;
         self.tree.look_at_swap()?;
-        if self.quiet {
+        if self.is_measured || self.quiet {
             return Ok(Ok(()));
         }
         let sample = sample(self.engine, self.mount)?;
@@ -294,16 +283,9 @@ impl Watch<'_> {
     }
 }
 
-async fn exit_of(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus> {
+async fn exit_of(child: &mut Option<Running>) -> io::Result<Ended> {
     match child {
         Some(child) => child.wait().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn recv(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
     }
 }

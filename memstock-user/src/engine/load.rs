@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::links::FdLink;
+use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
@@ -18,7 +19,7 @@ use crate::exit::Failure;
 use crate::pages::Layout;
 
 /// The BPF object, built by this crate's build script.
-pub(super) static OBJECT: &[u8] =
+pub(crate) static OBJECT: &[u8] =
     include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memstock-probes"));
 
 /// The compiler that made it.
@@ -239,7 +240,7 @@ fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
         if !attach_to(ebpf, pins, name, tracepoint)? {
             return Err(Failure::Host.error(format!(
                 "this kernel has no tracepoint {tracepoint}: memstock needs x86 or riscv with \
-                 CONFIG_TRACEPOINTS and CONFIG_CGROUPS"
+                 CONFIG_TRACEPOINTS and CONFIG_CGROUPS (\"memstock doctor\" has more)"
             )));
         }
     }
@@ -258,21 +259,46 @@ fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-/// Attaches a program and pins the link; false if the kernel has no such tracepoint.
-fn attach_to(ebpf: &mut Ebpf, pins: &Pins, name: &str, tracepoint: &str) -> Result<bool> {
-    let program = program(ebpf, name)?;
-    let id = match program.attach(tracepoint) {
-        Ok(id) => id,
+/// The yardstick by itself, in the kernel, to be attached to what may not be there.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn yardstick() -> Result<Ebpf> {
+    let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the BPF object")?;
+    program(&mut ebpf, YARDSTICK)?.load().map_err(|error| refused(YARDSTICK, error))?;
+    Ok(ebpf)
+}
+
+/// Whether the kernel has a tracepoint: attaches the [`yardstick`] to it, and detaches it again.
+///
+/// # Errors
+/// The kernel refuses for another reason than that there is none.
+pub fn has_tracepoint(yardstick: &mut Ebpf, tracepoint: &str) -> Result<bool> {
+    let program = program(yardstick, YARDSTICK)?;
+    match link_to(program, tracepoint)? {
+        Some(id) => program.detach(id).map(|()| true).context("cannot detach"),
+        None => Ok(false),
+    }
+}
+
+/// Attaches a program; none if the kernel has no such tracepoint.
+fn link_to(program: &mut RawTracePoint, tracepoint: &str) -> Result<Option<RawTracePointLinkId>> {
+    match program.attach(tracepoint) {
+        Ok(id) => Ok(Some(id)),
         Err(ProgramError::SyscallError(call))
             if call.io_error.kind() == std::io::ErrorKind::NotFound =>
         {
-            return Ok(false);
+            Ok(None)
         }
-        Err(error) => {
-            return Err(anyhow::Error::new(error)
-                .context(format!("cannot attach to the tracepoint {tracepoint}")));
-        }
-    };
+        Err(error) => Err(anyhow::Error::new(error)
+            .context(format!("cannot attach to the tracepoint {tracepoint}"))),
+    }
+}
+
+/// Attaches a program and pins the link; false if the kernel has no such tracepoint.
+fn attach_to(ebpf: &mut Ebpf, pins: &Pins, name: &str, tracepoint: &str) -> Result<bool> {
+    let program = program(ebpf, name)?;
+    let Some(id) = link_to(program, tracepoint)? else { return Ok(false) };
     FdLink::from(program.take_link(id)?)
         .pin(pins.link(name, tracepoint))
         .with_context(|| format!("cannot pin the link to {tracepoint}"))?;

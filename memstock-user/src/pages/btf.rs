@@ -113,6 +113,11 @@ impl<'a> Btf<'a> {
         })
     }
 
+    /// Whether there is a typedef of this name.
+    pub(super) fn has_typedef(&self, name: &str) -> bool {
+        self.all().any(|ty| ty.kind == kind::TYPEDEF && self.is_named(ty.name, name))
+    }
+
     /// The value of an enumerator, whatever enumeration it is in.
     pub(super) fn enumerator(&self, name: &str) -> Option<u64> {
         self.all().find_map(|ty| {

@@ -68,6 +68,17 @@ impl Layout {
     }
 }
 
+/// Whether the running kernel's BTF, which everybody may read, knows a tracepoint: it has a type for the
+/// arguments of each (`btf_trace_NAME` of include/trace/bpf_probe.h). One that it does not know may be there.
+///
+/// # Errors
+///
+/// It cannot be read or understood.
+pub fn names_tracepoint(name: &str) -> Result<bool> {
+    let bytes = fs::read(VMLINUX)?;
+    Ok(Btf::parse(&bytes)?.has_typedef(&format!("btf_trace_{name}")))
+}
+
 /// The mask of a flag of which BTF has the bit's number.
 fn bit(btf: &Btf<'_>, name: &str) -> Option<u32> {
     1u32.checked_shl(u32::try_from(btf.enumerator(name)?).ok()?)

@@ -18,6 +18,6 @@ mod words;
 
 pub use kind::Kind;
 pub use kpage::KernelPages;
-pub use layout::Layout;
+pub use layout::{Layout, names_tracepoint};
 pub use pagemap::{Mapped, mapped_pages, own_pfn};
 pub use span::end_pfn;

@@ -88,6 +88,6 @@ fn path(name: &Name) -> Option<String> {
 fn in_unit(value: u64, unit: Unit, page_size: u64) -> u64 {
     match unit {
         Unit::Bytes => value * page_size,
-        Unit::Pages | Unit::Count => value,
+        _ => value,
     }
 }

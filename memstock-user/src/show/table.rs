@@ -106,7 +106,7 @@ fn row(cgroup: &Cgroup, page_size: u64) -> Vec<String> {
     let show = |value: Option<u64>, unit| match (value, unit) {
         (None, _) => "max".to_owned(),
         (Some(pages), Unit::Bytes) => human(pages * page_size),
-        (Some(value), Unit::Pages | Unit::Count) => value.to_string(),
+        (Some(value), _) => value.to_string(),
     };
     let dying = if cgroup.is_dying { " (dying)" } else { "" };
     let mut row = vec![label(&cgroup.name) + dying];
