@@ -44,3 +44,6 @@ pub const LLVM_CONFIG: &[&str] =
 
 /// What the live tests use: a load, file systems, a terminal, a root to install in.
 pub const DEBIAN_LIVE: &[&str] = &["stress-ng", "e2fsprogs", "tmux", "debootstrap"];
+
+/// What watches memstock in the tests of its metrics: unpacked into the cache, not installed.
+pub const DEBIAN_PROMETHEUS: &str = "prometheus";

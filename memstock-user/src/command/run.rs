@@ -1,5 +1,7 @@
 //! `memstock run`: has an engine started or adopted, starts COMMAND, watches, and cleans up.
 
+use std::net::TcpListener;
+
 use anyhow::{Context as _, Result};
 
 use super::start::{RemovePins, remove_noted, start};
@@ -14,6 +16,7 @@ use crate::hotplug::Hotplug;
 use crate::journal::{Journal, Record};
 use crate::lock::EngineLock;
 use crate::loss::Losses;
+use crate::metrics::{Metrics, server};
 use crate::protect::protect;
 use crate::tree::Tree;
 use crate::{host, launch};
@@ -52,12 +55,14 @@ async fn run_locked(
     mount: &CgroupMount,
     lock: &mut EngineLock,
 ) -> Result<u8> {
+    // Before anything is made: an address that cannot be had is no reason to begin.
+    let listener = args.metrics.map(server::bind).transpose()?;
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
     let pins = Pins::on(bpffs.dir);
     // Ends when all else has: its readers take that for the end of the engine.
     let journal = Journal::open(args.events_bytes)?;
-    let ended = run_engine(args, signals, mount, lock, &pins, &journal).await;
+    let ended = run_engine(args, signals, mount, lock, &pins, &journal, listener).await;
     if pins.exist() {
         // It could not be adopted, and goes on.
         journal.leave();
@@ -74,6 +79,7 @@ async fn run_engine(
     lock: &mut EngineLock,
     pins: &Pins,
     journal: &Journal,
+    listener: Option<TcpListener>,
 ) -> Result<u8> {
     let mut started = start(args, pins, mount, lock, journal)?;
     // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
@@ -111,6 +117,7 @@ async fn run_engine(
         Some(pinned) => pinned,
         None => RemovePins(pins),
     };
+    let metrics = listener.map(|listener| Metrics::start(listener, pins)).transpose()?;
     let watch = Watch {
         engine: &started.engine,
         mount,
@@ -123,6 +130,7 @@ async fn run_engine(
         seconds: args.seconds,
         journal,
         losses,
+        metrics,
     };
     let code = watch.run(signals).await?;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 use memstock_common::event::EventKind;
-use memstock_common::stat::StreamStat;
+use memstock_common::stat::{Stat, StreamStat};
 use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::yield_now;
@@ -22,7 +22,8 @@ use crate::hotplug::{Change, Hotplug};
 use crate::journal::{Journal, Record};
 use crate::launch;
 use crate::loss::Losses;
-use crate::sample::sample;
+use crate::metrics::{Ask, Facts, Metrics};
+use crate::sample::{losses, sample};
 use crate::show::{summary, table};
 use crate::tree::Tree;
 
@@ -84,6 +85,8 @@ pub struct Watch<'a> {
     pub journal: &'a Journal,
     /// What was lost so far.
     pub losses: Losses,
+    /// Who watches it from elsewhere, if anybody may.
+    pub metrics: Option<Metrics>,
 }
 
 /// Why the watching ended.
@@ -157,6 +160,7 @@ impl Watch<'_> {
                 // CPU by CPU, so that nothing else has to wait for a drain.
                 () = yield_now(), if self.drains.as_ref().is_some_and(Drains::is_due) => self.drain()?,
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
+                Some(ask) = asked(&mut self.metrics) => self.answer(ask)?,
                 status = exit_of(child) => {
                     let status = status.context("cannot wait for COMMAND")?;
                     self.hear_all()?;
@@ -179,9 +183,30 @@ impl Watch<'_> {
         self.tree.settle()?;
         self.tree.look_at_swap()?;
         let sample = sample(self.engine, self.mount)?;
+        let facts = self.facts(&sample.loss);
+        if let Some(metrics) = &mut self.metrics {
+            metrics.observe(&facts);
+        }
         Ok(table::write(out, &sample, page_size())
             .and_then(|()| writeln!(out))
             .and_then(|()| out.flush()))
+    }
+
+    fn answer(&mut self, ask: Ask) -> Result<()> {
+        let losses = losses(self.engine)?;
+        let facts = self.facts(&losses);
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
+        metrics.answer(ask, &facts, || sample(self.engine, self.mount))
+    }
+
+    fn facts<'l>(&self, losses: &'l [(Stat, u64)]) -> Facts<'l> {
+        Facts {
+            losses,
+            records: self.journal.counts(),
+            left_out: self.tree.left_out(),
+            stream_fails: self.journal.fails(),
+            is_on_duty: !self.duty.news.is_closed(),
+        }
     }
 
     fn flush_log(&mut self) {
@@ -212,6 +237,9 @@ impl Watch<'_> {
             News::Record(record) => self.journal.publish(*record),
             News::Unreadable(error) => {
                 log::warn!("an event of the kernel half is unreadable: {error:#}");
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.unreadable();
+                }
                 self.journal.publish(Record::lost(StreamStat::EventsUnreadable.stat(), 1));
             }
             News::Failed(error) => log::warn!("{error:#}"),
@@ -255,6 +283,13 @@ impl Watch<'_> {
 async fn exit_of(child: &mut Option<Child>) -> io::Result<std::process::ExitStatus> {
     match child {
         Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn asked(metrics: &mut Option<Metrics>) -> Option<Ask> {
+    match metrics {
+        Some(metrics) => metrics.asked().await,
         None => std::future::pending().await,
     }
 }

@@ -15,6 +15,7 @@ use crate::enforce::task::Task;
 
 /// One line of the stream.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
     /// Counts the records of an engine; a daemon that adopts one goes on with it.
     pub seq: u64,
@@ -29,6 +30,7 @@ pub struct Entry {
 
 /// What happened.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Record {
     /// A batch did not fit under a limit: the early warning.
@@ -147,6 +149,7 @@ pub enum Record {
 
 /// A limit that was reached.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limit {
     /// The cgroup that was being charged.
     pub cgroup: Cgroup,
@@ -164,6 +167,7 @@ pub struct Limit {
 
 /// A cgroup by id and name.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cgroup {
     /// cgroup v2 id.
     pub id: u64,
@@ -185,6 +189,7 @@ pub fn named(cgroup: &crate::cgroup::Cgroup) -> Cgroup {
 
 /// Which counter is limited.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Resource {
     /// Memory.
@@ -204,6 +209,7 @@ impl From<memstock_common::Resource> for Resource {
 
 /// Why stocks are drained.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Why {
     /// Somebody asked.
@@ -220,6 +226,7 @@ pub enum Why {
 
 /// How memory is reclaimed.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Means {
     /// `memory.reclaim` of the cgroup.
@@ -234,6 +241,7 @@ pub enum Means {
 
 /// A task that is killed, or would be.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Victim {
     /// Its process id.
     pub victim: i32,
@@ -256,6 +264,7 @@ impl From<&Task> for Victim {
 
 /// What one CPU has or gave back.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CpuPages {
     /// Its number.
     pub cpu: u32,

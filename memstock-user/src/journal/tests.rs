@@ -35,7 +35,7 @@ fn die(journal: Journal) {
 }
 
 /// One of each kind, with every optional part there and not.
-fn every_kind() -> Vec<Record> {
+pub(crate) fn every_kind() -> Vec<Record> {
     let cgroup = || Cgroup { id: 7, path: Some("/a/b".into()) };
     let gone = || Cgroup { id: 8, path: None };
     let limit = |resource| Limit {
