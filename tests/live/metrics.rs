@@ -198,11 +198,13 @@ fn figures_are_those_of_show() -> Result<()> {
             let id = cgroup.id;
             let labels = format!("{{cgroup=\"{path}\",cgroup_id=\"{id}\",parent=\"{parent}\"}}");
             same(&found, &format!("memstock_cgroup_info{labels}"), 1)?;
-            // The one of the parent is the nearer one for both.
-            let left = show.cgroup(top.path())?.memory;
-            let left = left.limit.context("a limit")? - left.usage;
+            // That of the parent is exceeded, as it may be with `--observe`.
+            let left = &show.cgroup(top.path())?.memory;
+            let left = left.limit.context("a limit")? as f64 - left.usage as f64;
+            ensure!(left < 0.0, "no task has less than its limit: {left}");
             let labels = format!("{{cgroup=\"{path}\",ancestor=\"{}\"}}", top.path());
-            same(&found, &format!("memstock_cgroup_memory_headroom_bytes{labels}"), left)?;
+            let headroom = format!("memstock_cgroup_memory_headroom_bytes{labels}");
+            ensure!(found.value(&headroom)? == left, "{headroom} is not {left}: {}", found.text);
             same(&found, &format!("memstock_cgroup_memory_limit_binding{labels}"), 1)?;
         }
         let own = format!("{{cgroup=\"{0}\",ancestor=\"{0}\"}}", label(low.path()));
