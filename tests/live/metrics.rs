@@ -289,7 +289,7 @@ fn drift_is_found_while_nobody_looks() -> Result<()> {
         let mut drifted = sound;
         drifted.memory.usage += PAGES;
         counters.set(index, drifted, 0)?;
-        let reasons = try_poll_until(3 * SOON, "the drift", || {
+        let reasons = try_poll_until(6 * SOON, "the drift", || {
             let reasons = engine.degraded(at)?;
             Ok((!reasons.is_empty()).then_some(reasons))
         })?;
@@ -297,7 +297,7 @@ fn drift_is_found_while_nobody_looks() -> Result<()> {
         ensure!(reasons.len() == 1 && reasons[0].starts_with(&expected), "{reasons:?}");
         same(&Exposition::get(at)?, "memstock_drift_bytes", PAGES * PAGE)?;
         counters.set(index, sound, 0)?;
-        try_poll_until(3 * SOON, "that all adds up", || {
+        try_poll_until(6 * SOON, "that all adds up", || {
             Ok(engine.degraded(at)?.is_empty().then_some(()))
         })?;
         let found = Exposition::get(at)?;

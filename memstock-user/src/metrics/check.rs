@@ -1,7 +1,7 @@
 //! A thread that proves the law of conservation now and then: finds drift while nobody runs `memstock audit`.
 //!
 //! The check reads the whole page-owner map, 4 bytes a page of the host, up to ten times; so it has its own thread,
-//! and rests a hundred times as long as it took. While things move nothing is proved: what the last exact check
+//! and rests a hundred times as long as it computed. While things move nothing is proved: what the last exact check
 //! found stays the answer.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::audit::Books;
 use crate::cgroup::{CgroupMount, display};
@@ -18,7 +19,8 @@ use crate::engine::pins::Pins;
 
 /// Between two checks, at the least.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How many times as long as a check the pause after it is, at the least: bounds the cost to 1 % of a CPU.
+/// How many times as long as a check computed the pause after it is, at the least: bounds the cost to 1 % of
+/// a CPU.
 const REST: u32 = 100;
 
 /// What the checks found so far.
@@ -95,7 +97,7 @@ fn go_on(
 ) -> Result<()> {
     let goes_on = || stopped.try_recv() != Err(TryRecvError::Disconnected);
     loop {
-        let start = Instant::now();
+        let start = cpu_time();
         let books = Books::read_while(engine, goes_on)?;
         let proof = books.is_exact.then(|| prove(engine, mount, &books)).transpose()?;
         {
@@ -108,11 +110,18 @@ fn go_on(
                 None => found.moving += 1,
             }
         }
-        match stopped.recv_timeout(PAUSE.max(start.elapsed() * REST)) {
+        let took = cpu_time().saturating_sub(start);
+        match stopped.recv_timeout(PAUSE.max(took * REST)) {
             Err(RecvTimeoutError::Timeout) => {}
             _ => return Ok(()),
         }
     }
+}
+
+/// What this thread has used.
+fn cpu_time() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.cast_unsigned(), used.tv_nsec as u32)
 }
 
 fn prove(engine: &Engine, mount: &CgroupMount, books: &Books) -> Result<Proof> {
