@@ -1,6 +1,6 @@
 //! HTTP: who may ask what, and for how long. Knows nothing of engines; what it does not know, it asks.
 //!
-//! It runs on the runtime of the daemon, so nothing here waits for a client without an end: a client has [`PATIENCE`]
+//! It runs on the runtime of the daemon, so nothing here waits for a client without an end: a client has ten seconds
 //! for all, one request, and there are [`MAX_CLIENTS`] at once. The others wait in the kernel's queue.
 
 use std::convert::Infallible;
