@@ -77,12 +77,36 @@ stats! {
 }
 
 stats! {
+    /// Per CPU: what it is, not what it did.
+    CpuState {
+        Online: "online" Count Gauge "Whether the CPU is online: 1, or 0.",
+    }
+}
+
+stats! {
+    /// Per slot of a CPU's stock.
+    SlotStat {
+        NrPages: "nr_pages" Pages Gauge "In the stock, pending ones included.",
+        Pending: "pending" Pages Gauge "Taken from the stock by faults, and not yet by an allocation.",
+        UnchargePages: "uncharge_pages" Pages Gauge "In the uncharge batch.",
+    }
+}
+
+stats! {
     /// Per resource (memory, memory+swap) of a tracked cgroup.
     PageCounterStat {
         Usage: "usage" Bytes Gauge "Charged to the cgroup and its descendants, stocked pages included.",
         Limit: "limit" Bytes Gauge "Hard limit.",
         Watermark: "watermark" Bytes Gauge "Highest usage so far.",
         Failcnt: "failcnt" Count Counter "Charges refused at this cgroup's limit, batches included.",
+    }
+}
+
+stats! {
+    /// Per resource of a tracked cgroup, and per limit that it is under: its own and its ancestors'.
+    LimitStat {
+        Headroom: "headroom" Bytes Gauge "Limit less usage of the ancestor, stocked pages counted as used; negative above the limit.",
+        Binding: "limit_binding" Count Gauge "1 for the limit that is met first: the one with the least headroom, the nearest if several have; else 0.",
     }
 }
 
@@ -115,6 +139,36 @@ stats! {
 }
 
 stats! {
+    /// Of the engine as a whole.
+    EngineStat {
+        Batch: "batch" Pages Gauge "Charged at once on a miss.",
+        Cgroups: "cgroups" Count Gauge "Tracked cgroups.",
+        DyingCgroups: "dying_cgroups" Count Gauge "Removed cgroups of which pages are left.",
+        DyingUsage: "dying_usage" Bytes Gauge "Charged to removed cgroups of which pages are left.",
+    }
+}
+
+stats! {
+    /// Of the daemon: counted from its start, not the engine's.
+    DaemonStat {
+        Events: "events" Count Counter "Records of the event stream, by kind.",
+        LeftOut: "cgroups_left_out" Count Counter "Times a cgroup could not be registered, and is charged to the one above it.",
+        Degraded: "degraded" Count Gauge "Whether figures or duties are not what they should be, by reason: 1, or 0.",
+        Checks: "checks" Count Counter "Checks that usage is what the pages add up to, by result: exact, or moving when too much changed meanwhile.",
+        Drift: "drift" Pages Gauge "What does not add up in the cgroup where it is most, as found by the last exact check: 0, or a defect.",
+        Ownerless: "ownerless" Pages Gauge "Owned by or stocked for no counter in use, as found by the last exact check: 0, or a defect.",
+    }
+}
+
+stats! {
+    /// Constant 1: the labels are what is told.
+    Info {
+        Build: "build_info" Count Gauge "The version that runs; always 1.",
+        Cgroup: "cgroup_info" Count Gauge "The cgroup v2 id of a tracked cgroup, and its nearest tracked ancestor; always 1.",
+    }
+}
+
+stats! {
     /// Everything that was lost, skipped, merged or done the long way round. Also the index into
     /// the per-CPU map `LOSS`.
     Loss {
@@ -127,6 +181,14 @@ stats! {
         Healed: "healed" Pages Counter "Pages whose free was lost, uncharged when they left the CPU's free list or were allocated again.",
         PagesOutside: "pages_outside" Pages Counter "Pages allocated or freed outside the page-owner map: not charged.",
         BlocksMixed: "blocks_mixed" Pages Counter "Pages of blocks with too many different owners, which kept theirs.",
+    }
+}
+
+stats! {
+    /// Of a drain that was asked for.
+    DrainStat {
+        NrPages: "nr_pages" Pages Gauge "Given back.",
+        TookUs: "took_us" Count Gauge "Time from the first stock to the last, in microseconds.",
     }
 }
 

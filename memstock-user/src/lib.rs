@@ -8,6 +8,8 @@
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
 //! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
 //!
+//! `headroom` is what a sample says of limits; `metrics` serves samples, and how sound they are, over HTTP.
+//!
 //! Pages: `pages` reads what the kernel says of them, `kernel_cgroup` puts it beside what memstock says,
 //! `adoption` and `audit` act on the difference.
 
@@ -23,6 +25,7 @@ pub mod enforce;
 pub mod engine;
 pub mod event;
 pub mod exit;
+pub mod headroom;
 pub mod host;
 pub mod hotplug;
 pub mod journal;
@@ -32,6 +35,7 @@ pub mod lock;
 pub mod loss;
 pub mod manual;
 pub mod measure;
+pub mod metrics;
 pub mod model;
 mod mountinfo;
 pub mod notify;

@@ -3,13 +3,15 @@
 
 use std::path::PathBuf;
 
-use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Stat};
+use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, SlotStat, Stat};
 
 /// One reading of a running engine. Sizes are in pages.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// Pages charged at once on a miss.
     pub batch: u32,
+    /// Whether memory+swap is charged as well, and not only the memory again.
+    pub has_memsw: bool,
     /// Every possible CPU.
     pub cpus: Vec<Cpu>,
     /// Every tracked and every dying cgroup, parents before children.
@@ -83,6 +85,17 @@ impl Cpu {
     /// One of its numbers.
     pub fn get(&self, stat: CpuStat) -> u64 {
         self.stats[stat as usize]
+    }
+}
+
+impl Slot {
+    /// One of its numbers.
+    pub fn get(&self, stat: SlotStat) -> u64 {
+        match stat {
+            SlotStat::NrPages => self.nr_pages,
+            SlotStat::Pending => self.pending,
+            SlotStat::UnchargePages => self.uncharge_pages,
+        }
     }
 }
 

@@ -41,6 +41,7 @@ pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
     cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
     Ok(Sample {
         batch: engine.info().batch,
+        has_memsw: engine.info().memsw == 1,
         cpus: cpus(&stocks, &names)?,
         cgroups,
         loss: losses(engine)?,

@@ -191,6 +191,11 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
+    /// How often a cgroup could not be registered, and is charged to the one above it.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     /// Whether [`settle`](Self::settle) has something to do that was put off.
     pub fn is_unsettled(&self) -> bool {
         !self.removed.is_empty() || !self.unknown.is_empty()

@@ -47,3 +47,6 @@ pub const DEBIAN_LIVE: &[&str] = &["stress-ng", "e2fsprogs", "tmux", "debootstra
 
 /// What builds and checks a Debian package.
 pub const DEBIAN_PACKAGE: &[&str] = &["dpkg-dev", "binutils", "lintian"];
+
+/// What watches memstock in the tests of its metrics: unpacked into the cache, not installed.
+pub const DEBIAN_PROMETHEUS: &str = "prometheus";

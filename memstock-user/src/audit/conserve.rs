@@ -70,6 +70,14 @@ impl Books {
     /// # Errors
     /// A map cannot be read.
     pub fn read(engine: &Engine) -> Result<Self> {
+        Self::read_while(engine, || true)
+    }
+
+    /// The same, with no further reading once `goes_on` says so; what was read by then is not exact.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn read_while(engine: &Engine, goes_on: impl Fn() -> bool) -> Result<Self> {
         let owners = engine.owners()?;
         let memsw = engine.info().memsw == 1;
         let mut best: Option<Self> = None;
@@ -77,6 +85,9 @@ impl Books {
         for reading in 0..READINGS {
             if reading > 0 {
                 sleep(PAUSE);
+            }
+            if !goes_on() {
+                break;
             }
             let before = Moment::read(engine)?;
             let owned = count((0..owners.len()).map_while(|n| owners.get(n)));
@@ -143,6 +154,16 @@ impl Books {
                 .cgroups
                 .values()
                 .all(|book| book.drift() == 0 && (!memsw || book.memsw_drift() == 0))
+    }
+
+    /// The counter that is farthest from the law and by how many pages, of memory or of memory+swap; none if
+    /// all keep it.
+    pub fn worst(&self, memsw: bool) -> Option<(u32, i64)> {
+        let drifts = self.cgroups.iter().flat_map(|(&index, book)| {
+            let memsw = memsw.then(|| book.memsw_drift());
+            std::iter::once(book.drift()).chain(memsw).map(move |drift| (index, drift))
+        });
+        drifts.filter(|&(_, drift)| drift != 0).max_by_key(|(_, drift)| drift.unsigned_abs())
     }
 
     /// How far it is from the law.

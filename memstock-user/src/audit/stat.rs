@@ -37,3 +37,10 @@ pub const OTHER: Stat = pages("other_cgroup_pages", "Both do, to different cgrou
 pub const ADOPTED: Stat = pages("adopted_pages", "Had no owner and were charged to the cgroup.");
 /// Uncharged by adoption or repair.
 pub const DISOWNED: Stat = pages("disowned_pages", "Were taken from the cgroup and uncharged.");
+/// How much both sides agree.
+pub const AGREEMENT: Stat = Stat {
+    name: "agreement_percent",
+    unit: Unit::Count,
+    trend: Trend::Gauge,
+    help: "Percent of the pages that either side gives to a cgroup that both give to the same one.",
+};

@@ -14,6 +14,7 @@ pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
+pub(crate) use self::value::address;
 pub use self::value::{KernelCgroup, Limit};
 
 /// How the exit codes read in `--help`.

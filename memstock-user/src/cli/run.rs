@@ -1,12 +1,13 @@
 //! Flags of the verb that has an engine.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use memstock_common::MAX_BATCH;
 
-use super::value::{KernelCgroup, Limit, kernel_cgroup, limit, slots};
+use super::value::{KernelCgroup, Limit, address, kernel_cgroup, limit, slots};
 use crate::journal::MAX_BYTES;
 
 /// Flags of `memstock run`.
@@ -81,6 +82,10 @@ pub struct Run {
     /// Print neither tables nor the summary: for a service, whose journal gets the events
     #[arg(long)]
     pub quiet: bool,
+
+    /// Serve metrics and health over HTTP, on loopback unless an address is given (docs/metrics.md)
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = address)]
+    pub metrics: Option<SocketAddr>,
 
     /// Log what the kernel half does on each miss (slow)
     #[arg(long)]

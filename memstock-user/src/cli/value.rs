@@ -1,6 +1,7 @@
 //! Values of flags, and how they are written.
 
 use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -78,6 +79,19 @@ fn to_limit(text: &OsStr) -> Result<Limit, String> {
     Ok(Limit { cgroup, nr_pages })
 }
 
+/// `[ADDR:]PORT`; without an address nobody but this host is answered.
+pub(crate) fn address(value: &str) -> Result<SocketAddr, String> {
+    let port = value.strip_prefix(':').unwrap_or(value);
+    // `parse` would take a sign.
+    if port.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(port) = port.parse()
+    {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    let wanted = "PORT, ADDRESS:PORT or [ADDRESS]:PORT with an IP address and a port up to 65535";
+    value.parse().map_err(|_| format!("not {wanted}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +115,22 @@ mod tests {
         assert_eq!(to_kernel_cgroup("/a=b=/x".as_ref()), Ok(one));
         for bad in ["", "=", "/a=", "=/x"] {
             assert!(to_kernel_cgroup(bad.as_ref()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_loopback_unless_it_is_given() {
+        for (value, expected) in [
+            ("9464", "127.0.0.1:9464"),
+            (":9464", "127.0.0.1:9464"),
+            ("0", "127.0.0.1:0"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("[::1]:9464", "[::1]:9464"),
+        ] {
+            assert_eq!(address(value).unwrap().to_string(), expected);
+        }
+        for bad in ["", ":", "+1", "-1", "65536", "localhost:1", "::1", "1.2.3.4", "1.2.3:4", "x"] {
+            assert!(address(bad).is_err(), "{bad}");
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 use memstock_common::NO_INDEX;
-use serde_json::json;
 
 use super::{attached, closed_pipe_is_success, target};
 use crate::cli::Drain;
@@ -15,6 +14,7 @@ use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::host::page_size;
 use crate::journal::record::{Why, named};
+use crate::show::json::drained as document;
 use crate::size::human;
 
 /// Drains and prints what each CPU gave back.
@@ -49,17 +49,12 @@ fn cpus(engine: &Engine, args: &Drain) -> Result<Vec<u32>> {
 }
 
 fn print(out: &mut impl Write, receipt: &Receipt, as_json: bool) -> io::Result<()> {
-    let (total, took) = (receipt.nr_pages(), receipt.took.as_micros() as u64);
     if as_json {
-        let cpus: Vec<_> = receipt
-            .cpus
-            .iter()
-            .map(|(cpu, nr_pages)| json!({ "cpu": cpu, "nr_pages": nr_pages }))
-            .collect();
-        return writeln!(out, "{:#}", json!({ "cpus": cpus, "nr_pages": total, "took_us": took }));
+        return writeln!(out, "{:#}", document(receipt));
     }
     for (cpu, nr_pages) in &receipt.cpus {
         writeln!(out, "cpu {cpu}: {}", human(nr_pages * page_size()))?;
     }
+    let (total, took) = (receipt.nr_pages(), receipt.took.as_micros());
     writeln!(out, "total: {} in {took} us", human(total * page_size()))
 }

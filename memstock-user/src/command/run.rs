@@ -1,6 +1,7 @@
 //! `memstock run`: has an engine started or adopted, starts COMMAND, watches, and cleans up.
 
 use std::io::{self, Write as _};
+use std::net::TcpListener;
 
 use anyhow::{Context as _, Result};
 
@@ -20,6 +21,7 @@ use crate::hotplug::Hotplug;
 use crate::journal::{Journal, Record};
 use crate::lock::EngineLock;
 use crate::loss::Losses;
+use crate::metrics::{Metrics, server};
 use crate::protect::{Protection, protect};
 use crate::show::rehearsed::Rehearsed;
 use crate::tree::Tree;
@@ -55,9 +57,9 @@ pub(super) async fn run_alone(args: &Run, signals: &mut Signals) -> Result<Outco
     host::require_privilege()?;
     let mount = CgroupMount::find()?;
     let flags = args;
-    let args = &config::with_file(flags, &mount)?;
+    let asked = Asked { flags, args: &config::with_file(flags, &mount)? };
     let mut lock = EngineLock::acquire()?;
-    let ended = run_locked(flags, args, signals, &mount, &mut lock).await;
+    let ended = run_locked(asked, signals, &mount, &mut lock).await;
     // What is still there stays noted, for the next run or for `stop`.
     if let Err(error) = lock.forget(|id| mount.cgroup_of(id) == ById::Gone) {
         log::warn!("{error:#}");
@@ -65,19 +67,29 @@ pub(super) async fn run_alone(args: &Run, signals: &mut Signals) -> Result<Outco
     ended
 }
 
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// By the command line.
+    flags: &'a Run,
+    /// By that and the file it names.
+    args: &'a Run,
+}
+
 async fn run_locked(
-    flags: &Run,
-    args: &Run,
+    asked: Asked<'_>,
     signals: &mut Signals,
     mount: &CgroupMount,
     lock: &mut EngineLock,
 ) -> Result<Outcome> {
+    // Before anything is made: an address that cannot be had is no reason to begin.
+    let listener = asked.args.metrics.map(server::bind).transpose()?;
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
     let pins = Pins::on(bpffs.dir);
     // Ends when all else has: its readers take that for the end of the engine.
-    let journal = Journal::open(args.events_bytes)?;
-    let ended = run_engine(flags, args, signals, mount, lock, &pins, &journal).await;
+    let journal = Journal::open(asked.args.events_bytes)?;
+    let ended = run_engine(asked, signals, mount, lock, &pins, &journal, listener).await;
     if pins.exist() {
         // It could not be adopted, and goes on.
         journal.leave();
@@ -88,13 +100,13 @@ async fn run_locked(
 }
 
 async fn run_engine(
-    flags: &Run,
-    args: &Run,
+    Asked { flags, args }: Asked<'_>,
     signals: &mut Signals,
     mount: &CgroupMount,
     lock: &mut EngineLock,
     pins: &Pins,
     journal: &Journal,
+    listener: Option<TcpListener>,
 ) -> Result<Outcome> {
     if args.is_measured && pins.exist() {
         // Adopted, it would be ended with COMMAND.
@@ -140,6 +152,7 @@ async fn run_engine(
         Some(pinned) => pinned,
         None => RemovePins(pins),
     };
+    let metrics = listener.map(|listener| Metrics::start(listener, pins)).transpose()?;
     let watch = Watch {
         engine: &started.engine,
         mount,
@@ -156,6 +169,7 @@ async fn run_engine(
         losses,
         rehearsed: Rehearsed::default(),
         reload: Reload::new(flags, args, &started.engine, &started.targets, &started.kernel),
+        metrics,
     };
     let outcome =
         Outcome { home: started.targets.home().ok().cloned(), ..watch.run(signals).await? };

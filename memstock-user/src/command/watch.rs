@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 use memstock_common::event::EventKind;
-use memstock_common::stat::StreamStat;
+use memstock_common::stat::{Stat, StreamStat};
 use rustix::process::Signal;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
@@ -24,9 +24,10 @@ use crate::hotplug::{Change, Hotplug};
 use crate::journal::{Journal, Record};
 use crate::launch::{self, Ended, Running};
 use crate::loss::Losses;
+use crate::metrics::{Ask, Facts, Metrics};
 use crate::model::Sample;
 use crate::notify::Manager;
-use crate::sample::sample;
+use crate::sample::{losses, sample};
 use crate::show::rehearsed::Rehearsed;
 use crate::show::{summary, table};
 use crate::tree::Tree;
@@ -70,6 +71,8 @@ pub struct Watch<'a> {
     pub rehearsed: Rehearsed,
     /// What reads the configuration again, when there is one.
     pub reload: Option<Reload<'a>>,
+    /// Who watches it from elsewhere, if anybody may.
+    pub metrics: Option<Metrics>,
 }
 
 /// What is left when it is over.
@@ -169,6 +172,7 @@ impl Watch<'_> {
                     manager.alive(&self.status());
                 },
                 _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
+                Some(ask) = asked(&mut self.metrics) => self.answer(ask)?,
                 ended = exit_of(child) => {
                     ended.context("cannot wait for COMMAND")?;
                     self.hear_all()?;
@@ -198,6 +202,13 @@ impl Watch<'_> {
         }
         self.tree.settle()?;
         self.tree.look_at_swap()?;
+        if self.metrics.is_some() {
+            let losses = losses(self.engine)?;
+            let facts = self.facts(&losses);
+            if let Some(metrics) = &mut self.metrics {
+                metrics.observe(&facts);
+            }
+        }
         if self.is_measured || self.quiet {
             return Ok(Ok(()));
         }
@@ -210,6 +221,23 @@ impl Watch<'_> {
     /// For the service manager, which shows it to people.
     fn status(&self) -> String {
         format!("cgroups tracked: {}", self.tree.nr_tracked())
+    }
+
+    fn answer(&mut self, ask: Ask) -> Result<()> {
+        let losses = losses(self.engine)?;
+        let facts = self.facts(&losses);
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
+        metrics.answer(ask, &facts, || sample(self.engine, self.mount))
+    }
+
+    fn facts<'l>(&self, losses: &'l [(Stat, u64)]) -> Facts<'l> {
+        Facts {
+            losses,
+            records: self.journal.counts(),
+            left_out: self.tree.left_out(),
+            stream_fails: self.journal.fails(),
+            is_on_duty: !self.duty.news.is_closed(),
+        }
     }
 
     fn flush_log(&mut self) {
@@ -243,6 +271,9 @@ impl Watch<'_> {
             }
             News::Unreadable(error) => {
                 log::warn!("an event of the kernel half is unreadable: {error:#}");
+                if let Some(metrics) = &mut self.metrics {
+                    metrics.unreadable();
+                }
                 self.journal.publish(Record::lost(StreamStat::EventsUnreadable.stat(), 1));
             }
             News::Failed(error) => log::warn!("{error:#}"),
@@ -286,6 +317,13 @@ impl Watch<'_> {
 async fn exit_of(child: &mut Option<Running>) -> io::Result<Ended> {
     match child {
         Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn asked(metrics: &mut Option<Metrics>) -> Option<Ask> {
+    match metrics {
+        Some(metrics) => metrics.asked().await,
         None => std::future::pending().await,
     }
 }

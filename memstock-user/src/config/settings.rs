@@ -2,11 +2,13 @@
 //! change while it runs. A new one is a field, a row in [`SETTINGS`], and its name in `below`, `of`
 //! and `while_running`, which the compiler asks for.
 
+use std::net::SocketAddr;
+
 use memstock_common::{EngineInfo, MAX_BATCH, MAX_SLOTS};
 use toml::de::DeValue;
 
-use super::value::{Key, boolean, number};
-use crate::cli::Run;
+use super::value::{Key, boolean, expected, number};
+use crate::cli::{Run, address};
 
 /// Settings with the names of the flags. None and false: the file does not say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -25,6 +27,8 @@ pub struct Settings {
     pub no_adopt: bool,
     /// Do not drain stocks by itself.
     pub no_drain: bool,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A setting.
@@ -36,7 +40,7 @@ pub struct Setting {
 }
 
 /// All of them.
-pub const SETTINGS: [Setting; 7] = [
+pub const SETTINGS: [Setting; 8] = [
     Setting {
         key: Key { name: "batch", read: |of, value| batch(value).map(|n| of.batch = Some(n)) },
         show: |of| given(of.batch),
@@ -68,6 +72,13 @@ pub const SETTINGS: [Setting; 7] = [
         key: Key { name: "no-drain", read: |of, value| boolean(value).map(|on| of.no_drain = on) },
         show: |of| of.no_drain.to_string(),
     },
+    Setting {
+        key: Key {
+            name: "metrics",
+            read: |of, value| metrics(value).map(|address| of.metrics = Some(address)),
+        },
+        show: |of| of.metrics.map_or_else(|| "none".to_owned(), |address| address.to_string()),
+    },
 ];
 
 fn batch(value: &DeValue<'_>) -> Result<u32, String> {
@@ -81,6 +92,14 @@ fn slots(value: &DeValue<'_>) -> Result<u32, String> {
     }
 }
 
+fn metrics(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    match value {
+        DeValue::String(text) => address(text),
+        DeValue::Integer(port) if port.radix() == 10 => address(port.as_str()),
+        value => Err(expected("a port, or \"ADDRESS:PORT\"", value)),
+    }
+}
+
 fn given(number: Option<u32>) -> String {
     number.map_or_else(|| "default".to_owned(), |number| number.to_string())
 }
@@ -88,7 +107,7 @@ fn given(number: Option<u32>) -> String {
 impl Settings {
     /// Gives a command line what it leaves open.
     pub fn below(&self, run: &mut Run) {
-        let Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain } = *self;
+        let Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics } = *self;
         run.batch = run.batch.or(batch);
         run.slots = run.slots.or(slots);
         run.memsw |= memsw;
@@ -96,21 +115,23 @@ impl Settings {
         run.oom_group |= oom_group;
         run.no_adopt |= no_adopt;
         run.no_drain |= no_drain;
+        run.metrics = run.metrics.or(metrics);
     }
 
     /// Those of a command line, with what the running engine has where it leaves that open.
     pub fn with(run: &Run, engine: EngineInfo) -> Self {
-        let &Run { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, .. } = run;
+        let &Run { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics, .. } = run;
         let (batch, slots) = (batch.or(Some(engine.batch)), slots.or(Some(engine.slots)));
         let memsw = memsw || engine.memsw != 0;
-        Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain }
+        Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics }
     }
 
     /// These as far as they can change while an engine runs, and those of `old` for the rest.
     pub fn while_running(self, old: &Self) -> Self {
-        let Self { batch: _, slots: _, memsw: _, observe, oom_group, no_adopt, no_drain } = self;
-        let &Self { batch, slots, memsw, .. } = old;
-        Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain }
+        let Self { batch: _, slots: _, memsw: _, metrics: _, .. } = self;
+        let Self { observe, oom_group, no_adopt, no_drain, .. } = self;
+        let &Self { batch, slots, memsw, metrics, .. } = old;
+        Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics }
     }
 
     /// What differs from `self` to `new`: key, old value, new value.

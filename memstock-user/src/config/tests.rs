@@ -20,7 +20,7 @@ fn lines(error: &anyhow::Error) -> Vec<String> {
 fn all_keys_are_read() {
     let text = "\
         batch = 64\nslots = 0x2\nmemsw = true\nobserve = true\noom-group = true\nno-adopt = true\n\
-        no-drain = true\n\
+        no-drain = true\nmetrics = 9464\n\
         [[cgroup]]\npath = '/a b'\nmemory = \"1M\"\nmemsw = 2_097_152\nkernel-cgroup = '/k'\n\
         [[cgroup]]\npath = \"/c\"\nmemory = \"max\"\n";
     let (config, mistakes) = parse::parse(text.as_bytes());
@@ -33,6 +33,7 @@ fn all_keys_are_read() {
         oom_group: true,
         no_adopt: true,
         no_drain: true,
+        metrics: Some("127.0.0.1:9464".parse().unwrap()),
     };
     assert_eq!(config.settings, settings);
     let pages = |bytes: u64| Some(Some(bytes / rustix::param::page_size() as u64));
@@ -43,13 +44,13 @@ fn all_keys_are_read() {
     );
     assert_eq!(a.kernel_cgroup.as_deref(), Some(Path::new("/k")));
     assert_eq!((c.memory, c.memsw, &c.kernel_cgroup), (Some(None), None, &None));
-    assert_eq!((c.places.path, c.places.memory.line), (Place { line: 14, column: 8 }, 15));
+    assert_eq!((c.places.path, c.places.memory.line), (Place { line: 15, column: 8 }, 16));
 }
 
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
     const KNOWN: &str =
-        "batch, slots, memsw, observe, oom-group, no-adopt, no-drain and [[cgroup]]";
+        "batch, slots, memsw, observe, oom-group, no-adopt, no-drain, metrics and [[cgroup]]";
     let unknown = format!("1:1: unknown key \"btch\": known are {KNOWN}");
     let not_a_size = "is not a size: give a number of bytes with an optional suffix K, M, G, T, P or \
                       E, or \"max\"";

@@ -5,6 +5,7 @@
 //! renames it to [`BEFORE`] when it is full. Readers ([`mod@read`]) need nothing of the daemon but the files.
 //! One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`.
 
+pub mod kind;
 pub mod line;
 pub mod read;
 pub mod record;
@@ -60,4 +61,4 @@ fn remove_in(dir: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

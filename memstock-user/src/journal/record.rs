@@ -15,6 +15,7 @@ use crate::enforce::task::Task;
 
 /// One line of the stream.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
     /// Counts the records of an engine; a daemon that adopts one goes on with it.
     pub seq: u64,
@@ -29,6 +30,7 @@ pub struct Entry {
 
 /// What happened.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Record {
     /// A batch did not fit under a limit: the early warning.
@@ -183,6 +185,7 @@ pub enum Record {
 /// What came of a difference between two readings of the configuration.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Outcome {
     /// It is in force.
     Done,
@@ -194,6 +197,7 @@ pub enum Outcome {
 
 /// A limit that was reached.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limit {
     /// The cgroup that was being charged.
     pub cgroup: Cgroup,
@@ -211,6 +215,7 @@ pub struct Limit {
 
 /// A cgroup by id and name.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cgroup {
     /// cgroup v2 id.
     pub id: u64,
@@ -235,6 +240,7 @@ pub fn named(cgroup: &crate::cgroup::Cgroup) -> Cgroup {
 
 /// Which counter is limited.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Resource {
     /// Memory.
@@ -254,6 +260,7 @@ impl From<memstock_common::Resource> for Resource {
 
 /// Why stocks are drained.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Why {
     /// Somebody asked.
@@ -270,6 +277,7 @@ pub enum Why {
 
 /// How memory is reclaimed.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Means {
     /// `memory.reclaim` of the cgroup.
@@ -284,6 +292,7 @@ pub enum Means {
 
 /// A task that is killed, or would be.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Victim {
     /// Its process id.
     pub victim: i32,
@@ -306,6 +315,7 @@ impl From<&Task> for Victim {
 
 /// What one CPU has or gave back.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CpuPages {
     /// Its number.
     pub cpu: u32,

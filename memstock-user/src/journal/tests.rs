@@ -35,7 +35,7 @@ fn die(journal: Journal) {
 }
 
 /// One of each kind, with every optional part there and not.
-fn every_kind() -> Vec<Record> {
+pub(crate) fn every_kind() -> Vec<Record> {
     let cgroup = || Cgroup::new(7, Some("/a/b".as_ref()));
     let gone = || Cgroup::new(8, None);
     let limit = |resource| Limit {

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use memstock_common::Loss;
 
+use super::kind::Counts;
 use super::record::{Entry, Record};
 use super::{BEFORE, CURRENT, remove_in};
 use crate::host;
@@ -32,6 +33,7 @@ struct State {
     file: File,
     bytes: u64,
     next_seq: u64,
+    counts: Counts,
     failed: bool,
 }
 
@@ -55,7 +57,8 @@ impl Journal {
                 .with_context(|| format!("cannot shorten {}", path.display()))?;
         }
         let last_seq = before.last_seq.max(current.last_seq);
-        let state = State { file, bytes: current.bytes, next_seq: last_seq + 1, failed: false };
+        let (bytes, next_seq, counts) = (current.bytes, last_seq + 1, Counts::default());
+        let state = State { file, bytes, next_seq, counts, failed: false };
         Ok(Self { dir: dir.to_owned(), max_bytes, state: RefCell::new(state) })
     }
 
@@ -74,6 +77,7 @@ impl Journal {
         let mut state = self.state.borrow_mut();
         let entry = Entry { seq: state.next_seq, time_ns, time: wall_clock(time_ns), record };
         state.next_seq += 1;
+        state.counts.count(&entry.record);
         if is_for_stderr(&entry.record) {
             // Nobody left to tell if standard error is gone.
             let _ = io::stderr().write_all(format!("{entry}\n").as_bytes());
@@ -86,6 +90,16 @@ impl Journal {
                 log::warn!("records are missing in {}/{CURRENT}: {error:#}", self.dir.display());
             }
         }
+    }
+
+    /// How many records of each kind this daemon has published.
+    pub fn counts(&self) -> Counts {
+        self.state.borrow().counts
+    }
+
+    /// Whether the last record could not be written.
+    pub fn fails(&self) -> bool {
+        self.state.borrow().failed
     }
 
     fn append(&self, state: &mut State, entry: &Entry) -> Result<()> {

@@ -68,7 +68,7 @@ fn named(name: &Name) -> Map<String, Value> {
 fn agreement(agreement: &Agreement) -> Value {
     let mut row = counts(agreement);
     let percent = agreement.millipercent().map(|milli| milli as f64 / 1000.0);
-    row.insert("agreement_percent".into(), json!(percent));
+    row.insert(stat::AGREEMENT.name.into(), json!(percent));
     row.into()
 }
 

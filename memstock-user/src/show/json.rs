@@ -1,10 +1,13 @@
-//! A sample as JSON. Sizes in bytes, no limit is null.
+//! A sample and a drain as JSON. Sizes of a sample in bytes, no limit is null.
 
-use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Unit};
+use memstock_common::stat::{
+    CgroupStat, CpuStat, CpuState, DrainStat, EngineStat, PageCounterStat, SlotStat, Unit,
+};
 use serde_json::{Map, Value, json};
 
 use crate::cgroup::{display, hex_unless_plain};
-use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample};
+use crate::drains::Receipt;
+use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 
 /// The document that `memstock show --json` prints.
 pub fn document(sample: &Sample, page_size: u64) -> Value {
@@ -12,35 +15,47 @@ pub fn document(sample: &Sample, page_size: u64) -> Value {
     for (counter, value) in &sample.loss {
         loss.insert(counter.name.into(), json!(value));
     }
+    let mut document = Map::new();
+    document.insert("cpus".into(), sample.cpus.iter().map(cpu).collect());
+    let cgroups = sample.cgroups.iter().map(|c| cgroup(c, page_size)).collect();
+    document.insert("cgroups".into(), cgroups);
+    document.insert(EngineStat::Batch.stat().name.into(), json!(sample.batch));
+    document.insert("loss".into(), loss.into());
+    document.into()
+}
+
+/// The document that `memstock drain --json` prints.
+pub fn drained(receipt: &Receipt) -> Value {
+    let [nr_pages, took_us] = [DrainStat::NrPages, DrainStat::TookUs].map(|stat| stat.stat().name);
+    let cpu = |(&cpu, &value): (&u32, &u64)| json!({ "cpu": cpu, nr_pages: value });
     json!({
-        "cpus": sample.cpus.iter().map(cpu).collect::<Vec<_>>(),
-        "cgroups": sample.cgroups.iter().map(|c| cgroup(c, page_size)).collect::<Vec<_>>(),
-        "batch": sample.batch,
-        "loss": loss,
+        "cpus": receipt.cpus.iter().map(cpu).collect::<Vec<_>>(),
+        nr_pages: receipt.nr_pages(),
+        took_us: receipt.took.as_micros() as u64,
     })
 }
 
 fn cpu(cpu: &Cpu) -> Value {
-    let slots: Vec<_> = cpu
-        .slots
-        .iter()
-        .map(|slot| {
-            json!({
-                "cgroup": slot.cgroup.as_ref().map(path),
-                "cgroup_id": slot.cgroup.as_ref().map(|name| name.id),
-                "nr_pages": slot.nr_pages,
-                "pending": slot.pending,
-                "uncharge_cgroup_id": slot.uncharge_cgroup.as_ref().map(|name| name.id),
-                "uncharge_pages": slot.uncharge_pages,
-            })
-        })
-        .collect();
     let mut row = Map::new();
     row.insert("cpu".into(), json!(cpu.cpu));
-    row.insert("online".into(), json!(cpu.online));
-    row.insert("slots".into(), json!(slots));
+    row.insert(CpuState::Online.stat().name.into(), json!(cpu.online));
+    row.insert("slots".into(), cpu.slots.iter().map(slot).collect());
     for &stat in CpuStat::ALL {
         row.insert(stat.stat().name.into(), json!(cpu.get(stat)));
+    }
+    Value::Object(row)
+}
+
+fn slot(slot: &Slot) -> Value {
+    let mut row = Map::new();
+    row.insert("cgroup".into(), json!(slot.cgroup.as_ref().map(path)));
+    row.insert("cgroup_id".into(), json!(slot.cgroup.as_ref().map(|name| name.id)));
+    row.insert(
+        "uncharge_cgroup_id".into(),
+        json!(slot.uncharge_cgroup.as_ref().map(|name| name.id)),
+    );
+    for &stat in SlotStat::ALL {
+        row.insert(stat.stat().name.into(), json!(slot.get(stat)));
     }
     Value::Object(row)
 }

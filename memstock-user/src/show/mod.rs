@@ -1,9 +1,13 @@
-//! Renders a sample: the same declarations as a table, as JSON, and as a closing summary.
+//! Renders a sample: the same declarations as a table, as JSON, as metrics, and as a closing summary.
 
 pub mod audit;
 pub mod doctor;
 pub mod json;
+pub mod metrics;
 pub mod rehearsed;
 pub mod stat;
 pub mod summary;
 pub mod table;
+
+#[cfg(test)]
+mod schema;

@@ -184,6 +184,7 @@ mod tests {
         });
         Sample {
             batch: 32,
+            has_memsw: false,
             cpus: vec![Cpu {
                 stats: cpu.collect::<Vec<_>>().try_into().unwrap(),
                 ..Cpu::default()

@@ -57,7 +57,8 @@ pub(super) fn head(name: &str) -> String {
 }
 
 fn cpus(sample: &Sample) -> String {
-    let columns = ["CPU", "CACHED CGROUP", "STOCKED"].map(str::to_owned).into_iter();
+    let stocked = head(CgroupStat::Stocked.stat().name);
+    let columns = ["CPU".to_owned(), "CACHED CGROUP".to_owned(), stocked].into_iter();
     let mut table =
         plain(columns.chain(CpuStat::ALL.iter().map(|stat| head(stat.stat().name))), &[1]);
     for cpu in &sample.cpus {

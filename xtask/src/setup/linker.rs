@@ -13,12 +13,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use rustc_version::Version;
 
-use super::apt;
+use super::{UNFINISHED, apt};
 use crate::exec::{capture, cargo, logged, say};
 use crate::{cache, pins};
-
-/// Prefix of directories of installs under way.
-const UNFINISHED: &str = "unfinished-";
 
 /// A bpf-linker that answers.
 pub struct Linker {

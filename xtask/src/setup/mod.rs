@@ -5,6 +5,7 @@
 
 pub mod apt;
 mod linker;
+pub mod prometheus;
 mod rust;
 
 use std::env;
@@ -18,6 +19,8 @@ use self::rust::Compiler;
 use crate::cache;
 use crate::exec::{self, say};
 
+/// Prefix of directories of installs under way.
+const UNFINISHED: &str = "unfinished-";
 /// Names the toolchain to `memstock-user/build.rs`; set by a person, it replaces our search.
 pub const TOOLCHAIN_VAR: &str = "MEMSTOCK_BPF_TOOLCHAIN";
 /// Tells `memstock-user/build.rs` that the compiler is not a nightly.

@@ -8,11 +8,12 @@ mod tally;
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use self::tally::Tally;
-use crate::setup::{self, BpfToolchain, apt};
+use crate::setup::{self, BpfToolchain, apt, prometheus};
 use crate::{build, exec, pins};
 
 /// Name, arguments of `cargo test`, arguments of the test binaries.
@@ -29,6 +30,7 @@ struct Run<'a> {
     filter: Option<&'a str>,
     bless: bool,
     args: &'a [OsString],
+    prometheus: Option<PathBuf>,
     skips: tempfile::NamedTempFile,
 }
 
@@ -55,7 +57,7 @@ fn everything(
         .prefix("memstock-skips-")
         .tempfile()
         .context("cannot make a temporary file; is TMPDIR writable?")?;
-    let run = Run { bpf: setup::ensure()?, filter, bless, args, skips };
+    let mut run = Run { bpf: setup::ensure()?, filter, bless, args, prometheus: None, skips };
     // The live tests start `memstock` and its workload from where this puts them.
     if let Err(error) = build::workspace(&run.bpf, false) {
         tally.broken("build", &error);
@@ -69,6 +71,12 @@ fn everything(
             && let Err(error) = apt::install("what the live tests use", pins::DEBIAN_LIVE)
         {
             exec::say("Setup", format_args!("{error:#}"));
+        }
+        if apt::usable() {
+            match prometheus::ensure() {
+                Ok(bin) => run.prometheus = Some(bin),
+                Err(error) => exec::say("Setup", format_args!("{error:#}")),
+            }
         }
         run.group(tally, LIVE);
     } else {
@@ -96,6 +104,9 @@ impl Run<'_> {
         let mut cmd = exec::cargo(&["test", "--no-fail-fast"]);
         cmd.args(cargo).args(self.filter).arg("--").args(libtest).args(self.args);
         cmd.env("MEMSTOCK_SKIPS", self.skips.path());
+        if let Some(bin) = &self.prometheus {
+            cmd.env(prometheus::VAR, bin);
+        }
         if self.bless {
             cmd.env("MEMSTOCK_BLESS", "1");
         }

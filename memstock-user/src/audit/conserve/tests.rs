@@ -36,6 +36,9 @@ fn a_drift_has_a_sign() {
     assert!(!books.balance(false));
     let drifts: Vec<i64> = books.cgroups.values().map(Book::drift).collect();
     assert_eq!(drifts, [1, -1, 2, 2]);
+    // The lower of the two, which is where it is; both say so.
+    assert_eq!(books.worst(true), Some((3, 2)));
+    assert_eq!(Books::default().worst(true), None);
 }
 
 #[test]

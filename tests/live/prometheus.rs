@@ -1,0 +1,221 @@
+//! The real Prometheus scrapes memstock for a minute under load, and gives our numbers back; `promtool` has
+//! nothing to say against them; and what `contrib` has works with them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::exposition::Exposition;
+use memstock_tests::live::name;
+use memstock_tests::load::Load;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::prometheus::{ABSENT, Programs, Prometheus};
+use memstock_tests::skip::skip;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live, lru};
+
+/// Scrapes, one a second.
+const SCRAPES: f64 = 60.0;
+/// What is held while everything is compared.
+const PAGES: u32 = 5000;
+
+fn contrib() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib")
+}
+
+/// What `promtool` says, which has to be nothing bad.
+fn promtool(programs: &Programs, args: &[&str], dir: &Path, input: &str) -> Result<()> {
+    let finished = programs.promtool(args, dir, input)?;
+    ensure!(finished.code() == 0, "promtool {args:?}: {finished:?}");
+    // `check metrics` has its complaints there.
+    ensure!(args[0] == "test" || finished.stderr.is_empty(), "promtool {args:?}: {finished:?}");
+    Ok(())
+}
+
+#[test]
+fn a_minute_under_load() -> Result<()> {
+    let Some(programs) = Programs::find() else {
+        skip(&name(), ABSENT);
+        return Ok(());
+    };
+    live(|| {
+        let Some(kernel) = KernelCgroup::new()? else {
+            skip(&name(), kernel_cgroup::ABSENT);
+            return Ok(());
+        };
+        let top = TestCgroup::new()?;
+        let low = top.child("low")?;
+        let limit = format!("{}=1G", top.path());
+        let engine = Engine::start([
+            "--cgroup",
+            top.path(),
+            "--limit",
+            &limit,
+            "--memsw",
+            "--metrics",
+            "0",
+        ])?;
+        let at = engine.metrics()?;
+        let rules = contrib().join("prometheus/memstock.rules.yml").canonicalize()?;
+        let prometheus = Prometheus::start(&programs, at, &rules)?;
+        // Nothing on a disk, of which the two sides may differ by a few pages of file-system metadata.
+        let mut load = Load::default();
+        for (mode, pages, cgroup) in [
+            (Mode::AnonReadWrite, 3000, &top),
+            (Mode::TmpfsWrite, 2000, &low),
+            (Mode::Memfd, 1000, &low),
+            (Mode::ForkStorm, 100, &top),
+        ] {
+            let left_out = load.hold(mode, pages, cgroup, Some(&kernel))?;
+            ensure!(left_out.is_none(), "{left_out:?}");
+        }
+        let mut holder =
+            Holder::of(Mode::AnonWrite).pages(PAGES).cgroup(&low).kernel(&kernel).start()?;
+        holder.get()?;
+
+        try_poll_until(6 * SOON, "a minute of scrapes", || {
+            load.check()?;
+            let scrapes = prometheus.query("count_over_time(up[10m])")?;
+            Ok(scrapes.first().is_some_and(|&(_, count)| count >= SCRAPES).then_some(()))
+        })?;
+        ensure!(prometheus.one("min_over_time(up[10m])")? == 1.0, "a scrape has failed");
+        let faults = format!("rate(memstock_cgroup_faults_total{{cgroup={:?}}}[30s])", top.path());
+        ensure!(prometheus.one(&faults)? > 0.0, "no load");
+        for (what, query) in [
+            ("a scrape, at most", "max_over_time(scrape_duration_seconds[10m])"),
+            ("samples", "scrape_samples_scraped"),
+        ] {
+            eprintln!("{what}: {}", prometheus.one(query)?);
+        }
+        // Under load, too.
+        let text = Exposition::get(at)?.text;
+        promtool(&programs, &["check", "metrics"], Path::new("/"), &text)?;
+        let alerts = prometheus.query("ALERTS")?;
+        ensure!(alerts.is_empty(), "{alerts:?}");
+        let recorded =
+            format!("cgroup:memstock_memory_headroom_bytes:min{{cgroup={:?}}}", low.path());
+        ensure!(prometheus.one(&recorded)? > 0.0, "the recorded rule");
+
+        load.end()?;
+        lru::drain()?;
+        engine.heal()?;
+        compare(&engine, &prometheus, &[&top, &low])?;
+        beside_the_kernel(&prometheus, &top, &kernel)?;
+        holder.exit()?;
+        engine.stop()?;
+        // And an engine that is gone is down.
+        try_poll_until(SOON, "that it is down", || {
+            Ok((prometheus.one("up{job=\"memstock\"}")? == 0.0).then_some(()))
+        })
+    })
+}
+
+/// At rest Prometheus has exactly what `memstock show` has, a scrape later.
+fn compare(engine: &Engine, prometheus: &Prometheus, cgroups: &[&TestCgroup]) -> Result<()> {
+    for cgroup in cgroups {
+        let path = cgroup.path();
+        for (metric, of) in [
+            ("memory_usage_bytes", 0),
+            ("memory_watermark_bytes", 1),
+            ("memsw_usage_bytes", 2),
+            ("stocked_bytes", 3),
+            ("faults_total", 4),
+            ("hits_total", 5),
+        ] {
+            let query = format!("memstock_cgroup_{metric}{{cgroup={path:?}}}");
+            let mut last = None;
+            let agreed = try_poll_until(SOON, "the same number from both", || {
+                let show = engine.show()?;
+                let c = show.cgroup(path)?;
+                let numbers = [
+                    c.memory.usage,
+                    c.memory.watermark,
+                    c.memsw.usage,
+                    c.stocked,
+                    c.faults,
+                    c.hits,
+                ];
+                let pair = (prometheus.one(&query)?, numbers[of] as f64);
+                last = Some(pair);
+                Ok((pair.0 == pair.1).then_some(()))
+            });
+            agreed.with_context(|| format!("{query}: {last:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The kernel has every user page that we have, and beside them slab and stacks, which we do not see, and up to 64
+/// pages a CPU in stock (docs/limitations.md): we are in between, to the page.
+fn beside_the_kernel(
+    prometheus: &Prometheus,
+    cgroup: &TestCgroup,
+    kernel: &KernelCgroup,
+) -> Result<()> {
+    let path = cgroup.path();
+    let used = format!(
+        "memstock_cgroup_memory_usage_bytes{{cgroup={path:?}}} - on (instance) group_left () \
+         sum by (instance) (memstock_cgroup_stocked_bytes)"
+    );
+    let mut last = None;
+    // The kernel's statistics are two seconds late.
+    let between = try_poll_until(SOON, "us between the kernel's figures", || {
+        let ours = prometheus.one(&used)? as u64 / PAGE;
+        let user = kernel.stat("total_rss")? + kernel.stat("total_cache")?;
+        let found = (user, ours, kernel.usage_pages()?);
+        last = Some(found);
+        Ok((found.0 <= found.1 && found.1 <= found.2).then_some(found))
+    });
+    let (user, ours, all) = between.with_context(|| format!("{last:?}"))?;
+    eprintln!("{user} user pages, {ours} ours, {all} pages by the kernel");
+    ensure!(ours >= PAGES.into(), "less than what is held");
+    Ok(())
+}
+
+#[test]
+fn rules_are_sound_and_do_what_they_say() -> Result<()> {
+    let Some(programs) = Programs::find() else {
+        skip(&name(), ABSENT);
+        return Ok(());
+    };
+    let dir = contrib().join("prometheus");
+    promtool(&programs, &["check", "rules", "memstock.rules.yml"], &dir, "")?;
+    promtool(&programs, &["test", "rules", "memstock.rules.test.yml"], &dir, "")
+}
+
+/// Every word of a text that is one of our metrics by its look.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    text.split(|c: char| !is_part(c))
+        .filter(|word| word.starts_with("memstock_") && !word.ends_with(':'))
+        .collect()
+}
+
+#[test]
+fn the_dashboard_and_the_rules_know_our_metrics() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path(), "--metrics", "0"])?;
+        let text = Exposition::get(engine.metrics()?)?.text;
+        let typed = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let there: BTreeSet<_> = typed.collect();
+        let dashboard = fs::read_to_string(contrib().join("grafana/memstock.json"))?;
+        let json: serde_json::Value = serde_json::from_str(&dashboard).context("the dashboard")?;
+        ensure!(json["panels"].as_array().is_some_and(|panels| panels.len() > 10), "panels");
+        let rules = fs::read_to_string(contrib().join("prometheus/memstock.rules.yml"))?;
+        let tests = fs::read_to_string(contrib().join("prometheus/memstock.rules.test.yml"))?;
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+        let docs = fs::read_to_string(docs)?;
+        for (what, text) in
+            [("dashboard", &dashboard), ("rules", &rules), ("tests", &tests), ("docs", &docs)]
+        {
+            let used = metrics(text);
+            let unknown: Vec<_> = used.iter().filter(|metric| !there.contains(*metric)).collect();
+            // Parts of names in prose end in an underscore.
+            let unknown: Vec<_> = unknown.iter().filter(|word| !word.ends_with('_')).collect();
+            ensure!(!used.is_empty() && unknown.is_empty(), "{what}: unknown {unknown:?}");
+        }
+        engine.stop().map(drop)
+    })
+}
