@@ -5,6 +5,8 @@
 //! `cli` the flags, `exit` the exit codes. `host`, `mountinfo`, `cgroup`, `launch`, `lock` and `protect` deal
 //! with the machine; none of them touches BPF.
 //!
+//! `top` is the live view: `sample` again and again, with rates, on a terminal.
+//!
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
 //! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
 //!
@@ -35,4 +37,5 @@ pub mod protect;
 pub mod sample;
 pub mod show;
 pub mod size;
+pub mod top;
 pub mod tree;

@@ -3,6 +3,7 @@
 mod change;
 mod read;
 mod run;
+mod top;
 mod value;
 
 use clap::{Parser, Subcommand};
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::read::{Audit, Events, Show};
 pub use self::run::Run;
+pub use self::top::{Top, When};
 pub use self::value::{KernelCgroup, Limit};
 
 /// How the exit codes read in `--help`.
@@ -57,6 +59,11 @@ pub enum Verb {
     Run(Run),
     /// Show one sample of the running engine
     Show(Show),
+    /// Show the running engine live: cgroups, CPUs and events
+    ///
+    /// Where standard output is not a terminal that can be drawn on, prints plain samples, as with
+    /// --batch-mode. "?" shows the keys.
+    Top(Top),
     /// Give stocked pages back to the counters
     Drain(Drain),
     /// Change the limits of a tracked cgroup
