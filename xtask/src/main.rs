@@ -7,6 +7,7 @@ mod build;
 mod cache;
 mod exec;
 mod lint;
+mod picture;
 mod pins;
 mod run;
 mod setup;
@@ -54,6 +55,8 @@ enum Verb {
     },
     /// Check formatting, clippy (host and BPF) and the documentation.
     Lint,
+    /// Take the picture of `memstock top` in the README anew, from a real run (as root).
+    Picture,
     /// Run a benchmark of the `tests` package.
     Bench {
         /// Name of the benchmark.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Verb::Run { args } => run::run(&args),
         Verb::Test { filter, bless, args } => test::run(filter.as_deref(), bless, &args),
         Verb::Lint => lint::run(),
+        Verb::Picture => picture::run(),
         Verb::Bench { name, args } => bench::run(&name, &args),
     };
     match done {

@@ -70,8 +70,12 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // The cursor is the inner one's to show. There is nothing to be done where the terminal is gone.
-        let _ = ratatui::try_restore();
+        // The hook of a panic did it before its message was printed; a second time, the cursor would go back to
+        // where it was before, and the message be written over.
+        if !std::thread::panicking() {
+            // The cursor is the inner one's to show. Where the terminal is gone, there is nothing to be done.
+            let _ = ratatui::try_restore();
+        }
     }
 }
 

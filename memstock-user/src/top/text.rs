@@ -26,6 +26,21 @@ pub fn cut(text: &str, columns: usize) -> String {
     out
 }
 
+/// `text` in at most `columns` columns, of which the end is kept.
+pub fn cut_front(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let Some(room) = columns.checked_sub(1) else { return String::new() };
+    let mut taken = 0;
+    let fits = |(_, c): &(usize, char)| {
+        taken += c.width().unwrap_or(0);
+        taken <= room
+    };
+    let start = text.char_indices().rev().take_while(fits).last().map_or(text.len(), |(at, _)| at);
+    format!("…{}", &text[start..])
+}
+
 /// A rate or count in at most six columns: `0`, `9999`, `12.3k`, `4.5M`.
 pub fn short(value: f64) -> String {
     const UNITS: [&str; 5] = ["k", "M", "G", "T", "P"];
@@ -60,8 +75,13 @@ mod tests {
         assert_eq!(cut("日本語", 6), "日本語");
         assert_eq!(cut("日本語", 5), "日本…");
         assert_eq!(cut("日本語", 4), "日…");
+        assert_eq!(cut_front("/a/bcd", 4), "…bcd");
+        assert_eq!((cut_front("/a", 2), cut_front("/ab", 1)), ("/a".into(), "…".into()));
+        assert_eq!((cut_front("日本語", 4), cut_front("日本語", 0)), ("…語".into(), String::new()));
         for columns in 0..12 {
-            assert!(width(&cut("e\u{301}日本\u{200b}語x", columns)) <= columns, "{columns}");
+            for cut in [cut, cut_front] {
+                assert!(width(&cut("e\u{301}日本\u{200b}語x", columns)) <= columns, "{columns}");
+            }
         }
     }
 

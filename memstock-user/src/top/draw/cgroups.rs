@@ -5,6 +5,7 @@ use ratatui::style::Style;
 
 use super::super::app::App;
 use super::super::column::{Column, Figures};
+use super::super::text::{cut, cut_front};
 use super::super::tree::{Below, Row};
 use super::Canvas;
 
@@ -91,7 +92,7 @@ fn row(
     for (column, cell) in cells(line, columns) {
         let value = column.value(&row.figures, page_size);
         match column {
-            Column::Name => canvas.text(cell, &name(row), style),
+            Column::Name => canvas.text(cell, &name(row, cell.width.into()), style),
             Column::Used => {
                 canvas.text(cell, &bar(&row.figures), pressure);
                 canvas.right(cell, &value, style);
@@ -104,13 +105,17 @@ fn row(
     }
 }
 
-fn name(row: &Row) -> String {
+fn name(row: &Row, columns: usize) -> String {
     let indent = "  ".repeat(row.depth);
-    match row.below {
-        Below::Nothing => format!("{indent}  {}", row.name),
-        Below::Shown => format!("{indent}▾ {}", row.name),
-        Below::Folded(nr) => format!("{indent}▸ {} (+{nr})", row.name),
-    }
+    let (mark, hidden) = match row.below {
+        Below::Nothing => (' ', String::new()),
+        Below::Shown => ('▾', String::new()),
+        Below::Folded(nr) => ('▸', format!(" (+{nr})")),
+    };
+    let room = columns.saturating_sub(indent.len() + 2 + hidden.len());
+    // What tells one path from another is at its end.
+    let cut = if row.depth == 0 { cut_front } else { cut };
+    format!("{indent}{mark} {}{hidden}", cut(&row.name, room))
 }
 
 fn bar(figures: &Figures) -> String {
