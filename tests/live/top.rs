@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -185,8 +186,14 @@ fn the_terminal_is_restored_by_signals() -> Result<()> {
             let (code, screen) = top.restored()?;
             ensure!(code == 0 && !screen.contains("CGROUPS"), "{signal:?}: {screen}");
         }
-        let top = top(SIZE, &[], &["-n", "2", "-d", "0.2"])?;
-        ensure!(top.restored()?.0 == 0, "it ends by itself");
+        let counted = top(SIZE, &[], &["-n", "2", "-d", "0.2"])?;
+        ensure!(counted.restored()?.0 == 0, "it ends by itself");
+        // A terminal that is closed takes the view with it.
+        let closed = top(SIZE, &[], &[])?;
+        closed.wait_for("the view", |screen| screen.contains("CGROUPS"))?;
+        let stat = format!("/proc/{}/stat", closed.pid()?);
+        drop(closed);
+        ensure!(!Path::new(&stat).exists(), "it goes on without a terminal");
         tree.engine.stop().map(drop)
     })
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::poll::{SOON, try_poll_until};
+use crate::poll::{SOON, poll_until, try_poll_until};
 
 /// What the program runs under: it notes the modes of the terminal before and after, and its process id. Not
 /// interactive, since such a shell would put the modes right by itself.
@@ -172,6 +172,14 @@ impl Terminal {
         Ok((ended(&screen).context("a code")?, screen))
     }
 
+    /// The program, if it has not ended, by its number and name.
+    fn left(&self) -> Option<(Pid, String)> {
+        let pid = fs::read_to_string(self.folder.path().join("pid")).ok()?;
+        let pid = Pid::from_raw(pid.trim().parse().ok()?)?;
+        let ended = self.folder.path().join("after").exists();
+        (!ended).then(|| Some((pid, comm_of(pid)?))).flatten()
+    }
+
     fn modes(&self, name: &str) -> Result<String> {
         let file: PathBuf = self.folder.path().join(name);
         fs::read_to_string(&file).with_context(|| file.display().to_string())
@@ -180,10 +188,24 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        // Asked before the server takes the terminal away: nothing of a test outlives it.
+        let left = self.left();
         if let Err(error) = run(&mut self.tmux("kill-server")) {
             eprintln!("{error:#}");
         }
+        let Some((pid, comm)) = left else { return };
+        // Another process may have its number soon; hardly one of the same name.
+        let is_there = || comm_of(pid).is_some_and(|now| now == comm);
+        let gone = || (!is_there()).then_some(());
+        if let Err(error) = poll_until(SOON, "the program's end", gone) {
+            eprintln!("{error:#}");
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
+}
+
+fn comm_of(pid: Pid) -> Option<String> {
+    fs::read_to_string(format!("/proc/{}/comm", Pid::as_raw(Some(pid)))).ok()
 }
 
 fn run(tmux: &mut Command) -> Result<String> {

@@ -10,7 +10,7 @@ use super::app::{App, Target};
 use super::draw::{Theme, draw};
 use super::keys::{Action, press};
 use super::source::{Source, ended};
-use super::terminal::{Screen, Signals};
+use super::terminal::{Keyboard, Screen, Signals, Waited};
 use crate::drains;
 use crate::host::page_size;
 use crate::journal::record::Cgroup;
@@ -42,6 +42,7 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
     // The backend has an opinion of its own about NO_COLOR.
     force_color_output(options.colour);
     let theme = Theme::new(options.colour);
+    let keyboard = Keyboard::open()?;
     let mut screen = Screen::enter()?;
     let mut due = Instant::now();
     let mut events_due = due;
@@ -70,7 +71,7 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
             screen.draw(|frame| draw(frame, &mut app, &theme))?;
         }
         let next = if app.paused { PAUSE } else { due.saturating_duration_since(Instant::now()) };
-        let acted = handle(&mut app, &source, &mut screen, next.min(PAUSE))?;
+        let acted = handle(&mut app, &source, &mut screen, &keyboard, next.min(PAUSE))?;
         match acted {
             Some(Acted::Quit) => return Ok(0),
             Some(Acted::Drained) => due = Instant::now(),
@@ -103,12 +104,16 @@ fn handle(
     app: &mut App,
     source: &Source,
     screen: &mut Screen,
+    keyboard: &Keyboard,
     wait: Duration,
 ) -> Result<Option<Acted>> {
     let mut acted = None;
-    let mut wait = wait;
-    while event::poll(wait).context("cannot read the terminal")? {
-        wait = Duration::ZERO;
+    match keyboard.wait(wait)? {
+        Waited::Nothing => return Ok(None),
+        Waited::Gone => return Ok(Some(Acted::Quit)),
+        Waited::Typed => {}
+    }
+    while event::poll(Duration::ZERO).context("cannot read the terminal")? {
         acted.get_or_insert(Acted::Changed);
         let Event::Key(key) = event::read().context("cannot read the terminal")? else { continue };
         if key.kind == KeyEventKind::Release {

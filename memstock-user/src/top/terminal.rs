@@ -1,15 +1,20 @@
 //! The terminal while the view has it: how it is taken, and given back as it was on every way out, a panic
 //! and signals included. Knows nothing of what is shown.
 
-use std::io::{self, Stdout};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Stdout};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use ratatui::{Frame, Terminal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::flag::register;
 use signal_hook::low_level::emulate_default_handler;
@@ -82,6 +87,56 @@ impl Drop for Screen {
 fn give_back(error: io::Error) -> io::Error {
     let _ = ratatui::try_restore();
     error
+}
+
+/// Where keys come from. Looked at before the backend reads them: it never returns from a terminal that is
+/// gone.
+#[derive(Debug)]
+pub struct Keyboard(Option<File>);
+
+/// What became of a wait for keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Nothing was typed.
+    Nothing,
+    /// There may be something to be read, a change of size included.
+    Typed,
+    /// There is no terminal any more.
+    Gone,
+}
+
+impl Keyboard {
+    /// Of the terminal on standard input, else of the controlling one, as the backend has it.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub fn open() -> Result<Self> {
+        if io::stdin().is_terminal() {
+            return Ok(Self(None));
+        }
+        File::open("/dev/tty").map(|tty| Self(Some(tty))).context("there is no terminal for keys")
+    }
+
+    /// Waits until something is typed, a signal comes, or the time is up.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn wait(&self, at_most: Duration) -> Result<Waited> {
+        let stdin = io::stdin();
+        let keys = self.0.as_ref().map_or_else(|| stdin.as_fd(), |tty| tty.as_fd());
+        let mut fds = [PollFd::from_borrowed_fd(keys, PollFlags::IN)];
+        let at_most = Timespec::try_from(at_most).context("a wait")?;
+        match poll(&mut fds, Some(&at_most)) {
+            Ok(0) => Ok(Waited::Nothing),
+            // SIGWINCH may be among them.
+            Err(Errno::INTR) => Ok(Waited::Typed),
+            Ok(_) if fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) => {
+                Ok(Waited::Gone)
+            }
+            Ok(_) => Ok(Waited::Typed),
+            Err(error) => Err(error).context("cannot wait for the terminal"),
+        }
+    }
 }
 
 /// What signals asked for; looked at between two waits.
