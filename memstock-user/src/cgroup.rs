@@ -153,6 +153,12 @@ impl CgroupMount {
         }
     }
 
+    /// Whether the cgroup with this id is at `path`, as [`path_of`](Self::path_of) has given it: one system call.
+    pub fn is_at(&self, id: u64, path: &Path) -> bool {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        handle::id_at(&self.root, inside).is_ok_and(|found| found == id)
+    }
+
     /// The cgroup with this id.
     pub fn cgroup_of(&self, id: u64) -> ById<Cgroup> {
         self.by_id(id, |path| {

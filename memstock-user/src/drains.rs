@@ -82,6 +82,29 @@ fn drain_cpu(engine: &Engine, cpu: u32, subtree: u32) -> Result<u64> {
     Ok(nr_pages)
 }
 
+/// Drains `cpus` so many times because somebody asked: the stocks of the subtree of a cgroup with its counter, or
+/// all.
+///
+/// # Errors
+/// There is no such CPU.
+pub fn asked(
+    engine: &Engine,
+    cpus: &[u32],
+    subtree: Option<(Cgroup, u32)>,
+    times: u32,
+) -> Result<Receipt> {
+    let (cgroup, index) = subtree.map_or((None, NO_INDEX), |(cgroup, index)| (Some(cgroup), index));
+    let start = Instant::now();
+    let mut given = BTreeMap::<u32, u64>::new();
+    for _ in 0..times {
+        for (cpu, nr_pages) in drain_cpus(engine, cpus.iter().copied(), index)? {
+            *given.entry(cpu).or_default() += nr_pages;
+        }
+    }
+    let (why, took) = (Why::Asked, start.elapsed());
+    Ok(Receipt { why, cgroup, cpus: given, took, since_event: None, merged: 0 })
+}
+
 /// Drains the CPUs that are not online: they may have died while the kernel half was not attached.
 ///
 /// Those that are possible and not present are among them: one that was unplugged leaves its stock, too.

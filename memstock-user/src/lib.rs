@@ -5,6 +5,8 @@
 //! `cli` the flags, `manual` the pages made of them, `config` the file that stands for some, `exit` the exit codes.
 //! `host`, `mountinfo`, `cgroup`, `launch`, `lock`, `protect` and `notify` deal with the machine; none of them touches BPF.
 //!
+//! `top` is the live view: `sample` again and again, with rates, on a terminal.
+//!
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
 //! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
 //!
@@ -44,4 +46,5 @@ pub mod protect;
 pub mod sample;
 pub mod show;
 pub mod size;
+pub mod top;
 pub mod tree;

@@ -1,6 +1,11 @@
-//! From maps to model: reads a running engine once.
+//! From maps to model: reads a running engine, in as many system calls as it has CPU slots, and one for each
+//! cgroup's name. `work` owns what is read twice to be exact.
 
-use std::collections::BTreeMap;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use memstock_common::counter::limit_of;
@@ -11,41 +16,79 @@ use crate::cgroup::CgroupMount;
 use crate::engine::{Engine, PerCpu, unused};
 use crate::host;
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+use work::Work;
 
-/// Reads the engine.
+/// Reads the engine once.
 ///
 /// # Errors
 /// A map cannot be read.
 pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
-    let counters = engine.counters();
-    let tracked = engine.tracked()?;
-    let names: Names = counters
-        .iter()
-        .map(|(&index, counter)| {
-            // The id of a dying one may be another's by now.
-            let path = tracked.contains(&index).then(|| mount.path_of(counter.id)).flatten();
-            (index, Name { id: counter.id, path })
+    Sampler::default().sample(engine, mount)
+}
+
+/// Reads an engine again and again, and remembers what cgroups are called.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    /// By id, of the tracked ones. Looked at again before use: the cgroup may be gone.
+    paths: HashMap<u64, PathBuf>,
+}
+
+impl Sampler {
+    /// Reads the engine.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn sample(&mut self, engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
+        let counters = engine.counters();
+        let tracked = engine.tracked()?;
+        let names = self.names(&counters, &tracked, mount);
+        let stocks = stocks(engine)?;
+        let unused = unused(stocks.iter().flatten().map(|(_, stock)| stock));
+        let indices: Vec<_> = counters.keys().copied().collect();
+        let work = work::of(engine, &indices)?;
+        let mut cgroups = Vec::with_capacity(counters.len());
+        for (&index, counter) in &counters {
+            let stocked = unused.get(&index).copied().unwrap_or_default();
+            let work = work.get(&index).copied().unwrap_or_default();
+            cgroups.push(Cgroup {
+                name: names.get(&index).cloned().unwrap_or_default(),
+                parent_id: names.get(&index_of(counter.parent as u32)).map(|parent| parent.id),
+                is_dying: !tracked.contains(&index),
+                ..cgroup(engine, counter, stocked, work)
+            });
+        }
+        cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
+        Ok(Sample {
+            batch: engine.info().batch,
+            has_memsw: engine.info().memsw == 1,
+            cpus: cpus(&stocks, &names)?,
+            cgroups,
+            loss: losses(engine)?,
         })
-        .collect();
-    let stocks = stocks(engine)?;
-    let unused = unused(stocks.iter().flatten().map(|(_, stock)| stock));
-    let mut cgroups = Vec::new();
-    for (&index, counter) in &counters {
-        let stocked = unused.get(&index).copied().unwrap_or_default();
-        let mut cgroup = cgroup(engine, index, counter, stocked)?;
-        cgroup.name = names.get(&index).cloned().unwrap_or_default();
-        cgroup.parent_id = names.get(&index_of(counter.parent as u32)).map(|parent| parent.id);
-        cgroup.is_dying = !tracked.contains(&index);
-        cgroups.push(cgroup);
     }
-    cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
-    Ok(Sample {
-        batch: engine.info().batch,
-        has_memsw: engine.info().memsw == 1,
-        cpus: cpus(&stocks, &names)?,
-        cgroups,
-        loss: losses(engine)?,
-    })
+
+    fn names(
+        &mut self,
+        counters: &BTreeMap<u32, Counter<u64>>,
+        tracked: &BTreeSet<u32>,
+        mount: &CgroupMount,
+    ) -> Names {
+        let mut known = mem::take(&mut self.paths);
+        let mut name = |index: u32, id: u64| {
+            // The id of a dying one may be another's by now.
+            if !tracked.contains(&index) {
+                return None;
+            }
+            let remembered = known.remove(&id).filter(|path| mount.is_at(id, path));
+            let path = remembered.or_else(|| mount.path_of(id))?;
+            self.paths.insert(id, path.clone());
+            Some(path)
+        };
+        let named = |(&index, counter): (&u32, &Counter<u64>)| {
+            (index, Name { id: counter.id, path: name(index, counter.id) })
+        };
+        counters.iter().map(named).collect()
+    }
 }
 
 /// Everything that was lost, skipped or merged, and how often.
@@ -105,8 +148,7 @@ fn cpus(stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
     Ok(cpus.into_values().collect())
 }
 
-fn cgroup(engine: &Engine, index: u32, counter: &Counter<u64>, stocked: u64) -> Result<Cgroup> {
-    let work = work(engine, index)?;
+fn cgroup(engine: &Engine, counter: &Counter<u64>, stocked: u64, work: Work) -> Cgroup {
     let mut stats = [0; CgroupStat::COUNT as usize];
     for &stat in CgroupStat::ALL {
         stats[stat as usize] = match stat {
@@ -129,7 +171,7 @@ fn cgroup(engine: &Engine, index: u32, counter: &Counter<u64>, stocked: u64) -> 
         };
         PageCounter { stats: std::array::from_fn(|i| mirrored(PageCounterStat::ALL[i])) }
     };
-    Ok(Cgroup { memory, memsw, stats, ..Cgroup::default() })
+    Cgroup { memory, memsw, stats, ..Cgroup::default() }
 }
 
 fn page_counter(counter: &memstock_common::PageCounter<u64>, limit: u64) -> PageCounter {
@@ -140,50 +182,4 @@ fn page_counter(counter: &memstock_common::PageCounter<u64>, limit: u64) -> Page
         PageCounterStat::Failcnt => Some(counter.failcnt),
     };
     PageCounter { stats: std::array::from_fn(|i| value(PageCounterStat::ALL[i])) }
-}
-
-/// What a cgroup did on all CPUs together.
-#[derive(Default)]
-struct Work {
-    hits: u64,
-    misses: u64,
-    singles: u64,
-    forced: u64,
-}
-
-/// Sums up the settled figures of a cgroup and the hits that slots have yet to credit to it.
-///
-/// A miss moves hits from the slot to the cgroup's share; read in between, they would be seen
-/// twice or not at all. So a CPU's figures count only when its slots were the same before and
-/// after. A CPU that misses faster than it can be read is taken as it was seen last: off by at
-/// most a batch, for this one reading.
-fn work(engine: &Engine, index: u32) -> Result<Work> {
-    let mut before = stocks(engine)?;
-    for attempt in 1.. {
-        let shares = engine.cgroup_cpu(index)?;
-        let after = stocks(engine)?;
-        let stable =
-            before.iter().flatten().zip(after.iter().flatten()).all(|((_, before), (_, after))| {
-                (before.settled, before.credit) == (after.settled, after.credit)
-            });
-        before = after;
-        if !stable && attempt < 16 {
-            continue;
-        }
-        let mut work = Work::default();
-        for (_, share) in shares {
-            work.hits += share.hits;
-            work.misses += share.misses;
-            work.singles += share.singles;
-            work.forced += share.forced;
-        }
-        work.hits += before
-            .iter()
-            .flatten()
-            .filter(|(_, stock)| index_of(stock.credit as u32) == index)
-            .map(|(_, stock)| stock.hits - stock.settled)
-            .sum::<u64>();
-        return Ok(work);
-    }
-    Ok(Work::default())
 }

@@ -65,6 +65,14 @@ impl TestCgroup {
         Self::make(dir, path)
     }
 
+    /// Makes a cgroup with this name, which nobody else has, below the root: where people see it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn named(name: &str) -> Result<Self> {
+        Self::make(mount()?.join(name), format!("/{name}"))
+    }
+
     /// Makes a cgroup right below this one, which goes with this one at the latest.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ pub mod show;
 pub mod skip;
 pub mod statistics;
 pub mod task;
+pub mod tmux;
 pub mod workload;
 
 pub use cgroup::TestCgroup;

@@ -8,6 +8,7 @@ mod cache;
 mod exec;
 mod lint;
 mod package;
+mod picture;
 mod pins;
 mod run;
 mod setup;
@@ -71,6 +72,8 @@ enum Verb {
     DebianRoot,
     /// Check formatting, clippy (host and BPF) and the documentation.
     Lint,
+    /// Take the picture of `memstock top` in the README anew, from a real run (as root).
+    Picture,
     /// Run a benchmark of the `tests` package.
     Bench {
         /// Name of the benchmark.
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         }
         Verb::DebianRoot => package::root::run(),
         Verb::Lint => lint::run(),
+        Verb::Picture => picture::run(),
         Verb::Bench { name, args } => bench::run(&name, &args),
     };
     match done {

@@ -1,10 +1,14 @@
-//! Owns the two system calls that turn a cgroup directory into its id and back. Must not know paths.
+//! Owns the two system calls that turn a cgroup directory into its id and back. Must not know what a path
+//! means.
 //!
 //! A kernfs file handle is the 64-bit id of the node, which is the cgroup v2 id
 //! (`fs/kernfs/mount.c`, `kernfs_encode_fh` and `__kernfs_fh_to_dentry`).
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// `FILEID_KERNFS` of `linux/exportfs.h`: the handle is a kernfs node id.
 const FILEID_KERNFS: i32 = 0xfe;
@@ -27,24 +31,36 @@ const _: () = assert!(size_of::<FileHandle>() == 16);
 
 /// The id of an opened cgroup directory.
 pub(super) fn id(dir: impl AsFd) -> io::Result<u64> {
+    name_to_handle(dir, c"", libc::AT_EMPTY_PATH)
+}
+
+/// The id of the cgroup whose directory is at `path` below the opened one `root`.
+pub(super) fn id_at(root: impl AsFd, path: &Path) -> io::Result<u64> {
+    if path.as_os_str().is_empty() {
+        return id(root);
+    }
+    name_to_handle(root, &CString::new(path.as_os_str().as_bytes())?, 0)
+}
+
+fn name_to_handle(dir: impl AsFd, path: &CStr, flags: libc::c_int) -> io::Result<u64> {
     let mut handle = FileHandle::new(0);
     let mut mount_id: libc::c_int = 0;
-    // SAFETY: the kernel reads an empty C string, and writes at most `handle_bytes` bytes behind the
-    // header of `handle` and one int; all of them live until the call returns.
+    // SAFETY: the kernel reads a C string, and writes at most `handle_bytes` bytes behind the header of
+    // `handle` and one int; all of them live until the call returns.
     let result = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,
             dir.as_fd().as_raw_fd(),
-            c"".as_ptr(),
+            path.as_ptr(),
             &raw mut handle,
             &raw mut mount_id,
-            libc::AT_EMPTY_PATH,
+            flags,
         )
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    if handle.handle_bytes as usize != size_of::<u64>() {
+    if handle.handle_type != FILEID_KERNFS || handle.handle_bytes as usize != size_of::<u64>() {
         return Err(io::Error::other("the kernel's handle of it is not a 64-bit id"));
     }
     Ok(handle.id)

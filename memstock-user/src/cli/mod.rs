@@ -5,6 +5,7 @@ mod change;
 mod read;
 mod run;
 mod stat;
+mod top;
 mod value;
 
 use clap::{Command, CommandFactory as _, Parser, Subcommand};
@@ -14,6 +15,7 @@ pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
+pub use self::top::{Top, When};
 pub(crate) use self::value::address;
 pub use self::value::{KernelCgroup, Limit};
 
@@ -62,6 +64,11 @@ pub enum Verb {
     Run(Run),
     /// Show one sample of the running engine
     Show(Show),
+    /// Show the running engine live: cgroups, CPUs and events
+    ///
+    /// Where standard output is not a terminal that can be drawn on, prints plain samples, as with
+    /// --batch-mode. "?" shows the keys.
+    Top(Top),
     /// Give stocked pages back to the counters
     Drain(Drain),
     /// Change the limits of a tracked cgroup

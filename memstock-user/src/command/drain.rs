@@ -1,19 +1,16 @@
 //! `memstock drain`: gives stocked pages back, synchronously, and says how many.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::Instant;
 
 use anyhow::Result;
-use memstock_common::NO_INDEX;
 
 use super::{attached, closed_pipe_is_success, target};
 use crate::cli::Drain;
-use crate::drains::{Receipt, drain_cpus};
+use crate::drains::{Receipt, asked};
 use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::host::page_size;
-use crate::journal::record::{Why, named};
+use crate::journal::record::named;
 use crate::show::json::drained as document;
 use crate::size::human;
 
@@ -24,18 +21,8 @@ use crate::size::human;
 pub fn drain(args: &Drain) -> Result<u8> {
     let (engine, mount) = attached()?;
     let wanted = args.cgroup.as_ref().map(|path| target(&engine, &mount, path)).transpose()?;
-    let subtree = wanted.as_ref().map_or(NO_INDEX, |&(_, index)| index);
-    let cpus = cpus(&engine, args)?;
-    let start = Instant::now();
-    let mut given = BTreeMap::<u32, u64>::new();
-    for _ in 0..args.repeat {
-        for (cpu, nr_pages) in drain_cpus(&engine, cpus.iter().copied(), subtree)? {
-            *given.entry(cpu).or_default() += nr_pages;
-        }
-    }
-    let cgroup = wanted.map(|(cgroup, _)| named(&cgroup));
-    let (why, took) = (Why::Asked, start.elapsed());
-    let receipt = Receipt { why, cgroup, cpus: given, took, since_event: None, merged: 0 };
+    let subtree = wanted.map(|(cgroup, index)| (named(&cgroup), index));
+    let receipt = asked(&engine, &cpus(&engine, args)?, subtree, args.repeat)?;
     closed_pipe_is_success(print(&mut io::stdout().lock(), &receipt, args.json))
 }
 

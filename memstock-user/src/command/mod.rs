@@ -17,6 +17,7 @@ mod start;
 pub mod stat;
 pub mod stop;
 mod targets;
+pub mod top;
 mod watch;
 
 use std::io;
@@ -39,6 +40,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
     match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Show(args) => show::show(&args),
+        Verb::Top(args) => top::top(&args),
         Verb::Drain(args) => drain::drain(&args),
         Verb::Audit(args) => audit::audit(&args),
         Verb::Limit(args) => limit::limit(&args),

@@ -1,9 +1,10 @@
 //! The engine: the loaded kernel half, opened through its pins.
 //!
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `pins` knows
-//! where they lie, `remains` judges what a daemon that died left there, `control` asks them for changes, `mapped` reads large maps in passing, and this file
-//! opens the engine and reads its maps. User space writes no map that the kernel half writes.
+//! where they lie, `remains` judges what a daemon that died left there, `control` asks them for changes, `mapped` and `batch` read large maps in passing,
+//! and this file opens the engine and reads its maps. User space writes no map that the kernel half writes.
 
+pub mod batch;
 pub mod control;
 pub mod learn;
 pub mod load;
@@ -25,6 +26,7 @@ use memstock_common::{
 
 use crate::exit::Failure;
 use crate::host;
+use batch::PerCpuRanges;
 use control::Control;
 use mapped::Mapped;
 use pins::Pins;
@@ -38,12 +40,15 @@ pub struct Engine {
     stock: PerCpuArray<MapData, Stock<u64>>,
     counters: Mapped<Counter<u64>>,
     cgroups: HashMap<MapData, u32, u32>,
-    cgroup_cpu: PerCpuArray<MapData, CgroupCpu<u64>>,
+    cgroup_cpu: PerCpuRanges<CgroupCpu<u64>>,
     loss: PerCpuArray<MapData, u64>,
     control: Control,
     probes: Vec<RawTracePoint>,
     next_index: Cell<u32>,
 }
+
+/// Counters that are read in vain rather than with another system call.
+const GAP: u32 = 8;
 
 /// One value of a per-CPU map for each possible CPU, by CPU number.
 pub type PerCpu<T> = Vec<(u32, T)>;
@@ -69,18 +74,19 @@ impl Engine {
                 info.layout
             )));
         }
+        let possible = host::cpus()?.possible;
         Ok(Self {
             pins: pins.clone(),
             info,
-            possible: host::cpus()?.possible,
             stock: open(pins, "STOCK", Map::PerCpuArray)?,
             counters: Mapped::open(pins, "COUNTERS")?,
             cgroups: open(pins, "CGROUPS", Map::HashMap)?,
-            cgroup_cpu: open(pins, "CGROUP_CPU", Map::PerCpuArray)?,
+            cgroup_cpu: PerCpuRanges::open(pins, "CGROUP_CPU", possible.len())?,
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
             control: Control::open(pins)?,
             probes: load::probes().map(|name| program::open(pins, name)).collect::<Result<_>>()?,
             next_index: Cell::new(0),
+            possible,
         })
     }
 
@@ -160,8 +166,31 @@ impl Engine {
     /// # Errors
     /// The map cannot be read.
     pub fn cgroup_cpu(&self, index: u32) -> Result<PerCpu<CgroupCpu<u64>>> {
-        let values = self.cgroup_cpu.get(&index, 0).context("cannot read map CGROUP_CPU")?;
-        Ok(self.possible.iter().copied().zip(values.iter().copied()).collect())
+        let values = self.cgroup_cpu.read(index, 1).context("cannot read map CGROUP_CPU")?;
+        Ok(self.possible.iter().copied().zip(values).collect())
+    }
+
+    /// What the cgroups with the counters `indices`, which ascend, did: handed over one by one, with a value for
+    /// each possible CPU.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn cgroup_cpus(
+        &self,
+        indices: &[u32],
+        mut take: impl FnMut(u32, &[CgroupCpu<u64>]),
+    ) -> Result<()> {
+        // Counters are handed out in order: most are neighbours.
+        for run in indices.chunk_by(|before, next| next - before <= GAP) {
+            let (Some(&first), Some(&last)) = (run.first(), run.last()) else { continue };
+            let values = self.cgroup_cpu.read(first, last - first + 1);
+            let values = values.context("cannot read map CGROUP_CPU")?;
+            for &index in run {
+                let start = (index - first) as usize * self.possible.len();
+                take(index, &values[start..start + self.possible.len()]);
+            }
+        }
+        Ok(())
     }
 
     /// A loss counter, all CPUs together.

@@ -37,7 +37,7 @@ pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result
     Ok(())
 }
 
-pub(super) fn plain<S: ToString>(
+pub(crate) fn plain<S: ToString>(
     head: impl IntoIterator<Item = S>,
     text_columns: &[usize],
 ) -> Table {
@@ -52,7 +52,7 @@ pub(super) fn plain<S: ToString>(
     table
 }
 
-pub(super) fn head(name: &str) -> String {
+pub(crate) fn head(name: &str) -> String {
     name.to_uppercase()
 }
 
@@ -85,7 +85,7 @@ fn cached(cpu: &Cpu) -> String {
     names.into_iter().map(label).collect::<Vec<_>>().join(" ")
 }
 
-pub(super) fn label(name: &Name) -> String {
+pub(crate) fn label(name: &Name) -> String {
     match &name.path {
         Some(path) => display(path),
         None => format!("id {}", name.id),

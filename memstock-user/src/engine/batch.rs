@@ -1,0 +1,78 @@
+//! Reads ranges of a per-CPU array map with one system call each (`BPF_MAP_LOOKUP_BATCH`, which aya does not
+//! offer). Knows how the kernel lays such values out, and nothing of what they mean.
+
+use std::marker::PhantomData;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::{io, mem};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::Pod;
+use aya::maps::MapData;
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+
+use super::pins::Pins;
+
+/// A per-CPU array map whose values are of type `T`.
+#[derive(Debug)]
+pub struct PerCpuRanges<T> {
+    map: MapData,
+    /// Values of one key: one for each possible CPU.
+    nr_cpus: usize,
+    of: PhantomData<T>,
+}
+
+impl<T: Pod> PerCpuRanges<T> {
+    /// Opens the pinned map `name`.
+    ///
+    /// # Errors
+    /// The pin cannot be opened, or it is another kind of map.
+    pub fn open(pins: &Pins, name: &str, nr_cpus: usize) -> Result<Self> {
+        let path = pins.map(name);
+        let cannot = || format!("cannot open the pinned map {}", path.display());
+        let map = MapData::from_pin(&path).with_context(cannot)?;
+        let info = map.info().with_context(cannot)?;
+        // The kernel pads a CPU's value to a multiple of 8 bytes (`bpf_map_value_size`).
+        ensure!(
+            info.value_size() as usize == size_of::<T>() && size_of::<T>().is_multiple_of(8),
+            "the map {} has values of another size",
+            path.display()
+        );
+        Ok(Self { map, nr_cpus, of: PhantomData })
+    }
+
+    /// The values of `nr` keys from `first` on: for each key one value a possible CPU.
+    ///
+    /// # Errors
+    /// The map ends before the last one, or the kernel refuses.
+    pub fn read(&self, first: u32, nr: u32) -> Result<Vec<T>> {
+        let len = nr as usize * self.nr_cpus;
+        let mut values = Vec::<T>::with_capacity(len);
+        let mut keys = vec![0_u32; nr as usize];
+        // The key before the first; none for that of the map.
+        let before = first.checked_sub(1);
+        let mut last = 0_u32;
+        // SAFETY: all of its variants are plain integers, for which zeros are valid.
+        let mut attr: bpf_attr = unsafe { mem::zeroed() };
+        attr.batch.in_batch = before.as_ref().map_or(0, |key| (&raw const *key) as u64);
+        attr.batch.out_batch = (&raw mut last) as u64;
+        attr.batch.keys = keys.as_mut_ptr() as u64;
+        attr.batch.values = values.as_mut_ptr() as u64;
+        attr.batch.count = nr;
+        attr.batch.map_fd = self.map.fd().as_fd().as_raw_fd().cast_unsigned();
+        let command = bpf_cmd::BPF_MAP_LOOKUP_BATCH;
+        // SAFETY: the kernel reads one key, and writes one key, at most `nr` keys and as many values for each
+        // possible CPU; all buffers have that room and live until the call returns.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<bpf_attr>()) };
+        let cannot = || format!("cannot read {nr} values from {first} on of a per-CPU map");
+        if result != 0 {
+            return Err(io::Error::last_os_error()).with_context(cannot);
+        }
+        // SAFETY: the call was about this variant, and wrote to it how many it has read.
+        let read = unsafe { attr.batch.count };
+        ensure!(read == nr, "{}: there are only {read}", cannot());
+        // SAFETY: the kernel has written that many values; `T` is plain data.
+        unsafe { values.set_len(len) };
+        Ok(values)
+    }
+}

@@ -1,0 +1,126 @@
+//! What cgroups did on all CPUs together: the settled figures of each, and the hits that slots have yet to
+//! credit to it.
+//!
+//! A miss moves hits from the slot to the share of the cgroup that the slot credits; read in between, they
+//! would be seen twice or not at all. So a cgroup's figures count only when the slots that credit it were the
+//! same before and after its shares were read. The few that a slot credited just then are read again; one
+//! that misses faster than it can be read is taken as it was seen last: off by at most a batch for each CPU,
+//! for this one reading.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use memstock_common::{CgroupCpu, Stock, index_of};
+
+use super::{Stocks, stocks};
+use crate::engine::Engine;
+
+/// Times that the cgroups which were disturbed are read.
+const TRIES: u32 = 16;
+
+/// What a cgroup did on all CPUs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Faults served from a stock.
+    pub hits: u64,
+    /// Faults that no stock could serve.
+    pub misses: u64,
+    /// Charges of what was needed only.
+    pub singles: u64,
+    /// Pages charged although a limit was reached.
+    pub forced: u64,
+}
+
+impl Work {
+    fn of(shares: &[CgroupCpu<u64>]) -> Self {
+        shares.iter().fold(Self::default(), |sum, share| Self {
+            hits: sum.hits + share.hits,
+            misses: sum.misses + share.misses,
+            singles: sum.singles + share.singles,
+            forced: sum.forced + share.forced,
+        })
+    }
+}
+
+/// The work of the cgroups with the counters `indices`, which ascend.
+pub fn of(engine: &Engine, indices: &[u32]) -> Result<BTreeMap<u32, Work>> {
+    let mut work = BTreeMap::new();
+    let mut wanted = indices.to_vec();
+    let mut before = stocks(engine)?;
+    for _ in 0..TRIES {
+        let mut read = Vec::with_capacity(wanted.len());
+        engine.cgroup_cpus(&wanted, |index, shares| read.push((index, Work::of(shares))))?;
+        let after = stocks(engine)?;
+        let unsettled = unsettled(&after);
+        for (index, mut settled) in read {
+            settled.hits += unsettled.get(&index).copied().unwrap_or_default();
+            work.insert(index, settled);
+        }
+        let disturbed = disturbed(&before, &after);
+        wanted.retain(|index| disturbed.contains(index));
+        if wanted.is_empty() {
+            break;
+        }
+        before = after;
+    }
+    Ok(work)
+}
+
+/// Hits that are in slots, by the counter index of the cgroup to be credited.
+fn unsettled(stocks: &Stocks) -> BTreeMap<u32, u64> {
+    let mut hits = BTreeMap::new();
+    for (_, stock) in stocks.iter().flatten() {
+        // A slot that is being settled may be read in parts, and less than nothing is nothing.
+        *hits.entry(credited(stock)).or_default() += stock.hits.saturating_sub(stock.settled);
+    }
+    hits
+}
+
+/// Whom slots credited that settled between the two readings, by counter index.
+fn disturbed(before: &Stocks, after: &Stocks) -> BTreeSet<u32> {
+    let pairs = before.iter().flatten().zip(after.iter().flatten());
+    let moved = pairs.filter(|((_, before), (_, after))| {
+        (before.settled, before.credit) != (after.settled, after.credit)
+    });
+    moved.flat_map(|((_, before), (_, after))| [before, after].map(credited)).collect()
+}
+
+fn credited(stock: &Stock<u64>) -> u32 {
+    index_of(stock.credit as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(hits: u64, settled: u64, credit: u64) -> Stock<u64> {
+        Stock { hits, settled, credit, ..Stock::default() }
+    }
+
+    #[test]
+    fn unsettled_hits_are_the_credited_ones() {
+        let stocks = vec![vec![(0, slot(10, 4, 1)), (1, slot(7, 7, 2))], vec![(0, slot(9, 4, 1))]];
+        assert_eq!(unsettled(&stocks), BTreeMap::from([(0, 11), (1, 0)]));
+        // Read in parts, while it was being settled.
+        assert_eq!(unsettled(&vec![vec![(0, slot(4, 5, 1))]]), BTreeMap::from([(0, 0)]));
+    }
+
+    #[test]
+    fn only_who_is_credited_is_disturbed() {
+        let before = vec![vec![(0, slot(10, 4, 1)), (1, slot(7, 7, 2))]];
+        let hit = vec![vec![(0, slot(11, 4, 1)), (1, slot(9, 7, 2))]];
+        assert_eq!(disturbed(&before, &hit), BTreeSet::new());
+        let other = vec![vec![(0, slot(10, 10, 3)), (1, slot(7, 7, 2))]];
+        assert_eq!(disturbed(&before, &other), BTreeSet::from([0, 2]));
+        let same = vec![vec![(0, slot(40, 10, 1)), (1, slot(7, 7, 2))]];
+        assert_eq!(disturbed(&before, &same), BTreeSet::from([0]));
+    }
+
+    #[test]
+    fn shares_add_up() {
+        let share = CgroupCpu { hits: 1, misses: 2, singles: 3, forced: 4 };
+        let work = Work::of(&[share, share]);
+        assert_eq!(work, Work { hits: 2, misses: 4, singles: 6, forced: 8 });
+        assert_eq!(Work::of(&[]), Work::default());
+    }
+}

@@ -1,0 +1,152 @@
+//! The tree of the cgroups.
+
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+
+use super::super::app::App;
+use super::super::column::{Column, Figures};
+use super::super::text::{cut, cut_front};
+use super::super::tree::{Below, Row};
+use super::Canvas;
+
+/// The least columns of a name.
+const NAME: usize = 18;
+/// Columns of a bar, without its percentage.
+const BAR: usize = 8;
+
+/// The columns that fit, from left to right, and how wide they are. Between two, one column stays free.
+fn columns(width: usize) -> Vec<(Column, usize)> {
+    let mut left = width.saturating_sub(NAME);
+    let fits = |column: &&Column| {
+        let needed = column.width() + 1;
+        let fits = needed <= left;
+        if fits {
+            left -= needed;
+        }
+        fits
+    };
+    let kept: Vec<_> = Column::BY_WORTH.iter().filter(fits).copied().collect();
+    let taken: usize = kept.iter().map(|column| column.width() + 1).sum();
+    let shown = Column::ALL.into_iter().filter(|column| kept.contains(column));
+    let name = (Column::Name, width.saturating_sub(taken));
+    std::iter::once(name).chain(shown.map(|column| (column, column.width()))).collect()
+}
+
+pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &mut App) {
+    let Some(table) = canvas.title(area, &title(app)) else { return };
+    let columns = columns(table.width.into());
+    let line = |y| Rect { y, height: 1, ..table };
+    for (column, cell) in cells(line(table.y), &columns) {
+        let style = if column == app.order.sort { canvas.theme.sorted } else { canvas.theme.head };
+        match column {
+            Column::Name => canvas.text(cell, &column.head(), style),
+            _ => canvas.right(cell, &column.head(), style),
+        }
+    }
+    app.scroll(usize::from(table.height.saturating_sub(1)));
+    let rows = app.rows.iter().enumerate().skip(app.offset);
+    for ((n, row), y) in rows.zip(table.y + 1..table.bottom()) {
+        self::row(canvas, line(y), &columns, row, app.page_size);
+        if n == app.selected {
+            canvas.buffer.set_style(line(y), canvas.theme.selected);
+        }
+    }
+    if app.rows.is_empty() && table.height > 1 {
+        let why = match app.order.filter.as_str() {
+            "" => "no cgroup is tracked",
+            _ => "no cgroup has this in its path; Esc shows all",
+        };
+        canvas.text(line(table.y + 1), why, canvas.theme.faint);
+    }
+}
+
+fn title(app: &App) -> String {
+    let by = app.order.sort.head();
+    let way = if app.order.reverse { ", reversed" } else { "" };
+    let filter = match app.order.filter.as_str() {
+        "" => String::new(),
+        filter => format!(", with {:?}", filter),
+    };
+    format!("CGROUPS by {by}{way}{filter}")
+}
+
+/// Where each column is in a line.
+fn cells(line: Rect, columns: &[(Column, usize)]) -> impl Iterator<Item = (Column, Rect)> {
+    let mut x = line.x;
+    columns.iter().map(move |&(column, width)| {
+        let cell = Rect { x, width: width as u16, ..line };
+        x += width as u16 + 1;
+        (column, cell)
+    })
+}
+
+fn row(
+    canvas: &mut Canvas<'_>,
+    line: Rect,
+    columns: &[(Column, usize)],
+    row: &Row,
+    page_size: u64,
+) {
+    let style = if row.matches { Style::new() } else { canvas.theme.faint };
+    let pressure = canvas.theme.pressure(row.figures.pressure());
+    for (column, cell) in cells(line, columns) {
+        let value = column.value(&row.figures, page_size);
+        match column {
+            Column::Name => canvas.text(cell, &name(row, cell.width.into()), style),
+            Column::Used => {
+                canvas.text(cell, &bar(&row.figures), pressure);
+                canvas.right(cell, &value, style);
+            }
+            Column::Failcnt if row.figures.failing > Some(0.0) => {
+                canvas.right(cell, &value, pressure);
+            }
+            _ => canvas.right(cell, &value, style),
+        }
+    }
+}
+
+fn name(row: &Row, columns: usize) -> String {
+    let indent = "  ".repeat(row.depth);
+    let (mark, hidden) = match row.below {
+        Below::Nothing => (' ', String::new()),
+        Below::Shown => ('▾', String::new()),
+        Below::Folded(nr) => ('▸', format!(" (+{nr})")),
+    };
+    let room = columns.saturating_sub(indent.len() + 2 + hidden.len());
+    // What tells one path from another is at its end.
+    let cut = if row.depth == 0 { cut_front } else { cut };
+    format!("{indent}{mark} {}{hidden}", cut(&row.name, room))
+}
+
+fn bar(figures: &Figures) -> String {
+    let Some(used) = figures.used() else { return String::new() };
+    // Not full before the limit is met.
+    let full = ((used.min(1.0) * BAR as f64) as usize).min(BAR);
+    "█".repeat(full) + &"░".repeat(BAR - full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_left_out_by_worth_and_never_overflow() {
+        for width in 0..300 {
+            let columns = columns(width);
+            let taken: usize = columns.iter().map(|(_, width)| width + 1).sum();
+            assert!(taken - 1 <= width.max(columns[0].1), "{width}: {columns:?}");
+            assert_eq!(columns[0].0, Column::Name);
+        }
+        assert_eq!(columns(300).len(), Column::ALL.len());
+        assert_eq!(columns(NAME + 10).len(), 2);
+        let order: Vec<_> = columns(80).into_iter().map(|(column, _)| column).collect();
+        assert!(order.contains(&Column::Stocked) && !order.contains(&Column::Failcnt), "{order:?}");
+    }
+
+    #[test]
+    fn a_bar_is_full_at_the_limit() {
+        let bar = |usage| bar(&Figures { usage, limit: Some(100), ..Figures::default() });
+        assert_eq!((bar(0), bar(99)), ("░░░░░░░░".into(), "███████░".into()));
+        assert_eq!((bar(100), bar(1000)), ("████████".into(), "████████".into()));
+    }
+}

@@ -1,0 +1,65 @@
+//! A sample for the tests of the view.
+
+use memstock_common::Loss;
+use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat};
+
+use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+
+/// A cgroup with this id, path, parent, usage and limit in pages.
+pub fn cgroup(id: u64, path: &str, parent: Option<u64>, usage: u64, limit: Option<u64>) -> Cgroup {
+    let mut memory = PageCounter::default();
+    memory.stats[PageCounterStat::Usage as usize] = Some(usage);
+    memory.stats[PageCounterStat::Limit as usize] = limit;
+    let mut stats = [0; CgroupStat::COUNT as usize];
+    stats[CgroupStat::Stocked as usize] = id;
+    stats[CgroupStat::Faults as usize] = 100 * id;
+    stats[CgroupStat::Hits as usize] = 90 * id;
+    let name = Name { id, path: Some(path.into()) };
+    Cgroup { name, parent_id: parent, memory, stats, ..Cgroup::default() }
+}
+
+/// Two trees, one with a limit that is near and one with a cgroup that is dying, and two CPUs.
+pub fn sample() -> Sample {
+    let mut cgroups = vec![
+        cgroup(2, "/batch", None, 5_000, None),
+        cgroup(5, "/batch/nightly", Some(2), 1_000, None),
+        cgroup(1, "/web", None, 60_000, Some(65_536)),
+        cgroup(3, "/web/api", Some(1), 40_000, Some(40_960)),
+        cgroup(4, "/web/static", Some(1), 19_000, None),
+    ];
+    cgroups[1].is_dying = true;
+    cgroups[2].memory.stats[PageCounterStat::Failcnt as usize] = Some(17);
+    let slot = |of: usize, nr_pages, pending| Slot {
+        cgroup: Some(cgroups[of].name.clone()),
+        nr_pages,
+        pending,
+        uncharge_cgroup: (pending > 0).then(|| cgroups[0].name.clone()),
+        uncharge_pages: 7 * pending,
+    };
+    let cpu = |cpu: u32, slot| {
+        let mut row = Cpu { cpu, online: cpu == 0, slots: vec![slot], ..Cpu::default() };
+        for &stat in CpuStat::ALL {
+            row.stats[stat as usize] = 1000 * u64::from(cpu + 1) + stat as u64;
+        }
+        row
+    };
+    let cpus = vec![cpu(0, slot(3, 15, 1)), cpu(1, slot(4, 31, 0))];
+    let loss = vec![(Loss::EventsMerged.stat(), 3)];
+    Sample { batch: 32, has_memsw: false, cpus, cgroups, loss }
+}
+
+/// The same some time later, with more of everything.
+pub fn later() -> Sample {
+    let mut sample = sample();
+    for cgroup in &mut sample.cgroups {
+        cgroup.stats[CgroupStat::Faults as usize] += 1_000 * cgroup.name.id;
+        cgroup.stats[CgroupStat::Hits as usize] += 969 * cgroup.name.id;
+    }
+    sample.cgroups[3].memory.stats[PageCounterStat::Failcnt as usize] = Some(2);
+    for cpu in &mut sample.cpus {
+        cpu.stats[CpuStat::Hits as usize] += 12_345;
+        cpu.stats[CpuStat::Misses as usize] += 398;
+        cpu.stats[CpuStat::Refills as usize] += 398;
+    }
+    sample
+}

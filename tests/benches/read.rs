@@ -1,0 +1,107 @@
+//! `cargo xtask bench read`: what reading costs with many tracked cgroups: `memstock show` for one sample, and
+//! `memstock top` on terminals of two sizes, as part of one CPU.
+//!
+//! One of the cgroups has a task that faults all the time, so that figures change, rows move, and readings are
+//! disturbed. The cost is the CPU time of the process by the kernel's scheduler; what tmux does with what is
+//! drawn is its own.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::memstock;
+use memstock_tests::statistics::Quartiles;
+use memstock_tests::tmux::Terminal;
+use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
+
+/// The cost of reading.
+#[derive(Parser)]
+struct Args {
+    /// Tracked cgroups.
+    #[arg(long, default_value_t = 1000)]
+    cgroups: usize,
+    /// Samples of `memstock show`.
+    #[arg(long, default_value_t = 20)]
+    samples: usize,
+    /// Seconds that `memstock top` is watched for, at each size.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const SIZES: [(u16, u16); 2] = [(80, 24), (200, 50)];
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    live(|| measure(&args))
+}
+
+fn measure(args: &Args) -> Result<()> {
+    let root = TestCgroup::new()?;
+    for number in 1..args.cgroups {
+        let dir = root.dir().join(format!("service-{number}"));
+        fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+    }
+    let busy = root.child("busy")?;
+    let engine = Engine::start(["--cgroup", root.path()])?;
+    try_poll_until(6 * SOON, "all cgroups", || {
+        Ok((engine.show()?.cgroups.len() > args.cgroups).then_some(()))
+    })?;
+    let mut task = Task::start(&busy, None)?;
+    task.churn()?;
+
+    let mut costs = Vec::new();
+    for _ in 0..args.samples {
+        let before = of_children()?;
+        ensure!(memstock(["show", "--json"])?.finish(SOON)?.code() == 0);
+        costs.push(1e3 * (of_children()? - before).as_secs_f64());
+    }
+    println!("{} tracked cgroups, one of them busy", args.cgroups + 1);
+    println!("show --json: {} ms of CPU time a call", Quartiles::of(&costs));
+    for size in SIZES {
+        let program = binaries::memstock()?;
+        let top = Terminal::start(size, &[], [program.as_os_str(), "top".as_ref()])?;
+        top.wait_for("the view", |screen| screen.contains("CGROUPS"))?;
+        let (start, before) = (Instant::now(), on_cpu(top.pid()?)?);
+        std::thread::sleep(Duration::from_secs(args.seconds));
+        let cost = on_cpu(top.pid()?)? - before;
+        println!(
+            "top at {} x {}, every second: {:.2} % of one CPU, over {} s",
+            size.0,
+            size.1,
+            100.0 * cost.as_secs_f64() / start.elapsed().as_secs_f64(),
+            args.seconds
+        );
+        top.press(&["q"])?;
+        ensure!(top.restored()?.0 == 0);
+    }
+    drop(task);
+    engine.stop().map(drop)
+}
+
+/// Time that a process with one thread has had on a CPU (`proc_pid_schedstat`: its first field, in ns).
+fn on_cpu(pid: u32) -> Result<Duration> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count();
+    ensure!(threads == 1, "it has {threads} threads");
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
+    let ns = text.split_whitespace().next().context("an empty schedstat")?;
+    Ok(Duration::from_nanos(ns.parse()?))
+}
+
+/// CPU time of all processes that were started here and have ended.
+fn of_children() -> Result<Duration> {
+    // SAFETY: all zeros is a valid value of a structure of integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes to `usage`, which lives until the call returns.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    ensure!(result == 0, "getrusage: {}", std::io::Error::last_os_error());
+    let time = |of: libc::timeval| {
+        Duration::from_secs(of.tv_sec.cast_unsigned())
+            + Duration::from_micros(of.tv_usec.cast_unsigned())
+    };
+    Ok(time(usage.ru_utime) + time(usage.ru_stime))
+}
