@@ -11,6 +11,7 @@ mod pins;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -48,9 +49,19 @@ enum Verb {
         /// Accept the output seen as the new expectation of the snapshot tests.
         #[arg(long)]
         bless: bool,
+        /// Run the live tests in guests with other kernels, too (see `cargo xtask vm`); takes hours.
+        #[arg(long)]
+        vm: bool,
         /// Arguments of the test binaries.
         #[arg(last = true)]
         args: Vec<OsString>,
+    },
+    /// Run the live tests in a guest with another kernel: `cargo xtask vm --kernel 6.12 -- TEST`.
+    Vm {
+        #[command(flatten)]
+        guest: vm::Guest,
+        #[command(flatten)]
+        work: vm::Work,
     },
     /// Check formatting, clippy (host and BPF) and the documentation.
     Lint,
@@ -70,7 +81,8 @@ fn main() -> ExitCode {
         Verb::Setup => setup::run(),
         Verb::Build { release } => build::run(release),
         Verb::Run { args } => run::run(&args),
-        Verb::Test { filter, bless, args } => test::run(filter.as_deref(), bless, &args),
+        Verb::Test { filter, bless, vm, args } => test::run(filter.as_deref(), bless, vm, &args),
+        Verb::Vm { guest, work } => vm::run(&guest, &work),
         Verb::Lint => lint::run(),
         Verb::Bench { name, args } => bench::run(&name, &args),
     };
