@@ -26,6 +26,7 @@ pub mod lru;
 pub mod orphan;
 pub mod poll;
 pub mod process;
+pub mod scale;
 pub mod show;
 pub mod skip;
 pub mod statistics;
@@ -39,6 +40,7 @@ pub use holder::Holder;
 pub use kernel_cgroup::KernelCgroup;
 pub use live::live;
 pub use poll::poll_until;
+pub use scale::scaled;
 pub use show::Show;
 pub use task::Task;
 

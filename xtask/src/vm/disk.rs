@@ -109,9 +109,10 @@ fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
     let budget = budget.to_str().context("the project's path is not UTF-8")?;
     let mut text = format!(
         "CGROUPS={cgroups} BOUND={BOUND} BUDGET={}\n\
-         export RUST_BACKTRACE=0 MEMSTOCK_SKIPS=/memstock/skips MEMSTOCK_PATIENCE={}\n",
+         export RUST_BACKTRACE=0 MEMSTOCK_SKIPS=/memstock/skips MEMSTOCK_PATIENCE={} MEMSTOCK_LOAD={}\n",
         quoted(&format!("/{budget}")),
-        work.patience
+        work.patience,
+        work.load,
     );
     if work.bless {
         text.push_str("export MEMSTOCK_BLESS=1\n");

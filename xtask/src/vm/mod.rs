@@ -106,6 +106,9 @@ pub struct Work {
     /// How much longer than on bare hardware the tests wait for something.
     #[arg(long, default_value_t = 10)]
     patience: u32,
+    /// How many percent of their repetitions the tests make.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    load: u32,
     /// Arguments of the test binaries: a part of a test's name, or options of libtest.
     #[arg(last = true)]
     args: Vec<OsString>,
@@ -144,7 +147,7 @@ pub fn matrix(tally: &mut Tally, bpf: &BpfToolchain, bless: bool, args: &[OsStri
         Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
     ] {
         let mut one = Tally::default();
-        let work = Work { bless, patience: 10, args: args.to_vec(), tests: Vec::new() };
+        let work = Work { bless, patience: 10, load: 5, args: args.to_vec(), tests: Vec::new() };
         if let Err(error) = boot(&mut one, bpf, &guest, &work) {
             one.broken("vm", &error);
         }

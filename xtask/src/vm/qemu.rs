@@ -74,7 +74,9 @@ impl Machine<'_> {
 
 /// What every machine has.
 fn qemu(accel: Accel, kernel: &Kernel) -> Command {
-    let mut cmd = Command::new("qemu-system-x86_64");
+    // A guest does not outlive us, however we end.
+    let mut cmd = Command::new("setpriv");
+    cmd.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     let (accel, cpu) =
         if accel == Accel::Kvm { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
     cmd.args(["-accel", accel, "-cpu", cpu, "-display", "none", "-no-reboot", "-nodefaults"]);
