@@ -52,13 +52,13 @@ pub fn make(
             tree.program(&found, &Path::new("bin").join(program))?;
         }
     }
-    let built = exec::target_dir().join("debug");
+    let built = exec::target_dir().join(if work.dev { "debug" } else { "release" });
     for name in ["memstock", "memstock-workload"] {
-        tree.stripped(&built.join(name), &Path::new("memstock/debug").join(name))?;
+        tree.stripped(&built.join(name), &Path::new("memstock/release").join(name))?;
     }
     for test in tests {
         let name = test.file_name().context("a test without a name")?;
-        tree.stripped(test, &Path::new("memstock/debug/deps").join(without_hash(name)))?;
+        tree.stripped(test, &Path::new("memstock/release/deps").join(without_hash(name)))?;
     }
     tree.libraries()?;
     tree.modules(kernel)?;

@@ -34,7 +34,7 @@ ulimit -n 65536
 echo "memstock-vm: booted $(uname -r), CPUs $(cat /sys/devices/system/cpu/online), in $(cut -d' ' -f1 /proc/uptime) s"
 
 cd /memstock
-for test in debug/deps/live_*; do
+for test in release/deps/live_*; do
     echo "memstock-vm: run ${test##*/}"
     timeout -s KILL "$BOUND" "$test" --test-threads=1 "$@"
     echo "memstock-vm: ran $?"

@@ -100,6 +100,9 @@ pub struct Work {
     /// Run only this test binary, such as `live_hotplug`; may be given more than once.
     #[arg(long = "test")]
     tests: Vec<String>,
+    /// Build without optimisations: sooner there, and several times slower inside.
+    #[arg(long)]
+    dev: bool,
     /// Accept the verifier's counts of this kernel as the new record.
     #[arg(long)]
     bless: bool,
@@ -130,13 +133,14 @@ pub fn run(guest: &Guest, work: &Work) -> Result<()> {
 fn alone(tally: &mut Tally, guest: &Guest, work: &Work) -> Result<()> {
     let bpf = setup::ensure()?;
     prepare()?;
-    build::workspace(&bpf, false)?;
+    build::workspace(&bpf, !work.dev)?;
     boot(tally, &bpf, guest, work)
 }
 
 /// Every guest of the matrix, into `tally`. One that does not come up is a failure and not the end.
 pub fn matrix(tally: &mut Tally, bpf: &BpfToolchain, bless: bool, args: &[OsString]) {
-    if let Err(error) = prepare() {
+    // Emulated, what is built without optimisations takes ten times as long.
+    if let Err(error) = prepare().and_then(|()| build::workspace(bpf, true)) {
         tally.broken("vm", &error);
         return;
     }
@@ -147,7 +151,7 @@ pub fn matrix(tally: &mut Tally, bpf: &BpfToolchain, bless: bool, args: &[OsStri
         Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
     ] {
         let mut one = Tally::default();
-        let work = Work { bless, patience: 10, load: 5, args: args.to_vec(), tests: Vec::new() };
+        let work = Work { bless, patience: 10, load: 5, args: args.to_vec(), ..Work::default() };
         if let Err(error) = boot(&mut one, bpf, &guest, &work) {
             one.broken("vm", &error);
         }
@@ -167,7 +171,7 @@ fn prepare() -> Result<()> {
 
 fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Result<()> {
     let kernel = Kernel::get(&guest.kernel)?;
-    let tests = test_binaries(bpf, &work.tests)?;
+    let tests = test_binaries(bpf, work)?;
     let place = tempfile::Builder::new()
         .prefix("memstock-vm-")
         .tempdir_in(exec::target_dir())
@@ -202,8 +206,12 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
 }
 
 /// The live test binaries, as cargo names them.
-fn test_binaries(bpf: &BpfToolchain, only: &[String]) -> Result<Vec<PathBuf>> {
+fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
     let mut cmd = exec::cargo(&["test", "--no-run", "-p", "memstock-tests"]);
+    if !work.dev {
+        cmd.arg("--release");
+    }
+    let only = &work.tests;
     cmd.arg("--message-format=json-render-diagnostics");
     let mut found = Vec::new();
     exec::tee(bpf.apply(&mut cmd)?, |line| found.extend(test_binary(line, only)))?;

@@ -62,10 +62,11 @@ impl Machine<'_> {
             .arg(format!("file={},if=none,id=root,format=raw,cache=unsafe", disk.display()));
         cmd.args(["-device", "nvme,drive=root,serial=memstock"]);
         cmd.arg("-serial").arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
-        // Emulated CPUs get no time while others have it: stalls are told of when they are long.
+        // Emulated CPUs get no time while others have it: the timer is not counted against the clock, and
+        // stalls are told of when they are long.
         cmd.arg("-append").arg(format!(
             "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw rootwait init=/init mitigations=off \
-             rcupdate.rcu_cpu_stall_timeout=120 preempt={}",
+             no_timer_check rcupdate.rcu_cpu_stall_timeout=120 preempt={}",
             guest.preempt.name()
         ));
         cmd
