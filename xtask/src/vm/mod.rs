@@ -21,7 +21,7 @@ use self::console::Console;
 use self::kernel::Kernel;
 use crate::setup::{self, BpfToolchain, apt};
 use crate::test::tally::Tally;
-use crate::{build, cache, exec, pins};
+use crate::{cache, exec, pins};
 
 /// How a guest is to be.
 #[derive(Clone, Debug, clap::Args)]
@@ -133,14 +133,14 @@ pub fn run(guest: &Guest, work: &Work) -> Result<()> {
 fn alone(tally: &mut Tally, guest: &Guest, work: &Work) -> Result<()> {
     let bpf = setup::ensure()?;
     prepare()?;
-    build::workspace(&bpf, !work.dev)?;
+    build(&bpf, work)?;
     boot(tally, &bpf, guest, work)
 }
 
 /// Every guest of the matrix, into `tally`. One that does not come up is a failure and not the end.
 pub fn matrix(tally: &mut Tally, bpf: &BpfToolchain, bless: bool, args: &[OsString]) {
     // Emulated, what is built without optimisations takes ten times as long.
-    if let Err(error) = prepare().and_then(|()| build::workspace(bpf, true)) {
+    if let Err(error) = prepare().and_then(|()| build(bpf, &Work::default())) {
         tally.broken("vm", &error);
         return;
     }
@@ -158,6 +158,15 @@ pub fn matrix(tally: &mut Tally, bpf: &BpfToolchain, bless: bool, args: &[OsStri
         exec::say("Guest", format_args!("{guest}: {}", one.closing()));
         tally.add(&guest.to_string(), one);
     }
+}
+
+/// What the tests start. The rest of the workspace stays as it is.
+fn build(bpf: &BpfToolchain, work: &Work) -> Result<()> {
+    let mut cmd = exec::cargo(&["build", "-p", "memstock", "-p", "memstock-tests"]);
+    if !work.dev {
+        cmd.arg("--release");
+    }
+    exec::stream(bpf.apply(&mut cmd)?)
 }
 
 /// Packages that are not there yet. They come with the verb, not with `cargo xtask setup`.
@@ -200,9 +209,19 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
     }
     if let Some(budget) = said.budget {
         let path = exec::root().join("tests/verifier-budget.json");
-        fs::write(&path, budget).with_context(|| format!("cannot write {}", path.display()))?;
+        let old = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let both = merged(&old, &budget).context("the verifier's counts")?;
+        fs::write(&path, both).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// What two JSON objects have, and of what both have, the later one's: another guest may have ended meanwhile.
+fn merged(old: &str, new: &str) -> Result<String> {
+    type Object = std::collections::BTreeMap<String, serde_json::Value>;
+    let mut both: Object = serde_json::from_str(old)?;
+    both.extend(serde_json::from_str::<Object>(new)?);
+    Ok(serde_json::to_string_pretty(&both)? + "\n")
 }
 
 /// The live test binaries, as cargo names them.
@@ -249,6 +268,13 @@ mod tests {
         assert_eq!(test_binary(&line("bin", "live_a"), &all), None);
         assert_eq!(test_binary(&line("test", "live_a"), &["live_b".into()]), None);
         assert_eq!(test_binary("warning: it", &all), None);
+    }
+
+    #[test]
+    fn records_of_two_guests_are_kept() {
+        let both = merged(r#"{"a": 1, "b": 1}"#, r#"{"b": 2, "c": 3}"#).unwrap();
+        let expected = "{\n  \"a\": 1,\n  \"b\": 2,\n  \"c\": 3\n}\n";
+        assert_eq!(both, expected);
     }
 
     #[test]
