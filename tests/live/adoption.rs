@@ -32,11 +32,11 @@ struct Hall {
 impl Hall {
     /// None if the kernel does no accounting of its own here.
     fn open(modes: &[Mode]) -> Result<Option<Self>> {
-        let Some(kernel_top) = KernelCgroup::new()? else {
+        let top = TestCgroup::new()?;
+        let Some(kernel_top) = KernelCgroup::beside(&top)? else {
             skip(&name(), ABSENT);
             return Ok(None);
         };
-        let top = TestCgroup::new()?;
         let mut seats = Vec::new();
         for &mode in modes {
             let (cgroup, kernel) = (top.child(&mode.name())?, kernel_top.child(&mode.name())?);
@@ -91,7 +91,7 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
         let Some(mut hall) = Hall::open(&MODES)? else {
             return Ok(());
         };
-        let kernel = format!("{}={}", hall.top.path(), hall.kernel_top.path());
+        let kernel = format!("{}={}", hall.top.path(), hall.kernel_top.argument());
         let args = ["--cgroup", hall.top.path(), "--kernel-cgroup", &kernel];
         let engine = Engine::start_adopting(args)?;
         let audit = hall.audit(&engine)?;
@@ -188,11 +188,11 @@ fn what_tasks_have_mapped_is_adopted() -> Result<()> {
 #[test]
 fn adopting_under_load_does_no_harm() -> Result<()> {
     live(|| {
-        let Some(kernel) = KernelCgroup::new()? else {
+        let top = TestCgroup::new()?;
+        let Some(kernel) = KernelCgroup::beside(&top)? else {
             skip(&name(), ABSENT);
             return Ok(());
         };
-        let top = TestCgroup::new()?;
         let (a, b) = (top.child("a")?, top.child("b")?);
         let mut load = Load::default();
         let mut left_out = Vec::new();
@@ -208,7 +208,7 @@ fn adopting_under_load_does_no_harm() -> Result<()> {
         ] {
             left_out.extend(load.hold(mode, pages, cgroup, Some(&kernel))?);
         }
-        let named = format!("{}={}", top.path(), kernel.path());
+        let named = format!("{}={}", top.path(), kernel.argument());
         for round in 0..3 {
             let engine =
                 Engine::start_adopting(["--cgroup", top.path(), "--kernel-cgroup", &named])?;

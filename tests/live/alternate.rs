@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use memstock_tests::show::Slot;
-use memstock_tests::{Engine, PAGE, Task, TestCgroup, live};
+use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, scaled};
 
 const CPU: u32 = 1;
 const BATCH: u64 = 32;
@@ -67,7 +67,7 @@ fn stocks_stay_within_their_bound(slots: u64) -> Result<()> {
         }
         let first = engine.show()?;
         let mut highest = 0;
-        for _ in 0..100 {
+        for _ in 0..scaled(100) {
             let show = engine.show()?;
             for cpu in &show.cpus {
                 ensure!(u64::try_from(cpu.slots.len())? == slots, "{cpu:#?}");
@@ -89,7 +89,10 @@ fn stocks_stay_within_their_bound(slots: u64) -> Result<()> {
         // Or the bound has been seen on an idle engine.
         for cpu in [0, 1] {
             let (first, last) = (first.cpu(cpu)?, last.cpu(cpu)?);
-            ensure!(last.hits > first.hits + 10_000, "CPU {cpu} was idle: {first:?} {last:?}");
+            ensure!(
+                last.hits > first.hits + u64::from(scaled(10_000)),
+                "CPU {cpu} was idle: {first:?} {last:?}"
+            );
             ensure!(slots > 1 || last.drains > first.drains, "no switch: {first:?} {last:?}");
         }
         ensure!(highest > 0, "nothing was ever stocked");

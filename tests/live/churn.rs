@@ -12,7 +12,7 @@ use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::show::{Cgroup, Show};
 use memstock_tests::task::enter_dir;
 use memstock_tests::workload::hold::Mode;
-use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, lru};
+use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, lru, scaled};
 
 /// Made, used and removed, by two threads at once.
 const CGROUPS: u32 = 10_000;
@@ -82,7 +82,7 @@ fn churn(
     kernel: Option<&KernelCgroup>,
     thread: u32,
 ) -> Result<()> {
-    for number in 0..CGROUPS / 2 {
+    for number in 0..scaled(CGROUPS) / 2 {
         let name = format!("{thread}-{number}");
         if number % SAMPLED == 0 {
             sample(engine, parent, kernel, &name, u64::from(1 + number % 997))?;
@@ -122,7 +122,7 @@ fn settled(
 fn ten_thousand_cgroups_leave_nothing() -> Result<()> {
     live(|| {
         let parent = TestCgroup::new()?;
-        let kernel = KernelCgroup::new()?;
+        let kernel = KernelCgroup::beside(&parent)?;
         // The program is to be in the cache before, or its pages would be a child's.
         Command::new("/bin/true").status().context("starting /bin/true")?;
         let engine = Engine::start(["--cgroup", parent.path()])?;
@@ -168,7 +168,7 @@ fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
     const PAGES: [u32; 2] = [700, 300];
     live(|| {
         let top = TestCgroup::new()?;
-        let kernel = KernelCgroup::new()?;
+        let kernel = KernelCgroup::beside(&top)?;
         let upper = top.child("upper")?;
         let lower = upper.child("lower")?;
         let engine = Engine::start(["--cgroup", top.path()])?;

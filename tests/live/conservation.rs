@@ -12,7 +12,7 @@ use memstock_tests::load::{Frozen, Load};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
-use memstock_tests::{Engine, KernelCgroup, TestCgroup, lru};
+use memstock_tests::{Engine, KernelCgroup, TestCgroup, lru, scaled};
 
 const RUNS: u32 = 10;
 /// Of load before each pause. With [`SOAK`] set in the environment it is ten times as long.
@@ -29,8 +29,8 @@ struct Cgroups {
 
 impl Cgroups {
     fn new() -> Result<Self> {
-        let kernel = KernelCgroup::new()?;
         let top = TestCgroup::new()?;
+        let kernel = KernelCgroup::beside(&top)?;
         let (a, b) = (top.child("a")?, top.child("b")?);
         let (ax, ay, bz) = (a.child("x")?, a.child("y")?, b.child("z")?);
         Ok(Self { v2: vec![top, a, b, ax, ay, bz], kernel })
@@ -77,7 +77,7 @@ fn nothing_is_lost_under_load_and_drains() -> Result<()> {
         })?;
         let (mut load, left_out) = cgroups.load()?;
         let drains = load.drain();
-        for number in 1..=RUNS {
+        for number in 1..=scaled(RUNS) {
             let before = drains.load(Relaxed);
             sleep(run);
             load.check()?;

@@ -13,7 +13,7 @@ use memstock::host;
 use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Loss, NO_LIMIT, NOBODY, Resource, owner_of};
 use memstock_tests::poll::{SOON, try_poll_until};
-use memstock_tests::{Task, TestCgroup, free_lists, live, lru};
+use memstock_tests::{Task, TestCgroup, free_lists, live, lru, scaled};
 
 /// An attached engine of the test's own; its pins go with it.
 struct Own {
@@ -83,7 +83,7 @@ fn nothing_stays_of_a_closed_cgroup() -> Result<()> {
             task.churn()?;
         }
         let (mut charged, mut unused_at_rest) = (0, 0);
-        for cycle in 0..CYCLES {
+        for cycle in 0..scaled(CYCLES) {
             let index = own.engine.register(leaf.id, Some(parent), NO_LIMIT, NO_LIMIT)?;
             ensure!(own.engine.control().release(index).is_err(), "it is tracked");
             charged += own.engine.counter(index)?.memory.usage;

@@ -10,7 +10,7 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::show::{Drained, Slot};
 use memstock_tests::skip::skip;
-use memstock_tests::{Engine, PAGE, Show, Task, TestCgroup, live, lru};
+use memstock_tests::{Engine, PAGE, Show, Task, TestCgroup, live, lru, scaled};
 
 /// Waits until each of these cgroups has faulted `more` times since now: the load is on.
 fn wait_for_load(engine: &Engine, cgroups: &[&TestCgroup], more: u64) -> Result<()> {
@@ -85,7 +85,7 @@ fn what_is_given_back_is_what_the_usage_falls_by() -> Result<()> {
 #[test]
 fn ten_thousand_drains_lose_no_page() -> Result<()> {
     const BATCH: u64 = 32;
-    const REPEAT: &str = "10000";
+    const REPEAT: u32 = 10_000;
     live(|| {
         let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
         let mut tasks = [Task::start(&a, Some(0))?, Task::start(&b, Some(1))?];
@@ -95,7 +95,8 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
         }
         wait_for_load(&engine, &[&a, &b], 1_000)?;
         let before = engine.show()?;
-        let drained = memstock(["drain", "--repeat", REPEAT, "--json"])?.finish(6 * SOON)?;
+        let drained = memstock(["drain", "--repeat", &scaled(REPEAT).to_string(), "--json"])?
+            .finish(6 * SOON)?;
         let during = engine.show()?;
         for task in &mut tasks {
             task.pause()?;
@@ -105,7 +106,8 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
         for path in [a.path(), b.path()] {
             // 10,000 drains of two CPUs are 20,000 system calls: far more than 1,000 faults long.
             let (start, end) = (before.cgroup(path)?.faults, during.cgroup(path)?.faults);
-            ensure!(end > start + 1_000, "{path} was idle: {start} to {end} faults");
+            let least = u64::from(scaled(1_000));
+            ensure!(end > start + least, "{path} was idle: {start} to {end} faults");
         }
 
         // The kernel frees page tables a grace period after they were unmapped.
@@ -118,7 +120,7 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
         show.check()?;
         // The kernel half counts every time that a drain took something, and took at most a batch.
         let drains: u64 = show.cpus.iter().map(|cpu| cpu.drains).sum();
-        ensure!(drains > 100, "the drains found nothing: {show:#?}");
+        ensure!(drains > u64::from(scaled(100)), "the drains found nothing: {show:#?}");
         ensure!(drained.nr_pages <= drains * BATCH, "{drained:?} {show:#?}");
         eprintln!("{drains} drains found {} pages", drained.nr_pages);
         engine.stop().map(drop)
@@ -134,8 +136,8 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
 /// so is a page fewer in the stocks of a cgroup outside of the subtree.
 #[test]
 fn ten_thousand_drains_of_a_subtree_are_complete() -> Result<()> {
-    const TRIES: u32 = 10_000;
     live(|| {
+        let all = scaled(10_000);
         let (top, outside) = (TestCgroup::new()?, TestCgroup::new()?);
         let (busy, left, right) = (top.child("busy")?, top.child("left")?, top.child("right")?);
         let cgroups = [&top, &busy, &left, &right, &outside];
@@ -161,7 +163,7 @@ fn ten_thousand_drains_of_a_subtree_are_complete() -> Result<()> {
         standing.iter().try_for_each(Task::prefer)?;
         let before = engine.show()?;
         let (mut tries, mut found) = (0, 0);
-        while tries < TRIES {
+        while tries < all {
             for task in &mut standing {
                 // Kept: a page that is given back may be freed, and stocked, later than that.
                 task.touch(1)?;
@@ -179,11 +181,11 @@ fn ten_thousand_drains_of_a_subtree_are_complete() -> Result<()> {
         }
         let after = engine.show()?;
         // The slots are the cgroups' own, and neither the load nor the other tasks stood still.
-        ensure!(found > TRIES * 9 / 10, "something was stocked in {found} of {TRIES} tries only");
+        ensure!(found > all * 9 / 10, "something was stocked in {found} of {all} tries only");
         let faults = |show: &Show| Ok::<_, anyhow::Error>(show.cgroup(busy.path())?.faults);
         let (start, end) = (faults(&before)?, faults(&after)?);
-        ensure!(end > start + u64::from(TRIES), "no load: {start} to {end} faults");
-        eprintln!("{TRIES} tries, {found} with pages to take, {} faults beside", end - start);
+        ensure!(end > start + u64::from(all), "no load: {start} to {end} faults");
+        eprintln!("{all} tries, {found} with pages to take, {} faults beside", end - start);
         for task in &mut load {
             task.pause()?;
         }

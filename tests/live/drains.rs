@@ -1,6 +1,5 @@
 //! The daemon's own drains: when the kernel begins to reclaim, and when a limit is near.
 
-use std::fs;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::Program;
 use memstock_tests::skip::skip;
 use memstock_tests::task::enter_dir;
-use memstock_tests::{Engine, KernelCgroup, PAGE, Task, TestCgroup};
+use memstock_tests::{Engine, KernelCgroup, PAGE, Task, TestCgroup, scaled};
 
 /// An engine that drains by itself.
 fn start(args: &[&str]) -> Result<Engine> {
@@ -46,7 +45,6 @@ fn cached(kernel: &KernelCgroup, pages: u64) -> Result<tempfile::TempDir> {
 /// How long it takes is only told: it is the time of the daemon's turn on a busy host.
 #[test]
 fn reclaim_empties_the_stocks() -> Result<()> {
-    const TRIES: usize = 200;
     /// Reclaimed at each, in pages.
     const STEP: u64 = 100;
     /// The kernel half tells of reclaim once a millisecond.
@@ -62,12 +60,12 @@ fn reclaim_empties_the_stocks() -> Result<()> {
         let engine = start(&["--cgroup", cgroup.path()])?;
         let maps = engine::Engine::open(&Pins::on(host::BPFFS.as_ref()))?;
         let stocked = || Ok::<u64, anyhow::Error>(maps.unused()?.values().sum());
-        let limit = kernel.dir().join("memory.limit_in_bytes");
         let mut emptied = 0;
-        for _ in 0..TRIES {
+        let tries = scaled(200);
+        for _ in 0..tries {
             // Reclaim may take far more than is asked for.
             if kernel.usage_pages()? < 2 * STEP {
-                fs::write(&limit, "-1").context("lifting the limit")?;
+                kernel.limit(None).context("lifting the limit")?;
                 files.push(cached(&kernel, 4096)?);
             }
             sleep(APART);
@@ -77,13 +75,13 @@ fn reclaim_empties_the_stocks() -> Result<()> {
             emptied += u32::from(stocked()? > 0);
             // The kernel reclaims until the usage is below: nobody is in it who would be killed.
             let usage = kernel.usage_pages()?;
-            fs::write(&limit, ((usage - STEP) * PAGE).to_string()).context("lowering the limit")?;
+            kernel.limit(Some(usage - STEP)).context("lowering the limit")?;
             try_poll_until(SOON, "empty stocks", || Ok((stocked()? == 0).then_some(())))?;
         }
         ensure!(emptied > 0, "nothing was ever stocked");
         let mut times = try_poll_until(SOON, "the receipts", || {
             let receipts = receipts(&engine, "reclaim")?;
-            Ok((receipts.len() >= TRIES / 2).then_some(receipts))
+            Ok((receipts.len() >= tries as usize / 2).then_some(receipts))
         })?
         .iter()
         .map(|receipt| receipt.field("since_event_ns").parse::<u64>().context("since_event_ns"))

@@ -103,20 +103,20 @@ fn metadata(seat: &Seat) -> u64 {
     if disk { 16 } else { 0 }
 }
 
-/// Pages that are charged, but which `rss` does not count, since they are not mapped any more.
+/// Pages that are charged, but which the kernel's figures do not count, since they are not mapped any more.
 fn unmapped(seat: &Seat) -> u64 {
     if seat.mode == Mode::HugePartial { seat.promised / 2 } else { 0 }
 }
 
 /// Whether `memory.stat` has caught up with the census: `user` pages of the right kind.
 fn agrees(seat: &Seat, user: u64) -> Result<bool> {
-    let (rss, cache) = (seat.cgroup.stat("rss")?, seat.cgroup.stat("cache")?);
+    let (anonymous, cache) = (seat.cgroup.anonymous_pages()?, seat.cgroup.cache_pages()?);
     let enough = match seat.mode.kind() {
-        Kind::Anonymous => rss >= seat.promised - unmapped(seat),
+        Kind::Anonymous => anonymous >= seat.promised - unmapped(seat),
         Kind::Cache => cache >= seat.promised,
         Kind::Kernel => seat.cgroup.kmem_pages()? >= seat.promised,
     };
-    Ok(enough && rss + cache + unmapped(seat) == user)
+    Ok(enough && anonymous + cache + unmapped(seat) == user)
 }
 
 #[test]
@@ -197,6 +197,10 @@ fn tasks_and_holders_are_in_both_hierarchies() -> Result<()> {
             skip(&name(), ABSENT);
             return Ok(());
         };
+        if kernel.is_v2() {
+            skip(&name(), "there is one hierarchy for both");
+            return Ok(());
+        }
         let cgroup = TestCgroup::new()?;
         let inner = kernel.child("inner")?;
         let mut task = Task::start_in_both(&cgroup, &inner, None)?;

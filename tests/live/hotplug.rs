@@ -12,7 +12,7 @@ use memstock_tests::live::{live, name};
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::skip::skip;
-use memstock_tests::{Engine, Task, TestCgroup};
+use memstock_tests::{Engine, Task, TestCgroup, scaled};
 use rustix::process::Signal;
 
 /// The one that goes.
@@ -75,7 +75,6 @@ impl Busy {
 
 #[test]
 fn two_hundred_cycles_lose_no_page() -> Result<()> {
-    const CYCLES: usize = 200;
     if !can_go_offline(CPU) {
         skip(&name(), "CPU 1 cannot be taken offline here");
         return Ok(());
@@ -93,7 +92,8 @@ fn two_hundred_cycles_lose_no_page() -> Result<()> {
             })
         };
         let (start, mut longest) = (Instant::now(), Duration::ZERO);
-        for cycle in 1..=CYCLES {
+        let cycles = scaled(200) as usize;
+        for cycle in 1..=cycles {
             let (offline, took) = busy.take()?;
             longest = longest.max(took);
             told("cpu-dead", cycle)?;
@@ -111,9 +111,9 @@ fn two_hundred_cycles_lose_no_page() -> Result<()> {
             .map(|event| event.field("nr_pages").parse())
             .collect::<Result<_, _>>()?;
         let pages: u64 = drains.iter().sum();
-        ensure!(drains.len() == CYCLES && pages > 0, "{pages} pages: {drains:?}");
+        ensure!(drains.len() == cycles && pages > 0, "{pages} pages: {drains:?}");
         eprintln!(
-            "{CYCLES} cycles in {:?}, {pages} pages drained, seen empty after {longest:?} at the most",
+            "{cycles} cycles in {:?}, {pages} pages drained, seen empty after {longest:?} at the most",
             start.elapsed()
         );
         engine.stop().map(drop)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::workload::cpus::pin;
-use memstock_tests::{Engine, Task, TestCgroup, cgroup, live};
+use memstock_tests::{Engine, Task, TestCgroup, cgroup, live, scaled};
 
 const CPU: u32 = 1;
 const OTHER_CPU: u32 = 0;
@@ -46,7 +46,7 @@ fn a_moved_task_is_charged_where_it_is() -> Result<()> {
 /// what a CPU knows a task by. While only `b` has children, nothing may be charged to `a`.
 #[test]
 fn a_new_task_is_not_taken_for_a_dead_one() -> Result<()> {
-    const ROUNDS: u64 = 300;
+    const ROUNDS: u32 = 300;
     live(|| {
         let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
         let mut on_a = Task::start(&a, Some(CPU))?;
@@ -54,7 +54,7 @@ fn a_new_task_is_not_taken_for_a_dead_one() -> Result<()> {
         let engine = Engine::start(["--cgroup", a.path(), "--cgroup", b.path()])?;
         // The test itself, and the commands that it runs, leave the other CPU alone.
         pin(OTHER_CPU)?;
-        for round in 0..ROUNDS {
+        for round in 0..scaled(ROUNDS) {
             on_a.ask("spawn 1")?;
             let before = engine.show()?.cgroup(a.path())?.faults;
             on_b.ask("spawn 1")?;

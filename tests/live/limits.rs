@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use memstock_tests::engine::Event;
 use memstock_tests::hog::{Hog, Wish, size};
 use memstock_tests::poll::{SOON, try_poll_until};
-use memstock_tests::{Engine, PAGE, Task, TestCgroup, live};
+use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, scaled};
 
 /// Of every limit here, in pages.
 const LIMIT: u64 = 4096;
@@ -73,7 +73,7 @@ fn only_the_greedy_task_is_killed() -> Result<()> {
         let engine = Engine::start(args)?;
         let mut innocents = Innocents::start(&[&sibling, &top])?;
         let mut hogs = Vec::new();
-        for run in 0..RUNS {
+        for run in 0..scaled(RUNS) {
             let wish = Wish::pages(2 * LIMIT).cpu(run % 2);
             let wish = if run % 4 < 2 { wish } else { wish.catching_term() };
             let mut hog = wish.start(&greedy)?;

@@ -162,7 +162,7 @@ fn beside_the_kernel(
     // The kernel's statistics are two seconds late.
     let between = try_poll_until(SOON, "us between the kernel's figures", || {
         let ours = prometheus.one(&used)? as u64 / PAGE;
-        let user = kernel.stat("total_rss")? + kernel.stat("total_cache")?;
+        let user = kernel.anonymous_pages()? + kernel.cache_pages()?;
         let found = (user, ours, kernel.usage_pages()?);
         last = Some(found);
         Ok((found.0 <= found.1 && found.1 <= found.2).then_some(found))

@@ -33,15 +33,15 @@ fn kinds(engine: &Engine, kind: &str) -> Result<usize> {
 }
 
 /// A task that writes a file of three times its limit, and has nothing else.
-fn page_cache_alone(kernel: Option<&KernelCgroup>) -> Result<()> {
-    let cgroup = TestCgroup::new()?;
+fn page_cache_alone(cgroup: &TestCgroup, kernel: Option<&KernelCgroup>) -> Result<()> {
     let limit = size(LIMIT);
     let mut args = vec!["--cgroup", cgroup.path(), "--limit", &limit];
-    args.extend(kernel.iter().flat_map(|kernel| ["--kernel-cgroup", kernel.path()]));
+    let argument = kernel.map(KernelCgroup::argument);
+    args.extend(argument.iter().flat_map(|argument| ["--kernel-cgroup", argument]));
     let engine = Engine::start(args)?;
     let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
     let file = dir.path().join("large");
-    let mut task = Wish::pages(3 * LIMIT).file(&file).kernel(kernel).start(&cgroup)?;
+    let mut task = Wish::pages(3 * LIMIT).file(&file).kernel(kernel).start(cgroup)?;
     task.has_all()?;
     ensure!(fs::metadata(&file)?.len() == 3 * LIMIT * PAGE, "the file is not whole");
     ensure!(task.lives() && kinds(&engine, "oom-kill")? == 0, "{:?}", engine.events()?);
@@ -60,22 +60,20 @@ fn page_cache_alone(kernel: Option<&KernelCgroup>) -> Result<()> {
 
 #[test]
 fn page_cache_is_reclaimed_from_open_files() -> Result<()> {
-    live(|| page_cache_alone(None))
+    live(|| page_cache_alone(&TestCgroup::new()?, None))
 }
 
 #[test]
 fn page_cache_is_reclaimed_by_the_kernels_controller() -> Result<()> {
-    live(|| match KernelCgroup::new()? {
-        Some(kernel) => {
-            page_cache_alone(Some(&kernel))?;
-            let limit = fs::read_to_string(kernel.dir().join("memory.limit_in_bytes"))?;
-            ensure!(limit.trim().parse::<u64>()? > 1 << 60, "its limit was not put back: {limit}");
-            Ok(())
-        }
-        None => {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let Some(kernel) = KernelCgroup::beside(&cgroup)? else {
             skip(&name(), kernel_cgroup::ABSENT);
-            Ok(())
-        }
+            return Ok(());
+        };
+        page_cache_alone(&cgroup, Some(&kernel))?;
+        ensure!(!kernel.is_limited()?, "its limit was not put back");
+        Ok(())
     })
 }
 
@@ -175,7 +173,7 @@ fn what_can_go_goes() -> Result<()> {
 fn a_cgroup_at_its_limit_may_go_and_its_limit_may_move() -> Result<()> {
     live(|| {
         let top = TestCgroup::new()?;
-        let kernel = KernelCgroup::new()?;
+        let kernel = KernelCgroup::beside(&top)?;
         let engine = Engine::start(["--cgroup", top.path()])?;
         for round in 0..20_u32 {
             let cgroup = top.child("full")?;

@@ -62,12 +62,12 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
             skip(&name(), "stress-ng is not installed");
             return Ok(());
         }
-        let Some(kernel) = KernelCgroup::new()? else {
+        let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
+        let cgroup = TestCgroup::new()?;
+        let Some(kernel) = KernelCgroup::beside(&cgroup)? else {
             skip(&name(), ABSENT);
             return Ok(());
         };
-        let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
-        let cgroup = TestCgroup::new()?;
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
         let disk = disk(dir.path())?;
         let mount = dir.path().join("mount");

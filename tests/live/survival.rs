@@ -15,7 +15,7 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::{Finished, Process, memstock};
 use memstock_tests::show::Cgroup;
 use memstock_tests::workload::hold::Mode;
-use memstock_tests::{Engine, Holder, Show, Task, TestCgroup, leftovers, live};
+use memstock_tests::{Engine, Holder, Show, Task, TestCgroup, leftovers, live, scaled};
 use rustix::process::Signal;
 
 /// Where a whole engine is pinned.
@@ -279,7 +279,7 @@ fn two_at_once_are_one() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         let args = ["run", "--cgroup", cgroup.path()];
-        for time in 0..TIMES {
+        for time in 0..scaled(TIMES) {
             let mut runs = [memstock(args)?.start()?, memstock(args)?.start()?];
             let loser = try_poll_until(SOON, "the end of one of them", || {
                 let ended = [runs[0].ended()?.is_some(), runs[1].ended()?.is_some()];

@@ -62,13 +62,13 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
             }
         };
         // What goes to a disk leaves memory only by the kernel's own reclaim: see docs/limitations.md.
-        let Some(kernel) = KernelCgroup::new()? else {
+        let cgroup = TestCgroup::new()?;
+        let Some(kernel) = KernelCgroup::beside(&cgroup)? else {
             skip(&name(), kernel_cgroup::ABSENT);
             return Ok(());
         };
-        let cgroup = TestCgroup::new()?;
         let limits = ["--limit", &size(LIMIT), "--memsw-limit", &size(4 * LIMIT)];
-        let args = ["--cgroup", cgroup.path(), "--kernel-cgroup", kernel.path()];
+        let args = ["--cgroup", cgroup.path(), "--kernel-cgroup", &kernel.argument()];
         let engine = Engine::start(args.into_iter().chain(limits))?;
         let mut within = Wish::pages(2 * LIMIT).kernel(Some(&kernel)).start(&cgroup)?;
         within.has_all()?;

@@ -22,12 +22,13 @@ type Counts = BTreeMap<String, Count>;
 /// "kernel, compiler" -> counts.
 type Budget = BTreeMap<String, Counts>;
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// By name, as whoever puts the records of several kernels together writes them.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 struct Count {
-    /// Instructions the verifier walked through.
-    verified: u32,
     /// Instructions of the program, after the verifier's rewriting.
     translated: u32,
+    /// Instructions the verifier walked through.
+    verified: u32,
 }
 
 fn count(settings: Settings) -> Result<Counts> {
@@ -89,9 +90,9 @@ fn instruction_counts_are_those_on_record() -> Result<()> {
             return Ok(());
         }
         for (name, count) in counts {
-            let largest = budget.values().filter_map(|counts| counts.get(&name)).max();
-            let ceiling =
-                largest.with_context(|| format!("{name} has no record at all"))?.verified * 4;
+            let recorded = budget.values().filter_map(|counts| counts.get(&name));
+            let largest = recorded.map(|count| count.verified).max();
+            let ceiling = largest.with_context(|| format!("{name} has no record at all"))? * 4;
             assert!(count.verified <= ceiling, "{name}: {count:?} is over {ceiling}");
         }
         skip(TEST, &format!("no record for {pair}"));

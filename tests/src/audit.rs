@@ -189,7 +189,7 @@ impl Engine {
 /// The arguments of an audit that compares each page with what the kernel says of `kernel`, of which each
 /// cgroup stands for the one of the same name below `cgroup`.
 pub fn beside(cgroup: &TestCgroup, kernel: &KernelCgroup) -> [String; 2] {
-    ["--kernel-cgroup".to_owned(), format!("{}={}", cgroup.path(), kernel.path())]
+    ["--kernel-cgroup".to_owned(), format!("{}={}", cgroup.path(), kernel.argument())]
 }
 
 impl Audit {

@@ -1,27 +1,40 @@
-//! cgroups of the kernel's own memory controller (v1), for a test to compare memstock with.
+//! cgroups of the kernel's own memory controller, for a test to compare memstock with.
 //!
-//! A hybrid host has it on a hierarchy of its own, so a task can be in one of these and in a cgroup
-//! of [`crate::cgroup`] at once. They are gone on `Drop`; whose tasks are in them is the other
-//! one's affair: nothing here kills.
+//! A hybrid host has it on a v1 hierarchy of its own, so a task can be in one of these and in a cgroup of
+//! [`crate::cgroup`] at once. Where the v2 hierarchy has it, the two are one and the same. They are gone on
+//! `Drop`, unless somebody else made them; whose tasks are in them is the other one's affair: nothing here
+//! kills.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::PAGE;
-use crate::cgroup::{fresh_path, mount_v1_memory};
+use crate::cgroup::{TestCgroup, fresh_path, mount, mount_v1_memory};
 use crate::poll::{SOON, poll_until};
 
 /// The reason of a test that skips because [`KernelCgroup::new`] gave none.
-pub const ABSENT: &str = "no v1 memory controller is mounted, so there is nothing to compare with";
+pub const ABSENT: &str =
+    "no memory controller of the kernel's is mounted, so there is nothing to compare with";
+
+/// Which controller it is: the files have different names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
 
 /// A cgroup in which the kernel accounts memory.
 #[derive(Debug)]
 pub struct KernelCgroup {
     dir: PathBuf,
     path: String,
+    version: Version,
+    /// Whether it is ours to remove.
+    made: bool,
 }
 
 impl KernelCgroup {
@@ -30,29 +43,94 @@ impl KernelCgroup {
     /// # Errors
     /// When it cannot be made.
     pub fn new() -> Result<Option<Self>> {
-        let Some(mount) = mount_v1_memory()? else {
-            return Ok(None);
-        };
         let path = fresh_path();
-        Self::make(mount.join(&path[1..]), path).map(Some)
+        if let Some(mount) = mount_v1_memory()? {
+            return Self::make(mount.join(&path[1..]), path, Version::V1).map(Some);
+        }
+        let kernel = Self::make(mount()?.join(&path[1..]), path, Version::V2)?;
+        Ok(kernel.dir.join("memory.current").exists().then_some(kernel))
     }
 
-    /// Makes a cgroup right below this one, which goes with this one at the latest.
+    /// The kernel's cgroup for what is in `cgroup`: itself, where v2 has the memory controller, else a new
+    /// one of v1; none where the host has neither.
+    ///
+    /// On v2 the controller is off below it, where tasks may be at every level, until [`Self::child`].
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn child(&self, name: &str) -> Result<Self> {
-        Self::make(self.dir.join(name), format!("{}/{name}", self.path))
+    pub fn beside(cgroup: &TestCgroup) -> Result<Option<Self>> {
+        if !cgroup.dir().join("memory.current").exists() {
+            return Self::new().map(|kernel| kernel.filter(|kernel| kernel.version == Version::V1));
+        }
+        let (dir, path) = (cgroup.dir().to_owned(), cgroup.path().to_owned());
+        Ok(Some(Self { dir, path, version: Version::V2, made: false }))
     }
 
-    fn make(dir: PathBuf, path: String) -> Result<Self> {
+    /// The cgroup right below this one, which goes with this one at the latest. It is made on v1; on v2 it is
+    /// the one beside, and this one can have no tasks from then on.
+    ///
+    /// # Errors
+    /// When it cannot be made, or is not there.
+    pub fn child(&self, name: &str) -> Result<Self> {
+        let (dir, path) = (self.dir.join(name), format!("{}/{name}", self.path));
+        if self.version == Version::V1 {
+            return Self::make(dir, path, Version::V1);
+        }
+        let control = self.dir.join("cgroup.subtree_control");
+        fs::write(&control, "+memory").with_context(|| control.display().to_string())?;
+        fs::metadata(dir.join("memory.current")).with_context(|| dir.display().to_string())?;
+        Ok(Self { dir, path, version: Version::V2, made: false })
+    }
+
+    fn make(dir: PathBuf, path: String, version: Version) -> Result<Self> {
         fs::create_dir(&dir).with_context(|| format!("making the cgroup {}", dir.display()))?;
-        Ok(Self { dir, path })
+        Ok(Self { dir, path, version, made: true })
     }
 
     /// The path in the hierarchy.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Whether it is in the same hierarchy as memstock's.
+    pub fn is_v2(&self) -> bool {
+        self.version == Version::V2
+    }
+
+    /// What `--kernel-cgroup` takes for it: a path in the v1 hierarchy, or a folder.
+    pub fn argument(&self) -> String {
+        match self.version {
+            Version::V1 => self.path.clone(),
+            Version::V2 => self.dir.display().to_string(),
+        }
+    }
+
+    fn file<'a>(&self, v1: &'a str, v2: &'a str) -> &'a str {
+        match self.version {
+            Version::V1 => v1,
+            Version::V2 => v2,
+        }
+    }
+
+    /// Limits it to so many pages, or not at all. The kernel reclaims what is above.
+    ///
+    /// # Errors
+    /// When it is gone, or not enough can be reclaimed.
+    pub fn limit(&self, nr_pages: Option<u64>) -> Result<()> {
+        let none = self.file("-1", "max").to_owned();
+        let limit = nr_pages.map_or(none, |pages| (pages * PAGE).to_string());
+        let file = self.dir.join(self.file("memory.limit_in_bytes", "memory.max"));
+        fs::write(&file, limit).with_context(|| file.display().to_string())
+    }
+
+    /// Whether it has a limit.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn is_limited(&self) -> Result<bool> {
+        let limit = self.read(self.file("memory.limit_in_bytes", "memory.max"))?;
+        // v1 has a number of pages that no host has.
+        Ok(limit.trim() != "max" && limit.trim().parse::<u64>()? < 1 << 60)
     }
 
     /// The folder in the file system.
@@ -74,7 +152,7 @@ impl KernelCgroup {
     /// # Errors
     /// When it is gone.
     pub fn usage_pages(&self) -> Result<u64> {
-        self.pages("memory.usage_in_bytes")
+        self.pages(self.file("memory.usage_in_bytes", "memory.current"))
     }
 
     /// The part of [`Self::usage_pages`] that is the kernel's own memory: page tables, slab,
@@ -83,19 +161,34 @@ impl KernelCgroup {
     /// # Errors
     /// When it is gone.
     pub fn kmem_pages(&self) -> Result<u64> {
-        self.pages("memory.kmem.usage_in_bytes")
+        match self.version {
+            Version::V1 => self.pages("memory.kmem.usage_in_bytes"),
+            Version::V2 => self.figure("kernel"),
+        }
     }
 
-    /// A figure of `memory.stat` in pages, such as `rss`, `cache`, `shmem` or `mapped_file`;
-    /// without descendants unless its name begins with `total_`.
+    /// Private memory that is mapped, in pages, without descendants on v1.
     ///
-    /// The kernel is up to 2 s late with these, by up to 128 pages a CPU: it adds up what the CPUs
-    /// have counted when enough has come together, and every 2 s. Poll; or ask [`crate::kpages`],
-    /// which is exact at once.
+    /// The kernel is up to 2 s late with this, by up to 128 pages a CPU: it adds up what the CPUs have
+    /// counted when enough has come together, and every 2 s. Poll; or ask [`crate::kpages`], which is exact
+    /// at once.
     ///
     /// # Errors
-    /// When it is gone, or there is no such figure.
-    pub fn stat(&self, name: &str) -> Result<u64> {
+    /// When it is gone.
+    pub fn anonymous_pages(&self) -> Result<u64> {
+        self.figure(self.file("rss", "anon"))
+    }
+
+    /// Page cache and shared memory, in pages; as late as [`Self::anonymous_pages`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn cache_pages(&self) -> Result<u64> {
+        self.figure(self.file("cache", "file"))
+    }
+
+    /// A figure of `memory.stat`.
+    fn figure(&self, name: &str) -> Result<u64> {
         let text = self.read("memory.stat")?;
         let bytes = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let bytes = bytes.with_context(|| format!("no {name} in {}", self.path))?;
@@ -106,10 +199,14 @@ impl KernelCgroup {
     /// the last task has gone.
     ///
     /// # Errors
-    /// When a task is left in it, or it has children.
+    /// On v1, when a task is left in it, or it has children.
     pub fn force_empty(&self) -> Result<()> {
-        let file = self.dir.join("memory.force_empty");
-        fs::write(&file, "0").with_context(|| file.display().to_string())
+        let file = self.dir.join(self.file("memory.force_empty", "memory.reclaim"));
+        match fs::write(&file, self.file("0", "1G")) {
+            // v2 says so when there was less than that, which is what is wanted.
+            Err(error) if self.is_v2() && error.kind() == ErrorKind::WouldBlock => Ok(()),
+            done => done.with_context(|| file.display().to_string()),
+        }
     }
 
     fn pages(&self, file: &str) -> Result<u64> {
@@ -125,7 +222,9 @@ impl KernelCgroup {
 
 impl Drop for KernelCgroup {
     fn drop(&mut self) {
-        remove(&self.dir);
+        if self.made {
+            remove(&self.dir);
+        }
     }
 }
 
@@ -143,7 +242,7 @@ pub fn remove(dir: &Path) {
         move_up(dir);
         match fs::remove_dir(dir) {
             Ok(()) => Some(()),
-            Err(error) => (error.kind() == std::io::ErrorKind::NotFound).then_some(()),
+            Err(error) => (error.kind() == ErrorKind::NotFound).then_some(()),
         }
     });
     if let Err(error) = gone {

@@ -17,6 +17,9 @@ const CHUNK: usize = 65536;
 /// `UPTODATE`, `DIRTY`, `LRU`, `MMAP`, `ANON`, `SWAPBACKED`.
 const USER: u64 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 11 | 1 << 12 | 1 << 14;
 
+/// Any page of a large folio but the first.
+const COMPOUND_TAIL: u64 = 1 << 16;
+
 /// The pages of a cgroup, without its descendants. Slab pages belong to nobody: objects do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pages {
@@ -44,6 +47,8 @@ impl Census {
         // close to each other.
         let first = inodes.iter().copied().min().unwrap_or(u64::MAX);
         let last = inodes.iter().copied().max().unwrap_or(0);
+        // The owner of the page before, if it is one of those.
+        let mut before = 0;
         let (mut owner, mut flag) = (vec![0; CHUNK * 8], vec![0; CHUNK * 8]);
         for offset in (0..).step_by(CHUNK * 8) {
             let length = owners.read_at(&mut owner, offset).context("/proc/kpagecgroup")?;
@@ -52,7 +57,13 @@ impl Census {
             }
             let mut flags_read = false;
             for (page, inode) in owner[..length].as_chunks().0.iter().enumerate() {
-                let inode = u64::from_ne_bytes(*inode);
+                let mut inode = u64::from_ne_bytes(*inode);
+                // On Linux 6.1 only the head of a large folio has an owner.
+                let may_be_tail = inode == 0 && before != 0;
+                if may_be_tail {
+                    inode = before;
+                }
+                before = 0;
                 if inode < first || inode > last {
                     continue;
                 }
@@ -64,7 +75,12 @@ impl Census {
                     flags.read_exact_at(&mut flag[..length], offset).context("/proc/kpageflags")?;
                     flags_read = true;
                 }
-                let is_user = u64::from_ne_bytes(flag.as_chunks().0[page]) & USER != 0;
+                let flags = u64::from_ne_bytes(flag.as_chunks().0[page]);
+                if may_be_tail && flags & COMPOUND_TAIL == 0 {
+                    continue;
+                }
+                before = inode;
+                let is_user = flags & USER != 0;
                 *(if is_user { user } else { kernel }) += 1;
             }
         }

@@ -31,6 +31,7 @@ pub mod orphan;
 pub mod poll;
 pub mod process;
 pub mod prometheus;
+pub mod scale;
 pub mod show;
 pub mod skip;
 pub mod statistics;
@@ -45,6 +46,7 @@ pub use holder::Holder;
 pub use kernel_cgroup::KernelCgroup;
 pub use live::live;
 pub use poll::poll_until;
+pub use scale::scaled;
 pub use show::Show;
 pub use task::Task;
 

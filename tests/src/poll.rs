@@ -1,5 +1,6 @@
 //! Waiting: for a condition, with a deadline, and never for a time.
 
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,15 @@ use anyhow::{Result, bail};
 /// busy with other things and a test that passes does not wait for it.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// The environment variable that says how many times longer than that everything may take: on CPUs that
+/// are emulated, say. `cargo xtask vm` sets it.
+pub const PATIENCE: &str = "MEMSTOCK_PATIENCE";
+
 const INTERVAL: Duration = Duration::from_millis(5);
+
+static TIMES: LazyLock<u32> = LazyLock::new(|| {
+    std::env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+});
 
 /// Asks `look` until it gives something.
 ///
@@ -32,6 +41,7 @@ pub fn try_poll_until<T>(
     what: &str,
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let deadline = deadline * *TIMES;
     let end = Instant::now() + deadline;
     loop {
         if let Some(found) = look()? {

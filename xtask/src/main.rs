@@ -13,6 +13,7 @@ mod pins;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,6 +52,9 @@ enum Verb {
         /// Accept the output seen as the new expectation of the snapshot tests.
         #[arg(long)]
         bless: bool,
+        /// Run the live tests in guests with other kernels, too (see `cargo xtask vm`); takes hours.
+        #[arg(long)]
+        vm: bool,
         /// Arguments of the test binaries.
         #[arg(last = true)]
         args: Vec<OsString>,
@@ -70,6 +74,13 @@ enum Verb {
     /// Print the path of an archive with a minimal Debian root, made when it is missing.
     #[command(hide = true)]
     DebianRoot,
+    /// Run the live tests in a guest with another kernel: `cargo xtask vm --kernel 6.12 -- TEST`.
+    Vm {
+        #[command(flatten)]
+        guest: vm::Guest,
+        #[command(flatten)]
+        work: vm::Work,
+    },
     /// Check formatting, clippy (host and BPF) and the documentation.
     Lint,
     /// Take the picture of `memstock top` in the README anew, from a real run (as root).
@@ -90,11 +101,12 @@ fn main() -> ExitCode {
         Verb::Setup => setup::run(),
         Verb::Build { release } => build::run(release),
         Verb::Run { args } => run::run(&args),
-        Verb::Test { filter, bless, args } => test::run(filter.as_deref(), bless, &args),
         Verb::Package { binary, output, revision } => {
             package::run(binary.as_deref(), output.as_deref(), revision)
         }
         Verb::DebianRoot => package::root::run(),
+        Verb::Test { filter, bless, vm, args } => test::run(filter.as_deref(), bless, vm, &args),
+        Verb::Vm { guest, work } => vm::run(&guest, &work),
         Verb::Lint => lint::run(),
         Verb::Picture => picture::run(),
         Verb::Bench { name, args } => bench::run(&name, &args),

@@ -50,3 +50,13 @@ pub const DEBIAN_PACKAGE: &[&str] = &["dpkg-dev", "binutils", "lintian"];
 
 /// What watches memstock in the tests of its metrics: unpacked into the cache, not installed.
 pub const DEBIAN_PROMETHEUS: &str = "prometheus";
+
+/// What `cargo xtask vm` needs: the emulator, a shell for the guest, and what makes its disk.
+pub const DEBIAN_VM: &[&str] = &["qemu-system-x86", "busybox-static", "e2fsprogs", "xz-utils"];
+
+/// The kernels of the guests: the line, and the Debian packages that depend on its newest build, the
+/// surest first. Debian 12 has 6.1 as its own, and calls a newer one by its line.
+pub const DEBIAN_KERNELS: &[(&str, &[&str])] = &[
+    ("6.1", &["linux-image-6.1-cloud-amd64", "linux-image-cloud-amd64"]),
+    ("6.12", &["linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64"]),
+];

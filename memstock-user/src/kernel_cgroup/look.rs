@@ -160,9 +160,20 @@ impl Words {
         Seen {
             pfn: first + n as u64,
             index: index_of(owner_in(chunk.owners[n])),
-            number: self.cgroups[n],
+            number: self.number(chunk, n),
             kind: Kind::of(self.flags[n]),
         }
+    }
+
+    /// The kernel's cgroup of a page. Of two pages that the kernel has allocated together for itself and
+    /// charges together, the second has none of its own: page directories of kernels before Linux 6.15 that
+    /// may isolate page tables (`PGD_ALLOCATION_ORDER` in arch/x86). We own both then.
+    fn number(&self, chunk: &Chunk<u32>, n: usize) -> u64 {
+        let is_second = n % 2 == 1
+            && self.cgroups[n] == 0
+            && [n - 1, n].iter().all(|&page| Kind::of(self.flags[page]) == Kind::Kernel)
+            && owner_in(chunk.owners[n]) == owner_in(chunk.owners[n - 1]);
+        self.cgroups[if is_second { n - 1 } else { n }]
     }
 
     /// Gives each page of a larger allocation the cgroup of its first page: some kernels have 0 there
@@ -209,6 +220,19 @@ mod tests {
         words.flags[..6].copy_from_slice(&[0, COMPOUND_TAIL, 0, COMPOUND_TAIL, 0, COMPOUND_TAIL]);
         words.spread_heads();
         assert_eq!(words.cgroups[..6], [7, 7, 9, 9, 0, 0]);
+    }
+
+    #[test]
+    fn the_second_of_two_kernel_pages_has_the_cgroup_of_the_first() {
+        let mut words = Words { cgroups: [0; CHUNK], flags: [0; CHUNK] };
+        let mut chunk = Chunk { owners: [0; CHUNK] };
+        (words.cgroups[4], words.cgroups[6], words.cgroups[9]) = (77, 77, 77);
+        chunk.owners[4..12].fill(5);
+        // Another's, whoever allocated it; and one that is free.
+        chunk.owners[7] = 6;
+        words.flags[11] = 1 << 10;
+        let number = |n| words.seen(&chunk, 0, n).number;
+        assert_eq!([4, 5, 6, 7, 9, 10, 11].map(number), [77, 77, 77, 0, 77, 0, 0]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! on the machine counts as another.
 
 mod host;
-mod tally;
+pub mod tally;
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 
 use self::tally::Tally;
 use crate::setup::{self, BpfToolchain, apt, prometheus};
-use crate::{build, exec, pins};
+use crate::{build, exec, pins, vm};
 
 /// Name, arguments of `cargo test`, arguments of the test binaries.
 type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
@@ -35,9 +35,9 @@ struct Run<'a> {
 }
 
 /// The verb. The closing line is printed whatever happens, and last.
-pub fn run(filter: Option<&str>, bless: bool, args: &[OsString]) -> Result<()> {
+pub fn run(filter: Option<&str>, bless: bool, vm: bool, args: &[OsString]) -> Result<()> {
     let mut tally = Tally::default();
-    if let Err(error) = everything(&mut tally, filter, bless, args) {
+    if let Err(error) = everything(&mut tally, filter, bless, vm, args) {
         tally.broken("set-up", &error);
     }
     print!("{tally}");
@@ -51,6 +51,7 @@ fn everything(
     tally: &mut Tally,
     filter: Option<&str>,
     bless: bool,
+    vm: bool,
     args: &[OsString],
 ) -> Result<()> {
     let skips = tempfile::Builder::new()
@@ -85,6 +86,14 @@ fn everything(
     tally.skips(&fs::read_to_string(run.skips.path()).context("the list of skipped tests")?);
     for leftover in host::leftovers(&before)? {
         tally.note(&leftover);
+    }
+    if vm {
+        vm::matrix(
+            tally,
+            &run.bpf,
+            bless,
+            &filter.map(OsString::from).into_iter().chain(args.iter().cloned()).collect::<Vec<_>>(),
+        );
     }
     Ok(())
 }

@@ -56,6 +56,21 @@ impl Tally {
         self.note(&format!("{group}: {error:#}"));
     }
 
+    /// Takes in the results of another place, whose name is put before those of its tests.
+    pub fn add(&mut self, place: &str, other: Self) {
+        let Self { passed, ignored, failed, failures, skips } = other;
+        self.passed += passed;
+        self.ignored += ignored;
+        self.failed += failed;
+        self.failures.extend(failures.iter().map(|failure| format!("{place}: {failure}")));
+        self.skips.extend(skips.iter().map(|skip| format!("{place}: {skip}")));
+    }
+
+    /// The closing line.
+    pub fn closing(&self) -> String {
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.ignored)
+    }
+
     /// Failures so far.
     pub fn failed(&self) -> usize {
         self.failed
@@ -64,7 +79,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, ignored, failed, failures, skips } = self;
+        let Self { passed: _, ignored: _, failed: _, failures, skips } = self;
         writeln!(f)?;
         for skip in skips {
             writeln!(f, "skipped  {skip}")?;
@@ -72,7 +87,7 @@ impl fmt::Display for Tally {
         for failure in failures {
             writeln!(f, "failed   {failure}")?;
         }
-        writeln!(f, "{passed} passed, {failed} failed, {ignored} skipped")
+        writeln!(f, "{}", self.closing())
     }
 }
 
@@ -111,6 +126,15 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 
     fn closing(tally: &Tally) -> String {
         tally.to_string().lines().last().unwrap().to_owned()
+    }
+
+    #[test]
+    fn results_of_another_place_bear_its_name() {
+        let mut all = tally(OUTPUT);
+        all.add("a guest", tally(OUTPUT));
+        assert_eq!(closing(&all), "4 passed, 2 failed, 4 skipped");
+        let text = all.to_string();
+        assert!(text.contains("failed   a guest: stock::tests::never_negative\n"), "{text}");
     }
 
     #[test]

@@ -1,0 +1,241 @@
+//! The guest's disk: one ext4 file system with a shell, the binaries, and the libraries that they load.
+//!
+//! The kernels have NVMe and ext4 built in, so they mount it as their root by themselves. A disk and not an
+//! initramfs: page cache that can be written back and reclaimed is part of what is tested.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::kernel::Kernel;
+use super::{Cgroups, Guest, Work};
+use crate::exec::{self, capture};
+
+/// Sparse: what is not written to takes no room on the host.
+const SIZE: u64 = 8 << 30;
+/// The first program.
+const INIT: &str = include_str!("init.sh");
+/// Seconds that one test binary may take.
+const BOUND: u32 = 3600;
+/// What the live tests start, where the host has it: without, they skip and say so.
+const PROGRAMS: &[&str] =
+    &["unshare", "mkswap", "swapon", "swapoff", "dd", "mount", "true", "mkfs.ext4", "stress-ng"];
+/// Modules for what the live tests do; what a package lacks is built in.
+const MODULES: &[&str] = &["kernel/drivers/block/loop.ko"];
+
+/// Makes the disk in `place`.
+pub fn make(
+    place: &Path,
+    kernel: &Kernel,
+    tests: &[PathBuf],
+    guest: &Guest,
+    work: &Work,
+) -> Result<PathBuf> {
+    let mut tree = Tree { root: place.join("root"), libraries: BTreeSet::new() };
+    for dir in
+        ["bin", "dev", "etc", "lib/modules", "proc", "run", "sys", "tmp", "var/tmp", "memstock"]
+    {
+        fs::create_dir_all(tree.root.join(dir))?;
+    }
+    tree.busybox()?;
+    for program in PROGRAMS {
+        if let Ok(found) = which::which(program) {
+            // Before busybox's own of the same name.
+            let _ = fs::remove_file(tree.root.join("bin").join(program));
+            tree.program(&found, &Path::new("bin").join(program))?;
+        }
+    }
+    let built = exec::target_dir().join(if work.dev { "debug" } else { "release" });
+    for name in ["memstock", "memstock-workload"] {
+        tree.stripped(&built.join(name), &Path::new("memstock/release").join(name))?;
+    }
+    for test in tests {
+        let name = test.file_name().context("a test without a name")?;
+        tree.stripped(test, &Path::new("memstock/release/deps").join(without_hash(name)))?;
+    }
+    tree.libraries()?;
+    tree.modules(kernel)?;
+    let budget = exec::root().join("tests/verifier-budget.json");
+    let inside = inside(&budget)?;
+    tree.copy(&budget, &inside)?;
+    tree.write("init", INIT, 0o755)?;
+    tree.write("memstock/run.env", &environment(guest, work, &inside)?, 0o644)?;
+    tree.write(
+        "etc/passwd",
+        "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
+        0o644,
+    )?;
+    tree.write("etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644)?;
+    image(place, &tree.root)
+}
+
+/// A file system of [`SIZE`] that holds `root`.
+fn image(place: &Path, root: &Path) -> Result<PathBuf> {
+    let disk = place.join("disk");
+    File::create(&disk)?.set_len(SIZE).context("cannot make the guest's disk")?;
+    let mut mkfs = Command::new("mkfs.ext4");
+    // Root's own, whoever made the tree; no lazy initialisation that would write while tests count.
+    mkfs.args(["-q", "-F", "-E", "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0", "-d"]);
+    capture(mkfs.arg(root).arg(&disk))?;
+    fs::remove_dir_all(root).with_context(|| root.display().to_string())?;
+    Ok(disk)
+}
+
+/// `live_run-0123456789abcdef` without what cargo has added.
+fn without_hash(name: &OsStr) -> &OsStr {
+    let bytes = name.as_bytes();
+    let end = bytes.iter().rposition(|byte| *byte == b'-').unwrap_or(bytes.len());
+    OsStr::from_bytes(&bytes[..end])
+}
+
+/// The path of a file of the host in the tree: the same.
+fn inside(path: &Path) -> Result<PathBuf> {
+    Ok(path.strip_prefix("/").with_context(|| path.display().to_string())?.to_path_buf())
+}
+
+/// What `init.sh` reads: variables, and the arguments of the test binaries.
+fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
+    let cgroups = match guest.cgroups {
+        Cgroups::V2 => "v2",
+        Cgroups::Hybrid => "hybrid",
+    };
+    let budget = budget.to_str().context("the project's path is not UTF-8")?;
+    let mut text = format!(
+        "CGROUPS={cgroups} BOUND={BOUND} BUDGET={}\n\
+         export RUST_BACKTRACE=0 MEMSTOCK_SKIPS=/memstock/skips MEMSTOCK_PATIENCE={} MEMSTOCK_LOAD={}\n",
+        quoted(&format!("/{budget}")),
+        work.patience,
+        work.load,
+    );
+    if work.bless {
+        text.push_str("export MEMSTOCK_BLESS=1\n");
+    }
+    text.push_str("set --");
+    for arg in &work.args {
+        let arg = arg.to_str().context("an argument that is not UTF-8")?;
+        write!(text, " {}", quoted(arg))?;
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// One word for a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// What the disk will hold.
+struct Tree {
+    root: PathBuf,
+    libraries: BTreeSet<PathBuf>,
+}
+
+impl Tree {
+    fn write(&self, path: &str, text: &str, mode: u32) -> Result<()> {
+        let path = self.root.join(path);
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(fs::set_permissions(&path, fs::Permissions::from_mode(mode))?)
+    }
+
+    /// A place for a file, whose folder is there.
+    fn place(&self, path: &Path) -> Result<PathBuf> {
+        let place = self.root.join(path);
+        if let Some(folder) = place.parent() {
+            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        Ok(place)
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        let place = self.place(to)?;
+        fs::copy(from, &place).with_context(|| format!("cannot copy {}", from.display()))?;
+        Ok(())
+    }
+
+    /// The shell, and a link for each program that it can be.
+    fn busybox(&self) -> Result<()> {
+        let busybox = which::which("busybox").context("run `apt-get install busybox-static`")?;
+        self.copy(&busybox, Path::new("bin/busybox"))?;
+        for applet in capture(Command::new(&busybox).arg("--list"))?.lines() {
+            if applet != "busybox" {
+                symlink("busybox", self.root.join("bin").join(applet))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A program of the host with what it loads.
+    fn program(&mut self, from: &Path, to: &Path) -> Result<()> {
+        self.needs(from)?;
+        self.copy(from, to)
+    }
+
+    /// One of ours: debug information is nine tenths of it, and of no use in there.
+    fn stripped(&mut self, from: &Path, to: &Path) -> Result<()> {
+        self.needs(from)?;
+        let place = self.place(to)?;
+        let mut strip = Command::new("strip");
+        capture(strip.arg("--strip-debug").arg("-o").arg(place).arg(from)).map(drop)
+    }
+
+    fn needs(&mut self, program: &Path) -> Result<()> {
+        // A static one has none, which ldd calls a failure.
+        let said = capture(Command::new("ldd").arg(program)).unwrap_or_default();
+        self.libraries.extend(parse_ldd(&said));
+        Ok(())
+    }
+
+    fn libraries(&self) -> Result<()> {
+        self.libraries.iter().try_for_each(|library| self.copy(library, &inside(library)?))
+    }
+
+    fn modules(&self, kernel: &Kernel) -> Result<()> {
+        for module in MODULES {
+            let file = kernel.modules.join(module);
+            let name = file.file_name().context("a module without a name")?;
+            let place = self.root.join("lib/modules").join(name);
+            let packed = file.with_extension("ko.xz");
+            if file.exists() {
+                fs::copy(&file, &place)?;
+            } else if packed.exists() {
+                let mut xz = Command::new("xz");
+                xz.arg("-dc").arg(&packed).stdin(Stdio::null()).stdout(File::create(&place)?);
+                if !xz.status().context("cannot start xz")?.success() {
+                    bail!("xz cannot unpack {}", packed.display());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files in the answer of `ldd`.
+fn parse_ldd(said: &str) -> Vec<PathBuf> {
+    let words =
+        said.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    words.map(PathBuf::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_read() {
+        let said = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so (0x3)\n";
+        assert_eq!(parse_ldd(said), ["/lib/x/libc.so.6", "/lib64/ld.so"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn arguments_stay_one_word_each() {
+        assert_eq!(quoted("it's *"), r"'it'\''s *'");
+        assert_eq!(without_hash(OsStr::new("live_run-0f")), "live_run");
+    }
+}

@@ -1,0 +1,54 @@
+#!/bin/busybox sh
+# The first program of a guest: mounts what a host has, runs each test binary, says how it went, and powers off.
+# Its own lines begin with "memstock-vm: " (see console.rs). /memstock/run.env says what is wanted.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/memstock
+. /memstock/run.env
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/shm /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount -t tracefs tracefs /sys/kernel/tracing
+mount -t bpf bpf /sys/fs/bpf
+exec </dev/null >/dev/ttyS1 2>&1
+
+if [ "$CGROUPS" = hybrid ]; then
+    mount -t tmpfs tmpfs /sys/fs/cgroup
+    mkdir /sys/fs/cgroup/unified /sys/fs/cgroup/memory
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+    mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory
+else
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+fi
+ip link set lo up
+for module in /lib/modules/*.ko; do insmod "$module"; done
+
+# Emulated CPUs stand still for seconds; a real lock-up lasts.
+echo 60 >/proc/sys/kernel/watchdog_thresh
+ulimit -n 65536
+echo "memstock-vm: booted $(uname -r), CPUs $(cat /sys/devices/system/cpu/online), in $(cut -d' ' -f1 /proc/uptime) s"
+
+cd /memstock
+for test in release/deps/live_*; do
+    echo "memstock-vm: run ${test##*/}"
+    timeout -s KILL "$BOUND" "$test" --test-threads=1 "$@"
+    echo "memstock-vm: ran $?"
+done
+for cpu in /sys/devices/system/cpu/cpu[1-9]*/online; do echo 1 >"$cpu"; done
+
+echo "memstock-vm: file skips"
+cat "$MEMSTOCK_SKIPS" 2>/dev/null
+echo "memstock-vm: end"
+if [ -n "$MEMSTOCK_BLESS" ]; then
+    echo "memstock-vm: file budget"
+    cat "$BUDGET"
+    echo "memstock-vm: end"
+fi
+echo "memstock-vm: done"
+sync
+poweroff -f

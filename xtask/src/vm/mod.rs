@@ -1,0 +1,285 @@
+//! `cargo xtask vm`: the live tests inside a guest with another kernel, more CPUs, or another set of cgroup
+//! hierarchies.
+//!
+//! Owns the verb and the matrix. A guest sees the binaries that the host's tests run, its results come into
+//! the same tally, and what its kernel complains of counts as a failure.
+
+mod console;
+mod disk;
+mod kernel;
+mod klog;
+mod qemu;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::console::Console;
+use self::kernel::Kernel;
+use crate::setup::{self, BpfToolchain, apt};
+use crate::test::tally::Tally;
+use crate::{cache, exec, pins};
+
+/// How a guest is to be.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Guest {
+    /// Line of the kernel: 6.1 or 6.12.
+    #[arg(long, default_value = "6.1")]
+    kernel: String,
+    /// Number of CPUs.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// Who has the memory controller: the v2 hierarchy, or a v1 hierarchy beside it (hybrid).
+    #[arg(long, value_enum, default_value_t = Cgroups::V2)]
+    cgroups: Cgroups,
+    /// How far the kernel may be preempted.
+    #[arg(long, value_enum, default_value_t = Preempt::Voluntary)]
+    preempt: Preempt,
+    /// Memory of the guest, in MiB.
+    #[arg(long, default_value_t = 3072)]
+    memory: u32,
+    /// Hardware virtualisation or software emulation; auto uses the former if a guest really boots with it.
+    #[arg(long, value_enum, default_value_t = qemu::Accel::Auto)]
+    accel: qemu::Accel,
+}
+
+/// Which hierarchy has the memory controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Cgroups {
+    /// v2 alone, at /sys/fs/cgroup.
+    V2,
+    /// v1 memory beside a v2 hierarchy without controllers.
+    Hybrid,
+}
+
+/// `preempt=` of the kernel's command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Preempt {
+    /// Nowhere in the kernel.
+    None,
+    /// At explicit points: Debian's default.
+    Voluntary,
+    /// Wherever no lock is held.
+    Full,
+}
+
+impl Preempt {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Voluntary => "voluntary",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl Guest {
+    fn of(kernel: &str, cpus: u32, cgroups: Cgroups, preempt: Preempt) -> Self {
+        let kernel = kernel.to_owned();
+        Self { kernel, cpus, cgroups, preempt, memory: 3072, accel: qemu::Accel::Auto }
+    }
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, cpus, cgroups, preempt, memory: _, accel: _ } = self;
+        let cgroups = match cgroups {
+            Cgroups::V2 => "cgroup v2",
+            Cgroups::Hybrid => "hybrid cgroups",
+        };
+        write!(f, "Linux {kernel}, {cpus} CPUs, {cgroups}, preempt={}", preempt.name())
+    }
+}
+
+/// What runs inside.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Work {
+    /// Run only this test binary, such as `live_hotplug`; may be given more than once.
+    #[arg(long = "test")]
+    tests: Vec<String>,
+    /// Build without optimisations: sooner there, and several times slower inside.
+    #[arg(long)]
+    dev: bool,
+    /// Accept the verifier's counts of this kernel as the new record.
+    #[arg(long)]
+    bless: bool,
+    /// How much longer than on bare hardware the tests wait for something.
+    #[arg(long, default_value_t = 10)]
+    patience: u32,
+    /// How many percent of their repetitions the tests make.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    load: u32,
+    /// Arguments of the test binaries: a part of a test's name, or options of libtest.
+    #[arg(last = true)]
+    args: Vec<OsString>,
+}
+
+/// The verb. The closing line is printed whatever happens, and last.
+pub fn run(guest: &Guest, work: &Work) -> Result<()> {
+    let mut tally = Tally::default();
+    if let Err(error) = alone(&mut tally, guest, work) {
+        tally.broken("set-up", &error);
+    }
+    print!("{tally}");
+    if tally.failed() > 0 {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn alone(tally: &mut Tally, guest: &Guest, work: &Work) -> Result<()> {
+    let bpf = setup::ensure()?;
+    prepare()?;
+    build(&bpf, work)?;
+    boot(tally, &bpf, guest, work)
+}
+
+/// Every guest of the matrix, into `tally`. One that does not come up is a failure and not the end.
+pub fn matrix(tally: &mut Tally, bpf: &BpfToolchain, bless: bool, args: &[OsString]) {
+    // Emulated, what is built without optimisations takes ten times as long.
+    if let Err(error) = prepare().and_then(|()| build(bpf, &Work::default())) {
+        tally.broken("vm", &error);
+        return;
+    }
+    for guest in [
+        Guest::of("6.1", 4, Cgroups::V2, Preempt::Voluntary),
+        Guest::of("6.1", 4, Cgroups::Hybrid, Preempt::Voluntary),
+        Guest::of("6.12", 4, Cgroups::V2, Preempt::Full),
+        Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
+    ] {
+        let mut one = Tally::default();
+        let work = Work { bless, patience: 10, load: 5, args: args.to_vec(), ..Work::default() };
+        if let Err(error) = boot(&mut one, bpf, &guest, &work) {
+            one.broken("vm", &error);
+        }
+        exec::say("Guest", format_args!("{guest}: {}", one.closing()));
+        tally.add(&guest.to_string(), one);
+    }
+}
+
+/// What the tests start. The rest of the workspace stays as it is.
+fn build(bpf: &BpfToolchain, work: &Work) -> Result<()> {
+    let mut cmd = exec::cargo(&["build", "-p", "memstock", "-p", "memstock-tests"]);
+    if !work.dev {
+        cmd.arg("--release");
+    }
+    exec::stream(bpf.apply(&mut cmd)?)
+}
+
+/// Packages that are not there yet. They come with the verb, not with `cargo xtask setup`.
+fn prepare() -> Result<()> {
+    if apt::usable() {
+        apt::install("what guests need", pins::DEBIAN_VM)?;
+        apt::install("what the live tests use", pins::DEBIAN_LIVE)?;
+    }
+    Ok(())
+}
+
+fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Result<()> {
+    let kernel = Kernel::get(&guest.kernel)?;
+    let tests = test_binaries(bpf, work)?;
+    let place = tempfile::Builder::new()
+        .prefix("memstock-vm-")
+        .tempdir_in(exec::target_dir())
+        .context("no place for the guest's disk")?;
+    exec::say("Guest", format_args!("{guest}: {}", kernel.release));
+    let disk = disk::make(place.path(), &kernel, &tests, guest, work)?;
+    let name = guest.to_string().replace(", ", "-").replace([' ', '='], "_");
+    let log = cache::log(&format!("vm-{name}"))?;
+    let accel = qemu::accel(guest.accel, &kernel, place.path())?;
+    let mut console = Console::default();
+    let ended = qemu::run(
+        &qemu::Machine { guest, kernel: &kernel, disk: &disk, log: &log, accel },
+        |line| {
+            console.line(line, tally);
+        },
+    );
+    let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
+    for complaint in klog::complaints(&String::from_utf8_lossy(&text)) {
+        tally.note(&format!("kernel log: {complaint}; see {}", log.display()));
+    }
+    ended.with_context(|| format!("the kernel's log is {}", log.display()))?;
+    let said = console.end(tally);
+    tally.skips(&said.skips);
+    if !said.verdict {
+        bail!("the guest ended without a verdict: see {}", log.display());
+    }
+    if let Some(budget) = said.budget {
+        let path = exec::root().join("tests/verifier-budget.json");
+        let old = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let both = merged(&old, &budget).context("the verifier's counts")?;
+        fs::write(&path, both).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What two JSON objects have, and of what both have, the later one's: another guest may have ended meanwhile.
+fn merged(old: &str, new: &str) -> Result<String> {
+    type Object = std::collections::BTreeMap<String, serde_json::Value>;
+    let mut both: Object = serde_json::from_str(old)?;
+    both.extend(serde_json::from_str::<Object>(new)?);
+    Ok(serde_json::to_string_pretty(&both)? + "\n")
+}
+
+/// The live test binaries, as cargo names them.
+fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
+    let mut cmd = exec::cargo(&["test", "--no-run", "-p", "memstock-tests"]);
+    if !work.dev {
+        cmd.arg("--release");
+    }
+    let only = &work.tests;
+    cmd.arg("--message-format=json-render-diagnostics");
+    let mut found = Vec::new();
+    exec::tee(bpf.apply(&mut cmd)?, |line| found.extend(test_binary(line, only)))?;
+    if found.is_empty() {
+        bail!("no test binary is named like {}", only.join(" or "));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The test binary of which a line of cargo's output tells, if it is wanted.
+fn test_binary(line: &str, only: &[String]) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    let target = message.get("target")?;
+    let is_test = target.get("kind")?.as_array()?.iter().any(|kind| kind == "test");
+    let name = target.get("name")?.as_str()?;
+    let wanted = only.is_empty() || only.iter().any(|only| only == name);
+    let executable = Path::new(message.get("executable")?.as_str()?);
+    (is_test && wanted).then(|| executable.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_binaries_are_found_in_what_cargo_says() {
+        let line = |kind: &str, name: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"{name}"}},"executable":"/t/{name}-1"}}"#
+            )
+        };
+        let all = [];
+        assert_eq!(test_binary(&line("test", "live_a"), &all), Some("/t/live_a-1".into()));
+        assert_eq!(test_binary(&line("bin", "live_a"), &all), None);
+        assert_eq!(test_binary(&line("test", "live_a"), &["live_b".into()]), None);
+        assert_eq!(test_binary("warning: it", &all), None);
+    }
+
+    #[test]
+    fn records_of_two_guests_are_kept() {
+        let both = merged(r#"{"a": 1, "b": 1}"#, r#"{"b": 2, "c": 3}"#).unwrap();
+        let expected = "{\n  \"a\": 1,\n  \"b\": 2,\n  \"c\": 3\n}\n";
+        assert_eq!(both, expected);
+    }
+
+    #[test]
+    fn a_guest_is_told_apart() {
+        let guest = Guest::of("6.12", 8, Cgroups::V2, Preempt::Full);
+        assert_eq!(guest.to_string(), "Linux 6.12, 8 CPUs, cgroup v2, preempt=full");
+    }
+}

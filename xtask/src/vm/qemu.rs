@@ -1,0 +1,247 @@
+//! Runs one guest in QEMU, and ends one that hangs.
+//!
+//! The kernel's log goes to a file by the first serial line; what the tests say comes by the second, through
+//! our pipe. Whether hardware virtualisation works is found by booting with it.
+
+use std::fmt;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Guest;
+use super::kernel::Kernel;
+use crate::exec::say;
+
+/// Nothing said for so long, on either line, is a hang. A test that waits in vain says so earlier.
+const SILENCE: Duration = Duration::from_secs(1200);
+/// All of it may take so long.
+const TOTAL: Duration = Duration::from_secs(4 * 3600);
+/// How often the log is looked at.
+const TURN: Duration = Duration::from_secs(5);
+/// A kernel that is not emulated has said its name by then.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// `--accel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Accel {
+    /// Whatever works.
+    Auto,
+    /// Hardware virtualisation.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// What to boot.
+pub struct Machine<'a> {
+    /// How it is to be.
+    pub guest: &'a Guest,
+    /// Its kernel.
+    pub kernel: &'a Kernel,
+    /// Its root file system.
+    pub disk: &'a Path,
+    /// Where its kernel's log goes.
+    pub log: &'a Path,
+    /// [`Accel::Kvm`] or [`Accel::Tcg`].
+    pub accel: Accel,
+}
+
+impl Machine<'_> {
+    fn command(&self) -> Command {
+        let Self { guest, kernel, disk, log, accel } = self;
+        let mut cmd = qemu(*accel, kernel);
+        cmd.args(["-smp", &guest.cpus.to_string(), "-m", &format!("{}M", guest.memory)]);
+        // Lost with the guest anyway: nothing has to reach the host's disk.
+        cmd.arg("-drive")
+            .arg(format!("file={},if=none,id=root,format=raw,cache=unsafe", disk.display()));
+        cmd.args(["-device", "nvme,drive=root,serial=memstock"]);
+        cmd.arg("-serial").arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
+        // Emulated CPUs get no time while others have it: the timer is not counted against the clock, and
+        // stalls are told of when they are long.
+        cmd.arg("-append").arg(format!(
+            "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw rootwait init=/init mitigations=off \
+             no_timer_check rcupdate.rcu_cpu_stall_timeout=120 preempt={}",
+            guest.preempt.name()
+        ));
+        cmd
+    }
+}
+
+/// What every machine has.
+fn qemu(accel: Accel, kernel: &Kernel) -> Command {
+    // A guest does not outlive us, however we end.
+    let mut cmd = Command::new("setpriv");
+    cmd.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    let (accel, cpu) =
+        if accel == Accel::Kvm { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+    cmd.args(["-accel", accel, "-cpu", cpu, "-display", "none", "-no-reboot", "-nodefaults"]);
+    cmd.arg("-kernel").arg(&kernel.image);
+    cmd.stdin(Stdio::null());
+    cmd
+}
+
+/// What to boot with: what was asked for, or what works.
+pub fn accel(wish: Accel, kernel: &Kernel, place: &Path) -> Result<Accel> {
+    if wish != Accel::Auto {
+        return Ok(wish);
+    }
+    if !Path::new("/dev/kvm").exists() {
+        return Ok(Accel::Tcg);
+    }
+    let works = boots_with_kvm(kernel, &place.join("probe"))?;
+    say("Guest", if works { "with KVM" } else { "/dev/kvm is there and boots no guest: emulated" });
+    Ok(if works { Accel::Kvm } else { Accel::Tcg })
+}
+
+/// Whether a kernel comes as far as its first line; it has no root and ends by panic.
+fn boots_with_kvm(kernel: &Kernel, log: &Path) -> Result<bool> {
+    let mut cmd = qemu(Accel::Kvm, kernel);
+    cmd.args(["-m", "512M", "-append", "console=ttyS0 panic=-1", "-serial"]);
+    cmd.arg(format!("file:{}", log.display())).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut running = Running(cmd.spawn().context("cannot start qemu-system-x86_64")?);
+    let end = Instant::now() + PROBE;
+    while Instant::now() < end && running.0.try_wait()?.is_none() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).contains("Linux version"))
+}
+
+/// Boots it, gives each line that it says to `hear`, and waits for its end.
+///
+/// # Errors
+/// When it does not start, or hangs; then it is killed.
+pub fn run(machine: &Machine<'_>, mut hear: impl FnMut(&str)) -> Result<()> {
+    // What an earlier guest has said is not this one's.
+    fs::write(machine.log, "").with_context(|| machine.log.display().to_string())?;
+    let mut cmd = machine.command();
+    let mut child =
+        cmd.stdout(Stdio::piped()).spawn().context("cannot start qemu-system-x86_64")?;
+    let output = child.stdout.take().context("a child without its output")?;
+    let mut running = Running(child);
+    let (lines, heard) = mpsc::channel();
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut bytes = Vec::new();
+        while output.read_until(b'\n', &mut bytes).is_ok_and(|read| read > 0) {
+            if lines
+                .send(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+                .is_err()
+            {
+                break;
+            }
+            bytes.clear();
+        }
+    });
+    let mut watch = Watch::new(Instant::now());
+    loop {
+        match heard.recv_timeout(TURN) {
+            Ok(line) => {
+                hear(&line);
+                watch.heard(Instant::now());
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let length = fs::metadata(machine.log).map_or(0, |data| data.len());
+                watch.log(length, Instant::now());
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if let Some(hang) = watch.hangs(Instant::now()) {
+            bail!("the guest hangs: {hang}");
+        }
+    }
+    let status = running.wait()?;
+    if !status.success() {
+        bail!("qemu-system-x86_64 failed ({status})");
+    }
+    Ok(())
+}
+
+/// A machine that is killed when nobody waits for it any more.
+struct Running(Child);
+
+impl Running {
+    fn wait(&mut self) -> Result<ExitStatus> {
+        self.0.wait().context("the end of qemu-system-x86_64")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// When something was said last.
+struct Watch {
+    start: Instant,
+    last: Instant,
+    log: u64,
+}
+
+/// Why a guest is taken to hang.
+#[derive(Debug, PartialEq, Eq)]
+enum Hang {
+    Silence,
+    Total,
+}
+
+impl fmt::Display for Hang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence => write!(f, "it has said nothing for {SILENCE:?}"),
+            Self::Total => write!(f, "it has run for {TOTAL:?}"),
+        }
+    }
+}
+
+impl Watch {
+    fn new(now: Instant) -> Self {
+        Self { start: now, last: now, log: 0 }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        self.last = now;
+    }
+
+    fn log(&mut self, length: u64, now: Instant) {
+        if length != self.log {
+            (self.log, self.last) = (length, now);
+        }
+    }
+
+    fn hangs(&self, now: Instant) -> Option<Hang> {
+        if now - self.last > SILENCE {
+            Some(Hang::Silence)
+        } else if now - self.start > TOTAL {
+            Some(Hang::Total)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_grows_is_a_sign_of_life() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        let late = start + SILENCE + TURN;
+        assert_eq!(watch.hangs(late), Some(Hang::Silence));
+        watch.log(10, late);
+        assert_eq!(watch.hangs(late), None);
+        watch.log(10, late + SILENCE + TURN);
+        assert_eq!(watch.hangs(late + SILENCE + TURN), Some(Hang::Silence));
+        watch.heard(start + TOTAL + TURN);
+        assert_eq!(watch.hangs(start + TOTAL + TURN), Some(Hang::Total));
+    }
+}
