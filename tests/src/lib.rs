@@ -37,6 +37,7 @@ pub mod skip;
 pub mod statistics;
 pub mod task;
 pub mod tmux;
+pub mod top;
 pub mod workload;
 
 pub use cgroup::TestCgroup;

@@ -27,7 +27,7 @@ pub(super) const HELPERS: [BpfHelper; HELPERS_LEN] = {
         BPF_FUNC_ktime_get_ns,
         BPF_FUNC_tail_call,
         BPF_FUNC_get_smp_processor_id,
-        BPF_FUNC_get_current_pid_tgid,
+        BPF_FUNC_get_ns_current_pid_tgid,
         BPF_FUNC_get_current_task,
         BPF_FUNC_get_current_cgroup_id,
         BPF_FUNC_get_current_ancestor_cgroup_id,
