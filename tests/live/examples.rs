@@ -21,9 +21,9 @@ use rustix::process::Signal;
 /// What of an example is for another test, or for a machine that this is not.
 const ELSEWHERE: [(&str, &str); 0] = [];
 /// Verbs that ask a running engine.
-const ASKING: [&str; 7] = ["show", "drain", "limit", "force-empty", "audit", "events", "stop"];
-/// Examples that go on until they are interrupted: by their words. They get this long to fail by themselves.
-const LASTING: [&str; 2] = ["run", "--follow"];
+const ASKING: [&str; 8] =
+    ["show", "top", "drain", "limit", "force-empty", "audit", "events", "stop"];
+/// Examples that go on until they are interrupted get this long to fail by themselves.
 const LONG: Duration = Duration::from_millis(1500);
 
 /// What the documents name, made for this test.
@@ -169,13 +169,22 @@ fn run(world: &World, command: &str) -> Result<()> {
     if let Some(engine) = engine.as_mut().filter(|_| adopts) {
         engine.kill()?;
     }
-    let lasts = words.iter().any(|word| LASTING.contains(word)) && !words.contains(&"--");
-    let finished = start(command, lasts)?;
+    let finished = start(command, lasts(&words))?;
     ensure!(finished.code() == 0, "{finished:?}");
     match engine {
         Some(engine) if asks && words[1] != "stop" => engine.stop().map(drop),
         Some(mut engine) => engine.process().wait(SOON).map(drop),
         None => Ok(()),
+    }
+}
+
+/// Whether it goes on until it is interrupted.
+fn lasts(words: &[&str]) -> bool {
+    let has = |word| words.contains(&word);
+    match words.get(1) {
+        Some(&"run") => !has("--") && !has("--check"),
+        Some(&"top") => !has("-n"),
+        _ => has("--follow"),
     }
 }
 
