@@ -158,6 +158,15 @@ fn mounts() -> Result<Vec<Mount>> {
     Ok(mountinfo::parse(&text).into_iter().filter(|m| m.fs_type.starts_with("cgroup")).collect())
 }
 
+/// Where the kernel's memory controller has a hierarchy of its own, if it has.
+///
+/// # Errors
+/// The mounts cannot be read.
+pub(crate) fn v1_memory() -> Result<Option<PathBuf>> {
+    let mut mounts = mounts()?.into_iter();
+    Ok(mounts.find(|m| m.fs_type == "cgroup" && has_memory(&m.point)).map(|m| m.point))
+}
+
 /// The directory that `path` means: one below a cgroup mount, or a path in the v1 memory hierarchy.
 fn kernel_dir(mounts: &[Mount], path: &Path) -> Result<PathBuf> {
     let memory = mounts.iter().find(|m| m.fs_type == "cgroup" && has_memory(&m.point));

@@ -13,6 +13,7 @@
 
 pub mod adoption;
 pub mod audit;
+pub mod bench;
 pub mod cgroup;
 pub mod cli;
 pub mod command;
@@ -28,6 +29,7 @@ pub mod kernel_cgroup;
 pub mod launch;
 pub mod lock;
 pub mod loss;
+mod mapping;
 pub mod model;
 mod mountinfo;
 pub mod pages;

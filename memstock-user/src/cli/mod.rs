@@ -1,5 +1,6 @@
 //! The command line: flags and their values, nothing that acts.
 
+mod bench;
 mod change;
 mod read;
 mod run;
@@ -7,6 +8,7 @@ mod value;
 
 use clap::{Parser, Subcommand};
 
+pub use self::bench::{Bench, Table1, What};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::read::{Audit, Events, Show};
 pub use self::run::Run;
@@ -77,6 +79,8 @@ pub enum Verb {
     Audit(Audit),
     /// Print what happened: limits, drains, cgroups that came and went, losses
     Events(Events),
+    /// Measure what memstock costs on this machine
+    Bench(Bench),
     /// End the running engine, or remove what one left behind
     Stop,
     /// Let go of what a daemon holds, when it dies (started by `run`)

@@ -1,6 +1,7 @@
 //! One file a verb; this one only chooses.
 
 pub mod audit;
+pub mod bench;
 pub mod drain;
 pub mod events;
 pub mod force_empty;
@@ -38,6 +39,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Limit(args) => limit::limit(&args),
         Verb::ForceEmpty(args) => force_empty::force_empty(&args),
         Verb::Events(args) => events::events(&args),
+        Verb::Bench(args) => bench::bench(args),
         Verb::Stop => stop::stop(),
         Verb::Guard => guard::guard(),
     }

@@ -75,6 +75,7 @@ fn afresh<'a>(
         slots: args.slots.unwrap_or(1),
         memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
         trace: args.trace,
+        ..Settings::default()
     };
     let pinned = RemovePins(pins);
     let loaded = load(pins, settings)?;

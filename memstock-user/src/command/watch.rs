@@ -52,11 +52,13 @@ impl Signals {
         })
     }
 
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+    /// Waits for one; returns its number.
+    pub async fn any(&mut self) -> u8 {
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        };
+        kind.as_raw_value() as u8
     }
 }
 
@@ -162,7 +164,7 @@ impl Watch<'_> {
                     self.hear_all()?;
                     return Ok(End::Exited(launch::exit_code_of(status)));
                 }
-                () = signals.any() => return Ok(End::Told),
+                _ = signals.any() => return Ok(End::Told),
                 () = passing(end) => return Ok(End::Told),
             }
         }
