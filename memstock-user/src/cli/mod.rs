@@ -12,7 +12,7 @@ pub use self::bench::{Bench, Table1, What};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::read::{Audit, Events, Show};
 pub use self::run::Run;
-pub use self::value::{KernelCgroup, Limit};
+pub use self::value::{Batch, KernelCgroup, Limit};
 
 /// How the exit codes read in `--help`.
 const EXIT_CODES: &str = "\

@@ -2,9 +2,26 @@
 
 use std::path::PathBuf;
 
-use memstock_common::MAX_SLOTS;
+use memstock_common::{MAX_BATCH, MAX_SLOTS};
 
 use crate::size;
+
+/// A value of `--batch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// What suits this machine.
+    Auto,
+    /// So many.
+    Pages(u32),
+}
+
+pub(super) fn batch(value: &str) -> Result<Batch, String> {
+    match value.parse::<u32>() {
+        _ if value == "auto" => Ok(Batch::Auto),
+        Ok(pages) if (1..=MAX_BATCH).contains(&pages) => Ok(Batch::Pages(pages)),
+        _ => Err(format!("neither \"auto\" nor a number in 1..={MAX_BATCH}")),
+    }
+}
 
 /// A value of `--limit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +96,15 @@ mod tests {
         assert_eq!(kernel_cgroup("/a=b=/x"), Ok(one));
         for bad in ["", "=", "/a=", "=/x"] {
             assert!(kernel_cgroup(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_a_number_or_left_to_us() {
+        assert_eq!(batch("auto"), Ok(Batch::Auto));
+        assert_eq!(batch("1024"), Ok(Batch::Pages(1024)));
+        for bad in ["0", "1025", "-1", "Auto", ""] {
+            assert!(batch(bad).is_err(), "{bad}");
         }
     }
 
