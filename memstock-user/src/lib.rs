@@ -29,7 +29,7 @@ pub mod kernel_cgroup;
 pub mod launch;
 pub mod lock;
 pub mod loss;
-mod mapping;
+pub mod mapping;
 pub mod model;
 mod mountinfo;
 pub mod pages;

@@ -28,7 +28,6 @@ pub mod poll;
 pub mod process;
 pub mod show;
 pub mod skip;
-pub mod statistics;
 pub mod task;
 pub mod workload;
 

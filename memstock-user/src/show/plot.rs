@@ -127,7 +127,8 @@ fn curves(area: &Area<'_>, forecast: &Forecast, sockets: usize) -> Result<()> {
         .x_labels(CPUS.len())
         .x_label_formatter(&|cpus| format!("{cpus:.0}"))
         .y_label_formatter(&|share| format!("{share:.1}"))
-        .light_line_style(FAINT.mix(0.3))
+        .max_light_lines(0)
+        .bold_line_style(FAINT)
         .label_style((FONT, 12))
         .draw()
         .map_err(defect)?;

@@ -1,0 +1,61 @@
+//! `cargo xtask bench scale`: what a page and a drain cost with many cgroups, levels, slots and CPUs, how often
+//! the shared counters are touched, and whether a drain interrupts anybody.
+
+#[path = "../support/calls.rs"]
+mod calls;
+mod drains;
+mod operations;
+mod pages;
+#[path = "../support/programs.rs"]
+mod programs;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use memstock::host;
+
+/// Costs at scale.
+#[derive(Parser)]
+struct Args {
+    /// Rounds; each runs every variant once
+    #[arg(long, default_value_t = 60)]
+    rounds: usize,
+    /// Length of a slice in milliseconds
+    #[arg(long, default_value_t = 10, value_name = "MS")]
+    slice: u64,
+    /// A few short slices and fewer cgroups, to see that it works
+    #[arg(long)]
+    smoke: bool,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How much is measured.
+struct Effort {
+    rounds: usize,
+    slice: Duration,
+    /// Tracked cgroups.
+    cgroups: &'static [usize],
+    /// Drains of all CPUs.
+    drains: u32,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    host::require_privilege()?;
+    let slice = Duration::from_millis(args.slice);
+    let effort = if args.smoke {
+        let slice = Duration::from_millis(1);
+        Effort { rounds: 2, slice, cgroups: &[1, 100], drains: 100 }
+    } else {
+        Effort { rounds: args.rounds, slice, cgroups: &[1, 10, 100, 1_000, 10_000], drains: 20_000 }
+    };
+    memstock_tests::live(|| {
+        let home = calls::Home::enter(pages::DEEPEST)?;
+        pages::measure(&effort, &home)?;
+        drains::measure(&effort, &home)?;
+        operations::count(&home)
+    })
+}
