@@ -50,7 +50,9 @@ fn the_table_has_each_row_in_each_form() -> Result<()> {
             let row = named(name, depth).with_context(|| format!("no row {name} {depth:?}"))?;
             let ratio = row["ratio"]["median"].as_f64().context("no ratio")?;
             ensure!(ratio > 0.0 && row["slices"] == 1, "{row}");
-            ensure!(drawn.contains(name), "{name} is not in the picture");
+            // An apostrophe is written otherwise there.
+            let plain = name.split('\'').next().unwrap_or(name);
+            ensure!(drawn.contains(plain), "{name} is not in the picture");
         }
         Ok(())
     })
