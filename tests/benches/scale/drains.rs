@@ -23,7 +23,7 @@ const INTERRUPTS: [&str; 3] = ["RES", "CAL", "TLB"];
 pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
     let online = host::cpus()?.online;
     println!("\na drain, us, with the stocks being filled on all CPUs but the one that drains");
-    for slots in [1, 8, 64] {
+    for &slots in effort.slots {
         let mut loaded = tracking(Settings { slots, ..Settings::default() }, home, 1)?;
         let info = loaded.engine.info();
         let programs = Programs::of(&mut loaded)?;
@@ -45,7 +45,7 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
                     let name = format!("{} CPU(s), {slots} slot(s)", cpus.len());
                     println!("{name:<44} {:>24}", Estimate::of(&took).digits(2));
                 }
-                if slots > 1 || online.len() == 1 {
+                if slots != effort.slots[0] || online.len() == 1 {
                     return Ok(());
                 }
                 let before = interrupts()?;

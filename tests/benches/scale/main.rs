@@ -38,6 +38,10 @@ struct Effort {
     slice: Duration,
     /// Tracked cgroups.
     cgroups: &'static [usize],
+    /// Levels of tracked cgroups, at most [`pages::DEEPEST`].
+    depths: &'static [usize],
+    /// Stock slots a CPU.
+    slots: &'static [u32],
     /// Drains of all CPUs.
     drains: u32,
 }
@@ -45,12 +49,24 @@ struct Effort {
 fn main() -> Result<()> {
     let args = Args::parse();
     host::require_privilege()?;
-    let slice = Duration::from_millis(args.slice);
     let effort = if args.smoke {
-        let slice = Duration::from_millis(1);
-        Effort { rounds: 2, slice, cgroups: &[1, 100], drains: 100 }
+        Effort {
+            rounds: 2,
+            slice: Duration::from_millis(1),
+            cgroups: &[1, 100],
+            depths: &[2],
+            slots: &[8],
+            drains: 100,
+        }
     } else {
-        Effort { rounds: args.rounds, slice, cgroups: &[1, 10, 100, 1_000, 10_000], drains: 20_000 }
+        Effort {
+            rounds: args.rounds,
+            slice: Duration::from_millis(args.slice),
+            cgroups: &[1, 10, 100, 1_000, 10_000],
+            depths: &[1, 2, 4, pages::DEEPEST],
+            slots: &[1, 8, 64],
+            drains: 20_000,
+        }
     };
     memstock_tests::live(|| {
         let home = calls::Home::enter(pages::DEEPEST)?;

@@ -31,7 +31,8 @@ pub fn count(home: &Home) -> Result<()> {
             mapping.touch();
             let held = operations(engine)? - before;
             drop(mapping);
-            let pages = batch as usize / 2;
+            // With its page tables it fits into a stock.
+            let pages = batch as usize / 4;
             round(pages)?;
             let before = operations(engine)?;
             for _ in 0..ROUNDS {
@@ -46,7 +47,7 @@ pub fn count(home: &Home) -> Result<()> {
         println!(
             "batch {batch:<4} a page that stays: {held:.4} (1/batch is {:.4}); a page of a loop of {} pages: {looped:.5}",
             1.0 / f64::from(batch),
-            batch / 2
+            batch / 4
         );
     }
     Ok(())

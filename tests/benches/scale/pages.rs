@@ -18,8 +18,6 @@ use crate::programs::{PAGE, Programs, handle, tracking};
 
 /// The most levels.
 pub const DEEPEST: usize = 8;
-const DEPTHS: [usize; 4] = [1, 2, 4, DEEPEST];
-const SLOTS: [u32; 3] = [1, 8, 64];
 
 /// An engine that tracks our cgroup and others, which are not there: only their number matters.
 fn crowded(home: &Home, cgroups: usize) -> Result<Loaded> {
@@ -43,15 +41,15 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
         named.push((format!("{cgroups} tracked"), crowded(home, cgroups)?));
     }
     samples(&named)?;
-    for depth in DEPTHS {
+    for &depth in effort.depths {
         named.push((format!("{depth} level(s)"), tracking(Settings::default(), home, depth)?));
     }
-    for slots in SLOTS {
+    for &slots in effort.slots {
         let settings = Settings { slots, ..Settings::default() };
         named.push((format!("{slots} slot(s)"), tracking(settings, home, 1)?));
     }
     let each = Settings { coalescing: Coalescing::Nothing, ..Settings::default() };
-    for depth in DEPTHS {
+    for &depth in effort.depths {
         let name = format!("each page on the counters, {depth} level(s)");
         named.push((name, tracking(each, home, depth)?));
     }
