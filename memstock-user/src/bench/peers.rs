@@ -29,7 +29,7 @@ pub struct Peer {
 }
 
 /// All that are known.
-const PEERS: [Peer; 7] = [
+const PEERS: [Peer; 8] = [
     Peer {
         name: "bpftrace tracepoint:",
         delivers: "faults by cgroup",
@@ -48,6 +48,11 @@ const PEERS: [Peer; 7] = [
         name: "bcc raw tracepoint",
         delivers: "faults by cgroup",
         command: &["/usr/bin/python3", "-c", BCC_RAW],
+    },
+    Peer {
+        name: "bcc raw tracepoint, per CPU",
+        delivers: "faults by cgroup",
+        command: &["/usr/bin/python3", "-c", BCC_RAW_PER_CPU],
     },
     Peer {
         name: "bcc tracepoint",
@@ -80,11 +85,26 @@ const PEERS: [Peer; 7] = [
     },
 ];
 
-/// Counts by cgroup, as bcc's tools do.
+/// Counts by cgroup, as bcc's tools do. Compiling needs the kernel's headers; `BCC_KERNEL_SOURCE` names others.
 const BCC_RAW: &str = r#"
 from bcc import BPF
 b = BPF(text="""
 BPF_HASH(counts, u64, u64, 10240);
+RAW_TRACEPOINT_PROBE(page_fault_user) {
+    u64 id = bpf_get_current_cgroup_id();
+    counts.increment(id);
+    return 0;
+}
+""")
+import signal
+signal.pause()
+"#;
+/// The same in a map as bpftrace uses for `count()`, which the versions of some distributions cannot attach to
+/// raw tracepoints.
+const BCC_RAW_PER_CPU: &str = r#"
+from bcc import BPF
+b = BPF(text="""
+BPF_PERCPU_HASH(counts, u64, u64, 10240);
 RAW_TRACEPOINT_PROBE(page_fault_user) {
     u64 id = bpf_get_current_cgroup_id();
     counts.increment(id);
