@@ -128,10 +128,10 @@ fn measure(args: &Args, loaded: &mut Loaded, workers: &Workers) -> Result<()> {
         args.pages, args.batch, args.rounds, args.slice
     );
     println!(
-        "attached                      ns a page               more, ns      throughput, by nothing"
+        "attached                      ns of CPU a page        more, ns      throughput, by nothing"
     );
     for ((name, _), slices) in VARIANTS.iter().zip(&seen) {
-        let cost = pairs(slices, |done| 1e9 * cpus as f64 / done.rate);
+        let cost = pairs(slices, |done| done.page_ns);
         let ratio = ratio(&pairs(slices, |done| done.rate)).digits(3);
         let (cost, more) = (values(&cost).digits(0), difference(&cost).digits(0));
         println!("{name:<14} {cost:>24} {more:>22} {ratio:>26}");

@@ -57,6 +57,8 @@ pub struct Block {
     pub cpus: usize,
     /// Faults a second with nothing attached, all tasks together.
     pub control: Estimate,
+    /// CPU time of a fault with its unmap, ns, with nothing attached.
+    pub control_ns: Estimate,
     /// Cache misses a fault with nothing attached; none where they cannot be counted.
     pub control_misses: Option<Estimate>,
     /// The variants.
@@ -78,7 +80,10 @@ pub struct Row {
     pub rate: Estimate,
     /// The same, by that of nothing attached.
     pub ratio: Estimate,
-    /// Time that it adds to a fault with its unmap, ns.
+    /// Faults a second of CPU time of the tasks, by that of nothing attached: without what others took of the
+    /// CPUs meanwhile, and without what a peer's own process took.
+    pub cpu_ratio: Estimate,
+    /// CPU time that it adds to a fault with its unmap, ns.
     pub added_ns: Estimate,
     /// Cache misses a fault; none where they cannot be counted.
     pub misses: Option<Estimate>,
@@ -215,6 +220,7 @@ impl Bench<'_> {
         };
         let controls: Vec<_> = seen.iter().flatten().map(|paired| paired.controls[0]).collect();
         let rates: Vec<_> = controls.iter().map(|done| done.rate).collect();
+        let costs: Vec<_> = controls.iter().map(|done| done.page_ns).collect();
         let all: Vec<_> = seen.iter().flatten().copied().collect();
         let row = |(variant, slices): (&Variant, &Vec<Paired<Done>>)| {
             let rates = pairs(slices, |done| done.rate);
@@ -230,13 +236,15 @@ impl Bench<'_> {
                 slices: slices.len(),
                 rate: values(&rates),
                 ratio: ratio(&rates),
-                added_ns: difference(&pairs(slices, |done| 1e9 * cpus as f64 / done.rate)),
+                cpu_ratio: ratio(&pairs(slices, |done| 1.0 / done.page_ns)),
+                added_ns: difference(&pairs(slices, |done| done.page_ns)),
                 misses: misses(slices, |paired| paired.value.misses),
             }
         };
         Ok(Block {
             cpus,
             control: Estimate::of(&rates),
+            control_ns: Estimate::of(&costs),
             control_misses: misses(&all, |paired| paired.controls[0].misses),
             rows: self.variants.iter().zip(&seen).map(row).collect(),
         })

@@ -59,6 +59,7 @@ fn counter_in(file: impl AsFd) -> Result<&'static AtomicU64> {
 pub struct Workers {
     children: Vec<Child>,
     counters: Vec<&'static AtomicU64>,
+    clocks: Vec<CpuClock>,
     misses: Option<CacheMisses>,
 }
 
@@ -67,6 +68,8 @@ pub struct Workers {
 pub struct Done {
     /// Pages a second, all workers together. Each is one fault.
     pub rate: f64,
+    /// CPU time of a page, ns: what others take of a CPU is not in it.
+    pub page_ns: f64,
     /// Cache misses a page; none where they cannot be counted.
     pub misses: Option<f64>,
 }
@@ -78,7 +81,8 @@ impl Workers {
     /// # Errors
     /// One cannot be started, or a cgroup does not take it.
     pub fn start(memstock: &Path, cpus: &[u32], pages: usize, dirs: &[&Path]) -> Result<Self> {
-        let mut workers = Self { children: Vec::new(), counters: Vec::new(), misses: None };
+        let mut workers =
+            Self { children: Vec::new(), counters: Vec::new(), clocks: Vec::new(), misses: None };
         for cpu in cpus {
             let file = File::from(
                 memfd_create("memstock-bench", MemfdFlags::CLOEXEC)
@@ -90,6 +94,7 @@ impl Workers {
             command.args(["bench", "worker", &cpu.to_string(), &pages.to_string()]);
             let child = command.stdin(file).stdout(Stdio::null()).spawn();
             let child = child.with_context(|| format!("cannot start {}", memstock.display()))?;
+            workers.clocks.push(CpuClock::of(&child)?);
             workers.children.push(child);
         }
         for dir in dirs {
@@ -153,19 +158,44 @@ impl Workers {
     /// A counter cannot be read; the bench was told to end; they stand still.
     pub fn slice(&self, length: Duration, stop: &Stop) -> Result<Done> {
         let misses = || self.misses.as_ref().map(CacheMisses::read).transpose();
-        let (missed, start, before) = (misses()?, Instant::now(), self.pages());
+        let ran = || self.clocks.iter().map(CpuClock::read).sum::<Result<Duration>>();
+        let (missed, ran_before) = (misses()?, ran()?);
+        let (start, before) = (Instant::now(), self.pages());
         pause(length, stop)?;
         // On a machine that is much too busy a slice can pass without a turn for them.
         while self.pages() == before {
             ensure!(start.elapsed() < length + PATIENCE, "the workers stand still");
             pause(length, stop)?;
         }
-        let (pages, took, after) = (self.pages() - before, start.elapsed(), misses()?);
+        let (pages, took) = (self.pages() - before, start.elapsed());
+        let (ran, after) = (ran()? - ran_before, misses()?);
         let missed = after.zip(missed).map(|(after, before)| (after - before) as f64);
         Ok(Done {
             rate: pages as f64 / took.as_secs_f64(),
+            page_ns: ran.as_nanos() as f64 / pages as f64,
             misses: missed.map(|missed| missed / pages as f64),
         })
+    }
+}
+
+/// The clock of the CPU time of a process.
+struct CpuClock(libc::clockid_t);
+
+impl CpuClock {
+    fn of(child: &Child) -> Result<Self> {
+        let mut clock = 0;
+        // SAFETY: it writes the number of a clock to where it is told.
+        let error = unsafe { libc::clock_getcpuclockid(child.id().cast_signed(), &raw mut clock) };
+        ensure!(error == 0, "a worker has no clock: {}", io::Error::from_raw_os_error(error));
+        Ok(Self(clock))
+    }
+
+    fn read(&self) -> Result<Duration> {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: it writes a time to where it is told.
+        let result = unsafe { libc::clock_gettime(self.0, &raw mut time) };
+        ensure!(result == 0, "cannot read a worker's clock: {}", io::Error::last_os_error());
+        Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32))
     }
 }
 

@@ -60,9 +60,9 @@ pub fn table1(table: &Table1) -> Result<String> {
 
 fn bars(root: &Area<'_>, block: &Block, top: i32) -> Result<()> {
     let title = format!(
-        "Page faults of {} busy CPU(s): what is left of {:.2} M a second",
+        "Page faults in a second of CPU time, {} busy CPU(s): what is left of {:.0} k",
         block.cpus,
-        block.control.median / 1e6
+        1e6 / block.control_ns.median
     );
     text(root, &title, (10, top + 16), 16.0, HPos::Left, INK)?;
     let bottom = top + HEAD + BAR * block.rows.len() as i32;
@@ -75,11 +75,14 @@ fn bars(root: &Area<'_>, block: &Block, top: i32) -> Result<()> {
         let place = |part: f64| LEFT + (part.clamp(0.0, 1.1) * f64::from(FULL)).round() as i32;
         let middle = y + BAR / 2;
         text(root, &label(row), (LEFT - 8, middle), 13.0, HPos::Right, INK)?;
-        let bar = [(LEFT, y + 3), (place(row.ratio.median), y + BAR - 3)];
+        let bar = [(LEFT, y + 3), (place(row.cpu_ratio.median), y + BAR - 3)];
         root.draw(&Rectangle::new(bar, colour(row).filled())).map_err(defect)?;
-        line(root, [(place(row.ratio.low), middle), (place(row.ratio.high), middle)], INK)?;
-        let figures =
-            format!("{:.1} %   {:+.0} ns a page", 100.0 * row.ratio.median, row.added_ns.median);
+        line(root, [(place(row.cpu_ratio.low), middle), (place(row.cpu_ratio.high), middle)], INK)?;
+        let figures = format!(
+            "{:.1} %   {:+.0} ns a page",
+            100.0 * row.cpu_ratio.median,
+            row.added_ns.median
+        );
         text(root, &figures, (LEFT + FULL + 50, middle), 13.0, HPos::Left, INK)?;
     }
     Ok(())

@@ -39,15 +39,17 @@ pub(super) fn label(row: &Row) -> String {
 }
 
 fn block(out: &mut dyn Write, block: &Block) -> io::Result<()> {
-    let Block { cpus, control, control_misses, rows } = block;
+    let Block { cpus, control, control_ns, control_misses, rows } = block;
     let counted = |misses: &Option<Estimate>| match misses {
         Some(misses) => format!("{:.2}", misses.median),
         None => "not available".to_owned(),
     };
     writeln!(
         out,
-        "\n{cpus} busy CPU(s): nothing attached, {} M faults/s; cache misses a fault: {}",
+        "\n{cpus} busy CPU(s): nothing attached, {} M faults/s, {} ns of CPU time each; cache \
+         misses a fault: {}",
         million(control),
+        control_ns.digits(0),
         counted(control_misses)
     )?;
     let mut head = vec![
@@ -55,6 +57,7 @@ fn block(out: &mut dyn Write, block: &Block) -> io::Result<()> {
         "DELIVERS",
         "M FAULTS/S",
         "OF NOTHING ATTACHED",
+        "BY CPU TIME",
         "ADDED NS A PAGE",
         "SLICES",
     ];
@@ -68,6 +71,7 @@ fn block(out: &mut dyn Write, block: &Block) -> io::Result<()> {
             row.delivers.to_owned(),
             million(&row.rate),
             row.ratio.digits(3),
+            row.cpu_ratio.digits(3),
             row.added_ns.digits(0),
             row.slices.to_string(),
         ];

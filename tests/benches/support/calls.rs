@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
@@ -17,6 +17,7 @@ use memstock::engine::pins::Pins;
 use memstock::mapping::Mapping;
 use memstock::pages::{Layout, own_pfn};
 use memstock_tests::workload::cpus::{on, pin};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Arguments of a raw tracepoint program.
 pub type Args = [u64; 12];
@@ -82,7 +83,8 @@ impl Caller {
     fn slice(&self, sequence: &[Call<'_>], length: Duration) -> Result<f64> {
         let calls: Vec<_> =
             sequence.iter().map(|call| (call.program, self.args(call.args))).collect();
-        let (start, mut done) = (Instant::now(), 0_u64);
+        // Of CPU time: what others take of the CPU is not in it.
+        let (start, mut done) = (cpu_time(), 0_u64);
         loop {
             for _ in 0..64 {
                 for &(program, args) in &calls {
@@ -90,12 +92,18 @@ impl Caller {
                 }
             }
             done += 64;
-            let took = start.elapsed();
+            let took = cpu_time() - start;
             if took >= length {
                 return Ok(took.as_nanos() as f64 / done as f64);
             }
         }
     }
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 /// Measures sequences in turns against the first one, on one CPU while the others of `cpus` run the same
