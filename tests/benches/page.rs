@@ -65,7 +65,7 @@ fn main() -> Result<()> {
         (args.rounds, args.slice) = (2, 10);
     }
     host::require_privilege()?;
-    memstock_tests::live(|| {
+    memstock_tests::live::alone(|| {
         let bpffs = host::bpffs()?;
         let mount = CgroupMount::find()?;
         let cgroup = mount.create("memstock-bench")?;

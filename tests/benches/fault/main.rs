@@ -21,8 +21,11 @@ use memstock::host;
 #[derive(Parser)]
 struct Args {
     /// Rounds; each runs every variant once
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 60)]
     rounds: usize,
+    /// Times that everything is loaded anew for the calls, each with its part of the rounds
+    #[arg(long, default_value_t = 6)]
+    loads: usize,
     /// Length of a slice in milliseconds, of real faults; of calls a fifth
     #[arg(long, default_value_t = 50, value_name = "MS")]
     slice: u64,
@@ -40,11 +43,12 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     host::require_privilege()?;
-    let (rounds, slice) = if args.smoke { (2, 5) } else { (args.rounds, args.slice) };
+    let (loads, rounds, slice) =
+        if args.smoke { (1, 2, 5) } else { (args.loads, args.rounds, args.slice) };
     let slice = Duration::from_millis(slice);
-    memstock_tests::live(|| {
+    memstock_tests::live::alone(|| {
         let home = calls::Home::enter(sequences::LEVELS)?;
-        sequences::measure(rounds, slice / 5, args.peers, &home)?;
+        sequences::measure((loads, rounds.div_ceil(loads), slice / 5), args.peers, &home)?;
         faults::measure(rounds, slice, &home)
     })
 }

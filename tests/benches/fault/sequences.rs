@@ -26,8 +26,50 @@ fn alone<'a>(ours: &'a Programs, program: &'a RawTracePoint) -> Vec<Call<'a>> {
     vec![fault, ours.nothing(), ours.nothing()]
 }
 
+/// What one sequence gave.
+type Slices = Vec<Paired<f64>>;
+
 /// Measures and prints.
-pub fn measure(rounds: usize, slice: Duration, peers: bool, home: &Home) -> Result<()> {
+///
+/// A program is as fast as the place in memory lets it be that the kernel happens to put it to: tens of ns
+/// either way, the same for as long as it is loaded. So everything is loaded several times.
+pub fn measure(
+    (loads, rounds, slice): (usize, usize, Duration),
+    peers: bool,
+    home: &Home,
+) -> Result<()> {
+    let peers = if peers { peers_programs()? } else { Vec::new() };
+    let online = host::cpus()?.online;
+    let mut cpus = vec![&online[..1], &online[..]];
+    cpus.dedup();
+    let mut all: Vec<Vec<(&str, Slices)>> = vec![Vec::new(); cpus.len()];
+    for _ in 0..loads {
+        for (all, seen) in all.iter_mut().zip(one_load(&cpus, rounds, slice, &peers, home)?) {
+            if all.is_empty() {
+                *all = seen;
+            } else {
+                all.iter_mut().zip(seen).for_each(|((_, all), (_, seen))| all.extend(seen));
+            }
+        }
+    }
+    for (cpus, seen) in cpus.iter().zip(&all) {
+        println!(
+            "\n{} busy CPU(s), by test runs: ns above as many empty programs; loaded {loads} times, {rounds} \
+             slices of {slice:?}\neach, between two of the empty programs; medians with 95 % intervals",
+            cpus.len()
+        );
+        report(seen);
+    }
+    Ok(())
+}
+
+fn one_load(
+    cpus: &[&[u32]],
+    rounds: usize,
+    slice: Duration,
+    peers: &[(&'static str, Running, RawTracePoint)],
+    home: &Home,
+) -> Result<Vec<Vec<(&'static str, Slices)>>> {
     let stocked = Settings::default();
     let each = Settings { coalescing: Coalescing::Nothing, ..stocked };
     let mut engines = [
@@ -42,7 +84,6 @@ pub fn measure(rounds: usize, slice: Duration, peers: bool, home: &Home) -> Resu
     let [stocked, stocked_deep, each, each_deep, untracked] = programs.as_slice() else {
         anyhow::bail!("as many as there are engines");
     };
-    let peers = if peers { peers_programs()? } else { Vec::new() };
     let empty = vec![stocked.nothing(); PAGE.len()];
     let mut sequences = vec![
         ("empty programs, again", empty.clone()),
@@ -53,40 +94,26 @@ pub fn measure(rounds: usize, slice: Duration, peers: bool, home: &Home) -> Resu
         ("page: shared counter each, 4 levels", each_deep.sequence(None)),
         ("fault: untracked", alone(untracked, &untracked.page[0])),
     ];
-    for (name, _, program) in &peers {
+    for (name, _, program) in peers {
         sequences.push((*name, alone(stocked, program)));
     }
-    let online = host::cpus()?.online;
-    for cpus in [&online[..1], &online[..]] {
-        let all: Vec<_> =
-            std::iter::once(empty.clone()).chain(sequences.iter().map(|s| s.1.clone())).collect();
-        let pages = (info.page_base, info.page_struct_size);
+    let all: Vec<_> = std::iter::once(empty).chain(sequences.iter().map(|s| s.1.clone())).collect();
+    let pages = (info.page_base, info.page_struct_size);
+    let named = |cpus: &&[u32]| {
         let seen = compare(&all, pages, cpus, rounds, slice)?;
-        report(cpus.len(), rounds, slice, &sequences, &seen[1..]);
-        if online.len() == 1 {
-            break;
-        }
-    }
-    Ok(())
+        // The control, which is the first of them, is the second as well.
+        Ok(sequences.iter().map(|s| s.0).zip(seen.into_iter().skip(1)).collect())
+    };
+    cpus.iter().map(named).collect()
 }
 
-fn report(
-    cpus: usize,
-    rounds: usize,
-    slice: Duration,
-    sequences: &[(&str, Vec<Call<'_>>)],
-    seen: &[Vec<Paired<f64>>],
-) {
-    println!(
-        "\n{cpus} busy CPU(s), by test runs: ns above as many empty programs; {rounds} slices of {slice:?} each, \
-         between two\nof the empty programs; medians with 95 % intervals"
-    );
+fn report(seen: &[(&str, Slices)]) {
     let above = |n: usize| -> Vec<f64> {
-        let pairs = pairs(&seen[n], |ns| *ns);
+        let pairs = pairs(&seen[n].1, |ns| *ns);
         pairs.iter().map(|pair| pair.value - pair.control).collect()
     };
-    for (n, (name, _)) in sequences.iter().enumerate() {
-        println!("{name:<40} {:>24}", difference(&pairs(&seen[n], |ns| *ns)).to_string());
+    for (name, slices) in seen {
+        println!("{name:<40} {:>24}", difference(&pairs(slices, |ns| *ns)).to_string());
     }
     // Slices of the same round.
     let between = |name: &str, a: usize, b: usize| {

@@ -68,7 +68,7 @@ fn main() -> Result<()> {
             drains: 20_000,
         }
     };
-    memstock_tests::live(|| {
+    memstock_tests::live::alone(|| {
         let home = calls::Home::enter(pages::DEEPEST)?;
         pages::measure(&effort, &home)?;
         drains::measure(&effort, &home)?;
