@@ -90,7 +90,10 @@ pub(crate) fn obtain<M: Machine>(
     }
     let mut reused = 0;
     let freed = StockWord(stock.uncharge_batch.load());
-    if freed.owner() == owner && stock.uncharge_batch.replace(freed.0, StockWord::EMPTY.0) {
+    if machine.stock_pages() > 0
+        && freed.owner() == owner
+        && stock.uncharge_batch.replace(freed.0, StockWord::EMPTY.0)
+    {
         reused = freed.nr_pages();
         if reused >= nr_pages {
             return reused;

@@ -67,6 +67,17 @@ pub trait Machine: Counters {
     /// Pages charged at once on a miss.
     fn batch(&self) -> u32;
 
+    /// Pages that a stock keeps of those that are freed. A batch, or 0 where what stocks are worth is
+    /// measured: then nothing is stocked, and the batch is 1.
+    fn stock_pages(&self) -> u32 {
+        self.batch()
+    }
+
+    /// Freed pages that are uncharged at once. A batch, or 1 where what that is worth is measured.
+    fn uncharge_batch(&self) -> u32 {
+        self.batch()
+    }
+
     /// Stock slots per CPU.
     fn slots(&self) -> u32;
 

@@ -14,12 +14,17 @@ pub fn uncharge_pages<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
         uncharge(machine, index_of(owner), nr_pages as u64);
         return;
     };
-    let batch = machine.batch();
-    let rest = stock.put_back(owner, nr_pages, batch);
-    if rest > 0 {
-        let due = stock.batch_up(owner, rest, batch);
-        for word in due {
-            uncharge_counted(machine, stock, word.owner(), word.nr_pages());
+    let rest = stock.put_back(owner, nr_pages, machine.stock_pages());
+    if rest == 0 {
+        return;
+    }
+    match machine.uncharge_batch() {
+        // Nothing is ever left in the batch.
+        1 => uncharge_counted(machine, stock, owner, rest),
+        batch => {
+            for word in stock.batch_up(owner, rest, batch) {
+                uncharge_counted(machine, stock, word.owner(), word.nr_pages());
+            }
         }
     }
 }

@@ -91,6 +91,30 @@ fn a_loop_is_served_from_the_uncharge_batch_too() {
     }
 }
 
+/// What the benches compare the stocks with: pages charged one by one, and uncharged so or in batches.
+#[test]
+fn without_coalescing_each_page_is_charged_by_itself() {
+    for (uncharge_batch, uncharges) in [(1, 100), (32, 3)] {
+        let world = Plain::new(Shape {
+            batch: 1,
+            stock_pages: Some(0),
+            uncharge_batch: Some(uncharge_batch),
+            cgroups: 1,
+            ..Shape::default()
+        });
+        world.add(0, NO_INDEX);
+        for round in 1..=4 {
+            world.touch_each(0, 0, 0..100);
+            world.assert_owned(&[100]);
+            world.free_each(0, 0..100);
+            world.assert_owned(&[0]);
+            let [charges, due, drains] = operations(&world);
+            assert_eq!((charges, due / uncharges, drains), (100 * round, round, 0));
+            assert_eq!(word(&world, 0).charged(), 0, "nothing is stocked");
+        }
+    }
+}
+
 #[test]
 fn a_huge_page_costs_one_charge_and_one_uncharge() {
     let world = row(1, 32);

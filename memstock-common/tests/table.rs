@@ -255,7 +255,7 @@ fn the_root_and_untracked_cgroups_are_never_charged_or_cached() {
 #[test]
 fn stocked_pages_do_not_grow_with_the_number_of_cgroups() {
     for slots in [1, 2, 4] {
-        let shape = Shape { cpus: 3, slots, batch: 32, cgroups: 64, memsw: true, chunks: 1 };
+        let shape = Shape { cpus: 3, slots, cgroups: 64, memsw: true, ..Shape::default() };
         let world = Plain::new(shape);
         for index in 0..64 {
             world.add(index, NO_INDEX);

@@ -8,6 +8,12 @@ use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 /// Pages charged at once on a miss, 1..=1024.
 #[unsafe(no_mangle)]
 static BATCH: Global<u32> = Global::new(DEFAULT_BATCH);
+/// Pages that a stock keeps of those that are freed: `BATCH`, or 0 to stock nothing.
+#[unsafe(no_mangle)]
+static STOCK_PAGES: Global<u32> = Global::new(DEFAULT_BATCH);
+/// Freed pages uncharged at once: `BATCH`, or what is measured.
+#[unsafe(no_mangle)]
+static UNCHARGE_BATCH: Global<u32> = Global::new(DEFAULT_BATCH);
 /// Stock slots per CPU; a power of two.
 #[unsafe(no_mangle)]
 static SLOTS: Global<u32> = Global::new(1);
@@ -53,6 +59,18 @@ static PID_NS_INO: Global<u64> = Global::new(0);
 #[inline(always)]
 pub fn batch() -> u32 {
     BATCH.load()
+}
+
+/// Pages that a stock keeps of those that are freed.
+#[inline(always)]
+pub fn stock_pages() -> u32 {
+    STOCK_PAGES.load()
+}
+
+/// Freed pages uncharged at once.
+#[inline(always)]
+pub fn uncharge_batch() -> u32 {
+    UNCHARGE_BATCH.load()
 }
 
 /// Stock slots per CPU.

@@ -185,6 +185,16 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
+    fn stock_pages(&self) -> u32 {
+        config::stock_pages()
+    }
+
+    #[inline(always)]
+    fn uncharge_batch(&self) -> u32 {
+        config::uncharge_batch()
+    }
+
+    #[inline(always)]
     fn slots(&self) -> u32 {
         config::slots()
     }

@@ -17,6 +17,7 @@
 
 pub mod adoption;
 pub mod audit;
+pub mod bench;
 pub mod cgroup;
 pub mod cli;
 pub mod command;
@@ -36,6 +37,7 @@ pub mod launch;
 pub mod lock;
 pub mod loss;
 pub mod manual;
+pub mod mapping;
 pub mod measure;
 pub mod metrics;
 pub mod model;

@@ -11,28 +11,34 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use memstock::bench::statistics::{Estimate, Pair, ratio};
 use memstock_tests::hog::{Hog, Wish, size};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
-use memstock_tests::statistics::Quartiles;
 use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, live};
 
 /// Overshoot and time to kill.
 #[derive(Parser)]
 struct Args {
-    /// Rounds; each runs every variant once.
+    /// Rounds; each runs every variant once
     #[arg(long, default_value_t = 40)]
     rounds: usize,
-    /// The limit, in pages.
+    /// The limit, in pages
     #[arg(long, default_value_t = 16384)]
     limit: u64,
+    /// One round with a small limit, to see that it works
+    #[arg(long)]
+    smoke: bool,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if args.smoke {
+        (args.rounds, args.limit) = (1, 2048);
+    }
     live(|| measure(&args))
 }
 
@@ -70,10 +76,11 @@ fn measure(args: &Args) -> Result<()> {
         );
     }
     if !theirs.life_ms.is_empty() {
-        let ratios: Vec<_> = one.life_ms.iter().zip(&theirs.life_ms).map(|(a, b)| a / b).collect();
+        let lives = one.life_ms.iter().zip(&theirs.life_ms);
+        let pairs: Vec<_> = lives.map(|(&value, &control)| Pair { value, control }).collect();
         println!(
-            "life of one task, times that at the kernel's limit: {:.2}",
-            Quartiles::of(&ratios).median
+            "life of one task, times that at the kernel's limit: {} (95 % interval)",
+            ratio(&pairs).digits(2)
         );
     }
     Ok(())
@@ -85,7 +92,7 @@ fn spread(values: &[f64]) -> String {
         return "-".to_owned();
     }
     let largest = values.iter().copied().fold(f64::MIN, f64::max);
-    format!("{:.0}, max {largest:.0}", Quartiles::of(values).median)
+    format!("{:.0}, max {largest:.0}", Estimate::of(values).median)
 }
 
 fn ours(

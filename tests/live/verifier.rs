@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya::programs::RawTracePoint;
-use memstock::engine::load::{COMPILER, Settings, object};
+use memstock::engine::load::{COMPILER, Coalescing, Settings, object};
 use memstock_common::{MAX_BATCH, MAX_SLOTS};
 use memstock_tests::{live, skip::skip};
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,9 @@ fn every_setting_passes_the_verifier() -> Result<()> {
             Settings { memsw, ..Settings::default() },
             Settings { slots: MAX_SLOTS, ..Settings::default() },
             Settings { batch: 1, ..Settings::default() },
-            Settings { batch: MAX_BATCH, slots: 8, memsw, trace },
+            Settings { batch: MAX_BATCH, slots: 8, memsw, trace, ..Settings::default() },
+            Settings { coalescing: Coalescing::Nothing, ..Settings::default() },
+            Settings { coalescing: Coalescing::Uncharges(32), ..Settings::default() },
         ] {
             assert!(!count(settings)?.is_empty(), "{settings:?}");
         }

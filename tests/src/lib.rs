@@ -34,7 +34,6 @@ pub mod prometheus;
 pub mod scale;
 pub mod show;
 pub mod skip;
-pub mod statistics;
 pub mod task;
 pub mod tmux;
 pub mod top;

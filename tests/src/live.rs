@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::process::memstock;
@@ -55,6 +55,17 @@ pub fn live<O: Outcome>(test: impl FnOnce() -> O) -> O {
     let _cleaner = Cleaner;
     // The test's own failure says more than what it could not clear away.
     test().and(leftovers::none())
+}
+
+/// Runs a bench while no live test runs and no engine charges, which would be measured as well.
+///
+/// # Errors
+/// An engine runs, or was left; those of the bench.
+pub fn alone(bench: impl FnOnce() -> Result<()>) -> Result<()> {
+    let _turn = take_turn()?;
+    let found = leftovers::pins_and_lock();
+    ensure!(found.is_empty(), "an engine runs, or was left: {}", found.join(", "));
+    bench()
 }
 
 /// The name of the running test: libtest gives it to the test's thread.

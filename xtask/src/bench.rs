@@ -1,17 +1,50 @@
-//! `cargo xtask bench NAME`: builds the workspace for release and becomes the benchmark.
+//! `cargo xtask bench NAME`: builds the workspace for release and runs the benchmark, or all of them.
 
 use std::ffi::OsString;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::{build, exec, setup};
+use crate::setup::{self, BpfToolchain};
+use crate::{build, exec};
 
-/// The verb.
+/// Those of the `tests` package.
+pub const NAMES: [&str; 4] = ["fault", "page", "limit", "scale"];
+
+/// The verb. `all` goes on after one that fails.
 pub fn run(name: &str, args: &[OsString]) -> Result<()> {
+    let names = match name {
+        "all" => &NAMES[..],
+        name => match NAMES.iter().position(|known| *known == name) {
+            Some(n) => &NAMES[n..=n],
+            None => bail!("there is no benchmark {name}: {}, all", NAMES.join(", ")),
+        },
+    };
     let bpf = setup::ensure()?;
     // The benchmark starts `memstock` and the workload from the release directory.
     build::workspace(&bpf, true)?;
-    let mut cmd = exec::cargo(&["bench", "-p", "memstock-tests", "--bench", name, "--"]);
-    cmd.args(args);
-    exec::replace(bpf.apply(&mut cmd)?)
+    if let [name] = names {
+        return exec::replace(bpf.apply(cargo(name, "bench").args(args))?);
+    }
+    let mut failed = Vec::new();
+    for name in names {
+        exec::say("Bench", name);
+        if let Err(error) = exec::stream(bpf.apply(cargo(name, "bench").args(args))?) {
+            exec::say("Bench", format_args!("{error:#}"));
+            failed.push(*name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Runs one for a moment, as the tests have been built, to see that it works.
+pub fn smoke(bpf: &BpfToolchain, name: &str) -> Result<()> {
+    exec::stream(bpf.apply(cargo(name, "dev").arg("--smoke"))?)
+}
+
+fn cargo(name: &str, profile: &str) -> Command {
+    exec::cargo(&["bench", "-p", "memstock-tests", "--profile", profile, "--bench", name, "--"])
 }

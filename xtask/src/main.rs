@@ -87,10 +87,10 @@ enum Verb {
     Picture,
     /// Run a benchmark of the `tests` package.
     Bench {
-        /// Name of the benchmark.
+        /// fault, page, limit, scale, or all of them.
         #[arg(default_value = "fault")]
         name: String,
-        /// Arguments of the benchmark.
+        /// Arguments of the benchmark, such as --smoke.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },

@@ -81,6 +81,12 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
     fn batch(&self) -> u32 {
         self.world.shape.batch
     }
+    fn stock_pages(&self) -> u32 {
+        self.world.shape.stock_pages.unwrap_or(self.batch())
+    }
+    fn uncharge_batch(&self) -> u32 {
+        self.world.shape.uncharge_batch.unwrap_or(self.batch())
+    }
     fn slots(&self) -> u32 {
         self.world.shape.slots
     }

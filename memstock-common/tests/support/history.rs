@@ -165,7 +165,8 @@ pub fn histories() -> impl Strategy<Value = (Shape, Vec<Option<u32>>, Vec<Step>)
     let batches = prop_oneof![1..=8_u32, 1..=64_u32];
     let shapes = (1..=3_u32, prop::sample::select(vec![1_u32, 2, 4]), batches, any::<bool>());
     (shapes, 1..=2_u32).prop_flat_map(|((cpus, slots, batch, memsw), chunks)| {
-        let shape = Shape { cpus, slots, batch, memsw, cgroups: CGROUPS, chunks };
+        let cgroups = CGROUPS;
+        let shape = Shape { cpus, slots, batch, memsw, cgroups, chunks, ..Shape::default() };
         let parents = prop::collection::vec(prop::option::of(0..CGROUPS), CGROUPS as usize);
         let step = prop_oneof![12 => faults(cpus), 9 => on_pages(cpus), 6 => controls(cpus)];
         (Just(shape), parents, prop::collection::vec(step, 1..120))

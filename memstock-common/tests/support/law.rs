@@ -114,6 +114,7 @@ impl<W: NewWord> World<W> {
         let batch = self.shape.batch;
         assert!(self.words().all(|word| word.charged() <= batch), "too much is stocked");
         assert!(self.words().all(|word| word.pending() <= 1), "one fault pends on a CPU");
+        let batch = self.shape.uncharge_batch.unwrap_or(batch);
         assert!(self.uncharge_batches().all(|word| word.pending() == 0 && word.nr_pages() < batch));
     }
 

@@ -64,6 +64,10 @@ pub struct Shape {
     pub cpus: u32,
     pub slots: u32,
     pub batch: u32,
+    /// Where it is not a batch.
+    pub stock_pages: Option<u32>,
+    /// Where it is not a batch.
+    pub uncharge_batch: Option<u32>,
     pub memsw: bool,
     /// Counters, all free at first.
     pub cgroups: u32,
@@ -73,7 +77,16 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { cpus: 1, slots: 1, batch: 32, memsw: false, cgroups: 4, chunks: 1 }
+        Self {
+            cpus: 1,
+            slots: 1,
+            batch: 32,
+            stock_pages: None,
+            uncharge_batch: None,
+            memsw: false,
+            cgroups: 4,
+            chunks: 1,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: flags and their values, nothing that acts.
 
 mod about;
+mod bench;
 mod change;
 mod read;
 mod run;
@@ -11,13 +12,14 @@ mod value;
 use clap::{Command, CommandFactory as _, Parser, Subcommand};
 
 pub use self::about::{Completions, Man};
+pub use self::bench::{Bench, Table1, What};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
 pub(crate) use self::value::address;
-pub use self::value::{KernelCgroup, Limit};
+pub use self::value::{Batch, KernelCgroup, Limit};
 
 /// How the exit codes read in `--help`.
 pub(crate) const EXIT_CODES: &str = "\
@@ -108,6 +110,8 @@ pub enum Verb {
     /// for a moment. Exit code 0 if all that is required is found; 121 if the host lacks any of it; 120 if only
     /// privilege is missing, or what is unknown without it.
     Doctor(Doctor),
+    /// Measure what memstock costs on this machine
+    Bench(Bench),
     /// End the running engine, or remove what one left behind
     Stop,
     /// Print the script by which a shell completes verbs and flags

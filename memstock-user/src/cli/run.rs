@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use memstock_common::MAX_BATCH;
 
-use super::value::{KernelCgroup, Limit, address, kernel_cgroup, limit, slots};
+use super::value::{Batch, KernelCgroup, Limit, address, batch, kernel_cgroup, limit, slots};
 use crate::journal::MAX_BYTES;
 
 /// Flags of `memstock run`.
@@ -33,10 +32,10 @@ pub struct Run {
     #[arg(long, value_name = "NAME")]
     pub new: Option<PathBuf>,
 
-    /// Pages charged at once when a stock is empty [default: 32, or what an adopted engine has]
-    #[arg(long, value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
-    pub batch: Option<u32>,
+    /// Pages charged at once when a stock is empty: a number, or "auto" for more than 32 where many CPUs or
+    /// several sockets share the counters [default: 32, or what an adopted engine has]
+    #[arg(long, value_name = "N|auto", value_parser = batch)]
+    pub batch: Option<Batch>,
 
     /// Cgroups that a CPU's stock can be cached for at once: a power of two [default: 1, or what an adopted
     /// engine has]

@@ -1,14 +1,41 @@
 //! Values of flags, and how they are written.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use memstock_common::MAX_SLOTS;
+use memstock_common::{MAX_BATCH, MAX_SLOTS};
 
 use crate::size;
+
+/// A value of `--batch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// What suits this machine.
+    Auto,
+    /// So many.
+    Pages(u32),
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Pages(nr_pages) => nr_pages.fmt(f),
+        }
+    }
+}
+
+pub(super) fn batch(value: &str) -> Result<Batch, String> {
+    match value.parse::<u32>() {
+        _ if value == "auto" => Ok(Batch::Auto),
+        Ok(pages) if (1..=MAX_BATCH).contains(&pages) => Ok(Batch::Pages(pages)),
+        _ => Err(format!("neither \"auto\" nor a number in 1..={MAX_BATCH}")),
+    }
+}
 
 /// A value of `--limit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +158,15 @@ mod tests {
         }
         for bad in ["", ":", "+1", "-1", "65536", "localhost:1", "::1", "1.2.3.4", "1.2.3:4", "x"] {
             assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_a_number_or_left_to_us() {
+        assert_eq!(batch("auto"), Ok(Batch::Auto));
+        assert_eq!(batch("1024"), Ok(Batch::Pages(1024)));
+        for bad in ["0", "1025", "-1", "Auto", ""] {
+            assert!(batch(bad).is_err(), "{bad}");
         }
     }
 

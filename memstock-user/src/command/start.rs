@@ -9,8 +9,9 @@ use aya_log::EbpfLogger;
 use memstock_common::{DEFAULT_BATCH, EngineInfo};
 
 use super::targets::Targets;
+use crate::bench::scaling::batch_for;
 use crate::cgroup::CgroupMount;
-use crate::cli::Run;
+use crate::cli::{Batch, Run};
 use crate::engine::Engine;
 use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
@@ -71,10 +72,11 @@ fn afresh<'a>(
     let targets = prepare(args, mount, lock, None)?;
     let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &targets.paths())?;
     let settings = Settings {
-        batch: args.batch.unwrap_or(DEFAULT_BATCH),
+        batch: batch(args.batch)?,
         slots: args.slots.unwrap_or(1),
         memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
         trace: args.trace,
+        ..Settings::default()
     };
     let pinned = RemovePins(pins);
     let loaded = load(pins, settings)?;
@@ -83,6 +85,15 @@ fn afresh<'a>(
     let (engine, log) = loaded.attach()?;
     let interrupted = BTreeSet::new();
     Ok(Started { engine, log, targets, pinned: Some(pinned), kernel, interrupted })
+}
+
+/// Pages charged at once by a new engine.
+fn batch(asked: Option<Batch>) -> Result<u32> {
+    match asked {
+        None => Ok(DEFAULT_BATCH),
+        Some(Batch::Pages(nr_pages)) => Ok(nr_pages),
+        Some(Batch::Auto) => Ok(batch_for(host::cpus()?.online.len(), host::sockets()?)),
+    }
 }
 
 fn adopt<'a>(
@@ -165,7 +176,9 @@ fn same_settings(args: &Run, has: EngineInfo) -> Result<()> {
         )))
     };
     match (args.batch, args.slots) {
-        (Some(asked), _) if asked != batch => differs(format!("has --batch {batch}, not {asked}")),
+        (Some(Batch::Pages(asked)), _) if asked != batch => {
+            differs(format!("has --batch {batch}, not {asked}"))
+        }
         (_, Some(asked)) if asked != slots => differs(format!("has --slots {slots}, not {asked}")),
         _ if (args.memsw || !args.memsw_limits.is_empty()) && memsw == 0 => {
             differs("was started without --memsw".into())

@@ -17,7 +17,7 @@ use super::run::{run_alone, until_told};
 use super::signals::Signals;
 use super::watch::GRACE;
 use crate::cgroup::{Cgroup, CgroupMount, display};
-use crate::cli::{Run, Stat};
+use crate::cli::{Batch, Run, Stat};
 use crate::engine::Engine;
 use crate::engine::pins::Pins;
 use crate::exit::{Classify as _, Failure, SUCCESS};
@@ -130,7 +130,7 @@ async fn alone(args: &Stat, signals: &mut Signals, name: PathBuf) -> Result<Opti
     let run = Run {
         is_measured: true,
         new: Some(name),
-        batch: args.batch,
+        batch: args.batch.map(Batch::Pages),
         slots: args.slots,
         // There is no limit to enforce, and nothing in a new cgroup to adopt.
         observe: true,

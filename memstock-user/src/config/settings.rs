@@ -8,13 +8,13 @@ use memstock_common::{EngineInfo, MAX_BATCH, MAX_SLOTS};
 use toml::de::DeValue;
 
 use super::value::{Key, boolean, expected, number};
-use crate::cli::{Run, address};
+use crate::cli::{Batch, Run, address};
 
 /// Settings with the names of the flags. None and false: the file does not say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Settings {
     /// Pages charged at once.
-    pub batch: Option<u32>,
+    pub batch: Option<Batch>,
     /// Cgroups that a CPU's stock can be cached for at once.
     pub slots: Option<u32>,
     /// Charge memory+swap as well.
@@ -43,7 +43,7 @@ pub struct Setting {
 pub const SETTINGS: [Setting; 8] = [
     Setting {
         key: Key { name: "batch", read: |of, value| batch(value).map(|n| of.batch = Some(n)) },
-        show: |of| given(of.batch),
+        show: |of| of.batch.map_or_else(|| "default".to_owned(), |batch| batch.to_string()),
     },
     Setting {
         key: Key { name: "slots", read: |of, value| slots(value).map(|n| of.slots = Some(n)) },
@@ -81,8 +81,11 @@ pub const SETTINGS: [Setting; 8] = [
     },
 ];
 
-fn batch(value: &DeValue<'_>) -> Result<u32, String> {
-    number(value, 1..=MAX_BATCH)
+fn batch(value: &DeValue<'_>) -> Result<Batch, String> {
+    match value.as_str() {
+        Some("auto") => Ok(Batch::Auto),
+        _ => number(value, 1..=MAX_BATCH).map(Batch::Pages),
+    }
 }
 
 fn slots(value: &DeValue<'_>) -> Result<u32, String> {
@@ -121,7 +124,8 @@ impl Settings {
     /// Those of a command line, with what the running engine has where it leaves that open.
     pub fn with(run: &Run, engine: EngineInfo) -> Self {
         let &Run { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics, .. } = run;
-        let (batch, slots) = (batch.or(Some(engine.batch)), slots.or(Some(engine.slots)));
+        let (batch, slots) =
+            (batch.or(Some(Batch::Pages(engine.batch))), slots.or(Some(engine.slots)));
         let memsw = memsw || engine.memsw != 0;
         Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics }
     }

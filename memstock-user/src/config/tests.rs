@@ -1,6 +1,7 @@
 //! The text alone: keys, mistakes and their places, garbage; and how a file goes together with flags.
 
 use super::*;
+use crate::cli::Batch;
 use crate::exit::{Faults, exit_code};
 use proptest::prelude::*;
 
@@ -26,7 +27,7 @@ fn all_keys_are_read() {
     let (config, mistakes) = parse::parse(text.as_bytes());
     assert_eq!(mistakes, []);
     let settings = Settings {
-        batch: Some(64),
+        batch: Some(Batch::Pages(64)),
         slots: Some(2),
         memsw: true,
         observe: true,
@@ -149,7 +150,10 @@ fn flags_win_over_the_file() {
     let text = "batch = 64\nslots = 4\nobserve = true\n\
                 [[cgroup]]\npath = '/a'\nmemory = '2M'\nkernel-cgroup = '/k'\n";
     let run = parse::parse(text.as_bytes()).0.below(&flags);
-    assert_eq!((run.batch, run.slots, run.observe, run.memsw), (Some(8), Some(4), true, false));
+    assert_eq!(
+        (run.batch, run.slots, run.observe, run.memsw),
+        (Some(Batch::Pages(8)), Some(4), true, false)
+    );
     assert_eq!(run.cgroups, [Path::new("/f"), Path::new("/a")]);
     let limits: Vec<_> = run.limits.iter().map(|limit| limit.nr_pages.unwrap()).collect();
     let pages = |bytes: u64| bytes / rustix::param::page_size() as u64;
@@ -159,8 +163,8 @@ fn flags_win_over_the_file() {
 
 #[test]
 fn only_some_settings_change_while_it_runs() {
-    let old = Settings { batch: Some(32), ..Settings::default() };
-    let new = Settings { batch: Some(64), observe: true, ..Settings::default() };
+    let old = Settings { batch: Some(Batch::Pages(32)), ..Settings::default() };
+    let new = Settings { batch: Some(Batch::Pages(64)), observe: true, ..Settings::default() };
     let changes: Vec<_> = old.changes(&new).collect();
     let [batch, observe] = &changes[..] else { panic!("{changes:?}") };
     assert_eq!((batch.0, &*batch.1, &*batch.2), ("batch", "32", "64"));

@@ -5,19 +5,17 @@
 //! out from pages of our own, whose frame numbers our pagemap has.
 
 use std::collections::BTreeSet;
-use std::ptr;
 
 use anyhow::{Context as _, Result};
 use aya::maps::Array;
 use aya::programs::RawTracePoint;
 use aya::{Ebpf, EbpfLoader};
 use rustix::fs::{major, minor, stat};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::thread::gettid;
 
 use super::load::OBJECT;
 use crate::exit::Failure;
-use crate::host::page_size;
+use crate::mapping::Mapping;
 use crate::pages::{Layout, end_pfn, own_pfn};
 
 /// Own pages that must all agree on where the array begins.
@@ -63,9 +61,10 @@ fn base(layout: Layout) -> Result<u64> {
     attach(&mut ebpf)?;
     let learnt = ebpf.map("LEARNT").context("no map LEARNT in the object")?;
     let learnt: Array<_, u64> = Array::try_from(learnt)?;
-    let mut own = Own::map(WITNESSES * TRIES)?;
+    let own = Mapping::new(WITNESSES * TRIES).context("cannot map memory")?;
+    let mut pages = 0..;
     let mut witness = || -> Result<u64> {
-        let page = own.touch_next();
+        let page = own.touch(pages.next().unwrap_or(0));
         let reported = learnt.get(&0, 0).context("cannot read map LEARNT")?;
         Ok(reported.wrapping_sub(own_pfn(page)?.wrapping_mul(layout.page_struct_size)))
     };
@@ -99,49 +98,6 @@ fn attach(ebpf: &mut Ebpf) -> Result<()> {
     program.load().context("the kernel refuses the program learn")?;
     program.attach("mm_page_alloc").context("cannot attach to the tracepoint mm_page_alloc")?;
     Ok(())
-}
-
-/// Fresh small pages of this process.
-struct Own {
-    start: *mut u8,
-    bytes: usize,
-    touched: usize,
-}
-
-impl Own {
-    fn map(nr_pages: usize) -> Result<Self> {
-        let bytes = nr_pages * page_size() as usize;
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
-        let start =
-            unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE) };
-        let start = start.context("cannot map memory")?;
-        let own = Self { start: start.cast(), bytes, touched: 0 };
-        // SAFETY: the advice is about this mapping alone and changes no contents. A kernel without
-        // huge pages refuses it, and needs it not.
-        let _ = unsafe { madvise(start, bytes, Advice::LinuxNoHugepage) };
-        Ok(own)
-    }
-
-    /// Writes to the next page; the last one again when there is no other.
-    fn touch_next(&mut self) -> *const u8 {
-        let offset = self.touched * page_size() as usize;
-        // SAFETY: within the mapping, which is writable and which nobody else knows of.
-        let page = unsafe { self.start.add(offset) };
-        // SAFETY: as above.
-        unsafe { page.write_volatile(1) };
-        if offset + (page_size() as usize) < self.bytes {
-            self.touched += 1;
-        }
-        page
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and nothing refers into it.
-        let _ = unsafe { munmap(self.start.cast(), self.bytes) };
-    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,9 @@ pub const OPTIONAL: [(&str, &str); 3] = [
     ("reclaim_began", "mm_vmscan_kswapd_wake"),
 ];
 
+/// The tracepoints that every page passes.
+pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
+
 /// The attached programs, each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
     let names = ATTACHMENTS.iter().chain(&OPTIONAL).map(|&(name, _)| name);
@@ -63,6 +66,18 @@ pub const YARDSTICK: &str = "empty";
 /// The program that [`learn`](super::learn) loads by itself.
 const LEARN: &str = "learn";
 
+/// What is coalesced on its way to the shared counters. Less than everything is for benches, which
+/// measure what coalescing is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coalescing {
+    /// Every page is charged and uncharged there by itself; `batch` is 1.
+    Nothing,
+    /// Uncharges are, in batches of so many pages; nothing is stocked and `batch` is 1.
+    Uncharges(u32),
+    /// Charges and uncharges.
+    Everything,
+}
+
 /// What the kernel half is loaded with.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -74,11 +89,19 @@ pub struct Settings {
     pub memsw: bool,
     /// Whether the programs log what they do (slow).
     pub trace: bool,
+    /// What is coalesced.
+    pub coalescing: Coalescing,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { batch: DEFAULT_BATCH, slots: 1, memsw: false, trace: false }
+        Self {
+            batch: DEFAULT_BATCH,
+            slots: 1,
+            memsw: false,
+            trace: false,
+            coalescing: Coalescing::Everything,
+        }
     }
 }
 
@@ -97,7 +120,12 @@ pub struct Loaded {
 /// # Errors
 /// The verifier or the kernel refuses; the message carries its words.
 pub fn object(settings: Settings) -> Result<Ebpf> {
-    let Settings { batch, slots, memsw, trace } = settings;
+    let Settings { batch, slots, memsw, trace, coalescing } = settings;
+    let (batch, stock_pages, uncharge_batch) = match coalescing {
+        Coalescing::Nothing => (1, 0, 1),
+        Coalescing::Uncharges(at_once) => (1, 0, at_once),
+        Coalescing::Everything => (batch, batch, batch),
+    };
     let pages = learn()?;
     let Layout { page_struct_size, movable, account, cgroup_kn, kernfs_id } = pages.layout;
     let shift = if page_struct_size.is_power_of_two() {
@@ -110,6 +138,8 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
     let log_level: u8 = if trace { aya_log::Level::Debug as u8 } else { 0 };
     let mut ebpf = EbpfLoader::new()
         .override_global("BATCH", &batch, true)
+        .override_global("STOCK_PAGES", &stock_pages, true)
+        .override_global("UNCHARGE_BATCH", &uncharge_batch, true)
         .override_global("SLOTS", &slots, true)
         .override_global("MEMSW", &u32::from(memsw), true)
         .override_global("PAGE_BASE", &pages.base, true)

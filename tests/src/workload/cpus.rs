@@ -52,6 +52,18 @@ pub fn pin(cpu: u32) -> Result<()> {
     pin_to(None, cpu)
 }
 
+/// Does something on `cpu`, and goes back to where this thread might run before.
+///
+/// # Errors
+/// As [`pin`], and those of what is done.
+pub fn on<T>(cpu: u32, done: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = sched_getaffinity(None).context("the CPUs of this thread")?;
+    pin(cpu)?;
+    let result = done();
+    sched_setaffinity(None, &before).context("moving back")?;
+    result
+}
+
 /// Keeps the only thread of the process `pid` on `cpu`.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 
 use self::tally::Tally;
 use crate::setup::{self, BpfToolchain, apt, prometheus};
-use crate::{build, exec, pins, vm};
+use crate::{bench, build, exec, pins, vm};
 
 /// Name, arguments of `cargo test`, arguments of the test binaries.
 type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
@@ -80,6 +80,7 @@ fn everything(
             }
         }
         run.group(tally, LIVE);
+        run.benches(tally);
     } else {
         tally.note("live: they load BPF programs; run `cargo xtask test` as root");
     }
@@ -106,6 +107,16 @@ impl Run<'_> {
             && tally.failed() == before
         {
             tally.broken(name, &error);
+        }
+    }
+
+    /// Each benchmark for a moment, so that they keep working.
+    fn benches(&self, tally: &mut Tally) {
+        let wanted =
+            |name: &str| self.filter.is_none_or(|filter| format!("bench {name}").contains(filter));
+        for name in bench::NAMES.into_iter().filter(|name| wanted(name)) {
+            exec::say("Test", format_args!("bench {name}"));
+            tally.outcome(&format!("bench {name}"), bench::smoke(&self.bpf, name));
         }
     }
 

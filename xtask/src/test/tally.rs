@@ -45,6 +45,14 @@ impl Tally {
         self.ignored += self.skips.len() - before;
     }
 
+    /// How something ended that is no test of libtest's.
+    pub fn outcome(&mut self, what: &str, outcome: anyhow::Result<()>) {
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(error) => self.broken(what, &error),
+        }
+    }
+
     /// One failure that is not a test's.
     pub fn note(&mut self, what: &str) {
         self.failed += 1;
@@ -151,6 +159,15 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let mut tally = tally(OUTPUT);
         tally.skips("huge_pages: no huge pages here\nhuge_pages: no huge pages here\n\n");
         assert_eq!(closing(&tally), "1 passed, 1 failed, 3 skipped");
+    }
+
+    #[test]
+    fn what_is_no_test_counts_as_one() {
+        let mut tally = tally(OUTPUT);
+        tally.outcome("bench page", Ok(()));
+        tally.outcome("bench limit", Err(anyhow::anyhow!("no such cgroup")));
+        assert_eq!(closing(&tally), "3 passed, 2 failed, 2 skipped");
+        assert!(tally.to_string().contains("failed   bench limit: no such cgroup"));
     }
 
     #[test]

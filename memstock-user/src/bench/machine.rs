@@ -1,0 +1,47 @@
+//! Which machine a bench ran on, as a report has to say.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use crate::host;
+
+/// A machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// Model of its CPUs; empty where the kernel does not tell.
+    pub cpu: String,
+    /// CPUs that run.
+    pub online: usize,
+    /// Sockets they are in.
+    pub sockets: usize,
+    /// Release of its kernel.
+    pub kernel: String,
+    /// What the kernel does about Speculative Return Stack Overflow, which makes each return of a program
+    /// dear; empty where it does not tell.
+    pub srso: String,
+}
+
+impl Machine {
+    /// This one.
+    ///
+    /// # Errors
+    /// `/proc` or sysfs cannot be read.
+    pub fn here() -> Result<Self> {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let release = "/proc/sys/kernel/osrelease";
+        let kernel =
+            fs::read_to_string(release).with_context(|| format!("cannot read {release}"))?;
+        let srso =
+            fs::read_to_string("/sys/devices/system/cpu/vulnerabilities/spec_rstack_overflow");
+        Ok(Self {
+            cpu: model.unwrap_or_default().trim_start_matches(['\t', ' ', ':']).to_owned(),
+            online: host::cpus()?.online.len(),
+            sockets: host::sockets()?,
+            kernel: kernel.trim().to_owned(),
+            srso: srso.unwrap_or_default().trim().to_owned(),
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! Cache misses of processes, where the CPU has a counter for them and shows it to us. Many virtual machines do
+//! not.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{FromRawFd as _, OwnedFd};
+
+use anyhow::{Context as _, Result};
+use aya_obj::generated::{perf_event_attr, perf_hw_id, perf_type_id};
+
+/// `PERF_FLAG_FD_CLOEXEC` (`include/uapi/linux/perf_event.h`).
+const CLOEXEC: libc::c_ulong = 1 << 3;
+
+/// Running counters, one a process.
+pub struct CacheMisses(Vec<File>);
+
+impl CacheMisses {
+    /// Begins to count, in user and kernel mode; none when that cannot be done here.
+    pub fn of(pids: impl Iterator<Item = u32>) -> Option<Self> {
+        pids.map(open).collect::<io::Result<_>>().ok().map(Self)
+    }
+
+    /// All of them so far.
+    ///
+    /// # Errors
+    /// A counter cannot be read.
+    pub fn read(&self) -> Result<u64> {
+        let one = |mut file: &File| -> io::Result<u64> {
+            let mut count = [0; 8];
+            file.read_exact(&mut count)?;
+            Ok(u64::from_ne_bytes(count))
+        };
+        self.0.iter().map(one).sum::<io::Result<_>>().context("cannot read a hardware counter")
+    }
+}
+
+fn open(pid: u32) -> io::Result<File> {
+    // SAFETY: integers only, for which 0 is valid and means the default.
+    let mut attr = unsafe { std::mem::zeroed::<perf_event_attr>() };
+    attr.size = size_of::<perf_event_attr>() as u32;
+    attr.type_ = perf_type_id::PERF_TYPE_HARDWARE as u32;
+    attr.config = perf_hw_id::PERF_COUNT_HW_CACHE_MISSES as u64;
+    let (any_cpu, no_group) = (-1, -1);
+    // SAFETY: the kernel reads the attribute, whose size is in it, and makes a descriptor for us.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, any_cpu, no_group, CLOEXEC)
+    };
+    match i32::try_from(fd) {
+        // SAFETY: it was made a moment ago, and nobody else knows of it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_counted_or_they_are_not() {
+        let Some(misses) = CacheMisses::of([std::process::id()].into_iter()) else {
+            return;
+        };
+        let before = misses.read().unwrap();
+        crate::mapping::Mapping::new(1 << 14).unwrap().touch_all();
+        assert!(misses.read().unwrap() > before);
+    }
+}

@@ -1,0 +1,257 @@
+//! What people use today to count page faults: other programs, started and ended around a slice. Must not
+//! read what they print: only what they cost is measured.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::slices::{Interrupted, Stop};
+use super::workers::pause;
+
+/// How long one may take until it is attached, or has ended.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For how long its descriptors stay as they are when it has attached all.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// One of them, that is installed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What it is called in a report.
+    pub name: &'static str,
+    /// What a user gets for what it costs.
+    pub delivers: &'static str,
+    command: &'static [&'static str],
+}
+
+/// All that are known.
+const PEERS: [Peer; 8] = [
+    Peer {
+        name: "bpftrace tracepoint:",
+        delivers: "faults by cgroup",
+        command: &[
+            "bpftrace",
+            "-e",
+            "tracepoint:exceptions:page_fault_user { @[cgroup] = count(); }",
+        ],
+    },
+    Peer {
+        name: "bpftrace rawtracepoint:",
+        delivers: "faults by cgroup",
+        command: &["bpftrace", "-e", "rawtracepoint:page_fault_user { @[cgroup] = count(); }"],
+    },
+    Peer {
+        name: "bcc raw tracepoint",
+        delivers: "faults by cgroup",
+        command: &["/usr/bin/python3", "-c", BCC_RAW],
+    },
+    Peer {
+        name: "bcc raw tracepoint, per CPU",
+        delivers: "faults by cgroup",
+        command: &["/usr/bin/python3", "-c", BCC_RAW_PER_CPU],
+    },
+    Peer {
+        name: "bcc tracepoint",
+        delivers: "faults by cgroup",
+        command: &["/usr/bin/python3", "-c", BCC_TRACEPOINT],
+    },
+    Peer {
+        name: "perf stat -a",
+        delivers: "faults of the host",
+        command: &["perf", "stat", "-a", "-e", "exceptions:page_fault_user"],
+    },
+    Peer {
+        name: "perf record -a",
+        delivers: "each fault",
+        command: &[
+            "perf",
+            "record",
+            "-q",
+            "-a",
+            "-e",
+            "exceptions:page_fault_user",
+            "-o",
+            "/dev/null",
+        ],
+    },
+    Peer {
+        name: "perf trace -F all",
+        delivers: "each fault, decoded",
+        command: &["perf", "trace", "-a", "-F", "all", "--no-syscalls", "-o", "/dev/null"],
+    },
+];
+
+/// Counts by cgroup, as bcc's tools do. Compiling needs the kernel's headers; `BCC_KERNEL_SOURCE` names others.
+const BCC_RAW: &str = r#"
+from bcc import BPF
+b = BPF(text="""
+BPF_HASH(counts, u64, u64, 10240);
+RAW_TRACEPOINT_PROBE(page_fault_user) {
+    u64 id = bpf_get_current_cgroup_id();
+    counts.increment(id);
+    return 0;
+}
+""")
+import signal
+signal.pause()
+"#;
+/// The same in a map as bpftrace uses for `count()`, which the versions of some distributions cannot attach to
+/// raw tracepoints.
+const BCC_RAW_PER_CPU: &str = r#"
+from bcc import BPF
+b = BPF(text="""
+BPF_PERCPU_HASH(counts, u64, u64, 10240);
+RAW_TRACEPOINT_PROBE(page_fault_user) {
+    u64 id = bpf_get_current_cgroup_id();
+    counts.increment(id);
+    return 0;
+}
+""")
+import signal
+signal.pause()
+"#;
+const BCC_TRACEPOINT: &str = r#"
+from bcc import BPF
+b = BPF(text="""
+BPF_HASH(counts, u64, u64, 10240);
+TRACEPOINT_PROBE(exceptions, page_fault_user) {
+    u64 id = bpf_get_current_cgroup_id();
+    counts.increment(id);
+    return 0;
+}
+""")
+import signal
+signal.pause()
+"#;
+
+/// A shell that gives the program tracefs, in a mount namespace of its own, where the host has it not
+/// mounted; the host stays as it is.
+const WITH_TRACEFS: &str = "test -e /sys/kernel/tracing/trace \
+    || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$@\"";
+
+/// A peer that runs, and is attached. Ended on drop.
+pub struct Running {
+    child: Child,
+    said: File,
+}
+
+impl Peer {
+    /// Those that work here, and why the others do not.
+    ///
+    /// # Errors
+    /// [`Interrupted`].
+    pub fn find(stop: &Stop) -> Result<(Vec<Self>, Vec<String>)> {
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        for peer in PEERS {
+            match peer.start(stop).and_then(Running::end) {
+                Ok(()) => found.push(peer),
+                Err(error) if error.is::<Interrupted>() => return Err(error),
+                Err(error) => missing.push(format!("{}: {error:#}", peer.name)),
+            }
+        }
+        Ok((found, missing))
+    }
+
+    /// Starts it, and waits until it is attached.
+    ///
+    /// # Errors
+    /// It is not installed, or ends at once, with the last line of what it said; [`Interrupted`].
+    pub fn start(&self, stop: &Stop) -> Result<Running> {
+        let said = rustix::fs::memfd_create("memstock-peer", rustix::fs::MemfdFlags::CLOEXEC);
+        let said = File::from(said.context("cannot make a memfd")?);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).args(self.command);
+        command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said.try_clone()?);
+        let child = command.spawn().context("cannot start unshare")?;
+        let mut running = Running { child, said };
+        running.wait_until_attached(stop)?;
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn wait_until_attached(&mut self, stop: &Stop) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = (0, Instant::now());
+        loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
+                bail!("it ended ({status}): {}", self.last_words());
+            }
+            let attached = attachments(self.pid());
+            if attached != last.0 {
+                last = (attached, Instant::now());
+            }
+            if attached > 0 && last.1.elapsed() >= SETTLED {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "it does not attach: {}", self.last_words());
+            pause(Duration::from_millis(20), stop)?;
+        }
+    }
+
+    /// The last line that says something.
+    fn last_words(&mut self) -> String {
+        let mut text = String::new();
+        // A file of ours in memory; it may say nothing.
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.said));
+        if let Ok(mut file) = File::open(path) {
+            let _ = file.read_to_string(&mut text);
+        }
+        let last = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        last.unwrap_or("it said nothing").to_owned()
+    }
+
+    /// Ends it and waits for that, so that nothing of it is attached any more.
+    ///
+    /// # Errors
+    /// It had ended before: what was measured was without it.
+    pub fn end(mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
+            bail!("it ended ({status}) while it was measured: {}", self.last_words());
+        }
+        self.stop();
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::INT);
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() >= deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Descriptors of a process by which something is attached.
+fn attachments(pid: u32) -> usize {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let is_attachment = |target: &Path| {
+        let name = target.to_string_lossy();
+        ["bpf_link", "bpf-link", "bpf-raw-tracepoint", "perf_event"].iter().any(|kind| {
+            name.strip_prefix("anon_inode:")
+                .is_some_and(|inode| inode.trim_matches(['[', ']']) == *kind)
+        })
+    };
+    fds.filter_map(|fd| fs::read_link(fd.path()).ok())
+        .filter(|target| is_attachment(target))
+        .count()
+}

@@ -1,0 +1,297 @@
+//! The table of the patch "memcg: coalesce charging via percpu storage" (2009), measured on this machine: what
+//! is left of the page faults of tasks that do nothing else, with and without coalescing.
+//!
+//! Must not print: `show` does.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::programs::raw_trace_point::RawTracePointLinkId;
+use memstock_common::DEFAULT_BATCH;
+use serde::Serialize;
+
+use super::machine::Machine;
+use super::peers::{Peer, Running};
+use super::places::{LEVELS, Place, Places};
+use super::slices::{Paired, Stop, interleave, pairs};
+use super::statistics::{Estimate, difference, ratio, values};
+use super::workers::{Done, Workers, pause};
+use crate::engine::load::{
+    ATTACHMENTS, Coalescing, HOT_TRACEPOINTS, Loaded, Settings, YARDSTICK, load,
+};
+use crate::engine::pins::Pins;
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct Effort {
+    /// Times each variant is measured.
+    pub rounds: usize,
+    /// Length of a slice.
+    pub slice: Duration,
+    /// Pages that are mapped, touched and unmapped at a time.
+    pub pages: usize,
+}
+
+/// The table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Table1 {
+    /// Where it was measured.
+    pub machine: Machine,
+    /// Pages that were mapped, touched and unmapped at a time.
+    pub pages: usize,
+    /// Times each variant was measured.
+    pub rounds: usize,
+    /// Length of a slice, ms.
+    pub slice_ms: u64,
+    /// Whether the kernel's own v2 controller charged the tasks in every slice, the control's included.
+    pub kernel_charges_always: bool,
+    /// One for each number of busy CPUs.
+    pub blocks: Vec<Block>,
+}
+
+/// The rows for so many busy CPUs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Block {
+    /// Tasks, each on a CPU of its own.
+    pub cpus: usize,
+    /// Faults a second with nothing attached, all tasks together.
+    pub control: Estimate,
+    /// CPU time of a fault with its unmap, ns, with nothing attached.
+    pub control_ns: Estimate,
+    /// Cache misses a fault with nothing attached; none where they cannot be counted.
+    pub control_misses: Option<Estimate>,
+    /// The variants.
+    pub rows: Vec<Row>,
+}
+
+/// One variant.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What is attached, or where the tasks are.
+    pub name: String,
+    /// Levels of cgroups that are charged, where any are.
+    pub depth: Option<usize>,
+    /// What a user gets for it.
+    pub delivers: &'static str,
+    /// Slices measured, with as many of the control around them.
+    pub slices: usize,
+    /// Faults a second, all tasks together.
+    pub rate: Estimate,
+    /// The same, by that of nothing attached.
+    pub ratio: Estimate,
+    /// Faults a second of CPU time of the tasks, by that of nothing attached: without what others took of the
+    /// CPUs meanwhile, and without what a peer's own process took.
+    pub cpu_ratio: Estimate,
+    /// CPU time that it adds to a fault with its unmap, ns.
+    pub added_ns: Estimate,
+    /// Cache misses a fault; none where they cannot be counted.
+    pub misses: Option<Estimate>,
+}
+
+/// What is attached.
+#[derive(Clone, Debug)]
+enum Attached {
+    Nothing,
+    Empty,
+    /// An engine, by its place among those that are loaded.
+    Engine(usize),
+    Peer(Peer),
+}
+
+#[derive(Clone, Debug)]
+struct Variant {
+    name: String,
+    delivers: &'static str,
+    attached: Attached,
+    place: Place,
+}
+
+const USAGE: &str = "usage and limits of cgroups";
+
+/// The engines of the table: their names and what they are loaded with.
+fn engines() -> Vec<(String, Settings)> {
+    let alone = |coalescing| Settings { coalescing, ..Settings::default() };
+    let batch = |batch| (format!("batch {batch}"), Settings { batch, ..Settings::default() });
+    let mut engines = vec![
+        ("shared counter on every page".into(), alone(Coalescing::Nothing)),
+        ("+ coalesced uncharge".into(), alone(Coalescing::Uncharges(DEFAULT_BATCH))),
+        (format!("+ stock (batch {DEFAULT_BATCH})"), Settings::default()),
+    ];
+    engines.extend([8, 64, 128, 256].map(batch));
+    engines
+}
+
+fn variants(engines: &[(String, Settings)], places: &Places, peers: &[Peer]) -> Vec<Variant> {
+    let variant = |name: &str, delivers, attached, place| Variant {
+        name: name.to_owned(),
+        delivers,
+        attached,
+        place,
+    };
+    let mut all = vec![
+        variant("nothing, again", "-", Attached::Nothing, Place::CONTROL),
+        variant("empty programs", "-", Attached::Empty, Place::CONTROL),
+    ];
+    for depth in [1, LEVELS] {
+        for (n, (name, _)) in engines.iter().enumerate() {
+            all.push(variant(name, USAGE, Attached::Engine(n), Place { depth, kernel: 0 }));
+        }
+    }
+    if places.has_kernel_chain() {
+        for kernel in [1, LEVELS] {
+            let place = Place { depth: 1, kernel };
+            all.push(variant("the kernel's own (v1)", USAGE, Attached::Nothing, place));
+        }
+    }
+    if places.v2_charges() {
+        let root = Place { depth: 0, kernel: 0 };
+        all.push(variant("without the kernel's own (v2)", "-", Attached::Nothing, root));
+    }
+    for peer in peers {
+        all.push(variant(peer.name, peer.delivers, Attached::Peer(peer.clone()), Place::CONTROL));
+    }
+    all
+}
+
+/// Measures it. `memstock` is this program; `pins` is a place for pins that are gone again before anything
+/// is attached.
+///
+/// # Errors
+/// The kernel refuses something; the bench was told to end.
+pub fn measure(
+    effort: &Effort,
+    cpus: &[Vec<u32>],
+    peers: &[Peer],
+    places: &Places,
+    memstock: &Path,
+    pins: &Pins,
+    stop: &Stop,
+) -> Result<Table1> {
+    let engines = engines();
+    let mut loaded = Vec::new();
+    for (_, settings) in &engines {
+        stop.check()?;
+        let engine = load(pins, *settings);
+        // What is loaded lives as long as we do, and nothing is left if we are killed.
+        pins.remove()?;
+        let engine = engine?;
+        places.register(&engine.engine)?;
+        loaded.push(engine);
+    }
+    let variants = variants(&engines, places, peers);
+    let blocks = cpus.iter().map(|cpus| {
+        let workers = Workers::start(memstock, cpus, effort.pages, &places.dirs(Place::CONTROL))?;
+        let at = Place::CONTROL;
+        let mut bench =
+            Bench { effort, variants: &variants, loaded: &mut loaded, places, workers, at, stop };
+        bench.block()
+    });
+    Ok(Table1 {
+        blocks: blocks.collect::<Result<_>>()?,
+        machine: Machine::here()?,
+        pages: effort.pages,
+        rounds: effort.rounds,
+        slice_ms: effort.slice.as_millis() as u64,
+        kernel_charges_always: places.v2_charges(),
+    })
+}
+
+type Links = Vec<(usize, &'static str, RawTracePointLinkId)>;
+
+struct Bench<'a> {
+    effort: &'a Effort,
+    variants: &'a [Variant],
+    loaded: &'a mut [Loaded],
+    places: &'a Places,
+    workers: Workers,
+    at: Place,
+    stop: &'a Stop,
+}
+
+impl Bench<'_> {
+    fn block(&mut self) -> Result<Block> {
+        let stop = self.stop;
+        let seen = interleave(self.effort.rounds, self.variants.len(), stop, |n| self.slice(n))?;
+        let cpus = self.workers.len();
+        let misses = |slices: &[Paired<Done>], of: fn(&Paired<Done>) -> Option<f64>| {
+            let counted: Option<Vec<f64>> = slices.iter().map(of).collect();
+            counted.filter(|_| self.workers.counts_misses()).map(|counted| Estimate::of(&counted))
+        };
+        let controls: Vec<_> = seen.iter().flatten().map(|paired| paired.controls[0]).collect();
+        let rates: Vec<_> = controls.iter().map(|done| done.rate).collect();
+        let costs: Vec<_> = controls.iter().map(|done| done.page_ns).collect();
+        let all: Vec<_> = seen.iter().flatten().copied().collect();
+        let row = |(variant, slices): (&Variant, &Vec<Paired<Done>>)| {
+            let rates = pairs(slices, |done| done.rate);
+            let charged = match variant.attached {
+                Attached::Engine(_) => Some(variant.place.depth),
+                Attached::Nothing if variant.place.kernel > 0 => Some(variant.place.kernel),
+                _ => None,
+            };
+            Row {
+                name: variant.name.clone(),
+                depth: charged,
+                delivers: variant.delivers,
+                slices: slices.len(),
+                rate: values(&rates),
+                ratio: ratio(&rates),
+                cpu_ratio: ratio(&pairs(slices, |done| 1.0 / done.page_ns)),
+                added_ns: difference(&pairs(slices, |done| done.page_ns)),
+                misses: misses(slices, |paired| paired.value.misses),
+            }
+        };
+        Ok(Block {
+            cpus,
+            control: Estimate::of(&rates),
+            control_ns: Estimate::of(&costs),
+            control_misses: misses(&all, |paired| paired.controls[0].misses),
+            rows: self.variants.iter().zip(&seen).map(row).collect(),
+        })
+    }
+
+    fn slice(&mut self, variant: Option<usize>) -> Result<Done> {
+        let variant = variant.and_then(|n| self.variants.get(n)).cloned();
+        let place = variant.as_ref().map_or(Place::CONTROL, |variant| variant.place);
+        let attached = variant.map_or(Attached::Nothing, |variant| variant.attached);
+        let (mut links, mut running) = (Links::new(), None::<Running>);
+        match &attached {
+            Attached::Nothing => {}
+            Attached::Empty => {
+                self.attach(&mut links, 0, &HOT_TRACEPOINTS.map(|at| (YARDSTICK, at)))?;
+            }
+            Attached::Engine(n) => self.attach(&mut links, *n, &ATTACHMENTS)?,
+            Attached::Peer(peer) => running = Some(peer.start(self.stop)?),
+        }
+        self.places.enter(&self.workers, self.at, place)?;
+        self.at = place;
+        // A birth makes stale what the CPUs remember of the workers from before they were moved.
+        std::thread::spawn(|| {}).join().ok().context("cannot start a thread")?;
+        // Stocks and caches are warm before anything is counted.
+        pause(self.effort.slice / 5, self.stop)?;
+        let done = self.workers.slice(self.effort.slice, self.stop);
+        for (engine, name, link) in links {
+            self.loaded[engine].program(name)?.detach(link)?;
+        }
+        if let Some(running) = running {
+            running.end()?;
+        }
+        done
+    }
+
+    fn attach(
+        &mut self,
+        links: &mut Links,
+        engine: usize,
+        programs: &[(&'static str, &'static str)],
+    ) -> Result<()> {
+        for &(name, tracepoint) in programs {
+            let program = self.loaded[engine].program(name)?;
+            let link = program
+                .attach(tracepoint)
+                .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
+            links.push((engine, name, link));
+        }
+        Ok(())
+    }
+}

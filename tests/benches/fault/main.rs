@@ -1,0 +1,54 @@
+//! `cargo xtask bench fault`: what the programs of a page cost, to some nanoseconds.
+//!
+//! `calls` runs them with the arguments of the tracepoints, at a low background cost, on one busy CPU and on all,
+//! beside the programs of bpftrace and bcc if they are wanted. `faults` has the kernel run them at real page
+//! faults, and reads its run-time statistics.
+
+#[path = "../support/calls.rs"]
+mod calls;
+mod faults;
+#[path = "../support/programs.rs"]
+mod programs;
+mod sequences;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use memstock::host;
+
+/// Costs of the programs.
+#[derive(Parser)]
+struct Args {
+    /// Rounds; each runs every variant once
+    #[arg(long, default_value_t = 60)]
+    rounds: usize,
+    /// Times that everything is loaded anew for the calls, each with its part of the rounds
+    #[arg(long, default_value_t = 6)]
+    loads: usize,
+    /// Length of a slice in milliseconds, of real faults; of calls a fifth
+    #[arg(long, default_value_t = 50, value_name = "MS")]
+    slice: u64,
+    /// Measure the programs of bpftrace and bcc as well, where they are installed
+    #[arg(long)]
+    peers: bool,
+    /// A few short slices, to see that it works
+    #[arg(long)]
+    smoke: bool,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    host::require_privilege()?;
+    let (loads, rounds, slice) =
+        if args.smoke { (1, 2, 5) } else { (args.loads, args.rounds, args.slice) };
+    let slice = Duration::from_millis(slice);
+    memstock_tests::live::alone(|| {
+        let home = calls::Home::enter(sequences::LEVELS)?;
+        sequences::measure((loads, rounds.div_ceil(loads), slice / 5), args.peers, &home)?;
+        faults::measure(rounds, slice, &home)
+    })
+}

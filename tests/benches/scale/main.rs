@@ -1,0 +1,77 @@
+//! `cargo xtask bench scale`: what a page and a drain cost with many cgroups, levels, slots and CPUs, how often
+//! the shared counters are touched, and whether a drain interrupts anybody.
+
+#[path = "../support/calls.rs"]
+mod calls;
+mod drains;
+mod operations;
+mod pages;
+#[path = "../support/programs.rs"]
+mod programs;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use memstock::host;
+
+/// Costs at scale.
+#[derive(Parser)]
+struct Args {
+    /// Rounds; each runs every variant once
+    #[arg(long, default_value_t = 60)]
+    rounds: usize,
+    /// Length of a slice in milliseconds
+    #[arg(long, default_value_t = 10, value_name = "MS")]
+    slice: u64,
+    /// A few short slices and fewer cgroups, to see that it works
+    #[arg(long)]
+    smoke: bool,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How much is measured.
+struct Effort {
+    rounds: usize,
+    slice: Duration,
+    /// Tracked cgroups.
+    cgroups: &'static [usize],
+    /// Levels of tracked cgroups, at most [`pages::DEEPEST`].
+    depths: &'static [usize],
+    /// Stock slots a CPU.
+    slots: &'static [u32],
+    /// Drains of all CPUs.
+    drains: u32,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    host::require_privilege()?;
+    let effort = if args.smoke {
+        Effort {
+            rounds: 2,
+            slice: Duration::from_millis(1),
+            cgroups: &[1, 100],
+            depths: &[2],
+            slots: &[8],
+            drains: 100,
+        }
+    } else {
+        Effort {
+            rounds: args.rounds,
+            slice: Duration::from_millis(args.slice),
+            cgroups: &[1, 10, 100, 1_000, 10_000],
+            depths: &[1, 2, 4, pages::DEEPEST],
+            slots: &[1, 8, 64],
+            drains: 20_000,
+        }
+    };
+    memstock_tests::live::alone(|| {
+        let home = calls::Home::enter(pages::DEEPEST)?;
+        pages::measure(&effort, &home)?;
+        drains::measure(&effort, &home)?;
+        operations::count(&home)
+    })
+}

@@ -1,0 +1,107 @@
+//! The cost of a page against cgroups, levels, slots and CPUs, and of a sample against cgroups.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use memstock::bench::slices::pairs;
+use memstock::bench::statistics::{Estimate, difference};
+use memstock::cgroup::CgroupMount;
+use memstock::engine::Engine;
+use memstock::engine::load::{Coalescing, Loaded, Settings};
+use memstock::host;
+use memstock::sample::sample;
+use memstock_common::NO_LIMIT;
+
+use crate::Effort;
+use crate::calls::{Arguments, Call, Home, compare};
+use crate::programs::{PAGE, Programs, handle, tracking};
+
+/// The most levels.
+pub const DEEPEST: usize = 8;
+
+/// An engine that tracks our cgroup and others, which are not there: only their number matters.
+fn crowded(home: &Home, cgroups: usize) -> Result<Loaded> {
+    let loaded = tracking(Settings::default(), home, 1)?;
+    for n in 1..cgroups as u64 {
+        // Ids that no living cgroup has.
+        loaded.engine.register(u64::from(u32::MAX) - n, None, NO_LIMIT, NO_LIMIT)?;
+    }
+    Ok(loaded)
+}
+
+/// A page after another call.
+fn with<'a>(first: Call<'a>, page: &'a Programs) -> Vec<Call<'a>> {
+    [first].into_iter().chain(page.sequence(None)).collect()
+}
+
+/// Measures and prints.
+pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
+    let mut named = Vec::new();
+    for &cgroups in effort.cgroups {
+        named.push((format!("{cgroups} tracked"), crowded(home, cgroups)?));
+    }
+    samples(&named)?;
+    for &depth in effort.depths {
+        named.push((format!("{depth} level(s)"), tracking(Settings::default(), home, depth)?));
+    }
+    for &slots in effort.slots {
+        let settings = Settings { slots, ..Settings::default() };
+        named.push((format!("{slots} slot(s)"), tracking(settings, home, 1)?));
+    }
+    let each = Settings { coalescing: Coalescing::Nothing, ..Settings::default() };
+    for &depth in effort.depths {
+        let name = format!("each page on the counters, {depth} level(s)");
+        named.push((name, tracking(each, home, depth)?));
+    }
+    let info = named[0].1.engine.info();
+    let mut programs = Vec::new();
+    for (name, loaded) in &mut named {
+        let regroup = handle(loaded.program("regroup")?)?;
+        programs.push((name.clone(), Programs::of(loaded)?, regroup));
+    }
+    let empty = vec![programs[0].1.nothing(); PAGE.len() + 1];
+    let mut sequences = vec![("empty programs, again".to_owned(), empty.clone())];
+    for (name, page, _) in &programs {
+        sequences.push((name.clone(), with(page.nothing(), page)));
+    }
+    for (name, page, regroup) in programs.iter().take(effort.cgroups.len()) {
+        let asks = Call { program: regroup, args: Arguments::None };
+        sequences.push((format!("{name}, owner looked up"), with(asks, page)));
+    }
+    let all: Vec<_> = std::iter::once(empty).chain(sequences.iter().map(|s| s.1.clone())).collect();
+    let online = host::cpus()?.online;
+    for cpus in [&online[..1], &online[..]] {
+        let pages = (info.page_base, info.page_struct_size);
+        let seen = compare(&all, pages, cpus, effort.rounds, effort.slice)?;
+        println!(
+            "\n{} busy CPU(s), by test runs: ns of a page's fault, allocation and free above as many empty \
+             programs; {} slices of {:?} each",
+            cpus.len(),
+            effort.rounds,
+            effort.slice
+        );
+        for ((name, _), slices) in sequences.iter().zip(&seen[1..]) {
+            println!("{name:<44} {:>24}", difference(&pairs(slices, |ns| *ns)).to_string());
+        }
+        if online.len() == 1 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// How long one sample takes, as `memstock show` reads it.
+fn samples(crowds: &[(String, Loaded)]) -> Result<()> {
+    let mount = CgroupMount::find()?;
+    println!("one sample, us; {} possible CPUs", host::cpus()?.possible.len());
+    for (name, loaded) in crowds {
+        let one = |engine: &Engine| -> Result<f64> {
+            let start = Instant::now();
+            sample(engine, &mount)?;
+            Ok(start.elapsed().as_secs_f64() * 1e6)
+        };
+        let took = (0..15).map(|_| one(&loaded.engine)).collect::<Result<Vec<_>>>()?;
+        println!("{name:<44} {:>24}", Estimate::of(&took).digits(0));
+    }
+    Ok(())
+}

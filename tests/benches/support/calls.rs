@@ -1,0 +1,212 @@
+//! The programs at a far lower background cost than that of a page fault: run by `BPF_PROG_TEST_RUN`, with the
+//! arguments that the tracepoints would give. A call costs some hundred ns and hardly varies, so a few ns can
+//! be seen. Must not know what is compared with what.
+//!
+//! The kernel runs a raw tracepoint program once a call, on the CPU of the caller.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
+use memstock::bench::slices::{Paired, Stop, interleave};
+use memstock::cgroup::{Cgroup, CgroupMount, OwnedCgroup};
+use memstock::engine::load::{Loaded, Settings, load};
+use memstock::engine::pins::Pins;
+use memstock::mapping::Mapping;
+use memstock::pages::{Layout, own_pfn};
+use memstock_tests::workload::cpus::{on, pin};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Arguments of a raw tracepoint program.
+pub type Args = [u64; 12];
+
+/// One program with its arguments.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// The program.
+    pub program: &'a RawTracePoint,
+    /// What the tracepoint gives it.
+    pub args: Arguments,
+}
+
+/// What a tracepoint gives, but for what each task has of its own.
+#[derive(Clone, Copy)]
+pub enum Arguments {
+    /// A page fault in user mode.
+    Fault,
+    /// The allocation of a page that the kernel charges.
+    Alloc,
+    /// Its free.
+    Free,
+    /// Nothing that is read.
+    None,
+}
+
+/// A task that calls: it has a page of its own and registers of its own.
+struct Caller {
+    page: u64,
+    registers: u64,
+    movable: u64,
+    _mapping: Mapping,
+}
+
+impl Caller {
+    fn new(number: u64, pages: (u64, u64)) -> Result<Self> {
+        let mapping = Mapping::new(1)?;
+        let pfn = own_pfn(mapping.touch(0))?;
+        let (base, size) = pages;
+        Ok(Self {
+            page: base.wrapping_add(pfn * size),
+            // Any two that differ.
+            registers: 0xffff_c900_0000_0000 + (number << 14),
+            movable: u64::from(Layout::read()?.movable),
+            _mapping: mapping,
+        })
+    }
+
+    fn args(&self, arguments: Arguments) -> Args {
+        // In user mode, for writing, no page there (`enum x86_pf_error_code`).
+        const USER_WRITE: u64 = 1 << 2 | 1 << 1;
+        let mut args = [0; 12];
+        match arguments {
+            Arguments::Fault => args[..3].copy_from_slice(&[0x1000, self.registers, USER_WRITE]),
+            Arguments::Alloc => args[..3].copy_from_slice(&[self.page, 0, self.movable]),
+            Arguments::Free => args[0] = self.page,
+            Arguments::None => {}
+        }
+        args
+    }
+
+    /// Runs a sequence until the time is up; returns ns a sequence.
+    fn slice(&self, sequence: &[Call<'_>], length: Duration) -> Result<f64> {
+        let calls: Vec<_> =
+            sequence.iter().map(|call| (call.program, self.args(call.args))).collect();
+        // Of CPU time: what others take of the CPU is not in it.
+        let (start, mut done) = (cpu_time(), 0_u64);
+        loop {
+            for _ in 0..64 {
+                for &(program, args) in &calls {
+                    program.test_run(RawTracePointRunOptions { args, cpu: None })?;
+                }
+            }
+            done += 64;
+            let took = cpu_time() - start;
+            if took >= length {
+                return Ok(took.as_nanos() as f64 / done as f64);
+            }
+        }
+    }
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
+}
+
+/// Measures sequences in turns against the first one, on one CPU while the others of `cpus` run the same
+/// sequence: ns a sequence.
+pub fn compare(
+    sequences: &[Vec<Call<'_>>],
+    pages: (u64, u64),
+    cpus: &[u32],
+    rounds: usize,
+    slice: Duration,
+) -> Result<Vec<Vec<Paired<f64>>>> {
+    let current = &AtomicUsize::new(0);
+    let (first, others) = cpus.split_first().context("no CPU")?;
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others
+            .iter()
+            .map(|&cpu| scope.spawn(move || busy(sequences, pages, cpu, current)))
+            .collect();
+        let measured = on(*first, || {
+            let caller = Caller::new(1, pages)?;
+            interleave(rounds, sequences.len(), &Stop::default(), |variant| {
+                let n = variant.unwrap_or(0);
+                current.store(n, SeqCst);
+                // The others have changed over, and stocks and caches are warm.
+                caller.slice(&sequences[n], slice / 5)?;
+                caller.slice(&sequences[n], slice)
+            })
+        });
+        current.store(END, SeqCst);
+        for other in others {
+            other.join().map_err(|_| anyhow::anyhow!("a busy thread has died"))??;
+        }
+        measured
+    })
+}
+
+/// Instead of the number of a sequence: the end.
+pub const END: usize = usize::MAX;
+
+/// Runs the sequence that `current` says on a CPU, until it says [`END`].
+pub fn busy(
+    sequences: &[Vec<Call<'_>>],
+    pages: (u64, u64),
+    cpu: u32,
+    current: &AtomicUsize,
+) -> Result<()> {
+    pin(cpu)?;
+    let caller = Caller::new(u64::from(cpu) + 2, pages)?;
+    loop {
+        match current.load(SeqCst) {
+            END => return Ok(()),
+            n => caller.slice(&sequences[n], Duration::from_micros(100)).map(drop)?,
+        }
+    }
+}
+
+/// A cgroup that this process is in while it lives.
+pub struct Home {
+    mount: CgroupMount,
+    top: Option<OwnedCgroup>,
+    before: PathBuf,
+    /// From the top, which is below the root, to where the process is.
+    pub chain: Vec<Cgroup>,
+}
+
+impl Home {
+    /// Makes a chain of cgroups and enters the last.
+    pub fn enter(levels: usize) -> Result<Self> {
+        let mount = CgroupMount::find()?;
+        let text = std::fs::read_to_string("/proc/self/cgroup")?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let before = mount.dir().join(path.context("no cgroup v2")?);
+        let top = mount.create("memstock-bench")?;
+        let mut home = Self { mount, chain: vec![top.cgroup().clone()], top: Some(top), before };
+        for level in 2..=levels {
+            let above = home.chain.last().context("the top is there")?;
+            let path = above.path.join(level.to_string());
+            std::fs::create_dir(above.dir.join(level.to_string()))?;
+            home.chain.push(home.mount.resolve(path)?);
+        }
+        let last = home.chain.last().context("the top is there")?;
+        std::fs::write(last.dir.join("cgroup.procs"), "0").context("cannot enter the cgroup")?;
+        Ok(home)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::write(self.before.join("cgroup.procs"), "0") {
+            eprintln!("cannot leave the cgroup: {error}");
+        }
+        if let Some(Err(error)) = self.top.take().map(OwnedCgroup::remove) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Loads an engine that lives as long as what is returned, and leaves no pins even if we are killed.
+pub fn engine(settings: Settings) -> Result<Loaded> {
+    let bpffs = memstock::host::bpffs()?;
+    let pins = Pins::at(bpffs.dir.join("memstock-bench"));
+    let loaded = load(&pins, settings);
+    pins.remove()?;
+    bpffs.release()?;
+    loaded
+}

@@ -1,0 +1,57 @@
+//! The programs of a page as sequences of calls: its fault, its allocation and its free.
+
+use anyhow::Result;
+use aya::programs::RawTracePoint;
+use memstock::engine::load::{Loaded, PROBE, Settings, YARDSTICK};
+use memstock_common::NO_LIMIT;
+
+use crate::calls::{Arguments, Call, Home, engine};
+
+/// The programs of a page.
+pub const PAGE: [(&str, Arguments); 3] =
+    [(PROBE, Arguments::Fault), ("page_alloc", Arguments::Alloc), ("page_free", Arguments::Free)];
+
+/// An engine that tracks so many of the levels that we are in, from the last one up.
+pub fn tracking(settings: Settings, home: &Home, levels: usize) -> Result<Loaded> {
+    let loaded = engine(settings)?;
+    let mut parent = None;
+    for cgroup in &home.chain[home.chain.len() - levels..] {
+        parent = Some(loaded.engine.register(cgroup.id, parent, NO_LIMIT, NO_LIMIT)?);
+    }
+    Ok(loaded)
+}
+
+/// The programs of an engine, to be borrowed together.
+pub struct Programs {
+    /// Those of a page.
+    pub page: [RawTracePoint; 3],
+    /// What does nothing.
+    pub empty: RawTracePoint,
+}
+
+/// A handle of a loaded program that does not borrow its engine.
+pub fn handle(program: &RawTracePoint) -> Result<RawTracePoint> {
+    Ok(RawTracePoint::from_program_info(program.info()?, "".into())?)
+}
+
+impl Programs {
+    pub fn of(loaded: &mut Loaded) -> Result<Self> {
+        let mut named = |name| handle(loaded.program(name)?);
+        let page = PAGE.map(|(name, _)| named(name));
+        let [fault, alloc, free] = page;
+        Ok(Self { page: [fault?, alloc?, free?], empty: named(YARDSTICK)? })
+    }
+
+    /// All three, but for one.
+    pub fn sequence(&self, without: Option<usize>) -> Vec<Call<'_>> {
+        let call = |n: usize| match without {
+            Some(left_out) if left_out == n => self.nothing(),
+            _ => Call { program: &self.page[n], args: PAGE[n].1 },
+        };
+        (0..PAGE.len()).map(call).collect()
+    }
+
+    pub fn nothing(&self) -> Call<'_> {
+        Call { program: &self.empty, args: Arguments::None }
+    }
+}

@@ -1,0 +1,74 @@
+//! How often the shared counters are touched, counted: a coalesced charge or uncharge is one operation on the
+//! counters of each level, and a stock is given back in one.
+
+use anyhow::{Result, ensure};
+use memstock_tests::show::Show;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, PAGE, TestCgroup, live};
+
+const BATCH: u64 = 32;
+const CPU: u32 = 0;
+
+/// Charges and uncharges, and drains, of all CPUs.
+fn operations(show: &Show) -> (u64, u64) {
+    let sum = |of: fn(&memstock_tests::show::Cpu) -> u64| show.cpus.iter().map(of).sum();
+    (sum(|cpu| cpu.charges + cpu.uncharges), sum(|cpu| cpu.drains))
+}
+
+/// At most depth / batch × 1.02 + drains for each page that stays charged. The two in a hundred are for what
+/// else the task allocates and frees meanwhile, such as its page tables.
+#[test]
+fn a_page_that_stays_costs_its_part_of_a_batch() -> Result<()> {
+    const PAGES: u32 = 32_768;
+    live(|| {
+        let top = TestCgroup::new()?;
+        let (middle, depth) = (top.child("a")?, 3);
+        let leaf = middle.child("b")?;
+        let paths = [top.path(), middle.path(), leaf.path()];
+        let mut holder = Holder::of(Mode::AnonWrite).pages(PAGES).cpu(CPU).cgroup(&leaf).start()?;
+        let engine = Engine::start(paths.iter().flat_map(|path| ["--cgroup", path]))?;
+        let before = engine.show()?;
+        holder.get()?;
+        let after = engine.show()?;
+        let usage =
+            |show: &Show| -> Result<u64> { Ok(show.cgroup(top.path())?.memory.usage / PAGE) };
+        let net = usage(&after)? - usage(&before)?;
+        ensure!(net >= u64::from(PAGES), "{net} pages charged of {PAGES}");
+        let (had, has) = (operations(&before), operations(&after));
+        // Each is made on every level.
+        let (made, drains) = (depth * (has.0 - had.0), depth * (has.1 - had.1));
+        let most = (net * depth) as f64 / BATCH as f64 * 1.02 + drains as f64;
+        ensure!(made as f64 <= most, "{made} operations for {net} pages, at most {most:.0}");
+        // And it was charged at all.
+        ensure!(made >= depth * u64::from(PAGES) / BATCH, "{made} operations for {net} pages");
+        engine.stop().map(drop)
+    })
+}
+
+/// Mapped, touched and unmapped again and again: the stock serves, where the patch needs an operation for each
+/// batch. A tenth of that is left for what else goes on.
+#[test]
+fn a_steady_loop_leaves_the_shared_counters_alone() -> Result<()> {
+    const ROUNDS: u64 = 400;
+    const PAGES: u32 = BATCH as u32 / 2;
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let mut holder =
+            Holder::of(Mode::AnonWrite).pages(PAGES).cpu(CPU).cgroup(&cgroup).start()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let mut turn = || -> Result<()> {
+            holder.get()?;
+            holder.give()
+        };
+        turn()?;
+        let before = engine.show()?;
+        (0..ROUNDS).try_for_each(|_| turn())?;
+        let after = engine.show()?;
+        let faults = after.cgroup(cgroup.path())?.faults - before.cgroup(cgroup.path())?.faults;
+        ensure!(faults >= ROUNDS * u64::from(PAGES), "{faults} faults");
+        let ((had, had_drained), (has, has_drained)) = (operations(&before), operations(&after));
+        let made = has - had + has_drained - had_drained;
+        ensure!(made <= faults / BATCH / 10, "{made} operations for {faults} faults");
+        engine.stop().map(drop)
+    })
+}
