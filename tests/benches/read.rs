@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use memstock::bench::statistics::Estimate;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
-use memstock_tests::statistics::Quartiles;
 use memstock_tests::tmux::Terminal;
 use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
 
@@ -61,7 +61,7 @@ fn measure(args: &Args) -> Result<()> {
         costs.push(1e3 * (of_children()? - before).as_secs_f64());
     }
     println!("{} tracked cgroups, one of them busy", args.cgroups + 1);
-    println!("show --json: {} ms of CPU time a call", Quartiles::of(&costs));
+    println!("show --json: {} ms of CPU time a call", Estimate::of(&costs));
     for size in SIZES {
         let program = binaries::memstock()?;
         let top = Terminal::start(size, &[], [program.as_os_str(), "top".as_ref()])?;
