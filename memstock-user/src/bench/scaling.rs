@@ -55,10 +55,11 @@ pub fn operations(charged: u32, uncharged: u32) -> f64 {
 
 /// From fault to unmap, ns: less than on any machine of these years, so that counters are met often.
 pub const PAGE_NS: f64 = 1000.0;
-/// An operation on a line that the CPU has, ns.
+/// An operation on a line that the CPU has, ns: half of what charging and uncharging a page on a shared counter
+/// cost one busy CPU (27 to 33).
 pub const OWN_NS: f64 = 15.0;
-/// A line from another core of the same socket, ns: what `cargo xtask bench fault` found for two CPUs on one
-/// counter, rounded up.
+/// One on a line from another core of the same socket, ns: half of what it cost two busy CPUs (126 to 157),
+/// rounded up.
 pub const LOCAL_NS: f64 = 100.0;
 /// A line from another socket, ns: three times that, as servers of two sockets have it.
 pub const REMOTE_NS: f64 = 300.0;
