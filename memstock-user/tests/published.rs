@@ -1,10 +1,12 @@
-//! What is published of declarations is what is declared: the JSON schemas in `docs/schema`, and
-//! `docs/doctor.md`. After a change,
+//! What is published of declarations is what is declared: the JSON schemas in `docs/schema`, `docs/doctor.md`, and
+//! the command line of the unit. After a change,
 //! `MEMSTOCK_BLESS=1 cargo test -p memstock --test published` writes them anew.
 
 use std::fs;
 use std::path::Path;
 
+use clap::Parser as _;
+use memstock::cli::Cli;
 use memstock::doctor::{Need, State, facilities};
 use memstock::measure::{FIGURES, Scope, is_whole};
 use memstock_common::stat::{Loss, ProbeStat, Stat, Unit};
@@ -209,4 +211,14 @@ This page is made from the declarations (`memstock-user/src/doctor/facility.rs`)
         text += &format!("| {name} | {need} | {purpose} | {without} | `{remedy}` |\n");
     }
     publish("docs/doctor.md", &text);
+}
+
+/// The unit starts what this version takes.
+#[test]
+fn the_unit_starts_memstock() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/systemd/memstock.service");
+    let unit = fs::read_to_string(unit).expect("the unit is there");
+    let starts: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("ExecStart=")).collect();
+    let [start] = starts[..] else { panic!("{starts:?}") };
+    Cli::try_parse_from(start.split_whitespace()).expect("it is a command line of memstock");
 }

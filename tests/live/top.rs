@@ -160,7 +160,9 @@ fn a_panic_gives_the_terminal_back() -> Result<()> {
     in_tmux(|| {
         let test = std::env::current_exe()?;
         let words = ["--exact", "panics_in_a_terminal", "--ignored", "--nocapture"].map(OsStr::new);
-        let terminal = Terminal::start(SIZE, &[], [test.as_os_str()].into_iter().chain(words))?;
+        // A backtrace would move the message off the screen.
+        let quiet = [("RUST_BACKTRACE", "0")];
+        let terminal = Terminal::start(SIZE, &quiet, [test.as_os_str()].into_iter().chain(words))?;
         terminal.wait_for("what it draws", |screen| screen.trim() == "drawn")?;
         ensure!(terminal.variable("alternate_on")? == "1");
         terminal.press(&["x"])?;

@@ -29,9 +29,7 @@ pub fn put(stage: &Stage, binary: &Path, control: &Control, epoch: Option<&str>)
     program(stage, binary)?;
     let unit = read("contrib/systemd/memstock.service")?;
     stage.data("usr/lib/systemd/system/memstock.service", unit)?;
-    if root().join("contrib").join(CONFIG).exists() {
-        stage.data(&format!("etc/{CONFIG}"), read(&format!("contrib/{CONFIG}"))?)?;
-    }
+    stage.data(&format!("etc/{CONFIG}"), read(&format!("contrib/{CONFIG}"))?)?;
     for (shell, path) in COMPLETIONS {
         stage.data(path, capture(Command::new(binary).args(["completions", shell]))?)?;
     }
