@@ -19,7 +19,7 @@ struct Args {
     file: PathBuf,
 }
 
-const SIZE: (u16, u16) = (146, 32);
+const SIZE: (u16, u16) = (146, 22);
 /// Readings before the picture is taken: so much is to be seen of the stocks over time.
 const READINGS: usize = 14;
 const MIB: u64 = 256;
