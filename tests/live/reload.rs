@@ -141,7 +141,11 @@ fn a_limit_below_the_usage_is_refused_and_tried_again() -> Result<()> {
         }
         ensure!(hog.lives(), "the hog was killed");
         drop(hog);
-        lru::drain()?;
+        try_poll_until(SOON, "the hog's memory to come back", || {
+            lru::drain()?;
+            let usage = engine.show()?.cgroup(a.path())?.memory.usage;
+            Ok((usage <= 512 * PAGE).then_some(()))
+        })?;
         // Its memory is gone: what was refused is done, and nothing else.
         let (changes, _) = reload(&mut engine)?;
         if !may_page_out {
