@@ -4,25 +4,12 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::cgroup::{PREFIX, mount};
-use memstock_tests::config::{ConfigFile, entry};
+use memstock_tests::config::{ConfigFile, entry, limits};
 use memstock_tests::poll::SOON;
 use memstock_tests::process::memstock;
-use memstock_tests::show::Cgroup;
 use memstock_tests::{Engine, TestCgroup, leftovers, live};
 
 const USAGE: i32 = 2;
-
-fn left_nothing() -> Result<()> {
-    let left = leftovers::pins_and_lock();
-    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-    Ok(())
-}
-
-fn limits(engine: &Engine, cgroup: &TestCgroup) -> Result<[Option<u64>; 2]> {
-    let show = engine.show()?;
-    let Cgroup { memory, memsw, .. } = show.cgroup(cgroup.path())?;
-    Ok([memory.limit, memsw.limit])
-}
 
 #[test]
 fn a_file_does_what_the_flags_do() -> Result<()> {
@@ -154,7 +141,7 @@ fn a_sound_file_is_checked_only() -> Result<()> {
         let finished = memstock(["run", "--config", file.path(), "--check"])?.finish(SOON)?;
         let expected = format!("{}: no mistakes; cgroups: 1, limits: 1\n", file.path());
         ensure!(finished.code() == 0 && finished.stdout == expected, "{finished:?}");
-        left_nothing()?;
+        leftovers::nothing_held()?;
         let finished = memstock(["run", "--check"])?.finish(SOON)?;
         ensure!(finished.code() == USAGE && finished.stderr.contains("--config"), "{finished:?}");
         Ok(())

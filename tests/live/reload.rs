@@ -3,12 +3,11 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use memstock_tests::config::{ConfigFile, entry};
+use memstock_tests::config::{ConfigFile, entry, limits};
 use memstock_tests::engine::Event;
 use memstock_tests::hog::Wish;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
-use memstock_tests::show::Cgroup;
 use memstock_tests::{Engine, PAGE, TestCgroup, events, leftovers, live, lru};
 use rustix::process::Signal;
 
@@ -30,18 +29,6 @@ fn reload(engine: &mut Engine) -> Result<(Vec<Event>, Event)> {
 /// Those of a change that every one has.
 fn parts(event: &Event) -> [&str; 5] {
     ["cgroup", "key", "from", "to", "outcome"].map(|key| event.field(key))
-}
-
-fn left_nothing() -> Result<()> {
-    let left = leftovers::pins_and_lock();
-    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-    Ok(())
-}
-
-fn limits(engine: &Engine, cgroup: &TestCgroup) -> Result<[Option<u64>; 2]> {
-    let show = engine.show()?;
-    let Cgroup { memory, memsw, .. } = show.cgroup(cgroup.path())?;
-    Ok([memory.limit, memsw.limit])
 }
 
 #[test]
@@ -185,6 +172,6 @@ fn without_a_file_the_terminal_that_goes_ends_it() -> Result<()> {
         engine.process().signal(Signal::HUP)?;
         let finished = engine.process().wait(SOON)?;
         ensure!(finished.code() == 0, "{finished:?}");
-        left_nothing()
+        leftovers::nothing_held()
     })
 }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::cgroup::TestCgroup;
 use crate::engine::Engine;
+use crate::show::Cgroup;
 
 /// A configuration file, in a folder of its own that goes with it.
 #[derive(Debug)]
@@ -58,4 +59,14 @@ impl ConfigFile {
 /// What names a cgroup, with further lines.
 pub fn entry(cgroup: &TestCgroup, more: &str) -> String {
     format!("[[cgroup]]\npath = \"{}\"\n{more}\n", cgroup.path())
+}
+
+/// The limits of a cgroup in bytes: of memory, and of memory and swap.
+///
+/// # Errors
+/// When `memstock show` fails, or has no such cgroup.
+pub fn limits(engine: &Engine, cgroup: &TestCgroup) -> Result<[Option<u64>; 2]> {
+    let show = engine.show()?;
+    let Cgroup { memory, memsw, .. } = show.cgroup(cgroup.path())?;
+    Ok([memory.limit, memsw.limit])
 }

@@ -38,6 +38,16 @@ pub fn pins_and_lock() -> Vec<String> {
     found
 }
 
+/// No engine holds anything.
+///
+/// # Errors
+/// Lists what one does.
+pub fn nothing_held() -> Result<()> {
+    let held = pins_and_lock();
+    ensure!(held.is_empty(), "an engine holds {}", held.join(", "));
+    Ok(())
+}
+
 /// Finds nothing.
 ///
 /// # Errors
