@@ -85,48 +85,25 @@ const PEERS: [Peer; 8] = [
     },
 ];
 
-/// Counts by cgroup, as bcc's tools do. Compiling needs the kernel's headers; `BCC_KERNEL_SOURCE` names others.
-const BCC_RAW: &str = r#"
-from bcc import BPF
-b = BPF(text="""
-BPF_HASH(counts, u64, u64, 10240);
-RAW_TRACEPOINT_PROBE(page_fault_user) {
-    u64 id = bpf_get_current_cgroup_id();
-    counts.increment(id);
-    return 0;
+/// A program for bcc that counts by cgroup, as its tools do: in which kind of map, at which probe.
+/// Compiling needs the kernel's headers; `BCC_KERNEL_SOURCE` names others.
+macro_rules! bcc {
+    ($map:literal, $probe:literal) => {
+        concat!(
+            "from bcc import BPF\nb = BPF(text=\"\"\"\n",
+            $map,
+            "(counts, u64, u64, 10240);\n",
+            $probe,
+            " {\n    u64 id = bpf_get_current_cgroup_id();\n    counts.increment(id);\n    return 0;\n}\n",
+            "\"\"\")\nimport signal\nsignal.pause()\n",
+        )
+    };
 }
-""")
-import signal
-signal.pause()
-"#;
-/// The same in a map as bpftrace uses for `count()`, which the versions of some distributions cannot attach to
+const BCC_RAW: &str = bcc!("BPF_HASH", "RAW_TRACEPOINT_PROBE(page_fault_user)");
+/// In a map as bpftrace uses for `count()`, which the versions of some distributions cannot attach to
 /// raw tracepoints.
-const BCC_RAW_PER_CPU: &str = r#"
-from bcc import BPF
-b = BPF(text="""
-BPF_PERCPU_HASH(counts, u64, u64, 10240);
-RAW_TRACEPOINT_PROBE(page_fault_user) {
-    u64 id = bpf_get_current_cgroup_id();
-    counts.increment(id);
-    return 0;
-}
-""")
-import signal
-signal.pause()
-"#;
-const BCC_TRACEPOINT: &str = r#"
-from bcc import BPF
-b = BPF(text="""
-BPF_HASH(counts, u64, u64, 10240);
-TRACEPOINT_PROBE(exceptions, page_fault_user) {
-    u64 id = bpf_get_current_cgroup_id();
-    counts.increment(id);
-    return 0;
-}
-""")
-import signal
-signal.pause()
-"#;
+const BCC_RAW_PER_CPU: &str = bcc!("BPF_PERCPU_HASH", "RAW_TRACEPOINT_PROBE(page_fault_user)");
+const BCC_TRACEPOINT: &str = bcc!("BPF_HASH", "TRACEPOINT_PROBE(exceptions, page_fault_user)");
 
 /// A shell that gives the program tracefs, in a mount namespace of its own, where the host has it not
 /// mounted; the host stays as it is.
