@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use memstock_tests::cgroup::PREFIX;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::{Finished, Process, memstock};
-use memstock_tests::{Engine, PAGE, Task, TestCgroup, binaries, leftovers, live};
+use memstock_tests::{Engine, PAGE, Resident, Task, TestCgroup, binaries, leftovers, live};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -70,8 +70,7 @@ fn figures_keep_closed_forms_and_the_kernels_word() -> Result<()> {
     /// Where a program is mapped is random, and so are some faults of its start: below 20 were seen.
     const START: u64 = 48;
     live(|| {
-        // What of the programs' files is not in memory yet would be charged to the first that reads it.
-        hog(1, &[])?;
+        let _files = Resident::program(&binaries::workload()?)?;
         for batch in [32, 8] {
             let flag = batch.to_string();
             let few = hog(1000, &["--batch", &flag])?;
