@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::RawTracePoint;
 use memstock::engine::load::{COMPILER, Coalescing, Settings, object};
 use memstock_common::{MAX_BATCH, MAX_SLOTS};
-use memstock_tests::{live, skip::skip};
+use memstock_tests::{live, release, skip::skip};
 use serde::{Deserialize, Serialize};
 
 /// Program -> counts.
@@ -47,8 +47,7 @@ fn count(settings: Settings) -> Result<Counts> {
 }
 
 fn kernel() -> Result<String> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    Ok(release.split('.').take(2).collect::<Vec<_>>().join("."))
+    release().map(|(version, level)| format!("{version}.{level}"))
 }
 
 #[test]
