@@ -137,20 +137,23 @@ pub(crate) fn restock<M: Machine>(
 /// Credits the hits since the last miss to the cgroup that had them, and the next ones to `owner`.
 ///
 /// Between two misses a slot serves one cgroup only, which is what makes a hit free of any
-/// per-cgroup work.
+/// per-cgroup work. An allocation in an interrupt may come in between, for the same task: each hit is
+/// credited once all the same. Only if the task is being moved from another CPU at that moment can the
+/// two be for different cgroups, and up to a batch of hits be credited to the one for the other.
 #[inline(always)]
 fn settle<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
-    let credit = stock.credit.load();
+    let settled = stock.settled.load();
     let hits = stock.hits.load();
-    let unsettled = hits.wrapping_sub(stock.settled.load());
-    if unsettled > 0 {
+    // Read after what is credited: an interrupting probe that changes it settles as well.
+    let credit = stock.credit.load();
+    let unsettled = hits.wrapping_sub(settled);
+    if unsettled > 0 && stock.settled.replace(settled, hits) {
         // Hits of a cgroup that is gone (no creditor) are dropped with it.
         if let Some(share) = machine.cgroup_cpu(index_of(credit as u32)) {
             share.hits.fetch_add(unsettled);
         }
-        stock.settled.store(hits);
     }
-    if credit as u32 != owner {
+    if stock.credit.load() as u32 != owner {
         stock.credit.store(owner.into());
     }
 }

@@ -11,7 +11,7 @@ mod checked;
 use checked::{Model, beside, explore, explore_bounded, shape};
 use loom::sync::Arc;
 use loom::thread;
-use memstock_common::{Loss, NO_INDEX};
+use memstock_common::{Loss, NO_INDEX, Word};
 use support::{Shape, limited};
 
 /// Two cgroups beside each other, on two CPUs.
@@ -172,4 +172,20 @@ fn free_beside_charge_beside_drain() {
             world.assert_owned(&[2, 0]);
         });
     }
+}
+
+/// An allocation in an interrupt in the midst of a fault of the same task, both of which miss: hits that are
+/// credited by either are credited once, whatever of the one comes between what of the other.
+#[test]
+fn allocation_beside_fault_on_one_cpu() {
+    explore_bounded(|| {
+        let world = row(3);
+        world.touch_each(0, 0, 0..2);
+        world.drain(0, NO_INDEX);
+        assert_eq!((world.hits(0), world.share(0, 0).hits.load()), (1, 0), "one is not credited");
+        beside(&world, |world| world.alloc(0, Some(0), 2, 0), |world| drop(world.fault(0, 0)));
+        // One more, if the fault found what the allocation had stocked.
+        assert_eq!(world.hits(0), world.slot(0, 0).hits.load());
+        world.assert_owned(&[3, 0]);
+    });
 }

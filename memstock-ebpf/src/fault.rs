@@ -1,4 +1,4 @@
-//! The page-fault probe.
+//! The page-fault probe, and what it has in common with that of `fault_event`.
 //!
 //! Kernel prototype (`exceptions:page_fault_user`, `exceptions:page_fault_kernel`,
 //! `include/trace/events/exceptions.h`): `(unsigned long address, struct pt_regs *regs,
@@ -11,6 +11,7 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::{Consumed, consume_or_miss, miss};
+use memstock_common::identity::Task;
 use memstock_common::{Loss, Machine, Word};
 
 use crate::machine::{Kernel, faulting_task, owner, slot};
@@ -20,19 +21,27 @@ use crate::maps::{GENERATION, STOCK, TAIL_CALLS};
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn fault(ctx: RawTracePointContext) -> i32 {
-    let generation = GENERATION.load();
-    let Some(first) = STOCK.get(0) else {
-        return 0;
-    };
-    let owner = owner(first, faulting_task(&ctx), generation);
-    let Some(stock) = slot(first, owner) else {
-        return 0;
-    };
-    if consume_or_miss(stock, owner) == Consumed::Miss {
+    consume(faulting_task(&ctx), || {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
         Kernel.lose(Loss::TailCallsFailed, 1);
+    });
+    0
+}
+
+/// One fault of `task`. On a miss `hand_over` may have another program go on; it returns if this one is to.
+#[inline(always)]
+pub fn consume(task: Task, hand_over: impl FnOnce()) {
+    let generation = GENERATION.load();
+    let Some(first) = STOCK.get(0) else {
+        return;
+    };
+    let owner = owner(first, task, generation);
+    let Some(stock) = slot(first, owner) else {
+        return;
+    };
+    if consume_or_miss(stock, owner) == Consumed::Miss {
+        hand_over();
         miss(&Kernel, stock, owner);
     }
-    0
 }

@@ -1,6 +1,7 @@
 //! The kernel half: thin programs around `memstock-common`. Nothing here decides anything.
 //!
-//! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; the probes of
+//! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; `fault_event` stands in
+//! for both where there are none; the probes of
 //! `page` commit and uncharge pages; `regroup` says when what a CPU remembers of tasks may be stale;
 //! those of `cgroup` tell of cgroups that come and go, `reclaim` of reclaim that begins; `hotplug`
 //! drains CPUs that go; the programs of `control` run only when the
@@ -16,6 +17,7 @@ mod config;
 mod control;
 mod empty;
 mod fault;
+mod fault_event;
 mod hotplug;
 mod learn;
 mod machine;

@@ -2,7 +2,8 @@
 //! it is told, and the receipts are written.
 //!
 //! The kernel half reports every step of a CPU's way without saying whether it leads up or down: the
-//! numbers of the steps differ from kernel to kernel. Whether a CPU is there is what sysfs says.
+//! numbers of the steps differ from kernel to kernel. Whether a CPU is there is what sysfs says; that it was
+//! gone in between, only that a step was heard of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -48,6 +49,16 @@ pub struct Hotplug {
     online: BTreeSet<u32>,
     ways: BTreeMap<u32, Way>,
     is_due: bool,
+    moved: Moved,
+}
+
+/// The CPUs that may have been offline since they were asked for.
+#[derive(Debug, Default)]
+enum Moved {
+    #[default]
+    None,
+    These(BTreeSet<u32>),
+    Any,
 }
 
 impl Hotplug {
@@ -57,13 +68,19 @@ impl Hotplug {
     /// sysfs does not say.
     pub fn new() -> Result<Self> {
         let online = host::cpus()?.online.into_iter().collect();
-        Ok(Self { online, ways: BTreeMap::new(), is_due: false })
+        Ok(Self { online, ways: BTreeMap::new(), is_due: false, moved: Moved::None })
     }
 
     /// A step of a CPU's way was taken.
     pub fn step(&mut self, event: &Event) {
         // A number of the kernel's own, which has no more than 32 bits.
-        let way = self.ways.entry(event.cpu as u32).or_default();
+        let cpu = event.cpu as u32;
+        match &mut self.moved {
+            Moved::None => self.moved = Moved::These([cpu].into()),
+            Moved::These(cpus) => drop(cpus.insert(cpu)),
+            Moved::Any => {}
+        }
+        let way = self.ways.entry(cpu).or_default();
         way.nr_pages += event.nr_pages;
         if way.first_ns == 0 {
             way.first_ns = event.time_ns;
@@ -75,6 +92,26 @@ impl Hotplug {
     /// Steps may have been taken unheard of.
     pub fn catch_up(&mut self) {
         self.is_due = true;
+        self.moved = Moved::Any;
+    }
+
+    /// Whether [`returned`](Self::returned) has something to tell.
+    pub fn has_moved(&self) -> bool {
+        !matches!(self.moved, Moved::None)
+    }
+
+    /// The CPUs that are online and may have been offline since the last call: what the kernel keeps of
+    /// a CPU only while it is there may be gone.
+    ///
+    /// # Errors
+    /// sysfs does not say.
+    pub fn returned(&mut self) -> Result<Vec<u32>> {
+        let online = host::cpus()?.online;
+        Ok(match std::mem::take(&mut self.moved) {
+            Moved::None => Vec::new(),
+            Moved::These(cpus) => online.into_iter().filter(|cpu| cpus.contains(cpu)).collect(),
+            Moved::Any => online,
+        })
     }
 
     /// The CPUs that went or came since the last call.
@@ -117,10 +154,13 @@ fn dead(cpu: u32, way: Way) -> Change {
 mod tests {
     use super::*;
 
+    fn of(online: BTreeSet<u32>) -> Hotplug {
+        Hotplug { online, ways: BTreeMap::new(), is_due: false, moved: Moved::None }
+    }
+
     #[test]
     fn what_went_and_came_is_told_once() {
-        let mut hotplug =
-            Hotplug { online: [0, 2, 7].into(), ways: BTreeMap::new(), is_due: false };
+        let mut hotplug = of([0, 2, 7].into());
         for (time_ns, nr_pages) in [(1_000, 0), (3_000, 31), (9_000, 2)] {
             hotplug.step(&Event { cpu: 7, time_ns, nr_pages, ..Event::default() });
         }
@@ -136,9 +176,27 @@ mod tests {
 
     #[test]
     fn nothing_is_read_when_nothing_was_heard() {
-        let mut hotplug = Hotplug { online: [].into(), ways: BTreeMap::new(), is_due: false };
+        let mut hotplug = of([].into());
         assert_eq!(hotplug.changes().unwrap(), []);
         hotplug.catch_up();
         assert!(!hotplug.changes().unwrap().is_empty());
+    }
+
+    /// One that went and came between two looks shows in no list.
+    #[test]
+    fn who_took_a_step_may_have_been_gone() {
+        let online = host::cpus().unwrap().online;
+        let mut hotplug = of(online.iter().copied().collect());
+        assert!(!hotplug.has_moved());
+        for cpu in [online[0], online[0], u32::MAX] {
+            hotplug.step(&Event { cpu: cpu.into(), ..Event::default() });
+        }
+        assert!(hotplug.has_moved());
+        assert_eq!(hotplug.returned().unwrap(), [online[0]]);
+        assert_eq!(hotplug.returned().unwrap(), []);
+        hotplug.catch_up();
+        hotplug.step(&Event::default());
+        assert_eq!(hotplug.returned().unwrap(), online);
+        assert!(!hotplug.has_moved());
     }
 }

@@ -5,11 +5,15 @@ use std::path::PathBuf;
 
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, SlotStat, Stat};
 
+use crate::engine::faults::Source;
+
 /// One reading of a running engine. Sizes are in pages.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// Pages charged at once on a miss.
     pub batch: u32,
+    /// By what faults are seen.
+    pub faults: Source,
     /// Whether memory+swap is charged as well, and not only the memory again.
     pub has_memsw: bool,
     /// Every possible CPU.

@@ -1,12 +1,13 @@
 //! `cargo xtask bench page`: what charging and uncharging pages costs a task that does nothing else.
 //!
-//! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns everything is attached, or the
-//! empty program on each of the hot tracepoints, each between slices of nothing. In slices of their own, the
+//! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns everything is attached, with faults
+//! by the tracepoints or by perf's events, or the empty program on each of the hot tracepoints, each between slices of nothing. In slices of their own, the
 //! kernel's statistics tell how long each program runs. `memstock bench table1` has more variants.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aya::programs::perf_event::PerfEventLink;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use clap::Parser;
 use memstock::bench::slices::{Stop, interleave, pairs};
@@ -14,7 +15,7 @@ use memstock::bench::statistics::{Estimate, difference, ratio, values};
 use memstock::bench::workers::Workers;
 use memstock::cgroup::CgroupMount;
 use memstock::engine::load::{
-    ATTACHMENTS, HOT_TRACEPOINTS, Loaded, Settings, YARDSTICK, load, probes,
+    ATTACHMENTS, HOT_TRACEPOINTS, Loaded, PROBE, Settings, YARDSTICK, load, probes,
 };
 use memstock::engine::pins::Pins;
 use memstock::engine::program::RunStats;
@@ -50,12 +51,15 @@ struct Args {
 enum Variant {
     Nothing,
     Everything,
+    /// The same, but faults are seen by perf's events.
+    ByPerf,
     Empty,
 }
 
-const VARIANTS: [(&str, Variant); 3] = [
+const VARIANTS: [(&str, Variant); 4] = [
     ("nothing, again", Variant::Nothing),
     ("everything", Variant::Everything),
+    ("faults by perf", Variant::ByPerf),
     ("empty", Variant::Empty),
 ];
 
@@ -92,19 +96,32 @@ fn main() -> Result<()> {
     })
 }
 
-type Links = Vec<(&'static str, RawTracePointLinkId)>;
+#[derive(Default)]
+struct Links {
+    of_tracepoints: Vec<(&'static str, RawTracePointLinkId)>,
+    of_events: Vec<(u32, PerfEventLink)>,
+}
 
 fn attach(loaded: &mut Loaded, variant: Variant) -> Result<Links> {
-    let of_all = ATTACHMENTS.iter().copied().filter(|_| variant == Variant::Everything);
-    let of_empty = HOT_TRACEPOINTS.iter().map(|&point| (YARDSTICK, point));
-    of_all
-        .chain(of_empty.filter(|_| variant == Variant::Empty))
-        .map(|(name, tracepoint)| Ok((name, loaded.program(name)?.attach(tracepoint)?)))
-        .collect()
+    let points: Vec<_> = match variant {
+        Variant::Nothing => Vec::new(),
+        Variant::Everything => ATTACHMENTS.to_vec(),
+        Variant::ByPerf => ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect(),
+        Variant::Empty => HOT_TRACEPOINTS.map(|point| (YARDSTICK, point)).to_vec(),
+    };
+    let mut links = Links::default();
+    for (name, tracepoint) in points {
+        links.of_tracepoints.push((name, loaded.program(name)?.attach(tracepoint)?));
+    }
+    if variant == Variant::ByPerf {
+        links.of_events = loaded.fault_events()?;
+    }
+    Ok(links)
 }
 
 fn detach(loaded: &mut Loaded, links: Links) -> Result<()> {
-    for (name, link) in links {
+    drop(links.of_events);
+    for (name, link) in links.of_tracepoints {
         loaded.program(name)?.detach(link)?;
     }
     Ok(())
@@ -149,11 +166,11 @@ fn run_times(args: &Args, loaded: &mut Loaded, workers: &Workers) -> Result<()> 
     let mut costs = vec![Vec::new(); names.len()];
     let mut runs = vec![Vec::new(); names.len()];
     for _ in 0..args.rounds.div_ceil(4) {
-        for variant in [Variant::Everything, Variant::Empty] {
+        for variant in [Variant::Everything, Variant::ByPerf, Variant::Empty] {
             let links = attach(loaded, variant)?;
             std::thread::sleep(slice / 10);
-            let read = |loaded: &mut Loaded| -> Result<Vec<RunStats>> {
-                names.iter().map(|name| RunStats::of(loaded.program(name)?.fd()?)).collect()
+            let read = |loaded: &Loaded| -> Result<Vec<RunStats>> {
+                names.iter().map(|name| loaded.run_stats(name)).collect()
             };
             let (before, pages) = (read(loaded)?, workers.pages());
             std::thread::sleep(slice);

@@ -11,7 +11,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use aya::programs::RawTracePoint;
 use memstock::engine::load::{COMPILER, Coalescing, Settings, object};
 use memstock_common::{MAX_BATCH, MAX_SLOTS};
 use memstock_tests::{live, release, skip::skip};
@@ -37,7 +36,6 @@ fn count(settings: Settings) -> Result<Counts> {
     ebpf.programs_mut()
         .filter(|(_, program)| program.fd().is_ok())
         .map(|(name, program)| {
-            let program: &mut RawTracePoint = program.try_into()?;
             let info = program.info()?;
             let verified = info.verified_instruction_count().context("needs Linux 5.16")?;
             let translated = info.size_translated().context("no xlated_prog_len")? / 8;

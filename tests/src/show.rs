@@ -16,6 +16,8 @@ pub struct Show {
     pub cgroups: Vec<Cgroup>,
     /// Pages charged at once.
     pub batch: u64,
+    /// By what faults are seen.
+    pub faults_by: String,
     /// What was lost, merged or done the long way round.
     pub loss: Loss,
 }

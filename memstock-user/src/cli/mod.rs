@@ -18,8 +18,8 @@ pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
-pub(crate) use self::value::address;
-pub use self::value::{Batch, KernelCgroup, Limit};
+pub use self::value::{Batch, Faults, KernelCgroup, Limit};
+pub(crate) use self::value::{address, faults};
 
 /// How the exit codes read in `--help`.
 pub(crate) const EXIT_CODES: &str = "\

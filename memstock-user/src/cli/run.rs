@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::value::{Batch, KernelCgroup, Limit, address, batch, kernel_cgroup, limit, slots};
+use super::value::{
+    Batch, Faults, KernelCgroup, Limit, address, batch, faults, kernel_cgroup, limit, slots,
+};
 use crate::journal::MAX_BYTES;
 
 /// Flags of `memstock run`.
@@ -41,6 +43,11 @@ pub struct Run {
     /// engine has]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
+
+    /// See faults by the kernel's tracepoints for them, or by perf's page-fault event, which costs more
+    /// [default: tracepoints where the kernel has them, or what an adopted engine has]
+    #[arg(long, value_name = "auto|tracepoints|perf", value_parser = faults)]
+    pub faults: Option<Faults>,
 
     /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
     #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit())]

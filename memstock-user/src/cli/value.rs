@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use memstock_common::{MAX_BATCH, MAX_SLOTS};
 
+use crate::engine::faults::Source;
 use crate::size;
 
 /// A value of `--batch`.
@@ -34,6 +35,40 @@ pub(super) fn batch(value: &str) -> Result<Batch, String> {
         _ if value == "auto" => Ok(Batch::Auto),
         Ok(pages) if (1..=MAX_BATCH).contains(&pages) => Ok(Batch::Pages(pages)),
         _ => Err(format!("neither \"auto\" nor a number in 1..={MAX_BATCH}")),
+    }
+}
+
+/// A value of `--faults`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    /// By what the kernel has.
+    Auto,
+    /// By this.
+    By(Source),
+}
+
+impl Faults {
+    /// What is asked for.
+    pub fn source(self) -> Option<Source> {
+        match self {
+            Self::Auto => None,
+            Self::By(source) => Some(source),
+        }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.source().map_or("auto", Source::name))
+    }
+}
+
+pub(crate) fn faults(value: &str) -> Result<Faults, String> {
+    let source = Source::ALL.into_iter().find(|source| source.name() == value);
+    match source {
+        _ if value == "auto" => Ok(Faults::Auto),
+        Some(source) => Ok(Faults::By(source)),
+        None => Err("none of \"auto\", \"tracepoints\" and \"perf\"".into()),
     }
 }
 
@@ -167,6 +202,16 @@ mod tests {
         assert_eq!(batch("1024"), Ok(Batch::Pages(1024)));
         for bad in ["0", "1025", "-1", "Auto", ""] {
             assert!(batch(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn faults_are_seen_by_one_of_two() {
+        for value in ["auto", "tracepoints", "perf"] {
+            assert_eq!(faults(value).unwrap().to_string(), value);
+        }
+        for bad in ["", "Perf", "perf,tracepoints", "kprobe"] {
+            assert!(faults(bad).is_err(), "{bad}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::cli::Run;
 use crate::drains::{Drains, drain_offline};
 use crate::enforce::Policy;
 use crate::enforce::duty::Duty;
+use crate::engine::faults::FaultEvents;
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
 use crate::hotplug::Hotplug;
@@ -121,6 +122,11 @@ async fn run_engine(
     let protection = if args.is_measured { Protection::default() } else { protect() };
     // From now on the kernel half sees to those that go.
     let hotplug = Hotplug::new()?;
+    let mut fault_events = FaultEvents::of(pins)?;
+    if let (Some(events), None) = (&mut fault_events, &started.pinned) {
+        // Who came online without a daemon has none.
+        events.renew(host::cpus()?.online);
+    }
     let offline = drain_offline(&started.engine)?;
     if offline.nr_pages() > 0 {
         journal.publish(offline.into());
@@ -160,6 +166,7 @@ async fn run_engine(
         duty,
         drains: (!args.no_drain).then(|| Drains::new(&started.engine, mount)),
         hotplug,
+        fault_events,
         log: started.log.take(),
         child,
         is_measured: args.is_measured,

@@ -11,7 +11,7 @@ use memstock_common::{DEFAULT_BATCH, EngineInfo};
 use super::targets::Targets;
 use crate::bench::scaling::batch_for;
 use crate::cgroup::CgroupMount;
-use crate::cli::{Batch, Run};
+use crate::cli::{Batch, Faults, Run};
 use crate::engine::Engine;
 use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
@@ -76,6 +76,7 @@ fn afresh<'a>(
         slots: args.slots.unwrap_or(1),
         memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
         trace: args.trace,
+        faults: args.faults.and_then(Faults::source),
         ..Settings::default()
     };
     let pinned = RemovePins(pins);
@@ -103,7 +104,7 @@ fn adopt<'a>(
     lock: &mut EngineLock,
     journal: &Journal,
 ) -> Result<Started<'a>> {
-    same_settings(args, engine.info())?;
+    same_settings(args, &engine)?;
     // The daemon may have been killed between closing a cgroup and waiting for those that had found it.
     host::membarrier_grace_period()?;
     // What came and went while nobody looked, so that what is named finds its place among it.
@@ -167,15 +168,19 @@ fn note_unadopted(args: &Run, targets: &Targets, engine: &Engine) -> Result<()> 
 }
 
 /// Refuses settings that were given and are not those of an engine, which cannot be changed.
-fn same_settings(args: &Run, has: EngineInfo) -> Result<()> {
-    let EngineInfo { layout: _, batch, slots, memsw, page_base: _, page_struct_size: _ } = has;
+fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
+    let info = engine.info();
+    let EngineInfo { layout: _, batch, slots, memsw, page_base: _, page_struct_size: _ } = info;
+    let source = engine.faults();
     let differs = |what: String| {
         Err(Failure::Running.error(format!(
             "the engine that is charging {what}: leave that out to adopt it, or end it with \
              \"memstock stop\""
         )))
     };
+    let asked = args.faults.and_then(Faults::source).unwrap_or(source);
     match (args.batch, args.slots) {
+        _ if asked != source => differs(format!("has --faults {source}, not {asked}")),
         (Some(Batch::Pages(asked)), _) if asked != batch => {
             differs(format!("has --batch {batch}, not {asked}"))
         }

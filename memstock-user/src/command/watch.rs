@@ -17,6 +17,7 @@ use crate::cgroup::{Cgroup, CgroupMount};
 use crate::drains::Drains;
 use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
+use crate::engine::faults::FaultEvents;
 use crate::event::{self, Decoded};
 use crate::exit::SUCCESS;
 use crate::host::page_size;
@@ -53,6 +54,8 @@ pub struct Watch<'a> {
     pub drains: Option<Drains<'a>>,
     /// The CPUs that it runs on.
     pub hotplug: Hotplug,
+    /// The events by which it sees faults, if it does by events.
+    pub fault_events: Option<FaultEvents>,
     /// Its log, when it has one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// COMMAND, when there is one.
@@ -171,7 +174,10 @@ impl Watch<'_> {
                 () = manager.watchdog_due() => if self.duty.has_moved() {
                     manager.alive(&self.status());
                 },
-                _ = settling.tick(), if self.tree.is_unsettled() => self.tree.settle()?,
+                _ = settling.tick(), if self.tree.is_unsettled() || self.lacks_events() => {
+                    self.renew_events()?;
+                    self.tree.settle()?;
+                }
                 Some(ask) = asked(&mut self.metrics) => self.answer(ask)?,
                 ended = exit_of(child) => {
                     ended.context("cannot wait for COMMAND")?;
@@ -258,6 +264,18 @@ impl Watch<'_> {
     fn tell_hotplug(&mut self) -> Result<()> {
         let records = self.hotplug.changes()?.into_iter().flat_map(Change::into_records);
         records.for_each(|record| self.journal.publish(record));
+        Ok(())
+    }
+
+    fn lacks_events(&self) -> bool {
+        self.fault_events.is_some() && self.hotplug.has_moved()
+    }
+
+    /// For CPUs that are back. The kernel lets nobody open one while a CPU is on its way, so this may wait.
+    fn renew_events(&mut self) -> Result<()> {
+        if let Some(events) = &mut self.fault_events {
+            events.renew(self.hotplug.returned()?);
+        }
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use memstock_common::{EngineInfo, MAX_BATCH, MAX_SLOTS};
 use toml::de::DeValue;
 
 use super::value::{Key, boolean, expected, number};
-use crate::cli::{Batch, Run, address};
+use crate::cli::{Batch, Faults, Run, address, faults};
+use crate::engine::faults::Source;
 
 /// Settings with the names of the flags. None and false: the file does not say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Settings {
     pub batch: Option<Batch>,
     /// Cgroups that a CPU's stock can be cached for at once.
     pub slots: Option<u32>,
+    /// By what faults are seen.
+    pub faults: Option<Faults>,
     /// Charge memory+swap as well.
     pub memsw: bool,
     /// Stop and kill nobody at a limit.
@@ -40,7 +43,7 @@ pub struct Setting {
 }
 
 /// All of them.
-pub const SETTINGS: [Setting; 8] = [
+pub const SETTINGS: [Setting; 9] = [
     Setting {
         key: Key { name: "batch", read: |of, value| batch(value).map(|n| of.batch = Some(n)) },
         show: |of| of.batch.map_or_else(|| "default".to_owned(), |batch| batch.to_string()),
@@ -48,6 +51,13 @@ pub const SETTINGS: [Setting; 8] = [
     Setting {
         key: Key { name: "slots", read: |of, value| slots(value).map(|n| of.slots = Some(n)) },
         show: |of| given(of.slots),
+    },
+    Setting {
+        key: Key {
+            name: "faults",
+            read: |of, value| seen_by(value).map(|by| of.faults = Some(by)),
+        },
+        show: |of| of.faults.map_or_else(|| "default".to_owned(), |faults| faults.to_string()),
     },
     Setting {
         key: Key { name: "memsw", read: |of, value| boolean(value).map(|on| of.memsw = on) },
@@ -95,6 +105,12 @@ fn slots(value: &DeValue<'_>) -> Result<u32, String> {
     }
 }
 
+fn seen_by(value: &DeValue<'_>) -> Result<Faults, String> {
+    let wanted = "\"auto\", \"tracepoints\" or \"perf\"";
+    let text = value.as_str().ok_or_else(|| expected(wanted, value))?;
+    faults(text).map_err(|_| expected(wanted, value))
+}
+
 fn metrics(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     match value {
         DeValue::String(text) => address(text),
@@ -110,9 +126,11 @@ fn given(number: Option<u32>) -> String {
 impl Settings {
     /// Gives a command line what it leaves open.
     pub fn below(&self, run: &mut Run) {
-        let Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics } = *self;
+        let &Self { batch, slots, faults, memsw, observe, .. } = self;
+        let &Self { oom_group, no_adopt, no_drain, metrics, .. } = self;
         run.batch = run.batch.or(batch);
         run.slots = run.slots.or(slots);
+        run.faults = run.faults.or(faults);
         run.memsw |= memsw;
         run.observe |= observe;
         run.oom_group |= oom_group;
@@ -122,20 +140,21 @@ impl Settings {
     }
 
     /// Those of a command line, with what the running engine has where it leaves that open.
-    pub fn with(run: &Run, engine: EngineInfo) -> Self {
-        let &Run { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics, .. } = run;
-        let (batch, slots) =
-            (batch.or(Some(Batch::Pages(engine.batch))), slots.or(Some(engine.slots)));
-        let memsw = memsw || engine.memsw != 0;
-        Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics }
+    pub fn with(run: &Run, engine: EngineInfo, source: Source) -> Self {
+        let &Run { observe, oom_group, no_adopt, no_drain, metrics, .. } = run;
+        let batch = run.batch.or(Some(Batch::Pages(engine.batch)));
+        let slots = run.slots.or(Some(engine.slots));
+        let faults = run.faults.or(Some(Faults::By(source)));
+        let memsw = run.memsw || engine.memsw != 0;
+        Self { batch, slots, faults, memsw, observe, oom_group, no_adopt, no_drain, metrics }
     }
 
     /// These as far as they can change while an engine runs, and those of `old` for the rest.
     pub fn while_running(self, old: &Self) -> Self {
-        let Self { batch: _, slots: _, memsw: _, metrics: _, .. } = self;
+        let Self { batch: _, slots: _, faults: _, memsw: _, metrics: _, .. } = self;
         let Self { observe, oom_group, no_adopt, no_drain, .. } = self;
-        let &Self { batch, slots, memsw, metrics, .. } = old;
-        Self { batch, slots, memsw, observe, oom_group, no_adopt, no_drain, metrics }
+        let &Self { batch, slots, faults, memsw, metrics, .. } = old;
+        Self { batch, slots, faults, memsw, observe, oom_group, no_adopt, no_drain, metrics }
     }
 
     /// What differs from `self` to `new`: key, old value, new value.

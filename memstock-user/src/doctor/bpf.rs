@@ -12,8 +12,9 @@ use aya::sys::{
 
 use super::probe::Host;
 use super::{Finding, State};
+use crate::engine::faults::try_event;
 use crate::engine::learn::learn;
-use crate::engine::load::{Settings, has_tracepoint, object};
+use crate::engine::load::{FAULT_TRACEPOINTS, Settings, has_tracepoint, object};
 use crate::pages::{Layout, names_tracepoint};
 
 /// Helpers that the kernel half calls.
@@ -92,6 +93,27 @@ pub(super) fn tracepoint(host: &mut Host, name: &str) -> Finding {
         Ok(true) => Finding::found(""),
         Ok(false) => Finding::absent("the kernel does not know it"),
         Err(error) => host.failed(&error),
+    }
+}
+
+pub(super) fn fault_event(host: &mut Host) -> Finding {
+    let tried = match &mut host.yardstick {
+        Ok(object) => try_event(object),
+        Err(error) => return Finding::unknown(format!("{error:#}")),
+    };
+    host.of(tried, |()| String::new())
+}
+
+/// One of the two is enough.
+pub(super) fn faults(host: &mut Host) -> Finding {
+    let by_tracepoints = FAULT_TRACEPOINTS.map(|name| tracepoint(host, name).state == State::Found);
+    if by_tracepoints == [true; 2] {
+        return Finding::found("by tracepoints");
+    }
+    let found = fault_event(host);
+    match found.state {
+        State::Found => Finding::found("by perf's event"),
+        _ => found,
     }
 }
 

@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 
 use super::probe::Probe;
 use super::{bpf, system};
-use crate::engine::load::{ATTACHMENTS, OPTIONAL};
+use crate::engine::load::{ATTACHMENTS, OPTIONAL, PROBE};
 
 /// Whether memstock can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,16 +108,37 @@ fn tracepoints() -> Vec<Facility> {
         remedy,
         probe: Probe::Tracepoint(tracepoint),
     };
-    let required = ATTACHMENTS.iter().map(|&(_, tracepoint)| {
-        let remedy =
-            "boot a kernel for x86 or riscv with CONFIG_TRACEPOINTS=y and CONFIG_CGROUPS=y";
-        of(tracepoint, Need::Required, NOT_AT_ALL, remedy)
+    let attached = ATTACHMENTS.iter().map(|&(program, tracepoint)| match program {
+        PROBE => {
+            let without = "faults are seen by perf's page-fault event, which costs more";
+            of(tracepoint, Need::Optional, without, "boot a kernel for x86 or riscv")
+        }
+        _ => {
+            let remedy = "boot a kernel with CONFIG_TRACEPOINTS=y and CONFIG_CGROUPS=y";
+            of(tracepoint, Need::Required, NOT_AT_ALL, remedy)
+        }
     });
+    let event = Facility {
+        name: "page-fault event".into(),
+        need: Need::Optional,
+        purpose: "seeing faults where the kernel has no tracepoints for them; perf's software event",
+        without: "--faults perf is refused",
+        remedy: "boot a kernel with CONFIG_PERF_EVENTS=y",
+        probe: Probe::FaultEvent,
+    };
+    let faults = Facility {
+        name: "page faults".into(),
+        need: Need::Required,
+        purpose: "seeing faults, by tracepoints or by perf's event",
+        without: NOT_AT_ALL,
+        remedy: "boot a kernel with CONFIG_PERF_EVENTS=y",
+        probe: Probe::Faults,
+    };
     let optional = OPTIONAL.iter().map(|&(_, tracepoint)| {
         let without = "stocks are not drained when reclaim of that kind begins";
         of(tracepoint, Need::Optional, without, "boot a kernel with CONFIG_MEMCG=y")
     });
-    required.chain(optional).collect()
+    attached.chain([event, faults]).chain(optional).collect()
 }
 
 fn helpers_and_maps() -> Vec<Facility> {

@@ -267,8 +267,11 @@ pub(super) fn engine() -> String {
     };
     match Engine::open(&pins) {
         Ok(engine) => {
-            let info = engine.info();
-            format!("{daemon}, layout {}, batch {}, slots {}", info.layout, info.batch, info.slots)
+            let (info, faults) = (engine.info(), engine.faults());
+            format!(
+                "{daemon}, layout {}, batch {}, slots {}, faults by {faults}",
+                info.layout, info.batch, info.slots
+            )
         }
         Err(error) => format!("{daemon}, unreadable: {error:#}"),
     }

@@ -5,16 +5,19 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::links::FdLink;
+use aya::programs::perf_event::PerfEventLink;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
-use aya::programs::{ProgramError, RawTracePoint};
+use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
 
 use super::Engine;
+use super::faults::{self, EVENT_PROBE, Source};
 use super::learn::learn;
 use super::pins::Pins;
+use super::program::RunStats;
 use crate::exit::Failure;
 use crate::pages::Layout;
 
@@ -25,7 +28,7 @@ pub(crate) static OBJECT: &[u8] =
 /// The compiler that made it.
 pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
 
-/// The probe.
+/// The probe of the page-fault tracepoints; [`EVENT_PROBE`] where there are none.
 pub const PROBE: &str = "fault";
 /// Programs and the tracepoints they are attached to, in this order: what a CPU remembers of a task
 /// must be made stale from before the first fault on, and what is charged be uncharged.
@@ -39,9 +42,11 @@ pub const ATTACHMENTS: [(&str, &str); 10] = [
     ("page_free", "mm_page_free"),
     ("page_drain", "mm_page_pcpu_drain"),
     ("page_alloc", "mm_page_alloc"),
-    (PROBE, "page_fault_user"),
-    (PROBE, "page_fault_kernel"),
+    (PROBE, FAULT_TRACEPOINTS[0]),
+    (PROBE, FAULT_TRACEPOINTS[1]),
 ];
+/// Those of faults.
+pub const FAULT_TRACEPOINTS: [&str; 2] = ["page_fault_user", "page_fault_kernel"];
 /// The same where the kernel has the tracepoint: without them, less is drained than could be.
 pub const OPTIONAL: [(&str, &str); 3] = [
     ("reclaim_began", "mm_vmscan_direct_reclaim_begin"),
@@ -53,9 +58,9 @@ pub const OPTIONAL: [(&str, &str); 3] = [
 /// The tracepoints that every page passes.
 pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
 
-/// The attached programs, each once.
+/// The programs that are attached, by whatever faults are seen; each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
-    let names = ATTACHMENTS.iter().chain(&OPTIONAL).map(|&(name, _)| name);
+    let names = ATTACHMENTS.iter().chain(&OPTIONAL).map(|&(name, _)| name).chain([EVENT_PROBE]);
     names.collect::<BTreeSet<_>>().into_iter()
 }
 
@@ -91,6 +96,8 @@ pub struct Settings {
     pub trace: bool,
     /// What is coalesced.
     pub coalescing: Coalescing,
+    /// By what faults are seen; none for what the kernel has.
+    pub faults: Option<Source>,
 }
 
 impl Default for Settings {
@@ -101,6 +108,7 @@ impl Default for Settings {
             memsw: false,
             trace: false,
             coalescing: Coalescing::Everything,
+            faults: None,
         }
     }
 }
@@ -109,6 +117,7 @@ impl Default for Settings {
 pub struct Loaded {
     ebpf: Ebpf,
     pins: Pins,
+    faults: Option<Source>,
     /// To register cgroups with, before the first fault.
     pub engine: Engine,
     /// What the programs log, when they were asked to.
@@ -120,7 +129,7 @@ pub struct Loaded {
 /// # Errors
 /// The verifier or the kernel refuses; the message carries its words.
 pub fn object(settings: Settings) -> Result<Ebpf> {
-    let Settings { batch, slots, memsw, trace, coalescing } = settings;
+    let Settings { batch, slots, memsw, trace, coalescing, faults: _ } = settings;
     let (batch, stock_pages, uncharge_batch) = match coalescing {
         Coalescing::Nothing => (1, 0, 1),
         Coalescing::Uncharges(at_once) => (1, 0, at_once),
@@ -154,9 +163,11 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         .load(OBJECT)
         .context("cannot load the BPF object")?;
     for (name, program) in ebpf.programs_mut().filter(|&(name, _)| name != LEARN) {
-        let program: &mut RawTracePoint =
-            program.try_into().with_context(|| format!("program {name} is of another type"))?;
-        program.load().map_err(|error| refused(name, error))?;
+        let loaded = match program {
+            Program::PerfEvent(program) => program.load(),
+            program => <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load),
+        };
+        loaded.map_err(|error| refused(name, error))?;
     }
     let charge = program(&mut ebpf, MISS)?.fd()?.try_clone()?;
     let tail_calls = ebpf.map_mut("TAIL_CALLS").context("no map TAIL_CALLS in the object")?;
@@ -191,7 +202,7 @@ pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
         .then(|| EbpfLogger::init(&mut ebpf).context("cannot read the programs' log"))
         .transpose();
     let log = undo_on_error(pins, log)?;
-    Ok(Loaded { ebpf, pins: pins.clone(), engine, log })
+    Ok(Loaded { ebpf, pins: pins.clone(), faults: settings.faults, engine, log })
 }
 
 impl Loaded {
@@ -203,14 +214,31 @@ impl Loaded {
         program(&mut self.ebpf, name)
     }
 
+    /// `fault_event`, attached to an event of each CPU until these are dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn fault_events(&mut self) -> Result<Vec<(u32, PerfEventLink)>> {
+        faults::open_events(&mut self.ebpf)
+    }
+
+    /// What the kernel counts about one of the programs.
+    ///
+    /// # Errors
+    /// The object has no such program, or the kernel does not tell.
+    pub fn run_stats(&self, name: &str) -> Result<RunStats> {
+        let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
+        RunStats::of(program.fd()?)
+    }
+
     /// Attaches the probe, pins the links and gives the pins their name: from now on faults are
     /// charged, whether this process lives or not. On failure nothing stays behind.
     ///
     /// # Errors
-    /// The kernel has no such tracepoint, or refuses.
+    /// The kernel lacks what they are attached to, or refuses.
     pub fn attach(mut self) -> Result<(Engine, Option<EbpfLogger<&'static dyn log::Log>>)> {
-        let attached =
-            attach(&mut self.ebpf, &self.pins.unfinished()).and_then(|()| self.pins.finish());
+        let attached = attach(&mut self.ebpf, &self.pins.unfinished(), self.faults)
+            .and_then(|()| self.pins.finish());
         undo_on_error(&self.pins, attached)?;
         self.engine.pins = self.pins;
         Ok((self.engine, self.log))
@@ -218,7 +246,7 @@ impl Loaded {
 }
 
 /// The verifier's log can be megabytes: the message has its last words, the debug log all of it.
-fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+pub(super) fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     let message = format!("the kernel refuses the program {name}");
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return anyhow::Error::new(error).context(message);
@@ -265,15 +293,16 @@ fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
-    for (name, tracepoint) in ATTACHMENTS {
+fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Result<()> {
+    for (name, tracepoint) in ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE) {
         if !attach_to(ebpf, pins, name, tracepoint)? {
             return Err(Failure::Host.error(format!(
-                "this kernel has no tracepoint {tracepoint}: memstock needs x86 or riscv with \
-                 CONFIG_TRACEPOINTS and CONFIG_CGROUPS (\"memstock doctor\" has more)"
+                "this kernel has no tracepoint {tracepoint}: memstock needs CONFIG_TRACEPOINTS and \
+                 CONFIG_CGROUPS (\"memstock doctor\" has more)"
             )));
         }
     }
+    faults::attach(ebpf, pins, faults)?;
     let mut missing = Vec::new();
     for (name, tracepoint) in OPTIONAL {
         if !attach_to(ebpf, pins, name, tracepoint)? {
@@ -312,7 +341,10 @@ pub fn has_tracepoint(yardstick: &mut Ebpf, tracepoint: &str) -> Result<bool> {
 }
 
 /// Attaches a program; none if the kernel has no such tracepoint.
-fn link_to(program: &mut RawTracePoint, tracepoint: &str) -> Result<Option<RawTracePointLinkId>> {
+pub(super) fn link_to(
+    program: &mut RawTracePoint,
+    tracepoint: &str,
+) -> Result<Option<RawTracePointLinkId>> {
     match program.attach(tracepoint) {
         Ok(id) => Ok(Some(id)),
         Err(ProgramError::SyscallError(call))
@@ -329,13 +361,17 @@ fn link_to(program: &mut RawTracePoint, tracepoint: &str) -> Result<Option<RawTr
 fn attach_to(ebpf: &mut Ebpf, pins: &Pins, name: &str, tracepoint: &str) -> Result<bool> {
     let program = program(ebpf, name)?;
     let Some(id) = link_to(program, tracepoint)? else { return Ok(false) };
-    FdLink::from(program.take_link(id)?)
-        .pin(pins.link(name, tracepoint))
-        .with_context(|| format!("cannot pin the link to {tracepoint}"))?;
+    pin_link(FdLink::from(program.take_link(id)?), pins, name, tracepoint)?;
     Ok(true)
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
+pub(super) fn pin_link(link: FdLink, pins: &Pins, name: &str, tracepoint: &str) -> Result<()> {
+    link.pin(pins.link(name, tracepoint))
+        .map(drop)
+        .with_context(|| format!("cannot pin the link to {tracepoint}"))
+}
+
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
     Ok(ebpf
         .program_mut(name)
         .with_context(|| format!("no program {name} in the object"))?

@@ -1,11 +1,12 @@
 //! The engine: the loaded kernel half, opened through its pins.
 //!
-//! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `pins` knows
-//! where they lie, `remains` judges what a daemon that died left there, `control` asks them for changes, `mapped` and `batch` read large maps in passing,
+//! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `faults` has them see
+//! faults, `pins` knows where they lie, `remains` judges what a daemon that died left there, `control` asks them for changes, `mapped` and `batch` read large maps in passing,
 //! and this file opens the engine and reads its maps. User space writes no map that the kernel half writes.
 
 pub mod batch;
 pub mod control;
+pub mod faults;
 pub mod learn;
 pub mod load;
 pub mod mapped;
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::RawTracePoint;
+use aya::programs::ProgramFd;
 use memstock_common::{
     CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX, Stock, StockWord, index_of,
     key_of,
@@ -28,6 +29,7 @@ use crate::exit::Failure;
 use crate::host;
 use batch::PerCpuRanges;
 use control::Control;
+use faults::Source;
 use mapped::Mapped;
 use pins::Pins;
 use program::RunStats;
@@ -43,7 +45,7 @@ pub struct Engine {
     cgroup_cpu: PerCpuRanges<CgroupCpu<u64>>,
     loss: PerCpuArray<MapData, u64>,
     control: Control,
-    probes: Vec<RawTracePoint>,
+    probes: Vec<ProgramFd>,
     next_index: Cell<u32>,
 }
 
@@ -84,7 +86,7 @@ impl Engine {
             cgroup_cpu: PerCpuRanges::open(pins, "CGROUP_CPU", possible.len())?,
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
             control: Control::open(pins)?,
-            probes: load::probes().map(|name| program::open(pins, name)).collect::<Result<_>>()?,
+            probes: load::probes().map(|name| program::fd(pins, name)).collect::<Result<_>>()?,
             next_index: Cell::new(0),
             possible,
         })
@@ -98,6 +100,11 @@ impl Engine {
     /// What the engine was loaded with.
     pub fn info(&self) -> EngineInfo {
         self.info
+    }
+
+    /// By what it sees faults.
+    pub fn faults(&self) -> Source {
+        Source::of(&self.pins)
     }
 
     /// The slot `slot` of every possible CPU.
@@ -207,7 +214,7 @@ impl Engine {
     /// # Errors
     /// The kernel does not tell.
     pub fn recursion_misses(&self) -> Result<u64> {
-        self.probes.iter().map(|probe| Ok(RunStats::of(probe.fd()?)?.recursion_misses)).sum()
+        self.probes.iter().map(|probe| Ok(RunStats::of(probe)?.recursion_misses)).sum()
     }
 
     /// The control programs.

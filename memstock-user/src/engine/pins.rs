@@ -130,6 +130,16 @@ impl Pins {
         self.links().join(format!("{program}-{tracepoint}"))
     }
 
+    /// The folder of the links of `program` of which each CPU has one.
+    pub fn cpu_links(&self, program: &str) -> PathBuf {
+        self.links().join(program)
+    }
+
+    /// The pin of that of one CPU.
+    pub fn cpu_link(&self, program: &str, cpu: u32) -> PathBuf {
+        self.cpu_links(program).join(format!("cpu{cpu}"))
+    }
+
     /// A folder for each cgroup whose tasks' pages are still to be adopted. Notes that live exactly as long as
     /// the engine, which no file elsewhere does.
     fn unadopted_folder(&self) -> PathBuf {

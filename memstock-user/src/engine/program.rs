@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use anyhow::{Context as _, Result};
-use aya::programs::RawTracePoint;
+use aya::programs::{ProgramFd, ProgramInfo, RawTracePoint};
 
 use super::pins::Pins;
 
@@ -15,6 +15,17 @@ use super::pins::Pins;
 pub fn open(pins: &Pins, name: &str) -> Result<RawTracePoint> {
     let path = pins.program(name);
     RawTracePoint::from_pin(&path)
+        .with_context(|| format!("cannot open the pinned program {}", path.display()))
+}
+
+/// Opens a pinned program of any type, for what the kernel counts about it.
+///
+/// # Errors
+/// The pin cannot be opened.
+pub fn fd(pins: &Pins, name: &str) -> Result<ProgramFd> {
+    let path = pins.program(name);
+    ProgramInfo::from_pin(&path)
+        .and_then(|info| info.fd())
         .with_context(|| format!("cannot open the pinned program {}", path.display()))
 }
 

@@ -4,16 +4,18 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{MapInfo, MapType};
 use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya_obj::Object;
-use aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT;
+use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_PERF_EVENT, BPF_PROG_TYPE_RAW_TRACEPOINT};
 
 use super::Engine;
-use super::load::{ATTACHMENTS, OBJECT, is_pinned_map, is_pinned_program};
+use super::faults::{EVENT_PROBE, Source};
+use super::load::{ATTACHMENTS, OBJECT, PROBE, is_pinned_map, is_pinned_program};
 use super::pins::Pins;
 use crate::exit::Failure;
 
@@ -71,16 +73,28 @@ fn whole(pins: &Pins) -> Result<Engine> {
     for name in object.programs.keys().filter(|name| is_pinned_program(name)) {
         ids.insert(name.as_str(), program_id(pins, name)?);
     }
+    let by_tracepoint = engine.faults() == Source::Tracepoints;
     for (program, tracepoint) in ATTACHMENTS {
-        let cannot = || format!("no link to {tracepoint}");
-        let pinned = PinnedLink::from_pin(pins.link(program, tracepoint)).with_context(cannot)?;
-        let info = FdLink::from(pinned).info().with_context(cannot)?;
-        ensure!(
-            ids.get(program) == Some(&info.program_id()),
-            "{tracepoint} is linked to another program"
-        );
+        if program != PROBE || by_tracepoint {
+            check_link(&pins.link(program, tracepoint), tracepoint, ids.get(program))?;
+        }
+    }
+    if !by_tracepoint {
+        // Of a CPU that came without a daemon there is none yet.
+        for link in fs::read_dir(pins.cpu_links(EVENT_PROBE)).context("cannot read the events")? {
+            let path = link.context("cannot read the events")?.path();
+            check_link(&path, "the page-fault event", ids.get(EVENT_PROBE))?;
+        }
     }
     Ok(engine)
+}
+
+fn check_link(pin: &Path, to: &str, program: Option<&u32>) -> Result<()> {
+    let cannot = || format!("no link to {to}");
+    let pinned = PinnedLink::from_pin(pin).with_context(cannot)?;
+    let info = FdLink::from(pinned).info().with_context(cannot)?;
+    ensure!(program == Some(&info.program_id()), "{to} is linked to another program");
+    Ok(())
 }
 
 fn check_map(pins: &Pins, name: &str, map: &aya_obj::Map, slots: u32) -> Result<()> {
@@ -105,8 +119,12 @@ fn check_map(pins: &Pins, name: &str, map: &aya_obj::Map, slots: u32) -> Result<
 fn program_id(pins: &Pins, name: &str) -> Result<u32> {
     let info =
         ProgramInfo::from_pin(pins.program(name)).with_context(|| format!("no program {name}"))?;
+    let kind = match name {
+        EVENT_PROBE => BPF_PROG_TYPE_PERF_EVENT,
+        _ => BPF_PROG_TYPE_RAW_TRACEPOINT,
+    };
     ensure!(
-        info.program_type() == BPF_PROG_TYPE_RAW_TRACEPOINT && info.name() == kept(name),
+        info.program_type() == kind && info.name() == kept(name),
         "the program {name} is another one"
     );
     Ok(info.id())

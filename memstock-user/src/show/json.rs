@@ -20,6 +20,7 @@ pub fn document(sample: &Sample, page_size: u64) -> Value {
     let cgroups = sample.cgroups.iter().map(|c| cgroup(c, page_size)).collect();
     document.insert("cgroups".into(), cgroups);
     document.insert(EngineStat::Batch.stat().name.into(), json!(sample.batch));
+    document.insert("faults_by".into(), json!(sample.faults.name()));
     document.insert("loss".into(), loss.into());
     document.into()
 }

@@ -13,6 +13,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::audit::stat;
+use crate::engine::faults::Source;
 use crate::journal::Entry;
 use crate::journal::tests::every_kind;
 
@@ -60,6 +61,10 @@ fn whole(about: &str) -> Value {
 
 fn flag(about: &str) -> Value {
     json!({ "description": about, "type": "boolean" })
+}
+
+fn one_of(names: &[&str], about: &str) -> Value {
+    json!({ "description": about, "type": "string", "enum": names })
 }
 
 fn path(about: &str) -> Value {
@@ -139,6 +144,10 @@ fn show() -> Value {
         ("cpus", list(cpu, "Every possible CPU.")),
         ("cgroups", list(with_path_hex(cgroup), "Every tracked and every dying cgroup, by path.")),
         number(EngineStat::Batch.stat()),
+        (
+            "faults_by",
+            one_of(&Source::ALL.map(Source::name), "By what events of the kernel faults are seen."),
+        ),
         ("loss", object(losses.map(number).collect())),
     ]);
     published("memstock show --json", document)

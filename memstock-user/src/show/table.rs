@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Unit};
 
 use crate::cgroup::display;
+use crate::engine::faults::Source;
 use crate::model::{Cgroup, Cpu, Name, Sample, Slot};
 use crate::size::human;
 
@@ -19,12 +20,16 @@ const MEMORY_COLUMNS: [PageCounterStat; 4] = [
 const CGROUP_COLUMNS: [CgroupStat; 3] =
     [CgroupStat::Stocked, CgroupStat::Faults, CgroupStat::Forced];
 
-/// Writes both tables, and a line of losses when there are any.
+/// Writes both tables, and a line of losses when there are any. By what faults are seen is said where it is not
+/// the usual way.
 ///
 /// # Errors
 /// `out` cannot be written.
 pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result<()> {
     writeln!(out, "{}\n\n{}", cpus(sample), cgroups(sample, page_size))?;
+    if sample.faults != Source::default() {
+        writeln!(out, "\nfaults by {}", sample.faults)?;
+    }
     let losses: Vec<_> = sample
         .loss
         .iter()

@@ -45,7 +45,7 @@ pub fn sample() -> Sample {
     };
     let cpus = vec![cpu(0, slot(3, 15, 1)), cpu(1, slot(4, 31, 0))];
     let loss = vec![(Loss::EventsMerged.stat(), 3)];
-    Sample { batch: 32, has_memsw: false, cpus, cgroups, loss }
+    Sample { batch: 32, cpus, cgroups, loss, ..Sample::default() }
 }
 
 /// The same some time later, with more of everything.
