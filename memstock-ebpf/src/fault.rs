@@ -12,36 +12,31 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::{Consumed, consume_or_miss, miss};
 use memstock_common::identity::Task;
-use memstock_common::{Loss, Machine, Word};
+use memstock_common::{Loss, Machine, Stock, Word};
 
 use crate::machine::{Kernel, faulting_task, owner, slot};
 use crate::maps::{GENERATION, STOCK, TAIL_CALLS};
+use crate::word::MapWord;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn fault(ctx: RawTracePointContext) -> i32 {
-    consume(faulting_task(&ctx), || {
+    if let Some((stock, owner)) = consume(faulting_task(&ctx)) {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
         Kernel.lose(Loss::TailCallsFailed, 1);
-    });
+        miss(&Kernel, stock, owner);
+    }
     0
 }
 
-/// One fault of `task`. On a miss `hand_over` may have another program go on; it returns if this one is to.
+/// A fault of `task`: the stock and the owner that are left to be served if it is a miss.
 #[inline(always)]
-pub fn consume(task: Task, hand_over: impl FnOnce()) {
+pub fn consume(task: Task) -> Option<(&'static Stock<MapWord>, u32)> {
     let generation = GENERATION.load();
-    let Some(first) = STOCK.get(0) else {
-        return;
-    };
+    let first = STOCK.get(0)?;
     let owner = owner(first, task, generation);
-    let Some(stock) = slot(first, owner) else {
-        return;
-    };
-    if consume_or_miss(stock, owner) == Consumed::Miss {
-        hand_over();
-        miss(&Kernel, stock, owner);
-    }
+    let stock = slot(first, owner)?;
+    (consume_or_miss(stock, owner) == Consumed::Miss).then_some((stock, owner))
 }

@@ -17,14 +17,18 @@
 
 use aya_ebpf::macros::perf_event;
 use aya_ebpf::programs::PerfEventContext;
+use memstock_common::fault::miss;
 use memstock_common::identity::Task;
 
 use crate::fault::consume;
+use crate::machine::Kernel;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[perf_event]
 #[inline(always)]
 pub fn fault_event(_ctx: PerfEventContext) -> i32 {
-    consume(Task::Current, || {});
+    if let Some((stock, owner)) = consume(Task::Current) {
+        miss(&Kernel, stock, owner);
+    }
     0
 }

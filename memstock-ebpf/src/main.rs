@@ -1,11 +1,10 @@
 //! The kernel half: thin programs around `memstock-common`. Nothing here decides anything.
 //!
 //! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; `fault_event` stands in
-//! for both where there are none; the probes of
-//! `page` commit and uncharge pages; `regroup` says when what a CPU remembers of tasks may be stale;
-//! those of `cgroup` tell of cgroups that come and go, `reclaim` of reclaim that begins; `hotplug`
-//! drains CPUs that go; the programs of `control` run only when the
-//! user half asks (`BPF_PROG_TEST_RUN`); `learn` and `empty` are loaded by themselves.
+//! for both where there are none; the probes of `page` commit and uncharge pages; `regroup` says when what a CPU
+//! remembers of tasks may be stale; those of `cgroup` tell of cgroups that come and go, `reclaim` of reclaim that
+//! begins; `hotplug` drains CPUs that go; the programs of `control` run only when the user half asks
+//! (`BPF_PROG_TEST_RUN`); `learn` and `empty` are loaded by themselves.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]

@@ -18,7 +18,7 @@ pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
-pub use self::value::{Batch, Faults, KernelCgroup, Limit};
+pub use self::value::{Batch, FaultsBy, KernelCgroup, Limit};
 pub(crate) use self::value::{address, faults};
 
 /// How the exit codes read in `--help`.

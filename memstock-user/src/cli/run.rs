@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::value::{
-    Batch, Faults, KernelCgroup, Limit, address, batch, faults, kernel_cgroup, limit, slots,
+    Batch, FaultsBy, KernelCgroup, Limit, address, batch, faults, kernel_cgroup, limit, slots,
 };
 use crate::journal::MAX_BYTES;
 
@@ -47,7 +47,7 @@ pub struct Run {
     /// See faults by the kernel's tracepoints for them, or by perf's page-fault event, which costs more
     /// [default: tracepoints where the kernel has them, or what an adopted engine has]
     #[arg(long, value_name = "auto|tracepoints|perf", value_parser = faults)]
-    pub faults: Option<Faults>,
+    pub faults: Option<FaultsBy>,
 
     /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
     #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit())]

@@ -40,34 +40,34 @@ pub(super) fn batch(value: &str) -> Result<Batch, String> {
 
 /// A value of `--faults`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Faults {
+pub enum FaultsBy {
     /// By what the kernel has.
     Auto,
     /// By this.
-    By(Source),
+    One(Source),
 }
 
-impl Faults {
+impl FaultsBy {
     /// What is asked for.
     pub fn source(self) -> Option<Source> {
         match self {
             Self::Auto => None,
-            Self::By(source) => Some(source),
+            Self::One(source) => Some(source),
         }
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for FaultsBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.source().map_or("auto", Source::name))
     }
 }
 
-pub(crate) fn faults(value: &str) -> Result<Faults, String> {
+pub(crate) fn faults(value: &str) -> Result<FaultsBy, String> {
     let source = Source::ALL.into_iter().find(|source| source.name() == value);
     match source {
-        _ if value == "auto" => Ok(Faults::Auto),
-        Some(source) => Ok(Faults::By(source)),
+        _ if value == "auto" => Ok(FaultsBy::Auto),
+        Some(source) => Ok(FaultsBy::One(source)),
         None => Err("none of \"auto\", \"tracepoints\" and \"perf\"".into()),
     }
 }

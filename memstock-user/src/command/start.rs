@@ -11,7 +11,7 @@ use memstock_common::{DEFAULT_BATCH, EngineInfo};
 use super::targets::Targets;
 use crate::bench::scaling::batch_for;
 use crate::cgroup::CgroupMount;
-use crate::cli::{Batch, Faults, Run};
+use crate::cli::{Batch, FaultsBy, Run};
 use crate::engine::Engine;
 use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
@@ -76,7 +76,7 @@ fn afresh<'a>(
         slots: args.slots.unwrap_or(1),
         memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
         trace: args.trace,
-        faults: args.faults.and_then(Faults::source),
+        faults: args.faults.and_then(FaultsBy::source),
         ..Settings::default()
     };
     let pinned = RemovePins(pins);
@@ -178,7 +178,7 @@ fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
              \"memstock stop\""
         )))
     };
-    let asked = args.faults.and_then(Faults::source).unwrap_or(source);
+    let asked = args.faults.and_then(FaultsBy::source).unwrap_or(source);
     match (args.batch, args.slots) {
         _ if asked != source => differs(format!("has --faults {source}, not {asked}")),
         (Some(Batch::Pages(asked)), _) if asked != batch => {

@@ -174,10 +174,7 @@ impl Watch<'_> {
                 () = manager.watchdog_due() => if self.duty.has_moved() {
                     manager.alive(&self.status());
                 },
-                _ = settling.tick(), if self.tree.is_unsettled() || self.lacks_events() => {
-                    self.renew_events()?;
-                    self.tree.settle()?;
-                }
+                _ = settling.tick(), if self.is_unsettled() => self.settle()?,
                 Some(ask) = asked(&mut self.metrics) => self.answer(ask)?,
                 ended = exit_of(child) => {
                     ended.context("cannot wait for COMMAND")?;
@@ -267,16 +264,15 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn lacks_events(&self) -> bool {
-        self.fault_events.is_some() && self.hotplug.has_moved()
+    fn is_unsettled(&self) -> bool {
+        self.tree.is_unsettled() || self.fault_events.is_some() && self.hotplug.has_moved()
     }
 
-    /// For CPUs that are back. The kernel lets nobody open one while a CPU is on its way, so this may wait.
-    fn renew_events(&mut self) -> Result<()> {
+    fn settle(&mut self) -> Result<()> {
         if let Some(events) = &mut self.fault_events {
             events.renew(self.hotplug.returned()?);
         }
-        Ok(())
+        self.tree.settle()
     }
 
     /// Follows cgroups and CPUs that came and went, has stocks drained, and tells of what else happened.

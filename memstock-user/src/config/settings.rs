@@ -8,7 +8,7 @@ use memstock_common::{EngineInfo, MAX_BATCH, MAX_SLOTS};
 use toml::de::DeValue;
 
 use super::value::{Key, boolean, expected, number};
-use crate::cli::{Batch, Faults, Run, address, faults};
+use crate::cli::{Batch, FaultsBy, Run, address, faults};
 use crate::engine::faults::Source;
 
 /// Settings with the names of the flags. None and false: the file does not say.
@@ -19,7 +19,7 @@ pub struct Settings {
     /// Cgroups that a CPU's stock can be cached for at once.
     pub slots: Option<u32>,
     /// By what faults are seen.
-    pub faults: Option<Faults>,
+    pub faults: Option<FaultsBy>,
     /// Charge memory+swap as well.
     pub memsw: bool,
     /// Stop and kill nobody at a limit.
@@ -105,10 +105,10 @@ fn slots(value: &DeValue<'_>) -> Result<u32, String> {
     }
 }
 
-fn seen_by(value: &DeValue<'_>) -> Result<Faults, String> {
+fn seen_by(value: &DeValue<'_>) -> Result<FaultsBy, String> {
     let wanted = "\"auto\", \"tracepoints\" or \"perf\"";
     let text = value.as_str().ok_or_else(|| expected(wanted, value))?;
-    faults(text).map_err(|_| expected(wanted, value))
+    faults(text).map_err(|_| format!("{wanted} is expected, not {text:?}"))
 }
 
 fn metrics(value: &DeValue<'_>) -> Result<SocketAddr, String> {
@@ -144,7 +144,7 @@ impl Settings {
         let &Run { observe, oom_group, no_adopt, no_drain, metrics, .. } = run;
         let batch = run.batch.or(Some(Batch::Pages(engine.batch)));
         let slots = run.slots.or(Some(engine.slots));
-        let faults = run.faults.or(Some(Faults::By(source)));
+        let faults = run.faults.or(Some(FaultsBy::One(source)));
         let memsw = run.memsw || engine.memsw != 0;
         Self { batch, slots, faults, memsw, observe, oom_group, no_adopt, no_drain, metrics }
     }

@@ -12,9 +12,10 @@ use aya::sys::{
 
 use super::probe::Host;
 use super::{Finding, State};
+use crate::engine::attach::has_tracepoint;
 use crate::engine::faults::try_event;
 use crate::engine::learn::learn;
-use crate::engine::load::{FAULT_TRACEPOINTS, Settings, has_tracepoint, object};
+use crate::engine::load::{FAULT_TRACEPOINTS, Settings, object};
 use crate::pages::{Layout, names_tracepoint};
 
 /// Helpers that the kernel half calls.

@@ -10,7 +10,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Finding, bpf, system};
 use crate::cgroup::CgroupMount;
-use crate::engine::load::yardstick;
+use crate::engine::attach::yardstick;
 use crate::exit::{Failure, exit_code};
 use crate::host;
 

@@ -18,6 +18,7 @@ use aya::programs::perf_event::{
 use aya::programs::{PerfEvent, ProgramError};
 use aya::sys::SyscallError;
 
+use super::attach::{link_to, pin_link};
 use super::load::{self, FAULT_TRACEPOINTS, PROBE};
 use super::pins::Pins;
 use crate::exit::{Classify as _, Failure};
@@ -96,13 +97,13 @@ fn attach_tracepoints(ebpf: &mut Ebpf, pins: &Pins) -> Result<Option<&'static st
     let program = load::program(ebpf, PROBE)?;
     let mut links = Vec::new();
     for tracepoint in FAULT_TRACEPOINTS {
-        match load::link_to(program, tracepoint)? {
+        match link_to(program, tracepoint)? {
             Some(id) => links.push((tracepoint, program.take_link(id)?)),
             None => return Ok(Some(tracepoint)),
         }
     }
     for (tracepoint, link) in links {
-        load::pin_link(FdLink::from(link), pins, PROBE, tracepoint)?;
+        pin_link(FdLink::from(link), pins, PROBE, tracepoint)?;
     }
     Ok(None)
 }
@@ -183,7 +184,8 @@ impl FaultEvents {
     }
 
     /// Gives CPUs another event in the place of what they have, which may be dead: nothing tells. Faults between
-    /// the two are not seen, and charged by what they allocate.
+    /// the two are not seen, and charged by what they allocate. Waits for CPUs that are on their way: until they
+    /// have arrived the kernel opens no event.
     pub fn renew(&mut self, cpus: impl IntoIterator<Item = u32>) {
         for cpu in cpus {
             if let Err(error) = self.renew_one(cpu) {

@@ -1,12 +1,10 @@
-//! Puts the kernel half into the kernel: loads, wires the tail call, pins, attaches.
+//! Puts the kernel half into the kernel: loads, wires the tail call, pins. What runs it is attached by `attach`.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
-use aya::programs::links::FdLink;
 use aya::programs::perf_event::PerfEventLink;
-use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
@@ -14,11 +12,11 @@ use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
 
 use super::Engine;
+use super::attach::attach;
 use super::faults::{self, EVENT_PROBE, Source};
 use super::learn::learn;
 use super::pins::Pins;
 use super::program::RunStats;
-use crate::exit::Failure;
 use crate::pages::Layout;
 
 /// The BPF object, built by this crate's build script.
@@ -291,84 +289,6 @@ fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Result<()> {
-    for (name, tracepoint) in ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE) {
-        if !attach_to(ebpf, pins, name, tracepoint)? {
-            return Err(Failure::Host.error(format!(
-                "this kernel has no tracepoint {tracepoint}: memstock needs CONFIG_TRACEPOINTS and \
-                 CONFIG_CGROUPS (\"memstock doctor\" has more)"
-            )));
-        }
-    }
-    faults::attach(ebpf, pins, faults)?;
-    let mut missing = Vec::new();
-    for (name, tracepoint) in OPTIONAL {
-        if !attach_to(ebpf, pins, name, tracepoint)? {
-            missing.push(tracepoint);
-        }
-    }
-    if !missing.is_empty() {
-        log::warn!(
-            "this kernel has no tracepoint {}: stocks are not drained when reclaim of that kind begins",
-            missing.join(", ")
-        );
-    }
-    Ok(())
-}
-
-/// The yardstick by itself, in the kernel, to be attached to what may not be there.
-///
-/// # Errors
-/// The kernel refuses it.
-pub fn yardstick() -> Result<Ebpf> {
-    let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the BPF object")?;
-    program(&mut ebpf, YARDSTICK)?.load().map_err(|error| refused(YARDSTICK, error))?;
-    Ok(ebpf)
-}
-
-/// Whether the kernel has a tracepoint: attaches the [`yardstick`] to it, and detaches it again.
-///
-/// # Errors
-/// The kernel refuses for another reason than that there is none.
-pub fn has_tracepoint(yardstick: &mut Ebpf, tracepoint: &str) -> Result<bool> {
-    let program = program(yardstick, YARDSTICK)?;
-    match link_to(program, tracepoint)? {
-        Some(id) => program.detach(id).map(|()| true).context("cannot detach"),
-        None => Ok(false),
-    }
-}
-
-/// Attaches a program; none if the kernel has no such tracepoint.
-pub(super) fn link_to(
-    program: &mut RawTracePoint,
-    tracepoint: &str,
-) -> Result<Option<RawTracePointLinkId>> {
-    match program.attach(tracepoint) {
-        Ok(id) => Ok(Some(id)),
-        Err(ProgramError::SyscallError(call))
-            if call.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(anyhow::Error::new(error)
-            .context(format!("cannot attach to the tracepoint {tracepoint}"))),
-    }
-}
-
-/// Attaches a program and pins the link; false if the kernel has no such tracepoint.
-fn attach_to(ebpf: &mut Ebpf, pins: &Pins, name: &str, tracepoint: &str) -> Result<bool> {
-    let program = program(ebpf, name)?;
-    let Some(id) = link_to(program, tracepoint)? else { return Ok(false) };
-    pin_link(FdLink::from(program.take_link(id)?), pins, name, tracepoint)?;
-    Ok(true)
-}
-
-pub(super) fn pin_link(link: FdLink, pins: &Pins, name: &str, tracepoint: &str) -> Result<()> {
-    link.pin(pins.link(name, tracepoint))
-        .map(drop)
-        .with_context(|| format!("cannot pin the link to {tracepoint}"))
 }
 
 pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {

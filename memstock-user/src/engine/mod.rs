@@ -1,9 +1,10 @@
 //! The engine: the loaded kernel half, opened through its pins.
 //!
-//! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `faults` has them see
-//! faults, `pins` knows where they lie, `remains` judges what a daemon that died left there, `control` asks them for changes, `mapped` and `batch` read large maps in passing,
+//! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
+//! to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there, `control` asks them for changes, `mapped` and `batch` read large maps in passing,
 //! and this file opens the engine and reads its maps. User space writes no map that the kernel half writes.
 
+pub mod attach;
 pub mod batch;
 pub mod control;
 pub mod faults;

@@ -184,7 +184,6 @@ mod tests {
         });
         Sample {
             batch: 32,
-            has_memsw: false,
             cpus: vec![Cpu {
                 stats: cpu.collect::<Vec<_>>().try_into().unwrap(),
                 ..Cpu::default()
@@ -195,6 +194,7 @@ mod tests {
                 cgroup(9, None, [99; 6]),
             ],
             loss: vec![(Loss::Healed.stat(), 11)],
+            ..Sample::default()
         }
     }
 
