@@ -183,7 +183,13 @@ fn allocation_beside_fault_on_one_cpu() {
         world.touch_each(0, 0, 0..2);
         world.drain(0, NO_INDEX);
         assert_eq!((world.hits(0), world.share(0, 0).hits.load()), (1, 0), "one is not credited");
-        beside(&world, |world| world.alloc(0, Some(0), 2, 0), |world| drop(world.fault(0, 0)));
+        beside(
+            &world,
+            |world| world.alloc(0, Some(0), 2, 0),
+            |world| {
+                world.fault(0, 0);
+            },
+        );
         // One more, if the fault found what the allocation had stocked.
         assert_eq!(world.hits(0), world.slot(0, 0).hits.load());
         world.assert_owned(&[3, 0]);
