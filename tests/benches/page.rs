@@ -1,7 +1,7 @@
 //! `cargo xtask bench page`: what charging and uncharging pages costs a task that does nothing else.
 //!
 //! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns everything is attached, with faults
-//! by the tracepoints or by perf's events, or the empty program on each of the hot tracepoints, each between slices of nothing. In slices of their own, the
+//! by the tracepoints, by perf's events or unseen, or the empty program on each of the hot tracepoints, each between slices of nothing. In slices of their own, the
 //! kernel's statistics tell how long each program runs. `memstock bench table1` has more variants.
 
 use std::time::Duration;
@@ -53,13 +53,16 @@ enum Variant {
     Everything,
     /// The same, but faults are seen by perf's events.
     ByPerf,
+    /// The same, but faults are not seen: what they allocate charges itself.
+    Unseen,
     Empty,
 }
 
-const VARIANTS: [(&str, Variant); 4] = [
+const VARIANTS: [(&str, Variant); 5] = [
     ("nothing, again", Variant::Nothing),
     ("everything", Variant::Everything),
     ("faults by perf", Variant::ByPerf),
+    ("faults unseen", Variant::Unseen),
     ("empty", Variant::Empty),
 ];
 
@@ -106,7 +109,9 @@ fn attach(loaded: &mut Loaded, variant: Variant) -> Result<Links> {
     let points: Vec<_> = match variant {
         Variant::Nothing => Vec::new(),
         Variant::Everything => ATTACHMENTS.to_vec(),
-        Variant::ByPerf => ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect(),
+        Variant::ByPerf | Variant::Unseen => {
+            ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect()
+        }
         Variant::Empty => HOT_TRACEPOINTS.map(|point| (YARDSTICK, point)).to_vec(),
     };
     let mut links = Links::default();
