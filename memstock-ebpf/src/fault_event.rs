@@ -8,7 +8,7 @@
 //!
 //! What that leaves open is why it is right:
 //!
-//! - It does not nest: the kernel skips it while any program of perf runs on the CPU, and while bpf(2) changes a
+//! - It does not nest: the kernel skips it while any program of perf runs on the CPU, and while bpf(2) is in a
 //!   map there (`bpf_overflow_handler` in `kernel/events/core.c`, `bpf_prog_active`), without a count. A
 //!   fault that is skipped leaves nothing pending, so what it allocates is charged by `page_alloc`.
 //! - `page_alloc`, `page_free` and `page_drain` may run in an interrupt in its midst. The one word that it stores
