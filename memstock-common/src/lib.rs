@@ -38,7 +38,7 @@ pub use identity::Identity;
 pub use machine::{Counters, Machine};
 pub use page::{Chunk, Entry};
 pub use stat::Loss;
-pub use stock::{CgroupCpu, Stock, StockWord};
+pub use stock::{CgroupCpu, KernelCharges, Stock, StockWord};
 pub use word::Word;
 
 /// Pages charged at once on a miss: the patch's `CHARGE_SIZE`.
@@ -117,6 +117,8 @@ mod pod {
     unsafe impl aya::Pod for crate::Stock<u64> {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::CgroupCpu<u64> {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::KernelCharges<u64> {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Counter<u64> {}
     // SAFETY: as above.

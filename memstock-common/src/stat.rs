@@ -139,6 +139,15 @@ stats! {
 }
 
 stats! {
+    /// Of the kernel's own memory controller while `memstock stat --kernel-stock` ran a command.
+    KernelStat {
+        Charges: "charges" Count Counter "Charges that the kernel's own memory controller was asked for (try_charge_memcg).",
+        Charged: "charged" Bytes Counter "What they asked for.",
+        SharedOperations: "shared_operations" Count Counter "Charges on its shared counters (page_counter_try_charge): what its stocks did not have.",
+    }
+}
+
+stats! {
     /// Of the engine as a whole.
     EngineStat {
         Batch: "batch" Pages Gauge "Charged at once on a miss.",

@@ -104,6 +104,21 @@ pub struct CgroupCpu<W> {
 
 const _: () = assert!(size_of::<CgroupCpu<u64>>() == 32);
 
+/// What the kernel's own memory controller did for the tasks of one cgroup on one CPU: the value type of
+/// the per-CPU map `KERNEL_STOCK`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelCharges<W> {
+    /// Charges that it was asked for.
+    pub charges: W,
+    /// Pages that they asked for.
+    pub nr_pages: W,
+    /// Charges on its shared counters: what its stocks did not have.
+    pub shared_operations: W,
+}
+
+const _: () = assert!(size_of::<KernelCharges<u64>>() == 24);
+
 /// What a refill could not leave in the stock, for the caller to uncharge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refill {

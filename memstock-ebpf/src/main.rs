@@ -4,7 +4,7 @@
 //! for both where there are none; the probes of `page` commit and uncharge pages; `regroup` says when what a CPU
 //! remembers of tasks may be stale; those of `cgroup` tell of cgroups that come and go, `reclaim` of reclaim that
 //! begins; `hotplug` drains CPUs that go; the programs of `control` run only when the user half asks
-//! (`BPF_PROG_TEST_RUN`); `learn` and `empty` are loaded by themselves.
+//! (`BPF_PROG_TEST_RUN`); `learn`, `empty` and the programs of `kernel_stock` are loaded by themselves.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -18,6 +18,7 @@ mod empty;
 mod fault;
 mod fault_event;
 mod hotplug;
+mod kernel_stock;
 mod learn;
 mod machine;
 mod maps;

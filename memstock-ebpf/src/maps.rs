@@ -2,8 +2,8 @@
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf};
-use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, Loss, Stock};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf};
+use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, KernelCharges, Loss, Stock};
 
 use crate::word::{MapEntry, MapWord};
 
@@ -44,6 +44,13 @@ pub static OWNERS: Array<Chunk<MapEntry>> = Array::with_max_entries(1, BPF_F_MMA
 /// The last `struct page`s that `learn` saw, for the user half, which loads that program alone.
 #[map]
 pub static LEARNT: Array<MapWord> = Array::with_max_entries(1, 0);
+
+/// What the kernel charged for the tasks of a cgroup, by the cgroup's id. Written by the programs of
+/// `kernel_stock`; read by the user half, which loads these alone and sets its size at load. What finds no room
+/// is counted in `LOSS`.
+#[map]
+pub static KERNEL_STOCK: PerCpuHashMap<u64, KernelCharges<MapWord>> =
+    PerCpuHashMap::with_max_entries(1, 0);
 
 /// One count for each [`Loss`]. Written by every program, read by the user half.
 #[map]

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use memstock_common::stat::{CgroupStat, CommandStat, CpuStat, PageCounterStat, Stat, Unit};
+use memstock_common::KernelCharges;
+use memstock_common::stat::{
+    CgroupStat, CommandStat, CpuStat, KernelStat, PageCounterStat, Stat, Unit,
+};
 
 use crate::launch::Ended;
 use crate::model::{Cgroup, Sample};
@@ -17,26 +20,29 @@ pub enum Scope {
     Cgroup,
     /// The engine's, while the command ran. Of an engine that tracks nothing else, it is the command's.
     Engine,
+    /// Of the kernel's own memory controller, for the cgroup and those below it.
+    Kernel,
     /// The process's, as the kernel told who waited for it.
     Process,
 }
 
 impl Scope {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 3] = [Self::Cgroup, Self::Engine, Self::Process];
+    pub const ALL: [Self; 4] = [Self::Cgroup, Self::Engine, Self::Kernel, Self::Process];
 
     /// As in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",
             Self::Engine => "engine",
+            Self::Kernel => "kernel",
             Self::Process => "process",
         }
     }
 }
 
 /// What is measured, in the order in which it is shown.
-pub const FIGURES: [(Scope, Stat); 20] = [
+pub const FIGURES: [(Scope, Stat); 23] = [
     (Scope::Cgroup, CommandStat::Peak.stat()),
     (Scope::Cgroup, CommandStat::End.stat()),
     (Scope::Cgroup, CommandStat::Stranded.stat()),
@@ -53,6 +59,9 @@ pub const FIGURES: [(Scope, Stat); 20] = [
     (Scope::Engine, CpuStat::Uncharges.stat()),
     (Scope::Engine, CpuStat::Refills.stat()),
     (Scope::Engine, CpuStat::Drains.stat()),
+    (Scope::Kernel, KernelStat::Charges.stat()),
+    (Scope::Kernel, KernelStat::Charged.stat()),
+    (Scope::Kernel, KernelStat::SharedOperations.stat()),
     (Scope::Process, CommandStat::WallTime.stat()),
     (Scope::Process, CommandStat::UserTime.stat()),
     (Scope::Process, CommandStat::SystemTime.stat()),
@@ -87,6 +96,8 @@ pub struct Work<'a> {
     pub cgroup_id: u64,
     /// How it ended.
     pub ended: Ended,
+    /// What the kernel's own controller did for it, if somebody looked on.
+    pub kernel: Option<KernelCharges<u64>>,
 }
 
 impl Work<'_> {
@@ -134,6 +145,9 @@ impl Work<'_> {
             count(uncharges),
             count(refills),
             count(drains),
+            self.kernel.map(|kernel| kernel.charges as f64),
+            self.kernel.map(|kernel| (kernel.nr_pages * page_size) as f64),
+            self.kernel.map(|kernel| kernel.shared_operations as f64),
             Some(self.ended.wall.as_secs_f64()),
             Some(self.ended.user.as_secs_f64()),
             Some(self.ended.system.as_secs_f64()),
@@ -155,6 +169,11 @@ impl Work<'_> {
         let before = self.before.map_or(0, |sample| sample.all_cpus(stat));
         self.after.all_cpus(stat).saturating_sub(before)
     }
+}
+
+/// The ids of a cgroup and of those below it.
+pub fn ids_below(sample: &Sample, id: u64) -> Vec<u64> {
+    subtree(sample, id).iter().map(|cgroup| cgroup.name.id).collect()
 }
 
 /// The cgroup with this id and those below it.

@@ -62,8 +62,9 @@ fn described(stat: Stat, mut schema: Map<String, Value>) -> (String, Value) {
 }
 
 /// The mean over runs need not be a whole number, and some figures cannot be told of every run.
-fn number(stat: Stat) -> (String, Value) {
-    let is_always = is_whole(stat.unit) && stat.name != "max_rss" || stat.unit == Unit::Seconds;
+fn number(scope: Scope, stat: Stat) -> (String, Value) {
+    let is_always = scope != Scope::Kernel
+        && (is_whole(stat.unit) && stat.name != "max_rss" || stat.unit == Unit::Seconds);
     let kind = if is_always { json!("number") } else { json!(["number", "null"]) };
     described(stat, Map::from_iter([("type".into(), kind), ("minimum".into(), json!(0))]))
 }
@@ -82,9 +83,12 @@ fn figures(scope: Scope) -> Value {
         Scope::Engine => {
             "Of the engine while the command ran: the command's, if own_engine is true."
         }
+        Scope::Kernel => {
+            "Of the kernel's own memory controller, for the cgroup and those below it; null without --kernel-stock."
+        }
         Scope::Process => "Of the process, as the kernel told who waited for it.",
     };
-    object(description, own.map(|&(_, stat)| number(stat)).collect())
+    object(description, own.map(|&(_, stat)| number(scope, stat)).collect())
 }
 
 fn deviations(scope: Scope) -> (String, Value) {
@@ -130,6 +134,7 @@ fn the_schema_of_stat() {
         "batch": { "description": "Pages charged at once on a miss.", "type": "integer", "minimum": 1 },
         "cgroup": figures(Scope::Cgroup),
         "engine": figures(Scope::Engine),
+        "kernel": figures(Scope::Kernel),
         "process": figures(Scope::Process),
         "stddev": stddev,
         "loss": loss,

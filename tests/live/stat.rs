@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::cgroup::PREFIX;
+use memstock_tests::measured::{self, figure, grew, hog};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::{Finished, Process, memstock};
 use memstock_tests::{Engine, PAGE, Resident, Task, TestCgroup, binaries, leftovers, live};
@@ -16,12 +17,7 @@ const SCHEMA: &str = include_str!("../../docs/schema/stat.schema.json");
 
 /// `memstock stat --json` with these arguments, whose report has to keep its schema.
 fn stat(args: &[&str]) -> Result<(Value, Finished)> {
-    let file = tempfile::NamedTempFile::new()?;
-    let path = file.path().to_str().context("a path that is no text")?;
-    let all = [&["stat", "--json", "--output", path], args].concat();
-    let finished = memstock(all)?.finish(3 * SOON)?;
-    let text = fs::read_to_string(file.path())?;
-    let report = serde_json::from_str(&text).with_context(|| format!("{text}: {finished:?}"))?;
+    let (report, finished) = measured::stat(args)?;
     valid(&report)?;
     Ok((report, finished))
 }
@@ -30,34 +26,6 @@ fn valid(report: &Value) -> Result<()> {
     let schema = jsonschema::validator_for(&serde_json::from_str(SCHEMA)?)?;
     let errors: Vec<_> = schema.iter_errors(report).map(|error| error.to_string()).collect();
     ensure!(errors.is_empty(), "{}: {report:#}", errors.join("; "));
-    Ok(())
-}
-
-/// A figure of a report, such as `/cgroup/faults`.
-fn figure(report: &Value, pointer: &str) -> Result<f64> {
-    report
-        .pointer(pointer)
-        .and_then(Value::as_f64)
-        .with_context(|| format!("{pointer}: {report:#}"))
-}
-
-/// The report of a hog that touches this many pages and ends, on one CPU; and with these flags.
-fn hog(nr_pages: u64, flags: &[&str]) -> Result<Value> {
-    let workload = binaries::workload()?.display().to_string();
-    let pages = nr_pages.to_string();
-    let command = ["--", &workload, "hog", "--pages", &pages, "--cpu", "1"];
-    let (report, finished) = stat(&[flags, &command].concat())?;
-    ensure!(finished.code() == 0 && finished.stdout == "done\n", "{finished:?}");
-    Ok(report)
-}
-
-/// By how much a figure grew, and whether that is `expected`, give or take `tolerance`.
-fn grew(few: &Value, many: &Value, pointer: &str, expected: u64, tolerance: u64) -> Result<()> {
-    let by = figure(many, pointer)? - figure(few, pointer)?;
-    ensure!(
-        (by - expected as f64).abs() <= tolerance as f64,
-        "{pointer} grew by {by}, not by {expected} ± {tolerance}: {few:#} {many:#}"
-    );
     Ok(())
 }
 
@@ -76,6 +44,7 @@ fn figures_keep_closed_forms_and_the_kernels_word() -> Result<()> {
             let few = hog(1000, &["--batch", &flag])?;
             let many = hog(1000 + MORE, &["--batch", &flag])?;
             for report in [&few, &many] {
+                valid(report)?;
                 ensure!(report["own_engine"] == true && report["batch"] == batch, "{report:#}");
                 let is_0 = |name: &str| report["cgroup"][name] == 0;
                 ensure!(["singles", "forced", "failcnt"].into_iter().all(is_0), "{report:#}");

@@ -27,6 +27,7 @@ pub mod leftovers;
 pub mod live;
 pub mod load;
 pub mod lru;
+pub mod measured;
 pub mod orphan;
 pub mod poll;
 pub mod process;

@@ -29,6 +29,10 @@ pub struct Stat {
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
 
+    /// Count the charges of the kernel's own memory controller as well (needs fentry: CONFIG_FUNCTION_TRACER)
+    #[arg(long)]
+    pub kernel_stock: bool,
+
     /// Print JSON; sizes in bytes, times in seconds
     #[arg(long)]
     pub json: bool,

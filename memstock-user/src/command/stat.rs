@@ -19,12 +19,13 @@ use super::watch::GRACE;
 use crate::cgroup::{Cgroup, CgroupMount, display};
 use crate::cli::{Batch, Run, Stat};
 use crate::engine::Engine;
+use crate::engine::kernel_stock::KernelStock;
 use crate::engine::pins::Pins;
 use crate::exit::{Classify as _, Failure, SUCCESS};
 use crate::host::{self, page_size};
 use crate::launch::{self, Ended, Running};
 use crate::lock;
-use crate::measure::{Measured, Work};
+use crate::measure::{Measured, Work, ids_below};
 use crate::model::Sample;
 use crate::protect::Protection;
 use crate::sample::sample;
@@ -43,7 +44,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub fn stat(args: &Stat) -> Result<u8> {
     host::require_privilege()?;
     let output = args.output.as_deref().map(Output::open).transpose()?;
-    let (runs, code) = until_told(false, async |signals| repeat(args, signals).await)?;
+    let kernel = args.kernel_stock.then(KernelStock::watch).transpose()?;
+    let kernel = kernel.as_ref();
+    let (runs, code) = until_told(false, async |signals| repeat(args, kernel, signals).await)?;
     let Some(report) = Report::new(&args.command, &runs, code) else { return Ok(code) };
     match output {
         Some(output) => output.write(args, &report)?,
@@ -97,10 +100,14 @@ impl Drop for Output {
 }
 
 /// All runs, up to the first that fails; and the exit code of the last.
-async fn repeat(args: &Stat, signals: &mut Signals) -> Result<(Vec<Measured>, u8)> {
+async fn repeat(
+    args: &Stat,
+    kernel: Option<&KernelStock>,
+    signals: &mut Signals,
+) -> Result<(Vec<Measured>, u8)> {
     let mut runs = Vec::<Measured>::new();
     for _ in 0..args.repeat {
-        let Some(run) = once(args, signals).await? else { break };
+        let Some(run) = once(args, kernel, signals).await? else { break };
         ensure!(
             runs.last().is_none_or(|last| last.is_own_engine == run.is_own_engine),
             "an engine was started or ended between two runs, which cannot be compared: try again"
@@ -115,18 +122,27 @@ async fn repeat(args: &Stat, signals: &mut Signals) -> Result<(Vec<Measured>, u8
 }
 
 /// One run; none if a signal came before COMMAND was started.
-async fn once(args: &Stat, signals: &mut Signals) -> Result<Option<Measured>> {
+async fn once(
+    args: &Stat,
+    kernel: Option<&KernelStock>,
+    signals: &mut Signals,
+) -> Result<Option<Measured>> {
     let name = format!("memstock-{}", std::process::id());
     let name = args.cgroup.as_deref().unwrap_or(Path::new("/")).join(name);
     if Pins::on(host::BPFFS.as_ref()).exist() {
-        beside(args, signals, &name).await.map(Some)
+        beside(args, kernel, signals, &name).await.map(Some)
     } else {
-        alone(args, signals, name).await
+        alone(args, kernel, signals, name).await
     }
 }
 
 /// With an engine of its own.
-async fn alone(args: &Stat, signals: &mut Signals, name: PathBuf) -> Result<Option<Measured>> {
+async fn alone(
+    args: &Stat,
+    kernel: Option<&KernelStock>,
+    signals: &mut Signals,
+    name: PathBuf,
+) -> Result<Option<Measured>> {
     let run = Run {
         is_measured: true,
         new: Some(name),
@@ -142,11 +158,16 @@ async fn alone(args: &Stat, signals: &mut Signals, name: PathBuf) -> Result<Opti
     let outcome = run_alone(&run, signals).await?;
     let Some(ended) = outcome.command else { return Ok(None) };
     let cgroup = outcome.home.context("COMMAND had no cgroup")?;
-    measured(None, &outcome.sample, &cgroup, ended).map(Some)
+    measured(kernel, None, &outcome.sample, &cgroup, ended).map(Some)
 }
 
 /// Below a cgroup that the running engine tracks.
-async fn beside(args: &Stat, signals: &mut Signals, name: &Path) -> Result<Measured> {
+async fn beside(
+    args: &Stat,
+    kernel: Option<&KernelStock>,
+    signals: &mut Signals,
+    name: &Path,
+) -> Result<Measured> {
     let (engine, mount) = attached()?;
     require_tracked(args, &engine, &mount)?;
     let cgroup = mount.create(name)?;
@@ -160,7 +181,7 @@ async fn beside(args: &Stat, signals: &mut Signals, name: &Path) -> Result<Measu
     if !engine.pins().exist() {
         log::warn!("the engine was ended before COMMAND was: what came then is not in the figures");
     }
-    let measured = measured(Some(&before), &after, &home, ended)?;
+    let measured = measured(kernel, Some(&before), &after, &home, ended)?;
     cgroup.remove()?;
     Ok(measured)
 }
@@ -225,12 +246,14 @@ async fn attend(child: &mut Running, signals: &mut Signals) -> Result<Ended> {
 }
 
 fn measured(
+    kernel: Option<&KernelStock>,
     before: Option<&Sample>,
     after: &Sample,
     cgroup: &Cgroup,
     ended: Ended,
 ) -> Result<Measured> {
-    let work = Work { before, after, cgroup_id: cgroup.id, ended };
+    let kernel = kernel.map(|kernel| kernel.charges(&ids_below(after, cgroup.id))).transpose()?;
+    let work = Work { before, after, cgroup_id: cgroup.id, ended, kernel };
     let figures = work
         .figures(page_size())
         .classify(Failure::Cgroup, || format!("{} was not measured", display(&cgroup.path)))?;

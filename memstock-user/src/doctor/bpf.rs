@@ -41,10 +41,11 @@ pub(super) const HELPERS: [BpfHelper; HELPERS_LEN] = {
 const HELPERS_LEN: usize = 14;
 
 /// Kinds of maps that the kernel half has.
-pub(super) const MAPS: [(&str, MapType); 5] = [
+pub(super) const MAPS: [(&str, MapType); 6] = [
     ("array", MapType::Array),
     ("per-CPU array", MapType::PerCpuArray),
     ("hash", MapType::Hash),
+    ("per-CPU hash", MapType::PerCpuHash),
     ("program array", MapType::ProgramArray),
     ("ring buffer", MapType::RingBuf),
 ];

@@ -14,6 +14,7 @@ use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
 use super::Engine;
 use super::attach::attach;
 use super::faults::{self, EVENT_PROBE, Source};
+use super::kernel_stock;
 use super::learn::learn;
 use super::pins::Pins;
 use super::program::RunStats;
@@ -160,7 +161,7 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         .map_max_entries("OWNERS", chunks)
         .load(OBJECT)
         .context("cannot load the BPF object")?;
-    for (name, program) in ebpf.programs_mut().filter(|&(name, _)| name != LEARN) {
+    for (name, program) in ebpf.programs_mut().filter(|&(name, _)| is_engines(name)) {
         let loaded = match program {
             Program::PerfEvent(program) => program.load(),
             program => <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load),
@@ -268,11 +269,16 @@ fn undo_on_error<T>(pins: &Pins, result: Result<T>) -> Result<T> {
 
 /// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
 pub(super) fn is_pinned_map(name: &str) -> bool {
-    !name.starts_with('.')
+    !name.starts_with('.') && name != kernel_stock::MAP
+}
+
+/// Whether a program is loaded with the others.
+fn is_engines(name: &str) -> bool {
+    name != LEARN && kernel_stock::ATTACHMENTS.iter().all(|&(other, _)| name != other)
 }
 
 pub(super) fn is_pinned_program(name: &str) -> bool {
-    name != YARDSTICK && name != LEARN
+    name != YARDSTICK && is_engines(name)
 }
 
 fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use memstock_common::stat::{CgroupStat, CommandStat, Stat, Unit};
+use memstock_common::stat::{CgroupStat, CommandStat, KernelStat, Stat, Unit};
 use serde_json::{Map, Value, json};
 
 use crate::cgroup::display;
@@ -92,7 +92,8 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     writeln!(out, "\nmemstock stat of {}", command.join(" "))?;
     writeln!(out, "cgroup {}, {engine}, batch {}{runs}", display(&last.cgroup), last.batch)?;
     let width = if report.runs > 1 { 46 } else { 35 };
-    for scope in Scope::ALL {
+    let is_told = |scope: &Scope| report.of(*scope).any(|figure| figure.mean.is_some());
+    for scope in Scope::ALL.into_iter().filter(is_told) {
         writeln!(out)?;
         for figure in report.of(scope).filter(|figure| !IN_NOTES.contains(&figure.stat)) {
             let value = figure.mean.map_or_else(|| "-".into(), |mean| text(mean, figure.stat.unit));
@@ -146,6 +147,13 @@ fn note(report: &Report, figure: &Figure) -> Option<String> {
         let saved = 100.0 * (without - operations) / without;
         let without = text(without, Unit::Count);
         Some(format!("{of}instead of {without} ({} saved)", text(saved, Unit::Percent)))
+    } else if figure.stat == KernelStat::Charges.stat() {
+        Some("of the kernel's own memory controller".into())
+    } else if figure.scope == Scope::Kernel {
+        let charges = report.mean(KernelStat::Charges.stat()).filter(|&n| n > 0.0)?;
+        let saved = 100.0 * (charges - figure.mean?) / charges;
+        let is_shared = figure.stat == KernelStat::SharedOperations.stat();
+        is_shared.then(|| format!("{} saved", text(saved, Unit::Percent)))
     } else if figure.scope == Scope::Engine && !report.last.is_own_engine {
         Some("whole engine".into())
     } else if figure.stat == CommandStat::MaxRss.stat() {
@@ -207,7 +215,7 @@ mod tests {
             max_rss: None,
         };
         let after = engine(970, 30);
-        let work = Work { before, after: &after, cgroup_id: 7, ended };
+        let work = Work { before, after: &after, cgroup_id: 7, ended, kernel: None };
         Measured {
             cgroup: "/a/x y".into(),
             is_own_engine: before.is_none(),
@@ -288,7 +296,7 @@ mod tests {
     fn a_cgroup_that_is_gone_is_not_measured() {
         let ended = run(None, 1).ended;
         let after = engine(0, 0);
-        let work = Work { before: None, after: &after, cgroup_id: 77, ended };
+        let work = Work { before: None, after: &after, cgroup_id: 77, ended, kernel: None };
         assert!(work.figures(4096).is_err());
         // Without a fault there is no rate.
         let work = Work { cgroup_id: 7, ..work };

@@ -1,0 +1,79 @@
+//! Owns what the kernel's own memory controller is seen to do, at its functions (fentry), while a command is measured.
+//! Apart from the engine: its programs are loaded, attached and gone with this value.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::maps::PerCpuHashMap;
+use aya::programs::FEntry;
+use aya::{Btf, Ebpf, EbpfLoader};
+use memstock_common::KernelCharges;
+
+use super::load::OBJECT;
+use crate::exit::Failure;
+
+/// The programs, and the kernel's functions that they are attached to.
+pub(super) const ATTACHMENTS: [(&str, &str); 2] =
+    [("kernel_charge", "try_charge_memcg"), ("kernel_shared", "page_counter_try_charge")];
+/// Their map.
+pub(super) const MAP: &str = "KERNEL_STOCK";
+/// The kernel lists what can be traced there; without function tracing the file is missing.
+const FTRACE: &str = "/sys/kernel/tracing/available_filter_functions";
+/// Cgroups that charge meanwhile, on the whole host.
+const MAX_CGROUPS: u32 = 4096;
+
+/// Looks on until it is dropped.
+pub struct KernelStock(Ebpf);
+
+impl KernelStock {
+    /// Begins to count, for every cgroup.
+    ///
+    /// # Errors
+    /// The kernel has no memory controller, or its functions cannot be traced.
+    pub fn watch() -> Result<Self> {
+        attached().map(Self).map_err(|error| {
+            let why = if Path::new(FTRACE).exists() {
+                format!("{error:#}")
+            } else {
+                format!("{error:#}; the kernel needs CONFIG_FUNCTION_TRACER for it")
+            };
+            Failure::Host.error(format!(
+                "the kernel's own charges cannot be seen: {why}. Leave out --kernel-stock"
+            ))
+        })
+    }
+
+    /// What was charged so far for tasks of the cgroups with these ids.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn charges(&self, ids: &[u64]) -> Result<KernelCharges<u64>> {
+        let map = self.0.map(MAP).context("no map KERNEL_STOCK in the object")?;
+        let map: PerCpuHashMap<_, u64, KernelCharges<u64>> = PerCpuHashMap::try_from(map)?;
+        let mut sum = KernelCharges::default();
+        for entry in map.iter() {
+            let (id, cpus) = entry.context("cannot read map KERNEL_STOCK")?;
+            for cpu in cpus.iter().filter(|_| ids.contains(&id)) {
+                sum.charges += cpu.charges;
+                sum.nr_pages += cpu.nr_pages;
+                sum.shared_operations += cpu.shared_operations;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+fn attached() -> Result<Ebpf> {
+    let btf = Btf::from_sys_fs().context("the kernel tells no types (CONFIG_DEBUG_INFO_BTF)")?;
+    let mut ebpf = EbpfLoader::new()
+        .map_max_entries(MAP, MAX_CGROUPS)
+        .load(OBJECT)
+        .context("cannot load the BPF object")?;
+    for (name, function) in ATTACHMENTS {
+        let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+        let program: &mut FEntry = program.try_into()?;
+        program.load(function, &btf).with_context(|| format!("no fentry at {function}"))?;
+        program.attach().with_context(|| format!("no fentry at {function}"))?;
+    }
+    Ok(ebpf)
+}

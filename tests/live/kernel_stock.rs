@@ -1,0 +1,77 @@
+//! `memstock stat --kernel-stock`: what the kernel's own controller does for the same pages, seen by fentry.
+//! For guests, whose kernels have that; elsewhere it is refused.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use memstock_tests::live::{live, name};
+use memstock_tests::measured::{figure, grew, hog};
+use memstock_tests::poll::SOON;
+use memstock_tests::process::memstock;
+use memstock_tests::skip::skip;
+use memstock_tests::{KernelCgroup, PAGE, Resident, TestCgroup, binaries, leftovers};
+
+const FLAG: &str = "--kernel-stock";
+
+/// Whether fentry is to be had; says so if not, after a look that it is refused with one line.
+fn can_see() -> Result<bool> {
+    let finished = memstock(["stat", FLAG, "--", "true"])?.finish(SOON)?;
+    if Path::new("/sys/kernel/tracing/available_filter_functions").exists() {
+        ensure!(finished.code() == 0, "{finished:?}");
+        return Ok(true);
+    }
+    ensure!(finished.code() == 121 && finished.stdout.is_empty(), "{finished:?}");
+    ensure!(finished.stderr.lines().count() == 1 && finished.stderr.contains(FLAG), "{finished:?}");
+    leftovers::none()?;
+    skip(&name(), "no fentry: the kernel has no function tracing");
+    Ok(false)
+}
+
+/// Both charge the same pages, memstock in batches of 32, the kernel in batches of 64 (`MEMCG_CHARGE_BATCH`
+/// since Linux 6.0).
+#[test]
+fn the_kernel_charges_the_same_in_batches_of_its_own() -> Result<()> {
+    const MORE: u64 = 16384;
+    /// Page tables for them, charged without a fault.
+    const TABLES: u64 = MORE / 512;
+    /// Where a program is mapped is random, and so are some faults of its start: below 20 were seen. Another
+    /// CPU's stock, if it starts there, is a batch more.
+    const START: u64 = 48;
+    live(|| {
+        if !can_see()? {
+            return Ok(());
+        }
+        let cgroup = TestCgroup::new()?;
+        if !KernelCgroup::beside(&cgroup)?.is_some_and(|kernel| kernel.is_v2()) {
+            skip(&name(), "the memory controller is not on cgroup v2");
+            return Ok(());
+        }
+        let _files = Resident::program(&binaries::workload()?)?;
+        let flags = [FLAG, "--cgroup", cgroup.path()];
+        let (few, many) = (hog(1000, &flags)?, hog(1000 + MORE, &flags)?);
+        grew(&few, &many, "/kernel/charges", MORE + TABLES, START)?;
+        grew(&few, &many, "/kernel/charged", (MORE + TABLES) * PAGE, START * PAGE)?;
+        grew(&few, &many, "/kernel/shared_operations", (MORE + TABLES) / 64, 8)?;
+        grew(&few, &many, "/engine/charges", (MORE + TABLES) / 32, 16)?;
+        for report in [&few, &many] {
+            // memstock has no tracepoint for what is allocated in bulk, such as the stack of a task.
+            let [kernels, faults] =
+                ["/kernel/charges", "/cgroup/faults"].map(|of| figure(report, of));
+            ensure!(kernels? >= faults?, "{report:#}");
+        }
+        eprintln!("{many:#}");
+        leftovers::none()
+    })
+}
+
+/// Without the flag nothing is attached, and nothing is said.
+#[test]
+fn nothing_is_told_unasked() -> Result<()> {
+    live(|| {
+        let report = hog(100, &[])?;
+        let kernels =
+            report["kernel"].as_object().map(|kernel| kernel.values().all(|v| v.is_null()));
+        ensure!(kernels == Some(true), "{report:#}");
+        leftovers::none()
+    })
+}
