@@ -56,9 +56,9 @@ pub const NO_INDEX: u32 = u32::MAX;
 /// The owner of what belongs to no tracked cgroup.
 pub const NOBODY: u32 = 0;
 
-/// Version of the maps' layout and of the control programs' arguments. An engine of another
+/// Version of the maps' layout, of what is pinned and of the control programs' arguments. An engine of another
 /// version can be stopped, but neither read nor driven.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// What an engine was loaded with: the value type of the map `ENGINE`.
 #[repr(C)]
