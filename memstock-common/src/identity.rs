@@ -34,9 +34,16 @@ const _: () = assert!(size_of::<Identity<u64>>() == 32);
 pub enum Task {
     /// By the address of its saved registers, which is at hand.
     Registers(u64),
+    /// By an address on the stack that the probe runs on, which is the task's own unless this is an
+    /// interrupt; by its name where that does not tell.
+    Stack(u64),
     /// By its name, which has to be asked for.
     Current,
 }
+
+/// Bytes below the registers of a user-mode fault that are the task's kernel stack for certain: they are
+/// saved at its top, and it has 16 KiB or more (`THREAD_SIZE` in `arch/x86/include/asm/page_64_types.h`).
+pub const STACK_BYTES: u64 = 8192;
 
 impl<W: Word> Identity<W> {
     /// The owner that faults and allocations of the current task are charged to in this
@@ -64,7 +71,8 @@ impl<W: Word> Identity<W> {
                 }
                 self.ask(registers, current, generation, owner)
             }
-            Task::Current => {
+            Task::Stack(at) if fresh && self.is_stack_of(at) => self.owner.load() as u32,
+            Task::Stack(_) | Task::Current => {
                 let current = current();
                 if fresh && self.task.load() == current {
                     return self.owner.load() as u32;
@@ -72,6 +80,16 @@ impl<W: Word> Identity<W> {
                 self.ask(0, current, generation, owner)
             }
         }
+    }
+
+    /// Whether an address is on the kernel stack of the task that is known by its registers.
+    ///
+    /// Two comparisons and no difference: the BPF verifier lets pointers be compared with numbers, not
+    /// calculated with.
+    #[inline(always)]
+    fn is_stack_of(&self, at: u64) -> bool {
+        let top = self.registers.load();
+        at < top && at > top.wrapping_sub(STACK_BYTES)
     }
 
     #[inline(always)]

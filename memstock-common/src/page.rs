@@ -8,7 +8,7 @@ use crate::charge::charge_forced;
 use crate::fault::{obtain, restock};
 use crate::machine::Step;
 use crate::uncharge::uncharge_pages;
-use crate::{Loss, Machine, NOBODY, index_of, slot_of};
+use crate::{Loss, Machine, NOBODY, Stock, index_of};
 
 /// Pages of a [`Chunk`]: the largest block of the buddy allocator (`MAX_PAGE_ORDER` 10) is in one.
 pub const CHUNK_PAGES: u32 = 1024;
@@ -68,20 +68,23 @@ pub const fn owner_in(entry: u32) -> u32 {
     entry & !UNCONFIRMED
 }
 
-/// A block of `1 << order` pages was allocated: charges it to the owner that `ask` gives, if the kernel
-/// charges such allocations (`is_charged`), and repairs what a lost free left behind.
+/// A block of `1 << order` pages was allocated: charges it to the owner that `ask` gives, with this CPU's
+/// slot for that, if the kernel charges such allocations (`is_charged`), and repairs what a lost free left
+/// behind.
 #[inline(always)]
-pub fn allocated<M: Machine>(
+pub fn allocated<'a, M: Machine>(
     machine: &M,
     pfn: u64,
     order: u32,
     is_charged: bool,
-    ask: impl FnOnce() -> u32,
-) {
+    ask: impl FnOnce() -> (u32, Option<&'a Stock<M::Word>>),
+) where
+    M::Word: 'a,
+{
     let Some(chunk) = chunk_of(machine, pfn, order) else {
         return;
     };
-    let mut owner = if is_charged { ask() } else { NOBODY };
+    let (mut owner, stock) = if is_charged { ask() } else { (NOBODY, None) };
     // A page that is recorded must be charged.
     if owner != NOBODY && machine.cgroup_cpu(index_of(owner)).is_none() {
         machine.lose(Loss::CountersMissing, 1);
@@ -106,7 +109,7 @@ pub fn allocated<M: Machine>(
         (1 << order) - left
     };
     if owner != NOBODY {
-        commit(machine, owner, nr_pages);
+        commit(machine, stock, owner, nr_pages);
     }
 }
 
@@ -153,8 +156,8 @@ fn chunk_of<M: Machine>(machine: &M, pfn: u64, order: u32) -> Option<&Chunk<M::E
 
 /// Commits the pending page, or takes from the stock, or charges.
 #[inline(always)]
-fn commit<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
-    let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
+fn commit<M: Machine>(machine: &M, stock: Option<&Stock<M::Word>>, owner: u32, nr_pages: u32) {
+    let Some(stock) = stock else {
         charge_forced(machine, index_of(owner), nr_pages as u64);
         return;
     };

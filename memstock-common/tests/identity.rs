@@ -5,7 +5,7 @@ mod support;
 use std::sync::atomic::AtomicU64;
 
 use memstock_common::fault::nearest_tracked;
-use memstock_common::identity::Task;
+use memstock_common::identity::{STACK_BYTES, Task};
 use memstock_common::{Identity, NO_INDEX, NOBODY};
 use support::{Shape, World, key, owner};
 
@@ -95,6 +95,24 @@ fn an_allocation_may_interrupt_a_fault() {
     );
     assert_eq!(outdated, 43);
     assert_eq!(identity.owner(ELSEWHERE, 9, || TASK, || 44), 44);
+}
+
+/// The stack of a task that has faulted in user mode is its own; one that has not, and an interrupt's, tell
+/// nothing.
+#[test]
+fn a_known_task_is_known_by_its_stack() {
+    let identity = Plain::default();
+    let Task::Registers(top) = REGISTERS else { panic!("by its registers") };
+    let near = Task::Stack(top - 400);
+    assert_eq!(identity.owner(near, 7, || TASK, || 42), 42, "nothing is known at first");
+    assert_eq!(identity.owner(near, 7, || OTHER, || 43), 43, "nor without registers");
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42);
+    assert_eq!(identity.owner(near, 7, never, never), 42);
+    for elsewhere in [top, top + 400, top - STACK_BYTES, top - 0x4000, 0, u64::MAX] {
+        let stack = Task::Stack(elsewhere);
+        assert_eq!(identity.owner(stack, 7, || TASK, never), 42, "by its name: {elsewhere:#x}");
+    }
+    assert_eq!(identity.owner(near, 8, || TASK, || 44), 44, "another generation");
 }
 
 /// Levels of a path below the root, as the kernel tells them: 1 is the top, 0 means none.

@@ -33,7 +33,7 @@ impl Kernel {
 /// However the probes and a move meet, nothing after the move is charged to the old cgroup.
 #[test]
 fn move_beside_fault_and_allocation() {
-    const TASKS: [Task; 2] = [Task::Registers(7), Task::Current];
+    const TASKS: [Task; 3] = [Task::Registers(7), Task::Stack(6), Task::Current];
     explore(|| {
         let kernel = Arc::new(Kernel { cgroup: Checked::new(OLD), generation: Checked::new(1) });
         let moving = Arc::clone(&kernel);

@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task,
     bpf_ktime_get_ns, bpf_loop, bpf_map_lookup_percpu_elem,
@@ -51,6 +52,13 @@ const USER_FAULT: u64 = if cfg!(bpf_target_arch = "x86_64") { 1 << 2 } else { 0 
 pub fn faulting_task(ctx: &RawTracePointContext) -> Task {
     let (registers, error_code): (u64, u64) = (ctx.arg(1), ctx.arg(2));
     if error_code & USER_FAULT != 0 { Task::Registers(registers) } else { Task::Current }
+}
+
+/// How the task that a program runs for can be told, whatever the tracepoint: by where the tracepoint's
+/// arguments are, which the kernel puts on its stack (`bpf_trace_run*` in `kernel/trace/bpf_trace.c`).
+#[inline(always)]
+pub fn running_task(ctx: &RawTracePointContext) -> Task {
+    Task::Stack(ctx.as_ptr() as u64)
 }
 
 /// The owner that the current task is charged to, which it is told by `task`; the caller has read

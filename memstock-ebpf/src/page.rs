@@ -12,12 +12,11 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::identity::Task;
 use memstock_common::page::{allocated, drained, freed};
 use memstock_common::{NOBODY, Word};
 
 use crate::config;
-use crate::machine::{Kernel, owner};
+use crate::machine::{Kernel, owner, running_task, slot};
 use crate::maps::{GENERATION, STOCK};
 
 /// Commits the page that a fault has left pending, or charges what was allocated without one.
@@ -28,7 +27,11 @@ pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
     if page != 0 {
         allocated(&Kernel, config::pfn_of(page), order, config::is_charged(gfp_flags), || {
             let generation = GENERATION.load();
-            STOCK.get(0).map_or(NOBODY, |first| owner(first, Task::Current, generation))
+            let Some(first) = STOCK.get(0) else {
+                return (NOBODY, None);
+            };
+            let owner = owner(first, running_task(&ctx), generation);
+            (owner, slot(first, owner))
         });
     }
     0

@@ -242,7 +242,8 @@ impl<W: NewWord> World<W> {
     /// none if the kernel does not charge the block to anybody.
     pub fn alloc(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
         page::allocated(&self.cpu(cpu), pfn, order, task.is_some(), || {
-            self.ask(cpu, task.expect("not asked for what is not charged"))
+            let owner = self.ask(cpu, task.expect("not asked for what is not charged"));
+            (owner, Some(self.slot(cpu, slot_of(owner, self.shape.slots))))
         });
     }
 
