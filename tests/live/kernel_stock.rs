@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use memstock_tests::live::{live, name};
-use memstock_tests::measured::{figure, grew, hog};
+use memstock_tests::measured::{grew, hog};
 use memstock_tests::poll::SOON;
 use memstock_tests::process::memstock;
 use memstock_tests::skip::skip;
@@ -53,12 +53,6 @@ fn the_kernel_charges_the_same_in_batches_of_its_own() -> Result<()> {
         grew(&few, &many, "/kernel/charged", (MORE + TABLES) * PAGE, START * PAGE)?;
         grew(&few, &many, "/kernel/shared_operations", (MORE + TABLES) / 64, 8)?;
         grew(&few, &many, "/engine/charges", (MORE + TABLES) / 32, 16)?;
-        for report in [&few, &many] {
-            // memstock has no tracepoint for what is allocated in bulk, such as the stack of a task.
-            let [kernels, faults] =
-                ["/kernel/charges", "/cgroup/faults"].map(|of| figure(report, of));
-            ensure!(kernels? >= faults?, "{report:#}");
-        }
         eprintln!("{many:#}");
         leftovers::none()
     })
