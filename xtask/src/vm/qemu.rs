@@ -77,7 +77,7 @@ fn qemu(accel: Accel, kernel: &Kernel) -> Command {
     let mut cmd = Command::new("setpriv");
     cmd.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     let (accel, cpu) =
-        if accel == Accel::Kvm { ("kvm", "host") } else { ("tcg,thread=multi", "max") };
+        if accel == Accel::Kvm { ("kvm", "host") } else { ("tcg,thread=single", "max") };
     cmd.args(["-accel", accel, "-cpu", cpu, "-display", "none", "-no-reboot", "-nodefaults"]);
     cmd.arg("-kernel").arg(&kernel.image);
     cmd.stdin(Stdio::null());
