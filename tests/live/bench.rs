@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result, ensure};
 use memstock_tests::live::{live, name};
 use memstock_tests::poll::{SOON, poll_until};
 use memstock_tests::process::memstock;
-use memstock_tests::scale::is_emulated;
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, TestCgroup, cgroup, kernel_cgroup};
 use rustix::process::Signal;
@@ -18,13 +17,6 @@ const SHORT: [&str; 6] = ["bench", "table1", "--rounds", "1", "--slice", "5"];
 #[test]
 fn the_table_has_each_row_in_each_form() -> Result<()> {
     live(|| {
-        if is_emulated() {
-            skip(
-                &name(),
-                "an emulated kernel may not survive tracepoints that go on and off under load",
-            );
-            return Ok(());
-        }
         let picture = tempfile::NamedTempFile::new()?;
         let svg = picture.path().to_str().context("a path that is text")?;
         let finished = memstock(SHORT.iter().chain(&["--json", "--svg", svg]))?.finish(6 * SOON)?;

@@ -8,16 +8,6 @@ use std::sync::LazyLock;
 /// case. `cargo xtask vm --load` sets it.
 pub const LOAD: &str = "MEMSTOCK_LOAD";
 
-/// Set where CPUs are emulated. `cargo xtask vm` does.
-pub const EMULATED: &str = "MEMSTOCK_EMULATED";
-
-/// Whether they are. QEMU's may run a breakpoint that the kernel has put into its own code and taken out again
-/// on all CPUs, of which it then knows nothing: turning a tracepoint on and off often, under load, ends such a
-/// kernel sooner or later (seen on Linux 6.12: "Oops: int3" in `exc_page_fault`).
-pub fn is_emulated() -> bool {
-    std::env::var_os(EMULATED).is_some()
-}
-
 static PERCENT: LazyLock<u32> = LazyLock::new(|| {
     std::env::var(LOAD).ok().and_then(|percent| percent.parse().ok()).unwrap_or(100)
 });

@@ -15,7 +15,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use super::kernel::Kernel;
-use super::qemu::Accel;
 use super::{Cgroups, Guest, Work};
 use crate::exec::{self, capture};
 
@@ -115,9 +114,6 @@ fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
         work.patience,
         work.load,
     );
-    if guest.accel == Accel::Tcg {
-        text.push_str("export MEMSTOCK_EMULATED=1\n");
-    }
     if work.bless {
         text.push_str("export MEMSTOCK_BLESS=1\n");
     }

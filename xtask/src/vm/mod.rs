@@ -186,16 +186,17 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
         .tempdir_in(exec::target_dir())
         .context("no place for the guest's disk")?;
     exec::say("Guest", format_args!("{guest}: {}", kernel.release));
-    let accel = qemu::accel(guest.accel, &kernel, place.path())?;
-    let guest = &Guest { accel, ..guest.clone() };
     let disk = disk::make(place.path(), &kernel, &tests, guest, work)?;
     let name = guest.to_string().replace(", ", "-").replace([' ', '='], "_");
     let log = cache::log(&format!("vm-{name}"))?;
+    let accel = qemu::accel(guest.accel, &kernel, place.path())?;
     let mut console = Console::default();
-    let ended =
-        qemu::run(&qemu::Machine { guest, kernel: &kernel, disk: &disk, log: &log }, |line| {
+    let ended = qemu::run(
+        &qemu::Machine { guest, kernel: &kernel, disk: &disk, log: &log, accel },
+        |line| {
             console.line(line, tally);
-        });
+        },
+    );
     let text = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
     for complaint in klog::complaints(&String::from_utf8_lossy(&text)) {
         tally.note(&format!("kernel log: {complaint}; see {}", log.display()));

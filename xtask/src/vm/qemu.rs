@@ -40,7 +40,7 @@ pub enum Accel {
 
 /// What to boot.
 pub struct Machine<'a> {
-    /// How it is to be, by [`Accel::Kvm`] or [`Accel::Tcg`].
+    /// How it is to be.
     pub guest: &'a Guest,
     /// Its kernel.
     pub kernel: &'a Kernel,
@@ -48,12 +48,14 @@ pub struct Machine<'a> {
     pub disk: &'a Path,
     /// Where its kernel's log goes.
     pub log: &'a Path,
+    /// [`Accel::Kvm`] or [`Accel::Tcg`].
+    pub accel: Accel,
 }
 
 impl Machine<'_> {
     fn command(&self) -> Command {
-        let Self { guest, kernel, disk, log } = self;
-        let mut cmd = qemu(guest.accel, kernel);
+        let Self { guest, kernel, disk, log, accel } = self;
+        let mut cmd = qemu(*accel, kernel);
         cmd.args(["-smp", &guest.cpus.to_string(), "-m", &format!("{}M", guest.memory)]);
         // Lost with the guest anyway: nothing has to reach the host's disk.
         cmd.arg("-drive")
