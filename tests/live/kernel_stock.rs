@@ -53,8 +53,8 @@ fn the_kernel_charges_the_same_in_batches_of_its_own() -> Result<()> {
         grew(&few, &many, "/kernel/charged", (MORE + TABLES) * PAGE, START * PAGE)?;
         grew(&few, &many, "/kernel/shared_operations", (MORE + TABLES) / 64, 8)?;
         grew(&few, &many, "/engine/charges", (MORE + TABLES) / 32, 16)?;
-        eprintln!("{many:#}");
-        leftovers::none()
+        eprintln!("{:#}", many["kernel"]);
+        Ok(())
     })
 }
 
@@ -66,6 +66,6 @@ fn nothing_is_told_unasked() -> Result<()> {
         let kernels =
             report["kernel"].as_object().map(|kernel| kernel.values().all(|v| v.is_null()));
         ensure!(kernels == Some(true), "{report:#}");
-        leftovers::none()
+        Ok(())
     })
 }

@@ -78,6 +78,9 @@ fn qemu(accel: Accel, kernel: &Kernel) -> Command {
     // A guest does not outlive us, however we end.
     let mut cmd = Command::new("setpriv");
     cmd.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+    // One thread for all emulated CPUs. With a thread for each, QEMU 7.2 may run code as it was before another
+    // CPU changed it: the breakpoint that the kernel puts where it turns a tracepoint on, and takes away again
+    // before it forgets of it. Guests of 6.12 ended so twice ("Oops: int3" in exc_page_fault).
     let (accel, cpu) =
         if accel == Accel::Kvm { ("kvm", "host") } else { ("tcg,thread=single", "max") };
     cmd.args(["-accel", accel, "-cpu", cpu, "-display", "none", "-no-reboot", "-nodefaults"]);
