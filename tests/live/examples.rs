@@ -19,7 +19,8 @@ use memstock_tests::{Engine, KernelCgroup, TestCgroup, binaries, kernel_cgroup, 
 use rustix::process::Signal;
 
 /// What of an example is for another test, or for a machine that this is not.
-const ELSEWHERE: [(&str, &str); 0] = [];
+const ELSEWHERE: [(&str, &str); 1] =
+    [("memstock stat --kernel-stock", "needs fentry; live/kernel_stock.rs runs it in guests")];
 /// What takes minutes runs for a moment.
 const BRIEFLY: (&str, &str) = ("memstock bench table1", " --rounds 1 --slice 5");
 /// Verbs that ask a running engine.
