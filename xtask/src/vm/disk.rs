@@ -25,8 +25,21 @@ const INIT: &str = include_str!("init.sh");
 /// Seconds that one test binary may take.
 const BOUND: u32 = 3600;
 /// What the live tests start, where the host has it: without, they skip and say so.
-const PROGRAMS: &[&str] =
-    &["unshare", "mkswap", "swapon", "swapoff", "dd", "mount", "true", "mkfs.ext4", "stress-ng"];
+const PROGRAMS: &[&str] = &[
+    "unshare",
+    "setpriv",
+    "mkswap",
+    "swapon",
+    "swapoff",
+    "dd",
+    "mount",
+    "umount",
+    "true",
+    "mkfs.ext4",
+    "stress-ng",
+];
+/// What they read of the project, in the same place.
+const DOCUMENTS: &[&str] = &["README.md", "contrib", "docs"];
 /// Modules for what the live tests do; what a package lacks is built in.
 const MODULES: &[&str] = &["kernel/drivers/block/loop.ko"];
 
@@ -39,9 +52,19 @@ pub fn make(
     work: &Work,
 ) -> Result<PathBuf> {
     let mut tree = Tree { root: place.join("root"), libraries: BTreeSet::new() };
-    for dir in
-        ["bin", "dev", "etc", "lib/modules", "proc", "run", "sys", "tmp", "var/tmp", "memstock"]
-    {
+    for dir in [
+        "bin",
+        "dev",
+        "etc",
+        "lib/modules",
+        "mnt",
+        "proc",
+        "run",
+        "sys",
+        "tmp",
+        "var/tmp",
+        "memstock",
+    ] {
         fs::create_dir_all(tree.root.join(dir))?;
     }
     tree.busybox()?;
@@ -65,6 +88,9 @@ pub fn make(
     let budget = exec::root().join("tests/verifier-budget.json");
     let inside = inside(&budget)?;
     tree.copy(&budget, &inside)?;
+    for document in DOCUMENTS {
+        tree.copy_all(&exec::root().join(document))?;
+    }
     tree.write("init", INIT, 0o755)?;
     tree.write("memstock/run.env", &environment(guest, work, &inside)?, 0o644)?;
     tree.write(
@@ -157,6 +183,15 @@ impl Tree {
         let place = self.place(to)?;
         fs::copy(from, &place).with_context(|| format!("cannot copy {}", from.display()))?;
         Ok(())
+    }
+
+    /// A file or a folder of the host, in the same place.
+    fn copy_all(&self, from: &Path) -> Result<()> {
+        if !from.is_dir() {
+            return self.copy(from, &inside(from)?);
+        }
+        let entries = fs::read_dir(from).with_context(|| from.display().to_string())?;
+        entries.into_iter().try_for_each(|entry| self.copy_all(&entry?.path()))
     }
 
     /// The shell, and a link for each program that it can be.
