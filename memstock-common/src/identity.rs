@@ -11,9 +11,8 @@ use crate::Word;
 /// What one CPU remembers, beside its stock.
 ///
 /// Written by the probes on that CPU. The probe of an allocation may interrupt that of a fault (one that is seen
-/// by perf's event runs with interrupts on); it then
-/// runs for the same task, and leaves all that the other goes on to write, or what is no longer of the
-/// current generation and so not used.
+/// by perf's event runs with interrupts on); it then runs for the same task, and leaves all that the other goes
+/// on to write, or what is no longer of the current generation and so not used.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity<W> {

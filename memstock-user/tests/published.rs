@@ -84,7 +84,7 @@ fn figures(scope: Scope) -> Value {
             "Of the engine while the command ran: the command's, if own_engine is true."
         }
         Scope::Kernel => {
-            "Of the kernel's own memory controller, for the cgroup and those below it; null without --kernel-stock."
+            "Of the kernel's own memory controller, for the cgroup and those below it that are still there; null without --kernel-stock."
         }
         Scope::Process => "Of the process, as the kernel told who waited for it.",
     };

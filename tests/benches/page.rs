@@ -1,8 +1,8 @@
 //! `cargo xtask bench page`: what charging and uncharging pages costs a task that does nothing else.
 //!
 //! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns everything is attached, with faults
-//! by the tracepoints, by perf's events or unseen, or the empty program on each of the hot tracepoints, each between slices of nothing. In slices of their own, the
-//! kernel's statistics tell how long each program runs. `memstock bench table1` has more variants.
+//! by the tracepoints, by perf's events or unseen, or the empty program on each of the hot tracepoints, each between
+//! slices of nothing. In slices of their own, the kernel's statistics tell how long each program runs. `memstock bench table1` has more variants.
 
 use std::time::Duration;
 

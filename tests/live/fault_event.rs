@@ -8,6 +8,7 @@ use aya::programs::loaded_programs;
 use memstock::engine::faults::EVENT_PROBE;
 use memstock::engine::pins::Pins;
 use memstock_tests::audit::beside;
+use memstock_tests::closed_form::batches_follow_from_faults;
 use memstock_tests::hog::{Wish, size};
 use memstock_tests::hotplug::{CpuOffline, can_go_offline};
 use memstock_tests::kernel_cgroup::ABSENT;
@@ -37,46 +38,20 @@ fn nothing_left() -> Result<()> {
     })
 }
 
-/// As `live_faults` has it for the tracepoints, and like there without a tolerance: the task faults on command
-/// only, and nobody else is tracked.
-fn batches_follow_from_faults(batch: u64) -> Result<()> {
-    live(|| {
-        let cgroup = TestCgroup::new()?;
-        let mut task = Task::start(&cgroup, Some(CPU))?;
-        let engine = start(&cgroup, &["--batch", &batch.to_string()])?;
-        let start = task.faults()?;
-        ensure!(engine.show()?.faults_by == "perf", "{:#?}", engine.show()?);
-        let mut asked = 0;
-        for nr_pages in [1, 1, 30, 99, 500, 1024, 3] {
-            asked += nr_pages;
-            ensure!(task.touch(nr_pages)? == nr_pages, "the workload faults by itself");
-            let counted = task.faults()? - start;
-            let show = engine.show()?;
-            let seen = show.cgroup(cgroup.path())?;
-            let misses = counted.div_ceil(batch);
-            ensure!(counted == asked && seen.faults == counted, "{counted} faults: {seen:#?}");
-            ensure!((seen.hits, seen.misses) == (counted - misses, misses), "{seen:#?}");
-            ensure!(seen.memory.usage == misses * batch * PAGE, "whole batches: {seen:#?}");
-            let cpu = show.cpu(CPU)?;
-            ensure!((cpu.refills, cpu.drains) == (misses, 0), "nobody displaces it: {cpu:#?}");
-            // A miss is served in place; there is no tail call to fail.
-            ensure!(show.loss.tail_calls_failed == 0, "{:#?}", show.loss);
-            show.check()?;
-        }
-        engine.audit_at_rest::<&str>(&[])?;
-        engine.stop()?;
-        nothing_left()
-    })
+/// As with the tracepoints.
+fn counted(batch: u64) -> Result<()> {
+    batches_follow_from_faults(batch, &BY_PERF)?;
+    live(nothing_left)
 }
 
 #[test]
 fn each_fault_is_counted() -> Result<()> {
-    batches_follow_from_faults(32)
+    counted(32)
 }
 
 #[test]
 fn each_fault_is_counted_without_a_batch() -> Result<()> {
-    batches_follow_from_faults(1)
+    counted(1)
 }
 
 /// Page by page what the kernel's own accounting says, for the ways that fault and those that do not.
@@ -127,9 +102,9 @@ fn nothing_is_lost_under_load() -> Result<()> {
         let counted = |tasks: &[Task]| tasks.iter().map(Task::faults).sum::<Result<u64>>();
         let before = counted(&tasks)?;
         tasks.iter_mut().try_for_each(Task::churn)?;
+        // Asked of the kernel, and not of memstock: see below.
         try_poll_until(SOON, "200,000 faults", || {
-            let show = engine.show()?;
-            Ok((show.cgroup(cgroup.path())?.faults > 200_000).then_some(()))
+            Ok((counted(&tasks)? - before > 200_000).then_some(()))
         })?;
         for task in &mut tasks {
             task.pause()?;
@@ -139,9 +114,11 @@ fn nothing_is_lost_under_load() -> Result<()> {
         let show = engine.show()?;
         show.check()?;
         let seen = show.cgroup(cgroup.path())?.faults;
-        // A fault while another program of perf ran, or a map was changed by bpf(2), is skipped.
-        eprintln!("{faults} faults, {} not seen", faults - seen);
-        ensure!(seen <= faults && faults - seen <= faults / 100, "{seen} seen of {faults}");
+        // What faults on a CPU on which bpf(2) is in a map is skipped. The daemon looks once a second, for 0.2 ms
+        // (docs/cost.md): even if it always lost its CPU in there, for a slice of some ms, to a task that does
+        // nothing but fault, that would be less than a hundredth. None was seen.
+        eprintln!("{seen} of {faults} faults seen");
+        ensure!(seen <= faults && seen >= faults - faults / 100, "{seen} seen of {faults}");
         engine.stop().map(drop)
     })
 }

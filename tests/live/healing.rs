@@ -23,6 +23,8 @@ fn free_probes() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 const PAGES: u64 = 20_000;
+/// Page tables for them, of each level, and for where they begin and end.
+const TABLES: u64 = PAGES / 512 + 8;
 /// Where the task runs.
 const CPU: u32 = 1;
 const CANNOT: &str = "CPU 1 cannot be taken offline here";
@@ -100,23 +102,27 @@ fn what_is_allocated_again_is_healed() -> Result<()> {
     }
     live(|| {
         let mut lost = Lost::new()?;
-        // In this order: anybody on the host may allocate one in between.
-        let healed_before = lost.engine.show()?.loss.healed;
-        let before = checked(&lost.engine)?;
+        let healed = || Ok::<_, anyhow::Error>(i64::try_from(lost.engine.show()?.loss.healed)?);
+        // Asked on both sides of each audit: anybody on the host may allocate one in between.
+        let (earliest, before, early) = (healed()?, checked(&lost.engine)?, healed()?);
         // Whoever allocates: a tracked task, and this one, which is not.
         lost.task.touch(PAGES)?;
         free_lists::turn_over()?;
-        let audit = checked(&lost.engine)?;
-        let healed = lost.engine.show()?.loss.healed;
-        let more = i64::try_from(healed - healed_before)?;
-        eprintln!("{} stale, {} of them still, {more} healed", before.stale, audit.stale);
-        ensure!(audit.stale < before.stale && more > 0, "nothing was healed: {audit:#?}");
+        let (late, audit, latest) = (healed()?, checked(&lost.engine)?, healed()?);
+        let (least, most) = (late - early, latest - earliest);
+        eprintln!(
+            "{} stale, {} of them still, {least} to {most} healed",
+            before.stale, audit.stale
+        );
+        ensure!(audit.stale < before.stale && least > 0, "nothing was healed: {audit:#?}");
         // Each page that was healed was taken from the cgroup when it was allocated, and the task has PAGES
         // again. How many are stale no more says less: a free page is not seen as one on a CPU's list.
         let [owned_before, owned] = [&before, &audit].map(|audit| audit.cgroup(lost.cgroup.path()));
         let (owned_before, owned) = (owned_before?.owned, owned?.owned);
-        let charged = owned - owned_before + more;
-        ensure!(charged >= PAGES.cast_signed(), "{charged} pages, {more} healed: {audit:#?}");
+        let more = owned - owned_before;
+        let (pages, tables) = (PAGES.cast_signed(), TABLES.cast_signed());
+        let right = more + most >= pages && more + least <= pages + tables;
+        ensure!(right, "{more} pages more, {least} to {most} healed: {audit:#?}");
         lost.task.ask("drop")?;
         lru::drain()?;
         let audit = checked(&lost.engine)?;

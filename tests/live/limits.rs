@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use memstock_tests::engine::Event;
 use memstock_tests::hog::{Hog, Wish, size};
-use memstock_tests::poll::{SOON, patience, try_poll_until};
+use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, scaled};
 
 /// Of every limit here, in pages.
@@ -12,11 +12,10 @@ const LIMIT: u64 = 4096;
 
 /// Pages by which the usage may get above a limit: CPUs × batch, as much as may be stocked. A page charged by
 /// force while user space is on its way is held up by the square of the pages above the limit, in us, and by
-/// 1 ms from 32 pages on, so that so many would take two tasks 20 ms, and one twice as long. Where everything
-/// takes [`patience`] times as long, user space is on its way for as long, and as many more pages pass.
+/// 1 ms from 32 pages on, so that so many would take two tasks 20 ms, and one twice as long.
 fn bound(engine: &Engine) -> Result<u64> {
     let show = engine.show()?;
-    Ok(show.cpus.len() as u64 * show.batch * u64::from(patience()))
+    Ok(show.cpus.len() as u64 * show.batch)
 }
 
 /// The highest usage so far, pages above the limit, and how often it was met.

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod binaries;
 pub mod bpf;
 pub mod cgroup;
+pub mod closed_form;
 pub mod config;
 pub mod dialogue;
 pub mod engine;

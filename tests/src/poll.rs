@@ -16,11 +16,6 @@ pub const PATIENCE: &str = "MEMSTOCK_PATIENCE";
 
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// How many times longer.
-pub fn patience() -> u32 {
-    *TIMES
-}
-
 static TIMES: LazyLock<u32> = LazyLock::new(|| {
     std::env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 });

@@ -253,6 +253,7 @@ fn measured(
     ended: Ended,
 ) -> Result<Measured> {
     let kernel = kernel.map(|kernel| kernel.charges(&ids_below(after, cgroup.id))).transpose()?;
+    let kernel = kernel.flatten();
     let work = Work { before, after, cgroup_id: cgroup.id, ended, kernel };
     let figures = work
         .figures(page_size())

@@ -1,15 +1,13 @@
 //! Owns what the kernel's own memory controller is seen to do, at its functions (fentry), while a command is measured.
 //! Apart from the engine: its programs are loaded, attached and gone with this value.
 
-use std::path::Path;
-
 use anyhow::{Context as _, Result};
-use aya::maps::PerCpuHashMap;
+use aya::maps::{PerCpuArray, PerCpuHashMap};
 use aya::programs::FEntry;
 use aya::{Btf, Ebpf, EbpfLoader};
-use memstock_common::KernelCharges;
+use memstock_common::{KernelCharges, Loss};
 
-use super::load::OBJECT;
+use super::load::{OBJECT, refused};
 use crate::exit::Failure;
 
 /// The programs, and the kernel's functions that they are attached to.
@@ -17,8 +15,6 @@ pub(super) const ATTACHMENTS: [(&str, &str); 2] =
     [("kernel_charge", "try_charge_memcg"), ("kernel_shared", "page_counter_try_charge")];
 /// Their map.
 pub(super) const MAP: &str = "KERNEL_STOCK";
-/// The kernel lists what can be traced there; without function tracing the file is missing.
-const FTRACE: &str = "/sys/kernel/tracing/available_filter_functions";
 /// Cgroups that charge meanwhile, on the whole host.
 const MAX_CGROUPS: u32 = 4096;
 
@@ -32,22 +28,28 @@ impl KernelStock {
     /// The kernel has no memory controller, or its functions cannot be traced.
     pub fn watch() -> Result<Self> {
         attached().map(Self).map_err(|error| {
-            let why = if Path::new(FTRACE).exists() {
-                format!("{error:#}")
-            } else {
-                format!("{error:#}; the kernel needs CONFIG_FUNCTION_TRACER for it")
-            };
             Failure::Host.error(format!(
-                "the kernel's own charges cannot be seen: {why}. Leave out --kernel-stock"
+                "the kernel's own charges cannot be seen: {error:#}; it takes CONFIG_MEMCG and \
+                 CONFIG_FUNCTION_TRACER: leave out --kernel-stock"
             ))
         })
     }
 
-    /// What was charged so far for tasks of the cgroups with these ids.
+    /// What was charged so far for tasks of the cgroups with these ids; none when so many cgroups charged that
+    /// some found no room, and theirs may be among them.
     ///
     /// # Errors
-    /// The map cannot be read.
-    pub fn charges(&self, ids: &[u64]) -> Result<KernelCharges<u64>> {
+    /// The maps cannot be read.
+    pub fn charges(&self, ids: &[u64]) -> Result<Option<KernelCharges<u64>>> {
+        let loss = self.0.map("LOSS").context("no map LOSS in the object")?;
+        let loss: PerCpuArray<_, u64> = PerCpuArray::try_from(loss)?;
+        let lost = loss.get(&(Loss::CountersMissing as u32), 0).context("cannot read map LOSS")?;
+        if lost.iter().any(|&count| count > 0) {
+            log::warn!(
+                "more than {MAX_CGROUPS} cgroups charged memory meanwhile: the kernel's figures are left out"
+            );
+            return Ok(None);
+        }
         let map = self.0.map(MAP).context("no map KERNEL_STOCK in the object")?;
         let map: PerCpuHashMap<_, u64, KernelCharges<u64>> = PerCpuHashMap::try_from(map)?;
         let mut sum = KernelCharges::default();
@@ -59,7 +61,7 @@ impl KernelStock {
                 sum.shared_operations += cpu.shared_operations;
             }
         }
-        Ok(sum)
+        Ok(Some(sum))
     }
 }
 
@@ -72,7 +74,7 @@ fn attached() -> Result<Ebpf> {
     for (name, function) in ATTACHMENTS {
         let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
         let program: &mut FEntry = program.try_into()?;
-        program.load(function, &btf).with_context(|| format!("no fentry at {function}"))?;
+        program.load(function, &btf).map_err(|error| refused(name, error))?;
         program.attach().with_context(|| format!("no fentry at {function}"))?;
     }
     Ok(ebpf)

@@ -255,7 +255,8 @@ pub(super) fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     let said = |line: &&str| !line.is_empty() && !line.starts_with("processed ");
     let last: Vec<_> = text.lines().rev().filter(said).take(2).collect();
     let last = last.into_iter().rev().collect::<Vec<_>>().join("; ");
-    anyhow::Error::new(io_error).context(format!("{message} ({last})"))
+    let message = if last.is_empty() { message } else { format!("{message} ({last})") };
+    anyhow::Error::new(io_error).context(message)
 }
 
 fn undo_on_error<T>(pins: &Pins, result: Result<T>) -> Result<T> {

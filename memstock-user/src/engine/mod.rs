@@ -1,8 +1,10 @@
 //! The engine: the loaded kernel half, opened through its pins.
 //!
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
-//! to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there, `control` asks them for changes, `mapped` and `batch` read large maps in passing,
-//! and this file opens the engine and reads its maps; `kernel_stock` looks on at the kernel's own controller. User space writes no map that the kernel half writes.
+//! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there,
+//! `control` asks them for changes, `mapped` and `batch` read large maps in passing, and this file opens the engine
+//! and reads its maps. `kernel_stock` is not of it: it looks on at the kernel's own controller. User space writes no
+//! map that the kernel half writes.
 
 pub mod attach;
 pub mod batch;
