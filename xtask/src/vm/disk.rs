@@ -4,6 +4,7 @@
 //! initramfs: page cache that can be written back and reclaimed is part of what is tested.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -26,6 +27,8 @@ const INIT: &str = include_str!("init.sh");
 const BOUND: u32 = 3600;
 /// What the live tests start, where the host has it: without, they skip and say so.
 const PROGRAMS: &[&str] = &[
+    // busybox's shell takes its own of the others.
+    "sh",
     "unshare",
     "setpriv",
     "mkswap",
@@ -79,6 +82,8 @@ pub fn make(
     for name in ["memstock", "memstock-workload"] {
         tree.stripped(&built.join(name), &Path::new("memstock/release").join(name))?;
     }
+    let xtask = env::current_exe().context("where are we?")?;
+    tree.stripped(&xtask, Path::new("memstock/release/xtask"))?;
     for test in tests {
         let name = test.file_name().context("a test without a name")?;
         tree.stripped(test, &Path::new("memstock/release/deps").join(without_hash(name)))?;
