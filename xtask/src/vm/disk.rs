@@ -4,7 +4,6 @@
 //! initramfs: page cache that can be written back and reclaimed is part of what is tested.
 
 use std::collections::BTreeSet;
-use std::env;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -82,8 +81,6 @@ pub fn make(
     for name in ["memstock", "memstock-workload"] {
         tree.stripped(&built.join(name), &Path::new("memstock/release").join(name))?;
     }
-    let xtask = env::current_exe().context("where are we?")?;
-    tree.stripped(&xtask, Path::new("memstock/release/xtask"))?;
     for test in tests {
         let name = test.file_name().context("a test without a name")?;
         tree.stripped(test, &Path::new("memstock/release/deps").join(without_hash(name)))?;
