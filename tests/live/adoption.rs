@@ -11,7 +11,7 @@ use memstock_tests::load::{Frozen, Load};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
-use memstock_tests::{Engine, Holder, KernelCgroup, TestCgroup, lru};
+use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, lru};
 
 /// A holder with its memory, in a cgroup of its own on both sides.
 struct Seat {
@@ -184,6 +184,19 @@ fn what_tasks_have_mapped_is_adopted() -> Result<()> {
     })
 }
 
+/// Pages of a file that is copied.
+const COPIED: u32 = 800;
+
+/// Pages that the copies so far may have had ext4 cache, which memstock does not see: two for each group of
+/// 128 MiB in which it looks for room. Each file goes behind the last one (`s_mb_last_group`), so that on a disk
+/// on which little was written before, as many groups are looked at for the first time as were filled.
+fn groups_of_blocks(load: &Load) -> u64 {
+    const GROUP: u64 = 128 << 20;
+    // The source and the copy, and those under way.
+    let files = 2 * (load.rounds(&Mode::FileCopy.name()) + 1);
+    2 * ((files * u64::from(COPIED) * PAGE).div_ceil(GROUP) + 1)
+}
+
 /// While it is adopted it comes and goes on both CPUs.
 #[test]
 fn adopting_under_load_does_no_harm() -> Result<()> {
@@ -203,7 +216,7 @@ fn adopting_under_load_does_no_harm() -> Result<()> {
             (Mode::AnonReadWrite, 3000, &a),
             (Mode::HugePartial, 4096, &b),
             (Mode::TmpfsWrite, 2500, &top),
-            (Mode::FileCopy, 800, &a),
+            (Mode::FileCopy, COPIED, &a),
             (Mode::ForkStorm, 100, &b),
         ] {
             left_out.extend(load.hold(mode, pages, cgroup, Some(&kernel))?);
@@ -218,8 +231,10 @@ fn adopting_under_load_does_no_harm() -> Result<()> {
             lru::drain()?;
             let audit = engine.audit_at_rest(&beside(&top, &kernel))?;
             eprintln!("round {round}: {audit}");
-            let percent = audit.agreement()?.percent.context("no page")?;
-            ensure!(percent >= 99.9, "round {round}: {audit}");
+            let counts = audit.agreement()?.counts;
+            let metadata = audit.kind("file").only_kernels.min(groups_of_blocks(&load));
+            let (different, all) = (counts.different() - metadata, counts.either() - metadata);
+            ensure!(different * 1000 <= all, "round {round}, {metadata} pages for ext4: {audit}");
             drop(frozen);
             engine.stop()?;
         }

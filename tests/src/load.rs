@@ -57,7 +57,8 @@ impl Drop for Frozen {
 #[derive(Debug)]
 struct Driver {
     what: String,
-    thread: JoinHandle<Result<u64>>,
+    rounds: Arc<AtomicU64>,
+    thread: JoinHandle<Result<()>>,
 }
 
 /// Drivers at work. They end on `Drop`; what is frozen must be thawed before.
@@ -71,15 +72,22 @@ impl Load {
     /// Has a new thread do `work` until the end.
     pub fn drive(&mut self, what: &str, mut work: impl FnMut() -> Result<()> + Send + 'static) {
         let stop = Arc::clone(&self.stop);
+        let rounds = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&rounds);
         let thread = thread::spawn(move || {
-            let mut rounds = 0;
             while !stop.load(Relaxed) {
                 work()?;
-                rounds += 1;
+                counter.fetch_add(1, Relaxed);
             }
-            Ok(rounds)
+            Ok(())
         });
-        self.drivers.push(Driver { what: what.to_owned(), thread });
+        self.drivers.push(Driver { what: what.to_owned(), rounds, thread });
+    }
+
+    /// How often the drivers of this name came round so far.
+    pub fn rounds(&self, what: &str) -> u64 {
+        let drivers = self.drivers.iter().filter(|driver| driver.what == what);
+        drivers.map(|driver| driver.rounds.load(Relaxed)).sum()
     }
 
     /// A holder that gets and gives back. One that cannot here is left out, and named.
@@ -186,9 +194,10 @@ impl Load {
     pub fn end(&mut self) -> Result<()> {
         self.stop.store(true, Relaxed);
         let mut result = Ok(());
-        for Driver { what, thread } in self.drivers.drain(..) {
+        for Driver { what, rounds, thread } in self.drivers.drain(..) {
             let ended = thread.join().unwrap_or_else(|_| Err(anyhow!("it panicked")));
-            let ended = ended.and_then(|rounds| {
+            let ended = ended.and_then(|()| {
+                let rounds = rounds.load(Relaxed);
                 eprintln!("{what}: {rounds} rounds");
                 ensure!(rounds > 0, "it never came round");
                 Ok(())
