@@ -52,9 +52,10 @@ enum Verb {
         /// Accept the output seen as the new expectation of the snapshot tests.
         #[arg(long)]
         bless: bool,
-        /// Run the live tests in guests with other kernels, too (see `cargo xtask vm`); takes hours.
-        #[arg(long)]
-        vm: bool,
+        /// Run live tests in guests with other kernels, too (see `cargo xtask vm`): `short` takes minutes, the
+        /// whole matrix hours.
+        #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "matrix")]
+        vm: Option<vm::Extent>,
         /// Arguments of the test binaries.
         #[arg(last = true)]
         args: Vec<OsString>,

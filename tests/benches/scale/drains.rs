@@ -37,7 +37,7 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
                 .map(|&cpu| scope.spawn(move || busy(page, pages, cpu, current)));
             let others: Vec<_> = others.collect();
             let measured = on(online[0], || {
-                for cpus in [&online[..1], &online[..]] {
+                for cpus in powers_of_two(online.len()).map(|nr| &online[..nr]) {
                     let mut took = Vec::new();
                     for _ in 0..effort.rounds {
                         took.push(drain(&loaded.engine, cpus, slots, 50)?);
@@ -69,6 +69,12 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// 1, 2, 4, and so on, and `most`.
+fn powers_of_two(most: usize) -> impl Iterator<Item = usize> {
+    let below = (0..usize::BITS).map(|n| 1 << n).take_while(move |nr| *nr < most);
+    below.chain([most])
 }
 
 /// The time of one drain of these CPUs, us, of so many.

@@ -93,7 +93,8 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
 /// How long one sample takes, as `memstock show` reads it.
 fn samples(crowds: &[(String, Loaded)]) -> Result<()> {
     let mount = CgroupMount::find()?;
-    println!("one sample, us; {} possible CPUs", host::cpus()?.possible.len());
+    let possible = host::cpus()?.possible.len();
+    println!("one sample, us: all of it, and for each of {possible} possible CPUs");
     for (name, loaded) in crowds {
         let one = |engine: &Engine| -> Result<f64> {
             let start = Instant::now();
@@ -101,7 +102,9 @@ fn samples(crowds: &[(String, Loaded)]) -> Result<()> {
             Ok(start.elapsed().as_secs_f64() * 1e6)
         };
         let took = (0..15).map(|_| one(&loaded.engine)).collect::<Result<Vec<_>>>()?;
-        println!("{name:<44} {:>24}", Estimate::of(&took).digits(0));
+        let each: Vec<_> = took.iter().map(|us| us / possible as f64).collect();
+        let (all, each) = (Estimate::of(&took).digits(0), Estimate::of(&each).digits(1));
+        println!("{name:<44} {all:>24} {each:>24}");
     }
     Ok(())
 }

@@ -35,7 +35,12 @@ struct Run<'a> {
 }
 
 /// The verb. The closing line is printed whatever happens, and last.
-pub fn run(filter: Option<&str>, bless: bool, vm: bool, args: &[OsString]) -> Result<()> {
+pub fn run(
+    filter: Option<&str>,
+    bless: bool,
+    vm: Option<vm::Extent>,
+    args: &[OsString],
+) -> Result<()> {
     let mut tally = Tally::default();
     if let Err(error) = everything(&mut tally, filter, bless, vm, args) {
         tally.broken("set-up", &error);
@@ -51,7 +56,7 @@ fn everything(
     tally: &mut Tally,
     filter: Option<&str>,
     bless: bool,
-    vm: bool,
+    vm: Option<vm::Extent>,
     args: &[OsString],
 ) -> Result<()> {
     let skips = tempfile::Builder::new()
@@ -88,13 +93,10 @@ fn everything(
     for leftover in host::leftovers(&before)? {
         tally.note(&leftover);
     }
-    if vm {
-        vm::matrix(
-            tally,
-            &run.bpf,
-            bless,
-            &filter.map(OsString::from).into_iter().chain(args.iter().cloned()).collect::<Vec<_>>(),
-        );
+    if let Some(extent) = vm {
+        let args: Vec<_> =
+            filter.map(OsString::from).into_iter().chain(args.iter().cloned()).collect();
+        vm::guests(tally, &run.bpf, extent, bless, &args);
     }
     Ok(())
 }

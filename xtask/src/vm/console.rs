@@ -2,6 +2,7 @@
 //!
 //! Reads text only. The kernel's log is on the first line, so that neither cuts the other's lines.
 
+use super::disk::BENCH;
 use crate::test::tally::Tally;
 
 /// What the lines of init begin with.
@@ -57,11 +58,12 @@ impl Console {
                 self.binary = Some((rest.to_owned(), tally.failed()));
             }
             "ran" => {
-                if let Some((name, before)) = self.binary.take()
-                    && rest != "0"
-                    && tally.failed() == before
-                {
-                    tally.note(&format!("{name}: it ended with status {rest}"));
+                if let Some((name, before)) = self.binary.take() {
+                    if rest != "0" && tally.failed() == before {
+                        tally.note(&format!("{name}: it ended with status {rest}"));
+                    } else if rest == "0" && name.starts_with(BENCH) {
+                        tally.outcome(&name, Ok(()));
+                    }
                 }
             }
             "file" => self.file = Some(rest.to_owned()),
@@ -97,12 +99,13 @@ mod tests {
              test it ... ok\r\n\
              test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\r\n\
              memstock-vm: ran 0\r\n\
+             memstock-vm: run bench_page\r\nmemstock-vm: ran 0\r\n\
              memstock-vm: file skips\r\nit: no swap\r\nmemstock-vm: end\r\n\
              memstock-vm: done\r\n",
         );
         assert!(said.verdict && said.budget.is_none());
         assert_eq!(said.skips, "it: no swap\n");
-        assert_eq!(tally.closing(), "2 passed, 0 failed, 0 skipped");
+        assert_eq!(tally.closing(), "3 passed, 0 failed, 0 skipped");
     }
 
     #[test]

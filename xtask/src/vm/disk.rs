@@ -4,10 +4,8 @@
 //! initramfs: page cache that can be written back and reclaimed is part of what is tested.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,6 +20,8 @@ use crate::exec::{self, capture};
 const SIZE: u64 = 8 << 30;
 /// The first program.
 const INIT: &str = include_str!("init.sh");
+/// What the name of a benchmark begins with in the guest.
+pub const BENCH: &str = "bench_";
 /// Seconds that one test binary may take.
 const BOUND: u32 = 3600;
 /// What the live tests start, where the host has it: without, they skip and say so.
@@ -82,8 +82,8 @@ pub fn make(
         tree.stripped(&built.join(name), &Path::new("memstock/release").join(name))?;
     }
     for test in tests {
-        let name = test.file_name().context("a test without a name")?;
-        tree.stripped(test, &Path::new("memstock/release/deps").join(without_hash(name)))?;
+        let name = name_inside(test).context("a binary without a name")?;
+        tree.stripped(test, &Path::new("memstock/release/deps").join(name))?;
     }
     tree.libraries()?;
     tree.modules(kernel)?;
@@ -116,11 +116,10 @@ fn image(place: &Path, root: &Path) -> Result<PathBuf> {
     Ok(disk)
 }
 
-/// `live_run-0123456789abcdef` without what cargo has added.
-fn without_hash(name: &OsStr) -> &OsStr {
-    let bytes = name.as_bytes();
-    let end = bytes.iter().rposition(|byte| *byte == b'-').unwrap_or(bytes.len());
-    OsStr::from_bytes(&bytes[..end])
+/// `live_run-0123456789abcdef` without what cargo has added; and a benchmark called one, for `init.sh`.
+fn name_inside(binary: &Path) -> Option<String> {
+    let (name, _) = binary.file_name()?.to_str()?.rsplit_once('-')?;
+    Some(if name.starts_with("live_") { name.to_owned() } else { format!("{BENCH}{name}") })
 }
 
 /// The path of a file of the host in the tree: the same.
@@ -273,6 +272,7 @@ mod tests {
     #[test]
     fn arguments_stay_one_word_each() {
         assert_eq!(quoted("it's *"), r"'it'\''s *'");
-        assert_eq!(without_hash(OsStr::new("live_run-0f")), "live_run");
+        assert_eq!(name_inside("/deps/live_run-0f".as_ref()).unwrap(), "live_run");
+        assert_eq!(name_inside("/deps/page-0f".as_ref()).unwrap(), "bench_page");
     }
 }

@@ -34,9 +34,12 @@ ulimit -n 65536
 echo "memstock-vm: booted $(uname -r), CPUs $(cat /sys/devices/system/cpu/online), in $(cut -d' ' -f1 /proc/uptime) s"
 
 cd /memstock
-for test in release/deps/live_*; do
+for test in release/deps/*; do
     echo "memstock-vm: run ${test##*/}"
-    timeout -s KILL "$BOUND" "$test" --test-threads=1 "$@"
+    case "${test##*/}" in
+        bench_*) timeout -s KILL "$BOUND" "$test" "$@" ;;
+        *) timeout -s KILL "$BOUND" "$test" --test-threads=1 "$@" ;;
+    esac
     echo "memstock-vm: ran $?"
 done
 for cpu in /sys/devices/system/cpu/cpu[1-9]*/online; do echo 1 >"$cpu"; done

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: the live tests inside a guest with another kernel, more CPUs, or another set of cgroup
 //! hierarchies.
 //!
-//! Owns the verb and the matrix. A guest sees the binaries that the host's tests run, its results come into
+//! Owns the verb, the matrix and its short form. A guest sees the binaries that the host's tests run, its results come into
 //! the same tally, and what its kernel complains of counts as a failure.
 
 mod console;
@@ -32,6 +32,9 @@ pub struct Guest {
     /// Number of CPUs.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
+    /// Number of CPUs that could be there, for what costs by the possible CPU [default: no more]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=254))]
+    possible: Option<u32>,
     /// Who has the memory controller: the v2 hierarchy, or a v1 hierarchy beside it (hybrid).
     #[arg(long, value_enum, default_value_t = Cgroups::V2)]
     cgroups: Cgroups,
@@ -79,18 +82,20 @@ impl Preempt {
 impl Guest {
     fn of(kernel: &str, cpus: u32, cgroups: Cgroups, preempt: Preempt) -> Self {
         let kernel = kernel.to_owned();
-        Self { kernel, cpus, cgroups, preempt, memory: 3072, accel: qemu::Accel::Auto }
+        let (possible, accel) = (None, qemu::Accel::Auto);
+        Self { kernel, cpus, possible, cgroups, preempt, memory: 3072, accel }
     }
 }
 
 impl fmt::Display for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kernel, cpus, cgroups, preempt, memory: _, accel: _ } = self;
+        let Self { kernel, cpus, possible, cgroups, preempt, memory: _, accel: _ } = self;
+        let possible = possible.map(|possible| format!(" of {possible}")).unwrap_or_default();
         let cgroups = match cgroups {
             Cgroups::V2 => "cgroup v2",
             Cgroups::Hybrid => "hybrid cgroups",
         };
-        write!(f, "Linux {kernel}, {cpus} CPUs, {cgroups}, preempt={}", preempt.name())
+        write!(f, "Linux {kernel}, {cpus} CPUs{possible}, {cgroups}, preempt={}", preempt.name())
     }
 }
 
@@ -100,6 +105,9 @@ pub struct Work {
     /// Run only this test binary, such as `live_hotplug`; may be given more than once.
     #[arg(long = "test")]
     tests: Vec<String>,
+    /// Run this benchmark, and no test that is not named; may be given more than once.
+    #[arg(long = "bench")]
+    benches: Vec<String>,
     /// Build without optimisations: sooner there, and several times slower inside.
     #[arg(long)]
     dev: bool,
@@ -112,7 +120,7 @@ pub struct Work {
     /// How many percent of their repetitions the tests make.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     load: u32,
-    /// Arguments of the test binaries: a part of a test's name, or options of libtest.
+    /// Arguments of the binaries: a part of a test's name, or options of libtest, or of a benchmark.
     #[arg(last = true)]
     args: Vec<OsString>,
 }
@@ -137,21 +145,58 @@ fn alone(tally: &mut Tally, guest: &Guest, work: &Work) -> Result<()> {
     boot(tally, &bpf, guest, work)
 }
 
-/// Every guest of the matrix, into `tally`. One that does not come up is a failure and not the end.
-pub fn matrix(tally: &mut Tally, bpf: &BpfToolchain, bless: bool, args: &[OsString]) {
-    // Emulated, what is built without optimisations takes ten times as long.
-    if let Err(error) = prepare().and_then(|()| build(bpf, &Work::default())) {
+/// How much `cargo xtask test --vm` runs in guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Extent {
+    /// On the oldest kernel: what its verifier says, faults counted to the page, and the law of conservation.
+    Short,
+    /// Every live test in every guest.
+    Matrix,
+}
+
+impl Extent {
+    fn guests(self) -> Vec<Guest> {
+        let oldest = Guest::of("6.1", 4, Cgroups::V2, Preempt::Voluntary);
+        match self {
+            Self::Short => vec![oldest],
+            Self::Matrix => vec![
+                oldest,
+                Guest::of("6.1", 4, Cgroups::Hybrid, Preempt::Voluntary),
+                Guest::of("6.12", 4, Cgroups::V2, Preempt::Full),
+                Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
+            ],
+        }
+    }
+
+    fn work(self) -> Work {
+        // As with `cargo xtask vm`.
+        let work = Work { patience: 10, load: 5, ..Work::default() };
+        match self {
+            // The host's tests have built that already.
+            Self::Short => {
+                let tests = ["live_verifier", "live_faults", "live_conservation"];
+                Work { dev: true, tests: tests.map(str::to_owned).into(), ..work }
+            }
+            Self::Matrix => work,
+        }
+    }
+}
+
+/// What the guests say, into `tally`. One that does not come up is a failure and not the end.
+pub fn guests(
+    tally: &mut Tally,
+    bpf: &BpfToolchain,
+    extent: Extent,
+    bless: bool,
+    args: &[OsString],
+) {
+    let work = Work { bless, args: args.to_vec(), ..extent.work() };
+    if let Err(error) = prepare().and_then(|()| build(bpf, &work)) {
         tally.broken("vm", &error);
         return;
     }
-    for guest in [
-        Guest::of("6.1", 4, Cgroups::V2, Preempt::Voluntary),
-        Guest::of("6.1", 4, Cgroups::Hybrid, Preempt::Voluntary),
-        Guest::of("6.12", 4, Cgroups::V2, Preempt::Full),
-        Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
-    ] {
+    for guest in extent.guests() {
         let mut one = Tally::default();
-        let work = Work { bless, patience: 10, load: 5, args: args.to_vec(), ..Work::default() };
         if let Err(error) = boot(&mut one, bpf, &guest, &work) {
             one.broken("vm", &error);
         }
@@ -224,32 +269,31 @@ fn merged(old: &str, new: &str) -> Result<String> {
     Ok(serde_json::to_string_pretty(&both)? + "\n")
 }
 
-/// The live test binaries, as cargo names them.
+/// The binaries that are to run, as cargo names them.
 fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
     let mut cmd = exec::cargo(&["test", "--no-run", "-p", "memstock-tests"]);
     if !work.dev {
         cmd.arg("--release");
     }
-    let only = &work.tests;
+    if work.tests.is_empty() && work.benches.is_empty() {
+        cmd.arg("--tests");
+    }
+    cmd.args(work.tests.iter().flat_map(|name| ["--test", name]));
+    cmd.args(work.benches.iter().flat_map(|name| ["--bench", name]));
     cmd.arg("--message-format=json-render-diagnostics");
     let mut found = Vec::new();
-    exec::tee(bpf.apply(&mut cmd)?, |line| found.extend(test_binary(line, only)))?;
-    if found.is_empty() {
-        bail!("no test binary is named like {}", only.join(" or "));
-    }
+    exec::tee(bpf.apply(&mut cmd)?, |line| found.extend(test_binary(line)))?;
     found.sort();
     Ok(found)
 }
 
-/// The test binary of which a line of cargo's output tells, if it is wanted.
-fn test_binary(line: &str, only: &[String]) -> Option<PathBuf> {
+/// The binary of a test or of a benchmark of which a line of cargo's output tells.
+fn test_binary(line: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let target = message.get("target")?;
-    let is_test = target.get("kind")?.as_array()?.iter().any(|kind| kind == "test");
-    let name = target.get("name")?.as_str()?;
-    let wanted = only.is_empty() || only.iter().any(|only| only == name);
+    let kinds = message.get("target")?.get("kind")?.as_array()?;
+    let is_run = kinds.iter().any(|kind| kind == "test" || kind == "bench");
     let executable = Path::new(message.get("executable")?.as_str()?);
-    (is_test && wanted).then(|| executable.to_path_buf())
+    is_run.then(|| executable.to_path_buf())
 }
 
 #[cfg(test)]
@@ -263,11 +307,10 @@ mod tests {
                 r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"{name}"}},"executable":"/t/{name}-1"}}"#
             )
         };
-        let all = [];
-        assert_eq!(test_binary(&line("test", "live_a"), &all), Some("/t/live_a-1".into()));
-        assert_eq!(test_binary(&line("bin", "live_a"), &all), None);
-        assert_eq!(test_binary(&line("test", "live_a"), &["live_b".into()]), None);
-        assert_eq!(test_binary("warning: it", &all), None);
+        assert_eq!(test_binary(&line("test", "live_a")), Some("/t/live_a-1".into()));
+        assert_eq!(test_binary(&line("bench", "page")), Some("/t/page-1".into()));
+        assert_eq!(test_binary(&line("bin", "live_a")), None);
+        assert_eq!(test_binary("warning: it"), None);
     }
 
     #[test]
@@ -279,7 +322,9 @@ mod tests {
 
     #[test]
     fn a_guest_is_told_apart() {
-        let guest = Guest::of("6.12", 8, Cgroups::V2, Preempt::Full);
+        let mut guest = Guest::of("6.12", 8, Cgroups::V2, Preempt::Full);
         assert_eq!(guest.to_string(), "Linux 6.12, 8 CPUs, cgroup v2, preempt=full");
+        guest.possible = Some(64);
+        assert_eq!(guest.to_string(), "Linux 6.12, 8 CPUs of 64, cgroup v2, preempt=full");
     }
 }

@@ -56,7 +56,9 @@ impl Machine<'_> {
     fn command(&self) -> Command {
         let Self { guest, kernel, disk, log, accel } = self;
         let mut cmd = qemu(*accel, kernel);
-        cmd.args(["-smp", &guest.cpus.to_string(), "-m", &format!("{}M", guest.memory)]);
+        let most = guest.possible.unwrap_or(guest.cpus).max(guest.cpus);
+        let cpus = format!("cpus={},maxcpus={most}", guest.cpus);
+        cmd.args(["-smp", &cpus, "-m", &format!("{}M", guest.memory)]);
         // Lost with the guest anyway: nothing has to reach the host's disk.
         cmd.arg("-drive")
             .arg(format!("file={},if=none,id=root,format=raw,cache=unsafe", disk.display()));
