@@ -51,8 +51,12 @@ pub const DEBIAN_PACKAGE: &[&str] = &["dpkg-dev", "binutils", "lintian"];
 /// What watches memstock in the tests of its metrics: unpacked into the cache, not installed.
 pub const DEBIAN_PROMETHEUS: &str = "prometheus";
 
-/// What `cargo xtask vm` needs: the emulator, a shell for the guest, and what makes its disk.
-pub const DEBIAN_VM: &[&str] = &["qemu-system-x86", "busybox-static", "e2fsprogs", "xz-utils"];
+/// What makes a guest's disk.
+pub const DEBIAN_VM: &[&str] = &["e2fsprogs", "xz-utils"];
+/// What runs a guest: unpacked into the cache, not installed.
+pub const DEBIAN_QEMU: &str = "qemu-system-x86";
+/// A shell for it, which is unpacked as well.
+pub const DEBIAN_SHELL: &str = "busybox-static";
 
 /// The kernels of the guests: the line, and the Debian packages that depend on its newest build, the
 /// surest first. Debian 12 has 6.1 as its own, and calls a newer one by its line.

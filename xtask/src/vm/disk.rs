@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use super::kernel::Kernel;
-use super::{Cgroups, Guest, Work};
+use super::{Cgroups, Guest, Work, emulator};
 use crate::exec::{self, capture};
 
 /// Sparse: what is not written to takes no room on the host.
@@ -197,7 +197,7 @@ impl Tree {
 
     /// The shell, and a link for each program that it can be.
     fn busybox(&self) -> Result<()> {
-        let busybox = which::which("busybox").context("run `apt-get install busybox-static`")?;
+        let busybox = emulator::busybox()?;
         self.copy(&busybox, Path::new("bin/busybox"))?;
         for applet in capture(Command::new(&busybox).arg("--list"))?.lines() {
             if applet != "busybox" {

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::exec::{capture, logged};
+use crate::exec::capture;
 use crate::setup::apt;
+use crate::setup::unpack::{self, Needs};
 use crate::{cache, pins};
 
 /// A kernel in the cache.
@@ -29,16 +30,13 @@ impl Kernel {
         };
         let dir = cache::dir()?.join("kernels");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let _lock = cache::lock()?;
         let Some(package) = newest(line, metas) else {
             return cached(&dir, line)?.with_context(|| {
                 format!("this host's packages have no kernel {line}, and the cache has none")
             });
         };
         let home = dir.join(&package);
-        if !home.exists() {
-            unpack(&package, &dir, &home)?;
-        }
+        unpack::ensure(&package, Needs::Nothing, &home, |home| Self::at(home).is_ok())?;
         Self::at(&home)
     }
 
@@ -84,23 +82,6 @@ fn cached(dir: &Path, line: &str) -> Result<Option<Kernel>> {
     let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
     let newest = ours.max_by_key(|entry| entry.metadata().and_then(|data| data.modified()).ok());
     newest.map(|entry| Kernel::at(&entry.path())).transpose()
-}
-
-/// Downloads and unpacks beside the final place, and renames when it is whole.
-fn unpack(package: &str, dir: &Path, home: &Path) -> Result<()> {
-    let place = tempfile::Builder::new().prefix("unfinished-").tempdir_in(dir)?;
-    let mut download = Command::new("apt-get");
-    // Root's cache is closed to apt's own user, which it would warn of.
-    download.args(["-o", "APT::Sandbox::User=root", "download", package]);
-    download.current_dir(place.path());
-    logged(&format!("{package} (apt-get)"), &mut download, &cache::log("apt-download")?)?;
-    let mut files = fs::read_dir(place.path())?.flatten().map(|entry| entry.path());
-    let archive = files
-        .find(|path| path.extension().is_some_and(|kind| kind == "deb"))
-        .with_context(|| format!("apt-get download {package} has left no file"))?;
-    let tree = place.path().join("tree");
-    capture(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&tree))?;
-    fs::rename(&tree, home).with_context(|| format!("cannot make {}", home.display()))
 }
 
 #[cfg(test)]

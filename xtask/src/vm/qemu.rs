@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::Guest;
+use super::emulator::Emulator;
 use super::kernel::Kernel;
 use crate::exec::say;
 
@@ -42,6 +43,8 @@ pub enum Accel {
 pub struct Machine<'a> {
     /// How it is to be.
     pub guest: &'a Guest,
+    /// What runs it.
+    pub emulator: &'a Emulator,
     /// Its kernel.
     pub kernel: &'a Kernel,
     /// Its root file system.
@@ -54,8 +57,8 @@ pub struct Machine<'a> {
 
 impl Machine<'_> {
     fn command(&self) -> Command {
-        let Self { guest, kernel, disk, log, accel } = self;
-        let mut cmd = qemu(*accel, kernel);
+        let Self { guest, emulator, kernel, disk, log, accel } = self;
+        let mut cmd = qemu(emulator, *accel, kernel);
         let most = guest.possible.unwrap_or(guest.cpus).max(guest.cpus);
         let cpus = format!("cpus={},maxcpus={most}", guest.cpus);
         cmd.args(["-smp", &cpus, "-m", &format!("{}M", guest.memory)]);
@@ -76,10 +79,8 @@ impl Machine<'_> {
 }
 
 /// What every machine has.
-fn qemu(accel: Accel, kernel: &Kernel) -> Command {
-    // A guest does not outlive us, however we end.
-    let mut cmd = Command::new("setpriv");
-    cmd.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+fn qemu(emulator: &Emulator, accel: Accel, kernel: &Kernel) -> Command {
+    let mut cmd = emulator.mortal();
     // One thread for all emulated CPUs. With a thread for each, QEMU 7.2 may run code as it was before another
     // CPU changed it: the breakpoint that the kernel puts where it turns a tracepoint on, and takes away again
     // before it forgets of it. Guests of 6.12 ended so twice ("Oops: int3" in exc_page_fault).
@@ -92,21 +93,21 @@ fn qemu(accel: Accel, kernel: &Kernel) -> Command {
 }
 
 /// What to boot with: what was asked for, or what works.
-pub fn accel(wish: Accel, kernel: &Kernel, place: &Path) -> Result<Accel> {
+pub fn accel(wish: Accel, emulator: &Emulator, kernel: &Kernel, place: &Path) -> Result<Accel> {
     if wish != Accel::Auto {
         return Ok(wish);
     }
     if !Path::new("/dev/kvm").exists() {
         return Ok(Accel::Tcg);
     }
-    let works = boots_with_kvm(kernel, &place.join("probe"))?;
+    let works = boots_with_kvm(emulator, kernel, &place.join("probe"))?;
     say("Guest", if works { "with KVM" } else { "/dev/kvm is there and boots no guest: emulated" });
     Ok(if works { Accel::Kvm } else { Accel::Tcg })
 }
 
 /// Whether a kernel comes as far as its first line; it has no root and ends by panic.
-fn boots_with_kvm(kernel: &Kernel, log: &Path) -> Result<bool> {
-    let mut cmd = qemu(Accel::Kvm, kernel);
+fn boots_with_kvm(emulator: &Emulator, kernel: &Kernel, log: &Path) -> Result<bool> {
+    let mut cmd = qemu(emulator, Accel::Kvm, kernel);
     cmd.args(["-m", "512M", "-append", "console=ttyS0 panic=-1", "-serial"]);
     cmd.arg(format!("file:{}", log.display())).stdout(Stdio::null()).stderr(Stdio::null());
     let mut running = Running(cmd.spawn().context("cannot start qemu-system-x86_64")?);

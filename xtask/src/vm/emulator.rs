@@ -1,0 +1,75 @@
+//! The programs that a guest takes from Debian: QEMU, where the machine has none, and a shell that needs no
+//! library. Both from the cache: nothing is installed, and nothing removed that would be in the way.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::exec::capture;
+use crate::setup::unpack::{self, Needs};
+use crate::{cache, pins};
+
+/// The program that runs guests.
+const QEMU: &str = "qemu-system-x86_64";
+/// What it loads of its own, if it is unpacked.
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+
+/// Where QEMU is.
+pub struct Emulator {
+    program: PathBuf,
+    /// `LD_LIBRARY_PATH` of one that is not installed.
+    libraries: Option<OsString>,
+}
+
+impl Emulator {
+    /// The machine's own, or else Debian's, unpacked if it is not there yet.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub fn ensure() -> Result<Self> {
+        if let Ok(program) = which::which(QEMU) {
+            return Ok(Self { program, libraries: None });
+        }
+        let home = cache::dir()?.join(pins::DEBIAN_QEMU);
+        let answers = |home: &Path| {
+            Self::unpacked(home).is_ok_and(|qemu| capture(qemu.mortal().arg("--version")).is_ok())
+        };
+        unpack::ensure(pins::DEBIAN_QEMU, Needs::Dependencies, &home, answers)
+            .with_context(|| format!("no {QEMU}: install it, or see above"))?;
+        Self::unpacked(&home)
+    }
+
+    fn unpacked(home: &Path) -> Result<Self> {
+        let libraries = env::join_paths(LIBRARIES.map(|dir| home.join(dir)))
+            .with_context(|| format!("no path of libraries can hold {}", home.display()))?;
+        Ok(Self { program: home.join("usr/bin").join(QEMU), libraries: Some(libraries) })
+    }
+
+    /// One that does not outlive us, however we end.
+    pub fn mortal(&self) -> Command {
+        let mut cmd = Command::new("setpriv");
+        cmd.args(["--pdeathsig", "KILL"]).arg(&self.program);
+        if let Some(libraries) = &self.libraries {
+            cmd.env("LD_LIBRARY_PATH", libraries);
+        }
+        cmd
+    }
+}
+
+/// The shell of the guests, unpacked if it is not there yet.
+///
+/// # Errors
+/// The package is not to be had.
+pub fn busybox() -> Result<PathBuf> {
+    let home = cache::dir()?.join(pins::DEBIAN_SHELL);
+    unpack::ensure(pins::DEBIAN_SHELL, Needs::Nothing, &home, |home| shell(home).is_some())?;
+    shell(&home).context("the cache's busybox is gone")
+}
+
+fn shell(home: &Path) -> Option<PathBuf> {
+    let places = ["bin/busybox", "usr/bin/busybox"].map(|place| home.join(place));
+    places.into_iter().find(|place| capture(Command::new(place).arg("true")).is_ok())
+}
