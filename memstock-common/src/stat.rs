@@ -173,6 +173,7 @@ stats! {
     /// Constant 1: the labels are what is told.
     Info {
         Build: "build_info" Count Gauge "The version that runs; always 1.",
+        Engine: "engine_info" Count Gauge "By what the engine that is attached sees faults; always 1.",
         Cgroup: "cgroup_info" Count Gauge "The cgroup v2 id of a tracked cgroup, and its nearest tracked ancestor; always 1.",
     }
 }

@@ -128,6 +128,7 @@ impl<'a> Points<'a> {
     fn info(&self, info: Info, take: Take) -> fmt::Result {
         match info {
             Info::Build => take(&[env!("CARGO_PKG_VERSION")], Number::Unsigned(1)),
+            Info::Engine => take(&[self.reading.sample.faults.name()], Number::Unsigned(1)),
             Info::Cgroup => self.tracked.iter().try_for_each(|(cgroup, label)| {
                 let parent = cgroup.parent_id.and_then(|id| self.labels.get(&id));
                 let parent = parent.map_or("", String::as_str);

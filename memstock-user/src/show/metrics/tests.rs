@@ -78,6 +78,7 @@ fn numbers_have_their_names_units_and_labels() {
             "memstock_cgroup_stocked_bytes{cgroup=\"/a\"} 12288",
             "memstock_cgroup_faults_total{cgroup=\"/a\"} 9",
             "memstock_cgroup_info{cgroup=\"/a/b\\\"\\\\x2d\",cgroup_id=\"2\",parent=\"/a\"} 1",
+            "memstock_engine_info{faults_by=\"tracepoints\"} 1",
             "memstock_cgroups 2",
             "memstock_batch_bytes 131072",
             "memstock_events_lost_total 6",

@@ -7,6 +7,7 @@ use ratatui::style::Style;
 use super::super::app::App;
 use super::super::text::{UNKNOWN, percent, short};
 use super::Canvas;
+use crate::engine::faults::Source;
 use crate::size::human;
 
 /// Who serves the engine.
@@ -26,8 +27,13 @@ pub fn totals(app: &App) -> String {
     let hit_rate = hits.zip(faults).filter(|&(_, faults)| faults > 0.0);
     let shared = rate(&[CpuStat::Charges, CpuStat::Uncharges, CpuStat::Drains]);
     let stocked = reading.sample.all_cgroups(CgroupStat::Stocked) * app.page_size;
+    // What nearly everybody has needs no room.
+    let by = match reading.sample.faults {
+        Source::Tracepoints => "",
+        Source::Perf => " (by perf)",
+    };
     let mut line = format!(
-        "faults {}/s  hits {}%  shared-counter operations {}/s  stocked {}",
+        "faults{by} {}/s  hits {}%  shared-counter operations {}/s  stocked {}",
         text(faults),
         hit_rate.map_or(UNKNOWN.into(), |(hits, faults)| percent(hits / faults)),
         text(shared),
