@@ -1,5 +1,5 @@
-//! `cargo xtask bench read`: what reading costs with many tracked cgroups: `memstock show` for one sample, and
-//! `memstock top` on terminals of two sizes, as part of one CPU.
+//! `cargo xtask bench read`: what reading costs with many tracked cgroups: `memstock show` for one sample, the
+//! daemon for one scrape of its metrics, and `memstock top` on terminals of two sizes, as part of one CPU.
 //!
 //! One of the cgroups has a task that faults all the time, so that figures change, rows move, and readings are
 //! disturbed. The cost is the CPU time of the process by the kernel's scheduler; what tmux does with what is
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use memstock::bench::statistics::Estimate;
+use memstock_tests::http::get;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::tmux::Terminal;
@@ -22,12 +23,15 @@ struct Args {
     /// Tracked cgroups.
     #[arg(long, default_value_t = 1000)]
     cgroups: usize,
-    /// Samples of `memstock show`.
+    /// Samples of `memstock show`, and scrapes.
     #[arg(long, default_value_t = 20)]
     samples: usize,
     /// Seconds that `memstock top` is watched for, at each size.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Few cgroups and a moment, to see that it works
+    #[arg(long)]
+    smoke: bool,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -36,7 +40,10 @@ struct Args {
 const SIZES: [(u16, u16); 2] = [(80, 24), (200, 50)];
 
 fn main() -> Result<()> {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if args.smoke {
+        (args.cgroups, args.samples, args.seconds) = (10, 2, 1);
+    }
     live(|| measure(&args))
 }
 
@@ -47,7 +54,8 @@ fn measure(args: &Args) -> Result<()> {
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
     }
     let busy = root.child("busy")?;
-    let engine = Engine::start(["--cgroup", root.path()])?;
+    let mut engine = Engine::start(["--cgroup", root.path(), "--metrics", "0"])?;
+    let at = engine.metrics()?;
     try_poll_until(6 * SOON, "all cgroups", || {
         Ok((engine.show()?.cgroups.len() > args.cgroups).then_some(()))
     })?;
@@ -62,6 +70,14 @@ fn measure(args: &Args) -> Result<()> {
     }
     println!("{} tracked cgroups, one of them busy", args.cgroups + 1);
     println!("show --json: {} ms of CPU time a call", Estimate::of(&costs));
+    let (mut costs, mut bytes) = (Vec::new(), 0);
+    let daemon = engine.process().id();
+    for _ in 0..args.samples {
+        let before = on_cpu(daemon)?;
+        bytes = get(at, "/metrics")?.len();
+        costs.push(1e3 * (on_cpu(daemon)? - before).as_secs_f64());
+    }
+    println!("a scrape: {} ms of the daemon's CPU time, {bytes} bytes", Estimate::of(&costs));
     for size in SIZES {
         let program = binaries::memstock()?;
         let top = Terminal::start(size, &[], [program.as_os_str(), "top".as_ref()])?;
@@ -83,13 +99,15 @@ fn measure(args: &Args) -> Result<()> {
     engine.stop().map(drop)
 }
 
-/// Time that a process with one thread has had on a CPU (`proc_pid_schedstat`: its first field, in ns).
+/// Time that the threads of a process have had on a CPU (`proc_pid_schedstat`: its first field, in ns).
 fn on_cpu(pid: u32) -> Result<Duration> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count();
-    ensure!(threads == 1, "it has {threads} threads");
-    let text = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
-    let ns = text.split_whitespace().next().context("an empty schedstat")?;
-    Ok(Duration::from_nanos(ns.parse()?))
+    let mut total = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let ns = text.split_whitespace().next().context("an empty schedstat")?;
+        total += Duration::from_nanos(ns.parse()?);
+    }
+    Ok(total)
 }
 
 /// CPU time of all processes that were started here and have ended.
