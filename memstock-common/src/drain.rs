@@ -30,7 +30,9 @@ pub fn drain_stock<M: Machine>(machine: &M, stock: &Stock<M::Word>, subtree: u32
 /// does on `CPU_DEAD`, and tells the user half.
 ///
 /// The kernel takes most of the steps of a CPU's way on another one, among them each that comes after
-/// its death. What those before it drain as well is stocked again if it is needed.
+/// its death. What those before it drain as well is stocked again if it is needed. Nothing is told of those
+/// on the CPU itself: some are taken with interrupts off, when nobody can be woken any more, and a ring buffer
+/// that waits for that wakes nobody else either.
 #[inline(always)]
 pub fn cpu_hotplug<M: Machine>(machine: &M, cpu: u32, here: u32) {
     if cpu == here {

@@ -3,7 +3,8 @@
 //!
 //! The kernel half reports every step of a CPU's way without saying whether it leads up or down: the
 //! numbers of the steps differ from kernel to kernel. Whether a CPU is there is what sysfs says; that it was
-//! gone in between, only that a step was heard of.
+//! gone in between, only that a step was heard of. Of the step after which a CPU is there nothing is heard if
+//! the task that takes it has been woken on that very CPU, so it is looked at again until it is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -61,6 +62,16 @@ enum Moved {
     Any,
 }
 
+impl Moved {
+    fn insert(&mut self, cpu: u32) {
+        match self {
+            Self::None => *self = Self::These([cpu].into()),
+            Self::These(cpus) => drop(cpus.insert(cpu)),
+            Self::Any => {}
+        }
+    }
+}
+
 impl Hotplug {
     /// The CPUs as they are now.
     ///
@@ -75,11 +86,7 @@ impl Hotplug {
     pub fn step(&mut self, event: &Event) {
         // A number of the kernel's own, which has no more than 32 bits.
         let cpu = event.cpu as u32;
-        match &mut self.moved {
-            Moved::None => self.moved = Moved::These([cpu].into()),
-            Moved::These(cpus) => drop(cpus.insert(cpu)),
-            Moved::Any => {}
-        }
+        self.moved.insert(cpu);
         let way = self.ways.entry(cpu).or_default();
         way.nr_pages += event.nr_pages;
         if way.first_ns == 0 {
@@ -87,6 +94,11 @@ impl Hotplug {
         }
         way.last_ns = event.time_ns;
         self.is_due = true;
+    }
+
+    /// Who took a step may have arrived since.
+    pub fn look_again(&mut self) {
+        self.is_due |= !self.ways.is_empty();
     }
 
     /// Steps may have been taken unheard of.
@@ -132,7 +144,12 @@ impl Hotplug {
             .into_iter()
             .map(|cpu| {
                 let way = self.ways.remove(&cpu).unwrap_or_default();
-                if self.online.contains(&cpu) { Change::Online(cpu) } else { dead(cpu, way) }
+                if !self.online.contains(&cpu) {
+                    return dead(cpu, way);
+                }
+                // It was not there when those that had moved were asked for.
+                self.moved.insert(cpu);
+                Change::Online(cpu)
             })
             .collect()
     }
@@ -172,6 +189,24 @@ mod tests {
         assert_eq!(receipt.took, Duration::from_micros(8));
         assert_eq!(hotplug.compare([0, 2, 5].into()), []);
         assert_eq!(hotplug.compare([0, 2, 5, 7].into()), [Change::Online(7)]);
+    }
+
+    /// Heard of too early, and then not any more.
+    #[test]
+    fn one_that_is_under_way_is_looked_at_again() {
+        let online = host::cpus().unwrap().online;
+        let here = online[0];
+        let mut hotplug = of(online.iter().copied().filter(|&cpu| cpu != here).collect());
+        hotplug.look_again();
+        assert_eq!(hotplug.changes().unwrap(), []);
+        hotplug.step(&Event { cpu: here.into(), ..Event::default() });
+        // As if that had been before it was there.
+        (hotplug.is_due, hotplug.moved) = (false, Moved::None);
+        hotplug.look_again();
+        assert_eq!(hotplug.changes().unwrap(), [Change::Online(here)]);
+        assert_eq!(hotplug.returned().unwrap(), [here]);
+        hotplug.look_again();
+        assert!(!hotplug.is_due);
     }
 
     #[test]

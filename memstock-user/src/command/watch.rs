@@ -164,10 +164,7 @@ impl Watch<'_> {
                         };
                     }
                 }
-                Some(news) = self.duty.news.recv() => {
-                    self.hear(news)?;
-                    self.tell_hotplug()?;
-                }
+                Some(news) = self.duty.news.recv() => self.hear(news).and_then(|()| self.tell_hotplug())?,
                 // CPU by CPU, so that nothing else has to wait for a drain.
                 () = yield_now(), if self.drains.as_ref().is_some_and(Drains::is_due) => self.drain()?,
                 // Here and not in a task of its own: it shows that this loop and the enforcing thread go round.
@@ -201,8 +198,9 @@ impl Watch<'_> {
         if self.losses.tell(self.engine, self.journal)? {
             self.tree.catch_up();
             self.hotplug.catch_up();
-            self.tell_hotplug()?;
         }
+        self.hotplug.look_again();
+        self.tell_hotplug()?;
         self.tree.settle()?;
         self.tree.look_at_swap()?;
         if self.metrics.is_some() {
