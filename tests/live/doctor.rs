@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use memstock_tests::cgroup::{mount, mount_v1_memory};
 use memstock_tests::poll::SOON;
 use memstock_tests::process::{Finished, Program, memstock};
-use memstock_tests::{Engine, TestCgroup, binaries, live};
+use memstock_tests::{Engine, TestCgroup, binaries, live, release};
 use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../../docs/schema/doctor.schema.json");
@@ -181,8 +181,10 @@ fn without_privilege_most_is_unknown() -> Result<()> {
         {
             said.is(name, "unknown")?;
         }
+        // Before Linux 6.9 the bits of an allocation's flags are macros, told in tracefs, which is root's.
+        said.is("btf", if release()? < (6, 9) { "unknown" } else { "found" })?;
         // What everybody can see is told to everybody.
-        for name in ["btf", "tracepoint page_fault_user", "cgroup v2", "membarrier", "pidfd"] {
+        for name in ["tracepoint page_fault_user", "cgroup v2", "membarrier", "pidfd"] {
             said.is(name, "found")?;
         }
         Ok(())
