@@ -57,8 +57,9 @@ fn is_strict(schema: &Validator, value: &Value) -> Result<()> {
 #[test]
 fn samples_audits_and_drains() -> Result<()> {
     live(|| {
-        let (top, kernel) = (TestCgroup::new()?, KernelCgroup::new()?);
+        let top = TestCgroup::new()?;
         let low = top.child("low")?;
+        let kernel = KernelCgroup::beside(&low)?;
         let limit = format!("{}=1G", low.path());
         let args = ["--memsw", "--cgroup", top.path(), "--cgroup", low.path(), "--limit", &limit];
         let engine = Engine::start(args)?;
@@ -73,7 +74,7 @@ fn samples_audits_and_drains() -> Result<()> {
         is_strict(&audit, &check(&audit, &printed(&["audit", "--json"])?)?)?;
         check(&audit, &printed(&["audit", "--json", "--repair"])?)?;
         if let Some(kernel) = &kernel {
-            let pair = format!("{}={}", low.path(), kernel.path());
+            let pair = format!("{}={}", low.path(), kernel.argument());
             // One root is tracked, and another cgroup named.
             let named = ["audit", "--json", "--kernel-cgroup", &pair];
             let compared = check(&audit, &printed(&named)?)?;
