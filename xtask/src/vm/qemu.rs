@@ -3,7 +3,7 @@
 //! The kernel's log goes to a file by the first serial line; what the tests say comes by the second, through
 //! our pipe. Whether hardware virtualisation works is found by booting with it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -56,11 +56,15 @@ pub struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    fn command(&self) -> Command {
+    fn command(&self) -> Result<Command> {
         let Self { guest, emulator, kernel, disk, log, accel } = self;
         let mut cmd = qemu(emulator, *accel, kernel);
-        let most = guest.possible.unwrap_or(guest.cpus).max(guest.cpus);
-        let cpus = format!("cpus={},maxcpus={most}", guest.cpus);
+        let mut cpus = format!("cpus={}", guest.cpus);
+        if let Some(most) = guest.possible {
+            // Each in a socket of its own: a CPU that is missing in one that is there, Linux does not expect.
+            let most = most.max(guest.cpus);
+            write!(cpus, ",maxcpus={most},sockets={most},cores=1,threads=1")?;
+        }
         cmd.args(["-smp", &cpus, "-m", &format!("{}M", guest.memory)]);
         // Lost with the guest anyway: nothing has to reach the host's disk.
         cmd.arg("-drive")
@@ -74,7 +78,7 @@ impl Machine<'_> {
              no_timer_check rcupdate.rcu_cpu_stall_timeout=120 preempt={}",
             guest.preempt.name()
         ));
-        cmd
+        Ok(cmd)
     }
 }
 
@@ -125,7 +129,7 @@ fn boots_with_kvm(emulator: &Emulator, kernel: &Kernel, log: &Path) -> Result<bo
 pub fn run(machine: &Machine<'_>, mut hear: impl FnMut(&str)) -> Result<()> {
     // What an earlier guest has said is not this one's.
     fs::write(machine.log, "").with_context(|| machine.log.display().to_string())?;
-    let mut cmd = machine.command();
+    let mut cmd = machine.command()?;
     let mut child =
         cmd.stdout(Stdio::piped()).spawn().context("cannot start qemu-system-x86_64")?;
     let output = child.stdout.take().context("a child without its output")?;
