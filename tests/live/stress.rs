@@ -141,7 +141,7 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
     })
 }
 
-/// What is left is page cache of the host's file systems, and little: what of its programs was not there before.
+/// What is left is page cache of the host's file systems, a tmpfs among them, and little: what of its programs was not there before.
 /// The disk's own went with it. It is the same on both sides, but for the blocks of inodes that ext4 may have
 /// read ahead, up to 32 at a time, where the run before did not look.
 fn nothing_left(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<()> {
@@ -151,13 +151,13 @@ fn nothing_left(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> 
     let audit = try_poll_until(SOON, "both sides to be empty", || {
         lru::drain()?;
         let audit = engine.audit(beside(cgroup, kernel))?;
-        let (user, file) = (audit.agreement()?.counts, audit.kind("file"));
-        last = format!("{} pages; {audit}", audit.owned);
+        let user = audit.agreement()?.counts;
+        last = format!("{} pages of {:?}; {audit}", audit.owned, audit.kinds);
         let settled = audit.exact
-            && user == file
-            && (file.only_ours, file.other) == (0, 0)
-            && file.only_kernels <= UNSEEN
-            && audit.owned == file.both;
+            && audit.kind("anonymous").either() == 0
+            && (user.only_ours, user.other) == (0, 0)
+            && user.only_kernels <= UNSEEN
+            && audit.owned == user.both;
         if settled {
             return Ok(Some(audit));
         }
