@@ -11,7 +11,8 @@ mkdir -p /dev/shm /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs -o mode=755 tmpfs /run
-mount -t tmpfs tmpfs /tmp
+# Not a tmpfs: the project may lie in there, and its documents are where they are on the host.
+chmod 1777 /tmp /var/tmp
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t bpf bpf /sys/fs/bpf
 exec </dev/null >/dev/ttyS1 2>&1
