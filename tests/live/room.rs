@@ -45,7 +45,7 @@ fn page_cache_alone(cgroup: &TestCgroup, kernel: Option<&KernelCgroup>) -> Resul
     task.has_all()?;
     ensure!(fs::metadata(&file)?.len() == 3 * LIMIT * PAGE, "the file is not whole");
     ensure!(task.lives() && kinds(&engine, "oom-kill")? == 0, "{:?}", engine.events()?);
-    try_poll_until(SOON, "a reclaim that gained something", || {
+    try_poll_until(SOON, "an event of reclaim", || {
         Ok((kinds(&engine, "reclaim")? > 0).then_some(()))
     })?;
     let show = engine.show()?;

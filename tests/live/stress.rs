@@ -115,13 +115,13 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
             let audit = look(&engine, &cgroup, &kernel)?;
             eprintln!("{:2} s: {audit}", start.elapsed().as_secs());
             let counts = audit.agreement()?.counts;
-            // It may be looked at between two mappings, or when it is about to end.
-            if counts.either() == 0 {
-                continue;
-            }
             let unseen = HUGE * (collapses()? - collapsed);
             let unseen = audit.kind("anonymous").only_kernels.min(unseen);
             let (different, all) = (counts.different() - unseen, counts.either() - unseen);
+            // It may be looked at between two mappings, or when it is about to end.
+            if all == 0 {
+                continue;
+            }
             let percent = 100.0 - 100.0 * different as f64 / all as f64;
             ensure!(percent >= AGREEMENT, "only {percent} % agree, {unseen} left out: {audit}");
             (looks, least) = (looks + 1, least.min(percent));
@@ -141,7 +141,7 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
     })
 }
 
-/// What is left is page cache of the host's file systems, a tmpfs among them, and little: what of its programs was not there before.
+/// What is left is page cache of the host's file systems, and little: what of its programs was not there before.
 /// The disk's own went with it. It is the same on both sides, but for the blocks of inodes that ext4 may have
 /// read ahead, up to 32 at a time, where the run before did not look.
 fn nothing_left(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<()> {
@@ -151,22 +151,23 @@ fn nothing_left(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> 
     let audit = try_poll_until(SOON, "both sides to be empty", || {
         lru::drain()?;
         let audit = engine.audit(beside(cgroup, kernel))?;
-        let user = audit.agreement()?.counts;
-        last = format!("{} pages of {:?}; {audit}", audit.owned, audit.kinds);
+        let (user, file) = (audit.agreement()?.counts, audit.kind("file"));
+        let (owned, exact, kinds) = (audit.owned, audit.exact, &audit.kinds);
+        last = format!("{owned} pages (exact: {exact}) of {kinds:?}; {audit}");
         let settled = audit.exact
-            && audit.kind("anonymous").either() == 0
-            && (user.only_ours, user.other) == (0, 0)
-            && user.only_kernels <= UNSEEN
-            && audit.owned == user.both;
+            && user == file
+            && (file.only_ours, file.other) == (0, 0)
+            && file.only_kernels <= UNSEEN
+            && audit.owned == file.both;
         if settled {
             return Ok(Some(audit));
         }
         engine.heal()?;
         Ok(None)
     })
-    .context(last)?;
+    .with_context(|| last.clone())?;
     audit.check()?;
-    eprintln!("left: {} pages of files; {audit}", audit.owned);
+    eprintln!("left: {last}");
     ensure!(audit.owned <= CACHED, "{audit}");
     Ok(())
 }
