@@ -105,8 +105,9 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     Ok(disowned)
 }
 
+/// Replaces entries of a window; answers with how many there were.
 #[inline(always)]
-fn replace<M: Machine>(
+pub(crate) fn replace<M: Machine>(
     machine: &M,
     window: Window,
     current: u32,
@@ -144,7 +145,10 @@ impl<E: Entry> Step for Walk<'_, E> {
         let word = self.pages[(self.at / 64) as usize % self.pages.len()];
         if word >> (self.at % 64) & 1 == 1 {
             let entry = self.chunk.entry(self.first + self.at as u64);
-            if entry.replace(self.current, self.new) {
+            // A huge page whose task was told of no owner bears the mark, and is nobody's all the same.
+            let is_replaced = entry.replace(self.current, self.new)
+                || self.current == NOBODY && entry.replace(UNCONFIRMED, self.new);
+            if is_replaced {
                 self.replaced += 1;
             }
         }

@@ -16,6 +16,7 @@
 
 pub mod adopt;
 pub mod charge;
+pub mod collapse;
 pub mod control;
 pub mod counter;
 pub mod drain;
@@ -58,7 +59,7 @@ pub const NOBODY: u32 = 0;
 
 /// Version of the maps' layout, of what is pinned and of the control programs' arguments. An engine of another
 /// version can be stopped, but neither read nor driven.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;
 
 /// What an engine was loaded with: the value type of the map `ENGINE`.
 #[repr(C)]

@@ -90,6 +90,16 @@ pub trait Machine: Counters {
     /// Hands an event to user space, or counts it as lost.
     fn emit(&self, event: &Event);
 
+    /// The number of the task that this runs for; no other living one has it, and it is never 0.
+    fn task(&self) -> u32;
+
+    /// Whether [`collapsed`](crate::collapse::collapsed) is run when a task is done with a huge page for another.
+    fn tells_collapses(&self) -> bool;
+
+    /// Which huge page a task is at, by [`task`](Self::task) modulo [`COLLAPSES`](crate::collapse::COLLAPSES): its
+    /// number above, and that of the huge page below; 0 for none.
+    fn collapse(&self, place: u32) -> Option<&Self::Word>;
+
     /// Adds to a loss counter.
     fn lose(&self, loss: Loss, count: u64);
 }

@@ -5,6 +5,7 @@
 //! (adoption, repair) races with them, which is why every change is one atomic operation.
 
 use crate::charge::charge_forced;
+use crate::collapse::{COLLAPSE_ORDER, began};
 use crate::fault::{obtain, restock};
 use crate::machine::Step;
 use crate::uncharge::uncharge_pages;
@@ -14,8 +15,9 @@ use crate::{Loss, Machine, NOBODY, Stock, index_of};
 pub const CHUNK_PAGES: u32 = 1024;
 /// log2 of [`CHUNK_PAGES`].
 pub const CHUNK_ORDER: u32 = CHUNK_PAGES.trailing_zeros();
-/// Set in an entry by user space, and gone with the next allocation or free of the page: as long as it
-/// is there, the page has been neither allocated nor freed since.
+/// Set in an entry by user space, and of a huge page that may be on its way to another's memory (`collapse`); gone
+/// with the next allocation or free of the page: as long as it is there, the page has been neither allocated nor
+/// freed since.
 pub const UNCONFIRMED: u32 = 1 << 31;
 /// Runs of pages with the same former owner that are looked for in one block.
 const MAX_RUNS: u32 = 3;
@@ -110,6 +112,8 @@ pub fn allocated<'a, M: Machine>(
     };
     if owner != NOBODY {
         commit(machine, stock, owner, nr_pages);
+    } else if is_charged && order == COLLAPSE_ORDER && machine.tells_collapses() {
+        began(machine, chunk.entry(pfn), pfn);
     }
 }
 
@@ -156,7 +160,12 @@ fn chunk_of<M: Machine>(machine: &M, pfn: u64, order: u32) -> Option<&Chunk<M::E
 
 /// Commits the pending page, or takes from the stock, or charges.
 #[inline(always)]
-fn commit<M: Machine>(machine: &M, stock: Option<&Stock<M::Word>>, owner: u32, nr_pages: u32) {
+pub(crate) fn commit<M: Machine>(
+    machine: &M,
+    stock: Option<&Stock<M::Word>>,
+    owner: u32,
+    nr_pages: u32,
+) {
     let Some(stock) = stock else {
         charge_forced(machine, index_of(owner), nr_pages as u64);
         return;

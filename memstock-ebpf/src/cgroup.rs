@@ -36,7 +36,7 @@ fn tell(ctx: &RawTracePointContext, kind: EventKind) -> i32 {
 
 /// `cgrp->kn->id`.
 #[inline(always)]
-fn id_of(cgroup: u64) -> Option<u64> {
+pub fn id_of(cgroup: u64) -> Option<u64> {
     // SAFETY: the helper reads kernel memory at any address, or fails.
     unsafe {
         let node: u64 = bpf_probe_read_kernel((cgroup + config::cgroup_kn()) as *const u64).ok()?;

@@ -45,6 +45,24 @@ static CGROUP_KN: Global<u32> = Global::new(0);
 /// Byte offset of `id` in `struct kernfs_node`.
 #[unsafe(no_mangle)]
 static KERNFS_ID: Global<u32> = Global::new(0);
+/// 1 if `collapsed` can tell whose a huge page is.
+#[unsafe(no_mangle)]
+static TELLS_COLLAPSES: Global<u32> = Global::new(0);
+/// Byte offset of `owner` in `struct mm_struct`.
+#[unsafe(no_mangle)]
+static MM_OWNER: Global<u32> = Global::new(0);
+/// Byte offset of `cgroups` in `struct task_struct`.
+#[unsafe(no_mangle)]
+static TASK_CGROUPS: Global<u32> = Global::new(0);
+/// Byte offset of `dfl_cgrp` in `struct css_set`.
+#[unsafe(no_mangle)]
+static CSS_SET_DFL_CGRP: Global<u32> = Global::new(0);
+/// Byte offset of `level` in `struct cgroup`.
+#[unsafe(no_mangle)]
+static CGROUP_LEVEL: Global<u32> = Global::new(0);
+/// Byte offset of `ancestors` in `struct cgroup`.
+#[unsafe(no_mangle)]
+static CGROUP_ANCESTORS: Global<u32> = Global::new(0);
 /// The thread whose allocations `learn` reports, as it is called in its PID namespace.
 #[unsafe(no_mangle)]
 static LEARN_FROM: Global<u32> = Global::new(0);
@@ -125,6 +143,38 @@ pub fn cgroup_kn() -> u64 {
 #[inline(always)]
 pub fn kernfs_id() -> u64 {
     KERNFS_ID.load().into()
+}
+
+/// Whether `collapsed` can tell whose a huge page is.
+#[inline(always)]
+pub fn tells_collapses() -> bool {
+    TELLS_COLLAPSES.load() != 0
+}
+
+/// Where the kernel has whom memory belongs to; byte offsets.
+pub struct MemoryOwner {
+    /// Of `owner` in `struct mm_struct`.
+    pub mm_owner: u32,
+    /// Of `cgroups` in `struct task_struct`.
+    pub task_cgroups: u32,
+    /// Of `dfl_cgrp` in `struct css_set`.
+    pub css_set_dfl_cgrp: u32,
+    /// Of `level` in `struct cgroup`.
+    pub cgroup_level: u32,
+    /// Of `ancestors` in `struct cgroup`.
+    pub cgroup_ancestors: u32,
+}
+
+/// Where the kernel has whom memory belongs to.
+#[inline(always)]
+pub fn memory_owner() -> MemoryOwner {
+    MemoryOwner {
+        mm_owner: MM_OWNER.load(),
+        task_cgroups: TASK_CGROUPS.load(),
+        css_set_dfl_cgrp: CSS_SET_DFL_CGRP.load(),
+        cgroup_level: CGROUP_LEVEL.load(),
+        cgroup_ancestors: CGROUP_ANCESTORS.load(),
+    }
 }
 
 /// The thread whose allocations `learn` reports, as it is called in its PID namespace.

@@ -4,8 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task,
-    bpf_ktime_get_ns, bpf_loop, bpf_map_lookup_percpu_elem,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
+    bpf_get_current_task, bpf_ktime_get_ns, bpf_loop, bpf_map_lookup_percpu_elem,
 };
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::nearest_tracked;
@@ -18,7 +18,8 @@ use memstock_common::{
 
 use crate::config;
 use crate::maps::{
-    ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT, OWNERS, STOCK,
+    ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COLLAPSES, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT,
+    OWNERS, STOCK,
 };
 use crate::word::{MapEntry, MapWord};
 
@@ -223,6 +224,22 @@ impl Machine for Kernel {
         if EVENTS.output::<Event>(event, 0).is_err() {
             self.lose(Loss::EventsLost, 1);
         }
+    }
+
+    #[inline(always)]
+    fn task(&self) -> u32 {
+        // SAFETY: the helper has no preconditions. Below is what the kernel calls a PID and user space a thread.
+        unsafe { bpf_get_current_pid_tgid() as u32 }
+    }
+
+    #[inline(always)]
+    fn tells_collapses(&self) -> bool {
+        config::tells_collapses()
+    }
+
+    #[inline(always)]
+    fn collapse(&self, place: u32) -> Option<&MapWord> {
+        COLLAPSES.get(place)
     }
 
     #[inline(always)]

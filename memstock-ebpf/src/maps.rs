@@ -3,7 +3,9 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf};
-use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, KernelCharges, Loss, Stock};
+use memstock_common::{
+    CgroupCpu, Chunk, Counter, EngineInfo, KernelCharges, Loss, Stock, collapse,
+};
 
 use crate::word::{MapEntry, MapWord};
 
@@ -40,6 +42,11 @@ pub static CGROUP_CPU: PerCpuArray<CgroupCpu<MapWord>> =
 /// its size at load: 4 bytes for each page of the host. Page frames beyond it are counted in `LOSS`.
 #[map]
 pub static OWNERS: Array<Chunk<MapEntry>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Which huge page a task is about to put into another's memory, by its number modulo the entries. Written by
+/// `page_alloc` and `collapsed`, read by the latter. Two tasks that meet are told apart by what is in it.
+#[map]
+pub static COLLAPSES: Array<MapWord> = Array::with_max_entries(collapse::COLLAPSES, 0);
 
 /// The last `struct page`s that `learn` saw, for the user half, which loads that program alone.
 #[map]

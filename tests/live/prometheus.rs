@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use memstock_tests::audit::beside;
 use memstock_tests::exposition::Exposition;
 use memstock_tests::live::name;
 use memstock_tests::load::Load;
@@ -101,7 +102,7 @@ fn a_minute_under_load() -> Result<()> {
         lru::drain()?;
         engine.heal()?;
         compare(&engine, &prometheus, &[&top, &low])?;
-        beside_the_kernel(&prometheus, &top, &kernel)?;
+        beside_the_kernel(&engine, &prometheus, &top, &kernel)?;
         holder.exit()?;
         engine.stop()?;
         // And an engine that is gone is down.
@@ -147,8 +148,11 @@ fn compare(engine: &Engine, prometheus: &Prometheus, cgroups: &[&TestCgroup]) ->
 }
 
 /// The kernel has every user page that we have, and beside them slab and stacks, which we do not see, and up to 64
-/// pages a CPU in stock (docs/limitations.md): we are in between, to the page.
+/// pages a CPU in stock (docs/limitations.md): we are in between, to the page. Beyond that we have only pages of
+/// which the free was missed and that nobody has allocated since but in bulk: the audit names each, and there is no
+/// more than one for a probe that was skipped. 33 of them were left by a load that had 7,828 frees skipped.
 fn beside_the_kernel(
+    engine: &Engine,
     prometheus: &Prometheus,
     cgroup: &TestCgroup,
     kernel: &KernelCgroup,
@@ -163,12 +167,15 @@ fn beside_the_kernel(
     let between = try_poll_until(SOON, "us between the kernel's figures", || {
         let ours = prometheus.one(&used)? as u64 / PAGE;
         let user = kernel.anonymous_pages()? + kernel.cache_pages()?;
-        let found = (user, ours, kernel.usage_pages()?);
+        let audit = engine.audit(beside(cgroup, kernel))?;
+        let lost: u64 = audit.kinds.values().map(|counts| counts.only_ours).sum();
+        let found = (user, ours, kernel.usage_pages()?, lost);
         last = Some(found);
-        Ok((found.0 <= found.1 && found.1 <= found.2).then_some(found))
+        Ok((user <= ours && ours <= found.2 + lost).then_some(found))
     });
-    let (user, ours, all) = between.with_context(|| format!("{last:?}"))?;
-    eprintln!("{user} user pages, {ours} ours, {all} pages by the kernel");
+    let (user, ours, all, lost) = between.with_context(|| format!("{last:?}"))?;
+    eprintln!("{user} user pages, {ours} ours, {all} pages by the kernel; {lost} frees not healed");
+    ensure!(lost <= engine.show()?.loss.recursion_misses, "{lost} pages without a free missed");
     ensure!(ours >= PAGES.into(), "less than what is held");
     Ok(())
 }

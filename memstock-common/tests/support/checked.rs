@@ -79,37 +79,47 @@ impl NewWord for Checked {
     }
 }
 
-/// The pages of a chunk that a model may use: the first ones. The others stay nobody's, which spares
-/// each execution a thousand checked atomics.
+/// The pages of a chunk of which all that can happen is explored: the first ones. The others are plain memory, which
+/// spares each execution a thousand checked atomics.
 pub const MODEL_PAGES: u32 = 4;
 
-pub struct CheckedEntry(Option<AtomicU32>);
-
-impl CheckedEntry {
-    fn used(&self) -> &AtomicU32 {
-        self.0.as_ref().expect("a page that a model may use")
-    }
+pub enum CheckedEntry {
+    Explored(AtomicU32),
+    Plain(std::sync::atomic::AtomicU32),
 }
 
 impl Entry for CheckedEntry {
     fn load(&self) -> u32 {
-        self.0.as_ref().map_or(NOBODY, |entry| match IS_WEAK.get() {
-            true => entry.load(Ordering::Relaxed),
-            false => entry.fetch_add(0, Ordering::SeqCst),
-        })
+        match self {
+            Self::Explored(entry) if IS_WEAK.get() => entry.load(Ordering::Relaxed),
+            Self::Explored(entry) => entry.fetch_add(0, Ordering::SeqCst),
+            Self::Plain(entry) => Entry::load(entry),
+        }
     }
     fn swap(&self, value: u32) -> u32 {
-        ordered(|| self.used().swap(value, Ordering::SeqCst))
+        match self {
+            Self::Explored(entry) => ordered(|| entry.swap(value, Ordering::SeqCst)),
+            Self::Plain(entry) => Entry::swap(entry, value),
+        }
     }
     fn replace(&self, current: u32, new: u32) -> bool {
         use Ordering::SeqCst;
-        ordered(|| self.used().compare_exchange(current, new, SeqCst, SeqCst).is_ok())
+        match self {
+            Self::Explored(entry) => {
+                ordered(|| entry.compare_exchange(current, new, SeqCst, SeqCst).is_ok())
+            }
+            Self::Plain(entry) => Entry::replace(entry, current, new),
+        }
     }
 }
 
 impl NewEntry for CheckedEntry {
     fn new(at: u32) -> Self {
-        Self((at < MODEL_PAGES).then(|| AtomicU32::new(NOBODY)))
+        if at < MODEL_PAGES {
+            Self::Explored(AtomicU32::new(NOBODY))
+        } else {
+            Self::Plain(std::sync::atomic::AtomicU32::new(NOBODY))
+        }
     }
 }
 

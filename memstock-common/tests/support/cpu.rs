@@ -99,6 +99,15 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
     fn emit(&self, event: &Event) {
         self.world.events.lock().expect("no panic while recording").push(*event);
     }
+    fn task(&self) -> u32 {
+        1 + self.cpu * self.world.shape.tasks_apart
+    }
+    fn tells_collapses(&self) -> bool {
+        self.world.shape.tells_collapses
+    }
+    fn collapse(&self, place: u32) -> Option<&W> {
+        self.world.collapses.get(place as usize)
+    }
     fn lose(&self, loss: Loss, count: u64) {
         self.world.losses[loss as usize].fetch_add(count, SeqCst);
     }

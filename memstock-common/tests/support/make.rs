@@ -1,6 +1,7 @@
 //! How a world is made: everything zero, as the kernel hands out maps.
 
 use super::*;
+use memstock_common::collapse::COLLAPSES;
 use memstock_common::{Identity, PageCounter};
 
 fn page_counter<W: NewWord>() -> PageCounter<W> {
@@ -74,6 +75,9 @@ impl<W: NewWord> World<W> {
             // Room for one cgroup that is never tracked.
             table: (0..=shape.cgroups).map(|_| W::new(0)).collect(),
             generation: W::new(1),
+            collapses: (0..if shape.tells_collapses { COLLAPSES } else { 0 })
+                .map(|_| W::new(0))
+                .collect(),
             above: (0..=shape.cgroups).map(|_| AtomicU32::new(NO_INDEX)).collect(),
             unused: AtomicU64::new(0),
             now: AtomicU64::new(1_000_000_000),

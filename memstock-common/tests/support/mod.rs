@@ -19,7 +19,7 @@ use memstock_common::identity::Task;
 use memstock_common::page::{self, CHUNK_PAGES};
 use memstock_common::{
     CgroupCpu, Chunk, Counter, Entry, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Stock, Word,
-    charge, drain, slot_of,
+    charge, collapse, drain, slot_of,
 };
 
 pub use cpu::Cpu;
@@ -73,6 +73,9 @@ pub struct Shape {
     pub cgroups: u32,
     /// Chunks of the page-owner map.
     pub chunks: u32,
+    pub tells_collapses: bool,
+    /// How far apart the numbers are of the tasks on two CPUs beside each other.
+    pub tasks_apart: u32,
 }
 
 impl Default for Shape {
@@ -86,6 +89,8 @@ impl Default for Shape {
             memsw: false,
             cgroups: 4,
             chunks: 1,
+            tells_collapses: false,
+            tasks_apart: 1,
         }
     }
 }
@@ -100,6 +105,7 @@ pub struct World<W: NewWord> {
     /// By key: index of the counter plus one.
     table: Vec<W>,
     generation: W,
+    collapses: Vec<W>,
     // What follows only records, and is no part of what a model checker explores.
     /// The cgroup tree: by counter, that of the cgroup above.
     above: Vec<AtomicU32>,
@@ -219,12 +225,15 @@ impl<W: NewWord> World<W> {
             Task::Current,
             generation,
             || task,
-            || {
-                nearest_tracked(&machine, key(index), |level| {
-                    self.path(index).get(level as usize - 1).map_or(0, |&at| key(at))
-                })
-            },
+            || self.nearest(cpu, index),
         )
+    }
+
+    /// Whom memory of the cgroup `index` is charged to.
+    fn nearest(&self, cpu: u32, index: u32) -> u32 {
+        nearest_tracked(&self.cpu(cpu), key(index), |level| {
+            self.path(index).get(level as usize - 1).map_or(0, |&at| key(at))
+        })
     }
 
     /// What the fault program does for a task of the cgroup `index`.
@@ -262,6 +271,11 @@ impl<W: NewWord> World<W> {
     /// What the program at the free of a block does.
     pub fn free(&self, cpu: u32, pfn: u64, order: u32) {
         page::freed(&self.cpu(cpu), pfn, order);
+    }
+
+    /// What the program at the end of a collapse does, for the task on `cpu` and memory of the cgroup `index`.
+    pub fn collapsed(&self, cpu: u32, index: u32) {
+        collapse::collapsed(&self.cpu(cpu), || self.nearest(cpu, index));
     }
 
     pub fn touch_each(&self, cpu: u32, index: u32, pages: Range<u64>) {

@@ -29,6 +29,7 @@ pub(super) const HELPERS: [BpfHelper; HELPERS_LEN] = {
         BPF_FUNC_ktime_get_ns,
         BPF_FUNC_tail_call,
         BPF_FUNC_get_smp_processor_id,
+        BPF_FUNC_get_current_pid_tgid,
         BPF_FUNC_get_ns_current_pid_tgid,
         BPF_FUNC_get_current_task,
         BPF_FUNC_get_current_cgroup_id,
@@ -38,7 +39,7 @@ pub(super) const HELPERS: [BpfHelper; HELPERS_LEN] = {
         BPF_FUNC_loop,
     ]
 };
-const HELPERS_LEN: usize = 14;
+const HELPERS_LEN: usize = 15;
 
 /// Kinds of maps that the kernel half has.
 pub(super) const MAPS: [(&str, MapType); 6] = [

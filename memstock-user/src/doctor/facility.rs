@@ -4,7 +4,7 @@ use rustix::thread::CapabilitySet;
 
 use super::probe::Probe;
 use super::{bpf, system};
-use crate::engine::load::{ATTACHMENTS, OPTIONAL, PROBE};
+use crate::engine::load::{ATTACHMENTS, COLLAPSES, OPTIONAL, PROBE};
 
 /// Whether memstock can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +138,26 @@ fn tracepoints() -> Vec<Facility> {
         let without = "stocks are not drained when reclaim of that kind begins";
         of(tracepoint, Need::Optional, without, "boot a kernel with CONFIG_MEMCG=y")
     });
-    attached.chain([event, faults]).chain(optional).collect()
+    let collapses = COLLAPSES.iter().zip([
+        (
+            "huge pages that khugepaged puts together",
+            "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE=y",
+        ),
+        (
+            "those of files and shared memory",
+            "boot a kernel of 6.2 or newer with CONFIG_TRANSPARENT_HUGEPAGE=y",
+        ),
+    ]);
+    let collapses = collapses.map(|(&(_, tracepoint), (what, remedy))| Facility {
+        purpose: what,
+        ..of(
+            tracepoint,
+            Need::Optional,
+            "they are charged to nobody, until \"memstock audit --repair\"",
+            remedy,
+        )
+    });
+    attached.chain([event, faults]).chain(optional).chain(collapses).collect()
 }
 
 fn helpers_and_maps() -> Vec<Facility> {

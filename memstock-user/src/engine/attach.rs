@@ -8,7 +8,7 @@ use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 
 use super::faults::{self, Source};
-use super::load::{ATTACHMENTS, OBJECT, OPTIONAL, PROBE, YARDSTICK, program, refused};
+use super::load::{ATTACHMENTS, COLLAPSES, OBJECT, OPTIONAL, PROBE, YARDSTICK, program, refused};
 use super::pins::Pins;
 use crate::exit::Failure;
 
@@ -23,6 +23,11 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Re
         }
     }
     faults::attach(ebpf, pins, faults)?;
+    for (name, tracepoint) in COLLAPSES {
+        if !attach_to(ebpf, pins, name, tracepoint)? {
+            log::debug!("this kernel has no tracepoint {tracepoint}");
+        }
+    }
     let mut missing = Vec::new();
     for (name, tracepoint) in OPTIONAL {
         if !attach_to(ebpf, pins, name, tracepoint)? {

@@ -8,6 +8,7 @@ use aya::programs::perf_event::PerfEventLink;
 use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
+use memstock_common::adopt::WINDOW_PAGES;
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
 
@@ -18,7 +19,7 @@ use super::kernel_stock;
 use super::learn::learn;
 use super::pins::Pins;
 use super::program::RunStats;
-use crate::pages::Layout;
+use crate::pages::{Layout, huge_page_pages};
 
 /// The BPF object, built by this crate's build script.
 pub(crate) static OBJECT: &[u8] =
@@ -54,12 +55,20 @@ pub const OPTIONAL: [(&str, &str); 3] = [
     ("reclaim_began", "mm_vmscan_kswapd_wake"),
 ];
 
+/// Those of collapses, of which the kernel may have none or one: without them, the huge pages are nobody's.
+pub const COLLAPSES: [(&str, &str); 2] = [
+    // With CONFIG_TRANSPARENT_HUGEPAGE only.
+    ("collapsed", "mm_collapse_huge_page"),
+    ("collapsed", "mm_khugepaged_collapse_file"),
+];
+
 /// The tracepoints that every page passes.
 pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
 
 /// The programs that are attached, by whatever faults are seen; each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
-    let names = ATTACHMENTS.iter().chain(&OPTIONAL).map(|&(name, _)| name).chain([EVENT_PROBE]);
+    let attached = ATTACHMENTS.iter().chain(&OPTIONAL).chain(&COLLAPSES);
+    let names = attached.map(|&(name, _)| name).chain([EVENT_PROBE]);
     names.collect::<BTreeSet<_>>().into_iter()
 }
 
@@ -135,7 +144,11 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         Coalescing::Everything => (batch, batch, batch),
     };
     let pages = learn()?;
-    let Layout { page_struct_size, movable, account, cgroup_kn, kernfs_id } = pages.layout;
+    let Layout { page_struct_size, movable, account, cgroup_kn, kernfs_id, memory_owner } =
+        pages.layout;
+    let memory_owner = memory_owner.filter(|_| huge_page_pages() == Some(WINDOW_PAGES.into()));
+    let tells_collapses = u32::from(memory_owner.is_some());
+    let memory_owner = memory_owner.unwrap_or_default();
     let shift = if page_struct_size.is_power_of_two() {
         page_struct_size.trailing_zeros()
     } else {
@@ -156,6 +169,12 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         .override_global("GFP_CHARGED", &(movable | account), true)
         .override_global("CGROUP_KN", &cgroup_kn, true)
         .override_global("KERNFS_ID", &kernfs_id, true)
+        .override_global("TELLS_COLLAPSES", &tells_collapses, true)
+        .override_global("MM_OWNER", &memory_owner.mm_owner, true)
+        .override_global("TASK_CGROUPS", &memory_owner.task_cgroups, true)
+        .override_global("CSS_SET_DFL_CGRP", &memory_owner.css_set_dfl_cgrp, true)
+        .override_global("CGROUP_LEVEL", &memory_owner.cgroup_level, true)
+        .override_global("CGROUP_ANCESTORS", &memory_owner.cgroup_ancestors, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("STOCK", slots)
         .map_max_entries("OWNERS", chunks)

@@ -20,4 +20,4 @@ pub use kind::Kind;
 pub use kpage::KernelPages;
 pub use layout::{Layout, names_tracepoint};
 pub use pagemap::{Mapped, mapped_pages, own_pfn};
-pub use span::end_pfn;
+pub use span::{end_pfn, huge_page_pages};

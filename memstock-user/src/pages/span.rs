@@ -1,4 +1,5 @@
-//! Owns the question how far page frame numbers go. Must not ask what the pages are.
+//! Owns the questions how far page frame numbers go, and how many of them a huge page has. Must not ask what the
+//! pages are.
 
 use crate::exit::{Classify as _, Failure};
 use crate::host::page_size;
@@ -23,6 +24,12 @@ pub fn end_pfn() -> Result<u64> {
         .classify(Failure::Host, || "cannot read /proc/zoneinfo: is procfs mounted?".into())?;
     // Offline blocks belong to no zone. Kernels without memory hotplug have no blocks at all.
     Ok(zones.max(end_of_blocks(Path::new("/sys/devices/system/memory")).unwrap_or(0)))
+}
+
+/// Pages of a huge page as the kernel maps one at once; none if it has none.
+pub fn huge_page_pages() -> Option<u64> {
+    let bytes = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").ok()?;
+    Some(bytes.trim().parse::<u64>().ok()? / page_size())
 }
 
 /// The end of the zone that ends last (`zoneinfo_show_print` in mm/vmstat.c).

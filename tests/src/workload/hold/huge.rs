@@ -1,6 +1,6 @@
-//! Huge pages, whole and in part.
+//! Huge pages, whole, in part, and in pieces that are to be put together.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use rustix::mm::Advice;
 
 use super::region::{PAGE_SIZE, Region};
@@ -35,9 +35,43 @@ pub(super) fn partial(nr_pages: usize) -> Result<Held> {
     Ok(Held::region(region.nr_pages(), region))
 }
 
+pub(super) fn pieces(nr_pages: usize) -> Result<Held> {
+    let region = Region::aligned(nr_pages.next_multiple_of(HUGE), HUGE * PAGE_SIZE)?;
+    in_pieces(&region)?;
+    Ok(Held::region(region.nr_pages(), region))
+}
+
+pub(super) fn pieces_shared(nr_pages: usize) -> Result<Held> {
+    let region = Region::aligned_shared(nr_pages.next_multiple_of(HUGE), HUGE * PAGE_SIZE)?;
+    in_pieces(&region)?;
+    Ok(Held::region(region.nr_pages(), region))
+}
+
+pub(super) fn pieces_wanted(nr_pages: usize) -> Result<Held> {
+    let region = Region::aligned(nr_pages.next_multiple_of(HUGE), HUGE * PAGE_SIZE)?;
+    in_pieces(&region)?;
+    region.advise(Advice::LinuxHugepage).map_err(|error| none(&error.to_string()))?;
+    Ok(Held::region(region.nr_pages(), region))
+}
+
+/// Whatever the host's huge pages are set to, and khugepaged is not told.
+fn in_pieces(region: &Region) -> Result<()> {
+    disable(true)?;
+    region.write();
+    disable(false)
+}
+
+/// No huge pages for this process, or those that the host is set to.
+pub(super) fn disable(disable: bool) -> Result<()> {
+    rustix::thread::disable_transparent_huge_pages(disable).context("small pages, please")
+}
+
+fn none(reason: &str) -> Unavailable {
+    Unavailable(format!("no huge pages: {reason}"))
+}
+
 fn touch_once(count: usize) -> Result<Region> {
     let region = Region::aligned(count * HUGE, HUGE * PAGE_SIZE)?;
-    let none = |reason: &str| Unavailable(format!("no huge pages: {reason}"));
     region.advise(Advice::LinuxHugepage).map_err(|error| none(&error.to_string()))?;
     region.write_every(HUGE, 0);
     // Whoever asked for huge pages and got small ones is not told. The next fault tells.

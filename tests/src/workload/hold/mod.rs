@@ -117,9 +117,9 @@ pub fn serve(mode: Mode, order: &Order, cpu: Option<u32>) -> Result<()> {
     if let Some(cpu) = cpu {
         pin(cpu)?;
     }
-    if mode != Mode::Huge && mode != Mode::HugePartial {
+    if !mode.wants_huge() {
         // Where the host's huge pages are set to `always`, 400 pages would be 512.
-        rustix::thread::disable_transparent_huge_pages(true).context("small pages, please")?;
+        huge::disable(true)?;
     }
     if mode == Mode::ExecStorm {
         // Once before: the heap that it takes is there, and locked, from then on.
@@ -182,6 +182,9 @@ fn get(mode: Mode, order: &Order) -> Result<Held> {
         Mode::Mremap => anonymous::mremap(nr_pages),
         Mode::Huge => huge::huge(nr_pages),
         Mode::HugePartial => huge::partial(nr_pages),
+        Mode::Pieces => huge::pieces(nr_pages),
+        Mode::PiecesShared => huge::pieces_shared(nr_pages),
+        Mode::PiecesWanted => huge::pieces_wanted(nr_pages),
         Mode::SharedAnon => shared::anonymous(nr_pages),
         Mode::Memfd => shared::memfd(nr_pages),
         Mode::SysvShm => shared::sysv(nr_pages),

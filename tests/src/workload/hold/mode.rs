@@ -29,6 +29,12 @@ pub enum Mode {
     Huge,
     /// Four huge pages or more, half of each unmapped: every second small page, or the second half.
     HugePartial,
+    /// Small pages, as many as make whole huge ones, that can be put together if somebody asks for it.
+    Pieces,
+    /// The same of shared anonymous memory.
+    PiecesShared,
+    /// The same where huge pages are wanted: what khugepaged looks for.
+    PiecesWanted,
     /// Shared anonymous memory, written.
     SharedAnon,
     /// A `memfd`, mapped and written.
@@ -99,10 +105,17 @@ impl Mode {
         matches!(self, Self::MappedCached | Self::MmapFilePrivate)
     }
 
+    /// Whether it is about huge pages.
+    pub fn wants_huge(self) -> bool {
+        use Mode::{Huge, HugePartial, Pieces, PiecesShared, PiecesWanted};
+        matches!(self, Huge | HugePartial | Pieces | PiecesShared | PiecesWanted)
+    }
+
     /// What its pages are to the kernel.
     pub fn kind(self) -> Kind {
         match self {
-            Self::SharedAnon
+            Self::PiecesShared
+            | Self::SharedAnon
             | Self::Memfd
             | Self::SysvShm
             | Self::TmpfsWrite

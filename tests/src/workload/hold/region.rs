@@ -62,6 +62,16 @@ impl Region {
         Ok(region)
     }
 
+    /// As [`Self::aligned`], of shared memory.
+    pub(super) fn aligned_shared(nr_pages: usize, alignment: usize) -> Result<Self> {
+        let region = Self::aligned(nr_pages, alignment)?;
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: it takes the place of this value's own mapping, which nothing else refers to.
+        unsafe { mmap_anonymous(region.start.as_ptr().cast(), region.length, read_write(), flags) }
+            .context("mapping shared memory")?;
+        Ok(region)
+    }
+
     fn mapped(start: rustix::io::Result<*mut core::ffi::c_void>, length: usize) -> Result<Self> {
         let start = start.with_context(|| format!("mapping {length} bytes"))?;
         let start = NonNull::new(start.cast()).context("a mapping at address 0")?;

@@ -1,0 +1,62 @@
+//! Huge pages that one task allocates for another, to put the small pages of that other one together: khugepaged,
+//! and whoever calls `process_madvise(MADV_COLLAPSE)`.
+//!
+//! The kernel charges them to the owner of the memory (`alloc_charge_folio` in `mm/khugepaged.c`), and of whom it is
+//! nothing is said at the allocation, only once it is done. So a huge page that is allocated for nobody is kept in
+//! mind: which one, for each task that may be at it, and in the page-owner map by a mark that goes with its free.
+
+use crate::adopt::{WINDOW_PAGES, Window, replace};
+use crate::page::{Entry, UNCONFIRMED, commit};
+use crate::uncharge::uncharge_pages;
+use crate::{Machine, NOBODY, Word, slot_of};
+
+/// log2 of the pages of a huge page that is put together. Where the kernel's are larger, it is not told.
+pub const COLLAPSE_ORDER: u32 = WINDOW_PAGES.trailing_zeros();
+/// Tasks that can be at it at once, by their number modulo this. Of two that meet, the one that allocated first has
+/// its huge page charged to nobody, until a repair.
+pub const COLLAPSES: u32 = 64;
+
+/// Keeps in mind that this task has allocated a huge page, of which `head` is the first entry, for nobody.
+#[inline(always)]
+pub(crate) fn began<M: Machine>(machine: &M, head: &M::Entry, pfn: u64) {
+    let task = machine.task();
+    if let Some(place) = machine.collapse(task % COLLAPSES) {
+        head.replace(NOBODY, UNCONFIRMED);
+        place.swap(u64::from(task) << 32 | pfn >> COLLAPSE_ORDER);
+    }
+}
+
+/// This task has put small pages together, or failed to, of memory that belongs to `owner`: charges to it the huge
+/// page that the task allocated last, unless that is free again.
+///
+/// The small pages are uncharged as they are freed, which is before this. A page of it that is freed meanwhile is as
+/// one of which the free is missed.
+#[inline(always)]
+pub fn collapsed<M: Machine>(machine: &M, owner: impl FnOnce() -> u32) {
+    let task = machine.task();
+    let Some(place) = machine.collapse(task % COLLAPSES) else { return };
+    let began = place.load();
+    if began >> 32 != u64::from(task) || !place.replace(began, 0) {
+        return;
+    }
+    let first_pfn = (began & u64::from(u32::MAX)) << COLLAPSE_ORDER;
+    let Some(head) = machine.chunk(first_pfn).map(|chunk| chunk.entry(first_pfn)) else { return };
+    if head.load() != UNCONFIRMED {
+        return;
+    }
+    let owner = owner();
+    if owner == NOBODY {
+        return;
+    }
+    // Charged first: a free that finds an entry uncharges at once.
+    commit(machine, machine.stock(slot_of(owner, machine.slots())), owner, WINDOW_PAGES);
+    let mut given = 0;
+    if head.replace(UNCONFIRMED, owner) {
+        let mut rest = Window { first_pfn, pages: [u64::MAX; _], ..Window::default() };
+        rest.pages[0] -= 1;
+        given = 1 + replace(machine, rest, NOBODY, owner).unwrap_or(0);
+    }
+    if given < WINDOW_PAGES {
+        uncharge_pages(machine, owner, WINDOW_PAGES - given);
+    }
+}

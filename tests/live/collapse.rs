@@ -1,0 +1,211 @@
+//! Huge pages that somebody else puts together in the memory of a task, khugepaged or by `MADV_COLLAPSE`, are charged
+//! to whom the memory belongs, as by the kernel.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::audit::beside;
+use memstock_tests::live::{live, name};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// Small pages in a huge one.
+const HUGE: u64 = 512;
+const PAGES: u64 = 4 * HUGE;
+const KHUGEPAGED: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged";
+
+/// Has the kernel put together what a task has in pieces; returns how many pages it has gone through. This process
+/// does the work, and is in no tracked cgroup.
+fn collapse(pid: u32) -> Result<io::Result<u64>> {
+    let region = largest(pid)?;
+    let pid = Pid::from_raw(pid.cast_signed()).context("a process id")?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
+    // SAFETY: the kernel reads `region`, and takes what it says as addresses of the other process; the advice changes
+    // no memory's contents.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_process_madvise,
+            pidfd.as_raw_fd(),
+            &raw const region,
+            1,
+            libc::MADV_COLLAPSE,
+            0,
+        )
+    };
+    Ok(u64::try_from(done).map(|bytes| bytes / PAGE).map_err(|_| io::Error::last_os_error()))
+}
+
+/// The mapping of a task of which most is in memory.
+fn largest(pid: u32) -> Result<libc::iovec> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).context("smaps")?;
+    let (mut largest, mut last) = (None, None);
+    for line in text.lines() {
+        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if let Some(resident) = first.eq("Rss:").then(|| kib(rest)).flatten() {
+            largest = largest.max(Some((resident, last)));
+        } else if let Some((start, end)) = first.split_once('-') {
+            let address = |text| usize::from_str_radix(text, 16).context("smaps");
+            last = Some((address(start)?, address(end)?));
+        }
+    }
+    let (start, end) = largest.and_then(|(_, at)| at).context("a task without memory")?;
+    Ok(libc::iovec { iov_base: start as *mut _, iov_len: end - start })
+}
+
+/// KiB in a line of smaps, behind its name.
+fn kib(text: &str) -> Option<u64> {
+    text.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// Pages of a task that are mapped as huge ones.
+fn huge_pages(pid: u32) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("smaps_rollup")?;
+    let of = |key| text.lines().find_map(|line| line.strip_prefix(key)).and_then(kib);
+    let huge = ["AnonHugePages:", "ShmemPmdMapped:"].map(|key| of(key).unwrap_or(0));
+    Ok(huge.iter().sum::<u64>() * 1024 / PAGE)
+}
+
+/// A task with memory in pieces, charged on both sides.
+struct Pieces {
+    // In this order they are dropped: cgroups have to be empty.
+    engine: Engine,
+    holder: Holder,
+    low: TestCgroup,
+    top: TestCgroup,
+    kernel: Option<KernelCgroup>,
+    used: u64,
+}
+
+impl Pieces {
+    fn get(mode: Mode) -> Result<Self> {
+        let top = TestCgroup::new()?;
+        let low = top.child("low")?;
+        let kernel = KernelCgroup::beside(&top)?;
+        let inner = kernel.as_ref().map(|kernel| kernel.child("low")).transpose()?;
+        let engine = Engine::start(["--cgroup", top.path()])?;
+        let mut wish = Holder::of(mode).pages(PAGES as u32).cgroup(&low);
+        if let Some(inner) = &inner {
+            wish = wish.kernel(inner);
+        }
+        let mut holder = wish.start()?;
+        holder.get()?;
+        let used = engine.used_at_rest(&low)?;
+        ensure!(used >= PAGES, "{used} pages");
+        Ok(Self { engine, holder, low, top, kernel, used })
+    }
+
+    /// Everything is charged as before, page by page.
+    fn check(mut self) -> Result<()> {
+        let (engine, pid) = (&self.engine, self.holder.id());
+        ensure!(huge_pages(pid)? == PAGES, "{} huge pages", huge_pages(pid)?);
+        let used = engine.used_at_rest(&self.low)?;
+        // Where the memory is shared, the page table of each huge page goes.
+        let unchanged = self.used - PAGES / HUGE..=self.used;
+        ensure!(unchanged.contains(&used), "{used} pages, {} before", self.used);
+        if let Some(kernel) = &self.kernel {
+            let audit = engine.audit_at_rest(&beside(&self.top, kernel))?;
+            ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
+            ensure!(audit.agreement()?.counts.both >= PAGES, "{audit}");
+        }
+        self.holder.give()?;
+        let left = self.engine.used_at_rest(&self.low)?;
+        ensure!(left <= self.used - PAGES, "{left} pages left of {}", self.used);
+        self.holder.exit()?;
+        self.engine.stop().map(drop)
+    }
+}
+
+#[test]
+fn a_collapse_for_another_task_is_charged_to_it() -> Result<()> {
+    live(|| {
+        let pieces = Pieces::get(Mode::Pieces)?;
+        ensure!(huge_pages(pieces.holder.id())? == 0, "there are huge pages already");
+        if let Err(error) = collapse(pieces.holder.id())? {
+            skip(&name(), &format!("no MADV_COLLAPSE (Linux 6.1): {error}"));
+            return Ok(());
+        }
+        pieces.check()
+    })
+}
+
+#[test]
+fn a_collapse_of_shared_memory_is_charged_to_whom_it_was_for() -> Result<()> {
+    live(|| {
+        if !memstock::pages::names_tracepoint("mm_khugepaged_collapse_file")? {
+            skip(&name(), "no tracepoint mm_khugepaged_collapse_file (Linux 6.2)");
+            return Ok(());
+        }
+        let pieces = Pieces::get(Mode::PiecesShared)?;
+        if let Err(error) = collapse(pieces.holder.id())? {
+            skip(&name(), &format!("shared memory cannot be collapsed here: {error}"));
+            return Ok(());
+        }
+        pieces.check()
+    })
+}
+
+#[test]
+fn a_collapse_of_memory_that_nobody_is_charged_for_is_not_charged() -> Result<()> {
+    live(|| {
+        let (tracked, other) = (TestCgroup::new()?, TestCgroup::new()?);
+        let engine = Engine::start(["--cgroup", tracked.path()])?;
+        let mut holder = Holder::of(Mode::Pieces).pages(PAGES as u32).cgroup(&other).start()?;
+        holder.get()?;
+        if let Err(error) = collapse(holder.id())? {
+            skip(&name(), &format!("no MADV_COLLAPSE (Linux 6.1): {error}"));
+            return Ok(());
+        }
+        ensure!(huge_pages(holder.id())? == PAGES);
+        let used = engine.used_at_rest(&tracked)?;
+        ensure!(used == 0, "{used} pages");
+        holder.exit()?;
+        engine.stop().map(drop)
+    })
+}
+
+/// A setting of khugepaged, and what it was, to which it is put back on `Drop`.
+struct Setting {
+    file: PathBuf,
+    before: String,
+}
+
+impl Setting {
+    fn set(name: &str, value: &str) -> Result<Self> {
+        let file = Path::new(KHUGEPAGED).join(name);
+        let before = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        fs::write(&file, value).with_context(|| file.display().to_string())?;
+        Ok(Self { file, before })
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(&self.file, self.before.trim()) {
+            eprintln!("{}: {error}", self.file.display());
+        }
+    }
+}
+
+#[test]
+fn khugepaged_charges_whom_the_memory_belongs_to() -> Result<()> {
+    live(|| {
+        let enabled = Path::new(KHUGEPAGED).with_file_name("enabled");
+        if fs::read_to_string(enabled).is_ok_and(|text| text.contains("[never]")) {
+            skip(&name(), "huge pages are off: transparent_hugepage/enabled is never");
+            return Ok(());
+        }
+        let pieces = Pieces::get(Mode::PiecesWanted)?;
+        // It comes by every ten seconds, and every minute after it found no memory.
+        let _soon = Setting::set("scan_sleep_millisecs", "10")?;
+        try_poll_until(3 * SOON, "khugepaged", || {
+            Ok((huge_pages(pieces.holder.id())? == PAGES).then_some(()))
+        })?;
+        pieces.check()
+    })
+}
