@@ -25,6 +25,7 @@ pub mod fault;
 pub mod identity;
 pub mod limit;
 pub mod machine;
+pub mod migrate;
 pub mod page;
 pub mod stat;
 pub mod stock;
@@ -124,6 +125,10 @@ mod pod {
     unsafe impl aya::Pod for crate::Counter<u64> {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::EngineInfo {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::collapse::MemoryOwner {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::migrate::FolioLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Chunk<u32> {}
 }

@@ -11,6 +11,7 @@ mod checked;
 use checked::{Checked, Model, beside, explore, shape};
 use loom::sync::Arc;
 use memstock_common::adopt::{adopt, disown, doubt};
+use memstock_common::migrate::migrated;
 use memstock_common::page::{UNCONFIRMED, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, NOBODY, Word};
 use support::{NewWord, Shape, owner, window};
@@ -44,6 +45,38 @@ fn adopt_beside_free() {
             world.alloc(0, None, 0, order);
             world.assert_owned(&[3 - (1 << order), 0]);
             assert_eq!(world.loss(Loss::Healed), in_vain as u64);
+        });
+    }
+}
+
+/// A page is adopted, or was, while it is moved to another frame: it is charged there or, if it was adopted too late, not
+/// at all, and never in both places.
+#[test]
+fn adopt_beside_migration() {
+    for was_adopted in [false, true] {
+        explore(move || {
+            let world = row();
+            if was_adopted {
+                assert_eq!(adopt(&world.cpu(0), window(0, 0..1)), Ok(1));
+            }
+            let (asked, ()) = beside(
+                &world,
+                move |world| match was_adopted {
+                    true => disown(&world.cpu(0), window(0, 0..1)),
+                    false => adopt(&world.cpu(0), window(0, 0..1)),
+                },
+                |world| {
+                    migrated(&world.cpu(1), 0, 1, 1);
+                    world.free(1, 0, 0);
+                },
+            );
+            assert!(asked.is_ok());
+            world.assert_conserved();
+            assert!(world.owned()[0] <= 1);
+            world.alloc(0, None, 0, 0);
+            assert_eq!(entry(&world, 0), NOBODY);
+            world.free(1, 1, 0);
+            world.assert_owned(&[0, 0]);
         });
     }
 }

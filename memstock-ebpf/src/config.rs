@@ -2,6 +2,8 @@
 //! drops the code they rule out.
 
 use aya_ebpf::Global;
+use memstock_common::collapse::MemoryOwner;
+use memstock_common::migrate::FolioLayout;
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 
@@ -45,24 +47,12 @@ static CGROUP_KN: Global<u32> = Global::new(0);
 /// Byte offset of `id` in `struct kernfs_node`.
 #[unsafe(no_mangle)]
 static KERNFS_ID: Global<u32> = Global::new(0);
-/// 1 if `collapsed` can tell whose a huge page is.
+/// The way from a memory to the cgroups of whom it belongs to.
 #[unsafe(no_mangle)]
-static TELLS_COLLAPSES: Global<u32> = Global::new(0);
-/// Byte offset of `owner` in `struct mm_struct`.
+static MEMORY_OWNER: Global<MemoryOwner> = Global::new(MemoryOwner::UNKNOWN);
+/// What `struct folio` is like.
 #[unsafe(no_mangle)]
-static MM_OWNER: Global<u32> = Global::new(0);
-/// Byte offset of `cgroups` in `struct task_struct`.
-#[unsafe(no_mangle)]
-static TASK_CGROUPS: Global<u32> = Global::new(0);
-/// Byte offset of `dfl_cgrp` in `struct css_set`.
-#[unsafe(no_mangle)]
-static CSS_SET_DFL_CGRP: Global<u32> = Global::new(0);
-/// Byte offset of `level` in `struct cgroup`.
-#[unsafe(no_mangle)]
-static CGROUP_LEVEL: Global<u32> = Global::new(0);
-/// Byte offset of `ancestors` in `struct cgroup`.
-#[unsafe(no_mangle)]
-static CGROUP_ANCESTORS: Global<u32> = Global::new(0);
+static FOLIO: Global<FolioLayout> = Global::new(FolioLayout::UNKNOWN);
 /// The thread whose allocations `learn` reports, as it is called in its PID namespace.
 #[unsafe(no_mangle)]
 static LEARN_FROM: Global<u32> = Global::new(0);
@@ -148,33 +138,19 @@ pub fn kernfs_id() -> u64 {
 /// Whether `collapsed` can tell whose a huge page is.
 #[inline(always)]
 pub fn tells_collapses() -> bool {
-    TELLS_COLLAPSES.load() != 0
+    memory_owner() != MemoryOwner::UNKNOWN
 }
 
-/// Where the kernel has whom memory belongs to; byte offsets.
-pub struct MemoryOwner {
-    /// Of `owner` in `struct mm_struct`.
-    pub mm_owner: u32,
-    /// Of `cgroups` in `struct task_struct`.
-    pub task_cgroups: u32,
-    /// Of `dfl_cgrp` in `struct css_set`.
-    pub css_set_dfl_cgrp: u32,
-    /// Of `level` in `struct cgroup`.
-    pub cgroup_level: u32,
-    /// Of `ancestors` in `struct cgroup`.
-    pub cgroup_ancestors: u32,
-}
-
-/// Where the kernel has whom memory belongs to.
+/// The way from a memory to the cgroups of whom it belongs to.
 #[inline(always)]
 pub fn memory_owner() -> MemoryOwner {
-    MemoryOwner {
-        mm_owner: MM_OWNER.load(),
-        task_cgroups: TASK_CGROUPS.load(),
-        css_set_dfl_cgrp: CSS_SET_DFL_CGRP.load(),
-        cgroup_level: CGROUP_LEVEL.load(),
-        cgroup_ancestors: CGROUP_ANCESTORS.load(),
-    }
+    MEMORY_OWNER.load()
+}
+
+/// What `struct folio` is like.
+#[inline(always)]
+pub fn folio() -> FolioLayout {
+    FOLIO.load()
 }
 
 /// The thread whose allocations `learn` reports, as it is called in its PID namespace.

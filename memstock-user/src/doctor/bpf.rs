@@ -16,6 +16,7 @@ use crate::engine::attach::has_tracepoint;
 use crate::engine::faults::try_event;
 use crate::engine::learn::learn;
 use crate::engine::load::{FAULT_TRACEPOINTS, Settings, object};
+use crate::engine::migrate;
 use crate::pages::{Layout, names_tracepoint};
 
 /// Helpers that the kernel half calls.
@@ -105,6 +106,15 @@ pub(super) fn fault_event(host: &mut Host) -> Finding {
         Err(error) => return Finding::unknown(format!("{error:#}")),
     };
     host.of(tried, |()| String::new())
+}
+
+pub(super) fn migration(host: &Host) -> Finding {
+    match migrate::try_it() {
+        Ok(()) => Finding::found(""),
+        // A kernel whose functions cannot be traced says EPERM to root, too.
+        Err(error) if host.is_privileged => Finding::absent(format!("{error:#}")),
+        Err(error) => host.failed(&error),
+    }
 }
 
 /// One of the two is enough.

@@ -134,6 +134,14 @@ fn tracepoints() -> Vec<Facility> {
         remedy: "boot a kernel with CONFIG_PERF_EVENTS=y",
         probe: Probe::Faults,
     };
+    let migration = Facility {
+        name: "function mem_cgroup_migrate".into(),
+        need: Need::Optional,
+        purpose: "pages that compaction and NUMA balancing move stay charged; a probe is attached to it",
+        without: "pages that are moved are charged to nobody, until \"memstock audit --repair\"",
+        remedy: "boot a kernel with CONFIG_MEMCG=y and CONFIG_FUNCTION_TRACER=y",
+        probe: Probe::Of(bpf::migration),
+    };
     let optional = OPTIONAL.iter().map(|&(_, tracepoint)| {
         let without = "stocks are not drained when reclaim of that kind begins";
         of(tracepoint, Need::Optional, without, "boot a kernel with CONFIG_MEMCG=y")
@@ -157,7 +165,7 @@ fn tracepoints() -> Vec<Facility> {
             remedy,
         )
     });
-    attached.chain([event, faults]).chain(optional).chain(collapses).collect()
+    attached.chain([event, faults]).chain(optional).chain(collapses).chain([migration]).collect()
 }
 
 fn helpers_and_maps() -> Vec<Facility> {

@@ -9,6 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::faults::{self, Source};
 use super::load::{ATTACHMENTS, COLLAPSES, OBJECT, OPTIONAL, PROBE, YARDSTICK, program, refused};
+use super::migrate;
 use super::pins::Pins;
 use crate::exit::Failure;
 
@@ -28,6 +29,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Re
             log::debug!("this kernel has no tracepoint {tracepoint}");
         }
     }
+    migrate::attach(ebpf, pins)?;
     let mut missing = Vec::new();
     for (name, tracepoint) in OPTIONAL {
         if !attach_to(ebpf, pins, name, tracepoint)? {

@@ -8,7 +8,7 @@ use aya::programs::perf_event::PerfEventLink;
 use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
-use memstock_common::adopt::WINDOW_PAGES;
+use memstock_common::collapse::{COLLAPSE_ORDER, MemoryOwner};
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
 
@@ -17,6 +17,7 @@ use super::attach::attach;
 use super::faults::{self, EVENT_PROBE, Source};
 use super::kernel_stock;
 use super::learn::learn;
+use super::migrate;
 use super::pins::Pins;
 use super::program::RunStats;
 use crate::pages::{Layout, huge_page_pages};
@@ -144,11 +145,12 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         Coalescing::Everything => (batch, batch, batch),
     };
     let pages = learn()?;
-    let Layout { page_struct_size, movable, account, cgroup_kn, kernfs_id, memory_owner } =
+    let Layout { page_struct_size, movable, account, cgroup_kn, kernfs_id, memory_owner, folio } =
         pages.layout;
-    let memory_owner = memory_owner.filter(|_| huge_page_pages() == Some(WINDOW_PAGES.into()));
-    let tells_collapses = u32::from(memory_owner.is_some());
-    let memory_owner = memory_owner.unwrap_or_default();
+    let memory_owner = match huge_page_pages() {
+        Some(pages) if pages == 1 << COLLAPSE_ORDER => memory_owner,
+        _ => MemoryOwner::UNKNOWN,
+    };
     let shift = if page_struct_size.is_power_of_two() {
         page_struct_size.trailing_zeros()
     } else {
@@ -169,12 +171,8 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         .override_global("GFP_CHARGED", &(movable | account), true)
         .override_global("CGROUP_KN", &cgroup_kn, true)
         .override_global("KERNFS_ID", &kernfs_id, true)
-        .override_global("TELLS_COLLAPSES", &tells_collapses, true)
-        .override_global("MM_OWNER", &memory_owner.mm_owner, true)
-        .override_global("TASK_CGROUPS", &memory_owner.task_cgroups, true)
-        .override_global("CSS_SET_DFL_CGRP", &memory_owner.css_set_dfl_cgrp, true)
-        .override_global("CGROUP_LEVEL", &memory_owner.cgroup_level, true)
-        .override_global("CGROUP_ANCESTORS", &memory_owner.cgroup_ancestors, true)
+        .override_global("FOLIO", &folio, true)
+        .override_global("MEMORY_OWNER", &memory_owner, true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("STOCK", slots)
         .map_max_entries("OWNERS", chunks)
@@ -186,6 +184,9 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
             program => <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load),
         };
         loaded.map_err(|error| refused(name, error))?;
+    }
+    if let Err(error) = migrate::load(&mut ebpf, folio) {
+        log::debug!("page migration is not seen: {error:#}");
     }
     let charge = program(&mut ebpf, MISS)?.fd()?.try_clone()?;
     let tail_calls = ebpf.map_mut("TAIL_CALLS").context("no map TAIL_CALLS in the object")?;
@@ -294,11 +295,13 @@ pub(super) fn is_pinned_map(name: &str) -> bool {
 
 /// Whether a program is loaded with the others.
 fn is_engines(name: &str) -> bool {
-    name != LEARN && kernel_stock::ATTACHMENTS.iter().all(|&(other, _)| name != other)
+    name != LEARN
+        && name != migrate::PROBE
+        && kernel_stock::ATTACHMENTS.iter().all(|&(other, _)| name != other)
 }
 
 pub(super) fn is_pinned_program(name: &str) -> bool {
-    name != YARDSTICK && is_engines(name)
+    name != YARDSTICK && (is_engines(name) || name == migrate::PROBE)
 }
 
 fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
@@ -308,7 +311,7 @@ fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
         }
     }
     for (name, program) in ebpf.programs_mut() {
-        if is_pinned_program(name) {
+        if is_pinned_program(name) && program.fd().is_ok() {
             program
                 .pin(pins.program(name))
                 .with_context(|| format!("cannot pin the program {name}"))?;

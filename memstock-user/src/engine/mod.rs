@@ -14,6 +14,7 @@ pub mod kernel_stock;
 pub mod learn;
 pub mod load;
 pub mod mapped;
+pub mod migrate;
 pub mod pins;
 pub mod program;
 pub mod remains;
@@ -81,6 +82,7 @@ impl Engine {
             )));
         }
         let possible = host::cpus()?.possible;
+        let probes = load::probes().chain(migrate::is_seen(pins)?.then_some(migrate::PROBE));
         Ok(Self {
             pins: pins.clone(),
             info,
@@ -90,7 +92,7 @@ impl Engine {
             cgroup_cpu: PerCpuRanges::open(pins, "CGROUP_CPU", possible.len())?,
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
             control: Control::open(pins)?,
-            probes: load::probes().map(|name| program::fd(pins, name)).collect::<Result<_>>()?,
+            probes: probes.map(|name| program::fd(pins, name)).collect::<Result<_>>()?,
             next_index: Cell::new(0),
             possible,
         })

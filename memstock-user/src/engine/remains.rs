@@ -11,11 +11,14 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya_obj::Object;
-use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_PERF_EVENT, BPF_PROG_TYPE_RAW_TRACEPOINT};
+use aya_obj::generated::bpf_prog_type::{
+    BPF_PROG_TYPE_PERF_EVENT, BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING,
+};
 
 use super::Engine;
 use super::faults::{EVENT_PROBE, Source};
 use super::load::{ATTACHMENTS, OBJECT, PROBE, is_pinned_map, is_pinned_program};
+use super::migrate;
 use super::pins::Pins;
 use crate::exit::Failure;
 
@@ -70,7 +73,10 @@ fn whole(pins: &Pins) -> Result<Engine> {
         check_map(pins, name, map, engine.info().slots)?;
     }
     let mut ids = HashMap::new();
-    for name in object.programs.keys().filter(|name| is_pinned_program(name)) {
+    let sees_migration = migrate::is_seen(pins)?;
+    let is_expected =
+        |name: &&String| is_pinned_program(name) && (*name != migrate::PROBE || sees_migration);
+    for name in object.programs.keys().filter(is_expected) {
         ids.insert(name.as_str(), program_id(pins, name)?);
     }
     let by_tracepoint = engine.faults() == Source::Tracepoints;
@@ -78,6 +84,9 @@ fn whole(pins: &Pins) -> Result<Engine> {
         if program != PROBE || by_tracepoint {
             check_link(&pins.link(program, tracepoint), tracepoint, ids.get(program))?;
         }
+    }
+    if sees_migration {
+        check_link(&migrate::link(pins), migrate::FUNCTION, ids.get(migrate::PROBE))?;
     }
     if !by_tracepoint {
         // Of a CPU that came without a daemon there is none yet.
@@ -121,6 +130,7 @@ fn program_id(pins: &Pins, name: &str) -> Result<u32> {
         ProgramInfo::from_pin(pins.program(name)).with_context(|| format!("no program {name}"))?;
     let kind = match name {
         EVENT_PROBE => BPF_PROG_TYPE_PERF_EVENT,
+        migrate::PROBE => BPF_PROG_TYPE_TRACING,
         _ => BPF_PROG_TYPE_RAW_TRACEPOINT,
     };
     ensure!(

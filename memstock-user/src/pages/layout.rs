@@ -5,6 +5,8 @@ use super::btf::Btf;
 use super::gfp;
 use crate::exit::{Classify as _, Failure};
 use anyhow::Result;
+use memstock_common::collapse::MemoryOwner;
+use memstock_common::migrate::FolioLayout;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -26,35 +28,10 @@ pub struct Layout {
     pub cgroup_kn: u32,
     /// `offsetof(struct kernfs_node, id)`, in bytes: 64 bits, the cgroup's id.
     pub kernfs_id: u32,
-    /// Whom memory belongs to; none where the kernel does not say (without CONFIG_MEMCG, before Linux 6.1).
-    pub memory_owner: Option<MemoryOwner>,
-}
-
-/// The way from a `struct mm_struct` to the cgroups of whom it belongs to; offsets in bytes.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct MemoryOwner {
-    /// `offsetof(struct mm_struct, owner)`: a pointer to a task.
-    pub mm_owner: u32,
-    /// `offsetof(struct task_struct, cgroups)`: a pointer to its `struct css_set`.
-    pub task_cgroups: u32,
-    /// `offsetof(struct css_set, dfl_cgrp)`: a pointer to its cgroup v2.
-    pub css_set_dfl_cgrp: u32,
-    /// `offsetof(struct cgroup, level)`: an int, 0 at the root.
-    pub cgroup_level: u32,
-    /// `offsetof(struct cgroup, ancestors)`: a pointer to one for each level, from the root to itself.
-    pub cgroup_ancestors: u32,
-}
-
-impl MemoryOwner {
-    fn read(btf: &Btf<'_>) -> Option<Self> {
-        Some(Self {
-            mm_owner: btf.member_offset("mm_struct", "owner")?,
-            task_cgroups: btf.member_offset("task_struct", "cgroups")?,
-            css_set_dfl_cgrp: btf.member_offset("css_set", "dfl_cgrp")?,
-            cgroup_level: btf.member_offset("cgroup", "level")?,
-            cgroup_ancestors: btf.member_offset("cgroup", "ancestors")?,
-        })
-    }
+    /// Whom memory belongs to, or [`MemoryOwner::UNKNOWN`].
+    pub memory_owner: MemoryOwner,
+    /// How many pages a folio has, or [`FolioLayout::UNKNOWN`].
+    pub folio: FolioLayout,
 }
 
 impl Layout {
@@ -93,9 +70,30 @@ impl Layout {
             account,
             cgroup_kn: offset(&btf, "cgroup", "kn")?,
             kernfs_id: offset(&btf, "kernfs_node", "id")?,
-            memory_owner: MemoryOwner::read(&btf),
+            folio: folio(&btf).unwrap_or(FolioLayout::UNKNOWN),
+            memory_owner: memory_owner(&btf).unwrap_or(MemoryOwner::UNKNOWN),
         })
     }
+}
+
+fn memory_owner(btf: &Btf<'_>) -> Option<MemoryOwner> {
+    Some(MemoryOwner {
+        mm_owner: btf.member_offset("mm_struct", "owner")?,
+        task_cgroups: btf.member_offset("task_struct", "cgroups")?,
+        css_set_dfl_cgrp: btf.member_offset("css_set", "dfl_cgrp")?,
+        cgroup_level: btf.member_offset("cgroup", "level")?,
+        cgroup_ancestors: btf.member_offset("cgroup", "ancestors")?,
+    })
+}
+
+fn folio(btf: &Btf<'_>) -> Option<FolioLayout> {
+    // Its name until Linux 6.15.
+    let nr_pages = btf.member_offset("folio", "_nr_pages");
+    Some(FolioLayout {
+        flags: btf.member_offset("folio", "flags")?,
+        head_bit: u32::try_from(btf.enumerator("PG_head")?).ok()?,
+        nr_pages: nr_pages.or_else(|| btf.member_offset("folio", "_folio_nr_pages"))?,
+    })
 }
 
 /// Whether the running kernel's BTF, which everybody may read, knows a tracepoint: it has a type for the
@@ -132,7 +130,8 @@ mod tests {
         let layout = Layout::read().unwrap();
         assert!(layout.page_struct_size >= 32 && layout.page_struct_size.is_multiple_of(8));
         assert!(layout.cgroup_kn.is_multiple_of(8) && layout.kernfs_id.is_multiple_of(8));
-        let owner = layout.memory_owner.unwrap();
+        let owner = layout.memory_owner;
+        assert!(owner != MemoryOwner::UNKNOWN && layout.folio != FolioLayout::UNKNOWN);
         assert!(owner.mm_owner.is_multiple_of(8) && owner.cgroup_ancestors.is_multiple_of(8));
         // The event's own text is another source for the same flags.
         let masks = gfp::masks(["__GFP_MOVABLE", "__GFP_ACCOUNT"]).unwrap();

@@ -163,7 +163,20 @@ fn each_way_finds_the_same() {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(1));
     }
-    let (scanned, read) = (pages(pid, scan), pages(pid, |_, _, _| Ok(false)));
+    // Reading does not tell zero pages apart, and leaves out the kernel's by their names.
+    let user = |pages: &HashMap<u64, Mapped>| -> HashSet<u64> {
+        pages.keys().copied().filter(|&pfn| Kind::of(flags(pfn)).is_user()).collect()
+    };
+    // Compaction can give them other frames between the two ways, and reclaim take some of the libraries': rare, and
+    // not each time.
+    let differ = || {
+        let (scanned, read) = (pages(pid, scan), pages(pid, |_, _, _| Ok(false)));
+        assert!(scanned.len() > 50);
+        let different: Vec<_> =
+            user(&scanned).symmetric_difference(&user(&read)).copied().collect();
+        (!different.is_empty()).then_some(different)
+    };
+    let different = (0..10).map_while(|_| differ()).collect::<Vec<_>>();
     child.kill().unwrap();
     let is_dead = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     waitid(WaitId::Pid(Pid::from_child(&child)), is_dead).unwrap();
@@ -172,15 +185,7 @@ fn each_way_finds_the_same() {
         mapped_pages(pid, |_| panic!("it has no memory")).unwrap();
         child.wait().unwrap();
     }
-    assert!(scanned.len() > 50);
-    // Reading does not tell zero pages apart, and leaves out the kernel's by their names.
-    let user = |pages: &HashMap<u64, Mapped>| -> HashSet<u64> {
-        pages.keys().copied().filter(|&pfn| Kind::of(flags(pfn)).is_user()).collect()
-    };
-    let (scanned, read) = (user(&scanned), user(&read));
-    // The libraries' pages can be written back or reclaimed meanwhile; that is rare.
-    let different: Vec<_> = scanned.symmetric_difference(&read).collect();
-    assert!(different.len() <= 2, "{different:?}");
+    assert!(different.len() < 10, "{different:?}");
 }
 
 /// One page in each TiB of reserved addresses.

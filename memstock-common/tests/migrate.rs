@@ -1,0 +1,95 @@
+//! Pages that get another frame stay charged to whom they were.
+
+mod support;
+
+use std::sync::atomic::AtomicU64;
+
+use memstock_common::migrate::migrated;
+use memstock_common::{Entry, Loss, NO_INDEX, NOBODY};
+use support::{Shape, World, owner};
+
+type Plain = World<AtomicU64>;
+
+/// Two cgroups beside each other, on two CPUs, and two chunks.
+fn row() -> Plain {
+    let world = Plain::new(Shape { cpus: 2, batch: 8, cgroups: 2, chunks: 2, ..Shape::default() });
+    world.add(0, NO_INDEX);
+    world.add(1, NO_INDEX);
+    world
+}
+
+fn entries(world: &Plain, pages: [u64; 2]) -> [u32; 2] {
+    pages.map(|pfn| Entry::load(world.entry(pfn)))
+}
+
+#[test]
+fn the_owner_goes_along() {
+    let world = row();
+    world.touch(0, 0, 7);
+    // By a kernel thread on another CPU; the new frame was allocated for nobody.
+    world.alloc(1, None, 1030, 0);
+    migrated(&world.cpu(1), 7, 1030, 1);
+    world.assert_owned(&[1, 0]);
+    assert_eq!(entries(&world, [7, 1030]), [NOBODY, owner(0)]);
+    world.free(1, 7, 0);
+    world.assert_owned(&[1, 0]);
+    world.free(0, 1030, 0);
+    world.assert_owned(&[0, 0]);
+}
+
+#[test]
+fn a_block_goes_as_a_whole() {
+    let world = row();
+    world.alloc(0, Some(1), 512, 9);
+    world.touch(0, 0, 1024 + 16);
+    migrated(&world.cpu(1), 512, 0, 512);
+    world.assert_owned(&[1, 512]);
+    assert_eq!(entries(&world, [0, 511]), [owner(1); 2]);
+    assert_eq!(entries(&world, [512, 1023]), [NOBODY; 2]);
+    world.alloc(0, Some(1), 512, 4);
+    migrated(&world.cpu(0), 512, 1024 + 32, 16);
+    world.assert_owned(&[1, 528]);
+    assert_eq!(entries(&world, [1024 + 31, 1024 + 48]), [NOBODY; 2], "not beyond its ends");
+    assert_eq!(entries(&world, [1024 + 32, 1024 + 47]), [owner(1); 2]);
+}
+
+/// A task that moves the memory of another is charged for the new frame at first: by its allocation.
+#[test]
+fn whoever_moves_it_is_not_charged() {
+    let world = row();
+    world.touch(0, 0, 1);
+    world.touch(1, 1, 2);
+    migrated(&world.cpu(1), 1, 2, 1);
+    world.assert_owned(&[1, 0]);
+    world.free(1, 1, 0);
+    world.assert_owned(&[1, 0]);
+    // Memory of nobody stays nobody's.
+    world.touch(1, 1, 3);
+    migrated(&world.cpu(1), 4, 3, 1);
+    world.assert_owned(&[1, 0]);
+}
+
+/// Memory that was plugged in since the start: what comes from there is nobody's, and what goes there is when it is freed.
+#[test]
+fn frames_beyond_the_map_are_nobodys() {
+    let world = row();
+    world.touch(0, 0, 1);
+    migrated(&world.cpu(0), 1, 2048, 1);
+    world.assert_owned(&[1, 0]);
+    assert_eq!(world.loss(Loss::PagesOutside), 1);
+    world.free(0, 1, 0);
+    world.assert_owned(&[0, 0]);
+    world.touch(0, 1, 2);
+    migrated(&world.cpu(0), 2048, 2, 1);
+    world.assert_owned(&[0, 0]);
+}
+
+#[test]
+fn what_is_no_folio_is_left_alone() {
+    let world = row();
+    world.touch(0, 0, 1);
+    for nr_pages in [0, 3, 2048] {
+        migrated(&world.cpu(0), 1, 9, nr_pages);
+    }
+    world.assert_owned(&[1, 0]);
+}

@@ -1,0 +1,116 @@
+//! Pages that compaction moves stay charged to whom they were, as by the kernel. Where the kernel's functions cannot be
+//! traced they do not (`docs/limitations.md`).
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use memmap2::{Advice, MmapMut, UncheckedAdvice};
+use memstock::engine::migrate;
+use memstock::pages::{mapped_pages, own_pfn};
+use memstock_tests::audit::beside;
+use memstock_tests::live::{live, name};
+use memstock_tests::load::Frozen;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, lru};
+
+/// What is held by each way, in pages.
+const HELD: [(Mode, u32); 3] = [(Mode::AnonWrite, 8192), (Mode::Memfd, 4096), (Mode::Huge, 2048)];
+
+/// Memory of this process, which is in no tracked cgroup: a quarter of what is free, in small pages.
+fn filler() -> Result<MmapMut> {
+    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let free = text.lines().find_map(|line| line.strip_prefix("MemFree:")?.strip_suffix(" kB"));
+    let free: usize = free.context("MemFree")?.trim().parse()?;
+    let mut filler = MmapMut::map_anon((free * 1024 / 4).next_multiple_of(PAGE as usize))?;
+    filler.advise(Advice::NoHugePage)?;
+    filler.iter_mut().step_by(PAGE as usize).for_each(|byte| *byte = 1);
+    Ok(filler)
+}
+
+/// Leaves every other page of it. Compaction fills blocks that have holes, and leaves free ones as they are.
+fn punch(filler: &MmapMut) -> Result<()> {
+    let page = PAGE as usize;
+    for start in (0..filler.len()).step_by(2 * page) {
+        // SAFETY: nobody reads what was in there.
+        unsafe { filler.unchecked_advise_range(UncheckedAdvice::DontNeed, start, page) }?;
+    }
+    Ok(())
+}
+
+/// The page frames that tasks have mapped.
+fn frames(holders: &[Holder]) -> Result<BTreeSet<u64>> {
+    let mut frames = BTreeSet::new();
+    for holder in holders {
+        mapped_pages(holder.id(), |page| {
+            frames.insert(page.pfn);
+        })?;
+    }
+    Ok(frames)
+}
+
+#[test]
+fn pages_that_are_moved_stay_charged() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", top.path()])?;
+        if let Err(error) = migrate::try_it() {
+            ensure!(!engine.sees_migrations()?, "it cannot be seen, and is");
+            skip(&name(), &format!("page migration cannot be seen: {error:#}"));
+            return Ok(());
+        }
+        ensure!(engine.sees_migrations()?, "it can be seen, and is not");
+        let kernel = KernelCgroup::beside(&top)?;
+        let early = filler()?;
+        let mut holders = Vec::new();
+        for (mode, pages) in HELD {
+            let mut wish = Holder::of(mode).pages(pages).cgroup(&top);
+            if let Some(kernel) = &kernel {
+                wish = wish.kernel(kernel);
+            }
+            let mut holder = wish.start()?;
+            holder.get()?;
+            holders.push(holder);
+        }
+        let late = filler()?;
+        // Pages are moved up, to where there are holes; from where memory is taken first differs.
+        let [at_first, at_last] = [&early, &late].map(|filler| own_pfn(&filler[filler.len() / 2]));
+        let [high, low] = match at_first? > at_last? {
+            true => [early, late],
+            false => [late, early],
+        };
+        drop(low);
+        punch(&high)?;
+        lru::drain()?;
+        let used = engine.used_at_rest(&top)?;
+        let before = frames(&holders)?;
+        let moved = try_poll_until(SOON, "compaction to move a thousand pages", || {
+            fs::write("/proc/sys/vm/compact_memory", "1").context("compact_memory")?;
+            let moved = before.difference(&frames(&holders)?).count();
+            Ok((moved >= 1000).then_some(moved))
+        })?;
+        // Nothing was charged or uncharged for it.
+        let after = engine.used_at_rest(&top)?;
+        ensure!(after == used, "{after} pages after {moved} were moved, {used} before");
+        let frozen = Frozen::freeze(&top)?;
+        let arguments = kernel.as_ref().map(|kernel| beside(&top, kernel).to_vec());
+        let audit = engine.audit_at_rest(&arguments.unwrap_or_default())?;
+        eprintln!("{moved} pages were moved: {audit}");
+        if kernel.is_some() {
+            ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
+        }
+        drop(frozen);
+        for holder in holders {
+            holder.exit()?;
+        }
+        // Page tables go a grace period later, and frees that were missed are healed.
+        try_poll_until(SOON, "all of it to be given back", || {
+            lru::drain()?;
+            engine.heal()?;
+            Ok((engine.used_at_rest(&top)? == 0).then_some(()))
+        })?;
+        engine.stop().map(drop)
+    })
+}
