@@ -1,7 +1,8 @@
 //! The probe of collapses: huge pages that one task has put together in the memory of another.
 //!
 //! Kernel prototypes (`include/trace/events/huge_memory.h`), of which the first argument is read:
-//! `huge_memory:mm_collapse_huge_page` `(struct mm_struct *mm, int isolated, int status)` and, since Linux 6.2,
+//! `huge_memory:mm_collapse_huge_page` `(struct mm_struct *mm, int isolated, int status)` and, since Linux 6.2 and in
+//! stable kernels of 6.1,
 //! `huge_memory:mm_khugepaged_collapse_file` `(struct mm_struct *mm, struct folio *new_folio, ..., int result)`,
 //! both at the end, by the task that has allocated the huge page, whether it could be used or not.
 

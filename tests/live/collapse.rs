@@ -138,7 +138,7 @@ fn a_collapse_for_another_task_is_charged_to_it() -> Result<()> {
 fn a_collapse_of_shared_memory_is_charged_to_whom_it_was_for() -> Result<()> {
     live(|| {
         if !memstock::pages::names_tracepoint("mm_khugepaged_collapse_file")? {
-            skip(&name(), "no tracepoint mm_khugepaged_collapse_file (Linux 6.2)");
+            skip(&name(), "no tracepoint mm_khugepaged_collapse_file");
             return Ok(());
         }
         let pieces = Pieces::get(Mode::PiecesShared)?;
