@@ -164,11 +164,21 @@ fn observing_ends_with_a_reload() -> Result<()> {
     })
 }
 
+/// Starts what does not ignore hangups, even where whoever started the tests does (nohup): children inherit that.
+fn heeding_hangups<T>(start: impl FnOnce() -> T) -> T {
+    // SAFETY: no handler of ours is called.
+    let before = unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+    let started = start();
+    // SAFETY: it is what was there before.
+    unsafe { libc::signal(libc::SIGHUP, before) };
+    started
+}
+
 #[test]
 fn without_a_file_the_terminal_that_goes_ends_it() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
-        let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let mut engine = heeding_hangups(|| Engine::start(["--cgroup", cgroup.path()]))?;
         engine.process().signal(Signal::HUP)?;
         let finished = engine.process().wait(SOON)?;
         ensure!(finished.code() == 0, "{finished:?}");
