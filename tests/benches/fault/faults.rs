@@ -1,86 +1,139 @@
-//! What the fault program costs at real page faults, by the kernel's run-time statistics.
+//! What the programs of a page cost at real page faults, by the kernel's run-time statistics, on one busy CPU and on
+//! all.
 //!
-//! In turns: a stock hit (batch 1024), a shared counter on each page, a fault of an untracked cgroup, and the
-//! empty program, which is what any program on the tracepoint costs, the statistic itself included. The
-//! probes of allocations and frees are attached with the fault program: they take the page that it left
-//! pending, and give it back.
+//! In turns, between slices of the empty program, which is what any program costs, the statistic itself included: stocks
+//! that always serve (batch 1024), as they are by default, a shared counter on each page, both with one level and
+//! with several, and untracked tasks. The statistic is read around the program, so what a miss tail-calls is in it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use memstock::bench::slices::{Stop, interleave, pairs};
-use memstock::bench::statistics::{difference, values};
-use memstock::engine::load::{Coalescing, Loaded, PROBE, Settings, YARDSTICK};
+use memstock::bench::slices::{Paired, Stop, interleave, pairs};
+use memstock::bench::statistics::{Estimate, difference};
+use memstock::bench::workers::Workers;
+use memstock::engine::load::{Coalescing, HOT_TRACEPOINTS, Loaded, Settings, YARDSTICK};
 use memstock::engine::program::RunStats;
-use memstock_common::NO_LIMIT;
-use memstock_tests::workload::pages::round;
+use memstock::host;
+use memstock_common::DEFAULT_BATCH;
+use memstock_tests::binaries;
 
-use crate::calls::{Home, engine};
+use crate::calls::Home;
+use crate::programs::{PAGE, tracking};
+use crate::sequences::LEVELS;
 
 /// Pages that are mapped, touched and unmapped at a time.
 const PAGES: usize = 512;
-/// What is attached beside the fault program.
-const BESIDE: [(&str, &str); 2] = [("page_alloc", "mm_page_alloc"), ("page_free", "mm_page_free")];
 
-/// Measures and prints.
-pub fn measure(rounds: usize, slice: Duration, home: &Home) -> Result<()> {
-    let own = home.chain.last().context("the top is there")?.id;
-    let variant = |settings, track: bool| -> Result<Loaded> {
-        let loaded = engine(settings)?;
-        if track {
-            loaded.engine.register(own, None, NO_LIMIT, NO_LIMIT)?;
-        }
-        Ok(loaded)
-    };
-    let each = Settings { coalescing: Coalescing::Nothing, ..Settings::default() };
-    let mut variants = [
-        ("empty program, again", variant(Settings::default(), false)?, YARDSTICK),
-        ("hit", variant(Settings { batch: 1024, ..Settings::default() }, true)?, PROBE),
-        ("untracked", variant(Settings::default(), false)?, PROBE),
-        ("shared counter each", variant(each, true)?, PROBE),
-    ];
+/// Name, batch, what is coalesced, levels that are tracked, whether its programs are the empty one.
+const VARIANTS: [(&str, u32, Coalescing, usize, bool); 7] = [
+    ("empty program, again", DEFAULT_BATCH, Coalescing::Everything, 0, true),
+    ("untracked", DEFAULT_BATCH, Coalescing::Everything, 0, false),
+    ("hit", 1024, Coalescing::Everything, 1, false),
+    ("stock", DEFAULT_BATCH, Coalescing::Everything, 1, false),
+    ("stock, 4 levels", DEFAULT_BATCH, Coalescing::Everything, LEVELS, false),
+    ("shared counter each", DEFAULT_BATCH, Coalescing::Nothing, 1, false),
+    ("shared counter each, 4 levels", DEFAULT_BATCH, Coalescing::Nothing, LEVELS, false),
+];
+/// Which of them are compared: stocks, and what they save.
+const RATIOS: [(&str, usize, usize); 2] =
+    [("stock, by shared counter each", 3, 5), ("the same, 4 levels", 4, 6)];
+
+/// What the programs took in a slice, ns.
+#[derive(Clone, Copy)]
+struct Took {
+    /// A run of the fault program.
+    fault: f64,
+    /// All programs, for each fault.
+    page: f64,
+    faults: u64,
+}
+
+/// Measures and prints. Everything is loaded several times, since the place of a program counts.
+pub fn measure((loads, rounds): (usize, usize), slice: Duration, home: &Home) -> Result<()> {
     let _stats = aya::sys::enable_stats(aya::sys::Stats::RunTime)
         .context("cannot enable run-time statistics")?;
-    let seen = interleave(rounds, variants.len(), &Stop::default(), |n| {
-        let (_, loaded, program) = &mut variants[n.unwrap_or(0)];
-        one_slice(loaded, program, slice)
-    })?;
-    println!(
-        "\nby real faults, one CPU: ns a run of the fault program by the kernel's statistic, and above the \
-         empty program;\n{rounds} slices of {slice:?} each; medians with 95 % intervals"
-    );
-    for ((name, ..), slices) in variants.iter().zip(&seen) {
-        let pairs = pairs(slices, |run| run.run_time_ns as f64 / run.run_cnt as f64);
-        let faults: u64 = slices.iter().map(|paired| paired.value.run_cnt).sum();
+    let online = host::cpus()?.online;
+    let mut cpus = vec![&online[..1], &online[..]];
+    cpus.dedup();
+    let dir = &home.chain.last().context("the top is there")?.dir;
+    let mut all: Vec<Vec<Vec<Paired<Took>>>> = vec![vec![Vec::new(); VARIANTS.len()]; cpus.len()];
+    for _ in 0..loads {
+        let mut engines = VARIANTS
+            .iter()
+            .map(|&(_, batch, coalescing, levels, _)| {
+                tracking(Settings { batch, coalescing, ..Settings::default() }, home, levels)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        for (cpus, all) in cpus.iter().zip(&mut all) {
+            let workers = Workers::start(&binaries::memstock()?, cpus, PAGES, &[dir])?;
+            let seen = interleave(rounds, VARIANTS.len(), &Stop::default(), |n| {
+                let n = n.unwrap_or(0);
+                one_slice(&mut engines[n], VARIANTS[n].4, slice)
+            })?;
+            drop(workers);
+            all.iter_mut().zip(seen).for_each(|(all, seen)| all.extend(seen));
+        }
+    }
+    for (cpus, seen) in cpus.iter().zip(&all) {
         println!(
-            "{name:<40} {:>24} {:>24} {faults:>10} faults",
-            values(&pairs).to_string(),
-            difference(&pairs).to_string()
+            "\n{} busy CPU(s), by real faults: ns above the empty program by the kernel's statistic, of the fault \
+             program and\nof a page's three; loaded {loads} times, {rounds} slices of {slice:?} each; medians with \
+             95 % intervals",
+            cpus.len()
         );
+        report(seen);
     }
     Ok(())
 }
 
-/// Attaches the program, faults for a while, detaches, and returns what it ran.
-fn one_slice(loaded: &mut Loaded, program: &str, slice: Duration) -> Result<RunStats> {
-    let beside = if program == PROBE { &BESIDE[..] } else { &[] };
-    let links = beside
-        .iter()
-        .map(|&(name, point)| Ok((name, loaded.program(name)?.attach(point)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let program = loaded.program(program)?;
-    // Its maps and the faulting code are warm before anything is counted.
-    let id = program.attach("page_fault_user")?;
-    round(PAGES)?;
-    let before = RunStats::of(program.fd()?)?;
-    let end = Instant::now() + slice;
-    while Instant::now() < end {
-        round(PAGES)?;
+fn report(seen: &[Vec<Paired<Took>>]) {
+    let figures: [fn(&Took) -> f64; 2] = [|took| took.fault, |took| took.page];
+    let above = |n: usize, figure: fn(&Took) -> f64| -> Vec<f64> {
+        pairs(&seen[n], figure).iter().map(|pair| pair.value - pair.control).collect()
+    };
+    for ((name, ..), slices) in VARIANTS.iter().zip(seen) {
+        let [fault, page] = figures.map(|figure| difference(&pairs(slices, figure)).to_string());
+        let faults: u64 = slices.iter().map(|paired| paired.value.faults).sum();
+        println!("{name:<32} {fault:>24} {page:>24} {faults:>10} faults");
     }
-    let run = RunStats::of(program.fd()?)?.since(before);
-    program.detach(id)?;
+    for (name, ours, theirs) in RATIOS {
+        // Slices of the same round.
+        let [fault, page] = figures.map(|figure| {
+            let both = above(ours, figure).into_iter().zip(above(theirs, figure));
+            Estimate::of(&both.map(|(ours, theirs)| ours / theirs).collect::<Vec<_>>()).digits(2)
+        });
+        println!("{name:<32} {fault:>24} {page:>24}");
+    }
+}
+
+/// Attaches the programs, lets the workers fault for a while, detaches, and returns what ran.
+fn one_slice(loaded: &mut Loaded, is_empty: bool, slice: Duration) -> Result<Took> {
+    let ours = PAGE.map(|(name, _)| name);
+    let programs = if is_empty { [YARDSTICK; PAGE.len()] } else { ours };
+    let mut links = Vec::new();
+    // The fault program last: it leaves pages pending for those who take them.
+    for (name, point) in programs.into_iter().zip(HOT_TRACEPOINTS).rev() {
+        links.push((name, loaded.program(name)?.attach(point)?));
+    }
+    // Its maps and the faulting code are warm before anything is counted.
+    std::thread::sleep(slice / 5);
+    let read = |loaded: &mut Loaded| -> Result<[RunStats; PAGE.len()]> {
+        let [fault, alloc, free] = programs.map(|name| loaded.run_stats(name));
+        Ok([fault?, alloc?, free?])
+    };
+    let before = read(loaded)?;
+    std::thread::sleep(slice);
+    let after = read(loaded)?;
     for (name, link) in links {
         loaded.program(name)?.detach(link)?;
     }
-    Ok(run)
+    let [fault, alloc, free] = [0, 1, 2].map(|n| after[n].since(before[n]));
+    // The empty program was read three times.
+    let (times, faults) = if is_empty { (1, fault.run_cnt / 3) } else { (3, fault.run_cnt) };
+    let page_ns: u64 = [fault, alloc, free].iter().take(times).map(|run| run.run_time_ns).sum();
+    Ok(Took {
+        fault: fault.run_time_ns as f64 / fault.run_cnt as f64,
+        page: page_ns as f64 / faults as f64,
+        faults,
+    })
 }

@@ -23,7 +23,7 @@ struct Args {
     /// Rounds; each runs every variant once
     #[arg(long, default_value_t = 60)]
     rounds: usize,
-    /// Times that everything is loaded anew for the calls, each with its part of the rounds
+    /// Times that everything is loaded anew, each with its part of the rounds
     #[arg(long, default_value_t = 6)]
     loads: usize,
     /// Length of a slice in milliseconds, of real faults; of calls a fifth
@@ -48,7 +48,8 @@ fn main() -> Result<()> {
     let slice = Duration::from_millis(slice);
     memstock_tests::live::alone(|| {
         let home = calls::Home::enter(sequences::LEVELS)?;
-        sequences::measure((loads, rounds.div_ceil(loads), slice / 5), args.peers, &home)?;
-        faults::measure(rounds, slice, &home)
+        let extent = (loads, rounds.div_ceil(loads));
+        sequences::measure(extent, slice / 5, args.peers, &home)?;
+        faults::measure(extent, slice, &home)
     })
 }

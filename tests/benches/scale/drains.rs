@@ -28,7 +28,7 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
         let info = loaded.engine.info();
         let programs = Programs::of(&mut loaded)?;
         let empty = handle(loaded.program(YARDSTICK)?)?;
-        let (page, current) = (&[programs.sequence(None)], &AtomicUsize::new(0));
+        let (page, current) = (&[programs.sequence()], &AtomicUsize::new(0));
         let pages = (info.page_base, info.page_struct_size);
         std::thread::scope(|scope| -> Result<()> {
             let others = online

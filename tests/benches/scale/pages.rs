@@ -31,7 +31,7 @@ fn crowded(home: &Home, cgroups: usize) -> Result<Loaded> {
 
 /// A page after another call.
 fn with<'a>(first: Call<'a>, page: &'a Programs) -> Vec<Call<'a>> {
-    [first].into_iter().chain(page.sequence(None)).collect()
+    [first].into_iter().chain(page.sequence()).collect()
 }
 
 /// Measures and prints.
@@ -59,7 +59,9 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
         let regroup = handle(loaded.program("regroup")?)?;
         programs.push((name.clone(), Programs::of(loaded)?, regroup));
     }
-    let empty = vec![programs[0].1.nothing(); PAGE.len() + 1];
+    // Each of another engine, as far as there are so many: see `bench fault`.
+    let others = programs.iter().cycle();
+    let empty: Vec<_> = others.map(|program| program.1.nothing()).take(PAGE.len() + 1).collect();
     let mut sequences = vec![("empty programs, again".to_owned(), empty.clone())];
     for (name, page, _) in &programs {
         sequences.push((name.clone(), with(page.nothing(), page)));
