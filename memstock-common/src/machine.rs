@@ -1,5 +1,7 @@
 //! What the algorithm asks of the world it runs in: the kernel maps, loom, or plain memory.
 
+use crate::page::{Replaced, charge_rest, replace_block};
+use crate::uncharge::uncharge_rest;
 use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Stock, Word};
 
 /// Access to the shared counters.
@@ -102,6 +104,30 @@ pub trait Machine: Counters {
 
     /// Adds to a loss counter.
     fn lose(&self, loss: Loss, count: u64);
+
+    /// [`uncharge_rest`](crate::uncharge::uncharge_rest), where a program that calls it is verified without it.
+    fn uncharge_rest(&self, owner: u32, nr_pages: u32)
+    where
+        Self: Sized,
+    {
+        uncharge_rest(self, owner, nr_pages);
+    }
+
+    /// [`charge_rest`](crate::page::charge_rest), likewise.
+    fn charge_rest(&self, owner: u32, nr_pages: u32)
+    where
+        Self: Sized,
+    {
+        charge_rest(self, owner, nr_pages);
+    }
+
+    /// [`replace_block`](crate::page::replace_block), likewise.
+    fn replace_block(&self, pfn: u64, order: u32, new: u32) -> Replaced
+    where
+        Self: Sized,
+    {
+        replace_block(self, pfn, order, new)
+    }
 }
 
 /// A walk in steps.

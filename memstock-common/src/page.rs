@@ -9,7 +9,7 @@ use crate::collapse::{COLLAPSE_ORDER, began};
 use crate::fault::{obtain, restock};
 use crate::machine::Step;
 use crate::uncharge::uncharge_pages;
-use crate::{Loss, Machine, NOBODY, Stock, index_of};
+use crate::{Loss, Machine, NOBODY, Stock, index_of, slot_of};
 
 /// Pages of a [`Chunk`]: the largest block of the buddy allocator (`MAX_PAGE_ORDER` 10) is in one.
 pub const CHUNK_PAGES: u32 = 1024;
@@ -104,9 +104,9 @@ pub fn allocated<'a, M: Machine>(
         }
         1
     } else {
-        let (healed, left) = replace_block(machine, chunk, pfn, order, owner);
-        if healed > 0 {
-            machine.lose(Loss::Healed, healed as u64);
+        let Replaced { owned, left } = machine.replace_block(pfn, order, owner);
+        if owned > 0 {
+            machine.lose(Loss::Healed, owned as u64);
         }
         (1 << order) - left
     };
@@ -125,7 +125,7 @@ pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) -> u32 {
         return 0;
     };
     if order > 0 {
-        return replace_block(machine, chunk, pfn, order, NOBODY).0;
+        return machine.replace_block(pfn, order, NOBODY).owned;
     }
     let entry = chunk.entry(pfn);
     if entry.load() == NOBODY {
@@ -166,33 +166,60 @@ pub(crate) fn commit<M: Machine>(
     owner: u32,
     nr_pages: u32,
 ) {
-    let Some(stock) = stock else {
-        charge_forced(machine, index_of(owner), nr_pages as u64);
-        return;
-    };
-    let missing = stock.commit(owner, nr_pages);
+    let missing = stock.map_or(nr_pages, |stock| stock.commit(owner, nr_pages));
     if missing > 0 {
-        let obtained = obtain(machine, stock, owner, missing);
-        if obtained > missing {
-            restock(machine, stock, owner, 0, obtained - missing);
-        }
+        machine.charge_rest(owner, missing);
     }
 }
 
-/// Gives every page of a block the owner `new` and uncharges the former owners. Returns how many pages
-/// had one, and how many were left as they were.
+/// Charges pages that were allocated for `owner` and that the stock did not have, and a batch around them if that is
+/// more.
+#[inline(always)]
+pub fn charge_rest<M: Machine>(machine: &M, owner: u32, missing: u32) {
+    let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
+        charge_forced(machine, index_of(owner), missing as u64);
+        return;
+    };
+    let obtained = obtain(machine, stock, owner, missing);
+    if obtained > missing {
+        restock(machine, stock, owner, 0, obtained - missing);
+    }
+}
+
+/// What was found in a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Pages that had an owner.
+    pub owned: u32,
+    /// Pages that were left as they were.
+    pub left: u32,
+}
+
+impl Replaced {
+    /// In one register.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        (self.left as u64) << 32 | self.owned as u64
+    }
+
+    /// Out of it.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self { owned: bits as u32, left: (bits >> 32) as u32 }
+    }
+}
+
+/// Gives every page of a block of `1 << order` pages, which is in one chunk, the owner `new` and uncharges the former
+/// owners.
 ///
 /// In one block a page may have an owner and the next none, or another one: a block is freed as it
 /// was split, merged, seen or missed. More than [`MAX_RUNS`] owners taking turns are not followed;
 /// the rest is counted and keeps its owners.
 #[inline(always)]
-fn replace_block<M: Machine>(
-    machine: &M,
-    chunk: &Chunk<M::Entry>,
-    pfn: u64,
-    order: u32,
-    new: u32,
-) -> (u32, u32) {
+pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) -> Replaced {
+    let Some(chunk) = machine.chunk(pfn) else {
+        return Replaced::default();
+    };
     let end = 1 << order;
     let mut walk = Walk { chunk, pfn, end, new, at: 0, owner: NOBODY, nr_pages: 0, next: NOBODY };
     let (mut owned, mut run) = (0, 0);
@@ -206,7 +233,7 @@ fn replace_block<M: Machine>(
             owned += walk.nr_pages;
         }
         if walk.next == NOBODY {
-            return (owned, 0);
+            return Replaced { owned, left: 0 };
         }
         run += 1;
     }
@@ -215,7 +242,7 @@ fn replace_block<M: Machine>(
     if left > 0 {
         machine.lose(Loss::BlocksMixed, left as u64);
     }
-    (owned + 1, left)
+    Replaced { owned: owned + 1, left }
 }
 
 /// The walk over the pages of one block, from one owner to the next.

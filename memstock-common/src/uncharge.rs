@@ -10,14 +10,22 @@ use crate::{Machine, Stock, StockWord, Word, index_of, slot_of};
 /// batch, which is uncharged in one operation when it has as many pages as a batch.
 #[inline(always)]
 pub fn uncharge_pages<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
+    let rest = match machine.stock(slot_of(owner, machine.slots())) {
+        Some(stock) => stock.put_back(owner, nr_pages, machine.stock_pages()),
+        None => nr_pages,
+    };
+    if rest > 0 {
+        machine.uncharge_rest(owner, rest);
+    }
+}
+
+/// Uncharges freed pages of `owner` that found no room in the stock.
+#[inline(always)]
+pub fn uncharge_rest<M: Machine>(machine: &M, owner: u32, rest: u32) {
     let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
-        uncharge(machine, index_of(owner), nr_pages as u64);
+        uncharge(machine, index_of(owner), rest as u64);
         return;
     };
-    let rest = stock.put_back(owner, nr_pages, machine.stock_pages());
-    if rest == 0 {
-        return;
-    }
     match machine.uncharge_batch() {
         // Nothing is ever left in the batch.
         1 => uncharge_counted(machine, stock, owner, rest),

@@ -11,7 +11,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::nearest_tracked;
 use memstock_common::identity::Task;
 use memstock_common::machine::Step;
-use memstock_common::page::CHUNK_PAGES;
+use memstock_common::page::{CHUNK_PAGES, Replaced};
 use memstock_common::{
     CgroupCpu, Chunk, Counter, Counters, Event, Loss, Machine, Stock, Word, key_of, slot_of,
 };
@@ -21,6 +21,7 @@ use crate::maps::{
     ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COLLAPSES, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT,
     OWNERS, STOCK,
 };
+use crate::rest;
 use crate::word::{MapEntry, MapWord};
 
 /// This kernel.
@@ -247,6 +248,21 @@ impl Machine for Kernel {
         if let Some(word) = LOSS.get(loss as u32) {
             word.fetch_add(count);
         }
+    }
+
+    #[inline(always)]
+    fn uncharge_rest(&self, owner: u32, nr_pages: u32) {
+        rest::uncharge_rest(owner, nr_pages);
+    }
+
+    #[inline(always)]
+    fn charge_rest(&self, owner: u32, nr_pages: u32) {
+        rest::charge_rest(owner, nr_pages);
+    }
+
+    #[inline(always)]
+    fn replace_block(&self, pfn: u64, order: u32, new: u32) -> Replaced {
+        Replaced::from_bits(rest::replace_block(pfn, order, new))
     }
 }
 

@@ -28,6 +28,7 @@ mod migrate;
 mod page;
 mod reclaim;
 mod regroup;
+mod rest;
 mod word;
 
 #[cfg(target_arch = "bpf")]
