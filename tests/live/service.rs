@@ -203,7 +203,10 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
         try_poll_until(SOON, "a cgroup that was made", || {
             Ok(show()?.cgroup(below.path()).is_ok().then_some(()))
         })?;
-        let mut hog = as_nobody(&below, "sh -c 'head -c 99M /dev/zero | tail -c 98M > /dev/null'")?;
+        let mut hog = as_nobody(
+            &below,
+            "sh -c 'head -c 103809024 /dev/zero | tail -c 102760448 > /dev/null'",
+        )?;
         let ended = hog.wait(SOON)?;
         ensure!(ended.code() == 128 + 9, "{ended:?}; {}", service.stderr()?);
         try_poll_until(SOON, "the events", || {

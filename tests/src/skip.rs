@@ -6,6 +6,14 @@ use std::io::Write;
 /// The environment variable that names the file in which `cargo xtask test` collects skips.
 pub const SKIPS: &str = "MEMSTOCK_SKIPS";
 
+/// The environment variable that `cargo xtask vm` sets in a guest.
+pub const GUEST: &str = "MEMSTOCK_GUEST";
+
+/// Whether this is a guest of `cargo xtask vm`, which has the test binaries and little else.
+pub fn in_guest() -> bool {
+    std::env::var_os(GUEST).is_some()
+}
+
 /// Reports that the test `name` does not run here, and why.
 pub fn skip(name: &str, reason: &str) {
     eprintln!("skipped: {name}: {reason}");

@@ -136,7 +136,7 @@ fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
     let budget = budget.to_str().context("the project's path is not UTF-8")?;
     let mut text = format!(
         "CGROUPS={cgroups} BOUND={BOUND} BUDGET={}\n\
-         export RUST_BACKTRACE=0 MEMSTOCK_SKIPS=/memstock/skips MEMSTOCK_PATIENCE={} MEMSTOCK_LOAD={}\n",
+         export MEMSTOCK_GUEST=1 RUST_BACKTRACE=0 MEMSTOCK_SKIPS=/memstock/skips MEMSTOCK_PATIENCE={} MEMSTOCK_LOAD={}\n",
         quoted(&format!("/{budget}")),
         work.patience,
         work.load,
