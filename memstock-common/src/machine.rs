@@ -105,7 +105,7 @@ pub trait Machine: Counters {
     /// Adds to a loss counter.
     fn lose(&self, loss: Loss, count: u64);
 
-    /// [`uncharge_rest`](crate::uncharge::uncharge_rest), where a program that calls it is verified without it.
+    /// [`uncharge_rest`], where a program that calls it is verified without it.
     fn uncharge_rest(&self, owner: u32, nr_pages: u32)
     where
         Self: Sized,
@@ -113,7 +113,7 @@ pub trait Machine: Counters {
         uncharge_rest(self, owner, nr_pages);
     }
 
-    /// [`charge_rest`](crate::page::charge_rest), likewise.
+    /// [`charge_rest`], likewise.
     fn charge_rest(&self, owner: u32, nr_pages: u32)
     where
         Self: Sized,
@@ -121,7 +121,7 @@ pub trait Machine: Counters {
         charge_rest(self, owner, nr_pages);
     }
 
-    /// [`replace_block`](crate::page::replace_block), likewise.
+    /// [`replace_block`], likewise.
     fn replace_block(&self, pfn: u64, order: u32, new: u32) -> Replaced
     where
         Self: Sized,

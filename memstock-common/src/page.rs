@@ -213,7 +213,7 @@ impl Replaced {
 /// owners.
 ///
 /// In one block a page may have an owner and the next none, or another one: a block is freed as it
-/// was split, merged, seen or missed. More than [`MAX_RUNS`] owners taking turns are not followed;
+/// was split, merged, seen or missed. More than three owners taking turns are not followed;
 /// the rest is counted and keeps its owners.
 #[inline(always)]
 pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) -> Replaced {
