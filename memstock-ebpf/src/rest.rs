@@ -1,6 +1,6 @@
 //! What is rare, as functions that are called. The verifier looks at a global function once, whatever its arguments
 //! are, and then knows of a call only that it gives a number; what is inlined, or a function of the object's own, it
-//! follows anew on each way that leads there (`btf_check_subprog_call` in `kernel/bpf/btf.c`). So these take
+//! follows anew on each way that leads there (commit 51c39bb1d5d1, Linux 5.6). So these take
 //! numbers, no pointers, and look up again what their callers had.
 
 use memstock_common::page;
