@@ -45,8 +45,22 @@ pub enum Task {
 pub const STACK_BYTES: u64 = 8192;
 
 impl<W: Word> Identity<W> {
-    /// The owner that faults and allocations of the current task are charged to in this
-    /// `generation`, which the caller has read before; asks `owner` if it is not known.
+    /// The owner that faults and allocations of the current task are charged to in this `generation`,
+    /// which the caller has read before, if that is remembered and seen without asking the kernel.
+    #[inline(always)]
+    pub fn known(&self, task: Task, generation: u64) -> Option<u32> {
+        if self.generation.load() != generation {
+            return None;
+        }
+        let same = match task {
+            Task::Registers(registers) => self.registers.load() == registers,
+            Task::Stack(at) => self.is_stack_of(at),
+            Task::Current => false,
+        };
+        same.then(|| self.owner.load() as u32)
+    }
+
+    /// The same, whatever is remembered: asks who the task is, and `owner` if it is another.
     ///
     /// `current` is the kernel's name of the task, never 0.
     #[inline(always)]
@@ -57,28 +71,21 @@ impl<W: Word> Identity<W> {
         current: impl Fn() -> u64,
         owner: impl FnOnce() -> u32,
     ) -> u32 {
-        let fresh = self.generation.load() == generation;
-        match task {
-            Task::Registers(registers) => {
-                if fresh && self.registers.load() == registers {
-                    return self.owner.load() as u32;
-                }
-                let current = current();
-                if fresh && self.task.load() == current {
-                    self.registers.store(registers);
-                    return self.owner.load() as u32;
-                }
-                self.ask(registers, current, generation, owner)
-            }
-            Task::Stack(at) if fresh && self.is_stack_of(at) => self.owner.load() as u32,
-            Task::Stack(_) | Task::Current => {
-                let current = current();
-                if fresh && self.task.load() == current {
-                    return self.owner.load() as u32;
-                }
-                self.ask(0, current, generation, owner)
-            }
+        if let Some(owner) = self.known(task, generation) {
+            return owner;
         }
+        let registers = match task {
+            Task::Registers(registers) => registers,
+            Task::Stack(_) | Task::Current => 0,
+        };
+        let current = current();
+        if self.generation.load() != generation || self.task.load() != current {
+            return self.ask(registers, current, generation, owner);
+        }
+        if registers != 0 {
+            self.registers.store(registers);
+        }
+        self.owner.load() as u32
     }
 
     /// Whether an address is on the kernel stack of the task that is known by its registers.

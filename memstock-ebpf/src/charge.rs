@@ -3,27 +3,24 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
-use memstock_common::fault::miss;
 use memstock_common::{NOBODY, Word};
 
-use crate::machine::{Kernel, faulting_task, owner, slot};
+use crate::machine::{faulting_task, owner};
 use crate::maps::{GENERATION, STOCK};
+use crate::rest;
 
 /// Charges a batch for the current cgroup and refills this CPU's stock.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn charge(ctx: RawTracePointContext) -> i32 {
-    let generation = GENERATION.load();
     let Some(first) = STOCK.get(0) else {
         return 0;
     };
-    let owner = owner(first, faulting_task(&ctx), generation);
+    let owner = owner(first, faulting_task(&ctx), GENERATION.load());
     if owner == NOBODY {
         return 0;
     }
-    if let Some(stock) = slot(first, owner) {
-        miss(&Kernel, stock, owner);
-    }
+    rest::miss(owner);
     // Off unless the user half raises the level at load: then the verifier drops this.
     debug!(&ctx, "miss: owner {}", owner);
     0

@@ -10,33 +10,32 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::fault::{Consumed, consume_or_miss, miss};
+use memstock_common::fault::{Consumed, consume_or_miss};
 use memstock_common::identity::Task;
-use memstock_common::{Loss, Machine, Stock, Word};
+use memstock_common::{Loss, Machine, Word};
 
 use crate::machine::{Kernel, faulting_task, owner, slot};
 use crate::maps::{GENERATION, STOCK, TAIL_CALLS};
-use crate::word::MapWord;
+use crate::rest;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn fault(ctx: RawTracePointContext) -> i32 {
-    if let Some((stock, owner)) = consume(faulting_task(&ctx)) {
+    if let Some(owner) = consume(faulting_task(&ctx)) {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
         Kernel.lose(Loss::TailCallsFailed, 1);
-        miss(&Kernel, stock, owner);
+        rest::miss(owner);
     }
     0
 }
 
-/// A fault of `task`: the stock and the owner that are left to be served if it is a miss.
+/// A fault of `task`: the owner for which a miss is left to be served, if it is one.
 #[inline(always)]
-pub fn consume(task: Task) -> Option<(&'static Stock<MapWord>, u32)> {
-    let generation = GENERATION.load();
+pub fn consume(task: Task) -> Option<u32> {
     let first = STOCK.get(0)?;
-    let owner = owner(first, task, generation);
+    let owner = owner(first, task, GENERATION.load());
     let stock = slot(first, owner)?;
-    (consume_or_miss(stock, owner) == Consumed::Miss).then_some((stock, owner))
+    (consume_or_miss(stock, owner) == Consumed::Miss).then_some(owner)
 }

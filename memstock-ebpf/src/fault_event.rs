@@ -17,18 +17,17 @@
 
 use aya_ebpf::macros::perf_event;
 use aya_ebpf::programs::PerfEventContext;
-use memstock_common::fault::miss;
 use memstock_common::identity::Task;
 
 use crate::fault::consume;
-use crate::machine::Kernel;
+use crate::rest;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[perf_event]
 #[inline(always)]
 pub fn fault_event(_ctx: PerfEventContext) -> i32 {
-    if let Some((stock, owner)) = consume(Task::Current) {
-        miss(&Kernel, stock, owner);
+    if let Some(owner) = consume(Task::Current) {
+        rest::miss(owner);
     }
     0
 }

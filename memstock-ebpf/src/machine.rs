@@ -13,7 +13,7 @@ use memstock_common::identity::Task;
 use memstock_common::machine::Step;
 use memstock_common::page::{CHUNK_PAGES, Replaced};
 use memstock_common::{
-    CgroupCpu, Chunk, Counter, Counters, Event, Loss, Machine, Stock, Word, key_of, slot_of,
+    CgroupCpu, Chunk, Counter, Counters, Event, Loss, Machine, NOBODY, Stock, Word, key_of, slot_of,
 };
 
 use crate::config;
@@ -67,6 +67,18 @@ pub fn running_task(ctx: &RawTracePointContext) -> Task {
 /// `generation` before.
 #[inline(always)]
 pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64) -> u32 {
+    first.identity.known(task, generation).unwrap_or_else(|| {
+        rest::ask_owner(if let Task::Registers(registers) = task { registers } else { 0 })
+    })
+}
+
+/// The same, and asks the kernel if it has to.
+#[inline(always)]
+pub fn asked_owner(task: Task) -> u32 {
+    let generation = GENERATION.load();
+    let Some(first) = STOCK.get(0) else {
+        return NOBODY;
+    };
     // SAFETY: the helper has no preconditions.
     let current = || unsafe { bpf_get_current_task() };
     first.identity.owner(task, generation, current, || {

@@ -3,10 +3,32 @@
 //! follows anew on each way that leads there (commit 51c39bb1d5d1, Linux 5.6). So these take
 //! numbers, no pointers, and look up again what their callers had.
 
-use memstock_common::page;
-use memstock_common::uncharge;
+use memstock_common::identity::Task;
+use memstock_common::{NOBODY, fault, page, uncharge};
 
-use crate::machine::Kernel;
+use crate::machine::{Kernel, asked_owner, slot};
+use crate::maps::STOCK;
+
+/// The owner that the current task is charged to, which is not the one that this CPU remembers, or not known to
+/// be; `registers` where it faulted, 0 if that is not known.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ask_owner(registers: u64) -> u32 {
+    asked_owner(if registers == 0 { Task::Current } else { Task::Registers(registers) })
+}
+
+/// [`fault::miss`] of a fault of `owner`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn miss(owner: u32) -> u32 {
+    if owner != NOBODY
+        && let Some(first) = STOCK.get(0)
+        && let Some(stock) = slot(first, owner)
+    {
+        fault::miss(&Kernel, stock, owner);
+    }
+    0
+}
 
 /// [`uncharge::uncharge_rest`]. A global function has to return a number.
 #[unsafe(no_mangle)]
