@@ -62,7 +62,7 @@ fn measure(args: &Args) -> Result<()> {
             kernels(args, kernel, &format!("kernel-{round}"), &mut theirs)?;
         }
     }
-    engine.stop()?;
+    engine.end()?;
     println!("\n{} rounds, a limit of {} pages", args.rounds, args.limit);
     println!("                     pages above the limit   limit to kill, us          life, ms");
     for (name, seen) in

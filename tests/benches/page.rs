@@ -22,6 +22,7 @@ use memstock::engine::program::RunStats;
 use memstock::host;
 use memstock_common::NO_LIMIT;
 use memstock_tests::binaries;
+use memstock_tests::cgroup::OF_BENCH;
 
 /// Costs of the programs, and what they take of a task's throughput.
 #[derive(Parser)]
@@ -75,8 +76,8 @@ fn main() -> Result<()> {
     memstock_tests::live::alone(|| {
         let bpffs = host::bpffs()?;
         let mount = CgroupMount::find()?;
-        let cgroup = mount.create("memstock-bench")?;
-        let pins = Pins::at(bpffs.dir.join("memstock-bench"));
+        let cgroup = mount.create(OF_BENCH)?;
+        let pins = Pins::at(bpffs.dir.join(OF_BENCH));
         let measured = (|| {
             let loaded = load(&pins, Settings { batch: args.batch, ..Settings::default() });
             pins.remove()?;

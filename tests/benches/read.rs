@@ -96,7 +96,7 @@ fn measure(args: &Args) -> Result<()> {
         ensure!(top.restored()?.0 == 0);
     }
     drop(task);
-    engine.stop().map(drop)
+    engine.end()
 }
 
 /// Time that the threads of a process have had on a CPU (`proc_pid_schedstat`: its first field, in ns).

@@ -63,7 +63,7 @@ fn told_to_end_it_leaves_nothing() -> Result<()> {
     live(|| {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
             let mut bench = memstock(["bench", "table1", "--rounds", "10000"])?.start()?;
-            let top = cgroup::mount()?.join("memstock-bench");
+            let top = cgroup::mount()?.join(cgroup::OF_BENCH);
             // Its workers are there: it measures.
             poll_until(3 * SOON, "the tasks of the bench", || {
                 let tasks = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
@@ -85,7 +85,7 @@ fn told_to_end_it_leaves_nothing() -> Result<()> {
 fn a_bench_that_was_killed_is_cleared_up_after() -> Result<()> {
     live(|| {
         let mut bench = memstock(["bench", "table1", "--rounds", "10000"])?.start()?;
-        let top = cgroup::mount()?.join("memstock-bench");
+        let top = cgroup::mount()?.join(cgroup::OF_BENCH);
         poll_until(3 * SOON, "the tasks of the bench", || {
             let tasks = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
             (!tasks.is_empty()).then_some(())

@@ -10,6 +10,8 @@ use crate::poll::{SOON, poll_until};
 
 /// What the names of test cgroups begin with.
 pub const PREFIX: &str = "memstock-test-";
+/// The cgroup of a bench, which is that of `memstock bench` as well.
+pub const OF_BENCH: &str = "memstock-bench";
 
 /// Where cgroup v2 is mounted. On a hybrid host that is not `/sys/fs/cgroup`.
 ///
@@ -101,6 +103,24 @@ impl Drop for TestCgroup {
     fn drop(&mut self) {
         remove(&self.dir);
     }
+}
+
+/// Removes what an interrupted bench has left: its cgroup and those below, if nobody is in them.
+///
+/// # Errors
+/// When the cgroup v2 mount is not found.
+pub fn remove_of_bench() -> Result<()> {
+    fn remove_empty(dir: &Path) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_empty(&entry.path());
+            }
+        }
+        // One that is not there, or is in use, is not a bench's that has ended.
+        let _ = fs::remove_dir(dir);
+    }
+    remove_empty(&mount()?.join(OF_BENCH));
+    Ok(())
 }
 
 /// Kills what is in the cgroup and those below it, and removes them all. Says so if it cannot.

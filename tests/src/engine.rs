@@ -14,6 +14,8 @@ use crate::show::{Drained, Show};
 #[derive(Debug)]
 pub struct Engine {
     run: Process,
+    /// What it said is of no interest any more.
+    heard: bool,
 }
 
 impl Engine {
@@ -38,7 +40,7 @@ impl Engine {
     /// When it ends at once or does not answer in time; with what it wrote to standard error.
     pub fn start_adopting<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
         let run = Process::from_memstock_run(args)?;
-        let mut engine = Self { run };
+        let mut engine = Self { run, heard: false };
         engine.wait_until_ready()?;
         Ok(engine)
     }
@@ -142,6 +144,15 @@ impl Engine {
         ensure!(left.is_empty(), "the engine left behind: {}", left.join(", "));
         Ok(finished)
     }
+
+    /// The same at the end of a bench, whose output nobody captures: what it said is not shown.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub fn end(mut self) -> Result<()> {
+        self.heard = true;
+        self.stop().map(drop)
+    }
 }
 
 impl Drop for Engine {
@@ -153,7 +164,9 @@ impl Drop for Engine {
             }
         }
         // Shown only when the test fails.
-        eprintln!("memstock run said: {}", self.stderr().unwrap_or_default());
+        if !self.heard {
+            eprintln!("memstock run said: {}", self.stderr().unwrap_or_default());
+        }
         if !leftovers::pins_and_lock().is_empty()
             && let Err(error) = memstock(["stop"]).and_then(|stop| stop.finish(SOON))
         {

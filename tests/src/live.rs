@@ -65,6 +65,7 @@ pub fn alone(bench: impl FnOnce() -> Result<()>) -> Result<()> {
     let _turn = take_turn()?;
     let found = leftovers::pins_and_lock();
     ensure!(found.is_empty(), "an engine runs, or was left: {}", found.join(", "));
+    cgroup::remove_of_bench()?;
     bench()
 }
 
@@ -74,6 +75,10 @@ pub fn name() -> String {
 }
 
 fn clean_start() -> Result<()> {
+    // Without the lock, `memstock bench` is not running either.
+    if leftovers::pins_and_lock().is_empty() {
+        cgroup::remove_of_bench()?;
+    }
     leftovers::none().context(
         "before the test; if it is nobody's, `memstock stop` removes it, and rmdir a cgroup",
     )

@@ -16,6 +16,7 @@ use memstock::engine::load::{Loaded, Settings, load};
 use memstock::engine::pins::Pins;
 use memstock::mapping::Mapping;
 use memstock::pages::{Layout, own_pfn};
+use memstock_tests::cgroup::OF_BENCH;
 use memstock_tests::workload::cpus::{on, pin};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -176,7 +177,7 @@ impl Home {
         let text = std::fs::read_to_string("/proc/self/cgroup")?;
         let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
         let before = mount.dir().join(path.context("no cgroup v2")?);
-        let top = mount.create("memstock-bench")?;
+        let top = mount.create(OF_BENCH)?;
         let mut home = Self { mount, chain: vec![top.cgroup().clone()], top: Some(top), before };
         for level in 2..=levels {
             let above = home.chain.last().context("the top is there")?;
@@ -204,7 +205,7 @@ impl Drop for Home {
 /// Loads an engine that lives as long as what is returned, and leaves no pins even if we are killed.
 pub fn engine(settings: Settings) -> Result<Loaded> {
     let bpffs = memstock::host::bpffs()?;
-    let pins = Pins::at(bpffs.dir.join("memstock-bench"));
+    let pins = Pins::at(bpffs.dir.join(OF_BENCH));
     let loaded = load(&pins, settings);
     pins.remove()?;
     bpffs.release()?;
