@@ -275,7 +275,11 @@ impl CgroupMount {
     }
 }
 
-fn names(path: &Path) -> Result<PathBuf> {
+/// `path` with nothing in it but names.
+///
+/// # Errors
+/// [`Failure::Cgroup`]: it has ".." in it.
+pub(crate) fn names(path: &Path) -> Result<PathBuf> {
     let mut names = PathBuf::new();
     for component in path.components() {
         match component {

@@ -13,14 +13,14 @@ pub use look::{Look, Seen};
 pub use map::{KernelMap, Verdict};
 pub use tracked::Tracked;
 
-use crate::cgroup::{CgroupMount, display};
+use crate::cgroup::{CgroupMount, display, names};
 use crate::cli;
 use crate::exit::Failure;
 use crate::mountinfo::{self, Mount};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// What a directory of a memory cgroup has in it: on v1, and on v2.
 const MEMORY_FILES: [&str; 2] = ["memory.usage_in_bytes", "memory.current"];
@@ -202,24 +202,6 @@ fn kernel_dir(mounts: &[Mount], path: &Path) -> Result<PathBuf> {
         )));
     }
     Ok(dir)
-}
-
-/// `path` with nothing in it but names.
-fn names(path: &Path) -> Result<PathBuf> {
-    let mut names = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => names.push(name),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(Failure::Cgroup.error(format!(
-                    "{}: \"..\" is not allowed in the path of a cgroup: name it from the root",
-                    display(path)
-                )));
-            }
-        }
-    }
-    Ok(names)
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 //! in the middle as well. What it finds depends on the host, and is not judged.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::live::{live, name};
 use memstock_tests::poll::{SOON, poll_until};
-use memstock_tests::process::memstock;
+use memstock_tests::process::{Process, memstock};
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, TestCgroup, cgroup, kernel_cgroup};
 use rustix::process::Signal;
@@ -58,17 +59,22 @@ fn the_table_has_each_row_in_each_form() -> Result<()> {
     })
 }
 
+/// A bench that goes on for long, and its cgroup, with its workers in it.
+fn measuring() -> Result<(Process, PathBuf)> {
+    let bench = memstock(["bench", "table1", "--rounds", "10000"])?.start()?;
+    let top = cgroup::mount()?.join(cgroup::OF_BENCH);
+    poll_until(3 * SOON, "the tasks of the bench", || {
+        let tasks = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
+        (!tasks.is_empty()).then_some(())
+    })?;
+    Ok((bench, top))
+}
+
 #[test]
 fn told_to_end_it_leaves_nothing() -> Result<()> {
     live(|| {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-            let mut bench = memstock(["bench", "table1", "--rounds", "10000"])?.start()?;
-            let top = cgroup::mount()?.join(cgroup::OF_BENCH);
-            // Its workers are there: it measures.
-            poll_until(3 * SOON, "the tasks of the bench", || {
-                let tasks = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
-                (!tasks.is_empty()).then_some(())
-            })?;
+            let (mut bench, top) = measuring()?;
             bench.signal(signal)?;
             let finished = bench.wait(SOON)?;
             ensure!(finished.code() == code, "{finished:?}");
@@ -84,12 +90,7 @@ fn told_to_end_it_leaves_nothing() -> Result<()> {
 #[test]
 fn a_bench_that_was_killed_is_cleared_up_after() -> Result<()> {
     live(|| {
-        let mut bench = memstock(["bench", "table1", "--rounds", "10000"])?.start()?;
-        let top = cgroup::mount()?.join(cgroup::OF_BENCH);
-        poll_until(3 * SOON, "the tasks of the bench", || {
-            let tasks = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
-            (!tasks.is_empty()).then_some(())
-        })?;
+        let (mut bench, top) = measuring()?;
         bench.signal(Signal::KILL)?;
         bench.wait(SOON)?;
         // The kernel kills its workers.
