@@ -93,7 +93,7 @@ pub fn try_charge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result
         }
     }
     walk(counters, leaf, NO_INDEX, |c| {
-        c.memory.raise_watermark(c.memory_limit.load());
+        c.raise_memory_watermarks(c.memory_limit.load());
         if counters.memsw() {
             c.memsw.raise_watermark(c.memsw_limit.load());
         }
@@ -114,7 +114,7 @@ fn uncharge_memory<C: Counters>(counters: &C, leaf: u32, end: u32, nr_pages: u64
 #[inline(always)]
 pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
-        c.memory.charge(nr_pages);
+        c.charge_memory(nr_pages);
         if counters.memsw() {
             c.memsw.charge(nr_pages);
         }
@@ -156,7 +156,7 @@ pub(crate) fn sub_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
 #[inline(always)]
 pub(crate) fn raise_watermarks<C: Counters>(counters: &C, leaf: u32) {
     walk(counters, leaf, NO_INDEX, |c| {
-        c.memory.raise_watermark(NO_LIMIT);
+        c.raise_memory_watermarks(NO_LIMIT);
         if counters.memsw() {
             c.memsw.raise_watermark(NO_LIMIT);
         }
@@ -176,6 +176,26 @@ pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
         }
         true
     });
+}
+
+/// Adds to the page cache of `leaf` and its ancestors.
+#[inline(always)]
+pub(crate) fn change_file<C: Counters>(counters: &C, leaf: u32, change: i32) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.file.fetch_add(change as i64 as u64);
+        true
+    });
+}
+
+/// How many levels `leaf` and its ancestors are.
+#[inline(always)]
+pub(crate) fn levels<C: Counters>(counters: &C, leaf: u32) -> u32 {
+    let mut levels = 0;
+    walk(counters, leaf, NO_INDEX, |_| {
+        levels += 1;
+        true
+    });
+    levels
 }
 
 /// Whether the counter `index` is `ancestor` or below it. Everything is below [`NO_INDEX`].
