@@ -1,6 +1,7 @@
 //! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
 
-use crate::event::{EventKind, may_send};
+use crate::counter::needed;
+use crate::event::{CACHE_INTERVAL_NS, EVENT_INTERVAL_NS, EventKind, may_send};
 use crate::machine::Step;
 use crate::{Counters, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Word};
 
@@ -257,7 +258,8 @@ pub const BRAKE_NS: u64 = 1_000;
 /// that a CPU is held up at once: interrupts may be off.
 pub const MOST_BRAKED: u64 = 32;
 
-/// Waits, if user space has said that it attends to limits.
+/// Waits, if user space has said that it attends to limits, and more is needed than is allowed: what page cache is
+/// above a limit is nobody's fault.
 #[inline(always)]
 fn brake<M: Machine>(machine: &M, over: Over) {
     let now = machine.now();
@@ -265,8 +267,10 @@ fn brake<M: Machine>(machine: &M, over: Over) {
         return;
     }
     let Some(counter) = machine.counter(over.ancestor) else { return };
-    let (usage, limit) = at(counter, over.resource);
-    let pages = usage.load().saturating_sub(limit.load());
+    let pages = needed_above(counter, over.resource);
+    if pages == 0 {
+        return;
+    }
     let pages = if pages < MOST_BRAKED { pages } else { MOST_BRAKED };
     machine.repeat(MOST_LOOKS, &mut Wait { machine, until: now + pages * pages * BRAKE_NS });
 }
@@ -278,6 +282,13 @@ fn at<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> (&W, &W) {
         Resource::Memory => (&counter.memory.usage, &counter.memory_limit),
         Resource::Memsw => (&counter.memsw.usage, &counter.memsw_limit),
     }
+}
+
+/// Pages that are needed above the limit of a resource, stocked ones included.
+#[inline(always)]
+fn needed_above<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> u64 {
+    let (usage, limit) = at(counter, resource);
+    needed(usage.load(), counter.file.load()).saturating_sub(limit.load())
 }
 
 /// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.
@@ -313,7 +324,9 @@ fn announce<M: Machine>(
         _ => &counter.hit_at,
     };
     let now = machine.now();
-    if !may_send(sent, now) {
+    let is_cache = kind == EventKind::LimitHit && needed_above(counter, over.resource) == 0;
+    let interval = if is_cache { CACHE_INTERVAL_NS } else { EVENT_INTERVAL_NS };
+    if !may_send(sent, now, interval) {
         machine.lose(Loss::EventsMerged, 1);
         return false;
     }
