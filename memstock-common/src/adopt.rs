@@ -82,8 +82,8 @@ pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     let adopted = adopted.map(|found| found.nr_pages);
     let left = nr_pages - adopted.unwrap_or(0);
     if left > 0 {
-        change_file(machine, window.index, if bit == 0 { 0 } else { -(left as i32) });
         uncharge(machine, window.index, left as u64);
+        change_file(machine, window.index, if bit == 0 { 0 } else { -(left as i32) });
     }
     raise_watermarks(machine, window.index);
     adopted
@@ -110,8 +110,8 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
     let Found { nr_pages, nr_file } =
         replace(machine, window, owner_of(window.index) | UNCONFIRMED, NOBODY)?;
-    change_file(machine, window.index, -(nr_file as i32));
     uncharge(machine, window.index, nr_pages as u64);
+    change_file(machine, window.index, -(nr_file as i32));
     Ok(nr_pages)
 }
 

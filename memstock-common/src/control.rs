@@ -242,7 +242,6 @@ pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
             nr_pages += drain_taken(machine, stock, seen);
         }
     }
-    // After what is uncharged: a free tells of page cache before it uncharges.
     let seen = FileWord(stock.file.load());
     if seen.owner() == owner_of(index) && stock.file.replace(seen.0, FileWord::EMPTY.0) {
         told(machine, seen);
