@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use reference::{Reference, Tally};
-use support::{Cpu, Shape, World, limited, owner, window};
+use support::{Cpu, Shape, World, limited, missed, owner, window};
 
 const LEVELS: usize = 3;
 
@@ -171,12 +171,12 @@ impl Pair {
             let counter = world.counter(index);
             let limits = [&counter.memory_limit, &counter.memsw_limit];
             assert_eq!(limits.map(Word::load), group.limits);
-            assert_eq!(world.sum(index, |share| &share.misses), group.misses);
+            assert_eq!(world.charged(index), [group.from_stock, group.missed], "pages of {index}");
             assert_eq!(world.sum(index, |share| &share.singles), group.singles);
             assert_eq!(world.sum(index, |share| &share.forced), group.forced);
-            // Eviction forgets the hits of a closed cgroup.
+            // Eviction forgets the faults of a closed cgroup.
             if group.open {
-                assert_eq!(world.hits(index) + group.misses, group.faults, "hits of {index}");
+                assert_eq!(world.faults(index), group.faults, "faults of {index}");
             }
         }
         let mut pages = reference.pages.iter().peekable();
@@ -198,7 +198,10 @@ impl Pair {
         for (&(cpu, slot), due) in &reference.stocks {
             let stock = world.slot(cpu, slot);
             let cached = due.group.map_or(NOBODY, owner);
-            let due = StockWord::new(cached, due.pending as u32, due.left as u32);
+            let due = match due.missed {
+                0 => StockWord::new(cached, due.pending as u32, due.left as u32),
+                _ => missed(cached, due.left as u32),
+            };
             assert_eq!(StockWord(Word::load(&stock.word)), due, "stock of CPU {cpu}");
             let due = reference.uncharging.get(&(cpu, slot));
             let due = due.map_or(StockWord::EMPTY, |&(group, nr_pages)| {
@@ -206,7 +209,9 @@ impl Pair {
             });
             assert_eq!(StockWord(Word::load(&stock.uncharge_batch)), due, "of CPU {cpu}");
             let tally = Tally {
-                misses: Word::load(&stock.misses),
+                faults: Word::load(&stock.faults),
+                from_stock: Word::load(&stock.from_stock),
+                missed: Word::load(&stock.missed),
                 refills: Word::load(&stock.refills),
                 drains: Word::load(&stock.drains),
                 charges: Word::load(&stock.charges),

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use memstock_common::fault::Consumed;
 use memstock_common::page::{self, CHUNK_ORDER, CHUNK_PAGES, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, StockWord, Word};
-use support::{Shape, World, owner};
+use support::{Shape, World, missed, owner};
 
 type Plain = World<AtomicU64>;
 
@@ -178,10 +178,12 @@ fn a_fault_that_allocates_nothing_keeps_one_page_pending() {
     let world = row(1, 8);
     for n in 1..=100_u64 {
         world.fault(0, 0);
-        assert_eq!(word(&world, 0), StockWord::new(owner(0), 1, 7));
-        assert_eq!((world.usage(0), world.hits(0)), (8, n - 1));
+        assert_eq!(word(&world, 0), missed(owner(0), 7));
+        assert_eq!((world.usage(0), world.faults(0)), (8, n));
+        assert_eq!(world.charged(0), [0, 0], "nothing was allocated");
     }
     world.alloc(0, Some(0), 0, 0);
+    assert_eq!(world.charged(0), [0, 1], "charged for the first of the faults, and counted once");
     assert_eq!(word(&world, 0), StockWord::new(owner(0), 0, 7), "it is the page allocated next");
     world.assert_owned(&[1]);
 }
@@ -193,7 +195,7 @@ fn a_task_preempted_between_fault_and_allocation_leaves_its_page_pending() {
     world.alloc(1, Some(0), 0, 0);
     assert_eq!(
         [word(&world, 0), word(&world, 1)],
-        [(1, 7), (0, 7)].map(|(p, n)| StockWord::new(owner(0), p, n))
+        [missed(owner(0), 7), StockWord::new(owner(0), 0, 7)]
     );
     world.assert_owned(&[1]);
     assert_eq!(world.touch(0, 0, 1), Consumed::Hit);

@@ -65,12 +65,18 @@ impl<W: NewWord> World<W> {
         owned
     }
 
-    /// Hits of a cgroup by the reader's rule: what is settled, and what its slots have not yet.
-    pub fn hits(&self, index: u32) -> u64 {
+    /// Page faults of a cgroup by the reader's rule: what is settled, and what its slots have not yet.
+    pub fn faults(&self, index: u32) -> u64 {
         let settled: u64 =
-            self.shares.iter().map(|shares| shares[index as usize].hits.load()).sum();
+            self.shares.iter().map(|shares| shares[index as usize].faults.load()).sum();
         let credited = self.slots().filter(|stock| stock.credit.load() == u64::from(owner(index)));
-        settled + credited.map(|s| s.hits.load().wrapping_sub(s.settled.load())).sum::<u64>()
+        settled + credited.map(|s| s.faults.load().wrapping_sub(s.settled.load())).sum::<u64>()
+    }
+
+    /// Pages that a cgroup was charged for as they were allocated, by the reader's rule: from a stock, and with a charge on
+    /// the shared counters.
+    pub fn charged(&self, index: u32) -> [u64; 2] {
+        [self.sum(index, |share| &share.from_stock), self.sum(index, |share| &share.missed)]
     }
 
     /// Sums one statistic of a cgroup over the CPUs.
