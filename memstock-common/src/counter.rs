@@ -90,8 +90,10 @@ pub struct Counter<W> {
     /// Page cache in `memory`'s usage, as far as the CPUs have told: a signed number, for what goes may be told before
     /// what came.
     pub file: W,
-    /// Highest usage less `file`; too high by what was stocked and what the CPUs had yet to tell of `file`, which is
-    /// below two batches for each slot of a CPU, and too low by no more than the latter.
+    /// Highest usage less `file`; too high by what was stocked, in uncharge batches, and what the CPUs had yet to tell of
+    /// `file`, each of which is at most a batch for each slot of a CPU; too low by no more than the last of these, and
+    /// three batches of what was told last. Folios in the midst of their free, and charges in the midst of their
+    /// refusal, come on top of it.
     pub needed_watermark: W,
 
     /// Hard limit of `memory` in pages, or [`NO_LIMIT`].
@@ -128,6 +130,19 @@ impl<W: Word> Counter<W> {
     pub fn raise_memory_watermarks(&self, limit: u64) {
         let usage = self.memory.usage.load();
         self.raise_memory(if usage < limit { usage } else { limit });
+    }
+
+    /// Adds to the page cache.
+    ///
+    /// What goes of it may give its place to what is needed without another charge: by way of a stock, a batch at a
+    /// time, as reclaim does. So what was needed until now is looked at here as well. Not what is needed from now on:
+    /// the pages that went are about to be uncharged.
+    #[inline(always)]
+    pub fn change_file(&self, change: i32) {
+        let before = self.file.fetch_add(change as i64 as u64);
+        if change < 0 {
+            self.needed_watermark.raise(needed(self.memory.usage.load(), before));
+        }
     }
 
     #[inline(always)]
