@@ -99,21 +99,21 @@ fn what_is_no_folio_is_left_alone() {
 #[test]
 fn who_is_left_in_the_new_frame_is_uncharged() {
     let world = row();
-    world.touch_each(0, 0, 16..24);
-    for pfn in 0..8 {
+    world.touch_each(0, 0, 16..32);
+    for pfn in 0..16 {
         // Their frees are lost.
         world.touch(0, pfn as u32 % 2, pfn);
         world.cache(0, pfn, Some(1));
     }
-    world.alloc(1, None, 0, 3);
+    world.alloc(1, None, 0, 4);
     assert!(world.loss(Loss::BlocksMixed) > 0);
     assert_eq!(entries(&world, [4, 7]), [owner(0) | FILE, owner(1) | FILE]);
-    // Four are taken from their owners as the frame is, none is left where there is no contents.
-    migrated(&world.cpu(1), 16, 0, 8);
-    world.assert_owned(&[8, 0]);
+    // Four more are taken from their owners as the frame is, the others as the pages arrive.
+    migrated(&world.cpu(1), 16, 0, 16);
+    world.assert_owned(&[16, 0]);
     world.assert_file_pages(&[0, 0]);
-    assert_eq!(entries(&world, [0, 7]), [owner(0); 2]);
-    world.free(0, 0, 3);
+    assert_eq!(entries(&world, [0, 15]), [owner(0); 2]);
+    world.free(0, 0, 4);
     for cpu in 0..2 {
         world.drain(cpu, NO_INDEX);
     }

@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use memstock_common::file::FileWord;
 use memstock_common::stock::{Pending, Refill, Taken};
 use memstock_common::{Stock, StockWord, Word};
 use support::make::empty_stock;
@@ -129,6 +130,38 @@ fn an_uncharge_batch_is_due_when_it_is_full_or_another_owners_turn_comes() {
     assert_eq!(stock.take_uncharge_batch(), StockWord::new(5, 0, 4));
 }
 
+#[test]
+fn a_file_word_keeps_its_owner_and_its_sign() {
+    for owner in [1, 0x4000_0000, u32::MAX] {
+        for change in [0, 1, -1, 1023, -1023, i32::MAX, i32::MIN] {
+            let word = FileWord::new(owner, change);
+            assert_eq!((word.owner(), word.change()), (owner, change));
+        }
+    }
+    assert_eq!(FileWord::EMPTY, FileWord::new(0, 0));
+    assert_eq!(FileWord::new(1, -1).0, 0x1_ffff_ffff);
+}
+
+#[test]
+fn a_change_of_page_cache_is_due_when_it_is_a_batch_or_another_owners_turn_comes() {
+    let stock: Stock<AtomicU64> = empty_stock();
+    let nothing = FileWord::EMPTY;
+    assert_eq!(stock.batch_file(5, 7, 8), [nothing; 2]);
+    assert_eq!(stock.batch_file(5, 1, 8), [nothing, FileWord::new(5, 8)]);
+    assert_eq!(stock.take_file(), nothing);
+    assert_eq!(stock.batch_file(5, -7, 8), [nothing; 2]);
+    assert_eq!(stock.batch_file(5, 3, 8), [nothing; 2], "there and back");
+    assert_eq!(stock.batch_file(5, -4, 8), [nothing, FileWord::new(5, -8)]);
+    assert_eq!(stock.batch_file(5, -3, 8), [nothing; 2]);
+    assert_eq!(stock.batch_file(6, 2, 8), [FileWord::new(5, -3), nothing]);
+    assert_eq!(stock.batch_file(5, 512, 8), [FileWord::new(6, 2), FileWord::new(5, 512)]);
+    assert_eq!(stock.batch_file(5, -1, 1), [nothing, FileWord::new(5, -1)]);
+    assert_eq!(stock.batch_file(5, 4, 8), [nothing; 2]);
+    assert_eq!(stock.batch_file(5, -4, 8), [nothing; 2]);
+    assert_eq!(stock.batch_file(6, 1, 8)[0].change(), 0, "nothing is to be told");
+    assert_eq!(stock.take_file(), FileWord::new(6, 1));
+}
+
 /// A word for which every race is lost.
 struct Contended(AtomicU64);
 
@@ -175,6 +208,11 @@ fn lost_races_lose_no_pages() {
         assert_eq!(stock.refill(5, pending, 4, 8), Refill { displaced: nothing, excess: 4 });
         assert_eq!(stock.put_back(5, 2, 8), 2);
         assert_eq!(stock.take(), seen);
+
+        let untold = FileWord::new(5, -3);
+        stock.file.store(untold.0);
+        assert_eq!(stock.batch_file(5, 2, 8), [FileWord::EMPTY, FileWord::new(5, 2)]);
+        assert_eq!(stock.take_file(), untold);
 
         stock.uncharge_batch.store(seen.0);
         assert_eq!(stock.batch_up(5, 2, 8), [nothing, StockWord::new(5, 0, 2)]);

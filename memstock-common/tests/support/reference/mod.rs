@@ -3,6 +3,7 @@
 //! It knows who owns which page and what each CPU holds, and works everything else out anew each
 //! time it is asked. It shares no code with what it is compared with.
 
+mod file;
 mod pages;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,10 @@ pub struct Group {
     pub highest_limits: [u64; 2],
     pub failcnt: [u64; 2],
     pub peak: u64,
+    /// Of what is needed, by what the counters knew, and as it was: with what is stocked, and of what is owned.
+    pub needed_peak: u64,
+    pub most_charged: u64,
+    pub most_owned: u64,
     pub faults: u64,
     /// Pages charged as they were allocated.
     pub from_stock: u64,
@@ -30,12 +35,14 @@ pub struct Group {
 }
 
 /// One page with an owner.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Page {
     pub group: u32,
     pub unconfirmed: bool,
     /// It is free, but that was not seen.
     pub stale: bool,
+    /// It is page cache that can be taken back.
+    pub file: bool,
 }
 
 /// What one slot of a CPU has stocked.
@@ -78,10 +85,18 @@ pub struct Reference {
     pub stocks: BTreeMap<Place, Stock>,
     /// Freed pages on their way to the counters: cgroup and pages.
     pub uncharging: BTreeMap<Place, (u32, u64)>,
+    /// What is to be told of page cache that came or went: cgroup and pages.
+    pub untold: BTreeMap<Place, (u32, i64)>,
     pub tallies: BTreeMap<Place, Tally>,
     pub healed: u64,
     pub outside: u64,
     pub mixed: u64,
+    /// Pages that were charged as they were allocated, by CPU and cgroup, and by slot.
+    pub charged: BTreeMap<(u32, u32), u64>,
+    pub charged_in: BTreeMap<Place, u64>,
+    /// Times page cache was told to have gone, and owners that were found in the new frame of a page.
+    pub gone: u64,
+    pub displaced: u64,
     /// Whom the page or block in the making is charged to, and how much of it is charged.
     hand: Option<(u32, u64)>,
 }
@@ -96,10 +111,15 @@ impl Reference {
             pages: BTreeMap::new(),
             stocks: places.iter().map(|&place| (place, Stock::default())).collect(),
             uncharging: BTreeMap::new(),
+            untold: BTreeMap::new(),
             tallies: places.iter().map(|&place| (place, Tally::default())).collect(),
             healed: 0,
             outside: 0,
             mixed: 0,
+            charged: BTreeMap::new(),
+            charged_in: BTreeMap::new(),
+            gone: 0,
+            displaced: 0,
             hand: None,
         }
     }
@@ -263,6 +283,7 @@ impl Reference {
             let member = self.member(at);
             member.peak = member.peak.max(usages[&at]);
         }
+        self.look(group);
     }
 
     fn refuser(&self, group: u32, nr_pages: u64) -> Option<(u32, usize)> {
@@ -322,6 +343,9 @@ impl Reference {
             subtree.is_none_or(|top| group.is_some_and(|group| this.is_below(group, top)))
         };
         for place in (0..self.shape.slots).map(|slot| (cpu, slot)) {
+            if is_meant(self, self.untold.get(&place).map(|untold| untold.0)) {
+                self.tell(place);
+            }
             if is_meant(self, self.stocks[&place].group) {
                 drained += self.drain_stock(place);
             }
