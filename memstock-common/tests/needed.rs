@@ -201,6 +201,20 @@ fn the_peak_of_what_is_needed_leaves_page_cache_out() {
     assert_eq!(world.watermark(2), 1012);
 }
 
+/// The huge page takes the place of small ones that are free by now.
+#[test]
+fn a_collapse_of_page_cache_needs_nothing() {
+    for (is_file, most) in [(true, 16), (false, 512 + 16)] {
+        let world = family_of(Shape { batch: 8, tells_collapses: true, ..Shape::default() });
+        read_file(&world, 1, 0..512);
+        world.alloc(1, Some(3), 512, 9);
+        world.free_each(1, 0..512);
+        world.collapsed_into(1, 1, is_file);
+        world.assert_owned(&[0, 512, 0]);
+        assert!((most - 16..=most).contains(&world.needed_watermark(1)));
+    }
+}
+
 /// Reclaim gives page cache to anonymous memory a stock at a time: the usage does not change, and no shared counter is
 /// charged.
 #[test]
