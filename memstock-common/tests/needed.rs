@@ -201,6 +201,22 @@ fn the_peak_of_what_is_needed_leaves_page_cache_out() {
     assert_eq!(world.watermark(2), 1012);
 }
 
+/// Or a counter could come to a usage of 0, and be released, with a change on its way to no CPU yet.
+#[test]
+fn a_free_tells_of_page_cache_before_it_uncharges() {
+    for order in [0, 1] {
+        let world = family_of(Shape { batch: 1, stock_pages: Some(0), ..Shape::default() });
+        read_file(&world, 1, 0..2);
+        world.touch(0, 1, 2);
+        for index in [0, 1] {
+            Word::store(&world.counter(index).needed_watermark, 0);
+        }
+        world.free(0, 0, order);
+        assert_eq!([0, 1].map(|index| world.needed_watermark(index)), [1, 1], "as it was before");
+        assert_eq!(world.usage(1), 2 - u64::from(order));
+    }
+}
+
 /// The huge page takes the place of small ones that are free by now.
 #[test]
 fn a_collapse_of_page_cache_needs_nothing() {
