@@ -183,7 +183,7 @@ pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
 #[inline(always)]
 pub(crate) fn change_file<C: Counters>(counters: &C, leaf: u32, change: i32) {
     walk(counters, leaf, NO_INDEX, |c| {
-        c.file.fetch_add(change as i64 as u64);
+        c.change_file(change);
         true
     });
 }

@@ -90,10 +90,11 @@ pub struct Counter<W> {
     /// Page cache in `memory`'s usage, as far as the CPUs have told: a signed number, for what goes may be told before
     /// what came.
     pub file: W,
-    /// Highest usage less `file`, as it was when the usage changed next: only then is it known whether what was charged
-    /// last is page cache. Too high by what was stocked, about to be uncharged, or cache yet to be told of, less than
-    /// three batches for each slot of a CPU, and by a folio that another CPU was about to add to the cache; too low by
-    /// cache of which the end was yet to be told, less than a batch for each slot of a CPU.
+    /// Highest usage less `file`, as it was when either changed next: only then is it known whether what was charged
+    /// last is page cache. Too high by what was stocked, about to be uncharged, or cache yet to be told of, each of which
+    /// is at most a batch for each slot of a CPU, and by a folio that another CPU was about to add to the cache; too
+    /// low by cache of which the end was yet to be told, and what was charged or told last: less than three batches for
+    /// each slot of a CPU.
     pub needed_watermark: W,
 
     /// Hard limit of `memory` in pages, or [`NO_LIMIT`].
@@ -137,6 +138,19 @@ impl<W: Word> Counter<W> {
     pub fn raise_memory_watermarks(&self, nr_pages: u64, limit: u64) {
         let usage = self.memory.usage.load();
         self.raise_memory(if usage < limit { usage } else { limit }, nr_pages);
+    }
+
+    /// Adds to the page cache.
+    ///
+    /// What goes of it may give its place to what is needed without another charge: by way of a stock, a batch at a
+    /// time, as reclaim does. So what was needed until now is looked at here as well. Not what is needed from now on:
+    /// the pages that went are about to be uncharged.
+    #[inline(always)]
+    pub fn change_file(&self, change: i32) {
+        let before = self.file.fetch_add(change as i64 as u64);
+        if change < 0 {
+            self.needed_watermark.raise(needed(self.memory.usage.load(), before));
+        }
     }
 
     #[inline(always)]

@@ -137,7 +137,7 @@ fn count<W: Word>(stock: Option<&Stock<W>>, share: &CgroupCpu<W>, nr_pages: u32,
 
 /// Uncharges the page of an entry that was taken out of the map; says whether it had an owner.
 #[inline(always)]
-fn uncharge_entry<M: Machine>(machine: &M, entry: u32) -> bool {
+pub(crate) fn uncharge_entry<M: Machine>(machine: &M, entry: u32) -> bool {
     let owner = owner_in(entry);
     if owner == NOBODY {
         return false;
