@@ -165,6 +165,7 @@ fn a_block_takes_stock_and_uncharge_batch_and_charges_the_rest() {
     assert_eq!(batch_of(&world, 0), StockWord::new(owner(0), 0, 5));
     world.alloc(0, Some(0), 64, 4);
     assert_eq!((world.usage(0), batch_of(&world, 0)), (4 + 16, StockWord::EMPTY));
+    assert_eq!(world.charged(0), [7 + 5, 2 + 11], "freed ones were charged before");
     world.assert_owned(&[20, 0]);
     // Another cgroup's batch is left alone.
     world.free(1, 5, 0);
