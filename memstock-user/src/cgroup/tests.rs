@@ -48,6 +48,9 @@ fn refused(result: Result<impl std::fmt::Debug>) -> String {
 
 #[test]
 fn the_id_is_the_inode_and_leads_back() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let mount = mount();
     let owned = create("memstock-unit-id");
     let cgroup = owned.cgroup().clone();
@@ -68,6 +71,9 @@ fn the_id_is_the_inode_and_leads_back() {
 
 #[test]
 fn a_path_may_be_given_in_several_ways() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let mount = mount();
     let owned = create("memstock-unit-paths");
     let inner = mount.create("/memstock-unit-paths/b").unwrap();
@@ -140,6 +146,9 @@ fn the_whole_hierarchy_is_taken_and_its_absence_told() {
 
 #[test]
 fn bad_names_are_not_made() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let mount = mount();
     let create = |name: &str| refused(mount.create(name));
     assert_eq!(create(""), "an empty path names no cgroup");
@@ -160,6 +169,9 @@ fn bad_names_are_not_made() {
 
 #[test]
 fn names_are_bytes() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let mount = mount();
     let name = OsStr::from_bytes(b"memstock-unit-\xff \x1b(deleted)");
     let owned = mount.create(name).unwrap();
@@ -172,6 +184,9 @@ fn names_are_bytes() {
 
 #[test]
 fn tasks_go_to_the_parent_and_descendants_go_with_it() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let outer = create("memstock-unit-outer");
     let owned = mount().create("memstock-unit-outer/mine").unwrap();
     let dir = owned.cgroup().dir.clone();
@@ -193,6 +208,9 @@ fn tasks_go_to_the_parent_and_descendants_go_with_it() {
 
 #[test]
 fn threaded_cgroups_are_emptied_too() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let owned = create("memstock-unit-threads");
     let dir = owned.cgroup().dir.clone();
     let task = Sleeper::inside(&dir);
@@ -208,6 +226,9 @@ fn threaded_cgroups_are_emptied_too() {
 
 #[test]
 fn a_fork_storm_does_not_keep_it() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let owned = create("memstock-unit-storm");
     let dir = owned.cgroup().dir.clone();
     let script = "for i in $(seq 300); do sleep 0.01 & done; wait";
@@ -220,6 +241,9 @@ fn a_fork_storm_does_not_keep_it() {
 
 #[test]
 fn what_a_dead_engine_left_is_removed_by_its_id() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let mount = mount();
     let dir = mount.dir().join("memstock-unit-left");
     fs::create_dir(&dir).unwrap();
@@ -235,6 +259,9 @@ fn what_a_dead_engine_left_is_removed_by_its_id() {
 
 #[test]
 fn a_namesake_is_left_alone() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
     let owned = create("memstock-unit-namesake");
     let dir = owned.cgroup().dir.clone();
     fs::remove_dir(&dir).unwrap();
