@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test there is, in order, and one closing line.
 //!
 //! A group that does not build, or dies, counts as one failure; what the live tests leave behind
-//! on the machine counts as another.
+//! on the machine counts as another. Where the kernel refuses BPF, each live test and bench says so by itself.
 
 mod host;
 pub mod tally;
@@ -70,29 +70,25 @@ fn everything(
     }
     run.group(tally, COMMON);
     run.group(tally, USER);
-    let before = host::cpus()?;
-    if rustix::process::geteuid().is_root() {
-        // Where it cannot be had, the tests that need it are skipped and say so.
-        if apt::usable()
-            && let Err(error) = apt::install("what the live tests use", pins::DEBIAN_LIVE)
-        {
-            exec::say("Setup", format_args!("{error:#}"));
-        }
-        if apt::usable() {
-            match prometheus::ensure() {
-                Ok(bin) => run.prometheus = Some(bin),
-                Err(error) => exec::say("Setup", format_args!("{error:#}")),
+    let refusal = memstock_tests::refusal();
+    match refusal {
+        None => {
+            let before = host::cpus()?;
+            run.live(tally);
+            for leftover in host::leftovers(&before)? {
+                tally.note(&leftover);
             }
         }
-        run.group(tally, LIVE);
-        run.benches(tally);
-    } else {
-        tally.note("live: they load BPF programs; run `cargo xtask test` as root");
+        Some(reason) if vm.is_some_and(vm::Extent::is_all) => {
+            exec::say("Refused", format_args!("{reason}: live tests run in the guest only"));
+        }
+        // They leave nothing behind: what is there is somebody else's.
+        Some(reason) => {
+            exec::say("Refused", format_args!("{reason} (`--vm one`): live tests are skipped"));
+            run.live(tally);
+        }
     }
     tally.skips(&fs::read_to_string(run.skips.path()).context("the list of skipped tests")?);
-    for leftover in host::leftovers(&before)? {
-        tally.note(&leftover);
-    }
     if let Some(extent) = vm {
         let args: Vec<_> =
             filter.map(OsString::from).into_iter().chain(args.iter().cloned()).collect();
@@ -102,6 +98,23 @@ fn everything(
 }
 
 impl Run<'_> {
+    fn live(&mut self, tally: &mut Tally) {
+        // Where something cannot be had, the tests that need it are skipped and say so.
+        if apt::usable()
+            && let Err(error) = apt::install("what the live tests use", pins::DEBIAN_LIVE)
+        {
+            exec::say("Setup", format_args!("{error:#}"));
+        }
+        if apt::is_there() {
+            match prometheus::ensure() {
+                Ok(bin) => self.prometheus = Some(bin),
+                Err(error) => exec::say("Setup", format_args!("{error:#}")),
+            }
+        }
+        self.group(tally, LIVE);
+        self.benches(tally);
+    }
+
     fn group(&self, tally: &mut Tally, (name, cargo, libtest): Group) {
         exec::say("Test", name);
         let before = tally.failed();
