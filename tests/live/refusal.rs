@@ -30,7 +30,7 @@ fn without(program: &Path, args: &[&str], skips: &Path) -> Result<Option<Finishe
 }
 
 fn is_a_reason(line: &str) -> bool {
-    line.contains("the kernel refuses") && line.contains("guest")
+    line.contains("the kernel refuses") && line.contains("os error")
 }
 
 #[test]

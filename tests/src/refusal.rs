@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::{bpf, cgroup};
 
-/// What is refused, why, and what to do: one line. Nothing, where all that live tests need is granted.
+/// What is refused, why, and what it takes: one line. Nothing, where all that live tests need is granted.
 ///
 /// The kernel is asked once in a process.
 pub fn refusal() -> Option<&'static str> {
@@ -32,7 +32,7 @@ pub fn refusal_of_cgroups() -> Option<String> {
 
 fn a_cgroup() -> Result<(), String> {
     static MADE: AtomicU32 = AtomicU32::new(0);
-    let mount = cgroup::mount().map_err(|error| line(&format!("{error:#}")))?;
+    let mount = cgroup::mount().map_err(|error| format!("{error:#}"))?;
     // Not called memstock-…: that would be a leftover to a live test that runs now.
     let number = MADE.fetch_add(1, Relaxed);
     let dir = mount.join(format!("try-memstock-{}-{number}", std::process::id()));
@@ -40,19 +40,18 @@ fn a_cgroup() -> Result<(), String> {
 }
 
 fn granted(what: &str, answer: io::Result<()>) -> Result<(), String> {
-    answer.map_err(|error| line(&format!("the kernel refuses {what}: {error}{}", hint(&error))))
+    answer.map_err(|error| format!("the kernel refuses {what}: {error}{}", hint(&error)))
 }
 
-fn line(problem: &str) -> String {
-    format!("{problem}; run it as root of the host, outside of containers, or in a guest")
-}
-
-/// What else is known of the reason.
+/// What is missing, as far as it can be told.
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::PermissionDenied => ", without CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",
-        // Where it is locked down, it does not know the helper that reads its memory.
-        ErrorKind::InvalidInput => ", as one that is locked down does",
+        ErrorKind::PermissionDenied => {
+            ": it takes CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, as root of the host has them"
+        }
+        ErrorKind::ReadOnlyFilesystem => ": it takes a host, and not a container",
+        // It does not know the helper that reads its memory.
+        ErrorKind::InvalidInput => ": it takes a kernel that is not locked down",
         _ => "",
     }
 }
@@ -68,10 +67,10 @@ mod tests {
     #[test]
     fn a_refusal_is_one_line_that_says_why() {
         for (errno, words) in [
-            (libc::EPERM, ["Operation not permitted", "without CAP_BPF, CAP_PERFMON and CAP_SYS_"]),
+            (libc::EPERM, ["Operation not permitted", "takes CAP_BPF, CAP_PERFMON and CAP_SYS_"]),
             (libc::EINVAL, ["Invalid argument", "locked down"]),
             (libc::ENOSYS, ["not implemented", "a BPF program"]),
-            (libc::EROFS, ["Read-only", "or in a guest"]),
+            (libc::EROFS, ["Read-only", "container"]),
         ] {
             let said = refused(errno);
             assert!(words.iter().all(|word| said.contains(word)), "{said}");

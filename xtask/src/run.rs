@@ -22,17 +22,10 @@ enum Place {
 /// The verb; `insists` on this host.
 pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
     let refusal = memstock_tests::refusal();
-    let is_root = rustix::process::geteuid().is_root();
-    let place = if refusal.is_none() || (insists && (is_root || which::which("sudo").is_err())) {
-        // Without root or sudo memstock itself says what it needs.
-        Place::Here
-    } else if !is_root && (insists || is_granted_to_sudo()) {
-        Place::Sudo
-    } else {
-        Place::Guest
-    };
+    let has_sudo = !rustix::process::geteuid().is_root() && which::which("sudo").is_ok();
+    let place = place(refusal.is_some(), insists, has_sudo, is_granted_to_sudo);
     if let (Place::Guest, Some(reason)) = (place, refusal) {
-        exec::say("Refused", format_args!("{reason}: here in a guest (`--host` insists)"));
+        exec::say("BPF", format_args!("{reason}; so it runs in a guest (`--host` insists)"));
     }
     let bpf = setup::ensure()?;
     build::workspace(&bpf, true)?;
@@ -47,6 +40,23 @@ pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
         }
     };
     exec::replace(cmd.arg("run").args(arguments(args, &release)))
+}
+
+/// Where to run; `is_granted` asks whether sudo is granted what we are refused.
+fn place(
+    is_refused: bool,
+    insists: bool,
+    has_sudo: bool,
+    is_granted: impl FnOnce() -> bool,
+) -> Place {
+    if is_refused && has_sudo && (insists || is_granted()) {
+        Place::Sudo
+    } else if is_refused && !insists {
+        Place::Guest
+    } else {
+        // Without root or sudo memstock itself says what it needs.
+        Place::Here
+    }
 }
 
 /// `args`, or the demonstration by the workload in the folder `programs`.
@@ -74,4 +84,28 @@ pub fn refusal() -> Result<()> {
         println!("{reason}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_for_who_has_no_other_way() {
+        assert_eq!(place(false, false, true, || true), Place::Here);
+        assert_eq!(place(true, false, false, || false), Place::Guest);
+        // As in a container whose root has no more capabilities.
+        assert_eq!(place(true, false, true, || false), Place::Guest);
+        assert_eq!(place(true, false, true, || true), Place::Sudo);
+        // A password may be asked for, and a refusal is memstock's to tell.
+        assert_eq!(place(true, true, true, || false), Place::Sudo);
+        assert_eq!(place(true, true, false, || false), Place::Here);
+    }
+
+    #[test]
+    fn without_arguments_the_workload_is_shown() {
+        let words = arguments(&[], "/p".as_ref());
+        assert!(words.contains(&"/p/memstock-workload".into()), "{words:?}");
+        assert_eq!(arguments(&["--check".into()], "/p".as_ref()), ["--check"]);
+    }
 }

@@ -80,11 +80,16 @@ fn everything(
             }
         }
         Some(reason) if vm.is_some_and(vm::Extent::is_all) => {
-            exec::say("Refused", format_args!("{reason}: live tests run in the guest only"));
+            exec::say("BPF", format_args!("{reason}; so live tests run in guests only"));
         }
         // They leave nothing behind: what is there is somebody else's.
         Some(reason) => {
-            exec::say("Refused", format_args!("{reason} (`--vm one`): live tests are skipped"));
+            exec::say(
+                "BPF",
+                format_args!(
+                    "{reason}; so live tests are skipped (`--vm one` has them run in a guest)"
+                ),
+            );
             run.live(tally);
         }
     }

@@ -184,6 +184,7 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
     let log = cache::log(&format!("vm-{name}"))?;
     let accel = qemu::accel(guest.accel, &emulator, &kernel, place.path())?;
     let mut console = Console::default();
+    let mut place = Some(place);
     let ended = qemu::run(
         &qemu::Machine {
             guest,
@@ -194,6 +195,8 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
             accel,
         },
         |line| {
+            // QEMU has the disk open: however we end from now on, nothing of it stays.
+            drop(place.take());
             console.line(line, tally);
         },
     );
