@@ -81,6 +81,7 @@ fn everything(
         }
         Some(reason) if vm.is_some_and(vm::Extent::is_all) => {
             exec::say("BPF", format_args!("{reason}; so live tests run in guests only"));
+            run.benches(tally);
         }
         // They leave nothing behind: what is there is somebody else's.
         Some(reason) => {
