@@ -11,6 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use memstock_tests::skip::SKIPS;
 
 use self::tally::Tally;
 use crate::setup::{self, BpfToolchain, apt, prometheus};
@@ -137,14 +138,17 @@ impl Run<'_> {
             |name: &str| self.filter.is_none_or(|filter| format!("bench {name}").contains(filter));
         for name in bench::NAMES.into_iter().filter(|name| wanted(name)) {
             exec::say("Test", format_args!("bench {name}"));
-            tally.outcome(&format!("bench {name}"), bench::smoke(&self.bpf, name));
+            tally.outcome(
+                &format!("bench {name}"),
+                bench::smoke(&self.bpf, name, self.skips.path()),
+            );
         }
     }
 
     fn start(&self, tally: &mut Tally, cargo: &[&str], libtest: &[&str]) -> Result<()> {
         let mut cmd = exec::cargo(&["test", "--no-fail-fast"]);
         cmd.args(cargo).args(self.filter).arg("--").args(libtest).args(self.args);
-        cmd.env("MEMSTOCK_SKIPS", self.skips.path());
+        cmd.env(SKIPS, self.skips.path());
         if let Some(bin) = &self.prometheus {
             cmd.env(prometheus::VAR, bin);
         }
