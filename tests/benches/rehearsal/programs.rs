@@ -1,0 +1,223 @@
+//! The programs, from Debian, and what each is here for. They run in a folder with their inputs and write into
+//! `out`; see `place`.
+
+use std::path::Path;
+
+use crate::inputs::Input;
+use crate::place::PATH;
+
+/// One of them.
+pub struct Program {
+    pub name: &'static str,
+    /// What it stresses.
+    pub about: &'static str,
+    /// What it starts, as found on [`PATH`].
+    pub starts: &'static [&'static str],
+    pub inputs: &'static [Input],
+    /// Makes more inputs, once, outside of what is measured.
+    pub prepare: Option<&'static str>,
+    /// What `sh` runs.
+    pub script: &'static str,
+    /// Whether the smoke test has it: it takes a moment, and is everywhere.
+    pub is_smoke: bool,
+}
+
+impl Program {
+    /// What it needs and this host does not have.
+    pub fn missing(&self) -> Option<&'static str> {
+        let is_here = |name: &&str| PATH.iter().any(|dir| Path::new(dir).join(name).exists());
+        self.starts.iter().find(|name| !is_here(name)).copied()
+    }
+}
+
+/// None has more than there is: what is needed is 1 to 270 MiB, and none takes more than some seconds.
+pub const ALL: [Program; 18] = [
+    Program {
+        name: "xz",
+        about: "compressor: a dictionary and its tables in private memory",
+        starts: &["xz"],
+        inputs: &[Input::Text],
+        prepare: Some("head -c 6M text >part"),
+        script: "xz -T1 --lzma2=preset=1,dict=32MiB -c part >out/xz",
+        is_smoke: false,
+    },
+    Program {
+        name: "zstd",
+        about: "compressor: a window of 128 MiB over files that are read and written once",
+        starts: &["zstd"],
+        inputs: &[Input::Text],
+        prepare: None,
+        script: "zstd -q -1 --long=27 -T1 -c text >out/zst",
+        is_smoke: false,
+    },
+    Program {
+        name: "unzstd",
+        about: "decompressor: the same window, and a stream that is written faster",
+        starts: &["zstd"],
+        inputs: &[Input::Text],
+        prepare: Some("zstd -q -1 --long=27 -T1 -f text -o text.zst"),
+        script: "zstd -q -d --long=27 -c text.zst >out/text",
+        is_smoke: false,
+    },
+    Program {
+        name: "g++",
+        about: "compiler: a heap that grows beside 35 MiB of mapped text",
+        starts: &["g++"],
+        inputs: &[Input::Templates],
+        prepare: None,
+        script: "g++ -O1 -c templates.cpp -o out/o",
+        is_smoke: false,
+    },
+    Program {
+        name: "gcc",
+        about: "compiler: less heap than mapped text",
+        starts: &["gcc"],
+        inputs: &[Input::Functions],
+        prepare: None,
+        script: "gcc -O1 -c functions.c -o out/o",
+        is_smoke: false,
+    },
+    Program {
+        name: "python",
+        about: "interpreter: many small objects, and a copy of them to sort",
+        starts: &["python3"],
+        inputs: &[],
+        prepare: None,
+        script: r#"python3 -c '
+d = {i: [str(i), i * 2] for i in range(400000)}
+print(len(sorted(d.values(), key=lambda x: x[0])))'"#,
+        is_smoke: true,
+    },
+    Program {
+        name: "perl",
+        about: "interpreter: a hash, and its keys in order",
+        starts: &["perl"],
+        inputs: &[],
+        prepare: None,
+        script: r#"perl -e 'my %h; $h{$_ * 7} = "v$_" for 1..250000; my @k = sort keys %h; print scalar @k'"#,
+        is_smoke: false,
+    },
+    Program {
+        name: "awk",
+        about: "interpreter: counts of what it reads from a file",
+        starts: &["awk"],
+        inputs: &[Input::Text],
+        prepare: None,
+        script: r#"awk '{ for (i = 1; i < NF; i++) c[$i " " $(i + 1)]++ } NR > 60000 { exit }
+END { for (k in c) n++; print n }' text"#,
+        is_smoke: false,
+    },
+    Program {
+        name: "sort",
+        about: "file tool: 40 MiB of buffer, the rest in temporary files that are merged",
+        starts: &["sort"],
+        inputs: &[Input::Text],
+        prepare: None,
+        script: "sort -S 40M --parallel=1 -T out text >out/sorted",
+        is_smoke: false,
+    },
+    Program {
+        name: "sqlite",
+        about: "database: rows and two indexes, a cache of 40 MB of its own beside the kernel's",
+        starts: &["sqlite3"],
+        inputs: &[],
+        prepare: None,
+        script: r"sqlite3 out/db '
+pragma cache_size = -40000;
+create table t (a integer primary key, b text, c integer);
+with recursive n (i) as (select 1 union all select i + 1 from n where i < 300000)
+insert into t select i, hex(i * 7919) || i, i * 31 % 1000003 from n;
+create index x on t (b);
+create index y on t (c, b);
+select count(*) from t where b like 1;'",
+        is_smoke: false,
+    },
+    Program {
+        name: "tar | gzip",
+        about: "stream: 12,000 files through a pipe; little but page cache, and the kernel's own of each file",
+        starts: &["tar", "gzip"],
+        inputs: &[Input::Tree],
+        prepare: None,
+        script: "tar -cf - tree | gzip -1 >out/gz",
+        is_smoke: false,
+    },
+    Program {
+        name: "cp -r",
+        about: "file tool: 12,000 new files: inodes, entries of folders, dirty cache",
+        starts: &["cp"],
+        inputs: &[Input::Tree],
+        prepare: None,
+        script: "cp -r tree out/tree",
+        is_smoke: false,
+    },
+    Program {
+        name: "cp",
+        about: "file tool: 400 MiB written, all of it dirty cache",
+        starts: &["cp"],
+        inputs: &[Input::Text],
+        prepare: None,
+        script: "cp text out/1 && cp out/1 out/2",
+        is_smoke: false,
+    },
+    Program {
+        name: "grep",
+        about: "file tool: a file that is read twice; all of it clean cache",
+        starts: &["grep"],
+        inputs: &[Input::Text],
+        prepare: None,
+        script: "grep -c qzx text; grep -c zzq text; true",
+        is_smoke: true,
+    },
+    Program {
+        name: "fork",
+        about: "copy-on-write: a child writes half of what its parent has",
+        starts: &["python3"],
+        inputs: &[],
+        prepare: None,
+        script: r"python3 -c '
+import os
+b = bytearray(80 << 20)
+for i in range(0, len(b), 4096): b[i] = 1
+if os.fork() == 0:
+    for i in range(0, len(b) // 2, 4096): b[i] = 2
+    os._exit(0)
+assert os.wait()[1] == 0'",
+        is_smoke: false,
+    },
+    Program {
+        name: "tmpfs",
+        about: "files in memory: 120 MiB that no process has mapped, beside a file on disk",
+        starts: &["unshare", "mount", "head"],
+        inputs: &[Input::Text],
+        prepare: None,
+        // The mount goes with its namespace.
+        script: "unshare -m sh -ec 'mount -t tmpfs none out; head -c 120M text >out/a; cat text >/dev/null'",
+        is_smoke: false,
+    },
+    Program {
+        name: "git",
+        about: "version control: deltas among the objects of a repository, mapped and in private memory",
+        starts: &["git"],
+        inputs: &[Input::Tree],
+        prepare: Some(
+            "git init -q repo && cp -r tree repo/ && cd repo && git add . && \
+             git -c user.name=n -c user.email=e -c gc.auto=0 commit -qm all",
+        ),
+        script: "git -C repo pack-objects -q --all --threads=1 --window=20 --stdout </dev/null >out/pack",
+        is_smoke: false,
+    },
+    Program {
+        name: "mmap",
+        about: "a mapped file that is read twice by page, then private memory",
+        starts: &["python3"],
+        inputs: &[Input::Text],
+        prepare: None,
+        script: r#"python3 -c '
+import mmap
+with open("text", "rb") as f: m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
+print(sum(m[i] for _ in range(2) for i in range(0, len(m), 4096)))
+b = bytearray(60 << 20)
+for i in range(0, len(b), 4096): b[i] = 1'"#,
+        is_smoke: true,
+    },
+];

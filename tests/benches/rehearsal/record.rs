@@ -1,0 +1,55 @@
+//! What one recording by memstock says of a program.
+
+use std::fmt;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use memstock_tests::binaries;
+use memstock_tests::measured::figure;
+use memstock_tests::process::Program as Started;
+use serde_json::Value;
+
+use crate::oracle::FREE;
+use crate::place::Place;
+use crate::programs::Program;
+use crate::table::mib;
+
+/// In bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Recording {
+    /// The most that was charged.
+    pub peak: u64,
+    /// The most that could not have been taken back.
+    pub needed: u64,
+    /// Of the largest process.
+    pub max_rss: u64,
+}
+
+impl fmt::Display for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peak, needed, max_rss } = *self;
+        write!(f, "peak {}, needed {}, largest RSS {}", mib(peak), mib(needed), mib(max_rss))
+    }
+}
+
+/// Runs it once below `memstock stat`, without a limit and with none of its files in the cache.
+pub fn record(place: &Place, program: &Program) -> Result<Recording> {
+    place.refresh()?;
+    let report = place.file("report.json");
+    let mut command = Command::new(binaries::memstock()?);
+    place.enter(&mut command);
+    command.args(["stat", "--json", "--output"]).arg(&report);
+    command.args(["--", "sh", "-c", program.script]);
+    let finished = Started::from(command).finish(FREE)?;
+    place.clear()?;
+    ensure!(finished.code() == 0, "it ended with {}: {}", finished.code(), finished.stderr);
+    let text = fs::read_to_string(&report).context("the report of memstock stat")?;
+    let report = serde_json::from_str::<Value>(&text).context(text)?;
+    let bytes = |pointer: &str| Ok::<_, anyhow::Error>(figure(&report, pointer)?.round() as u64);
+    Ok(Recording {
+        peak: bytes("/cgroup/peak")?,
+        needed: bytes("/cgroup/needed_peak")?,
+        max_rss: bytes("/process/max_rss")?,
+    })
+}
