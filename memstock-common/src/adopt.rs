@@ -6,8 +6,9 @@
 //! disowns those that turn out not to be the cgroup's. An allocation or a free between the two takes
 //! the mark away, and the entry is left alone: the probe that saw it knows better.
 
-use crate::charge::{add_usage, raise_watermarks, uncharge};
+use crate::charge::{add_usage, change_file, raise_watermarks, uncharge};
 use crate::control::{MAX_ARGS, Refusal, live};
+use crate::file::FILE;
 use crate::machine::Step;
 use crate::page::{Chunk, Entry, UNCONFIRMED};
 use crate::{Machine, NOBODY, owner_of};
@@ -24,6 +25,8 @@ pub struct Window {
     pub first_pfn: u64,
     /// A bit for each page that the call is about, lowest first.
     pub pages: [u64; WINDOW_PAGES as usize / 64],
+    /// 1 when they are page cache that can be taken back; only `control_adopt` asks.
+    pub is_file: u32,
 }
 
 impl Window {
@@ -33,6 +36,7 @@ impl Window {
         args[0] = self.index.into();
         args[1] = self.first_pfn;
         args[2..2 + self.pages.len()].copy_from_slice(&self.pages);
+        args[2 + self.pages.len()] = self.is_file.into();
         args
     }
 
@@ -40,7 +44,7 @@ impl Window {
     #[inline(always)]
     pub fn from_args(arg: impl Fn(usize) -> u64) -> Self {
         let pages = [arg(2), arg(3), arg(4), arg(5), arg(6), arg(7), arg(8), arg(9)];
-        Self { index: arg(0) as u32, first_pfn: arg(1), pages }
+        Self { index: arg(0) as u32, first_pfn: arg(1), pages, is_file: arg(10) as u32 }
     }
 
     /// Adds the page frame `pfn`, which is in the window.
@@ -71,10 +75,14 @@ pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
     // Charged first: a free that finds the entry uncharges at once.
     let nr_pages = window.nr_pages();
+    let (bit, nr_file) = if window.is_file == 0 { (0, 0) } else { (FILE, nr_pages as i32) };
     add_usage(machine, window.index, nr_pages as u64);
-    let adopted = replace(machine, window, NOBODY, owner_of(window.index) | UNCONFIRMED);
+    change_file(machine, window.index, nr_file);
+    let adopted = replace(machine, window, NOBODY, owner_of(window.index) | UNCONFIRMED | bit);
+    let adopted = adopted.map(|found| found.nr_pages);
     let left = nr_pages - adopted.unwrap_or(0);
     if left > 0 {
+        change_file(machine, window.index, if bit == 0 { 0 } else { -(left as i32) });
         uncharge(machine, window.index, left as u64);
     }
     raise_watermarks(machine, window.index);
@@ -90,7 +98,7 @@ pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
 pub fn doubt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
     let owner = owner_of(window.index);
-    replace(machine, window, owner, owner | UNCONFIRMED)
+    replace(machine, window, owner, owner | UNCONFIRMED).map(|found| found.nr_pages)
 }
 
 /// Takes pages that are still marked from a cgroup and uncharges them; answers with how many there were.
@@ -100,19 +108,30 @@ pub fn doubt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
 #[inline(always)]
 pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
-    let disowned = replace(machine, window, owner_of(window.index) | UNCONFIRMED, NOBODY)?;
-    uncharge(machine, window.index, disowned as u64);
-    Ok(disowned)
+    let Found { nr_pages, nr_file } =
+        replace(machine, window, owner_of(window.index) | UNCONFIRMED, NOBODY)?;
+    change_file(machine, window.index, -(nr_file as i32));
+    uncharge(machine, window.index, nr_pages as u64);
+    Ok(nr_pages)
 }
 
-/// Replaces entries of a window; answers with how many there were.
+/// Entries of a window that were replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Pages.
+    pub nr_pages: u32,
+    /// Those of them that were page cache before.
+    pub nr_file: u32,
+}
+
+/// Replaces entries of a window, page cache or not; whoever keeps an owner keeps [`FILE`].
 #[inline(always)]
 pub(crate) fn replace<M: Machine>(
     machine: &M,
     window: Window,
     current: u32,
     new: u32,
-) -> Result<u32, Refusal> {
+) -> Result<Found, Refusal> {
     let first = window.first_pfn & !(WINDOW_PAGES as u64 - 1);
     let chunk = machine.chunk(first).ok_or(Refusal::Missing)?;
     let mut walk = Walk {
@@ -122,10 +141,11 @@ pub(crate) fn replace<M: Machine>(
         at: machine.nought(),
         current,
         new,
-        replaced: machine.nought(),
+        nr_pages: machine.nought(),
+        nr_file: machine.nought(),
     };
     machine.repeat(WINDOW_PAGES, &mut walk);
-    Ok(walk.replaced)
+    Ok(Found { nr_pages: walk.nr_pages, nr_file: walk.nr_file })
 }
 
 /// The walk over a window.
@@ -136,7 +156,8 @@ struct Walk<'a, E> {
     at: u32,
     current: u32,
     new: u32,
-    replaced: u32,
+    nr_pages: u32,
+    nr_file: u32,
 }
 
 impl<E: Entry> Step for Walk<'_, E> {
@@ -145,11 +166,15 @@ impl<E: Entry> Step for Walk<'_, E> {
         let word = self.pages[(self.at / 64) as usize % self.pages.len()];
         if word >> (self.at % 64) & 1 == 1 {
             let entry = self.chunk.entry(self.first + self.at as u64);
+            let seen = entry.load();
+            let bit = seen & FILE;
             // A huge page whose task was told of no owner bears the mark, and is nobody's all the same.
-            let is_replaced = entry.replace(self.current, self.new)
-                || self.current == NOBODY && entry.replace(UNCONFIRMED, self.new);
-            if is_replaced {
-                self.replaced += 1;
+            let is_current =
+                seen & !FILE == self.current || self.current == NOBODY && seen == UNCONFIRMED;
+            let new = if self.new == NOBODY { NOBODY } else { self.new | bit };
+            if is_current && entry.replace(seen, new) {
+                self.nr_pages += 1;
+                self.nr_file += u32::from(bit != 0);
             }
         }
         self.at += 1;

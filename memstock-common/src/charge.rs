@@ -1,6 +1,7 @@
 //! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
 
-use crate::event::{EventKind, may_send};
+use crate::counter::needed;
+use crate::event::{CACHE_INTERVAL_NS, EVENT_INTERVAL_NS, EventKind, may_send};
 use crate::machine::Step;
 use crate::{Counters, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Word};
 
@@ -93,7 +94,7 @@ pub fn try_charge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result
         }
     }
     walk(counters, leaf, NO_INDEX, |c| {
-        c.memory.raise_watermark(c.memory_limit.load());
+        c.raise_memory_watermarks(c.memory_limit.load());
         if counters.memsw() {
             c.memsw.raise_watermark(c.memsw_limit.load());
         }
@@ -114,7 +115,7 @@ fn uncharge_memory<C: Counters>(counters: &C, leaf: u32, end: u32, nr_pages: u64
 #[inline(always)]
 pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
-        c.memory.charge(nr_pages);
+        c.charge_memory(nr_pages);
         if counters.memsw() {
             c.memsw.charge(nr_pages);
         }
@@ -156,7 +157,7 @@ pub(crate) fn sub_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
 #[inline(always)]
 pub(crate) fn raise_watermarks<C: Counters>(counters: &C, leaf: u32) {
     walk(counters, leaf, NO_INDEX, |c| {
-        c.memory.raise_watermark(NO_LIMIT);
+        c.raise_memory_watermarks(NO_LIMIT);
         if counters.memsw() {
             c.memsw.raise_watermark(NO_LIMIT);
         }
@@ -176,6 +177,26 @@ pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
         }
         true
     });
+}
+
+/// Adds to the page cache of `leaf` and its ancestors.
+#[inline(always)]
+pub(crate) fn change_file<C: Counters>(counters: &C, leaf: u32, change: i32) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.file.fetch_add(change as i64 as u64);
+        true
+    });
+}
+
+/// How many levels `leaf` and its ancestors are.
+#[inline(always)]
+pub(crate) fn levels<C: Counters>(counters: &C, leaf: u32) -> u32 {
+    let mut levels = 0;
+    walk(counters, leaf, NO_INDEX, |_| {
+        levels += 1;
+        true
+    });
+    levels
 }
 
 /// Whether the counter `index` is `ancestor` or below it. Everything is below [`NO_INDEX`].
@@ -237,7 +258,8 @@ pub const BRAKE_NS: u64 = 1_000;
 /// that a CPU is held up at once: interrupts may be off.
 pub const MOST_BRAKED: u64 = 32;
 
-/// Waits, if user space has said that it attends to limits.
+/// Waits, if user space has said that it attends to limits, and more is needed than is allowed: what page cache is
+/// above a limit is nobody's fault.
 #[inline(always)]
 fn brake<M: Machine>(machine: &M, over: Over) {
     let now = machine.now();
@@ -245,8 +267,10 @@ fn brake<M: Machine>(machine: &M, over: Over) {
         return;
     }
     let Some(counter) = machine.counter(over.ancestor) else { return };
-    let (usage, limit) = at(counter, over.resource);
-    let pages = usage.load().saturating_sub(limit.load());
+    let pages = needed_above(counter, over.resource);
+    if pages == 0 {
+        return;
+    }
     let pages = if pages < MOST_BRAKED { pages } else { MOST_BRAKED };
     machine.repeat(MOST_LOOKS, &mut Wait { machine, until: now + pages * pages * BRAKE_NS });
 }
@@ -258,6 +282,13 @@ fn at<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> (&W, &W) {
         Resource::Memory => (&counter.memory.usage, &counter.memory_limit),
         Resource::Memsw => (&counter.memsw.usage, &counter.memsw_limit),
     }
+}
+
+/// Pages that are needed above the limit of a resource, stocked ones included.
+#[inline(always)]
+fn needed_above<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> u64 {
+    let (usage, limit) = at(counter, resource);
+    needed(usage.load(), counter.file.load()).saturating_sub(limit.load())
 }
 
 /// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.
@@ -293,7 +324,9 @@ fn announce<M: Machine>(
         _ => &counter.hit_at,
     };
     let now = machine.now();
-    if !may_send(sent, now) {
+    let is_cache = kind == EventKind::LimitHit && needed_above(counter, over.resource) == 0;
+    let interval = if is_cache { CACHE_INTERVAL_NS } else { EVENT_INTERVAL_NS };
+    if !may_send(sent, now, interval) {
         machine.lose(Loss::EventsMerged, 1);
         return false;
     }

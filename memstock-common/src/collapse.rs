@@ -5,7 +5,8 @@
 //! nothing is said at the allocation, only once it is done. So a huge page that is allocated for nobody is kept in
 //! mind: which one, for each task that may be at it, and in the page-owner map by a mark that goes with its free.
 
-use crate::adopt::{WINDOW_PAGES, Window, replace};
+use crate::adopt::{Found, WINDOW_PAGES, Window, replace};
+use crate::file::FILE;
 use crate::page::{Entry, UNCONFIRMED, commit};
 use crate::uncharge::uncharge_pages;
 use crate::{Machine, NOBODY, Word, slot_of};
@@ -54,12 +55,17 @@ pub(crate) fn began<M: Machine>(machine: &M, head: &M::Entry, pfn: u64) {
 }
 
 /// This task has put small pages together, or failed to, of memory that belongs to `owner`: charges to it the huge
-/// page that the task allocated last, unless that is free again.
+/// page that the task allocated last, unless that is free again. `is_file` says of its first page frame whether it is
+/// page cache that can be taken back.
 ///
 /// The small pages are uncharged as they are freed, which is before this. A page of it that is freed meanwhile is as
 /// one of which the free is missed.
 #[inline(always)]
-pub fn collapsed<M: Machine>(machine: &M, owner: impl FnOnce() -> u32) {
+pub fn collapsed<M: Machine>(
+    machine: &M,
+    owner: impl FnOnce() -> u32,
+    is_file: impl FnOnce(u64) -> bool,
+) {
     let task = machine.task();
     let Some(place) = machine.collapse(task % COLLAPSES) else { return };
     let began = place.load();
@@ -77,13 +83,22 @@ pub fn collapsed<M: Machine>(machine: &M, owner: impl FnOnce() -> u32) {
     }
     // Charged first: a free that finds an entry uncharges at once.
     commit(machine, machine.stock(slot_of(owner, machine.slots())), owner, WINDOW_PAGES);
+    let is_file = is_file(first_pfn);
+    let new = if is_file { owner | FILE } else { owner };
+    if is_file {
+        machine.file_changed(owner, WINDOW_PAGES as i32);
+    }
     let mut given = 0;
-    if head.replace(UNCONFIRMED, owner) {
+    if head.replace(UNCONFIRMED, new) {
         let mut rest = Window { first_pfn, pages: [u64::MAX; _], ..Window::default() };
         rest.pages[0] -= 1;
-        given = 1 + replace(machine, rest, NOBODY, owner).unwrap_or(0);
+        let Found { nr_pages, .. } = replace(machine, rest, NOBODY, new).unwrap_or_default();
+        given = 1 + nr_pages;
     }
     if given < WINDOW_PAGES {
+        if is_file {
+            machine.file_changed(owner, given as i32 - WINDOW_PAGES as i32);
+        }
         uncharge_pages(machine, owner, WINDOW_PAGES - given);
     }
 }

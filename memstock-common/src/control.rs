@@ -3,6 +3,8 @@
 //! User space never writes a map that the kernel half writes. It runs a control program with
 //! `BPF_PROG_TEST_RUN`, arguments in, one [`Answer`] out.
 
+use crate::charge::levels;
+use crate::file::{FileWord, told};
 use crate::uncharge::drain_taken;
 use crate::{CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, StockWord, Word};
 use crate::{key_of, owner_of};
@@ -172,17 +174,15 @@ arguments! {
 #[inline(always)]
 pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal> {
     let counter = machine.counter(args.index).ok_or(Refusal::Missing)?;
-    let mut depth = 0;
     if args.parent != NO_INDEX {
         let parent = machine.counter(args.parent).ok_or(Refusal::Missing)?;
         // A closed parent counts as gone: its release would leave this child hanging.
         if machine.tracked(key_of(parent.id.load())) != Some(args.parent) {
             return Err(Refusal::Missing);
         }
-        depth = parent.depth.load() + 1;
-    }
-    if depth >= MAX_DEPTH as u64 {
-        return Err(Refusal::Deep);
+        if levels(machine, args.parent) >= MAX_DEPTH {
+            return Err(Refusal::Deep);
+        }
     }
     if !counter.id.replace(0, args.cgroup_id) {
         return Err(Refusal::Taken);
@@ -191,7 +191,6 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
     counter.memory_limit.store(args.memory_limit);
     counter.memsw_limit.store(args.memsw_limit);
     counter.parent.store(owner_of(args.parent).into());
-    counter.depth.store(depth);
     if !machine.track(key_of(args.cgroup_id), args.index) {
         counter.id.store(0);
         return Err(Refusal::Taken);
@@ -225,8 +224,9 @@ pub fn close<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     Ok(0)
 }
 
-/// Gives what one CPU has stocked, or is about to uncharge, for a dying cgroup back to it, and
-/// forgets the hits that were not credited, so that they cannot go to the next cgroup with this counter.
+/// Gives what one CPU has stocked, or is about to uncharge, for a dying cgroup back to it, tells what the CPU has yet
+/// to tell of its page cache, and forgets the faults that were not credited, so that they cannot go to the next cgroup
+/// with this counter.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
@@ -242,6 +242,11 @@ pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
             nr_pages += drain_taken(machine, stock, seen);
         }
     }
+    // After what is uncharged: a free tells of page cache before it uncharges.
+    let seen = FileWord(stock.file.load());
+    if seen.owner() == owner_of(index) && stock.file.replace(seen.0, FileWord::EMPTY.0) {
+        told(machine, seen);
+    }
     stock.credit.replace(owner_of(index).into(), 0);
     Ok(nr_pages)
 }
@@ -254,7 +259,9 @@ pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
 #[inline(always)]
 pub fn release<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     let counter = live(machine, index)?;
-    let is_charged = counter.memory.usage.load() != 0 || counter.memsw.usage.load() != 0;
+    let is_charged = counter.memory.usage.load() != 0
+        || counter.memsw.usage.load() != 0
+        || counter.file.load() != 0;
     if is_charged
         || counter.children.load() != 0
         || machine.tracked(key_of(counter.id.load())) == Some(index)
@@ -268,6 +275,7 @@ pub fn release<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
         page_counter.watermark.store(0);
         page_counter.failcnt.store(0);
     }
+    counter.needed_watermark.store(0);
     counter.near_at.store(0);
     counter.hit_at.store(0);
     counter.id.store(0);
@@ -284,9 +292,9 @@ pub fn reset_cgroup_cpu<M: Machine>(machine: &M, index: u32, cpu: u32) -> Result
     if counter.id.load() != 0 {
         return Err(Refusal::Taken);
     }
-    let CgroupCpu { hits, misses, singles, forced } =
+    let CgroupCpu { faults, from_stock, missed, singles, forced } =
         machine.cgroup_cpu_of(index, cpu).ok_or(Refusal::Missing)?;
-    for word in [hits, misses, singles, forced] {
+    for word in [faults, from_stock, missed, singles, forced] {
         word.store(0);
     }
     Ok(0)

@@ -78,8 +78,8 @@ impl<W: Word> PageCounter<W> {
 
 /// The shared counters of a tracked cgroup: the value type of the map `COUNTERS`, two cache lines.
 ///
-/// The first line is written by charges, drains and uncharges from any CPU; the second only by
-/// the control programs, so that reading limit and parent stays cheap.
+/// The first line is written by charges, drains and uncharges from any CPU; the second by the control
+/// programs and, once a millisecond at most, by an event, so that reading limit and parent stays cheap.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counter<W> {
@@ -87,10 +87,12 @@ pub struct Counter<W> {
     pub memory: PageCounter<W>,
     /// Memory+swap; stays 0 unless swap accounting is on.
     pub memsw: PageCounter<W>,
-    /// When a [`LimitNear`](crate::event::EventKind::LimitNear) was last sent, ns.
-    pub near_at: W,
-    /// When a [`LimitHit`](crate::event::EventKind::LimitHit) was last sent, ns.
-    pub hit_at: W,
+    /// Page cache in `memory`'s usage, as far as the CPUs have told: a signed number, for what goes may be told before
+    /// what came.
+    pub file: W,
+    /// Highest usage less `file`; too high by what was stocked and what the CPUs had yet to tell of `file`, which is
+    /// below two batches for each slot of a CPU, and too low by no more than the latter.
+    pub needed_watermark: W,
 
     /// Hard limit of `memory` in pages, or [`NO_LIMIT`].
     pub memory_limit: W,
@@ -100,17 +102,46 @@ pub struct Counter<W> {
     pub id: W,
     /// [`owner_of`](crate::owner_of) the nearest ancestor that was tracked; 0 at the top.
     pub parent: W,
-    /// Levels above this one.
-    pub depth: W,
     /// Tracked and dying cgroups right below.
     pub children: W,
     /// Pages in swap of the tasks of this cgroup itself, part of `memsw`'s usage.
     pub swapped: W,
-    /// Keeps the value two whole lines.
-    pub padding: W,
+    /// When a [`LimitNear`](crate::event::EventKind::LimitNear) was last sent, ns.
+    pub near_at: W,
+    /// When a [`LimitHit`](crate::event::EventKind::LimitHit) was last sent, ns.
+    pub hit_at: W,
 }
 
 const _: () = assert!(size_of::<Counter<u64>>() == 128, "two cache lines");
+
+impl<W: Word> Counter<W> {
+    /// Charges memory without regard to its limit.
+    #[inline(always)]
+    pub fn charge_memory(&self, nr_pages: u64) {
+        let usage = self.memory.usage.fetch_add(nr_pages).wrapping_add(nr_pages);
+        self.raise_memory(usage);
+    }
+
+    /// Raises the watermarks of memory to the usage, but not above `limit`: what is above is another
+    /// CPU's speculative charge, about to be taken back.
+    #[inline(always)]
+    pub fn raise_memory_watermarks(&self, limit: u64) {
+        let usage = self.memory.usage.load();
+        self.raise_memory(if usage < limit { usage } else { limit });
+    }
+
+    #[inline(always)]
+    fn raise_memory(&self, usage: u64) {
+        self.memory.watermark.raise(usage);
+        self.needed_watermark.raise(needed(usage, self.file.load()));
+    }
+}
+
+/// What of `usage` could not be taken back: all but `file`, which is a signed number.
+#[inline(always)]
+pub const fn needed(usage: u64, file: u64) -> u64 {
+    if (file as i64) < 0 { usage } else { usage.saturating_sub(file) }
+}
 
 /// A limit in pages as people see it: none, or a number.
 #[inline(always)]

@@ -2,12 +2,13 @@
 
 use crate::charge::is_in_subtree;
 use crate::event::EventKind;
+use crate::file::{FileWord, told};
 use crate::machine::Step;
 use crate::uncharge::drain_taken;
 use crate::{Event, Machine, NO_INDEX, Stock, StockWord, Word, index_of};
 
 /// The patch's `drain_stock`, for a stock of any CPU, and its uncharge batch: returns the pages given
-/// back.
+/// back. What the CPU has yet to tell of page cache is told as well.
 ///
 /// Only what is cached for the subtree of the counter `subtree` is touched ([`NO_INDEX`]: everything).
 /// Wait-free: one swap takes the stock and says whose it was. Should the CPU have cached
@@ -16,6 +17,10 @@ use crate::{Event, Machine, NO_INDEX, Stock, StockWord, Word, index_of};
 #[inline(always)]
 pub fn drain_stock<M: Machine>(machine: &M, stock: &Stock<M::Word>, subtree: u32) -> u32 {
     let mut drained = 0;
+    let file = FileWord(stock.file.load());
+    if file.change() != 0 && is_below(machine, file.owner(), subtree) {
+        told(machine, stock.take_file());
+    }
     // Before the stock: a miss moves a batch into the stock, and nothing moves it back.
     if is_due(machine, StockWord(stock.uncharge_batch.load()), subtree) {
         drained += drain_taken(machine, stock, stock.take_uncharge_batch());
@@ -72,6 +77,10 @@ impl<M: Machine> Step for Walk<'_, M> {
 
 #[inline(always)]
 fn is_due<M: Machine>(machine: &M, seen: StockWord, subtree: u32) -> bool {
-    seen.charged() > 0
-        && (subtree == NO_INDEX || is_in_subtree(machine, index_of(seen.owner()), subtree))
+    seen.charged() > 0 && is_below(machine, seen.owner(), subtree)
+}
+
+#[inline(always)]
+fn is_below<M: Machine>(machine: &M, owner: u32, subtree: u32) -> bool {
+    subtree == NO_INDEX || is_in_subtree(machine, index_of(owner), subtree)
 }

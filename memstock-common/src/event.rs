@@ -51,13 +51,15 @@ pub enum EventKind {
 
 /// Least time between two events of a kind about one thing, ns; those between are merged.
 pub const EVENT_INTERVAL_NS: u64 = 1_000_000;
+/// The same for a limit that only page cache is above: nothing is urgent about it, and it may last.
+pub const CACHE_INTERVAL_NS: u64 = 100 * EVENT_INTERVAL_NS;
 
-/// Whether an event may be sent `now`, the last one having been `sent`; the caller that is told so
-/// is the only one, and sends it.
+/// Whether an event may be sent `now`, the last one having been `sent`, at least `interval` before; the caller that is
+/// told so is the only one, and sends it.
 #[inline(always)]
-pub fn may_send<W: Word>(sent: &W, now: u64) -> bool {
+pub fn may_send<W: Word>(sent: &W, now: u64, interval: u64) -> bool {
     let last = sent.load();
-    (last == 0 || now.wrapping_sub(last) >= EVENT_INTERVAL_NS) && sent.replace(last, now)
+    (last == 0 || now.wrapping_sub(last) >= interval) && sent.replace(last, now)
 }
 
 /// The kernel begins to reclaim memory, on any CPU: tells the user half, which drains. `sent` is when
@@ -65,7 +67,7 @@ pub fn may_send<W: Word>(sent: &W, now: u64) -> bool {
 #[inline(always)]
 pub fn reclaim_began<M: Machine>(machine: &M, sent: &M::Word) {
     let time_ns = machine.now();
-    if may_send(sent, time_ns) {
+    if may_send(sent, time_ns, EVENT_INTERVAL_NS) {
         let kind = EventKind::ReclaimBegan as u32;
         machine.emit(&Event { kind, time_ns, ..Event::default() });
     } else {

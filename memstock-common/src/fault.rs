@@ -1,6 +1,7 @@
 //! One page fault: consume from the stock, or miss, charge a batch and refill.
 
 use crate::charge::charge;
+use crate::stock::Pending;
 use crate::uncharge::{drain_taken, uncharge_counted};
 use crate::{Charge, Loss, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
 
@@ -22,7 +23,7 @@ pub fn consume_or_miss<W: Word>(stock: &Stock<W>, owner: u32) -> Consumed {
         return Consumed::Untracked;
     }
     if stock.consume(owner) {
-        stock.hits.bump(1);
+        stock.faults.bump(1);
         return Consumed::Hit;
     }
     Consumed::Miss
@@ -56,19 +57,26 @@ pub fn nearest_tracked<M: Machine>(machine: &M, own: u32, ancestor: impl Fn(u32)
 /// The slow path of a fault of a tracked cgroup: has a page pending, and a batch around it stocked.
 #[inline(always)]
 pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
-    if let Some(share) = machine.cgroup_cpu(index_of(owner)) {
-        stock.misses.fetch_add(1);
-        share.misses.fetch_add(1);
-    }
-    let nr_pages = obtain(machine, stock, owner, 1);
+    let Obtained { nr_pages, missed } = obtain(machine, stock, owner, 1);
     if nr_pages > 0 {
-        restock(machine, stock, owner, 1, nr_pages);
+        // After the faults of whom the slot served before were credited.
+        stock.faults.fetch_add(1);
+        restock(machine, stock, owner, Pending { nr_pages: 1, missed: missed > 0 }, nr_pages);
     }
 }
 
-/// Gets at least `nr_pages` charged for `owner`, and a batch if that is more; returns how many.
+/// What was got for an allocation, or a fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Obtained {
+    /// Pages charged, those to stock included.
+    pub nr_pages: u32,
+    /// Those of the pages asked for that were charged on the shared counters.
+    pub missed: u32,
+}
+
+/// Gets at least `nr_pages` charged for `owner`, and a batch if that is more.
 ///
-/// 0 only when a map entry is missing. Another cgroup's stock is drained first: it may be what makes
+/// None only when a map entry is missing. Another cgroup's stock is drained first: it may be what makes
 /// room under a common ancestor. Freed pages of the owner that are on their way to the shared counters
 /// are used before these are touched.
 #[inline(always)]
@@ -77,14 +85,14 @@ pub(crate) fn obtain<M: Machine>(
     stock: &Stock<M::Word>,
     owner: u32,
     nr_pages: u32,
-) -> u32 {
+) -> Obtained {
     settle(machine, stock, owner);
     let Some(share) = machine.cgroup_cpu(index_of(owner)) else {
         machine.lose(Loss::CountersMissing, 1);
-        return 0;
+        return Obtained::default();
     };
     let cached = StockWord(stock.word.load());
-    // An empty one as well: pages freed into it would be hits, which are credited to `owner` by now.
+    // An empty one as well: faults served by pages freed into it would be credited to `owner`, wrongly.
     if cached.owner() != owner && cached != StockWord::EMPTY {
         drain_taken(machine, stock, stock.take());
     }
@@ -96,24 +104,24 @@ pub(crate) fn obtain<M: Machine>(
     {
         reused = freed.nr_pages();
         if reused >= nr_pages {
-            return reused;
+            return Obtained { nr_pages: reused, missed: 0 };
         }
     }
     let needed = nr_pages - reused;
     let batch = if machine.batch() > needed { machine.batch() } else { needed };
     stock.charges.fetch_add(1);
-    reused
-        + match charge(machine, index_of(owner), needed, batch) {
-            Charge::Batch => batch,
-            Charge::Single(_) => {
-                share.singles.fetch_add(1);
-                needed
-            }
-            Charge::Forced(_) => {
-                share.forced.fetch_add(needed as u64);
-                needed
-            }
+    let charged = match charge(machine, index_of(owner), needed, batch) {
+        Charge::Batch => batch,
+        Charge::Single(_) => {
+            share.singles.fetch_add(1);
+            needed
         }
+        Charge::Forced(_) => {
+            share.forced.fetch_add(needed as u64);
+            needed
+        }
+    };
+    Obtained { nr_pages: reused + charged, missed: needed }
 }
 
 /// Puts charged pages that are left over into the stock, `pending` of them for the fault.
@@ -122,7 +130,7 @@ pub(crate) fn restock<M: Machine>(
     machine: &M,
     stock: &Stock<M::Word>,
     owner: u32,
-    pending: u32,
+    pending: Pending,
     nr_pages: u32,
 ) {
     let refill = stock.refill(owner, pending, nr_pages, machine.batch());
@@ -134,23 +142,23 @@ pub(crate) fn restock<M: Machine>(
     }
 }
 
-/// Credits the hits since the last miss to the cgroup that had them, and the next ones to `owner`.
+/// Credits the faults since the last miss to the cgroup that had them, and the next ones to `owner`.
 ///
 /// Between two misses a slot serves one cgroup only, which is what makes a hit free of any
-/// per-cgroup work. An allocation in an interrupt may come in between, for the same task: each hit is
+/// per-cgroup work. An allocation in an interrupt may come in between, for the same task: each fault is
 /// credited once all the same. Only if the task is being moved from another CPU at that moment can the
-/// two be for different cgroups, and up to a batch of hits be credited to the one for the other.
+/// two be for different cgroups, and up to a batch of faults be credited to the one for the other.
 #[inline(always)]
 fn settle<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
     let settled = stock.settled.load();
-    let hits = stock.hits.load();
+    let faults = stock.faults.load();
     // Read after what is credited: an interrupting probe that changes it settles as well.
     let credit = stock.credit.load();
-    let unsettled = hits.wrapping_sub(settled);
-    if unsettled > 0 && stock.settled.replace(settled, hits) {
-        // Hits of a cgroup that is gone (no creditor) are dropped with it.
+    let unsettled = faults.wrapping_sub(settled);
+    if unsettled > 0 && stock.settled.replace(settled, faults) {
+        // Those of a cgroup that is gone (no creditor) are dropped with it.
         if let Some(share) = machine.cgroup_cpu(index_of(credit as u32)) {
-            share.hits.fetch_add(unsettled);
+            share.faults.fetch_add(unsettled);
         }
     }
     if stock.credit.load() as u32 != owner {

@@ -11,7 +11,7 @@
 //! [`charge::charge`] and refills the stock. [`page::allocated`] commits the pending page, or consumes
 //! what is missing, and records the [`Owner`](owner_of); [`page::freed`] looks the owner up and has
 //! [`uncharge::uncharge_pages`] put the page back. [`drain::drain_stock`] gives stocked pages to the
-//! shared counters. All counts are in pages (`nr_pages`).
+//! shared counters; [`file::added`] marks what of it is page cache. All counts are in pages (`nr_pages`).
 #![no_std]
 
 pub mod adopt;
@@ -22,7 +22,9 @@ pub mod counter;
 pub mod drain;
 pub mod event;
 pub mod fault;
+pub mod file;
 pub mod identity;
+pub mod layout;
 pub mod limit;
 pub mod machine;
 pub mod migrate;
@@ -60,7 +62,7 @@ pub const NOBODY: u32 = 0;
 
 /// Version of the maps' layout, of what is pinned and of the control programs' arguments. An engine of another
 /// version can be stopped, but neither read nor driven.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// What an engine was loaded with: the value type of the map `ENGINE`.
 #[repr(C)]
@@ -128,7 +130,7 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::collapse::MemoryOwner {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for crate::migrate::FolioLayout {}
+    unsafe impl aya::Pod for crate::layout::FolioLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Chunk<u32> {}
 }

@@ -1,5 +1,6 @@
 //! What the algorithm asks of the world it runs in: the kernel maps, loom, or plain memory.
 
+use crate::file::{file_changed, mark_file};
 use crate::page::{Replaced, charge_rest, replace_block};
 use crate::uncharge::uncharge_rest;
 use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Stock, Word};
@@ -114,11 +115,27 @@ pub trait Machine: Counters {
     }
 
     /// [`charge_rest`], likewise.
-    fn charge_rest(&self, owner: u32, nr_pages: u32)
+    fn charge_rest(&self, owner: u32, nr_pages: u32) -> u32
     where
         Self: Sized,
     {
-        charge_rest(self, owner, nr_pages);
+        charge_rest(self, owner, nr_pages)
+    }
+
+    /// [`file_changed`], likewise.
+    fn file_changed(&self, owner: u32, change: i32)
+    where
+        Self: Sized,
+    {
+        file_changed(self, owner, change);
+    }
+
+    /// [`mark_file`], likewise.
+    fn mark_file(&self, pfn: u64, nr_pages: u32, owner: u32) -> u32
+    where
+        Self: Sized,
+    {
+        mark_file(self, pfn, nr_pages, owner)
     }
 
     /// [`replace_block`], likewise.

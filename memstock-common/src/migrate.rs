@@ -2,25 +2,8 @@
 //! frame. The charge goes along: `mem_cgroup_migrate` in `mm/memcontrol.c`.
 
 use crate::machine::Step;
-use crate::page::{CHUNK_PAGES, Chunk, Entry, freed, owner_in};
+use crate::page::{CHUNK_PAGES, Chunk, Entry, UNCONFIRMED, freed};
 use crate::{Machine, NOBODY};
-
-/// What the kernel half has to know of `struct folio` of the running kernel: offsets in bytes, and a bit.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FolioLayout {
-    /// `offsetof(struct folio, flags)`: a word.
-    pub flags: u32,
-    /// `PG_head`: the bit of it that a folio of more than one page has.
-    pub head_bit: u32,
-    /// `offsetof(struct folio, _nr_pages)`: an int, the pages of such a one.
-    pub nr_pages: u32,
-}
-
-impl FolioLayout {
-    /// Where the kernel does not say.
-    pub const UNKNOWN: Self = Self { flags: 0, head_bit: 0, nr_pages: 0 };
-}
 
 /// The contents of the folio of `nr_pages` pages at the frame `from` are in that at `to` now, and the former is about to
 /// be freed. Its owners go along; whoever was charged for the latter, because it was allocated, is not any more.
@@ -55,7 +38,7 @@ impl<E: Entry> Step for Walk<'_, E> {
         self.at += 1;
         let old = self.old.entry(self.from + at);
         if old.load() != NOBODY {
-            self.new.entry(self.to + at).swap(owner_in(old.swap(NOBODY)));
+            self.new.entry(self.to + at).swap(old.swap(NOBODY) & !UNCONFIRMED);
         }
         true
     }

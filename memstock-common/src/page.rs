@@ -6,10 +6,12 @@
 
 use crate::charge::charge_forced;
 use crate::collapse::{COLLAPSE_ORDER, began};
-use crate::fault::{obtain, restock};
+use crate::fault::{Obtained, obtain, restock};
+use crate::file::FILE;
 use crate::machine::Step;
+use crate::stock::Pending;
 use crate::uncharge::uncharge_pages;
-use crate::{Loss, Machine, NOBODY, Stock, index_of, slot_of};
+use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of, slot_of};
 
 /// Pages of a [`Chunk`]: the largest block of the buddy allocator (`MAX_PAGE_ORDER` 10) is in one.
 pub const CHUNK_PAGES: u32 = 1024;
@@ -52,7 +54,7 @@ impl Entry for core::sync::atomic::AtomicU32 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<E> {
-    /// By page frame number modulo [`CHUNK_PAGES`]: an owner, perhaps [`UNCONFIRMED`].
+    /// By page frame number modulo [`CHUNK_PAGES`]: an owner, perhaps [`UNCONFIRMED`], perhaps [`FILE`].
     pub owners: [E; CHUNK_PAGES as usize],
 }
 
@@ -67,7 +69,7 @@ impl<E> Chunk<E> {
 /// The owner in an entry.
 #[inline(always)]
 pub const fn owner_in(entry: u32) -> u32 {
-    entry & !UNCONFIRMED
+    entry & !(UNCONFIRMED | FILE)
 }
 
 /// A block of `1 << order` pages was allocated: charges it to the owner that `ask` gives, with this CPU's
@@ -87,8 +89,9 @@ pub fn allocated<'a, M: Machine>(
         return;
     };
     let (mut owner, stock) = if is_charged { ask() } else { (NOBODY, None) };
+    let share = if owner == NOBODY { None } else { machine.cgroup_cpu(index_of(owner)) };
     // A page that is recorded must be charged.
-    if owner != NOBODY && machine.cgroup_cpu(index_of(owner)).is_none() {
+    if owner != NOBODY && share.is_none() {
         machine.lose(Loss::CountersMissing, 1);
         owner = NOBODY;
     }
@@ -97,9 +100,7 @@ pub fn allocated<'a, M: Machine>(
         if owner == NOBODY && entry.load() == NOBODY {
             return;
         }
-        let stale = owner_in(entry.swap(owner));
-        if stale != NOBODY {
-            uncharge_pages(machine, stale, 1);
+        if uncharge_entry(machine, entry.swap(owner)) {
             machine.lose(Loss::Healed, 1);
         }
         1
@@ -110,11 +111,50 @@ pub fn allocated<'a, M: Machine>(
         }
         (1 << order) - left
     };
-    if owner != NOBODY {
-        commit(machine, stock, owner, nr_pages);
+    if let Some(share) = share {
+        let missed = commit(machine, stock, owner, nr_pages);
+        count(stock, share, nr_pages, missed);
     } else if is_charged && order == COLLAPSE_ORDER && machine.tells_collapses() {
         began(machine, chunk.entry(pfn), pfn);
     }
+}
+
+/// Counts pages that were charged as they were allocated. By plain stores: [`allocated`] alone writes these words.
+#[inline(always)]
+fn count<W: Word>(stock: Option<&Stock<W>>, share: &CgroupCpu<W>, nr_pages: u32, missed: u32) {
+    let from_stock = nr_pages - missed;
+    share.from_stock.bump(from_stock.into());
+    if missed > 0 {
+        share.missed.bump(missed.into());
+    }
+    if let Some(stock) = stock {
+        stock.from_stock.bump(from_stock.into());
+        if missed > 0 {
+            stock.missed.bump(missed.into());
+        }
+    }
+}
+
+/// Uncharges the page of an entry that was taken out of the map; says whether it had an owner.
+#[inline(always)]
+fn uncharge_entry<M: Machine>(machine: &M, entry: u32) -> bool {
+    let owner = owner_in(entry);
+    if owner == NOBODY {
+        return false;
+    }
+    uncharge_run(machine, owner, 1, u32::from(entry & FILE != 0));
+    true
+}
+
+/// Uncharges pages of which `nr_file` were page cache.
+///
+/// In this order, so that a counter whose usage has come to nothing has heard of all its page cache.
+#[inline(always)]
+fn uncharge_run<M: Machine>(machine: &M, owner: u32, nr_pages: u32, nr_file: u32) {
+    if nr_file > 0 {
+        machine.file_changed(owner, -(nr_file as i32));
+    }
+    uncharge_pages(machine, owner, nr_pages);
 }
 
 /// A block of `1 << order` pages is being freed: uncharges those that have an owner. Returns how many
@@ -131,12 +171,7 @@ pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) -> u32 {
     if entry.load() == NOBODY {
         return 0;
     }
-    let owner = owner_in(entry.swap(NOBODY));
-    if owner == NOBODY {
-        return 0;
-    }
-    uncharge_pages(machine, owner, 1);
-    1
+    u32::from(uncharge_entry(machine, entry.swap(NOBODY)))
 }
 
 /// Free pages leave a CPU's list for the buddy allocator: one that still has an owner was freed unseen.
@@ -158,32 +193,37 @@ fn chunk_of<M: Machine>(machine: &M, pfn: u64, order: u32) -> Option<&Chunk<M::E
     chunk
 }
 
-/// Commits the pending page, or takes from the stock, or charges.
+/// Commits the pending page, or takes from the stock, or charges; says how many pages were charged on the shared
+/// counters.
 #[inline(always)]
 pub(crate) fn commit<M: Machine>(
     machine: &M,
     stock: Option<&Stock<M::Word>>,
     owner: u32,
     nr_pages: u32,
-) {
-    let missing = stock.map_or(nr_pages, |stock| stock.commit(owner, nr_pages));
-    if missing > 0 {
-        machine.charge_rest(owner, missing);
+) -> u32 {
+    let taken = stock.map(|stock| stock.commit(owner, nr_pages)).unwrap_or_default();
+    if taken.nr_pages == nr_pages {
+        return taken.missed;
     }
+    let missed = machine.charge_rest(owner, nr_pages - taken.nr_pages) + taken.missed;
+    // The verifier knows nothing of what a function returns.
+    if missed < nr_pages { missed } else { nr_pages }
 }
 
 /// Charges pages that were allocated for `owner` and that the stock did not have, and a batch around them if that is
-/// more.
+/// more; says how many of them were charged on the shared counters.
 #[inline(always)]
-pub fn charge_rest<M: Machine>(machine: &M, owner: u32, missing: u32) {
+pub fn charge_rest<M: Machine>(machine: &M, owner: u32, missing: u32) -> u32 {
     let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
         charge_forced(machine, index_of(owner), missing as u64);
-        return;
+        return missing;
     };
-    let obtained = obtain(machine, stock, owner, missing);
-    if obtained > missing {
-        restock(machine, stock, owner, 0, obtained - missing);
+    let Obtained { nr_pages, missed } = obtain(machine, stock, owner, missing);
+    if nr_pages > missing {
+        restock(machine, stock, owner, Pending::default(), nr_pages - missing);
     }
+    missed
 }
 
 /// What was found in a block.
@@ -221,15 +261,17 @@ pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) ->
         return Replaced::default();
     };
     let end = 1 << order;
-    let mut walk = Walk { chunk, pfn, end, new, at: 0, owner: NOBODY, nr_pages: 0, next: NOBODY };
+    let mut walk =
+        Walk { chunk, pfn, end, new, at: 0, owner: NOBODY, nr_pages: 0, nr_file: 0, next: NOBODY };
     let (mut owned, mut run) = (0, 0);
     while run < MAX_RUNS {
-        walk.owner = walk.next;
+        walk.owner = owner_in(walk.next);
         walk.nr_pages = machine.nought() + u32::from(walk.next != NOBODY);
+        walk.nr_file = machine.nought() + u32::from(walk.next & FILE != 0);
         walk.next = NOBODY;
         machine.repeat(CHUNK_PAGES / STRIDE, &mut walk);
         if walk.owner != NOBODY {
-            uncharge_pages(machine, walk.owner, walk.nr_pages);
+            uncharge_run(machine, walk.owner, walk.nr_pages, walk.nr_file);
             owned += walk.nr_pages;
         }
         if walk.next == NOBODY {
@@ -237,7 +279,7 @@ pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) ->
         }
         run += 1;
     }
-    uncharge_pages(machine, walk.next, 1);
+    uncharge_entry(machine, walk.next);
     let left = end.wrapping_sub(walk.at);
     if left > 0 {
         machine.lose(Loss::BlocksMixed, left as u64);
@@ -256,7 +298,9 @@ struct Walk<'a, E> {
     /// Whose the pages so far were, and how many of them had an owner.
     owner: u32,
     nr_pages: u32,
-    /// The owner of one more page, where that is another one.
+    /// Those of them that were page cache.
+    nr_file: u32,
+    /// The entry of one more page, where its owner is another one.
     next: u32,
 }
 
@@ -275,16 +319,18 @@ impl<E: Entry> Step for Walk<'_, E> {
             if self.new == NOBODY && entry.load() == NOBODY {
                 continue;
             }
-            let old = owner_in(entry.swap(self.new));
-            if old == NOBODY {
+            let old = entry.swap(self.new);
+            let owner = owner_in(old);
+            if owner == NOBODY {
                 continue;
             }
-            if self.owner != NOBODY && old != self.owner {
-                self.next = old;
+            if self.owner != NOBODY && owner != self.owner {
+                self.next = old & !UNCONFIRMED;
                 return false;
             }
-            self.owner = old;
+            self.owner = owner;
             self.nr_pages += 1;
+            self.nr_file += u32::from(old & FILE != 0);
         }
         true
     }

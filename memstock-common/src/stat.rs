@@ -67,8 +67,9 @@ macro_rules! stats {
 stats! {
     /// Per CPU.
     CpuStat {
-        Hits: "hits" Count Counter "Faults served from the stock without touching a shared counter.",
-        Misses: "misses" Count Counter "Faults of tracked cgroups that the stock could not serve.",
+        Faults: "faults" Count Counter "Page faults of tracked cgroups.",
+        Charged: "charged_pages" Pages Counter "Charged to tracked cgroups as they were allocated.",
+        FromStock: "from_stock_pages" Pages Counter "Those of them that were charged without a charge on the shared counters.",
         Refills: "refills" Count Counter "Times charged pages were put into the stock after a miss.",
         Drains: "drains" Count Counter "Times stocked pages were given back unused.",
         Charges: "charges" Count Counter "Charges on the shared counters.",
@@ -103,9 +104,19 @@ stats! {
 }
 
 stats! {
+    /// What the memory of a tracked cgroup consists of.
+    MemoryStat {
+        File: "file" Bytes Gauge "Page cache, of the cgroup and its descendants, that the kernel could take back.",
+        Needed: "needed" Bytes Gauge "Usage less file and stocked: what the kernel could not take back without swap.",
+        NeededWatermark: "needed_watermark" Bytes Gauge "Highest usage less file so far: the smallest limit at which the kernel would have killed nobody; too high by at most two batches for each slot of a CPU.",
+        FileOver: "file_over_limit" Bytes Gauge "Page cache above the hard limit, where what is needed is not: nobody is killed for it.",
+    }
+}
+
+stats! {
     /// Per resource of a tracked cgroup, and per limit that it is under: its own and its ancestors'.
     LimitStat {
-        Headroom: "headroom" Bytes Gauge "Limit less usage of the ancestor, stocked pages counted as used; negative above the limit.",
+        Headroom: "headroom" Bytes Gauge "Limit less what is needed of the ancestor: how much more it may need before somebody is killed; negative above the limit.",
         Binding: "limit_binding" Count Gauge "1 for the limit that is met first: the one with the least headroom, the nearest if several have; else 0.",
     }
 }
@@ -114,9 +125,9 @@ stats! {
     /// Per tracked cgroup.
     CgroupStat {
         Stocked: "stocked" Bytes Gauge "Charged to the cgroup and not in use: in the CPUs' stocks, pending, or in an uncharge batch.",
-        Faults: "faults" Count Counter "Page faults charged: hits and misses.",
-        Hits: "hits" Count Counter "Faults served from a stock.",
-        Misses: "misses" Count Counter "Faults that no stock could serve.",
+        Faults: "faults" Count Counter "Page faults.",
+        Charged: "charged_pages" Pages Counter "Charged as they were allocated.",
+        FromStock: "from_stock_pages" Pages Counter "Those of them that were charged without a charge on the shared counters.",
         Singles: "singles" Count Counter "Charges for which what was needed fitted but a batch did not.",
         Forced: "forced" Count Counter "Pages charged although a limit was reached.",
     }
@@ -126,11 +137,11 @@ stats! {
     /// Of a command that `memstock stat` has run, beside what is shown of its cgroup and of the CPUs.
     CommandStat {
         Peak: "peak" Bytes Gauge "Highest usage of the cgroup, stocked pages included.",
+        NeededPeak: "needed_peak" Bytes Gauge "Highest usage of the cgroup less page cache that the kernel could take back: the smallest limit at which it would have killed nobody.",
         End: "end" Bytes Gauge "Usage of the cgroup when the command had ended: what it left behind, stocked pages included.",
         Stranded: "stranded" Bytes Gauge "Stocked for the cgroup when the command had ended: charged and not in use.",
-        HitRate: "hit_rate" Percent Gauge "Faults served from a stock, of all that were charged.",
+        HitRate: "hit_rate" Percent Gauge "Pages charged from a stock, of all that were charged.",
         SharedOperations: "shared_operations" Count Counter "Charges, uncharges and drains on the shared counters.",
-        WithoutStocks: "without_stocks" Count Counter "Operations on the shared counters without stocks: a charge for each fault, uncharges not counted.",
         WallTime: "wall_time" Seconds Gauge "From before the command's start to its end.",
         UserTime: "user_time" Seconds Gauge "In user space: the command and the processes that it has waited for.",
         SystemTime: "system_time" Seconds Gauge "In the kernel: the command and the processes that it has waited for.",
@@ -185,7 +196,7 @@ stats! {
         EventsLost: "events_lost" Count Counter "Events dropped because the ring buffer was full.",
         EventsMerged: "events_merged" Count Counter "Limit events merged into one sent less than 1 ms before.",
         ReclaimsMerged: "reclaims_merged" Count Counter "Starts of reclaim merged into one told less than 1 ms before.",
-        TailCallsFailed: "tail_calls_failed" Count Counter "Misses served in place because the tail call fell through.",
+        TailCallsFailed: "tail_calls_failed" Count Counter "Misses left to the allocation because the tail call fell through.",
         RefillsReturned: "refills_returned" Pages Counter "Pages of a batch that found no room in the stock and were uncharged.",
         CountersMissing: "counters_missing" Count Counter "Charges not made because a map entry was missing: a defect if not 0.",
         Healed: "healed" Pages Counter "Pages whose free was lost, uncharged when they left the CPU's free list or were allocated again.",

@@ -5,6 +5,7 @@
 //! used sits in this one word, so that a single atomic swap, by any CPU, takes the whole stock
 //! together with the knowledge of whose it is. It changes by atomic read-modify-write only.
 
+use crate::file::FileWord;
 use crate::{Identity, Word};
 
 /// The value of a stock word, and of an uncharge batch, in which nothing is ever pending.
@@ -13,6 +14,9 @@ pub struct StockWord(pub u64);
 
 /// One pending page in a stock word.
 const PENDING: u64 = 1 << 16;
+/// Set in a stock word while the page that is pending has been charged for the fault that left it: it is of this
+/// CPU, but not from its stock.
+const MISSED: u64 = 1 << 31;
 
 impl StockWord {
     /// Nothing stocked, cached for nobody.
@@ -39,7 +43,13 @@ impl StockWord {
     /// Pages consumed by a fault that no allocation has taken yet: 0 or 1.
     #[inline(always)]
     pub const fn pending(self) -> u32 {
-        (self.0 >> 16 & 0xffff) as u32
+        (self.0 >> 16 & 0x7fff) as u32
+    }
+
+    /// Those of them that were charged for that fault: 0 or 1.
+    #[inline(always)]
+    pub const fn missed(self) -> u32 {
+        (self.0 >> 31 & 1) as u32
     }
 
     /// Everything a drain gives back: stocked and pending pages.
@@ -51,7 +61,7 @@ impl StockWord {
 
 /// One slot of a CPU's stock: the value type of the map `STOCK`, what a hit needs first.
 ///
-/// `word`, `uncharge_batch` and `drains` may be changed by any CPU, `credit` also by the
+/// `word`, `uncharge_batch`, `file` and `drains` may be changed by any CPU, `credit` also by the
 /// unregistering one. The others are written by the programs on the CPU that owns the slot: what one
 /// program writes alone by plain stores, since the kernel never nests it (the recursion guard of raw
 /// tracepoint programs, and that of perf's); what several write, and one may interrupt another, by atomic
@@ -61,18 +71,22 @@ impl StockWord {
 pub struct Stock<W> {
     /// The stock word.
     pub word: W,
-    /// Faults served from the stock since load.
-    pub hits: W,
+    /// Page faults of tracked cgroups.
+    pub faults: W,
     /// Whose fault or allocation the CPU served last; only that of slot 0 is used.
     pub identity: Identity<W>,
     /// Freed pages on their way to the shared counters, as a [`StockWord`].
     pub uncharge_batch: W,
-    /// The part of `hits` that is already credited to a cgroup in [`CgroupCpu`].
+    /// The part of `faults` that is already credited to a cgroup in [`CgroupCpu`].
     pub settled: W,
-    /// The owner to credit `hits - settled` to.
+    /// The owner to credit `faults - settled` to.
     pub credit: W,
-    /// Faults of tracked cgroups that the stock could not serve.
-    pub misses: W,
+    /// Page cache that came or went, on its way to the shared counters, as a [`FileWord`].
+    pub file: W,
+    /// Pages charged, as they were allocated, without a charge on the shared counters.
+    pub from_stock: W,
+    /// Pages charged, as they were allocated, with one.
+    pub missed: W,
     /// Times charged pages were put into the stock after a miss.
     pub refills: W,
     /// Times stocked pages were given back to the shared counters unused.
@@ -83,7 +97,7 @@ pub struct Stock<W> {
     pub uncharges: W,
 }
 
-const _: () = assert!(size_of::<Stock<u64>>() == 112, "no implicit padding");
+const _: () = assert!(size_of::<Stock<u64>>() == 128, "no implicit padding");
 const _: () = assert!(core::mem::offset_of!(Stock<u64>, settled) == 56, "what is hot comes first");
 
 /// What one cgroup did on one CPU: the value type of the per-CPU map `CGROUP_CPU`.
@@ -92,17 +106,19 @@ const _: () = assert!(core::mem::offset_of!(Stock<u64>, settled) == 56, "what is
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CgroupCpu<W> {
-    /// Faults served from the stock, settled at each miss of the CPU.
-    pub hits: W,
-    /// Faults that the stock could not serve.
-    pub misses: W,
+    /// Page faults, settled at each miss of the CPU.
+    pub faults: W,
+    /// Pages charged, as they were allocated, without a charge on the shared counters.
+    pub from_stock: W,
+    /// Pages charged, as they were allocated, with one.
+    pub missed: W,
     /// Charges for which only what was needed fitted, not a batch.
     pub singles: W,
     /// Pages charged although a limit was reached.
     pub forced: W,
 }
 
-const _: () = assert!(size_of::<CgroupCpu<u64>>() == 32);
+const _: () = assert!(size_of::<CgroupCpu<u64>>() == 40);
 
 /// What the kernel's own memory controller did for the tasks of one cgroup on one CPU: the value type of
 /// the per-CPU map `KERNEL_STOCK`.
@@ -118,6 +134,24 @@ pub struct KernelCharges<W> {
 }
 
 const _: () = assert!(size_of::<KernelCharges<u64>>() == 24);
+
+/// What an allocation found in the stock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Pages.
+    pub nr_pages: u32,
+    /// Those of them that were charged for the fault before: 0 or 1.
+    pub missed: u32,
+}
+
+/// The page of a refill that is for the fault which missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Pages: 1, or 0 where no fault missed.
+    pub nr_pages: u32,
+    /// Whether it was charged on the shared counters.
+    pub missed: bool,
+}
 
 /// What a refill could not leave in the stock, for the caller to uncharge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,29 +180,35 @@ impl<W: Word> Stock<W> {
             || (seen.nr_pages() > 0 && self.word.replace(seen.0, seen.0 + PENDING - 1))
     }
 
-    /// Takes up to `nr_pages` for an allocation of `owner`, the pending page first, and returns what
-    /// is still to be charged.
+    /// Takes up to `nr_pages` for an allocation of `owner`, the pending page first.
     #[inline(always)]
-    pub fn commit(&self, owner: u32, nr_pages: u32) -> u32 {
+    pub fn commit(&self, owner: u32, nr_pages: u32) -> Taken {
         let seen = StockWord(self.word.load());
         if seen.owner() != owner {
-            return nr_pages;
+            return Taken::default();
         }
         let pending = least(seen.pending(), nr_pages);
         let stocked = least(seen.nr_pages(), nr_pages - pending);
-        let rest = seen.0 - pending as u64 * PENDING - stocked as u64;
+        let missed = if pending > 0 { seen.missed() } else { 0 };
+        let rest = seen.0 - pending as u64 * PENDING - stocked as u64 - missed as u64 * MISSED;
         if rest != seen.0 && self.word.replace(seen.0, rest) {
-            return nr_pages - pending - stocked;
+            return Taken { nr_pages: pending + stocked, missed };
         }
-        nr_pages
+        Taken::default()
     }
 
     /// The patch's `refill_stock`: stocks `nr_pages` charged pages for `owner`, `pending` of them
-    /// for the fault that missed.
+    /// for the fault that missed, for which `missed` of those were charged.
     ///
     /// The stock never holds more than `batch` pages, pending ones included.
     #[inline(always)]
-    pub fn refill(&self, owner: u32, pending: u32, nr_pages: u32, batch: u32) -> Refill {
+    pub fn refill(
+        &self,
+        owner: u32,
+        Pending { nr_pages: pending, missed }: Pending,
+        nr_pages: u32,
+        batch: u32,
+    ) -> Refill {
         let nr_pages = nr_pages - pending;
         for _ in 0..TRIES {
             let seen = StockWord(self.word.load());
@@ -180,7 +220,9 @@ impl<W: Word> Stock<W> {
             let room = batch.saturating_sub(kept.charged());
             let pends = least(pending, room);
             let stocks = least(nr_pages, room - pends);
-            if self.word.replace(seen.0, kept.0 + pends as u64 * PENDING + stocks as u64) {
+            let mark = if pends > 0 && missed { MISSED } else { 0 };
+            let new = (kept.0 + pends as u64 * PENDING + stocks as u64) | mark;
+            if self.word.replace(seen.0, new) {
                 return Refill { displaced, excess: pending - pends + (nr_pages - stocks) };
             }
         }
@@ -214,6 +256,30 @@ impl<W: Word> Stock<W> {
     #[inline(always)]
     pub fn take_uncharge_batch(&self) -> StockWord {
         StockWord(self.uncharge_batch.swap(StockWord::EMPTY.0))
+    }
+
+    /// Takes what is to be told of page cache, of whoever's, from any CPU.
+    #[inline(always)]
+    pub fn take_file(&self) -> FileWord {
+        FileWord(self.file.swap(FileWord::EMPTY.0))
+    }
+
+    /// Adds to what is to be told of the page cache of `owner` and returns what is now to be told: a batch that is
+    /// full, or another owner's.
+    #[inline(always)]
+    pub fn batch_file(&self, owner: u32, change: i32, batch: u32) -> [FileWord; 2] {
+        for _ in 0..TRIES {
+            let seen = FileWord(self.file.load());
+            let (held, other) =
+                if seen.owner() == owner { (seen.change(), FileWord::EMPTY) } else { (0, seen) };
+            let sum = FileWord::new(owner, held + change);
+            let is_full = sum.change().unsigned_abs() >= batch;
+            let left = if is_full { FileWord::EMPTY } else { sum };
+            if self.file.replace(seen.0, left.0) {
+                return [other, if is_full { sum } else { FileWord::EMPTY }];
+            }
+        }
+        [FileWord::EMPTY, FileWord::new(owner, change)]
     }
 
     /// Adds freed pages of `owner` to the uncharge batch and returns what is now to be uncharged on

@@ -3,11 +3,10 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
-use memstock_common::{NOBODY, Word};
+use memstock_common::{NOBODY, Word, fault};
 
-use crate::machine::{faulting_task, owner};
+use crate::machine::{Kernel, faulting_task, owner, slot};
 use crate::maps::{GENERATION, STOCK};
-use crate::rest;
 
 /// Charges a batch for the current cgroup and refills this CPU's stock.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
@@ -20,7 +19,10 @@ pub fn charge(ctx: RawTracePointContext) -> i32 {
     if owner == NOBODY {
         return 0;
     }
-    rest::miss(owner);
+    let Some(stock) = slot(first, owner) else {
+        return 0;
+    };
+    fault::miss(&Kernel, stock, owner);
     // Off unless the user half raises the level at load: then the verifier drops this.
     debug!(&ctx, "miss: owner {}", owner);
     0

@@ -6,7 +6,6 @@
 //! `huge_memory:mm_khugepaged_collapse_file` `(struct mm_struct *mm, struct folio *new_folio, ..., int result)`,
 //! both at the end, by the task that has allocated the huge page, whether it could be used or not.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::nearest_tracked;
@@ -14,6 +13,7 @@ use memstock_common::{NOBODY, collapse, key_of};
 
 use crate::cgroup::id_of;
 use crate::config;
+use crate::folio::{self, read};
 use crate::machine::Kernel;
 
 /// Charges the huge page to whom the memory belongs.
@@ -21,7 +21,9 @@ use crate::machine::Kernel;
 #[inline(always)]
 pub fn collapsed(ctx: RawTracePointContext) -> i32 {
     let mm: u64 = ctx.arg(0);
-    collapse::collapsed(&Kernel, || owner_of(mm).unwrap_or(NOBODY));
+    let owner = || owner_of(mm).unwrap_or(NOBODY);
+    let is_file = |pfn| folio::is_file(config::page_of(pfn)).unwrap_or(false);
+    collapse::collapsed(&Kernel, owner, is_file);
     0
 }
 
@@ -42,11 +44,4 @@ fn owner_of(mm: u64) -> Option<u32> {
         ancestor.and_then(id_of).map_or(0, key_of)
     };
     Some(nearest_tracked(&Kernel, key_of(id_of(cgroup)?), ancestor))
-}
-
-/// The word at `offset` in a structure of the kernel.
-#[inline(always)]
-fn read(base: u64, offset: u32) -> Option<u64> {
-    // SAFETY: the helper reads kernel memory at any address, or fails.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const u64).ok() }
 }

@@ -3,7 +3,7 @@
 
 use aya_ebpf::Global;
 use memstock_common::collapse::MemoryOwner;
-use memstock_common::migrate::FolioLayout;
+use memstock_common::layout::FolioLayout;
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 
@@ -114,6 +114,12 @@ pub fn pfn_of(page: u64) -> u64 {
         shift @ 0..64 => offset >> shift,
         _ => offset.checked_div(PAGE_STRUCT_SIZE.load()).unwrap_or(u64::MAX),
     }
+}
+
+/// The `struct page` of the page frame with this number.
+#[inline(always)]
+pub fn page_of(pfn: u64) -> u64 {
+    PAGE_BASE.load().wrapping_add(pfn.wrapping_mul(PAGE_STRUCT_SIZE.load()))
 }
 
 /// Whether the kernel charges an allocation with these flags: user pages are movable, kernel pages

@@ -4,7 +4,7 @@
 //! The architecture raises the event for a fault at a user address (x86: `do_user_addr_fault`), on the way to
 //! `handle_mm_fault`, with preemption off and interrupts on. The registers that it hands over are read through the
 //! verifier only, so the task is told by its name. A program of this type cannot tail-call `charge`, which is of
-//! another: a miss is served in place.
+//! another: a miss is left to the allocation.
 //!
 //! What that leaves open is why it is right:
 //!
@@ -12,7 +12,7 @@
 //!   map there (`bpf_overflow_handler` in `kernel/events/core.c`, `bpf_prog_active`), without a count. A
 //!   fault that is skipped leaves nothing pending, so what it allocates is charged by `page_alloc`.
 //! - `page_alloc`, `page_free` and `page_drain` may run in an interrupt in its midst. The one word that it stores
-//!   plainly, `hits`, they do not write. All else that both write changes by atomic operations, or in an order
+//!   plainly, `faults`, they do not write. All else that both write changes by atomic operations, or in an order
 //!   that stands an interruption (`Identity`, `settle` of `memstock_common::fault`).
 
 use aya_ebpf::macros::perf_event;
@@ -20,14 +20,11 @@ use aya_ebpf::programs::PerfEventContext;
 use memstock_common::identity::Task;
 
 use crate::fault::consume;
-use crate::rest;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[perf_event]
 #[inline(always)]
 pub fn fault_event(_ctx: PerfEventContext) -> i32 {
-    if let Some(owner) = consume(Task::Current) {
-        rest::miss(owner);
-    }
+    consume(Task::Current);
     0
 }

@@ -268,8 +268,18 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
-    fn charge_rest(&self, owner: u32, nr_pages: u32) {
-        rest::charge_rest(owner, nr_pages);
+    fn charge_rest(&self, owner: u32, nr_pages: u32) -> u32 {
+        rest::charge_rest(owner, nr_pages)
+    }
+
+    #[inline(always)]
+    fn file_changed(&self, owner: u32, change: i32) {
+        rest::file_changed(owner, change);
+    }
+
+    #[inline(always)]
+    fn mark_file(&self, pfn: u64, nr_pages: u32, owner: u32) -> u32 {
+        rest::mark_file(pfn, nr_pages, owner)
     }
 
     #[inline(always)]

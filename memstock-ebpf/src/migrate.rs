@@ -11,13 +11,14 @@ use aya_ebpf::programs::FEntryContext;
 use memstock_common::migrate;
 
 use crate::config;
+use crate::folio;
 use crate::machine::Kernel;
 
 /// Has the owners go along.
 #[fentry(function = "mem_cgroup_migrate")]
 pub fn migrated(ctx: FEntryContext) -> i32 {
     if let (Some(old), Some(new)) = (argument(&ctx, 0), argument(&ctx, 1))
-        && let Some(nr_pages) = nr_pages(old)
+        && let Some(nr_pages) = folio::nr_pages(old)
     {
         migrate::migrated(&Kernel, config::pfn_of(old), config::pfn_of(new), nr_pages);
     }
@@ -30,18 +31,4 @@ pub fn migrated(ctx: FEntryContext) -> i32 {
 fn argument(ctx: &FEntryContext, index: usize) -> Option<u64> {
     // SAFETY: the helper reads kernel memory at any address, or fails.
     unsafe { bpf_probe_read_kernel(ctx.as_ptr().cast::<u64>().add(index)).ok() }
-}
-
-/// How many pages a folio has.
-#[inline(always)]
-fn nr_pages(folio: u64) -> Option<u32> {
-    let layout = config::folio();
-    // SAFETY: as above.
-    unsafe {
-        let flags = bpf_probe_read_kernel((folio + u64::from(layout.flags)) as *const u64).ok()?;
-        if flags >> (layout.head_bit & 63) & 1 == 0 {
-            return Some(1);
-        }
-        bpf_probe_read_kernel((folio + u64::from(layout.nr_pages)) as *const u32).ok()
-    }
 }

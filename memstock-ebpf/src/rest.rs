@@ -4,10 +4,9 @@
 //! numbers, no pointers, and look up again what their callers had.
 
 use memstock_common::identity::Task;
-use memstock_common::{NOBODY, fault, page, uncharge};
+use memstock_common::{file, page, uncharge};
 
-use crate::machine::{Kernel, asked_owner, slot};
-use crate::maps::STOCK;
+use crate::machine::{Kernel, asked_owner};
 
 /// The owner that the current task is charged to, which is not the one that this CPU remembers, or not known to
 /// be; `registers` where it faulted, 0 if that is not known.
@@ -15,19 +14,6 @@ use crate::maps::STOCK;
 #[inline(never)]
 pub extern "C" fn ask_owner(registers: u64) -> u32 {
     asked_owner(if registers == 0 { Task::Current } else { Task::Registers(registers) })
-}
-
-/// [`fault::miss`] of a fault of `owner`.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn miss(owner: u32) -> u32 {
-    if owner != NOBODY
-        && let Some(first) = STOCK.get(0)
-        && let Some(stock) = slot(first, owner)
-    {
-        fault::miss(&Kernel, stock, owner);
-    }
-    0
 }
 
 /// [`uncharge::uncharge_rest`]. A global function has to return a number.
@@ -42,8 +28,22 @@ pub extern "C" fn uncharge_rest(owner: u32, nr_pages: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn charge_rest(owner: u32, nr_pages: u32) -> u32 {
-    page::charge_rest(&Kernel, owner, nr_pages);
+    page::charge_rest(&Kernel, owner, nr_pages)
+}
+
+/// [`file::file_changed`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn file_changed(owner: u32, change: i32) -> u32 {
+    file::file_changed(&Kernel, owner, change);
     0
+}
+
+/// [`file::mark_file`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mark_file(pfn: u64, nr_pages: u32, owner: u32) -> u32 {
+    file::mark_file(&Kernel, pfn, nr_pages, owner)
 }
 
 /// [`page::replace_block`], as [`to_bits`](page::Replaced::to_bits).

@@ -10,7 +10,7 @@ mod pfns;
 mod tasks;
 mod transfer;
 
-pub(crate) use transfer::{Moved, Transfer};
+pub(crate) use transfer::{Moved, Page, Transfer};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,7 +22,7 @@ use memstock_common::{NO_INDEX, index_of};
 
 use crate::cgroup::{CgroupMount, display};
 use crate::engine::Engine;
-use crate::kernel_cgroup::{KernelCgroups, KernelMap, Look, Tracked};
+use crate::kernel_cgroup::{KernelCgroups, KernelMap, Look, Seen, Tracked};
 use crate::model::Name;
 use crate::pages::Kind;
 use tasks::Tasks;
@@ -112,8 +112,12 @@ pub fn undo(engine: &Engine, mount: &CgroupMount, of: &BTreeSet<u64>) -> Result<
         let Some(chunk) = owners.get(number) else { break };
         let first = number as u64 * u64::from(CHUNK_PAGES);
         let marked = (first..).zip(chunk.owners).filter(|&(_, entry)| entry & UNCONFIRMED != 0);
-        let of_theirs = marked.map(|(pfn, entry)| (pfn, index_of(owner_in(entry))));
-        let pages: Vec<_> = of_theirs.filter(|(_, index)| wanted.contains(index)).collect();
+        let of_theirs = marked.map(|(pfn, entry)| Page {
+            pfn,
+            index: index_of(owner_in(entry)),
+            is_file: false,
+        });
+        let pages: Vec<_> = of_theirs.filter(|page| wanted.contains(&page.index)).collect();
         transfer.disown(&pages)?;
     }
     Ok(())
@@ -130,6 +134,11 @@ fn at_or_below(tracked: &Tracked, ids: &BTreeSet<u64>) -> BTreeSet<u32> {
 /// charges: not slab, where many cgroups have objects in one page.
 pub(crate) fn is_adoptable(kind: Kind) -> bool {
     kind.is_user() || kind == Kind::PageTable
+}
+
+/// A page as it was seen, for the counter `index`.
+pub(crate) fn to_adopt(page: &Seen, index: u32) -> Page {
+    Page { pfn: page.pfn, index, is_file: page.is_file }
 }
 
 /// What was moved, for people.
@@ -156,11 +165,11 @@ fn from_kernel(transfer: &Transfer<'_>, look: &Look, of: &BTreeSet<u32>) -> Resu
     let mut moved = Moved::default();
     // One chunk after the other, so that each is looked at again at once and little is held in memory.
     look.all(|seen| {
-        let wanted: Vec<(u64, u32)> = seen
+        let wanted: Vec<Page> = seen
             .iter()
             .filter(|page| page.index == NO_INDEX && is_adoptable(page.kind))
-            .filter_map(|page| Some((page.pfn, look.map().counter(page.number)?)))
-            .filter(|(_, index)| of.contains(index))
+            .filter_map(|page| Some(to_adopt(page, look.map().counter(page.number)?)))
+            .filter(|page| of.contains(&page.index))
             .collect();
         moved.add(&transfer.adopt_as_kernel(look, &wanted)?);
         Ok(())
@@ -180,13 +189,15 @@ fn from_tasks(
     let pfns: Vec<u64> = held.iter().map(|&(pfn, _)| pfn).collect();
     let seen = look.again(&pfns)?;
     // Drivers map pages of theirs, and the zero pages are everybody's.
+    // Those that the owner map does not cover were not looked at.
+    let held: BTreeMap<u64, u32> = held.into_iter().collect();
     let free = seen.iter().filter(|page| page.index == NO_INDEX && page.kind.is_user());
-    let free: pfns::PfnSet = free.map(|page| page.pfn).collect();
-    let wanted: Vec<_> = held.into_iter().filter(|&(pfn, _)| free.has(pfn)).collect();
+    let wanted = free.filter_map(|page| Some(to_adopt(page, *held.get(&page.pfn)?)));
+    let wanted: Vec<_> = wanted.collect();
     let mut moved = Moved { adopted: transfer.adopt(&wanted)?, ..Moved::default() };
     // Mapped still, and neither allocated nor freed since: so it was the cgroup's when it was adopted.
     let mapped = tasks.mapped()?;
-    let wrong: Vec<_> = wanted.into_iter().filter(|&(pfn, _)| !mapped.has(pfn)).collect();
+    let wrong: Vec<_> = wanted.into_iter().filter(|page| !mapped.has(page.pfn)).collect();
     moved.disowned = transfer.disown(&wrong)?;
     Ok(moved)
 }

@@ -44,6 +44,8 @@ pub struct Audit {
     pub agreement: Option<Agreement>,
     /// The same by kind of page: those that the kernel or memstock gives to such a cgroup.
     pub kinds: Vec<(Kind, Agreement)>,
+    /// Pages with an owner that are page cache by memstock, by the kernel, or both.
+    pub file: Agreement,
     /// What the repair moved, if one was asked for.
     pub repaired: Option<Vec<CgroupAdopted>>,
 }
@@ -66,9 +68,8 @@ pub struct CgroupAudit {
 impl Audit {
     /// Whether something is wrong for sure.
     pub fn is_off(&self) -> bool {
-        let drifts = |cgroup: &CgroupAudit| {
-            cgroup.book.drift() != 0 || (cgroup.has_memsw && cgroup.book.memsw_drift() != 0)
-        };
+        let drifts =
+            |cgroup: &CgroupAudit| cgroup.book.drifts(cgroup.has_memsw).any(|drift| drift != 0);
         self.is_exact && (self.ownerless != 0 || self.cgroups.iter().any(drifts))
     }
 }
@@ -138,6 +139,7 @@ fn put_together(
         stale: comparison.stale,
         is_exact: books.is_exact,
         agreement: is_compared.then_some(comparison.all),
+        file: comparison.file,
         kinds: if is_compared { comparison.kinds } else { Vec::new() },
         repaired,
     }

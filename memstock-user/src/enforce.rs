@@ -1,6 +1,7 @@
 //! Makes limits hold: what happens when not even one page fits. The kernel half has charged it by force by
-//! then, since a fault cannot be refused; here its subtree is held, drained and reclaimed, up to five
-//! times, and then a task is killed: `mem_cgroup_charge` and `mem_cgroup_out_of_memory` in the patch.
+//! then, since a fault cannot be refused; here its subtree is drained and reclaimed, up to five times, and then,
+//! if what is *needed* is still above the limit, a task is killed: `mem_cgroup_charge` and
+//! `mem_cgroup_out_of_memory` in the patch. Page cache that is above a limit is told of, and kills nobody.
 //!
 //! Owns the order of things. `hold`, `reclaim`, `victim` and `kill` each own a step, `rehearsal` what is said
 //! instead when nothing may be done (`--observe`), `duty` the thread in which it runs; `setting` sets limits.
@@ -24,7 +25,7 @@ use anyhow::Result;
 use memstock_common::{Counter, Event};
 
 use self::hold::Hold;
-use self::room::{Excess, Room, excess};
+use self::room::{Excess, Room, cache_over_limit, excess, needed_excess};
 use self::task::{Task, tasks};
 use self::undo::Undo;
 use crate::cgroup::{ById, Cgroup, CgroupMount};
@@ -111,8 +112,11 @@ impl<S: FnMut(Record)> Enforcer<S> {
         }
         let full = Full { index, cgroup, hit_ns: hit.time_ns };
         if self.policy.observe {
-            self.rest(index, RESPITE);
             let would = rehearsal::rehearse(&self.engine, &self.mount, &full.cgroup, index, hit)?;
+            // What is but page cache comes at intervals; what would kill must not wait for it.
+            if matches!(would, Record::WouldEnforce { victim: Some(_), .. }) {
+                self.rest(index, RESPITE);
+            }
             (self.say)(would);
             return Ok(());
         }
@@ -127,9 +131,10 @@ impl<S: FnMut(Record)> Enforcer<S> {
         outcome
     }
 
-    /// Holds the subtree while it is over its limit.
+    /// Has the subtree get below its limit; holds it meanwhile if it needs more than that.
     fn settle(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<()> {
-        let held = match undo.map(|undo| Hold::freeze(undo, &full.cgroup)) {
+        let needs_more = self.needed_excess(full.index)?.is_some();
+        let held = match undo.filter(|_| needs_more).map(|undo| Hold::freeze(undo, &full.cgroup)) {
             Some(Ok(hold)) => hold,
             Some(Err(error)) => {
                 log::warn!("a subtree at its limit is not held: {error:#}");
@@ -138,10 +143,16 @@ impl<S: FnMut(Record)> Enforcer<S> {
             None => None,
         };
         let has_room = self.make_room(full, undo)? || self.kill(full, undo)?;
-        // Events are merged for a while after one; that would give those let go a start.
-        self.engine.control().rearm(full.index)?;
+        let over = self.excess(full.index)?;
+        if has_room && let Some((over, _)) = over {
+            let counter = self.engine.counter(full.index)?;
+            (self.say)(cache_over_limit(&full.cgroup, &counter, over));
+        } else {
+            // Events are merged for a while after one; that would give those let go a start.
+            self.engine.control().rearm(full.index)?;
+        }
         drop(held);
-        if has_room {
+        if has_room && over.is_none() {
             self.respite.remove(&full.index);
         } else {
             let last = self.respite.get(&full.index).map_or(RESPITE / 2, |(_, last)| *last);
@@ -165,12 +176,12 @@ impl<S: FnMut(Record)> Enforcer<S> {
         self.respite.insert(index, (Instant::now() + time, time));
     }
 
-    /// Kills one task after the other until the usage is not above the limit; says whether it got there.
+    /// Kills one task after the other until what is needed is not above the limit; says whether it got there.
     fn kill(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<bool> {
         let mut tried = Vec::<Task>::new();
         let own = victim::own_cgroup_below(&full.cgroup.path);
         let is_ours = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
-        while self.excess(full.index)?.is_some() {
+        while self.needed_excess(full.index)?.is_some() {
             let was_tried = |task: &Task| {
                 tried.iter().any(|dead| (dead.pid, dead.started) == (task.pid, task.started))
             };
@@ -206,6 +217,11 @@ impl<S: FnMut(Record)> Enforcer<S> {
 
     fn excess(&self, index: u32) -> Result<Excess> {
         Ok(over_limit(&self.engine.counter(index)?))
+    }
+
+    fn needed_excess(&self, index: u32) -> Result<Excess> {
+        let counter = self.engine.counter(index)?;
+        Ok(needed_excess(&counter, counter.memory_limit, counter.memsw_limit))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use memstock_common::MAX_DEPTH;
-use memstock_common::stat::PageCounterStat;
+use memstock_common::stat::{MemoryStat, PageCounterStat};
 
 use crate::model::{Cgroup, PageCounter, Sample};
 
@@ -15,7 +15,7 @@ pub struct Headroom<'a> {
     pub cgroup: &'a Cgroup,
     /// Whose limit it is: the cgroup's own or an ancestor's.
     pub ancestor: &'a Cgroup,
-    /// Limit less usage of the ancestor, in pages; negative above the limit.
+    /// Limit less what is needed of the ancestor, in pages; negative above the limit.
     pub nr_pages: i64,
     /// Whether this limit is met first.
     pub is_binding: bool,
@@ -40,8 +40,8 @@ pub fn headrooms<'a>(
         all.extend(lineage.filter_map(|ancestor| {
             let counter = resource(ancestor);
             let limit = counter.get(PageCounterStat::Limit)?;
-            let usage = counter.get(PageCounterStat::Usage)?;
-            let nr_pages = limit.cast_signed().saturating_sub(usage.cast_signed());
+            let needed = needed(ancestor, counter)?;
+            let nr_pages = limit.cast_signed().saturating_sub(needed.cast_signed());
             Some(Headroom { cgroup, ancestor, nr_pages, is_binding: false })
         }));
         if let Some(binding) = all[first..].iter_mut().min_by_key(|headroom| headroom.nr_pages) {
@@ -51,16 +51,29 @@ pub fn headrooms<'a>(
     all
 }
 
+/// What is needed of a resource of a cgroup: all of its usage but what of memory is not.
+fn needed(cgroup: &Cgroup, counter: &PageCounter) -> Option<u64> {
+    let memory = cgroup.memory.get(PageCounterStat::Usage)?;
+    let spare = memory.saturating_sub(cgroup.part(MemoryStat::Needed));
+    Some(counter.get(PageCounterStat::Usage)?.saturating_sub(spare))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::Name;
 
-    fn cgroup(id: u64, parent_id: Option<u64>, usage: u64, limit: Option<u64>) -> Cgroup {
+    /// With as much page cache as is needed.
+    fn cgroup(id: u64, parent_id: Option<u64>, needed: u64, limit: Option<u64>) -> Cgroup {
         let mut memory = PageCounter::default();
-        memory.stats[PageCounterStat::Usage as usize] = Some(usage);
+        memory.stats[PageCounterStat::Usage as usize] = Some(2 * needed);
         memory.stats[PageCounterStat::Limit as usize] = limit;
-        Cgroup { name: Name { id, path: None }, parent_id, memory, ..Cgroup::default() }
+        let mut memsw = memory;
+        memsw.stats[PageCounterStat::Usage as usize] = Some(2 * needed + 1);
+        let name = Name { id, path: None };
+        let mut cgroup = Cgroup { name, parent_id, memory, memsw, ..Cgroup::default() };
+        cgroup.parts[MemoryStat::Needed as usize] = needed;
+        cgroup
     }
 
     fn found(cgroups: &[Cgroup]) -> Vec<(u64, u64, i64, bool)> {
@@ -78,6 +91,12 @@ mod tests {
         let low = cgroup(3, Some(2), 40, Some(80));
         let all = found(&[top, middle, low]);
         assert_eq!(all, [(1, 1, 10, true), (2, 1, 10, true), (3, 3, 40, false), (3, 1, 10, true)]);
+    }
+
+    #[test]
+    fn what_is_in_swap_is_needed() {
+        let sample = Sample { cgroups: vec![cgroup(1, None, 90, Some(100))], ..Sample::default() };
+        assert_eq!(headrooms(&sample, |cgroup| &cgroup.memsw)[0].nr_pages, 9);
     }
 
     #[test]

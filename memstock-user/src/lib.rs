@@ -10,7 +10,8 @@
 //! `tree`, `drains` and `hotplug` are what the daemon does about what it is told.
 //! Events: `event` (decode), `tree` and `loss` → `journal` (the stream that others read).
 //!
-//! `headroom` is what a sample says of limits; `metrics` serves samples, and how sound they are, over HTTP.
+//! `needed` is what of a usage the kernel could not take back, `verdict` what a limit would do, `ratio` what counts
+//! are divided by. `headroom` is what a sample says of limits; `metrics` serves samples, and how sound they are, over HTTP.
 //!
 //! Pages: `pages` reads what the kernel says of them, `kernel_cgroup` puts it beside what memstock says,
 //! `adoption` and `audit` act on the difference.
@@ -42,11 +43,14 @@ pub mod measure;
 pub mod metrics;
 pub mod model;
 mod mountinfo;
+pub mod needed;
 pub mod notify;
 pub mod pages;
 pub mod protect;
+pub mod ratio;
 pub mod sample;
 pub mod show;
 pub mod size;
 pub mod top;
 pub mod tree;
+pub mod verdict;

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use memstock_common::KernelCharges;
 use memstock_common::stat::{
-    CgroupStat, CommandStat, CpuStat, KernelStat, PageCounterStat, Stat, Unit,
+    CgroupStat, CommandStat, CpuStat, KernelStat, MemoryStat, PageCounterStat, Stat, Unit,
 };
 
 use crate::launch::Ended;
 use crate::model::{Cgroup, Sample};
+use crate::ratio::hit_rate;
 
 /// Whose a figure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +45,17 @@ impl Scope {
 /// What is measured, in the order in which it is shown.
 pub const FIGURES: [(Scope, Stat); 23] = [
     (Scope::Cgroup, CommandStat::Peak.stat()),
+    (Scope::Cgroup, CommandStat::NeededPeak.stat()),
     (Scope::Cgroup, CommandStat::End.stat()),
     (Scope::Cgroup, CommandStat::Stranded.stat()),
     (Scope::Cgroup, CgroupStat::Faults.stat()),
-    (Scope::Cgroup, CgroupStat::Hits.stat()),
-    (Scope::Cgroup, CgroupStat::Misses.stat()),
+    (Scope::Cgroup, CgroupStat::Charged.stat()),
+    (Scope::Cgroup, CgroupStat::FromStock.stat()),
     (Scope::Cgroup, CommandStat::HitRate.stat()),
     (Scope::Cgroup, CgroupStat::Singles.stat()),
     (Scope::Cgroup, CgroupStat::Forced.stat()),
     (Scope::Cgroup, PageCounterStat::Failcnt.stat()),
     (Scope::Engine, CommandStat::SharedOperations.stat()),
-    (Scope::Engine, CommandStat::WithoutStocks.stat()),
     (Scope::Engine, CpuStat::Charges.stat()),
     (Scope::Engine, CpuStat::Uncharges.stat()),
     (Scope::Engine, CpuStat::Refills.stat()),
@@ -113,34 +114,29 @@ impl Work<'_> {
         let count = |value: u64| Some(value as f64);
         let of_memory = |stat| top.memory.get(stat).unwrap_or_default();
         let below = |stat| -> u64 { subtree.iter().map(|cgroup| cgroup.get(stat)).sum() };
-        let [charges, uncharges, refills, drains, cpu_hits, cpu_misses] = [
-            CpuStat::Charges,
-            CpuStat::Uncharges,
-            CpuStat::Refills,
-            CpuStat::Drains,
-            CpuStat::Hits,
-            CpuStat::Misses,
-        ]
-        .map(|stat| self.since(stat));
+        let [charges, uncharges, refills, drains] =
+            [CpuStat::Charges, CpuStat::Uncharges, CpuStat::Refills, CpuStat::Drains]
+                .map(|stat| self.since(stat));
         // What cgroups had that were made and removed by COMMAND is in the sums over the CPUs only.
-        let (hits, misses) = match self.before {
-            None => (cpu_hits, cpu_misses),
-            Some(_) => (below(CgroupStat::Hits), below(CgroupStat::Misses)),
+        let [faults, charged, from_stock] = match self.before {
+            None => {
+                [CpuStat::Faults, CpuStat::Charged, CpuStat::FromStock].map(|stat| self.since(stat))
+            }
+            Some(_) => [CgroupStat::Faults, CgroupStat::Charged, CgroupStat::FromStock].map(below),
         };
-        let faults = hits + misses;
         Ok([
             bytes(of_memory(PageCounterStat::Watermark)),
+            bytes(top.part(MemoryStat::NeededWatermark)),
             bytes(of_memory(PageCounterStat::Usage)),
             bytes(below(CgroupStat::Stocked)),
             count(faults),
-            count(hits),
-            count(misses),
-            (faults > 0).then(|| 100.0 * hits as f64 / faults as f64),
+            count(charged),
+            count(from_stock),
+            hit_rate(from_stock as f64, charged as f64),
             count(below(CgroupStat::Singles)),
             count(below(CgroupStat::Forced)),
             count(of_memory(PageCounterStat::Failcnt)),
             count(charges + uncharges + drains),
-            count(cpu_hits + cpu_misses),
             count(charges),
             count(uncharges),
             count(refills),

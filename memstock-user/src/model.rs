@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, SlotStat, Stat};
+use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, SlotStat, Stat};
 
 use crate::engine::faults::Source;
 
@@ -72,6 +72,8 @@ pub struct Cgroup {
     pub is_dying: bool,
     /// Memory.
     pub memory: PageCounter,
+    /// What it consists of; indexed by [`MemoryStat`].
+    pub parts: [u64; MemoryStat::COUNT as usize],
     /// Memory and swap together. Without swap accounting nothing is swapped, so it is the memory.
     pub memsw: PageCounter,
     /// Indexed by [`CgroupStat`].
@@ -107,6 +109,11 @@ impl Cgroup {
     /// One of its numbers.
     pub fn get(&self, stat: CgroupStat) -> u64 {
         self.stats[stat as usize]
+    }
+
+    /// One of the numbers of what its memory consists of.
+    pub fn part(&self, stat: MemoryStat) -> u64 {
+        self.parts[stat as usize]
     }
 }
 

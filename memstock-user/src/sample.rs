@@ -9,13 +9,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use memstock_common::counter::limit_of;
-use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, ProbeStat, Stat};
+use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, ProbeStat, Stat};
 use memstock_common::{Counter, Loss, Stock, StockWord, index_of};
 
 use crate::cgroup::CgroupMount;
 use crate::engine::{Engine, PerCpu, unused};
 use crate::host;
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+use crate::needed::{InFlight, Need, in_flight};
 use work::Work;
 
 /// Reads the engine once.
@@ -44,16 +45,19 @@ impl Sampler {
         let names = self.names(&counters, &tracked, mount);
         let stocks = stocks(engine)?;
         let unused = unused(stocks.iter().flatten().map(|(_, stock)| stock));
+        let flights = in_flight(&counters, stocks.iter().flatten().map(|(_, stock)| stock));
         let indices: Vec<_> = counters.keys().copied().collect();
         let work = work::of(engine, &indices)?;
         let mut cgroups = Vec::with_capacity(counters.len());
         for (&index, counter) in &counters {
             let stocked = unused.get(&index).copied().unwrap_or_default();
             let work = work.get(&index).copied().unwrap_or_default();
+            let flight = flights.get(&index).copied().unwrap_or_default();
             cgroups.push(Cgroup {
                 name: names.get(&index).cloned().unwrap_or_default(),
                 parent_id: names.get(&index_of(counter.parent as u32)).map(|parent| parent.id),
                 is_dying: !tracked.contains(&index),
+                parts: parts(counter, flight),
                 ..cgroup(engine, counter, stocked, work)
             });
         }
@@ -137,8 +141,9 @@ fn cpus(stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
         });
         for &stat in CpuStat::ALL {
             row.stats[stat as usize] += match stat {
-                CpuStat::Hits => stock.hits,
-                CpuStat::Misses => stock.misses,
+                CpuStat::Faults => stock.faults,
+                CpuStat::Charged => stock.from_stock + stock.missed,
+                CpuStat::FromStock => stock.from_stock,
                 CpuStat::Refills => stock.refills,
                 CpuStat::Drains => stock.drains,
                 CpuStat::Charges => stock.charges,
@@ -154,9 +159,9 @@ fn cgroup(engine: &Engine, counter: &Counter<u64>, stocked: u64, work: Work) -> 
     for &stat in CgroupStat::ALL {
         stats[stat as usize] = match stat {
             CgroupStat::Stocked => stocked,
-            CgroupStat::Faults => work.hits + work.misses,
-            CgroupStat::Hits => work.hits,
-            CgroupStat::Misses => work.misses,
+            CgroupStat::Faults => work.faults,
+            CgroupStat::Charged => work.from_stock + work.missed,
+            CgroupStat::FromStock => work.from_stock,
             CgroupStat::Singles => work.singles,
             CgroupStat::Forced => work.forced,
         };
@@ -173,6 +178,18 @@ fn cgroup(engine: &Engine, counter: &Counter<u64>, stocked: u64, work: Work) -> 
         PageCounter { stats: std::array::from_fn(|i| mirrored(PageCounterStat::ALL[i])) }
     };
     Cgroup { memory, memsw, stats, ..Cgroup::default() }
+}
+
+fn parts(counter: &Counter<u64>, flight: InFlight) -> [u64; MemoryStat::COUNT as usize] {
+    let Need { file, needed } = Need::of(counter, flight);
+    let value = |stat| match stat {
+        MemoryStat::File => file,
+        MemoryStat::Needed => needed,
+        MemoryStat::NeededWatermark => counter.needed_watermark,
+        MemoryStat::FileOver if needed > counter.memory_limit => 0,
+        MemoryStat::FileOver => (file + needed).saturating_sub(counter.memory_limit),
+    };
+    std::array::from_fn(|n| value(MemoryStat::ALL[n]))
 }
 
 fn page_counter(counter: &memstock_common::PageCounter<u64>, limit: u64) -> PageCounter {

@@ -74,6 +74,15 @@ fn shift_of(suffix: &str) -> Option<u32> {
 
 /// Bytes with a unit, to one decimal: `0B`, `4.0KiB`, `1.5GiB`.
 pub fn human(bytes: u64) -> String {
+    rounded(bytes, |scale| scale / 2)
+}
+
+/// The same, rounded up: what a limit has to be, at least.
+pub fn human_up(bytes: u64) -> String {
+    rounded(bytes, |scale| scale - 1)
+}
+
+fn rounded(bytes: u64, more: impl Fn(u128) -> u128) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes}B");
@@ -82,7 +91,7 @@ pub fn human(bytes: u64) -> String {
     loop {
         // Integers, in 128 bits: a float would round 1023.99KiB up to "1024.0KiB".
         let scale = 1024_u128 << (10 * unit);
-        let tenths = (u128::from(bytes) * 10 + scale / 2) / scale;
+        let tenths = (u128::from(bytes) * 10 + more(scale)) / scale;
         if tenths < 10 * 1024 || unit + 1 == UNITS.len() {
             return format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit]);
         }

@@ -34,6 +34,15 @@ impl Moved {
     }
 }
 
+/// A page, and the counter of a cgroup that has it or is to have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) pfn: u64,
+    pub(crate) index: u32,
+    /// Whether it is page cache that can be taken back; of no account where pages are taken away.
+    pub(crate) is_file: bool,
+}
+
 /// Moves pages between nobody and the cgroups that are tracked.
 pub(crate) struct Transfer<'a> {
     engine: &'a Engine,
@@ -46,44 +55,40 @@ impl<'a> Transfer<'a> {
     }
 
     /// Charges pages that nobody owns, ascending by page frame number, to the counters with them.
-    pub(crate) fn adopt(&self, pages: &[(u64, u32)]) -> Result<Tally> {
+    pub(crate) fn adopt(&self, pages: &[Page]) -> Result<Tally> {
         self.act(pages, Control::adopt)
     }
 
     /// Marks pages of these counters, so that [`disown`](Self::disown) takes them as long as they are
     /// neither allocated nor freed.
-    pub(crate) fn doubt(&self, pages: &[(u64, u32)]) -> Result<Tally> {
+    pub(crate) fn doubt(&self, pages: &[Page]) -> Result<Tally> {
         self.act(pages, Control::doubt)
     }
 
     /// Takes the marked ones of these pages from these counters.
-    pub(crate) fn disown(&self, pages: &[(u64, u32)]) -> Result<Tally> {
+    pub(crate) fn disown(&self, pages: &[Page]) -> Result<Tally> {
         self.act(pages, Control::disown)
     }
 
     /// Adopts pages that the kernel was seen to charge to the memory cgroups that stand for these
     /// counters, and gives back those for which that is not so any more.
-    pub(crate) fn adopt_as_kernel(&self, look: &Look, pages: &[(u64, u32)]) -> Result<Moved> {
+    pub(crate) fn adopt_as_kernel(&self, look: &Look, pages: &[Page]) -> Result<Moved> {
         let adopted = self.adopt(pages)?;
         if adopted.is_empty() {
             return Ok(Moved::default());
         }
-        let pfns: Vec<u64> = pages.iter().map(|&(pfn, _)| pfn).collect();
+        let pfns: Vec<u64> = pages.iter().map(|page| page.pfn).collect();
         let again = look.again(&pfns)?;
-        let wrong: Vec<(u64, u32)> = again
+        let wrong: Vec<Page> = again
             .iter()
             .zip(pages)
-            .filter(|(seen, (_, index))| look.map().counter(seen.number) != Some(*index))
+            .filter(|(seen, page)| look.map().counter(seen.number) != Some(page.index))
             .map(|(_, page)| *page)
             .collect();
         Ok(Moved { adopted, disowned: self.disown(&wrong)? })
     }
 
-    fn act(
-        &self,
-        pages: &[(u64, u32)],
-        action: fn(&Control, Window) -> Result<u32>,
-    ) -> Result<Tally> {
+    fn act(&self, pages: &[Page], action: fn(&Control, Window) -> Result<u32>) -> Result<Tally> {
         let mut tally = Tally::new();
         for window in windows(pages) {
             // Its index may be another cgroup's by now.
@@ -106,15 +111,16 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Pages, ascending, as the control programs take them: a window for each stretch and each counter.
-fn windows(pages: &[(u64, u32)]) -> impl Iterator<Item = Window> {
+/// Pages, ascending, as the control programs take them: a window for each stretch, each counter, and page cache or not.
+fn windows(pages: &[Page]) -> impl Iterator<Item = Window> {
     let size = u64::from(WINDOW_PAGES);
-    pages.chunk_by(move |a, b| a.0 / size == b.0 / size).flat_map(move |pages| {
-        let mut windows = BTreeMap::<u32, Window>::new();
-        for &(pfn, index) in pages {
+    pages.chunk_by(move |a, b| a.pfn / size == b.pfn / size).flat_map(move |pages| {
+        let mut windows = BTreeMap::<(u32, bool), Window>::new();
+        for &Page { pfn, index, is_file } in pages {
             let first_pfn = pfn / size * size;
-            let empty = Window { index, first_pfn, ..Window::default() };
-            windows.entry(index).or_insert(empty).add(pfn);
+            let is_cache = is_file.into();
+            let empty = Window { index, first_pfn, is_file: is_cache, ..Window::default() };
+            windows.entry((index, is_file)).or_insert(empty).add(pfn);
         }
         windows.into_values()
     })
@@ -127,8 +133,11 @@ mod tests {
     #[test]
     fn windows_are_aligned_and_of_one_counter() {
         let pages = [(511, 1), (512, 1), (513, 2), (514, 1), (1023, 2), (5120, 3)];
+        let pages = pages.map(|(pfn, index)| Page { pfn, index, is_file: pfn == 514 });
         let found: Vec<_> = windows(&pages).map(|w| (w.index, w.first_pfn, w.nr_pages())).collect();
-        assert_eq!(found, [(1, 0, 1), (1, 512, 2), (2, 512, 2), (3, 5120, 1)]);
+        assert_eq!(found, [(1, 0, 1), (1, 512, 1), (1, 512, 1), (2, 512, 2), (3, 5120, 1)]);
+        let cache: Vec<_> = windows(&pages).map(|w| w.is_file).collect();
+        assert_eq!(cache, [0, 0, 1, 0, 0]);
         assert_eq!(windows(&[]).count(), 0);
         let last = windows(&pages).next().unwrap();
         assert_eq!(last.pages[7], 1 << 63);

@@ -65,6 +65,8 @@ pub struct Comparison {
     pub all: Agreement,
     /// Pages of every kind that there is, in the order of [`Kind::ALL`].
     pub kinds: Vec<(Kind, Agreement)>,
+    /// Pages with an owner that are page cache by memstock, by the kernel, or both.
+    pub file: Agreement,
     /// Pages with an owner that are free or slab.
     pub stale: u64,
     /// The pages that differ, or are stale, as they were seen last; ascending.
@@ -103,14 +105,30 @@ impl Comparison {
             log::debug!("differs: {page:?}");
         }
         let kinds = Kind::ALL.into_iter().zip(sums.kinds);
-        let kinds = kinds.filter(|(_, agreement)| agreement.either() > 0).collect();
-        Ok(Self { cgroups: sums.cgroups, all: sums.all, kinds, stale, different })
+        let kinds: Vec<_> = kinds.filter(|(_, agreement)| agreement.either() > 0).collect();
+        let Sums { cgroups, all, file, .. } = sums;
+        Ok(Self { cgroups, all, kinds, file, stale, different })
     }
 }
 
 /// Whether there is something to look at again.
 pub(super) fn differs(map: &KernelMap, page: &Seen) -> bool {
-    is_stale(page) || !matches!(map.judge(page), Verdict::Both | Verdict::Neither)
+    is_stale(page)
+        || !matches!(map.judge(page), Verdict::Both | Verdict::Neither)
+        || !matches!(judge_file(page), Verdict::Both | Verdict::Neither)
+}
+
+/// Who has a page with an owner as page cache. Of one that is free there is nothing to compare.
+fn judge_file(page: &Seen) -> Verdict {
+    if page.index == NO_INDEX || is_stale(page) {
+        return Verdict::Neither;
+    }
+    match (page.is_our_file, page.is_file) {
+        (false, false) => Verdict::Neither,
+        (true, true) => Verdict::Both,
+        (true, false) => Verdict::OnlyOurs,
+        (false, true) => Verdict::OnlyKernels,
+    }
 }
 
 /// Whether it has an owner and cannot have one: it is free, or the kernel's small objects are in it, of
@@ -124,10 +142,12 @@ struct Sums {
     cgroups: BTreeMap<u32, Agreement>,
     all: Agreement,
     kinds: [Agreement; Kind::ALL.len()],
+    file: Agreement,
 }
 
 impl Sums {
     fn count(&mut self, map: &KernelMap, page: &Seen) {
+        self.file.count(judge_file(page));
         let verdict = map.judge(page);
         if verdict == Verdict::Neither {
             return;

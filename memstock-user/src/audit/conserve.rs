@@ -1,5 +1,6 @@
 //! Owns the law of conservation: for each counter, usage is the pages owned by its cgroup and those below,
-//! plus the pages charged and not in use for them. Reads maps only.
+//! plus the pages charged and not in use for them; and file is those of the former that are page cache, less what
+//! the CPUs have yet to tell of that. Reads maps only.
 //!
 //! It holds when nothing is in flight. So everything that moves when a page does is read before and after
 //! the owner map: if it was the same, nothing moved. On a busy host that never happens; then the one of
@@ -10,6 +11,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Result;
+use memstock_common::file::{FILE, FileWord};
 use memstock_common::page::owner_in;
 use memstock_common::{Chunk, Counter, MAX_DEPTH, NO_INDEX, Stock, StockWord, index_of};
 
@@ -33,6 +35,12 @@ pub struct Book {
     pub unused: u64,
     /// Pages in swap, part of memory+swap.
     pub swapped: u64,
+    /// Page cache, as the CPUs have told of it.
+    pub file: i64,
+    /// Page cache that has come or gone, and is not yet told of.
+    pub untold: i64,
+    /// Pages owned that are page cache.
+    pub owned_file: u64,
 }
 
 impl Book {
@@ -44,6 +52,17 @@ impl Book {
     /// The same of memory+swap.
     pub fn memsw_drift(&self) -> i64 {
         self.off(self.memsw.wrapping_sub(self.swapped))
+    }
+
+    /// Page cache told of that is nowhere; negative for page cache somewhere that is not told of.
+    pub fn file_drift(&self) -> i64 {
+        self.file.wrapping_add(self.untold).wrapping_sub(self.owned_file.cast_signed())
+    }
+
+    /// All of what does not add up, that of memory+swap if it is counted.
+    pub fn drifts(&self, memsw: bool) -> impl Iterator<Item = i64> {
+        let memsw = memsw.then(|| self.memsw_drift());
+        [self.drift(), self.file_drift()].into_iter().chain(memsw)
     }
 
     fn off(&self, usage: u64) -> i64 {
@@ -108,16 +127,30 @@ impl Books {
         Ok(best.unwrap_or_default())
     }
 
-    fn new(moment: &Moment, owned: &BTreeMap<u32, u64>) -> Self {
-        let book = |row: &Row| Book { usage: row.usage, memsw: row.memsw, ..Book::default() };
+    fn new(moment: &Moment, owned: &BTreeMap<u32, Owned>) -> Self {
+        let book = |row: &Row| {
+            let Row { usage, memsw, file, .. } = *row;
+            Book { usage, memsw, file: file.cast_signed(), ..Book::default() }
+        };
         let cgroups = moment.rows.iter().map(|(&index, row)| (index, book(row))).collect();
         let mut books = Self { cgroups, ..Self::default() };
-        for (&index, &nr_pages) in owned {
+        for (&index, &Owned { nr_pages, nr_file }) in owned {
             books.owned += nr_pages;
-            books.spread(moment, index, |book| book.owned += nr_pages, nr_pages);
+            let enter = |book: &mut Book| {
+                book.owned += nr_pages;
+                book.owned_file += nr_file;
+            };
+            books.spread(moment, index, enter, nr_pages);
         }
-        for (&index, &nr_pages) in &moment.unused() {
-            books.spread(moment, index, |book| book.unused += nr_pages, nr_pages);
+        for slot in &moment.stocks {
+            for word in [slot.word, slot.uncharge_batch] {
+                let nr_pages = word.charged().into();
+                let enter = |book: &mut Book| book.unused += nr_pages;
+                books.spread(moment, index_of(word.owner()), enter, nr_pages);
+            }
+            let change = i64::from(slot.file.change());
+            let enter = |book: &mut Book| book.untold += change;
+            books.spread(moment, index_of(slot.file.owner()), enter, change.unsigned_abs());
         }
         for (&index, row) in &moment.rows {
             books.spread(moment, index, |book| book.swapped += row.swapped, 0);
@@ -150,25 +183,23 @@ impl Books {
 
     fn balance(&self, memsw: bool) -> bool {
         self.ownerless == 0
-            && self
-                .cgroups
-                .values()
-                .all(|book| book.drift() == 0 && (!memsw || book.memsw_drift() == 0))
+            && self.cgroups.values().all(|book| book.drifts(memsw).all(|drift| drift == 0))
     }
 
-    /// The counter that is farthest from the law and by how many pages, of memory or of memory+swap; none if
-    /// all keep it.
+    /// The counter that is farthest from the law and by how many pages, of memory, of page cache or of
+    /// memory+swap; none if all keep it.
     pub fn worst(&self, memsw: bool) -> Option<(u32, i64)> {
-        let drifts = self.cgroups.iter().flat_map(|(&index, book)| {
-            let memsw = memsw.then(|| book.memsw_drift());
-            std::iter::once(book.drift()).chain(memsw).map(move |drift| (index, drift))
-        });
+        let drifts = self
+            .cgroups
+            .iter()
+            .flat_map(|(&index, book)| book.drifts(memsw).map(move |drift| (index, drift)));
         drifts.filter(|&(_, drift)| drift != 0).max_by_key(|(_, drift)| drift.unsigned_abs())
     }
 
     /// How far it is from the law.
     fn distance(&self) -> u64 {
-        let drifts = self.cgroups.values().map(|book| book.drift().unsigned_abs());
+        let drifts = self.cgroups.values().flat_map(|book| book.drifts(false));
+        let drifts = drifts.map(i64::unsigned_abs);
         drifts.fold(self.ownerless, u64::saturating_add)
     }
 }
@@ -177,7 +208,7 @@ impl Books {
 #[derive(Debug, PartialEq, Eq)]
 struct Moment {
     rows: BTreeMap<u32, Row>,
-    stocks: Vec<[u64; 8]>,
+    stocks: Vec<Moving>,
 }
 
 /// What of a counter is needed.
@@ -188,45 +219,57 @@ struct Row {
     usage: u64,
     memsw: u64,
     swapped: u64,
+    file: u64,
 }
 
 impl Moment {
     fn read(engine: &Engine) -> Result<Self> {
         let row = |(index, counter): (u32, Counter<u64>)| {
-            let Counter { id, parent, memory, memsw, swapped, .. } = counter;
+            let Counter { id, parent, memory, memsw, swapped, file, .. } = counter;
             let parent = index_of(parent as u32);
-            (index, Row { id, parent, usage: memory.usage, memsw: memsw.usage, swapped })
+            (index, Row { id, parent, usage: memory.usage, memsw: memsw.usage, swapped, file })
         };
         let rows = engine.counters().into_iter().map(row).collect();
         let mut stocks = Vec::new();
         for slot in 0..engine.info().slots {
-            stocks.extend(engine.stocks(slot)?.iter().map(|(_, stock)| moving(stock)));
+            stocks.extend(engine.stocks(slot)?.iter().map(|(_, stock)| Moving::of(stock)));
         }
         Ok(Self { rows, stocks })
-    }
-
-    /// Pages that are charged and not in use, by counter.
-    fn unused(&self) -> BTreeMap<u32, u64> {
-        let mut unused = BTreeMap::new();
-        for &[word, batch, ..] in &self.stocks {
-            for word in [word, batch].map(StockWord).into_iter().filter(|word| word.charged() > 0) {
-                *unused.entry(index_of(word.owner())).or_default() += u64::from(word.charged());
-            }
-        }
-        unused
     }
 }
 
 /// What a slot has, and what only goes up with each page that passes through it.
-fn moving(stock: &Stock<u64>) -> [u64; 8] {
-    let Stock { word, uncharge_batch, hits, misses, refills, drains, charges, uncharges, .. } =
-        *stock;
-    [word, uncharge_batch, hits, misses, refills, drains, charges, uncharges]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Moving {
+    word: StockWord,
+    uncharge_batch: StockWord,
+    file: FileWord,
+    passed: [u64; 7],
+}
+
+impl Moving {
+    fn of(stock: &Stock<u64>) -> Self {
+        let Stock { faults, from_stock, missed, refills, drains, charges, uncharges, .. } = *stock;
+        Self {
+            word: StockWord(stock.word),
+            uncharge_batch: StockWord(stock.uncharge_batch),
+            file: FileWord(stock.file),
+            passed: [faults, from_stock, missed, refills, drains, charges, uncharges],
+        }
+    }
+}
+
+/// Pages with an owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Owned {
+    nr_pages: u64,
+    /// Those of them that are page cache.
+    nr_file: u64,
 }
 
 /// How many pages each counter owns.
-fn count(chunks: impl Iterator<Item = Chunk<u32>>) -> BTreeMap<u32, u64> {
-    let mut owned = BTreeMap::new();
+fn count(chunks: impl Iterator<Item = Chunk<u32>>) -> BTreeMap<u32, Owned> {
+    let mut owned = BTreeMap::<u32, Owned>::new();
     for chunk in chunks {
         // Most memory is nobody's, and the compiler makes this much faster than a look at each.
         if chunk.owners.iter().fold(0, |all, owner| all | owner) == 0 {
@@ -235,7 +278,10 @@ fn count(chunks: impl Iterator<Item = Chunk<u32>>) -> BTreeMap<u32, u64> {
         for run in chunk.owners.chunk_by(|a, b| a == b) {
             let index = index_of(owner_in(run[0]));
             if index != NO_INDEX {
-                *owned.entry(index).or_default() += run.len() as u64;
+                let owned = owned.entry(index).or_default();
+                let nr_pages = run.len() as u64;
+                owned.nr_pages += nr_pages;
+                owned.nr_file += if run[0] & FILE == 0 { 0 } else { nr_pages };
             }
         }
     }

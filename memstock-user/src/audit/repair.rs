@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::compare::{differs, is_stale};
-use crate::adoption::{Moved, Transfer, is_adoptable};
+use crate::adoption::{Moved, Page, Transfer, is_adoptable, to_adopt};
 use crate::engine::Engine;
 use crate::kernel_cgroup::{Look, Seen, Tracked};
 
@@ -21,10 +21,10 @@ pub(super) fn repair(
 ) -> Result<Moved> {
     let transfer = Transfer::new(engine, tracked);
     let mut moved = take(&transfer, look, different)?;
-    let wanted: Vec<(u64, u32)> = different
+    let wanted: Vec<Page> = different
         .iter()
         .filter(|page| is_adoptable(page.kind))
-        .filter_map(|page| Some((page.pfn, look.map().counter(page.number)?)))
+        .filter_map(|page| Some(to_adopt(page, look.map().counter(page.number)?)))
         .collect();
     moved.add(&transfer.adopt_as_kernel(look, &wanted)?);
     Ok(moved)
@@ -38,16 +38,17 @@ const CHARGED: std::time::Duration = std::time::Duration::from_millis(50);
 fn take(transfer: &Transfer<'_>, look: &Look, different: &[Seen]) -> Result<Moved> {
     // What belongs to a cgroup that the kernel does not know is judged by one thing only: that it is free.
     let is_known = |page: &&Seen| look.map().knows(page.index) || is_stale(page);
-    let owned: Vec<_> = different.iter().filter(is_known).map(|p| (p.pfn, p.index)).collect();
+    let owned = different.iter().filter(is_known).map(|page| to_adopt(page, page.index));
+    let owned: Vec<_> = owned.collect();
     transfer.doubt(&owned)?;
     std::thread::sleep(CHARGED);
-    let pfns: Vec<u64> = owned.iter().map(|&(pfn, _)| pfn).collect();
+    let pfns: Vec<u64> = owned.iter().map(|page| page.pfn).collect();
     let wrong: Vec<_> = look
         .again(&pfns)?
         .iter()
         .filter(is_known)
         .filter(|page| differs(look.map(), page))
-        .map(|page| (page.pfn, page.index))
+        .map(|page| to_adopt(page, page.index))
         .collect();
     Ok(Moved { disowned: transfer.disown(&wrong)?, ..Moved::default() })
 }

@@ -14,6 +14,13 @@ pub const OWNED: Stat = pages("owned_pages", "Pages in use that have an owner.")
 pub const UNUSED: Stat = pages("unused_pages", "Stocked, pending, or in an uncharge batch.");
 /// What does not add up.
 pub const DRIFT: Stat = pages("drift_pages", "Usage less owned and unused pages: 0, or a defect.");
+/// Page cache of the owned pages.
+pub const FILE: Stat = pages("file_pages", "Owned pages that are page cache.");
+/// What does not add up in page cache.
+pub const FILE_DRIFT: Stat = pages(
+    "file_drift_pages",
+    "Page cache that is told of less that of the owned pages: 0, or a defect.",
+);
 /// What does not add up in memory+swap.
 pub const MEMSW_DRIFT: Stat = pages("memsw_drift_pages", "The drift of memory+swap.");
 /// Owned by no living counter.

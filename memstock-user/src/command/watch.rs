@@ -136,7 +136,7 @@ impl Watch<'_> {
             // The run is over either way.
             let _ = writeln!(out)
                 .and_then(|()| summary::write(&mut out, &sample))
-                .and_then(|()| self.rehearsed.write(&mut out));
+                .and_then(|()| self.rehearsed.write(&mut out, &sample, page_size()));
         }
         Ok(Outcome { command, sample, home: None })
     }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use memstock_common::{Event, StockWord, index_of};
+use memstock_common::{Counter, Event, Resource, Stock, StockWord, index_of};
 
 use super::task::{Task, tasks};
 use super::victim;
 use crate::cgroup::{Cgroup, CgroupMount};
-use crate::engine::Engine;
+use crate::engine::{Engine, PerCpu};
 use crate::journal::Record;
 use crate::journal::record::{self, by_cpu, named};
+use crate::needed::{Need, in_flight};
 
 /// Looks at a cgroup at its limit.
 ///
@@ -26,12 +27,24 @@ pub(super) fn rehearse(
     let own = victim::own_cgroup_below(&full.path);
     let spared = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
     let over_pages = hit.usage.saturating_sub(hit.limit) + hit.nr_pages;
-    let stocked = stocked(engine, index)?;
-    let victim = victim::choose(tasks(&full.dir), hit.limit, spared);
+    let counters = engine.counters();
+    let stocks = engine.all_stocks()?;
+    let flights = in_flight(&counters, stocks.iter().map(|(_, stock)| stock));
+    let flight = flights.get(&index).copied().unwrap_or_default();
+    let counter = engine.counter(index)?;
+    let Need { file, needed } = match Resource::try_from(hit.resource) {
+        Ok(Resource::Memsw) => Need::of_memsw(&counter, flight),
+        _ => Need::of(&counter, flight),
+    };
+    let stocked = stocked(&counters, &stocks, index);
+    let victim =
+        if needed > hit.limit { victim::choose(tasks(&full.dir), hit.limit, spared) } else { None };
     Ok(Record::WouldEnforce {
         ancestor: named(full),
         cgroup: record::Cgroup::new(hit.cgroup_id, mount.path_of(hit.cgroup_id).as_deref()),
         over_pages,
+        needed_pages: needed,
+        file_pages: file,
         drain_is_enough: stocked.values().sum::<u64>() >= over_pages,
         stocked: by_cpu(&stocked),
         victim: victim.as_ref().map(Into::into),
@@ -39,21 +52,22 @@ pub(super) fn rehearse(
 }
 
 /// Pages stocked, pending or in an uncharge batch for the subtree of a counter, by CPU.
-fn stocked(engine: &Engine, subtree: u32) -> Result<BTreeMap<u32, u64>> {
-    let counters = engine.counters();
+fn stocked(
+    counters: &BTreeMap<u32, Counter<u64>>,
+    stocks: &PerCpu<Stock<u64>>,
+    subtree: u32,
+) -> BTreeMap<u32, u64> {
     let is_below = |index: u32| {
         let parent = |&at: &u32| counters.get(&at).map(|counter| index_of(counter.parent as u32));
         std::iter::successors(Some(index), parent).any(|at| at == subtree)
     };
     let mut stocked = BTreeMap::new();
-    for slot in 0..engine.info().slots {
-        for (cpu, stock) in engine.stocks(slot)? {
-            for word in [stock.word, stock.uncharge_batch].map(StockWord) {
-                if word.charged() > 0 && is_below(index_of(word.owner())) {
-                    *stocked.entry(cpu).or_default() += u64::from(word.charged());
-                }
+    for (cpu, stock) in stocks {
+        for word in [stock.word, stock.uncharge_batch].map(StockWord) {
+            if word.charged() > 0 && is_below(index_of(word.owner())) {
+                *stocked.entry(*cpu).or_default() += u64::from(word.charged());
             }
         }
     }
-    Ok(stocked)
+    stocked
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Result;
-use memstock_common::{Counter, Resource};
+use memstock_common::counter::needed;
+use memstock_common::{Counter, PageCounter, Resource};
 
 use super::reclaim::{MEANS, Wish, reclaim};
 use super::undo::Undo;
@@ -16,6 +17,7 @@ use crate::engine::Engine;
 use crate::journal::Record;
 use crate::journal::record::{Why, named, nanos};
 use crate::kernel_cgroup::KernelCgroups;
+use crate::needed::{InFlight, Need};
 
 /// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
 pub const ROUNDS: u32 = 5;
@@ -29,6 +31,29 @@ pub fn excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
     let over = |usage: u64, limit: u64| usage.checked_sub(limit).filter(|&over| over > 0);
     let memsw = over(counter.memsw.usage, memsw).map(|over| (over, Resource::Memsw));
     memsw.or(over(counter.memory.usage, memory).map(|over| (over, Resource::Memory)))
+}
+
+/// By how many pages what is needed is above what `memory` and `memsw` allow: the kernel kills for nothing else.
+/// Stocks must have been drained, or what is in them counts as needed.
+pub fn needed_excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
+    let needed = |resource: PageCounter<u64>| PageCounter {
+        usage: needed(resource.usage, counter.file),
+        ..resource
+    };
+    let counter =
+        Counter { memory: needed(counter.memory), memsw: needed(counter.memsw), ..*counter };
+    excess(&counter, memory, memsw)
+}
+
+/// That page cache of a cgroup is above its limit, which nothing here could take back.
+pub fn cache_over_limit(cgroup: &Cgroup, counter: &Counter<u64>, over: u64) -> Record {
+    let Need { file, needed } = Need::of(counter, InFlight::default());
+    Record::CacheOverLimit {
+        ancestor: named(cgroup),
+        over_pages: over,
+        needed_pages: needed,
+        file_pages: file,
+    }
 }
 
 /// A subtree in which room is made.
@@ -138,7 +163,7 @@ impl Room<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memstock_common::{NO_LIMIT, PageCounter};
+    use memstock_common::NO_LIMIT;
 
     #[test]
     fn memory_and_swap_comes_first() {
@@ -147,5 +172,18 @@ mod tests {
         assert_eq!(excess(&counter, 10, 12), None);
         assert_eq!(excess(&counter, 9, NO_LIMIT), Some((1, Resource::Memory)));
         assert_eq!(excess(&counter, 0, 10), Some((2, Resource::Memsw)));
+    }
+
+    #[test]
+    fn page_cache_is_not_needed() {
+        let usage = |usage| PageCounter { usage, ..PageCounter::default() };
+        let counter =
+            Counter { memory: usage(10), memsw: usage(12), file: 4, ..Counter::default() };
+        assert_eq!(needed_excess(&counter, 6, 8), None);
+        assert_eq!(needed_excess(&counter, 5, NO_LIMIT), Some((1, Resource::Memory)));
+        assert_eq!(needed_excess(&counter, 5, 7), Some((1, Resource::Memsw)));
+        // What went may be told before what came.
+        let early = Counter { file: u64::MAX, ..counter };
+        assert_eq!(needed_excess(&early, 9, NO_LIMIT), Some((1, Resource::Memory)));
     }
 }

@@ -1,12 +1,13 @@
 //! Sets limits of a tracked cgroup while its tasks run, as the kernel does: below the usage only after draining
-//! and reclaiming, or not at all. Kills nobody.
+//! and reclaiming, or, where more than page cache is above it, not at all. Kills nobody.
 
 use std::path::Path;
 
 use anyhow::Result;
+use memstock_common::counter::needed;
 use memstock_common::{Counter, NO_LIMIT, Resource};
 
-use super::room::{Room, excess};
+use super::room::{Room, cache_over_limit, excess, needed_excess};
 use crate::cgroup::display;
 use crate::exit::Failure;
 use crate::host::page_size;
@@ -115,7 +116,13 @@ fn set_one(
     if engine.control().limit(index, resource, nr_pages)? {
         return Ok(());
     }
-    if force {
+    let counter = engine.counter(index)?;
+    let is_cache =
+        needed_excess(&counter, allowed(Resource::Memory), allowed(Resource::Memsw)).is_none();
+    if is_cache && let Some((over, _)) = above(&counter) {
+        say(cache_over_limit(room.cgroup, &counter, over));
+    }
+    if force || is_cache {
         return engine.control().force_limit(index, resource, nr_pages);
     }
     Err(busy(room, resource, nr_pages)?)
@@ -127,11 +134,12 @@ fn busy(room: &Room<'_>, resource: Resource, nr_pages: u64) -> Result<anyhow::Er
         Resource::Memory => counter.memory.usage,
         Resource::Memsw => counter.memsw.usage,
     };
+    let needed = needed(usage, counter.file);
     Ok(Failure::Other.error(format!(
-        "{} is busy: it uses {}, and draining and reclaiming did not bring that below {}; its limit \
+        "{} is busy: it needs {}, and draining and reclaiming did not bring that below {}; its limit \
          stays {}: free memory of it, or use \"memstock limit\" with --force",
         display(&room.cgroup.path),
-        text(usage),
+        text(needed),
         text(nr_pages),
         text(Limits::of(&counter).get(resource))
     )))

@@ -24,6 +24,8 @@ pub struct Task {
     pub rss: u64,
     /// Pages in swap.
     pub swap: u64,
+    /// Pages of its page tables.
+    pub page_tables: u64,
     /// `oom_score_adj`, -1000..=1000.
     pub adj: i64,
 }
@@ -37,7 +39,9 @@ impl Task {
             return None;
         }
         let adj = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?;
-        Some(Self { pid, started, comm, rss, swap: swapped(pid), adj: adj.trim().parse().ok()? })
+        let [swap, page_tables] = status_pages(pid, ["VmSwap:", "VmPTE:"]);
+        let adj = adj.trim().parse().ok()?;
+        Some(Self { pid, started, comm, rss, swap, page_tables, adj })
     }
 
     /// Whether it is in the cgroup `path` itself.
@@ -80,10 +84,18 @@ impl Stat {
 
 /// Pages of a process in swap; 0 when the kernel does not say.
 pub fn swapped(pid: i32) -> u64 {
+    let [swap] = status_pages(pid, ["VmSwap:"]);
+    swap
+}
+
+/// What these lines of `/proc/PID/status` say, in pages; 0 for what the kernel does not say.
+fn status_pages<const N: usize>(pid: i32, names: [&str; N]) -> [u64; N] {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmSwap:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024 / crate::host::page_size()
+    names.map(|name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024 / crate::host::page_size()
+    })
 }
 
 /// The path of the cgroup v2 of a process (`0::PATH` in `/proc/PID/cgroup`).
@@ -126,7 +138,13 @@ mod tests {
     fn we_are_a_task() {
         let pid = std::process::id().cast_signed();
         let task = Task::look(pid).unwrap();
-        assert!(task.rss > 0 && task.started > 0 && (NEVER..=1000).contains(&task.adj), "{task:?}");
+        assert!(
+            task.rss > 0
+                && task.page_tables > 0
+                && task.started > 0
+                && (NEVER..=1000).contains(&task.adj),
+            "{task:?}"
+        );
         let own = own_cgroup().unwrap();
         assert!(task.is_still_in(&own) && task.is_still_in(Path::new("/")));
         assert!(!task.is_still_in(Path::new("/memstock-no-such")));

@@ -19,7 +19,8 @@ pub fn badness(task: &Task, total: u64) -> Option<i64> {
     if task.adj <= NEVER {
         return None;
     }
-    let size = i64::try_from(task.rss.saturating_add(task.swap)).unwrap_or(i64::MAX);
+    let size = task.rss.saturating_add(task.swap).saturating_add(task.page_tables);
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
     let thousandth = i64::try_from(total / 1000).unwrap_or(i64::MAX);
     Some(size.saturating_add(task.adj.saturating_mul(thousandth)))
 }
@@ -40,7 +41,8 @@ mod tests {
     use super::*;
 
     fn task(pid: i32, rss: u64, swap: u64, adj: i64) -> Task {
-        Task { pid, started: pid.unsigned_abs().into(), comm: String::new(), rss, swap, adj }
+        let (started, comm) = (pid.unsigned_abs().into(), String::new());
+        Task { pid, started, comm, rss, swap, page_tables: 0, adj }
     }
 
     fn chosen(tasks: &[Task]) -> Option<i32> {
@@ -52,6 +54,8 @@ mod tests {
         assert_eq!(chosen(&[task(2, 10, 0, 0), task(3, 30, 0, 0), task(4, 20, 0, 0)]), Some(3));
         assert_eq!(chosen(&[task(2, 10, 25, 0), task(3, 30, 0, 0)]), Some(2), "swap counts");
         assert_eq!(chosen(&[task(2, 10, 0, 0), task(3, 10, 0, 0)]), Some(3), "the youngest");
+        let tables = Task { page_tables: 25, ..task(2, 10, 0, 0) };
+        assert_eq!(chosen(&[tables, task(3, 30, 0, 0)]), Some(2), "page tables count");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
 pub const PROBE: &str = "fault";
 /// Programs and the tracepoints they are attached to, in this order: what a CPU remembers of a task
 /// must be made stale from before the first fault on, and what is charged be uncharged.
-pub const ATTACHMENTS: [(&str, &str); 10] = [
+pub const ATTACHMENTS: [(&str, &str); 11] = [
     // Before anything can be stocked.
     ("cpu_hotplug", "cpuhp_exit"),
     ("regroup", "task_newtask"),
@@ -42,6 +42,8 @@ pub const ATTACHMENTS: [(&str, &str); 10] = [
     ("cgroup_removed", "cgroup_rmdir"),
     ("page_free", "mm_page_free"),
     ("page_drain", "mm_page_pcpu_drain"),
+    // What is page cache must be known from the first page that is charged on.
+    ("file_added", "mm_filemap_add_to_page_cache"),
     ("page_alloc", "mm_page_alloc"),
     (PROBE, FAULT_TRACEPOINTS[0]),
     (PROBE, FAULT_TRACEPOINTS[1]),

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::FEntry;
 use aya::programs::links::FdLink;
 use aya::{Btf, Ebpf, EbpfLoader};
-use memstock_common::migrate::FolioLayout;
+use memstock_common::layout::FolioLayout;
 
 use super::attach::pin_link;
 use super::load::{OBJECT, refused};

@@ -122,6 +122,15 @@ impl Engine {
         Ok(self.possible.iter().copied().zip(values.iter().copied()).collect())
     }
 
+    /// All slots of every possible CPU.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn all_stocks(&self) -> Result<PerCpu<Stock<u64>>> {
+        let slots = (0..self.info.slots).map(|slot| self.stocks(slot));
+        Ok(slots.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
     /// Every tracked and every dying cgroup: counter index and counter.
     pub fn counters(&self) -> BTreeMap<u32, Counter<u64>> {
         let all = (0..self.counters.len()).filter_map(|n| Some((n as u32, self.counters.get(n)?)));
@@ -169,9 +178,7 @@ impl Engine {
     /// # Errors
     /// The map cannot be read.
     pub fn unused(&self) -> Result<BTreeMap<u32, u64>> {
-        let slots: Vec<_> =
-            (0..self.info.slots).map(|slot| self.stocks(slot)).collect::<Result<_>>()?;
-        Ok(unused(slots.iter().flatten().map(|(_, stock)| stock)))
+        Ok(unused(self.all_stocks()?.iter().map(|(_, stock)| stock)))
     }
 
     /// What the cgroup with counter `index` did on each possible CPU.
@@ -285,7 +292,8 @@ impl Engine {
             }
         }
         let counter = self.counter(index)?;
-        if counter.memory.usage != 0 || counter.memsw.usage != 0 || counter.children != 0 {
+        let is_charged = [counter.memory.usage, counter.memsw.usage, counter.file] != [0; 3];
+        if is_charged || counter.children != 0 {
             return Ok(false);
         }
         self.control.release(index).map(|()| true)

@@ -4,13 +4,14 @@
 use super::record::Record;
 
 /// Every kind, named as in the field `kind`.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 20] = [
     "limit-near",
     "limit-hit",
     "drain",
     "reclaim",
     "oom-kill",
     "no-victim",
+    "cache-over-limit",
     "would-enforce",
     "cpu-dead",
     "cpu-online",
@@ -35,19 +36,20 @@ const fn number(record: &Record) -> usize {
         Record::Reclaim { .. } => 3,
         Record::OomKill { .. } => 4,
         Record::NoVictim { .. } => 5,
-        Record::WouldEnforce { .. } => 6,
-        Record::CpuDead { .. } => 7,
-        Record::CpuOnline { .. } => 8,
-        Record::CgroupAdded { .. } => 9,
-        Record::CgroupDying { .. } => 10,
-        Record::CgroupRemoved { .. } => 11,
-        Record::Healed { .. } => 12,
-        Record::Lost { .. } => 13,
-        Record::EngineAdopted { .. } => 14,
-        Record::ConfigChanged { .. } => 15,
-        Record::ConfigReloaded { .. } => 16,
-        Record::ConfigRefused { .. } => 17,
-        Record::Ended => 18,
+        Record::CacheOverLimit { .. } => 6,
+        Record::WouldEnforce { .. } => 7,
+        Record::CpuDead { .. } => 8,
+        Record::CpuOnline { .. } => 9,
+        Record::CgroupAdded { .. } => 10,
+        Record::CgroupDying { .. } => 11,
+        Record::CgroupRemoved { .. } => 12,
+        Record::Healed { .. } => 13,
+        Record::Lost { .. } => 14,
+        Record::EngineAdopted { .. } => 15,
+        Record::ConfigChanged { .. } => 16,
+        Record::ConfigReloaded { .. } => 17,
+        Record::ConfigRefused { .. } => 18,
+        Record::Ended => 19,
     }
 }
 

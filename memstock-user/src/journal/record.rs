@@ -85,6 +85,17 @@ pub enum Record {
         /// The cgroup that is over its limit.
         ancestor: Cgroup,
     },
+    /// Nothing made room, and nobody is killed for it: what is above the limit is page cache.
+    CacheOverLimit {
+        /// The cgroup that is over its limit.
+        ancestor: Cgroup,
+        /// Pages above the limit.
+        over_pages: u64,
+        /// Pages that the kernel could not take back, at or below the limit.
+        needed_pages: u64,
+        /// Page cache.
+        file_pages: u64,
+    },
     /// What would have been done at a limit, were it not only observed.
     WouldEnforce {
         /// The cgroup that is over its limit.
@@ -93,11 +104,15 @@ pub enum Record {
         cgroup: Cgroup,
         /// Pages above the limit.
         over_pages: u64,
+        /// Pages that the kernel could not take back.
+        needed_pages: u64,
+        /// Page cache that it could.
+        file_pages: u64,
         /// Pages stocked for the subtree.
         stocked: Vec<CpuPages>,
         /// Whether giving those back would have made room.
         drain_is_enough: bool,
-        /// Who would have been killed, had nothing been reclaimed.
+        /// Who would have been killed; nobody while what is needed is not above the limit.
         #[serde(flatten)]
         victim: Option<Victim>,
     },
@@ -302,14 +317,23 @@ pub struct Victim {
     pub rss_pages: u64,
     /// Its swapped pages.
     pub swap_pages: u64,
+    /// Pages of its page tables.
+    pub page_table_pages: u64,
     /// Its `oom_score_adj`.
     pub oom_score_adj: i64,
 }
 
 impl From<&Task> for Victim {
     fn from(task: &Task) -> Self {
-        let Task { pid, comm, rss, swap, adj, started: _ } = task.clone();
-        Self { victim: pid, comm, rss_pages: rss, swap_pages: swap, oom_score_adj: adj }
+        let Task { pid, comm, rss, swap, page_tables, adj, started: _ } = task.clone();
+        Self {
+            victim: pid,
+            comm,
+            rss_pages: rss,
+            swap_pages: swap,
+            page_table_pages: page_tables,
+            oom_score_adj: adj,
+        }
     }
 }
 

@@ -60,12 +60,15 @@ pub(crate) fn every_kind() -> Vec<Record> {
         comm: "a \"task\"\n".into(),
         rss_pages: 1,
         swap_pages: 0,
+        page_table_pages: 2,
         oom_score_adj: -999,
     };
     let would = |victim| Record::WouldEnforce {
         ancestor: cgroup(),
         cgroup: gone(),
         over_pages: 1,
+        needed_pages: 2,
+        file_pages: 3,
         stocked: vec![CpuPages { cpu: 3, nr_pages: 1 }],
         drain_is_enough: true,
         victim,
@@ -96,6 +99,12 @@ pub(crate) fn every_kind() -> Vec<Record> {
         reclaim(Means::Pageout),
         Record::OomKill { ancestor: cgroup(), victim: victim(), group: false, after_ns: 11 },
         Record::NoVictim { ancestor: gone() },
+        Record::CacheOverLimit {
+            ancestor: cgroup(),
+            over_pages: 1,
+            needed_pages: 2,
+            file_pages: 3,
+        },
         would(Some(victim())),
         would(None),
         Record::CpuDead { cpu: 1 },

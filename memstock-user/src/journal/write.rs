@@ -151,6 +151,7 @@ fn is_for_stderr(record: &Record) -> bool {
         | Record::Reclaim { .. }
         | Record::OomKill { .. }
         | Record::NoVictim { .. }
+        | Record::CacheOverLimit { .. }
         | Record::WouldEnforce { .. }
         | Record::EngineAdopted { .. }
         | Record::ConfigChanged { .. }

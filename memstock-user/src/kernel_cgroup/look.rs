@@ -8,6 +8,7 @@ use std::io;
 use std::ops::Range;
 
 use anyhow::{Context as _, Result};
+use memstock_common::file::FILE;
 use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Chunk, NO_INDEX, index_of};
 
@@ -35,6 +36,10 @@ pub struct Seen {
     pub number: u64,
     /// What it is used for.
     pub kind: Kind,
+    /// Whether the kernel has it as page cache that can be taken back.
+    pub is_file: bool,
+    /// Whether our owner map has.
+    pub is_our_file: bool,
 }
 
 /// Reads pages.
@@ -162,6 +167,8 @@ impl Words {
             index: index_of(owner_in(chunk.owners[n])),
             number: self.number(chunk, n),
             kind: Kind::of(self.flags[n]),
+            is_file: Kind::is_file(self.flags[n]),
+            is_our_file: chunk.owners[n] & FILE != 0,
         }
     }
 
@@ -247,10 +254,18 @@ mod tests {
     fn a_page_is_seen_from_both_sides() {
         let mut words = Words { cgroups: [0; CHUNK], flags: [0; CHUNK] };
         let mut chunk = Chunk { owners: [0; CHUNK] };
-        chunk.owners[3] = 5 | memstock_common::page::UNCONFIRMED;
+        chunk.owners[3] = 5 | FILE | memstock_common::page::UNCONFIRMED;
         (words.cgroups[3], words.flags[3]) = (77, 1 << 10);
         let seen = words.seen(&chunk, 2048, 3);
-        assert_eq!(seen, Seen { pfn: 2051, index: 4, number: 77, kind: Kind::Buddy });
+        let expected = Seen {
+            pfn: 2051,
+            index: 4,
+            number: 77,
+            kind: Kind::Buddy,
+            is_file: false,
+            is_our_file: true,
+        };
+        assert_eq!(seen, expected);
         assert_eq!(words.seen(&chunk, 2048, 4).index, NO_INDEX);
     }
 }

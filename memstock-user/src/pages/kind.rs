@@ -11,12 +11,15 @@ mod bit {
     pub(super) const SWAPCACHE: u64 = 1 << 13;
     pub(super) const SWAPBACKED: u64 = 1 << 14;
     pub(super) const HUGE: u64 = 1 << 17;
+    pub(super) const UNEVICTABLE: u64 = 1 << 18;
     pub(super) const HWPOISON: u64 = 1 << 19;
     pub(super) const NOPAGE: u64 = 1 << 20;
     pub(super) const OFFLINE: u64 = 1 << 23;
     pub(super) const ZERO_PAGE: u64 = 1 << 24;
     pub(super) const PGTABLE: u64 = 1 << 26;
     pub(super) const RESERVED: u64 = 1 << 32;
+    /// "For kernel hacking" as well, and the same since 2.6.31.
+    pub(super) const MLOCKED: u64 = 1 << 33;
 }
 
 /// The first line of which a page has a bit says its kind.
@@ -93,6 +96,13 @@ impl Kind {
         rule.map_or(Self::Kernel, |&(_, kind)| kind)
     }
 
+    /// Whether a page is page cache of a mapping that is not unevictable, from the same word. One that is locked
+    /// into memory is, too: it can be taken back once it is unlocked.
+    pub fn is_file(flags: u64) -> bool {
+        let of_mapping = flags & bit::UNEVICTABLE != 0 && flags & bit::MLOCKED == 0;
+        Self::of(flags) == Self::File && !of_mapping
+    }
+
     /// Whether a page of this kind is memory of processes, which memory cgroups are charged for page by
     /// page and which reclaim can take back: anonymous, file and shared memory.
     ///
@@ -150,6 +160,14 @@ mod tests {
         ] {
             assert_eq!(Kind::of(flags), kind, "{flags:#x}");
         }
+    }
+
+    #[test]
+    fn page_cache_can_be_taken_back_unless_its_mapping_forbids() {
+        let cache = bit::LRU | bit::UPTODATE;
+        assert!(Kind::is_file(cache) && Kind::is_file(cache | bit::UNEVICTABLE | bit::MLOCKED));
+        assert!(!Kind::is_file(cache | bit::UNEVICTABLE), "ramfs");
+        assert!(!Kind::is_file(cache | bit::SWAPBACKED) && !Kind::is_file(cache | bit::ANON));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::gfp;
 use crate::exit::{Classify as _, Failure};
 use anyhow::Result;
 use memstock_common::collapse::MemoryOwner;
-use memstock_common::migrate::FolioLayout;
+use memstock_common::layout::FolioLayout;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub struct Layout {
     pub kernfs_id: u32,
     /// Whom memory belongs to, or [`MemoryOwner::UNKNOWN`].
     pub memory_owner: MemoryOwner,
-    /// How many pages a folio has, or [`FolioLayout::UNKNOWN`].
+    /// How large a folio is and what it is for, or [`FolioLayout::UNKNOWN`].
     pub folio: FolioLayout,
 }
 
@@ -91,8 +91,12 @@ fn folio(btf: &Btf<'_>) -> Option<FolioLayout> {
     let nr_pages = btf.member_offset("folio", "_nr_pages");
     Some(FolioLayout {
         flags: btf.member_offset("folio", "flags")?,
-        head_bit: u32::try_from(btf.enumerator("PG_head")?).ok()?,
+        head_bit: bit_number(btf, "PG_head")?,
+        swapbacked_bit: bit_number(btf, "PG_swapbacked")?,
         nr_pages: nr_pages.or_else(|| btf.member_offset("folio", "_folio_nr_pages"))?,
+        mapping: btf.member_offset("folio", "mapping")?,
+        mapping_flags: btf.member_offset("address_space", "flags")?,
+        unevictable_bit: bit_number(btf, "AS_UNEVICTABLE")?,
     })
 }
 
@@ -105,6 +109,10 @@ fn folio(btf: &Btf<'_>) -> Option<FolioLayout> {
 pub fn names_tracepoint(name: &str) -> Result<bool> {
     let bytes = fs::read(VMLINUX)?;
     Ok(Btf::parse(&bytes)?.has_typedef(&format!("btf_trace_{name}")))
+}
+
+fn bit_number(btf: &Btf<'_>, name: &str) -> Option<u32> {
+    u32::try_from(btf.enumerator(name)?).ok().filter(|&bit| bit < u64::BITS)
 }
 
 /// The mask of a flag of which BTF has the bit's number.

@@ -1,7 +1,7 @@
-//! What cgroups did on all CPUs together: the settled figures of each, and the hits that slots have yet to
+//! What cgroups did on all CPUs together: the settled figures of each, and the faults that slots have yet to
 //! credit to it.
 //!
-//! A miss moves hits from the slot to the share of the cgroup that the slot credits; read in between, they
+//! A miss moves faults from the slot to the share of the cgroup that the slot credits; read in between, they
 //! would be seen twice or not at all. So a cgroup's figures count only when the slots that credit it were the
 //! same before and after its shares were read. The few that a slot credited just then are read again; one
 //! that misses faster than it can be read is taken as it was seen last: off by at most a batch for each CPU,
@@ -21,10 +21,12 @@ const TRIES: u32 = 16;
 /// What a cgroup did on all CPUs together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Faults served from a stock.
-    pub hits: u64,
-    /// Faults that no stock could serve.
-    pub misses: u64,
+    /// Page faults.
+    pub faults: u64,
+    /// Pages charged from a stock.
+    pub from_stock: u64,
+    /// Pages charged with a charge on the shared counters.
+    pub missed: u64,
     /// Charges of what was needed only.
     pub singles: u64,
     /// Pages charged although a limit was reached.
@@ -34,8 +36,9 @@ pub struct Work {
 impl Work {
     fn of(shares: &[CgroupCpu<u64>]) -> Self {
         shares.iter().fold(Self::default(), |sum, share| Self {
-            hits: sum.hits + share.hits,
-            misses: sum.misses + share.misses,
+            faults: sum.faults + share.faults,
+            from_stock: sum.from_stock + share.from_stock,
+            missed: sum.missed + share.missed,
             singles: sum.singles + share.singles,
             forced: sum.forced + share.forced,
         })
@@ -53,7 +56,7 @@ pub fn of(engine: &Engine, indices: &[u32]) -> Result<BTreeMap<u32, Work>> {
         let after = stocks(engine)?;
         let unsettled = unsettled(&after);
         for (index, mut settled) in read {
-            settled.hits += unsettled.get(&index).copied().unwrap_or_default();
+            settled.faults += unsettled.get(&index).copied().unwrap_or_default();
             work.insert(index, settled);
         }
         let disturbed = disturbed(&before, &after);
@@ -66,14 +69,14 @@ pub fn of(engine: &Engine, indices: &[u32]) -> Result<BTreeMap<u32, Work>> {
     Ok(work)
 }
 
-/// Hits that are in slots, by the counter index of the cgroup to be credited.
+/// Faults that are in slots, by the counter index of the cgroup to be credited.
 fn unsettled(stocks: &Stocks) -> BTreeMap<u32, u64> {
-    let mut hits = BTreeMap::new();
+    let mut faults = BTreeMap::new();
     for (_, stock) in stocks.iter().flatten() {
         // A slot that is being settled may be read in parts, and less than nothing is nothing.
-        *hits.entry(credited(stock)).or_default() += stock.hits.saturating_sub(stock.settled);
+        *faults.entry(credited(stock)).or_default() += stock.faults.saturating_sub(stock.settled);
     }
-    hits
+    faults
 }
 
 /// Whom slots credited that settled between the two readings, by counter index.
@@ -93,12 +96,12 @@ fn credited(stock: &Stock<u64>) -> u32 {
 mod tests {
     use super::*;
 
-    fn slot(hits: u64, settled: u64, credit: u64) -> Stock<u64> {
-        Stock { hits, settled, credit, ..Stock::default() }
+    fn slot(faults: u64, settled: u64, credit: u64) -> Stock<u64> {
+        Stock { faults, settled, credit, ..Stock::default() }
     }
 
     #[test]
-    fn unsettled_hits_are_the_credited_ones() {
+    fn unsettled_faults_are_the_credited_ones() {
         let stocks = vec![vec![(0, slot(10, 4, 1)), (1, slot(7, 7, 2))], vec![(0, slot(9, 4, 1))]];
         assert_eq!(unsettled(&stocks), BTreeMap::from([(0, 11), (1, 0)]));
         // Read in parts, while it was being settled.

@@ -26,6 +26,7 @@ pub fn document(audit: &Audit) -> Value {
         document.insert(stat.name.into(), value.into());
     }
     document.insert("kernel".into(), audit.agreement.as_ref().map_or(Value::Null, agreement));
+    document.insert("file".into(), file(&audit.file).into());
     document.insert("kinds".into(), kinds.into());
     document.insert("repaired".into(), audit.repaired.as_deref().map_or(Value::Null, repaired));
     document.into()
@@ -47,7 +48,7 @@ fn cgroup(cgroup: &CgroupAudit) -> Value {
 }
 
 /// None is memory+swap that is not counted.
-fn book(cgroup: &CgroupAudit) -> [(Stat, Option<i64>); 5] {
+fn book(cgroup: &CgroupAudit) -> [(Stat, Option<i64>); 7] {
     let book = &cgroup.book;
     let signed = |value: u64| Some(value.cast_signed());
     [
@@ -55,6 +56,8 @@ fn book(cgroup: &CgroupAudit) -> [(Stat, Option<i64>); 5] {
         (stat::OWNED, signed(book.owned)),
         (stat::UNUSED, signed(book.unused)),
         (stat::DRIFT, Some(book.drift())),
+        (stat::FILE, signed(book.owned_file)),
+        (stat::FILE_DRIFT, Some(book.file_drift())),
         (stat::MEMSW_DRIFT, cgroup.has_memsw.then(|| book.memsw_drift())),
     ]
 }
@@ -75,6 +78,12 @@ fn agreement(agreement: &Agreement) -> Value {
 fn counts(agreement: &Agreement) -> Map<String, Value> {
     let counted = columns(agreement).map(|(stat, value)| (stat.name.into(), value.into()));
     counted.into_iter().collect()
+}
+
+/// Both have an owner by memstock, so none is another cgroup's.
+fn file(agreement: &Agreement) -> Map<String, Value> {
+    let counts = columns(agreement).into_iter().filter(|(stat, _)| *stat != stat::OTHER);
+    counts.map(|(stat, value)| (stat.name.into(), value.into())).collect()
 }
 
 fn columns(agreement: &Agreement) -> [(Stat, u64); 4] {
@@ -122,6 +131,12 @@ pub fn write(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
              smallest drift, and it is not exact"
         )?;
     }
+    let Agreement { both, only_ours, only_kernels, other: _ } = audit.file;
+    writeln!(
+        out,
+        "page cache: {both} pages as the kernel has them, {only_ours} by memstock only, {only_kernels} by \
+         the kernel only"
+    )?;
     if let Some(agreement) = &audit.agreement {
         writeln!(out, "\n{}\n", kinds(audit).trim_fmt())?;
         writeln!(
@@ -141,7 +156,7 @@ pub fn write(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
 fn books(audit: &Audit) -> Table {
     let has_memsw = audit.cgroups.iter().any(|cgroup| cgroup.has_memsw);
     let is_compared = audit.agreement.is_some();
-    let books = [stat::USAGE, stat::OWNED, stat::UNUSED, stat::DRIFT];
+    let books = [stat::USAGE, stat::OWNED, stat::UNUSED, stat::DRIFT, stat::FILE, stat::FILE_DRIFT];
     let memsw = has_memsw.then_some(stat::MEMSW_DRIFT);
     let mut columns = vec!["CGROUP".to_owned()];
     columns.extend(books.into_iter().chain(memsw).map(|stat| head(stat.name)));
@@ -193,7 +208,7 @@ mod tests {
             cgroups: vec![CgroupAudit {
                 name: Name { id: 7, path: Some("/a".into()) },
                 is_dying: false,
-                book: Book { usage: 2030, owned: 1999, unused: 32, memsw: 0, swapped: 0 },
+                book: Book { usage: 2030, owned: 1999, unused: 32, ..Book::default() },
                 has_memsw: false,
                 agreement: Some(agreement),
             }],
@@ -202,6 +217,7 @@ mod tests {
             stale: 2,
             is_exact: true,
             agreement: Some(agreement),
+            file: Agreement { both: 5, only_ours: 1, ..Agreement::default() },
             kinds: vec![(Kind::PageTable, Agreement { only_ours: 3, ..Agreement::default() })],
             repaired: None,
         }
@@ -216,6 +232,10 @@ mod tests {
         assert_eq!(value["cgroups"][0]["memsw_drift_pages"], Value::Null);
         assert_eq!(value["kernel"]["agreement_percent"], 99.95);
         assert_eq!(value["kinds"]["page table"]["only_ours_pages"], 3);
+        assert_eq!(
+            (&value["file"]["both_pages"], &value["file"]["only_ours_pages"]),
+            (&json!(5), &json!(1))
+        );
         assert_eq!(value["repaired"], Value::Null);
         assert_eq!((&value["exact"], &value["stale_pages"]), (&json!(true), &json!(2)));
 

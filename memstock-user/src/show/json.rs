@@ -1,7 +1,8 @@
 //! A sample and a drain as JSON. Sizes of a sample in bytes, no limit is null.
 
 use memstock_common::stat::{
-    CgroupStat, CpuStat, CpuState, DrainStat, EngineStat, PageCounterStat, SlotStat, Unit,
+    CgroupStat, CpuStat, CpuState, DrainStat, EngineStat, MemoryStat, PageCounterStat, SlotStat,
+    Unit,
 };
 use serde_json::{Map, Value, json};
 
@@ -66,8 +67,14 @@ fn cgroup(cgroup: &Cgroup, page_size: u64) -> Value {
     insert_name(&mut row, &cgroup.name);
     row.insert("parent_id".into(), json!(cgroup.parent_id));
     row.insert("dying".into(), json!(cgroup.is_dying));
-    row.insert("memory".into(), page_counter(&cgroup.memory, page_size));
-    row.insert("memsw".into(), page_counter(&cgroup.memsw, page_size));
+    let mut memory = page_counter(&cgroup.memory, page_size);
+    for &stat in MemoryStat::ALL {
+        let declared = stat.stat();
+        let value = in_unit(cgroup.part(stat), declared.unit, page_size);
+        memory.insert(declared.name.into(), json!(value));
+    }
+    row.insert("memory".into(), memory.into());
+    row.insert("memsw".into(), page_counter(&cgroup.memsw, page_size).into());
     for &stat in CgroupStat::ALL {
         let declared = stat.stat();
         row.insert(
@@ -78,14 +85,14 @@ fn cgroup(cgroup: &Cgroup, page_size: u64) -> Value {
     Value::Object(row)
 }
 
-fn page_counter(counter: &PageCounter, page_size: u64) -> Value {
+fn page_counter(counter: &PageCounter, page_size: u64) -> Map<String, Value> {
     let mut row = Map::new();
     for &stat in PageCounterStat::ALL {
         let declared = stat.stat();
         let value = counter.get(stat).map(|value| in_unit(value, declared.unit, page_size));
         row.insert(declared.name.into(), json!(value));
     }
-    Value::Object(row)
+    row
 }
 
 /// The path and the id of a cgroup, and what the path is made of if it is not all text.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use memstock_common::Loss;
 use memstock_common::stat::{
-    CgroupStat, CpuStat, CpuState, DaemonStat, EngineStat, Info, LimitStat, PageCounterStat,
-    ProbeStat, SlotStat, Stat, StreamStat, Trend, Unit,
+    CgroupStat, CpuStat, CpuState, DaemonStat, EngineStat, Info, LimitStat, MemoryStat,
+    PageCounterStat, ProbeStat, SlotStat, Stat, StreamStat, Trend, Unit,
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
@@ -81,6 +81,7 @@ enum Source {
     Slot(SlotStat),
     Counter(Resource, PageCounterStat),
     Limit(Resource, LimitStat),
+    Memory(MemoryStat),
     Cgroup(CgroupStat),
     Loss(Loss),
     Probe(ProbeStat),
@@ -101,6 +102,7 @@ impl Family {
             .chain(CpuStat::ALL.iter().map(|&s| Source::Cpu(s)))
             .chain(SlotStat::ALL.iter().map(|&s| Source::Slot(s)))
             .chain(counters)
+            .chain(MemoryStat::ALL.iter().map(|&s| Source::Memory(s)))
             .chain(CgroupStat::ALL.iter().map(|&s| Source::Cgroup(s)))
             .chain(Loss::ALL.iter().map(|&s| Source::Loss(s)))
             .chain(ProbeStat::ALL.iter().map(|&s| Source::Probe(s)))
@@ -119,6 +121,7 @@ impl Family {
             Source::Slot(stat) => stat.stat(),
             Source::Counter(_, stat) => stat.stat(),
             Source::Limit(_, stat) => stat.stat(),
+            Source::Memory(stat) => stat.stat(),
             Source::Cgroup(stat) => stat.stat(),
             Source::Loss(loss) => loss.stat(),
             Source::Probe(stat) => stat.stat(),
@@ -135,7 +138,7 @@ impl Family {
             Source::Info(Info::Cgroup) => &["cgroup", "cgroup_id", "parent"],
             Source::Cpu(_) | Source::CpuState(_) => &["cpu"],
             Source::Slot(_) => &["cpu", "slot"],
-            Source::Counter(..) | Source::Cgroup(_) => &["cgroup"],
+            Source::Counter(..) | Source::Memory(_) | Source::Cgroup(_) => &["cgroup"],
             Source::Limit(..) => &["cgroup", "ancestor"],
             Source::Daemon(DaemonStat::Events) => &["kind"],
             Source::Daemon(DaemonStat::Degraded) => &["reason"],
@@ -154,9 +157,9 @@ impl Family {
             Source::Cpu(_) | Source::CpuState(_) => Some("cpu"),
             Source::Slot(_) => Some("slot"),
             Source::Cgroup(_) => Some("cgroup"),
-            Source::Counter(Resource::Memory, _) | Source::Limit(Resource::Memory, _) => {
-                Some("cgroup_memory")
-            }
+            Source::Counter(Resource::Memory, _)
+            | Source::Limit(Resource::Memory, _)
+            | Source::Memory(_) => Some("cgroup_memory"),
             Source::Counter(Resource::Memsw, _) | Source::Limit(Resource::Memsw, _) => {
                 Some("cgroup_memsw")
             }

@@ -1,112 +1,144 @@
-//! What a rehearsal (`--observe`) came to: collects its reports, and says at the end what the limits would have done.
-//! Must not look at an engine.
+//! What limits would do, at the end of a run: one verdict for all of them, and one for that which was named
+//! (`--observe`), with what was reported there. Must not look at an engine.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use memstock_common::stat::{MemoryStat, PageCounterStat};
+
+use super::table::label;
 use crate::exit::printable;
-use crate::host::page_size;
 use crate::journal::Record;
 use crate::journal::record::Victim;
+use crate::model::{Cgroup, Sample};
 use crate::size::human;
+use crate::verdict::Peaks;
 
-/// The reports so far, by the cgroup that was over its limit.
+/// The reports of a rehearsal so far, by the id of the cgroup that was at its limit.
 #[derive(Debug, Default)]
-pub struct Rehearsed(BTreeMap<String, Limit>);
+pub struct Rehearsed(BTreeMap<u64, Reports>);
 
 #[derive(Debug, Default)]
-struct Limit {
-    reports: u64,
-    drain_is_enough: u64,
-    over_pages: u64,
+struct Reports {
+    nr: u64,
     first_victim: Option<Victim>,
 }
 
 impl Rehearsed {
     /// Counts a record, if it is a report of a rehearsal.
     pub fn note(&mut self, record: &Record) {
-        let Record::WouldEnforce { ancestor, over_pages, drain_is_enough, victim, .. } = record
-        else {
-            return;
-        };
-        let name =
-            ancestor.path.clone().unwrap_or_else(|| format!("(removed, id {})", ancestor.id));
-        let limit = self.0.entry(name).or_default();
-        limit.reports += 1;
-        limit.drain_is_enough += u64::from(*drain_is_enough);
-        limit.over_pages = limit.over_pages.max(*over_pages);
-        // Where giving back stocked pages makes room, nobody dies.
-        if limit.first_victim.is_none() && !drain_is_enough {
-            limit.first_victim.clone_from(victim);
+        let Record::WouldEnforce { ancestor, victim, .. } = record else { return };
+        let reports = self.0.entry(ancestor.id).or_default();
+        reports.nr += 1;
+        if reports.first_victim.is_none() {
+            reports.first_victim.clone_from(victim);
         }
     }
 
-    /// Writes what would have been done at each limit that was met.
+    /// Writes what limits would do to each cgroup that is at the top or has one.
     ///
     /// # Errors
     /// `out` cannot be written.
-    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        for (name, limit) in &self.0 {
-            let bytes = |pages: u64| human(pages * page_size());
-            let Limit { reports, drain_is_enough, over_pages, first_victim } = limit;
-            writeln!(out, "\nlimit of {}: reported {reports} times", printable(name))?;
-            writeln!(out, "  at most                  {} above it", bytes(*over_pages))?;
-            writeln!(out, "  a drain alone was enough {drain_is_enough} times")?;
-            match first_victim {
-                Some(Victim { victim, comm, rss_pages, .. }) => writeln!(
-                    out,
-                    "  killed first             {} ({victim}, {} resident), had nothing been reclaimed",
-                    printable(comm),
-                    bytes(*rss_pages)
-                )?,
-                None => writeln!(out, "  killed first             nobody")?,
+    pub fn write(&self, out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result<()> {
+        for cgroup in sample.cgroups.iter().filter(|cgroup| !cgroup.is_dying) {
+            let limit = cgroup.memory.get(PageCounterStat::Limit);
+            if cgroup.parent_id.is_some() && limit.is_none() {
+                continue;
             }
+            let peaks = peaks(cgroup, page_size);
+            writeln!(out, "\n{}: {peaks}", label(&cgroup.name))?;
+            let Some(limit) = limit else { continue };
+            writeln!(out, "  {}", peaks.judge(limit * page_size))?;
+            let Some(Reports { nr, first_victim }) = self.0.get(&cgroup.name.id) else { continue };
+            let victim = match first_victim {
+                None => "nobody killed".to_owned(),
+                Some(Victim { victim, comm, rss_pages, .. }) => format!(
+                    "killed first {} ({victim}, {} resident)",
+                    printable(comm),
+                    human(rss_pages * page_size)
+                ),
+            };
+            writeln!(out, "  reported {nr} times, {victim}")?;
         }
         Ok(())
     }
 }
 
+/// The highest figures of a cgroup.
+fn peaks(cgroup: &Cgroup, page_size: u64) -> Peaks {
+    let usage = cgroup.memory.get(PageCounterStat::Watermark).unwrap_or(0) * page_size;
+    Peaks { usage, needed: cgroup.part(MemoryStat::NeededWatermark) * page_size }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::Cgroup;
+    use crate::journal::record;
+    use crate::model::Name;
 
-    fn report(over_pages: u64, drain_is_enough: bool, victim: i32) -> Record {
-        let cgroup = Cgroup { id: 7, path: Some("/a\n".into()), path_hex: None };
-        let victim =
-            Victim { victim, comm: "java".into(), rss_pages: 256, swap_pages: 0, oom_score_adj: 0 };
+    fn report(victim: Option<i32>) -> Record {
+        let cgroup = record::Cgroup { id: 7, path: Some("/a".into()), path_hex: None };
+        let victim = victim.map(|victim| Victim {
+            victim,
+            comm: "java\n".into(),
+            rss_pages: 256,
+            swap_pages: 0,
+            page_table_pages: 3,
+            oom_score_adj: 0,
+        });
         Record::WouldEnforce {
             ancestor: cgroup.clone(),
             cgroup,
-            over_pages,
+            over_pages: 1,
+            needed_pages: 2,
+            file_pages: 3,
             stocked: Vec::new(),
-            drain_is_enough,
-            victim: Some(victim),
+            drain_is_enough: false,
+            victim,
         }
     }
 
+    fn cgroup(id: u64, parent_id: Option<u64>, limit: Option<u64>) -> Cgroup {
+        let mut cgroup = Cgroup { parent_id, ..Cgroup::default() };
+        cgroup.name = Name { id, path: Some(format!("/{id}").into()) };
+        cgroup.memory.stats[PageCounterStat::Limit as usize] = limit;
+        cgroup.memory.stats[PageCounterStat::Watermark as usize] = Some(512);
+        cgroup.parts[MemoryStat::NeededWatermark as usize] = 256;
+        cgroup
+    }
+
+    fn written(rehearsed: &Rehearsed, cgroups: Vec<Cgroup>) -> String {
+        let mut out = Vec::new();
+        let sample = Sample { cgroups, ..Sample::default() };
+        rehearsed.write(&mut out, &sample, 4096).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
     #[test]
-    fn the_worst_and_the_first_are_kept() {
+    fn every_limit_and_the_one_that_was_named_are_judged() {
         let mut rehearsed = Rehearsed::default();
         rehearsed.note(&Record::Ended);
-        for (over_pages, enough, victim) in [(1, true, 1), (5, false, 2), (3, false, 3)] {
-            rehearsed.note(&report(over_pages, enough, victim));
+        for victim in [None, Some(2), Some(3)] {
+            rehearsed.note(&report(victim));
         }
-        let mut out = Vec::new();
-        rehearsed.write(&mut out).unwrap();
-        let out = String::from_utf8(out).unwrap();
-        let lines: Vec<_> = out.lines().collect();
-        assert_eq!(lines.len(), 5, "{out}");
-        assert_eq!(lines[1], "limit of /a\\x0a: reported 3 times");
-        let worst = human(5 * page_size());
-        assert!(lines[2].ends_with(&format!("{worst} above it")), "{out}");
-        assert!(lines[3].ends_with("1 times") && lines[4].contains("java (2, "), "{out}");
+        let text = written(&rehearsed, vec![cgroup(7, Some(1), Some(128))]);
+        assert_eq!(
+            text,
+            "\n/7: fits at 2.0MiB and above, reclaims down to 1.0MiB, oom below\n  \
+             512.0KiB: oom (1.0MiB needed)\n  \
+             reported 3 times, killed first java\\x0a (2, 1.0MiB resident)\n"
+        );
+        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(256))]);
+        assert!(text.ends_with("\n  1.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
     }
 
     #[test]
-    fn a_run_without_reports_says_nothing() {
-        let mut out = Vec::new();
-        Rehearsed::default().write(&mut out).unwrap();
-        assert!(out.is_empty());
+    fn only_the_top_and_what_has_a_limit_is_told_of() {
+        let dying = Cgroup { is_dying: true, ..cgroup(3, None, None) };
+        let text = written(
+            &Rehearsed::default(),
+            vec![cgroup(1, None, None), cgroup(2, Some(1), None), dying],
+        );
+        assert_eq!(text, "\n/1: fits at 2.0MiB and above, reclaims down to 1.0MiB, oom below\n");
     }
 }

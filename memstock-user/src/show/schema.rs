@@ -6,8 +6,8 @@ use std::path::Path;
 
 use memstock_common::Loss;
 use memstock_common::stat::{
-    CgroupStat, CpuStat, CpuState, DrainStat, EngineStat, PageCounterStat, ProbeStat, SlotStat,
-    Stat, Unit,
+    CgroupStat, CpuStat, CpuState, DrainStat, EngineStat, MemoryStat, PageCounterStat, ProbeStat,
+    SlotStat, Stat, Unit,
 };
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -37,6 +37,11 @@ fn object(members: Members) -> Value {
 fn with_optional(mut object: Value, name: &str, schema: Value) -> Value {
     object["properties"][name] = schema;
     object
+}
+
+fn described(mut schema: Value, about: &str) -> Value {
+    schema["description"] = about.into();
+    schema
 }
 
 /// Of a cgroup whose name had to be escaped.
@@ -119,20 +124,20 @@ fn show() -> Value {
         .collect(),
     );
     let counter = || {
-        let members = PageCounterStat::ALL.iter().map(|&stat| match (stat, number(stat.stat())) {
+        PageCounterStat::ALL.iter().map(|&stat| match (stat, number(stat.stat())) {
             (PageCounterStat::Limit, (name, schema)) => (name, or_null(schema)),
             (_, number) => number,
-        });
-        object(members.collect())
+        })
     };
+    let parts = MemoryStat::ALL.iter().map(|stat| number(stat.stat()));
     let cgroup = object(
         [
             ("path", path("Path in the hierarchy, what is not printable escaped; null once it is removed.")),
             ("id", whole("cgroup v2 id.")),
             ("parent_id", or_null(whole("The nearest tracked ancestor."))),
             ("dying", flag("Whether it is removed, and only waits for its pages to be freed.")),
-            ("memory", counter()),
-            ("memsw", counter()),
+            ("memory", object(counter().chain(parts).collect())),
+            ("memsw", object(counter().collect())),
         ]
         .into_iter()
         .chain(CgroupStat::ALL.iter().map(|stat| number(stat.stat())))
@@ -181,7 +186,8 @@ fn audit() -> Value {
         ]
     };
     let (memsw, memsw_drift) = signed(stat::MEMSW_DRIFT);
-    let books = [stat::USAGE, stat::OWNED, stat::UNUSED, stat::DRIFT].map(signed);
+    let books = [stat::USAGE, stat::OWNED, stat::UNUSED, stat::DRIFT, stat::FILE, stat::FILE_DRIFT]
+        .map(signed);
     let mut cgroup = named();
     cgroup.push(("dying", flag("Whether it is charged no more.")));
     cgroup.extend(books);
@@ -207,6 +213,13 @@ fn audit() -> Value {
         number(stat::OWNERLESS),
         number(stat::STALE),
         ("kernel", agreement()),
+        (
+            "file",
+            described(
+                object([stat::BOTH, stat::ONLY_OURS, stat::ONLY_KERNELS].map(number).into()),
+                "Pages with an owner that are page cache by memstock, by the kernel, or both.",
+            ),
+        ),
         ("kinds", kinds),
         ("repaired", or_null(repaired)),
     ]);
@@ -247,7 +260,8 @@ fn the_published_schemas_are_up_to_date() {
 }
 
 /// Of who would be killed, if anybody.
-const VICTIM: [&str; 5] = ["victim", "comm", "rss_pages", "swap_pages", "oom_score_adj"];
+const VICTIM: [&str; 6] =
+    ["victim", "comm", "rss_pages", "swap_pages", "page_table_pages", "oom_score_adj"];
 
 #[test]
 fn records_of_every_kind_keep_to_theirs_and_others_do_not() {

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::cgroup::display;
 use crate::measure::{Figure, Measured, Scope, is_whole, losses, summarize};
+use crate::ratio::operations_per_page;
 use crate::size::human;
+use crate::verdict::Peaks;
 
 /// What there is to tell.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ fn values(report: &Report, scope: Scope, value: impl Fn(&Figure) -> Option<f64>)
 }
 
 /// Figures that are told in the note of another one.
-const IN_NOTES: [Stat; 2] = [CommandStat::HitRate.stat(), CommandStat::WithoutStocks.stat()];
+const IN_NOTES: [Stat; 2] = [CommandStat::HitRate.stat(), CgroupStat::FromStock.stat()];
 
 /// Writes the report.
 ///
@@ -103,6 +105,12 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
                 None => writeln!(out, "{line}")?,
             }
         }
+    }
+    if let (Some(usage), Some(needed)) =
+        (report.mean(CommandStat::Peak.stat()), report.mean(CommandStat::NeededPeak.stat()))
+    {
+        let peaks = Peaks { usage: usage as u64, needed: needed as u64 };
+        writeln!(out, "\na limit {peaks}")?;
     }
     let lost = report.loss.iter().filter(|(_, count)| *count > 0);
     let lost: Vec<_> = lost.map(|(stat, count)| format!("{} {count}", stat.name)).collect();
@@ -137,23 +145,22 @@ fn note(report: &Report, figure: &Figure) -> Option<String> {
     let shared = CommandStat::SharedOperations.stat();
     if figure.stat == CommandStat::Peak.stat() {
         Some("stocked pages included".into())
-    } else if figure.stat == CgroupStat::Faults.stat() {
+    } else if figure.stat == CommandStat::NeededPeak.stat() {
+        Some("less page cache that the kernel could take back".into())
+    } else if figure.stat == CgroupStat::Charged.stat() {
         let rate = report.mean(CommandStat::HitRate.stat())?;
         Some(format!("{} from a stock", text(rate, Unit::Percent)))
-    } else if figure.stat == shared {
-        let of = if report.last.is_own_engine { "" } else { "whole engine: " };
-        let (operations, without) =
-            (figure.mean?, report.mean(CommandStat::WithoutStocks.stat()).filter(|&n| n > 0.0)?);
-        let saved = 100.0 * (without - operations) / without;
-        let without = text(without, Unit::Count);
-        Some(format!("{of}instead of {without} ({} saved)", text(saved, Unit::Percent)))
+    } else if figure.stat == shared && figure.scope == Scope::Engine && report.last.is_own_engine {
+        let charged = report.mean(CgroupStat::Charged.stat())?;
+        let ratio = operations_per_page(figure.mean?, charged)?;
+        Some(format!("{ratio:.3} for each page charged"))
     } else if figure.stat == KernelStat::Charges.stat() {
         Some("of the kernel's own memory controller".into())
     } else if figure.scope == Scope::Kernel {
-        let charges = report.mean(KernelStat::Charges.stat()).filter(|&n| n > 0.0)?;
-        let saved = 100.0 * (charges - figure.mean?) / charges;
+        let charges = report.mean(KernelStat::Charges.stat())?;
+        let ratio = operations_per_page(figure.mean?, charges)?;
         let is_shared = figure.stat == KernelStat::SharedOperations.stat();
-        is_shared.then(|| format!("{} saved", text(saved, Unit::Percent)))
+        is_shared.then(|| format!("{ratio:.3} for each charge"))
     } else if figure.scope == Scope::Engine && !report.last.is_own_engine {
         Some("whole engine".into())
     } else if figure.stat == CommandStat::MaxRss.stat() {

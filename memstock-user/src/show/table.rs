@@ -3,22 +3,50 @@
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
-use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Unit};
+use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, Stat, Unit};
 
 use crate::cgroup::display;
 use crate::engine::faults::Source;
 use crate::model::{Cgroup, Cpu, Name, Sample, Slot};
 use crate::size::human;
 
-/// What is shown of a cgroup's memory, beside [`CGROUP_COLUMNS`].
-const MEMORY_COLUMNS: [PageCounterStat; 4] = [
-    PageCounterStat::Usage,
-    PageCounterStat::Limit,
-    PageCounterStat::Watermark,
-    PageCounterStat::Failcnt,
+/// A number of a cgroup that is shown.
+#[derive(Clone, Copy)]
+enum Column {
+    Counter(PageCounterStat),
+    Memory(MemoryStat),
+    Cgroup(CgroupStat),
+}
+
+const COLUMNS: [Column; 9] = [
+    Column::Counter(PageCounterStat::Usage),
+    Column::Memory(MemoryStat::Needed),
+    Column::Counter(PageCounterStat::Limit),
+    Column::Counter(PageCounterStat::Watermark),
+    Column::Memory(MemoryStat::NeededWatermark),
+    Column::Counter(PageCounterStat::Failcnt),
+    Column::Cgroup(CgroupStat::Stocked),
+    Column::Cgroup(CgroupStat::Faults),
+    Column::Cgroup(CgroupStat::Forced),
 ];
-const CGROUP_COLUMNS: [CgroupStat; 3] =
-    [CgroupStat::Stocked, CgroupStat::Faults, CgroupStat::Forced];
+
+impl Column {
+    const fn stat(self) -> Stat {
+        match self {
+            Self::Counter(stat) => stat.stat(),
+            Self::Memory(stat) => stat.stat(),
+            Self::Cgroup(stat) => stat.stat(),
+        }
+    }
+
+    fn of(self, cgroup: &Cgroup) -> Option<u64> {
+        match self {
+            Self::Counter(stat) => cgroup.memory.get(stat),
+            Self::Memory(stat) => Some(cgroup.part(stat)),
+            Self::Cgroup(stat) => Some(cgroup.get(stat)),
+        }
+    }
+}
 
 /// Writes both tables, and a line of losses when there are any. By what faults are seen is said where it is not
 /// the usual way.
@@ -99,8 +127,7 @@ pub(crate) fn label(name: &Name) -> String {
 
 fn cgroups(sample: &Sample, page_size: u64) -> String {
     let columns = std::iter::once("CGROUP".to_owned())
-        .chain(MEMORY_COLUMNS.iter().map(|stat| head(stat.stat().name)))
-        .chain(CGROUP_COLUMNS.iter().map(|stat| head(stat.stat().name)));
+        .chain(COLUMNS.iter().map(|column| head(column.stat().name)));
     let mut table = plain(columns, &[0]);
     for cgroup in &sample.cgroups {
         table.add_row(row(cgroup, page_size));
@@ -116,7 +143,6 @@ fn row(cgroup: &Cgroup, page_size: u64) -> Vec<String> {
     };
     let dying = if cgroup.is_dying { " (dying)" } else { "" };
     let mut row = vec![label(&cgroup.name) + dying];
-    row.extend(MEMORY_COLUMNS.iter().map(|&s| show(cgroup.memory.get(s), s.stat().unit)));
-    row.extend(CGROUP_COLUMNS.iter().map(|&s| show(Some(cgroup.get(s)), s.stat().unit)));
+    row.extend(COLUMNS.iter().map(|column| show(column.of(cgroup), column.stat().unit)));
     row
 }

@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 
-use memstock_common::stat::{CgroupStat, PageCounterStat};
+use memstock_common::stat::{CgroupStat, MemoryStat, PageCounterStat};
 
 use super::text::{UNKNOWN, percent, short};
+use crate::ratio::hit_rate;
 use crate::show::table::head;
 use crate::size::human;
 
@@ -13,14 +14,18 @@ use crate::size::human;
 pub struct Figures {
     /// Pages charged to it and those below it.
     pub usage: u64,
+    /// Those of them that the kernel could not take back.
+    pub needed: u64,
     /// Limit in pages.
     pub limit: Option<u64>,
     /// Pages stocked for it.
     pub stocked: u64,
     /// Faults a second.
     pub faults: Option<f64>,
-    /// Those of them that were hits.
-    pub hits: Option<f64>,
+    /// Pages charged a second.
+    pub charged: Option<f64>,
+    /// Those of them that came from a stock.
+    pub from_stock: Option<f64>,
     /// Charges that were refused.
     pub failcnt: u64,
     /// The same a second.
@@ -35,30 +40,38 @@ const NEAR: f64 = 0.9;
 pub enum Pressure {
     /// There is room, or no limit.
     None,
-    /// It has used most of it.
+    /// It needs most of it.
     Near,
     /// Charges were refused since the last reading.
     Refused,
 }
 
 impl Figures {
-    /// The part of the limit that is used.
-    pub fn used(&self) -> Option<f64> {
-        self.limit.map(|limit| if limit == 0 { 1.0 } else { self.usage as f64 / limit as f64 })
+    /// The part of the limit that is needed; the whole of it from there on.
+    pub fn needed_part(&self) -> Option<f64> {
+        self.part(self.needed)
     }
 
-    /// The part of the faults that were hits.
+    /// The part of the limit that is used, likewise.
+    pub fn used(&self) -> Option<f64> {
+        self.part(self.usage)
+    }
+
+    fn part(&self, nr_pages: u64) -> Option<f64> {
+        let part = |limit| if limit == 0 { 1.0 } else { nr_pages as f64 / limit as f64 };
+        self.limit.map(|limit| part(limit).min(1.0))
+    }
+
+    /// The part of the pages charged that came from a stock, in percent.
     pub fn hit_rate(&self) -> Option<f64> {
-        let (hits, faults) = (self.hits?, self.faults?);
-        // Both are read in passing, one after the other.
-        (faults > 0.0).then(|| (hits / faults).min(1.0))
+        hit_rate(self.from_stock?, self.charged?)
     }
 
     /// How it stands to its limit.
     pub fn pressure(&self) -> Pressure {
         if self.failing.is_some_and(|rate| rate > 0.0) {
             Pressure::Refused
-        } else if self.used().is_some_and(|used| used >= NEAR) {
+        } else if self.needed_part().is_some_and(|part| part >= NEAR) {
             Pressure::Near
         } else {
             Pressure::None
@@ -73,13 +86,15 @@ pub enum Column {
     Name,
     /// [`PageCounterStat::Usage`].
     Usage,
+    /// [`MemoryStat::Needed`].
+    Needed,
     /// [`PageCounterStat::Limit`].
     Limit,
-    /// Usage as part of the limit, with a bar.
-    Used,
+    /// What is needed as part of the limit, with a bar of that and of the usage.
+    Part,
     /// [`CgroupStat::Faults`] a second.
     Faults,
-    /// [`CgroupStat::Hits`] as part of the faults.
+    /// [`CgroupStat::FromStock`] as part of the pages charged.
     Hits,
     /// [`CgroupStat::Stocked`].
     Stocked,
@@ -89,21 +104,23 @@ pub enum Column {
 
 impl Column {
     /// All, from left to right.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Name,
         Self::Usage,
+        Self::Needed,
         Self::Limit,
-        Self::Used,
+        Self::Part,
         Self::Faults,
         Self::Hits,
         Self::Stocked,
         Self::Failcnt,
     ];
     /// All but the name, the one that is left out last first.
-    pub const BY_WORTH: [Self; 7] = [
+    pub const BY_WORTH: [Self; 8] = [
         Self::Usage,
+        Self::Needed,
         Self::Limit,
-        Self::Used,
+        Self::Part,
         Self::Faults,
         Self::Stocked,
         Self::Hits,
@@ -117,10 +134,11 @@ impl Column {
         match self {
             Self::Name => "CGROUP".into(),
             Self::Usage => memory(PageCounterStat::Usage),
+            Self::Needed => head(MemoryStat::Needed.stat().name),
             Self::Limit => memory(PageCounterStat::Limit),
-            Self::Used => memory(PageCounterStat::Usage) + "%",
+            Self::Part => head(MemoryStat::Needed.stat().name) + "%",
             Self::Faults => work(CgroupStat::Faults) + "/S",
-            Self::Hits => work(CgroupStat::Hits) + "%",
+            Self::Hits => "STOCK%".into(),
             Self::Stocked => work(CgroupStat::Stocked),
             Self::Failcnt => memory(PageCounterStat::Failcnt),
         }
@@ -130,8 +148,8 @@ impl Column {
     pub fn width(self) -> usize {
         match self {
             Self::Name => 0,
-            Self::Usage | Self::Limit | Self::Stocked => 9,
-            Self::Used => 14,
+            Self::Usage | Self::Needed | Self::Limit | Self::Stocked => 9,
+            Self::Part => 14,
             Self::Faults => 8,
             Self::Hits => 6,
             Self::Failcnt => 8,
@@ -146,10 +164,11 @@ impl Column {
         match self {
             Self::Name => String::new(),
             Self::Usage => human(of.usage * page_size),
+            Self::Needed => human(of.needed * page_size),
             Self::Limit => of.limit.map_or("max".into(), |limit| human(limit * page_size)),
-            Self::Used => of.used().map_or_else(unknown, |used| percent(used) + mark),
+            Self::Part => of.needed_part().map_or_else(unknown, |part| percent(part) + mark),
             Self::Faults => of.faults.map_or_else(unknown, short),
-            Self::Hits => of.hit_rate().map_or_else(unknown, percent),
+            Self::Hits => of.hit_rate().map_or_else(unknown, |rate| percent(rate / 100.0)),
             Self::Stocked => human(of.stocked * page_size),
             Self::Failcnt => short(of.failcnt as f64) + mark,
         }
@@ -164,8 +183,9 @@ impl Column {
         match self {
             Self::Name => Ordering::Equal,
             Self::Usage => b.usage.cmp(&a.usage),
+            Self::Needed => b.needed.cmp(&a.needed),
             Self::Limit => by(|of| of.limit.map(|limit| limit as f64)),
-            Self::Used => by(Figures::used),
+            Self::Part => by(Figures::needed_part),
             Self::Faults => by(|of| of.faults),
             Self::Hits => by(Figures::hit_rate),
             Self::Stocked => b.stocked.cmp(&a.stocked),
@@ -189,10 +209,12 @@ mod tests {
     fn heads_and_values_fit_their_columns() {
         let most = Figures {
             usage: (1 << 30) - 1,
+            needed: (1 << 30) - 1,
             limit: Some((1 << 30) - 1),
             stocked: 261_888,
             faults: Some(9.999e8),
-            hits: Some(9.999e8),
+            charged: Some(9.999e8),
+            from_stock: Some(9.999e8),
             failcnt: 999_949_000,
             failing: Some(1.0),
         };
@@ -217,12 +239,15 @@ mod tests {
 
     #[test]
     fn pressure_is_said_once_it_is_there() {
-        let of = |usage, limit, failing| Figures { usage, limit, failing, ..Figures::default() };
+        let of = |needed, limit, failing| Figures { needed, limit, failing, ..Figures::default() };
         assert_eq!(of(89, Some(100), Some(0.0)).pressure(), Pressure::None);
         assert_eq!(of(90, Some(100), None).pressure(), Pressure::Near);
         assert_eq!(of(9, Some(100), Some(0.5)).pressure(), Pressure::Refused);
         assert_eq!(of(u64::MAX, None, None).pressure(), Pressure::None);
-        assert_eq!(of(0, Some(0), None).used(), Some(1.0));
+        assert_eq!(of(0, Some(0), None).needed_part(), Some(1.0));
+        // Page cache is no pressure.
+        let cache = Figures { usage: 900, ..of(10, Some(100), None) };
+        assert_eq!((cache.pressure(), cache.used()), (Pressure::None, Some(1.0)));
         assert!(Column::Failcnt.value(&of(1, Some(1), Some(1.0)), 4096).ends_with('!'));
     }
 }

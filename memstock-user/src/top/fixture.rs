@@ -1,7 +1,7 @@
 //! A sample for the tests of the view.
 
 use memstock_common::Loss;
-use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat};
+use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat};
 
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 
@@ -13,9 +13,12 @@ pub fn cgroup(id: u64, path: &str, parent: Option<u64>, usage: u64, limit: Optio
     let mut stats = [0; CgroupStat::COUNT as usize];
     stats[CgroupStat::Stocked as usize] = id;
     stats[CgroupStat::Faults as usize] = 100 * id;
-    stats[CgroupStat::Hits as usize] = 90 * id;
+    stats[CgroupStat::Charged as usize] = 100 * id;
+    stats[CgroupStat::FromStock as usize] = 90 * id;
+    let mut parts = [0; MemoryStat::COUNT as usize];
+    parts[MemoryStat::Needed as usize] = usage * 3 / 4;
     let name = Name { id, path: Some(path.into()) };
-    Cgroup { name, parent_id: parent, memory, stats, ..Cgroup::default() }
+    Cgroup { name, parent_id: parent, memory, parts, stats, ..Cgroup::default() }
 }
 
 /// Two trees, one with a limit that is near and one with a cgroup that is dying, and two CPUs.
@@ -53,12 +56,14 @@ pub fn later() -> Sample {
     let mut sample = sample();
     for cgroup in &mut sample.cgroups {
         cgroup.stats[CgroupStat::Faults as usize] += 1_000 * cgroup.name.id;
-        cgroup.stats[CgroupStat::Hits as usize] += 969 * cgroup.name.id;
+        cgroup.stats[CgroupStat::Charged as usize] += 1_000 * cgroup.name.id;
+        cgroup.stats[CgroupStat::FromStock as usize] += 969 * cgroup.name.id;
     }
     sample.cgroups[3].memory.stats[PageCounterStat::Failcnt as usize] = Some(2);
     for cpu in &mut sample.cpus {
-        cpu.stats[CpuStat::Hits as usize] += 12_345;
-        cpu.stats[CpuStat::Misses as usize] += 398;
+        cpu.stats[CpuStat::Faults as usize] += 12_743;
+        cpu.stats[CpuStat::Charged as usize] += 12_743;
+        cpu.stats[CpuStat::FromStock as usize] += 12_345;
         cpu.stats[CpuStat::Refills as usize] += 398;
     }
     sample

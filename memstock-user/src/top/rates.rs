@@ -99,9 +99,9 @@ mod tests {
         cgroup
     }
 
-    fn cpu(cpu: u32, hits: u64) -> Cpu {
+    fn cpu(cpu: u32, faults: u64) -> Cpu {
         let mut row = Cpu { cpu, ..Cpu::default() };
-        row.stats[CpuStat::Hits as usize] = hits;
+        row.stats[CpuStat::Faults as usize] = faults;
         row
     }
 
@@ -120,10 +120,10 @@ mod tests {
         let rates = Rates::between(&before, &after, Duration::from_millis(500));
         assert_eq!(faults(&rates, 1), Some(600.0));
         assert_eq!(rates.cgroup(1).failcnt, Some(2.0));
-        assert_eq!(rates.cpu(0, CpuStat::Hits), Some(40.0));
-        assert_eq!(rates.all_cpus(CpuStat::Hits), Some(40.0));
+        assert_eq!(rates.cpu(0, CpuStat::Faults), Some(40.0));
+        assert_eq!(rates.all_cpus(CpuStat::Faults), Some(40.0));
         let none = Rates::between(&before, &after, Duration::ZERO);
-        assert_eq!((faults(&none, 1), none.all_cpus(CpuStat::Hits)), (None, None));
+        assert_eq!((faults(&none, 1), none.all_cpus(CpuStat::Faults)), (None, None));
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
         let [high, low, next] = [50, 3, 10]
             .map(|value| sample(&[cgroup(1, value, 0), cgroup(2, 1, 0)], &[cpu(0, value)]));
         let rates = Rates::between(&high, &low, second);
-        assert_eq!((faults(&rates, 1), rates.cpu(0, CpuStat::Hits)), (None, None));
+        assert_eq!((faults(&rates, 1), rates.cpu(0, CpuStat::Faults)), (None, None));
         assert_eq!(faults(&rates, 2), Some(0.0), "the others are known");
         assert_eq!(faults(&Rates::between(&low, &next, second), 1), Some(7.0));
     }
@@ -153,9 +153,9 @@ mod tests {
         let second = Duration::from_secs(1);
         let (one, two) = (sample(&[], &[cpu(0, 5)]), sample(&[], &[cpu(0, 9), cpu(1, 1000)]));
         let came = Rates::between(&one, &two, second);
-        assert_eq!(came.cpu(1, CpuStat::Hits), None);
-        assert_eq!(came.all_cpus(CpuStat::Hits), Some(4.0));
+        assert_eq!(came.cpu(1, CpuStat::Faults), None);
+        assert_eq!(came.all_cpus(CpuStat::Faults), Some(4.0));
         let went = Rates::between(&two, &sample(&[], &[cpu(0, 10)]), second);
-        assert_eq!((went.cpu(0, CpuStat::Hits), went.cpu(1, CpuStat::Hits)), (Some(1.0), None));
+        assert_eq!((went.cpu(0, CpuStat::Faults), went.cpu(1, CpuStat::Faults)), (Some(1.0), None));
     }
 }

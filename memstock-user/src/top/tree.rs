@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use memstock_common::stat::{CgroupStat, PageCounterStat};
+use memstock_common::stat::{CgroupStat, MemoryStat, PageCounterStat};
 
 use super::column::{Column, Figures};
 use super::rates::{Rates, failcnt};
@@ -97,10 +97,12 @@ fn figures(cgroup: &Cgroup, rates: &Rates) -> Figures {
     let rates = rates.cgroup(cgroup.name.id);
     Figures {
         usage: cgroup.memory.get(PageCounterStat::Usage).unwrap_or(0),
+        needed: cgroup.part(MemoryStat::Needed),
         limit: cgroup.memory.get(PageCounterStat::Limit),
         stocked: cgroup.get(CgroupStat::Stocked),
         faults: rates.get(CgroupStat::Faults),
-        hits: rates.get(CgroupStat::Hits),
+        charged: rates.get(CgroupStat::Charged),
+        from_stock: rates.get(CgroupStat::FromStock),
         failcnt: failcnt(cgroup),
         failing: rates.failcnt,
     }
@@ -170,7 +172,8 @@ impl Walk<'_> {
         for node in children.iter().map(|&n| &self.nodes[n]) {
             sum.stocked += node.figures.stocked;
             sum.faults = add(sum.faults, node.figures.faults);
-            sum.hits = add(sum.hits, node.figures.hits);
+            sum.charged = add(sum.charged, node.figures.charged);
+            sum.from_stock = add(sum.from_stock, node.figures.from_stock);
             nr += 1 + self.fold(&node.children, sum);
         }
         nr

@@ -6,14 +6,20 @@ use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED};
 use super::*;
 
 fn moment(rows: &[(u32, u32, u64)], words: &[(u32, u32, u32)]) -> Moment {
-    let row =
-        |&(index, parent, usage)| (index, Row { id: 1, parent, usage, memsw: usage, swapped: 0 });
+    let row = |&(index, parent, usage)| {
+        (index, Row { id: 1, parent, usage, memsw: usage, swapped: 0, file: 0 })
+    };
     let stock = |&(index, pending, nr_pages)| {
-        let mut stock = [0; 8];
-        stock[0] = StockWord::new(owner_of(index), pending, nr_pages).0;
-        stock
+        let word = StockWord::new(owner_of(index), pending, nr_pages).0;
+        Moving::of(&Stock { word, ..Stock::default() })
     };
     Moment { rows: rows.iter().map(row).collect(), stocks: words.iter().map(stock).collect() }
+}
+
+/// Pages of counters, none of them page cache.
+fn owned(pages: &[(u32, u64)]) -> BTreeMap<u32, Owned> {
+    let owned = |&(index, nr_pages)| (index, Owned { nr_pages, nr_file: 0 });
+    pages.iter().map(owned).collect()
 }
 
 /// 0 has 1 and 2 below it, and 2 has 3.
@@ -22,17 +28,17 @@ const TREE: [(u32, u32, u64); 4] = [(0, NO_INDEX, 100), (1, 0, 30), (2, 0, 60), 
 #[test]
 fn pages_count_for_all_above() {
     let moment = moment(&TREE, &[(3, 1, 4), (NO_INDEX, 0, 0)]);
-    let books = Books::new(&moment, &[(0, 10), (1, 30), (2, 40), (3, 15)].into());
+    let books = Books::new(&moment, &owned(&[(0, 10), (1, 30), (2, 40), (3, 15)]));
     assert!(books.balance(true), "{books:?}");
     assert_eq!((books.owned, books.ownerless), (95, 0));
-    let book = Book { usage: 100, memsw: 100, owned: 95, unused: 5, swapped: 0 };
+    let book = Book { usage: 100, memsw: 100, owned: 95, unused: 5, ..Book::default() };
     assert_eq!(books.cgroups[&0], book);
 }
 
 #[test]
 fn a_drift_has_a_sign() {
     let moment = moment(&TREE, &[]);
-    let books = Books::new(&moment, &[(0, 10), (1, 31), (2, 40), (3, 18)].into());
+    let books = Books::new(&moment, &owned(&[(0, 10), (1, 31), (2, 40), (3, 18)]));
     assert!(!books.balance(false));
     let drifts: Vec<i64> = books.cgroups.values().map(Book::drift).collect();
     assert_eq!(drifts, [1, -1, 2, 2]);
@@ -44,7 +50,7 @@ fn a_drift_has_a_sign() {
 #[test]
 fn nobodys_pages_are_found() {
     let moment = moment(&TREE, &[(9, 0, 2)]);
-    let books = Books::new(&moment, &[(7, 5)].into());
+    let books = Books::new(&moment, &owned(&[(7, 5)]));
     assert_eq!((books.owned, books.ownerless), (5, 7));
 }
 
@@ -60,15 +66,35 @@ fn drifts_do_not_cancel_out() {
 #[test]
 fn a_counter_that_is_its_own_ancestor_does_no_harm() {
     let moment = moment(&[(0, 1, 1), (1, 0, 1)], &[]);
-    Books::new(&moment, &[(0, 1)].into());
+    Books::new(&moment, &owned(&[(0, 1)]));
 }
 
 #[test]
 fn owners_are_counted_marked_or_not() {
     let empty = Chunk { owners: [0; CHUNK_PAGES as usize] };
     let mut chunk = empty;
-    chunk.owners[..5].copy_from_slice(&[3, 3, 3 | UNCONFIRMED, 0, 1]);
+    chunk.owners[..5].copy_from_slice(&[3, 3 | FILE, 3 | FILE | UNCONFIRMED, 0, 1]);
     chunk.owners[1023] = 3;
     let owned = count([empty, chunk, empty, chunk].into_iter());
-    assert_eq!(owned, [(0, 2), (2, 8)].into());
+    let pages = |nr_pages, nr_file| Owned { nr_pages, nr_file };
+    assert_eq!(owned, [(0, pages(2, 0)), (2, pages(8, 4))].into());
+}
+
+#[test]
+fn page_cache_adds_up_at_each_level() {
+    let mut moment = moment(&TREE, &[]);
+    let file = |index, change| {
+        Moving::of(&Stock { file: FileWord::new(owner_of(index), change).0, ..Stock::default() })
+    };
+    moment.stocks = vec![file(3, -2), file(2, 1)];
+    for (index, told) in [(3, 7), (2, 6), (0, 6)] {
+        moment.rows.get_mut(&index).unwrap().file = told;
+    }
+    let cache = |nr_pages, nr_file| Owned { nr_pages, nr_file };
+    let owned = [(0, cache(10, 0)), (1, cache(30, 0)), (2, cache(40, 0)), (3, cache(20, 5))];
+    let books = Books::new(&moment, &owned.into());
+    assert!(books.balance(true), "{books:?}");
+    moment.rows.get_mut(&0).unwrap().file = u64::MAX;
+    let books = Books::new(&moment, &owned.into());
+    assert_eq!((books.worst(false), books.cgroups[&0].file_drift()), (Some((0, -7)), -7));
 }

@@ -98,6 +98,7 @@ impl<'a> Points<'a> {
             Source::Counter(resource, stat) => {
                 self.each(take, |cgroup| counter(cgroup, resource).get(stat).map(number))
             }
+            Source::Memory(stat) => self.each(take, |cgroup| Some(number(cgroup.part(stat)))),
             Source::Cgroup(stat) => self.each(take, |cgroup| Some(number(cgroup.get(stat)))),
             Source::Limit(resource, stat) => self.limits(resource, stat, take),
             Source::Loss(loss) => self.loss(loss.stat(), take),

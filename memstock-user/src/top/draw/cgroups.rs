@@ -93,7 +93,7 @@ fn row(
         let value = column.value(&row.figures, page_size);
         match column {
             Column::Name => canvas.text(cell, &name(row, cell.width.into()), style),
-            Column::Used => {
+            Column::Part => {
                 canvas.text(cell, &bar(&row.figures), pressure);
                 canvas.right(cell, &value, style);
             }
@@ -118,11 +118,16 @@ fn name(row: &Row, columns: usize) -> String {
     format!("{indent}{mark} {}{hidden}", cut(&row.name, room))
 }
 
+/// What is needed, what is used beyond that, and the rest of the limit.
 fn bar(figures: &Figures) -> String {
-    let Some(used) = figures.used() else { return String::new() };
+    let (Some(needed), Some(used)) = (figures.needed_part(), figures.used()) else {
+        return String::new();
+    };
     // Not full before the limit is met.
-    let full = ((used.min(1.0) * BAR as f64) as usize).min(BAR);
-    "█".repeat(full) + &"░".repeat(BAR - full)
+    let [needed, used] = [needed, used].map(|part| ((part * BAR as f64) as usize).min(BAR));
+    "█".repeat(needed)
+        + &"▒".repeat(used.saturating_sub(needed))
+        + &"░".repeat(BAR - used.max(needed))
 }
 
 #[cfg(test)]
@@ -140,13 +145,17 @@ mod tests {
         assert_eq!(columns(300).len(), Column::ALL.len());
         assert_eq!(columns(NAME + 10).len(), 2);
         let order: Vec<_> = columns(80).into_iter().map(|(column, _)| column).collect();
-        assert!(order.contains(&Column::Stocked) && !order.contains(&Column::Failcnt), "{order:?}");
+        assert!(order.contains(&Column::Faults) && !order.contains(&Column::Failcnt), "{order:?}");
     }
 
     #[test]
     fn a_bar_is_full_at_the_limit() {
-        let bar = |usage| bar(&Figures { usage, limit: Some(100), ..Figures::default() });
-        assert_eq!((bar(0), bar(99)), ("░░░░░░░░".into(), "███████░".into()));
-        assert_eq!((bar(100), bar(1000)), ("████████".into(), "████████".into()));
+        let bar =
+            |needed, usage| bar(&Figures { needed, usage, limit: Some(100), ..Figures::default() });
+        assert_eq!((bar(0, 0), bar(99, 99)), ("░░░░░░░░".into(), "███████░".into()));
+        assert_eq!((bar(100, 100), bar(1000, 1000)), ("████████".into(), "████████".into()));
+        assert_eq!((bar(25, 75), bar(25, 700)), ("██▒▒▒▒░░".into(), "██▒▒▒▒▒▒".into()));
+        // Read in passing.
+        assert_eq!(bar(50, 40), "████░░░░");
     }
 }

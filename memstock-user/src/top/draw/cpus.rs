@@ -12,7 +12,8 @@ use crate::model::{Cpu, Slot};
 use crate::show::table::{head, label};
 
 /// What is shown of a CPU a second.
-pub const RATES: [CpuStat; 4] = [CpuStat::Hits, CpuStat::Misses, CpuStat::Refills, CpuStat::Drains];
+pub const RATES: [CpuStat; 4] =
+    [CpuStat::Faults, CpuStat::Refills, CpuStat::Charges, CpuStat::Drains];
 
 /// Columns of the number of a CPU.
 const NUMBER: u16 = 4;

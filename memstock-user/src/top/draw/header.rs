@@ -8,6 +8,7 @@ use super::super::app::App;
 use super::super::text::{UNKNOWN, percent, short};
 use super::Canvas;
 use crate::engine::faults::Source;
+use crate::ratio::hit_rate;
 use crate::size::human;
 
 /// Who serves the engine.
@@ -22,9 +23,9 @@ pub fn totals(app: &App) -> String {
         stats.iter().try_fold(0.0, |sum, &stat| Some(sum + app.rates.all_cpus(stat)?))
     };
     let text = |rate: Option<f64>| rate.map_or(UNKNOWN.into(), short);
-    let (hits, misses) = (rate(&[CpuStat::Hits]), rate(&[CpuStat::Misses]));
-    let faults = hits.zip(misses).map(|(hits, misses)| hits + misses);
-    let hit_rate = hits.zip(faults).filter(|&(_, faults)| faults > 0.0);
+    let [faults, charged, from_stock] =
+        [CpuStat::Faults, CpuStat::Charged, CpuStat::FromStock].map(|stat| rate(&[stat]));
+    let hit_rate = from_stock.zip(charged).and_then(|(part, whole)| hit_rate(part, whole));
     let shared = rate(&[CpuStat::Charges, CpuStat::Uncharges, CpuStat::Drains]);
     let stocked = reading.sample.all_cgroups(CgroupStat::Stocked) * app.page_size;
     // What nearly everybody has needs no room.
@@ -33,9 +34,10 @@ pub fn totals(app: &App) -> String {
         Source::Perf => " (by perf)",
     };
     let mut line = format!(
-        "faults{by} {}/s  hits {}%  shared-counter operations {}/s  stocked {}",
+        "faults{by} {}/s  pages charged {}/s, {}% from a stock  shared-counter operations {}/s  stocked {}",
         text(faults),
-        hit_rate.map_or(UNKNOWN.into(), |(hits, faults)| percent(hits / faults)),
+        text(charged),
+        hit_rate.map_or(UNKNOWN.into(), |rate| percent(rate / 100.0)),
         text(shared),
         human(stocked),
     );

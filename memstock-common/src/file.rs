@@ -1,0 +1,132 @@
+//! The page cache: which of a cgroup's pages the kernel could take back.
+//!
+//! The owner entry of a page of the page cache has the bit [`FILE`], unless its mapping is unevictable (ramfs,
+//! `memfd_secret`, AIO rings). Each counter knows how many such pages are below it, so that
+//! `usage - file - stocked` is what is *needed*: what the kernel could not take back without swap. A page costs no
+//! shared cache line: changes are collected on each CPU, a batch at a time, as uncharges are.
+
+use crate::charge::change_file;
+use crate::machine::Step;
+use crate::page::{CHUNK_PAGES, Chunk, Entry, owner_in};
+use crate::{Machine, NOBODY, index_of, slot_of};
+
+/// Set in the owner entry of a page that is page cache. The page keeps it until it is freed.
+pub const FILE: u32 = 1 << 30;
+
+/// What a CPU has yet to tell the shared counters of one owner's page cache: `owner << 32 | change`, the change in
+/// pages a signed 32-bit number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileWord(pub u64);
+
+impl FileWord {
+    /// Nothing to tell, of nobody.
+    pub const EMPTY: Self = Self(0);
+
+    /// `change` pages of `owner`.
+    #[inline(always)]
+    pub const fn new(owner: u32, change: i32) -> Self {
+        Self((owner as u64) << 32 | change as u32 as u64)
+    }
+
+    /// Whose page cache has changed.
+    #[inline(always)]
+    pub const fn owner(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// By how many pages.
+    #[inline(always)]
+    pub const fn change(self) -> i32 {
+        self.0 as i32
+    }
+}
+
+/// A folio was added to the page cache: if it can be taken back, those of its pages that the owner of the first one
+/// has get the bit. `pages` says how many it has; none if it cannot be taken back.
+///
+/// The kernel holds the folio locked: it is neither allocated nor freed meanwhile.
+#[inline(always)]
+pub fn added<M: Machine>(machine: &M, pfn: u64, pages: impl FnOnce() -> Option<u32>) {
+    let Some(chunk) = machine.chunk(pfn) else { return };
+    let owner = owner_in(chunk.entry(pfn).load());
+    if owner == NOBODY {
+        return;
+    }
+    let Some(nr_pages) = pages() else { return };
+    let marked = if nr_pages == 1 {
+        u32::from(mark(chunk.entry(pfn), owner))
+    } else {
+        machine.mark_file(pfn, nr_pages, owner)
+    };
+    if marked > 0 {
+        machine.file_changed(owner, marked as i32);
+    }
+}
+
+/// Gives the pages of a folio that `owner` has the bit; says how many had not had it. A folio is in one chunk.
+#[inline(always)]
+pub fn mark_file<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) -> u32 {
+    let Some(chunk) = machine.chunk(pfn) else { return 0 };
+    let mut walk =
+        Walk { chunk, pfn, at: machine.nought(), end: nr_pages, owner, marked: machine.nought() };
+    machine.repeat(CHUNK_PAGES, &mut walk);
+    walk.marked
+}
+
+/// The walk over the pages of a folio.
+struct Walk<'a, E> {
+    chunk: &'a Chunk<E>,
+    pfn: u64,
+    at: u32,
+    end: u32,
+    owner: u32,
+    marked: u32,
+}
+
+impl<E: Entry> Step for Walk<'_, E> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        if self.at >= self.end {
+            return false;
+        }
+        self.marked += u32::from(mark(self.chunk.entry(self.pfn + self.at as u64), self.owner));
+        self.at += 1;
+        true
+    }
+}
+
+/// Sets the bit in an entry of `owner`; says whether it was not set. User space may set or take
+/// [`UNCONFIRMED`](crate::page::UNCONFIRMED) meanwhile, hence the second try.
+#[inline(always)]
+fn mark<E: Entry>(entry: &E, owner: u32) -> bool {
+    for _ in 0..2 {
+        let seen = entry.load();
+        if owner_in(seen) != owner || seen & FILE != 0 {
+            return false;
+        }
+        if entry.replace(seen, seen | FILE) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Tells the shared counters that the page cache of `owner` has changed by so many pages, with the next batch.
+#[inline(always)]
+pub fn file_changed<M: Machine>(machine: &M, owner: u32, change: i32) {
+    let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
+        change_file(machine, index_of(owner), change);
+        return;
+    };
+    for word in stock.batch_file(owner, change, machine.uncharge_batch()) {
+        told(machine, word);
+    }
+}
+
+/// Tells the shared counters what was taken from a CPU; says how many pages that were, more or less.
+#[inline(always)]
+pub(crate) fn told<M: Machine>(machine: &M, word: FileWord) {
+    if word.change() != 0 {
+        change_file(machine, index_of(word.owner()), word.change());
+    }
+}

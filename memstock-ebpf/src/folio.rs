@@ -1,0 +1,48 @@
+//! Folios of the running kernel: how large they are, and what they are for.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use memstock_common::layout::FolioLayout;
+
+use crate::config;
+
+/// How many pages a folio has.
+#[inline(always)]
+pub fn nr_pages(folio: u64) -> Option<u32> {
+    if flags(folio)? >> (config::folio().head_bit & 63) & 1 == 0 {
+        return Some(1);
+    }
+    // SAFETY: the helper reads kernel memory at any address, or fails.
+    unsafe {
+        bpf_probe_read_kernel((folio + u64::from(config::folio().nr_pages)) as *const u32).ok()
+    }
+}
+
+/// Whether page cache can be taken back: its mapping is not unevictable, as those of ramfs, `memfd_secret` and AIO
+/// rings are.
+#[inline(always)]
+pub fn is_evictable(folio: u64) -> Option<bool> {
+    let layout = config::folio();
+    if layout == FolioLayout::UNKNOWN {
+        return None;
+    }
+    let mapping = read(folio, layout.mapping)?;
+    Some(read(mapping, layout.mapping_flags)? >> (layout.unevictable_bit & 63) & 1 == 0)
+}
+
+/// Whether a folio that is in use is page cache of a file, and not anonymous or shared memory: `folio_is_file_lru`.
+#[inline(always)]
+pub fn is_file(folio: u64) -> Option<bool> {
+    Some(flags(folio)? >> (config::folio().swapbacked_bit & 63) & 1 == 0)
+}
+
+#[inline(always)]
+fn flags(folio: u64) -> Option<u64> {
+    read(folio, config::folio().flags)
+}
+
+/// The word at `offset` in a structure of the kernel.
+#[inline(always)]
+pub fn read(base: u64, offset: u32) -> Option<u64> {
+    // SAFETY: the helper reads kernel memory at any address, or fails.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const u64).ok() }
+}

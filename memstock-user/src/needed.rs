@@ -1,0 +1,127 @@
+//! What of a cgroup's usage is needed: what the kernel could not take back without swap. Reads no maps; who has read
+//! them asks.
+//!
+//! The kernel kills a task at a limit for what it cannot take back, not for usage: clean page cache goes first. So
+//! `usage - file - stocked` is what every limit is held against. Without drains, part of it is still on its way to the
+//! shared counters ([`InFlight`]).
+
+use std::collections::BTreeMap;
+
+use memstock_common::counter::needed;
+use memstock_common::file::FileWord;
+use memstock_common::{Counter, MAX_DEPTH, Stock, StockWord, index_of};
+
+/// What the CPUs have for a counter and those below it that its own figures do not tell. In pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// Charged and not in use: in stocks, pending, in uncharge batches.
+    pub stocked: u64,
+    /// Page cache that has come or gone and is not yet told of.
+    pub file: i64,
+}
+
+/// What a counter's usage consists of. In pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Page cache that could be taken back.
+    pub file: u64,
+    /// What could not be.
+    pub needed: u64,
+}
+
+/// What the slots `stocks` have in flight, by counter, each with those below it.
+pub fn in_flight<'a>(
+    counters: &BTreeMap<u32, Counter<u64>>,
+    stocks: impl IntoIterator<Item = &'a Stock<u64>>,
+) -> BTreeMap<u32, InFlight> {
+    let mut all = BTreeMap::<u32, InFlight>::new();
+    for stock in stocks {
+        for word in [stock.word, stock.uncharge_batch].map(StockWord) {
+            let add = |flight: &mut InFlight| flight.stocked += u64::from(word.charged());
+            spread(counters, index_of(word.owner()), &mut all, add);
+        }
+        let word = FileWord(stock.file);
+        let add = |flight: &mut InFlight| flight.file += i64::from(word.change());
+        spread(counters, index_of(word.owner()), &mut all, add);
+    }
+    all
+}
+
+/// Adds to a counter and to all above it.
+fn spread(
+    counters: &BTreeMap<u32, Counter<u64>>,
+    index: u32,
+    all: &mut BTreeMap<u32, InFlight>,
+    add: impl Fn(&mut InFlight),
+) {
+    let mut at = index;
+    // A bound, should a counter be its own ancestor: what is read may be changing.
+    for _ in 0..MAX_DEPTH {
+        let Some(counter) = counters.get(&at) else { return };
+        add(all.entry(at).or_default());
+        at = index_of(counter.parent as u32);
+    }
+}
+
+impl Need {
+    /// That of memory.
+    pub fn of(counter: &Counter<u64>, flight: InFlight) -> Self {
+        Self::of_usage(counter.memory.usage, counter.file, flight)
+    }
+
+    /// That of memory and swap together: what is in swap is needed.
+    pub fn of_memsw(counter: &Counter<u64>, flight: InFlight) -> Self {
+        Self::of_usage(counter.memsw.usage, counter.file, flight)
+    }
+
+    fn of_usage(usage: u64, file: u64, flight: InFlight) -> Self {
+        let used = usage.saturating_sub(flight.stocked);
+        let file = file.cast_signed().saturating_add(flight.file).cast_unsigned();
+        let needed = needed(used, file);
+        // While pages come and go, what is read of them need not go together.
+        Self { file: used - needed, needed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memstock_common::{NO_INDEX, PageCounter, owner_of};
+
+    fn counter(parent: u32, usage: u64, file: u64) -> Counter<u64> {
+        let memory = PageCounter { usage, ..PageCounter::default() };
+        Counter { memory, file, parent: owner_of(parent).into(), ..Counter::default() }
+    }
+
+    #[test]
+    fn what_is_in_flight_below_counts_above() {
+        let counters = BTreeMap::from([(0, counter(NO_INDEX, 100, 30)), (1, counter(0, 60, 30))]);
+        let stock = Stock {
+            word: StockWord::new(owner_of(1), 1, 9).0,
+            uncharge_batch: StockWord::new(owner_of(0), 0, 5).0,
+            file: FileWord::new(owner_of(1), -4).0,
+            ..Stock::default()
+        };
+        let flights = in_flight(&counters, [&stock]);
+        assert_eq!(flights[&1], InFlight { stocked: 10, file: -4 });
+        assert_eq!(flights[&0], InFlight { stocked: 15, file: -4 });
+        assert_eq!(Need::of(&counters[&1], flights[&1]), Need { file: 26, needed: 24 });
+        assert_eq!(Need::of(&counters[&0], flights[&0]), Need { file: 26, needed: 59 });
+    }
+
+    #[test]
+    fn figures_that_do_not_go_together_stay_in_their_bounds() {
+        let none = InFlight::default();
+        assert_eq!(Need::of(&counter(0, 5, 9), none), Need { file: 5, needed: 0 });
+        assert_eq!(Need::of(&counter(0, 5, u64::MAX), none), Need { file: 0, needed: 5 });
+        let more = InFlight { stocked: 9, file: i64::MIN };
+        assert_eq!(Need::of(&counter(0, 5, 2), more), Need { file: 0, needed: 0 });
+    }
+
+    #[test]
+    fn a_circle_ends() {
+        let counters = BTreeMap::from([(0, counter(0, 100, 30))]);
+        let stock = Stock { word: StockWord::new(1, 0, 1).0, ..Stock::default() };
+        assert_eq!(in_flight(&counters, [&stock])[&0].stocked, u64::from(MAX_DEPTH));
+    }
+}
