@@ -135,13 +135,15 @@ fn rehearse(
     oracle: &Oracle,
     place: &Place,
     program: &'static Program,
-    recording: Recording,
+    mut recording: Recording,
 ) -> Result<Rehearsed> {
     let free = oracle.run(place, program, None, oracle::FREE)?;
     if !free.lived() {
         bail!("{} does not run without a limit: {free}", program.name);
     }
     eprintln!("{}: {free}, of the kernel's peak {}", program.name, table::mib(free.peak));
+    // Of a small process memstock does not know it.
+    recording.max_rss.get_or_insert(free.max_rss);
     let patience = oracle::patience(free.wall);
     let run = |limit: u64| {
         let run = oracle.run(place, program, Some(limit), patience)?;

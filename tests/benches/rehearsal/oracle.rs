@@ -54,6 +54,8 @@ pub struct Run {
     pub hits: u64,
     /// The most that was charged, in bytes.
     pub peak: u64,
+    /// Of the largest process that was seen, in bytes.
+    pub max_rss: u64,
 }
 
 impl Run {
@@ -118,7 +120,8 @@ impl Oracle {
         enter_dir(&mut command, cgroup.dir())?;
         let start = Instant::now();
         let started = Guarded { process: Some(Command::from(command).start()?), cgroup: &cgroup };
-        let (finished, wall) = started.finish(start, patience)?;
+        let mut max_rss = 0;
+        let (finished, wall) = started.finish(start, patience, &mut max_rss)?;
         let run = Run {
             end: match finished {
                 None => End::Stuck,
@@ -129,6 +132,7 @@ impl Oracle {
             wall,
             hits: cgroup.limit_hits()?,
             peak: cgroup.peak_pages()? * PAGE,
+            max_rss,
         };
         place.clear()?;
         // Else the libraries that it brought in would be there for the next run, and be charged to nobody.
@@ -149,6 +153,7 @@ impl Guarded<'_> {
         mut self,
         start: Instant,
         patience: Duration,
+        max_rss: &mut u64,
     ) -> Result<(Option<Finished>, Duration)> {
         let process = self.process.as_mut().context("no process")?;
         while start.elapsed() < patience {
@@ -156,10 +161,19 @@ impl Guarded<'_> {
                 let wall = start.elapsed();
                 return Ok((Some(process.wait(SOON)?), wall));
             }
+            let seen = self.cgroup.tasks()?.into_iter().filter_map(high_water).max();
+            *max_rss = seen.unwrap_or(0).max(*max_rss);
             std::thread::sleep(LOOK);
         }
         Ok((None, start.elapsed()))
     }
+}
+
+/// The largest RSS of a process so far, in bytes; none of one that has ended.
+fn high_water(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024 * kib.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }
 
 impl Drop for Guarded<'_> {

@@ -22,14 +22,14 @@ pub struct Recording {
     pub peak: u64,
     /// The most that could not have been taken back.
     pub needed: u64,
-    /// Of the largest process.
-    pub max_rss: u64,
+    /// Of the largest process; none if memstock cannot tell it from its own.
+    pub max_rss: Option<u64>,
 }
 
 impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { peak, needed, max_rss } = *self;
-        write!(f, "peak {}, needed {}, largest RSS {}", mib(peak), mib(needed), mib(max_rss))
+        let rss = self.max_rss.map_or("unknown".to_owned(), mib);
+        write!(f, "peak {}, needed {}, largest RSS {rss}", mib(self.peak), mib(self.needed))
     }
 }
 
@@ -50,6 +50,6 @@ pub fn record(place: &Place, program: &Program) -> Result<Recording> {
     Ok(Recording {
         peak: bytes("/cgroup/peak")?,
         needed: bytes("/cgroup/needed_peak")?,
-        max_rss: bytes("/process/max_rss")?,
+        max_rss: report.pointer("/process/max_rss").and_then(Value::as_u64),
     })
 }

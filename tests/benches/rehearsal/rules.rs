@@ -29,8 +29,8 @@ pub const RULES: [Rule; 4] = [
     },
     Rule {
         name: "largest RSS × 1.15",
-        lives_from: |r| with_margin(r.max_rss),
-        recommends: |r| with_margin(r.max_rss),
+        lives_from: |r| with_margin(r.max_rss.unwrap_or(0)),
+        recommends: |r| with_margin(r.max_rss.unwrap_or(0)),
     },
 ];
 
