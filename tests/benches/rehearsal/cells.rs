@@ -57,10 +57,10 @@ impl Limit {
         limits
     }
 
-    /// One well below what is needed, one a little above, and the peak.
+    /// One well below what is needed, two a little above, and the peak.
     pub fn few(recording: &Recording) -> Vec<Self> {
-        let all = Self::all(recording).into_iter();
-        all.filter(|limit| ["0.8 needed", "needed + 4 %", "peak"].contains(&limit.name)).collect()
+        let few = ["0.8 needed", MEMSTOCK.name, "needed + 4 %", "peak"];
+        Self::all(recording).into_iter().filter(|limit| few.contains(&limit.name)).collect()
     }
 }
 

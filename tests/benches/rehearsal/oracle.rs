@@ -111,7 +111,7 @@ impl Oracle {
         limit: Option<u64>,
         patience: Duration,
     ) -> Result<Run> {
-        place.refresh()?;
+        place.refresh(program)?;
         let cgroup = self.cgroup()?.context("the kernel's memory controller is gone")?;
         if let Some(limit) = limit {
             cgroup.limit(Some(limit / PAGE))?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, syncfs};
 use tempfile::TempDir;
 
 use crate::inputs::Size;
@@ -45,17 +45,20 @@ impl Place {
                 input.write(&path, size).with_context(|| path.display().to_string())?;
             }
         }
-        if let Some(script) = program.prepare {
+        if let Some((_, script)) = program.prepare {
             let status = self.shell(script).stdin(Stdio::null()).status().context(script)?;
             ensure!(status.success(), "{script}: {:?}, {:?}", status.code(), status.signal());
         }
-        Ok(())
+        // What is dirty could not be dropped from the cache.
+        File::open(self.dir.path()).and_then(|dir| Ok(syncfs(dir)?)).context("syncfs")
     }
 
-    /// Before a run: nothing in `out`, and none of the inputs in the page cache.
-    pub fn refresh(&self) -> Result<()> {
+    /// Before a run: nothing in `out`, and none of what the program reads in the page cache.
+    pub fn refresh(&self, program: &Program) -> Result<()> {
         self.clear()?;
-        forget(self.dir.path())
+        let made = program.prepare.map(|(made, _)| made);
+        let mut inputs = program.inputs.iter().map(|input| input.name()).chain(made);
+        inputs.try_for_each(|name| forget(&self.dir.path().join(name)))
     }
 
     /// Empties `out`. What is dirty there need not be written any more.
@@ -90,21 +93,14 @@ impl Place {
     }
 }
 
-/// Has the kernel drop these files from the page cache, and no others.
-fn forget(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
-        let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
-        if kind.is_dir() {
-            forget(&path)?;
-        } else if kind.is_file() {
-            let file = File::open(&path).with_context(|| path.display().to_string())?;
-            // What is dirty would stay.
-            file.sync_data()?;
-            fadvise(&file, 0, None, Advice::DontNeed)
-                .with_context(|| path.display().to_string())?;
-        }
+/// Has the kernel drop this file from the page cache, or those in this folder, and no others.
+fn forget(path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    if !file.metadata()?.is_dir() {
+        return fadvise(&file, 0, None, Advice::DontNeed).context("posix_fadvise");
     }
-    Ok(())
+    let mut entries = fs::read_dir(path).with_context(|| path.display().to_string())?;
+    entries.try_for_each(|entry| forget(&entry?.path()))
 }
 
 /// What bears `prefix` and the id of a process that is no more.

@@ -14,8 +14,8 @@ pub struct Program {
     /// What it starts, as found on [`PATH`].
     pub starts: &'static [&'static str],
     pub inputs: &'static [Input],
-    /// Makes more inputs, once, outside of what is measured.
-    pub prepare: Option<&'static str>,
+    /// Another input, and what makes it, once, outside of what is measured.
+    pub prepare: Option<(&'static str, &'static str)>,
     /// What `sh` runs.
     pub script: &'static str,
     /// Whether the smoke test has it: it takes a moment, and is everywhere.
@@ -37,7 +37,7 @@ pub const ALL: [Program; 18] = [
         about: "compressor: a dictionary and its tables in private memory",
         starts: &["xz"],
         inputs: &[Input::Text],
-        prepare: Some("head -c 6M text >part"),
+        prepare: Some(("part", "head -c 6M text >part")),
         script: "xz -T1 --lzma2=preset=1,dict=32MiB -c part >out/xz",
         is_smoke: false,
     },
@@ -55,7 +55,7 @@ pub const ALL: [Program; 18] = [
         about: "decompressor: the same window, and a stream that is written faster",
         starts: &["zstd"],
         inputs: &[Input::Text],
-        prepare: Some("zstd -q -1 --long=27 -T1 -f text -o text.zst"),
+        prepare: Some(("text.zst", "zstd -q -1 --long=27 -T1 -f text -o text.zst")),
         script: "zstd -q -d --long=27 -c text.zst >out/text",
         is_smoke: false,
     },
@@ -196,14 +196,15 @@ assert os.wait()[1] == 0'",
     },
     Program {
         name: "git",
-        about: "version control: deltas among the objects of a repository, mapped and in private memory",
-        starts: &["git"],
-        inputs: &[Input::Tree],
-        prepare: Some(
-            "git init -q repo && cp -r tree repo/ && cd repo && git add . && \
+        about: "version control: deltas among large objects, mapped and in private memory",
+        starts: &["git", "split"],
+        inputs: &[Input::Text],
+        prepare: Some((
+            "repo",
+            "git init -q repo && cd repo && head -c 24M ../text | split -b 3M - && git add . && \
              git -c user.name=n -c user.email=e -c gc.auto=0 commit -qm all",
-        ),
-        script: "git -C repo pack-objects -q --all --threads=1 --window=20 --stdout </dev/null >out/pack",
+        )),
+        script: "git -C repo pack-objects -q --all --threads=1 --window=4 --stdout </dev/null >out/pack",
         is_smoke: false,
     },
     Program {

@@ -35,7 +35,7 @@ impl fmt::Display for Recording {
 
 /// Runs it once below `memstock stat`, without a limit and with none of its files in the cache.
 pub fn record(place: &Place, program: &Program) -> Result<Recording> {
-    place.refresh()?;
+    place.refresh(program)?;
     let report = place.file("report.json");
     let mut command = Command::new(binaries::memstock()?);
     place.enter(&mut command);

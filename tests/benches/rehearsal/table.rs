@@ -116,14 +116,14 @@ impl<'a> Report<'a> {
                 let from = (rule.lives_from)(&one.recording);
                 from.abs_diff(one.boundary.lives) <= near(one.boundary.lives)
             });
-            let lives = self.0.iter().filter(|one| lives_as_recommended(rule, one));
+            let set: Vec<_> = self.0.iter().filter_map(|one| lives_as_set(rule, one)).collect();
             table.row([
                 rule.name.to_owned(),
                 format!("{} of {}", count(Word::Right), words.len()),
                 count(Word::Unsafe).to_string(),
                 count(Word::Wasteful).to_string(),
                 format!("{} of {}", exact.count(), self.0.len()),
-                format!("{} of {}", lives.count(), self.0.len()),
+                format!("{} of {}", set.iter().filter(|&&lives| lives).count(), set.len()),
                 self.waste(rule),
             ]);
         }
@@ -132,7 +132,7 @@ impl<'a> Report<'a> {
 
     /// Of the limits at which the program lives: how far they are above the smallest.
     fn waste(&self, rule: &Rule) -> String {
-        let living = self.0.iter().filter(|one| lives_as_recommended(rule, one));
+        let living = self.0.iter().filter(|one| lives_as_set(rule, one) == Some(true));
         let above = living.map(|one| {
             let limit = (rule.recommends)(&one.recording);
             100.0 * (in_mib(limit) / in_mib(one.boundary.lives) - 1.0)
@@ -168,10 +168,10 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Whether the program lived at the limit that the rule would have set.
-fn lives_as_recommended(rule: &Rule, one: &Rehearsed) -> bool {
+/// Whether the program lived at the limit that the rule would have set; none if it was not run there.
+fn lives_as_set(rule: &Rule, one: &Rehearsed) -> Option<bool> {
     let cell = one.cells.iter().find(|cell| cell.limit.name == rule.name);
-    cell.is_some_and(Cell::lived)
+    cell.map(Cell::lived)
 }
 
 impl fmt::Display for Report<'_> {
