@@ -23,7 +23,7 @@ pub enum Input {
     Templates,
     /// C with many functions.
     Functions,
-    /// 12,000 files of a few KiB in 120 folders.
+    /// 3,000 files of some KiB in 30 folders.
     Tree,
 }
 
@@ -44,7 +44,7 @@ impl Input {
             Self::Text => text(path, if small { 40 << 20 } else { 200 << 20 })?,
             Self::Templates => fs::write(path, templates(if small { 1 } else { 6 }))?,
             Self::Functions => fs::write(path, functions(if small { 200 } else { 600 }))?,
-            Self::Tree => tree(path, if small { 10 } else { 120 })?,
+            Self::Tree => tree(path, if small { 5 } else { 30 })?,
         }
         Ok(())
     }
@@ -134,7 +134,7 @@ fn tree(path: &Path, folders: u32) -> Result<()> {
         fs::create_dir_all(&folder)?;
         for file in 0..100 {
             let mut lines = String::new();
-            for _ in 0..numbers.below(1000) {
+            for _ in 0..numbers.below(3000) {
                 lines.push_str(&words[numbers.below(words.len() as u64) as usize]);
                 lines.push('\n');
             }

@@ -83,12 +83,15 @@ fn main() -> Result<()> {
     let place = Place::new()?;
     let size = if args.smoke { Size::Small } else { Size::Full };
     let mut recorded = Vec::new();
-    live(|| -> Result<()> {
-        for program in wanted(&args) {
-            recorded.push((program, recording(&place, program, size)?));
-        }
-        Ok(())
-    })?;
+    for program in wanted(&args) {
+        place.prepare(program, size).with_context(|| format!("preparing {}", program.name))?;
+        live(|| -> Result<()> {
+            let recording = record::record(&place, program);
+            recorded
+                .push((program, recording.with_context(|| format!("recording {}", program.name))?));
+            Ok(())
+        })?;
+    }
     let mut all = Vec::new();
     for (program, recording) in recorded {
         all.push(rehearse(&args, &oracle, &place, program, recording)?);
@@ -122,14 +125,6 @@ fn wanted(args: &Args) -> Vec<&'static Program> {
     here.collect()
 }
 
-fn recording(place: &Place, program: &Program, size: Size) -> Result<Recording> {
-    place.prepare(program, size).with_context(|| format!("preparing {}", program.name))?;
-    let recording =
-        record::record(place, program).with_context(|| format!("recording {}", program.name))?;
-    eprintln!("{}: {recording}", program.name);
-    Ok(recording)
-}
-
 fn rehearse(
     args: &Args,
     oracle: &Oracle,
@@ -137,6 +132,7 @@ fn rehearse(
     program: &'static Program,
     mut recording: Recording,
 ) -> Result<Rehearsed> {
+    eprintln!("{}: {recording}", program.name);
     let free = oracle.run(place, program, None, oracle::FREE)?;
     if !free.lived() {
         bail!("{} does not run without a limit: {free}", program.name);
