@@ -37,8 +37,8 @@ pub const ALL: [Program; 18] = [
         about: "compressor: a dictionary and its tables in private memory",
         starts: &["xz"],
         inputs: &[Input::Text],
-        prepare: Some(("part", "head -c 6M text >part")),
-        script: "xz -T1 --lzma2=preset=1,dict=32MiB -c part >out/xz",
+        prepare: Some(("part", "head -c 8M text >part")),
+        script: "xz -T1 --lzma2=preset=0,dict=64MiB,nice=8 -c part >out/xz",
         is_smoke: false,
     },
     Program {
