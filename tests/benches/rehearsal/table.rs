@@ -71,14 +71,15 @@ impl<'a> Report<'a> {
             "needed is off by",
             "limits: right, near, wrong",
         ]);
-        for Rehearsed { program, recording, cells, boundary } in self.0 {
+        for one in self.0 {
+            let Rehearsed { program, recording, cells, boundary } = one;
             let from = (MEMSTOCK.lives_from)(recording);
             let count = |words: &[Word]| {
                 cells.iter().filter(|cell| words.contains(&cell.word(from, boundary.lives))).count()
             };
             let off = in_mib(recording.needed) - in_mib(boundary.lives);
             table.row([
-                format!("`{}`", program.name.replace('|', "\\|")),
+                quoted(one),
                 program.about.to_owned(),
                 format!("{:.1}", in_mib(recording.peak)),
                 format!("{:.1}", in_mib(recording.needed)),
@@ -97,7 +98,7 @@ impl<'a> Report<'a> {
 
     fn rules(&self) -> Table {
         let mut table = Table::new([
-            "limit",
+            "rule",
             "words right",
             "said to live, did not",
             "said not to live, did",
@@ -145,9 +146,31 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// What each rule sets, and how far above the smallest limit that is, or that it is too little.
+    fn limits(&self) -> Table {
+        let rules = RULES.map(|rule| rule.name);
+        let head = ["program", "lives from"].into_iter().chain(rules);
+        let mut table = Table { rows: vec![head.map(str::to_owned).collect()] };
+        for one in self.0 {
+            let set = RULES.iter().map(|rule| {
+                let limit = in_mib((rule.recommends)(&one.recording));
+                let above = 100.0 * (limit / in_mib(one.boundary.lives) - 1.0);
+                match lives_as_set(rule, one) {
+                    Some(true) => format!("{limit:.1} ({above:+.0} %)"),
+                    Some(false) => format!("{limit:.1} **oom**"),
+                    None => format!("{limit:.1}"),
+                }
+            });
+            let smallest = format!("{:.1}", in_mib(one.boundary.lives));
+            table.rows.push([quoted(one), smallest].into_iter().chain(set).collect());
+        }
+        table
+    }
+
     fn cells(&self) -> Table {
         let mut table = Table::new(["program", "each limit in MiB, and what came of it"]);
-        for Rehearsed { program, recording, cells, boundary } in self.0 {
+        for one in self.0 {
+            let Rehearsed { recording, cells, boundary, .. } = one;
             let from = (MEMSTOCK.lives_from)(recording);
             let cell = |cell: &Cell| {
                 let outcome = if cell.lived() { "lives" } else { "oom" };
@@ -159,13 +182,14 @@ impl<'a> Report<'a> {
                 };
                 format!("{:.1} {outcome}{mark}", in_mib(cell.limit.bytes))
             };
-            table.row([
-                format!("`{}`", program.name.replace('|', "\\|")),
-                cells.iter().map(cell).collect::<Vec<_>>().join(", "),
-            ]);
+            table.row([quoted(one), cells.iter().map(cell).collect::<Vec<_>>().join(", ")]);
         }
         table
     }
+}
+
+fn quoted(one: &Rehearsed) -> String {
+    format!("`{}`", one.program.name.replace('|', "\\|"))
 }
 
 /// Whether the program lived at the limit that the rule would have set; none if it was not run there.
@@ -176,17 +200,22 @@ fn lives_as_set(rule: &Rule, one: &Rehearsed) -> Option<bool> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n{}\n{}", self.programs(), self.rules(), self.cells())?;
-        let kept: Vec<_> = self
-            .0
-            .iter()
-            .filter(|one| one.cells.iter().all(|cell| !cell.broke_the_word(&one.recording)))
-            .collect();
+        let Self(all) = self;
+        writeln!(f, "{}\n{}\n{}\n{}", self.programs(), self.rules(), self.limits(), self.cells())?;
+        let broken = all.iter().flat_map(|one| {
+            let broken = one.cells.iter().filter(|cell| cell.broke_the_word(&one.recording));
+            broken.map(|cell| cell.word(0, one.boundary.lives))
+        });
+        let (near, far): (Vec<_>, Vec<_>) = broken.partition(|&word| word == Word::Near);
+        let cells = all.iter().flat_map(|one| &one.cells);
         write!(
             f,
-            "Never out of memory where memstock said it lives, at however near a limit: {} of {} programs.",
-            kept.len(),
-            self.0.len()
+            "Out of memory where memstock said that it lives: at {} limits further than 3 % or 2 MiB from the \
+             boundary, at {} nearer ones; {} limits, {} runs.",
+            far.len(),
+            near.len(),
+            cells.clone().count(),
+            cells.map(|cell| cell.runs.len()).sum::<usize>()
         )
     }
 }
