@@ -73,17 +73,18 @@ impl Window {
 #[inline(always)]
 pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
-    // Charged first: a free that finds the entry uncharges at once.
+    // Charged first: a free that finds the entry uncharges at once. Page cache is told of before it is charged,
+    // and until what is left is uncharged, or a charge in between would take it for needed.
     let nr_pages = window.nr_pages();
     let (bit, nr_file) = if window.is_file == 0 { (0, 0) } else { (FILE, nr_pages as i32) };
-    add_usage(machine, window.index, nr_pages as u64);
     change_file(machine, window.index, nr_file);
+    add_usage(machine, window.index, nr_pages as u64);
     let adopted = replace(machine, window, NOBODY, owner_of(window.index) | UNCONFIRMED | bit);
     let adopted = adopted.map(|found| found.nr_pages);
     let left = nr_pages - adopted.unwrap_or(0);
     if left > 0 {
-        change_file(machine, window.index, if bit == 0 { 0 } else { -(left as i32) });
         uncharge(machine, window.index, left as u64);
+        change_file(machine, window.index, if bit == 0 { 0 } else { -(left as i32) });
     }
     raise_watermarks(machine, window.index);
     adopted
@@ -110,8 +111,8 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
     let Found { nr_pages, nr_file } =
         replace(machine, window, owner_of(window.index) | UNCONFIRMED, NOBODY)?;
-    change_file(machine, window.index, -(nr_file as i32));
     uncharge(machine, window.index, nr_pages as u64);
+    change_file(machine, window.index, -(nr_file as i32));
     Ok(nr_pages)
 }
 

@@ -94,7 +94,7 @@ pub fn try_charge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result
         }
     }
     walk(counters, leaf, NO_INDEX, |c| {
-        c.raise_memory_watermarks(c.memory_limit.load());
+        c.raise_memory_watermarks(nr_pages, c.memory_limit.load());
         if counters.memsw() {
             c.memsw.raise_watermark(c.memsw_limit.load());
         }
@@ -157,7 +157,7 @@ pub(crate) fn sub_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
 #[inline(always)]
 pub(crate) fn raise_watermarks<C: Counters>(counters: &C, leaf: u32) {
     walk(counters, leaf, NO_INDEX, |c| {
-        c.raise_memory_watermarks(NO_LIMIT);
+        c.raise_memory_watermarks(0, NO_LIMIT);
         if counters.memsw() {
             c.memsw.raise_watermark(NO_LIMIT);
         }
@@ -171,7 +171,7 @@ pub(crate) fn raise_watermarks<C: Counters>(counters: &C, leaf: u32) {
 #[inline(always)]
 pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
-        c.memory.uncharge(nr_pages);
+        c.uncharge_memory(nr_pages);
         if counters.memsw() {
             c.memsw.uncharge(nr_pages);
         }
@@ -183,7 +183,7 @@ pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
 #[inline(always)]
 pub(crate) fn change_file<C: Counters>(counters: &C, leaf: u32, change: i32) {
     walk(counters, leaf, NO_INDEX, |c| {
-        c.file.fetch_add(change as i64 as u64);
+        c.change_file(change);
         true
     });
 }

@@ -81,13 +81,14 @@ pub fn collapsed<M: Machine>(
     if owner == NOBODY {
         return;
     }
-    // Charged first: a free that finds an entry uncharges at once.
-    commit(machine, machine.stock(slot_of(owner, machine.slots())), owner, WINDOW_PAGES);
     let is_file = is_file(first_pfn);
     let new = if is_file { owner | FILE } else { owner };
+    // Told first, or the charge would take it for needed; and charged before there is an entry: a free that finds one
+    // uncharges at once.
     if is_file {
         machine.file_changed(owner, WINDOW_PAGES as i32);
     }
+    commit(machine, machine.stock(slot_of(owner, machine.slots())), owner, WINDOW_PAGES);
     let mut given = 0;
     if head.replace(UNCONFIRMED, new) {
         let mut rest = Window { first_pfn, pages: [u64::MAX; _], ..Window::default() };

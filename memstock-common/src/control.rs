@@ -208,7 +208,7 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
 /// What is charged stays charged: the counter is *dying* until its last page is freed, as the memory
 /// cgroup of a removed cgroup is in the kernel. The user half waits for a grace period, after which no
 /// probe that found the cgroup before is running, and then tries [`evict`] on each CPU and [`release`]
-/// until it succeeds.
+/// until it succeeds. When its usage is 0 it tries `evict` on each CPU once more before that: see `release`.
 ///
 /// # Errors
 /// [`Refusal::Missing`] if there is no such cgroup, or it is dying already.
@@ -242,7 +242,6 @@ pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
             nr_pages += drain_taken(machine, stock, seen);
         }
     }
-    // After what is uncharged: a free tells of page cache before it uncharges.
     let seen = FileWord(stock.file.load());
     if seen.owner() == owner_of(index) && stock.file.replace(seen.0, FileWord::EMPTY.0) {
         told(machine, seen);
@@ -252,6 +251,11 @@ pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
 }
 
 /// Frees the counter of a dying cgroup to which nothing is charged any more.
+///
+/// Unlike what is charged, what the CPUs have yet to tell of page cache can add up to nothing: told to the next cgroup
+/// with this counter, it would be wrong for ever above both. So each CPU has to be evicted once more after the usage
+/// was 0: all that came was told by then, and what went and is not told of yet, since a free uncharges first, leaves
+/// more than none.
 ///
 /// # Errors
 /// [`Refusal::Missing`]; [`Refusal::Busy`] while it is tracked, something is charged, or a dying cgroup

@@ -90,8 +90,11 @@ pub struct Counter<W> {
     /// Page cache in `memory`'s usage, as far as the CPUs have told: a signed number, for what goes may be told before
     /// what came.
     pub file: W,
-    /// Highest usage less `file`; too high by what was stocked and what the CPUs had yet to tell of `file`, which is
-    /// below two batches for each slot of a CPU, and too low by no more than the latter.
+    /// Highest usage less `file`, as it was when either changed next: only then is it known whether what was charged
+    /// last is page cache. Too high by what was stocked, about to be uncharged, or cache yet to be told of, each of which
+    /// is at most a batch for each slot of a CPU, and by a folio that another CPU was about to add to the cache; too
+    /// low by cache of which the end was yet to be told, and what was charged or told last: less than three batches for
+    /// each slot of a CPU.
     pub needed_watermark: W,
 
     /// Hard limit of `memory` in pages, or [`NO_LIMIT`].
@@ -118,22 +121,43 @@ impl<W: Word> Counter<W> {
     /// Charges memory without regard to its limit.
     #[inline(always)]
     pub fn charge_memory(&self, nr_pages: u64) {
-        let usage = self.memory.usage.fetch_add(nr_pages).wrapping_add(nr_pages);
-        self.raise_memory(usage);
+        let before = self.memory.usage.fetch_add(nr_pages);
+        self.raise_memory(before.wrapping_add(nr_pages), nr_pages);
     }
 
-    /// Raises the watermarks of memory to the usage, but not above `limit`: what is above is another
-    /// CPU's speculative charge, about to be taken back.
+    /// Takes memory back.
     #[inline(always)]
-    pub fn raise_memory_watermarks(&self, limit: u64) {
+    pub fn uncharge_memory(&self, nr_pages: u64) {
+        let before = self.memory.usage.fetch_sub(nr_pages);
+        self.needed_watermark.raise(needed(before, self.file.load()));
+    }
+
+    /// Raises the watermarks of memory to the usage, of which `nr_pages` were charged just now, but not above
+    /// `limit`: what is above is another CPU's speculative charge, about to be taken back.
+    #[inline(always)]
+    pub fn raise_memory_watermarks(&self, nr_pages: u64, limit: u64) {
         let usage = self.memory.usage.load();
-        self.raise_memory(if usage < limit { usage } else { limit });
+        self.raise_memory(if usage < limit { usage } else { limit }, nr_pages);
+    }
+
+    /// Adds to the page cache.
+    ///
+    /// What goes of it may give its place to what is needed without another charge: by way of a stock, a batch at a
+    /// time, as reclaim does. So what was needed until now is looked at here as well. Not what is needed from now on:
+    /// the pages that went are about to be uncharged.
+    #[inline(always)]
+    pub fn change_file(&self, change: i32) {
+        let before = self.file.fetch_add(change as i64 as u64);
+        if change < 0 {
+            self.needed_watermark.raise(needed(self.memory.usage.load(), before));
+        }
     }
 
     #[inline(always)]
-    fn raise_memory(&self, usage: u64) {
+    fn raise_memory(&self, usage: u64, charged: u64) {
         self.memory.watermark.raise(usage);
-        self.needed_watermark.raise(needed(usage, self.file.load()));
+        let before = usage.saturating_sub(charged);
+        self.needed_watermark.raise(needed(before, self.file.load()));
     }
 }
 

@@ -17,16 +17,16 @@ use crate::{Event, Machine, NO_INDEX, Stock, StockWord, Word, index_of};
 #[inline(always)]
 pub fn drain_stock<M: Machine>(machine: &M, stock: &Stock<M::Word>, subtree: u32) -> u32 {
     let mut drained = 0;
-    let file = FileWord(stock.file.load());
-    if file.change() != 0 && is_below(machine, file.owner(), subtree) {
-        told(machine, stock.take_file());
-    }
     // Before the stock: a miss moves a batch into the stock, and nothing moves it back.
     if is_due(machine, StockWord(stock.uncharge_batch.load()), subtree) {
         drained += drain_taken(machine, stock, stock.take_uncharge_batch());
     }
     if is_due(machine, StockWord(stock.word.load()), subtree) {
         drained += drain_taken(machine, stock, stock.take());
+    }
+    let file = FileWord(stock.file.load());
+    if file.change() != 0 && is_below(machine, file.owner(), subtree) {
+        told(machine, stock.take_file());
     }
     drained
 }

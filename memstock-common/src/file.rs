@@ -123,7 +123,7 @@ pub fn file_changed<M: Machine>(machine: &M, owner: u32, change: i32) {
     }
 }
 
-/// Tells the shared counters what was taken from a CPU; says how many pages that were, more or less.
+/// Tells the shared counters what was taken from a CPU.
 #[inline(always)]
 pub(crate) fn told<M: Machine>(machine: &M, word: FileWord) {
     if word.change() != 0 {

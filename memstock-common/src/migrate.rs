@@ -2,7 +2,7 @@
 //! frame. The charge goes along: `mem_cgroup_migrate` in `mm/memcontrol.c`.
 
 use crate::machine::Step;
-use crate::page::{CHUNK_PAGES, Chunk, Entry, UNCONFIRMED, freed};
+use crate::page::{CHUNK_PAGES, Chunk, Entry, UNCONFIRMED, freed, owner_in, uncharge_entry};
 use crate::{Machine, NOBODY};
 
 /// The contents of the folio of `nr_pages` pages at the frame `from` are in that at `to` now, and the former is about to
@@ -15,20 +15,21 @@ pub fn migrated<M: Machine>(machine: &M, from: u64, to: u64, nr_pages: u32) {
     freed(machine, to, nr_pages.trailing_zeros());
     let (Some(old), Some(new)) = (machine.chunk(from), machine.chunk(to)) else { return };
     let at = machine.nought();
-    machine.repeat(CHUNK_PAGES, &mut Walk { old, new, from, to, at, nr_pages });
+    machine.repeat(CHUNK_PAGES, &mut Walk { machine, old, new, from, to, at, nr_pages });
 }
 
 /// The walk over the pages of a folio, which is in one chunk.
-struct Walk<'a, E> {
-    old: &'a Chunk<E>,
-    new: &'a Chunk<E>,
+struct Walk<'a, M: Machine> {
+    machine: &'a M,
+    old: &'a Chunk<M::Entry>,
+    new: &'a Chunk<M::Entry>,
     from: u64,
     to: u64,
     at: u32,
     nr_pages: u32,
 }
 
-impl<E: Entry> Step for Walk<'_, E> {
+impl<M: Machine> Step for Walk<'_, M> {
     #[inline(always)]
     fn step(&mut self) -> bool {
         if self.at >= self.nr_pages {
@@ -37,8 +38,13 @@ impl<E: Entry> Step for Walk<'_, E> {
         let at = u64::from(self.at);
         self.at += 1;
         let old = self.old.entry(self.from + at);
-        if old.load() != NOBODY {
-            self.new.entry(self.to + at).swap(old.swap(NOBODY) & !UNCONFIRMED);
+        if old.load() == NOBODY {
+            return true;
+        }
+        let entry = old.swap(NOBODY) & !UNCONFIRMED;
+        if owner_in(entry) != NOBODY {
+            // It may have been adopted since it was taken from its owner, or be left of a block with too many.
+            uncharge_entry(self.machine, self.new.entry(self.to + at).swap(entry));
         }
         true
     }

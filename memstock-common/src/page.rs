@@ -137,7 +137,7 @@ fn count<W: Word>(stock: Option<&Stock<W>>, share: &CgroupCpu<W>, nr_pages: u32,
 
 /// Uncharges the page of an entry that was taken out of the map; says whether it had an owner.
 #[inline(always)]
-fn uncharge_entry<M: Machine>(machine: &M, entry: u32) -> bool {
+pub(crate) fn uncharge_entry<M: Machine>(machine: &M, entry: u32) -> bool {
     let owner = owner_in(entry);
     if owner == NOBODY {
         return false;
@@ -146,15 +146,13 @@ fn uncharge_entry<M: Machine>(machine: &M, entry: u32) -> bool {
     true
 }
 
-/// Uncharges pages of which `nr_file` were page cache.
-///
-/// In this order, so that a counter whose usage has come to nothing has heard of all its page cache.
+/// Uncharges pages of which `nr_file` were page cache. In this order, or they would seem needed for a moment.
 #[inline(always)]
 fn uncharge_run<M: Machine>(machine: &M, owner: u32, nr_pages: u32, nr_file: u32) {
+    uncharge_pages(machine, owner, nr_pages);
     if nr_file > 0 {
         machine.file_changed(owner, -(nr_file as i32));
     }
-    uncharge_pages(machine, owner, nr_pages);
 }
 
 /// A block of `1 << order` pages is being freed: uncharges those that have an owner. Returns how many

@@ -34,8 +34,9 @@ fn usage_is_the_next_multiple_of_the_batch() {
                 let batches = n.div_ceil(batch);
                 assert_eq!(world.usage(0), batches * batch, "{n} pages, batches of {batch}");
                 assert_eq!(world.watermark(0), batches * batch);
-                assert_eq!(world.sum(0, |share| &share.misses), batches);
-                assert_eq!(world.hits(0) + batches, n);
+                // One page of each batch is the one of the fault that missed.
+                assert_eq!(world.charged(0), [n - batches, batches]);
+                assert_eq!(world.faults(0), n);
                 assert_eq!(Word::load(&world.slot(0, 0).refills), batches);
                 world.assert_owned(&[n]);
             }
@@ -64,7 +65,7 @@ fn every_level_is_charged_alike() {
                 world.assert_owned(&owned);
             }
             for index in 0..depth - 1 {
-                assert_eq!(world.hits(index) + world.sum(index, |share| &share.misses), 0);
+                assert_eq!((world.faults(index), world.charged(index)), (0, [0, 0]));
             }
         }
     }
@@ -101,7 +102,8 @@ fn assert_admits(world: &Plain, limited: u32, memsw: bool, limit: u64) {
     assert_eq!(Word::load(&resource.watermark), limit);
     assert_eq!(Word::load(&resource.failcnt), singles);
     assert_eq!(world.sum(2, |share| &share.singles), singles);
-    assert_eq!(world.sum(2, |share| &share.misses), limit / batch + singles);
+    let missed = limit / batch + singles;
+    assert_eq!(world.charged(2), [limit - missed, missed]);
     assert!(world.events().iter().all(|event| event.kind == EventKind::LimitNear as u32));
 
     world.demand(0, 2);
@@ -124,6 +126,7 @@ fn a_limit_of_zero_forces_every_page() {
                 assert_eq!(world.demand(0, depth - 1), Consumed::Miss);
                 owned[depth as usize - 1] = n;
                 assert_eq!(world.sum(depth - 1, |share| &share.forced), n);
+                assert_eq!(world.charged(depth - 1), [0, n]);
                 assert_eq!(world.usage(0), n);
                 assert_eq!(world.stocked(), 0);
                 world.assert_owned(&owned);

@@ -15,8 +15,8 @@ use memstock_common::fault::Consumed;
 use memstock_common::limit::set_limit;
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Stat};
 use memstock_common::{
-    Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word, index_of,
-    key_of, owner_of, slot_of,
+    CgroupCpu, Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word,
+    index_of, key_of, owner_of, slot_of,
 };
 use support::{Shape, World, cgroup_id, key, limited, owner, window};
 
@@ -42,7 +42,7 @@ fn register_fills_the_counter() {
     assert_eq!(world.register(args), Ok(0));
     let counter = world.counter(2);
     assert_eq!((read(&counter.memory_limit), read(&counter.memsw_limit)), (5, 9));
-    assert_eq!((read(&counter.id), counter.parent(), read(&counter.depth)), (cgroup_id(2), 1, 2));
+    assert_eq!((read(&counter.id), counter.parent()), (cgroup_id(2), 1));
     let children = |index| read(&world.counter(index).children);
     assert_eq!([children(0), children(1), children(2)], [1, 1, 0]);
     assert_eq!(world.cpu(1).tracked(key(2)), Some(2));
@@ -150,7 +150,7 @@ fn unregistering_takes_everything_back_and_forgets() {
         world.demand(n % 2, 1);
     }
     world.demand(0, 0);
-    assert_eq!((world.usage(0), world.stocked_for(1), world.hits(1)), (8 + 3 + 8, 5, 4));
+    assert_eq!((world.usage(0), world.stocked_for(1), world.faults(1)), (8 + 3 + 8, 5, 6));
     set_limit(&world.cpu(0), 1, Resource::Memory, 12).unwrap();
 
     world.close(1).unwrap();
@@ -176,13 +176,13 @@ fn unregistering_takes_everything_back_and_forgets() {
     assert_eq!(read(&world.counter(0).children), 0);
     world.assert_owned(&[1, 0, 0, 0]);
 
-    // The next cgroup with this counter does not inherit the hits.
+    // The next cgroup with this counter does not inherit the faults.
     for cpu in 0..2 {
         reset_cgroup_cpu(&world.cpu(0), 1, cpu).unwrap();
     }
     world.add(1, NO_INDEX);
     assert_eq!(world.demand(1, 1), Consumed::Miss);
-    assert_eq!((world.hits(1), world.sum(1, |share| &share.misses)), (0, 1));
+    assert_eq!((world.faults(1), world.charged(1)), (1, [0, 1]));
 }
 
 #[test]
@@ -224,19 +224,20 @@ fn missing_counters_cpus_and_slots_are_refused() {
 
 #[test]
 fn reset_zeroes_one_cpu_of_a_free_counter() {
+    fn words(share: &CgroupCpu<AtomicU64>) -> [&AtomicU64; 5] {
+        let CgroupCpu { faults, from_stock, missed, singles, forced } = share;
+        [faults, from_stock, missed, singles, forced]
+    }
     let world = pair();
     for cpu in 0..2 {
         let share = world.share(cpu, 2);
-        for word in [&share.hits, &share.misses, &share.singles, &share.forced] {
+        for word in words(share) {
             Word::store(word, 7);
         }
     }
     assert_eq!(reset_cgroup_cpu(&world.cpu(0), 2, 1), Ok(0));
-    let sum = |cpu| {
-        let share = world.share(cpu, 2);
-        [&share.hits, &share.misses, &share.singles, &share.forced].map(read)
-    };
-    assert_eq!((sum(0), sum(1)), ([7; 4], [0; 4]));
+    let sum = |cpu| words(world.share(cpu, 2)).map(read);
+    assert_eq!((sum(0), sum(1)), ([7; 5], [0; 5]));
 }
 
 #[test]

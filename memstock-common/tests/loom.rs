@@ -11,6 +11,7 @@ use checked::{Model, beside, explore, explore_bounded, is_charged, shape};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::charge::{self, try_charge};
+use memstock_common::stock::Pending;
 use memstock_common::uncharge::uncharge_pages;
 use memstock_common::{NO_INDEX, NO_LIMIT, Over, Resource, control, drain, index_of};
 use support::{Shape, limited, owner};
@@ -37,7 +38,7 @@ fn consume_and_commit_beside_drain() {
             |world| world.drain(0, NO_INDEX),
             |world| {
                 let slot = world.slot(0, 0);
-                (slot.consume(owner(0)), slot.commit(owner(0), 2))
+                (slot.consume(owner(0)), 2 - slot.commit(owner(0), 2).nr_pages)
             },
         );
         // A page that was consumed is drained as well while it is pending; what was committed is not.
@@ -155,7 +156,7 @@ fn refill_beside_drain_beside_uncharge() {
         let (drainer, freer) = (Arc::clone(&world), Arc::clone(&world));
         let drained = thread::spawn(move || drainer.drain(0, 0));
         let freed = thread::spawn(move || freer.uncharge(1, 1));
-        let refill = world.slot(0, 0).refill(owner(1), 0, 1, 3);
+        let refill = world.slot(0, 0).refill(owner(1), Pending::default(), 1, 3);
         let displaced = refill.displaced;
         world.uncharge(index_of(displaced.owner()), displaced.charged().into());
         drained.join().expect("a checked thread does not panic");
@@ -175,7 +176,10 @@ fn refill_of_a_stock_being_drained() {
         let (_, refill) = beside(
             &world,
             |world| drain::drain_stock(&world.cpu(1), world.slot(0, 0), 0),
-            |world| world.slot(0, 0).refill(owner(0), 1, 2, 3),
+            |world| {
+                let pending = Pending { nr_pages: 1, missed: true };
+                world.slot(0, 0).refill(owner(0), pending, 2, 3)
+            },
         );
         assert_eq!(refill.displaced.charged(), 0);
         assert!(refill.excess == 0 || refill.excess == 1);
@@ -192,7 +196,8 @@ fn uncharge_beside_drain() {
             let world = Arc::new(Model::chain(shape(1, 3)));
             charge::charge_forced(&world.cpu(0), 0, 7);
             let slot = world.slot(0, 0);
-            slot.refill(if stocked > 0 { owner(0) } else { 0 }, 0, stocked, 3);
+            let cached = if stocked > 0 { owner(0) } else { 0 };
+            slot.refill(cached, Pending::default(), stocked, 3);
             slot.batch_up(owner(0), uncharging, 3);
             let left = u64::from(7 - stocked - uncharging);
             world.assert_conserved_with(&[left]);

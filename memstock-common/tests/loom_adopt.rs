@@ -10,7 +10,8 @@ mod checked;
 
 use checked::{Checked, Model, beside, explore, shape};
 use loom::sync::Arc;
-use memstock_common::adopt::{adopt, disown, doubt};
+use memstock_common::adopt::{Window, adopt, disown, doubt};
+use memstock_common::file::FILE;
 use memstock_common::migrate::migrated;
 use memstock_common::page::{UNCONFIRMED, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, NOBODY, Word};
@@ -77,6 +78,27 @@ fn adopt_beside_migration() {
             assert_eq!(entry(&world, 0), NOBODY);
             world.free(1, 1, 0);
             world.assert_owned(&[0, 0]);
+        });
+    }
+}
+
+/// The frame that a page is moved to is adopted on the way: it is charged to whom the page was, and to nobody else.
+#[test]
+fn adoption_of_the_new_frame_beside_migration() {
+    for is_file in [0, 1] {
+        explore(move || {
+            let world = row();
+            world.touch(1, 1, 0);
+            world.cache(1, 0, Some(1));
+            let (adopted, ()) = beside(
+                &world,
+                move |world| adopt(&world.cpu(0), Window { is_file, ..window(0, 1..2) }),
+                |world| migrated(&world.cpu(1), 0, 1, 1),
+            );
+            assert!(adopted.is_ok());
+            world.assert_conserved();
+            assert_eq!([0, 1].map(|pfn| entry(&world, pfn)), [NOBODY, owner(1) | FILE]);
+            world.assert_file_pages(&[0, 1]);
         });
     }
 }

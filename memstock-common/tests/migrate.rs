@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::atomic::AtomicU64;
 
+use memstock_common::file::FILE;
 use memstock_common::migrate::migrated;
 use memstock_common::{Entry, Loss, NO_INDEX, NOBODY};
 use support::{Shape, World, owner};
@@ -92,4 +93,30 @@ fn what_is_no_folio_is_left_alone() {
         migrated(&world.cpu(0), 1, 9, nr_pages);
     }
     world.assert_owned(&[1, 0]);
+}
+
+/// A frame whose block had too many owners when it was allocated has some of them still: they are uncharged.
+#[test]
+fn who_is_left_in_the_new_frame_is_uncharged() {
+    let world = row();
+    world.touch_each(0, 0, 16..32);
+    for pfn in 0..16 {
+        // Their frees are lost.
+        world.touch(0, pfn as u32 % 2, pfn);
+        world.cache(0, pfn, Some(1));
+    }
+    world.alloc(1, None, 0, 4);
+    assert!(world.loss(Loss::BlocksMixed) > 0);
+    assert_eq!(entries(&world, [4, 7]), [owner(0) | FILE, owner(1) | FILE]);
+    // Four more are taken from their owners as the frame is, the others as the pages arrive.
+    migrated(&world.cpu(1), 16, 0, 16);
+    world.assert_owned(&[16, 0]);
+    world.assert_file_pages(&[0, 0]);
+    assert_eq!(entries(&world, [0, 15]), [owner(0); 2]);
+    world.free(0, 0, 4);
+    for cpu in 0..2 {
+        world.drain(cpu, NO_INDEX);
+    }
+    assert_eq!([world.usage(0), world.usage(1)], [0, 0]);
+    assert_eq!([world.file(0), world.file(1)], [0, 0]);
 }

@@ -12,14 +12,16 @@ use std::sync::atomic::AtomicU64;
 use history::{Block, Step, histories};
 use memstock_common::adopt::{Window, adopt, disown, doubt};
 use memstock_common::control::{self, Refusal};
+use memstock_common::file::{FILE, FileWord};
 use memstock_common::limit;
+use memstock_common::migrate::migrated;
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT, NOBODY, Resource, StockWord, Word};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use reference::{Reference, Tally};
-use support::{Cpu, Shape, World, limited, owner, window};
+use support::{Cpu, Shape, World, limited, missed, owner, window};
 
 const LEVELS: usize = 3;
 
@@ -40,7 +42,8 @@ impl Pair {
                     self.check_counters();
                 }
             }
-            Step::Touch { cpu, group, times } => self.touch(cpu, group, times),
+            Step::Touch { cpu, group, times } => self.touch(cpu, group, times, false),
+            Step::Read { cpu, group, times } => self.touch(cpu, group, times, true),
             Step::Unmap { cpu, group, times } => {
                 let owned = reference.pages.iter().filter(|(_, page)| page.group == group);
                 let owned: Vec<_> = owned.map(|(&pfn, _)| pfn).take(times as usize).collect();
@@ -60,8 +63,24 @@ impl Pair {
                 reference.free(cpu, pfn, order);
             }
             Step::LoseFree { block: Block { pfn, order } } => reference.lose_free(pfn, order),
-            Step::Adopt { group, window } if is_registered(group) => {
-                let due = reference.adopt(group, &window.list());
+            Step::Cache { cpu, block: Block { pfn, order }, can_go } => {
+                world.cache(cpu, pfn, can_go.then_some(1 << order));
+                if can_go {
+                    reference.cache(cpu, pfn, 1 << order);
+                }
+            }
+            Step::Migrate { cpu, block: Block { pfn, order }, to } => {
+                let to = to >> order << order;
+                if to != pfn {
+                    migrated(&world.cpu(cpu), pfn, to, 1 << order);
+                    reference.migrate(cpu, pfn, to, order);
+                }
+            }
+            Step::Adopt { group, window, is_file } if is_registered(group) => {
+                let due = reference.adopt(group, &window.list(), is_file);
+                let adopt = |cpu: &Cpu<'_, AtomicU64>, window| {
+                    adopt(cpu, Window { is_file: is_file.into(), ..window })
+                };
                 self.ask(adopt, group, &window.list(), due);
             }
             Step::Doubt { group, window } if is_registered(group) => {
@@ -109,13 +128,17 @@ impl Pair {
         }
     }
 
-    fn touch(&mut self, cpu: u32, group: u32, times: u32) {
+    fn touch(&mut self, cpu: u32, group: u32, times: u32, is_file: bool) {
         for _ in 0..times {
             let unused = |pfn: &u64| !self.reference.pages.contains_key(pfn);
             let pfn = (0..).find(unused).expect("without an end");
             self.world.touch(cpu, group, pfn);
             self.reference.fault(cpu, group);
             self.reference.alloc(cpu, Some(group), pfn, 0);
+            if is_file {
+                self.world.cache(cpu, pfn, Some(1));
+                self.reference.cache(cpu, pfn, 1);
+            }
             self.check_counters();
         }
     }
@@ -144,8 +167,16 @@ impl Pair {
         reference.register(group, parent, limit);
     }
 
-    fn check_counters(&self) {
+    fn check_counters(&mut self) {
         let Self { world, reference } = self;
+        reference.observe();
+        for (index, file) in reference.files() {
+            assert_eq!(world.file(index), file, "page cache of counter {index}");
+            let (group, watermark) = (&reference.groups[&index], world.needed_watermark(index));
+            assert_eq!(watermark, group.needed_peak, "needed of counter {index}");
+            let bounds = reference.need(index);
+            assert!(bounds.contains(&watermark), "{watermark} needed of {index}: {bounds:?}");
+        }
         for ((&index, group), usage) in
             reference.groups.iter().zip(reference.usages().into_values())
         {
@@ -163,7 +194,7 @@ impl Pair {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         self.check_counters();
         self.check_slots();
         let Self { world, reference } = self;
@@ -171,18 +202,19 @@ impl Pair {
             let counter = world.counter(index);
             let limits = [&counter.memory_limit, &counter.memsw_limit];
             assert_eq!(limits.map(Word::load), group.limits);
-            assert_eq!(world.sum(index, |share| &share.misses), group.misses);
+            assert_eq!(world.charged(index), [group.from_stock, group.missed], "pages of {index}");
             assert_eq!(world.sum(index, |share| &share.singles), group.singles);
             assert_eq!(world.sum(index, |share| &share.forced), group.forced);
-            // Eviction forgets the hits of a closed cgroup.
+            // Eviction forgets the faults of a closed cgroup.
             if group.open {
-                assert_eq!(world.hits(index) + group.misses, group.faults, "hits of {index}");
+                assert_eq!(world.faults(index), group.faults, "faults of {index}");
             }
         }
         let mut pages = reference.pages.iter().peekable();
         for pfn in 0..1024 * u64::from(world.shape.chunks) {
             let due = pages.next_if(|page| *page.0 == pfn).map_or(NOBODY, |(_, page)| {
-                owner(page.group) | if page.unconfirmed { UNCONFIRMED } else { 0 }
+                let mark = |is_set, bit| if is_set { bit } else { 0 };
+                owner(page.group) | mark(page.unconfirmed, UNCONFIRMED) | mark(page.file, FILE)
             });
             assert_eq!(Entry::load(world.entry(pfn)), due, "page {pfn}");
         }
@@ -193,20 +225,52 @@ impl Pair {
         world.assert_conserved();
     }
 
+    /// Pages from a stock, of those charged, in percent.
+    fn check_percentages(&mut self) {
+        let Self { world, reference } = self;
+        let check = |from_stock: &AtomicU64, missed: &AtomicU64, charged: Option<&u64>| {
+            let [from_stock, missed] = [from_stock, missed].map(Word::load);
+            let charged = *charged.unwrap_or(&0);
+            assert!(from_stock <= charged && missed <= charged, "{from_stock}, {missed}");
+            assert_eq!(from_stock + missed, charged, "each page is one or the other");
+            let percent = (100 * from_stock).checked_div(from_stock + missed);
+            assert!(percent.is_none_or(|percent| percent <= 100), "{percent:?} %");
+        };
+        for cpu in 0..world.shape.cpus {
+            for &group in reference.groups.keys() {
+                let share = world.share(cpu, group);
+                check(&share.from_stock, &share.missed, reference.charged.get(&(cpu, group)));
+            }
+            for slot in 0..world.shape.slots {
+                let stock = world.slot(cpu, slot);
+                check(&stock.from_stock, &stock.missed, reference.charged_in.get(&(cpu, slot)));
+            }
+        }
+    }
+
     fn check_slots(&self) {
         let Self { world, reference } = self;
         for (&(cpu, slot), due) in &reference.stocks {
             let stock = world.slot(cpu, slot);
             let cached = due.group.map_or(NOBODY, owner);
-            let due = StockWord::new(cached, due.pending as u32, due.left as u32);
+            let due = match due.missed {
+                0 => StockWord::new(cached, due.pending as u32, due.left as u32),
+                _ => missed(cached, due.left as u32),
+            };
             assert_eq!(StockWord(Word::load(&stock.word)), due, "stock of CPU {cpu}");
             let due = reference.uncharging.get(&(cpu, slot));
             let due = due.map_or(StockWord::EMPTY, |&(group, nr_pages)| {
                 StockWord::new(owner(group), 0, nr_pages as u32)
             });
             assert_eq!(StockWord(Word::load(&stock.uncharge_batch)), due, "of CPU {cpu}");
+            let due = reference.untold.get(&(cpu, slot)).filter(|untold| untold.1 != 0);
+            let untold = FileWord(Word::load(&stock.file));
+            let untold = (untold.change() != 0).then(|| (untold.owner(), untold.change().into()));
+            assert_eq!(untold, due.map(|&(group, change)| (owner(group), change)), "CPU {cpu}");
             let tally = Tally {
-                misses: Word::load(&stock.misses),
+                faults: Word::load(&stock.faults),
+                from_stock: Word::load(&stock.from_stock),
+                missed: Word::load(&stock.missed),
                 refills: Word::load(&stock.refills),
                 drains: Word::load(&stock.drains),
                 charges: Word::load(&stock.charges),
@@ -217,30 +281,46 @@ impl Pair {
     }
 }
 
-fn run(shape: Shape, parents: Vec<Option<u32>>, steps: Vec<Step>) -> Pair {
+type History = (Shape, Vec<Option<u32>>, Vec<Step>);
+
+/// Plays a history, with a look after each of its steps.
+fn run((shape, parents, steps): History, check: impl Fn(&mut Pair)) -> Pair {
     let mut pair = Pair { world: World::new(shape), reference: Reference::new(shape) };
     for (group, parent) in (0..).zip(parents) {
         pair.register(group, parent, NO_LIMIT);
     }
     for step in steps {
         pair.step(step);
-        pair.check();
+        check(&mut pair);
     }
     pair
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
         // Optimised tests are ten times as fast.
-        cases: if cfg!(debug_assertions) { 256 } else { 2048 },
+        cases: if cfg!(debug_assertions) { cases / 8 } else { cases },
         // A failure prints its shrunk history; it belongs into a test of its own.
         failure_persistence: None,
         ..ProptestConfig::default()
-    })]
+    }
+}
+
+proptest! {
+    #![proptest_config(config(2048))]
 
     #[test]
-    fn every_history_agrees_with_the_reference((shape, parents, steps) in histories()) {
-        run(shape, parents, steps);
+    fn every_history_agrees_with_the_reference(history in histories()) {
+        run(history, Pair::check);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(512))]
+
+    #[test]
+    fn no_percentage_is_ever_below_0_or_above_100(history in histories()) {
+        run(history, Pair::check_percentages);
     }
 }
 
@@ -249,17 +329,21 @@ proptest! {
 fn the_histories_come_to_what_is_rare() {
     let mut runner = TestRunner::deterministic();
     let (mut healed, mut mixed, mut outside, mut forced) = (0, 0, 0, 0);
+    let (mut gone, mut displaced, mut needed) = (0, 0, 0);
     for _ in 0..64 {
         let history = histories().new_tree(&mut runner).expect("nothing is rejected").current();
-        let (shape, parents, steps) = history;
-        let Pair { reference, .. } = run(shape, parents, steps);
+        let Pair { reference, .. } = run(history, Pair::check);
         healed += u32::from(reference.healed > 0);
         mixed += u32::from(reference.mixed > 0);
         outside += u32::from(reference.outside > 0);
         forced += u32::from(reference.groups.values().any(|group| group.forced > 0));
+        gone += u32::from(reference.gone > 0);
+        displaced += u32::from(reference.displaced > 0);
+        needed += u32::from(reference.groups.values().any(|group| group.needed_peak < group.peak));
     }
     assert!(
         healed > 16 && mixed > 4 && outside > 4 && forced > 4,
         "{healed} {mixed} {outside} {forced}"
     );
+    assert!(gone > 16 && displaced > 0 && needed > 16, "{gone} {displaced} {needed}");
 }

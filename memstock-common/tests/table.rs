@@ -13,7 +13,7 @@ use memstock_common::page::allocated;
 use memstock_common::{
     Charge, DEFAULT_BATCH, Event, Loss, NO_INDEX, Over, Resource, StockWord, Word,
 };
-use support::{Shape, World, cgroup_id, owner};
+use support::{Shape, World, cgroup_id, missed, owner};
 
 type Plain = World<AtomicU64>;
 
@@ -43,7 +43,7 @@ fn a_miss_charges_the_default_batch() {
     assert_eq!(DEFAULT_BATCH, 32);
     let world = Plain::chain(Shape { batch: DEFAULT_BATCH, ..Shape::default() });
     assert_eq!(world.fault(0, 3), Consumed::Miss);
-    assert_eq!(word(&world, 0, 0), StockWord::new(owner(3), 1, 31));
+    assert_eq!(word(&world, 0, 0), missed(owner(3), 31));
     assert_eq!((0..4).map(|index| world.usage(index)).collect::<Vec<_>>(), [32; 4]);
 }
 
@@ -172,11 +172,12 @@ fn a_fault_counts_how_it_got_its_page() {
         world.demand(0, 1);
     }
     let share = world.share(0, 1);
-    assert_eq!(read(&share.misses), 4);
-    assert_eq!(world.hits(1), 3);
+    assert_eq!([read(&share.from_stock), read(&share.missed)], [3, 4]);
+    assert_eq!(world.faults(1), 7);
     assert_eq!((read(&share.singles), read(&share.forced)), (1, 2));
     let slot = world.slot(0, 0);
-    assert_eq!([read(&slot.hits), read(&slot.misses), read(&slot.charges)], [3, 4, 4]);
+    let counted = [&slot.faults, &slot.from_stock, &slot.missed, &slot.charges].map(read);
+    assert_eq!(counted, [7, 3, 4, 4]);
     assert_eq!([read(&slot.refills), read(&slot.drains), read(&slot.uncharges)], [4, 0, 0]);
     assert!(world.events().iter().all(|event| event.resource == Resource::Memsw as u32));
     world.assert_owned(&[0, 7, 0]);
@@ -240,7 +241,7 @@ fn the_root_and_untracked_cgroups_are_never_charged_or_cached() {
     assert_eq!(word(&world, 0, 0), StockWord::new(owner(0), 0, 7), "the stock stays who it is for");
     assert_eq!(world.demand(0, 0), Consumed::Hit);
     let slot = world.slot(0, 0);
-    assert_eq!([read(&slot.misses), read(&slot.hits)], [1, 1]);
+    assert_eq!([&slot.faults, &slot.missed, &slot.from_stock].map(read), [2, 1, 1]);
     world.assert_owned(&[2, 0, 0, 0]);
 
     // What a CPU remembers of the untracked task does not outlive a registration.
@@ -270,29 +271,28 @@ fn stocked_pages_do_not_grow_with_the_number_of_cgroups() {
 }
 
 #[test]
-fn hits_settle_on_the_cgroup_that_had_them() {
+fn faults_settle_on_the_cgroup_that_had_them() {
     let world = family(Shape { cpus: 2, batch: 8, ..Shape::default() });
     for (cpu, index, faults) in [(0, 1, 4), (0, 2, 3), (1, 1, 6), (0, 1, 2), (0, 2, 1)] {
         for _ in 0..faults {
             world.demand(cpu, index);
         }
     }
-    assert_eq!(read(&world.share(0, 1).hits), 3 + 1, "all runs on CPU 0 are over");
-    assert_eq!(read(&world.share(1, 1).hits), 0, "the run on CPU 1 is not");
-    assert_eq!([world.hits(1), world.hits(2), world.hits(0)], [3 + 1 + 5, 2, 0]);
-    assert_eq!(world.sum(1, |share| &share.misses), 3);
-    assert_eq!(world.sum(2, |share| &share.misses), 2);
+    assert_eq!(read(&world.share(0, 1).faults), 4 + 2, "all runs on CPU 0 are over");
+    assert_eq!(read(&world.share(1, 1).faults), 0, "the run on CPU 1 is not");
+    assert_eq!([world.faults(1), world.faults(2), world.faults(0)], [4 + 2 + 6, 4, 0]);
+    assert_eq!([world.charged(1), world.charged(2)], [[9, 3], [2, 2]]);
 }
 
-/// The first cgroup's empty stock is not left to be filled by a free once its hits have been settled.
+/// The first cgroup's empty stock is not left to be filled by a free once its faults have been settled.
 #[test]
-fn hits_on_freed_pages_are_the_cgroups_that_freed_them() {
+fn faults_on_freed_pages_are_the_cgroups_that_freed_them() {
     let world = family(Shape { batch: 1, ..Shape::default() });
     world.touch(0, 1, 0);
     world.alloc(0, Some(2), 1, 0);
     world.free(0, 0, 0);
     world.touch(0, 1, 2);
-    assert_eq!([1, 2].map(|index| world.hits(index) + world.sum(index, |s| &s.misses)), [2, 0]);
+    assert_eq!([1, 2].map(|index| world.faults(index)), [2, 0]);
     world.assert_owned(&[0, 1, 1]);
 }
 
@@ -304,6 +304,7 @@ fn a_missing_share_is_counted_and_charges_nothing() {
     assert_eq!((world.loss(Loss::CountersMissing), world.usage(0)), (1, 0));
     allocated(&world.cpu(9), 0, 0, true, || (owner(0), Some(world.slot(0, 0))));
     assert_eq!((world.loss(Loss::CountersMissing), world.usage(0)), (2, 0));
-    assert_eq!(read(&world.slot(0, 0).misses), 0);
+    let slot = world.slot(0, 0);
+    assert_eq!([&slot.faults, &slot.from_stock, &slot.missed].map(read), [0; 3]);
     world.assert_owned(&[0; 4]);
 }

@@ -185,7 +185,8 @@ fn parts(counter: &Counter<u64>, flight: InFlight) -> [u64; MemoryStat::COUNT as
     let value = |stat| match stat {
         MemoryStat::File => file,
         MemoryStat::Needed => needed,
-        MemoryStat::NeededWatermark => counter.needed_watermark,
+        // What was charged last is judged with the next change.
+        MemoryStat::NeededWatermark => counter.needed_watermark.max(needed),
         MemoryStat::FileOver if needed > counter.memory_limit => 0,
         MemoryStat::FileOver => (file + needed).saturating_sub(counter.memory_limit),
     };

@@ -56,6 +56,11 @@ impl Peaks {
         }
     }
 
+    /// The higher of two, each by itself: a limit has to do for both.
+    pub fn or(self, other: Self) -> Self {
+        Self { usage: self.usage.max(other.usage), needed: self.needed.max(other.needed) }
+    }
+
     /// That, for people: `100.0MiB: reclaims (48.0MiB needed)`.
     pub fn judge(self, limit: u64) -> String {
         format!("{}: {} ({} needed)", human(limit), self.at(limit).name(), human_up(self.needed))

@@ -28,10 +28,11 @@ fn two_cgroups_drain_each_other_at_each_switch() -> Result<()> {
             // The first one found an empty stock; each later one switched.
             let switches = touches - 1;
             ensure!(cpu.drains == switches, "{switches} switches: {cpu:#?}");
-            ensure!((cpu.hits, cpu.misses, cpu.refills) == (0, touches, touches), "{cpu:#?}");
+            let counts = (cpu.from_stock_pages, cpu.missed(), cpu.refills);
+            ensure!(counts == (0, touches, touches), "{cpu:#?}");
             for path in [a.path(), b.path()] {
                 let cgroup = show.cgroup(path)?;
-                ensure!((cgroup.faults, cgroup.misses) == (turn, turn), "{cgroup:#?}");
+                ensure!((cgroup.faults, cgroup.missed()) == (turn, turn), "{cgroup:#?}");
             }
             let (a, b) = (show.cgroup(a.path())?, show.cgroup(b.path())?);
             // b came last and has the stock; of a's batches nothing is left but the pages used.
@@ -90,7 +91,7 @@ fn stocks_stay_within_their_bound(slots: u64) -> Result<()> {
         for cpu in [0, 1] {
             let (first, last) = (first.cpu(cpu)?, last.cpu(cpu)?);
             ensure!(
-                last.hits > first.hits + u64::from(scaled(10_000)),
+                last.from_stock_pages > first.from_stock_pages + u64::from(scaled(10_000)),
                 "CPU {cpu} was idle: {first:?} {last:?}"
             );
             ensure!(slots > 1 || last.drains > first.drains, "no switch: {first:?} {last:?}");

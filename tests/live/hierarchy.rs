@@ -69,7 +69,7 @@ impl Expected {
         // A single page is tried after one refused batch, a forced one after two refusals.
         ensure!(b.memory.failcnt == singles + 2 * forced, "{b:#?}");
         ensure!(a.memory.failcnt == 0 && c.memory.failcnt == 0, "only the middle one: {show:#?}");
-        ensure!(c.misses == batches + singles + forced, "{c:#?}");
+        ensure!(c.missed() == batches + singles + forced, "{c:#?}");
         ensure!((c.singles, c.forced) == (singles, forced), "{singles} and {forced}: {c:#?}");
         ensure!([a, b].iter().all(|c| c.singles == 0 && c.forced == 0), "charged: the leaf");
         show.check()

@@ -37,26 +37,26 @@ impl Busy {
         Ok(Self { maps, other, ours })
     }
 
-    /// Pages stocked or pending, and pages in uncharge batches, on the CPU; and its hits.
+    /// Pages stocked or pending, and pages in uncharge batches, on the CPU; and its faults.
     fn stock(&self) -> Result<(u32, u32, u64)> {
-        let (mut stocked, mut batched, mut hits) = (0, 0, 0);
+        let (mut stocked, mut batched, mut faults) = (0, 0, 0);
         for slot in 0..self.maps.info().slots {
             for (_, stock) in self.maps.stocks(slot)?.iter().filter(|&&(cpu, _)| cpu == CPU) {
                 stocked += StockWord(stock.word).charged();
                 batched += StockWord(stock.uncharge_batch).charged();
-                hits += stock.hits;
+                faults += stock.faults;
             }
         }
-        Ok((stocked, batched, hits))
+        Ok((stocked, batched, faults))
     }
 
     /// Takes the CPU offline under load; how long the stock was seen to have pages afterwards.
     fn take(&self) -> Result<(CpuOffline, Duration)> {
         // Its own CPU was taken from it the last time.
         self.ours.keep_on(CPU)?;
-        let (_, _, hits) = self.stock()?;
+        let (_, _, faults) = self.stock()?;
         try_poll_until(SOON, "load on the CPU that goes", || {
-            Ok((self.stock()?.2 > hits + 100).then_some(()))
+            Ok((self.stock()?.2 > faults + 100).then_some(()))
         })?;
         let offline = CpuOffline::take(CPU)?;
         let gone = Instant::now();

@@ -237,7 +237,8 @@ fn an_observed_limit_kills_nobody() -> Result<()> {
         // And the end says what it came to.
         let said = engine.stop()?.stdout;
         for cgroup in [&parent, &other] {
-            ensure!(said.contains(&format!("limit of {}: reported", cgroup.path())), "{said}");
+            ensure!(said.contains(&format!("\n{}: fits at ", cgroup.path())), "{said}");
+            ensure!(said.contains(": oom (") && said.contains(", killed first "), "{said}");
         }
         Ok(())
     })

@@ -123,7 +123,7 @@ fn silent_clients_hinder_nobody() -> Result<()> {
 
 /// Every figure of a cgroup, by the rest of its name.
 fn figures(cgroup: &Cgroup) -> Vec<(String, u64)> {
-    let counters = [("memory", &cgroup.memory), ("memsw", &cgroup.memsw)];
+    let counters = [("memory", &cgroup.memory.counter), ("memsw", &cgroup.memsw)];
     let counted = counters.into_iter().flat_map(|(resource, counter)| {
         [
             (format!("{resource}_usage_bytes"), counter.usage),
@@ -134,8 +134,12 @@ fn figures(cgroup: &Cgroup) -> Vec<(String, u64)> {
     let own = [
         ("stocked_bytes", cgroup.stocked),
         ("faults_total", cgroup.faults),
-        ("hits_total", cgroup.hits),
-        ("misses_total", cgroup.misses),
+        ("charged_bytes_total", cgroup.charged_pages * PAGE),
+        ("from_stock_bytes_total", cgroup.from_stock_pages * PAGE),
+        ("memory_file_bytes", cgroup.memory.file),
+        ("memory_needed_bytes", cgroup.memory.needed),
+        ("memory_needed_watermark_bytes", cgroup.memory.needed_watermark),
+        ("memory_file_over_limit_bytes", cgroup.memory.file_over_limit),
         ("singles_total", cgroup.singles),
         ("forced_total", cgroup.forced),
     ];
@@ -215,8 +219,9 @@ fn figures_are_those_of_show() -> Result<()> {
             let (n, label) = (cpu.cpu, format!("{{cpu=\"{}\"}}", cpu.cpu));
             for (name, value) in [
                 ("online", u64::from(cpu.online)),
-                ("hits_total", cpu.hits),
-                ("misses_total", cpu.misses),
+                ("faults_total", cpu.faults),
+                ("charged_bytes_total", cpu.charged_pages * PAGE),
+                ("from_stock_bytes_total", cpu.from_stock_pages * PAGE),
                 ("refills_total", cpu.refills),
                 ("drains_total", cpu.drains),
                 ("charges_total", cpu.charges),

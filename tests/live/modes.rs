@@ -13,7 +13,9 @@ use memstock_tests::live::{live, name};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::{Mode, Place};
-use memstock_tests::{Engine, Holder, KernelCgroup, Migrations, Show, TestCgroup, lru, release};
+use memstock_tests::{
+    Engine, Holder, KernelCgroup, Migrations, PAGE, Show, TestCgroup, lru, release,
+};
 
 /// Where a holder sits: in a cgroup of its own, on both sides.
 struct Seat {
@@ -132,6 +134,7 @@ impl Hall {
             for seat in &self.seats {
                 differences.extend(seat.difference(&reading)?);
             }
+            differences.extend(page_cache(&reading));
             let agreed = differences.is_empty() && reading.audit.check().is_ok();
             if !agreed {
                 differences.push(reading.audit.to_string());
@@ -153,6 +156,13 @@ impl Hall {
         }
         engine.stop().map(drop)
     }
+}
+
+/// What one side has as page cache and the other does not, if there is any.
+fn page_cache(reading: &Reading) -> Option<String> {
+    let file = reading.audit.file;
+    let same = (file.only_ours, file.only_kernels) == (0, 0);
+    (!same).then(|| format!("page cache: {file:?}"))
 }
 
 impl Seat {
@@ -184,7 +194,28 @@ impl Seat {
             && (counts.only_ours, counts.other) == (0, 0)
             && counts.only_kernels <= self.metadata() + reading.moved;
         let mode = self.mode.name();
-        Ok((!same).then(|| format!("{mode}: {used:?} used, {pages:?}, {counts:?}, {kept} kept")))
+        if !same {
+            return Ok(Some(format!("{mode}: {used:?} used, {pages:?}, {counts:?}, {kept} kept")));
+        }
+        self.file_difference(reading)
+    }
+
+    /// How the page cache of the two sides differs by their counters. Ours is exact; the kernel's is added up when
+    /// enough has come together on a CPU, and every 2 s, and was read at another moment: by then cache may have
+    /// been reclaimed, but not more than a batch for each CPU.
+    fn file_difference(&self, reading: &Reading) -> Result<Option<String>> {
+        let [before, after] = &reading.shows;
+        let path = self.cgroup.path();
+        let ours = [before, after].map(|show| show.cgroup(path).map(|c| c.memory.file / PAGE));
+        let [before, ours] = ours;
+        let (before, ours) = (before?, ours?);
+        let slack = reading.shows[0].cpus.len() as u64 * reading.shows[0].batch;
+        let kernels = self.kernel.file_pages()?;
+        let expected = before.min(ours).saturating_sub(slack)
+            ..=before.max(ours) + slack + self.metadata() + reading.moved;
+        let same = expected.contains(&kernels);
+        let mode = self.mode.name();
+        Ok((!same).then(|| format!("{mode}: page cache {ours}, the kernel has {kernels}")))
     }
 
     /// Pages that only the kernel charges: the stack of each task that was started inside. It is

@@ -30,7 +30,7 @@ memstock run -- sh -c 'head -c 4M /dev/zero | tail -c 4M > /dev/null; exit 7' 2>
 cat /srv/summary
 test $code = 7
 awk '/^faults charged / { faults = $3 } END { exit !(faults > 100) }' /srv/summary
-grep -q '^hit rate ' /srv/summary
+grep -q '^pages charged ' /srv/summary
 test -z "$(left)"
 
 # An upgrade leaves alone what runs, and what a person has changed.

@@ -125,7 +125,7 @@ fn compare(engine: &Engine, prometheus: &Prometheus, cgroups: &[&TestCgroup]) ->
             ("memsw_usage_bytes", 2),
             ("stocked_bytes", 3),
             ("faults_total", 4),
-            ("hits_total", 5),
+            ("memory_needed_bytes", 5),
         ] {
             let query = format!("memstock_cgroup_{metric}{{cgroup={path:?}}}");
             let mut last = None;
@@ -138,7 +138,7 @@ fn compare(engine: &Engine, prometheus: &Prometheus, cgroups: &[&TestCgroup]) ->
                     c.memsw.usage,
                     c.stocked,
                     c.faults,
-                    c.hits,
+                    c.memory.needed,
                 ];
                 let pair = (prometheus.one(&query)?, numbers[of] as f64);
                 last = Some(pair);

@@ -68,9 +68,18 @@ fn the_table_is_for_people_and_ends_in_time() -> Result<()> {
         ensure!(finished.code() == 0 && finished.stderr.is_empty(), "{finished:?}");
         // The columns that the contract names; heads may be in capitals.
         let table = finished.stdout.to_lowercase();
-        for word in ["cached cgroup", "stocked", "hits", "misses", "refills", "drains"]
-            .into_iter()
-            .chain(["usage", "limit", "watermark", "failcnt", "faults", cgroup.path()])
+        for word in
+            ["cached cgroup", "stocked", "charged_pages", "from_stock_pages", "refills", "drains"]
+                .into_iter()
+                .chain([
+                    "usage",
+                    "needed",
+                    "limit",
+                    "watermark",
+                    "failcnt",
+                    "faults",
+                    cgroup.path(),
+                ])
         {
             ensure!(table.contains(word), "no {word} in the table: {finished:?}");
         }

@@ -57,12 +57,20 @@ fn figures_keep_closed_forms_and_the_kernels_word() -> Result<()> {
                 let cpus = fs::read_to_string("/proc/cpuinfo")?.matches("\nprocessor").count() + 1;
                 let room = 2 * batch * PAGE * u64::try_from(cpus)?;
                 ensure!(stranded <= room as f64, "{room} bytes of room: {report:#}");
-                let [faults, hits, misses] = ["/cgroup/faults", "/cgroup/hits", "/cgroup/misses"]
-                    .map(|pointer| figure(report, pointer));
-                ensure!(faults? == hits? + misses?, "{report:#}");
+                let [charged, from_stock, needed] =
+                    ["/cgroup/charged_pages", "/cgroup/from_stock_pages", "/cgroup/needed_peak"]
+                        .map(|pointer| figure(report, pointer));
+                ensure!(charged? >= from_stock? && needed? <= peak, "{report:#}");
             }
             grew(&few, &many, "/cgroup/faults", MORE, START)?;
-            grew(&few, &many, "/engine/without_stocks", MORE, START)?;
+            grew(&few, &many, "/cgroup/charged_pages", MORE + TABLES, START)?;
+            grew(
+                &few,
+                &many,
+                "/cgroup/needed_peak",
+                (MORE + TABLES) * PAGE,
+                (2 * batch + START) * PAGE,
+            )?;
             // One batch on its way more or less.
             grew(&few, &many, "/cgroup/peak", (MORE + TABLES) * PAGE, (2 * batch + START) * PAGE)?;
             // Each page is charged once and uncharged once, a batch at a time.

@@ -31,6 +31,8 @@ pub struct Audit {
     pub stale: u64,
     /// The comparison with the kernel, of user pages; none when it knows no cgroup.
     pub kernel: Option<Agreement>,
+    /// Pages with an owner that are page cache by memstock, by the kernel, or both.
+    pub file: FileCounts,
     /// The comparison by kind of page.
     pub kinds: BTreeMap<String, Counts>,
     /// What a repair moved.
@@ -58,6 +60,12 @@ pub struct Cgroup {
     /// What does not add up.
     #[serde(rename = "drift_pages")]
     pub drift: i64,
+    /// Owned pages that are page cache.
+    #[serde(rename = "file_pages")]
+    pub file: i64,
+    /// What of that does not add up.
+    #[serde(rename = "file_drift_pages")]
+    pub file_drift: i64,
     /// The same of memory and swap, if that is counted.
     #[serde(rename = "memsw_drift_pages")]
     pub memsw_drift: Option<i64>,
@@ -91,6 +99,20 @@ pub struct Counts {
     /// Both do, to different ones.
     #[serde(rename = "other_cgroup_pages")]
     pub other: u64,
+}
+
+/// Pages with an owner, by who has them as page cache.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct FileCounts {
+    /// Memstock and the kernel.
+    #[serde(rename = "both_pages")]
+    pub both: u64,
+    /// Only memstock.
+    #[serde(rename = "only_ours_pages")]
+    pub only_ours: u64,
+    /// Only the kernel.
+    #[serde(rename = "only_kernels_pages")]
+    pub only_kernels: u64,
 }
 
 /// What a repair moved.
@@ -204,7 +226,9 @@ impl Audit {
 
     /// No page of a living cgroup is missing, none is too many, and none has an owner that is gone.
     fn balances(&self) -> bool {
-        let balanced = |cgroup: &Cgroup| (cgroup.drift, cgroup.memsw_drift.unwrap_or(0)) == (0, 0);
+        let balanced = |cgroup: &Cgroup| {
+            [cgroup.drift, cgroup.file_drift, cgroup.memsw_drift.unwrap_or(0)] == [0; 3]
+        };
         self.ownerless == 0 && self.cgroups.iter().all(balanced)
     }
 
@@ -251,7 +275,11 @@ impl fmt::Display for Audit {
         if let Some(Agreement { counts, percent: Some(percent) }) = self.kernel {
             write!(f, "{percent:.3} % of {} user pages; ", counts.either())?;
         }
-        write!(f, "{} stale", self.stale)?;
+        let FileCounts { both, only_ours, only_kernels } = self.file;
+        write!(f, "{} stale; page cache: {both} both", self.stale)?;
+        if (only_ours, only_kernels) != (0, 0) {
+            write!(f, ", {only_ours} ours, {only_kernels} kernel's")?;
+        }
         for (kind, counts) in &self.kinds {
             let Counts { both, only_ours, only_kernels, other } = counts;
             if counts.different() > 0 {

@@ -40,14 +40,15 @@ pub fn batches_follow_from_faults(batch: u64, args: &[&str]) -> Result<()> {
             let seen = show.cgroup(cgroup.path())?;
             let misses = counted.div_ceil(batch);
             ensure!(seen.faults == counted, "{counted} faults, but charged are {seen:#?}");
-            ensure!(seen.misses == misses, "{misses} misses expected: {seen:#?}");
-            ensure!(seen.hits == counted - misses, "{} hits expected: {seen:#?}", counted - misses);
+            ensure!(seen.missed() == misses, "{misses} misses expected: {seen:#?}");
+            ensure!(seen.charged_pages == counted, "a page for each fault: {seen:#?}");
             ensure!(seen.memory.usage == misses * batch * PAGE, "whole batches: {seen:#?}");
             ensure!(seen.memory.watermark == seen.memory.usage, "it only grew: {seen:#?}");
             ensure!(seen.memory.limit.is_none() && seen.memory.failcnt == 0, "{seen:#?}");
             ensure!((seen.singles, seen.forced) == (0, 0), "there is no limit: {seen:#?}");
             let cpu = show.cpu(CPU)?;
-            ensure!((cpu.hits, cpu.misses) == (seen.hits, seen.misses), "{cpu:#?} {seen:#?}");
+            let counts = (cpu.faults, cpu.charged_pages, cpu.missed());
+            ensure!(counts == (counted, counted, misses), "{cpu:#?} {seen:#?}");
             ensure!((cpu.refills, cpu.drains) == (misses, 0), "nobody displaces it: {cpu:#?}");
             show.check()?;
         }

@@ -234,6 +234,14 @@ impl KernelCgroup {
         self.figure(self.file("cache", "file"))
     }
 
+    /// Page cache without shared memory, in pages; as late as [`Self::anonymous_pages`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn file_pages(&self) -> Result<u64> {
+        Ok(self.cache_pages()?.saturating_sub(self.figure("shmem")?))
+    }
+
     /// A figure of `memory.stat`, in pages.
     fn figure(&self, name: &str) -> Result<u64> {
         Ok(self.entry("memory.stat", name)? / PAGE)

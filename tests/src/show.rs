@@ -31,10 +31,12 @@ pub struct Cpu {
     pub online: bool,
     /// Its stock.
     pub slots: Vec<Slot>,
-    /// Faults served from the stock.
-    pub hits: u64,
-    /// Faults that were not.
-    pub misses: u64,
+    /// Page faults of tracked cgroups.
+    pub faults: u64,
+    /// Pages charged as they were allocated.
+    pub charged_pages: u64,
+    /// Those of them that came from a stock.
+    pub from_stock_pages: u64,
     /// Batches put into the stock.
     pub refills: u64,
     /// Times the stock was given back.
@@ -74,18 +76,18 @@ pub struct Cgroup {
     /// Whether it only waits for its pages to be freed.
     pub dying: bool,
     /// Memory.
-    pub memory: Counter,
+    pub memory: Memory,
     /// Memory and swap.
     pub memsw: Counter,
     /// Bytes in stocks and uncharge batches.
     pub stocked: u64,
-    /// Faults charged.
+    /// Page faults.
     pub faults: u64,
-    /// Faults served from a stock.
-    pub hits: u64,
-    /// Faults that were not.
-    pub misses: u64,
-    /// Misses for which only one page was charged.
+    /// Pages charged as they were allocated.
+    pub charged_pages: u64,
+    /// Those of them that came from a stock.
+    pub from_stock_pages: u64,
+    /// Charges for which only one page was charged.
     pub singles: u64,
     /// Pages charged over a limit.
     pub forced: u64,
@@ -104,6 +106,30 @@ pub struct Counter {
     pub failcnt: u64,
 }
 
+/// The memory of a cgroup, in bytes.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Memory {
+    /// As of any resource.
+    #[serde(flatten)]
+    pub counter: Counter,
+    /// Page cache.
+    pub file: u64,
+    /// What the kernel could not take back.
+    pub needed: u64,
+    /// The highest of that.
+    pub needed_watermark: u64,
+    /// Page cache above the limit.
+    pub file_over_limit: u64,
+}
+
+impl std::ops::Deref for Memory {
+    type Target = Counter;
+
+    fn deref(&self) -> &Counter {
+        &self.counter
+    }
+}
+
 /// The loss counters.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Loss {
@@ -113,7 +139,7 @@ pub struct Loss {
     pub events_merged: u64,
     /// Merged into an earlier one.
     pub reclaims_merged: u64,
-    /// Misses served in place.
+    /// Misses left to the allocation.
     pub tail_calls_failed: u64,
     /// Pages of a batch that found no room.
     pub refills_returned: u64,
@@ -163,8 +189,8 @@ impl Show {
     }
 
     /// What every sample of a tree at rest has to say in itself: what is stocked for a cgroup is in
-    /// the CPUs' slots, a parent has at least what its children have, faults add up, and no defect is
-    /// counted. Whether the usage is what the pages say is for `memstock audit`.
+    /// the CPUs' slots, a parent has at least what its children have, usage is what is needed, page cache and
+    /// stocked, and no defect is counted. Whether the usage is what the pages say is for `memstock audit`.
     ///
     /// Exact when no task of theirs runs.
     ///
@@ -187,11 +213,15 @@ impl Show {
                 "{}: less than what is below it: {self:#?}",
                 cgroup.name(),
             );
+            let memory = &cgroup.memory;
+            let unused = self.stocked_below(cgroup);
             ensure!(
-                cgroup.hits + cgroup.misses == cgroup.faults,
-                "{}: hits and misses are not the faults: {cgroup:#?}",
+                memory.needed + memory.file + unused == memory.usage
+                    && memory.needed <= memory.needed_watermark,
+                "{}: usage is not what is needed, page cache and {unused} stocked: {cgroup:#?}",
                 cgroup.name(),
             );
+            ensure!(cgroup.from_stock_pages <= cgroup.charged_pages, "{cgroup:#?}");
         }
         ensure!(
             [self.loss.counters_missing, self.loss.pages_outside, self.loss.blocks_mixed] == [0; 3],
@@ -199,6 +229,14 @@ impl Show {
             self.loss,
         );
         Ok(())
+    }
+}
+
+impl Show {
+    /// Bytes stocked for a cgroup and those below it.
+    fn stocked_below(&self, cgroup: &Cgroup) -> u64 {
+        let children = self.cgroups.iter().filter(|child| child.parent_id == Some(cgroup.id));
+        cgroup.stocked + children.map(|child| self.stocked_below(child)).sum::<u64>()
     }
 }
 
@@ -210,19 +248,30 @@ impl Slot {
     }
 }
 
+impl Cpu {
+    /// Pages charged that did not come from a stock.
+    pub fn missed(&self) -> u64 {
+        self.charged_pages - self.from_stock_pages
+    }
+}
+
 impl Cgroup {
     /// All that it has counted.
     pub fn figures(&self) -> [u64; 12] {
-        let Self { id, parent_id, memory, memsw, faults, hits, misses, singles, forced, .. } = self;
+        let Self { id, parent_id, memory, memsw, faults, singles, forced, .. } = self;
         let (parent, limit) = (parent_id.unwrap_or(0), memory.limit.unwrap_or(0));
         let counted = [memory.usage, memory.watermark, memory.failcnt, memsw.usage];
         let [usage, watermark, failcnt, memsw] = counted;
-        let work = [*faults, *hits, *misses, *singles, *forced];
-        let [faults, hits, misses, singles, forced] = work;
+        let (charged, from_stock) = (self.charged_pages, self.from_stock_pages);
         [
-            *id, parent, usage, watermark, failcnt, limit, memsw, faults, hits, misses, singles,
-            forced,
+            *id, parent, usage, watermark, failcnt, limit, memsw, *faults, charged, from_stock,
+            *singles, *forced,
         ]
+    }
+
+    /// Pages charged that did not come from a stock.
+    pub fn missed(&self) -> u64 {
+        self.charged_pages - self.from_stock_pages
     }
 
     /// What to call it in a message.

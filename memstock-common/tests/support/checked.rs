@@ -139,9 +139,19 @@ pub fn explore_bounded(model: impl Fn() + Sync + Send + 'static) {
     explore_switching(Some(3), model);
 }
 
+/// Explores a model of two threads step by step only: for what two plain loads in a row, which are ordered by nothing,
+/// may get wrong where it does no harm.
+pub fn explore_steps(model: impl Fn() + Sync + Send + 'static) {
+    explore_each(&[(false, Some(SWITCHES))], model);
+}
+
 fn explore_switching(weak: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+    explore_each(&[(true, weak), (false, Some(SWITCHES))], model);
+}
+
+fn explore_each(ways: &[(bool, Option<usize>)], model: impl Fn() + Sync + Send + 'static) {
     let model = std::sync::Arc::new(model);
-    for (is_weak, switches) in [(true, weak), (false, Some(SWITCHES))] {
+    for &(is_weak, switches) in ways {
         IS_WEAK.set(is_weak);
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = switches;

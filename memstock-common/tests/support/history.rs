@@ -22,6 +22,12 @@ pub enum Step {
         group: u32,
         times: u32,
     },
+    /// The same of pages of a file.
+    Read {
+        cpu: u32,
+        group: u32,
+        times: u32,
+    },
     /// Frees the first pages of a cgroup, one by one.
     Unmap {
         cpu: u32,
@@ -41,9 +47,22 @@ pub enum Step {
     LoseFree {
         block: Block,
     },
+    /// A block becomes page cache, which can be taken back or cannot.
+    Cache {
+        cpu: u32,
+        block: Block,
+        can_go: bool,
+    },
+    /// Into the block of the same size around this page, if it is another one.
+    Migrate {
+        cpu: u32,
+        block: Block,
+        to: u64,
+    },
     Adopt {
         group: u32,
         window: Pages,
+        is_file: bool,
     },
     Doubt {
         group: u32,
@@ -129,7 +148,9 @@ fn faults(cpus: u32) -> impl Strategy<Value = Step> {
             .prop_map(|((cpu, group), times)| Step::Fault { cpu, group, times }),
         6 => (place.clone(), times())
             .prop_map(|((cpu, group), times)| Step::Touch { cpu, group, times }),
-        5 => (place, times()).prop_map(|((cpu, group), times)| Step::Unmap { cpu, group, times }),
+        4 => (place.clone(), times())
+            .prop_map(|((cpu, group), times)| Step::Read { cpu, group, times }),
+        6 => (place, times()).prop_map(|((cpu, group), times)| Step::Unmap { cpu, group, times }),
     ]
 }
 
@@ -140,7 +161,12 @@ fn on_pages(cpus: u32) -> impl Strategy<Value = Step> {
             .prop_map(|(cpu, group, block)| Step::Alloc { cpu, group, block }),
         5 => (0..cpus, blocks()).prop_map(|(cpu, block)| Step::Free { cpu, block }),
         1 => blocks().prop_map(|block| Step::LoseFree { block }),
-        2 => (group.clone(), pages()).prop_map(|(group, window)| Step::Adopt { group, window }),
+        3 => (0..cpus, blocks(), prop::bool::weighted(0.9))
+            .prop_map(|(cpu, block, can_go)| Step::Cache { cpu, block, can_go }),
+        2 => (0..cpus, blocks(), blocks())
+            .prop_map(|(cpu, block, to)| Step::Migrate { cpu, block, to: to.pfn }),
+        2 => (group.clone(), pages(), any::<bool>())
+            .prop_map(|(group, window, is_file)| Step::Adopt { group, window, is_file }),
         1 => (group.clone(), pages()).prop_map(|(group, window)| Step::Doubt { group, window }),
         2 => (group, pages()).prop_map(|(group, window)| Step::Disown { group, window }),
     ]
@@ -168,7 +194,7 @@ pub fn histories() -> impl Strategy<Value = (Shape, Vec<Option<u32>>, Vec<Step>)
         let cgroups = CGROUPS;
         let shape = Shape { cpus, slots, batch, memsw, cgroups, chunks, ..Shape::default() };
         let parents = prop::collection::vec(prop::option::of(0..CGROUPS), CGROUPS as usize);
-        let step = prop_oneof![12 => faults(cpus), 9 => on_pages(cpus), 6 => controls(cpus)];
+        let step = prop_oneof![12 => faults(cpus), 11 => on_pages(cpus), 6 => controls(cpus)];
         (Just(shape), parents, prop::collection::vec(step, 1..120))
     })
 }

@@ -1,6 +1,8 @@
-//! What a world holds, summed up, and the law of conservation.
+//! What a world holds, summed up, and the law of conservation: its first line is of all pages, its second of page
+//! cache.
 
 use super::*;
+use memstock_common::file::{FILE, FileWord};
 use memstock_common::page::owner_in;
 use memstock_common::{StockWord, index_of};
 
@@ -65,12 +67,50 @@ impl<W: NewWord> World<W> {
         owned
     }
 
-    /// Hits of a cgroup by the reader's rule: what is settled, and what its slots have not yet.
-    pub fn hits(&self, index: u32) -> u64 {
+    /// Pages that each cgroup owns and that are page cache, by counter, as the page-owner map has it.
+    pub fn file_pages(&self) -> Vec<u64> {
+        let mut pages = vec![0; self.shape.cgroups as usize];
+        for entry in self.chunks.iter().flat_map(|chunk| &chunk.owners).map(Entry::load) {
+            if entry & FILE != 0 {
+                let index = index_of(owner_in(entry));
+                assert_ne!(index, NO_INDEX, "page cache of nobody: {entry:#x}");
+                pages[index as usize] += 1;
+            }
+        }
+        pages
+    }
+
+    fn file_words(&self) -> impl Iterator<Item = FileWord> {
+        self.slots().map(|stock| FileWord(stock.file.load()))
+    }
+
+    /// What the CPUs have yet to tell of the page cache of the cgroup `index`.
+    pub fn untold(&self, index: u32) -> i64 {
+        let words = self.file_words().filter(|word| word.owner() == owner(index));
+        words.map(|word| i64::from(word.change())).sum()
+    }
+
+    /// Page cache of a counter, as far as it has been told: a signed number.
+    pub fn file(&self, index: u32) -> i64 {
+        self.counter(index).file.load() as i64
+    }
+
+    pub fn needed_watermark(&self, index: u32) -> u64 {
+        self.counter(index).needed_watermark.load()
+    }
+
+    /// Page faults of a cgroup by the reader's rule: what is settled, and what its slots have not yet.
+    pub fn faults(&self, index: u32) -> u64 {
         let settled: u64 =
-            self.shares.iter().map(|shares| shares[index as usize].hits.load()).sum();
+            self.shares.iter().map(|shares| shares[index as usize].faults.load()).sum();
         let credited = self.slots().filter(|stock| stock.credit.load() == u64::from(owner(index)));
-        settled + credited.map(|s| s.hits.load().wrapping_sub(s.settled.load())).sum::<u64>()
+        settled + credited.map(|s| s.faults.load().wrapping_sub(s.settled.load())).sum::<u64>()
+    }
+
+    /// Pages that a cgroup was charged for as they were allocated, by the reader's rule: from a stock, and with a charge on
+    /// the shared counters.
+    pub fn charged(&self, index: u32) -> [u64; 2] {
+        [self.sum(index, |share| &share.from_stock), self.sum(index, |share| &share.missed)]
     }
 
     /// Sums one statistic of a cgroup over the CPUs.
@@ -82,6 +122,13 @@ impl<W: NewWord> World<W> {
     #[track_caller]
     pub fn assert_owned(&self, owned: &[u64]) {
         assert_eq!(self.owned(), owned, "pages by owner");
+        self.assert_conserved();
+    }
+
+    /// The same of page cache.
+    #[track_caller]
+    pub fn assert_file_pages(&self, pages: &[u64]) {
+        assert_eq!(self.file_pages(), pages, "page cache by owner");
         self.assert_conserved();
     }
 
@@ -116,6 +163,30 @@ impl<W: NewWord> World<W> {
         assert!(self.words().all(|word| word.pending() <= 1), "one fault pends on a CPU");
         let batch = self.shape.uncharge_batch.unwrap_or(batch);
         assert!(self.uncharge_batches().all(|word| word.pending() == 0 && word.nr_pages() < batch));
+        self.assert_file_conserved();
+    }
+
+    /// The second line of the law: what a counter was told of page cache, and what the CPUs have yet to tell, is the
+    /// page cache below it; and how much may be untold. A free counter was told of nothing that is left, and nobody
+    /// has anything to tell it.
+    #[track_caller]
+    fn assert_file_conserved(&self) {
+        let pages = self.file_pages();
+        for index in 0..self.shape.cgroups {
+            if self.counter(index).id.load() == 0 {
+                let words = self.file_words().filter(|word| word.owner() == owner(index));
+                let untold = words.map(FileWord::change).any(|change| change != 0);
+                let left = (pages[index as usize], self.file(index), untold);
+                assert_eq!(left, (0, 0, false), "page cache of counter {index}, which is free");
+                continue;
+            }
+            let below: Vec<_> = (0..self.shape.cgroups).filter(|&i| self.below(i, index)).collect();
+            let pages: u64 = below.iter().map(|&i| pages[i as usize]).sum();
+            let untold: i64 = below.iter().map(|&i| self.untold(i)).sum();
+            assert_eq!(self.file(index) + untold, pages as i64, "page cache of counter {index}");
+        }
+        let batch = self.shape.uncharge_batch.unwrap_or(self.shape.batch);
+        assert!(self.file_words().all(|word| word.change().unsigned_abs() < batch), "untold");
     }
 
     fn below(&self, index: u32, ancestor: u32) -> bool {

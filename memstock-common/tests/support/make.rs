@@ -13,16 +13,16 @@ fn counter<W: NewWord>() -> Counter<W> {
     Counter {
         memory: page_counter(),
         memsw: page_counter(),
-        near_at: zero(),
-        hit_at: zero(),
+        file: zero(),
+        needed_watermark: zero(),
         memory_limit: zero(),
         memsw_limit: zero(),
         id: zero(),
         parent: zero(),
-        depth: zero(),
         children: zero(),
         swapped: zero(),
-        padding: zero(),
+        near_at: zero(),
+        hit_at: zero(),
     }
 }
 
@@ -31,12 +31,14 @@ pub fn empty_stock<W: NewWord>() -> Stock<W> {
     let zero = || W::new(0);
     Stock {
         word: zero(),
-        hits: zero(),
+        faults: zero(),
         identity: Identity { registers: zero(), task: zero(), generation: zero(), owner: zero() },
         uncharge_batch: zero(),
         settled: zero(),
         credit: zero(),
-        misses: zero(),
+        file: zero(),
+        from_stock: zero(),
+        missed: zero(),
         refills: zero(),
         drains: zero(),
         charges: zero(),
@@ -57,8 +59,9 @@ fn chunk<E: NewEntry>() -> Box<Chunk<E>> {
 impl<W: NewWord> World<W> {
     pub fn new(shape: Shape) -> Self {
         let share = || CgroupCpu {
-            hits: W::new(0),
-            misses: W::new(0),
+            faults: W::new(0),
+            from_stock: W::new(0),
+            missed: W::new(0),
             singles: W::new(0),
             forced: W::new(0),
         };

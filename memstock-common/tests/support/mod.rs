@@ -18,8 +18,8 @@ use memstock_common::fault::{Consumed, consume_or_miss, miss, nearest_tracked};
 use memstock_common::identity::Task;
 use memstock_common::page::{self, CHUNK_PAGES};
 use memstock_common::{
-    CgroupCpu, Chunk, Counter, Entry, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Stock, Word,
-    charge, collapse, drain, slot_of,
+    CgroupCpu, Chunk, Counter, Entry, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Stock, StockWord,
+    Word, charge, collapse, drain, file, slot_of,
 };
 
 pub use cpu::Cpu;
@@ -143,6 +143,11 @@ pub fn limited(index: u32, parent: u32, memory_limit: u64) -> control::Register 
         memory_limit,
         memsw_limit: NO_LIMIT,
     }
+}
+
+/// A stock word of `owner` with `nr_pages`, and a page pending that was charged for the fault which left it.
+pub const fn missed(owner: u32, nr_pages: u32) -> StockWord {
+    StockWord(StockWord::new(owner, 1, nr_pages).0 | 1 << 31)
 }
 
 /// The window of the owner map with these pages, for counter `index`.
@@ -273,9 +278,20 @@ impl<W: NewWord> World<W> {
         page::freed(&self.cpu(cpu), pfn, order);
     }
 
+    /// What the program at the page cache does: a folio of so many pages was added to it, or, with none, one that cannot
+    /// be taken back.
+    pub fn cache(&self, cpu: u32, pfn: u64, nr_pages: Option<u32>) {
+        file::added(&self.cpu(cpu), pfn, || nr_pages);
+    }
+
     /// What the program at the end of a collapse does, for the task on `cpu` and memory of the cgroup `index`.
     pub fn collapsed(&self, cpu: u32, index: u32) {
-        collapse::collapsed(&self.cpu(cpu), || self.nearest(cpu, index));
+        self.collapsed_into(cpu, index, false);
+    }
+
+    /// The same of a huge page that is page cache, or is not.
+    pub fn collapsed_into(&self, cpu: u32, index: u32, is_file: bool) {
+        collapse::collapsed(&self.cpu(cpu), || self.nearest(cpu, index), |_| is_file);
     }
 
     pub fn touch_each(&self, cpu: u32, index: u32, pages: Range<u64>) {

@@ -298,7 +298,14 @@ impl Watch<'_> {
         let limit = || event::limit(decoded, |id| self.tree.name(id), page_size());
         match decoded.kind {
             EventKind::CgroupMade => self.tree.made(event.cgroup_id),
-            EventKind::CgroupRemoved => self.tree.removed(event.cgroup_id),
+            EventKind::CgroupRemoved => {
+                if let Some(index) = self.engine.index_of(event.cgroup_id)? {
+                    let counter = self.engine.counter(index)?;
+                    let name = self.tree.name(event.cgroup_id);
+                    self.rehearsed.removed(name, &counter, page_size());
+                }
+                self.tree.removed(event.cgroup_id);
+            }
             EventKind::CpuHotplug => self.hotplug.step(event),
             EventKind::ReclaimBegan => {
                 if let Some(drains) = &mut self.drains {

@@ -286,17 +286,27 @@ impl Engine {
     /// # Errors
     /// It is not dying.
     pub fn release(&self, index: u32) -> Result<bool> {
+        self.evict(index)?;
+        let Counter { memory, memsw, children, .. } = self.counter(index)?;
+        if memory.usage != 0 || memsw.usage != 0 || children != 0 {
+            return Ok(false);
+        }
+        // What the CPUs had yet to tell of page cache while there was some: see `control::release`.
+        self.evict(index)?;
+        if self.counter(index)?.file != 0 {
+            return Ok(false);
+        }
+        self.control.release(index).map(|()| true)
+    }
+
+    /// Gives what the CPUs have for a dying cgroup back to it.
+    fn evict(&self, index: u32) -> Result<()> {
         for &cpu in &self.possible {
             for slot in 0..self.info.slots {
                 self.control.evict(index, cpu, slot)?;
             }
         }
-        let counter = self.counter(index)?;
-        let is_charged = [counter.memory.usage, counter.memsw.usage, counter.file] != [0; 3];
-        if is_charged || counter.children != 0 {
-            return Ok(false);
-        }
-        self.control.release(index).map(|()| true)
+        Ok(())
     }
 
     /// A free counter, the longest unused first.

@@ -28,7 +28,8 @@ fn map() -> KernelMap {
 }
 
 fn seen(index: u32, number: u64) -> Seen {
-    Seen { pfn: 0, index, number, kind: Kind::Anonymous }
+    let kind = Kind::Anonymous;
+    Seen { pfn: 0, index, number, kind, is_file: false, is_our_file: false }
 }
 
 #[test]

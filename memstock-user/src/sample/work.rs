@@ -121,9 +121,9 @@ mod tests {
 
     #[test]
     fn shares_add_up() {
-        let share = CgroupCpu { hits: 1, misses: 2, singles: 3, forced: 4 };
+        let share = CgroupCpu { faults: 1, from_stock: 2, missed: 5, singles: 3, forced: 4 };
         let work = Work::of(&[share, share]);
-        assert_eq!(work, Work { hits: 2, misses: 4, singles: 6, forced: 8 });
+        assert_eq!(work, Work { faults: 2, from_stock: 4, missed: 10, singles: 6, forced: 8 });
         assert_eq!(Work::of(&[]), Work::default());
     }
 }

@@ -4,19 +4,36 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use memstock_common::Counter;
+use memstock_common::counter::limit_of;
 use memstock_common::stat::{MemoryStat, PageCounterStat};
 
 use super::table::label;
 use crate::exit::printable;
 use crate::journal::Record;
-use crate::journal::record::Victim;
+use crate::journal::record::{self, Victim};
 use crate::model::{Cgroup, Sample};
+use crate::needed::{InFlight, Need};
 use crate::size::human;
 use crate::verdict::Peaks;
 
-/// The reports of a rehearsal so far, by the id of the cgroup that was at its limit.
+/// The reports of a rehearsal so far, and what was removed meanwhile.
 #[derive(Debug, Default)]
-pub struct Rehearsed(BTreeMap<u64, Reports>);
+pub struct Rehearsed {
+    /// By the id of the cgroup that was at its limit.
+    reports: BTreeMap<u64, Reports>,
+    /// By path: a service that is started again has a new cgroup.
+    removed: BTreeMap<String, Judged>,
+}
+
+/// What is judged of a cgroup.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    id: u64,
+    peaks: Peaks,
+    /// In bytes.
+    limit: Option<u64>,
+}
 
 #[derive(Debug, Default)]
 struct Reports {
@@ -28,11 +45,25 @@ impl Rehearsed {
     /// Counts a record, if it is a report of a rehearsal.
     pub fn note(&mut self, record: &Record) {
         let Record::WouldEnforce { ancestor, victim, .. } = record else { return };
-        let reports = self.0.entry(ancestor.id).or_default();
+        let reports = self.reports.entry(ancestor.id).or_default();
         reports.nr += 1;
         if reports.first_victim.is_none() {
             reports.first_victim.clone_from(victim);
         }
+    }
+
+    /// Keeps what is to be said at the end of a cgroup that is removed, if it is at the top or has a limit. Of
+    /// several of one name, the highest.
+    pub fn removed(&mut self, name: record::Cgroup, counter: &Counter<u64>, page_size: u64) {
+        let limit = limit_of(counter.memory_limit).map(|limit| limit * page_size);
+        let Some(path) = name.path.filter(|_| counter.parent == 0 || limit.is_some()) else {
+            return;
+        };
+        let needed = counter.needed_watermark.max(Need::of(counter, InFlight::default()).needed);
+        let peaks =
+            Peaks { usage: counter.memory.watermark * page_size, needed: needed * page_size };
+        let before = self.removed.get(&path).map(|judged| judged.peaks).unwrap_or_default();
+        self.removed.insert(path, Judged { id: name.id, peaks: peaks.or(before), limit });
     }
 
     /// Writes what limits would do to each cgroup that is at the top or has one.
@@ -40,16 +71,22 @@ impl Rehearsed {
     /// # Errors
     /// `out` cannot be written.
     pub fn write(&self, out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result<()> {
+        let mut all = self.removed.clone();
         for cgroup in sample.cgroups.iter().filter(|cgroup| !cgroup.is_dying) {
-            let limit = cgroup.memory.get(PageCounterStat::Limit);
+            let limit = cgroup.memory.get(PageCounterStat::Limit).map(|limit| limit * page_size);
             if cgroup.parent_id.is_some() && limit.is_none() {
                 continue;
             }
-            let peaks = peaks(cgroup, page_size);
-            writeln!(out, "\n{}: {peaks}", label(&cgroup.name))?;
+            let name = label(&cgroup.name);
+            let before = all.get(&name).map(|judged| judged.peaks).unwrap_or_default();
+            let peaks = peaks(cgroup, page_size).or(before);
+            all.insert(name, Judged { id: cgroup.name.id, peaks, limit });
+        }
+        for (name, Judged { id, peaks, limit }) in &all {
+            writeln!(out, "\n{}: {peaks}", printable(name))?;
             let Some(limit) = limit else { continue };
-            writeln!(out, "  {}", peaks.judge(limit * page_size))?;
-            let Some(Reports { nr, first_victim }) = self.0.get(&cgroup.name.id) else { continue };
+            writeln!(out, "  {}", peaks.judge(*limit))?;
+            let Some(Reports { nr, first_victim }) = self.reports.get(id) else { continue };
             let victim = match first_victim {
                 None => "nobody killed".to_owned(),
                 Some(Victim { victim, comm, rss_pages, .. }) => format!(
@@ -73,8 +110,8 @@ fn peaks(cgroup: &Cgroup, page_size: u64) -> Peaks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record;
     use crate::model::Name;
+    use memstock_common::PageCounter;
 
     fn report(victim: Option<i32>) -> Record {
         let cgroup = record::Cgroup { id: 7, path: Some("/a".into()), path_hex: None };
@@ -130,6 +167,24 @@ mod tests {
         );
         let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(256))]);
         assert!(text.ends_with("\n  1.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
+    }
+
+    #[test]
+    fn what_was_removed_is_judged_by_the_highest_of_its_name() {
+        let name = |id| record::Cgroup { id, path: Some("/7".into()), path_hex: None };
+        let counter = |watermark, needed_watermark| Counter {
+            memory: PageCounter { usage: 0, watermark, failcnt: 0 },
+            needed_watermark,
+            memory_limit: u64::MAX,
+            ..Counter::default()
+        };
+        let mut rehearsed = Rehearsed::default();
+        rehearsed.removed(name(5), &counter(1024, 1), 4096);
+        rehearsed.removed(name(6), &counter(2, 768), 4096);
+        rehearsed.removed(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
+        let judged = "\n/7: fits at 4.0MiB and above, reclaims down to 3.0MiB, oom below\n";
+        assert_eq!(written(&rehearsed, vec![]), judged);
+        assert_eq!(written(&rehearsed, vec![cgroup(7, None, None)]), judged);
     }
 
     #[test]

@@ -183,18 +183,20 @@ mod tests {
     use crate::measure::{FIGURES, Work};
     use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample};
 
-    /// An engine with one cgroup, a child of it that is dying, and the hits and misses of one CPU.
-    fn engine(hits: u64, misses: u64) -> Sample {
+    /// An engine with one cgroup, a child of it that is dying, and the pages that one CPU has charged, from its stock
+    /// and not.
+    fn engine(from_stock: u64, missed: u64) -> Sample {
         let cgroup = |id, parent_id, stats| Cgroup {
             name: Name { id, path: None },
             parent_id,
             memory: PageCounter { stats: [Some(40), None, Some(500), Some(3)] },
+            parts: [1, 2, 256, 0],
             stats,
             ..Cgroup::default()
         };
         let cpu = CpuStat::ALL.iter().map(|stat| match stat {
-            CpuStat::Hits => hits,
-            CpuStat::Misses => misses,
+            CpuStat::Charged => from_stock + missed,
+            CpuStat::FromStock => from_stock,
             _ => 10,
         });
         Sample {
@@ -204,8 +206,8 @@ mod tests {
                 ..Cpu::default()
             }],
             cgroups: vec![
-                cgroup(8, Some(7), [2, 30, 28, 2, 1, 4]),
-                cgroup(7, None, [5, 60, 56, 4, 0, 0]),
+                cgroup(8, Some(7), [2, 30, 30, 28, 1, 4]),
+                cgroup(7, None, [5, 60, 60, 56, 0, 0]),
                 cgroup(9, None, [99; 6]),
             ],
             loss: vec![(Loss::Healed.stat(), 11)],
@@ -250,7 +252,8 @@ mod tests {
         let (cgroup, engine) = (&value["cgroup"], &value["engine"]);
         assert_eq!(cgroup["peak"], 500 * 4096);
         assert_eq!(cgroup["stranded"], 7 * 4096);
-        assert_eq!((&cgroup["faults"], &cgroup["hit_rate"]), (&json!(1000), &json!(97.0)));
+        assert_eq!(cgroup["needed_peak"], 256 * 4096);
+        assert_eq!((&cgroup["charged_pages"], &cgroup["hit_rate"]), (&json!(1000), &json!(97.0)));
         assert_eq!((&cgroup["singles"], &cgroup["failcnt"]), (&json!(1), &json!(3)));
         assert_eq!((&engine["shared_operations"], &engine["drains"]), (&json!(30), &json!(10)));
         assert_eq!((&value["process"]["max_rss"], &value["stddev"]), (&Value::Null, &Value::Null));
@@ -261,7 +264,8 @@ mod tests {
             "cgroup /a/x y, an engine of its own, batch 32\n",
             "2.0MiB  peak",
             "97.00 % from a stock",
-            "instead of 1000 (97.00 % saved)",
+            "0.030 for each page charged",
+            "a limit fits at 2.0MiB and above, reclaims down to 1.0MiB, oom below",
             "2.000000 s  wall_time",
             "-  max_rss",
             "loss: healed 11",
@@ -277,10 +281,9 @@ mod tests {
         let report = report(&[run(Some(&before), 2)]);
         let value = document(&report);
         assert_eq!(
-            (&value["cgroup"]["faults"], &value["cgroup"]["hits"]),
+            (&value["cgroup"]["charged_pages"], &value["cgroup"]["from_stock_pages"]),
             (&json!(90), &json!(84))
         );
-        assert_eq!(value["engine"]["without_stocks"], 100);
         assert_eq!((&value["engine"]["refills"], &value["loss"]["healed"]), (&json!(0), &json!(0)));
         let text = lines(&report);
         assert!(text.contains("the running engine") && text.contains("# whole engine"), "{text}");
@@ -305,7 +308,7 @@ mod tests {
         let after = engine(0, 0);
         let work = Work { before: None, after: &after, cgroup_id: 77, ended, kernel: None };
         assert!(work.figures(4096).is_err());
-        // Without a fault there is no rate.
+        // Of nothing there is no rate.
         let work = Work { cgroup_id: 7, ..work };
         let rate = FIGURES.iter().position(|(_, stat)| *stat == CommandStat::HitRate.stat());
         assert_eq!(work.figures(4096).unwrap()[rate.unwrap()], None);

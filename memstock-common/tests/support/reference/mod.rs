@@ -3,6 +3,7 @@
 //! It knows who owns which page and what each CPU holds, and works everything else out anew each
 //! time it is asked. It shares no code with what it is compared with.
 
+mod file;
 mod pages;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,14 @@ pub struct Group {
     pub highest_limits: [u64; 2],
     pub failcnt: [u64; 2],
     pub peak: u64,
+    /// Of what is needed, by what the counters knew, and as it was: with what is stocked, and of what is owned.
+    pub needed_peak: u64,
+    pub most_charged: u64,
+    pub most_owned: u64,
     pub faults: u64,
-    pub misses: u64,
+    /// Pages charged as they were allocated.
+    pub from_stock: u64,
+    pub missed: u64,
     pub singles: u64,
     pub forced: u64,
     /// A page below was forced in.
@@ -28,12 +35,14 @@ pub struct Group {
 }
 
 /// One page with an owner.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Page {
     pub group: u32,
     pub unconfirmed: bool,
     /// It is free, but that was not seen.
     pub stale: bool,
+    /// It is page cache that can be taken back.
+    pub file: bool,
 }
 
 /// What one slot of a CPU has stocked.
@@ -42,6 +51,8 @@ pub struct Stock {
     /// For whom; also when nothing is left.
     pub group: Option<u32>,
     pub pending: u64,
+    /// Those of them that were charged for the fault before.
+    pub missed: u64,
     pub left: u64,
 }
 
@@ -54,7 +65,9 @@ impl Stock {
 /// How often one slot did what.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Tally {
-    pub misses: u64,
+    pub faults: u64,
+    pub from_stock: u64,
+    pub missed: u64,
     pub refills: u64,
     pub drains: u64,
     pub charges: u64,
@@ -72,10 +85,18 @@ pub struct Reference {
     pub stocks: BTreeMap<Place, Stock>,
     /// Freed pages on their way to the counters: cgroup and pages.
     pub uncharging: BTreeMap<Place, (u32, u64)>,
+    /// What is to be told of page cache that came or went: cgroup and pages.
+    pub untold: BTreeMap<Place, (u32, i64)>,
     pub tallies: BTreeMap<Place, Tally>,
     pub healed: u64,
     pub outside: u64,
     pub mixed: u64,
+    /// Pages that were charged as they were allocated, by CPU and cgroup, and by slot.
+    pub charged: BTreeMap<(u32, u32), u64>,
+    pub charged_in: BTreeMap<Place, u64>,
+    /// Times page cache was told to have gone, and owners that were found in the new frame of a page.
+    pub gone: u64,
+    pub displaced: u64,
     /// Whom the page or block in the making is charged to, and how much of it is charged.
     hand: Option<(u32, u64)>,
 }
@@ -90,10 +111,15 @@ impl Reference {
             pages: BTreeMap::new(),
             stocks: places.iter().map(|&place| (place, Stock::default())).collect(),
             uncharging: BTreeMap::new(),
+            untold: BTreeMap::new(),
             tallies: places.iter().map(|&place| (place, Tally::default())).collect(),
             healed: 0,
             outside: 0,
             mixed: 0,
+            charged: BTreeMap::new(),
+            charged_in: BTreeMap::new(),
+            gone: 0,
+            displaced: 0,
             hand: None,
         }
     }
@@ -159,17 +185,17 @@ impl Reference {
         let Some(group) = self.charged_to(task) else { return };
         let place = self.place(cpu, group);
         self.member(group).faults += 1;
+        self.tally(place).faults += 1;
         let stock = self.stock(place);
         if stock.group == Some(group) && stock.charged() > 0 {
             stock.left -= 1 - stock.pending;
             stock.pending = 1;
             return;
         }
-        self.member(group).misses += 1;
-        self.tally(place).misses += 1;
-        let nr_pages = self.obtain(place, group, 1);
+        let (nr_pages, missed) = self.obtain(place, group, 1);
         self.refill(place, group, nr_pages - 1);
-        self.stock(place).pending = 1;
+        let stock = self.stock(place);
+        (stock.pending, stock.missed) = (1, missed);
         self.hand = None;
     }
 
@@ -177,31 +203,41 @@ impl Reference {
     fn commit(&mut self, cpu: u32, group: u32, nr_pages: u64) {
         let place = self.place(cpu, group);
         let stock = self.stock(place);
-        let mut taken = 0;
+        let (mut taken, mut missed) = (0, 0);
         if stock.group == Some(group) {
             taken = nr_pages.min(stock.charged());
             stock.left -= taken - taken.min(stock.pending);
             stock.pending -= taken.min(stock.pending);
+            if stock.pending == 0 {
+                missed = std::mem::take(&mut stock.missed);
+            }
         }
         self.hand = Some((group, taken));
         let missing = nr_pages - taken;
         if missing > 0 {
-            let obtained = self.obtain(place, group, missing);
+            let (obtained, charged) = self.obtain(place, group, missing);
+            missed += charged;
             if obtained > missing {
                 self.refill(place, group, obtained - missing);
             }
         }
         self.hand = Some((group, nr_pages));
+        let tally = self.tally(place);
+        tally.missed += missed;
+        tally.from_stock += nr_pages - missed;
+        let member = self.member(group);
+        member.missed += missed;
+        member.from_stock += nr_pages - missed;
     }
 
     fn refill(&mut self, place: Place, group: u32, left: u64) {
         assert!(left < self.shape.batch.into(), "a reference that overfills a stock is wrong");
-        *self.stock(place) = Stock { group: Some(group), pending: 0, left };
+        *self.stock(place) = Stock { group: Some(group), left, ..Stock::default() };
         self.tally(place).refills += 1;
     }
 
-    /// Gets pages into the hand: freed ones, else new ones. Returns how many.
-    fn obtain(&mut self, place: Place, group: u32, needed: u64) -> u64 {
+    /// Gets pages into the hand: freed ones, else new ones. Returns how many, and how many of those needed are new.
+    fn obtain(&mut self, place: Place, group: u32, needed: u64) -> (u64, u64) {
         if self.stock(place).group != Some(group) {
             self.drain_stock(place);
             *self.stock(place) = Stock::default();
@@ -212,11 +248,12 @@ impl Reference {
             obtained = self.uncharging.remove(&place).map_or(0, |freed| freed.1);
         }
         self.hand = Some((group, held + obtained));
-        if obtained < needed {
+        let missing = needed.saturating_sub(obtained);
+        if missing > 0 {
             self.tally(place).charges += 1;
-            obtained += self.charge(group, needed - obtained);
+            obtained += self.charge(group, missing);
         }
-        obtained
+        (obtained, missing)
     }
 
     fn charge(&mut self, group: u32, needed: u64) -> u64 {
@@ -246,6 +283,7 @@ impl Reference {
             let member = self.member(at);
             member.peak = member.peak.max(usages[&at]);
         }
+        self.look(group);
     }
 
     fn refuser(&self, group: u32, nr_pages: u64) -> Option<(u32, usize)> {
@@ -305,6 +343,9 @@ impl Reference {
             subtree.is_none_or(|top| group.is_some_and(|group| this.is_below(group, top)))
         };
         for place in (0..self.shape.slots).map(|slot| (cpu, slot)) {
+            if is_meant(self, self.untold.get(&place).map(|untold| untold.0)) {
+                self.tell(place);
+            }
             if is_meant(self, self.stocks[&place].group) {
                 drained += self.drain_stock(place);
             }

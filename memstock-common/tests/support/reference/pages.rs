@@ -38,8 +38,11 @@ impl Reference {
         self.healed += (before - self.pages.len()) as u64;
         if let Some(group) = group {
             self.commit(cpu, group, end - block.start);
+            let place = self.place(cpu, group);
+            *self.charged.entry((cpu, group)).or_default() += end - block.start;
+            *self.charged_in.entry(place).or_default() += end - block.start;
             for pfn in block.start..end {
-                self.pages.insert(pfn, Page { group, unconfirmed: false, stale: false });
+                self.pages.insert(pfn, Page { group, ..Page::default() });
             }
             self.hand = None;
         }
@@ -60,6 +63,11 @@ impl Reference {
         self.mixed += block.end - end;
         for run in runs {
             let pages: Vec<_> = run.iter().filter(|page| page.0 < end).collect();
+            let is_file = |page: &&&(u64, u32)| self.pages[&page.0].file;
+            let nr_file = pages.iter().filter(is_file).count() as i64;
+            if nr_file > 0 {
+                self.file_changed(cpu, run[0].1, -nr_file);
+            }
             for (pfn, _) in &pages {
                 self.pages.remove(pfn);
             }
@@ -71,10 +79,10 @@ impl Reference {
     }
 
     /// Charges those of the pages that are nobody's.
-    pub fn adopt(&mut self, group: u32, pages: &[u64]) -> u64 {
+    pub fn adopt(&mut self, group: u32, pages: &[u64], file: bool) -> u64 {
         let before = self.pages.len();
         for &pfn in pages {
-            self.pages.entry(pfn).or_insert(Page { group, unconfirmed: true, stale: false });
+            self.pages.entry(pfn).or_insert(Page { group, unconfirmed: true, stale: false, file });
         }
         let usages = self.usages();
         for at in self.lineage(group) {
@@ -82,6 +90,7 @@ impl Reference {
             member.peak = member.peak.max(usages[&at]);
             member.overrun = true;
         }
+        self.look(group);
         (self.pages.len() - before) as u64
     }
 
@@ -97,10 +106,44 @@ impl Reference {
     }
 
     pub fn disown(&mut self, group: u32, pages: &[u64]) -> u64 {
-        let before = self.pages.len();
-        self.pages
-            .retain(|pfn, page| !(page.group == group && page.unconfirmed && pages.contains(pfn)));
-        (before - self.pages.len()) as u64
+        let is_gone = |(pfn, page): (&u64, &Page)| {
+            page.group == group && page.unconfirmed && pages.contains(pfn)
+        };
+        let gone: Vec<_> =
+            self.pages.iter().filter(|&page| is_gone(page)).map(|page| *page.0).collect();
+        let nr_file = gone.iter().filter(|pfn| self.pages[pfn].file).count();
+        if nr_file > 0 {
+            self.look(group);
+        }
+        for pfn in &gone {
+            self.pages.remove(pfn);
+        }
+        gone.len() as u64
+    }
+
+    /// The contents of a block are in another one, the frames of which were somebody's.
+    pub fn migrate(&mut self, cpu: u32, from: u64, to: u64, order: u32) {
+        self.free(cpu, to, order);
+        let end = CHUNK_PAGES * u64::from(self.shape.chunks);
+        if from.max(to) >= end {
+            return;
+        }
+        for n in
+            (0..1 << order).filter(|n| self.pages.contains_key(&(from + n))).collect::<Vec<_>>()
+        {
+            // Left of a block with too many owners.
+            if let Some(&Page { group, file, .. }) = self.pages.get(&(to + n)) {
+                if file {
+                    self.file_changed(cpu, group, -1);
+                }
+                self.displaced += 1;
+                self.pages.remove(&(to + n));
+                self.uncharge(cpu, group, 1);
+            }
+            if let Some(page) = self.pages.remove(&(from + n)) {
+                self.pages.insert(to + n, Page { unconfirmed: false, ..page });
+            }
+        }
     }
 
     /// False if the usage is in the way.
@@ -124,12 +167,17 @@ impl Reference {
             highest_limits: limits,
             failcnt: [0; 2],
             peak: 0,
+            needed_peak: 0,
+            most_charged: 0,
+            most_owned: 0,
             faults: 0,
-            misses: 0,
+            from_stock: 0,
+            missed: 0,
             singles: 0,
             forced: 0,
             overrun: false,
         };
+        self.charged.retain(|of, _| of.1 != group);
         assert!(self.groups.insert(group, member).is_none());
     }
 
@@ -148,6 +196,9 @@ impl Reference {
         }
         if self.uncharging.get(&place).is_some_and(|freed| freed.0 == group) {
             evicted += self.drain_batch(place);
+        }
+        if self.untold.get(&place).is_some_and(|untold| untold.0 == group) {
+            self.tell(place);
         }
         evicted
     }

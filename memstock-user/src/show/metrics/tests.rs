@@ -16,6 +16,8 @@ fn cgroup(id: u64, path: &[u8], parent_id: Option<u64>, memory: [Option<u64>; 4]
     cgroup.name = Name { id, path };
     cgroup.stats[CgroupStat::Stocked as usize] = 3;
     cgroup.stats[CgroupStat::Faults as usize] = 9;
+    cgroup.parts[MemoryStat::Needed as usize] =
+        cgroup.memory.get(PageCounterStat::Usage).unwrap_or(0);
     cgroup
 }
 
@@ -25,7 +27,7 @@ fn reading() -> Reading {
         ..cgroup(id, b"", parent_id, [Some(5), None, Some(5), Some(0)])
     };
     let slot = Slot { nr_pages: 4, pending: 1, uncharge_pages: 2, ..Slot::default() };
-    let cpu = Cpu { cpu: 3, online: true, slots: vec![slot], stats: [7; 6] };
+    let cpu = Cpu { cpu: 3, online: true, slots: vec![slot], stats: [7; 7] };
     let sample = Sample {
         batch: 32,
         cpus: vec![cpu],
@@ -66,8 +68,10 @@ fn numbers_have_their_names_units_and_labels() {
     check(
         &text,
         &[
-            "# TYPE memstock_cpu_hits_total counter",
-            "memstock_cpu_hits_total{cpu=\"3\"} 7",
+            "# TYPE memstock_cpu_faults_total counter",
+            "memstock_cpu_faults_total{cpu=\"3\"} 7",
+            "memstock_cpu_charged_bytes_total{cpu=\"3\"} 28672",
+            "memstock_cgroup_memory_needed_bytes{cgroup=\"/a\"} 122880",
             "memstock_cpu_online{cpu=\"3\"} 1",
             "memstock_slot_bytes{cpu=\"3\",slot=\"0\"} 16384",
             "memstock_slot_pending_bytes{cpu=\"3\",slot=\"0\"} 4096",
@@ -169,7 +173,7 @@ fn both_formats_have_the_same_values() {
     assert!(open.ends_with("\n# EOF\n") && !plain.contains("# EOF"));
     check(
         &open,
-        &["# TYPE memstock_cpu_hits counter", "# UNIT memstock_cgroup_memory_usage_bytes bytes"],
+        &["# TYPE memstock_cpu_faults counter", "# UNIT memstock_cgroup_memory_usage_bytes bytes"],
     );
 }
 

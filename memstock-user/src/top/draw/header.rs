@@ -34,7 +34,7 @@ pub fn totals(app: &App) -> String {
         Source::Perf => " (by perf)",
     };
     let mut line = format!(
-        "faults{by} {}/s  pages charged {}/s, {}% from a stock  shared-counter operations {}/s  stocked {}",
+        "faults{by} {}/s  pages {}/s, {}% from a stock  shared-counter operations {}/s  stocked {}",
         text(faults),
         text(charged),
         hit_rate.map_or(UNKNOWN.into(), |rate| percent(rate / 100.0)),

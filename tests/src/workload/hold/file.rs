@@ -1,7 +1,7 @@
 //! Files: written, copied, mapped. Page cache of a disk or of a tmpfs.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +18,7 @@ static ZEROS: [u8; 16 * PAGE_SIZE] = [0; 16 * PAGE_SIZE];
 /// The files that a mode makes in a folder. Removed with their pages at the latest on `Drop`.
 pub(super) struct Files {
     dir: PathBuf,
-    made: Vec<(PathBuf, File)>,
+    made: Vec<(PathBuf, Option<File>)>,
 }
 
 impl Files {
@@ -35,8 +35,14 @@ impl Files {
             .create_new(true)
             .open(&path)
             .with_context(|| path.display().to_string())?;
-        self.made.push((path, file));
-        self.made.last().map(|(_, file)| file).context("just made")
+        self.made.push((path, Some(file)));
+        self.made.last().and_then(|(_, file)| file.as_ref()).context("just made")
+    }
+
+    fn close_last(&mut self) {
+        if let Some((_, file)) = self.made.last_mut() {
+            *file = None;
+        }
     }
 
     /// Removes them: unlinked first, so that it is the closing that frees the pages.
@@ -87,6 +93,22 @@ pub(super) fn copy(mut files: Files, nr_pages: usize) -> Result<Held> {
     }
     drop(source);
     Ok(Held::new(2 * nr_pages, move || files.remove()))
+}
+
+/// Nobody has them open any more; their pages are clean.
+pub(super) fn read_and_close(mut files: Files, nr_pages: usize) -> Result<Held> {
+    const EACH: usize = ZEROS.len() / PAGE_SIZE;
+    let mut buffer = Region::private(EACH)?;
+    for n in 0..nr_pages.div_ceil(EACH) {
+        let mut file = files.make(&n.to_string())?;
+        fill(file, EACH)?;
+        file.sync_all().context("writing a file to the disk")?;
+        rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).context("fadvise")?;
+        file.rewind().context("back to the start")?;
+        file.read_exact(&mut buffer.bytes()[..EACH * PAGE_SIZE]).context("reading a file")?;
+        files.close_last();
+    }
+    Ok(Held::new(nr_pages.div_ceil(EACH) * EACH, move || files.remove()))
 }
 
 pub(super) fn map_shared(mut files: Files, nr_pages: usize) -> Result<Held> {

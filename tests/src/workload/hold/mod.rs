@@ -190,6 +190,7 @@ fn get(mode: Mode, order: &Order) -> Result<Held> {
         Mode::SysvShm => shared::sysv(nr_pages),
         Mode::TmpfsWrite | Mode::FileWrite => file::write(files()?, nr_pages),
         Mode::FileCopy => file::copy(files()?, nr_pages),
+        Mode::FilesClosed => file::read_and_close(files()?, nr_pages),
         Mode::MappedCached => file::map_and_read(&cached()?, nr_pages),
         Mode::MmapFilePrivate => file::map_private(&cached()?, nr_pages),
         Mode::MmapFileShared => file::map_shared(files()?, nr_pages),

@@ -47,6 +47,8 @@ pub enum Mode {
     FileWrite,
     /// A file on a disk, written, and copied half by `read(2)` and half by `sendfile(2)`.
     FileCopy,
+    /// Files of 16 pages on a disk, each written, read anew from the disk, and closed: what `tar` leaves.
+    FilesClosed,
     /// A file that somebody else brought into the cache, mapped and read.
     MappedCached,
     /// Such a file mapped with `MAP_PRIVATE`, written.
@@ -95,7 +97,9 @@ impl Mode {
     pub fn place(self) -> Place {
         match self {
             Self::TmpfsWrite => Place::Memory,
-            Self::FileWrite | Self::FileCopy | Self::MmapFileShared => Place::Disk,
+            Self::FileWrite | Self::FileCopy | Self::FilesClosed | Self::MmapFileShared => {
+                Place::Disk
+            }
             _ => Place::Nowhere,
         }
     }
@@ -121,6 +125,7 @@ impl Mode {
             | Self::TmpfsWrite
             | Self::FileWrite
             | Self::FileCopy
+            | Self::FilesClosed
             | Self::MmapFileShared => Kind::Cache,
             Self::Pipe => Kind::Kernel,
             _ => Kind::Anonymous,

@@ -1,0 +1,145 @@
+//! A limit is about what is needed: page cache above it kills nobody, whoever has its files open, and what cannot be
+//! taken back does, however much page cache there is beside it.
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::hog::{Wish, size};
+use memstock_tests::live::name;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::memstock;
+use memstock_tests::skip::skip;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live};
+
+/// Of every limit here, in pages.
+const LIMIT: u64 = 2048;
+
+/// What fills the page cache: files that are closed, written and not synced, copied, and mapped.
+const FILLERS: [Mode; 4] =
+    [Mode::FilesClosed, Mode::FileWrite, Mode::FileCopy, Mode::MmapFileShared];
+
+fn of_kind(engine: &Engine, kind: &str) -> Result<Vec<memstock_tests::engine::Event>> {
+    Ok(engine.events()?.into_iter().filter(|event| event.kind == kind).collect())
+}
+
+/// The kernel runs it through: that is what is asked of us.
+#[test]
+fn the_kernel_kills_nobody_for_page_cache() -> Result<()> {
+    live(|| {
+        for mode in FILLERS {
+            let Some(kernel) = KernelCgroup::new()? else {
+                skip(&name(), kernel_cgroup::ABSENT);
+                return Ok(());
+            };
+            kernel.limit(Some(LIMIT))?;
+            let wish = Holder::of(mode).pages(2 * LIMIT as u32).kernel(&kernel);
+            let mut holder = wish.start().with_context(|| mode.name())?;
+            holder.get().with_context(|| format!("{} under the kernel's limit", mode.name()))?;
+            ensure!(kernel.usage_pages()? <= LIMIT, "{}", mode.name());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn nobody_is_killed_for_page_cache() -> Result<()> {
+    live(|| {
+        for mode in FILLERS {
+            let cgroup = TestCgroup::new()?;
+            let engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
+            let wish = Holder::of(mode).pages(2 * LIMIT as u32).cgroup(&cgroup);
+            let mut holder = wish.start().with_context(|| mode.name())?;
+            holder.get().with_context(|| format!("{} under a limit", mode.name()))?;
+            let show = engine.show()?;
+            let memory = &show.cgroup(cgroup.path())?.memory;
+            ensure!(memory.failcnt > 0, "{}: the limit was not met: {memory:?}", mode.name());
+            ensure!(memory.needed_watermark < LIMIT * PAGE, "{}: {memory:?}", mode.name());
+            let killed = [of_kind(&engine, "oom-kill")?, of_kind(&engine, "no-victim")?];
+            ensure!(killed.iter().all(Vec::is_empty), "{}: {killed:?}", mode.name());
+            // Where it could not be taken back, that is told; a few pages may have come after it last was.
+            if memory.usage > 3 * LIMIT * PAGE / 2 {
+                ensure!(memory.file_over_limit > 0, "{}: {memory:?}", mode.name());
+                let told = try_poll_until(SOON, "cache above a limit to be told of", || {
+                    Ok(of_kind(&engine, "cache-over-limit")?.pop())
+                })?;
+                let field = |name: &str| -> Result<u64> { Ok(told.field(name).parse()?) };
+                ensure!(field("needed_pages")? <= LIMIT && field("over_pages")? > 0, "{told:?}");
+            }
+            holder.give()?;
+            engine.show()?.check()?;
+            engine.stop()?;
+        }
+        Ok(())
+    })
+}
+
+/// Private memory and shared memory cannot be taken back without swap, and page cache beside them does not hide it.
+#[test]
+fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
+    live(|| {
+        let shared = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/dev/shm")?;
+        let file = shared.path().join("file");
+        for (what, wish) in
+            [("private", Wish::pages(2 * LIMIT)), ("shared", Wish::pages(2 * LIMIT).file(&file))]
+        {
+            let cgroup = TestCgroup::new()?;
+            let engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
+            let mut holder =
+                Holder::of(Mode::FilesClosed).pages(LIMIT as u32 / 2).cgroup(&cgroup).start()?;
+            holder.get()?;
+            let mut hog = wish.start(&cgroup)?;
+            hog.was_killed().with_context(|| format!("a hog of {what} memory"))?;
+            // A file in memory is nobody's to the kernel either: whoever is larger by himself goes first.
+            let kills = of_kind(&engine, "oom-kill")?;
+            let victims = [hog.id(), holder.id()].map(|id| id.to_string());
+            ensure!(!kills.is_empty(), "no event");
+            for kill in &kills {
+                ensure!(victims.iter().any(|id| id == kill.field("victim")), "{kill:?}");
+            }
+            engine.stop()?;
+            let _ = std::fs::remove_file(&file);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_limit_can_be_set_below_page_cache() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let mut holder =
+            Holder::of(Mode::FilesClosed).pages(2 * LIMIT as u32).cgroup(&cgroup).start()?;
+        holder.get()?;
+        let set = memstock(["limit", cgroup.path(), "--memory", &size(LIMIT)])?.finish(SOON)?;
+        ensure!(set.code() == 0, "{set:?}");
+        let show = engine.show()?;
+        ensure!(show.cgroup(cgroup.path())?.memory.limit == Some(LIMIT * PAGE), "{show:#?}");
+        // It goes on.
+        holder.give()?;
+        holder.get()?;
+        ensure!(of_kind(&engine, "oom-kill")?.is_empty(), "somebody was killed");
+        engine.stop().map(drop)
+    })
+}
+
+/// One run, and a verdict for every limit: those of the kernel.
+#[test]
+fn a_rehearsal_goes_by_what_is_needed() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let args = ["--observe", "--cgroup", cgroup.path(), "--limit", &size(LIMIT)];
+        let engine = Engine::start(args)?;
+        let mut holder =
+            Holder::of(Mode::FilesClosed).pages(2 * LIMIT as u32).cgroup(&cgroup).start()?;
+        holder.get()?;
+        let report =
+            try_poll_until(SOON, "a report", || Ok(of_kind(&engine, "would-enforce")?.pop()))?;
+        let field = |name: &str| -> Result<u64> { Ok(report.field(name).parse()?) };
+        ensure!(field("needed_pages")? < LIMIT && field("file_pages")? > 0, "{report:?}");
+        ensure!(report.field("victim").is_empty(), "nobody would be killed: {report:?}");
+        let said = engine.stop()?.stdout;
+        ensure!(said.contains(&format!("\n{}: fits at ", cgroup.path())), "{said}");
+        ensure!(said.contains("\n  8.0MiB: reclaims ("), "{said}");
+        Ok(())
+    })
+}
