@@ -42,8 +42,8 @@ impl Input {
         let small = size == Size::Small;
         match self {
             Self::Text => text(path, if small { 40 << 20 } else { 200 << 20 })?,
-            Self::Templates => fs::write(path, templates(if small { 1 } else { 6 }))?,
-            Self::Functions => fs::write(path, functions(if small { 200 } else { 600 }))?,
+            Self::Templates => fs::write(path, templates(if small { 1 } else { 4 }))?,
+            Self::Functions => fs::write(path, functions(if small { 100 } else { 400 }))?,
             Self::Tree => tree(path, if small { 5 } else { 30 })?,
         }
         Ok(())

@@ -53,12 +53,14 @@ impl Place {
         File::open(self.dir.path()).and_then(|dir| Ok(syncfs(dir)?)).context("syncfs")
     }
 
-    /// Before a run: nothing in `out`, and none of what the program reads in the page cache.
+    /// Before a run: nothing in `out`, and in the page cache neither what the program reads nor itself, unless
+    /// somebody else runs it. What is there already would be charged to nobody.
     pub fn refresh(&self, program: &Program) -> Result<()> {
         self.clear()?;
         let made = program.prepare.map(|(made, _)| made);
-        let mut inputs = program.inputs.iter().map(|input| input.name()).chain(made);
-        inputs.try_for_each(|name| forget(&self.dir.path().join(name)))
+        let inputs = program.inputs.iter().map(|input| input.name()).chain(made);
+        let inputs = inputs.map(|name| self.dir.path().join(name));
+        inputs.chain(program.files()).try_for_each(|path| forget(&path))
     }
 
     /// Empties `out`. What is dirty there need not be written any more.

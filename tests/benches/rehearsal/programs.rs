@@ -1,17 +1,21 @@
 //! The programs, from Debian, and what each is here for. They run in a folder with their inputs and write into
 //! `out`; see `place`.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::inputs::Input;
 use crate::place::PATH;
+
+/// In folders by machine and version.
+const GCC: &str = "/usr/lib/gcc";
 
 /// One of them.
 pub struct Program {
     pub name: &'static str,
     /// What it stresses.
     pub about: &'static str,
-    /// What it starts, as found on [`PATH`].
+    /// What it starts.
     pub starts: &'static [&'static str],
     pub inputs: &'static [Input],
     /// Another input, and what makes it, once, outside of what is measured.
@@ -25,9 +29,24 @@ pub struct Program {
 impl Program {
     /// What it needs and this host does not have.
     pub fn missing(&self) -> Option<&'static str> {
-        let is_here = |name: &&str| PATH.iter().any(|dir| Path::new(dir).join(name).exists());
-        self.starts.iter().find(|name| !is_here(name)).copied()
+        self.starts.iter().find(|name| find(name).is_none()).copied()
     }
+
+    /// The programs that it starts.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.starts.iter().filter_map(|name| find(name))
+    }
+}
+
+/// Where a program is: on [`PATH`], or among gcc's own.
+fn find(name: &str) -> Option<PathBuf> {
+    let below = |dir: &Path| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let compilers = below(Path::new(GCC)).into_iter().flat_map(|target| below(&target));
+    let dirs = PATH.iter().map(PathBuf::from).chain(compilers);
+    dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 /// None has more than there is: what is needed is 1 to 270 MiB, and none takes more than some seconds.
@@ -62,7 +81,7 @@ pub const ALL: [Program; 18] = [
     Program {
         name: "g++",
         about: "compiler: a heap that grows beside 35 MiB of mapped text",
-        starts: &["g++"],
+        starts: &["g++", "cc1plus", "as"],
         inputs: &[Input::Templates],
         prepare: None,
         script: "g++ -O1 -c templates.cpp -o out/o",
@@ -71,7 +90,7 @@ pub const ALL: [Program; 18] = [
     Program {
         name: "gcc",
         about: "compiler: less heap than mapped text",
-        starts: &["gcc"],
+        starts: &["gcc", "cc1", "as"],
         inputs: &[Input::Functions],
         prepare: None,
         script: "gcc -O1 -c functions.c -o out/o",

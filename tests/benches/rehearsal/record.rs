@@ -16,7 +16,7 @@ use crate::programs::Program;
 use crate::table::mib;
 
 /// In bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Recording {
     /// The most that was charged.
     pub peak: u64,
@@ -24,12 +24,15 @@ pub struct Recording {
     pub needed: u64,
     /// Of the largest process; none if memstock cannot tell it from its own.
     pub max_rss: Option<u64>,
+    /// What memstock says that it has lost; empty if nothing.
+    pub loss: String,
 }
 
 impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rss = self.max_rss.map_or("unknown".to_owned(), mib);
-        write!(f, "peak {}, needed {}, largest RSS {rss}", mib(self.peak), mib(self.needed))
+        write!(f, "peak {}, needed {}, largest RSS {rss}", mib(self.peak), mib(self.needed))?;
+        if self.loss.is_empty() { Ok(()) } else { write!(f, "; {}", self.loss) }
     }
 }
 
@@ -47,7 +50,11 @@ pub fn record(place: &Place, program: &Program) -> Result<Recording> {
     let text = fs::read_to_string(&report).context("the report of memstock stat")?;
     let report = serde_json::from_str::<Value>(&text).context(text)?;
     let bytes = |pointer: &str| Ok::<_, anyhow::Error>(figure(&report, pointer)?.round() as u64);
+    let losses = report["loss"].as_object().into_iter().flatten();
+    let losses = losses.filter(|(_, count)| count.as_u64() != Some(0));
+    let losses: Vec<_> = losses.map(|(name, count)| format!("{name} {count}")).collect();
     Ok(Recording {
+        loss: losses.join(", "),
         peak: bytes("/cgroup/peak")?,
         needed: bytes("/cgroup/needed_peak")?,
         max_rss: report.pointer("/process/max_rss").and_then(Value::as_u64),

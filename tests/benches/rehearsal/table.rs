@@ -216,6 +216,17 @@ impl fmt::Display for Report<'_> {
             near.len(),
             cells.clone().count(),
             cells.map(|cell| cell.runs.len()).sum::<usize>()
+        )?;
+        let lost = all.iter().filter(|one| !one.recording.loss.is_empty());
+        let lost: Vec<_> =
+            lost.map(|one| format!("{} ({})", quoted(one), one.recording.loss)).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        write!(
+            f,
+            "\n\nLost, skipped or merged while it was recorded, as memstock says: {}.",
+            lost.join("; ")
         )
     }
 }
