@@ -6,7 +6,7 @@
 //! disowns those that turn out not to be the cgroup's. An allocation or a free between the two takes
 //! the mark away, and the entry is left alone: the probe that saw it knows better.
 
-use crate::charge::{add_usage, change_file, raise_watermarks, uncharge};
+use crate::charge::{add_usage, change_file, raise_watermarks, sub_usage, uncharge};
 use crate::control::{MAX_ARGS, Refusal, live};
 use crate::file::FILE;
 use crate::machine::Step;
@@ -83,7 +83,7 @@ pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     let adopted = adopted.map(|found| found.nr_pages);
     let left = nr_pages - adopted.unwrap_or(0);
     if left > 0 {
-        uncharge(machine, window.index, left as u64);
+        sub_usage(machine, window.index, left as u64);
         change_file(machine, window.index, if bit == 0 { 0 } else { -(left as i32) });
     }
     raise_watermarks(machine, window.index);

@@ -111,6 +111,18 @@ fn uncharge_memory<C: Counters>(counters: &C, leaf: u32, end: u32, nr_pages: u64
     });
 }
 
+/// Takes back what [`add_usage`] has added and nobody has used.
+#[inline(always)]
+pub(crate) fn sub_usage<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.memory.uncharge(nr_pages);
+        if counters.memsw() {
+            c.memsw.uncharge(nr_pages);
+        }
+        true
+    });
+}
+
 /// Charges `nr_pages` to `leaf` and its ancestors without regard to limits: `page_counter_charge`.
 #[inline(always)]
 pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
@@ -267,7 +279,7 @@ fn brake<M: Machine>(machine: &M, over: Over) {
         return;
     }
     let Some(counter) = machine.counter(over.ancestor) else { return };
-    let pages = needed_above(counter, over.resource);
+    let pages = needed_above(counter, over.resource, 0);
     if pages == 0 {
         return;
     }
@@ -284,11 +296,12 @@ fn at<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> (&W, &W) {
     }
 }
 
-/// Pages that are needed above the limit of a resource, stocked ones included.
+/// Pages that are needed above the limit of a resource, stocked ones included, with `more` beside those that are
+/// charged.
 #[inline(always)]
-fn needed_above<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> u64 {
+fn needed_above<W: Word>(counter: &crate::Counter<W>, resource: Resource, more: u32) -> u64 {
     let (usage, limit) = at(counter, resource);
-    needed(usage.load(), counter.file.load()).saturating_sub(limit.load())
+    (needed(usage.load(), counter.file.load()) + more as u64).saturating_sub(limit.load())
 }
 
 /// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.
@@ -324,7 +337,8 @@ fn announce<M: Machine>(
         _ => &counter.hit_at,
     };
     let now = machine.now();
-    let is_cache = kind == EventKind::LimitHit && needed_above(counter, over.resource) == 0;
+    let is_cache =
+        kind == EventKind::LimitHit && needed_above(counter, over.resource, nr_pages) == 0;
     let interval = if is_cache { CACHE_INTERVAL_NS } else { EVENT_INTERVAL_NS };
     if !may_send(sent, now, interval) {
         machine.lose(Loss::EventsMerged, 1);

@@ -276,7 +276,7 @@ fn adoption_of_page_cache_beside_charge() {
             |world| world.touch(1, 2, 3),
         );
         assert_eq!(adopted, Ok(3));
-        assert_eq!([0, 2].map(|index| world.needed_watermark(index)), [1, 1]);
+        assert_eq!([0, 2].map(|index| world.needed_peak(index)), [1, 1]);
         world.assert_owned(&[0, 0, 4]);
     });
 }

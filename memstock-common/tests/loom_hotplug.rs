@@ -43,7 +43,7 @@ fn one_of_two_is_told() {
             let sent = Arc::new(Checked::new(last));
             let other = Arc::clone(&sent);
             let now = 2 + 2 * EVENT_INTERVAL_NS;
-            let send = move |sent: &Checked| may_send(sent, now);
+            let send = move |sent: &Checked| may_send(sent, now, EVENT_INTERVAL_NS);
             let (one, two) = beside(&world, move |_| send(&other), |_| send(&sent));
             assert!(one != two, "{one} and {two}");
         });

@@ -172,8 +172,7 @@ impl Pair {
         reference.observe();
         for (index, file) in reference.files() {
             assert_eq!(world.file(index), file, "page cache of counter {index}");
-            let (group, watermark) = (&reference.groups[&index], world.needed_watermark(index));
-            assert_eq!(watermark, group.needed_peak, "needed of counter {index}");
+            let watermark = world.needed_peak(index);
             let bounds = reference.need(index);
             assert!(bounds.contains(&watermark), "{watermark} needed of {index}: {bounds:?}");
         }

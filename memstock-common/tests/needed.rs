@@ -183,27 +183,27 @@ fn the_peak_of_what_is_needed_leaves_page_cache_out() {
     let world = family(8);
     read_file(&world, 1, 0..800);
     // Known a batch later than charged, on one CPU.
-    assert!(world.needed_watermark(1) <= 16, "{}", world.needed_watermark(1));
-    assert_eq!(world.needed_watermark(1), world.needed_watermark(0));
+    assert!(world.needed_peak(1) <= 16, "{}", world.needed_peak(1));
+    assert_eq!(world.needed_peak(1), world.needed_peak(0));
     assert_eq!(world.watermark(1), 800);
     world.touch_each(0, 2, 900..1000);
-    let [of_all, of_file, of_other] = [0, 1, 2].map(|index| world.needed_watermark(index));
+    let [of_all, of_file, of_other] = [0, 1, 2].map(|index| world.needed_peak(index));
     assert!((100..=124).contains(&of_all), "{of_all}");
     assert!(of_file <= 16, "{of_file}");
     assert_eq!(of_other, 104);
     world.free_each(0, 900..1000);
     world.drain(0, NO_INDEX);
-    assert_eq!(world.needed_watermark(0), of_all, "a peak stays");
+    assert_eq!(world.needed_peak(0), of_all, "a peak stays");
     assert_eq!(adopt(&world.cpu(0), window(2, 1536..2036)), Ok(500));
-    assert_eq!(world.needed_watermark(2), 500, "adopted pages are needed");
+    assert_eq!(world.needed_peak(2), 500, "adopted pages are needed");
     assert_eq!(adopt(&world.cpu(0), file_window(2, 1024..1536)), Ok(512));
-    assert_eq!(world.needed_watermark(2), 500, "unless they are page cache");
+    assert_eq!(world.needed_peak(2), 500, "unless they are page cache");
     assert_eq!(world.watermark(2), 1012);
 }
 
-/// Or a counter could come to a usage of 0, and be released, with a change on its way to no CPU yet.
+/// It uncharges, and tells of page cache then: the other way round the pages would seem needed for a moment.
 #[test]
-fn a_free_tells_of_page_cache_before_it_uncharges() {
+fn a_free_is_judged_as_it_was_before() {
     for order in [0, 1] {
         let world = family_of(Shape { batch: 1, stock_pages: Some(0), ..Shape::default() });
         read_file(&world, 1, 0..2);
@@ -227,7 +227,7 @@ fn a_collapse_of_page_cache_needs_nothing() {
         world.free_each(1, 0..512);
         world.collapsed_into(1, 1, is_file);
         world.assert_owned(&[0, 512, 0]);
-        assert!((most - 16..=most).contains(&world.needed_watermark(1)));
+        assert!((most - 16..=most).contains(&world.needed_peak(1)));
     }
 }
 
@@ -247,7 +247,7 @@ fn what_takes_the_place_of_page_cache_is_needed() {
         world.assert_owned(&[0, 1024, 0]);
         assert_eq!(world.usage(1), usage, "all from the stock");
         for index in [0, 1] {
-            let needed = world.needed_watermark(index);
+            let needed = world.needed_peak(index);
             let least = 1024 - 4 * u64::from(batch);
             assert!((least..=usage).contains(&needed), "{needed} with batches of {batch}");
         }

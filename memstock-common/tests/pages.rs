@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::atomic::AtomicU64;
 
-use memstock_common::fault::{Consumed, consume_or_miss};
+use memstock_common::fault::Consumed;
 use memstock_common::page::{self, CHUNK_ORDER, CHUNK_PAGES, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, StockWord, Word};
 use support::{Shape, World, missed, owner};
@@ -165,6 +165,7 @@ fn a_block_takes_stock_and_uncharge_batch_and_charges_the_rest() {
     assert_eq!(batch_of(&world, 0), StockWord::new(owner(0), 0, 5));
     world.alloc(0, Some(0), 64, 4);
     assert_eq!((world.usage(0), batch_of(&world, 0)), (4 + 16, StockWord::EMPTY));
+    assert_eq!(world.charged(0), [7 + 5, 2 + 11], "freed ones were charged before");
     world.assert_owned(&[20, 0]);
     // Another cgroup's batch is left alone.
     world.free(1, 5, 0);
@@ -186,74 +187,6 @@ fn a_fault_that_allocates_nothing_keeps_one_page_pending() {
     assert_eq!(world.charged(0), [0, 1], "charged for the first of the faults, and counted once");
     assert_eq!(word(&world, 0), StockWord::new(owner(0), 0, 7), "it is the page allocated next");
     world.assert_owned(&[1]);
-}
-
-/// The tail call to the miss has failed: nothing is pending, no fault is counted, and the allocation charges.
-#[test]
-fn what_a_fault_could_not_charge_its_allocation_does() {
-    let world = row(1, 8);
-    let slot = world.slot(0, 0);
-    assert_eq!(consume_or_miss(slot, owner(0)), Consumed::Miss);
-    assert_eq!((word(&world, 0), operations(&world)), (StockWord::EMPTY, [0; 3]));
-    world.alloc(0, Some(0), 0, 0);
-    assert_eq!(word(&world, 0), StockWord::new(owner(0), 0, 7));
-    assert_eq!((world.charged(0), world.faults(0), world.usage(0)), ([0, 1], 0, 8));
-    assert_eq!(world.touch(0, 0, 1), Consumed::Hit);
-    assert_eq!((world.charged(0), world.faults(0)), ([1, 1], 1));
-    world.assert_owned(&[2]);
-}
-
-/// Of a block the pages are counted that were charged for it; those in the stock, and freed ones that are used again,
-/// were charged before.
-#[test]
-fn pages_are_counted_by_how_they_were_charged() {
-    let world = row(2, 8);
-    world.touch(0, 0, 0);
-    assert_eq!(world.charged(0), [0, 1]);
-    world.alloc(0, Some(0), 16, 4);
-    assert_eq!(world.charged(0), [7, 1 + 9], "seven were stocked");
-    world.alloc(0, Some(0), 32, 3);
-    assert_eq!(world.charged(0), [7, 10 + 8], "no batch around them");
-    // A fault whose page is charged, and of a block the rest.
-    world.fault(0, 0);
-    world.alloc(0, Some(0), 40, 1);
-    assert_eq!(world.charged(0), [7 + 1, 18 + 1]);
-    // Freed ones: three in the uncharge batch of another CPU, one of which a fault takes.
-    world.free_each(1, 16..19);
-    assert_eq!(world.touch(1, 0, 50), Consumed::Miss);
-    assert_eq!(world.charged(0), [8 + 1, 19], "no shared counter was charged");
-    world.alloc(1, Some(0), 52, 2);
-    assert_eq!(world.charged(0), [9 + 2, 19 + 2], "two were left");
-    // Drained in between, a page that was charged for its fault is charged once more.
-    world.drain(0, NO_INDEX);
-    world.fault(0, 0);
-    world.drain(0, NO_INDEX);
-    world.alloc(0, Some(0), 60, 0);
-    assert_eq!(world.charged(0), [11, 21 + 1]);
-    assert_eq!(world.charged(1), [0, 0]);
-    let counted = |cpu: u32| [&world.slot(cpu, 0).from_stock, &world.slot(cpu, 0).missed].map(read);
-    assert_eq!([counted(0), counted(1)], [[8, 20], [3, 2]]);
-    world.assert_owned(&[1 + 16 + 8 + 2 - 3 + 1 + 4 + 1, 0]);
-}
-
-/// The pages of a fault that another cgroup's turn drained are not counted, whoever is next.
-#[test]
-fn a_drained_page_leaves_no_mark() {
-    let world = row(2, 8);
-    world.fault(0, 0);
-    assert_eq!(word(&world, 0), missed(owner(0), 7));
-    world.alloc(0, Some(1), 0, 0);
-    assert_eq!(word(&world, 0), StockWord::new(owner(1), 0, 7));
-    world.touch(0, 1, 1);
-    assert_eq!((world.charged(0), world.charged(1)), ([0, 0], [1, 1]));
-    // Without a batch, one page at a time is charged, and each is missed.
-    let world = row(1, 1);
-    for n in 1..=5 {
-        world.fault(0, 0);
-        world.fault(0, 0);
-        world.alloc(0, Some(0), n, 0);
-        assert_eq!((world.charged(0), world.faults(0)), ([0, n], 2 * n));
-    }
 }
 
 #[test]

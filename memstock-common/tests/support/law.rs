@@ -2,6 +2,7 @@
 //! cache.
 
 use super::*;
+use memstock_common::counter::needed;
 use memstock_common::file::{FILE, FileWord};
 use memstock_common::page::owner_in;
 use memstock_common::{StockWord, index_of};
@@ -93,6 +94,13 @@ impl<W: NewWord> World<W> {
     /// Page cache of a counter, as far as it has been told: a signed number.
     pub fn file(&self, index: u32) -> i64 {
         self.counter(index).file.load() as i64
+    }
+
+    /// The highest need, by the reader's rule: what was charged last is judged with the next change.
+    pub fn needed_peak(&self, index: u32) -> u64 {
+        let counter = self.counter(index);
+        let now = needed(counter.memory.usage.load(), counter.file.load());
+        self.needed_watermark(index).max(now)
     }
 
     pub fn needed_watermark(&self, index: u32) -> u64 {

@@ -57,7 +57,7 @@ impl Reference {
         } else {
             if sum < 0 {
                 self.gone += 1;
-                self.look(group);
+                self.observe();
             }
             self.untold.remove(&place);
         }
@@ -68,21 +68,10 @@ impl Reference {
         if let Some(&(group, change)) = self.untold.get(&place) {
             if change < 0 {
                 self.gone += 1;
-                self.look(group);
+                self.observe();
             }
             self.untold.remove(&place);
         }
-    }
-
-    /// What is needed is looked at, at all levels.
-    pub fn look(&mut self, group: u32) {
-        let (usages, files) = (self.usages(), self.files());
-        for at in self.lineage(group) {
-            let needed = usages[&at] - usages[&at].min(files[&at].max(0) as u64);
-            let member = self.member(at);
-            member.needed_peak = member.needed_peak.max(needed);
-        }
-        self.observe();
     }
 
     /// Notes what is really needed, of which the counters know only what they are told.

@@ -20,8 +20,7 @@ pub struct Group {
     pub highest_limits: [u64; 2],
     pub failcnt: [u64; 2],
     pub peak: u64,
-    /// Of what is needed, by what the counters knew, and as it was: with what is stocked, and of what is owned.
-    pub needed_peak: u64,
+    /// Of what was needed: with what is stocked, and of what is owned.
     pub most_charged: u64,
     pub most_owned: u64,
     pub faults: u64,
@@ -283,7 +282,7 @@ impl Reference {
             let member = self.member(at);
             member.peak = member.peak.max(usages[&at]);
         }
-        self.look(group);
+        self.observe();
     }
 
     fn refuser(&self, group: u32, nr_pages: u64) -> Option<(u32, usize)> {

@@ -90,7 +90,7 @@ impl Reference {
             member.peak = member.peak.max(usages[&at]);
             member.overrun = true;
         }
-        self.look(group);
+        self.observe();
         (self.pages.len() - before) as u64
     }
 
@@ -113,7 +113,7 @@ impl Reference {
             self.pages.iter().filter(|&page| is_gone(page)).map(|page| *page.0).collect();
         let nr_file = gone.iter().filter(|pfn| self.pages[pfn].file).count();
         if nr_file > 0 {
-            self.look(group);
+            self.observe();
         }
         for pfn in &gone {
             self.pages.remove(pfn);
@@ -167,7 +167,6 @@ impl Reference {
             highest_limits: limits,
             failcnt: [0; 2],
             peak: 0,
-            needed_peak: 0,
             most_charged: 0,
             most_owned: 0,
             faults: 0,
