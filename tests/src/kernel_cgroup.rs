@@ -43,7 +43,18 @@ impl KernelCgroup {
     /// # Errors
     /// When it cannot be made.
     pub fn new() -> Result<Option<Self>> {
-        let path = fresh_path();
+        Self::at(fresh_path())
+    }
+
+    /// [`Self::new`] with this name, which nobody else has.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn named(name: &str) -> Result<Option<Self>> {
+        Self::at(format!("/{name}"))
+    }
+
+    fn at(path: String) -> Result<Option<Self>> {
         if let Some(mount) = mount_v1_memory()? {
             return Self::make(mount.join(&path[1..]), path, Version::V1).map(Some);
         }
@@ -155,6 +166,42 @@ impl KernelCgroup {
         self.pages(self.file("memory.usage_in_bytes", "memory.current"))
     }
 
+    /// The most that it was charged so far.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn peak_pages(&self) -> Result<u64> {
+        self.pages(self.file("memory.max_usage_in_bytes", "memory.peak"))
+    }
+
+    /// How often a charge met the limit.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn limit_hits(&self) -> Result<u64> {
+        match self.version {
+            Version::V1 => self.number("memory.failcnt"),
+            Version::V2 => self.entry("memory.events", "max"),
+        }
+    }
+
+    /// How many of its tasks the kernel has killed because it was full.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn oom_kills(&self) -> Result<u64> {
+        self.entry(self.file("memory.oom_control", "memory.events"), "oom_kill")
+    }
+
+    /// The ids of the processes that are in it.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn tasks(&self) -> Result<Vec<u32>> {
+        let text = self.read("cgroup.procs")?;
+        text.lines().map(|id| id.parse().with_context(|| format!("{id} is no process"))).collect()
+    }
+
     /// The part of [`Self::usage_pages`] that is the kernel's own memory: page tables, slab,
     /// stacks, pipes. Rounded up to the pages that slab objects come from, and with stock too.
     ///
@@ -195,12 +242,17 @@ impl KernelCgroup {
         Ok(self.cache_pages()?.saturating_sub(self.figure("shmem")?))
     }
 
-    /// A figure of `memory.stat`.
+    /// A figure of `memory.stat`, in pages.
     fn figure(&self, name: &str) -> Result<u64> {
-        let text = self.read("memory.stat")?;
-        let bytes = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let bytes = bytes.with_context(|| format!("no {name} in {}", self.path))?;
-        Ok(bytes.parse::<u64>().with_context(|| format!("{name} is {bytes}"))? / PAGE)
+        Ok(self.entry("memory.stat", name)? / PAGE)
+    }
+
+    /// The number beside `name` in a file of such lines.
+    fn entry(&self, file: &str, name: &str) -> Result<u64> {
+        let text = self.read(file)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.with_context(|| format!("no {name} in {file} of {}", self.path))?;
+        value.parse().with_context(|| format!("{name} is {value}"))
     }
 
     /// Has the kernel drop what it can: clean page cache, which would stay charged otherwise after
@@ -218,8 +270,12 @@ impl KernelCgroup {
     }
 
     fn pages(&self, file: &str) -> Result<u64> {
+        Ok(self.number(file)? / PAGE)
+    }
+
+    fn number(&self, file: &str) -> Result<u64> {
         let text = self.read(file)?;
-        Ok(text.trim().parse::<u64>().with_context(|| format!("{file} is {text:?}"))? / PAGE)
+        text.trim().parse().with_context(|| format!("{file} is {text:?}"))
     }
 
     fn read(&self, file: &str) -> Result<String> {

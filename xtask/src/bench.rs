@@ -11,7 +11,7 @@ use crate::setup::{self, BpfToolchain};
 use crate::{build, exec};
 
 /// Those of the `tests` package.
-pub const NAMES: [&str; 5] = ["fault", "page", "limit", "scale", "read"];
+pub const NAMES: [&str; 6] = ["fault", "page", "limit", "scale", "read", "rehearsal"];
 
 /// The verb. `all` goes on after one that fails.
 pub fn run(name: &str, args: &[OsString]) -> Result<()> {

@@ -1,0 +1,129 @@
+//! A program at one limit: which limits there are, how it went, and what had been said.
+
+use anyhow::Result;
+use memstock_tests::PAGE;
+
+use crate::oracle::Run;
+use crate::record::Recording;
+use crate::rules::{MEMSTOCK, RULES};
+
+/// How near a limit may be to a boundary before a word on it counts: within it, runs differ among themselves.
+pub const NEAR_PART: f64 = 0.03;
+/// And of a small boundary: some MiB are in the CPUs' stocks and batches.
+pub const NEAR_BYTES: f64 = (2 << 20) as f64;
+
+/// How far from `boundary` is near.
+pub fn near(boundary: u64) -> u64 {
+    (NEAR_PART * boundary as f64).max(NEAR_BYTES) as u64
+}
+
+/// A limit, and why it is looked at.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    pub name: &'static str,
+    pub bytes: u64,
+}
+
+impl Limit {
+    /// At least eight, three of them within 5 % of what is needed (of little: within 3 MiB), and what each
+    /// rule recommends.
+    pub fn all(recording: &Recording) -> Vec<Self> {
+        let &Recording { peak, needed, .. } = recording;
+        let (of_needed, of_peak) = (|part: f64| times(needed, part), |part: f64| times(peak, part));
+        let aside = 4 * near(needed) / 3;
+        let recommended = RULES.iter().map(|rule| (rule.name, (rule.recommends)(recording)));
+        let others = [
+            ("needed", needed),
+            ("needed - 4 %", needed.saturating_sub(aside)),
+            ("needed + 4 %", needed + aside),
+            ("0.9 needed", of_needed(0.9)),
+            ("0.8 needed", of_needed(0.8)),
+            ("0.5 needed", of_needed(0.5)),
+            ("middle", needed.midpoint(peak)),
+            ("0.95 peak", of_peak(0.95)),
+            ("1.3 needed", of_needed(1.3)),
+            ("0.65 needed", of_needed(0.65)),
+        ];
+        let mut limits = Vec::<Self>::new();
+        for (n, (name, bytes)) in recommended.chain(others).enumerate() {
+            let bytes = bytes.next_multiple_of(PAGE);
+            let is_new = limits.iter().all(|known| known.bytes.abs_diff(bytes) > bytes / 250);
+            // Below, the kernel has not even room for a process's own.
+            if (n < RULES.len() || is_new) && bytes >= 64 * PAGE {
+                limits.push(Self { name, bytes });
+            }
+        }
+        limits.sort_by_key(|limit| limit.bytes);
+        limits
+    }
+
+    /// One well below what is needed, two a little above, and the peak.
+    pub fn few(recording: &Recording) -> Vec<Self> {
+        let few = ["0.8 needed", MEMSTOCK.name, "needed + 4 %", "peak"];
+        Self::all(recording).into_iter().filter(|limit| few.contains(&limit.name)).collect()
+    }
+}
+
+fn times(bytes: u64, part: f64) -> u64 {
+    (bytes as f64 * part) as u64
+}
+
+/// A limit with what came of it.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    pub limit: Limit,
+    pub runs: Vec<Run>,
+}
+
+impl Cell {
+    /// Runs the program at `limit`: once where it should not live, and again as long as it does.
+    pub fn fill(
+        limit: Limit,
+        recording: &Recording,
+        repeats: usize,
+        run: impl Fn(u64) -> Result<Run>,
+    ) -> Result<Self> {
+        let is_far = limit.bytes + near(recording.needed) < recording.needed;
+        let times = if is_far { 1 } else { repeats };
+        let mut runs = Vec::<Run>::new();
+        while runs.len() < times && runs.iter().all(Run::lived) {
+            runs.push(run(limit.bytes)?);
+        }
+        Ok(Self { limit, runs })
+    }
+
+    /// In every run.
+    pub fn lived(&self) -> bool {
+        self.runs.iter().all(Run::lived)
+    }
+}
+
+/// What a word on a cell was worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Right,
+    /// Wrong, or perhaps right: nearer to the boundary than words count.
+    Near,
+    /// It was said to live, and did not.
+    Unsafe,
+    /// It was said not to live, and did.
+    Wasteful,
+}
+
+impl Cell {
+    /// Of who says that the program lives from `from` on.
+    pub fn word(&self, from: u64, boundary: u64) -> Word {
+        let is_near = self.limit.bytes.abs_diff(boundary) <= near(boundary);
+        match (self.limit.bytes >= from, self.lived()) {
+            _ if is_near => Word::Near,
+            (true, false) => Word::Unsafe,
+            (false, true) => Word::Wasteful,
+            _ => Word::Right,
+        }
+    }
+
+    /// Whether memstock said that it lives and it did not, however near.
+    pub fn broke_the_word(&self, recording: &Recording) -> bool {
+        self.limit.bytes >= (MEMSTOCK.lives_from)(recording) && !self.lived()
+    }
+}

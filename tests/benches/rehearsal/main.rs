@@ -1,0 +1,160 @@
+//! `cargo xtask bench rehearsal`: whether a recording says at which limits a program lives.
+//!
+//! Each program of [`programs::ALL`] is recorded once without a limit by `memstock stat`, and then run by the
+//! kernel's own controller at many limits; the smallest at which it lives is bisected. Beside memstock's
+//! `needed_peak` stand what its peak alone would have said, and the two rules of thumb with 15 % above.
+//!
+//! Recordings take their turn with the live tests. The kernel's runs need no memstock and take long: they leave
+//! the turn to others.
+
+mod bisect;
+mod cells;
+mod inputs;
+mod oracle;
+mod place;
+mod programs;
+mod record;
+mod rules;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Parser;
+use memstock_tests::kernel_cgroup::ABSENT;
+use memstock_tests::live;
+use memstock_tests::skip::skip;
+
+use bisect::Boundary;
+use cells::{Cell, Limit};
+use inputs::Size;
+use oracle::Oracle;
+use place::Place;
+use programs::Program;
+use record::Recording;
+
+/// Real programs at real limits, beside what one recording said of each.
+#[derive(Parser)]
+struct Args {
+    /// Only the programs of this name; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    program: Vec<String>,
+    /// Runs at a limit at which the program should live
+    #[arg(long, default_value_t = 2)]
+    repeats: usize,
+    /// Write the tables into this file as well, between its marks if it has them
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Three small programs at three limits each, to see that it works
+    #[arg(long)]
+    smoke: bool,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What is known of a program in the end.
+struct Rehearsed {
+    program: &'static Program,
+    recording: Recording,
+    cells: Vec<Cell>,
+    boundary: Boundary,
+}
+
+fn main() -> Result<()> {
+    let mut args = Args::parse();
+    ensure!(args.repeats > 0, "--repeats: at least one");
+    if args.smoke {
+        args.repeats = 1;
+    }
+    for name in &args.program {
+        ensure!(
+            programs::ALL.iter().any(|program| program.name == name),
+            "there is no program {name}: {}",
+            programs::ALL.map(|program| program.name).join(", ")
+        );
+    }
+    let start = Instant::now();
+    let Some(oracle) = Oracle::new()? else {
+        skip("bench rehearsal", ABSENT);
+        return Ok(());
+    };
+    let place = Place::new()?;
+    let size = if args.smoke { Size::Small } else { Size::Full };
+    let mut recorded = Vec::new();
+    for program in wanted(&args) {
+        place.prepare(program, size).with_context(|| format!("preparing {}", program.name))?;
+        live(|| -> Result<()> {
+            let recording = record::record(&place, program);
+            recorded
+                .push((program, recording.with_context(|| format!("recording {}", program.name))?));
+            Ok(())
+        })?;
+    }
+    let mut all = Vec::new();
+    for (program, recording) in recorded {
+        all.push(rehearse(&args, &oracle, &place, program, recording)?);
+    }
+    // Without root there was nothing recorded, and it was said.
+    if all.is_empty() {
+        return Ok(());
+    }
+    let report = table::Report::of(&all);
+    println!("\n{report}");
+    println!("{} programs in {:.0} s", all.len(), start.elapsed().as_secs_f64());
+    if let Some(file) = &args.markdown {
+        report.write(file)?;
+    }
+    report.verdict()
+}
+
+/// The programs that were asked for and are here.
+fn wanted(args: &Args) -> Vec<&'static Program> {
+    let asked = programs::ALL.iter().filter(|program| {
+        let named = args.program.iter().any(|name| name == program.name);
+        named || (args.program.is_empty() && (program.is_smoke || !args.smoke))
+    });
+    let here = asked.filter(|program| match program.missing() {
+        Some(what) => {
+            skip(&format!("bench rehearsal {}", program.name), &format!("{what} is not here"));
+            false
+        }
+        None => true,
+    });
+    here.collect()
+}
+
+fn rehearse(
+    args: &Args,
+    oracle: &Oracle,
+    place: &Place,
+    program: &'static Program,
+    mut recording: Recording,
+) -> Result<Rehearsed> {
+    eprintln!("{}: {recording}", program.name);
+    let free = oracle.run(place, program, None, oracle::FREE)?;
+    if !free.lived() {
+        bail!("{} does not run without a limit: {free}", program.name);
+    }
+    eprintln!("{}: {free}, of the kernel's peak {}", program.name, table::mib(free.peak));
+    // Of a small process memstock does not know it.
+    recording.max_rss.get_or_insert(free.max_rss);
+    let patience = oracle::patience(free.wall);
+    let run = |limit: u64| {
+        let run = oracle.run(place, program, Some(limit), patience)?;
+        eprintln!("{} at {}: {run}", program.name, table::mib(limit));
+        Ok(run)
+    };
+    let limits = if args.smoke { Limit::few(&recording) } else { Limit::all(&recording) };
+    let mut cells = Vec::new();
+    for limit in limits {
+        cells.push(Cell::fill(limit, &recording, args.repeats, run)?);
+    }
+    let boundary = if args.smoke {
+        Boundary::foretold(&recording)
+    } else {
+        bisect::bisect(&cells, args.repeats, run)?
+    };
+    Ok(Rehearsed { program, recording, cells, boundary })
+}
