@@ -28,7 +28,7 @@ fn it_is_driven_by_keys() -> Result<()> {
         let all = ["memstock top", "CGROUPS by USAGE", "CPUS", "EVENTS", "cgroup-added", "q quit"];
         let screen =
             top.wait_for("the view", |screen| all.iter().all(|text| screen.contains(text)))?;
-        ensure!(screen.contains("daemon ") && screen.contains("HITS/S"), "{screen}");
+        ensure!(screen.contains("daemon ") && screen.contains("CHARGES/S"), "{screen}");
         ensure!(row(&screen, "web") < row(&screen, "api"), "{screen}");
         // A rate needs two samples, and a stock something that is stocked.
         top.wait_for("a rate", |screen| {
@@ -203,7 +203,7 @@ fn it_follows_the_size_of_the_terminal() -> Result<()> {
         top.resize((200, 50))?;
         let screen = top.wait_for("all columns", |screen| screen.contains("FAILCNT"))?;
         let heads = screen.lines().find(|line| line.contains("FAILCNT")).context("heads")?;
-        ensure!(heads.contains("HITS/S") && heads.contains("STOCKED"), "side by side: {screen}");
+        ensure!(heads.contains("CHARGES/S") && heads.contains("STOCKED"), "side by side: {screen}");
         top.resize((40, 10))?;
         top.wait_for("a few columns", |screen| {
             screen.contains("USAGE") && !screen.contains("FAILCNT") && !screen.contains("EVENTS")
