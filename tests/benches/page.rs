@@ -72,8 +72,8 @@ fn main() -> Result<()> {
     if args.smoke {
         (args.rounds, args.slice) = (2, 10);
     }
-    host::require_privilege()?;
     memstock_tests::live::alone(|| {
+        host::require_privilege()?;
         let bpffs = host::bpffs()?;
         let mount = CgroupMount::find()?;
         let cgroup = mount.create(OF_BENCH)?;

@@ -161,11 +161,11 @@ fn counts_again(engine: &Engine, cgroup: &TestCgroup, task: &mut Task) -> Result
 #[test]
 fn a_cpu_that_comes_back_has_its_event() -> Result<()> {
     const CYCLES: u32 = 10;
-    if !can_go_offline(CPU) {
-        skip(&name(), "CPU 1 cannot be taken offline here");
-        return Ok(());
-    }
     live(|| {
+        if !can_go_offline(CPU) {
+            skip(&name(), "CPU 1 cannot be taken offline here");
+            return Ok(());
+        }
         let cgroup = TestCgroup::new()?;
         let mut task = Task::start(&cgroup, Some(CPU))?;
         let engine = start(&cgroup, &[])?;

@@ -96,11 +96,11 @@ fn checked(engine: &Engine) -> Result<Audit> {
 
 #[test]
 fn what_is_allocated_again_is_healed() -> Result<()> {
-    if !can_go_offline(CPU) {
-        skip(&name(), CANNOT);
-        return Ok(());
-    }
     live(|| {
+        if !can_go_offline(CPU) {
+            skip(&name(), CANNOT);
+            return Ok(());
+        }
         let mut lost = Lost::new()?;
         let healed = || Ok::<_, anyhow::Error>(i64::try_from(lost.engine.show()?.loss.healed)?);
         // Asked on both sides of each audit: anybody on the host may allocate one in between.
@@ -137,11 +137,11 @@ fn what_is_allocated_again_is_healed() -> Result<()> {
 
 #[test]
 fn a_repair_takes_what_is_stale() -> Result<()> {
-    if !can_go_offline(CPU) {
-        skip(&name(), CANNOT);
-        return Ok(());
-    }
     live(|| {
+        if !can_go_offline(CPU) {
+            skip(&name(), CANNOT);
+            return Ok(());
+        }
         let lost = Lost::new()?;
         let before = checked(&lost.engine)?;
         let report = lost.engine.audit(["--repair"])?;

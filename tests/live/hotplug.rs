@@ -75,11 +75,11 @@ impl Busy {
 
 #[test]
 fn two_hundred_cycles_lose_no_page() -> Result<()> {
-    if !can_go_offline(CPU) {
-        skip(&name(), "CPU 1 cannot be taken offline here");
-        return Ok(());
-    }
     live(|| {
+        if !can_go_offline(CPU) {
+            skip(&name(), "CPU 1 cannot be taken offline here");
+            return Ok(());
+        }
         let cgroup = TestCgroup::new()?;
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
         let mut busy = Busy::start(&cgroup)?;
@@ -124,11 +124,11 @@ fn two_hundred_cycles_lose_no_page() -> Result<()> {
 #[test]
 fn cpus_go_and_come_without_a_daemon() -> Result<()> {
     const CYCLES: u32 = 25;
-    if !can_go_offline(CPU) {
-        skip(&name(), "CPU 1 cannot be taken offline here");
-        return Ok(());
-    }
     live(|| {
+        if !can_go_offline(CPU) {
+            skip(&name(), "CPU 1 cannot be taken offline here");
+            return Ok(());
+        }
         let cgroup = TestCgroup::new()?;
         let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
         engine.process().signal(Signal::KILL)?;

@@ -59,10 +59,10 @@ fn load(cgroup: &TestCgroup) -> Result<Vec<Task>> {
 /// One thread drains all the time meanwhile, from CPU 0.
 #[test]
 fn three_of_four_cpus_go_at_once_and_lose_no_page() -> Result<()> {
-    if !has_four_cpus() {
-        return Ok(());
-    }
     live(|| {
+        if !has_four_cpus() {
+            return Ok(());
+        }
         let cycles = scaled(500);
         let cgroup = TestCgroup::new()?;
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
@@ -124,10 +124,10 @@ fn cycle_all(maps: &engine::Engine, tasks: &[Task]) -> Result<()> {
 /// What others have stocked is taken from a CPU on which none of them runs, while they charge.
 #[test]
 fn a_third_cpu_drains_the_others() -> Result<()> {
-    if !has_four_cpus() {
-        return Ok(());
-    }
     live(|| {
+        if !has_four_cpus() {
+            return Ok(());
+        }
         let tries = scaled(10_000);
         let cgroup = TestCgroup::new()?;
         let engine = Engine::start(["--cgroup", cgroup.path()])?;

@@ -7,11 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memstock_tests::live::name;
+use memstock_tests::binaries;
+use memstock_tests::live::{is_refused, live, name};
 use memstock_tests::poll::SOON;
 use memstock_tests::process::{Finished, Program, memstock};
 use memstock_tests::skip::{in_guest, skip};
-use memstock_tests::{binaries, live};
 
 /// A download of a hundred packages on a slow line.
 const DOWNLOAD: Duration = Duration::from_secs(1200);
@@ -74,8 +74,8 @@ fn newer(package: &Path, folder: &Path) -> Result<()> {
 
 #[test]
 fn it_comes_works_and_goes() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        skip(&name(), "needs root: it mounts, and loads BPF programs");
+    // Before an archive is fetched for it.
+    if is_refused() {
         return Ok(());
     }
     if in_guest() {

@@ -38,11 +38,11 @@ fn promtool(programs: &Programs, args: &[&str], dir: &Path, input: &str) -> Resu
 
 #[test]
 fn a_minute_under_load() -> Result<()> {
-    let Some(programs) = Programs::find() else {
-        skip(&name(), ABSENT);
-        return Ok(());
-    };
     live(|| {
+        let Some(programs) = Programs::find() else {
+            skip(&name(), ABSENT);
+            return Ok(());
+        };
         let Some(kernel) = KernelCgroup::new()? else {
             skip(&name(), kernel_cgroup::ABSENT);
             return Ok(());

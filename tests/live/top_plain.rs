@@ -85,7 +85,7 @@ fn a_pipe_gets_plain_samples() -> Result<()> {
 }
 
 #[test]
-fn a_closed_pipe_and_an_interrupt_are_a_good_end() -> Result<()> {
+fn in_batch_mode_a_closed_pipe_and_an_interrupt_are_a_good_end() -> Result<()> {
     live(|| {
         let tree = Tree::new()?;
         let mut piped = Command::new(binaries::memstock()?)

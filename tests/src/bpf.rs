@@ -1,4 +1,5 @@
-//! The one thing a test does to the kernel half behind memstock's back: emptying a map entry.
+//! What tests ask of bpf(2) themselves: whether it is granted, and the one thing they do to the kernel half behind
+//! memstock's back, emptying a map entry.
 
 use std::ffi::CString;
 use std::io;
@@ -10,7 +11,22 @@ use anyhow::{Context, Result};
 
 // enum bpf_cmd in include/uapi/linux/bpf.h.
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
+/// `BPF_PROG_TYPE_RAW_TRACEPOINT` of enum `bpf_prog_type` there.
+const RAW_TRACEPOINT: u32 = 17;
+
+/// A program that reads kernel memory, as ours do, at address 0, which is a fault that the kernel catches. It is
+/// never attached. The layout is `struct bpf_insn`: code, destination and source, offset, immediate.
+const NOTHING: [(u8, u8, i16, i32); 6] = [
+    (0xbf, 0xa1, 0, 0),   // r1 = r10
+    (0x07, 0x01, 0, -8),  // r1 += -8
+    (0xb7, 0x02, 0, 8),   // r2 = 8
+    (0xb7, 0x03, 0, 0),   // r3 = 0
+    (0x85, 0x00, 0, 113), // r0 = bpf_probe_read_kernel(r1, r2, r3)
+    (0x95, 0x00, 0, 0),   // exit
+];
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
 #[repr(C)]
@@ -30,6 +46,62 @@ struct MapElem {
     flags: u64,
 }
 
+/// The part of `union bpf_attr` that `BPF_PROG_LOAD` reads.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+}
+
+/// The part of `union bpf_attr` that `BPF_PROG_GET_NEXT_ID` uses.
+#[repr(C)]
+struct NextId {
+    start_id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// Has the kernel accept a program of our kind, and forget it.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn load_nothing() -> io::Result<()> {
+    let insns: Vec<u8> = NOTHING
+        .iter()
+        .flat_map(|(code, registers, offset, immediate)| {
+            let [low, high] = offset.to_le_bytes();
+            let [a, b, c, d] = immediate.to_le_bytes();
+            [*code, *registers, low, high, a, b, c, d]
+        })
+        .collect();
+    let attr = ProgLoad {
+        prog_type: RAW_TRACEPOINT,
+        insn_cnt: NOTHING.len() as u32,
+        insns: insns.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+    };
+    // SAFETY: the attribute, the instructions and the string outlive the call, which only reads them.
+    let fd = unsafe { bpf(BPF_PROG_LOAD, &raw const attr) }?;
+    // SAFETY: the kernel has just made this descriptor for nobody else.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
+/// Asks for the first program that is loaded.
+///
+/// # Errors
+/// The kernel's; that there is none is no error.
+pub(crate) fn list_programs() -> io::Result<()> {
+    let mut attr = NextId { start_id: 0, next_id: 0, open_flags: 0 };
+    // SAFETY: the attribute outlives the call, which writes to nothing but its `next_id`.
+    match unsafe { bpf(BPF_PROG_GET_NEXT_ID, &raw mut attr) } {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Deletes the entry `key` of the map that is pinned at `pin`.
 ///
 /// # Errors
@@ -41,7 +113,7 @@ pub fn delete_entry(pin: &Path, key: u32) -> Result<()> {
     let attr = MapElem { map_fd, padding: 0, key: key_at, value: 0, flags: 0 };
     // SAFETY: the attribute and the key it points to outlive the call; the maps this is used on
     // have u32 keys, and deleting reads the key only.
-    let result = unsafe { bpf(BPF_MAP_DELETE_ELEM, &attr) };
+    let result = unsafe { bpf(BPF_MAP_DELETE_ELEM, &raw const attr) };
     result.map(drop).with_context(|| format!("deleting entry {key} of {}", pin.display()))
 }
 
@@ -49,14 +121,14 @@ fn open(pin: &Path) -> Result<OwnedFd> {
     let pathname = CString::new(pin.as_os_str().as_bytes())?;
     let attr = ObjGet { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: the attribute and the string it points to outlive the call.
-    let fd = unsafe { bpf(BPF_OBJ_GET, &attr) }?;
+    let fd = unsafe { bpf(BPF_OBJ_GET, &raw const attr) }?;
     // SAFETY: the kernel has just made this descriptor for nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// # Safety
-/// `attr` must be what `command` expects, and what it points to must be there.
-unsafe fn bpf<A>(command: libc::c_long, attr: &A) -> io::Result<i32> {
+/// `attr` must be what `command` expects, writable where it writes, and what it points to must be there.
+unsafe fn bpf<A>(command: libc::c_long, attr: *const A) -> io::Result<i32> {
     // SAFETY: by the caller's promise; the kernel reads `size_of::<A>()` bytes and takes the rest
     // of its union as zero.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<A>()) };

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::process::memstock;
+use crate::refusal::{refusal, refusal_of_cgroups};
 use crate::{cgroup, kernel_cgroup, leftovers, poll::SOON, skip::skip};
 
 /// What a test returns: nothing, when it asserts, or a `Result`.
@@ -44,8 +45,7 @@ impl Outcome for () {
 /// # Panics
 /// When a test without a `Result` finds something in the host before or after it.
 pub fn live<O: Outcome>(test: impl FnOnce() -> O) -> O {
-    if !rustix::process::geteuid().is_root() {
-        skip(&name(), "needs root: it loads BPF programs and makes cgroups");
+    if is_refused() {
         return O::skipped();
     }
     let _turn = match take_turn().and_then(|turn| clean_start().map(|()| turn)) {
@@ -62,6 +62,9 @@ pub fn live<O: Outcome>(test: impl FnOnce() -> O) -> O {
 /// # Errors
 /// An engine runs, or was left; those of the bench.
 pub fn alone(bench: impl FnOnce() -> Result<()>) -> Result<()> {
+    if is_refused() {
+        return Ok(());
+    }
     let _turn = take_turn()?;
     let found = leftovers::pins_and_lock();
     ensure!(found.is_empty(), "an engine runs, or was left: {}", found.join(", "));
@@ -69,9 +72,36 @@ pub fn alone(bench: impl FnOnce() -> Result<()>) -> Result<()> {
     bench()
 }
 
-/// The name of the running test: libtest gives it to the test's thread.
+/// Whether the kernel refuses what the running test or bench needs. It is then reported as skipped.
+pub fn is_refused() -> bool {
+    skipped(refusal())
+}
+
+/// The same for one that needs cgroups and no BPF.
+pub fn has_no_cgroups() -> bool {
+    skipped(refusal_of_cgroups().as_deref())
+}
+
+fn skipped(reason: Option<&str>) -> bool {
+    if let Some(reason) = reason {
+        skip(&name(), reason);
+    }
+    reason.is_some()
+}
+
+/// The name of the running test, which libtest gives to the test's thread, or of the bench.
 pub fn name() -> String {
-    std::thread::current().name().unwrap_or("a test").to_owned()
+    match std::thread::current().name() {
+        Some("main") => bench().unwrap_or_else(|| "main".to_owned()),
+        name => name.unwrap_or("a test").to_owned(),
+    }
+}
+
+/// What this program is called, without what cargo has added.
+fn bench() -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let name = program.file_stem()?.to_str()?.split('-').next()?;
+    Some(format!("bench {name}"))
 }
 
 fn clean_start() -> Result<()> {

@@ -17,11 +17,13 @@ pub const SIZE: (u16, u16) = (80, 24);
 /// # Errors
 /// Those of the test.
 pub fn in_tmux(test: impl FnOnce() -> Result<()>) -> Result<()> {
-    if !tmux::exists() {
-        skip(&name(), "tmux is not installed");
-        return Ok(());
-    }
-    live(test)
+    live(|| {
+        if !tmux::exists() {
+            skip(&name(), "tmux is not installed");
+            return Ok(());
+        }
+        test()
+    })
 }
 
 /// `memstock top` with these arguments in a terminal.

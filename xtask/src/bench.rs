@@ -1,9 +1,11 @@
 //! `cargo xtask bench NAME`: builds the workspace for release and runs the benchmark, or all of them.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use memstock_tests::skip::SKIPS;
 
 use crate::setup::{self, BpfToolchain};
 use crate::{build, exec};
@@ -40,9 +42,9 @@ pub fn run(name: &str, args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// Runs one for a moment, as the tests have been built, to see that it works.
-pub fn smoke(bpf: &BpfToolchain, name: &str) -> Result<()> {
-    exec::stream(bpf.apply(cargo(name, "dev").arg("--smoke"))?)
+/// Runs one for a moment, as the tests have been built, to see that it works. What it skips it notes in `skips`.
+pub fn smoke(bpf: &BpfToolchain, name: &str, skips: &Path) -> Result<()> {
+    exec::stream(bpf.apply(cargo(name, "dev").arg("--smoke").env(SKIPS, skips))?)
 }
 
 fn cargo(name: &str, profile: &str) -> Command {

@@ -39,8 +39,11 @@ enum Verb {
         #[arg(long)]
         release: bool,
     },
-    /// Build and run memstock: a demonstration, or `memstock run ARGS`.
+    /// Build and run memstock: a demonstration, or `memstock run ARGS`; in a guest where the kernel refuses BPF.
     Run {
+        /// Run it on this host, whatever the kernel refuses.
+        #[arg(long)]
+        host: bool,
         /// Arguments of `memstock run`; without any, a demonstration load of ten seconds.
         #[arg(last = true)]
         args: Vec<OsString>,
@@ -52,8 +55,8 @@ enum Verb {
         /// Accept the output seen as the new expectation of the snapshot tests.
         #[arg(long)]
         bless: bool,
-        /// Run live tests in guests with other kernels, too (see `cargo xtask vm`): `short` takes minutes, the
-        /// whole matrix hours.
+        /// Run live tests in guests with other kernels, too (see `cargo xtask vm`): `short` takes minutes, all in
+        /// `one` guest an hour, the whole matrix hours.
         #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "matrix")]
         vm: Option<vm::Extent>,
         /// Arguments of the test binaries.
@@ -72,6 +75,9 @@ enum Verb {
         #[arg(long, default_value_t = 1)]
         revision: u32,
     },
+    /// Print what the kernel refuses of what memstock needs, in one line; nothing if it grants all.
+    #[command(hide = true)]
+    Refusal,
     /// Print the path of an archive with a minimal Debian root, made when it is missing.
     #[command(hide = true)]
     DebianRoot,
@@ -101,7 +107,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Setup => setup::run(),
         Verb::Build { release } => build::run(release),
-        Verb::Run { args } => run::run(&args),
+        Verb::Run { host, args } => run::run(host, &args),
+        Verb::Refusal => run::refusal(),
         Verb::Package { binary, output, revision } => {
             package::run(binary.as_deref(), output.as_deref(), revision)
         }

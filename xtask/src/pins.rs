@@ -29,6 +29,9 @@ pub const DEBIAN_SYSROOT: &str = "/usr";
 /// [`OLDEST_RUST`].
 pub const DEBIAN_RUST: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
+/// What it needs of its own beside them, where they are unpacked.
+pub const DEBIAN_RUST_STD: &[&str] = &["libstd-rust-web-dev"];
+
 /// What `cargo xtask lint` needs beside [`DEBIAN_RUST`].
 pub const DEBIAN_CLIPPY: &[&str] = &["rust-web-clippy"];
 
@@ -51,11 +54,13 @@ pub const DEBIAN_PACKAGE: &[&str] = &["dpkg-dev", "binutils", "lintian"];
 /// What watches memstock in the tests of its metrics: unpacked into the cache, not installed.
 pub const DEBIAN_PROMETHEUS: &str = "prometheus";
 
-/// What makes a guest's disk.
-pub const DEBIAN_VM: &[&str] = &["e2fsprogs", "xz-utils"];
 /// What runs a guest: unpacked into the cache, not installed.
 pub const DEBIAN_QEMU: &str = "qemu-system-x86";
-/// A shell for it, which is unpacked as well.
+/// What makes its disk, unpacked as well where it is missing.
+pub const DEBIAN_DISK: &str = "e2fsprogs";
+/// What unpacks its modules, likewise.
+pub const DEBIAN_XZ: &str = "xz-utils";
+/// A shell for it, which is unpacked always.
 pub const DEBIAN_SHELL: &str = "busybox-static";
 
 /// The kernels of the guests: the line, and the Debian packages that depend on its newest build, the

@@ -1,32 +1,111 @@
-//! `cargo xtask run`: builds memstock and becomes it, so that Ctrl-C and the exit code are its own.
+//! `cargo xtask run`: builds memstock and becomes it, so that Ctrl-C and the exit code are its own; where the kernel
+//! refuses BPF, it shows the same in a guest.
 
+use std::env;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{build, exec, setup};
+use crate::exec::{self, capture};
+use crate::{build, setup, vm};
 
-/// The verb.
-pub fn run(args: &[OsString]) -> Result<()> {
-    build::workspace(&setup::ensure()?, true)?;
-    let release = exec::target_dir().join("release");
-    let memstock = release.join("memstock");
-    // Without root or sudo memstock itself says what it needs.
-    let root = rustix::process::geteuid().is_root();
-    let mut cmd = if root || which::which("sudo").is_err() {
-        Command::new(memstock)
-    } else {
-        let mut cmd = Command::new("sudo");
-        cmd.arg(memstock);
-        cmd
-    };
-    cmd.arg("run");
-    if args.is_empty() {
-        cmd.args(["--new", "memstock-demo", "--seconds", "10", "--"]);
-        cmd.arg(release.join("memstock-workload")).args(["--cpus", "all"]);
-    } else {
-        cmd.args(args);
+/// Where memstock runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Here,
+    Sudo,
+    Guest,
+}
+
+/// The verb; `insists` on this host.
+pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
+    let refusal = memstock_tests::refusal();
+    let has_sudo = !rustix::process::geteuid().is_root() && which::which("sudo").is_ok();
+    let place = place(refusal.is_some(), insists, has_sudo, is_granted_to_sudo);
+    if let (Place::Guest, Some(reason)) = (place, refusal) {
+        exec::say("BPF", format_args!("{reason}; so it runs in a guest (`--host` insists)"));
     }
-    exec::replace(&mut cmd)
+    let bpf = setup::ensure()?;
+    build::workspace(&bpf, true)?;
+    let release = exec::target_dir().join("release");
+    let mut cmd = match place {
+        Place::Guest => return vm::show(&bpf, &arguments(args, vm::PROGRAMS.as_ref())),
+        Place::Here => Command::new(release.join("memstock")),
+        Place::Sudo => {
+            let mut cmd = Command::new("sudo");
+            cmd.arg(release.join("memstock"));
+            cmd
+        }
+    };
+    exec::replace(cmd.arg("run").args(arguments(args, &release)))
+}
+
+/// Where to run; `is_granted` asks whether sudo is granted what we are refused.
+fn place(
+    is_refused: bool,
+    insists: bool,
+    has_sudo: bool,
+    is_granted: impl FnOnce() -> bool,
+) -> Place {
+    if is_refused && has_sudo && (insists || is_granted()) {
+        Place::Sudo
+    } else if is_refused && !insists {
+        Place::Guest
+    } else {
+        // Without root or sudo memstock itself says what it needs.
+        Place::Here
+    }
+}
+
+/// `args`, or the demonstration by the workload in the folder `programs`.
+fn arguments(args: &[OsString], programs: &Path) -> Vec<OsString> {
+    if !args.is_empty() {
+        return args.to_vec();
+    }
+    let mut all: Vec<OsString> =
+        ["--new", "memstock-demo", "--seconds", "10", "--"].map(OsString::from).into();
+    all.push(programs.join("memstock-workload").into());
+    all.extend(["--cpus", "all"].map(OsString::from));
+    all
+}
+
+/// Whether root, which asks for no password, is granted more than we are: in a container it may not be.
+fn is_granted_to_sudo() -> bool {
+    let Ok(xtask) = env::current_exe() else { return false };
+    capture(Command::new("sudo").arg("-n").arg(xtask).arg("refusal"))
+        .is_ok_and(|said| said.is_empty())
+}
+
+/// The hidden verb that is asked there.
+pub fn refusal() -> Result<()> {
+    if let Some(reason) = memstock_tests::refusal() {
+        println!("{reason}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_for_who_has_no_other_way() {
+        assert_eq!(place(false, false, true, || true), Place::Here);
+        assert_eq!(place(true, false, false, || false), Place::Guest);
+        // As in a container whose root has no more capabilities.
+        assert_eq!(place(true, false, true, || false), Place::Guest);
+        assert_eq!(place(true, false, true, || true), Place::Sudo);
+        // A password may be asked for, and a refusal is memstock's to tell.
+        assert_eq!(place(true, true, true, || false), Place::Sudo);
+        assert_eq!(place(true, true, false, || false), Place::Here);
+    }
+
+    #[test]
+    fn without_arguments_the_workload_is_shown() {
+        let words = arguments(&[], "/p".as_ref());
+        assert!(words.contains(&"/p/memstock-workload".into()), "{words:?}");
+        assert_eq!(arguments(&["--check".into()], "/p".as_ref()), ["--check"]);
+    }
 }

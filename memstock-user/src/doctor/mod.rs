@@ -186,6 +186,9 @@ mod tests {
 
     #[test]
     fn this_host_has_what_is_required() {
+        if memstock_tests::live::is_refused() {
+            return;
+        }
         let diagnosis = Diagnosis::make();
         let missing: Vec<_> =
             diagnosis.missing().map(|answer| (&answer.facility.name, &answer.finding)).collect();

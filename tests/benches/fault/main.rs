@@ -42,11 +42,11 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    host::require_privilege()?;
     let (loads, rounds, slice) =
         if args.smoke { (1, 2, 5) } else { (args.loads, args.rounds, args.slice) };
     let slice = Duration::from_millis(slice);
     memstock_tests::live::alone(|| {
+        host::require_privilege()?;
         let home = calls::Home::enter(sequences::LEVELS)?;
         let extent = (loads, rounds.div_ceil(loads));
         sequences::measure(extent, slice / 5, args.peers, &home)?;

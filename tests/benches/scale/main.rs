@@ -48,7 +48,6 @@ struct Effort {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    host::require_privilege()?;
     let effort = if args.smoke {
         Effort {
             rounds: 2,
@@ -69,6 +68,7 @@ fn main() -> Result<()> {
         }
     };
     memstock_tests::live::alone(|| {
+        host::require_privilege()?;
         let home = calls::Home::enter(pages::DEEPEST)?;
         pages::measure(&effort, &home)?;
         drains::measure(&effort, &home)?;

@@ -11,7 +11,12 @@ use crate::exec::{capture, logged, say};
 
 /// Whether we may install packages.
 pub fn usable() -> bool {
-    rustix::process::geteuid().is_root() && which::which("apt-get").is_ok()
+    rustix::process::geteuid().is_root() && is_there()
+}
+
+/// Whether there are Debian's packages to be had: everybody may download and unpack them.
+pub fn is_there() -> bool {
+    which::which("apt-get").is_ok()
 }
 
 /// Whether the package lists have a version of `package` not older than `oldest`.

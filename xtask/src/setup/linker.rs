@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use rustc_version::Version;
 
-use super::{UNFINISHED, apt};
+use super::{UNFINISHED, apt, unpacked};
 use crate::exec::{capture, cargo, logged, say};
 use crate::{cache, pins};
 
@@ -63,6 +63,8 @@ pub fn install() -> Result<Linker> {
         let mut cmd = cargo(&["binstall", "--no-confirm"]);
         cmd.arg(format!("bpf-linker@{}", pins::LINKER));
         cmd
+    } else if apt::is_there() {
+        build_on_unpacked(&unpacked::get_llvm().with_context(remedy)?, &target)?
     } else {
         bail!("{}", remedy());
     };
@@ -95,6 +97,18 @@ fn build(prefix: &Path, target: &Path) -> Result<Command> {
     for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
         cmd.env_remove(flags);
     }
+    Ok(cmd)
+}
+
+/// The same on an LLVM in the cache, whose libraries only it finds.
+fn build_on_unpacked(prefix: &Path, target: &Path) -> Result<Command> {
+    let mut cmd = build(prefix, target)?;
+    let lib = prefix.parent().context("LLVM's prefix is a folder of libraries")?;
+    let dirs = [prefix.join("lib"), lib.join("x86_64-linux-gnu")];
+    // As RPATH, and not as RUNPATH, it is for the libraries of its libraries, too.
+    let rpath = format!("-Clink-arg=-Wl,--disable-new-dtags,-rpath,{}", lib.display());
+    cmd.env("LIBRARY_PATH", env::join_paths(dirs)?).env("LD_LIBRARY_PATH", lib);
+    cmd.env("CARGO_ENCODED_RUSTFLAGS", rpath);
     Ok(cmd)
 }
 

@@ -8,6 +8,7 @@ mod linker;
 pub mod prometheus;
 mod rust;
 pub mod unpack;
+mod unpacked;
 
 use std::env;
 use std::path::PathBuf;

@@ -16,7 +16,7 @@ pub const VAR: &str = "MEMSTOCK_PROMETHEUS";
 /// The folder with both programs, unpacked if it is not there yet.
 pub fn ensure() -> Result<PathBuf> {
     let home = cache::dir()?.join(pins::DEBIAN_PROMETHEUS);
-    unpack::ensure(pins::DEBIAN_PROMETHEUS, Needs::Nothing, &home, answers)?;
+    unpack::ensure(&[pins::DEBIAN_PROMETHEUS], Needs::Nothing, &home, answers)?;
     Ok(bin(&home))
 }
 

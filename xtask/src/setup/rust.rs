@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use rustc_version::{Channel, Version, VersionMeta, version_meta_for};
 
-use super::{TOOLCHAIN_VAR, apt};
+use super::{TOOLCHAIN_VAR, apt, unpacked};
 use crate::exec::{capture, logged, say};
 use crate::{cache, pins};
 
@@ -89,12 +89,16 @@ pub fn find() -> Result<Option<Compiler>> {
             return Ok(Some(compiler));
         }
     }
-    if debian().and_then(Compiler::usable).is_none() {
+    let sysroot = if debian().and_then(Compiler::usable).is_some() {
+        PathBuf::from(pins::DEBIAN_SYSROOT)
+    } else if let Some(unpacked) = unpacked::rust()? {
+        unpacked
+    } else {
         return Ok(None);
-    }
+    };
     let mut link = Command::new("rustup");
-    capture(link.args(["toolchain", "link", pins::LINKED, pins::DEBIAN_SYSROOT]))?;
-    say("Setup", format_args!("{} is now rustup's `{}`", pins::DEBIAN_SYSROOT, pins::LINKED));
+    capture(link.args(["toolchain", "link", pins::LINKED]).arg(&sysroot))?;
+    say("Setup", format_args!("{} is now rustup's `{}`", sysroot.display(), pins::LINKED));
     Ok(probe(pins::LINKED)?.usable())
 }
 
@@ -108,7 +112,8 @@ fn chosen(name: &str) -> Result<Compiler> {
     Ok(compiler)
 }
 
-/// Gets a compiler: Debian's where we may install its packages, else by rustup where it can fetch.
+/// Gets a compiler: Debian's where we may install its packages, else by rustup where it can fetch, else Debian's,
+/// unpacked into the cache.
 pub fn install() -> Result<Compiler> {
     if apt::usable()
         && let Err(error) = by_apt()
@@ -120,6 +125,16 @@ pub fn install() -> Result<Compiler> {
     }
     if has_rustup()
         && let Err(error) = by_rustup()
+    {
+        say("Setup", format_args!("{error}"));
+    }
+    if let Some(compiler) = find()? {
+        return Ok(compiler);
+    }
+    // Without rustup there is no way to use one that is elsewhere.
+    if has_rustup()
+        && debian_offers()
+        && let Err(error) = unpacked::get_rust()
     {
         say("Setup", format_args!("{error}"));
     }

@@ -20,9 +20,9 @@ pub enum Needs {
     Dependencies,
 }
 
-/// Sees to it that `home` holds what `package` holds and `works`; unpacks it if it does not yet.
+/// Sees to it that `home` holds what the packages hold and `works`; unpacks them if it does not yet.
 pub fn ensure(
-    package: &str,
+    packages: &[&str],
     needs: Needs,
     home: &Path,
     works: impl Fn(&Path) -> bool,
@@ -35,15 +35,26 @@ pub fn ensure(
     if works(home) {
         return Ok(());
     }
+    unpack(packages, needs, home, works)
+}
+
+/// As [`ensure`], for who holds the lock and has looked already.
+pub fn unpack(
+    packages: &[&str],
+    needs: Needs,
+    home: &Path,
+    works: impl Fn(&Path) -> bool,
+) -> Result<()> {
+    let names = packages.join(", ");
     let folder = home.parent().context("a package is unpacked into a folder")?;
     // Beside its final place, and renamed when it is whole.
     let place =
         tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).with_context(|| {
             format!("cannot write to {}; MEMSTOCK_CACHE moves it", folder.display())
         })?;
-    let mut cmd = download(package, needs, place.path())?;
-    logged(&format!("{package} (apt-get)"), &mut cmd, &cache::log("apt-download")?)
-        .with_context(|| format!("run `apt-get update`, is {package} there?"))?;
+    let mut cmd = download(packages, needs, place.path())?;
+    logged(&format!("{names} (apt-get)"), &mut cmd, &cache::log("apt-download")?)
+        .with_context(|| format!("run `apt-get update`; are there {names}?"))?;
     let root = place.path().join("root");
     fs::create_dir(&root)?;
     let files = fs::read_dir(place.path())?.flatten().map(|entry| entry.path());
@@ -51,7 +62,7 @@ pub fn ensure(
         capture(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&root))?;
     }
     if !works(&root) {
-        bail!("the {package} just unpacked does not work");
+        bail!("what was just unpacked does not work: {names}");
     }
     if home.exists() {
         fs::remove_dir_all(home).with_context(|| format!("cannot replace {}", home.display()))?;
@@ -60,19 +71,19 @@ pub fn ensure(
 }
 
 /// What leaves the archives in `place`.
-fn download(package: &str, needs: Needs, place: &Path) -> Result<Command> {
+fn download(packages: &[&str], needs: Needs, place: &Path) -> Result<Command> {
     let mut cmd = Command::new("apt-get");
     // Root's cache is closed to apt's own user, which it would warn of.
     cmd.args(["-o", "APT::Sandbox::User=root"]);
     match needs {
-        Needs::Nothing => cmd.args(["download", package]),
+        Needs::Nothing => cmd.arg("download").args(packages),
         Needs::Dependencies => {
             fs::create_dir(place.join("partial"))?;
             let archives = place.to_str().context("the cache's path is not UTF-8")?;
             cmd.args(["-o", &format!("Dir::Cache::archives={archives}")]);
             // Nothing of the machine's is changed, whatever apt would remove to install it.
             cmd.args(["-o", "Debug::NoLocking=1", "-y", "--no-install-recommends"]);
-            cmd.args(["--download-only", "install", package])
+            cmd.args(["--download-only", "install"]).args(packages)
         }
     };
     cmd.current_dir(place);

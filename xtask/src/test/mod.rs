@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test there is, in order, and one closing line.
 //!
 //! A group that does not build, or dies, counts as one failure; what the live tests leave behind
-//! on the machine counts as another.
+//! on the machine counts as another. Where the kernel refuses BPF, each live test and bench says so by itself.
 
 mod host;
 pub mod tally;
@@ -11,6 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use memstock_tests::skip::SKIPS;
 
 use self::tally::Tally;
 use crate::setup::{self, BpfToolchain, apt, prometheus};
@@ -70,29 +71,31 @@ fn everything(
     }
     run.group(tally, COMMON);
     run.group(tally, USER);
-    let before = host::cpus()?;
-    if rustix::process::geteuid().is_root() {
-        // Where it cannot be had, the tests that need it are skipped and say so.
-        if apt::usable()
-            && let Err(error) = apt::install("what the live tests use", pins::DEBIAN_LIVE)
-        {
-            exec::say("Setup", format_args!("{error:#}"));
-        }
-        if apt::usable() {
-            match prometheus::ensure() {
-                Ok(bin) => run.prometheus = Some(bin),
-                Err(error) => exec::say("Setup", format_args!("{error:#}")),
+    let refusal = memstock_tests::refusal();
+    match refusal {
+        None => {
+            let before = host::cpus()?;
+            run.live(tally);
+            for leftover in host::leftovers(&before)? {
+                tally.note(&leftover);
             }
         }
-        run.group(tally, LIVE);
-        run.benches(tally);
-    } else {
-        tally.note("live: they load BPF programs; run `cargo xtask test` as root");
+        Some(reason) if vm.is_some_and(vm::Extent::is_all) => {
+            exec::say("BPF", format_args!("{reason}; so live tests run in guests only"));
+            run.benches(tally);
+        }
+        // They leave nothing behind: what is there is somebody else's.
+        Some(reason) => {
+            exec::say(
+                "BPF",
+                format_args!(
+                    "{reason}; so live tests are skipped (`--vm one` has them run in a guest)"
+                ),
+            );
+            run.live(tally);
+        }
     }
     tally.skips(&fs::read_to_string(run.skips.path()).context("the list of skipped tests")?);
-    for leftover in host::leftovers(&before)? {
-        tally.note(&leftover);
-    }
     if let Some(extent) = vm {
         let args: Vec<_> =
             filter.map(OsString::from).into_iter().chain(args.iter().cloned()).collect();
@@ -102,6 +105,23 @@ fn everything(
 }
 
 impl Run<'_> {
+    fn live(&mut self, tally: &mut Tally) {
+        // Where something cannot be had, the tests that need it are skipped and say so.
+        if apt::usable()
+            && let Err(error) = apt::install("what the live tests use", pins::DEBIAN_LIVE)
+        {
+            exec::say("Setup", format_args!("{error:#}"));
+        }
+        if apt::is_there() {
+            match prometheus::ensure() {
+                Ok(bin) => self.prometheus = Some(bin),
+                Err(error) => exec::say("Setup", format_args!("{error:#}")),
+            }
+        }
+        self.group(tally, LIVE);
+        self.benches(tally);
+    }
+
     fn group(&self, tally: &mut Tally, (name, cargo, libtest): Group) {
         exec::say("Test", name);
         let before = tally.failed();
@@ -118,14 +138,17 @@ impl Run<'_> {
             |name: &str| self.filter.is_none_or(|filter| format!("bench {name}").contains(filter));
         for name in bench::NAMES.into_iter().filter(|name| wanted(name)) {
             exec::say("Test", format_args!("bench {name}"));
-            tally.outcome(&format!("bench {name}"), bench::smoke(&self.bpf, name));
+            tally.outcome(
+                &format!("bench {name}"),
+                bench::smoke(&self.bpf, name, self.skips.path()),
+            );
         }
     }
 
     fn start(&self, tally: &mut Tally, cargo: &[&str], libtest: &[&str]) -> Result<()> {
         let mut cmd = exec::cargo(&["test", "--no-fail-fast"]);
         cmd.args(cargo).args(self.filter).arg("--").args(libtest).args(self.args);
-        cmd.env("MEMSTOCK_SKIPS", self.skips.path());
+        cmd.env(SKIPS, self.skips.path());
         if let Some(bin) = &self.prometheus {
             cmd.env(prometheus::VAR, bin);
         }

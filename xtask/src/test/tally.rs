@@ -79,6 +79,11 @@ impl Tally {
         format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.ignored)
     }
 
+    /// What failed.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
     /// Failures so far.
     pub fn failed(&self) -> usize {
         self.failed

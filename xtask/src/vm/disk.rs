@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use super::kernel::Kernel;
 use super::{Cgroups, Guest, Work, emulator};
 use crate::exec::{self, capture};
+use crate::pins;
 
 /// Sparse: what is not written to takes no room on the host.
 const SIZE: u64 = 8 << 30;
@@ -65,13 +66,13 @@ pub fn make(
         "sys",
         "tmp",
         "var/tmp",
-        "memstock",
+        "memstock/release/deps",
     ] {
         fs::create_dir_all(tree.root.join(dir))?;
     }
     tree.busybox()?;
     for program in PROGRAMS {
-        if let Ok(found) = which::which(program) {
+        if let Some(found) = emulator::program(program) {
             // Before busybox's own of the same name.
             let _ = fs::remove_file(tree.root.join("bin").join(program));
             tree.program(&found, &Path::new("bin").join(program))?;
@@ -108,7 +109,7 @@ pub fn make(
 fn image(place: &Path, root: &Path) -> Result<PathBuf> {
     let disk = place.join("disk");
     File::create(&disk)?.set_len(SIZE).context("cannot make the guest's disk")?;
-    let mut mkfs = Command::new("mkfs.ext4");
+    let mut mkfs = emulator::tool("mkfs.ext4", pins::DEBIAN_DISK)?;
     // Root's own, whoever made the tree; no lazy initialisation that would write while tests count.
     mkfs.args(["-q", "-F", "-E", "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0", "-d"]);
     capture(mkfs.arg(root).arg(&disk))?;
@@ -143,6 +144,9 @@ fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
     );
     if work.bless {
         text.push_str("export MEMSTOCK_BLESS=1\n");
+    }
+    if work.shows {
+        text.push_str("SHOWS=1\n");
     }
     text.push_str("set --");
     for arg in &work.args {
@@ -241,7 +245,7 @@ impl Tree {
             if file.exists() {
                 fs::copy(&file, &place)?;
             } else if packed.exists() {
-                let mut xz = Command::new("xz");
+                let mut xz = emulator::tool("xz", pins::DEBIAN_XZ)?;
                 xz.arg("-dc").arg(&packed).stdin(Stdio::null()).stdout(File::create(&place)?);
                 if !xz.status().context("cannot start xz")?.success() {
                     bail!("xz cannot unpack {}", packed.display());

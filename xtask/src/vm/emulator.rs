@@ -37,15 +37,14 @@ impl Emulator {
         let answers = |home: &Path| {
             Self::unpacked(home).is_ok_and(|qemu| capture(qemu.mortal().arg("--version")).is_ok())
         };
-        unpack::ensure(pins::DEBIAN_QEMU, Needs::Dependencies, &home, answers)
+        unpack::ensure(&[pins::DEBIAN_QEMU], Needs::Dependencies, &home, answers)
             .with_context(|| format!("no {QEMU}: install it, or see above"))?;
         Self::unpacked(&home)
     }
 
     fn unpacked(home: &Path) -> Result<Self> {
-        let libraries = env::join_paths(LIBRARIES.map(|dir| home.join(dir)))
-            .with_context(|| format!("no path of libraries can hold {}", home.display()))?;
-        Ok(Self { program: home.join("usr/bin").join(QEMU), libraries: Some(libraries) })
+        let program = home.join("usr/bin").join(QEMU);
+        Ok(Self { program, libraries: Some(libraries(home)?) })
     }
 
     /// One that does not outlive us, however we end.
@@ -59,13 +58,45 @@ impl Emulator {
     }
 }
 
+/// A program that the machine has. An ordinary user's `PATH` may lack the folders of root's programs.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let found = which::which(name).or_else(|_| which::which_in(name, Some("/usr/sbin:/sbin"), "/"));
+    found.ok()
+}
+
+/// The machine's `name`, or that of a package, unpacked if it is not there yet.
+///
+/// # Errors
+/// There is neither.
+pub fn tool(name: &str, package: &str) -> Result<Command> {
+    if let Some(found) = program(name) {
+        return Ok(Command::new(found));
+    }
+    let home = cache::dir()?.join(package);
+    let find = |home: &Path| {
+        let dirs = ["usr/bin", "bin", "usr/sbin", "sbin"].map(|dir| home.join(dir).join(name));
+        dirs.into_iter().find(|file| file.exists())
+    };
+    unpack::ensure(&[package], Needs::Dependencies, &home, |home| find(home).is_some())
+        .with_context(|| format!("no {name}: install {package}, or see above"))?;
+    let mut cmd = Command::new(find(&home).context("what was unpacked is gone")?);
+    cmd.env("LD_LIBRARY_PATH", libraries(&home)?);
+    Ok(cmd)
+}
+
+/// `LD_LIBRARY_PATH` for what is unpacked there.
+fn libraries(home: &Path) -> Result<OsString> {
+    env::join_paths(LIBRARIES.map(|dir| home.join(dir)))
+        .with_context(|| format!("no path of libraries can hold {}", home.display()))
+}
+
 /// The shell of the guests, unpacked if it is not there yet.
 ///
 /// # Errors
 /// The package is not to be had.
 pub fn busybox() -> Result<PathBuf> {
     let home = cache::dir()?.join(pins::DEBIAN_SHELL);
-    unpack::ensure(pins::DEBIAN_SHELL, Needs::Nothing, &home, |home| shell(home).is_some())?;
+    unpack::ensure(&[pins::DEBIAN_SHELL], Needs::Nothing, &home, |home| shell(home).is_some())?;
     shell(&home).context("the cache's busybox is gone")
 }
 

@@ -1,5 +1,6 @@
 #!/bin/busybox sh
-# The first program of a guest: mounts what a host has, runs each test binary, says how it went, and powers off.
+# The first program of a guest: mounts what a host has, runs each test binary, or
+# shows memstock, says how it went, and powers off.
 # Its own lines begin with "memstock-vm: " (see console.rs). /memstock/run.env says what is wanted.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/memstock
 . /memstock/run.env
@@ -35,7 +36,13 @@ ulimit -n 65536
 echo "memstock-vm: booted $(uname -r), CPUs $(cat /sys/devices/system/cpu/online), in $(cut -d' ' -f1 /proc/uptime) s"
 
 cd /memstock
+if [ -n "$SHOWS" ]; then
+    echo "memstock-vm: run memstock run $*"
+    release/memstock run "$@"
+    echo "memstock-vm: ran $?"
+fi
 for test in release/deps/*; do
+    [ -e "$test" ] || continue
     echo "memstock-vm: run ${test##*/}"
     case "${test##*/}" in
         bench_*) timeout -s KILL "$BOUND" "$test" "$@" ;;

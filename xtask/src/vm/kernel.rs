@@ -36,7 +36,7 @@ impl Kernel {
             });
         };
         let home = dir.join(&package);
-        unpack::ensure(&package, Needs::Nothing, &home, |home| Self::at(home).is_ok())?;
+        unpack::ensure(&[&package], Needs::Nothing, &home, |home| Self::at(home).is_ok())?;
         Self::at(&home)
     }
 

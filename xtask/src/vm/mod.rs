@@ -1,15 +1,17 @@
 //! `cargo xtask vm`: the live tests inside a guest with another kernel, more CPUs, or another set of cgroup
 //! hierarchies.
 //!
-//! Owns the verb, the matrix and its short form. A guest sees the binaries that the host's tests run, its results come into
-//! the same tally, and what its kernel complains of counts as a failure.
+//! Owns the verb, and what becomes of one guest. It sees the binaries that the host's tests run, its results come into the
+//! same tally, and what its kernel complains of counts as a failure.
 
 mod console;
 mod disk;
 mod emulator;
+mod extent;
 mod kernel;
 mod klog;
 mod qemu;
+mod show;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,7 +22,9 @@ use anyhow::{Context as _, Result, bail};
 
 use self::console::Console;
 use self::emulator::Emulator;
+pub use self::extent::{Extent, guests};
 use self::kernel::Kernel;
+pub use self::show::{PROGRAMS, show};
 use crate::setup::{self, BpfToolchain, apt};
 use crate::test::tally::Tally;
 use crate::{cache, exec, pins};
@@ -125,6 +129,9 @@ pub struct Work {
     /// Arguments of the binaries: a part of a test's name, or options of libtest, or of a benchmark.
     #[arg(last = true)]
     args: Vec<OsString>,
+    /// No test, but `memstock run` with these arguments.
+    #[arg(skip)]
+    shows: bool,
 }
 
 /// The verb. The closing line is printed whatever happens, and last.
@@ -147,66 +154,6 @@ fn alone(tally: &mut Tally, guest: &Guest, work: &Work) -> Result<()> {
     boot(tally, &bpf, guest, work)
 }
 
-/// How much `cargo xtask test --vm` runs in guests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Extent {
-    /// On the oldest kernel: what its verifier says, and what a host with few CPUs and no fentry cannot run.
-    Short,
-    /// Every live test in every guest.
-    Matrix,
-}
-
-impl Extent {
-    fn guests(self) -> Vec<Guest> {
-        let oldest = Guest::of("6.1", 4, Cgroups::V2, Preempt::Voluntary);
-        match self {
-            Self::Short => vec![oldest],
-            Self::Matrix => vec![
-                oldest,
-                Guest::of("6.1", 4, Cgroups::Hybrid, Preempt::Voluntary),
-                Guest::of("6.12", 4, Cgroups::V2, Preempt::Full),
-                Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
-            ],
-        }
-    }
-
-    fn work(self) -> Work {
-        // As with `cargo xtask vm`.
-        let work = Work { patience: 10, load: 5, ..Work::default() };
-        match self {
-            // The host's tests have built that already.
-            Self::Short => {
-                let tests = ["live_verifier", "live_kernel_stock", "live_many_cpus"];
-                Work { dev: true, load: 2, tests: tests.map(str::to_owned).into(), ..work }
-            }
-            Self::Matrix => work,
-        }
-    }
-}
-
-/// What the guests say, into `tally`. One that does not come up is a failure and not the end.
-pub fn guests(
-    tally: &mut Tally,
-    bpf: &BpfToolchain,
-    extent: Extent,
-    bless: bool,
-    args: &[OsString],
-) {
-    let work = Work { bless, args: args.to_vec(), ..extent.work() };
-    if let Err(error) = prepare().and_then(|()| build(bpf, &work)) {
-        tally.broken("vm", &error);
-        return;
-    }
-    for guest in extent.guests() {
-        let mut one = Tally::default();
-        if let Err(error) = boot(&mut one, bpf, &guest, &work) {
-            one.broken("vm", &error);
-        }
-        exec::say("Guest", format_args!("{guest}: {}", one.closing()));
-        tally.add(&guest.to_string(), one);
-    }
-}
-
 /// What the tests start. The rest of the workspace stays as it is.
 fn build(bpf: &BpfToolchain, work: &Work) -> Result<()> {
     let mut cmd = exec::cargo(&["build", "-p", "memstock", "-p", "memstock-tests"]);
@@ -219,7 +166,6 @@ fn build(bpf: &BpfToolchain, work: &Work) -> Result<()> {
 /// Packages that are not there yet. They come with the verb, not with `cargo xtask setup`.
 fn prepare() -> Result<()> {
     if apt::usable() {
-        apt::install("what guests need", pins::DEBIAN_VM)?;
         apt::install("what the live tests use", pins::DEBIAN_LIVE)?;
     }
     Ok(())
@@ -238,6 +184,7 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
     let log = cache::log(&format!("vm-{name}"))?;
     let accel = qemu::accel(guest.accel, &emulator, &kernel, place.path())?;
     let mut console = Console::default();
+    let mut place = Some(place);
     let ended = qemu::run(
         &qemu::Machine {
             guest,
@@ -248,6 +195,8 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
             accel,
         },
         |line| {
+            // QEMU has the disk open: however we end from now on, nothing of it stays.
+            drop(place.take());
             console.line(line, tally);
         },
     );
@@ -280,6 +229,9 @@ fn merged(old: &str, new: &str) -> Result<String> {
 
 /// The binaries that are to run, as cargo names them.
 fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
+    if work.shows {
+        return Ok(Vec::new());
+    }
     let mut cmd = exec::cargo(&["test", "--no-run", "-p", "memstock-tests"]);
     if !work.dev {
         cmd.arg("--release");

@@ -40,6 +40,10 @@ impl Reference {
         if !added.is_empty() {
             self.file_changed(cpu, group, added.len() as i64);
         }
+        for at in self.lineage(group) {
+            let member = self.member(at);
+            member.cached += if member.unjudged { added.len() as u64 } else { 0 };
+        }
         for pfn in added {
             self.pages.entry(pfn).and_modify(|page| page.file = true);
         }
@@ -65,7 +69,7 @@ impl Reference {
 
     /// Tells what a CPU has yet to tell.
     pub fn tell(&mut self, place: Place) {
-        if let Some(&(group, change)) = self.untold.get(&place) {
+        if let Some(&(_, change)) = self.untold.get(&place) {
             if change < 0 {
                 self.gone += 1;
                 self.observe();
@@ -82,13 +86,15 @@ impl Reference {
             let charged = (usages[at] as i64 - files[at]).max(0) as u64;
             member.most_charged = member.most_charged.max(charged);
             let owned = (owned[at] - files[at]) as u64;
-            member.most_owned = member.most_owned.max(owned);
+            if owned > member.most_owned {
+                (member.most_owned, member.unjudged, member.cached) = (owned, true, 0);
+            }
         }
     }
 
     /// What the highest need is between, whatever became of it on the way.
     ///
-    /// A counter does not know what the CPUs have yet to tell, for or against it, less than a batch in each slot. Nor
+    /// What became page cache before the usage changed again never was needed. A counter does not know what the CPUs have yet to tell, for or against it, less than a batch in each slot. Nor
     /// what the page cache that it was last told to have gone has given its place to: of the pages of a block and of
     /// less than a batch that were told with it, at most a batch is in a stock then, to be had again, and less than a
     /// batch in an uncharge batch; the others were uncharged. What is above the need itself is charged, and not owned.
@@ -96,7 +102,7 @@ impl Reference {
         let batch = u64::from(self.shape.batch);
         let untold = self.stocks.len() as u64 * (batch - 1);
         let member = &self.groups[&group];
-        let least = member.most_owned.saturating_sub(untold + 3 * batch);
+        let least = member.most_owned.saturating_sub(untold + 3 * batch + member.cached);
         least..=member.most_charged + untold
     }
 }

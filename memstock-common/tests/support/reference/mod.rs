@@ -23,6 +23,9 @@ pub struct Group {
     /// Of what was needed: with what is stocked, and of what is owned.
     pub most_charged: u64,
     pub most_owned: u64,
+    /// Whether the usage has not changed since then: what was charged last can become page cache, and so much has.
+    pub unjudged: bool,
+    pub cached: u64,
     pub faults: u64,
     /// Pages charged as they were allocated.
     pub from_stock: u64,
@@ -275,6 +278,9 @@ impl Reference {
     }
 
     fn charge_forced(&mut self, group: u32, nr_pages: u64) {
+        for at in self.lineage(group) {
+            self.member(at).unjudged = false;
+        }
         let held = self.hand.map_or(0, |hand| hand.1);
         self.hand = Some((group, held + nr_pages));
         let usages = self.usages();
@@ -323,6 +329,7 @@ impl Reference {
     fn drain_stock(&mut self, place: Place) -> u64 {
         let nr_pages = self.stock(place).charged();
         if nr_pages > 0 {
+            self.observe();
             *self.stock(place) = Stock::default();
             self.tally(place).drains += 1;
         }
@@ -330,6 +337,7 @@ impl Reference {
     }
 
     fn drain_batch(&mut self, place: Place) -> u64 {
+        self.observe();
         let Some((_, nr_pages)) = self.uncharging.remove(&place) else { return 0 };
         self.tally(place).drains += 1;
         nr_pages

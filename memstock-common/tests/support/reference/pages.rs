@@ -62,6 +62,7 @@ impl Reference {
         let end = runs.get(RUNS).map_or(block.end, |run| run[0].0 + 1);
         self.mixed += block.end - end;
         for run in runs {
+            self.observe();
             let pages: Vec<_> = run.iter().filter(|page| page.0 < end).collect();
             let is_file = |page: &&&(u64, u32)| self.pages[&page.0].file;
             let nr_file = pages.iter().filter(is_file).count() as i64;
@@ -169,6 +170,8 @@ impl Reference {
             peak: 0,
             most_charged: 0,
             most_owned: 0,
+            unjudged: false,
+            cached: 0,
             faults: 0,
             from_stock: 0,
             missed: 0,

@@ -105,7 +105,12 @@ mod tests {
     #[test]
     fn our_own_files_can_be_advised() {
         let own = Task::look(std::process::id().cast_signed()).unwrap();
-        assert!(pageout(&[own], Wish { nr_pages: 1, may_swap: false }));
+        let is_advised = pageout(&[own], Wish { nr_pages: 1, may_swap: false });
+        // The filter of a container that keeps BPF from us may keep process_madvise(2) from us as well.
+        if !is_advised && memstock_tests::live::is_refused() {
+            return;
+        }
+        assert!(is_advised);
         assert!(!pageout(&[], Wish { nr_pages: 1, may_swap: false }));
     }
 }

@@ -100,6 +100,9 @@ fn file_on_disk() -> File {
 
 #[test]
 fn fresh_pages_are_of_their_kind() {
+    if memstock_tests::live::is_refused() {
+        return;
+    }
     let private = Mapping::private(1 << 16);
     let (anonymous, zero) = (private.write(0), private.read(1));
 
@@ -139,6 +142,9 @@ fn fresh_pages_are_of_their_kind() {
 /// huge page (it is short of them, or they are off) the kind is the same, too.
 #[test]
 fn huge_pages_are_anonymous_throughout() {
+    if memstock_tests::live::is_refused() {
+        return;
+    }
     let mapping = Mapping::private(2 * HUGE);
     mapping.advise(Advice::LinuxHugepage);
     let page = usize::try_from(page_size()).unwrap();
@@ -151,6 +157,9 @@ fn huge_pages_are_anonymous_throughout() {
 
 #[test]
 fn each_way_finds_the_same() {
+    if memstock_tests::live::is_refused() {
+        return;
+    }
     let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
     let pid = child.id();
     // Wait until it sleeps: then its pages stay as they are.
@@ -191,6 +200,9 @@ fn each_way_finds_the_same() {
 /// One page in each TiB of reserved addresses.
 #[test]
 fn sparse_mappings_are_fast() {
+    if memstock_tests::live::is_refused() {
+        return;
+    }
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     let sparse = Mapping::anonymous(1 << 41, ProtFlags::READ | ProtFlags::WRITE, flags);
     let page = usize::try_from(page_size()).unwrap();
@@ -205,6 +217,9 @@ fn sparse_mappings_are_fast() {
 
 #[test]
 fn kernel_threads_and_strangers() {
+    if memstock_tests::live::is_refused() {
+        return;
+    }
     let kthreadd = fs::read_to_string("/proc/2/comm").unwrap_or_default();
     if kthreadd.trim() == "kthreadd" {
         mapped_pages(2, |_| panic!("it has no memory")).unwrap();

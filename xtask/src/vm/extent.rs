@@ -1,0 +1,75 @@
+//! How much `cargo xtask test --vm` runs, and in which guests.
+
+use std::ffi::OsString;
+
+use super::{Cgroups, Guest, Preempt, Work, boot, build, prepare};
+use crate::exec;
+use crate::setup::BpfToolchain;
+use crate::test::tally::Tally;
+
+/// How much runs in guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Extent {
+    /// On the oldest kernel: what its verifier says, and what a host with few CPUs and no fentry cannot run.
+    Short,
+    /// Every live test, on the oldest kernel.
+    One,
+    /// Every live test in every guest.
+    Matrix,
+}
+
+impl Extent {
+    /// Whether every live test is among it.
+    pub fn is_all(self) -> bool {
+        self != Self::Short
+    }
+
+    fn guests(self) -> Vec<Guest> {
+        let oldest = Guest::of("6.1", 4, Cgroups::V2, Preempt::Voluntary);
+        match self {
+            Self::Short | Self::One => vec![oldest],
+            Self::Matrix => vec![
+                oldest,
+                Guest::of("6.1", 4, Cgroups::Hybrid, Preempt::Voluntary),
+                Guest::of("6.12", 4, Cgroups::V2, Preempt::Full),
+                Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
+            ],
+        }
+    }
+
+    fn work(self) -> Work {
+        // As with `cargo xtask vm`.
+        let work = Work { patience: 10, load: 5, ..Work::default() };
+        match self {
+            // The host's tests have built that already.
+            Self::Short => {
+                let tests = ["live_verifier", "live_kernel_stock", "live_many_cpus"];
+                Work { dev: true, load: 2, tests: tests.map(str::to_owned).into(), ..work }
+            }
+            Self::One | Self::Matrix => work,
+        }
+    }
+}
+
+/// What the guests say, into `tally`. One that does not come up is a failure and not the end.
+pub fn guests(
+    tally: &mut Tally,
+    bpf: &BpfToolchain,
+    extent: Extent,
+    bless: bool,
+    args: &[OsString],
+) {
+    let work = Work { bless, args: args.to_vec(), ..extent.work() };
+    if let Err(error) = prepare().and_then(|()| build(bpf, &work)) {
+        tally.broken("vm", &error);
+        return;
+    }
+    for guest in extent.guests() {
+        let mut one = Tally::default();
+        if let Err(error) = boot(&mut one, bpf, &guest, &work) {
+            one.broken("vm", &error);
+        }
+        exec::say("Guest", format_args!("{guest}: {}", one.closing()));
+        tally.add(&guest.to_string(), one);
+    }
+}
