@@ -43,6 +43,10 @@ struct Args {
     /// Runs at a limit at which the program should live
     #[arg(long, default_value_t = 2)]
     repeats: usize,
+    /// Drop the text of the programs from the page cache as well, so that it is charged to each run: as in a
+    /// container whose image nobody shares
+    #[arg(long)]
+    own_text: bool,
     /// Write the tables into this file as well, between its marks if it has them
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -80,7 +84,7 @@ fn main() -> Result<()> {
         skip("bench rehearsal", ABSENT);
         return Ok(());
     };
-    let place = Place::new()?;
+    let place = Place::new(args.own_text)?;
     let size = if args.smoke { Size::Small } else { Size::Full };
     let mut recorded = Vec::new();
     for program in wanted(&args) {
