@@ -1,6 +1,9 @@
-//! Limits: setting them, and who sees to it that they hold. The bodies of the control programs for it.
+//! Limits: setting them, who sees to it that they hold, and who is held up at one until he does.
 
+use crate::charge::Over;
 use crate::control::{Refusal, live};
+use crate::counter::needed;
+use crate::machine::Step;
 use crate::{Machine, NO_LIMIT, Resource, Word};
 
 /// Sets a limit in pages, or lifts it with [`NO_LIMIT`].
@@ -61,4 +64,69 @@ pub fn force_limit<M: Machine>(
     };
     limit.swap(nr_pages);
     Ok(0)
+}
+
+/// How long a CPU is held up at a charge by force, ns, times the square of the pages above the limit.
+///
+/// User space needs some 100 us to hear of a limit and to hold the tasks there, in which they would take a
+/// page each 1.5 us; and tens of milliseconds when others move tasks between cgroups, which takes the same
+/// lock. The first charge by force is not held up, so that the news of it is not either. The later user
+/// space is, the slower they get, as at the kernel's `memory.high`, whose penalty grows with the square as
+/// well (`calculate_high_delay` in mm/memcontrol.c); it may sleep.
+pub const BRAKE_NS: u64 = 1_000;
+/// Pages above the limit from which on the brake grows no more. At this many it is 1 ms, the longest time
+/// that a CPU is held up at once: interrupts may be off.
+pub const MOST_BRAKED: u64 = 32;
+
+/// Waits, if user space has said that it attends to limits, and more is needed than is allowed: what page cache is
+/// above a limit is nobody's fault.
+#[inline(always)]
+pub(crate) fn brake<M: Machine>(machine: &M, over: Over) {
+    let now = machine.now();
+    if now >= machine.attended_until() {
+        return;
+    }
+    let Some(counter) = machine.counter(over.ancestor) else { return };
+    let pages = needed_above(counter, over.resource, 0);
+    if pages == 0 {
+        return;
+    }
+    let pages = if pages < MOST_BRAKED { pages } else { MOST_BRAKED };
+    machine.repeat(MOST_LOOKS, &mut Wait { machine, until: now + pages * pages * BRAKE_NS });
+}
+
+/// Usage and limit of one resource.
+#[inline(always)]
+pub(crate) fn at<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> (&W, &W) {
+    match resource {
+        Resource::Memory => (&counter.memory.usage, &counter.memory_limit),
+        Resource::Memsw => (&counter.memsw.usage, &counter.memsw_limit),
+    }
+}
+
+/// Pages that are needed above the limit of a resource, stocked ones included, with `more` beside those that are
+/// charged.
+#[inline(always)]
+pub(crate) fn needed_above<W: Word>(
+    counter: &crate::Counter<W>,
+    resource: Resource,
+    more: u32,
+) -> u64 {
+    let (usage, limit) = at(counter, resource);
+    (needed(usage.load(), counter.file.load()) + more as u64).saturating_sub(limit.load())
+}
+
+/// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.
+const MOST_LOOKS: u32 = 65536;
+
+struct Wait<'a, M> {
+    machine: &'a M,
+    until: u64,
+}
+
+impl<M: Machine> Step for Wait<'_, M> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        self.machine.now() < self.until
+    }
 }

@@ -204,7 +204,7 @@ fn figures_are_those_of_show() -> Result<()> {
             same(&found, &format!("memstock_cgroup_info{labels}"), 1)?;
             // That of the parent is exceeded, as it may be with `--observe`.
             let left = &show.cgroup(top.path())?.memory;
-            let left = left.limit.context("a limit")? as f64 - left.usage as f64;
+            let left = left.limit.context("a limit")? as f64 - left.needed as f64;
             ensure!(left < 0.0, "no task has less than its limit: {left}");
             let labels = format!("{{cgroup=\"{path}\",ancestor=\"{}\"}}", top.path());
             let headroom = format!("memstock_cgroup_memory_headroom_bytes{labels}");

@@ -217,11 +217,8 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
             let cgroup = TestCgroup::new()?;
             let mut engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
             let freeze = cgroup.dir().join("cgroup.freeze");
-            // A file that takes a while to be written back while its writer is held.
-            let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
-            let file = dir.path().join("large");
-            let wish = Wish::pages(4 * LIMIT).cpu((round % 2) as u32);
-            let mut hog = wish.file(&file).start(&cgroup)?;
+            // Of private memory: nobody is held for page cache.
+            let mut hog = Wish::pages(4 * LIMIT).cpu((round % 2) as u32).start(&cgroup)?;
             // Until it is held, or for a moment that is another one each time.
             let start = Instant::now();
             let is_held = || fs::read_to_string(&freeze).is_ok_and(|text| text.trim() == "1");
@@ -231,12 +228,15 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
             engine.process().wait(SOON)?;
             held += u32::from(seen);
             poll_until(SECOND, "the tasks to be let go", || (!is_held()).then_some(()))?;
-            hog.has_all().with_context(|| format!("round {round}"))?;
+            // Let go, or killed before the daemon was.
+            if hog.has_all().is_err() {
+                hog.was_killed().with_context(|| format!("round {round}"))?;
+            }
             if round % 2 == 0 {
                 drop(hog);
                 succeeds(&["stop"])?;
             } else {
-                // It is above its limit now, which the next daemon finds, with every page.
+                // It may be above its limit now, which the next daemon finds, with every page.
                 engine.adopt(["--observe"])?;
                 engine.audit_at_rest::<&str>(&[])?;
                 drop(hog);

@@ -232,7 +232,7 @@ fn below_a_running_engine_the_figures_are_the_cgroups_own() -> Result<()> {
             ensure!(report["own_engine"] == false, "{report:#}");
             // The engine's are those of all.
             let own = figure(report, "/cgroup/faults")?;
-            ensure!(figure(report, "/engine/without_stocks")? >= own, "{report:#}");
+            ensure!(figure(report, "/cgroup/charged_pages")? >= own, "{report:#}");
         }
         grew(&few, &many, "/cgroup/faults", MORE, 48)?;
         grew(&few, &many, "/cgroup/peak", (MORE + MORE / 512) * PAGE, 112 * PAGE)?;

@@ -29,8 +29,7 @@ use crate::metrics::{Ask, Facts, Metrics};
 use crate::model::Sample;
 use crate::notify::Manager;
 use crate::sample::{losses, sample};
-use crate::show::rehearsed::Rehearsed;
-use crate::show::{summary, table};
+use crate::show::{rehearsed::Rehearsed, summary, table};
 use crate::tree::Tree;
 
 /// Time between two tables.
@@ -299,11 +298,7 @@ impl Watch<'_> {
         match decoded.kind {
             EventKind::CgroupMade => self.tree.made(event.cgroup_id),
             EventKind::CgroupRemoved => {
-                if let Some(index) = self.engine.index_of(event.cgroup_id)? {
-                    let counter = self.engine.counter(index)?;
-                    let name = self.tree.name(event.cgroup_id);
-                    self.rehearsed.removed(name, &counter, page_size());
-                }
+                self.rehearsed.removed(self.tree.name(event.cgroup_id), self.engine)?;
                 self.tree.removed(event.cgroup_id);
             }
             EventKind::CpuHotplug => self.hotplug.step(event),

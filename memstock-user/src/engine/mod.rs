@@ -2,9 +2,8 @@
 //!
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
 //! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there,
-//! `control` asks them for changes, `mapped` and `batch` read large maps in passing, and this file opens the engine
-//! and reads its maps. `kernel_stock` is not of it: it looks on at the kernel's own controller. User space writes no
-//! map that the kernel half writes.
+//! `control` asks them for changes, `mapped` and `batch` read large maps in passing, and this file opens the engine and reads its
+//! maps. `kernel_stock` is not of it: it looks on at the kernel's own controller. User space writes no map that the kernel half writes.
 
 pub mod attach;
 pub mod batch;
@@ -25,10 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
-use memstock_common::{
-    CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX, Stock, StockWord, index_of,
-    key_of,
-};
+use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX};
+use memstock_common::{Stock, StockWord, index_of, key_of};
 
 use crate::exit::Failure;
 use crate::host;
@@ -127,8 +124,8 @@ impl Engine {
     /// # Errors
     /// The map cannot be read.
     pub fn all_stocks(&self) -> Result<PerCpu<Stock<u64>>> {
-        let slots = (0..self.info.slots).map(|slot| self.stocks(slot));
-        Ok(slots.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        let slots: Result<Vec<_>> = (0..self.info.slots).map(|slot| self.stocks(slot)).collect();
+        Ok(slots?.into_iter().flatten().collect())
     }
 
     /// Every tracked and every dying cgroup: counter index and counter.
@@ -287,8 +284,8 @@ impl Engine {
     /// It is not dying.
     pub fn release(&self, index: u32) -> Result<bool> {
         self.evict(index)?;
-        let Counter { memory, memsw, children, .. } = self.counter(index)?;
-        if memory.usage != 0 || memsw.usage != 0 || children != 0 {
+        let counter = self.counter(index)?;
+        if [counter.memory.usage, counter.memsw.usage, counter.children] != [0; 3] {
             return Ok(false);
         }
         // What the CPUs had yet to tell of page cache while there was some: see `control::release`.

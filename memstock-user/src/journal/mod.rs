@@ -9,6 +9,7 @@ pub mod kind;
 pub mod line;
 pub mod read;
 pub mod record;
+mod victim;
 pub mod write;
 
 use std::fs;

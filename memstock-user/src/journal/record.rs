@@ -10,8 +10,8 @@ use std::time::Duration;
 use memstock_common::stat::Stat;
 use serde::{Deserialize, Serialize};
 
+pub use super::victim::Victim;
 use crate::cgroup::{display, hex_unless_plain};
-use crate::enforce::task::Task;
 
 /// One line of the stream.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -303,38 +303,6 @@ pub enum Means {
     Fadvise,
     /// `MADV_PAGEOUT` on what its tasks have mapped.
     Pageout,
-}
-
-/// A task that is killed, or would be.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Victim {
-    /// Its process id.
-    pub victim: i32,
-    /// Its name.
-    pub comm: String,
-    /// Its resident pages.
-    pub rss_pages: u64,
-    /// Its swapped pages.
-    pub swap_pages: u64,
-    /// Pages of its page tables.
-    pub page_table_pages: u64,
-    /// Its `oom_score_adj`.
-    pub oom_score_adj: i64,
-}
-
-impl From<&Task> for Victim {
-    fn from(task: &Task) -> Self {
-        let Task { pid, comm, rss, swap, page_tables, adj, started: _ } = task.clone();
-        Self {
-            victim: pid,
-            comm,
-            rss_pages: rss,
-            swap_pages: swap,
-            page_table_pages: page_tables,
-            oom_score_adj: adj,
-        }
-    }
 }
 
 /// What one CPU has or gave back.

@@ -154,7 +154,7 @@ fn the_text_has_the_names_of_the_json() {
          swap_pages=0 page_table_pages=2 oom_score_adj=-999 group=false after_ns=11"
     );
     assert_eq!(
-        text[23],
+        text[24],
         "event: config-changed cgroup=/a/b key=memory from=max to=4096 outcome=refused \
          note=\"it is \\x22busy\\x22\""
     );

@@ -1,15 +1,18 @@
 //! What limits would do, at the end of a run: one verdict for all of them, and one for that which was named
-//! (`--observe`), with what was reported there. Must not look at an engine.
+//! (`--observe`), with what was reported there.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use anyhow::Result;
 use memstock_common::Counter;
 use memstock_common::counter::limit_of;
 use memstock_common::stat::{MemoryStat, PageCounterStat};
 
 use super::table::label;
+use crate::engine::Engine;
 use crate::exit::printable;
+use crate::host::page_size;
 use crate::journal::Record;
 use crate::journal::record::{self, Victim};
 use crate::model::{Cgroup, Sample};
@@ -52,9 +55,19 @@ impl Rehearsed {
         }
     }
 
-    /// Keeps what is to be said at the end of a cgroup that is removed, if it is at the top or has a limit. Of
-    /// several of one name, the highest.
-    pub fn removed(&mut self, name: record::Cgroup, counter: &Counter<u64>, page_size: u64) {
+    /// Keeps what is to be said at the end of a cgroup that is removed, if it is tracked.
+    ///
+    /// # Errors
+    /// The engine cannot be read.
+    pub fn removed(&mut self, name: record::Cgroup, engine: &Engine) -> Result<()> {
+        if let Some(index) = engine.index_of(name.id)? {
+            self.gone(name, &engine.counter(index)?, page_size());
+        }
+        Ok(())
+    }
+
+    /// At the top, or with a limit. Of several of one name, the highest.
+    fn gone(&mut self, name: record::Cgroup, counter: &Counter<u64>, page_size: u64) {
         let limit = limit_of(counter.memory_limit).map(|limit| limit * page_size);
         let Some(path) = name.path.filter(|_| counter.parent == 0 || limit.is_some()) else {
             return;
@@ -179,9 +192,9 @@ mod tests {
             ..Counter::default()
         };
         let mut rehearsed = Rehearsed::default();
-        rehearsed.removed(name(5), &counter(1024, 1), 4096);
-        rehearsed.removed(name(6), &counter(2, 768), 4096);
-        rehearsed.removed(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
+        rehearsed.gone(name(5), &counter(1024, 1), 4096);
+        rehearsed.gone(name(6), &counter(2, 768), 4096);
+        rehearsed.gone(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
         let judged = "\n/7: fits at 4.0MiB and above, reclaims down to 3.0MiB, oom below\n";
         assert_eq!(written(&rehearsed, vec![]), judged);
         assert_eq!(written(&rehearsed, vec![cgroup(7, None, None)]), judged);
