@@ -21,10 +21,12 @@ pub const PATH: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
 pub struct Place {
     dir: TempDir,
+    /// Whether a program's own text goes from the page cache as well.
+    owns_text: bool,
 }
 
 impl Place {
-    pub fn new() -> Result<Self> {
+    pub fn new(owns_text: bool) -> Result<Self> {
         let disk = Path::new(DISK);
         // A guest has none.
         fs::create_dir_all(disk).context(DISK)?;
@@ -33,7 +35,7 @@ impl Place {
         }
         let prefix = format!("{PREFIX}{}-", std::process::id());
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(disk).context(DISK)?;
-        Ok(Self { dir })
+        Ok(Self { dir, owns_text })
     }
 
     /// Makes what a program reads, unless it is there.
@@ -53,14 +55,16 @@ impl Place {
         File::open(self.dir.path()).and_then(|dir| Ok(syncfs(dir)?)).context("syncfs")
     }
 
-    /// Before a run: nothing in `out`, and in the page cache neither what the program reads nor itself, unless
-    /// somebody else runs it. What is there already would be charged to nobody.
+    /// Before a run: nothing in `out`, and in the page cache nothing of what the program reads. What is there
+    /// already would be charged to nobody.
     pub fn refresh(&self, program: &Program) -> Result<()> {
         self.clear()?;
         let made = program.prepare.map(|(made, _)| made);
         let inputs = program.inputs.iter().map(|input| input.name()).chain(made);
         let inputs = inputs.map(|name| self.dir.path().join(name));
-        inputs.chain(program.files()).try_for_each(|path| forget(&path))
+        // As long as nobody else runs it; the kernel keeps what is mapped.
+        let text = program.files().filter(|_| self.owns_text);
+        inputs.chain(text).try_for_each(|path| forget(&path))
     }
 
     /// Empties `out`. What is dirty there need not be written any more.
