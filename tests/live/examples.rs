@@ -228,7 +228,7 @@ fn is_a_verb(verb: &str) -> Result<()> {
     let words = match words[..] {
         // What is behind its name is the benchmark's, which would be built for release.
         ["bench", bench, ..] => {
-            let known = ["fault", "page", "limit", "scale", "read", "all"];
+            let known = ["fault", "page", "limit", "scale", "read", "rehearsal", "all"];
             ensure!(known.contains(&bench), "there is no bench {bench}");
             vec!["bench"]
         }
