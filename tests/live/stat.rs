@@ -231,6 +231,7 @@ fn below_a_running_engine_the_figures_are_the_cgroups_own() -> Result<()> {
             ensure!(path.starts_with(&format!("{}/memstock-", tracked.path())), "{report:#}");
             ensure!(report["own_engine"] == false, "{report:#}");
             // The engine's are those of all.
+            // A batch of 32 for each charge; what its start freed and took again from a stock, less than half, needs none.
             let own = figure(report, "/cgroup/charged_pages")? / 32.0;
             ensure!(figure(report, "/engine/charges")? >= own / 2.0, "{report:#}");
         }
