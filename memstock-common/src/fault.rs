@@ -65,6 +65,13 @@ pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
     }
 }
 
+/// Counts a fault that missed and is not served: what it goes on to allocate is charged then.
+#[inline(always)]
+pub fn count_unserved<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
+    settle(machine, stock, owner);
+    stock.faults.fetch_add(1);
+}
+
 /// What was got for an allocation, or a fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Obtained {

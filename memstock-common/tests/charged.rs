@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::atomic::AtomicU64;
 
-use memstock_common::fault::{Consumed, consume_or_miss};
+use memstock_common::fault::{Consumed, consume_or_miss, count_unserved};
 use memstock_common::{NO_INDEX, StockWord, Word};
 use support::{Shape, World, missed, owner};
 
@@ -27,19 +27,26 @@ fn row(cgroups: u32, batch: u32) -> Plain {
     world
 }
 
-/// The tail call to the miss has failed: nothing is pending, no fault is counted, and the allocation charges.
+/// The miss of a fault is not served: nothing is pending, and the allocation charges. The fault is that of whom it
+/// missed for, not of whom the slot served before.
 #[test]
 fn what_a_fault_could_not_charge_its_allocation_does() {
-    let world = row(1, 8);
-    let slot = world.slot(0, 0);
+    let world = row(2, 8);
+    world.touch(0, 1, 0);
+    let (slot, before) = (world.slot(0, 0), world.shared_operations());
     assert_eq!(consume_or_miss(slot, owner(0)), Consumed::Miss);
-    assert_eq!((word(&world, 0), world.shared_operations()), (StockWord::EMPTY, 0));
-    world.alloc(0, Some(0), 0, 0);
+    count_unserved(&world.cpu(0), slot, owner(0));
+    assert_eq!(
+        (word(&world, 0), world.shared_operations()),
+        (StockWord::new(owner(1), 0, 7), before)
+    );
+    world.alloc(0, Some(0), 1, 0);
     assert_eq!(word(&world, 0), StockWord::new(owner(0), 0, 7));
-    assert_eq!((world.charged(0), world.faults(0), world.usage(0)), ([0, 1], 0, 8));
-    assert_eq!(world.touch(0, 0, 1), Consumed::Hit);
-    assert_eq!((world.charged(0), world.faults(0)), ([1, 1], 1));
-    world.assert_owned(&[2]);
+    assert_eq!((world.charged(0), world.faults(0), world.usage(0)), ([0, 1], 1, 8));
+    assert_eq!((world.faults(1), world.usage(1)), (1, 1));
+    assert_eq!(world.touch(0, 0, 2), Consumed::Hit);
+    assert_eq!((world.charged(0), world.faults(0)), ([1, 1], 2));
+    world.assert_owned(&[2, 1]);
 }
 
 /// Of a block the pages are counted that were charged for it; those in the stock, and freed ones that are used again,

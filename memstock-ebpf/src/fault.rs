@@ -16,24 +16,26 @@ use memstock_common::{Loss, Machine, Word};
 
 use crate::machine::{Kernel, faulting_task, owner, slot};
 use crate::maps::{GENERATION, STOCK, TAIL_CALLS};
+use crate::rest;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn fault(ctx: RawTracePointContext) -> i32 {
-    if consume(faulting_task(&ctx)) == Some(Consumed::Miss) {
+    if let Some(owner) = consume(faulting_task(&ctx)) {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
-        // What the fault goes on to allocate is charged then.
         Kernel.lose(Loss::TailCallsFailed, 1);
+        rest::count_unserved(owner);
     }
     0
 }
 
-/// A fault of `task`.
+/// A fault of `task`: the owner for which a miss is left to be served, if it is one.
 #[inline(always)]
-pub fn consume(task: Task) -> Option<Consumed> {
+pub fn consume(task: Task) -> Option<u32> {
     let first = STOCK.get(0)?;
     let owner = owner(first, task, GENERATION.load());
-    Some(consume_or_miss(slot(first, owner)?, owner))
+    let stock = slot(first, owner)?;
+    (consume_or_miss(stock, owner) == Consumed::Miss).then_some(owner)
 }

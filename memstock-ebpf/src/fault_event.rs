@@ -4,7 +4,7 @@
 //! The architecture raises the event for a fault at a user address (x86: `do_user_addr_fault`), on the way to
 //! `handle_mm_fault`, with preemption off and interrupts on. The registers that it hands over are read through the
 //! verifier only, so the task is told by its name. A program of this type cannot tail-call `charge`, which is of
-//! another: a miss is left to the allocation.
+//! another: a miss is counted, and left to the allocation.
 //!
 //! What that leaves open is why it is right:
 //!
@@ -20,11 +20,14 @@ use aya_ebpf::programs::PerfEventContext;
 use memstock_common::identity::Task;
 
 use crate::fault::consume;
+use crate::rest;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[perf_event]
 #[inline(always)]
 pub fn fault_event(_ctx: PerfEventContext) -> i32 {
-    consume(Task::Current);
+    if let Some(owner) = consume(Task::Current) {
+        rest::count_unserved(owner);
+    }
     0
 }

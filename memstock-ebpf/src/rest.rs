@@ -4,7 +4,7 @@
 //! numbers, no pointers, and look up again what their callers had.
 
 use memstock_common::identity::Task;
-use memstock_common::{file, page, uncharge};
+use memstock_common::{Machine, fault, file, page, slot_of, uncharge};
 
 use crate::machine::{Kernel, asked_owner};
 
@@ -16,7 +16,17 @@ pub extern "C" fn ask_owner(registers: u64) -> u32 {
     asked_owner(if registers == 0 { Task::Current } else { Task::Registers(registers) })
 }
 
-/// [`uncharge::uncharge_rest`]. A global function has to return a number.
+/// [`fault::count_unserved`]. A global function has to return a number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn count_unserved(owner: u32) -> u32 {
+    if let Some(stock) = Kernel.stock(slot_of(owner, Kernel.slots())) {
+        fault::count_unserved(&Kernel, stock, owner);
+    }
+    0
+}
+
+/// [`uncharge::uncharge_rest`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn uncharge_rest(owner: u32, nr_pages: u32) -> u32 {

@@ -68,13 +68,17 @@ impl Peaks {
 }
 
 /// For all limits: `fits at 173.0MiB and above, reclaims down to 48.0MiB, oom below`. Rounded up, so that what is
-/// copied from here is enough.
+/// copied from here is enough; without the middle where all that is used is needed.
 impl fmt::Display for Peaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [fits, reclaims, oom] =
             [Verdict::Fits, Verdict::Reclaims, Verdict::Oom].map(Verdict::name);
         let (usage, needed) = (human_up(self.usage), human_up(self.needed));
-        write!(f, "{fits} at {usage} and above, {reclaims} down to {needed}, {oom} below")
+        write!(f, "{fits} at {usage} and above, ")?;
+        if needed != usage {
+            write!(f, "{reclaims} down to {needed}, ")?;
+        }
+        write!(f, "{oom} below")
     }
 }
 
@@ -106,5 +110,7 @@ mod tests {
         let all = "fits at 100.1MiB and above, reclaims down to 48.1MiB, oom below";
         assert_eq!(peaks.to_string(), all);
         assert_eq!(Peaks::default().at(0), Verdict::Fits);
+        let all_needed = Peaks { usage: 100 << 20, needed: 100 << 20 };
+        assert_eq!(all_needed.to_string(), "fits at 100.0MiB and above, oom below");
     }
 }

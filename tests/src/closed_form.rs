@@ -49,7 +49,9 @@ pub fn batches_follow_from_faults(batch: u64, args: &[&str]) -> Result<()> {
             let cpu = show.cpu(CPU)?;
             let counts = (cpu.faults, cpu.charged_pages, cpu.missed());
             ensure!(counts == (counted, counted, misses), "{cpu:#?} {seen:#?}");
-            ensure!((cpu.refills, cpu.drains) == (misses, 0), "nobody displaces it: {cpu:#?}");
+            // perf's event does not serve a miss: of a batch of one, the allocation leaves nothing to stock.
+            let refills = if show.faults_by == "perf" && batch == 1 { 0 } else { misses };
+            ensure!((cpu.refills, cpu.drains) == (refills, 0), "nobody displaces it: {cpu:#?}");
             show.check()?;
         }
         engine.stop().map(drop)
