@@ -1,4 +1,5 @@
-//! The probe of page migration, at the kernel's function: there is no tracepoint that has both pages.
+//! The probes of page migration: at the kernel's function, since no tracepoint has both pages; and where functions
+//! cannot be traced, at the tracepoint that has but their number.
 //!
 //! Kernel prototype (`mm/memcontrol.c`): `mem_cgroup_migrate(struct folio *old, struct folio *new)`, once the contents
 //! are in the new one, with both locked. It is in every kernel with CONFIG_MEMCG, and is called where the controller is
@@ -6,9 +7,9 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use aya_ebpf::macros::fentry;
-use aya_ebpf::programs::FEntryContext;
-use memstock_common::migrate;
+use aya_ebpf::macros::{fentry, raw_tracepoint};
+use aya_ebpf::programs::{FEntryContext, RawTracePointContext};
+use memstock_common::{Loss, Machine, migrate};
 
 use crate::config;
 use crate::folio;
@@ -22,6 +23,17 @@ pub fn migrated(ctx: FEntryContext) -> i32 {
     {
         migrate::migrated(&Kernel, config::pfn_of(old), config::pfn_of(new), nr_pages);
     }
+    0
+}
+
+/// Counts what nobody sees. Attached only where `migrated` cannot be.
+///
+/// Kernel prototype (`include/trace/events/migrate.h`): `(unsigned long succeeded, ...)`, in small pages, after a list of
+/// pages was moved.
+#[raw_tracepoint(tracepoint = "mm_migrate_pages")]
+#[inline(always)]
+pub fn moved_unseen(ctx: RawTracePointContext) -> i32 {
+    Kernel.lose(Loss::MovedUnseen, ctx.arg(0));
     0
 }
 

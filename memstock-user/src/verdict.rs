@@ -7,6 +7,10 @@
 //! - below that have killed: *oom*. A charge kills once whole passes of reclaim free nothing
 //!   (`try_charge_memcg` in `mm/memcontrol.c`), and those take back all that is not needed.
 //!
+//! What memstock does not see (slab), and what the kernel cannot take back at this moment (pages in the CPUs' LRU
+//! batches, or on their way to a disk), is needed as well, and is no more than [`unseen`]: from `needed` to there,
+//! *near*, runs at the same limit differ.
+//!
 //! It holds as far as what a run needs does not depend on its speed, or on the limit itself.
 
 use std::fmt;
@@ -18,6 +22,8 @@ use crate::size::{human, human_up};
 pub enum Verdict {
     /// Somebody is killed.
     Oom,
+    /// Somebody may be killed.
+    Near,
     /// Page cache is taken back, and nobody is killed.
     Reclaims,
     /// Nothing.
@@ -33,11 +39,18 @@ pub struct Peaks {
     pub needed: u64,
 }
 
+/// How much more may be needed than `needed` bytes: 3 %, and 2 MiB at least. `docs/rehearsal.md` has how much it was.
+pub const fn unseen(needed: u64) -> u64 {
+    let (part, least) = (needed / 100 * 3, 2 << 20);
+    if part > least { part } else { least }
+}
+
 impl Verdict {
     /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Oom => "oom",
+            Self::Near => "near",
             Self::Reclaims => "reclaims",
             Self::Fits => "fits",
         }
@@ -47,13 +60,20 @@ impl Verdict {
 impl Peaks {
     /// What a limit of so many bytes would have done.
     pub const fn at(self, limit: u64) -> Verdict {
-        if limit >= self.usage {
-            Verdict::Fits
-        } else if limit >= self.needed {
+        if limit < self.needed {
+            Verdict::Oom
+        } else if limit < self.lives_from() {
+            Verdict::Near
+        } else if limit < self.usage {
             Verdict::Reclaims
         } else {
-            Verdict::Oom
+            Verdict::Fits
         }
+    }
+
+    /// The lowest limit at which nobody is killed, in bytes.
+    pub const fn lives_from(self) -> u64 {
+        self.needed + unseen(self.needed)
     }
 
     /// The higher of two, each by itself: a limit has to do for both.
@@ -67,18 +87,18 @@ impl Peaks {
     }
 }
 
-/// For all limits: `fits at 173.0MiB and above, reclaims down to 48.0MiB, oom below`. Rounded up, so that what is
-/// copied from here is enough; without the middle where all that is used is needed.
+/// For all limits: `fits at 173.0MiB and above, reclaims down to 50.0MiB, oom below 48.0MiB`. Rounded up, so that what
+/// is copied from here is enough; without the middle where next to all that is used is needed.
 impl fmt::Display for Peaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [fits, reclaims, oom] =
             [Verdict::Fits, Verdict::Reclaims, Verdict::Oom].map(Verdict::name);
-        let (usage, needed) = (human_up(self.usage), human_up(self.needed));
-        write!(f, "{fits} at {usage} and above, ")?;
-        if needed != usage {
-            write!(f, "{reclaims} down to {needed}, ")?;
+        let (lives, needed) = (self.lives_from(), human_up(self.needed));
+        write!(f, "{fits} at {} and above, ", human_up(self.usage.max(lives)))?;
+        if lives < self.usage {
+            write!(f, "{reclaims} down to {}, ", human_up(lives))?;
         }
-        write!(f, "{oom} below")
+        write!(f, "{oom} below {needed}")
     }
 }
 
@@ -93,24 +113,26 @@ mod tests {
             (u64::MAX, Verdict::Fits),
             (100 << 20, Verdict::Fits),
             ((100 << 20) - 1, Verdict::Reclaims),
-            (48 << 20, Verdict::Reclaims),
+            (50 << 20, Verdict::Reclaims),
+            ((50 << 20) - 1, Verdict::Near),
+            (48 << 20, Verdict::Near),
             ((48 << 20) - 1, Verdict::Oom),
             (0, Verdict::Oom),
         ] {
             assert_eq!(peaks.at(limit), verdict, "{limit}");
         }
         assert_eq!(peaks.judge(64 << 20), "64.0MiB: reclaims (48.0MiB needed)");
-        let all = "fits at 100.0MiB and above, reclaims down to 48.0MiB, oom below";
+        let all = "fits at 100.0MiB and above, reclaims down to 50.0MiB, oom below 48.0MiB";
         assert_eq!(peaks.to_string(), all);
     }
 
     #[test]
     fn what_is_shown_is_enough() {
         let peaks = Peaks { usage: (100 << 20) + 1, needed: (48 << 20) + 1 };
-        let all = "fits at 100.1MiB and above, reclaims down to 48.1MiB, oom below";
+        let all = "fits at 100.1MiB and above, reclaims down to 50.1MiB, oom below 48.1MiB";
         assert_eq!(peaks.to_string(), all);
-        assert_eq!(Peaks::default().at(0), Verdict::Fits);
         let all_needed = Peaks { usage: 100 << 20, needed: 100 << 20 };
-        assert_eq!(all_needed.to_string(), "fits at 100.0MiB and above, oom below");
+        assert_eq!(all_needed.to_string(), "fits at 103.0MiB and above, oom below 100.0MiB");
+        assert_eq!(all_needed.at(100 << 20), Verdict::Near);
     }
 }

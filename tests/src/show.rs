@@ -149,6 +149,8 @@ pub struct Loss {
     pub healed: u64,
     /// Outside the owner map.
     pub pages_outside: u64,
+    /// Moved, and the kernel does not let that be seen.
+    pub moved_unseen: u64,
     /// Of blocks with too many owners.
     pub blocks_mixed: u64,
     /// Runs of a probe that the kernel skipped.

@@ -8,7 +8,9 @@ use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 
 use super::faults::{self, Source};
-use super::load::{ATTACHMENTS, COLLAPSES, OBJECT, OPTIONAL, PROBE, YARDSTICK, program, refused};
+use super::load::{
+    ATTACHMENTS, COLLAPSES, MOVED_UNSEEN, OBJECT, OPTIONAL, PROBE, YARDSTICK, program, refused,
+};
 use super::migrate;
 use super::pins::Pins;
 use crate::exit::Failure;
@@ -29,7 +31,10 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Re
             log::debug!("this kernel has no tracepoint {tracepoint}");
         }
     }
-    migrate::attach(ebpf, pins)?;
+    let (unseen, tracepoint) = MOVED_UNSEEN;
+    if !migrate::attach(ebpf, pins)? && !attach_to(ebpf, pins, unseen, tracepoint)? {
+        log::debug!("this kernel has no tracepoint {tracepoint}");
+    }
     let mut missing = Vec::new();
     for (name, tracepoint) in OPTIONAL {
         if !attach_to(ebpf, pins, name, tracepoint)? {

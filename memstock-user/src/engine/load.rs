@@ -65,12 +65,15 @@ pub const COLLAPSES: [(&str, &str); 2] = [
     ("collapsed", "mm_khugepaged_collapse_file"),
 ];
 
+/// What counts the pages that are moved, where it cannot be seen which.
+pub const MOVED_UNSEEN: (&str, &str) = ("moved_unseen", "mm_migrate_pages");
+
 /// The tracepoints that every page passes.
 pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
 
 /// The programs that are attached, by whatever faults are seen; each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
-    let attached = ATTACHMENTS.iter().chain(&OPTIONAL).chain(&COLLAPSES);
+    let attached = ATTACHMENTS.iter().chain(&OPTIONAL).chain(&COLLAPSES).chain([&MOVED_UNSEEN]);
     let names = attached.map(|&(name, _)| name).chain([EVENT_PROBE]);
     names.collect::<BTreeSet<_>>().into_iter()
 }

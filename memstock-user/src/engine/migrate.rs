@@ -30,17 +30,22 @@ pub(super) fn load(ebpf: &mut Ebpf, folio: FolioLayout) -> Result<()> {
     program(ebpf)?.load(FUNCTION, &btf).map_err(|error| refused(PROBE, error))
 }
 
-/// Attaches the program, if it is loaded, and pins the link. Of one that cannot be attached no pin is left.
-pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
+/// Attaches the program, if it is loaded, and pins the link; says whether it did. Of one that cannot be attached no
+/// pin is left.
+pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<bool> {
     let program = program(ebpf)?;
     if program.fd().is_err() {
-        return Ok(());
+        return Ok(false);
     }
     match program.attach().with_context(|| format!("no fentry at {FUNCTION}")) {
-        Ok(id) => pin_link(FdLink::from(program.take_link(id)?), pins, PROBE, FUNCTION),
+        Ok(id) => {
+            pin_link(FdLink::from(program.take_link(id)?), pins, PROBE, FUNCTION)?;
+            Ok(true)
+        }
         Err(error) => {
             log::debug!("page migration is not seen: {error:#}");
-            fs::remove_file(pins.program(PROBE)).context("cannot remove a pin")
+            fs::remove_file(pins.program(PROBE)).context("cannot remove a pin")?;
+            Ok(false)
         }
     }
 }

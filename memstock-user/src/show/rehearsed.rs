@@ -152,7 +152,7 @@ mod tests {
         let mut cgroup = Cgroup { parent_id, ..Cgroup::default() };
         cgroup.name = Name { id, path: Some(format!("/{id}").into()) };
         cgroup.memory.stats[PageCounterStat::Limit as usize] = limit;
-        cgroup.memory.stats[PageCounterStat::Watermark as usize] = Some(512);
+        cgroup.memory.stats[PageCounterStat::Watermark as usize] = Some(2048);
         cgroup.parts[MemoryStat::NeededWatermark as usize] = 256;
         cgroup
     }
@@ -174,12 +174,12 @@ mod tests {
         let text = written(&rehearsed, vec![cgroup(7, Some(1), Some(128))]);
         assert_eq!(
             text,
-            "\n/7: fits at 2.0MiB and above, reclaims down to 1.0MiB, oom below\n  \
+            "\n/7: fits at 8.0MiB and above, reclaims down to 3.0MiB, oom below 1.0MiB\n  \
              512.0KiB: oom (1.0MiB needed)\n  \
              reported 3 times, killed first java\\x0a (2, 1.0MiB resident)\n"
         );
-        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(256))]);
-        assert!(text.ends_with("\n  1.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
+        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(1024))]);
+        assert!(text.ends_with("\n  4.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
     }
 
     #[test]
@@ -192,10 +192,10 @@ mod tests {
             ..Counter::default()
         };
         let mut rehearsed = Rehearsed::default();
-        rehearsed.gone(name(5), &counter(1024, 1), 4096);
+        rehearsed.gone(name(5), &counter(2048, 1), 4096);
         rehearsed.gone(name(6), &counter(2, 768), 4096);
         rehearsed.gone(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
-        let judged = "\n/7: fits at 4.0MiB and above, reclaims down to 3.0MiB, oom below\n";
+        let judged = "\n/7: fits at 8.0MiB and above, reclaims down to 5.0MiB, oom below 3.0MiB\n";
         assert_eq!(written(&rehearsed, vec![]), judged);
         assert_eq!(written(&rehearsed, vec![cgroup(7, None, None)]), judged);
     }
@@ -207,6 +207,9 @@ mod tests {
             &Rehearsed::default(),
             vec![cgroup(1, None, None), cgroup(2, Some(1), None), dying],
         );
-        assert_eq!(text, "\n/1: fits at 2.0MiB and above, reclaims down to 1.0MiB, oom below\n");
+        assert_eq!(
+            text,
+            "\n/1: fits at 8.0MiB and above, reclaims down to 3.0MiB, oom below 1.0MiB\n"
+        );
     }
 }

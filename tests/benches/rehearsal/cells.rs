@@ -31,7 +31,7 @@ impl Limit {
         let &Recording { peak, needed, .. } = recording;
         let (of_needed, of_peak) = (|part: f64| times(needed, part), |part: f64| times(peak, part));
         let aside = 4 * near(needed) / 3;
-        let recommended = RULES.iter().map(|rule| (rule.name, (rule.recommends)(recording)));
+        let recommended = RULES.iter().map(|rule| (rule.name, (rule.lives_from)(recording)));
         let others = [
             ("needed", needed),
             ("needed - 4 %", needed.saturating_sub(aside)),

@@ -1,36 +1,37 @@
 //! Who says from which limit on a program lives, and which limit to set: memstock, and what people do without it.
 
-use crate::cells::near;
+use memstock::verdict::unseen;
+
 use crate::record::Recording;
 
 pub struct Rule {
     pub name: &'static str,
-    /// From this limit on it is said to live, in bytes.
+    /// What it takes for the smallest limit at which the program lives, in bytes.
+    pub boundary: fn(&Recording) -> u64,
+    /// From this limit on it is said to live, in bytes: what would be set.
     pub lives_from: fn(&Recording) -> u64,
-    /// The limit that would be set, in bytes.
-    pub recommends: fn(&Recording) -> u64,
 }
 
 pub const MEMSTOCK: Rule = Rule {
     name: "needed + 3 %",
-    lives_from: |recording| recording.needed,
-    recommends: |recording| recording.needed + near(recording.needed),
+    boundary: |recording| recording.needed,
+    lives_from: |recording| recording.needed + unseen(recording.needed),
 };
 
 /// memstock's first.
 pub const RULES: [Rule; 4] = [
     MEMSTOCK,
     // Usage alone: as memstock itself had it.
-    Rule { name: "peak", lives_from: |r| r.peak, recommends: |r| r.peak },
+    Rule { name: "peak", boundary: |r| r.peak, lives_from: |r| r.peak },
     Rule {
         name: "peak × 1.15",
+        boundary: |r| with_margin(r.peak),
         lives_from: |r| with_margin(r.peak),
-        recommends: |r| with_margin(r.peak),
     },
     Rule {
         name: "largest RSS × 1.15",
+        boundary: |r| with_margin(r.max_rss.unwrap_or(0)),
         lives_from: |r| with_margin(r.max_rss.unwrap_or(0)),
-        recommends: |r| with_margin(r.max_rss.unwrap_or(0)),
     },
 ];
 

@@ -114,7 +114,7 @@ impl<'a> Report<'a> {
             let words: Vec<_> = words.filter(|&word| word != Word::Near).collect();
             let count = |wanted| words.iter().filter(|&&word| word == wanted).count();
             let exact = self.0.iter().filter(|one| {
-                let from = (rule.lives_from)(&one.recording);
+                let from = (rule.boundary)(&one.recording);
                 from.abs_diff(one.boundary.lives) <= near(one.boundary.lives)
             });
             let set: Vec<_> = self.0.iter().filter_map(|one| lives_as_set(rule, one)).collect();
@@ -135,7 +135,7 @@ impl<'a> Report<'a> {
     fn waste(&self, rule: &Rule) -> String {
         let living = self.0.iter().filter(|one| lives_as_set(rule, one) == Some(true));
         let above = living.map(|one| {
-            let limit = (rule.recommends)(&one.recording);
+            let limit = (rule.lives_from)(&one.recording);
             100.0 * (in_mib(limit) / in_mib(one.boundary.lives) - 1.0)
         });
         let mut above: Vec<_> = above.collect();
@@ -153,7 +153,7 @@ impl<'a> Report<'a> {
         let mut table = Table { rows: vec![head.map(str::to_owned).collect()] };
         for one in self.0 {
             let set = RULES.iter().map(|rule| {
-                let limit = in_mib((rule.recommends)(&one.recording));
+                let limit = in_mib((rule.lives_from)(&one.recording));
                 let above = 100.0 * (limit / in_mib(one.boundary.lives) - 1.0);
                 match lives_as_set(rule, one) {
                     Some(true) => format!("{limit:.1} ({above:+.0} %)"),
