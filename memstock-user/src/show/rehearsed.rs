@@ -174,12 +174,12 @@ mod tests {
         let text = written(&rehearsed, vec![cgroup(7, Some(1), Some(128))]);
         assert_eq!(
             text,
-            "\n/7: fits at 8.0MiB and above, reclaims down to 3.0MiB, oom below 1.0MiB\n  \
+            "\n/7: fits at 8.0MiB and above, reclaims down to 5.0MiB, oom below 1.0MiB\n  \
              512.0KiB: oom (1.0MiB needed)\n  \
              reported 3 times, killed first java\\x0a (2, 1.0MiB resident)\n"
         );
-        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(1024))]);
-        assert!(text.ends_with("\n  4.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
+        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(1280))]);
+        assert!(text.ends_with("\n  5.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         rehearsed.gone(name(5), &counter(2048, 1), 4096);
         rehearsed.gone(name(6), &counter(2, 768), 4096);
         rehearsed.gone(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
-        let judged = "\n/7: fits at 8.0MiB and above, reclaims down to 5.0MiB, oom below 3.0MiB\n";
+        let judged = "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 3.0MiB\n";
         assert_eq!(written(&rehearsed, vec![]), judged);
         assert_eq!(written(&rehearsed, vec![cgroup(7, None, None)]), judged);
     }
@@ -209,7 +209,7 @@ mod tests {
         );
         assert_eq!(
             text,
-            "\n/1: fits at 8.0MiB and above, reclaims down to 3.0MiB, oom below 1.0MiB\n"
+            "\n/1: fits at 8.0MiB and above, reclaims down to 5.0MiB, oom below 1.0MiB\n"
         );
     }
 }

@@ -5,7 +5,7 @@ use memstock_tests::PAGE;
 
 use crate::oracle::Run;
 use crate::record::Recording;
-use crate::rules::{MEMSTOCK, RULES};
+use crate::rules::{MEMSTOCK, RULES, Rule};
 
 /// How near a limit may be to a boundary before a word on it counts: within it, runs differ among themselves.
 pub const NEAR_PART: f64 = 0.03;
@@ -102,7 +102,7 @@ impl Cell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     Right,
-    /// Wrong, or perhaps right: nearer to the boundary than words count.
+    /// Wrong, or perhaps right: nearer to the boundary than words count. Or nothing was said, but that it is near.
     Near,
     /// It was said to live, and did not.
     Unsafe,
@@ -111,11 +111,13 @@ pub enum Word {
 }
 
 impl Cell {
-    /// Of who says that the program lives from `from` on.
-    pub fn word(&self, from: u64, boundary: u64) -> Word {
-        let is_near = self.limit.bytes.abs_diff(boundary) <= near(boundary);
-        match (self.limit.bytes >= from, self.lived()) {
-            _ if is_near => Word::Near,
+    /// Of a rule.
+    pub fn word(&self, rule: &Rule, one: &Recording, boundary: u64) -> Word {
+        let limit = self.limit.bytes;
+        let is_said = limit >= (rule.lives_from)(one) || limit < (rule.boundary)(one);
+        let is_near = limit.abs_diff(boundary) <= near(boundary);
+        match (limit >= (rule.lives_from)(one), self.lived()) {
+            _ if is_near || !is_said => Word::Near,
             (true, false) => Word::Unsafe,
             (false, true) => Word::Wasteful,
             _ => Word::Right,

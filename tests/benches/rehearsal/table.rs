@@ -44,8 +44,7 @@ impl<'a> Report<'a> {
     /// Lists the cells on which memstock was wrong, further from the boundary than words count.
     pub fn verdict(&self) -> Result<()> {
         let wrong = self.0.iter().flat_map(|one| {
-            let from = (MEMSTOCK.lives_from)(&one.recording);
-            let of = move |cell: &Cell| match cell.word(from, one.boundary.lives) {
+            let of = |cell: &Cell| match cell.word(&MEMSTOCK, &one.recording, one.boundary.lives) {
                 Word::Unsafe => Some("did not live"),
                 Word::Wasteful => Some("lived"),
                 Word::Right | Word::Near => None,
@@ -73,10 +72,9 @@ impl<'a> Report<'a> {
         ]);
         for one in self.0 {
             let Rehearsed { program, recording, cells, boundary } = one;
-            let from = (MEMSTOCK.lives_from)(recording);
-            let count = |words: &[Word]| {
-                cells.iter().filter(|cell| words.contains(&cell.word(from, boundary.lives))).count()
-            };
+            let word = |cell: &Cell| cell.word(&MEMSTOCK, recording, boundary.lives);
+            let count =
+                |words: &[Word]| cells.iter().filter(|cell| words.contains(&word(cell))).count();
             let off = in_mib(recording.needed) - in_mib(boundary.lives);
             table.row([
                 quoted(one),
@@ -108,8 +106,8 @@ impl<'a> Report<'a> {
         ]);
         for rule in &RULES {
             let words = self.0.iter().flat_map(|one| {
-                let from = (rule.lives_from)(&one.recording);
-                one.cells.iter().map(move |cell| cell.word(from, one.boundary.lives))
+                let Rehearsed { recording, boundary, .. } = one;
+                one.cells.iter().map(|cell| cell.word(rule, recording, boundary.lives))
             });
             let words: Vec<_> = words.filter(|&word| word != Word::Near).collect();
             let count = |wanted| words.iter().filter(|&&word| word == wanted).count();
@@ -171,10 +169,9 @@ impl<'a> Report<'a> {
         let mut table = Table::new(["program", "each limit in MiB, and what came of it"]);
         for one in self.0 {
             let Rehearsed { recording, cells, boundary, .. } = one;
-            let from = (MEMSTOCK.lives_from)(recording);
             let cell = |cell: &Cell| {
                 let outcome = if cell.lived() { "lives" } else { "oom" };
-                let mark = match cell.word(from, boundary.lives) {
+                let mark = match cell.word(&MEMSTOCK, recording, boundary.lives) {
                     Word::Right => "",
                     Word::Near if cell.broke_the_word(recording) => " (near, said to live)",
                     Word::Near => " (near)",
@@ -204,7 +201,7 @@ impl fmt::Display for Report<'_> {
         writeln!(f, "{}\n{}\n{}\n{}", self.programs(), self.rules(), self.limits(), self.cells())?;
         let broken = all.iter().flat_map(|one| {
             let broken = one.cells.iter().filter(|cell| cell.broke_the_word(&one.recording));
-            broken.map(|cell| cell.word(0, one.boundary.lives))
+            broken.map(|cell| cell.word(&MEMSTOCK, &one.recording, one.boundary.lives))
         });
         let (near, far): (Vec<_>, Vec<_>) = broken.partition(|&word| word == Word::Near);
         let cells = all.iter().flat_map(|one| &one.cells);
