@@ -17,33 +17,6 @@ pub const COLLAPSE_ORDER: u32 = WINDOW_PAGES.trailing_zeros();
 /// its huge page charged to nobody, until a repair.
 pub const COLLAPSES: u32 = 64;
 
-/// The way from a `struct mm_struct` of the running kernel to the cgroups of whom it belongs to: offsets in bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryOwner {
-    /// `offsetof(struct mm_struct, owner)`: a pointer to a task.
-    pub mm_owner: u32,
-    /// `offsetof(struct task_struct, cgroups)`: a pointer to its `struct css_set`.
-    pub task_cgroups: u32,
-    /// `offsetof(struct css_set, dfl_cgrp)`: a pointer to its cgroup v2.
-    pub css_set_dfl_cgrp: u32,
-    /// `offsetof(struct cgroup, level)`: an int, 0 at the root.
-    pub cgroup_level: u32,
-    /// `offsetof(struct cgroup, ancestors)`: a pointer to one for each level, from the root to itself.
-    pub cgroup_ancestors: u32,
-}
-
-impl MemoryOwner {
-    /// Where the kernel does not say: without CONFIG_MEMCG, and before Linux 6.1. Nothing is told of collapses then.
-    pub const UNKNOWN: Self = Self {
-        mm_owner: 0,
-        task_cgroups: 0,
-        css_set_dfl_cgrp: 0,
-        cgroup_level: 0,
-        cgroup_ancestors: 0,
-    };
-}
-
 /// Keeps in mind that this task has allocated a huge page, of which `head` is the first entry, for nobody.
 #[inline(always)]
 pub(crate) fn began<M: Machine>(machine: &M, head: &M::Entry, pfn: u64) {

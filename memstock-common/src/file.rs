@@ -7,8 +7,8 @@
 
 use crate::charge::change_file;
 use crate::machine::Step;
-use crate::page::{CHUNK_PAGES, Chunk, Entry, owner_in};
-use crate::{Machine, NOBODY, index_of, slot_of};
+use crate::page::{CHUNK_PAGES, Chunk, Entry, commit, owner_in};
+use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of, slot_of};
 
 /// Set in the owner entry of a page that is page cache. The page keeps it until it is freed.
 pub const FILE: u32 = 1 << 30;
@@ -41,18 +41,42 @@ impl FileWord {
     }
 }
 
-/// A folio was added to the page cache: if it can be taken back, those of its pages that the owner of the first one
-/// has get the bit. `pages` says how many it has; none if it cannot be taken back.
+/// What can be asked of a folio that was added to the page cache.
+pub trait Folio {
+    /// How many pages it has; none if that is not known.
+    fn nr_pages(&self) -> Option<u32>;
+    /// Whether it can be taken back: its mapping is not unevictable.
+    fn is_evictable(&self) -> bool;
+    /// Whether the kernel charges page cache of its mapping.
+    fn is_charged(&self) -> bool;
+    /// Who is charged for what the current task adds.
+    fn owner(&self) -> u32;
+}
+
+/// A folio was added to the page cache: if nobody is charged for it, since its allocation did not look like that, the
+/// current task is; and if it can be taken back, those of its pages that the owner of the first one has get the bit.
 ///
 /// The kernel holds the folio locked: it is neither allocated nor freed meanwhile.
 #[inline(always)]
-pub fn added<M: Machine>(machine: &M, pfn: u64, pages: impl FnOnce() -> Option<u32>) {
+pub fn added<M: Machine>(machine: &M, pfn: u64, folio: &impl Folio) {
     let Some(chunk) = machine.chunk(pfn) else { return };
-    let owner = owner_in(chunk.entry(pfn).load());
-    if owner == NOBODY {
+    let mut owner = owner_in(chunk.entry(pfn).load());
+    let is_new = owner == NOBODY;
+    if is_new {
+        owner = folio.owner();
+        if owner == NOBODY || !folio.is_charged() {
+            return;
+        }
+    } else if !folio.is_evictable() {
         return;
     }
-    let Some(nr_pages) = pages() else { return };
+    let Some(nr_pages) = folio.nr_pages() else { return };
+    if is_new {
+        machine.claim(pfn, nr_pages, owner);
+        if !folio.is_evictable() {
+            return;
+        }
+    }
     let marked = if nr_pages == 1 {
         u32::from(mark(chunk.entry(pfn), owner))
     } else {
@@ -66,30 +90,76 @@ pub fn added<M: Machine>(machine: &M, pfn: u64, pages: impl FnOnce() -> Option<u
 /// Gives the pages of a folio that `owner` has the bit; says how many had not had it. A folio is in one chunk.
 #[inline(always)]
 pub fn mark_file<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) -> u32 {
-    let Some(chunk) = machine.chunk(pfn) else { return 0 };
-    let mut walk =
-        Walk { chunk, pfn, at: machine.nought(), end: nr_pages, owner, marked: machine.nought() };
-    machine.repeat(CHUNK_PAGES, &mut walk);
-    walk.marked
+    walk(machine, pfn, nr_pages, owner, mark)
 }
 
-/// The walk over the pages of a folio.
-struct Walk<'a, E> {
+/// Charges `owner` for the pages of a folio that nobody is charged for. A folio is in one chunk.
+#[inline(always)]
+pub fn claim<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) {
+    // A page that is recorded must be charged.
+    let Some(share) = machine.cgroup_cpu(index_of(owner)) else {
+        machine.lose(Loss::CountersMissing, 1);
+        return;
+    };
+    let claimed = walk(machine, pfn, nr_pages, owner, |entry, owner| entry.replace(NOBODY, owner));
+    if claimed == 0 {
+        return;
+    }
+    let stock = machine.stock(slot_of(owner, machine.slots()));
+    let missed = commit(machine, stock, owner, claimed);
+    count_claimed(share, stock, claimed - missed, missed);
+}
+
+/// Counts pages as [`allocated`](crate::page::allocated) does, whose program this one may interrupt.
+#[inline(always)]
+fn count_claimed<W: Word>(
+    share: &CgroupCpu<W>,
+    stock: Option<&Stock<W>>,
+    from_stock: u32,
+    missed: u32,
+) {
+    share.from_stock.fetch_add(from_stock.into());
+    share.missed.fetch_add(missed.into());
+    if let Some(stock) = stock {
+        stock.from_stock.fetch_add(from_stock.into());
+        stock.missed.fetch_add(missed.into());
+    }
+}
+
+/// Has `change` look at the entry of each page of a folio; says how many it has changed.
+#[inline(always)]
+fn walk<M: Machine, F: Fn(&M::Entry, u32) -> bool>(
+    machine: &M,
+    pfn: u64,
+    nr_pages: u32,
+    owner: u32,
+    change: F,
+) -> u32 {
+    let Some(chunk) = machine.chunk(pfn) else { return 0 };
+    let (at, changed) = (machine.nought(), machine.nought());
+    let mut walk = Walk { chunk, pfn, at, end: nr_pages, owner, change, changed };
+    machine.repeat(CHUNK_PAGES, &mut walk);
+    walk.changed
+}
+
+struct Walk<'a, E, F> {
     chunk: &'a Chunk<E>,
     pfn: u64,
     at: u32,
     end: u32,
     owner: u32,
-    marked: u32,
+    change: F,
+    changed: u32,
 }
 
-impl<E: Entry> Step for Walk<'_, E> {
+impl<E: Entry, F: Fn(&E, u32) -> bool> Step for Walk<'_, E, F> {
     #[inline(always)]
     fn step(&mut self) -> bool {
         if self.at >= self.end {
             return false;
         }
-        self.marked += u32::from(mark(self.chunk.entry(self.pfn + self.at as u64), self.owner));
+        let entry = self.chunk.entry(self.pfn + self.at as u64);
+        self.changed += u32::from((self.change)(entry, self.owner));
         self.at += 1;
         true
     }

@@ -40,6 +40,23 @@ pub enum Task {
     Current,
 }
 
+/// Who is charged, as the kernel was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The owner.
+    pub owner: u32,
+    /// Whether it is so for whatever the task allocates, and stays so until a new generation. Not for one that has
+    /// memory of another cgroup's task in common with it: what it gets for that is the other's, and at its next
+    /// exec it has memory of its own, which starts no generation.
+    pub holds: bool,
+}
+
+impl From<u32> for Answer {
+    fn from(owner: u32) -> Self {
+        Self { owner, holds: true }
+    }
+}
+
 /// Bytes below the registers of a user-mode fault that are the task's kernel stack for certain: they are
 /// saved at its top, and it has 16 KiB or more (`THREAD_SIZE` in `arch/x86/include/asm/page_64_types.h`).
 pub const STACK_BYTES: u64 = 8192;
@@ -64,12 +81,12 @@ impl<W: Word> Identity<W> {
     ///
     /// `current` is the kernel's name of the task, never 0.
     #[inline(always)]
-    pub fn owner(
+    pub fn owner<A: Into<Answer>>(
         &self,
         task: Task,
         generation: u64,
         current: impl Fn() -> u64,
-        owner: impl FnOnce() -> u32,
+        owner: impl FnOnce() -> A,
     ) -> u32 {
         if let Some(owner) = self.known(task, generation) {
             return owner;
@@ -99,12 +116,21 @@ impl<W: Word> Identity<W> {
     }
 
     #[inline(always)]
-    fn ask(&self, registers: u64, task: u64, generation: u64, owner: impl FnOnce() -> u32) -> u32 {
+    fn ask<A: Into<Answer>>(
+        &self,
+        registers: u64,
+        task: u64,
+        generation: u64,
+        owner: impl FnOnce() -> A,
+    ) -> u32 {
         self.registers.store(0);
         // Also a full barrier: the cgroup must not be asked for before the generation was read, or
         // an answer from before a move would be kept under the generation that followed it.
         self.task.swap(0);
-        let owner = owner();
+        let Answer { owner, holds } = owner().into();
+        if !holds {
+            return owner;
+        }
         self.owner.store(owner.into());
         self.generation.store(generation);
         self.task.store(task);

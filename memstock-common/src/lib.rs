@@ -128,9 +128,11 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::EngineInfo {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for crate::collapse::MemoryOwner {}
+    unsafe impl aya::Pod for crate::layout::MemoryOwner {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::layout::FolioLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::layout::GfpFlags {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Chunk<u32> {}
 }

@@ -1,6 +1,6 @@
 //! What the algorithm asks of the world it runs in: the kernel maps, loom, or plain memory.
 
-use crate::file::{file_changed, mark_file};
+use crate::file::{claim, file_changed, mark_file};
 use crate::page::{Replaced, charge_rest, replace_block};
 use crate::uncharge::uncharge_rest;
 use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Stock, Word};
@@ -136,6 +136,14 @@ pub trait Machine: Counters {
         Self: Sized,
     {
         mark_file(self, pfn, nr_pages, owner)
+    }
+
+    /// [`claim`], likewise.
+    fn claim(&self, pfn: u64, nr_pages: u32, owner: u32)
+    where
+        Self: Sized,
+    {
+        claim(self, pfn, nr_pages, owner);
     }
 
     /// [`replace_block`], likewise.

@@ -10,7 +10,7 @@ use memstock_common::file::{FILE, FileWord};
 use memstock_common::migrate::migrated;
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, drained, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, Word};
-use support::{Shape, World, owner, window};
+use support::{Added, Shape, World, owner, window};
 
 type Plain = World<AtomicU64>;
 
@@ -43,7 +43,7 @@ fn files(world: &Plain) -> [i64; 3] {
 fn read_file(world: &Plain, index: u32, pages: std::ops::Range<u64>) {
     for pfn in pages {
         world.touch(0, index, pfn);
-        world.cache(0, pfn, Some(1));
+        world.cache(0, pfn, 1);
     }
 }
 
@@ -53,10 +53,10 @@ fn what_is_added_to_the_page_cache_is_marked_once_and_told_in_batches() {
     for n in 1..=20_u64 {
         world.touch(0, 1, n);
         world.assert_file_pages(&[0, n - 1, 0]);
-        world.cache(0, n, Some(1));
+        world.cache(0, n, 1);
         assert_eq!(entry(&world, n), owner(1) | FILE);
         world.assert_file_pages(&[0, n, 0]);
-        world.cache(1, n, Some(1));
+        world.cache(1, n, 1);
         assert_eq!(untold(&world, 1), FileWord::EMPTY, "it is already");
         let told = (n / 8 * 8) as i64;
         assert_eq!(files(&world), [told, told, 0], "all levels alike");
@@ -67,10 +67,10 @@ fn what_is_added_to_the_page_cache_is_marked_once_and_told_in_batches() {
 #[test]
 fn what_nobody_is_charged_for_is_not_marked() {
     let world = family(8);
-    world.cache(0, 5, Some(1));
+    world.cache(0, 5, 1);
     world.alloc(0, None, 8, 3);
-    world.cache(0, 8, Some(8));
-    world.cache(0, 2048, Some(1));
+    world.cache(0, 8, 8);
+    world.cache(0, 2048, 1);
     assert_eq!([5, 8].map(|pfn| entry(&world, pfn)), [0, 0]);
     world.assert_file_pages(&[0; 3]);
     assert_eq!(world.loss(Loss::PagesOutside), 0, "its allocation was counted");
@@ -81,18 +81,35 @@ fn what_cannot_be_taken_back_is_not_marked() {
     let world = family(8);
     world.touch(0, 1, 0);
     world.alloc(0, Some(1), 8, 3);
-    world.cache(0, 0, None);
-    world.cache(0, 8, None);
+    let locked = Added { is_evictable: false, nr_pages: 8, ..Added::default() };
+    world.cache_folio(0, 0, &Added { nr_pages: 1, ..locked });
+    world.cache_folio(0, 8, &locked);
     world.assert_file_pages(&[0; 3]);
     world.assert_owned(&[0, 9, 0]);
 }
 
-/// It is not asked for where nobody is charged.
+/// What did not look like user memory as it was allocated, and what had an owner before.
 #[test]
-fn a_folio_is_asked_for_its_pages_only_if_it_is_charged() {
+fn what_nobody_is_charged_for_is_charged_to_who_adds_it() {
     let world = family(8);
-    memstock_common::file::added(&world.cpu(0), 0, || panic!("asked"));
-    memstock_common::file::added(&world.cpu(0), 4096, || panic!("asked"));
+    world.alloc(0, None, 8, 3);
+    world.touch(0, 2, 10);
+    let folio = Added { nr_pages: 8, owner: owner(1), ..Added::default() };
+    world.cache_folio(0, 8, &Added { is_charged: false, ..folio });
+    world.assert_owned(&[0, 0, 1]);
+    world.cache_folio(0, 8, &folio);
+    world.assert_owned(&[0, 7, 1]);
+    world.assert_file_pages(&[0, 7, 0]);
+    assert_eq!(world.charged(1), [0, 7]);
+    world.cache_folio(0, 8, &Added { owner: owner(2), ..folio });
+    world.alloc(0, None, 16, 0);
+    world.cache_folio(0, 16, &Added { is_evictable: false, owner: owner(1), ..Added::default() });
+    world.assert_owned(&[0, 8, 1]);
+    world.assert_file_pages(&[0, 7, 0]);
+    assert_eq!(world.charged(1), [1, 7], "one was stocked");
+    world.free(0, 8, 3);
+    world.free(0, 16, 0);
+    world.assert_owned(&[0, 0, 0]);
 }
 
 #[test]
@@ -102,7 +119,7 @@ fn a_large_folio_is_told_at_once() {
         let world = family(8);
         let nr_pages = 1 << order;
         world.alloc(0, Some(2), 1024, order);
-        world.cache(0, 1024, Some(nr_pages));
+        world.cache(0, 1024, nr_pages);
         assert_eq!(untold(&world, 0).change(), batch_left);
         world.assert_file_pages(&[0, 0, nr_pages.into()]);
         world.free(1, 1024, order);
@@ -111,10 +128,10 @@ fn a_large_folio_is_told_at_once() {
     }
     // The whole of a chunk, and not what is beside a folio.
     world.alloc(0, Some(1), 0, 10);
-    world.cache(0, 4, Some(4));
+    world.cache(0, 4, 4);
     world.assert_file_pages(&[0, 4, 0]);
     assert_eq!([3, 4, 7, 8].map(|pfn| entry(&world, pfn) & FILE), [0, FILE, FILE, 0]);
-    world.cache(0, 0, Some(CHUNK_PAGES));
+    world.cache(0, 0, CHUNK_PAGES);
     world.assert_file_pages(&[0, 1024, 0]);
 }
 
@@ -125,12 +142,12 @@ fn of_a_folio_the_pages_of_its_first_ones_owner_are_marked() {
     for (pfn, index) in [(0, 1), (1, 2), (3, 1), (5, 2), (6, 1)] {
         world.touch(0, index, pfn);
     }
-    world.cache(0, 0, Some(8));
+    world.cache(0, 0, 8);
     world.assert_file_pages(&[0, 3, 0]);
     let marked = [0, 1, 2, 3, 4, 5, 6, 7].map(|pfn| entry(&world, pfn) & FILE != 0);
     assert_eq!(marked, [true, false, false, true, false, false, true, false]);
     // One whose first page is nobody's is left alone.
-    world.cache(0, 4, Some(4));
+    world.cache(0, 4, 4);
     world.assert_file_pages(&[0, 3, 0]);
     // Freed as a block: three runs, of the pages and the page cache of each owner.
     world.free(1, 0, 3);
@@ -156,7 +173,7 @@ fn blocks_of_several_owners_and_kinds_lose_each_mark_once() {
             if kind < 4 {
                 world.touch(0, 1 + kind % 2, pfn.into());
                 if kind < 2 {
-                    world.cache(0, pfn.into(), Some(1));
+                    world.cache(0, pfn.into(), 1);
                     pages += 1;
                 }
             }
@@ -209,7 +226,7 @@ fn doubts_leave_the_mark_and_a_disowned_page_loses_it() {
     assert_eq!(owner_in(entry(&world, 0)), owner(1));
     world.assert_file_pages(&[0, 4, 0]);
     // A doubted page can be added, and one in the page cache be doubted.
-    world.cache(0, 4, Some(1));
+    world.cache(0, 4, 1);
     assert_eq!(entry(&world, 4), owner(1) | FILE | UNCONFIRMED);
     world.assert_file_pages(&[0, 5, 0]);
     world.free(0, 0, 0);
@@ -235,9 +252,9 @@ fn the_mark_moves_with_the_page() {
     world.assert_file_pages(&[0, 3, 0]);
     world.assert_owned(&[0, 3, 0]);
     // As a block, with and without the mark.
-    world.cache(0, 11, Some(1));
+    world.cache(0, 11, 1);
     world.alloc(0, Some(1), 512, 2);
-    world.cache(0, 514, Some(1));
+    world.cache(0, 514, 1);
     migrated(&world.cpu(1), 512, 1024, 4);
     let moved = [1024, 1025, 1026, 1027].map(|pfn| entry(&world, pfn) & FILE != 0);
     assert_eq!(moved, [false, false, true, false]);

@@ -5,7 +5,7 @@ mod support;
 use std::sync::atomic::AtomicU64;
 
 use memstock_common::fault::nearest_tracked;
-use memstock_common::identity::{STACK_BYTES, Task};
+use memstock_common::identity::{Answer, STACK_BYTES, Task};
 use memstock_common::{Identity, NO_INDEX, NOBODY};
 use support::{Shape, World, key, owner};
 
@@ -24,16 +24,16 @@ fn never<T>() -> T {
 fn a_known_task_is_not_asked_for() {
     let identity = Plain::default();
     assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42);
-    assert_eq!(identity.owner(REGISTERS, 7, never, never), 42);
-    assert_eq!(identity.owner(Task::Current, 7, || TASK, never), 42, "by its name as well");
+    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
+    assert_eq!(identity.owner(Task::Current, 7, || TASK, never::<u32>), 42, "by its name as well");
 }
 
 #[test]
 fn a_task_known_by_its_name_is_known_by_its_registers_from_then_on() {
     let identity = Plain::default();
     assert_eq!(identity.owner(Task::Current, 7, || TASK, || 42), 42);
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, never), 42);
-    assert_eq!(identity.owner(REGISTERS, 7, never, never), 42);
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, never::<u32>), 42);
+    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
 }
 
 #[test]
@@ -47,8 +47,21 @@ fn another_task_or_generation_is_asked_for() {
     for (task, generation) in [(REGISTERS, 8), (Task::Current, 9)] {
         let owner = generation as u32;
         assert_eq!(identity.owner(task, generation, || TASK, || owner), owner);
-        assert_eq!(identity.owner(task, generation, || TASK, never), owner);
+        assert_eq!(identity.owner(task, generation, || TASK, never::<u32>), owner);
     }
+}
+
+/// A task that shares memory with one of another cgroup is asked about each time, and so is the next after it.
+#[test]
+fn an_answer_that_does_not_hold_is_not_remembered() {
+    let identity = Plain::default();
+    let shared = |owner| Answer { owner, holds: false };
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 41), 41);
+    for owner in [42, 43] {
+        assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || shared(owner)), owner);
+        assert_eq!(identity.known(ELSEWHERE, 7), None);
+    }
+    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 44), 44);
 }
 
 #[test]
@@ -63,7 +76,7 @@ fn nothing_is_known_at_first() {
 fn that_a_task_is_nobodys_is_remembered_too() {
     let identity = Plain::default();
     assert_eq!(identity.owner(Task::Current, 7, || TASK, || NOBODY), NOBODY);
-    assert_eq!(identity.owner(Task::Current, 7, || TASK, never), NOBODY);
+    assert_eq!(identity.owner(Task::Current, 7, || TASK, never::<u32>), NOBODY);
     assert_eq!(identity.owner(Task::Current, 8, || TASK, || 42), 42);
 }
 
@@ -81,7 +94,7 @@ fn an_allocation_may_interrupt_a_fault() {
         },
     );
     assert_eq!(owner, 42);
-    assert_eq!(identity.owner(REGISTERS, 7, never, never), 42);
+    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
 
     // Between the two the task was moved: what the interrupted one knows is out of date.
     let outdated = identity.owner(
@@ -107,10 +120,14 @@ fn a_known_task_is_known_by_its_stack() {
     assert_eq!(identity.owner(near, 7, || TASK, || 42), 42, "nothing is known at first");
     assert_eq!(identity.owner(near, 7, || OTHER, || 43), 43, "nor without registers");
     assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42);
-    assert_eq!(identity.owner(near, 7, never, never), 42);
+    assert_eq!(identity.owner(near, 7, never, never::<u32>), 42);
     for elsewhere in [top, top + 400, top - STACK_BYTES, top - 0x4000, 0, u64::MAX] {
         let stack = Task::Stack(elsewhere);
-        assert_eq!(identity.owner(stack, 7, || TASK, never), 42, "by its name: {elsewhere:#x}");
+        assert_eq!(
+            identity.owner(stack, 7, || TASK, never::<u32>),
+            42,
+            "by its name: {elsewhere:#x}"
+        );
     }
     assert_eq!(identity.owner(near, 8, || TASK, || 44), 44, "another generation");
 }

@@ -89,7 +89,7 @@ fn adoption_of_the_new_frame_beside_migration() {
         explore(move || {
             let world = row();
             world.touch(1, 1, 0);
-            world.cache(1, 0, Some(1));
+            world.cache(1, 0, 1);
             let (adopted, ()) = beside(
                 &world,
                 move |world| adopt(&world.cpu(0), Window { is_file, ..window(0, 1..2) }),

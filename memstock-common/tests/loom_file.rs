@@ -68,7 +68,7 @@ fn the_last_free_of_page_cache_beside_evict_and_release() {
         explore(move || {
             let world = family(batch);
             world.touch(1, 2, 0);
-            world.cache(1, 0, Some(1));
+            world.cache(1, 0, 1);
             world.close(2).expect("a tracked cgroup");
             if is_told {
                 world.evict(2, 1);
@@ -101,7 +101,7 @@ fn changes_that_add_up_to_nothing_are_told_before_a_release() {
             |world| release(world, 2),
             |world| {
                 // Allocated long ago, by a task that is elsewhere now.
-                world.cache(1, 0, Some(1));
+                world.cache(1, 0, 1);
                 world.free(0, 0, 0);
                 world.free(0, 1, 0);
             },
@@ -125,7 +125,7 @@ fn added_beside_doubt_and_disown() {
                 (doubted, disown(&world.cpu(0), window(2, 0..nr_pages)).expect("a cgroup"))
             };
             let ((doubted, disowned), ()) =
-                beside(&world, repair, move |world| world.cache(1, 0, Some(nr_pages as u32)));
+                beside(&world, repair, move |world| world.cache(1, 0, nr_pages as u32));
             assert!(disowned <= doubted && doubted <= nr_pages as u32);
             world.assert_owned(&[0, 0, nr_pages - u64::from(disowned)]);
             for pfn in 0..nr_pages {
@@ -151,7 +151,7 @@ fn added_and_freed_beside_doubt_and_disown() {
                 disown(&world.cpu(0), window(2, 0..1)).expect("a cgroup and a page")
             },
             |world| {
-                world.cache(1, 0, Some(1));
+                world.cache(1, 0, 1);
                 world.free(1, 0, 0);
             },
         );
@@ -169,7 +169,7 @@ fn added_beside_doubt() {
         let (doubted, ()) = beside(
             &world,
             |world| doubt(&world.cpu(0), window(2, 0..1)),
-            |world| world.cache(1, 0, Some(1)),
+            |world| world.cache(1, 0, 1),
         );
         assert!(doubted.is_ok());
         assert_eq!(entry(&world, 0) & !UNCONFIRMED, owner(2) | FILE);
@@ -187,7 +187,7 @@ fn added_beside_adoption() {
                 &world,
                 move |world| adopt(&world.cpu(0), Window { is_file, ..window(2, 0..2) }),
                 move |world| {
-                    world.cache(1, 0, Some(2));
+                    world.cache(1, 0, 2);
                     if is_freed {
                         world.free(1, 0, 0);
                     }
@@ -232,13 +232,13 @@ fn drain_and_evict_beside_another_cgroups_change() {
     explore_bounded(|| {
         let world = family(3);
         world.touch(1, 2, 0);
-        world.cache(1, 0, Some(1));
+        world.cache(1, 0, 1);
         world.touch(1, 1, 1);
         world.close(2).expect("a tracked cgroup");
         let (evicter, drainer) = (Arc::clone(&world), Arc::clone(&world));
         let evicted = thread::spawn(move || evicter.evict(2, 1));
         let drained = thread::spawn(move || drainer.drain(1, 2));
-        world.cache(1, 1, Some(1));
+        world.cache(1, 1, 1);
         evicted.join().expect("a checked thread does not panic");
         drained.join().expect("a checked thread does not panic");
         world.assert_file_pages(&[0, 1, 1]);
@@ -254,9 +254,9 @@ fn healing_beside_added() {
     explore(|| {
         let world = family(2);
         world.touch(0, 2, 0);
-        world.cache(0, 0, Some(1));
+        world.cache(0, 0, 1);
         world.touch(1, 2, 1);
-        beside(&world, |world| world.touch(0, 1, 0), |world| world.cache(1, 1, Some(1)));
+        beside(&world, |world| world.touch(0, 1, 0), |world| world.cache(1, 1, 1));
         assert_eq!([0, 1].map(|pfn| owner_in(entry(&world, pfn))), [owner(1), owner(2)]);
         world.assert_file_pages(&[0, 0, 1]);
         world.free(0, 0, 1);

@@ -103,7 +103,7 @@ fn who_is_left_in_the_new_frame_is_uncharged() {
     for pfn in 0..16 {
         // Their frees are lost.
         world.touch(0, pfn as u32 % 2, pfn);
-        world.cache(0, pfn, Some(1));
+        world.cache(0, pfn, 1);
     }
     world.alloc(1, None, 0, 4);
     assert!(world.loss(Loss::BlocksMixed) > 0);

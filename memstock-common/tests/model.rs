@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use reference::{Group, Reference, Tally};
-use support::{Cpu, Shape, World, limited, missed, owner, window};
+use support::{Added, Cpu, Shape, World, limited, missed, owner, window};
 
 const LEVELS: usize = 3;
 
@@ -63,8 +63,12 @@ impl Pair {
                 reference.free(cpu, pfn, order);
             }
             Step::LoseFree { block: Block { pfn, order } } => reference.lose_free(pfn, order),
-            Step::Cache { cpu, block: Block { pfn, order }, can_go } => {
-                world.cache(cpu, pfn, can_go.then_some(1 << order));
+            Step::Cache { cpu, task, block: Block { pfn, order }, can_go } => {
+                let owner = task.map_or(NOBODY, |task| world.ask(cpu, task));
+                let folio =
+                    Added { nr_pages: 1 << order, is_evictable: can_go, owner, ..Added::default() };
+                world.cache_folio(cpu, pfn, &folio);
+                reference.claim(cpu, task, pfn, order);
                 if can_go {
                     reference.cache(cpu, pfn, 1 << order);
                 }
@@ -136,7 +140,7 @@ impl Pair {
             self.reference.fault(cpu, group);
             self.reference.alloc(cpu, Some(group), pfn, 0);
             if is_file {
-                self.world.cache(cpu, pfn, Some(1));
+                self.world.cache(cpu, pfn, 1);
                 self.reference.cache(cpu, pfn, 1);
             }
             self.check_counters();

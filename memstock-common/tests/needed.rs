@@ -43,7 +43,7 @@ fn files(world: &Plain) -> [i64; 3] {
 fn read_file(world: &Plain, index: u32, pages: std::ops::Range<u64>) {
     for pfn in pages {
         world.touch(0, index, pfn);
-        world.cache(0, pfn, Some(1));
+        world.cache(0, pfn, 1);
     }
 }
 

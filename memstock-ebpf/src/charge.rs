@@ -5,7 +5,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use memstock_common::{NOBODY, Word, fault};
 
-use crate::machine::{Kernel, faulting_task, owner, slot};
+use crate::machine::{Kernel, Payer, faulting_task, owner, slot};
 use crate::maps::{GENERATION, STOCK};
 
 /// Charges a batch for the current cgroup and refills this CPU's stock.
@@ -15,7 +15,7 @@ pub fn charge(ctx: RawTracePointContext) -> i32 {
     let Some(first) = STOCK.get(0) else {
         return 0;
     };
-    let owner = owner(first, faulting_task(&ctx), GENERATION.load());
+    let owner = owner(first, faulting_task(&ctx), GENERATION.load(), Payer::Memory);
     if owner == NOBODY {
         return 0;
     }

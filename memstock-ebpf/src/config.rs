@@ -2,8 +2,7 @@
 //! drops the code they rule out.
 
 use aya_ebpf::Global;
-use memstock_common::collapse::MemoryOwner;
-use memstock_common::layout::FolioLayout;
+use memstock_common::layout::{FolioLayout, GfpFlags, MemoryOwner};
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 
@@ -38,9 +37,9 @@ static PAGE_STRUCT_SIZE: Global<u64> = Global::new(64);
 /// log2 of it, or 64 when it is no power of two.
 #[unsafe(no_mangle)]
 static PAGE_STRUCT_SHIFT: Global<u32> = Global::new(6);
-/// The flags of an allocation of which the kernel charges those that have one.
+/// By which flags of an allocation it is known whether the kernel charges it.
 #[unsafe(no_mangle)]
-static GFP_CHARGED: Global<u32> = Global::new(0);
+static GFP_FLAGS: Global<GfpFlags> = Global::new(GfpFlags::UNKNOWN);
 /// Byte offset of `kn` in `struct cgroup`.
 #[unsafe(no_mangle)]
 static CGROUP_KN: Global<u32> = Global::new(0);
@@ -50,6 +49,9 @@ static KERNFS_ID: Global<u32> = Global::new(0);
 /// The way from a memory to the cgroups of whom it belongs to.
 #[unsafe(no_mangle)]
 static MEMORY_OWNER: Global<MemoryOwner> = Global::new(MemoryOwner::UNKNOWN);
+/// 1 if `collapsed` is run, and can tell whose a huge page is.
+#[unsafe(no_mangle)]
+static TELLS_COLLAPSES: Global<u32> = Global::new(0);
 /// What `struct folio` is like.
 #[unsafe(no_mangle)]
 static FOLIO: Global<FolioLayout> = Global::new(FolioLayout::UNKNOWN);
@@ -122,11 +124,10 @@ pub fn page_of(pfn: u64) -> u64 {
     PAGE_BASE.load().wrapping_add(pfn.wrapping_mul(PAGE_STRUCT_SIZE.load()))
 }
 
-/// Whether the kernel charges an allocation with these flags: user pages are movable, kernel pages
-/// that are charged are marked `__GFP_ACCOUNT`.
+/// By which flags of an allocation it is known whether the kernel charges it.
 #[inline(always)]
-pub fn is_charged(gfp_flags: u64) -> bool {
-    gfp_flags & GFP_CHARGED.load() as u64 != 0
+pub fn gfp_flags() -> GfpFlags {
+    GFP_FLAGS.load()
 }
 
 /// Byte offset of `kn` in `struct cgroup`.
@@ -144,7 +145,7 @@ pub fn kernfs_id() -> u64 {
 /// Whether `collapsed` can tell whose a huge page is.
 #[inline(always)]
 pub fn tells_collapses() -> bool {
-    memory_owner() != MemoryOwner::UNKNOWN
+    TELLS_COLLAPSES.load() != 0
 }
 
 /// The way from a memory to the cgroups of whom it belongs to.

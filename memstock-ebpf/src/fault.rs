@@ -14,7 +14,7 @@ use memstock_common::fault::{Consumed, consume_or_miss};
 use memstock_common::identity::Task;
 use memstock_common::{Loss, Machine, Word};
 
-use crate::machine::{Kernel, faulting_task, owner, slot};
+use crate::machine::{Kernel, Payer, faulting_task, owner, slot};
 use crate::maps::{GENERATION, STOCK, TAIL_CALLS};
 use crate::rest;
 
@@ -35,7 +35,7 @@ pub fn fault(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 pub fn consume(task: Task) -> Option<u32> {
     let first = STOCK.get(0)?;
-    let owner = owner(first, task, GENERATION.load());
+    let owner = owner(first, task, GENERATION.load(), Payer::Memory);
     let stock = slot(first, owner)?;
     (consume_or_miss(stock, owner) == Consumed::Miss).then_some(owner)
 }

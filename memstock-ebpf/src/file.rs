@@ -1,25 +1,55 @@
 //! The probe of the page cache.
 //!
 //! Kernel prototype (`filemap:mm_filemap_add_to_page_cache`, `include/trace/events/filemap.h`): `(struct folio *folio)`
-//! since Linux 5.16, with the folio locked and in its mapping. Shared memory (tmpfs, memfd) does not pass here.
+//! since Linux 5.16, with the folio locked and in its mapping. Shared memory (tmpfs, memfd) does not pass here; huge pages
+//! of hugetlbfs do.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::file;
+use memstock_common::file::{self, Folio};
+use memstock_common::{NOBODY, Word};
 
 use crate::config;
-use crate::folio::{is_evictable, nr_pages};
-use crate::machine::Kernel;
+use crate::folio;
+use crate::machine::{Kernel, Payer, owner, running_task};
+use crate::maps::{GENERATION, STOCK};
 
-/// Marks the pages of a cgroup that are page cache.
+/// Marks the pages of a cgroup that are page cache, and charges those that nobody has been charged for.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
 #[inline(always)]
 pub fn file_added(ctx: RawTracePointContext) -> i32 {
-    let folio: u64 = ctx.arg(0);
-    let pages = || {
-        let can_go = is_evictable(folio).unwrap_or(false);
-        if can_go { nr_pages(folio) } else { None }
-    };
-    file::added(&Kernel, config::pfn_of(folio), pages);
+    let added = Added { folio: ctx.arg(0), ctx: &ctx };
+    file::added(&Kernel, config::pfn_of(added.folio), &added);
     0
+}
+
+struct Added<'a> {
+    folio: u64,
+    ctx: &'a RawTracePointContext,
+}
+
+impl Folio for Added<'_> {
+    #[inline(always)]
+    fn nr_pages(&self) -> Option<u32> {
+        folio::nr_pages(self.folio)
+    }
+
+    #[inline(always)]
+    fn is_evictable(&self) -> bool {
+        folio::is_evictable(self.folio).unwrap_or(false)
+    }
+
+    #[inline(always)]
+    fn is_charged(&self) -> bool {
+        folio::is_charged(self.folio).unwrap_or(false)
+    }
+
+    #[inline(always)]
+    fn owner(&self) -> u32 {
+        let generation = GENERATION.load();
+        let Some(first) = STOCK.get(0) else {
+            return NOBODY;
+        };
+        owner(first, running_task(self.ctx), generation, Payer::Memory)
+    }
 }

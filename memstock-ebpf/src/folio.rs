@@ -29,6 +29,25 @@ pub fn is_evictable(folio: u64) -> Option<bool> {
     Some(read(mapping, layout.mapping_flags)? >> (layout.unevictable_bit & 63) & 1 == 0)
 }
 
+/// What statfs(2) says of hugetlbfs (`include/uapi/linux/magic.h`).
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+
+/// Whether page cache of its mapping is charged to who adds it: not huge pages of hugetlbfs, and not what a file system
+/// has there for itself (`filemap_add_folio` in `mm/filemap.c`).
+#[inline(always)]
+pub fn is_charged(folio: u64) -> Option<bool> {
+    let layout = config::folio();
+    if layout == FolioLayout::UNKNOWN {
+        return None;
+    }
+    let mapping = read(folio, layout.mapping)?;
+    if read(mapping, layout.mapping_flags)? & u64::from(layout.kernel_file) != 0 {
+        return Some(false);
+    }
+    let super_block = read(read(mapping, layout.mapping_host)?, layout.inode_sb)?;
+    Some(read(super_block, layout.sb_magic)? != HUGETLBFS_MAGIC)
+}
+
 /// Whether a folio that is in use is page cache of a file, and not anonymous or shared memory: `folio_is_file_lru`.
 #[inline(always)]
 pub fn is_file(folio: u64) -> Option<bool> {

@@ -14,9 +14,9 @@ use crate::maps::LEARNT;
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn learn(ctx: RawTracePointContext) -> i32 {
-    let (page, order, gfp_flags): (u64, u32, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let (page, order, gfp_flags): (u64, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     if order == 0
-        && config::is_charged(gfp_flags)
+        && config::gfp_flags().is_charged(gfp_flags, order)
         && is_learner()
         && let Some(learnt) = LEARNT.get(0)
     {

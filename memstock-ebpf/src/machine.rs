@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::nearest_tracked;
-use memstock_common::identity::Task;
+use memstock_common::identity::{Answer, Task};
 use memstock_common::machine::Step;
 use memstock_common::page::{CHUNK_PAGES, Replaced};
 use memstock_common::{
@@ -21,6 +21,7 @@ use crate::maps::{
     ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COLLAPSES, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT,
     OWNERS, STOCK,
 };
+use crate::memory;
 use crate::rest;
 use crate::word::{MapEntry, MapWord};
 
@@ -63,18 +64,29 @@ pub fn running_task(ctx: &RawTracePointContext) -> Task {
     Task::Stack(ctx.as_ptr() as u64)
 }
 
-/// The owner that the current task is charged to, which it is told by `task`; the caller has read
+/// Who is charged for what a task gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Payer {
+    /// Of its memory: who owns that.
+    Memory = 0,
+    /// Of the kernel's, for it: itself.
+    Task = 1,
+}
+
+/// The owner that is charged for what the current task gets, which it is told by `task`; the caller has read
 /// `generation` before.
 #[inline(always)]
-pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64) -> u32 {
+pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64, pays: Payer) -> u32 {
     first.identity.known(task, generation).unwrap_or_else(|| {
-        rest::ask_owner(if let Task::Registers(registers) = task { registers } else { 0 })
+        let registers = if let Task::Registers(registers) = task { registers } else { 0 };
+        rest::ask_owner(registers, pays as u32)
     })
 }
 
 /// The same, and asks the kernel if it has to.
 #[inline(always)]
-pub fn asked_owner(task: Task) -> u32 {
+pub fn asked_owner(task: Task, pays: Payer) -> u32 {
     let generation = GENERATION.load();
     let Some(first) = STOCK.get(0) else {
         return NOBODY;
@@ -82,7 +94,9 @@ pub fn asked_owner(task: Task) -> u32 {
     // SAFETY: the helper has no preconditions.
     let current = || unsafe { bpf_get_current_task() };
     first.identity.owner(task, generation, current, || {
-        nearest_tracked(&Kernel, current_cgroup(), current_ancestor)
+        let own = nearest_tracked(&Kernel, current_cgroup(), current_ancestor);
+        let memorys = memory::foreign(current()).map_or(own, |mm| rest::owner_of_memory(mm));
+        Answer { owner: if pays == Payer::Task { own } else { memorys }, holds: own == memorys }
     })
 }
 
@@ -280,6 +294,11 @@ impl Machine for Kernel {
     #[inline(always)]
     fn mark_file(&self, pfn: u64, nr_pages: u32, owner: u32) -> u32 {
         rest::mark_file(pfn, nr_pages, owner)
+    }
+
+    #[inline(always)]
+    fn claim(&self, pfn: u64, nr_pages: u32, owner: u32) {
+        rest::claim(pfn, nr_pages, owner);
     }
 
     #[inline(always)]

@@ -26,6 +26,7 @@ mod kernel_stock;
 mod learn;
 mod machine;
 mod maps;
+mod memory;
 mod migrate;
 mod page;
 mod reclaim;

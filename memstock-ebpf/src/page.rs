@@ -16,21 +16,23 @@ use memstock_common::page::{allocated, drained, freed};
 use memstock_common::{NOBODY, Word};
 
 use crate::config;
-use crate::machine::{Kernel, owner, running_task, slot};
+use crate::machine::{Kernel, Payer, owner, running_task, slot};
 use crate::maps::{GENERATION, STOCK};
 
 /// Commits the page that a fault has left pending, or charges what was allocated without one.
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
-    let (page, order, gfp_flags): (u64, u32, u64) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    let (page, order, gfp): (u64, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     if page != 0 {
-        allocated(&Kernel, config::pfn_of(page), order, config::is_charged(gfp_flags), || {
+        let flags = config::gfp_flags();
+        allocated(&Kernel, config::pfn_of(page), order, flags.is_charged(gfp, order), || {
             let generation = GENERATION.load();
             let Some(first) = STOCK.get(0) else {
                 return (NOBODY, None);
             };
-            let owner = owner(first, running_task(&ctx), generation);
+            let pays = if flags.is_kernels(gfp) { Payer::Task } else { Payer::Memory };
+            let owner = owner(first, running_task(&ctx), generation, pays);
             (owner, slot(first, owner))
         });
     }

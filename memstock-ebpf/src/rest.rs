@@ -4,16 +4,26 @@
 //! numbers, no pointers, and look up again what their callers had.
 
 use memstock_common::identity::Task;
-use memstock_common::{Machine, fault, file, page, slot_of, uncharge};
+use memstock_common::{Machine, NOBODY, fault, file, page, slot_of, uncharge};
 
-use crate::machine::{Kernel, asked_owner};
+use crate::machine::{Kernel, Payer, asked_owner};
+use crate::memory;
 
-/// The owner that the current task is charged to, which is not the one that this CPU remembers, or not known to
-/// be; `registers` where it faulted, 0 if that is not known.
+/// The owner that is charged for what the current task gets, which is not the one that this CPU remembers, or not
+/// known to be; `registers` where it faulted, 0 if that is not known; `pays` a [`Payer`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ask_owner(registers: u64) -> u32 {
-    asked_owner(if registers == 0 { Task::Current } else { Task::Registers(registers) })
+pub extern "C" fn ask_owner(registers: u64, pays: u32) -> u32 {
+    let task = if registers == 0 { Task::Current } else { Task::Registers(registers) };
+    let pays = if pays == Payer::Task as u32 { Payer::Task } else { Payer::Memory };
+    asked_owner(task, pays)
+}
+
+/// [`memory::owner_of`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn owner_of_memory(mm: u64) -> u32 {
+    memory::owner_of(mm).unwrap_or(NOBODY)
 }
 
 /// [`fault::count_unserved`]. A global function has to return a number.
@@ -54,6 +64,14 @@ pub extern "C" fn file_changed(owner: u32, change: i32) -> u32 {
 #[inline(never)]
 pub extern "C" fn mark_file(pfn: u64, nr_pages: u32, owner: u32) -> u32 {
     file::mark_file(&Kernel, pfn, nr_pages, owner)
+}
+
+/// [`file::claim`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn claim(pfn: u64, nr_pages: u32, owner: u32) -> u32 {
+    file::claim(&Kernel, pfn, nr_pages, owner);
+    0
 }
 
 /// [`page::replace_block`], as [`to_bits`](page::Replaced::to_bits).

@@ -138,7 +138,7 @@ pub(crate) fn is_adoptable(kind: Kind) -> bool {
 
 /// A page as it was seen, for the counter `index`.
 pub(crate) fn to_adopt(page: &Seen, index: u32) -> Page {
-    Page { pfn: page.pfn, index, is_file: page.is_file }
+    Page { pfn: page.pfn, index, is_file: page.is_file.unwrap_or(true) }
 }
 
 /// What was moved, for people.

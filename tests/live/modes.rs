@@ -167,9 +167,7 @@ fn page_cache(reading: &Reading) -> Option<String> {
 
 impl Seat {
     /// How the two sides differ, if they do: usage less stock from the pages of the kernel's, and one user
-    /// page from the other. User pages and page tables have no tolerance; only of the metadata of a disk's file system the kernel
-    /// may charge pages that memstock does not see: ext4 caches what is free in each of its groups of blocks
-    /// (128 MiB) in pages that it does not ask to be movable.
+    /// page from the other. User pages and page tables have no tolerance.
     ///
     /// A page of the kernel's other ones may have been kept: if the kernel skipped the run of the probe that was to
     /// see its free, and it was allocated in bulk then, which nobody sees, such as for a task's stack. Those are
@@ -192,7 +190,7 @@ impl Seat {
         let same = *expected.start() <= seen + unseen
             && seen <= *expected.end()
             && (counts.only_ours, counts.other) == (0, 0)
-            && counts.only_kernels <= self.metadata() + reading.moved;
+            && counts.only_kernels <= reading.moved;
         let mode = self.mode.name();
         if !same {
             return Ok(Some(format!("{mode}: {used:?} used, {pages:?}, {counts:?}, {kept} kept")));
@@ -210,9 +208,10 @@ impl Seat {
         let [before, ours] = ours;
         let (before, ours) = (before?, ours?);
         let slack = reading.shows[0].cpus.len() as u64 * reading.shows[0].batch;
-        let kernels = self.kernel.file_pages()?;
-        let expected = before.min(ours).saturating_sub(slack)
-            ..=before.max(ours) + slack + self.metadata() + reading.moved;
+        let fixed = if self.mode.is_unevictable() { self.promised } else { 0 };
+        let kernels = self.kernel.file_pages()?.saturating_sub(fixed);
+        let expected =
+            before.min(ours).saturating_sub(slack)..=before.max(ours) + slack + reading.moved;
         let same = expected.contains(&kernels);
         let mode = self.mode.name();
         Ok((!same).then(|| format!("{mode}: page cache {ours}, the kernel has {kernels}")))

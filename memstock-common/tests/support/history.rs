@@ -47,9 +47,10 @@ pub enum Step {
     LoseFree {
         block: Block,
     },
-    /// A block becomes page cache, which can be taken back or cannot.
+    /// A block becomes page cache, which can be taken back or cannot, by a task of a cgroup, or of nobody.
     Cache {
         cpu: u32,
+        task: Option<u32>,
         block: Block,
         can_go: bool,
     },
@@ -161,8 +162,8 @@ fn on_pages(cpus: u32) -> impl Strategy<Value = Step> {
             .prop_map(|(cpu, group, block)| Step::Alloc { cpu, group, block }),
         5 => (0..cpus, blocks()).prop_map(|(cpu, block)| Step::Free { cpu, block }),
         1 => blocks().prop_map(|block| Step::LoseFree { block }),
-        3 => (0..cpus, blocks(), prop::bool::weighted(0.9))
-            .prop_map(|(cpu, block, can_go)| Step::Cache { cpu, block, can_go }),
+        3 => (0..cpus, prop::option::of(group.clone()), blocks(), prop::bool::weighted(0.9))
+            .prop_map(|(cpu, task, block, can_go)| Step::Cache { cpu, task, block, can_go }),
         2 => (0..cpus, blocks(), blocks())
             .prop_map(|(cpu, block, to)| Step::Migrate { cpu, block, to: to.pfn }),
         2 => (group.clone(), pages(), any::<bool>())

@@ -118,12 +118,13 @@ pub(super) fn differs(map: &KernelMap, page: &Seen) -> bool {
         || !matches!(judge_file(page), Verdict::Both | Verdict::Neither)
 }
 
-/// Who has a page with an owner as page cache. Of one that is free there is nothing to compare.
+/// Who has a page with an owner as page cache. Of one that is free there is nothing to compare, and of one that is
+/// locked the kernel does not tell.
 fn judge_file(page: &Seen) -> Verdict {
-    if page.index == NO_INDEX || is_stale(page) {
+    let Some(is_file) = page.is_file.filter(|_| page.index != NO_INDEX && !is_stale(page)) else {
         return Verdict::Neither;
-    }
-    match (page.is_our_file, page.is_file) {
+    };
+    match (page.is_our_file, is_file) {
         (false, false) => Verdict::Neither,
         (true, true) => Verdict::Both,
         (true, false) => Verdict::OnlyOurs,

@@ -52,7 +52,7 @@ fn base(layout: Layout) -> Result<u64> {
     // As the kernel has it in itself, MKDEV in include/linux/kdev_t.h, which is not what it tells.
     let pid_ns_dev = major(pid_ns.st_dev) << 20 | minor(pid_ns.st_dev);
     let mut ebpf = EbpfLoader::new()
-        .override_global("GFP_CHARGED", &layout.movable, true)
+        .override_global("GFP_FLAGS", &layout.gfp, true)
         .override_global("LEARN_FROM", &gettid().as_raw_nonzero().get().cast_unsigned(), true)
         .override_global("PID_NS_DEV", &pid_ns_dev, true)
         .override_global("PID_NS_INO", &pid_ns.st_ino, true)

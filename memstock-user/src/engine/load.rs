@@ -8,7 +8,8 @@ use aya::programs::perf_event::PerfEventLink;
 use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
-use memstock_common::collapse::{COLLAPSE_ORDER, MemoryOwner};
+use memstock_common::collapse::COLLAPSE_ORDER;
+use memstock_common::layout::MemoryOwner;
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
 
@@ -150,12 +151,9 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         Coalescing::Everything => (batch, batch, batch),
     };
     let pages = learn()?;
-    let Layout { page_struct_size, movable, account, cgroup_kn, kernfs_id, memory_owner, folio } =
-        pages.layout;
-    let memory_owner = match huge_page_pages() {
-        Some(pages) if pages == 1 << COLLAPSE_ORDER => memory_owner,
-        _ => MemoryOwner::UNKNOWN,
-    };
+    let Layout { page_struct_size, gfp, cgroup_kn, kernfs_id, memory_owner, folio } = pages.layout;
+    let tells_collapses = memory_owner != MemoryOwner::UNKNOWN
+        && huge_page_pages().is_some_and(|pages| pages == 1 << COLLAPSE_ORDER);
     let shift = if page_struct_size.is_power_of_two() {
         page_struct_size.trailing_zeros()
     } else {
@@ -173,11 +171,12 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         .override_global("PAGE_BASE", &pages.base, true)
         .override_global("PAGE_STRUCT_SIZE", &page_struct_size, true)
         .override_global("PAGE_STRUCT_SHIFT", &shift, true)
-        .override_global("GFP_CHARGED", &(movable | account), true)
+        .override_global("GFP_FLAGS", &gfp, true)
         .override_global("CGROUP_KN", &cgroup_kn, true)
         .override_global("KERNFS_ID", &kernfs_id, true)
         .override_global("FOLIO", &folio, true)
         .override_global("MEMORY_OWNER", &memory_owner, true)
+        .override_global("TELLS_COLLAPSES", &u32::from(tells_collapses), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("STOCK", slots)
         .map_max_entries("OWNERS", chunks)

@@ -36,8 +36,8 @@ pub struct Seen {
     pub number: u64,
     /// What it is used for.
     pub kind: Kind,
-    /// Whether the kernel has it as page cache that can be taken back.
-    pub is_file: bool,
+    /// Whether the kernel has it as page cache that can be taken back; none where it does not tell.
+    pub is_file: Option<bool>,
     /// Whether our owner map has.
     pub is_our_file: bool,
 }
@@ -262,7 +262,7 @@ mod tests {
             index: 4,
             number: 77,
             kind: Kind::Buddy,
-            is_file: false,
+            is_file: Some(false),
             is_our_file: true,
         };
         assert_eq!(seen, expected);

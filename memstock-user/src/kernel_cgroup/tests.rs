@@ -29,7 +29,7 @@ fn map() -> KernelMap {
 
 fn seen(index: u32, number: u64) -> Seen {
     let kind = Kind::Anonymous;
-    Seen { pfn: 0, index, number, kind, is_file: false, is_our_file: false }
+    Seen { pfn: 0, index, number, kind, is_file: Some(false), is_our_file: false }
 }
 
 #[test]

@@ -96,11 +96,16 @@ impl Kind {
         rule.map_or(Self::Kernel, |&(_, kind)| kind)
     }
 
-    /// Whether a page is page cache of a mapping that is not unevictable, from the same word. One that is locked
-    /// into memory is, too: it can be taken back once it is unlocked.
-    pub fn is_file(flags: u64) -> bool {
-        let of_mapping = flags & bit::UNEVICTABLE != 0 && flags & bit::MLOCKED == 0;
-        Self::of(flags) == Self::File && !of_mapping
+    /// Whether a page is page cache of a mapping that is not unevictable, from the same word; none where that cannot
+    /// be told: of one that is locked into memory the mapping may be unevictable as well (`memfd_secret`).
+    pub fn is_file(flags: u64) -> Option<bool> {
+        let (is_unevictable, is_locked) =
+            (flags & bit::UNEVICTABLE != 0, flags & bit::MLOCKED != 0);
+        match Self::of(flags) {
+            Self::File if is_unevictable && is_locked => None,
+            Self::File => Some(!is_unevictable),
+            _ => Some(false),
+        }
     }
 
     /// Whether a page of this kind is memory of processes, which memory cgroups are charged for page by
@@ -165,9 +170,16 @@ mod tests {
     #[test]
     fn page_cache_can_be_taken_back_unless_its_mapping_forbids() {
         let cache = bit::LRU | bit::UPTODATE;
-        assert!(Kind::is_file(cache) && Kind::is_file(cache | bit::UNEVICTABLE | bit::MLOCKED));
-        assert!(!Kind::is_file(cache | bit::UNEVICTABLE), "ramfs");
-        assert!(!Kind::is_file(cache | bit::SWAPBACKED) && !Kind::is_file(cache | bit::ANON));
+        for (flags, is_file) in [
+            (cache, Some(true)),
+            (cache | bit::UNEVICTABLE | bit::MLOCKED, None),
+            // As of ramfs.
+            (cache | bit::UNEVICTABLE, Some(false)),
+            (cache | bit::SWAPBACKED, Some(false)),
+            (cache | bit::ANON, Some(false)),
+        ] {
+            assert_eq!(Kind::is_file(flags), is_file, "{flags:x}");
+        }
     }
 
     #[test]

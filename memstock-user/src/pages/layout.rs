@@ -5,8 +5,7 @@ use super::btf::Btf;
 use super::gfp;
 use crate::exit::{Classify as _, Failure};
 use anyhow::Result;
-use memstock_common::collapse::MemoryOwner;
-use memstock_common::layout::FolioLayout;
+use memstock_common::layout::{FolioLayout, GfpFlags, MemoryOwner};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -18,12 +17,8 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 pub struct Layout {
     /// `sizeof(struct page)`, in bytes; never 0.
     pub page_struct_size: u64,
-    /// `__GFP_MOVABLE`: one bit of the `gfp_flags` of an allocation, set for pages that the kernel can
-    /// move, as nearly all user pages are.
-    pub movable: u32,
-    /// `__GFP_ACCOUNT`: one bit of `gfp_flags`, set for kernel memory that is charged to a memory
-    /// cgroup.
-    pub account: u32,
+    /// By which flags of an allocation it is known whether the kernel charges it.
+    pub gfp: GfpFlags,
     /// `offsetof(struct cgroup, kn)`, in bytes: a pointer to its `struct kernfs_node`.
     pub cgroup_kn: u32,
     /// `offsetof(struct kernfs_node, id)`, in bytes: 64 bits, the cgroup's id.
@@ -58,16 +53,10 @@ impl Layout {
         let btf = Btf::parse(&bytes).classify(Failure::Host, || {
             "the kernel's BTF is not understood: this kernel is not supported".into()
         })?;
-        let [movable, account] =
-            match (bit(&btf, "___GFP_MOVABLE_BIT"), bit(&btf, "___GFP_ACCOUNT_BIT")) {
-                (Some(movable), Some(account)) => [movable, account],
-                _ => gfp::masks(["__GFP_MOVABLE", "__GFP_ACCOUNT"])?,
-            };
         let page = btf.struct_size("page").filter(|&size| size > 0);
         Ok(Self {
             page_struct_size: page.map(u64::from).ok_or_else(|| lacks("struct page"))?,
-            movable,
-            account,
+            gfp: gfp_flags(&btf)?,
             cgroup_kn: offset(&btf, "cgroup", "kn")?,
             kernfs_id: offset(&btf, "kernfs_node", "id")?,
             folio: folio(&btf).unwrap_or(FolioLayout::UNKNOWN),
@@ -76,8 +65,29 @@ impl Layout {
     }
 }
 
+/// The flags that memstock goes by.
+const FLAGS: [&str; 5] =
+    ["__GFP_ACCOUNT", "__GFP_MOVABLE", "__GFP_HARDWALL", "__GFP_NOMEMALLOC", "__GFP_NORETRY"];
+
+fn gfp_flags(btf: &Btf<'_>) -> Result<GfpFlags> {
+    let masks = FLAGS.map(|name| bit(btf, &format!("_{name}_BIT")));
+    let masks = if masks.contains(&None) {
+        gfp::masks(FLAGS)?
+    } else {
+        masks.map(|mask| mask.unwrap_or(0))
+    };
+    Ok(of_masks(masks))
+}
+
+/// Of the masks of [`FLAGS`].
+const fn of_masks([account, movable, hardwall, nomemalloc, noretry]: [u32; 5]) -> GfpFlags {
+    GfpFlags { account, user: movable | hardwall, large: nomemalloc | noretry }
+}
+
 fn memory_owner(btf: &Btf<'_>) -> Option<MemoryOwner> {
     Some(MemoryOwner {
+        task_mm: btf.member_offset("task_struct", "mm")?,
+        task_group_leader: btf.member_offset("task_struct", "group_leader")?,
         mm_owner: btf.member_offset("mm_struct", "owner")?,
         task_cgroups: btf.member_offset("task_struct", "cgroups")?,
         css_set_dfl_cgrp: btf.member_offset("css_set", "dfl_cgrp")?,
@@ -97,6 +107,10 @@ fn folio(btf: &Btf<'_>) -> Option<FolioLayout> {
         mapping: btf.member_offset("folio", "mapping")?,
         mapping_flags: btf.member_offset("address_space", "flags")?,
         unevictable_bit: bit_number(btf, "AS_UNEVICTABLE")?,
+        kernel_file: bit(btf, "AS_KERNEL_FILE").unwrap_or(0),
+        mapping_host: btf.member_offset("address_space", "host")?,
+        inode_sb: btf.member_offset("inode", "i_sb")?,
+        sb_magic: btf.member_offset("super_block", "s_magic")?,
     })
 }
 
@@ -145,8 +159,7 @@ mod tests {
         assert!(owner != MemoryOwner::UNKNOWN && layout.folio != FolioLayout::UNKNOWN);
         assert!(owner.mm_owner.is_multiple_of(8) && owner.cgroup_ancestors.is_multiple_of(8));
         // The event's own text is another source for the same flags.
-        let masks = gfp::masks(["__GFP_MOVABLE", "__GFP_ACCOUNT"]).unwrap();
-        assert_eq!([layout.movable, layout.account], masks);
+        assert_eq!(layout.gfp, of_masks(gfp::masks(FLAGS).unwrap()));
     }
 
     #[test]

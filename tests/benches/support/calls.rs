@@ -49,7 +49,7 @@ pub enum Arguments {
 struct Caller {
     page: u64,
     registers: u64,
-    movable: u64,
+    user: u64,
     _mapping: Mapping,
 }
 
@@ -62,7 +62,7 @@ impl Caller {
             page: base.wrapping_add(pfn * size),
             // Any two that differ.
             registers: 0xffff_c900_0000_0000 + (number << 14),
-            movable: u64::from(Layout::read()?.movable),
+            user: u64::from(Layout::read()?.gfp.user),
             _mapping: mapping,
         })
     }
@@ -73,7 +73,7 @@ impl Caller {
         let mut args = [0; 12];
         match arguments {
             Arguments::Fault => args[..3].copy_from_slice(&[0x1000, self.registers, USER_WRITE]),
-            Arguments::Alloc => args[..3].copy_from_slice(&[self.page, 0, self.movable]),
+            Arguments::Alloc => args[..3].copy_from_slice(&[self.page, 0, self.user]),
             Arguments::Free => args[0] = self.page,
             Arguments::None => {}
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use memstock_tests::workload::{churn, cpus::Cpus, hog, hold, serve};
+use memstock_tests::workload::{churn, cpus::Cpus, hog, hold, serve, share};
 
 /// Maps, touches and unmaps pages on each CPU until the time is over or SIGINT or SIGTERM comes.
 #[derive(Parser)]
@@ -56,6 +56,12 @@ enum Verb {
         #[arg(long)]
         catch_term: bool,
     },
+    /// Have another process with the same memory touch pages of it, on command.
+    Share {
+        /// Pages of private memory.
+        #[arg(long, default_value_t = 400)]
+        pages: u32,
+    },
     /// The share of one CPU, until SIGINT or SIGTERM comes.
     Churn {
         /// CPU to stay on.
@@ -76,6 +82,7 @@ fn main() -> Result<()> {
         Some(Verb::Hog { pages, file, cpu, catch_term }) => {
             hog::run(pages.try_into()?, file.as_deref(), cpu, catch_term)
         }
+        Some(Verb::Share { pages }) => share::run(pages.try_into()?),
         Some(Verb::Churn { cpu, pages }) => churn::churn(cpu, pages.try_into()?),
     }
 }

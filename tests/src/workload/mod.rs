@@ -8,4 +8,5 @@ pub mod hold;
 mod lines;
 pub mod pages;
 pub mod serve;
+pub mod share;
 pub mod signal;

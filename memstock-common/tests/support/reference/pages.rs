@@ -14,10 +14,16 @@ const CHUNK_PAGES: u64 = 1024;
 impl Reference {
     /// The pages of a block; none if it is outside the page-owner map.
     fn block(&mut self, pfn: u64, order: u32) -> Option<Range<u64>> {
-        let is_inside = pfn < CHUNK_PAGES * u64::from(self.shape.chunks) && order <= 10;
-        if !is_inside {
+        let block = self.folio(pfn, order);
+        if block.is_none() {
             self.outside += 1 << order;
         }
+        block
+    }
+
+    /// The same, which is told of only as it is allocated and freed.
+    fn folio(&self, pfn: u64, order: u32) -> Option<Range<u64>> {
+        let is_inside = pfn < CHUNK_PAGES * u64::from(self.shape.chunks) && order <= 10;
         is_inside.then(|| pfn..pfn + (1 << order))
     }
 
@@ -46,6 +52,26 @@ impl Reference {
             }
             self.hand = None;
         }
+    }
+
+    /// A folio that is added to the page cache: those of its pages that are nobody's, if the first is, become the
+    /// task's.
+    pub fn claim(&mut self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
+        let Some(block) = self.folio(pfn, order) else { return };
+        let Some(group) = task.and_then(|task| self.charged_to(task)) else { return };
+        if self.pages.contains_key(&pfn) {
+            return;
+        }
+        let claimed: Vec<_> = block.filter(|pfn| !self.pages.contains_key(pfn)).collect();
+        let nr_pages = claimed.len() as u64;
+        self.commit(cpu, group, nr_pages);
+        let place = self.place(cpu, group);
+        *self.charged.entry((cpu, group)).or_default() += nr_pages;
+        *self.charged_in.entry(place).or_default() += nr_pages;
+        for pfn in claimed {
+            self.pages.insert(pfn, Page { group, ..Page::default() });
+        }
+        self.hand = None;
     }
 
     pub fn free(&mut self, cpu: u32, pfn: u64, order: u32) {

@@ -17,7 +17,9 @@
 mod anonymous;
 mod children;
 mod file;
+mod fixed;
 mod huge;
+mod hugetlb;
 mod mode;
 mod pipe;
 mod region;
@@ -198,5 +200,11 @@ fn get(mode: Mode, order: &Order) -> Result<Held> {
         Mode::ForkStorm => children::fork_storm(nr_pages),
         Mode::ExecStorm => children::exec_storm(),
         Mode::Pipe => pipe::fill(nr_pages),
+        Mode::Secret => fixed::secret(nr_pages),
+        Mode::RamfsWrite => fixed::ramfs_file(nr_pages),
+        Mode::Symlinks => fixed::symlinks(nr_pages),
+        Mode::AioRings => fixed::rings(nr_pages),
+        Mode::HugetlbPrivate => hugetlb::private(),
+        Mode::HugetlbShared => hugetlb::shared(),
     }
 }

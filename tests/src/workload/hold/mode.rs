@@ -63,6 +63,18 @@ pub enum Mode {
     ExecStorm,
     /// Pipes that are full.
     Pipe,
+    /// Secret memory (`memfd_secret(2)`), written.
+    Secret,
+    /// `write(2)` to a file of a ramfs.
+    RamfsWrite,
+    /// Symbolic links in a ramfs.
+    Symlinks,
+    /// Rings for asynchronous I/O.
+    AioRings,
+    /// Private huge pages of hugetlb that are beyond its pool: charged to nobody.
+    HugetlbPrivate,
+    /// The same of a file.
+    HugetlbShared,
 }
 
 /// Where the file of a mode has to be.
@@ -109,6 +121,11 @@ impl Mode {
         matches!(self, Self::MappedCached | Self::MmapFilePrivate)
     }
 
+    /// Whether its page cache can never be taken back, and the kernel's figures have it as cache all the same.
+    pub fn is_unevictable(self) -> bool {
+        matches!(self, Self::Secret | Self::RamfsWrite | Self::Symlinks)
+    }
+
     /// Whether it is about huge pages.
     pub fn wants_huge(self) -> bool {
         use Mode::{Huge, HugePartial, Pieces, PiecesShared, PiecesWanted};
@@ -126,7 +143,11 @@ impl Mode {
             | Self::FileWrite
             | Self::FileCopy
             | Self::FilesClosed
-            | Self::MmapFileShared => Kind::Cache,
+            | Self::MmapFileShared
+            | Self::Secret
+            | Self::RamfsWrite
+            | Self::Symlinks
+            | Self::AioRings => Kind::Cache,
             Self::Pipe => Kind::Kernel,
             _ => Kind::Anonymous,
         }

@@ -1,0 +1,53 @@
+//! Huge pages of hugetlb, which the kernel gets from the page allocator and charges to nobody: its pool is empty, and
+//! may grow as long as the pages are asked for.
+
+use std::fs::{self, File};
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mm::MapFlags;
+
+use super::region::{PAGE_SIZE, Region, read_write};
+use super::{Held, Unavailable};
+
+const OVERCOMMIT: &str = "/proc/sys/vm/nr_overcommit_hugepages";
+/// Huge pages, whatever was asked for: there may be no more than a few.
+const COUNT: usize = 4;
+/// Small pages in one.
+const HUGE: usize = 512;
+
+pub(super) fn private() -> Result<Held> {
+    let flags = MapFlags::PRIVATE | MapFlags::HUGETLB;
+    let region = with_surplus(|| Region::anonymous(COUNT * HUGE, flags))?;
+    Ok(Held::region(0, region))
+}
+
+/// As page cache of hugetlbfs.
+pub(super) fn shared() -> Result<Held> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB;
+    let file = File::from(memfd_create(c"memstock-hold", flags).map_err(none)?);
+    file.set_len((COUNT * HUGE * PAGE_SIZE).try_into()?).context("the size of a memfd")?;
+    let region =
+        with_surplus(|| Region::of_file(&file, COUNT * HUGE, read_write(), MapFlags::SHARED))?;
+    Ok(Held::new(0, move || {
+        region.unmap()?;
+        drop(file);
+        Ok(())
+    }))
+}
+
+fn none(error: impl ToString) -> Unavailable {
+    Unavailable(format!("no huge pages of hugetlb: {}", error.to_string()))
+}
+
+/// Maps and writes while the pool may grow. What is mapped has its pages reserved, so that no write fails.
+fn with_surplus(map: impl FnOnce() -> Result<Region>) -> Result<Region> {
+    let before = fs::read_to_string(OVERCOMMIT).map_err(none)?;
+    let allowed: usize = before.trim().parse().context(OVERCOMMIT)?;
+    fs::write(OVERCOMMIT, (allowed + COUNT).to_string()).map_err(none)?;
+    let region = map()
+        .map_err(|error| none(format!("{error:#}")).into())
+        .inspect(|region| region.write_every(HUGE, 0));
+    fs::write(OVERCOMMIT, before).context(OVERCOMMIT)?;
+    region
+}
