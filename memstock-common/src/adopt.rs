@@ -11,12 +11,12 @@ use crate::control::{MAX_ARGS, Refusal, live};
 use crate::file::FILE;
 use crate::machine::Step;
 use crate::page::{Chunk, Entry, UNCONFIRMED};
-use crate::{Machine, NOBODY, owner_of};
+use crate::{Machine, NO_INDEX, NOBODY, Word, key_of, owner_of};
 
 /// Pages that one call can be about.
 pub const WINDOW_PAGES: u32 = 512;
 
-/// Arguments of `control_adopt`, `control_doubt` and `control_disown`.
+/// Arguments of `control_adopt`, `control_doubt`, `control_disown` and `control_reparent`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// The counter of the cgroup.
@@ -113,6 +113,32 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
         replace(machine, window, owner_of(window.index) | UNCONFIRMED, NOBODY)?;
     uncharge(machine, window.index, nr_pages as u64);
     change_file(machine, window.index, -(nr_file as i32));
+    Ok(nr_pages)
+}
+
+/// Gives pages of a dying cgroup to the nearest one above it, as the kernel does (`memcg_reparent_objcgs`); answers with
+/// how many there were. Those above have them in their usage already, so nothing else is charged or uncharged. A page
+/// that is marked stays until it is not.
+///
+/// # Errors
+/// [`Refusal::Missing`], also where nobody is above it; [`Refusal::Busy`] if it is tracked.
+#[inline(always)]
+pub fn reparent<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
+    let counter = live(machine, window.index)?;
+    if machine.tracked(key_of(counter.id.load())) == Some(window.index) {
+        return Err(Refusal::Busy);
+    }
+    let above = counter.parent();
+    if above == NO_INDEX {
+        return Err(Refusal::Missing);
+    }
+    let Found { nr_pages, nr_file } =
+        replace(machine, window, owner_of(window.index), owner_of(above))?;
+    counter.uncharge_memory(nr_pages as u64);
+    if machine.memsw() {
+        counter.memsw.uncharge(nr_pages as u64);
+    }
+    counter.change_file(-(nr_file as i32));
     Ok(nr_pages)
 }
 

@@ -10,7 +10,7 @@ mod reference;
 use std::sync::atomic::AtomicU64;
 
 use history::{Block, Step, histories};
-use memstock_common::adopt::{Window, adopt, disown, doubt};
+use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::control::{self, Refusal};
 use memstock_common::file::{FILE, FileWord};
 use memstock_common::limit;
@@ -94,6 +94,16 @@ impl Pair {
             Step::Disown { group, window } if is_registered(group) => {
                 let due = reference.disown(group, &window.list());
                 self.ask(disown, group, &window.list(), due);
+            }
+            Step::Reparent { group, window } if is_registered(group) => {
+                let pages = window.list();
+                match reference.reparent(group, &pages) {
+                    Some(due) => self.ask(reparent, group, &pages, due),
+                    None => {
+                        let refused = reparent(&world.cpu(0), support::window(group, pages));
+                        assert!(refused.is_err(), "{refused:?}");
+                    }
+                }
             }
             Step::Drain { cpu, subtree } => {
                 let drained = u64::from(world.drain(cpu, subtree.unwrap_or(NO_INDEX)));

@@ -115,6 +115,11 @@ control! {
 }
 
 control! {
+    /// Gives pages of a dying cgroup to the one above it: [`Window`].
+    control_reparent, |arg| adopt::reparent(&Kernel, Window::from_args(arg))
+}
+
+control! {
     /// Marks pages of a cgroup before they are looked at again: [`Window`].
     control_doubt, |arg| adopt::doubt(&Kernel, Window::from_args(arg))
 }

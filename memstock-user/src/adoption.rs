@@ -10,7 +10,7 @@ mod pfns;
 mod tasks;
 mod transfer;
 
-pub(crate) use transfer::{Moved, Page, Transfer};
+pub(crate) use transfer::{Moved, Page, Transfer, windows};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -11,7 +11,7 @@ pub use self::bpffs::{BPFFS, Bpffs, bpffs, is_bpffs, unmount_our_bpffs};
 use crate::exit::{Classify as _, Failure};
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
-use rustix::thread::{CapabilitySet, MembarrierCommand, capabilities, membarrier};
+use rustix::thread::{CapabilitySet, capabilities};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,23 +57,6 @@ fn privilege(effective: CapabilitySet, user_ns: u64) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Waits until every program that is running now, on any CPU, has returned.
-///
-/// BPF programs run inside RCU read sections, and this membarrier is a `synchronize_rcu()`. With one CPU
-/// online the kernel leaves that out: then our running at all means that no program is, as long as
-/// tracepoints keep preemption off.
-///
-/// # Errors
-///
-/// [`Failure::Host`] on kernels that refuse it, as those with `nohz_full` CPUs do.
-pub fn membarrier_grace_period() -> Result<()> {
-    membarrier(MembarrierCommand::Global).classify(Failure::Host, || {
-        "the kernel offers no membarrier(MEMBARRIER_CMD_GLOBAL), so running programs cannot be \
-         waited for: boot without nohz_full"
-            .into()
-    })
 }
 
 /// The CPUs of this host, each list sorted; numbers may have holes.
@@ -217,6 +200,5 @@ mod tests {
     fn small_facts() {
         assert!(page_size().is_power_of_two() && page_size() >= 4096);
         has_swap().unwrap();
-        membarrier_grace_period().unwrap();
     }
 }

@@ -48,6 +48,7 @@ pub mod notify;
 pub mod pages;
 pub mod protect;
 pub mod ratio;
+mod reparent;
 pub mod sample;
 pub mod show;
 pub mod size;

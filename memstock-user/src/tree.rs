@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::host;
 use crate::journal::record;
 use crate::journal::{Journal, Record};
+use crate::reparent::Reparent;
 
 /// The tracked and the dying cgroups of an engine.
 pub struct Tree<'a> {
@@ -31,6 +32,8 @@ pub struct Tree<'a> {
     removed: Vec<Known>,
     /// Those whose counters wait for their last page to be freed.
     dying: Vec<Known>,
+    /// When to look for pages of those.
+    reparent: Reparent,
     /// Cgroups that could not be registered.
     left_out: u64,
 }
@@ -74,6 +77,7 @@ impl<'a> Tree<'a> {
             unknown: BTreeSet::new(),
             removed: Vec::new(),
             dying,
+            reparent: Reparent::default(),
             left_out: 0,
         })
     }
@@ -191,6 +195,23 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
+    /// Has pages of removed cgroups be those of the cgroups above. Without one above, they stay until they are freed.
+    fn give_up_pages(&mut self) -> Result<()> {
+        if self.dying.is_empty() {
+            return Ok(());
+        }
+        let unused = self.engine.unused()?;
+        let mut have_pages = Vec::new();
+        for &Known { index, .. } in &self.dying {
+            let counter = self.engine.counter(index)?;
+            let unused = unused.get(&index).copied().unwrap_or_default();
+            if counter.parent != 0 && counter.memory.usage > unused {
+                have_pages.push(index);
+            }
+        }
+        self.reparent.look(self.engine, &have_pages)
+    }
+
     /// How often a cgroup could not be registered, and is charged to the one above it.
     pub fn left_out(&self) -> u64 {
         self.left_out
@@ -215,6 +236,7 @@ impl<'a> Tree<'a> {
             self.engine.close(&indices)?;
             self.dying.append(&mut self.removed);
         }
+        self.give_up_pages()?;
         // A dying cgroup goes after those below it.
         let mut before = usize::MAX;
         while !self.dying.is_empty() && self.dying.len() < before {

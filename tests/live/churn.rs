@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use memstock_tests::audit::beside;
 use memstock_tests::live::live;
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
-use memstock_tests::show::{Cgroup, Show};
+use memstock_tests::show::Show;
 use memstock_tests::task::enter_dir;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, lru, scaled};
@@ -21,15 +21,18 @@ const SAMPLED: u32 = 100;
 
 /// A cgroup, a program that runs in it from start to end, and the end of the cgroup.
 fn come_and_go(dir: &Path, kernel: Option<&KernelCgroup>) -> Result<()> {
-    fs::create_dir(dir).with_context(|| dir.display().to_string())?;
     // Forked and executed from here: a shell would cost ten times as much.
-    let mut command = Command::new("/bin/true");
+    run_and_remove(Command::new("/bin/true"), dir, kernel)
+}
+
+fn run_and_remove(mut command: Command, dir: &Path, kernel: Option<&KernelCgroup>) -> Result<()> {
+    fs::create_dir(dir).with_context(|| dir.display().to_string())?;
     if let Some(kernel) = kernel {
         enter_dir(&mut command, kernel.dir())?;
     }
     enter_dir(&mut command, dir)?;
-    let status = command.status().context("starting /bin/true")?;
-    ensure!(status.success(), "/bin/true: {status}");
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
     gone(dir)
 }
 
@@ -157,14 +160,10 @@ fn ten_thousand_cgroups_leave_nothing() -> Result<()> {
     })
 }
 
-/// What is left of a removed cgroup.
-fn dying(show: &Show, id: u64) -> Option<&Cgroup> {
-    show.cgroups.iter().find(|cgroup| cgroup.id == id && cgroup.dying)
-}
-
-/// Two levels with a file each, which only the test, outside, can remove.
+/// Two levels with a file each, which only the test, outside, can remove. Their pages are those of the cgroup above once
+/// they are removed, and their counters are free.
 #[test]
-fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
+fn pages_of_removed_cgroups_are_those_of_the_one_above() -> Result<()> {
     const PAGES: [u32; 2] = [700, 300];
     live(|| {
         let top = TestCgroup::new()?;
@@ -175,10 +174,6 @@ fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
         try_poll_until(SOON, "all cgroups to be tracked", || {
             Ok((engine.show()?.cgroups.len() == 3).then_some(()))
         })?;
-        let ids = [&upper, &lower]
-            .map(|cgroup| -> Result<u64> { Ok(engine.show()?.cgroup(cgroup.path())?.id) });
-        let [upper_id, lower_id] = ids;
-        let (upper_id, lower_id) = (upper_id?, lower_id?);
         let mut holders = Vec::new();
         for (cgroup, pages) in [&upper, &lower].into_iter().zip(PAGES) {
             let wish = Holder::of(Mode::TmpfsWrite).pages(pages).cgroup(cgroup);
@@ -191,49 +186,70 @@ fn a_removed_cgroup_is_charged_until_its_last_page_is_freed() -> Result<()> {
             holder.kill()?;
             holders.push(holder);
         }
+        // A page of the pipe to each holder stays until the pipe goes.
+        let held = |pages: &[u32]| {
+            let pages: u64 = pages.iter().copied().map(u64::from).sum();
+            pages..=pages + PAGES.len() as u64
+        };
+        let before = engine.show()?.cgroup(top.path())?.memory.watermark;
         let dirs: [PathBuf; 2] = [lower.dir().into(), upper.dir().into()];
         dirs.iter().try_for_each(|dir| gone(dir))?;
-        // A page of the pipe to each holder stays until the pipe goes.
-        let at_least = PAGES.map(u64::from);
-        let pipes = |pages: u64, n: u64| pages..=pages + n;
-        let in_use = |cgroup: &Cgroup| cgroup.used_pages();
-        let both = |show: &Show| {
-            let left = [upper_id, lower_id].map(|id| dying(show, id).map_or(0, in_use));
-            pipes(at_least[0] + at_least[1], 2).contains(&left[0])
-                && pipes(at_least[1], 1).contains(&left[1])
-        };
-        let show = settled(&engine, kernel.as_ref(), "two dying cgroups with their files", both)?;
+        let only_top = |show: &Show| show.cgroups.len() == 1;
+        let show = settled(&engine, kernel.as_ref(), "counters that are free", only_top)?;
         show.check()?;
+        let left = show.cgroup(top.path())?;
+        ensure!(held(&PAGES).contains(&left.used_pages()), "not what the files have: {show:#?}");
+        ensure!(left.memory.watermark == before, "nothing was charged for it: {show:#?}");
         engine.audit_at_rest::<&str>(&[])?;
-        let [all, below] = [upper_id, lower_id].map(|id| dying(&show, id).cloned());
-        let (all, below) = (all.context("the upper one")?, below.context("the lower one")?);
-        ensure!(
-            all.path.is_none() && below.path.is_none(),
-            "they have no path any more: {show:#?}"
-        );
-        ensure!(below.parent_id == Some(upper_id), "its parent is dying, too: {show:#?}");
-        let top_id = show.cgroup(top.path())?.id;
-        ensure!(all.parent_id == Some(top_id), "its parent lives: {show:#?}");
-        ensure!(
-            show.cgroup(top.path())?.memory.usage >= all.memory.usage && all.stocked == 0,
-            "its parent keeps the charge: {show:#?}"
-        );
-
-        // The upper one's pages go, but not what is charged to it for the lower one.
         drop(holders.remove(0));
-        let only_lower = |show: &Show| {
-            let left = dying(show, upper_id).map(in_use);
-            left.is_some_and(|left| pipes(at_least[1], 1).contains(&left))
+        let lowers = |show: &Show| {
+            show.cgroup(top.path()).is_ok_and(|top| held(&PAGES[1..]).contains(&top.used_pages()))
         };
-        let show =
-            settled(&engine, kernel.as_ref(), "the end of the upper one's pages", only_lower)?;
-        ensure!(dying(&show, lower_id).is_some(), "{show:#?}");
+        settled(&engine, kernel.as_ref(), "the end of the upper one's pages", lowers)?;
         drop(holders);
-        let show =
-            settled(&engine, kernel.as_ref(), "the end of both", |show| show.cgroups.len() == 1)?;
-        ensure!(in_use(show.cgroup(top.path())?) == 0, "{show:#?}");
+        let none = |show: &Show| show.cgroup(top.path()).is_ok_and(|top| top.used_pages() == 0);
+        settled(&engine, kernel.as_ref(), "the end of all", none)?;
         let audit = engine.audit_at_rest::<&str>(&[])?;
         ensure!(audit.owned == 0, "{audit:#?}");
+        engine.stop().map(drop)
+    })
+}
+
+/// Jobs that leave a page each in memory, in a cgroup of their own that is removed at its end: no counter is held for it.
+#[test]
+fn jobs_that_leave_a_page_leave_no_counter() -> Result<()> {
+    // More than there are counters.
+    const JOBS: u32 = 17_000;
+    live(|| {
+        let jobs = scaled(JOBS);
+        let top = TestCgroup::new()?;
+        let left = tempfile::tempdir_in("/dev/shm")?;
+        let engine = Engine::start(["--cgroup", top.path()])?;
+        let half = |first: u32| {
+            (first..jobs).step_by(2).try_for_each(|job| {
+                let mut command = Command::new("/bin/sh");
+                command.args(["-c", "echo left >$0"]).arg(left.path().join(job.to_string()));
+                run_and_remove(command, &top.dir().join(format!("job{job}")), None)
+            })
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(|| half(1));
+            half(0).and_then(|()| other.join().expect("no panic"))
+        })?;
+        let show = try_poll_until(SOON, "all counters but one to be free", || {
+            let show = engine.show()?;
+            Ok((show.cgroups.len() == 1).then_some(show))
+        })?;
+        show.check()?;
+        let used = show.cgroup(top.path())?.used_pages();
+        ensure!(used >= jobs.into(), "a page of each is left, and charged: {used}");
+        engine.audit_at_rest::<&str>(&[])?;
+        drop(left);
+        try_poll_until(SOON, "the end of the pages", || {
+            engine.heal()?;
+            Ok((engine.show()?.cgroup(top.path())?.used_pages() < jobs.into()).then_some(()))
+        })?;
+        engine.audit_at_rest::<&str>(&[])?;
         engine.stop().map(drop)
     })
 }

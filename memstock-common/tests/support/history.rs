@@ -73,6 +73,10 @@ pub enum Step {
         group: u32,
         window: Pages,
     },
+    Reparent {
+        group: u32,
+        window: Pages,
+    },
     Drain {
         cpu: u32,
         subtree: Option<u32>,
@@ -169,7 +173,8 @@ fn on_pages(cpus: u32) -> impl Strategy<Value = Step> {
         2 => (group.clone(), pages(), any::<bool>())
             .prop_map(|(group, window, is_file)| Step::Adopt { group, window, is_file }),
         1 => (group.clone(), pages()).prop_map(|(group, window)| Step::Doubt { group, window }),
-        2 => (group, pages()).prop_map(|(group, window)| Step::Disown { group, window }),
+        2 => (group.clone(), pages()).prop_map(|(group, window)| Step::Disown { group, window }),
+        2 => (group, pages()).prop_map(|(group, window)| Step::Reparent { group, window }),
     ]
 }
 

@@ -112,7 +112,7 @@ impl<'a> Transfer<'a> {
 }
 
 /// Pages, ascending, as the control programs take them: a window for each stretch, each counter, and page cache or not.
-fn windows(pages: &[Page]) -> impl Iterator<Item = Window> {
+pub(crate) fn windows(pages: &[Page]) -> impl Iterator<Item = Window> {
     let size = u64::from(WINDOW_PAGES);
     pages.chunk_by(move |a, b| a.pfn / size == b.pfn / size).flat_map(move |pages| {
         let mut windows = BTreeMap::<(u32, bool), Window>::new();

@@ -13,6 +13,7 @@ use crate::bench::scaling::batch_for;
 use crate::cgroup::CgroupMount;
 use crate::cli::{Batch, FaultsBy, Run};
 use crate::engine::Engine;
+use crate::engine::grace::grace_period;
 use crate::engine::load::{Settings, load};
 use crate::engine::pins::Pins;
 use crate::engine::remains;
@@ -106,7 +107,7 @@ fn adopt<'a>(
 ) -> Result<Started<'a>> {
     same_settings(args, &engine)?;
     // The daemon may have been killed between closing a cgroup and waiting for those that had found it.
-    host::membarrier_grace_period()?;
+    grace_period()?;
     // What came and went while nobody looked, so that what is named finds its place among it.
     let mut tree = Tree::of(&engine, mount, journal)?;
     tree.catch_up();

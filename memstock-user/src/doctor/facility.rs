@@ -212,8 +212,6 @@ fn files_and_calls() -> Vec<Facility> {
         Optional "kpagecgroup": Of(system::kpagecgroup), "comparing each page with the kernel", "\"memstock audit\" cannot compare with the kernel", "boot a kernel with CONFIG_MEMCG=y";
         Optional "swap": Of(system::swap), "limits of memory and swap together", "memory and swap together is memory", "swapon -a";
         Required "cpu lists": Of(system::cpus), "the CPUs that there can be", NOT_AT_ALL, "mount -t sysfs sysfs /sys";
-        Required "membarrier": Of(system::membarrier), "waiting for running programs before a cgroup is forgotten", "removed cgroups cannot be closed", "boot without nohz_full=";
-        Optional "full ticks": Of(system::full_ticks), "membarrier, which nohz_full CPUs make the kernel refuse", "see membarrier", "boot without nohz_full=";
         Required "pidfd": Of(system::pidfd), "waiting for and killing exactly the process that is meant", NOT_AT_ALL, "boot a kernel of 5.3 or newer";
         Optional "process_madvise": Of(system::process_madvise), "reclaim of what tasks have mapped", "other means of reclaim are tried", "boot a kernel of 5.10 or newer";
         Optional "memlock limit": Of(system::memlock), "keeping all of the daemon in RAM", "what the daemon maps later can be swapped out", "ulimit -l unlimited";

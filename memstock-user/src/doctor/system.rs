@@ -148,29 +148,6 @@ pub(super) fn swap(_: &Host) -> Finding {
     }
 }
 
-pub(super) fn membarrier(host: &Host) -> Finding {
-    // Everybody may call it.
-    match host::membarrier_grace_period() {
-        Ok(()) => Finding::found(""),
-        Err(error) => match error.root_cause().downcast_ref::<Errno>() {
-            Some(_) => Finding::absent(format!("{error:#}")),
-            None => host.failed(&error),
-        },
-    }
-}
-
-pub(super) fn full_ticks(_: &Host) -> Finding {
-    match fs::read_to_string("/sys/devices/system/cpu/nohz_full") {
-        // A kernel that can and does not says "(null)" or nothing.
-        Ok(text) if matches!(text.trim(), "" | "(null)") => Finding::found("no nohz_full CPUs"),
-        Ok(text) => Finding::absent(format!("nohz_full={}", text.trim())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Finding::found("the kernel has no nohz_full")
-        }
-        Err(error) => Finding::unknown(error.to_string()),
-    }
-}
-
 pub(super) fn cpus(host: &Host) -> Finding {
     host.of(host::cpus(), |cpus| {
         let [possible, present, online] =

@@ -28,6 +28,7 @@ pub struct Control {
     adopt: RawTracePoint,
     doubt: RawTracePoint,
     disown: RawTracePoint,
+    reparent: RawTracePoint,
 }
 
 impl Control {
@@ -51,6 +52,7 @@ impl Control {
             adopt: open("control_adopt")?,
             doubt: open("control_doubt")?,
             disown: open("control_disown")?,
+            reparent: open("control_reparent")?,
         })
     }
 
@@ -158,6 +160,14 @@ impl Control {
     /// As for [`adopt`](Self::adopt).
     pub fn disown(&self, window: Window) -> Result<u32> {
         run(&self.disown, "control_disown", window.to_args())
+    }
+
+    /// Gives pages of `window` that a dying cgroup owns to the one above it; returns how many there were.
+    ///
+    /// # Errors
+    /// As for [`adopt`](Self::adopt); it is tracked, or nobody is above it.
+    pub fn reparent(&self, window: Window) -> Result<u32> {
+        run(&self.reparent, "control_reparent", window.to_args())
     }
 }
 

@@ -9,6 +9,7 @@ pub mod attach;
 pub mod batch;
 pub mod control;
 pub mod faults;
+pub mod grace;
 pub mod kernel_stock;
 pub mod learn;
 pub mod load;
@@ -275,7 +276,7 @@ impl Engine {
             self.control.close(index)?;
         }
         // A fault that found one of them before it was closed may still be on its way to a stock.
-        host::membarrier_grace_period()
+        grace::grace_period()
     }
 
     /// Frees the counter of a dying cgroup if nothing is charged to it any more; says whether it did.

@@ -148,6 +148,21 @@ impl Reference {
         gone.len() as u64
     }
 
+    /// Gives pages of a closed cgroup to its parent; none if it is open, or has none.
+    pub fn reparent(&mut self, group: u32, pages: &[u64]) -> Option<u64> {
+        let member = &self.groups[&group];
+        let above = member.parent.filter(|_| !member.open)?;
+        let is_moved = |(pfn, page): (&u64, &Page)| {
+            page.group == group && !page.unconfirmed && pages.contains(pfn)
+        };
+        let moved: Vec<_> =
+            self.pages.iter().filter(|&page| is_moved(page)).map(|page| *page.0).collect();
+        for pfn in &moved {
+            self.pages.entry(*pfn).and_modify(|page| page.group = above);
+        }
+        Some(moved.len() as u64)
+    }
+
     /// The contents of a block are in another one, the frames of which were somebody's.
     pub fn migrate(&mut self, cpu: u32, from: u64, to: u64, order: u32) {
         self.free(cpu, to, order);

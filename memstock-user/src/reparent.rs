@@ -1,0 +1,67 @@
+//! Finds the pages of removed cgroups, and has the kernel half give them to the cgroup above, as the kernel does. Without
+//! that a counter would be held for as long as a library or a file that a job left is in memory.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, owner_in};
+use memstock_common::{index_of, owner_of};
+
+use crate::adoption::{Page, windows};
+use crate::engine::Engine;
+
+/// The page-owner map is looked through for no more than this part of the time.
+const SHARE: u32 = 100;
+
+/// When to look.
+#[derive(Debug)]
+pub struct Reparent {
+    not_before: Instant,
+}
+
+impl Default for Reparent {
+    fn default() -> Self {
+        Self { not_before: Instant::now() }
+    }
+}
+
+impl Reparent {
+    /// Gives what the dying cgroups with these counters have to those above them, unless it was looked a moment ago.
+    /// Each has one above it.
+    ///
+    /// # Errors
+    /// The map cannot be read, or the kernel refuses.
+    pub fn look(&mut self, engine: &Engine, dying: &[u32]) -> Result<()> {
+        let start = Instant::now();
+        if dying.is_empty() || start < self.not_before {
+            return Ok(());
+        }
+        give_up(engine, dying)?;
+        self.not_before = Instant::now() + start.elapsed().max(Duration::from_millis(1)) * SHARE;
+        Ok(())
+    }
+}
+
+fn give_up(engine: &Engine, dying: &[u32]) -> Result<()> {
+    let highest = dying.iter().max().map_or(0, |&index| owner_of(index) as usize);
+    let mut is_dying = vec![false; highest + 1];
+    for &index in dying {
+        is_dying[owner_of(index) as usize] = true;
+    }
+    let owners = engine.owners()?;
+    for number in 0..owners.len() {
+        let Some(chunk) = owners.get(number) else { break };
+        let first = number as u64 * u64::from(CHUNK_PAGES);
+        let theirs = (first..).zip(chunk.owners).filter(|&(_, entry)| {
+            let owner = owner_in(entry) as usize;
+            entry & UNCONFIRMED == 0 && is_dying.get(owner).is_some_and(|&is_dying| is_dying)
+        });
+        let pages: Vec<_> = theirs
+            .map(|(pfn, entry)| Page { pfn, index: index_of(owner_in(entry)), is_file: false })
+            .collect();
+        for window in windows(&pages) {
+            engine.control().reparent(window)?;
+        }
+    }
+    Ok(())
+}
