@@ -1,11 +1,12 @@
 //! Finds the pages of removed cgroups, and has the kernel half give them to the cgroup above, as the kernel does. Without
 //! that a counter would be held for as long as a library or a file that a job left is in memory.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, owner_in};
-use memstock_common::{index_of, owner_of};
+use memstock_common::{NOBODY, index_of, owner_of};
 
 use crate::adoption::{Page, windows};
 use crate::engine::Engine;
@@ -26,31 +27,34 @@ impl Default for Reparent {
 }
 
 impl Reparent {
-    /// Gives what the dying cgroups with these counters have to those above them, unless it was looked a moment ago.
-    /// Each has one above it.
+    /// Gives what dying cgroups have to the nearest living ones above them, unless it was looked a moment ago. `parents`
+    /// has, by the counters of the dying, those of the cgroups above them.
     ///
     /// # Errors
     /// The map cannot be read, or the kernel refuses.
-    pub fn look(&mut self, engine: &Engine, dying: &[u32]) -> Result<()> {
+    pub fn look(&mut self, engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
         let start = Instant::now();
-        if dying.is_empty() || start < self.not_before {
+        if parents.is_empty() || start < self.not_before {
             return Ok(());
         }
-        give_up(engine, dying)?;
+        give_up(engine, parents)?;
         self.not_before = Instant::now() + start.elapsed().max(Duration::from_millis(1)) * SHARE;
         Ok(())
     }
 }
 
-fn give_up(engine: &Engine, dying: &[u32]) -> Result<()> {
-    let highest = dying.iter().max().map_or(0, |&index| owner_of(index) as usize);
+fn give_up(engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
+    let highest = parents.keys().max().map_or(0, |&index| owner_of(index) as usize);
     let mut is_dying = vec![false; highest + 1];
-    for &index in dying {
+    for &index in parents.keys() {
         is_dying[owner_of(index) as usize] = true;
     }
     let owners = engine.owners()?;
     for number in 0..owners.len() {
         let Some(chunk) = owners.get(number) else { break };
+        if chunk.owners == [NOBODY; CHUNK_PAGES as usize] {
+            continue;
+        }
         let first = number as u64 * u64::from(CHUNK_PAGES);
         let theirs = (first..).zip(chunk.owners).filter(|&(_, entry)| {
             let owner = owner_in(entry) as usize;
@@ -59,8 +63,11 @@ fn give_up(engine: &Engine, dying: &[u32]) -> Result<()> {
         let pages: Vec<_> = theirs
             .map(|(pfn, entry)| Page { pfn, index: index_of(owner_in(entry)), is_file: false })
             .collect();
-        for window in windows(&pages) {
-            engine.control().reparent(window)?;
+        for mut window in windows(&pages) {
+            while let Some(&parent) = parents.get(&window.index) {
+                engine.control().reparent(window)?;
+                window.index = parent;
+            }
         }
     }
     Ok(())

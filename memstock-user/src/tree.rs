@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use memstock_common::{Counter, NO_LIMIT};
+use memstock_common::{Counter, NO_INDEX, NO_LIMIT, index_of};
 
 use crate::cgroup::{ById, Cgroup, CgroupMount, display};
 use crate::enforce::task::{pids_of, swapped};
@@ -201,15 +201,20 @@ impl<'a> Tree<'a> {
             return Ok(());
         }
         let unused = self.engine.unused()?;
-        let mut have_pages = Vec::new();
+        let (mut parents, mut have_pages) = (BTreeMap::new(), false);
         for &Known { index, .. } in &self.dying {
             let counter = self.engine.counter(index)?;
-            let unused = unused.get(&index).copied().unwrap_or_default();
-            if counter.parent != 0 && counter.memory.usage > unused {
-                have_pages.push(index);
+            let parent = index_of(counter.parent as u32);
+            if parent != NO_INDEX {
+                parents.insert(index, parent);
+                have_pages |=
+                    counter.memory.usage > unused.get(&index).copied().unwrap_or_default();
             }
         }
-        self.reparent.look(self.engine, &have_pages)
+        if !have_pages {
+            return Ok(());
+        }
+        self.reparent.look(self.engine, &parents)
     }
 
     /// How often a cgroup could not be registered, and is charged to the one above it.
