@@ -3,9 +3,10 @@
 mod support;
 
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 
-use memstock_common::adopt::{Window, adopt, disown, doubt};
-use memstock_common::control::Refusal;
+use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
+use memstock_common::control::{Refusal, close};
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT};
 use support::{Shape, World, limited, owner, window};
@@ -132,4 +133,31 @@ fn windows_of_no_counter_or_chunk_are_refused() {
     assert_eq!(adopt(&cpu, within), Ok(2));
     assert_eq!([512, 513].map(|pfn| entry(&world, pfn)), [owner(1) | UNCONFIRMED; 2]);
     assert_eq!(world.register(limited(3, 1, NO_LIMIT)), Ok(0));
+}
+
+/// Two levels are removed; the usage of those above does not move, and what is free again is nobody's.
+#[test]
+fn pages_of_a_dying_cgroup_go_to_the_one_above() {
+    let world = family();
+    world.touch_each(0, 1, 0..4);
+    world.alloc(0, Some(1), 4, 2);
+    world.cache(0, 4, 4);
+    world.touch(1, 2, 8);
+    let pages = || window(1, 0..512);
+    assert_eq!(reparent(&world.cpu(0), pages()), Err(Refusal::Busy), "it is tracked");
+    close(&world.cpu(0), 1).unwrap();
+    world.evict(1, 0);
+    let (above, needed) = (world.usage(0), world.counter(0).needed_watermark.load(SeqCst));
+    assert_eq!(reparent(&world.cpu(0), pages()), Ok(8));
+    assert_eq!((world.usage(0), world.usage(1)), (above, 0));
+    assert_eq!(world.counter(0).needed_watermark.load(SeqCst), needed);
+    world.assert_owned(&[8, 0, 1, 0]);
+    world.assert_file_pages(&[4, 0, 0, 0]);
+    assert_eq!(reparent(&world.cpu(0), pages()), Ok(0), "once only");
+    world.free(1, 4, 2);
+    world.assert_owned(&[4, 0, 1, 0]);
+    assert_eq!(world.release(1), Ok(0));
+    // Nobody is above the top.
+    close(&world.cpu(0), 0).unwrap();
+    assert_eq!(reparent(&world.cpu(0), window(0, 0..512)), Err(Refusal::Missing));
 }

@@ -10,7 +10,8 @@ use memstock_common::file::{FILE, FileWord};
 use memstock_common::migrate::migrated;
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, drained, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, Word};
-use support::{Added, Shape, World, owner, window};
+use support::folio::Added;
+use support::{Shape, World, owner, window};
 
 type Plain = World<AtomicU64>;
 

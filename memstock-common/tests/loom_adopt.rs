@@ -10,7 +10,7 @@ mod checked;
 
 use checked::{Checked, Model, beside, explore, shape};
 use loom::sync::Arc;
-use memstock_common::adopt::{Window, adopt, disown, doubt};
+use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::file::FILE;
 use memstock_common::migrate::migrated;
 use memstock_common::page::{UNCONFIRMED, owner_in};
@@ -214,4 +214,36 @@ fn the_last_page_is_disowned_beside_its_free() {
         world.evict(0, 1);
         assert_eq!(world.release(0), Ok(0));
     });
+}
+
+/// A page of a dying cgroup is freed while it is given to the one above: nobody is charged for it then, and nothing of
+/// it is left to the dying one.
+#[test]
+fn reparent_beside_free() {
+    for is_file in [false, true] {
+        explore(move || {
+            let world = Model::new(Shape { cpus: 2, ..shape(2, 2) });
+            world.add(0, NO_INDEX);
+            world.add(1, 0);
+            world.touch(1, 1, 0);
+            if is_file {
+                world.cache(1, 0, 1);
+            }
+            world.close(1).expect("it is tracked");
+            let world = Arc::new(world);
+            let (moved, ()) = beside(
+                &world,
+                |world| reparent(&world.cpu(0), window(1, 0..1)),
+                |world| world.free(1, 0, 0),
+            );
+            assert!(moved.is_ok());
+            world.assert_conserved();
+            world.assert_owned(&[0, 0]);
+            for _ in 0..2 {
+                world.evict(1, 0);
+                world.evict(1, 1);
+            }
+            assert_eq!(world.release(1), Ok(0));
+        });
+    }
 }

@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "support/compare.rs"]
+mod compare;
 #[path = "support/history.rs"]
 mod history;
 #[path = "support/reference/mod.rs"]
@@ -12,16 +14,17 @@ use std::sync::atomic::AtomicU64;
 use history::{Block, Step, histories};
 use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::control::{self, Refusal};
-use memstock_common::file::{FILE, FileWord};
+use memstock_common::file::FILE;
 use memstock_common::limit;
 use memstock_common::migrate::migrated;
 use memstock_common::page::UNCONFIRMED;
-use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT, NOBODY, Resource, StockWord, Word};
+use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use reference::{Group, Reference, Tally};
-use support::{Added, Cpu, Shape, World, limited, missed, owner, window};
+use reference::{Group, Reference};
+use support::folio::Added;
+use support::{Cpu, Shape, World, limited, owner, window};
 
 const LEVELS: usize = 3;
 
@@ -209,7 +212,7 @@ impl Pair {
 
     fn check(&mut self) {
         self.check_counters();
-        self.check_slots();
+        compare::slots(&self.world, &self.reference);
         let Self { world, reference } = self;
         for (&index, group) in &reference.groups {
             let counter = world.counter(index);
@@ -236,61 +239,6 @@ impl Pair {
         assert_eq!(world.loss(Loss::BlocksMixed), reference.mixed);
         assert_eq!(world.loss(Loss::RefillsReturned) + world.loss(Loss::CountersMissing), 0);
         world.assert_conserved();
-    }
-
-    /// Pages from a stock, of those charged, in percent.
-    fn check_percentages(&mut self) {
-        let Self { world, reference } = self;
-        let check = |from_stock: &AtomicU64, missed: &AtomicU64, charged: Option<&u64>| {
-            let [from_stock, missed] = [from_stock, missed].map(Word::load);
-            let charged = *charged.unwrap_or(&0);
-            assert!(from_stock <= charged && missed <= charged, "{from_stock}, {missed}");
-            assert_eq!(from_stock + missed, charged, "each page is one or the other");
-            let percent = (100 * from_stock).checked_div(from_stock + missed);
-            assert!(percent.is_none_or(|percent| percent <= 100), "{percent:?} %");
-        };
-        for cpu in 0..world.shape.cpus {
-            for &group in reference.groups.keys() {
-                let share = world.share(cpu, group);
-                check(&share.from_stock, &share.missed, reference.charged.get(&(cpu, group)));
-            }
-            for slot in 0..world.shape.slots {
-                let stock = world.slot(cpu, slot);
-                check(&stock.from_stock, &stock.missed, reference.charged_in.get(&(cpu, slot)));
-            }
-        }
-    }
-
-    fn check_slots(&self) {
-        let Self { world, reference } = self;
-        for (&(cpu, slot), due) in &reference.stocks {
-            let stock = world.slot(cpu, slot);
-            let cached = due.group.map_or(NOBODY, owner);
-            let due = match due.missed {
-                0 => StockWord::new(cached, due.pending as u32, due.left as u32),
-                _ => missed(cached, due.left as u32),
-            };
-            assert_eq!(StockWord(Word::load(&stock.word)), due, "stock of CPU {cpu}");
-            let due = reference.uncharging.get(&(cpu, slot));
-            let due = due.map_or(StockWord::EMPTY, |&(group, nr_pages)| {
-                StockWord::new(owner(group), 0, nr_pages as u32)
-            });
-            assert_eq!(StockWord(Word::load(&stock.uncharge_batch)), due, "of CPU {cpu}");
-            let due = reference.untold.get(&(cpu, slot)).filter(|untold| untold.1 != 0);
-            let untold = FileWord(Word::load(&stock.file));
-            let untold = (untold.change() != 0).then(|| (untold.owner(), untold.change().into()));
-            assert_eq!(untold, due.map(|&(group, change)| (owner(group), change)), "CPU {cpu}");
-            let tally = Tally {
-                faults: Word::load(&stock.faults),
-                from_stock: Word::load(&stock.from_stock),
-                missed: Word::load(&stock.missed),
-                refills: Word::load(&stock.refills),
-                drains: Word::load(&stock.drains),
-                charges: Word::load(&stock.charges),
-                uncharges: Word::load(&stock.uncharges),
-            };
-            assert_eq!(tally, reference.tallies[&(cpu, slot)], "CPU {cpu}");
-        }
     }
 }
 
@@ -333,7 +281,7 @@ proptest! {
 
     #[test]
     fn no_percentage_is_ever_below_0_or_above_100(history in histories()) {
-        run(history, Pair::check_percentages);
+        run(history, |pair| compare::percentages(&pair.world, &pair.reference));
     }
 }
 

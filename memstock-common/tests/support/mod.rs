@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the world")]
 
 mod cpu;
+pub mod folio;
 mod law;
 pub mod make;
 
@@ -18,8 +19,8 @@ use memstock_common::fault::{Consumed, consume_or_miss, miss, nearest_tracked};
 use memstock_common::identity::Task;
 use memstock_common::page::{self, CHUNK_PAGES};
 use memstock_common::{
-    CgroupCpu, Chunk, Counter, Entry, Event, Loss, Machine, NO_INDEX, NO_LIMIT, NOBODY, Stock,
-    StockWord, Word, charge, collapse, drain, file, slot_of,
+    CgroupCpu, Chunk, Counter, Entry, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Stock, StockWord,
+    Word, charge, collapse, drain, slot_of,
 };
 
 pub use cpu::Cpu;
@@ -43,37 +44,6 @@ impl NewWord for AtomicU64 {
 
     fn new(value: u64) -> Self {
         Self::new(value)
-    }
-}
-
-/// A folio that is added to the page cache.
-#[derive(Clone, Copy, Debug)]
-pub struct Added {
-    pub nr_pages: u32,
-    pub is_evictable: bool,
-    pub is_charged: bool,
-    /// Of the task that adds it.
-    pub owner: u32,
-}
-
-impl Default for Added {
-    fn default() -> Self {
-        Self { nr_pages: 1, is_evictable: true, is_charged: true, owner: NOBODY }
-    }
-}
-
-impl file::Folio for Added {
-    fn nr_pages(&self) -> Option<u32> {
-        Some(self.nr_pages)
-    }
-    fn is_evictable(&self) -> bool {
-        self.is_evictable
-    }
-    fn is_charged(&self) -> bool {
-        self.is_charged
-    }
-    fn owner(&self) -> u32 {
-        self.owner
     }
 }
 
@@ -307,17 +277,6 @@ impl<W: NewWord> World<W> {
     /// What the program at the free of a block does.
     pub fn free(&self, cpu: u32, pfn: u64, order: u32) {
         page::freed(&self.cpu(cpu), pfn, order);
-    }
-
-    /// What the program at the page cache does: a folio of so many pages was added to it, by a task that is not
-    /// charged.
-    pub fn cache(&self, cpu: u32, pfn: u64, nr_pages: u32) {
-        self.cache_folio(cpu, pfn, &Added { nr_pages, ..Added::default() });
-    }
-
-    /// The same of any folio.
-    pub fn cache_folio(&self, cpu: u32, pfn: u64, folio: &Added) {
-        file::added(&self.cpu(cpu), pfn, folio);
     }
 
     /// What the program at the end of a collapse does, for the task on `cpu` and memory of the cgroup `index`.

@@ -1,0 +1,49 @@
+//! The page cache of the world: folios that are added to it.
+
+use memstock_common::{NOBODY, file};
+
+use super::{NewWord, World};
+
+/// A folio that is added to the page cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Added {
+    pub nr_pages: u32,
+    pub is_evictable: bool,
+    pub is_charged: bool,
+    /// Of the task that adds it.
+    pub owner: u32,
+}
+
+impl Default for Added {
+    fn default() -> Self {
+        Self { nr_pages: 1, is_evictable: true, is_charged: true, owner: NOBODY }
+    }
+}
+
+impl file::Folio for Added {
+    fn nr_pages(&self) -> Option<u32> {
+        Some(self.nr_pages)
+    }
+    fn is_evictable(&self) -> bool {
+        self.is_evictable
+    }
+    fn is_charged(&self) -> bool {
+        self.is_charged
+    }
+    fn owner(&self) -> u32 {
+        self.owner
+    }
+}
+
+impl<W: NewWord> World<W> {
+    /// What the program at the page cache does: a folio of so many pages was added to it, by a task that is not
+    /// charged.
+    pub fn cache(&self, cpu: u32, pfn: u64, nr_pages: u32) {
+        self.cache_folio(cpu, pfn, &Added { nr_pages, ..Added::default() });
+    }
+
+    /// The same of any folio.
+    pub fn cache_folio(&self, cpu: u32, pfn: u64, folio: &Added) {
+        file::added(&self.cpu(cpu), pfn, folio);
+    }
+}
