@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, owner_in};
 use memstock_common::{NOBODY, index_of, owner_of};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::adoption::{Page, windows};
 use crate::engine::Engine;
 
-/// The page-owner map is looked through for no more than this part of the time.
+/// The page-owner map is looked through for no more than this part of a CPU's time.
 const SHARE: u32 = 100;
 
 /// When to look.
@@ -33,14 +34,19 @@ impl Reparent {
     /// # Errors
     /// The map cannot be read, or the kernel refuses.
     pub fn look(&mut self, engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
-        let start = Instant::now();
-        if parents.is_empty() || start < self.not_before {
+        if parents.is_empty() || Instant::now() < self.not_before {
             return Ok(());
         }
+        let before = cpu_time()?;
         give_up(engine, parents)?;
-        self.not_before = Instant::now() + start.elapsed().max(Duration::from_millis(1)) * SHARE;
+        self.not_before = Instant::now() + cpu_time()?.saturating_sub(before) * SHARE;
         Ok(())
     }
+}
+
+/// Of this thread.
+fn cpu_time() -> Result<Duration> {
+    Ok(Duration::try_from(clock_gettime(ClockId::ThreadCPUTime))?)
 }
 
 fn give_up(engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
