@@ -40,11 +40,18 @@ fn none(error: impl ToString) -> Unavailable {
     Unavailable(format!("no huge pages of hugetlb: {}", error.to_string()))
 }
 
+/// Huge pages beyond the pool that somebody has already: another holder, say.
+fn surplus() -> Result<usize> {
+    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("HugePages_Surp:"));
+    line.map_or(Ok(0), |count| count.trim().parse()).context("HugePages_Surp")
+}
+
 /// Maps and writes while the pool may grow. What is mapped has its pages reserved, so that no write fails.
 fn with_surplus(map: impl FnOnce() -> Result<Region>) -> Result<Region> {
     let before = fs::read_to_string(OVERCOMMIT).map_err(none)?;
     let allowed: usize = before.trim().parse().context(OVERCOMMIT)?;
-    fs::write(OVERCOMMIT, (allowed + COUNT).to_string()).map_err(none)?;
+    fs::write(OVERCOMMIT, (allowed + surplus()? + COUNT).to_string()).map_err(none)?;
     let region = map()
         .map_err(|error| none(format!("{error:#}")).into())
         .inspect(|region| region.write_every(HUGE, 0));
