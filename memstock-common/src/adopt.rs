@@ -116,8 +116,8 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     Ok(nr_pages)
 }
 
-/// Gives pages of a dying cgroup to the nearest one above it, as the kernel does (`memcg_reparent_objcgs`); answers with
-/// how many there were. Those above have them in their usage already, so nothing else is charged or uncharged. A page
+/// Gives pages of a dying cgroup to the one above it, as the kernel does (`memcg_reparent_objcgs`); answers with how
+/// many there were. Those above have them in their usage already, so nothing else is charged or uncharged. A page
 /// that is marked stays until it is not.
 ///
 /// # Errors

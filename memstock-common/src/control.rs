@@ -205,8 +205,8 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
 /// Ends the charging of a cgroup: from now on nobody finds it anew, and its tasks are charged to the
 /// nearest ancestor that is tracked.
 ///
-/// What is charged stays charged: the counter is *dying* until its last page is freed, as the memory
-/// cgroup of a removed cgroup is in the kernel. The user half waits for a grace period, after which no
+/// What is charged stays charged: the counter is *dying* until its last page is freed, or given to the cgroup above
+/// ([`reparent`](crate::adopt::reparent)), as the memory cgroup of a removed cgroup is in the kernel. The user half waits for a grace period, after which no
 /// probe that found the cgroup before is running, and then tries [`evict`] on each CPU and [`release`]
 /// until it succeeds. When its usage is 0 it tries `evict` on each CPU once more before that: see `release`.
 ///

@@ -110,7 +110,8 @@ pub fn claim<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) {
     count_claimed(share, stock, claimed - missed, missed);
 }
 
-/// Counts pages as [`allocated`](crate::page::allocated) does, whose program this one may interrupt.
+/// Counts pages as [`allocated`](crate::page::allocated) does, whose program may interrupt this one: by atomic
+/// operations. Where programs can be preempted (Linux 7.0), its plain stores may lose what is counted here.
 #[inline(always)]
 fn count_claimed<W: Word>(
     share: &CgroupCpu<W>,

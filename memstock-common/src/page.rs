@@ -119,7 +119,8 @@ pub fn allocated<'a, M: Machine>(
     }
 }
 
-/// Counts pages that were charged as they were allocated. By plain stores: [`allocated`] alone writes these words.
+/// Counts pages that were charged as they were allocated. By plain stores: only
+/// [`claim`](crate::file::claim) writes these words as well, whose program does not interrupt this one.
 #[inline(always)]
 fn count<W: Word>(stock: Option<&Stock<W>>, share: &CgroupCpu<W>, nr_pages: u32, missed: u32) {
     let from_stock = nr_pages - missed;

@@ -1,6 +1,6 @@
 //! Owns that what the engine tracks is what the host has: the whole subtree of each cgroup named.
 //! Cgroups made later are registered, removed ones closed, and their counters freed when their last
-//! page is. Decides nothing about charging.
+//! page is, or is that of the cgroup above. Decides nothing about charging.
 //!
 //! It runs behind the host: until a new cgroup is registered, the kernel half charges its nearest
 //! registered ancestor, and there the pages stay.

@@ -8,8 +8,8 @@
 //!   (`try_charge_memcg` in `mm/memcontrol.c`), and those take back all that is not needed.
 //!
 //! What memstock does not see (slab), and what the kernel cannot take back at this moment (pages in the CPUs' LRU
-//! batches, or on their way to a disk), is needed as well, and is no more than [`unseen`]: from `needed` to there,
-//! *near*, runs at the same limit differ.
+//! batches, or on their way to a disk), is needed as well: from `needed` to [`unseen`] above it, *near*, runs at the
+//! same limit differ, even where usage never was higher.
 //!
 //! It holds as far as what a run needs does not depend on its speed, or on the limit itself.
 
@@ -39,8 +39,8 @@ pub struct Peaks {
     pub needed: u64,
 }
 
-/// How much more may be needed than `needed` bytes: 3 %, and 4 MiB at least. It was up to 1.6 %, and 2 MiB, and of
-/// programs that write files 3 MiB (`docs/rehearsal.md`).
+/// How much more may be needed than `needed` bytes: 3 %, and 4 MiB at least. It was up to 2.8 %, and once, for `cp`
+/// to a busy disk, 4.6 MiB (`docs/rehearsal.md`).
 pub const fn unseen(needed: u64) -> u64 {
     let (part, least) = (needed / 100 * 3, 4 << 20);
     if part > least { part } else { least }

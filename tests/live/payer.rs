@@ -1,6 +1,7 @@
 //! Who pays: user pages are charged to who owns the memory, also where another process uses it.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +19,19 @@ const PAGES: u64 = 2000;
 /// pipe holds until it is read. Eight tables map 2,000 pages wherever they are.
 const OWN: u64 = 16;
 
+/// Who owns the memory, in the cgroups `a`; the other one is in `b`.
+fn start(a: &[&Path], b: &[&Path]) -> Result<Dialogue> {
+    let mut command = Command::new(binaries::workload()?);
+    command.args(["share", "--pages", &PAGES.to_string()]);
+    a.iter().try_for_each(|dir| enter_dir(&mut command, dir))?;
+    let mut owner = Dialogue::start(command)?;
+    let other = owner.hear(SOON)?;
+    for dir in b {
+        fs::write(dir.join("cgroup.procs"), &other).context("moving the other")?;
+    }
+    Ok(owner)
+}
+
 /// The owner of the memory is in `a`, who touches it in `b`.
 #[test]
 fn memory_is_charged_to_who_owns_it() -> Result<()> {
@@ -25,12 +39,7 @@ fn memory_is_charged_to_who_owns_it() -> Result<()> {
         let top = TestCgroup::new()?;
         let (a, b) = (top.child("a")?, top.child("b")?);
         let engine = Engine::start(["--cgroup", top.path()])?;
-        let mut command = Command::new(binaries::workload()?);
-        command.args(["share", "--pages", &PAGES.to_string()]);
-        enter_dir(&mut command, a.dir())?;
-        let mut owner = Dialogue::start(command)?;
-        let other = owner.hear(SOON)?;
-        fs::write(b.dir().join("cgroup.procs"), &other).context("moving the other to b")?;
+        let mut owner = start(&[a.dir()], &[b.dir()])?;
         let used = |cgroup: &TestCgroup| {
             Ok::<_, anyhow::Error>(engine.show()?.cgroup(cgroup.path())?.used_pages())
         };
@@ -64,15 +73,7 @@ fn it_is_as_the_kernel_charges_it() -> Result<()> {
         let ([a, b], [kernel_a, kernel_b]) =
             ([top.child("a")?, top.child("b")?], [kernel.child("a")?, kernel.child("b")?]);
         let engine = Engine::start(["--cgroup", top.path()])?;
-        let mut command = Command::new(binaries::workload()?);
-        command.args(["share", "--pages", &PAGES.to_string()]);
-        enter_dir(&mut command, kernel_a.dir())?;
-        enter_dir(&mut command, a.dir())?;
-        let mut owner = Dialogue::start(command)?;
-        let other = owner.hear(SOON)?;
-        for dir in [kernel_b.dir(), b.dir()] {
-            fs::write(dir.join("cgroup.procs"), &other).context("moving the other to b")?;
-        }
+        let mut owner = start(&[kernel_a.dir(), a.dir()], &[kernel_b.dir(), b.dir()])?;
         ensure!(owner.ask("touch", SOON)? == "ok", "it cannot touch");
         lru::drain()?;
         let audit = engine.audit_at_rest(&beside(&top, &kernel))?;

@@ -3,14 +3,14 @@
 
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::{io, mem};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::Pod;
 use aya::maps::MapData;
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::bpf_cmd;
 
 use super::pins::Pins;
+use super::syscall::{bpf, zeroed};
 
 /// A per-CPU array map whose values are of type `T`.
 #[derive(Debug)]
@@ -51,23 +51,18 @@ impl<T: Pod> PerCpuRanges<T> {
         // The key before the first; none for that of the map.
         let before = first.checked_sub(1);
         let mut last = 0_u32;
-        // SAFETY: all of its variants are plain integers, for which zeros are valid.
-        let mut attr: bpf_attr = unsafe { mem::zeroed() };
+        let mut attr = zeroed();
         attr.batch.in_batch = before.as_ref().map_or(0, |key| (&raw const *key) as u64);
         attr.batch.out_batch = (&raw mut last) as u64;
         attr.batch.keys = keys.as_mut_ptr() as u64;
         attr.batch.values = values.as_mut_ptr() as u64;
         attr.batch.count = nr;
         attr.batch.map_fd = self.map.fd().as_fd().as_raw_fd().cast_unsigned();
-        let command = bpf_cmd::BPF_MAP_LOOKUP_BATCH;
         // SAFETY: the kernel reads one key, and writes one key, at most `nr` keys and as many values for each
         // possible CPU; all buffers have that room and live until the call returns.
-        let result =
-            unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<bpf_attr>()) };
+        let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
         let cannot = || format!("cannot read {nr} values from {first} on of a per-CPU map");
-        if result != 0 {
-            return Err(io::Error::last_os_error()).with_context(cannot);
-        }
+        result.with_context(cannot)?;
         // SAFETY: the call was about this variant, and wrote to it how many it has read.
         let read = unsafe { attr.batch.count };
         ensure!(read == nr, "{}: there are only {read}", cannot());

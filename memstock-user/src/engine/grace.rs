@@ -4,12 +4,12 @@
 //! (`maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`), whatever CPUs there are and whether programs can be preempted.
 //! `membarrier(2)` does neither: it is refused where there are `nohz_full` CPUs, and waits for nothing with one CPU.
 
-use std::io;
-use std::mem;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
+use aya_obj::generated::{bpf_cmd, bpf_map_type};
+
+use super::syscall::{bpf, zeroed};
 
 /// Waits until every program that is running now, on any CPU, has returned.
 ///
@@ -23,7 +23,10 @@ pub fn grace_period() -> Result<()> {
     attr.__bindgen_anon_2.map_fd = outer.as_raw_fd().cast_unsigned();
     attr.__bindgen_anon_2.key = (&raw const key) as u64;
     attr.__bindgen_anon_2.__bindgen_anon_1.value = (&raw const value) as u64;
-    call(bpf_cmd::BPF_MAP_UPDATE_ELEM, attr).map(drop).context("cannot wait for running programs")
+    // SAFETY: the kernel reads a key and a value of four bytes, which live until it returns.
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr) }
+        .map(drop)
+        .context("cannot wait for running programs")
 }
 
 /// An array of one number, or of one map like `inner`.
@@ -34,22 +37,10 @@ fn array(kind: bpf_map_type, inner: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     attr.__bindgen_anon_1.value_size = 4;
     attr.__bindgen_anon_1.max_entries = 1;
     attr.__bindgen_anon_1.inner_map_fd = inner.map_or(0, |fd| fd.as_raw_fd().cast_unsigned());
-    let fd = call(bpf_cmd::BPF_MAP_CREATE, attr).context("cannot make a BPF map")?;
+    // SAFETY: it refers to no memory.
+    let fd = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }.context("cannot make a BPF map")?;
     // SAFETY: the descriptor is new, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn zeroed() -> bpf_attr {
-    // SAFETY: all of its variants are plain integers, for which zeros are valid.
-    unsafe { mem::zeroed() }
-}
-
-fn call(command: bpf_cmd, mut attr: bpf_attr) -> io::Result<i32> {
-    // SAFETY: the kernel reads `attr`, and a key and a value of four bytes if it refers to them; all live until the call
-    // returns.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<bpf_attr>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod migrate;
 pub mod pins;
 pub mod program;
 pub mod remains;
+mod syscall;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

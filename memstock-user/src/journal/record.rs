@@ -136,7 +136,7 @@ pub enum Record {
         /// Which.
         cgroup: Cgroup,
     },
-    /// The last page of a dying cgroup is gone, and its counter free.
+    /// No page is a dying cgroup's own any more, and its counter is free.
     CgroupRemoved {
         /// Which.
         cgroup: Cgroup,

@@ -31,16 +31,17 @@ const STACK_BYTES: usize = 64 << 10;
 /// # Errors
 /// When there is no other process, or a pipe breaks.
 pub fn run(nr_pages: usize) -> Result<()> {
-    let mapping = Mapping::new(nr_pages).context("mapping memory")?;
-    let mut stack = Box::new([MaybeUninit::<u8>::uninit(); STACK_BYTES]);
+    // Both stay to the end: without `end`, the other uses them until this process is gone.
+    let mapping: &Mapping = Box::leak(Box::new(Mapping::new(nr_pages).context("mapping memory")?));
+    let stack = Box::leak(Box::new([MaybeUninit::<u8>::uninit(); STACK_BYTES]));
     // It is to be this one's, whoever uses it.
     stack.fill(MaybeUninit::new(0));
     let top = stack.as_mut_ptr_range().end;
-    // SAFETY: the stack is the other's alone, and is freed after it was waited for, or with all of this memory at the
-    // end of both. `other` does nothing that allocates or locks.
+    // SAFETY: the stack is the other's alone, and like the mapping is never freed. `other` does nothing that allocates
+    // or locks.
     let pid = unsafe {
         let flags = libc::CLONE_VM | libc::SIGCHLD;
-        libc::clone(other, top.cast(), flags, (&raw const mapping).cast_mut().cast())
+        libc::clone(other, top.cast(), flags, std::ptr::from_ref(mapping).cast_mut().cast())
     };
     ensure!(pid > 0, "clone: {}", io::Error::last_os_error());
     send(format!("{pid}\n").as_bytes())?;

@@ -7,11 +7,11 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{Mode, OFlags, openat, symlinkat};
-use rustix::mm::MapFlags;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::file::fill;
-use super::region::{PAGE_SIZE, Region, read_write};
+use super::region::PAGE_SIZE;
+use super::shared::written;
 use super::{Held, Unavailable};
 
 /// Where `memfd_secret(2)` is not there, or not switched on.
@@ -23,15 +23,7 @@ pub(super) fn secret(nr_pages: usize) -> Result<Held> {
         return Err(Unavailable(format!("no secret memory: {error}")).into());
     }
     // SAFETY: it is new, and nobody else's.
-    let file = File::from(unsafe { OwnedFd::from_raw_fd(fd.try_into()?) });
-    file.set_len((nr_pages * PAGE_SIZE).try_into()?).context("the size of a memfd_secret")?;
-    let region = Region::of_file(&file, nr_pages, read_write(), MapFlags::SHARED)?;
-    region.write();
-    Ok(Held::new(nr_pages, move || {
-        region.unmap()?;
-        drop(file);
-        Ok(())
-    }))
+    written(File::from(unsafe { OwnedFd::from_raw_fd(fd.try_into()?) }), nr_pages)
 }
 
 /// A ramfs that nobody else sees; it goes with its descriptor.

@@ -18,7 +18,14 @@ pub(super) fn anonymous(nr_pages: usize) -> Result<Held> {
 }
 
 pub(super) fn memfd(nr_pages: usize) -> Result<Held> {
-    let file = File::from(memfd_create(c"memstock-hold", MemfdFlags::CLOEXEC).context("a memfd")?);
+    written(
+        File::from(memfd_create(c"memstock-hold", MemfdFlags::CLOEXEC).context("a memfd")?),
+        nr_pages,
+    )
+}
+
+/// A file in memory, empty so far, mapped and written.
+pub(super) fn written(file: File, nr_pages: usize) -> Result<Held> {
     file.set_len((nr_pages * PAGE_SIZE).try_into()?).context("the size of a memfd")?;
     let region = Region::of_file(&file, nr_pages, read_write(), MapFlags::SHARED)?;
     region.write();
