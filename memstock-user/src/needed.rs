@@ -83,6 +83,15 @@ impl Need {
     }
 }
 
+/// Pages that are stocked, pending or in an uncharge batch, by counter index.
+pub fn unused<'a>(stocks: impl Iterator<Item = &'a Stock<u64>>) -> BTreeMap<u32, u64> {
+    let mut unused = BTreeMap::new();
+    for word in stocks.flat_map(|stock| [stock.word, stock.uncharge_batch]).map(StockWord) {
+        *unused.entry(index_of(word.owner())).or_default() += u64::from(word.charged());
+    }
+    unused
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,10 +13,10 @@ use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, Pr
 use memstock_common::{Counter, Loss, Stock, StockWord, index_of};
 
 use crate::cgroup::CgroupMount;
-use crate::engine::{Engine, PerCpu, unused};
+use crate::engine::{Engine, PerCpu};
 use crate::host;
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
-use crate::needed::{InFlight, Need, in_flight};
+use crate::needed::{InFlight, Need, in_flight, unused};
 use work::Work;
 
 /// Reads the engine once.

@@ -2,8 +2,9 @@
 //!
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
 //! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there,
-//! `control` asks them for changes, `mapped` and `batch` read large maps in passing, and this file opens the engine and reads its
-//! maps. `kernel_stock` is not of it: it looks on at the kernel's own controller. User space writes no map that the kernel half writes.
+//! `control` asks them for changes, `grace` waits for them, `mapped` and `batch` read large maps in passing, and this file
+//! opens the engine and reads its maps. `kernel_stock` is not of it: it looks on at the kernel's own controller. User
+//! space writes no map that the kernel half writes.
 
 pub mod attach;
 pub mod batch;
@@ -27,10 +28,11 @@ use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
 use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX};
-use memstock_common::{Stock, StockWord, index_of, key_of};
+use memstock_common::{Stock, key_of};
 
 use crate::exit::Failure;
 use crate::host;
+use crate::needed::unused;
 use batch::PerCpuRanges;
 use control::Control;
 use faults::Source;
@@ -320,15 +322,6 @@ impl Engine {
         }
         Err(Failure::Other.error(format!("all {len} counters are in use")))
     }
-}
-
-/// Pages that are stocked, pending or in an uncharge batch, by counter index.
-pub fn unused<'a>(stocks: impl Iterator<Item = &'a Stock<u64>>) -> BTreeMap<u32, u64> {
-    let mut unused = BTreeMap::new();
-    for word in stocks.flat_map(|stock| [stock.word, stock.uncharge_batch]).map(StockWord) {
-        *unused.entry(index_of(word.owner())).or_default() += u64::from(word.charged());
-    }
-    unused
 }
 
 /// Opens the ring buffer of the pinned engine. It has one reader at a time.
