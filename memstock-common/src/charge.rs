@@ -23,6 +23,27 @@ pub struct Over {
     pub resource: Resource,
 }
 
+impl Over {
+    /// A refusal in one register, or 0 for none.
+    #[inline(always)]
+    pub const fn to_bits(charged: Result<(), Self>) -> u64 {
+        match charged {
+            Ok(()) => 0,
+            Err(over) => (over.ancestor as u64) << 2 | (over.resource as u64) << 1 | 1,
+        }
+    }
+
+    /// Out of it.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Result<(), Self> {
+        if bits == 0 {
+            return Ok(());
+        }
+        let resource = if bits & 2 == 0 { Resource::Memory } else { Resource::Memsw };
+        Err(Self { ancestor: (bits >> 2) as u32, resource })
+    }
+}
+
 /// How a miss got its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {
@@ -233,24 +254,24 @@ pub fn is_in_subtree<C: Counters>(counters: &C, index: u32, ancestor: u32) -> bo
 /// Sends the events of the refusals: a batch that did not fit is the early warning.
 #[inline(always)]
 pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> Charge {
-    let near = match try_charge(machine, leaf, batch as u64) {
+    let near = match machine.try_charge(leaf, batch) {
         Ok(()) => return Charge::Batch,
         Err(over) => over,
     };
-    if batch > nr_pages {
-        announce(machine, EventKind::LimitNear, leaf, near, batch);
-        match try_charge(machine, leaf, nr_pages as u64) {
-            Ok(()) => return Charge::Single(near),
-            Err(over) => return force(machine, leaf, over, nr_pages),
-        }
+    if batch <= nr_pages {
+        return force(machine, leaf, near, nr_pages);
     }
-    force(machine, leaf, near, nr_pages)
+    announce(machine, EventKind::LimitNear, leaf, near, batch);
+    match machine.try_charge(leaf, nr_pages) {
+        Ok(()) => Charge::Single(near),
+        Err(over) => force(machine, leaf, over, nr_pages),
+    }
 }
 
 #[inline(always)]
 fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> Charge {
     let is_news = announce(machine, EventKind::LimitHit, leaf, over, nr_pages);
-    charge_forced(machine, leaf, nr_pages as u64);
+    machine.charge_forced(leaf, nr_pages);
     if !is_news {
         brake(machine, over);
     }

@@ -1,9 +1,10 @@
 //! What the algorithm asks of the world it runs in: the kernel maps, loom, or plain memory.
 
+use crate::charge::{charge_forced, try_charge};
 use crate::file::{claim, file_changed, mark_file};
 use crate::page::{Replaced, charge_rest, replace_block};
 use crate::uncharge::uncharge_rest;
-use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Stock, Word};
+use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Over, Stock, Word};
 
 /// Access to the shared counters.
 pub trait Counters {
@@ -112,6 +113,25 @@ pub trait Machine: Counters {
         Self: Sized,
     {
         uncharge_rest(self, owner, nr_pages);
+    }
+
+    /// [`try_charge`], likewise.
+    ///
+    /// # Errors
+    /// As that.
+    fn try_charge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over>
+    where
+        Self: Sized,
+    {
+        try_charge(self, leaf, nr_pages.into())
+    }
+
+    /// [`charge_forced`], likewise.
+    fn charge_forced(&self, leaf: u32, nr_pages: u32)
+    where
+        Self: Sized,
+    {
+        charge_forced(self, leaf, nr_pages.into());
     }
 
     /// [`charge_rest`], likewise.

@@ -4,7 +4,6 @@
 //! at the same time, so an entry has one writer among the probes; only what user space asks for
 //! (adoption, repair) races with them, which is why every change is one atomic operation.
 
-use crate::charge::charge_forced;
 use crate::collapse::{COLLAPSE_ORDER, began};
 use crate::fault::{Obtained, obtain, restock};
 use crate::file::FILE;
@@ -215,7 +214,7 @@ pub(crate) fn commit<M: Machine>(
 #[inline(always)]
 pub fn charge_rest<M: Machine>(machine: &M, owner: u32, missing: u32) -> u32 {
     let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
-        charge_forced(machine, index_of(owner), missing as u64);
+        machine.charge_forced(index_of(owner), missing);
         return missing;
     };
     let Obtained { nr_pages, missed } = obtain(machine, stock, owner, missing);
@@ -262,7 +261,7 @@ pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) ->
     let end = 1 << order;
     let mut walk =
         Walk { chunk, pfn, end, new, at: 0, owner: NOBODY, nr_pages: 0, nr_file: 0, next: NOBODY };
-    let (mut owned, mut run) = (0, 0);
+    let (mut owned, mut run) = (0, machine.nought());
     while run < MAX_RUNS {
         walk.owner = owner_in(walk.next);
         walk.nr_pages = machine.nought() + u32::from(walk.next != NOBODY);

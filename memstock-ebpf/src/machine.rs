@@ -8,6 +8,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_ktime_get_ns, bpf_loop, bpf_map_lookup_percpu_elem,
 };
 use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::charge::Over;
 use memstock_common::fault::nearest_tracked;
 use memstock_common::identity::{Answer, Task};
 use memstock_common::machine::Step;
@@ -279,6 +280,16 @@ impl Machine for Kernel {
     #[inline(always)]
     fn uncharge_rest(&self, owner: u32, nr_pages: u32) {
         rest::uncharge_rest(owner, nr_pages);
+    }
+
+    #[inline(always)]
+    fn try_charge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over> {
+        Over::from_bits(rest::try_charge(leaf, nr_pages))
+    }
+
+    #[inline(always)]
+    fn charge_forced(&self, leaf: u32, nr_pages: u32) {
+        rest::charge_forced(leaf, nr_pages);
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 //! numbers, no pointers, and look up again what their callers had.
 
 use memstock_common::identity::Task;
-use memstock_common::{Machine, NOBODY, fault, file, page, slot_of, uncharge};
+use memstock_common::{Machine, NOBODY, charge, fault, file, page, slot_of, uncharge};
 
 use crate::machine::{Kernel, Payer, asked_owner};
 use crate::memory;
@@ -41,6 +41,21 @@ pub extern "C" fn count_unserved(owner: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn uncharge_rest(owner: u32, nr_pages: u32) -> u32 {
     uncharge::uncharge_rest(&Kernel, owner, nr_pages);
+    0
+}
+
+/// [`charge::try_charge`], as [`to_bits`](charge::Over::to_bits).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn try_charge(leaf: u32, nr_pages: u32) -> u64 {
+    charge::Over::to_bits(charge::try_charge(&Kernel, leaf, nr_pages.into()))
+}
+
+/// [`charge::charge_forced`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn charge_forced(leaf: u32, nr_pages: u32) -> u32 {
+    charge::charge_forced(&Kernel, leaf, nr_pages.into());
     0
 }
 
