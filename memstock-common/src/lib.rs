@@ -51,6 +51,10 @@ pub const DEFAULT_BATCH: u32 = 32;
 pub const MAX_BATCH: u32 = 1024;
 /// The largest number of stock slots per CPU; a power of two.
 pub const MAX_SLOTS: u32 = 64;
+/// Cgroups that can be tracked at once, if nobody says otherwise.
+pub const DEFAULT_MAX_CGROUPS: u32 = 1024;
+/// The most that can be asked for.
+pub const MAX_CGROUPS: u32 = 16384;
 /// Levels of tracked cgroups, the leaf included. The BPF verifier wants a bound on the walk up.
 pub const MAX_DEPTH: u32 = 16;
 /// A limit that is never reached: the kernel's `PAGE_COUNTER_MAX`.

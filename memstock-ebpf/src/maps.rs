@@ -1,4 +1,7 @@
 //! The maps: who writes, who reads, how large, and what happens when one is full.
+//!
+//! Those whose size depends on the host, or on what is tracked, have one entry here. The user half sets their sizes when
+//! it loads an engine; for a program that is loaded to find something out, they stay as small as that.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
@@ -9,11 +12,6 @@ use memstock_common::{
 
 use crate::word::{MapEntry, MapWord};
 
-/// Tracked cgroups at once.
-const MAX_CGROUPS: u32 = 16384;
-/// Bytes of the event ring.
-const RING_BYTES: u32 = 256 * 1024;
-
 /// The stocks: one entry a slot. Written by the probes on the CPU itself; the stock word, the uncharge
 /// batch and the count of drains also by `control_drain`, `control_evict` and `cpu_hotplug` from any CPU,
 /// of which `control_evict` takes the credit as well. Read by the user half, which sets the number of slots at load.
@@ -21,21 +19,20 @@ const RING_BYTES: u32 = 256 * 1024;
 pub static STOCK: PerCpuArray<Stock<MapWord>> = PerCpuArray::with_max_entries(1, 0);
 
 /// The shared counters, by index. Written by the probes and the control programs; read by the user
-/// half. Mmapable, which also puts its values on cache-line boundaries. When it is full, a
+/// half, which sets its size at load. Mmapable, which also puts its values on cache-line boundaries. When it is full, a
 /// cgroup cannot be registered and the user half says so.
 #[map]
-pub static COUNTERS: Array<Counter<MapWord>> = Array::with_max_entries(MAX_CGROUPS, BPF_F_MMAPABLE);
+pub static COUNTERS: Array<Counter<MapWord>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Low 32 bits of the id of a tracked cgroup -> index of its counter. Written by
 /// `control_register` and `control_close`; read when a CPU asks whose fault or page it is. As large as `COUNTERS`, so it is not full before they are.
 #[map]
-pub static CGROUPS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_CGROUPS, 0);
+pub static CGROUPS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 
 /// What each cgroup did on each CPU, by counter index. Written by the probes on that CPU and
-/// zeroed by `control_reset` while the counter is free; read by the user half.
+/// zeroed by `control_reset` while the counter is free; read by the user half. As large as `COUNTERS`.
 #[map]
-pub static CGROUP_CPU: PerCpuArray<CgroupCpu<MapWord>> =
-    PerCpuArray::with_max_entries(MAX_CGROUPS, 0);
+pub static CGROUP_CPU: PerCpuArray<CgroupCpu<MapWord>> = PerCpuArray::with_max_entries(1, 0);
 
 /// The page-owner map, by page frame number divided by the pages of a chunk. Written by `page_alloc` and
 /// `page_free`, and by the control programs that adopt and repair; read by the user half, which sets
@@ -64,9 +61,9 @@ pub static KERNEL_STOCK: PerCpuHashMap<u64, KernelCharges<MapWord>> =
 pub static LOSS: PerCpuArray<MapWord> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
 
 /// Events for the user half. Written by the probes that charge and by `cgroup_made`, `cgroup_removed`,
-/// `cpu_hotplug` and `reclaim_began`. When it is full the event is dropped and counted in `LOSS`.
+/// `cpu_hotplug` and `reclaim_began`; its size is set at load. When it is full the event is dropped and counted in `LOSS`.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// `charge`, for the tail call of `fault`. Written by the user half, once.
 #[map]

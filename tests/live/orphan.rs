@@ -30,6 +30,7 @@ fn what_cannot_be_changed_is_refused() -> Result<()> {
         let named = ["--cgroup", leaf.path()];
         refused(&[&named[..], &["--batch", "32"]].concat(), 123, "--batch 16, not 32")?;
         refused(&[&named[..], &["--slots", "4"]].concat(), 123, "--slots 1, not 4")?;
+        refused(&[&named[..], &["--max-cgroups", "9"]].concat(), 123, "--max-cgroups 1024, not 9")?;
         refused(&[&named[..], &["--trace"]].concat(), 123, "--trace")?;
         if !fs::read_to_string("/proc/swaps")?.contains('/') {
             refused(&[&named[..], &["--memsw"]].concat(), 123, "--memsw")?;

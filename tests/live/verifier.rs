@@ -31,7 +31,7 @@ struct Count {
 }
 
 fn count(settings: Settings) -> Result<Counts> {
-    let mut ebpf = object(settings)?;
+    let mut ebpf = object(settings, true)?;
     // `learn` is loaded by itself.
     ebpf.programs_mut()
         .filter(|(_, program)| program.fd().is_ok())

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use memstock_common::MAX_CGROUPS;
 
 use super::value::{
     Batch, FaultsBy, KernelCgroup, Limit, address, batch, faults, kernel_cgroup, limit, slots,
@@ -43,6 +44,12 @@ pub struct Run {
     /// engine has]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
+
+    /// Cgroups that can be tracked at once, up to 16384: 40 bytes for each on each possible CPU, and 128 more
+    /// [default: 1024, or what an adopted engine has]
+    #[arg(long, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CGROUPS)))]
+    pub max_cgroups: Option<u32>,
 
     /// See faults by the kernel's tracepoints for them, or by perf's page-fault event, which costs more
     /// [default: tracepoints where the kernel has them, or what an adopted engine has]

@@ -62,8 +62,7 @@ impl<'a> Reload<'a> {
         kernel: &KernelCgroups,
     ) -> Option<Self> {
         flags.config.as_ref()?;
-        let (settings, roots) =
-            (Settings::with(args, engine.info(), engine.faults()), targets.paths());
+        let (settings, roots) = (Settings::with(args, engine), targets.paths());
         let now = Told { settings, targets: targets.all().to_vec(), roots, kernel: kernel.clone() };
         Some(Self { flags, targets, now })
     }
@@ -99,12 +98,7 @@ impl<'a> Reload<'a> {
             }
         }
         let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &roots)?;
-        Ok(Told {
-            settings: Settings::with(&args, engine.info(), engine.faults()),
-            targets,
-            roots,
-            kernel,
-        })
+        Ok(Told { settings: Settings::with(&args, engine), targets, roots, kernel })
     }
 
     fn apply(&mut self, wish: Told, watch: &mut Watch<'_>, teller: &mut Teller<'_>) {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use aya_log::EbpfLogger;
-use memstock_common::{DEFAULT_BATCH, EngineInfo};
+use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo};
 
 use super::targets::Targets;
 use crate::bench::scaling::batch_for;
@@ -75,6 +75,7 @@ fn afresh<'a>(
     let settings = Settings {
         batch: batch(args.batch)?,
         slots: args.slots.unwrap_or(1),
+        max_cgroups: args.max_cgroups.unwrap_or(DEFAULT_MAX_CGROUPS),
         memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
         trace: args.trace,
         faults: args.faults.and_then(FaultsBy::source),
@@ -172,6 +173,7 @@ fn note_unadopted(args: &Run, targets: &Targets, engine: &Engine) -> Result<()> 
 fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
     let info = engine.info();
     let EngineInfo { layout: _, batch, slots, memsw, page_base: _, page_struct_size: _ } = info;
+    let max_cgroups = engine.max_cgroups();
     let source = engine.faults();
     let differs = |what: String| {
         Err(Failure::Running.error(format!(
@@ -186,6 +188,10 @@ fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
             differs(format!("has --batch {batch}, not {asked}"))
         }
         (_, Some(asked)) if asked != slots => differs(format!("has --slots {slots}, not {asked}")),
+        _ if args.max_cgroups.is_some_and(|asked| asked != max_cgroups) => {
+            let asked = args.max_cgroups.unwrap_or_default();
+            differs(format!("has --max-cgroups {max_cgroups}, not {asked}"))
+        }
         _ if (args.memsw || !args.memsw_limits.is_empty()) && memsw == 0 => {
             differs("was started without --memsw".into())
         }

@@ -4,12 +4,12 @@
 
 use std::net::SocketAddr;
 
-use memstock_common::{EngineInfo, MAX_BATCH, MAX_SLOTS};
+use memstock_common::{EngineInfo, MAX_BATCH, MAX_CGROUPS, MAX_SLOTS};
 use toml::de::DeValue;
 
 use super::value::{Key, boolean, expected, number};
 use crate::cli::{Batch, FaultsBy, Run, address, faults};
-use crate::engine::faults::Source;
+use crate::engine::Engine;
 
 /// Settings with the names of the flags. None and false: the file does not say.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Settings {
     pub batch: Option<Batch>,
     /// Cgroups that a CPU's stock can be cached for at once.
     pub slots: Option<u32>,
+    /// Cgroups that can be tracked at once.
+    pub max_cgroups: Option<u32>,
     /// By what faults are seen.
     pub faults: Option<FaultsBy>,
     /// Charge memory+swap as well.
@@ -43,7 +45,7 @@ pub struct Setting {
 }
 
 /// All of them.
-pub const SETTINGS: [Setting; 9] = [
+pub const SETTINGS: [Setting; 10] = [
     Setting {
         key: Key { name: "batch", read: |of, value| batch(value).map(|n| of.batch = Some(n)) },
         show: |of| of.batch.map_or_else(|| "default".to_owned(), |batch| batch.to_string()),
@@ -51,6 +53,13 @@ pub const SETTINGS: [Setting; 9] = [
     Setting {
         key: Key { name: "slots", read: |of, value| slots(value).map(|n| of.slots = Some(n)) },
         show: |of| given(of.slots),
+    },
+    Setting {
+        key: Key {
+            name: "max-cgroups",
+            read: |of, value| number(value, 1..=MAX_CGROUPS).map(|n| of.max_cgroups = Some(n)),
+        },
+        show: |of| given(of.max_cgroups),
     },
     Setting {
         key: Key {
@@ -126,10 +135,11 @@ fn given(number: Option<u32>) -> String {
 impl Settings {
     /// Gives a command line what it leaves open.
     pub fn below(&self, run: &mut Run) {
-        let &Self { batch, slots, faults, memsw, observe, .. } = self;
+        let &Self { batch, slots, max_cgroups, faults, memsw, observe, .. } = self;
         let &Self { oom_group, no_adopt, no_drain, metrics, .. } = self;
         run.batch = run.batch.or(batch);
         run.slots = run.slots.or(slots);
+        run.max_cgroups = run.max_cgroups.or(max_cgroups);
         run.faults = run.faults.or(faults);
         run.memsw |= memsw;
         run.observe |= observe;
@@ -140,21 +150,45 @@ impl Settings {
     }
 
     /// Those of a command line, with what the running engine has where it leaves that open.
-    pub fn with(run: &Run, engine: EngineInfo, source: Source) -> Self {
+    pub fn with(run: &Run, engine: &Engine) -> Self {
+        let EngineInfo { batch, slots, memsw, .. } = engine.info();
         let &Run { observe, oom_group, no_adopt, no_drain, metrics, .. } = run;
-        let batch = run.batch.or(Some(Batch::Pages(engine.batch)));
-        let slots = run.slots.or(Some(engine.slots));
-        let faults = run.faults.or(Some(FaultsBy::One(source)));
-        let memsw = run.memsw || engine.memsw != 0;
-        Self { batch, slots, faults, memsw, observe, oom_group, no_adopt, no_drain, metrics }
+        let batch = run.batch.or(Some(Batch::Pages(batch)));
+        let slots = run.slots.or(Some(slots));
+        let max_cgroups = run.max_cgroups.or(Some(engine.max_cgroups()));
+        let faults = run.faults.or(Some(FaultsBy::One(engine.faults())));
+        let memsw = run.memsw || memsw != 0;
+        Self {
+            batch,
+            slots,
+            max_cgroups,
+            faults,
+            memsw,
+            observe,
+            oom_group,
+            no_adopt,
+            no_drain,
+            metrics,
+        }
     }
 
     /// These as far as they can change while an engine runs, and those of `old` for the rest.
     pub fn while_running(self, old: &Self) -> Self {
-        let Self { batch: _, slots: _, faults: _, memsw: _, metrics: _, .. } = self;
+        let Self { batch: _, slots: _, max_cgroups: _, faults: _, memsw: _, metrics: _, .. } = self;
         let Self { observe, oom_group, no_adopt, no_drain, .. } = self;
-        let &Self { batch, slots, faults, memsw, metrics, .. } = old;
-        Self { batch, slots, faults, memsw, observe, oom_group, no_adopt, no_drain, metrics }
+        let &Self { batch, slots, max_cgroups, faults, memsw, metrics, .. } = old;
+        Self {
+            batch,
+            slots,
+            max_cgroups,
+            faults,
+            memsw,
+            observe,
+            oom_group,
+            no_adopt,
+            no_drain,
+            metrics,
+        }
     }
 
     /// What differs from `self` to `new`: key, old value, new value.

@@ -21,7 +21,7 @@ fn lines(error: &anyhow::Error) -> Vec<String> {
 #[test]
 fn all_keys_are_read() {
     let text = "\
-        batch = 64\nslots = 0x2\nmemsw = true\nobserve = true\noom-group = true\nno-adopt = true\n\
+        batch = 64\nslots = 0x2\nmax-cgroups = 2000\nmemsw = true\nobserve = true\noom-group = true\nno-adopt = true\n\
         no-drain = true\nfaults = \"perf\"\nmetrics = 9464\n\
         [[cgroup]]\npath = '/a b'\nmemory = \"1M\"\nmemsw = 2_097_152\nkernel-cgroup = '/k'\n\
         [[cgroup]]\npath = \"/c\"\nmemory = \"max\"\n";
@@ -30,6 +30,7 @@ fn all_keys_are_read() {
     let settings = Settings {
         batch: Some(Batch::Pages(64)),
         slots: Some(2),
+        max_cgroups: Some(2000),
         faults: Some(FaultsBy::One(Source::Perf)),
         memsw: true,
         observe: true,
@@ -47,12 +48,12 @@ fn all_keys_are_read() {
     );
     assert_eq!(a.kernel_cgroup.as_deref(), Some(Path::new("/k")));
     assert_eq!((c.memory, c.memsw, &c.kernel_cgroup), (Some(None), None, &None));
-    assert_eq!((c.places.path, c.places.memory.line), (Place { line: 16, column: 8 }, 17));
+    assert_eq!((c.places.path, c.places.memory.line), (Place { line: 17, column: 8 }, 18));
 }
 
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
-    const KNOWN: &str = "batch, slots, faults, memsw, observe, oom-group, no-adopt, no-drain, metrics and [[cgroup]]";
+    const KNOWN: &str = "batch, slots, max-cgroups, faults, memsw, observe, oom-group, no-adopt, no-drain, metrics and [[cgroup]]";
     let unknown = format!("1:1: unknown key \"btch\": known are {KNOWN}");
     let not_a_size = "is not a size: give a number of bytes with an optional suffix K, M, G, T, P or \
                       E, or \"max\"";
@@ -71,6 +72,7 @@ fn what_is_wrong_is_said_with_its_place() {
         ("batch = '32'", "1:9: batch: a number in 1..=1024 is expected, not a string"),
         ("slots = 3", "1:9: slots: 3 is not a power of two"),
         ("slots = -1", "1:9: slots: a number in 1..=64 is expected, not -1"),
+        ("max-cgroups = 16385", "1:15: max-cgroups: a number in 1..=16384 is expected, not 16385"),
         ("observe = 1", "1:11: observe: true or false is expected, not an integer"),
         ("cgroup = '/a'", "1:10: [[cgroup]] is expected, not a string"),
         ("cgroup = ['/a']", "1:11: a table of [[cgroup]] is expected, not a string"),

@@ -138,7 +138,7 @@ pub(super) fn struct_pages(host: &Host) -> Finding {
 
 /// With its atomic instructions and all; nothing is attached or pinned.
 pub(super) fn programs(host: &Host) -> Finding {
-    let object = object(Settings::default());
+    let object = object(Settings::default(), true);
     host.of(object, |object| format!("{} programs accepted", object.programs().count()))
 }
 

@@ -11,7 +11,7 @@ use aya_log::EbpfLogger;
 use memstock_common::collapse::COLLAPSE_ORDER;
 use memstock_common::layout::MemoryOwner;
 use memstock_common::page::CHUNK_PAGES;
-use memstock_common::{DEFAULT_BATCH, EngineInfo, LAYOUT};
+use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo, LAYOUT};
 
 use super::Engine;
 use super::attach::attach;
@@ -86,6 +86,9 @@ pub const YARDSTICK: &str = "empty";
 /// The program that [`learn`](super::learn) loads by itself.
 const LEARN: &str = "learn";
 
+/// Bytes of the event ring: some 3,000 events.
+pub(super) const RING_BYTES: u32 = 256 * 1024;
+
 /// What is coalesced on its way to the shared counters. Less than everything is for benches, which
 /// measure what coalescing is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,8 @@ pub struct Settings {
     pub batch: u32,
     /// Stock slots per CPU, a power of two, `1..=MAX_SLOTS`.
     pub slots: u32,
+    /// Cgroups that can be tracked at once, `1..=MAX_CGROUPS`.
+    pub max_cgroups: u32,
     /// Whether memory+swap is charged as well.
     pub memsw: bool,
     /// Whether the programs log what they do (slow).
@@ -120,6 +125,7 @@ impl Default for Settings {
         Self {
             batch: DEFAULT_BATCH,
             slots: 1,
+            max_cgroups: DEFAULT_MAX_CGROUPS,
             memsw: false,
             trace: false,
             coalescing: Coalescing::Everything,
@@ -139,19 +145,21 @@ pub struct Loaded {
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
-/// Loads the object with `settings` and returns it with every program in the kernel.
+/// Loads the object with `settings` and returns it with every program in the kernel. Its maps have room for this host, or
+/// for nothing if it `is_tried` only.
 ///
 /// # Errors
 /// The verifier or the kernel refuses; the message carries its words.
-pub fn object(settings: Settings) -> Result<Ebpf> {
-    let Settings { batch, slots, memsw, trace, coalescing, faults: _ } = settings;
+pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
+    let Settings { batch, slots, max_cgroups, memsw, trace, coalescing, faults: _ } = settings;
     let (batch, stock_pages, uncharge_batch) = match coalescing {
         Coalescing::Nothing => (1, 0, 1),
         Coalescing::Uncharges(at_once) => (1, 0, at_once),
         Coalescing::Everything => (batch, batch, batch),
     };
     let pages = learn()?;
-    let Layout { page_struct_size, gfp, cgroup_kn, kernfs_id, memory_owner, folio } = pages.layout;
+    let Layout { page_struct_size, gfp, cgroup_kn, kernfs_id, memory_owner, folio } =
+        pages.layout;
     let tells_collapses = memory_owner != MemoryOwner::UNKNOWN
         && huge_page_pages().is_some_and(|pages| pages == 1 << COLLAPSE_ORDER);
     let shift = if page_struct_size.is_power_of_two() {
@@ -162,6 +170,9 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
     let chunks = pages.end_pfn.div_ceil(CHUNK_PAGES.into()).max(1);
     let chunks = u32::try_from(chunks).context("more page frames than the owner map can have")?;
     let log_level: u8 = if trace { aya_log::Level::Debug as u8 } else { 0 };
+    // Whoever only tries it needs no map.
+    let (chunks, cgroups, ring) =
+        if is_tried { (1, 1, 4096) } else { (chunks, max_cgroups, RING_BYTES) };
     let mut ebpf = EbpfLoader::new()
         .override_global("BATCH", &batch, true)
         .override_global("STOCK_PAGES", &stock_pages, true)
@@ -179,7 +190,11 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
         .override_global("TELLS_COLLAPSES", &u32::from(tells_collapses), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("STOCK", slots)
+        .map_max_entries("COUNTERS", cgroups)
+        .map_max_entries("CGROUPS", cgroups)
+        .map_max_entries("CGROUP_CPU", cgroups)
         .map_max_entries("OWNERS", chunks)
+        .map_max_entries("EVENTS", ring)
         .load(OBJECT)
         .context("cannot load the BPF object")?;
     for (name, program) in ebpf.programs_mut().filter(|&(name, _)| is_engines(name)) {
@@ -215,7 +230,7 @@ pub fn object(settings: Settings) -> Result<Ebpf> {
 /// # Errors
 /// The kernel refuses, or the pins exist already.
 pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
-    let mut ebpf = object(settings)?;
+    let mut ebpf = object(settings, false)?;
     pins.create()?;
     let unfinished = pins.unfinished();
     let pinned = pin(&mut ebpf, &unfinished).and_then(|()| Engine::open(&unfinished));

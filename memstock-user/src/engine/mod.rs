@@ -109,6 +109,11 @@ impl Engine {
         self.info
     }
 
+    /// Cgroups that can be tracked at once.
+    pub fn max_cgroups(&self) -> u32 {
+        self.counters.len() as u32
+    }
+
     /// By what it sees faults.
     pub fn faults(&self) -> Source {
         Source::of(&self.pins)
@@ -312,15 +317,16 @@ impl Engine {
 
     /// A free counter, the longest unused first.
     fn free_index(&self) -> Result<u32> {
-        let len = self.counters.len() as u32;
-        for step in 0..len {
-            let index = (self.next_index.get() + step) % len;
+        let len = self.max_cgroups();
+        for index in (0..len).map(|step| (self.next_index.get() + step) % len) {
             if self.counter(index)?.id == 0 {
                 self.next_index.set(index + 1);
                 return Ok(index);
             }
         }
-        Err(Failure::Other.error(format!("all {len} counters are in use")))
+        Err(Failure::Other.error(format!(
+            "{len} cgroups are tracked, and there is room for no more (--max-cgroups)"
+        )))
     }
 }
 

@@ -17,7 +17,7 @@ use aya_obj::generated::bpf_prog_type::{
 
 use super::Engine;
 use super::faults::{EVENT_PROBE, Source};
-use super::load::{ATTACHMENTS, OBJECT, PROBE, is_pinned_map, is_pinned_program};
+use super::load::{ATTACHMENTS, OBJECT, PROBE, RING_BYTES, is_pinned_map, is_pinned_program};
 use super::migrate;
 use super::pins::Pins;
 use crate::exit::Failure;
@@ -70,7 +70,7 @@ fn whole(pins: &Pins) -> Result<Engine> {
     let object = Object::parse(OBJECT).context("cannot read the BPF object")?;
     let engine = Engine::open(pins)?;
     for (name, map) in object.maps.iter().filter(|(name, _)| is_pinned_map(name)) {
-        check_map(pins, name, map, engine.info().slots)?;
+        check_map(pins, name, map, &engine)?;
     }
     let mut ids = HashMap::new();
     let sees_migration = migrate::is_seen(pins)?;
@@ -106,10 +106,12 @@ fn check_link(pin: &Path, to: &str, program: Option<&u32>) -> Result<()> {
     Ok(())
 }
 
-fn check_map(pins: &Pins, name: &str, map: &aya_obj::Map, slots: u32) -> Result<()> {
+fn check_map(pins: &Pins, name: &str, map: &aya_obj::Map, engine: &Engine) -> Result<()> {
     let info = MapInfo::from_pin(pins.map(name)).with_context(|| format!("no map {name}"))?;
     let len = match name {
-        "STOCK" => slots,
+        "STOCK" => engine.info().slots,
+        "COUNTERS" | "CGROUPS" | "CGROUP_CPU" => engine.max_cgroups(),
+        "EVENTS" => RING_BYTES,
         // By how much memory there was when it was made.
         "OWNERS" => info.max_entries(),
         _ => map.max_entries(),

@@ -10,7 +10,7 @@ use memstock::engine::Engine;
 use memstock::engine::load::{Coalescing, Loaded, Settings};
 use memstock::host;
 use memstock::sample::sample;
-use memstock_common::NO_LIMIT;
+use memstock_common::{MAX_CGROUPS, NO_LIMIT};
 
 use crate::Effort;
 use crate::calls::{Arguments, Call, Home, compare};
@@ -21,7 +21,8 @@ pub const DEEPEST: usize = 8;
 
 /// An engine that tracks our cgroup and others, which are not there: only their number matters.
 fn crowded(home: &Home, cgroups: usize) -> Result<Loaded> {
-    let loaded = tracking(Settings::default(), home, 1)?;
+    let settings = Settings { max_cgroups: MAX_CGROUPS, ..Settings::default() };
+    let loaded = tracking(settings, home, 1)?;
     for n in 1..cgroups as u64 {
         // Ids that no living cgroup has.
         loaded.engine.register(u64::from(u32::MAX) - n, None, NO_LIMIT, NO_LIMIT)?;

@@ -1,0 +1,92 @@
+//! What memstock takes of the kernel's memory: a little for each possible CPU and for what is tracked, and next to
+//! nothing for looking at a host.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{MapData, MapType};
+use memstock::engine::load::{Settings, object};
+use memstock::engine::pins::Pins;
+use memstock::host;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::{Engine, TestCgroup, live};
+
+/// Bytes of one value of each per-CPU map, entries times, as the pins have them.
+fn bytes_a_cpu() -> Result<u64> {
+    let maps = Pins::on(host::BPFFS.as_ref()).map("STOCK");
+    let maps = maps.parent().context("a pin without a directory")?;
+    let mut bytes = 0;
+    for entry in fs::read_dir(maps)? {
+        let path = entry?.path();
+        let Ok(map) = MapData::from_pin(&path) else { continue };
+        let info = map.info()?;
+        if matches!(info.map_type()?, MapType::PerCpuArray | MapType::PerCpuHash) {
+            bytes += u64::from(info.value_size().next_multiple_of(8) * info.max_entries());
+        }
+    }
+    Ok(bytes)
+}
+
+/// Kernel memory of what this process has of BPF, in bytes (`bpf_map_show_fdinfo`).
+fn memlock() -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir("/proc/self/fdinfo")? {
+        // One is that of the directory, which is closed by then.
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+        bytes += line.map_or(Ok(0), |text| text.trim().parse::<u64>())?;
+    }
+    Ok(bytes)
+}
+
+#[test]
+fn a_cpu_costs_at_most_64_kib() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let default = bytes_a_cpu()?;
+        ensure!((1..=64 << 10).contains(&default), "{default} bytes a CPU");
+        engine.stop()?;
+        let engine = Engine::start(["--cgroup", cgroup.path(), "--max-cgroups", "16384"])?;
+        let most = bytes_a_cpu()?;
+        ensure!(most > 10 * default, "{most} bytes a CPU for 16 times the cgroups, not {default}");
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn to_try_the_programs_takes_less_than_2_mib() -> Result<()> {
+    live(|| {
+        let before = memlock()?;
+        let tried = object(Settings::default(), true)?;
+        let taken = memlock()? - before;
+        drop(tried);
+        ensure!((1..2 << 20).contains(&taken), "{taken} bytes");
+        Ok(())
+    })
+}
+
+/// A cgroup that finds no room is charged to the one above it, and that is told.
+#[test]
+fn one_more_than_fit_is_left_out() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let first = top.child("first")?;
+        let engine = Engine::start(["--cgroup", top.path(), "--max-cgroups", "2"])?;
+        ensure!(engine.show()?.cgroup(first.path()).is_ok());
+        let second = top.child("second")?;
+        ensure!(engine.show()?.cgroup(second.path()).is_err());
+        // There is room again, for the next one.
+        drop(first);
+        try_poll_until(SOON, "its counter to be free", || {
+            Ok((engine.show()?.cgroups.len() == 1).then_some(()))
+        })?;
+        let third = top.child("third")?;
+        try_poll_until(SOON, "it to be tracked", || {
+            Ok(engine.show()?.cgroup(third.path()).is_ok().then_some(()))
+        })?;
+        let said = engine.stop()?.stderr;
+        ensure!(said.contains("--max-cgroups"), "{said}");
+        Ok(())
+    })
+}
