@@ -10,13 +10,14 @@ use crate::charge::{add_usage, change_file, raise_watermarks, sub_usage, uncharg
 use crate::control::{MAX_ARGS, Refusal, live};
 use crate::file::FILE;
 use crate::machine::Step;
-use crate::page::{Chunk, Entry, UNCONFIRMED};
+use crate::page::{Chunk, Entry, UNCONFIRMED, UNCOUNTED};
 use crate::{Machine, NO_INDEX, NOBODY, Word, key_of, owner_of};
 
 /// Pages that one call can be about.
 pub const WINDOW_PAGES: u32 = 512;
 
-/// Arguments of `control_adopt`, `control_doubt`, `control_disown` and `control_reparent`.
+/// Arguments of `control_adopt`, `control_doubt`, `control_disown`, `control_reparent`, `control_doubt_free` and
+/// `control_disown_free`, of which the last two ask for no cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// The counter of the cgroup.
@@ -151,7 +152,8 @@ pub(crate) struct Found {
     pub nr_file: u32,
 }
 
-/// Replaces entries of a window, page cache or not; whoever keeps an owner keeps [`FILE`].
+/// Replaces entries of a window, page cache or not; whoever keeps an owner keeps [`FILE`] and
+/// [`UNCOUNTED`].
 #[inline(always)]
 pub(crate) fn replace<M: Machine>(
     machine: &M,
@@ -159,50 +161,55 @@ pub(crate) fn replace<M: Machine>(
     current: u32,
     new: u32,
 ) -> Result<Found, Refusal> {
+    each(machine, window, |entry, _| {
+        let seen = entry.load();
+        let bits = seen & (FILE | UNCOUNTED);
+        // A huge page whose task was told of no owner bears the mark, and is nobody's all the same.
+        let is_current = seen & !bits == current || current == NOBODY && seen == UNCONFIRMED;
+        let new = if new == NOBODY { NOBODY } else { new | bits };
+        if is_current && entry.replace(seen, new) {
+            Found { nr_pages: 1, nr_file: u32::from(bits & FILE != 0) }
+        } else {
+            Found::default()
+        }
+    })
+}
+
+/// Has `act` look at each page that a window is about, at its entry and its number, and adds up what it found.
+#[inline(always)]
+pub(crate) fn each<M: Machine>(
+    machine: &M,
+    window: Window,
+    act: impl Fn(&M::Entry, u64) -> Found,
+) -> Result<Found, Refusal> {
     let first = window.first_pfn & !(WINDOW_PAGES as u64 - 1);
     let chunk = machine.chunk(first).ok_or(Refusal::Missing)?;
-    let mut walk = Walk {
-        chunk,
-        pages: window.pages,
-        first,
-        at: machine.nought(),
-        current,
-        new,
-        nr_pages: machine.nought(),
-        nr_file: machine.nought(),
-    };
+    let at = machine.nought();
+    let found = Found { nr_pages: machine.nought(), nr_file: machine.nought() };
+    let mut walk = Walk { chunk, pages: window.pages, first, at, act, found };
     machine.repeat(WINDOW_PAGES, &mut walk);
-    Ok(Found { nr_pages: walk.nr_pages, nr_file: walk.nr_file })
+    Ok(walk.found)
 }
 
 /// The walk over a window.
-struct Walk<'a, E> {
+struct Walk<'a, E, A> {
     chunk: &'a Chunk<E>,
     pages: [u64; WINDOW_PAGES as usize / 64],
     first: u64,
     at: u32,
-    current: u32,
-    new: u32,
-    nr_pages: u32,
-    nr_file: u32,
+    act: A,
+    found: Found,
 }
 
-impl<E: Entry> Step for Walk<'_, E> {
+impl<E: Entry, A: Fn(&E, u64) -> Found> Step for Walk<'_, E, A> {
     #[inline(always)]
     fn step(&mut self) -> bool {
         let word = self.pages[(self.at / 64) as usize % self.pages.len()];
         if word >> (self.at % 64) & 1 == 1 {
-            let entry = self.chunk.entry(self.first + self.at as u64);
-            let seen = entry.load();
-            let bit = seen & FILE;
-            // A huge page whose task was told of no owner bears the mark, and is nobody's all the same.
-            let is_current =
-                seen & !FILE == self.current || self.current == NOBODY && seen == UNCONFIRMED;
-            let new = if self.new == NOBODY { NOBODY } else { self.new | bit };
-            if is_current && entry.replace(seen, new) {
-                self.nr_pages += 1;
-                self.nr_file += u32::from(bit != 0);
-            }
+            let pfn = self.first + self.at as u64;
+            let found = (self.act)(self.chunk.entry(pfn), pfn);
+            self.found.nr_pages += found.nr_pages;
+            self.found.nr_file += found.nr_file;
         }
         self.at += 1;
         true

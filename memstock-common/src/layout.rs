@@ -46,6 +46,37 @@ impl FolioLayout {
     };
 }
 
+/// Of a `struct page`: what says that it is free.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageLayout {
+    /// `offsetof(struct page, _refcount)`: an int, 0 of a page that is free.
+    pub refcount: u32,
+    /// `offsetof(struct page, compound_head)`: a word, odd of all pages but the first of one that is several.
+    pub compound_head: u32,
+    /// `offsetof(struct page, page_type)`: an int, of which all bits are set if the page has no type.
+    pub page_type: u32,
+    /// Bits of the type that say that it is the first page of a block of the buddy allocator.
+    pub buddy_mask: u32,
+    /// What they are then.
+    pub buddy: u32,
+}
+
+impl PageLayout {
+    /// Where the kernel does not say: no page is seen to be free.
+    pub const UNKNOWN: Self =
+        Self { refcount: 0, compound_head: 0, page_type: 0, buddy_mask: 0, buddy: 1 };
+
+    /// Whether a page is free with these. The kernel has pages in use that have no count, slab for one; those have a type.
+    #[inline(always)]
+    pub const fn is_free(self, refcount: u32, compound_head: u64, page_type: u32) -> bool {
+        let is_untyped = page_type == u32::MAX;
+        refcount == 0
+            && compound_head & 1 == 0
+            && (is_untyped || page_type & self.buddy_mask == self.buddy)
+    }
+}
+
 /// Flags of an allocation (`gfp_t`) by which it is known whether the kernel charges it. Macros before Linux 6.9.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +89,13 @@ pub struct GfpFlags {
     /// `__GFP_NOMEMALLOC | __GFP_NORETRY`: of several pages at once, which the kernel can do without, at least one;
     /// huge pages of hugetlb, which are nobody's, have neither.
     pub large: u32,
+    /// `__GFP_COMP`: several pages are to be one.
+    pub compound: u32,
 }
 
 impl GfpFlags {
     /// Where the kernel has not been asked: nothing is charged.
-    pub const UNKNOWN: Self = Self { account: 0, user: u32::MAX, large: 0 };
+    pub const UNKNOWN: Self = Self { account: 0, user: u32::MAX, large: 0, compound: 0 };
 
     /// Whether it is memory of the kernel's own that is charged.
     #[inline(always)]

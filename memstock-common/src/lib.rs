@@ -26,6 +26,7 @@ pub mod file;
 pub mod identity;
 pub mod layout;
 pub mod limit;
+pub mod lost;
 pub mod machine;
 pub mod migrate;
 pub mod page;
@@ -135,6 +136,8 @@ mod pod {
     unsafe impl aya::Pod for crate::layout::MemoryOwner {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::layout::FolioLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::layout::PageLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::layout::GfpFlags {}
     // SAFETY: as above.

@@ -104,6 +104,9 @@ pub trait Machine: Counters {
     /// number above, and that of the huge page below; 0 for none.
     fn collapse(&self, place: u32) -> Option<&Self::Word>;
 
+    /// Whether the kernel has the page frame free, or in a moment when that cannot be told; false where it does not say.
+    fn is_free(&self, pfn: u64) -> bool;
+
     /// Adds to a loss counter.
     fn lose(&self, loss: Loss, count: u64);
 

@@ -20,6 +20,9 @@ pub const CHUNK_ORDER: u32 = CHUNK_PAGES.trailing_zeros();
 /// with the next allocation or free of the page: as long as it is there, the page has been neither allocated nor
 /// freed since.
 pub const UNCONFIRMED: u32 = 1 << 31;
+/// Set in the entry of a page that was allocated together with the ones before it and has no count of its own, as pages
+/// without `__GFP_COMP` are but for the first: its count says nothing of it. Gone with the next allocation or free.
+pub const UNCOUNTED: u32 = 1 << 29;
 /// Runs of pages with the same former owner that are looked for in one block.
 const MAX_RUNS: u32 = 3;
 /// Pages of a block that are walked over in one step. A step costs a call.
@@ -53,7 +56,8 @@ impl Entry for core::sync::atomic::AtomicU32 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<E> {
-    /// By page frame number modulo [`CHUNK_PAGES`]: an owner, perhaps [`UNCONFIRMED`], perhaps [`FILE`].
+    /// By page frame number modulo [`CHUNK_PAGES`]: an owner, and bits that may be set: [`UNCONFIRMED`], [`FILE`],
+    /// [`UNCOUNTED`].
     pub owners: [E; CHUNK_PAGES as usize],
 }
 
@@ -68,18 +72,19 @@ impl<E> Chunk<E> {
 /// The owner in an entry.
 #[inline(always)]
 pub const fn owner_in(entry: u32) -> u32 {
-    entry & !(UNCONFIRMED | FILE)
+    entry & !(UNCONFIRMED | FILE | UNCOUNTED)
 }
 
 /// A block of `1 << order` pages was allocated: charges it to the owner that `ask` gives, with this CPU's
 /// slot for that, if the kernel charges such allocations (`is_charged`), and repairs what a lost free left
-/// behind.
+/// behind. `is_compound` says that its pages are one to the kernel (`__GFP_COMP`).
 #[inline(always)]
 pub fn allocated<'a, M: Machine>(
     machine: &M,
     pfn: u64,
     order: u32,
     is_charged: bool,
+    is_compound: bool,
     ask: impl FnOnce() -> (u32, Option<&'a Stock<M::Word>>),
 ) where
     M::Word: 'a,
@@ -104,7 +109,11 @@ pub fn allocated<'a, M: Machine>(
         }
         1
     } else {
-        let Replaced { owned, left } = machine.replace_block(pfn, order, owner);
+        let new = if is_compound || owner == NOBODY { owner } else { owner | UNCOUNTED };
+        let Replaced { owned, left } = machine.replace_block(pfn, order, new);
+        if new != owner {
+            chunk.entry(pfn).replace(new, owner);
+        }
         if owned > 0 {
             machine.lose(Loss::Healed, owned as u64);
         }
@@ -261,7 +270,7 @@ pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) ->
     let end = 1 << order;
     let mut walk =
         Walk { chunk, pfn, end, new, at: 0, owner: NOBODY, nr_pages: 0, nr_file: 0, next: NOBODY };
-    let (mut owned, mut run) = (0, machine.nought());
+    let (mut owned, mut run) = (0, 0);
     while run < MAX_RUNS {
         walk.owner = owner_in(walk.next);
         walk.nr_pages = machine.nought() + u32::from(walk.next != NOBODY);

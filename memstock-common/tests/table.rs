@@ -302,7 +302,7 @@ fn a_missing_share_is_counted_and_charges_nothing() {
     world.add(0, NO_INDEX);
     miss(&world.cpu(9), world.slot(0, 0), owner(0));
     assert_eq!((world.loss(Loss::CountersMissing), world.usage(0)), (1, 0));
-    allocated(&world.cpu(9), 0, 0, true, || (owner(0), Some(world.slot(0, 0))));
+    allocated(&world.cpu(9), 0, 0, true, true, || (owner(0), Some(world.slot(0, 0))));
     assert_eq!((world.loss(Loss::CountersMissing), world.usage(0)), (2, 0));
     let slot = world.slot(0, 0);
     assert_eq!([&slot.faults, &slot.from_stock, &slot.missed].map(read), [0; 3]);

@@ -2,7 +2,7 @@
 //! drops the code they rule out.
 
 use aya_ebpf::Global;
-use memstock_common::layout::{FolioLayout, GfpFlags, MemoryOwner};
+use memstock_common::layout::{FolioLayout, GfpFlags, MemoryOwner, PageLayout};
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 
@@ -55,6 +55,9 @@ static TELLS_COLLAPSES: Global<u32> = Global::new(0);
 /// What `struct folio` is like.
 #[unsafe(no_mangle)]
 static FOLIO: Global<FolioLayout> = Global::new(FolioLayout::UNKNOWN);
+/// What `struct page` is like.
+#[unsafe(no_mangle)]
+static PAGE_LAYOUT: Global<PageLayout> = Global::new(PageLayout::UNKNOWN);
 /// The thread whose allocations `learn` reports, as it is called in its PID namespace.
 #[unsafe(no_mangle)]
 static LEARN_FROM: Global<u32> = Global::new(0);
@@ -158,6 +161,12 @@ pub fn memory_owner() -> MemoryOwner {
 #[inline(always)]
 pub fn folio() -> FolioLayout {
     FOLIO.load()
+}
+
+/// What `struct page` is like.
+#[inline(always)]
+pub fn page_layout() -> PageLayout {
+    PAGE_LAYOUT.load()
 }
 
 /// The thread whose allocations `learn` reports, as it is called in its PID namespace.

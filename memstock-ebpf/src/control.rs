@@ -14,6 +14,7 @@ use memstock_common::control::{
 };
 use memstock_common::drain::drain_stock;
 use memstock_common::limit;
+use memstock_common::lost;
 use memstock_common::swap::set_swapped;
 use memstock_common::{Machine, Resource, Word};
 
@@ -117,6 +118,16 @@ control! {
 control! {
     /// Gives pages of a dying cgroup to the one above it: [`Window`].
     control_reparent, |arg| adopt::reparent(&Kernel, Window::from_args(arg))
+}
+
+control! {
+    /// Marks pages that have an owner and that the kernel has free: [`Window`].
+    control_doubt_free, |arg| lost::doubt_free(&Kernel, Window::from_args(arg))
+}
+
+control! {
+    /// Uncharges pages that are still marked and free: [`Window`].
+    control_disown_free, |arg| lost::disown_free(&Kernel, Window::from_args(arg))
 }
 
 control! {

@@ -1,7 +1,7 @@
-//! Folios of the running kernel: how large they are, and what they are for.
+//! Pages and folios of the running kernel: whether they are free, how large they are, and what they are for.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use memstock_common::layout::FolioLayout;
+use memstock_common::layout::{FolioLayout, PageLayout};
 
 use crate::config;
 
@@ -11,10 +11,7 @@ pub fn nr_pages(folio: u64) -> Option<u32> {
     if flags(folio)? >> (config::folio().head_bit & 63) & 1 == 0 {
         return Some(1);
     }
-    // SAFETY: the helper reads kernel memory at any address, or fails.
-    unsafe {
-        bpf_probe_read_kernel((folio + u64::from(config::folio().nr_pages)) as *const u32).ok()
-    }
+    read_int(folio, config::folio().nr_pages)
 }
 
 /// Whether page cache can be taken back: its mapping is not unevictable, as those of ramfs, `memfd_secret` and AIO
@@ -54,9 +51,31 @@ pub fn is_file(folio: u64) -> Option<bool> {
     Some(flags(folio)? >> (config::folio().swapbacked_bit & 63) & 1 == 0)
 }
 
+/// Whether a page is free.
+#[inline(always)]
+pub fn is_free(page: u64) -> Option<bool> {
+    let layout = config::page_layout();
+    if layout == PageLayout::UNKNOWN {
+        return None;
+    }
+    let refcount = read_int(page, layout.refcount)?;
+    Some(layout.is_free(
+        refcount,
+        read(page, layout.compound_head)?,
+        read_int(page, layout.page_type)?,
+    ))
+}
+
 #[inline(always)]
 fn flags(folio: u64) -> Option<u64> {
     read(folio, config::folio().flags)
+}
+
+/// The int at `offset` in a structure of the kernel.
+#[inline(always)]
+fn read_int(base: u64, offset: u32) -> Option<u32> {
+    // SAFETY: the helper reads kernel memory at any address, or fails.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const u32).ok() }
 }
 
 /// The word at `offset` in a structure of the kernel.

@@ -18,6 +18,7 @@ use memstock_common::{
 };
 
 use crate::config;
+use crate::folio;
 use crate::maps::{
     ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COLLAPSES, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT,
     OWNERS, STOCK,
@@ -268,6 +269,11 @@ impl Machine for Kernel {
     #[inline(always)]
     fn collapse(&self, place: u32) -> Option<&MapWord> {
         COLLAPSES.get(place)
+    }
+
+    #[inline(always)]
+    fn is_free(&self, pfn: u64) -> bool {
+        folio::is_free(config::page_of(pfn)).unwrap_or(false)
     }
 
     #[inline(always)]

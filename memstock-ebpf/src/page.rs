@@ -26,7 +26,8 @@ pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
     let (page, order, gfp): (u64, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
     if page != 0 {
         let flags = config::gfp_flags();
-        allocated(&Kernel, config::pfn_of(page), order, flags.is_charged(gfp, order), || {
+        let (is_charged, is_compound) = (flags.is_charged(gfp, order), gfp & flags.compound != 0);
+        allocated(&Kernel, config::pfn_of(page), order, is_charged, is_compound, || {
             let generation = GENERATION.load();
             let Some(first) = STOCK.get(0) else {
                 return (NOBODY, None);

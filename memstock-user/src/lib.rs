@@ -14,7 +14,8 @@
 //! are divided by. `headroom` is what a sample says of limits; `metrics` serves samples, and how sound they are, over HTTP.
 //!
 //! Pages: `pages` reads what the kernel says of them, `kernel_cgroup` puts it beside what memstock says,
-//! `adoption` and `audit` act on the difference.
+//! `adoption` and `audit` act on the difference, `sweep` finds those that were freed unseen, `reparent` gives away those of
+//! removed cgroups; `pace` keeps both from taking a CPU.
 
 pub mod adoption;
 pub mod audit;
@@ -45,6 +46,7 @@ pub mod model;
 mod mountinfo;
 pub mod needed;
 pub mod notify;
+mod pace;
 pub mod pages;
 pub mod protect;
 pub mod ratio;
@@ -52,6 +54,7 @@ mod reparent;
 pub mod sample;
 pub mod show;
 pub mod size;
+mod sweep;
 pub mod top;
 pub mod tree;
 pub mod verdict;

@@ -2,51 +2,22 @@
 //! that a counter would be held for as long as a library or a file that a job left is in memory.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, owner_in};
 use memstock_common::{NOBODY, index_of, owner_of};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::adoption::{Page, windows};
 use crate::engine::Engine;
+use crate::pace::Pace;
 
-/// The page-owner map is looked through for no more than this part of a CPU's time.
-const SHARE: u32 = 100;
-
-/// When to look.
-#[derive(Debug)]
-pub struct Reparent {
-    not_before: Instant,
-}
-
-impl Default for Reparent {
-    fn default() -> Self {
-        Self { not_before: Instant::now() }
-    }
-}
-
-impl Reparent {
-    /// Gives what dying cgroups have to the nearest living ones above them, unless it was looked a moment ago. `parents`
-    /// has, by the counters of the dying, those of the cgroups above them.
-    ///
-    /// # Errors
-    /// The map cannot be read, or the kernel refuses.
-    pub fn look(&mut self, engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
-        if parents.is_empty() || Instant::now() < self.not_before {
-            return Ok(());
-        }
-        let before = cpu_time()?;
-        give_up(engine, parents)?;
-        self.not_before = Instant::now() + cpu_time()?.saturating_sub(before) * SHARE;
-        Ok(())
-    }
-}
-
-/// Of this thread.
-fn cpu_time() -> Result<Duration> {
-    Ok(Duration::try_from(clock_gettime(ClockId::ThreadCPUTime))?)
+/// Gives what dying cgroups have to the nearest living ones above them, unless it was looked a moment ago. `parents` has,
+/// by the counters of the dying, those of the cgroups above them.
+///
+/// # Errors
+/// The map cannot be read, or the kernel refuses.
+pub fn reparent(pace: &mut Pace, engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
+    pace.work(|_| give_up(engine, parents))
 }
 
 fn give_up(engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {

@@ -17,7 +17,8 @@ use crate::engine::Engine;
 use crate::host;
 use crate::journal::record;
 use crate::journal::{Journal, Record};
-use crate::reparent::Reparent;
+use crate::pace::Pace;
+use crate::reparent::reparent;
 
 /// The tracked and the dying cgroups of an engine.
 pub struct Tree<'a> {
@@ -32,8 +33,8 @@ pub struct Tree<'a> {
     removed: Vec<Known>,
     /// Those whose counters wait for their last page to be freed.
     dying: Vec<Known>,
-    /// When to look for pages of those.
-    reparent: Reparent,
+    /// Of the looks for pages of those.
+    pace: Pace,
     /// Cgroups that could not be registered.
     left_out: u64,
 }
@@ -77,7 +78,7 @@ impl<'a> Tree<'a> {
             unknown: BTreeSet::new(),
             removed: Vec::new(),
             dying,
-            reparent: Reparent::default(),
+            pace: Pace::default(),
             left_out: 0,
         })
     }
@@ -214,7 +215,7 @@ impl<'a> Tree<'a> {
         if !have_pages {
             return Ok(());
         }
-        self.reparent.look(self.engine, &parents)
+        reparent(&mut self.pace, self.engine, &parents)
     }
 
     /// How often a cgroup could not be registered, and is charged to the one above it.

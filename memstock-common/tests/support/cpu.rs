@@ -108,6 +108,9 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
     fn collapse(&self, place: u32) -> Option<&W> {
         self.world.collapses.get(place as usize)
     }
+    fn is_free(&self, pfn: u64) -> bool {
+        self.world.counts.entry(pfn).load() == 0
+    }
     fn lose(&self, loss: Loss, count: u64) {
         self.world.losses[loss as usize].fetch_add(count, SeqCst);
     }

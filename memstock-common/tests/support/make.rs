@@ -75,6 +75,7 @@ impl<W: NewWord> World<W> {
                 .map(|_| (0..shape.cgroups).map(|_| share()).collect())
                 .collect(),
             chunks: (0..shape.chunks).map(|_| chunk()).collect(),
+            counts: chunk(),
             // Room for one cgroup that is never tracked.
             table: (0..=shape.cgroups).map(|_| W::new(0)).collect(),
             generation: W::new(1),

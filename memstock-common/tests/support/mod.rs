@@ -4,6 +4,7 @@
 //! It stores, looks up and records. It must not decide anything: that is what is being tested.
 #![allow(dead_code, reason = "each test binary uses its own part of the world")]
 
+mod count;
 mod cpu;
 pub mod folio;
 mod law;
@@ -75,6 +76,8 @@ pub struct Shape {
     /// Chunks of the page-owner map.
     pub chunks: u32,
     pub tells_collapses: bool,
+    /// Whether pages have counts, which is one step more at each allocation and free.
+    pub has_counts: bool,
     /// How far apart the numbers are of the tasks on two CPUs beside each other.
     pub tasks_apart: u32,
 }
@@ -91,6 +94,7 @@ impl Default for Shape {
             cgroups: 4,
             chunks: 1,
             tells_collapses: false,
+            has_counts: false,
             tasks_apart: 1,
         }
     }
@@ -103,6 +107,8 @@ pub struct World<W: NewWord> {
     stocks: Vec<Vec<Stock<W>>>,
     shares: Vec<Vec<CgroupCpu<W>>>,
     chunks: Vec<Box<Chunk<W::Entry>>>,
+    /// The kernel's: 1 of a page of the first chunk that is in use, 0 of one that is free.
+    counts: Box<Chunk<W::Entry>>,
     /// By key: index of the counter plus one.
     table: Vec<W>,
     generation: W,
@@ -256,7 +262,15 @@ impl<W: NewWord> World<W> {
     /// What the program at the allocation of a block does, for a task of the cgroup `task`; for
     /// none if the kernel does not charge the block to anybody.
     pub fn alloc(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
-        page::allocated(&self.cpu(cpu), pfn, order, task.is_some(), || {
+        self.alloc_as(cpu, task, pfn, order, true);
+    }
+
+    /// The same of a block that is one to the kernel, or is not.
+    pub fn alloc_as(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32, is_compound: bool) {
+        // Of a block that is not one, only the first page has a count. The others of one that is have that one's.
+        let counted = if is_compound { 1 << order } else { 1 };
+        self.set_count(pfn..pfn.saturating_add(counted), true);
+        page::allocated(&self.cpu(cpu), pfn, order, task.is_some(), is_compound, || {
             let owner = self.ask(cpu, task.expect("not asked for what is not charged"));
             (owner, Some(self.slot(cpu, slot_of(owner, self.shape.slots))))
         });
@@ -276,17 +290,8 @@ impl<W: NewWord> World<W> {
 
     /// What the program at the free of a block does.
     pub fn free(&self, cpu: u32, pfn: u64, order: u32) {
+        self.set_count(pfn..pfn.saturating_add(1 << order), false);
         page::freed(&self.cpu(cpu), pfn, order);
-    }
-
-    /// What the program at the end of a collapse does, for the task on `cpu` and memory of the cgroup `index`.
-    pub fn collapsed(&self, cpu: u32, index: u32) {
-        self.collapsed_into(cpu, index, false);
-    }
-
-    /// The same of a huge page that is page cache, or is not.
-    pub fn collapsed_into(&self, cpu: u32, index: u32, is_file: bool) {
-        collapse::collapsed(&self.cpu(cpu), || self.nearest(cpu, index), |_| is_file);
     }
 
     pub fn touch_each(&self, cpu: u32, index: u32, pages: Range<u64>) {

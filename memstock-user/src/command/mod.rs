@@ -10,6 +10,7 @@ pub mod force_empty;
 pub mod guard;
 pub mod limit;
 pub mod man;
+mod outcome;
 mod reload;
 pub mod run;
 pub mod show;

@@ -6,10 +6,11 @@ use std::net::TcpListener;
 use anyhow::{Context as _, Result};
 
 use super::closed_pipe_is_success;
+use super::outcome::Outcome;
 use super::reload::Reload;
 use super::signals::Signals;
 use super::start::{RemovePins, remove_noted, start};
-use super::watch::{Outcome, Watch};
+use super::watch::Watch;
 use crate::cgroup::{ById, CgroupMount};
 use crate::cli::Run;
 use crate::drains::{Drains, drain_offline};
@@ -25,6 +26,7 @@ use crate::loss::Losses;
 use crate::metrics::{Metrics, server};
 use crate::protect::{Protection, protect};
 use crate::show::rehearsed::Rehearsed;
+use crate::sweep::Sweep;
 use crate::tree::Tree;
 use crate::{config, host, launch};
 
@@ -174,6 +176,7 @@ async fn run_engine(
         quiet: args.quiet,
         journal,
         losses,
+        sweep: Sweep::default(),
         rehearsed: Rehearsed::default(),
         reload: Reload::new(flags, args, &started.engine, &started.targets, &started.kernel),
         metrics,

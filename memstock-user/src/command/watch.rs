@@ -11,25 +11,25 @@ use rustix::process::Signal;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
+use super::outcome::Outcome;
 use super::reload::Reload;
 use super::signals::Signals;
-use crate::cgroup::{Cgroup, CgroupMount};
+use crate::cgroup::CgroupMount;
 use crate::drains::Drains;
 use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
 use crate::engine::faults::FaultEvents;
 use crate::event::{self, Decoded};
-use crate::exit::SUCCESS;
 use crate::host::page_size;
 use crate::hotplug::{Change, Hotplug};
 use crate::journal::{Journal, Record};
-use crate::launch::{self, Ended, Running};
+use crate::launch::{Ended, Running};
 use crate::loss::Losses;
 use crate::metrics::{Ask, Facts, Metrics};
-use crate::model::Sample;
 use crate::notify::Manager;
 use crate::sample::{losses, sample};
 use crate::show::{rehearsed::Rehearsed, summary, table};
+use crate::sweep::Sweep;
 use crate::tree::Tree;
 
 /// Time between two tables.
@@ -69,29 +69,14 @@ pub struct Watch<'a> {
     pub journal: &'a Journal,
     /// What was lost so far.
     pub losses: Losses,
+    /// What finds frees that were.
+    pub sweep: Sweep,
     /// What the limits would have done so far.
     pub rehearsed: Rehearsed,
     /// What reads the configuration again, when there is one.
     pub reload: Option<Reload<'a>>,
     /// Who watches it from elsewhere, if anybody may.
     pub metrics: Option<Metrics>,
-}
-
-/// What is left when it is over.
-pub struct Outcome {
-    /// How COMMAND ended, when there was one.
-    pub command: Option<Ended>,
-    /// What the engine had then.
-    pub sample: Sample,
-    /// The cgroup that COMMAND was started in.
-    pub home: Option<Cgroup>,
-}
-
-impl Outcome {
-    /// The exit code: COMMAND's, if there was one.
-    pub fn code(&self) -> u8 {
-        self.command.map_or(SUCCESS, |command| launch::exit_code_of(command.status))
-    }
 }
 
 /// Why the watching ended.
@@ -202,6 +187,7 @@ impl Watch<'_> {
         self.tell_hotplug()?;
         self.tree.settle()?;
         self.tree.look_at_swap()?;
+        self.sweep.step(self.engine)?;
         if self.metrics.is_some() {
             let losses = losses(self.engine)?;
             let facts = self.facts(&losses);

@@ -29,6 +29,8 @@ pub struct Control {
     doubt: RawTracePoint,
     disown: RawTracePoint,
     reparent: RawTracePoint,
+    doubt_free: RawTracePoint,
+    disown_free: RawTracePoint,
 }
 
 impl Control {
@@ -53,6 +55,8 @@ impl Control {
             doubt: open("control_doubt")?,
             disown: open("control_disown")?,
             reparent: open("control_reparent")?,
+            doubt_free: open("control_doubt_free")?,
+            disown_free: open("control_disown_free")?,
         })
     }
 
@@ -168,6 +172,23 @@ impl Control {
     /// As for [`adopt`](Self::adopt); it is tracked, or nobody is above it.
     pub fn reparent(&self, window: Window) -> Result<u32> {
         run(&self.reparent, "control_reparent", window.to_args())
+    }
+
+    /// Marks pages of `window` that have an owner and that the kernel has free; returns how many it marked.
+    ///
+    /// # Errors
+    /// A page frame is outside the owner map.
+    pub fn doubt_free(&self, window: Window) -> Result<u32> {
+        run(&self.doubt_free, "control_doubt_free", window.to_args())
+    }
+
+    /// Uncharges pages of `window` that are marked and free, and takes the mark from those that are not free; returns how
+    /// many it uncharged.
+    ///
+    /// # Errors
+    /// As for [`doubt_free`](Self::doubt_free).
+    pub fn disown_free(&self, window: Window) -> Result<u32> {
+        run(&self.disown_free, "control_disown_free", window.to_args())
     }
 }
 

@@ -158,7 +158,7 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
         Coalescing::Everything => (batch, batch, batch),
     };
     let pages = learn()?;
-    let Layout { page_struct_size, gfp, cgroup_kn, kernfs_id, memory_owner, folio } =
+    let Layout { page_struct_size, gfp, cgroup_kn, kernfs_id, memory_owner, page, folio } =
         pages.layout;
     let tells_collapses = memory_owner != MemoryOwner::UNKNOWN
         && huge_page_pages().is_some_and(|pages| pages == 1 << COLLAPSE_ORDER);
@@ -185,6 +185,7 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
         .override_global("GFP_FLAGS", &gfp, true)
         .override_global("CGROUP_KN", &cgroup_kn, true)
         .override_global("KERNFS_ID", &kernfs_id, true)
+        .override_global("PAGE_LAYOUT", &page, true)
         .override_global("FOLIO", &folio, true)
         .override_global("MEMORY_OWNER", &memory_owner, true)
         .override_global("TELLS_COLLAPSES", &u32::from(tells_collapses), true)

@@ -5,7 +5,7 @@ use super::btf::Btf;
 use super::gfp;
 use crate::exit::{Classify as _, Failure};
 use anyhow::Result;
-use memstock_common::layout::{FolioLayout, GfpFlags, MemoryOwner};
+use memstock_common::layout::{FolioLayout, GfpFlags, MemoryOwner, PageLayout};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -25,6 +25,8 @@ pub struct Layout {
     pub kernfs_id: u32,
     /// Whom memory belongs to, or [`MemoryOwner::UNKNOWN`].
     pub memory_owner: MemoryOwner,
+    /// What says that a page is free, or [`PageLayout::UNKNOWN`].
+    pub page: PageLayout,
     /// How large a folio is and what it is for, or [`FolioLayout::UNKNOWN`].
     pub folio: FolioLayout,
 }
@@ -59,6 +61,7 @@ impl Layout {
             gfp: gfp_flags(&btf)?,
             cgroup_kn: offset(&btf, "cgroup", "kn")?,
             kernfs_id: offset(&btf, "kernfs_node", "id")?,
+            page: page_layout(&btf).unwrap_or(PageLayout::UNKNOWN),
             folio: folio(&btf).unwrap_or(FolioLayout::UNKNOWN),
             memory_owner: memory_owner(&btf).unwrap_or(MemoryOwner::UNKNOWN),
         })
@@ -66,8 +69,14 @@ impl Layout {
 }
 
 /// The flags that memstock goes by.
-const FLAGS: [&str; 5] =
-    ["__GFP_ACCOUNT", "__GFP_MOVABLE", "__GFP_HARDWALL", "__GFP_NOMEMALLOC", "__GFP_NORETRY"];
+const FLAGS: [&str; 6] = [
+    "__GFP_ACCOUNT",
+    "__GFP_MOVABLE",
+    "__GFP_HARDWALL",
+    "__GFP_NOMEMALLOC",
+    "__GFP_NORETRY",
+    "__GFP_COMP",
+];
 
 fn gfp_flags(btf: &Btf<'_>) -> Result<GfpFlags> {
     let masks = FLAGS.map(|name| bit(btf, &format!("_{name}_BIT")));
@@ -80,8 +89,9 @@ fn gfp_flags(btf: &Btf<'_>) -> Result<GfpFlags> {
 }
 
 /// Of the masks of [`FLAGS`].
-const fn of_masks([account, movable, hardwall, nomemalloc, noretry]: [u32; 5]) -> GfpFlags {
-    GfpFlags { account, user: movable | hardwall, large: nomemalloc | noretry }
+const fn of_masks(masks: [u32; 6]) -> GfpFlags {
+    let [account, movable, hardwall, nomemalloc, noretry, compound] = masks;
+    GfpFlags { account, user: movable | hardwall, large: nomemalloc | noretry, compound }
 }
 
 fn memory_owner(btf: &Btf<'_>) -> Option<MemoryOwner> {
@@ -93,6 +103,22 @@ fn memory_owner(btf: &Btf<'_>) -> Option<MemoryOwner> {
         css_set_dfl_cgrp: btf.member_offset("css_set", "dfl_cgrp")?,
         cgroup_level: btf.member_offset("cgroup", "level")?,
         cgroup_ancestors: btf.member_offset("cgroup", "ancestors")?,
+    })
+}
+
+fn page_layout(btf: &Btf<'_>) -> Option<PageLayout> {
+    // Type numbers since Linux 6.12, flags that are cleared before; those had a base that BTF does not know.
+    let (buddy_mask, buddy) = match btf.enumerator("PGTY_buddy") {
+        Some(number) => (0xff << 24, u32::try_from(number).ok()? << 24),
+        None if btf.enumerator("PG_buddy").is_some() => (0x8000_0000 | 0x4000_0000, 0x8000_0000),
+        None => (0xf000_0080, 0xf000_0000),
+    };
+    Some(PageLayout {
+        refcount: btf.member_offset("page", "_refcount")?,
+        compound_head: btf.member_offset("page", "compound_head")?,
+        page_type: btf.member_offset("page", "page_type")?,
+        buddy_mask,
+        buddy,
     })
 }
 
@@ -156,6 +182,7 @@ mod tests {
         assert!(layout.page_struct_size >= 32 && layout.page_struct_size.is_multiple_of(8));
         assert!(layout.cgroup_kn.is_multiple_of(8) && layout.kernfs_id.is_multiple_of(8));
         let owner = layout.memory_owner;
+        assert!(layout.page != PageLayout::UNKNOWN);
         assert!(owner != MemoryOwner::UNKNOWN && layout.folio != FolioLayout::UNKNOWN);
         assert!(owner.mm_owner.is_multiple_of(8) && owner.cgroup_ancestors.is_multiple_of(8));
         // The event's own text is another source for the same flags.
