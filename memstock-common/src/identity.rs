@@ -10,21 +10,24 @@ use crate::Word;
 
 /// What one CPU remembers, beside its stock.
 ///
-/// Written by the probes on that CPU. The probe of an allocation may interrupt that of a fault (one that is seen
-/// by perf's event runs with interrupts on); it then runs for the same task, and leaves all that the other goes
-/// on to write, or what is no longer of the current generation and so not used.
+/// Read and written by the probes on that CPU, of which one may run in the midst of another, for the same task or, since
+/// Linux 7.0, for one that has preempted it. So it has one writer at a time, and who reads it makes sure that it was not
+/// written meanwhile.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity<W> {
-    /// Where the task saves its registers when it faults in user mode; 0 while nothing is remembered.
+    /// Where the task saves its registers when it faults in user mode; 0 if that is not known.
     pub registers: W,
-    /// What the kernel calls the task; 0 while nothing is remembered.
+    /// What the kernel calls the task; 0 as long as nothing is remembered.
     pub task: W,
     /// The generation in which the cgroup was asked for.
     pub generation: W,
-    /// The owner.
+    /// The owner, and above it how often this was written to: an odd number while it is.
     pub owner: W,
 }
+
+/// In [`Identity::owner`]: added when writing begins, and when it ends.
+const WRITTEN: u64 = 1 << 32;
 
 const _: () = assert!(size_of::<Identity<u64>>() == 32);
 
@@ -66,6 +69,7 @@ impl<W: Word> Identity<W> {
     /// which the caller has read before, if that is remembered and seen without asking the kernel.
     #[inline(always)]
     pub fn known(&self, task: Task, generation: u64) -> Option<u32> {
+        let seen = self.owner.load();
         if self.generation.load() != generation {
             return None;
         }
@@ -74,7 +78,7 @@ impl<W: Word> Identity<W> {
             Task::Stack(at) => self.is_stack_of(at),
             Task::Current => false,
         };
-        same.then(|| self.owner.load() as u32)
+        (same && self.is_still(seen)).then_some(seen as u32)
     }
 
     /// The same, whatever is remembered: asks who the task is, and `owner` if it is another.
@@ -96,13 +100,16 @@ impl<W: Word> Identity<W> {
             Task::Stack(_) | Task::Current => 0,
         };
         let current = current();
-        if self.generation.load() != generation || self.task.load() != current {
+        let seen = self.owner.load();
+        let is_known = self.generation.load() == generation && self.task.load() == current;
+        if !is_known || !self.is_still(seen) {
             return self.ask(registers, current, generation, owner);
         }
-        if registers != 0 {
+        if registers != 0 && self.begin(seen) {
             self.registers.store(registers);
+            self.end(seen, seen as u32);
         }
-        self.owner.load() as u32
+        seen as u32
     }
 
     /// Whether an address is on the kernel stack of the task that is known by its registers.
@@ -123,18 +130,41 @@ impl<W: Word> Identity<W> {
         generation: u64,
         owner: impl FnOnce() -> A,
     ) -> u32 {
-        self.registers.store(0);
+        let seen = self.owner.load();
         // Also a full barrier: the cgroup must not be asked for before the generation was read, or
         // an answer from before a move would be kept under the generation that followed it.
-        self.task.swap(0);
+        let has_begun = self.begin(seen);
         let Answer { owner, holds } = owner().into();
-        if !holds {
+        if !has_begun {
             return owner;
         }
-        self.owner.store(owner.into());
-        self.generation.store(generation);
-        self.task.store(task);
-        self.registers.store(registers);
+        if holds {
+            self.registers.store(registers);
+            self.task.store(task);
+            self.generation.store(generation);
+            self.end(seen, owner);
+        } else {
+            self.end(seen, seen as u32);
+        }
         owner
+    }
+
+    /// Whether nobody writes, or has written, since the owner was `seen`.
+    #[inline(always)]
+    fn is_still(&self, seen: u64) -> bool {
+        seen & WRITTEN == 0 && self.owner.load() == seen
+    }
+
+    /// Begins to write, unless somebody else does, or has since the owner was `seen`.
+    #[inline(always)]
+    fn begin(&self, seen: u64) -> bool {
+        seen & WRITTEN == 0 && self.owner.replace(seen, seen.wrapping_add(WRITTEN))
+    }
+
+    /// Ends what [`begin`](Self::begin) has begun.
+    #[inline(always)]
+    fn end(&self, seen: u64, owner: u32) {
+        let written = seen.wrapping_add(2 * WRITTEN) & !(WRITTEN - 1);
+        self.owner.store(written | u64::from(owner));
     }
 }

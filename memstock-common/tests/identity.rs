@@ -51,7 +51,7 @@ fn another_task_or_generation_is_asked_for() {
     }
 }
 
-/// A task that shares memory with one of another cgroup is asked about each time, and so is the next after it.
+/// A task that shares memory with one of another cgroup is asked about each time; what is known of another stays.
 #[test]
 fn an_answer_that_does_not_hold_is_not_remembered() {
     let identity = Plain::default();
@@ -61,7 +61,7 @@ fn an_answer_that_does_not_hold_is_not_remembered() {
         assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || shared(owner)), owner);
         assert_eq!(identity.known(ELSEWHERE, 7), None);
     }
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 44), 44);
+    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 41);
 }
 
 #[test]
@@ -175,4 +175,24 @@ fn the_search_for_an_ancestor_has_an_end() {
     assert_eq!(nearest(&world, &levels), NOBODY, "the 64th is not");
     levels[64] = key(0);
     assert_eq!(nearest(&world, &levels), owner(0));
+}
+
+/// A probe that runs in the midst of another that asks, for that task or for one that has preempted it, is answered and
+/// leaves no trace.
+#[test]
+fn in_the_midst_of_another_nothing_is_remembered() {
+    let identity = Plain::default();
+    let asked = identity.owner(
+        REGISTERS,
+        7,
+        || TASK,
+        || {
+            assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || 43), 43);
+            assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || 44), 44, "nor the time before");
+            42
+        },
+    );
+    assert_eq!(asked, 42);
+    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
+    assert_eq!(identity.known(ELSEWHERE, 7), None);
 }

@@ -1,10 +1,11 @@
-//! Loom: what a CPU remembers of a task's cgroup, beside a move of the task.
+//! Loom: what a CPU remembers of a task's cgroup, beside a move of the task, and beside another task that runs on the CPU in
+//! the midst of it.
 
 #[path = "support/checked.rs"]
 mod checked;
 mod support;
 
-use checked::{Checked, explore};
+use checked::{Checked, explore, explore_steps};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::identity::Task;
@@ -50,5 +51,27 @@ fn move_beside_fault_and_allocation() {
         for task in TASKS {
             assert_eq!(u64::from(kernel.probe(&identity, task)), NEW);
         }
+    });
+}
+
+/// Two tasks on one CPU, of which either may preempt the other at any step: each is charged itself.
+#[test]
+fn two_tasks_are_never_mixed() {
+    const OTHER_TASK: u64 = 2;
+    fn probes(identity: &Identity<Checked>, task: u64, owner: u64, top: u64) {
+        for by in [Task::Registers(top), Task::Stack(top - 1), Task::Current, Task::Registers(top)]
+        {
+            let asked = identity.owner(by, 1, || task, || owner as u32);
+            assert_eq!(u64::from(asked), owner, "{by:?}");
+        }
+    }
+    explore_steps(|| {
+        let identity = Arc::new(empty_stock::<Checked>().identity);
+        let theirs = Arc::clone(&identity);
+        let other = thread::spawn(move || probes(&theirs, OTHER_TASK, NEW, 0x2_0000));
+        probes(&identity, TASK, OLD, 0x1_0000);
+        other.join().expect("it is charged itself");
+        probes(&identity, OTHER_TASK, NEW, 0x2_0000);
+        probes(&identity, TASK, OLD, 0x1_0000);
     });
 }
