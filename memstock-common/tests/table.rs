@@ -61,6 +61,17 @@ fn another_cgroups_stock_is_drained_before_the_charge() {
 }
 
 #[test]
+fn a_refusal_fits_into_a_register() {
+    for ancestor in [0, 3, u32::MAX - 1] {
+        for resource in [Resource::Memory, Resource::Memsw] {
+            let refused = Err(Over { ancestor, resource });
+            assert_eq!(Over::from_bits(Over::to_bits(refused)), refused);
+        }
+    }
+    assert_eq!(Over::from_bits(Over::to_bits(Ok(()))), Ok(()));
+}
+
+#[test]
 fn a_refusal_names_the_nearest_failing_ancestor_and_rolls_back() {
     for failing in 0..4 {
         let world = Plain::chain(Shape { memsw: true, ..Shape::default() });

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use memstock_common::adopt::{WINDOW_PAGES, Window};
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED};
 use memstock_common::{Chunk, NOBODY};
 
@@ -76,26 +75,18 @@ fn doubt(
         return Ok(());
     };
     let first = number as u64 * u64::from(CHUNK_PAGES);
+    let page = |n: usize| Page { pfn: first + n as u64, index: 0, is_file: false };
+    let owned = (0..UNOWNED.len()).filter(|&n| before.owners[n] != NOBODY);
     let mut marked = 0;
-    for (half, owners) in before.owners.chunks(WINDOW_PAGES as usize).enumerate() {
-        let first_pfn = first + half as u64 * u64::from(WINDOW_PAGES);
-        let mut window = Window { first_pfn, ..Window::default() };
-        for (word, owners) in window.pages.iter_mut().zip(owners.chunks(64)) {
-            for (bit, &entry) in owners.iter().enumerate() {
-                *word |= u64::from(entry != NOBODY) << bit;
-            }
-        }
+    for window in windows(&owned.map(page).collect::<Vec<_>>()) {
         marked += engine.control().doubt_free(window)?;
     }
     if marked == 0 {
         return Ok(());
     }
     let Some(after) = owners.get(number) else { return Ok(()) };
-    for (n, (before, after)) in before.owners.into_iter().zip(after.owners).enumerate() {
-        // One that was marked before is somebody else's to take or leave.
-        if after & !before & UNCONFIRMED != 0 {
-            doubted.push(Page { pfn: first + n as u64, index: 0, is_file: false });
-        }
-    }
+    // One that was marked before is somebody else's to take or leave.
+    let is_new = |&n: &usize| after.owners[n] & !before.owners[n] & UNCONFIRMED != 0;
+    doubted.extend((0..UNOWNED.len()).filter(is_new).map(page));
     Ok(())
 }

@@ -125,8 +125,8 @@ impl NewEntry for CheckedEntry {
 
 pub type Model = World<Checked>;
 
-/// Involuntary switches that are explored step by step. Optimised tests are ten times as fast.
-const SWITCHES: usize = if cfg!(debug_assertions) { 2 } else { 3 };
+/// Involuntary switches that are explored step by step.
+const SWITCHES: usize = 3;
 
 /// Explores a model of two threads: all that the weak memory may do, and step by step.
 pub fn explore(model: impl Fn() + Sync + Send + 'static) {
