@@ -16,8 +16,8 @@ use crate::{Machine, NO_INDEX, NOBODY, Word, key_of, owner_of};
 /// Pages that one call can be about.
 pub const WINDOW_PAGES: u32 = 512;
 
-/// Arguments of `control_adopt`, `control_doubt`, `control_disown`, `control_reparent`, `control_doubt_free` and
-/// `control_disown_free`, of which the last two ask for no cgroup.
+/// Arguments of `control_adopt`, `control_doubt`, `control_disown`, `control_reparent`, and of `control_doubt_free`,
+/// `control_disown_free` and `control_file_pages`, which ask for no cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// The counter of the cgroup.
@@ -143,9 +143,9 @@ pub fn reparent<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal>
     Ok(nr_pages)
 }
 
-/// Entries of a window that were replaced.
+/// What was found in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub struct Found {
     /// Pages.
     pub nr_pages: u32,
     /// Those of them that were page cache before.
@@ -176,8 +176,11 @@ pub(crate) fn replace<M: Machine>(
 }
 
 /// Has `act` look at each page that a window is about, at its entry and its number, and adds up what it found.
+///
+/// # Errors
+/// [`Refusal::Missing`]: the page-owner map does not have them.
 #[inline(always)]
-pub(crate) fn each<M: Machine>(
+pub fn each<M: Machine>(
     machine: &M,
     window: Window,
     act: impl Fn(&M::Entry, u64) -> Found,

@@ -41,6 +41,19 @@ impl FileWord {
     }
 }
 
+/// Which page of which file a page is: the value type of the map `FILE_PAGES`. What open_by_handle_at(2) wants, as long
+/// as the file system names its files by these.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilePage<W> {
+    /// `i_ino`; 0 of a page that is no page cache.
+    pub inode: W,
+    /// Where in the file, in pages.
+    pub index: W,
+    /// `s_dev` of the file system, as the kernel numbers devices, and in the upper half `i_generation` of the inode.
+    pub dev: W,
+}
+
 /// What can be asked of a folio that was added to the page cache.
 pub trait Folio {
     /// How many pages it has; none if that is not known.

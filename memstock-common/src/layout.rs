@@ -27,6 +27,14 @@ pub struct FolioLayout {
     pub inode_sb: u32,
     /// `offsetof(struct super_block, s_magic)`: a word, what kind of file system it is.
     pub sb_magic: u32,
+    /// `offsetof(struct folio, index)`: a word, where in the file it begins, in pages.
+    pub index: u32,
+    /// `offsetof(struct inode, i_ino)`: a word.
+    pub inode_ino: u32,
+    /// `offsetof(struct inode, i_generation)`: an int.
+    pub inode_generation: u32,
+    /// `offsetof(struct super_block, s_dev)`: an int.
+    pub sb_dev: u32,
 }
 
 impl FolioLayout {
@@ -43,6 +51,10 @@ impl FolioLayout {
         mapping_host: 0,
         inode_sb: 0,
         sb_magic: 0,
+        index: 0,
+        inode_ino: 0,
+        inode_generation: 0,
+        sb_dev: 0,
     };
 }
 

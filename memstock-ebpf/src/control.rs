@@ -8,18 +8,20 @@
 use core::ffi::c_void;
 
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::adopt::{self, Window};
+use memstock_common::adopt::{self, Found, WINDOW_PAGES, Window};
 use memstock_common::control::{
     self, Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset, Swapped,
 };
 use memstock_common::drain::drain_stock;
+use memstock_common::file::FILE;
 use memstock_common::limit;
 use memstock_common::lost;
 use memstock_common::swap::set_swapped;
-use memstock_common::{Machine, Resource, Word};
+use memstock_common::{Entry, Machine, Resource, Word};
 
 use crate::machine::Kernel;
-use crate::maps::ATTENDED_UNTIL;
+use crate::maps::{ATTENDED_UNTIL, FILE_PAGES};
+use crate::{config, folio};
 
 /// Declares a program whose result is the answer.
 macro_rules! control {
@@ -128,6 +130,25 @@ control! {
 control! {
     /// Uncharges pages that are still marked and free: [`Window`].
     control_disown_free, |arg| lost::disown_free(&Kernel, Window::from_args(arg))
+}
+
+control! {
+    /// Puts into `FILE_PAGES` which files the pages are of: [`Window`]. Answers with how many are page cache.
+    control_file_pages, |arg| {
+        let window = Window::from_args(arg);
+        let found = adopt::each(&Kernel, window, |entry, pfn| {
+            let Some(slot) = FILE_PAGES.get((pfn % u64::from(WINDOW_PAGES)) as u32) else {
+                return Found::default();
+            };
+            let page = if entry.load() & FILE == 0 { None } else { folio::file_page(config::page_of(pfn)) };
+            let page = page.unwrap_or_default();
+            slot.index.store(page.index);
+            slot.dev.store(page.dev);
+            slot.inode.store(page.inode);
+            Found { nr_pages: u32::from(page.inode != 0), nr_file: 0 }
+        });
+        found.map(|found| found.nr_pages)
+    }
 }
 
 control! {

@@ -1,6 +1,7 @@
 //! Pages and folios of the running kernel: whether they are free, how large they are, and what they are for.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
+use memstock_common::file::FilePage;
 use memstock_common::layout::{FolioLayout, PageLayout};
 
 use crate::config;
@@ -64,6 +65,29 @@ pub fn is_free(page: u64) -> Option<bool> {
         read(page, layout.compound_head)?,
         read_int(page, layout.page_type)?,
     ))
+}
+
+/// Which page of which file a page is.
+#[inline(always)]
+pub fn file_page(page: u64) -> Option<FilePage<u64>> {
+    let (layout, of_page) = (config::folio(), config::page_layout());
+    if layout == FolioLayout::UNKNOWN || of_page == PageLayout::UNKNOWN {
+        return None;
+    }
+    let head = read(page, of_page.compound_head)?;
+    let folio = if head & 1 == 0 { page } else { head - 1 };
+    // Of anonymous memory a bit is set, and of others that have no file.
+    let mapping =
+        read(folio, layout.mapping).filter(|&mapping| mapping != 0 && mapping & 3 == 0)?;
+    let inode = read(mapping, layout.mapping_host)?;
+    let dev = read_int(read(inode, layout.inode_sb)?, layout.sb_dev)?;
+    let generation = read_int(inode, layout.inode_generation)?;
+    let before = config::pfn_of(page).wrapping_sub(config::pfn_of(folio));
+    Some(FilePage {
+        inode: read(inode, layout.inode_ino)?,
+        index: read(folio, layout.index)?.wrapping_add(before),
+        dev: u64::from(generation) << 32 | u64::from(dev),
+    })
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf};
+use memstock_common::file::FilePage;
 use memstock_common::{
     CgroupCpu, Chunk, Counter, EngineInfo, KernelCharges, Loss, Stock, collapse,
 };
@@ -44,6 +45,11 @@ pub static OWNERS: Array<Chunk<MapEntry>> = Array::with_max_entries(1, BPF_F_MMA
 /// `page_alloc` and `collapsed`, read by the latter. Two tasks that meet are told apart by what is in it.
 #[map]
 pub static COLLAPSES: Array<MapWord> = Array::with_max_entries(collapse::COLLAPSES, 0);
+
+/// Which files the pages of one window are of, by page frame number modulo its size. Written by `control_file_pages`; read
+/// by the user half, which runs that and reads this under a lock of its own, and sets its size at load.
+#[map]
+pub static FILE_PAGES: Array<FilePage<MapWord>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// The last `struct page`s that `learn` saw, for the user half, which loads that program alone.
 #[map]

@@ -48,6 +48,7 @@ pub mod needed;
 pub mod notify;
 mod pace;
 pub mod pages;
+pub mod process;
 pub mod protect;
 pub mod ratio;
 mod reparent;

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 /// One mount.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Mount {
+    /// The device of its file system, as the kernel numbers it (`MKDEV` of include/linux/kdev_t.h).
+    pub(crate) device: u32,
     /// Which directory of the file system is mounted.
     pub(crate) root: PathBuf,
     /// Where it is mounted.
@@ -28,12 +30,14 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     // `36 35 98:0 /root /point rw,noatime shared:1 master:2 - ext3 /dev/root rw`: any number of
     // optional fields before the lone dash.
     let mut words = line.split(|&byte| byte == b' ');
-    let root = path(words.nth(3)?);
+    let (major, minor) = str::from_utf8(words.nth(2)?).ok()?.split_once(':')?;
+    let device = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
+    let root = path(words.next()?);
     let point = path(words.next()?);
     words.find(|word| *word == b"-")?;
     let fs_type = String::from_utf8_lossy(words.next()?).into_owned();
     let source = words.next()?.to_vec();
-    Some(Mount { root, point, fs_type, source })
+    Some(Mount { device, root, point, fs_type, source })
 }
 
 /// Blanks and backslashes in paths are written as three octal digits.
@@ -75,6 +79,7 @@ mod tests {
         assert_eq!(
             mounts[2],
             Mount {
+                device: 38,
                 root: "/x".into(),
                 point: "/y\\9".into(),
                 fs_type: "cgroup".into(),

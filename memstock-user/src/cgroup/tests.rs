@@ -137,6 +137,7 @@ fn the_whole_hierarchy_is_taken_and_its_absence_told() {
     }
     let real = mount();
     let entry = |root: &str, point: &Path, fs_type: &str| Mount {
+        device: 0,
         root: root.into(),
         point: point.into(),
         fs_type: fs_type.into(),

@@ -1,17 +1,15 @@
 //! `memstock force-empty`: drains a cgroup's stocks and reclaims all of its memory that can be.
 
-use std::cell::RefCell;
 use std::io::{self, Write as _};
 
 use anyhow::Result;
 
 use super::{attached, closed_pipe_is_success, target};
 use crate::cli::ForceEmpty;
-use crate::enforce::room::{Room, excess};
-use crate::enforce::undo::Undo;
+use crate::enforce::reclaim::{Cache, MEANS};
+use crate::enforce::room::{LATER, Room, excess};
 use crate::host::page_size;
 use crate::journal::Record;
-use crate::kernel_cgroup::KernelCgroups;
 use crate::size::human;
 
 /// Empties it as far as that is possible, and says what was done and what is left.
@@ -21,17 +19,15 @@ use crate::size::human;
 pub fn force_empty(args: &ForceEmpty) -> Result<u8> {
     let (engine, mount) = attached()?;
     let (cgroup, index) = target(&engine, &mount, &args.cgroup)?;
-    let kernel =
-        KernelCgroups::find(&mount, &args.kernel_cgroups, std::slice::from_ref(&cgroup.path))?;
-    let undo = RefCell::new(Undo::start()?);
-    let room = Room { engine: &engine, kernel: &kernel, undo: Some(&undo), cgroup: &cgroup, index };
+    let (engine, cache, cgroup, within) = (&engine, &Cache::default(), &cgroup, LATER);
+    let room = Room { engine, cache, cgroup, index, within };
     let (mut drained, mut reclaimed) = (0, 0);
     let mut say = |record| match record {
         Record::Drain { nr_pages, .. } => drained += nr_pages,
         Record::Reclaim { gained_pages, .. } => reclaimed += gained_pages,
         _ => {}
     };
-    room.make(&mut say, |counter| excess(counter, 0, 0))?;
+    room.make(&mut say, &MEANS, |counter| excess(counter, 0, 0))?;
     let bytes = |nr_pages| human(nr_pages * page_size());
     let left = engine.counter(index)?.memory.usage;
     let mut out = io::stdout().lock();

@@ -1,16 +1,17 @@
-//! `memstock guard`: what the daemon starts beside itself, to undo what it leaves half done if it dies.
+//! `memstock guard`: what the daemon starts beside itself, to let go of what it holds if it dies.
 
 use std::io;
+use std::os::fd::AsFd as _;
 
 use anyhow::Result;
 
-use crate::enforce::undo;
+use crate::enforce::guard as freezes;
 use crate::exit::SUCCESS;
 
 /// Hears from standard input until it ends.
 ///
 /// # Errors
-/// Something could not be undone.
+/// It cannot be read.
 pub fn guard() -> Result<u8> {
-    undo::guard(io::stdin().lock()).map(|()| SUCCESS)
+    freezes::guard(io::stdin().as_fd()).map(|()| SUCCESS)
 }

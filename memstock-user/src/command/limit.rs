@@ -1,17 +1,14 @@
 //! `memstock limit`: changes the limits of a tracked cgroup while it runs.
 
-use std::cell::RefCell;
-
 use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
 use super::{attached, target};
 use crate::cli::SetLimit;
-use crate::enforce::room::Room;
+use crate::enforce::reclaim::Cache;
+use crate::enforce::room::{LATER, Room};
 use crate::enforce::setting::{self, Limits};
-use crate::enforce::undo::Undo;
 use crate::exit::{Failure, SUCCESS};
-use crate::kernel_cgroup::KernelCgroups;
 
 /// Sets one limit or both; where the usage is above one, drains and reclaims first.
 ///
@@ -21,8 +18,6 @@ use crate::kernel_cgroup::KernelCgroups;
 pub fn limit(args: &SetLimit) -> Result<u8> {
     let (engine, mount) = attached()?;
     let (cgroup, index) = target(&engine, &mount, &args.cgroup)?;
-    let kernel =
-        KernelCgroups::find(&mount, &args.kernel_cgroups, std::slice::from_ref(&cgroup.path))?;
     if args.memsw.is_some() && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }
@@ -34,8 +29,8 @@ pub fn limit(args: &SetLimit) -> Result<u8> {
     let wished =
         Limits { memory: wished(args.memory, old.memory), memsw: wished(args.memsw, old.memsw) };
     wished.in_order(&cgroup.path)?;
-    let undo = RefCell::new(Undo::start()?);
-    let room = Room { engine: &engine, kernel: &kernel, undo: Some(&undo), cgroup: &cgroup, index };
+    let (engine, cache, cgroup, within) = (&engine, &Cache::default(), &cgroup, LATER);
+    let room = Room { engine, cache, cgroup, index, within };
     setting::set(&room, wished, args.force, &mut |record| log::info!("{record}"))?;
     Ok(SUCCESS)
 }

@@ -7,7 +7,6 @@
 mod diff;
 mod tell;
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -23,9 +22,9 @@ use crate::cli::Run;
 use crate::config::{self, Settings};
 use crate::drains::Drains;
 use crate::enforce::Policy;
-use crate::enforce::room::Room;
+use crate::enforce::reclaim::Cache;
+use crate::enforce::room::{LATER, Room};
 use crate::enforce::setting::{self, Limits};
-use crate::enforce::undo::Undo;
 use crate::engine::Engine;
 use crate::exit::{self, Failure, Faults};
 use crate::journal::Record;
@@ -114,8 +113,8 @@ impl<'a> Reload<'a> {
             watch.drains = (!settings.no_drain).then(|| Drains::new(watch.engine, watch.mount));
         }
         let policy = |of: &Settings| Policy { observe: of.observe, oom_group: of.oom_group };
-        if *kernel != old.kernel || policy(settings) != policy(&old.settings) {
-            let ordered = watch.duty.order(kernel.clone(), policy(settings));
+        if policy(settings) != policy(&old.settings) {
+            let ordered = watch.duty.order(policy(settings));
             ordered.unwrap_or_else(|error| log::warn!("limits are enforced as before: {error:#}"));
         }
         teller.kernel_cgroups(targets, &old.kernel, kernel);
@@ -151,8 +150,7 @@ impl<'a> Reload<'a> {
     fn set(&self, target: &Target, to: Limits, watch: &Watch<'_>) -> Result<()> {
         let (engine, cgroup) = (watch.engine, &target.cgroup);
         let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
-        let undo = RefCell::new(Undo::start()?);
-        let room = Room { engine, kernel: &self.now.kernel, undo: Some(&undo), cgroup, index };
+        let room = Room { engine, cache: &Cache::default(), cgroup, index, within: LATER };
         setting::set(&room, to, false, &mut |record| watch.journal.publish(record))
     }
 

@@ -1,11 +1,12 @@
-//! The thread that reads the events and acts on limits at once; everything else it hands on. Nothing that
-//! takes time may come between a limit that was met and what is done about it.
+//! The thread that reads the events: it has limits that were met seen to by others (`dispatch`), promises the kernel half
+//! that they are, and hands everything on. It waits for nothing but events.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{MapData, RingBuf};
@@ -13,16 +14,19 @@ use memstock_common::event::EventKind;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::undo::Undo;
-use super::{Enforcer, Policy};
+use super::Policy;
+use super::dispatch::Dispatch;
+use super::guard::Guard;
+use super::hold::thaw_left;
+use super::reclaim::Cache;
+use super::worker::{Shared, be_prompt};
 use crate::cgroup::CgroupMount;
 use crate::engine::pins::Pins;
 use crate::engine::{Engine, events};
 use crate::event::{Decoded, decode};
 use crate::journal::Record;
-use crate::kernel_cgroup::KernelCgroups;
 
 /// What the thread hands on.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ pub enum News {
     Record(Box<Record>),
     /// An event of the kernel half's that cannot be read.
     Unreadable(anyhow::Error),
-    /// A limit could not be enforced.
+    /// A limit could not be enforced, or not in time.
     Failed(anyhow::Error),
 }
 
@@ -52,58 +56,56 @@ pub struct Duty {
 
 /// From now on, with this.
 struct Order {
-    kernel: KernelCgroups,
     policy: Policy,
-    undo: Option<Undo>,
+    guard: Option<Guard>,
 }
 
 impl Order {
-    fn new(kernel: KernelCgroups, policy: Policy) -> Result<Self> {
-        let undo = if policy.observe { None } else { Some(Undo::start()?) };
-        Ok(Self { kernel, policy, undo })
+    fn new(policy: Policy) -> Result<Self> {
+        let guard = if policy.observe { None } else { Some(Guard::start()?) };
+        Ok(Self { policy, guard })
     }
 }
 
 impl Duty {
-    /// Starts it for a pinned engine.
+    /// Starts it for a pinned engine. Whoever is held still, by a daemon that died, is let go.
     ///
     /// # Errors
     /// The pins cannot be opened, or no thread or process be started.
-    pub fn start(pins: &Pins, kernel: KernelCgroups, policy: Policy) -> Result<Self> {
+    pub fn start(pins: &Pins, policy: Policy) -> Result<Self> {
         let (sender, news) = unbounded_channel();
         let engine = Engine::open(pins)?;
         let mount = CgroupMount::find()?;
         let events = events(pins)?;
-        let Order { kernel, policy, undo } = Order::new(kernel, policy)?;
+        thaw_left(&engine, &mount);
+        let Order { policy, guard } = Order::new(policy)?;
         let (orders, ordered) = channel();
-        let wake = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = eventfd(0, flags).context("cannot make an eventfd")?;
         let woken = wake.try_clone().context("cannot share an eventfd")?;
+        let wakes = wake.try_clone().context("cannot share an eventfd")?;
         let moved = Arc::new(AtomicBool::new(true));
         let moves = Arc::clone(&moved);
-        let work = move || {
-            let say = |record| drop(sender.send(News::Record(Box::new(record))));
-            let enforcer = Enforcer::new(engine, mount, kernel, policy, undo, say);
-            if let Err(error) = serve(enforcer, events, &ordered, &woken, &moves, &sender) {
-                let _ = sender.send(News::Failed(error));
-            }
-        };
+        let shared = Shared { engine, mount, cache: Cache::default(), news: sender, wake: wakes };
+        let work =
+            move || serve(&Arc::new(shared), policy, guard, events, &ordered, &woken, &moves);
         let thread = std::thread::Builder::new().name("enforce".into()).spawn(work);
         let thread = Some(thread.context("cannot start a thread")?);
         Ok(Self { news, moved, orders: Some(orders), wake, thread })
     }
 
     /// Whether the thread has done anything since this was asked last; it does several times a second, unless
-    /// one limit keeps it busy or it has ended.
+    /// it has ended.
     pub fn has_moved(&self) -> bool {
         self.moved.swap(false, Ordering::Relaxed)
     }
 
-    /// Has it go on with other kernel cgroups and another policy.
+    /// Has it go on with another policy.
     ///
     /// # Errors
     /// No process can be started, or the thread has ended.
-    pub fn order(&self, kernel: KernelCgroups, policy: Policy) -> Result<()> {
-        let order = Order::new(kernel, policy)?;
+    pub fn order(&self, policy: Policy) -> Result<()> {
+        let order = Order::new(policy)?;
         let orders = self.orders.as_ref().context("it is to end")?;
         orders.send(order).ok().context("the thread that enforces limits has ended")?;
         self.wake();
@@ -127,70 +129,83 @@ impl Drop for Duty {
 
 /// Time between two assurances to the kernel half that somebody is here: a part of
 /// [`ATTENDANCE_NS`](memstock_common::limit::ATTENDANCE_NS).
-const ATTENDS: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+const ATTENDS: Duration = Duration::from_millis(250);
+/// What workers have to come to an end.
+const ENDS: Duration = Duration::from_secs(2);
 
 fn serve(
-    mut enforcer: Enforcer<impl FnMut(Record)>,
+    shared: &Arc<Shared>,
+    policy: Policy,
+    guard: Option<Guard>,
     mut events: RingBuf<MapData>,
     orders: &Receiver<Order>,
     woken: &OwnedFd,
     moved: &AtomicBool,
-    sender: &UnboundedSender<News>,
-) -> Result<()> {
+) {
     be_prompt();
+    let mut dispatch = Dispatch::new(Arc::clone(shared), policy, guard);
+    let mut attended = None;
     loop {
         moved.store(true, Ordering::Relaxed);
+        attend(shared, &dispatch, &mut attended);
         while let Some(record) = events.next() {
-            moved.store(true, Ordering::Relaxed);
             let decoded = decode(&record);
             drop(record);
-            let decoded = match decoded {
-                Ok(decoded) => decoded,
-                Err(error) => {
-                    let _ = sender.send(News::Unreadable(error));
-                    continue;
+            match decoded {
+                Ok(decoded) => {
+                    if decoded.kind == EventKind::LimitHit
+                        && let Err(error) = dispatch.hit(&decoded.event)
+                    {
+                        shared.fail(error.context("a limit is not enforced"));
+                    }
+                    let _ = shared.news.send(News::Event(decoded));
                 }
-            };
-            let _ = sender.send(News::Event(decoded));
-            if decoded.kind == EventKind::LimitHit
-                && let Err(error) = enforcer.limit_hit(&decoded.event)
-            {
-                let _ = sender.send(News::Failed(error.context("a limit is not enforced")));
+                Err(error) => drop(shared.news.send(News::Unreadable(error))),
             }
+            // They may never stop coming.
+            attend(shared, &dispatch, &mut attended);
+            dispatch.turn();
+            moved.store(true, Ordering::Relaxed);
         }
+        dispatch.turn();
         let mut fds = [
             PollFd::from_borrowed_fd(events.as_fd(), PollFlags::IN),
             PollFd::new(woken, PollFlags::IN),
         ];
-        if !enforcer.policy.observe {
-            enforcer.engine.control().attend()?;
-        }
-        match poll(&mut fds, Some(&ATTENDS)) {
+        let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(ATTENDS.subsec_nanos()) };
+        match poll(&mut fds, Some(&wait)) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(anyhow!(error).context("cannot wait for events")),
+            Err(error) => {
+                shared.fail(anyhow!(error).context("cannot wait for events"));
+                sleep(ATTENDS);
+            }
         }
-        if fds[1].revents().is_empty() {
-            continue;
-        }
-        rustix::io::read(woken, &mut [0; 8])?;
+        // Nothing to read is as good.
+        let _ = rustix::io::read(woken, &mut [0; 8]);
         loop {
             match orders.try_recv() {
-                Ok(Order { kernel, policy, undo }) => enforcer.obey(kernel, policy, undo),
+                Ok(Order { policy, guard }) => dispatch.obey(policy, guard),
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Ok(()),
+                Err(TryRecvError::Disconnected) => {
+                    dispatch.end();
+                    let until = Instant::now() + ENDS;
+                    while !dispatch.is_idle() && Instant::now() < until {
+                        sleep(Duration::from_millis(5));
+                    }
+                    return;
+                }
             }
         }
     }
 }
 
-/// Has this thread run before everything that is not real-time: the tasks at a limit keep all CPUs busy,
-/// and charge by force until it has run.
-fn be_prompt() {
-    let param = libc::sched_param { sched_priority: 1 };
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: `param` lives until the call returns, which changes this thread's scheduling only.
-    if unsafe { libc::sched_setscheduler(0, policy, &raw const param) } != 0 {
-        let error = std::io::Error::last_os_error();
-        log::warn!("limits are enforced late on a busy host: no real-time priority: {error}");
+/// Tells the kernel half, now and then, that limits are seen to.
+fn attend(shared: &Shared, dispatch: &Dispatch, attended: &mut Option<Instant>) {
+    if !dispatch.enforces() || attended.is_some_and(|at| at.elapsed() < ATTENDS / 2) {
+        return;
+    }
+    *attended = Some(Instant::now());
+    if let Err(error) = shared.engine.control().attend() {
+        shared.fail(error);
     }
 }

@@ -1,7 +1,8 @@
-//! Kills: one chosen task, by pidfd, or a whole cgroup; and waits for the end of it. Must not choose.
+//! Kills: one chosen task, by pidfd, or a whole cgroup; and waits for its memory. Must not choose.
 
 use std::fs;
-use std::time::Instant;
+use std::os::fd::AsRawFd as _;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,22 +13,28 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::task::{NEVER, Task, tasks};
 use crate::cgroup::{Cgroup, display};
 
-/// Kills `task` if it still is who it was, inside `cgroup`; `None` if it is not.
+/// Opens `task` if it still is who it was, inside `cgroup`; `None` if it is not.
 ///
 /// Opened first and looked at then: a pid can be another's between the two, a pidfd cannot.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn kill(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
+pub fn open(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
     let Some(pid) = Pid::from_raw(task.pid) else { return Ok(None) };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(Errno::SRCH) => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot open process {pid:?}")),
     };
-    if !task.is_still_in(&cgroup.path) {
-        return Ok(None);
-    }
+    Ok(task.is_still_in(&cgroup.path).then_some(pidfd))
+}
+
+/// Kills `task` if it still is who it was, inside `cgroup`; `None` if it is not.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn kill(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
+    let Some(pidfd) = open(task, cgroup)? else { return Ok(None) };
     match pidfd_send_signal(&pidfd, Signal::KILL) {
         Ok(()) => Ok(Some(pidfd)),
         Err(Errno::SRCH) => Ok(None),
@@ -53,15 +60,33 @@ pub fn kill_group(cgroup: &Cgroup, is_ours: impl Fn(&Task) -> bool) -> Result<()
         .with_context(|| format!("cannot kill the tasks of cgroup {}", display(&cgroup.path)))
 }
 
-/// Waits until the process has ended, at most until `deadline`; says whether it has.
-pub fn has_ended(pidfd: &OwnedFd, deadline: Instant) -> bool {
+/// Time between two tries to take the memory of a process that is slow to end.
+const TURN: Duration = Duration::from_millis(5);
+
+/// Waits until the memory of a killed process is free, at most until `deadline`; says whether it is.
+///
+/// A process that ends frees it. Of one that cannot end, since a thread of it waits for a disk or a server, it is taken
+/// (`process_mrelease`, Linux 5.15), as the kernel's OOM reaper does.
+pub fn gives_back(pidfd: &OwnedFd, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(left) = Timespec::try_from(left) else { return false };
+        let Ok(wait) = Timespec::try_from(left.min(TURN)) else { return false };
         // Readable when it has ended.
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&left)) {
-            Err(Errno::INTR) => {}
-            ended => return matches!(ended, Ok(1..)),
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&wait)) {
+            Ok(1..) => return true,
+            Ok(0) | Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+        if release(pidfd) {
+            return true;
+        }
+        if left.is_zero() {
+            return false;
         }
     }
+}
+
+fn release(pidfd: &OwnedFd) -> bool {
+    // SAFETY: the call takes a descriptor, which is open, and no memory of ours.
+    unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_raw_fd(), 0) == 0 }
 }

@@ -1,57 +1,77 @@
 //! Takes memory back from a subtree without killing anybody: by the kernel's own reclaim where it knows
 //! the cgroup, else by what a process may ask of the memory of others. Must not decide when.
 
+mod cache;
 mod files;
 mod kernel;
 mod mappings;
 
+use std::time::Instant;
+
 use anyhow::Result;
 
-use self::kernel::Controller;
+pub use self::cache::Cache;
 use super::task;
-use super::undo::Undo;
 use crate::cgroup::Cgroup;
+use crate::engine::Engine;
 use crate::host;
 use crate::journal::record::Means;
-use crate::kernel_cgroup::KernelCgroups;
-use std::cell::RefCell;
 
 /// What is wanted of a reclaim.
-#[derive(Clone, Copy, Debug)]
-pub struct Wish {
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// Finds page cache.
+    pub cache: &'a Cache,
+    /// Whose memory.
+    pub cgroup: &'a Cgroup,
+    /// Its counter.
+    pub index: u32,
     /// Pages.
     pub nr_pages: u64,
     /// Whether pages may go to swap. They must not where memory+swap is what is full.
     pub may_swap: bool,
+    /// When to stop.
+    pub deadline: Instant,
 }
 
-/// The means that there are for one cgroup, the surest first. A `false` says that one does not apply.
-///
-/// # Errors
-/// A means that is there failed for another reason than that nothing could be reclaimed.
-pub fn reclaim(
-    means: Means,
-    cgroup: &Cgroup,
-    kernel: &KernelCgroups,
-    undo: Option<&RefCell<Undo>>,
-    wish: Wish,
-) -> Result<bool> {
-    let has_swap = host::has_swap()?;
-    let must_not_swap = has_swap && !wish.may_swap;
-    let wish = Wish { may_swap: has_swap && wish.may_swap, ..wish };
-    match means {
-        // What it reclaims goes to swap if the kernel thinks so: that frees nothing of memory and swap.
-        Means::LimitInBytes if must_not_swap => Ok(false),
-        Means::MemoryReclaim => kernel::memory_reclaim(cgroup, wish),
-        Means::LimitInBytes => match (Controller::of(kernel, cgroup), undo) {
-            (Some(controller), Some(undo)) => controller.squeeze(undo, wish),
-            _ => Ok(false),
-        },
-        Means::Pageout => Ok(mappings::pageout(&task::tasks(&cgroup.dir), wish)),
-        Means::Fadvise => Ok(files::drop_cached(&task::pids(&cgroup.dir))),
+/// What a means took.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Taken {
+    /// It does not apply, or found nothing.
+    Nothing,
+    /// Something: how much, the usage says.
+    Some,
+    /// So many pages.
+    Pages(u64),
+}
+
+impl Taken {
+    fn some(is_some: bool) -> Self {
+        if is_some { Self::Some } else { Self::Nothing }
     }
 }
 
-/// All of them, in the order in which they are tried.
+/// Reclaims by one means.
+///
+/// # Errors
+/// A means that is there failed for another reason than that nothing could be reclaimed.
+pub fn reclaim(means: Means, request: &Request<'_>) -> Result<Taken> {
+    let has_swap = host::has_swap()?;
+    let must_not_swap = has_swap && !request.may_swap;
+    let request = Request { may_swap: has_swap && request.may_swap, ..*request };
+    let tasks = || task::tasks(&request.cgroup.dir);
+    match means {
+        Means::MemoryReclaim => kernel::memory_reclaim(&request).map(Taken::some),
+        // Whatever else is in such a mapping would go to swap.
+        Means::Lazyfree if must_not_swap => Ok(Taken::Nothing),
+        Means::Lazyfree => Ok(Taken::some(mappings::lazyfree(&tasks(), &request))),
+        Means::Fadvise => cache::drop_clean(&request),
+        Means::Pageout => Ok(Taken::some(mappings::pageout(&tasks(), &request))),
+    }
+}
+
+/// All of them, in the order in which they are tried: what costs least to have again comes first.
 pub const MEANS: [Means; 4] =
-    [Means::MemoryReclaim, Means::LimitInBytes, Means::Fadvise, Means::Pageout];
+    [Means::MemoryReclaim, Means::Lazyfree, Means::Fadvise, Means::Pageout];

@@ -6,7 +6,7 @@ use anyhow::Result;
 use memstock_common::{Counter, Event, Resource, Stock, StockWord, index_of};
 
 use super::task::{Task, tasks};
-use super::victim;
+use super::{room, victim};
 use crate::cgroup::{Cgroup, CgroupMount};
 use crate::engine::{Engine, PerCpu};
 use crate::journal::Record;
@@ -57,14 +57,11 @@ fn stocked(
     stocks: &PerCpu<Stock<u64>>,
     subtree: u32,
 ) -> BTreeMap<u32, u64> {
-    let is_below = |index: u32| {
-        let parent = |&at: &u32| counters.get(&at).map(|counter| index_of(counter.parent as u32));
-        std::iter::successors(Some(index), parent).any(|at| at == subtree)
-    };
+    let below = room::subtree(counters, subtree);
     let mut stocked = BTreeMap::new();
     for (cpu, stock) in stocks {
         for word in [stock.word, stock.uncharge_batch].map(StockWord) {
-            if word.charged() > 0 && is_below(index_of(word.owner())) {
+            if word.charged() > 0 && below.contains(&index_of(word.owner())) {
                 *stocked.entry(*cpu).or_default() += u64::from(word.charged());
             }
         }

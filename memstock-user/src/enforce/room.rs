@@ -1,26 +1,29 @@
 //! Makes room in a subtree without killing anybody: drains its stocks, reclaims, looks again. The patch's
 //! rounds in `mem_cgroup_charge`; also what `memstock limit` and `memstock force-empty` do.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::counter::needed;
-use memstock_common::{Counter, PageCounter, Resource};
+use memstock_common::{Counter, NO_LIMIT, PageCounter, Resource, index_of};
 
-use super::reclaim::{MEANS, Wish, reclaim};
-use super::undo::Undo;
+use super::reclaim::{Cache, Request, Taken, reclaim};
 use crate::cgroup::Cgroup;
 use crate::drains::{Receipt, drain_cpus};
 use crate::engine::Engine;
 use crate::journal::Record;
-use crate::journal::record::{Why, named, nanos};
-use crate::kernel_cgroup::KernelCgroups;
+use crate::journal::record::{Means, Why, named, nanos};
 use crate::needed::{InFlight, Need};
 
 /// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
 pub const ROUNDS: u32 = 5;
+/// What somebody waits for may take so long, as far as the kernel comes back from each call.
+pub const SOON: Duration = Duration::from_secs(1);
+/// What is done in passing, or was asked for by people.
+pub const LATER: Duration = Duration::from_secs(5);
+/// Beyond what is above a limit, one part in so many of the limit is reclaimed, or the next page would be here again.
+const SPARE: u64 = 16;
 
 /// Pages that are too many, and of what; `None` when there is room.
 pub type Excess = Option<(u64, Resource)>;
@@ -56,45 +59,67 @@ pub fn cache_over_limit(cgroup: &Cgroup, counter: &Counter<u64>, over: u64) -> R
     }
 }
 
+/// The counters at and below one.
+pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32> {
+    let parent = |&at: &u32| counters.get(&at).map(|counter| index_of(counter.parent as u32));
+    let is_below = |&index: &u32| std::iter::successors(Some(index), parent).any(|at| at == top);
+    counters.keys().copied().filter(is_below).collect()
+}
+
 /// A subtree in which room is made.
 pub struct Room<'a> {
     /// The engine.
     pub engine: &'a Engine,
-    /// Which cgroups the kernel's controller knows.
-    pub kernel: &'a KernelCgroups,
-    /// For means of reclaim that have to be undone; without it they are left out.
-    pub undo: Option<&'a RefCell<Undo>>,
+    /// Finds the subtree's page cache.
+    pub cache: &'a Cache,
     /// The cgroup.
     pub cgroup: &'a Cgroup,
     /// Its counter.
     pub index: u32,
+    /// How long it may take: [`SOON`] or [`LATER`].
+    pub within: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Made {
+    /// There is room.
+    Room,
+    /// There is none, but something was gained.
+    Some,
+    /// Nothing was gained.
+    Nothing,
 }
 
 impl Room<'_> {
-    /// Drains and reclaims until `excess` says that there is room, or nothing is gained any more; says
-    /// which of the two.
+    /// Drains and reclaims by these means, in their order, until `excess` says that there is room, or nothing is gained any more, or it
+    /// takes too long.
     ///
     /// # Errors
     /// The engine cannot be read or driven.
     pub fn make(
         &self,
         say: &mut impl FnMut(Record),
+        means: &[Means],
         excess: impl Fn(&Counter<u64>) -> Excess,
-    ) -> Result<bool> {
+    ) -> Result<Made> {
+        let deadline = Instant::now() + self.within;
+        let mut all = 0;
         for _ in 0..ROUNDS {
             let drained = self.drain(say)?;
             let Some((over, resource)) = excess(&self.engine.counter(self.index)?) else {
-                return Ok(true);
+                return Ok(Made::Room);
             };
-            let gained = self.reclaim(say, over, resource)?;
+            let gained = self.reclaim(say, means, (over, resource), deadline)?;
             if excess(&self.engine.counter(self.index)?).is_none() {
-                return Ok(true);
+                return Ok(Made::Room);
             }
-            if drained + gained == 0 {
+            all += drained + gained;
+            if drained + gained == 0 || Instant::now() > deadline {
                 break;
             }
         }
-        Ok(false)
+        Ok(if all == 0 { Made::Nothing } else { Made::Some })
     }
 
     /// Gives back what is stocked for the subtree; says how many pages that were.
@@ -124,31 +149,50 @@ impl Room<'_> {
     }
 
     /// Tries one means after the other until one gains something; says how many pages it gained.
-    fn reclaim(&self, say: &mut impl FnMut(Record), over: u64, resource: Resource) -> Result<u64> {
-        // More than is needed, or the next batch would be here again.
-        let spare = u64::from(self.engine.info().batch) * self.engine.possible().len() as u64;
-        let wish = Wish { nr_pages: over + spare, may_swap: resource == Resource::Memory };
-        for means in MEANS {
+    fn reclaim(
+        &self,
+        say: &mut impl FnMut(Record),
+        means: &[Means],
+        (over, resource): (u64, Resource),
+        deadline: Instant,
+    ) -> Result<u64> {
+        let counter = self.engine.counter(self.index)?;
+        let batches = u64::from(self.engine.info().batch) * self.engine.possible().len() as u64;
+        let limit = counter.memory_limit.min(counter.memsw_limit);
+        let spare = if limit == NO_LIMIT { batches } else { batches.max(limit / SPARE) };
+        let request = Request {
+            engine: self.engine,
+            cache: self.cache,
+            cgroup: self.cgroup,
+            index: self.index,
+            nr_pages: over.saturating_add(spare),
+            may_swap: resource == Resource::Memory,
+            deadline,
+        };
+        for &means in means {
             let (start, before) = (Instant::now(), self.usage()?);
-            match reclaim(means, self.cgroup, self.kernel, self.undo, wish) {
-                Ok(true) => {}
-                Ok(false) => continue,
+            let taken = match reclaim(means, &request) {
+                Ok(Taken::Nothing) => continue,
+                Ok(taken) => taken,
                 Err(error) => {
                     log::warn!("reclaim by {means:?}: {error:#}");
                     continue;
                 }
-            }
+            };
             // What was freed may be in a stock by now.
             self.drained()?;
-            let gained = before.saturating_sub(self.usage()?);
+            let gained = match taken {
+                Taken::Pages(nr_pages) => nr_pages,
+                _ => before.saturating_sub(self.usage()?),
+            };
             say(Record::Reclaim {
                 cgroup: named(self.cgroup),
                 means,
-                tried_pages: wish.nr_pages,
+                tried_pages: request.nr_pages,
                 gained_pages: gained,
                 took_ns: nanos(start.elapsed()),
             });
-            if gained > 0 {
+            if gained > 0 || Instant::now() > deadline {
                 return Ok(gained);
             }
         }
@@ -163,7 +207,6 @@ impl Room<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memstock_common::NO_LIMIT;
 
     #[test]
     fn memory_and_swap_comes_first() {

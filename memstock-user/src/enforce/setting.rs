@@ -7,6 +7,7 @@ use anyhow::Result;
 use memstock_common::counter::needed;
 use memstock_common::{Counter, NO_LIMIT, Resource};
 
+use super::reclaim::MEANS;
 use super::room::{Room, cache_over_limit, excess, needed_excess};
 use crate::cgroup::display;
 use crate::exit::Failure;
@@ -111,7 +112,7 @@ fn set_one(
     let above = |counter: &Counter<u64>| {
         excess(counter, allowed(Resource::Memory), allowed(Resource::Memsw))
     };
-    room.make(say, above)?;
+    room.make(say, &MEANS, above)?;
     // Its tasks go on: the usage may have risen again.
     if engine.control().limit(index, resource, nr_pages)? {
         return Ok(());

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::kernel_cgroup::directories;
+use crate::process::{Stat, directory, living};
 
 /// `OOM_SCORE_ADJ_MIN`: never to be killed (`include/uapi/linux/oom.h`).
 pub const NEVER: i64 = -1000;
@@ -28,20 +29,29 @@ pub struct Task {
     pub page_tables: u64,
     /// `oom_score_adj`, -1000..=1000.
     pub adj: i64,
+    /// Whether it was killed already, by whomever, and has not ended yet.
+    pub is_dying: bool,
 }
 
 impl Task {
     /// Looks at a process; `None` when it is gone, has ended, or has no memory of its own.
     pub fn look(pid: i32) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let Stat { comm, state, started, rss } = Stat::parse(&stat)?;
-        if matches!(state, 'Z' | 'X') || rss == 0 {
+        let Stat { comm, started, .. } = Stat::read(&directory(pid))?;
+        let dir = living(pid)?;
+        let Stat { rss, .. } = Stat::read(&dir)?;
+        if rss == 0 {
             return None;
         }
-        let adj = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?;
-        let [swap, page_tables] = status_pages(pid, ["VmSwap:", "VmPTE:"]);
+        let adj = fs::read_to_string(dir.join("oom_score_adj")).ok()?;
+        let status = fs::read_to_string(dir.join("status")).ok()?;
+        let [swap, page_tables] = ["VmSwap:", "VmPTE:"].map(|name| pages_in(&status, name));
+        let is_pending = |name| {
+            let mask = field(&status, name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+            mask.is_some_and(|mask| mask & SIGKILL != 0)
+        };
+        let is_dying = ["SigPnd:", "ShdPnd:"].into_iter().any(is_pending);
         let adj = adj.trim().parse().ok()?;
-        Some(Self { pid, started, comm, rss, swap, page_tables, adj })
+        Some(Self { pid, started, comm, rss, swap, page_tables, adj, is_dying })
     }
 
     /// Whether it is in the cgroup `path` itself.
@@ -56,46 +66,24 @@ impl Task {
     }
 }
 
-/// The fields of `/proc/PID/stat` that are used (proc_pid_stat(5)).
-struct Stat {
-    comm: String,
-    state: char,
-    started: u64,
-    rss: u64,
-}
-
-impl Stat {
-    fn parse(text: &[u8]) -> Option<Self> {
-        let text = String::from_utf8_lossy(text);
-        // The name may hold anything, brackets too.
-        let (name, rest) = text.rsplit_once(") ")?;
-        let comm = name.split_once('(')?.1.to_owned();
-        // The first of these is field 3.
-        let fields: Vec<_> = rest.split_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3).copied();
-        Some(Self {
-            comm,
-            state: field(3)?.chars().next()?,
-            started: field(22)?.parse().ok()?,
-            rss: field(24)?.parse().ok()?,
-        })
-    }
-}
+/// SIGKILL in a mask of signals.
+const SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
 
 /// Pages of a process in swap; 0 when the kernel does not say.
 pub fn swapped(pid: i32) -> u64 {
-    let [swap] = status_pages(pid, ["VmSwap:"]);
-    swap
+    let status = living(pid).and_then(|dir| fs::read_to_string(dir.join("status")).ok());
+    status.map_or(0, |status| pages_in(&status, "VmSwap:"))
 }
 
-/// What these lines of `/proc/PID/status` say, in pages; 0 for what the kernel does not say.
-fn status_pages<const N: usize>(pid: i32, names: [&str; N]) -> [u64; N] {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    names.map(|name| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        kib.unwrap_or(0) * 1024 / crate::host::page_size()
-    })
+/// What the line `name` of `/proc/PID/status` says.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// The same, in pages; 0 where the kernel does not say.
+fn pages_in(status: &str, name: &str) -> u64 {
+    let kib = field(status, name).and_then(|line| line.strip_suffix("kB")?.trim().parse().ok());
+    kib.unwrap_or(0_u64) * 1024 / crate::host::page_size()
 }
 
 /// The path of the cgroup v2 of a process (`0::PATH` in `/proc/PID/cgroup`).
@@ -140,6 +128,7 @@ mod tests {
         let task = Task::look(pid).unwrap();
         assert!(
             task.rss > 0
+                && !task.is_dying
                 && task.page_tables > 0
                 && task.started > 0
                 && (NEVER..=1000).contains(&task.adj),
@@ -154,11 +143,8 @@ mod tests {
     }
 
     #[test]
-    fn names_may_look_like_the_rest() {
-        let fields = (4..=24).map(|n| format!(" {n}")).collect::<String>();
-        let stat = Stat::parse(format!("7 (a) R (b) S{fields} 25").as_bytes()).unwrap();
-        assert_eq!((stat.comm.as_str(), stat.state), ("a) R (b", 'S'));
-        assert_eq!((stat.started, stat.rss), (22, 24));
-        assert!(Stat::parse(b"7 (a) S 1 2").is_none());
+    fn lines_of_status_are_read() {
+        assert_eq!(pages_in("VmSwap:\t   8 kB\n", "VmSwap:") * crate::host::page_size(), 8192);
+        assert_eq!(field("ShdPnd:\t0000000000000100\n", "ShdPnd:"), Some("0000000000000100"));
     }
 }

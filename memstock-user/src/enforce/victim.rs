@@ -42,7 +42,7 @@ mod tests {
 
     fn task(pid: i32, rss: u64, swap: u64, adj: i64) -> Task {
         let (started, comm) = (pid.unsigned_abs().into(), String::new());
-        Task { pid, started, comm, rss, swap, page_tables: 0, adj }
+        Task { pid, started, comm, rss, swap, page_tables: 0, adj, is_dying: false }
     }
 
     fn chosen(tasks: &[Task]) -> Option<i32> {

@@ -31,6 +31,7 @@ pub struct Control {
     reparent: RawTracePoint,
     doubt_free: RawTracePoint,
     disown_free: RawTracePoint,
+    file_pages: RawTracePoint,
 }
 
 impl Control {
@@ -57,6 +58,7 @@ impl Control {
             reparent: open("control_reparent")?,
             doubt_free: open("control_doubt_free")?,
             disown_free: open("control_disown_free")?,
+            file_pages: open("control_file_pages")?,
         })
     }
 
@@ -189,6 +191,14 @@ impl Control {
     /// As for [`doubt_free`](Self::doubt_free).
     pub fn disown_free(&self, window: Window) -> Result<u32> {
         run(&self.disown_free, "control_disown_free", window.to_args())
+    }
+
+    /// Puts into the map `FILE_PAGES` which files the pages of `window` are of; returns how many are page cache.
+    ///
+    /// # Errors
+    /// As for [`doubt_free`](Self::doubt_free).
+    pub(super) fn file_pages(&self, window: Window) -> Result<u32> {
+        run(&self.file_pages, "control_file_pages", window.to_args())
     }
 }
 

@@ -8,6 +8,7 @@ use aya::programs::perf_event::PerfEventLink;
 use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use aya_log::EbpfLogger;
+use memstock_common::adopt::WINDOW_PAGES;
 use memstock_common::collapse::COLLAPSE_ORDER;
 use memstock_common::layout::MemoryOwner;
 use memstock_common::page::CHUNK_PAGES;
@@ -195,6 +196,7 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
         .map_max_entries("CGROUPS", cgroups)
         .map_max_entries("CGROUP_CPU", cgroups)
         .map_max_entries("OWNERS", chunks)
+        .map_max_entries("FILE_PAGES", if is_tried { 1 } else { WINDOW_PAGES })
         .map_max_entries("EVENTS", ring)
         .load(OBJECT)
         .context("cannot load the BPF object")?;

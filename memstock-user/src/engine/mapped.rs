@@ -21,6 +21,8 @@ pub struct Mapped<T> {
 
 // SAFETY: the mapping belongs to the process, not to a thread, and is only ever read.
 unsafe impl<T: Send> Send for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Mapped<T> {}
 
 impl<T> fmt::Debug for Mapped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ pub mod attach;
 pub mod batch;
 pub mod control;
 pub mod faults;
+mod file_pages;
 pub mod grace;
 pub mod kernel_stock;
 pub mod learn;
@@ -21,8 +22,8 @@ pub mod program;
 pub mod remains;
 mod syscall;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -36,6 +37,7 @@ use crate::needed::unused;
 use batch::PerCpuRanges;
 use control::Control;
 use faults::Source;
+use file_pages::FilePages;
 use mapped::Mapped;
 use pins::Pins;
 use program::RunStats;
@@ -52,7 +54,8 @@ pub struct Engine {
     loss: PerCpuArray<MapData, u64>,
     control: Control,
     probes: Vec<ProgramFd>,
-    next_index: Cell<u32>,
+    next_index: AtomicU32,
+    file_pages: FilePages,
 }
 
 /// Counters that are read in vain rather than with another system call.
@@ -94,7 +97,8 @@ impl Engine {
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
             control: Control::open(pins)?,
             probes: probes.map(|name| program::fd(pins, name)).collect::<Result<_>>()?,
-            next_index: Cell::new(0),
+            next_index: AtomicU32::new(0),
+            file_pages: FilePages::open(pins)?,
             possible,
         })
     }
@@ -318,9 +322,9 @@ impl Engine {
     /// A free counter, the longest unused first.
     fn free_index(&self) -> Result<u32> {
         let len = self.max_cgroups();
-        for index in (0..len).map(|step| (self.next_index.get() + step) % len) {
+        for index in (0..len).map(|step| (self.next_index.load(Ordering::Relaxed) + step) % len) {
             if self.counter(index)?.id == 0 {
-                self.next_index.set(index + 1);
+                self.next_index.store(index + 1, Ordering::Relaxed);
                 return Ok(index);
             }
         }

@@ -297,9 +297,9 @@ pub enum Why {
 pub enum Means {
     /// `memory.reclaim` of the cgroup.
     MemoryReclaim,
-    /// The limit of the v1 memory cgroup that stands for it, lowered for a moment.
-    LimitInBytes,
-    /// `POSIX_FADV_DONTNEED` on the files that its tasks have open.
+    /// `MADV_PAGEOUT` on mappings of its tasks that have `MADV_FREE`d pages.
+    Lazyfree,
+    /// `POSIX_FADV_DONTNEED` on its clean page cache, whichever files that is of.
     Fadvise,
     /// `MADV_PAGEOUT` on what its tasks have mapped.
     Pageout,

@@ -94,7 +94,7 @@ pub(crate) fn every_kind() -> Vec<Record> {
         drain(Why::LimitHit, Some(cgroup()), &cpus),
         drain(Why::CpuDead, None, &[]),
         reclaim(Means::MemoryReclaim),
-        reclaim(Means::LimitInBytes),
+        reclaim(Means::Lazyfree),
         reclaim(Means::Fadvise),
         reclaim(Means::Pageout),
         Record::OomKill { ancestor: cgroup(), victim: victim(), group: false, after_ns: 11 },

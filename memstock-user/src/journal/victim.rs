@@ -24,7 +24,7 @@ pub struct Victim {
 
 impl From<&Task> for Victim {
     fn from(task: &Task) -> Self {
-        let Task { pid, comm, rss, swap, page_tables, adj, started: _ } = task.clone();
+        let Task { pid, comm, rss, swap, page_tables, adj, started: _, is_dying: _ } = task.clone();
         Self {
             victim: pid,
             comm,

@@ -87,7 +87,7 @@ fn tracked_cgroups_are_found_by_path() {
 
 fn mount(fs_type: &str, point: &Path) -> Mount {
     let point = point.to_path_buf();
-    Mount { root: "/".into(), point, fs_type: fs_type.into(), source: Vec::new() }
+    Mount { device: 0, root: "/".into(), point, fs_type: fs_type.into(), source: Vec::new() }
 }
 
 #[test]

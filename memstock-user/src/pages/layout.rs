@@ -137,6 +137,10 @@ fn folio(btf: &Btf<'_>) -> Option<FolioLayout> {
         mapping_host: btf.member_offset("address_space", "host")?,
         inode_sb: btf.member_offset("inode", "i_sb")?,
         sb_magic: btf.member_offset("super_block", "s_magic")?,
+        index: btf.member_offset("folio", "index")?,
+        inode_ino: btf.member_offset("inode", "i_ino")?,
+        inode_generation: btf.member_offset("inode", "i_generation")?,
+        sb_dev: btf.member_offset("super_block", "s_dev")?,
     })
 }
 

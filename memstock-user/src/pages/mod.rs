@@ -8,6 +8,7 @@
 //! time that its word is looked at.
 
 mod btf;
+mod cached;
 mod gfp;
 mod kind;
 mod kpage;
@@ -16,6 +17,7 @@ mod pagemap;
 mod span;
 mod words;
 
+pub use cached::Cached;
 pub use kind::Kind;
 pub use kpage::KernelPages;
 pub use layout::{Layout, names_tracepoint};

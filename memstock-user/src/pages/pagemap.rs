@@ -4,6 +4,7 @@
 use super::words;
 use crate::exit::{Classify as _, Failure};
 use crate::host::page_size;
+use crate::process::living;
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
@@ -112,8 +113,9 @@ fn is_gone(error: &io::Error) -> bool {
 /// `scan` finds what is present and says whether this kernel can do that; where it cannot, the
 /// entries of all mapped addresses are read, present or not.
 fn walk(pid: u32, scan: Scanner, mut visit: impl FnMut(Mapped)) -> io::Result<()> {
-    let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
-    let ranges = mapped_ranges(&fs::read(format!("/proc/{pid}/maps"))?);
+    let dir = living(pid.cast_signed()).ok_or(Errno::SRCH)?;
+    let pagemap = File::open(dir.join("pagemap"))?;
+    let ranges = mapped_ranges(&fs::read(dir.join("maps"))?);
     let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
     // An entry can be read only if the process had memory when the file was opened. Without any, some
     // kernels crash in the scan (`pagemap_open` let a missing mm pass).

@@ -1,56 +1,172 @@
-//! Reclaims the page cache of the files that tasks have open: written back, and then dropped
-//! (`POSIX_FADV_DONTNEED`). What somebody has mapped stays, and so does what is in memory only.
+//! Opens files by inode number, also those that nobody has open and those whose name nobody knows.
+//!
+//! Only on file systems that are on a disk of this host: any other may ask a server, or a process of the very cgroup that
+//! is at its limit. Which those are is read from `/proc/self/mountinfo`, which asks nobody.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 
-use rustix::fs::{Advice, fadvise};
+use anyhow::{Context as _, Result};
 
-/// Drops what is cached of the files that these processes have open. Says whether there were any.
-pub(super) fn drop_cached(pids: &[i32]) -> bool {
-    let mut seen = BTreeSet::new();
-    for pid in pids {
-        // A process that is gone has none.
-        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-            drop_file(&entry.path(), &mut seen);
-        }
-    }
-    !seen.is_empty()
+use crate::mountinfo::{self, Mount};
+
+/// A file of a file system.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Inode {
+    /// The device, as the kernel numbers it.
+    pub(super) device: u32,
+    /// Its number.
+    pub(super) number: u64,
+    /// Which file of that number.
+    pub(super) generation: u32,
 }
 
-fn drop_file(link: &Path, seen: &mut BTreeSet<(u64, u64)>) {
-    // Only of a regular file: opening another may do things.
-    let Ok(metadata) = fs::metadata(link) else { return };
-    if !metadata.is_file() || metadata.len() == 0 || !seen.insert((metadata.dev(), metadata.ino()))
-    {
-        return;
+/// File systems on disks, and what file handles of theirs are made of.
+const LOCAL: [(&str, Handles); 5] = [
+    ("ext2", Handles::Short),
+    ("ext3", Handles::Short),
+    ("ext4", Handles::Short),
+    ("f2fs", Handles::Short),
+    ("xfs", Handles::Xfs),
+];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Handles {
+    /// `FILEID_INO32_GEN`: the number, the generation.
+    Short,
+    /// `XFS_FILEID_TYPE_64FLAG` beside that: the number has 64 bits.
+    Xfs,
+}
+
+/// The file systems of this host whose files can be opened.
+pub(super) struct FileSystems(BTreeMap<u32, (File, Handles)>);
+
+impl FileSystems {
+    pub(super) fn find() -> Result<Self> {
+        let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+        let mounts = mountinfo::parse(&text);
+        let mut found = BTreeMap::new();
+        for (device, handles, point) in local(&mounts) {
+            if let Ok(dir) = File::open(point) {
+                found.entry(device).or_insert((dir, handles));
+            }
+        }
+        Ok(Self(found))
     }
-    let mut options = File::options();
-    let Ok(file) = options.read(true).custom_flags(libc::O_NONBLOCK).open(link) else { return };
-    // Dirty pages are not dropped.
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-        | libc::SYNC_FILE_RANGE_WRITE
-        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: the descriptor is open; the call takes no memory.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
-    // Advice: what cannot be dropped stays.
-    let _ = fadvise(&file, 0, None, Advice::DontNeed);
+
+    /// Opens a file for advice on its pages; none if it is gone, or where that cannot be done.
+    pub(super) fn open(&self, inode: Inode) -> Option<File> {
+        let Inode { device, number, generation } = inode;
+        let (dir, handles) = self.0.get(&device)?;
+        let handle = match handles {
+            Handles::Short => {
+                Handle { bytes: 8, kind: 1, id: [u32::try_from(number).ok()?, generation, 0] }
+            }
+            Handles::Xfs => {
+                let [low, high] = [number as u32, (number >> 32) as u32];
+                Handle { bytes: 12, kind: 0x81, id: [low, high, generation] }
+            }
+        };
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        let mut handle = handle;
+        // SAFETY: the kernel reads a handle of `bytes` bytes, which it has; it is of the layout of `struct file_handle`.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_open_by_handle_at, dir.as_raw_fd(), &raw mut handle, flags)
+        };
+        let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0)?;
+        // SAFETY: the descriptor is new, and nobody else's.
+        let found = unsafe { File::from_raw_fd(fd) };
+        // To open anything but a regular file may do things.
+        if !found.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return None;
+        }
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOATIME);
+        options.open(format!("/proc/self/fd/{fd}")).ok()
+    }
+}
+
+/// `struct file_handle`.
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    id: [u32; 3],
+}
+
+/// The local file systems among `mounts`, by device, and where each is mounted. A place below a mount of another kind is
+/// none: the way there may ask somebody.
+fn local(mounts: &[Mount]) -> impl Iterator<Item = (u32, Handles, &PathBuf)> {
+    let handles = |mount: &Mount| {
+        let known = LOCAL.iter().find(|(name, _)| *name == mount.fs_type);
+        known.map(|&(_, handles)| handles)
+    };
+    mounts.iter().filter_map(move |mount| {
+        let is_on_way = |above: &&Mount| mount.point.starts_with(&above.point);
+        let is_local = mounts.iter().filter(is_on_way).all(|above| {
+            handles(above).is_some() || ["tmpfs", "devtmpfs", "rootfs"].contains(&&*above.fs_type)
+        });
+        let handles = handles(mount).filter(|_| is_local)?;
+        Some((mount.device, handles, &mount.point))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
-    fn a_file_is_dropped_once() {
-        let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
-        file.write_all(&[1; 8192]).unwrap();
-        let own = std::process::id().cast_signed();
-        assert!(drop_cached(&[own, own]));
-        assert!(!drop_cached(&[]));
+    fn a_way_that_asks_others_is_not_gone() {
+        let mount = |device, point: &str, fs_type: &str| Mount {
+            device,
+            root: "/".into(),
+            point: point.into(),
+            fs_type: fs_type.into(),
+            source: Vec::new(),
+        };
+        let mounts = [
+            mount(1, "/", "ext4"),
+            mount(2, "/mnt", "fuse.sshfs"),
+            mount(3, "/mnt/disk", "xfs"),
+            mount(4, "/run/disk", "xfs"),
+            mount(5, "/run", "tmpfs"),
+            mount(6, "/mntx", "ext4"),
+        ];
+        let found: Vec<_> = local(&mounts).map(|(device, handles, _)| (device, handles)).collect();
+        assert_eq!(found, [(1, Handles::Short), (4, Handles::Xfs), (6, Handles::Short)]);
+    }
+
+    /// Where the tests run on such a file system.
+    #[test]
+    fn a_file_is_opened_by_its_number() {
+        let mut file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        std::io::Write::write_all(&mut file, b"here").unwrap();
+        let (metadata, Ok(found)) = (file.as_file().metadata().unwrap(), FileSystems::find())
+        else {
+            return;
+        };
+        let dev = metadata.dev();
+        let device = (libc::major(dev) << 20) | libc::minor(dev);
+        let Some(generation) = generation(file.as_file()) else { return };
+        let inode = Inode { device, number: metadata.ino(), generation };
+        if memstock_tests::live::is_refused() || !found.0.contains_key(&device) {
+            return;
+        }
+        let opened = found.open(inode).expect("it is there");
+        assert_eq!(opened.metadata().unwrap().ino(), metadata.ino());
+        assert!(found.open(Inode { generation: generation ^ 1, ..inode }).is_none());
+        assert!(found.open(Inode { device: u32::MAX, ..inode }).is_none());
+    }
+
+    /// `FS_IOC_GETVERSION`.
+    fn generation(file: &File) -> Option<u32> {
+        let mut generation = 0_u32;
+        // SAFETY: the kernel writes an int there.
+        let done = unsafe { libc::ioctl(file.as_raw_fd(), 0x8008_7601, &raw mut generation) };
+        (done == 0).then_some(generation)
     }
 }

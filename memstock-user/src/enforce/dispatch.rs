@@ -1,0 +1,289 @@
+//! Which cgroups are full, and who sees to each. Waits for nobody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use memstock_common::{Counter, Event, Resource};
+
+use super::Policy;
+use super::guard::Guard;
+use super::setting::Limits;
+use super::settle::{Outcome, needs_more, over_limit};
+use super::worker::{Done, Job, Shared, What, Worker};
+use crate::host;
+
+/// Time without another try where nothing could be done; doubled with each.
+const RESPITE: Duration = Duration::from_millis(100);
+/// The longest of them.
+const LONGEST_RESPITE: Duration = Duration::from_secs(2);
+/// How often it is looked for cgroups that are over their limit, and that no event told of.
+const LOOK: Duration = Duration::from_secs(1);
+/// A worker that is at one step for so long hangs: each step ends before.
+const HANGS: Duration = Duration::from_secs(4);
+
+/// The cgroups at their limits, and the workers.
+pub(super) struct Dispatch {
+    shared: Arc<Shared>,
+    policy: Policy,
+    guard: Option<Arc<Guard>>,
+    /// By id and what is above the limit: who looks for page cache keeps nobody from killing.
+    full: BTreeMap<(u64, What), Full>,
+    workers: Vec<Worker>,
+    done: Receiver<Done>,
+    sender: Sender<Done>,
+    looked: Instant,
+}
+
+/// A cgroup that is or was at its limit.
+struct Full {
+    worker: Option<usize>,
+    is_over: Arc<AtomicBool>,
+    /// One that hung over it before.
+    hangs: Option<usize>,
+    not_before: Instant,
+    respite: Duration,
+    /// Its limits, and how often they were met, when it was seen to last.
+    seen: (Limits, [u64; 2]),
+    has_told: bool,
+}
+
+impl Full {
+    fn new(seen: (Limits, [u64; 2])) -> Self {
+        Self {
+            worker: None,
+            is_over: Arc::new(AtomicBool::new(false)),
+            hangs: None,
+            not_before: Instant::now(),
+            respite: RESPITE / 2,
+            seen,
+            has_told: false,
+        }
+    }
+}
+
+fn seen(counter: &Counter<u64>) -> (Limits, [u64; 2]) {
+    (Limits::of(counter), [counter.memory.failcnt, counter.memsw.failcnt])
+}
+
+impl Dispatch {
+    pub(super) fn new(shared: Arc<Shared>, policy: Policy, guard: Option<Guard>) -> Self {
+        let (sender, done) = channel();
+        let guard = guard.map(Arc::new);
+        let (full, workers, looked) = (BTreeMap::new(), Vec::new(), Instant::now());
+        let mut this = Self { shared, policy, guard, full, workers, done, sender, looked };
+        this.have_spare();
+        this
+    }
+
+    /// Goes on with another policy.
+    pub(super) fn obey(&mut self, policy: Policy, guard: Option<Guard>) {
+        self.policy = policy;
+        self.guard = guard.map(Arc::new);
+        self.end();
+        // What could not be done may be by now.
+        self.full
+            .values_mut()
+            .for_each(|full| *full = Full { worker: full.worker, ..Full::new(full.seen) });
+    }
+
+    /// Has all workers give up what they do, as soon as they can.
+    pub(super) fn end(&mut self) {
+        self.full.values().for_each(|full| full.is_over.store(true, Ordering::Relaxed));
+    }
+
+    /// Whether nobody works any more, but those that hang.
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.reap();
+        self.workers.iter().all(|worker| !worker.is_busy || worker.lasts() > HANGS)
+    }
+
+    /// Whether anything is enforced.
+    pub(super) fn enforces(&self) -> bool {
+        !self.policy.observe
+    }
+
+    /// A limit was met.
+    pub(super) fn hit(&mut self, hit: &Event) -> Result<()> {
+        let Some(index) = self.shared.engine.index_of(hit.ancestor_id)? else { return Ok(()) };
+        let counter = self.shared.engine.counter(index)?;
+        self.assign(index, &counter, *hit)
+    }
+
+    /// What is to be done besides: to be called several times a second.
+    pub(super) fn turn(&mut self) {
+        self.reap();
+        if self.looked.elapsed() < LOOK {
+            return;
+        }
+        self.looked = Instant::now();
+        self.replace_hung();
+        self.mend_guard();
+        if self.enforces() {
+            self.look();
+        }
+    }
+
+    /// Gives the cgroup a worker, unless it has one or is to be left alone for now.
+    fn assign(&mut self, index: u32, counter: &Counter<u64>, hit: Event) -> Result<()> {
+        let now = seen(counter);
+        let is_cache = self.enforces() && !needs_more(counter);
+        let what = if is_cache { What::Cache } else { What::Needed };
+        let key = (hit.ancestor_id, what);
+        let full = self.full.entry(key).or_insert_with(|| Full::new(now));
+        if full.worker.is_some() {
+            return Ok(());
+        }
+        // Other limits are another case.
+        if full.seen.0 != now.0 {
+            *full = Full { hangs: full.hangs, ..Full::new(now) };
+        }
+        if Instant::now() < full.not_before {
+            return Ok(());
+        }
+        full.is_over = Arc::new(AtomicBool::new(false));
+        let job = Job {
+            index,
+            hit,
+            what,
+            policy: self.policy,
+            guard: self.guard.clone(),
+            kills_only: full.hangs.is_some(),
+            has_told: full.has_told,
+            is_over: Arc::clone(&full.is_over),
+        };
+        let Some(number) = self.workers.iter().position(|worker| !worker.is_busy) else {
+            // The next look finds it.
+            self.have_spare();
+            return Ok(());
+        };
+        self.workers[number].take(job)?;
+        if let Some(full) = self.full.get_mut(&key) {
+            full.worker = Some(number);
+        }
+        self.have_spare();
+        Ok(())
+    }
+
+    /// To start a thread takes time that the next cgroup may not have.
+    fn have_spare(&mut self) {
+        if self.workers.iter().any(|worker| !worker.is_busy) {
+            return;
+        }
+        match Worker::start(&self.shared, self.workers.len(), self.sender.clone()) {
+            Ok(worker) => self.workers.push(worker),
+            Err(error) => self.shared.fail(error.context("limits are enforced late")),
+        }
+    }
+
+    /// Hears from workers that are done.
+    fn reap(&mut self) {
+        while let Ok(Done { worker, key, outcome }) = self.done.try_recv() {
+            self.workers[worker].is_busy = false;
+            let Some(full) = self.full.get_mut(&key) else { continue };
+            if full.hangs == Some(worker) {
+                full.hangs = None;
+            }
+            if full.worker != Some(worker) {
+                continue;
+            }
+            full.worker = None;
+            let index = self.shared.engine.index_of(key.0).ok().flatten();
+            let counter = index.and_then(|index| self.shared.engine.counter(index).ok());
+            let Some((index, counter)) = index.zip(counter) else {
+                self.full.remove(&key);
+                continue;
+            };
+            full.has_told = outcome == Outcome::NoVictim;
+            let (respite, rests) = match outcome {
+                Outcome::Room | Outcome::Observed(false) => (RESPITE / 2, false),
+                Outcome::Observed(true) => (RESPITE, true),
+                Outcome::Over | Outcome::NoVictim => {
+                    ((2 * full.respite).min(LONGEST_RESPITE), true)
+                }
+            };
+            full.respite = respite;
+            if rests {
+                full.not_before = Instant::now() + respite;
+            }
+            full.seen = seen(&counter);
+            // What was charged meanwhile was told to nobody.
+            if self.enforces() && outcome == Outcome::Room {
+                self.assign_if_over(index, &counter);
+            }
+        }
+    }
+
+    /// Gives workers to cgroups that are over their limit and were charged since they were seen to, or whose limit changed.
+    fn look(&mut self) {
+        for (index, counter) in self.shared.engine.counters() {
+            let what = if needs_more(&counter) { What::Needed } else { What::Cache };
+            let full = self.full.get(&(counter.id, what));
+            if full.is_none_or(|full| full.seen != seen(&counter)) {
+                self.assign_if_over(index, &counter);
+            }
+        }
+        let engine = &self.shared.engine;
+        let is_there = |id: u64| !matches!(engine.index_of(id), Ok(None));
+        self.full.retain(|&(id, _), full| full.worker.is_some() || is_there(id));
+    }
+
+    fn assign_if_over(&mut self, index: u32, counter: &Counter<u64>) {
+        let Some((over, resource)) = over_limit(counter) else { return };
+        let (usage, limit) = match resource {
+            Resource::Memory => (counter.memory.usage, counter.memory_limit),
+            Resource::Memsw => (counter.memsw.usage, counter.memsw_limit),
+        };
+        let hit = Event {
+            kind: memstock_common::event::EventKind::LimitHit as u32,
+            resource: resource as u32,
+            time_ns: host::now_ns(),
+            cgroup_id: counter.id,
+            ancestor_id: counter.id,
+            nr_pages: over,
+            usage,
+            limit,
+            cpu: 0,
+        };
+        if let Err(error) = self.assign(index, counter, hit) {
+            self.shared.fail(error);
+        }
+    }
+
+    /// Whoever hangs is left to it, and another one kills.
+    fn replace_hung(&mut self) {
+        let mut hung = Vec::new();
+        for (&key, full) in &mut self.full {
+            let Some(number) = full.worker else { continue };
+            if key.1 == What::Needed && full.hangs.is_none() && self.workers[number].lasts() > HANGS
+            {
+                (full.hangs, full.worker) = (Some(number), None);
+                full.is_over.store(true, Ordering::Relaxed);
+                hung.push(key);
+            }
+        }
+        for key in hung {
+            let name = self.shared.mount.path_of(key.0).map(crate::cgroup::display);
+            let name = name.unwrap_or_else(|| format!("cgroup {}", key.0));
+            self.shared.fail(anyhow!("{name} is at its limit, and to reclaim of it hangs: who is to be killed is seen to by another thread"));
+            if let Some(full) = self.full.get_mut(&key) {
+                // As if it had just been met.
+                full.seen.1 = [u64::MAX; 2];
+            }
+        }
+    }
+
+    fn mend_guard(&mut self) {
+        if self.guard.as_ref().is_none_or(|guard| guard.is_alive()) {
+            return;
+        }
+        self.shared.fail(anyhow!("the guard has ended: another one is started"));
+        match Guard::start() {
+            Ok(guard) => self.guard = Some(Arc::new(guard)),
+            Err(error) => self.shared.fail(error),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Freezes that must end even if this process does not end them. A second process, the *guard*, hears of each before it
+//! happens, and thaws what is left when it hears no more, or what is held for longer than [`MOST`].
+//!
+//! The guard is `memstock guard`, with the one end of a pipe as its standard input. The kernel closes the other end
+//! whenever and however the daemon dies. One line a message, `+DIR` and `-DIR`, each by one write that the kernel does not
+//! tear (`PIPE_BUF`), so that the threads of the daemon need no lock.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::BorrowedFd;
+use rustix::io::Errno;
+
+use super::hold::thaw;
+
+/// How long a cgroup may be held at once. The daemon lets go sooner; this is for when it hangs.
+pub const MOST: Duration = Duration::from_secs(2);
+
+/// The daemon's side.
+#[derive(Debug)]
+pub struct Guard {
+    process: Child,
+    pipe: Option<OwnedFd>,
+}
+
+impl Guard {
+    /// Starts the guard.
+    ///
+    /// # Errors
+    /// No process can be started.
+    pub fn start() -> Result<Self> {
+        let this = std::env::current_exe().context("cannot find this program's own file")?;
+        let mut command = Command::new(this);
+        command.arg("guard").stdin(Stdio::piped()).stdout(Stdio::null());
+        // A signal to the terminal's foreground group is not for it.
+        command.process_group(0);
+        let mut process = command.spawn().context("cannot start the guard")?;
+        let pipe = process.stdin.take().map(OwnedFd::from);
+        Ok(Self { process, pipe })
+    }
+
+    /// Whether it is there to hear.
+    pub fn is_alive(&self) -> bool {
+        let Some(pipe) = &self.pipe else { return false };
+        let mut fds = [PollFd::new(pipe, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A pipe that nobody reads has an error.
+        poll(&mut fds, Some(&now)).is_ok_and(|_| !fds[0].revents().contains(PollFlags::ERR))
+    }
+
+    /// Says that the cgroup with this directory is about to be frozen.
+    ///
+    /// # Errors
+    /// The guard is gone: then nothing may be frozen.
+    pub fn holds(&self, dir: &Path) -> Result<()> {
+        self.send(b'+', dir)
+    }
+
+    /// Says that it is not any more.
+    pub fn released(&self, dir: &Path) {
+        // A guard that is gone needs not be told.
+        let _ = self.send(b'-', dir);
+    }
+
+    fn send(&self, sign: u8, dir: &Path) -> Result<()> {
+        let pipe = self.pipe.as_ref().context("the guard has ended")?;
+        let dir = dir.as_os_str().as_bytes();
+        let line = [&[sign], dir, b"\n"].concat();
+        ensure!(line.len() <= libc::PIPE_BUF && !dir.contains(&b'\n'), "no line can say this");
+        rustix::io::write(pipe, &line).context("the guard is gone")?;
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.pipe = None;
+        let _ = self.process.wait();
+    }
+}
+
+/// The guard's life: hears from `input` until that ends.
+///
+/// # Errors
+/// It cannot be read.
+pub fn guard(input: BorrowedFd<'_>) -> Result<()> {
+    let mut held = Held::default();
+    let mut buffer = [0; libc::PIPE_BUF];
+    loop {
+        let mut fds = [PollFd::from_borrowed_fd(input.as_fd(), PollFlags::IN)];
+        let wait = held.next(Instant::now()).and_then(|wait| Timespec::try_from(wait).ok());
+        let len = match poll(&mut fds, wait.as_ref()).and_then(|ready| match ready {
+            0 => Ok(None),
+            _ => rustix::io::read(input, &mut buffer).map(Some),
+        }) {
+            Err(Errno::INTR) => continue,
+            len => len.context("cannot hear from the daemon")?,
+        };
+        match len {
+            Some(0) => break,
+            Some(len) => held.hear(&buffer[..len], Instant::now()),
+            None => {}
+        }
+        held.overdue(Instant::now()).iter().for_each(|dir| thaw(dir));
+    }
+    held.all().iter().for_each(|dir| thaw(dir));
+    Ok(())
+}
+
+/// What is held, as far as it was heard of.
+#[derive(Debug, Default)]
+struct Held {
+    /// By directory, until when.
+    until: BTreeMap<PathBuf, Instant>,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+}
+
+impl Held {
+    fn hear(&mut self, bytes: &[u8], now: Instant) {
+        self.rest.extend(bytes);
+        while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<_> = self.rest.drain(..=end).collect();
+            let Some((sign, dir)) = line[..end].split_first() else { continue };
+            let dir = PathBuf::from(OsString::from_vec(dir.to_vec()));
+            match sign {
+                b'+' => drop(self.until.insert(dir, now + MOST)),
+                _ => drop(self.until.remove(&dir)),
+            }
+        }
+    }
+
+    /// Time until one is overdue; none while nothing is held.
+    fn next(&self, now: Instant) -> Option<Duration> {
+        self.until.values().min().map(|until| until.saturating_duration_since(now))
+    }
+
+    /// Those that are; they are forgotten.
+    fn overdue(&mut self, now: Instant) -> Vec<PathBuf> {
+        self.until.extract_if(.., |_, until| *until <= now).map(|(dir, _)| dir).collect()
+    }
+
+    fn all(self) -> Vec<PathBuf> {
+        self.until.into_keys().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_released_is_left() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.hear(b"+/a b\n+/c\n-/a b\n+/d\n-/c\n+/to", now);
+        assert_eq!(held.next(now), Some(MOST));
+        held.hear(b"rn\n", now + MOST / 2);
+        assert_eq!(held.overdue(now + MOST), [PathBuf::from("/d")]);
+        assert_eq!(held.all(), [PathBuf::from("/torn")]);
+    }
+
+    #[test]
+    fn a_line_that_is_torn_is_not_heard() {
+        let mut held = Held::default();
+        held.hear(b"+/a", Instant::now());
+        assert_eq!(held.all(), [PathBuf::new(); 0]);
+    }
+}
