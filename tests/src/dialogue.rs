@@ -63,10 +63,18 @@ impl Dialogue {
     /// # Errors
     /// When it does not reply in time.
     pub fn ask(&mut self, command: &str, deadline: Duration) -> Result<String> {
+        self.tell(command)?;
+        self.hear(deadline).with_context(|| format!("the workload's reply to {command}"))
+    }
+
+    /// Sends one command line.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn tell(&mut self, command: &str) -> Result<()> {
         self.commands
             .write_all(format!("{command}\n").as_bytes())
-            .with_context(|| format!("telling the workload to {command}"))?;
-        self.hear(deadline).with_context(|| format!("the workload's reply to {command}"))
+            .with_context(|| format!("telling the workload to {command}"))
     }
 
     /// Waits for one line.

@@ -18,6 +18,7 @@ pub mod events;
 pub mod examples;
 pub mod exposition;
 pub mod free_lists;
+pub mod growing;
 pub mod hog;
 pub mod holder;
 pub mod hotplug;

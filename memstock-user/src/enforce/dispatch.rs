@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow};
 use memstock_common::{Counter, Event, Resource};
 
 use super::Policy;
+use super::duty::this_program;
 use super::guard::Guard;
 use super::setting::Limits;
 use super::settle::{Outcome, needs_more, over_limit};
@@ -281,7 +282,7 @@ impl Dispatch {
             return;
         }
         self.shared.fail(anyhow!("the guard has ended: another one is started"));
-        match Guard::start() {
+        match this_program().and_then(|program| Guard::start(&program)) {
             Ok(guard) => self.guard = Some(Arc::new(guard)),
             Err(error) => self.shared.fail(error),
         }

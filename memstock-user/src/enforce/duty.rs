@@ -2,6 +2,7 @@
 //! that they are, and hands everything on. It waits for nothing but events.
 
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -62,7 +63,7 @@ struct Order {
 
 impl Order {
     fn new(policy: Policy) -> Result<Self> {
-        let guard = if policy.observe { None } else { Some(Guard::start()?) };
+        let guard = if policy.observe { None } else { Some(Guard::start(&this_program()?)?) };
         Ok(Self { policy, guard })
     }
 }
@@ -125,6 +126,14 @@ impl Drop for Duty {
             let _ = thread.join();
         }
     }
+}
+
+/// The file of this program.
+///
+/// # Errors
+/// The kernel does not say.
+pub(super) fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
 }
 
 /// Time between two assurances to the kernel half that somebody is here: a part of

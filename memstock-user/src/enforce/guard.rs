@@ -32,13 +32,12 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts the guard.
+    /// Starts the guard, as a process of `memstock`.
     ///
     /// # Errors
     /// No process can be started.
-    pub fn start() -> Result<Self> {
-        let this = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut command = Command::new(this);
+    pub fn start(memstock: &Path) -> Result<Self> {
+        let mut command = Command::new(memstock);
         command.arg("guard").stdin(Stdio::piped()).stdout(Stdio::null());
         // A signal to the terminal's foreground group is not for it.
         command.process_group(0);
@@ -54,6 +53,16 @@ impl Guard {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A pipe that nobody reads has an error.
         poll(&mut fds, Some(&now)).is_ok_and(|_| !fds[0].revents().contains(PollFlags::ERR))
+    }
+
+    /// Ends it as if it had been killed, for tests: it lets go of nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn kill(&self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+            .context("cannot kill the guard")
     }
 
     /// Says that the cgroup with this directory is about to be frozen.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use memstock_tests::workload::{churn, cpus::Cpus, hog, hold, serve, share};
+use memstock_tests::workload::{churn, cpus::Cpus, fuse, grow, hog, hold, serve, share};
 
 /// Maps, touches and unmaps pages on each CPU until the time is over or SIGINT or SIGTERM comes.
 #[derive(Parser)]
@@ -62,6 +62,16 @@ enum Verb {
         #[arg(long, default_value_t = 400)]
         pages: u32,
     },
+    /// Have memory in some way, and want more on command.
+    Grow(grow::Order),
+    /// Serve a file system with one file, in a mount namespace.
+    Fuse {
+        /// Where it is mounted.
+        dir: std::path::PathBuf,
+        /// Never answer a read.
+        #[arg(long)]
+        silent: bool,
+    },
     /// The share of one CPU, until SIGINT or SIGTERM comes.
     Churn {
         /// CPU to stay on.
@@ -82,6 +92,8 @@ fn main() -> Result<()> {
         Some(Verb::Hog { pages, file, cpu, catch_term }) => {
             hog::run(pages.try_into()?, file.as_deref(), cpu, catch_term)
         }
+        Some(Verb::Grow(order)) => grow::run(order),
+        Some(Verb::Fuse { dir, silent }) => fuse::serve(&dir, silent),
         Some(Verb::Share { pages }) => share::run(pages.try_into()?),
         Some(Verb::Churn { cpu, pages }) => churn::churn(cpu, pages.try_into()?),
     }

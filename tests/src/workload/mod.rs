@@ -3,6 +3,8 @@
 pub mod arena;
 pub mod churn;
 pub mod cpus;
+pub mod fuse;
+pub mod grow;
 pub mod hog;
 pub mod hold;
 mod lines;

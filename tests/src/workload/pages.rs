@@ -37,6 +37,16 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Gives the pages back, which the kernel may take when it needs memory (`MADV_FREE`).
+    ///
+    /// # Errors
+    /// The kernel does not know that.
+    pub fn free_lazily(&self) -> io::Result<()> {
+        let length = self.nr_pages * PAGE_SIZE;
+        // SAFETY: of this mapping nobody wants the contents.
+        unsafe { madvise(self.start.as_ptr().cast(), length, Advice::LinuxFree) }
+    }
+
     /// Writes to each page once.
     pub fn touch(&self) {
         for page in 0..self.nr_pages {

@@ -1,0 +1,121 @@
+//! Holds: a cgroup that is frozen at its limit is let go of whatever happens, and somebody else's freeze stays.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use memstock::cgroup::{Cgroup, CgroupMount};
+use memstock::enforce::guard::{Guard, MOST};
+use memstock::enforce::hold::Hold;
+use memstock_tests::poll::{SOON, poll_until};
+use memstock_tests::process::memstock;
+use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
+
+struct Held {
+    cgroup: TestCgroup,
+    guard: Arc<Guard>,
+    hold: Option<Hold>,
+    _task: Task,
+}
+
+fn held() -> Result<Held> {
+    let cgroup = TestCgroup::new()?;
+    let task = Task::start(&cgroup, None)?;
+    let found: Cgroup = CgroupMount::find()?.resolve(cgroup.path())?;
+    let guard = Arc::new(Guard::start(&binaries::memstock()?)?);
+    let hold = Hold::freeze(&guard, &found)?;
+    let held = Held { cgroup, guard, hold, _task: task };
+    ensure!(held.is_frozen()? && held.hold.is_some(), "it is not held");
+    Ok(held)
+}
+
+impl Held {
+    fn freeze(&self) -> std::path::PathBuf {
+        self.cgroup.dir().join("cgroup.freeze")
+    }
+
+    fn is_frozen(&self) -> Result<bool> {
+        Ok(fs::read_to_string(self.freeze()).context("cgroup.freeze")?.trim() == "1")
+    }
+
+    fn is_let_go(&self, within: Duration) -> Result<()> {
+        poll_until(within, "the cgroup to be let go", || {
+            self.is_frozen().is_ok_and(|is_frozen| !is_frozen).then_some(())
+        })
+    }
+}
+
+#[test]
+fn a_hold_ends_with_who_holds() -> Result<()> {
+    live(|| {
+        let mut held = held()?;
+        let found = CgroupMount::find()?.resolve(held.cgroup.path())?;
+        ensure!(Hold::freeze(&held.guard, &found)?.is_none(), "it is held by somebody already");
+        held.hold = None;
+        ensure!(!held.is_frozen()?, "it is held still");
+        Ok(())
+    })
+}
+
+/// As by `docker pause`.
+#[test]
+fn a_freeze_of_somebody_elses_stays() -> Result<()> {
+    live(|| {
+        let mut held = held()?;
+        fs::write(held.freeze(), "1")?;
+        held.hold = None;
+        ensure!(held.is_frozen()?, "it was let go");
+        fs::write(held.freeze(), "0")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn the_guard_ends_what_lasts_too_long() -> Result<()> {
+    live(|| {
+        let mut held = held()?;
+        held.is_let_go(MOST + SOON)?;
+        // By now it may be somebody else's.
+        fs::write(held.freeze(), "1")?;
+        held.hold = None;
+        ensure!(held.is_frozen()?, "a freeze of somebody else's was undone");
+        fs::write(held.freeze(), "0")?;
+        Ok(())
+    })
+}
+
+/// Who holds dies together with the guard: the next start lets go, or the end.
+#[test]
+fn what_is_left_is_let_go_by_the_next() -> Result<()> {
+    live(|| {
+        for stops in [false, true] {
+            let mut left = held()?;
+            left.guard.kill()?;
+            // As if killed before it could let go.
+            std::mem::forget(left.hold.take());
+            ensure!(left.is_frozen()?, "it was let go by nobody");
+            let mut engine = Engine::start(["--observe", "--cgroup", left.cgroup.path()])?;
+            if stops {
+                // The start let go; held once more, there is only the end to do it.
+                left.is_let_go(SOON)?;
+                engine.kill()?;
+                fs::write(left.freeze(), "1")?;
+                let mark = "trusted.memstock.held";
+                rustix::fs::setxattr(
+                    left.cgroup.dir(),
+                    mark,
+                    b"",
+                    rustix::fs::XattrFlags::empty(),
+                )?;
+                let stop = memstock(["stop"])?.finish(SOON)?;
+                ensure!(stop.code() == 0, "{stop:?}");
+                left.is_let_go(SOON)?;
+            } else {
+                left.is_let_go(SOON)?;
+                engine.stop()?;
+            }
+        }
+        Ok(())
+    })
+}

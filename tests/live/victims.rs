@@ -1,0 +1,303 @@
+//! Who is killed at a limit, and what is tried before: what people have met elsewhere, and what the kernel does then.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use memstock_tests::engine::Event;
+use memstock_tests::growing::{FuseServer, Growing, resident_pages};
+use memstock_tests::hog::size;
+use memstock_tests::live::name;
+use memstock_tests::poll::{SOON, poll_until, try_poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::workload::grow::Order;
+use memstock_tests::{Engine, PAGE, TestCgroup, live};
+use tempfile::TempDir;
+
+/// Of most limits here, in pages.
+const LIMIT: u64 = 8192;
+/// What nobody can have below it.
+const MORE: u32 = 16384;
+
+fn engine(cgroup: &TestCgroup, limit: u64) -> Result<Engine> {
+    Engine::start(["--cgroup", cgroup.path(), "--limit", &size(limit)])
+}
+
+fn of_kind(engine: &Engine, kind: &str) -> Result<Vec<Event>> {
+    Ok(engine.events()?.into_iter().filter(|event| event.kind == kind).collect())
+}
+
+/// Waits for the events of the kills, and checks that only these were.
+fn only_killed(engine: &Engine, victims: &[u32]) -> Result<()> {
+    let kills = try_poll_until(SOON, "the events of the kills", || {
+        let kills = of_kind(engine, "oom-kill")?;
+        Ok((kills.len() >= victims.len()).then_some(kills))
+    })?;
+    let killed: Vec<u32> =
+        kills.iter().map(|kill| kill.field("victim").parse()).collect::<Result<_, _>>()?;
+    ensure!(killed == victims, "killed {killed:?}, not {victims:?}");
+    Ok(())
+}
+
+/// A file on the disk of the test, which nobody has read.
+fn uncached_file(nr_pages: u64) -> Result<(TempDir, std::path::PathBuf)> {
+    let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
+    let path = dir.path().join("file");
+    let mut file = File::create_new(&path)?;
+    file.write_all(&vec![1; (nr_pages * PAGE) as usize])?;
+    file.sync_all()?;
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok((dir, path))
+}
+
+/// The workload has a file of the server open, and the server is in the same cgroup.
+#[test]
+fn a_file_server_in_the_cgroup_hangs_nobody() -> Result<()> {
+    live(|| {
+        let (cgroup, other) = (TestCgroup::new()?, TestCgroup::new()?);
+        let limits = [&cgroup, &other].map(|cgroup| format!("{}={}", cgroup.path(), size(LIMIT)));
+        let engine = Engine::start([
+            "--cgroup",
+            cgroup.path(),
+            "--limit",
+            &limits[0],
+            "--cgroup",
+            other.path(),
+            "--limit",
+            &limits[1],
+        ])?;
+        let Some(mut server) = FuseServer::start(Some(&cgroup), false)? else {
+            skip(&name(), "there is no /dev/fuse");
+            return Ok(());
+        };
+        let order = Order {
+            more: MORE,
+            mounts_of: Some(server.id()),
+            reads: Some(server.file()),
+            ..Order::default()
+        };
+        let mut hog = Growing::start(&cgroup, &order)?;
+        ensure!(!hog.grow(), "it got all of it");
+        hog.was_killed()?;
+        ensure!(server.lives(), "the server was killed");
+        // And the limit of another one holds.
+        let mut another = Growing::start(&other, &Order { more: MORE, ..Order::default() })?;
+        ensure!(!another.grow(), "it got all of it");
+        another.was_killed()?;
+        only_killed(&engine, &[hog.id(), another.id()])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// In `/proc` a process whose main thread has ended looks as if it had no memory.
+#[test]
+fn a_main_thread_that_has_ended_hides_nothing() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = engine(&cgroup, LIMIT)?;
+        let mut innocent = Growing::start(&cgroup, &Order { first: 2048, ..Order::default() })?;
+        let order = Order { first: 3072, more: MORE, leaderless: true, ..Order::default() };
+        let mut hog = Growing::start(&cgroup, &order)?;
+        ensure!(!hog.grow(), "it got all of it");
+        hog.was_killed()?;
+        only_killed(&engine, &[hog.id()])?;
+        ensure!(innocent.lives() && of_kind(&engine, "no-victim")?.is_empty());
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn a_main_thread_that_has_ended_hides_no_page_from_adoption() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let order = Order { first: 4096, leaderless: true, ..Order::default() };
+        let holder = Growing::start(&cgroup, &order)?;
+        let engine = Engine::start_adopting(["--no-drain", "--cgroup", cgroup.path()])?;
+        try_poll_until(SOON, "its pages to be adopted", || {
+            let needed = engine.show()?.cgroup(cgroup.path())?.memory.needed / PAGE;
+            Ok((4096..5120).contains(&needed).then_some(()))
+        })?;
+        drop(holder);
+        engine.stop().map(drop)
+    })
+}
+
+/// A thread of the victim waits for a server that does not answer: it cannot end, but its memory can be had.
+#[test]
+fn the_memory_of_who_cannot_end_comes_back() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let Some(server) = FuseServer::start(None, true)? else {
+            skip(&name(), "there is no /dev/fuse");
+            return Ok(());
+        };
+        let engine = engine(&cgroup, LIMIT)?;
+        let mut innocent = Growing::start(&cgroup, &Order { first: 2048, ..Order::default() })?;
+        let order = Order {
+            first: 3072,
+            more: MORE,
+            mounts_of: Some(server.id()),
+            waits_for: Some(server.file()),
+            ..Order::default()
+        };
+        let mut hog = Growing::start(&cgroup, &order)?;
+        hog.begin_to_grow()?;
+        only_killed(&engine, &[hog.id()])?;
+        poll_until(SOON, "its memory", || {
+            resident_pages(hog.id()).is_none_or(|pages| pages < 100).then_some(())
+        })?;
+        try_poll_until(SOON, "the usage to fall", || {
+            let usage = engine.show()?.cgroup(cgroup.path())?.memory.usage / PAGE;
+            Ok((usage < 3072).then_some(()))
+        })?;
+        ensure!(hog.lives(), "it could end: that is another case");
+        ensure!(innocent.lives() && of_kind(&engine, "oom-kill")?.len() == 1, "an innocent died");
+        drop(server);
+        drop(hog);
+        engine.stop().map(drop)
+    })
+}
+
+/// Go, node, jemalloc and .NET give memory back so.
+#[test]
+fn lazily_freed_memory_is_taken_before_anybody_is_killed() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = engine(&cgroup, LIMIT)?;
+        let order = Order { first: 6000, more: 4000, lazyfree: true, ..Order::default() };
+        let mut task = Growing::start(&cgroup, &order)?;
+        ensure!(task.grow() && task.lives(), "it was killed: {:?}", engine.events()?);
+        let reclaims = of_kind(&engine, "reclaim")?;
+        ensure!(reclaims.iter().any(|event| event.field("means") == "lazyfree"), "{reclaims:?}");
+        ensure!(of_kind(&engine, "oom-kill")?.is_empty());
+        engine.stop().map(drop)
+    })
+}
+
+/// What one cgroup is charged for is not another's to lose, though both have the file open.
+#[test]
+fn the_cache_of_a_neighbour_stays() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let (greedy, reader) = (top.child("greedy")?, top.child("reader")?);
+        let limit = format!("{}={}", greedy.path(), size(LIMIT / 2));
+        let args = ["--cgroup", top.path(), "--cgroup", greedy.path(), "--limit", &limit];
+        let engine = Engine::start(args)?;
+        let (_dir, path) = uncached_file(LIMIT)?;
+        let reads = Order { reads: Some(path.clone()), ..Order::default() };
+        let neighbour = Growing::start(&reader, &reads)?;
+        let cached =
+            || -> Result<u64> { Ok(engine.show()?.cgroup(reader.path())?.memory.file / PAGE) };
+        let (before, drops) = (cached()?, dropped()?);
+        ensure!(before >= LIMIT, "{before} pages are cached");
+        let mut hog = Growing::start(&greedy, &Order { more: MORE, ..reads })?;
+        ensure!(!hog.grow(), "it got all of it");
+        hog.was_killed()?;
+        only_killed(&engine, &[hog.id()])?;
+        let after = cached()?;
+        if dropped()? == drops {
+            ensure!(after >= before - before / 100, "{before} pages before, {after} after");
+        } else {
+            skip(&name(), "the host's page cache was dropped meanwhile");
+        }
+        drop(neighbour);
+        engine.stop().map(drop)
+    })
+}
+
+/// How often all caches of the host were dropped.
+fn dropped() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/vmstat")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("drop_pagecache "));
+    Ok(line.context("no drop_pagecache in /proc/vmstat")?.parse()?)
+}
+
+/// Files that nobody has open any more are found by their pages.
+#[test]
+fn cache_of_closed_files_is_taken_back() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let (_dir, path) = uncached_file(2 * LIMIT)?;
+        if !is_on_disk(&path)? {
+            skip(&name(), "/var/tmp is on no file system whose files can be opened by number");
+            return Ok(());
+        }
+        let engine = engine(&cgroup, LIMIT)?;
+        let order = Order { reads: Some(path), ..Order::default() };
+        let reader = Growing::start(&cgroup, &order)?;
+        try_poll_until(SOON, "the cache to be taken back", || {
+            Ok((engine.show()?.cgroup(cgroup.path())?.memory.usage <= LIMIT * PAGE).then_some(()))
+        })?;
+        let reclaims = of_kind(&engine, "reclaim")?;
+        ensure!(reclaims.iter().any(|event| event.field("means") == "fadvise"), "{reclaims:?}");
+        ensure!(of_kind(&engine, "oom-kill")?.is_empty(), "somebody was killed");
+        drop(reader);
+        engine.stop().map(drop)
+    })
+}
+
+/// ext2 to ext4, f2fs or xfs, by what statfs(2) says.
+fn is_on_disk(path: &Path) -> Result<bool> {
+    const MAGIC: [i64; 3] = [0xef53, 0xf2f5_2010, 0x5846_5342];
+    Ok(MAGIC.contains(&rustix::fs::statfs(path)?.f_type))
+}
+
+/// Of a file that two processes have mapped nothing can be taken from outside; it is told of, and kills nobody.
+#[test]
+fn a_file_that_two_have_mapped_kills_nobody() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let (_dir, path) = uncached_file(2 * LIMIT)?;
+        let engine = engine(&cgroup, LIMIT)?;
+        let order = Order { maps: Some(path), ..Order::default() };
+        let mut tasks = [Growing::start(&cgroup, &order)?, Growing::start(&cgroup, &order)?];
+        try_poll_until(SOON, "cache to be taken back, or told of", || {
+            let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
+            let is_told = !of_kind(&engine, "cache-over-limit")?.is_empty();
+            Ok((is_told || memory.usage <= LIMIT * PAGE).then_some(()))
+        })?;
+        ensure!(tasks.iter_mut().all(Growing::lives), "one was killed: {:?}", engine.events()?);
+        ensure!(of_kind(&engine, "oom-kill")?.is_empty(), "somebody was killed");
+        engine.stop().map(drop)
+    })
+}
+
+/// Who may not be killed (`oom_score_adj` -1000) is held up, with one event, and goes on when there is room.
+#[test]
+fn who_may_not_be_killed_is_held() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = engine(&cgroup, LIMIT)?;
+        let order = Order { first: 10, more: MORE, adj: Some(-1000), ..Order::default() };
+        let Ok(mut task) = Growing::start(&cgroup, &order) else {
+            skip(&name(), "oom_score_adj cannot be lowered here (CAP_SYS_RESOURCE)");
+            return engine.stop().map(drop);
+        };
+        task.begin_to_grow()?;
+        try_poll_until(SOON, "an event", || {
+            Ok((!of_kind(&engine, "no-victim")?.is_empty()).then_some(()))
+        })?;
+        let over = || -> Result<u64> {
+            let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
+            Ok((memory.usage / PAGE).saturating_sub(LIMIT))
+        };
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        // It runs for 10 ms a second, and each page that it takes then holds it up for up to 1 ms.
+        ensure!(over()? < 500, "{} pages above the limit after 5 s", over()?);
+        ensure!(
+            task.lives() && of_kind(&engine, "no-victim")?.len() == 1,
+            "{:?}",
+            engine.events()?
+        );
+        let lifted =
+            memstock_tests::process::memstock(["limit", cgroup.path(), "--memory", "max"])?;
+        ensure!(lifted.finish(SOON)?.code() == 0, "the limit is not lifted");
+        try_poll_until(SOON, "all it wants", || {
+            let needed = engine.show()?.cgroup(cgroup.path())?.memory.needed / PAGE;
+            Ok((needed >= u64::from(MORE)).then_some(()))
+        })?;
+        drop(task);
+        engine.stop().map(drop)
+    })
+}
