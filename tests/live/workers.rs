@@ -1,0 +1,124 @@
+//! A worker that hangs costs its own cgroup only: another limit holds as if it were alone, and its own after a while.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use memstock_tests::hog::{Hog, Wish, size};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::{Engine, PAGE, TestCgroup, live};
+
+/// Of every limit here, in pages.
+const LIMIT: u64 = 4096;
+/// What a worker may take for a step before another one is sent.
+const HANGS: Duration = Duration::from_secs(4);
+
+/// A thread that a debugger has stopped. Goes on when this is dropped.
+struct Stopped(i32);
+
+impl Stopped {
+    /// The thread `name` of a process.
+    fn find(pid: u32, name: &str) -> Result<Self> {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+        let is_it = |dir: &fs::DirEntry| {
+            fs::read_to_string(dir.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let found = tasks.into_iter().find(is_it).with_context(|| format!("no thread {name}"))?;
+        let tid: i32 = found.file_name().to_string_lossy().parse()?;
+        trace(libc::PTRACE_SEIZE, tid)?;
+        let stopped = Self(tid);
+        trace(libc::PTRACE_INTERRUPT, tid)?;
+        let mut status = 0;
+        // SAFETY: the status is written to.
+        let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
+        ensure!(waited == tid && libc::WIFSTOPPED(status), "the thread does not stop");
+        Ok(stopped)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Err(error) = trace(libc::PTRACE_DETACH, self.0) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn trace(request: libc::c_uint, tid: i32) -> Result<()> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: these requests take no memory.
+    let done = unsafe { libc::ptrace(request, tid, none, none) };
+    ensure!(done == 0, "ptrace: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+#[test]
+fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
+    live(|| {
+        let (hung, other) = (TestCgroup::new()?, TestCgroup::new()?);
+        let limits = [&hung, &other].map(|cgroup| format!("{}={}", cgroup.path(), size(LIMIT)));
+        let mut engine = Engine::start([
+            "--cgroup",
+            hung.path(),
+            "--limit",
+            &limits[0],
+            "--cgroup",
+            other.path(),
+            "--limit",
+            &limits[1],
+        ])?;
+        let pid = engine.process().id();
+        let worker = try_poll_until(SOON, "a worker", || Ok(Stopped::find(pid, "enforce-0").ok()))?;
+        let start = Instant::now();
+        let mut first = Wish::pages(2 * LIMIT).cpu(0).start(&hung)?;
+        // It is the one that takes the job.
+        try_poll_until(SOON, "the limit to be met", || {
+            let show = engine.show()?;
+            Ok((show.cgroup(hung.path())?.memory.usage > LIMIT * PAGE).then_some(()))
+        })?;
+        let mut hogs = Vec::new();
+        for _ in 0..5 {
+            let mut hog = Wish::pages(2 * LIMIT).cpu(1).start(&other)?;
+            hog.was_killed().context("beside a worker that hangs")?;
+            hogs.push(hog.id());
+        }
+        let over = overshoot(&engine, &other)?;
+        eprintln!("{over} pages above the limit beside a worker that hangs");
+        ensure!(over <= bound(&engine)?, "{over} pages above the limit");
+        // Another one comes for its cgroup.
+        first.was_killed().context("of a worker that hangs")?;
+        let took = start.elapsed();
+        eprintln!("its own cgroup had to wait for {took:?}");
+        ensure!(took >= HANGS, "it was stopped by nobody");
+        let said = engine.stderr()?;
+        ensure!(said.contains("hangs"), "it is not told of: {said}");
+        drop(worker);
+        killed(&engine, &[&hogs[..], &[first.id()]].concat())?;
+        // And it serves again.
+        let mut last = Wish::pages(2 * LIMIT).start(&hung)?;
+        Hog::was_killed(&mut last)?;
+        engine.stop().map(drop)
+    })
+}
+
+fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<u64> {
+    let show = engine.show()?;
+    Ok((show.cgroup(cgroup.path())?.memory.watermark / PAGE).saturating_sub(LIMIT))
+}
+
+/// As in `limits.rs`: what may be stocked on all CPUs.
+fn bound(engine: &Engine) -> Result<u64> {
+    let show = engine.show()?;
+    Ok(show.cpus.len() as u64 * show.batch)
+}
+
+/// Waits until just these were killed.
+fn killed(engine: &Engine, hogs: &[u32]) -> Result<()> {
+    try_poll_until(SOON, "the events of the kills", || {
+        let kills = engine.events()?.into_iter().filter(|event| event.kind == "oom-kill");
+        let kills: Vec<u32> =
+            kills.map(|kill| kill.field("victim").parse()).collect::<Result<_, _>>()?;
+        ensure!(kills.iter().all(|victim| hogs.contains(victim)), "killed {kills:?}: {hogs:?}");
+        Ok((kills.len() >= hogs.len()).then_some(()))
+    })
+}
