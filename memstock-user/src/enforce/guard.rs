@@ -180,6 +180,6 @@ mod tests {
     fn a_line_that_is_torn_is_not_heard() {
         let mut held = Held::default();
         held.hear(b"+/a", Instant::now());
-        assert_eq!(held.all(), [PathBuf::new(); 0]);
+        assert!(held.all().is_empty());
     }
 }
