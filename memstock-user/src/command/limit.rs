@@ -12,6 +12,7 @@ use crate::enforce::setting::{self, Limits};
 use crate::enforce::undo::Undo;
 use crate::exit::{Failure, SUCCESS};
 use crate::kernel_cgroup::KernelCgroups;
+use crate::names::{NO_LIMITS, Names};
 
 /// Sets one limit or both; where the usage is above one, drains and reclaims first.
 ///
@@ -34,8 +35,12 @@ pub fn limit(args: &SetLimit) -> Result<u8> {
     let wished =
         Limits { memory: wished(args.memory, old.memory), memsw: wished(args.memsw, old.memsw) };
     wished.in_order(&cgroup.path)?;
+    if wished != NO_LIMITS {
+        cgroup.can_be_limited()?;
+    }
     let undo = RefCell::new(Undo::start()?);
     let room = Room { engine: &engine, kernel: &kernel, undo: Some(&undo), cgroup: &cgroup, index };
     setting::set(&room, wished, args.force, &mut |record| log::info!("{record}"))?;
+    Names::of(engine.pins()).note(&cgroup.path, wished)?;
     Ok(SUCCESS)
 }

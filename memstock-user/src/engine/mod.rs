@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
+use memstock_common::control::Register;
 use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX};
 use memstock_common::{Stock, key_of};
 
@@ -252,7 +253,7 @@ impl Engine {
     /// It is tracked already, too deep, or there is no room.
     pub fn register(
         &self,
-        id: u64,
+        cgroup_id: u64,
         parent: Option<u32>,
         memory_limit: u64,
         memsw_limit: u64,
@@ -261,22 +262,21 @@ impl Engine {
         for &cpu in &self.possible {
             self.control.reset(index, cpu)?;
         }
-        self.control.register(memstock_common::control::Register {
-            index,
-            parent: parent.unwrap_or(NO_INDEX),
-            cgroup_id: id,
-            memory_limit,
-            memsw_limit,
-        })?;
-        Ok(index)
+        let parent = parent.unwrap_or(NO_INDEX);
+        let args = Register { index, parent, cgroup_id, memory_limit, memsw_limit };
+        self.control.register(args).map(|()| index)
     }
 
-    /// Ends the tracking of cgroups: they are dying until nothing is charged to them any more.
+    /// Ends the tracking of cgroups: they are dying until nothing is charged to them any more. After an error it can be
+    /// called again with all of them.
     ///
     /// # Errors
-    /// One is not tracked, or the kernel cannot wait for a grace period.
+    /// The kernel refuses, or cannot wait for a grace period.
     pub fn close(&self, indices: &[u32]) -> Result<()> {
         for &index in indices {
+            if self.index_of(self.counter(index)?.id)? != Some(index) {
+                continue;
+            }
             // A removed cgroup has no tasks.
             if self.counter(index)?.swapped != 0 {
                 self.control.swapped(index, 0)?;
