@@ -26,6 +26,8 @@ pub enum Refusal {
     Busy = 3,
     /// More levels of tracked cgroups than [`MAX_DEPTH`].
     Deep = 4,
+    /// The kernel has no room for one more in the map of the tracked cgroups.
+    Full = 5,
 }
 
 impl Answer {
@@ -49,6 +51,7 @@ impl Answer {
             2 => Err(Ok(Refusal::Taken)),
             3 => Err(Ok(Refusal::Busy)),
             4 => Err(Ok(Refusal::Deep)),
+            5 => Err(Ok(Refusal::Full)),
             tag => Err(Err(crate::event::Unknown(tag))),
         }
     }
@@ -170,7 +173,7 @@ arguments! {
 /// Makes a cgroup tracked.
 ///
 /// # Errors
-/// [`Refusal::Taken`], [`Refusal::Missing`] (no such counter or parent), [`Refusal::Deep`].
+/// [`Refusal::Taken`], [`Refusal::Missing`] (no such counter or parent), [`Refusal::Deep`], [`Refusal::Full`].
 #[inline(always)]
 pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal> {
     let counter = machine.counter(args.index).ok_or(Refusal::Missing)?;
@@ -191,9 +194,10 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
     counter.memory_limit.store(args.memory_limit);
     counter.memsw_limit.store(args.memsw_limit);
     counter.parent.store(owner_of(args.parent).into());
-    if !machine.track(key_of(args.cgroup_id), args.index) {
+    let key = key_of(args.cgroup_id);
+    if !machine.track(key, args.index) {
         counter.id.store(0);
-        return Err(Refusal::Taken);
+        return Err(if machine.tracked(key).is_some() { Refusal::Taken } else { Refusal::Full });
     }
     if let Some(parent) = machine.counter(args.parent) {
         parent.children.fetch_add(1);

@@ -173,6 +173,7 @@ stats! {
     DaemonStat {
         Events: "events" Count Counter "Records of the event stream, by kind.",
         LeftOut: "cgroups_left_out" Count Counter "Times a cgroup could not be registered, and is charged to the one above it.",
+        Errors: "daemon_errors" Count Counter "Errors of the daemon, by the part that they are of; each goes on, and tries again.",
         Degraded: "degraded" Count Gauge "Whether figures or duties are not what they should be, by reason: 1, or 0.",
         Checks: "checks" Count Counter "Checks that usage is what the pages add up to, by result: exact, or moving when too much changed meanwhile.",
         Drift: "drift" Pages Gauge "What does not add up in the cgroup where it is most, as found by the last exact check: 0, or a defect.",

@@ -1,7 +1,8 @@
 //! The probes that tell the user half of cgroups that come and go.
 //!
 //! Kernel prototypes (`cgroup:cgroup_mkdir`, `cgroup:cgroup_rmdir`, `include/trace/events/cgroup.h`):
-//! `(struct cgroup *cgrp, const char *path)`, after it was made, and after it was removed.
+//! `(struct cgroup *cgrp, const char *path)`, after it was made, and after it was removed; of v1 hierarchies too, whose
+//! directories have ids of their own, so that one of them has that of a cgroup v2 now and then.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::raw_tracepoint;
@@ -11,6 +12,9 @@ use memstock_common::{Event, Machine};
 
 use crate::config;
 use crate::machine::Kernel;
+
+/// That of cgroup v2: the first one made (`cgroup_init` in `kernel/cgroup/cgroup.c`), and 0 in `/proc/PID/cgroup`.
+const DEFAULT_HIERARCHY: i32 = 0;
 
 /// Says that a cgroup was made.
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
@@ -29,9 +33,23 @@ pub fn cgroup_removed(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn tell(ctx: &RawTracePointContext, kind: EventKind) -> i32 {
     let cgroup: u64 = ctx.arg(0);
+    if hierarchy_of(cgroup) != Some(DEFAULT_HIERARCHY) {
+        return 0;
+    }
     let cgroup_id = id_of(cgroup).unwrap_or(0);
     Kernel.emit(&Event { kind: kind as u32, time_ns: Kernel.now(), cgroup_id, ..Event::default() });
     0
+}
+
+/// `cgrp->root->hierarchy_id`.
+#[inline(always)]
+fn hierarchy_of(cgroup: u64) -> Option<i32> {
+    // SAFETY: the helper reads kernel memory at any address, or fails.
+    unsafe {
+        let root = (cgroup + config::cgroup_root()) as *const u64;
+        let root = bpf_probe_read_kernel(root).ok()?;
+        bpf_probe_read_kernel((root + config::hierarchy_id()) as *const i32).ok()
+    }
 }
 
 /// `cgrp->kn->id`.

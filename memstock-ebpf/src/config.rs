@@ -46,6 +46,12 @@ static CGROUP_KN: Global<u32> = Global::new(0);
 /// Byte offset of `id` in `struct kernfs_node`.
 #[unsafe(no_mangle)]
 static KERNFS_ID: Global<u32> = Global::new(0);
+/// Byte offset of `root` in `struct cgroup`.
+#[unsafe(no_mangle)]
+static CGROUP_ROOT: Global<u32> = Global::new(0);
+/// Byte offset of `hierarchy_id` in `struct cgroup_root`.
+#[unsafe(no_mangle)]
+static HIERARCHY_ID: Global<u32> = Global::new(0);
 /// The way from a memory to the cgroups of whom it belongs to.
 #[unsafe(no_mangle)]
 static MEMORY_OWNER: Global<MemoryOwner> = Global::new(MemoryOwner::UNKNOWN);
@@ -143,6 +149,18 @@ pub fn cgroup_kn() -> u64 {
 #[inline(always)]
 pub fn kernfs_id() -> u64 {
     KERNFS_ID.load().into()
+}
+
+/// Byte offset of `root` in `struct cgroup`.
+#[inline(always)]
+pub fn cgroup_root() -> u64 {
+    CGROUP_ROOT.load().into()
+}
+
+/// Byte offset of `hierarchy_id` in `struct cgroup_root`.
+#[inline(always)]
+pub fn hierarchy_id() -> u64 {
+    HIERARCHY_ID.load().into()
 }
 
 /// Whether `collapsed` can tell whose a huge page is.

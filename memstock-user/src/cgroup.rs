@@ -7,9 +7,10 @@
 
 mod handle;
 mod owned;
+mod threaded;
 
 pub use owned::OwnedCgroup;
-use owned::subtree;
+use owned::found;
 
 use crate::exit::{Classify as _, Failure, printable};
 use crate::mountinfo::{self, Mount};
@@ -206,11 +207,16 @@ impl CgroupMount {
         ById::Unknown
     }
 
-    /// All cgroups below `cgroup`, parents before children. Those that go away meanwhile are left out.
-    pub fn below(&self, cgroup: &Cgroup) -> Vec<Cgroup> {
-        let dirs = subtree(&cgroup.dir).unwrap_or_default();
-        let inside = dirs.iter().skip(1).filter_map(|dir| dir.strip_prefix(&self.dir).ok());
-        inside.filter_map(|inside| self.cgroup(inside).ok()).collect()
+    /// The cgroups right below `cgroup`. Those that go away meanwhile are left out.
+    ///
+    /// # Errors
+    /// Its directory cannot be read.
+    pub fn children(&self, cgroup: &Cgroup) -> io::Result<Vec<Cgroup>> {
+        let entries = found(std::fs::read_dir(&cgroup.dir))?.into_iter().flatten();
+        let dirs = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
+        let names: Vec<_> = dirs.map(|entry| entry.file_name()).collect();
+        let inside = names.iter().map(|name| cgroup.path.join(name));
+        Ok(inside.filter_map(|path| self.cgroup(path.strip_prefix("/").ok()?).ok()).collect())
     }
 
     fn cgroup(&self, inside: &Path) -> Result<Cgroup> {

@@ -26,12 +26,9 @@ impl Losses {
     }
 
     /// Tells of each counter that rose: a record each. Returns whether events were among what was lost.
-    ///
-    /// # Errors
-    /// The counters cannot be read.
-    pub fn tell(&mut self, engine: &Engine, journal: &Journal) -> Result<bool> {
+    pub fn tell(&mut self, now: &[(Stat, u64)], journal: &Journal) -> bool {
         let mut are_events_lost = false;
-        for (stat, by) in self.rises(losses_of(engine)?) {
+        for (stat, by) in self.rises(now.to_vec()) {
             are_events_lost |= stat == Loss::EventsLost.stat();
             journal.publish(if stat == Loss::Healed.stat() {
                 Record::Healed { nr_pages: by }
@@ -39,7 +36,7 @@ impl Losses {
                 Record::lost(stat, by)
             });
         }
-        Ok(are_events_lost)
+        are_events_lost
     }
 
     fn rises(&mut self, now: Vec<(Stat, u64)>) -> Vec<(Stat, u64)> {

@@ -22,6 +22,8 @@ pub struct Sample {
     pub cgroups: Vec<Cgroup>,
     /// Everything that was lost, skipped or merged.
     pub loss: Vec<(Stat, u64)>,
+    /// Why the daemon is degraded, a line each; empty when it is not, or nobody was asked.
+    pub degraded: Vec<String>,
 }
 
 /// One CPU.

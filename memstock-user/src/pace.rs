@@ -31,9 +31,14 @@ impl Pace {
         }
         let before = cpu_time()?;
         let outcome = work(before);
-        self.not_before = Instant::now() + spent_since(before)? * SHARE;
+        self.not_before = Instant::now() + rest_after(spent_since(before)?);
         outcome
     }
+}
+
+/// Time without such work, after some that took `spent` of a CPU.
+pub fn rest_after(spent: Duration) -> Duration {
+    spent * SHARE
 }
 
 /// CPU time of this thread since it had `before`.

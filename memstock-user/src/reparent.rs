@@ -9,18 +9,13 @@ use memstock_common::{NOBODY, index_of, owner_of};
 
 use crate::adoption::{Page, windows};
 use crate::engine::Engine;
-use crate::pace::Pace;
 
-/// Gives what dying cgroups have to the nearest living ones above them, unless it was looked a moment ago. `parents` has,
-/// by the counters of the dying, those of the cgroups above them.
+/// Gives what dying cgroups have to the nearest living ones above them. `parents` has, by the counters of the dying, those
+/// of the cgroups above them.
 ///
 /// # Errors
 /// The map cannot be read, or the kernel refuses.
-pub fn reparent(pace: &mut Pace, engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
-    pace.work(|_| give_up(engine, parents))
-}
-
-fn give_up(engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
+pub fn reparent(engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
     let highest = parents.keys().max().map_or(0, |&index| owner_of(index) as usize);
     let mut is_dying = vec![false; highest + 1];
     for &index in parents.keys() {

@@ -63,6 +63,7 @@ impl Sampler {
         }
         cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
         Ok(Sample {
+            degraded: Vec::new(),
             batch: engine.info().batch,
             faults: engine.faults(),
             has_memsw: engine.info().memsw == 1,

@@ -3,38 +3,47 @@
 //! page is, or is that of the cgroup above. Decides nothing about charging.
 //!
 //! It runs behind the host: until a new cgroup is registered, the kernel half charges its nearest
-//! registered ancestor, and there the pages stay.
+//! registered ancestor, and there the pages stay. One that has the path of one that was named is tracked as that was, with
+//! the limits that were given to it. What becomes of those that are removed is in `dying`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod dying;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use memstock_common::{Counter, NO_INDEX, NO_LIMIT, index_of};
+use memstock_common::Counter;
 
 use crate::cgroup::{ById, Cgroup, CgroupMount, display};
-use crate::enforce::task::{pids_of, swapped};
+use crate::enforce::setting::Limits;
 use crate::engine::Engine;
-use crate::host;
+use crate::exit::Fault;
 use crate::journal::record;
 use crate::journal::{Journal, Record};
-use crate::pace::Pace;
-use crate::reparent::reparent;
+use crate::names::{NO_LIMITS, Names};
+
+/// For how long there may be nothing to be found of a cgroup that was made.
+const COMES: Duration = Duration::from_secs(2);
 
 /// The tracked and the dying cgroups of an engine.
 pub struct Tree<'a> {
     engine: &'a Engine,
     mount: &'a CgroupMount,
     journal: &'a Journal,
+    names: Names,
     /// Each tracked cgroup, by id.
     tracked: BTreeMap<u64, Known>,
-    /// Cgroups that were made and not found: neither tracked nor known to be outside.
-    unknown: BTreeSet<u64>,
+    /// Cgroups that were made and not found, or not registered, and since when.
+    unknown: BTreeMap<u64, Instant>,
+    /// Tracked cgroups that may be gone.
+    going: BTreeSet<u64>,
     /// Removed cgroups whose counters are still to be closed.
     removed: Vec<Known>,
     /// Those whose counters wait for their last page to be freed.
     dying: Vec<Known>,
-    /// Of the looks for pages of those.
-    pace: Pace,
+    /// Tracked cgroups in which those right below are still to be looked for.
+    unseen: VecDeque<u64>,
     /// Cgroups that could not be registered.
     left_out: u64,
 }
@@ -74,11 +83,13 @@ impl<'a> Tree<'a> {
             engine,
             mount,
             journal,
+            names: Names::of(engine.pins()),
             tracked,
-            unknown: BTreeSet::new(),
+            unknown: BTreeMap::new(),
+            going: BTreeSet::new(),
             removed: Vec::new(),
             dying,
-            pace: Pace::default(),
+            unseen: VecDeque::new(),
             left_out: 0,
         })
     }
@@ -97,10 +108,21 @@ impl<'a> Tree<'a> {
         self.tracked.len()
     }
 
-    /// One was registered by its name. Those below it are found by [`catch_up`](Self::catch_up).
+    /// The ids of those that are tracked.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.tracked.keys().copied()
+    }
+
+    /// The counter of a tracked cgroup.
+    pub fn index_of(&self, id: u64) -> Option<u32> {
+        self.tracked.get(&id).map(|known| known.index)
+    }
+
+    /// One was registered by its name. Those below it are yet to be looked for.
     pub fn added(&mut self, cgroup: &Cgroup, index: u32) {
         let known = Known { index, id: cgroup.id, path: Some(cgroup.path.clone()) };
         self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
+        self.unseen.push_back(known.id);
         self.tracked.insert(known.id, known);
     }
 
@@ -113,49 +135,112 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Registers every cgroup below the tracked ones, and closes those that are gone: all that may have
-    /// happened unseen.
-    pub fn catch_up(&mut self) {
+    /// Looks for all that may have happened unseen: [`look_below`](Self::look_below) goes on with it.
+    ///
+    /// # Errors
+    /// The names cannot be read.
+    pub fn catch_up(&mut self) -> Result<()> {
         // Their removal may be among what was not heard of; if they are there, they are found now.
         self.unknown.clear();
-        let ids: Vec<_> = self.tracked.keys().copied().collect();
-        for id in ids {
-            match self.mount.cgroup_of(id) {
-                ById::Gone => self.removed(id),
-                // Its removal is yet to be heard of, or the next catching up finds it.
-                ById::Unknown => {}
-                ById::Found(cgroup) => {
-                    for below in self.mount.below(&cgroup) {
-                        self.made(below.id);
-                    }
-                }
+        self.unseen = self.tracked.keys().copied().collect();
+        for path in self.names.all()? {
+            if let Ok(cgroup) = self.mount.resolve(&path)
+                && !self.tracked.contains_key(&cgroup.id)
+            {
+                self.unknown.insert(cgroup.id, Instant::now());
             }
         }
+        Ok(())
     }
 
-    /// A cgroup was made: registers it if it is in the subtree of a tracked one.
-    pub fn made(&mut self, id: u64) {
-        let ById::Found(lineage) = self.mount.lineage(id) else {
+    /// Whether there is something to [`look_below`](Self::look_below).
+    pub fn has_unseen(&self) -> bool {
+        !self.unseen.is_empty()
+    }
+
+    /// Registers the cgroups right below one that is tracked, or takes note that it is gone. Has one directory read.
+    ///
+    /// # Errors
+    /// The kernel refuses for now; it is tried again with [`settle`](Self::settle).
+    pub fn look_below(&mut self) -> Result<()> {
+        let Some(id) = self.unseen.pop_front() else { return Ok(()) };
+        match self.mount.cgroup_of(id) {
+            ById::Gone | ById::Unknown => drop(self.removed(id)),
+            ById::Found(cgroup) => {
+                let Some(parent) = self.index_of(id) else { return Ok(()) };
+                let children =
+                    self.mount.children(&cgroup).inspect_err(|_| self.unseen.push_back(id));
+                let new =
+                    children?.into_iter().filter(|below| !self.tracked.contains_key(&below.id));
+                let new: Vec<_> = new.collect();
+                let mut outcome = Ok(());
+                for below in &new {
+                    outcome = outcome.and(self.register(below, Some(parent)).map(drop));
+                }
+                return outcome;
+            }
+        }
+        Ok(())
+    }
+
+    /// A cgroup was made: registers it if it is in the subtree of a tracked one, or has the path of one that was named.
+    ///
+    /// # Errors
+    /// The kernel refuses for now; it is tried again with [`look_again`](Self::look_again).
+    pub fn made(&mut self, id: u64) -> Result<()> {
+        let since = *self.unknown.entry(id).or_insert_with(Instant::now);
+        let lineage = match self.mount.lineage(id) {
+            ById::Found(lineage) => lineage,
             // The kernel tells of it a moment before it can be found (`TRACE_CGROUP_PATH(mkdir, …)` before
-            // `kernfs_activate` in `cgroup_mkdir`). Only the news of its removal says that it is gone.
-            self.unknown.insert(id);
-            return;
+            // `kernfs_activate` in `cgroup_mkdir`).
+            ById::Gone if since.elapsed() > COMES => {
+                self.unknown.remove(&id);
+                return Ok(());
+            }
+            ById::Gone | ById::Unknown => return Ok(()),
         };
         let mut parent = None;
         // From the top: of two that were made, the lower may be heard of first.
         for cgroup in lineage {
-            if let Some(known) = self.tracked.get(&cgroup.id) {
-                parent = Some(known.index);
-            } else if parent.is_some() {
-                match self.engine.register(cgroup.id, parent, NO_LIMIT, NO_LIMIT) {
-                    Ok(index) => {
-                        parent = Some(index);
-                        self.added(&cgroup, index);
-                    }
-                    Err(error) => self.leave_out(&display(&cgroup.path), &error),
-                }
+            match self.tracked.get(&cgroup.id) {
+                Some(known) => parent = Some(known.index),
+                None => parent = self.register(&cgroup, parent)?.or(parent),
             }
         }
+        self.unknown.remove(&id);
+        Ok(())
+    }
+
+    /// Registers a cgroup that has a tracked one above it, or was named; returns its counter if it has one now.
+    fn register(&mut self, cgroup: &Cgroup, parent: Option<u32>) -> Result<Option<u32>> {
+        let limits = self.names.limits(&cgroup.path);
+        if parent.is_none() && limits.is_none() {
+            return Ok(None);
+        }
+        if parent.is_none() && self.has_below(cgroup) {
+            // The pages of those below were not charged to it, and it cannot be put in between.
+            return Ok(None);
+        }
+        let Limits { memory, memsw } = limits.unwrap_or(NO_LIMITS);
+        match self.engine.register(cgroup.id, parent, memory, memsw) {
+            Ok(index) => {
+                self.added(cgroup, index);
+                Ok(Some(index))
+            }
+            Err(error) if error.downcast_ref::<Fault>().is_some() => {
+                self.leave_out(&display(&cgroup.path), &error);
+                Ok(None)
+            }
+            Err(error) => {
+                self.unknown.entry(cgroup.id).or_insert_with(Instant::now);
+                Err(error)
+            }
+        }
+    }
+
+    fn has_below(&self, cgroup: &Cgroup) -> bool {
+        let mut paths = self.tracked.values().filter_map(|known| known.path.as_deref());
+        paths.any(|path| path.starts_with(&cgroup.path))
     }
 
     fn leave_out(&mut self, path: &str, error: &anyhow::Error) {
@@ -168,54 +253,26 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// A cgroup was removed.
-    pub fn removed(&mut self, id: u64) {
+    /// The removal of a cgroup was heard of. It is believed when the host knows no such cgroup any more.
+    /// Returns whether a tracked one is gone.
+    pub fn removed(&mut self, id: u64) -> bool {
+        let is_gone = match self.mount.cgroup_of(id) {
+            ById::Gone => true,
+            ById::Found(_) => false,
+            ById::Unknown => {
+                self.going.insert(id);
+                return false;
+            }
+        };
+        self.going.remove(&id);
+        if !is_gone {
+            return false;
+        }
         self.unknown.remove(&id);
-        if let Some(known) = self.tracked.remove(&id) {
-            self.journal.publish(Record::CgroupDying { cgroup: known.name() });
-            self.removed.push(known);
-        }
-    }
-
-    /// Looks at what the tasks of the tracked cgroups have in swap, where that is charged. Pages may go and
-    /// come between two looks; memory+swap is right again with the next one.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn look_at_swap(&self) -> Result<()> {
-        if self.engine.info().memsw == 0 || !host::has_swap()? {
-            return Ok(());
-        }
-        for (&id, &Known { index, .. }) in &self.tracked {
-            let ById::Found(cgroup) = self.mount.cgroup_of(id) else { continue };
-            let nr_pages = pids_of(&cgroup.dir).into_iter().map(swapped).sum();
-            if nr_pages != self.engine.counter(index)?.swapped {
-                self.engine.control().swapped(index, nr_pages)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Has pages of removed cgroups be those of the cgroups above. Without one above, they stay until they are freed.
-    fn give_up_pages(&mut self) -> Result<()> {
-        if self.dying.is_empty() {
-            return Ok(());
-        }
-        let unused = self.engine.unused()?;
-        let (mut parents, mut have_pages) = (BTreeMap::new(), false);
-        for &Known { index, .. } in &self.dying {
-            let counter = self.engine.counter(index)?;
-            let parent = index_of(counter.parent as u32);
-            if parent != NO_INDEX {
-                parents.insert(index, parent);
-                have_pages |=
-                    counter.memory.usage > unused.get(&index).copied().unwrap_or_default();
-            }
-        }
-        if !have_pages {
-            return Ok(());
-        }
-        reparent(&mut self.pace, self.engine, &parents)
+        let Some(known) = self.tracked.remove(&id) else { return false };
+        self.journal.publish(Record::CgroupDying { cgroup: known.name() });
+        self.removed.push(known);
+        true
     }
 
     /// How often a cgroup could not be registered, and is charged to the one above it.
@@ -223,43 +280,27 @@ impl<'a> Tree<'a> {
         self.left_out
     }
 
-    /// Whether [`settle`](Self::settle) has something to do that was put off.
-    pub fn is_unsettled(&self) -> bool {
-        !self.removed.is_empty() || !self.unknown.is_empty()
+    /// Whether there is something to [`look_again`](Self::look_again) for.
+    pub fn has_unknown(&self) -> bool {
+        !self.unknown.is_empty()
     }
 
-    /// Looks again for cgroups that were made and not found, closes the removed ones, all in one
-    /// grace period, and frees the counters to which nothing is charged any more.
+    /// For how long the last of those was looked for.
+    pub fn looked_for(&self) -> Duration {
+        self.unknown.values().map(Instant::elapsed).min().unwrap_or_default()
+    }
+
+    /// Looks again for cgroups that were made and not found.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn settle(&mut self) -> Result<()> {
-        for id in std::mem::take(&mut self.unknown) {
-            self.made(id);
+    /// The kernel refuses one of them for now.
+    pub fn look_again(&mut self) -> Result<()> {
+        let ids: Vec<_> = self.unknown.keys().copied().collect();
+        let mut outcome = Ok(());
+        for id in ids {
+            // One that is refused is not to keep the others waiting.
+            outcome = outcome.and(self.made(id));
         }
-        if !self.removed.is_empty() {
-            let indices: Vec<_> = self.removed.iter().map(|known| known.index).collect();
-            self.engine.close(&indices)?;
-            self.dying.append(&mut self.removed);
-        }
-        self.give_up_pages()?;
-        // A dying cgroup goes after those below it.
-        let mut before = usize::MAX;
-        while !self.dying.is_empty() && self.dying.len() < before {
-            before = self.dying.len();
-            let unused = self.engine.unused()?;
-            let mut left = Vec::new();
-            for known in &self.dying {
-                let usage = self.engine.counter(known.index)?.memory.usage;
-                let is_used = usage > unused.get(&known.index).copied().unwrap_or_default();
-                if is_used || !self.engine.release(known.index)? {
-                    left.push(known.clone());
-                } else {
-                    self.journal.publish(Record::CgroupRemoved { cgroup: known.name() });
-                }
-            }
-            self.dying = left;
-        }
-        Ok(())
+        outcome
     }
 }

@@ -10,6 +10,8 @@ use memstock::engine::Engine;
 use memstock::engine::load::{Settings, load};
 use memstock::engine::pins::Pins;
 use memstock::host;
+use memstock::journal::Journal;
+use memstock::tree::Tree;
 use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Loss, NO_LIMIT, NOBODY, Resource, owner_of};
 use memstock_tests::poll::{SOON, try_poll_until};
@@ -187,5 +189,33 @@ fn a_limit_is_refused_below_the_usage() -> Result<()> {
         task.ask("drop")?;
         own.engine.close(&[index])?;
         own.released(index)
+    })
+}
+
+/// Ids are counted in each hierarchy by itself: that one was removed, or made, may be about a v1 directory.
+#[test]
+fn a_cgroup_is_closed_when_it_is_gone() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let (own, mount) = Own::start(Settings::default())?;
+        let id = mount.resolve(cgroup.path())?.id;
+        own.engine.register(id, None, NO_LIMIT, NO_LIMIT)?;
+        let journal = Journal::open(1 << 20)?;
+        let mut tree = Tree::of(&own.engine, &mount, &journal)?;
+        ensure!(!tree.removed(id), "it is there");
+        tree.settle()?;
+        ensure!(own.engine.index_of(id)?.is_some(), "it was closed");
+        drop(cgroup);
+        ensure!(tree.removed(id), "it is gone");
+        tree.settle()?;
+        ensure!(own.engine.index_of(id)?.is_none(), "it was not closed");
+        tree.made(id)?;
+        ensure!(tree.has_unknown(), "it may be about to come");
+        try_poll_until(SOON, "nobody to look for it", || {
+            tree.look_again()?;
+            Ok((!tree.has_unknown()).then_some(()))
+        })?;
+        drop(tree);
+        journal.end()
     })
 }

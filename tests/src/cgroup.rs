@@ -88,6 +88,16 @@ impl TestCgroup {
         Ok(Self { dir, path })
     }
 
+    /// Removes it with everything in it, and makes one with the same name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn again(self) -> Result<Self> {
+        let (dir, path) = (self.dir.clone(), self.path.clone());
+        drop(self);
+        Self::make(dir, path)
+    }
+
     /// The path in the hierarchy, such as `/memstock-test-1-2`: its name in JSON.
     pub fn path(&self) -> &str {
         &self.path

@@ -108,6 +108,11 @@ impl Engine {
         &mut self.run
     }
 
+    /// The id of the process.
+    pub fn daemon(&self) -> u32 {
+        self.run.id()
+    }
+
     /// What the engine has written to its standard output so far: the tables.
     ///
     /// # Errors

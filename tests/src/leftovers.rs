@@ -13,6 +13,8 @@ pub const PINS: &str = "/sys/fs/bpf";
 pub const LOCK: &str = "/run/memstock.lock";
 /// The files of the event stream: the one that is written to, and the one that was full before.
 pub const EVENTS: [&str; 2] = ["/run/memstock.events", "/run/memstock.events.1"];
+/// Why the daemon is degraded.
+pub const DEGRADED: &str = "/run/memstock.degraded";
 
 /// Everything of memstock's that is in the host now.
 ///
@@ -33,7 +35,7 @@ pub fn find() -> Result<Vec<String>> {
 pub fn pins_and_lock() -> Vec<String> {
     let mut found = Vec::new();
     collect(Path::new(PINS), 0, &mut found);
-    let files = [LOCK].into_iter().chain(EVENTS).filter(|file| Path::new(file).exists());
+    let files = [LOCK, DEGRADED].into_iter().chain(EVENTS).filter(|file| Path::new(file).exists());
     found.extend(files.map(str::to_owned));
     found
 }

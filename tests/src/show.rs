@@ -20,6 +20,8 @@ pub struct Show {
     pub faults_by: String,
     /// What was lost, merged or done the long way round.
     pub loss: Loss,
+    /// Why the daemon is degraded.
+    pub degraded: Vec<String>,
 }
 
 /// One CPU.

@@ -89,14 +89,6 @@ impl Books {
     /// # Errors
     /// A map cannot be read.
     pub fn read(engine: &Engine) -> Result<Self> {
-        Self::read_while(engine, || true)
-    }
-
-    /// The same, with no further reading once `goes_on` says so; what was read by then is not exact.
-    ///
-    /// # Errors
-    /// A map cannot be read.
-    pub fn read_while(engine: &Engine, goes_on: impl Fn() -> bool) -> Result<Self> {
         let owners = engine.owners()?;
         let memsw = engine.info().memsw == 1;
         let mut best: Option<Self> = None;
@@ -104,9 +96,6 @@ impl Books {
         for reading in 0..READINGS {
             if reading > 0 {
                 sleep(PAUSE);
-            }
-            if !goes_on() {
-                break;
             }
             let before = Moment::read(engine)?;
             let owned = count((0..owners.len()).map_while(|n| owners.get(n)));

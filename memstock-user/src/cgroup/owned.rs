@@ -190,7 +190,7 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 /// `root` and all cgroups below it, each before its children. Without recursion: how deep it is was
 /// up to the tasks in it.
-pub(super) fn subtree(root: &Path) -> io::Result<Vec<PathBuf>> {
+fn subtree(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut all = vec![root.to_path_buf()];
     let mut next = 0;
     while let Some(dir) = all.get(next) {
@@ -210,7 +210,8 @@ pub(super) fn subtree(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// None of what is gone.
+pub(super) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
         result => result.map(Some),

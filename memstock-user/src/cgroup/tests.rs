@@ -52,6 +52,27 @@ fn refused(result: Result<impl std::fmt::Debug>) -> String {
 }
 
 #[test]
+fn a_threaded_cgroup_cannot_be_limited() {
+    if memstock_tests::live::has_no_cgroups() {
+        return;
+    }
+    let mount = mount();
+    let domain = create("memstock-unit-domain");
+    let threaded = create("memstock-unit-domain/threads");
+    fs::write(threaded.cgroup().dir.join("cgroup.type"), "threaded").unwrap();
+    let below = create("memstock-unit-domain/threads/below");
+    domain.cgroup().can_be_limited().unwrap();
+    for cgroup in [threaded.cgroup(), below.cgroup()] {
+        let text = refused(cgroup.can_be_limited());
+        assert!(text.ends_with("which is in /memstock-unit-domain: limit that"), "{text}");
+    }
+    assert_eq!(mount.children(domain.cgroup()).unwrap(), [threaded.cgroup().clone()]);
+    for owned in [below, threaded, domain] {
+        owned.remove().unwrap();
+    }
+}
+
+#[test]
 fn the_id_is_the_inode_and_leads_back() {
     if memstock_tests::live::has_no_cgroups() {
         return;

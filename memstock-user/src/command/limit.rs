@@ -9,6 +9,7 @@ use crate::enforce::reclaim::Cache;
 use crate::enforce::room::{LATER, Room};
 use crate::enforce::setting::{self, Limits};
 use crate::exit::{Failure, SUCCESS};
+use crate::names::{NO_LIMITS, Names};
 
 /// Sets one limit or both; where the usage is above one, drains and reclaims first.
 ///
@@ -29,8 +30,12 @@ pub fn limit(args: &SetLimit) -> Result<u8> {
     let wished =
         Limits { memory: wished(args.memory, old.memory), memsw: wished(args.memsw, old.memsw) };
     wished.in_order(&cgroup.path)?;
+    if wished != NO_LIMITS {
+        cgroup.can_be_limited()?;
+    }
     let (engine, cache, cgroup, within) = (&engine, &Cache::default(), &cgroup, LATER);
     let room = Room { engine, cache, cgroup, index, within };
     setting::set(&room, wished, args.force, &mut |record| log::info!("{record}"))?;
+    Names::of(engine.pins()).note(&cgroup.path, wished)?;
     Ok(SUCCESS)
 }

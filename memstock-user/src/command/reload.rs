@@ -2,7 +2,8 @@
 //! order of that and what is told of it; `diff` finds the differences.
 //!
 //! A file with a mistake changes nothing. Of a sound one each change is tried by itself: one that is refused
-//! (a limit below the usage) is told of, and tried again at the next SIGHUP. Nothing here ends the daemon.
+//! (a limit below the usage) is told of, and tried again at the next SIGHUP. What takes long, setting limits and adopting
+//! what new cgroups hold, is done beside the loop; then it goes on here. Nothing here ends the daemon.
 
 mod diff;
 mod tell;
@@ -14,9 +15,8 @@ use memstock_common::NO_LIMIT;
 
 use self::diff::{Change, diff};
 use self::tell::Teller;
-use super::start::adopt_noted;
 use super::targets::{Target, Targets, register};
-use super::watch::Watch;
+use super::watch::{Done, Watch, status};
 use crate::cgroup::{CgroupMount, display};
 use crate::cli::Run;
 use crate::config::{self, Settings};
@@ -30,6 +30,8 @@ use crate::exit::{self, Failure, Faults};
 use crate::journal::Record;
 use crate::journal::record::Outcome;
 use crate::kernel_cgroup::{KernelCgroups, Tracked};
+use crate::names::Names;
+use crate::parts::Part;
 
 /// Said of a cgroup that the file does not name any more.
 const STAYS: &str = "it stays tracked until the engine ends";
@@ -41,6 +43,10 @@ pub struct Reload<'a> {
     /// Of the start.
     targets: &'a Targets,
     now: Told,
+    /// The reading that is being applied.
+    under_way: Option<UnderWay<'a>>,
+    /// Whether there was a SIGHUP meanwhile.
+    again: bool,
 }
 
 struct Told {
@@ -49,6 +55,26 @@ struct Told {
     /// Of all that were ever named.
     roots: Vec<PathBuf>,
     kernel: KernelCgroups,
+}
+
+struct UnderWay<'a> {
+    teller: Teller<'a>,
+    /// To be tracked when limits are set.
+    added: Vec<Target>,
+}
+
+/// A limit that was to be set.
+pub struct Wish {
+    target: Target,
+    from: Limits,
+    to: Limits,
+}
+
+/// What came of it.
+pub struct Changed {
+    wish: Wish,
+    now: Option<Limits>,
+    tried: Result<()>,
 }
 
 impl<'a> Reload<'a> {
@@ -63,28 +89,35 @@ impl<'a> Reload<'a> {
         flags.config.as_ref()?;
         let (settings, roots) = (Settings::with(args, engine), targets.paths());
         let now = Told { settings, targets: targets.all().to_vec(), roots, kernel: kernel.clone() };
-        Some(Self { flags, targets, now })
+        Some(Self { flags, targets, now, under_way: None, again: false })
     }
 
-    /// Reads the file again and has it so.
-    pub fn run(watch: &mut Watch<'_>) {
+    /// Reads the file again and begins to have it so.
+    pub fn begin(watch: &mut Watch<'a>) {
         // Taken out for as long as it works on what it is a part of.
         let Some(mut reload) = watch.reload.take() else { return };
+        watch.manager.reloading();
+        if reload.under_way.is_some() {
+            reload.again = true;
+            watch.reload = Some(reload);
+            return;
+        }
         let file = reload.flags.config.as_deref().map(display).unwrap_or_default();
         match reload.read(watch.engine, watch.mount) {
             Ok(wish) => {
-                let mut teller = Teller::new(watch.journal);
-                reload.apply(wish, watch, &mut teller);
-                teller.sum_up(file);
+                let wishes = reload.apply(wish, watch, Teller::new(watch.journal, file));
+                watch.reload = Some(reload);
+                Self::set_limits(watch, wishes);
             }
             Err(error) => {
                 exit::report(&error);
                 let mistakes =
                     error.downcast_ref::<Faults>().map_or(1, |faults| faults.lines.len());
                 watch.journal.publish(Record::ConfigRefused { file, mistakes: mistakes as u64 });
+                watch.reload = Some(reload);
+                watch.manager.ready(&status(&watch.tree));
             }
         }
-        watch.reload = Some(reload);
     }
 
     fn read(&self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
@@ -100,74 +133,126 @@ impl<'a> Reload<'a> {
         Ok(Told { settings: Settings::with(&args, engine), targets, roots, kernel })
     }
 
-    fn apply(&mut self, wish: Told, watch: &mut Watch<'_>, teller: &mut Teller<'_>) {
+    /// Does what takes no time, and returns the limits that are to be set.
+    fn apply(&mut self, wish: Told, watch: &mut Watch<'a>, mut teller: Teller<'a>) -> Vec<Wish> {
         let settings = wish.settings.clone().while_running(&self.now.settings);
         for (key, from, to) in self.now.settings.changes(&wish.settings) {
             let is_done = settings.value(key).as_ref() == Some(&to);
             let outcome = if is_done { Outcome::Done } else { Outcome::NeedsRestart };
             teller.tell(None, key, from, to, outcome, None);
         }
-        let old = std::mem::replace(&mut self.now, Told { settings, ..wish });
+        let mut old = std::mem::replace(&mut self.now, Told { settings, ..wish });
+        for Target { cgroup, .. } in &mut old.targets {
+            // One that was made again has the limits of the one before.
+            if let Ok(again) = watch.mount.resolve(&cgroup.path) {
+                *cgroup = again;
+            }
+        }
         let Told { settings, targets, kernel, .. } = &self.now;
         if settings.no_drain != old.settings.no_drain {
             watch.drains = (!settings.no_drain).then(|| Drains::new(watch.engine, watch.mount));
         }
         let policy = |of: &Settings| Policy { observe: of.observe, oom_group: of.oom_group };
-        if policy(settings) != policy(&old.settings) {
+        if *kernel != old.kernel || policy(settings) != policy(&old.settings) {
+            watch.enforcing = (kernel.clone(), policy(settings));
             let ordered = watch.duty.order(policy(settings));
-            ordered.unwrap_or_else(|error| log::warn!("limits are enforced as before: {error:#}"));
+            watch.state.parts.outcome(Part::Enforcement, ordered);
         }
         teller.kernel_cgroups(targets, &old.kernel, kernel);
         let engine = watch.engine;
-        let mut is_more = false;
+        let (mut wishes, mut added) = (Vec::new(), Vec::new());
         for change in diff(&old.targets, targets, |id| in_force(engine, id)) {
-            let cgroup = &change.target().cgroup;
             match change {
-                Change::Removed(_) => teller.named(cgroup, false, Ok(Some(STAYS))),
+                Change::Removed(Target { cgroup, .. }) => {
+                    teller.named(cgroup, false, Ok(Some(STAYS)));
+                }
                 Change::Limits(target, from, to) => {
-                    let tried = self.set(target, to, watch);
-                    let now = in_force(engine, target.cgroup.id);
-                    teller.limits(cgroup, from, to, now, tried);
+                    wishes.push(Wish { target: target.clone(), from, to });
                 }
-                Change::Added(target) => {
-                    // One that is refused is noted as to be adopted: the note has to go, too.
-                    is_more = true;
-                    let added = self.add(target, watch);
-                    teller.named(cgroup, true, added.map(|()| None));
-                }
+                Change::Added(target) => added.push(target.clone()),
             }
         }
-        if is_more {
-            watch.tree.catch_up();
-            let adopted = adopt_noted(engine, watch.mount, kernel, &[].into(), settings.no_adopt);
-            adopted.unwrap_or_else(|error| {
-                log::warn!("what the new cgroups hold already is not charged: {error:#}");
-            });
+        self.under_way = Some(UnderWay { teller, added });
+        wishes
+    }
+
+    fn set_limits(watch: &mut Watch<'a>, wishes: Vec<Wish>) {
+        if wishes.is_empty() {
+            return Self::limits_set(watch, Vec::new());
+        }
+        let pins = watch.engine.pins().clone();
+        let work = move |tell: &mut dyn FnMut(Record)| {
+            let engine = Engine::open(&pins)?;
+            let set = |wish: Wish| {
+                let tried = set(&engine, &wish, tell);
+                Changed { now: in_force(&engine, wish.target.cgroup.id), wish, tried }
+            };
+            Ok(Done::Limits(wishes.into_iter().map(set).collect()))
+        };
+        let started = watch.state.work.start(Part::Reload, work);
+        if watch.state.parts.outcome(Part::Reload, started).is_none() {
+            Self::limits_set(watch, Vec::new());
         }
     }
 
-    /// As `memstock limit` does.
-    fn set(&self, target: &Target, to: Limits, watch: &Watch<'_>) -> Result<()> {
-        let (engine, cgroup) = (watch.engine, &target.cgroup);
-        let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
-        let room = Room { engine, cache: &Cache::default(), cgroup, index, within: LATER };
-        setting::set(&room, to, false, &mut |record| watch.journal.publish(record))
+    /// Goes on when limits are set, or could not be.
+    pub fn limits_set(watch: &mut Watch<'a>, changed: Vec<Changed>) {
+        let Some(mut reload) = watch.reload.take() else { return };
+        let Some(UnderWay { teller, added }) = &mut reload.under_way else {
+            watch.reload = Some(reload);
+            return;
+        };
+        for Changed { wish: Wish { target, from, to }, now, tried } in changed {
+            teller.limits(&target.cgroup, from, to, now, tried);
+        }
+        let is_more = !added.is_empty();
+        for target in std::mem::take(added) {
+            // One that is refused is noted as to be adopted: the note has to go, too.
+            let added = add(&target, reload.now.settings.no_adopt, watch);
+            teller.named(&target.cgroup, true, added.map(|()| None));
+        }
+        watch.state.adopts |= is_more && !reload.now.settings.no_adopt;
+        watch.reload = Some(reload);
+        if watch.state.adopts { watch.adopt() } else { Self::adopted(watch) }
     }
 
-    /// As at the start; those below it are found by the caller, and what they hold is adopted then.
-    fn add(&self, target: &Target, watch: &mut Watch<'_>) -> Result<()> {
-        let engine = watch.engine;
-        if target.memsw_limit.is_some_and(|limit| limit != NO_LIMIT) && engine.info().memsw == 0 {
-            return Err(Failure::Usage.error(setting::NO_MEMSW));
+    /// Goes on when what new cgroups hold is charged, or could not be.
+    pub fn adopted(watch: &mut Watch<'a>) {
+        let Some(reload) = &mut watch.reload else { return };
+        let Some(UnderWay { teller, .. }) = reload.under_way.take() else { return };
+        teller.sum_up();
+        if std::mem::take(&mut reload.again) {
+            return Self::begin(watch);
         }
-        if !self.now.settings.no_adopt {
-            engine.pins().note_unadopted([target.cgroup.id])?;
-        }
-        let tracked = Tracked::read(engine, watch.mount)?.by_path();
-        let index = register(engine, &tracked, target)?;
-        watch.tree.added(&target.cgroup, index);
-        Ok(())
+        watch.manager.ready(&status(&watch.tree));
     }
+}
+
+/// As `memstock limit` does.
+fn set(engine: &Engine, wish: &Wish, tell: &mut dyn FnMut(Record)) -> Result<()> {
+    let cgroup = &wish.target.cgroup;
+    let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
+    let room = Room { engine, cache: &Cache::default(), cgroup, index, within: LATER };
+    setting::set(&room, wish.to, false, &mut |record| tell(record))?;
+    if let Err(error) = Names::of(engine.pins()).note(&cgroup.path, wish.to) {
+        log::warn!("{error:#}");
+    }
+    Ok(())
+}
+
+/// As at the start; those below it are found by the loop, and what they hold is adopted then.
+fn add(target: &Target, no_adopt: bool, watch: &mut Watch<'_>) -> Result<()> {
+    let engine = watch.engine;
+    if target.memsw_limit.is_some_and(|limit| limit != NO_LIMIT) && engine.info().memsw == 0 {
+        return Err(Failure::Usage.error(setting::NO_MEMSW));
+    }
+    if !no_adopt {
+        engine.pins().note_unadopted([target.cgroup.id])?;
+    }
+    let tracked = Tracked::read(engine, watch.mount)?.by_path();
+    let index = register(engine, &tracked, target)?;
+    watch.tree.added(&target.cgroup, index);
+    Ok(())
 }
 
 fn in_force(engine: &Engine, id: u64) -> Option<Limits> {

@@ -1,6 +1,7 @@
 //! `memstock run`: has an engine started or adopted, starts COMMAND, watches, and cleans up.
 
 use std::io::{self, Write as _};
+use std::mem::ManuallyDrop;
 use std::net::TcpListener;
 
 use anyhow::{Context as _, Result};
@@ -9,21 +10,22 @@ use super::closed_pipe_is_success;
 use super::outcome::Outcome;
 use super::reload::Reload;
 use super::signals::Signals;
-use super::start::{RemovePins, remove_noted, start};
-use super::watch::Watch;
+use super::start::{Started, catch_up, remove_noted, start};
+use super::watch::{State, Watch};
 use crate::cgroup::{ById, CgroupMount};
 use crate::cli::Run;
 use crate::drains::{Drains, drain_offline};
 use crate::enforce::Policy;
 use crate::enforce::duty::Duty;
 use crate::engine::faults::FaultEvents;
-use crate::engine::pins::Pins;
+use crate::engine::pins::{Pins, undo_on_error};
 use crate::exit::Failure;
 use crate::hotplug::Hotplug;
 use crate::journal::{Journal, Record};
 use crate::lock::EngineLock;
 use crate::loss::Losses;
 use crate::metrics::{Metrics, server};
+use crate::notify::Manager;
 use crate::protect::{Protection, protect};
 use crate::show::rehearsed::Rehearsed;
 use crate::sweep::Sweep;
@@ -93,9 +95,9 @@ async fn run_locked(
     // Ends when all else has: its readers take that for the end of the engine.
     let journal = Journal::open(asked.args.events_bytes)?;
     let ended = run_engine(asked, signals, mount, lock, &pins, &journal, listener).await;
-    if pins.exist() {
-        // It could not be adopted, and goes on.
-        journal.leave();
+    // An engine that is there goes on, and so does the stream, for the daemon that adopts it.
+    if !pins.exist() {
+        journal.end()?;
     }
     let outcome = ended?;
     bpffs.release()?;
@@ -103,7 +105,7 @@ async fn run_locked(
 }
 
 async fn run_engine(
-    Asked { flags, args }: Asked<'_>,
+    asked: Asked<'_>,
     signals: &mut Signals,
     mount: &CgroupMount,
     lock: &mut EngineLock,
@@ -111,6 +113,7 @@ async fn run_engine(
     journal: &Journal,
     listener: Option<TcpListener>,
 ) -> Result<Outcome> {
+    let args = asked.args;
     if args.is_measured && pins.exist() {
         // Adopted, it would be ended with COMMAND.
         return Err(Failure::Running.error(
@@ -119,29 +122,65 @@ async fn run_engine(
         ));
     }
     let mut started = start(args, pins, mount, lock, journal)?;
+    let is_new = started.is_new;
+    // Not dropped when this ends with an error: the engine goes on, and with it the cgroup, for who adopts them.
+    let owned = started.targets.owned.take().map(ManuallyDrop::new);
+    let begun = watch(asked, &mut started, mount, pins, journal, listener);
+    let mut watch = match begun {
+        Ok(watch) => watch,
+        Err(error) => {
+            let failed = Err(error);
+            let failed = if is_new { undo_on_error(pins, failed) } else { failed };
+            drop(owned.map(ManuallyDrop::into_inner));
+            return failed;
+        }
+    };
+    let end = watch.run(signals).await?;
+    let outcome = watch.finish(end).await;
+    // The end of the engine: it was told to end, and nothing else gets here.
+    pins.remove()?;
+    owned.map_or(Ok(()), |owned| ManuallyDrop::into_inner(owned).remove())?;
+    // Of the daemons before us.
+    remove_noted(mount, lock)?;
+    Ok(Outcome { home: started.targets.home().ok().cloned(), ..outcome? })
+}
+
+/// What is to be watched of an engine that charges; COMMAND is started.
+fn watch<'a>(
+    Asked { flags, args }: Asked<'a>,
+    started: &'a mut Started,
+    mount: &'a CgroupMount,
+    pins: &Pins,
+    journal: &'a Journal,
+    listener: Option<TcpListener>,
+) -> Result<Watch<'a>> {
+    let state = State::new(journal)?;
     // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
     // One that goes with COMMAND needs none, and what is locked would count as COMMAND's before its exec.
     let protection = if args.is_measured { Protection::default() } else { protect() };
     // From now on the kernel half sees to those that go.
     let hotplug = Hotplug::new()?;
+    let log = started.log.take();
+    let started = &*started;
+    let (engine, is_new) = (&started.engine, started.is_new);
     let mut fault_events = FaultEvents::of(pins)?;
-    if let (Some(events), None) = (&mut fault_events, &started.pinned) {
+    if let (Some(events), false) = (&mut fault_events, is_new) {
         // Who came online without a daemon has none.
         events.renew(host::cpus()?.online);
     }
-    let offline = drain_offline(&started.engine)?;
+    let offline = drain_offline(engine)?;
     if offline.nr_pages() > 0 {
         journal.publish(offline.into());
     }
-    let mut tree = Tree::of(&started.engine, mount, journal)?;
-    let is_new = started.pinned.is_some();
+    let mut tree = Tree::of(engine, mount, journal)?;
     if is_new {
         tree.announce();
     }
-    tree.catch_up();
+    catch_up(&mut tree)?;
     started.adopt_pages(args, mount)?;
     let policy = Policy { observe: args.observe, oom_group: args.oom_group };
     let duty = Duty::start(pins, policy)?;
+    let metrics = listener.map(Metrics::start).transpose()?;
     let child = match args.command.as_slice() {
         [] => None,
         [command, args @ ..] => {
@@ -150,26 +189,21 @@ async fn run_engine(
         }
     };
     // What an adopted engine has lost before was told of.
-    let losses = if is_new { Losses::default() } else { Losses::until_now(&started.engine)? };
+    let losses = if is_new { Losses::default() } else { Losses::until_now(engine)? };
     if !is_new {
         let pins = pins.root().display().to_string();
         journal.publish(Record::EngineAdopted { pins });
     }
-    // From here on they are ours, whoever made them.
-    let pinned = match started.pinned.take() {
-        Some(pinned) => pinned,
-        None => RemovePins(pins),
-    };
-    let metrics = listener.map(|listener| Metrics::start(listener, pins)).transpose()?;
-    let watch = Watch {
-        engine: &started.engine,
+    Ok(Watch {
+        engine,
         mount,
         tree,
         duty,
-        drains: (!args.no_drain).then(|| Drains::new(&started.engine, mount)),
+        enforcing: (started.kernel.clone(), policy),
+        drains: (!args.no_drain).then(|| Drains::new(engine, mount)),
         hotplug,
         fault_events,
-        log: started.log.take(),
+        log,
         child,
         is_measured: args.is_measured,
         seconds: args.seconds,
@@ -178,17 +212,9 @@ async fn run_engine(
         losses,
         sweep: Sweep::default(),
         rehearsed: Rehearsed::default(),
-        reload: Reload::new(flags, args, &started.engine, &started.targets, &started.kernel),
+        reload: Reload::new(flags, args, engine, &started.targets, &started.kernel),
         metrics,
-    };
-    let outcome =
-        Outcome { home: started.targets.home().ok().cloned(), ..watch.run(signals).await? };
-
-    drop(pinned);
-    if let Some(owned) = started.targets.owned {
-        owned.remove()?;
-    }
-    // Of the daemons before us.
-    remove_noted(mount, lock)?;
-    Ok(outcome)
+        manager: Manager::from_env(),
+        state,
+    })
 }

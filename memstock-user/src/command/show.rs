@@ -7,6 +7,8 @@ use anyhow::Result;
 use super::{attached, closed_pipe_is_success};
 use crate::cli::Show;
 use crate::host::page_size;
+use crate::journal::degraded;
+use crate::model::Sample;
 use crate::sample::sample;
 use crate::show::{json, table};
 
@@ -16,7 +18,7 @@ use crate::show::{json, table};
 /// No engine is running, or it cannot be read.
 pub fn show(args: &Show) -> Result<u8> {
     let (engine, mount) = attached()?;
-    let sample = sample(&engine, &mount)?;
+    let sample = Sample { degraded: degraded::read(), ..sample(&engine, &mount)? };
     let mut out = io::stdout().lock();
     closed_pipe_is_success(if args.json {
         writeln!(out, "{:#}", json::document(&sample, page_size()))

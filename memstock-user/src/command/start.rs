@@ -15,7 +15,7 @@ use crate::cli::{Batch, FaultsBy, Run};
 use crate::engine::Engine;
 use crate::engine::grace::grace_period;
 use crate::engine::load::{Settings, load};
-use crate::engine::pins::Pins;
+use crate::engine::pins::{Pins, undo_on_error};
 use crate::engine::remains;
 use crate::exit::Failure;
 use crate::journal::Journal;
@@ -25,10 +25,9 @@ use crate::tree::Tree;
 use crate::{adoption, host};
 
 /// An engine that charges, with its cgroups.
-pub struct Started<'a> {
-    /// Removes the pins. Of an adopted engine they stay until there is somebody to watch it: a start that
-    /// fails leaves it as it was found. Dropped first.
-    pub pinned: Option<RemovePins<'a>>,
+pub struct Started {
+    /// Whether it is a new one: a start that fails removes that, and leaves an adopted one as it was found.
+    pub is_new: bool,
     /// The engine.
     pub engine: Engine,
     /// Its log, when it has one.
@@ -50,25 +49,20 @@ pub struct Started<'a> {
 ///
 /// # Errors
 /// The engine cannot be adopted as the command line wants it, or the kernel does not allow a new one.
-pub fn start<'a>(
+pub fn start(
     args: &Run,
-    pins: &'a Pins,
+    pins: &Pins,
     mount: &CgroupMount,
     lock: &mut EngineLock,
     journal: &Journal,
-) -> Result<Started<'a>> {
+) -> Result<Started> {
     match remains::take_up(pins)? {
         Some(engine) => adopt(engine, args, mount, lock, journal),
         None => afresh(args, pins, mount, lock),
     }
 }
 
-fn afresh<'a>(
-    args: &Run,
-    pins: &'a Pins,
-    mount: &CgroupMount,
-    lock: &mut EngineLock,
-) -> Result<Started<'a>> {
+fn afresh(args: &Run, pins: &Pins, mount: &CgroupMount, lock: &mut EngineLock) -> Result<Started> {
     remove_noted(mount, lock)?;
     let targets = prepare(args, mount, lock, None)?;
     let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &targets.paths())?;
@@ -81,13 +75,13 @@ fn afresh<'a>(
         faults: args.faults.and_then(FaultsBy::source),
         ..Settings::default()
     };
-    let pinned = RemovePins(pins);
     let loaded = load(pins, settings)?;
-    note_unadopted(args, &targets, &loaded.engine)?;
-    targets.register(&loaded.engine, mount)?;
+    let registered = note_unadopted(args, &targets, &loaded.engine)
+        .and_then(|()| targets.register(&loaded.engine, mount));
+    undo_on_error(pins, registered)?;
     let (engine, log) = loaded.attach()?;
     let interrupted = BTreeSet::new();
-    Ok(Started { engine, log, targets, pinned: Some(pinned), kernel, interrupted })
+    Ok(Started { engine, log, targets, is_new: true, kernel, interrupted })
 }
 
 /// Pages charged at once by a new engine.
@@ -99,20 +93,21 @@ fn batch(asked: Option<Batch>) -> Result<u32> {
     }
 }
 
-fn adopt<'a>(
+fn adopt(
     engine: Engine,
     args: &Run,
     mount: &CgroupMount,
     lock: &mut EngineLock,
     journal: &Journal,
-) -> Result<Started<'a>> {
+) -> Result<Started> {
     same_settings(args, &engine)?;
     // The daemon may have been killed between closing a cgroup and waiting for those that had found it.
     grace_period()?;
     // What came and went while nobody looked, so that what is named finds its place among it.
     let mut tree = Tree::of(&engine, mount, journal)?;
-    tree.catch_up();
+    catch_up(&mut tree)?;
     tree.settle()?;
+    tree.release()?;
     drop(tree);
     if let Some(path) = lock.making() {
         mount.remove_unused(path);
@@ -123,7 +118,20 @@ fn adopt<'a>(
     let interrupted = engine.pins().unadopted()?;
     note_unadopted(args, &targets, &engine)?;
     targets.register(&engine, mount)?;
-    Ok(Started { engine, log: None, targets, pinned: None, kernel, interrupted })
+    Ok(Started { engine, log: None, targets, is_new: false, kernel, interrupted })
+}
+
+/// Has everything tracked that is to be.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn catch_up(tree: &mut Tree<'_>) -> Result<()> {
+    tree.catch_up()?;
+    tree.look_again()?;
+    while tree.has_unseen() {
+        tree.look_below()?;
+    }
+    Ok(())
 }
 
 fn prepare(
@@ -201,7 +209,7 @@ fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
     }
 }
 
-impl Started<'_> {
+impl Started {
     /// Charges to the cgroups that are new what they hold already, unless that is not wanted.
     ///
     /// # Errors
@@ -233,15 +241,4 @@ pub fn adopt_noted(
         log::info!("{adopted}");
     }
     engine.pins().all_adopted()
-}
-
-/// Removes the pins when it goes out of scope.
-pub struct RemovePins<'a>(pub &'a Pins);
-
-impl Drop for RemovePins<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
-            log::error!("{error:#}");
-        }
-    }
 }

@@ -12,6 +12,7 @@ use crate::enforce::setting::Limits;
 use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::kernel_cgroup::Tracked;
+use crate::names::{NO_LIMITS, Names};
 
 /// The cgroups of a run, parents before children.
 pub struct Targets {
@@ -151,6 +152,8 @@ impl Targets {
                         )));
                     }
                 }
+                let limits = Limits::of(&engine.counter(index)?);
+                Names::of(engine.pins()).note(&cgroup.path, limits)?;
                 continue;
             }
             let index = register(engine, &done, target)?;
@@ -176,6 +179,7 @@ pub fn register(engine: &Engine, tracked: &BTreeMap<PathBuf, u32>, target: &Targ
         )));
     }
     let parent = path.ancestors().find_map(|above| tracked.get(above)).copied();
+    Names::of(engine.pins()).note(path, target.limits())?;
     let Limits { memory, memsw } = target.limits();
     engine.register(target.cgroup.id, parent, memory, memsw)
 }
@@ -193,6 +197,9 @@ fn with_limits(mount: &CgroupMount, mut cgroups: Vec<Cgroup>, args: &Run) -> Res
         .collect();
     for target in &targets {
         target.limits().in_order(&target.cgroup.path)?;
+        if target.limits() != NO_LIMITS {
+            target.cgroup.can_be_limited()?;
+        }
     }
     Ok(targets)
 }

@@ -1,4 +1,10 @@
-//! The live part of `memstock run`: a table each second, events as they come, until it ends.
+//! The live part of `memstock run`: waits, and hands on what it hears of to the parts of the daemon. Nothing here takes
+//! long, and no error of a part ends it ([`Parts`](crate::parts::Parts)); `tick` has what is done every second.
+
+mod state;
+mod tick;
+
+pub use self::state::{Done, State};
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -6,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use aya_log::EbpfLogger;
 use memstock_common::event::EventKind;
-use memstock_common::stat::{Stat, StreamStat};
+use memstock_common::stat::StreamStat;
 use rustix::process::Signal;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
@@ -16,26 +22,32 @@ use super::reload::Reload;
 use super::signals::Signals;
 use crate::cgroup::CgroupMount;
 use crate::drains::Drains;
+use crate::enforce::Policy;
 use crate::enforce::duty::{Duty, News};
 use crate::engine::Engine;
 use crate::engine::faults::FaultEvents;
 use crate::event::{self, Decoded};
 use crate::host::page_size;
-use crate::hotplug::{Change, Hotplug};
+use crate::hotplug::Hotplug;
 use crate::journal::{Journal, Record};
+use crate::kernel_cgroup::KernelCgroups;
 use crate::launch::{Ended, Running};
 use crate::loss::Losses;
-use crate::metrics::{Ask, Facts, Metrics};
+use crate::metrics::{Ask, Metrics};
 use crate::notify::Manager;
-use crate::sample::{losses, sample};
-use crate::show::{rehearsed::Rehearsed, summary, table};
+use crate::parts::Part;
+use crate::sample::sample;
+use crate::show::{rehearsed::Rehearsed, summary};
 use crate::sweep::Sweep;
 use crate::tree::Tree;
+use crate::work::Heard;
 
 /// Time between two tables.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Time between two settlings while cgroups come and go: each waits for a grace period.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Until a cgroup that was made is looked for again: it is there a moment after the kernel tells of it.
+const LOOK: Duration = Duration::from_millis(2);
 /// Time COMMAND gets to end after SIGTERM.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
@@ -49,6 +61,8 @@ pub struct Watch<'a> {
     pub tree: Tree<'a>,
     /// What enforces its limits, and hands its events on.
     pub duty: Duty,
+    /// With what that was started.
+    pub enforcing: (KernelCgroups, Policy),
     /// The drains that it asks for by its events, unless they are not wanted.
     pub drains: Option<Drains<'a>>,
     /// The CPUs that it runs on.
@@ -77,10 +91,14 @@ pub struct Watch<'a> {
     pub reload: Option<Reload<'a>>,
     /// Who watches it from elsewhere, if anybody may.
     pub metrics: Option<Metrics>,
+    /// The service manager.
+    pub manager: Manager,
+    /// How it fares.
+    pub state: State<'a>,
 }
 
-/// Why the watching ended.
-enum End {
+/// Why the watching ended: on purpose, each of them.
+pub enum End {
     /// COMMAND did.
     Exited,
     /// A signal, or the time was up.
@@ -90,31 +108,76 @@ enum End {
 }
 
 impl Watch<'_> {
-    /// Shows the engine until COMMAND ends, the time is up, or a signal comes; then ends COMMAND
-    /// if it still runs, and prints the summary.
+    /// Watches until COMMAND ends, the time is up, or a signal comes.
     ///
     /// # Errors
-    /// The engine cannot be read.
-    pub async fn run(mut self, signals: &mut Signals) -> Result<Outcome> {
-        // COMMAND's output is COMMAND's.
-        let mut out: Box<dyn Write> = match self.child {
-            Some(_) => Box::new(io::stderr()),
-            None => Box::new(io::stdout()),
-        };
-        let mut child = self.child.take();
-        let mut manager = Manager::from_env();
-        manager.ready(&self.status());
-        let end = self.until_end(&mut out, signals, &mut child, &mut manager).await;
-        manager.stopping();
-        let command = match child {
+    /// COMMAND cannot be waited for.
+    pub async fn run(&mut self, signals: &mut Signals) -> Result<End> {
+        self.manager.ready(&status(&self.tree));
+        let start = Instant::now();
+        let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
+        let mut ticks = interval_at(start + PERIOD, PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut settling = interval(SETTLE);
+        settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    self.tick();
+                    if self.print().is_err() {
+                        return Ok(End::Unread);
+                    }
+                }
+                Some(news) = self.duty.news.recv() => self.hear(news),
+                heard = self.state.work.heard() => self.hear_work(heard),
+                // CPU by CPU, and directory by directory, so that nothing else has to wait.
+                () = yield_now(), if self.has_drains() => self.drain(),
+                () = yield_now(), if self.tree.has_unseen() && self.state.parts.is_due(Part::Tree) => {
+                    let looked = self.tree.look_below();
+                    self.note(Part::Tree, looked);
+                }
+                // Here and not in a task of its own: it shows that this loop and the enforcing thread go round.
+                () = self.manager.watchdog_due() => if self.duty.has_moved() {
+                    self.manager.alive(&status(&self.tree));
+                },
+                () = sleep_until(self.state.look_at), if self.tree.has_unknown() => self.look_again(),
+                _ = settling.tick(), if self.is_unsettled() => self.settle(),
+                Some(ask) = asked(&mut self.metrics) => self.answer(ask),
+                ended = exit_of(&mut self.child) => {
+                    ended.context("cannot wait for COMMAND")?;
+                    return Ok(End::Exited);
+                }
+                signal = signals.any() => match &self.child {
+                    _ if signal == Signal::HUP && self.reload.is_some() => Reload::begin(self),
+                    Some(child) if self.is_measured && signal == Signal::INT => {
+                        if let Err(error) = child.signal(signal) {
+                            log::warn!("{error:#}");
+                        }
+                    }
+                    _ => return Ok(End::Told),
+                },
+                () = passing(end) => return Ok(End::Told),
+            }
+        }
+    }
+
+    /// Ends COMMAND if it still runs, hears what there is to be heard, and prints the summary.
+    ///
+    /// # Errors
+    /// COMMAND does not end, or the engine cannot be read.
+    pub async fn finish(mut self, end: End) -> Result<Outcome> {
+        self.manager.stopping();
+        let mut out = self.out();
+        let command = match self.child.take() {
             // One that has ended says it again.
             Some(mut child) => Some(child.terminate(GRACE).await?),
             None => None,
         };
         self.flush_log();
-        self.hear_all()?;
-        self.losses.tell(self.engine, self.journal)?;
-        let end = end?;
+        while let Ok(news) = self.duty.news.try_recv() {
+            self.hear(news);
+        }
+        self.read_losses();
         let sample = sample(self.engine, self.mount)?;
         if !self.is_measured && !self.quiet && !matches!(end, End::Unread) {
             // The run is over either way.
@@ -125,104 +188,18 @@ impl Watch<'_> {
         Ok(Outcome { command, sample, home: None })
     }
 
-    async fn until_end(
-        &mut self,
-        out: &mut dyn Write,
-        signals: &mut Signals,
-        child: &mut Option<Running>,
-        manager: &mut Manager,
-    ) -> Result<End> {
-        let start = Instant::now();
-        let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
-        let mut ticks = interval_at(start + PERIOD, PERIOD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut settling = interval(SETTLE);
-        settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {
-                    if let Err(error) = self.tick(out)? {
-                        return match error.kind() {
-                            io::ErrorKind::BrokenPipe => Ok(End::Unread),
-                            _ => Err(error).context("cannot print the table"),
-                        };
-                    }
-                }
-                Some(news) = self.duty.news.recv() => self.hear(news).and_then(|()| self.tell_hotplug())?,
-                // CPU by CPU, so that nothing else has to wait for a drain.
-                () = yield_now(), if self.drains.as_ref().is_some_and(Drains::is_due) => self.drain()?,
-                // Here and not in a task of its own: it shows that this loop and the enforcing thread go round.
-                () = manager.watchdog_due() => if self.duty.has_moved() {
-                    manager.alive(&self.status());
-                },
-                _ = settling.tick(), if self.is_unsettled() => self.settle()?,
-                Some(ask) = asked(&mut self.metrics) => self.answer(ask)?,
-                ended = exit_of(child) => {
-                    ended.context("cannot wait for COMMAND")?;
-                    self.hear_all()?;
-                    return Ok(End::Exited);
-                }
-                signal = signals.any() => match child {
-                    _ if signal == Signal::HUP && self.reload.is_some() => {
-                        manager.reloading();
-                        Reload::run(self);
-                        manager.ready(&self.status());
-                    }
-                    Some(child) if self.is_measured && signal == Signal::INT => child.signal(signal)?,
-                    _ => return Ok(End::Told),
-                },
-                () = passing(end) => return Ok(End::Told),
-            }
+    /// COMMAND's output is COMMAND's.
+    fn out(&self) -> Box<dyn Write> {
+        match &self.child {
+            Some(_) => Box::new(io::stderr()),
+            None => Box::new(io::stdout()),
         }
     }
 
-    fn tick(&mut self, out: &mut dyn Write) -> Result<io::Result<()>> {
-        self.flush_log();
-        // Events of cgroups that came or went may be among those that were lost.
-        if self.losses.tell(self.engine, self.journal)? {
-            self.tree.catch_up();
-            self.hotplug.catch_up();
-        }
-        self.hotplug.look_again();
-        self.tell_hotplug()?;
-        self.tree.settle()?;
-        self.tree.look_at_swap()?;
-        self.sweep.step(self.engine)?;
-        if self.metrics.is_some() {
-            let losses = losses(self.engine)?;
-            let facts = self.facts(&losses);
-            if let Some(metrics) = &mut self.metrics {
-                metrics.observe(&facts);
-            }
-        }
-        if self.is_measured || self.quiet {
-            return Ok(Ok(()));
-        }
-        let sample = sample(self.engine, self.mount)?;
-        Ok(table::write(out, &sample, page_size())
-            .and_then(|()| writeln!(out))
-            .and_then(|()| out.flush()))
-    }
-
-    /// For the service manager, which shows it to people.
-    fn status(&self) -> String {
-        format!("cgroups tracked: {}", self.tree.nr_tracked())
-    }
-
-    fn answer(&mut self, ask: Ask) -> Result<()> {
-        let losses = losses(self.engine)?;
-        let facts = self.facts(&losses);
-        let Some(metrics) = &mut self.metrics else { return Ok(()) };
-        metrics.answer(ask, &facts, || sample(self.engine, self.mount))
-    }
-
-    fn facts<'l>(&self, losses: &'l [(Stat, u64)]) -> Facts<'l> {
-        Facts {
-            losses,
-            records: self.journal.counts(),
-            left_out: self.tree.left_out(),
-            stream_fails: self.journal.fails(),
-            is_on_duty: !self.duty.news.is_closed(),
+    /// Takes note of an error of what is not tried again by itself.
+    fn note(&mut self, part: Part, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.state.parts.failed(part, &error);
         }
     }
 
@@ -232,62 +209,60 @@ impl Watch<'_> {
         }
     }
 
-    fn drain(&mut self) -> Result<()> {
-        if let Some(drains) = &mut self.drains
-            && let Some(receipt) = drains.step()?
-        {
+    fn has_drains(&self) -> bool {
+        self.drains.as_ref().is_some_and(Drains::is_due) && self.state.parts.is_due(Part::Drains)
+    }
+
+    fn drain(&mut self) {
+        let Some(drains) = &mut self.drains else { return };
+        if let Some(Some(receipt)) = self.state.parts.outcome(Part::Drains, drains.step()) {
             self.journal.publish(receipt.into());
         }
-        Ok(())
     }
 
-    fn tell_hotplug(&mut self) -> Result<()> {
-        let records = self.hotplug.changes()?.into_iter().flat_map(Change::into_records);
-        records.for_each(|record| self.journal.publish(record));
-        Ok(())
-    }
-
-    fn is_unsettled(&self) -> bool {
-        self.tree.is_unsettled() || self.fault_events.is_some() && self.hotplug.has_moved()
-    }
-
-    fn settle(&mut self) -> Result<()> {
-        if let Some(events) = &mut self.fault_events {
-            events.renew(self.hotplug.returned()?);
-        }
-        self.tree.settle()
+    fn look_again(&mut self) {
+        let looked = self.tree.look_again();
+        self.note(Part::Tree, looked);
+        self.state.look_at = Instant::now() + self.tree.looked_for().clamp(LOOK, SETTLE);
     }
 
     /// Follows cgroups and CPUs that came and went, has stocks drained, and tells of what else happened.
-    fn hear(&mut self, news: News) -> Result<()> {
+    fn hear(&mut self, news: News) {
         match news {
-            News::Event(decoded) => return self.follow(&decoded),
+            News::Event(decoded) => self.follow(&decoded),
             News::Record(record) => {
                 self.rehearsed.note(&record);
                 self.journal.publish(*record);
             }
             News::Unreadable(error) => {
                 log::warn!("an event of the kernel half is unreadable: {error:#}");
-                if let Some(metrics) = &mut self.metrics {
-                    metrics.unreadable();
-                }
+                self.state.unreadable += 1;
                 self.journal.publish(Record::lost(StreamStat::EventsUnreadable.stat(), 1));
             }
-            News::Failed(error) => log::warn!("{error:#}"),
+            News::Failed(error) => self.state.parts.failed(Part::Enforcement, &error),
         }
-        Ok(())
     }
 
-    fn follow(&mut self, decoded: &Decoded) -> Result<()> {
+    fn follow(&mut self, decoded: &Decoded) {
         let event = &decoded.event;
         let limit = || event::limit(decoded, |id| self.tree.name(id), page_size());
         match decoded.kind {
-            EventKind::CgroupMade => self.tree.made(event.cgroup_id),
-            EventKind::CgroupRemoved => {
-                self.rehearsed.removed(self.tree.name(event.cgroup_id), self.engine)?;
-                self.tree.removed(event.cgroup_id);
+            EventKind::CgroupMade => {
+                let made = self.tree.made(event.cgroup_id);
+                self.note(Part::Tree, made);
+                self.state.look_at = self.state.look_at.min(Instant::now() + LOOK);
             }
-            EventKind::CpuHotplug => self.hotplug.step(event),
+            EventKind::CgroupRemoved => {
+                if self.tree.removed(event.cgroup_id) {
+                    let name = self.tree.name(event.cgroup_id);
+                    let judged = self.rehearsed.removed(name, self.engine);
+                    self.note(Part::Accounting, judged);
+                }
+            }
+            EventKind::CpuHotplug => {
+                self.hotplug.step(event);
+                self.follow_cpus();
+            }
             EventKind::ReclaimBegan => {
                 if let Some(drains) = &mut self.drains {
                     drains.reclaim_began(event.time_ns);
@@ -296,22 +271,31 @@ impl Watch<'_> {
             EventKind::LimitNear => {
                 self.journal.publish_at(event.time_ns, Record::LimitNear(limit()));
                 if let Some(drains) = &mut self.drains {
-                    drains.limit_near(event.ancestor_id, event.time_ns)?;
+                    let asked = drains.limit_near(event.ancestor_id, event.time_ns);
+                    self.note(Part::Drains, asked);
                 }
             }
             EventKind::LimitHit => {
                 self.journal.publish_at(event.time_ns, Record::LimitHit(limit()));
             }
         }
-        Ok(())
     }
 
-    fn hear_all(&mut self) -> Result<()> {
-        while let Ok(news) = self.duty.news.try_recv() {
-            self.hear(news)?;
+    /// Goes on with what was started beside.
+    fn hear_work(&mut self, heard: Heard<Done>) {
+        match heard {
+            Heard::Record(record) => self.journal.publish(*record),
+            Heard::Done(part, outcome) => {
+                let done = self.state.parts.outcome(part, outcome);
+                self.go_on(part, done);
+            }
         }
-        Ok(())
     }
+}
+
+/// For the service manager, which shows it to people.
+pub(super) fn status(tree: &Tree<'_>) -> String {
+    format!("cgroups tracked: {}", tree.nr_tracked())
 }
 
 async fn exit_of(child: &mut Option<Running>) -> io::Result<Ended> {

@@ -221,6 +221,7 @@ fn accepted(name: &str, result: Result<u32, Result<Refusal, Unknown>>) -> Result
             Ok(Refusal::Busy) => {
                 "the usage is above that limit, or something is still charged".to_owned()
             }
+            Ok(Refusal::Full) => "the kernel has no room for one more tracked cgroup".to_owned(),
             Ok(Refusal::Deep) => format!("more than {MAX_DEPTH} levels of tracked cgroups"),
             Err(unknown) => unknown.to_string(),
         };

@@ -20,7 +20,7 @@ use super::faults::{self, EVENT_PROBE, Source};
 use super::kernel_stock;
 use super::learn::learn;
 use super::migrate;
-use super::pins::Pins;
+use super::pins::{Pins, undo_on_error};
 use super::program::RunStats;
 use crate::pages::{Layout, huge_page_pages};
 
@@ -159,8 +159,8 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
         Coalescing::Everything => (batch, batch, batch),
     };
     let pages = learn()?;
-    let Layout { page_struct_size, gfp, cgroup_kn, kernfs_id, memory_owner, page, folio } =
-        pages.layout;
+    let layout = pages.layout;
+    let Layout { page_struct_size, gfp, memory_owner, page, folio, .. } = layout;
     let tells_collapses = memory_owner != MemoryOwner::UNKNOWN
         && huge_page_pages().is_some_and(|pages| pages == 1 << COLLAPSE_ORDER);
     let shift = if page_struct_size.is_power_of_two() {
@@ -184,8 +184,10 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
         .override_global("PAGE_STRUCT_SIZE", &page_struct_size, true)
         .override_global("PAGE_STRUCT_SHIFT", &shift, true)
         .override_global("GFP_FLAGS", &gfp, true)
-        .override_global("CGROUP_KN", &cgroup_kn, true)
-        .override_global("KERNFS_ID", &kernfs_id, true)
+        .override_global("CGROUP_KN", &layout.cgroup_kn, true)
+        .override_global("KERNFS_ID", &layout.kernfs_id, true)
+        .override_global("CGROUP_ROOT", &layout.cgroup_root, true)
+        .override_global("HIERARCHY_ID", &layout.hierarchy_id, true)
         .override_global("PAGE_LAYOUT", &page, true)
         .override_global("FOLIO", &folio, true)
         .override_global("MEMORY_OWNER", &memory_owner, true)
@@ -299,15 +301,6 @@ pub(super) fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     let last = last.into_iter().rev().collect::<Vec<_>>().join("; ");
     let message = if last.is_empty() { message } else { format!("{message} ({last})") };
     anyhow::Error::new(io_error).context(message)
-}
-
-fn undo_on_error<T>(pins: &Pins, result: Result<T>) -> Result<T> {
-    if result.is_err()
-        && let Err(error) = pins.remove()
-    {
-        log::error!("{error:#}");
-    }
-    result
 }
 
 /// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.

@@ -2,12 +2,13 @@
 //!
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
 //! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there,
-//! `control` asks them for changes, `grace` waits for them, `mapped` and `batch` read large maps in passing, and this file
+//! `control` asks them for changes, `close` ends a cgroup, `grace` waits for programs that run, `mapped` and `batch` read large maps in passing, and this file
 //! opens the engine and reads its maps. `kernel_stock` is not of it: it looks on at the kernel's own controller. User
 //! space writes no map that the kernel half writes.
 
 pub mod attach;
 pub mod batch;
+mod close;
 pub mod control;
 pub mod faults;
 mod file_pages;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
+use memstock_common::control::Register;
 use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX};
 use memstock_common::{Stock, key_of};
 
@@ -256,7 +258,7 @@ impl Engine {
     /// It is tracked already, too deep, or there is no room.
     pub fn register(
         &self,
-        id: u64,
+        cgroup_id: u64,
         parent: Option<u32>,
         memory_limit: u64,
         memsw_limit: u64,
@@ -265,58 +267,9 @@ impl Engine {
         for &cpu in &self.possible {
             self.control.reset(index, cpu)?;
         }
-        self.control.register(memstock_common::control::Register {
-            index,
-            parent: parent.unwrap_or(NO_INDEX),
-            cgroup_id: id,
-            memory_limit,
-            memsw_limit,
-        })?;
-        Ok(index)
-    }
-
-    /// Ends the tracking of cgroups: they are dying until nothing is charged to them any more.
-    ///
-    /// # Errors
-    /// One is not tracked, or the kernel cannot wait for a grace period.
-    pub fn close(&self, indices: &[u32]) -> Result<()> {
-        for &index in indices {
-            // A removed cgroup has no tasks.
-            if self.counter(index)?.swapped != 0 {
-                self.control.swapped(index, 0)?;
-            }
-            self.control.close(index)?;
-        }
-        // A fault that found one of them before it was closed may still be on its way to a stock.
-        grace::grace_period()
-    }
-
-    /// Frees the counter of a dying cgroup if nothing is charged to it any more; says whether it did.
-    ///
-    /// # Errors
-    /// It is not dying.
-    pub fn release(&self, index: u32) -> Result<bool> {
-        self.evict(index)?;
-        let counter = self.counter(index)?;
-        if [counter.memory.usage, counter.memsw.usage, counter.children] != [0; 3] {
-            return Ok(false);
-        }
-        // What the CPUs had yet to tell of page cache while there was some: see `control::release`.
-        self.evict(index)?;
-        if self.counter(index)?.file != 0 {
-            return Ok(false);
-        }
-        self.control.release(index).map(|()| true)
-    }
-
-    /// Gives what the CPUs have for a dying cgroup back to it.
-    fn evict(&self, index: u32) -> Result<()> {
-        for &cpu in &self.possible {
-            for slot in 0..self.info.slots {
-                self.control.evict(index, cpu, slot)?;
-            }
-        }
-        Ok(())
+        let parent = parent.unwrap_or(NO_INDEX);
+        let args = Register { index, parent, cgroup_id, memory_limit, memsw_limit };
+        self.control.register(args).map(|()| index)
     }
 
     /// A free counter, the longest unused first.

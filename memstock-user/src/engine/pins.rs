@@ -140,6 +140,11 @@ impl Pins {
         self.cpu_links(program).join(format!("cpu{cpu}"))
     }
 
+    /// The folder of [`Names`](crate::names::Names).
+    pub fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
     /// A folder for each cgroup whose tasks' pages are still to be adopted. Notes that live exactly as long as
     /// the engine, which no file elsewhere does.
     fn unadopted_folder(&self) -> PathBuf {
@@ -203,6 +208,19 @@ impl Pins {
         remove_folder(&self.links())?;
         remove_folder(&self.root)
     }
+}
+
+/// Has nothing stay behind of a start that failed.
+///
+/// # Errors
+/// That with which it did.
+pub fn undo_on_error<T>(pins: &Pins, result: Result<T>) -> Result<T> {
+    if result.is_err()
+        && let Err(error) = pins.remove()
+    {
+        log::error!("{error:#}");
+    }
+    result
 }
 
 /// Whether a folder's name is that of an engine of some version.

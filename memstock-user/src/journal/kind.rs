@@ -4,7 +4,7 @@
 use super::record::Record;
 
 /// Every kind, named as in the field `kind`.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 22] = [
     "limit-near",
     "limit-hit",
     "drain",
@@ -21,6 +21,8 @@ pub const KINDS: [&str; 20] = [
     "healed",
     "lost",
     "engine-adopted",
+    "part-failed",
+    "part-recovered",
     "config-changed",
     "config-reloaded",
     "config-refused",
@@ -46,10 +48,12 @@ const fn number(record: &Record) -> usize {
         Record::Healed { .. } => 13,
         Record::Lost { .. } => 14,
         Record::EngineAdopted { .. } => 15,
-        Record::ConfigChanged { .. } => 16,
-        Record::ConfigReloaded { .. } => 17,
-        Record::ConfigRefused { .. } => 18,
-        Record::Ended => 19,
+        Record::PartFailed { .. } => 16,
+        Record::PartRecovered { .. } => 17,
+        Record::ConfigChanged { .. } => 18,
+        Record::ConfigReloaded { .. } => 19,
+        Record::ConfigRefused { .. } => 20,
+        Record::Ended => 21,
     }
 }
 

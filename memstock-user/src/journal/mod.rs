@@ -3,8 +3,9 @@
 //!
 //! The daemon appends to [`CURRENT`], a line a record ([`mod@record`]), by one write(2) each ([`mod@write`]), and
 //! renames it to [`BEFORE`] when it is full. Readers ([`mod@read`]) need nothing of the daemon but the files.
-//! One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`.
+//! Beside them, [`mod@degraded`] has what holds now. One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`.
 
+pub mod degraded;
 pub mod kind;
 pub mod line;
 pub mod read;
@@ -41,7 +42,7 @@ pub fn exists() -> bool {
     files().iter().any(|file| file.exists())
 }
 
-/// Removes the files; those who read them keep what they have open.
+/// Removes the files, and that of the daemon's state; those who read them keep what they have open.
 ///
 /// # Errors
 /// One cannot be removed.
@@ -50,7 +51,7 @@ pub fn remove() -> Result<()> {
 }
 
 fn remove_in(dir: &Path) -> Result<()> {
-    for path in [BEFORE, CURRENT].map(|name| dir.join(name)) {
+    for path in [BEFORE, CURRENT, degraded::DEGRADED].map(|name| dir.join(name)) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => {

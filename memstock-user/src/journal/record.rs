@@ -158,6 +158,18 @@ pub enum Record {
         /// Where the engine is pinned.
         pins: String,
     },
+    /// A part of the daemon does not work; it is tried again.
+    PartFailed {
+        /// Which.
+        part: String,
+        /// Why.
+        error: String,
+    },
+    /// It works again.
+    PartRecovered {
+        /// Which.
+        part: String,
+    },
     /// The configuration was read again, and this is different.
     ConfigChanged {
         /// Whose; none of a setting.

@@ -115,6 +115,8 @@ pub(crate) fn every_kind() -> Vec<Record> {
         Record::Healed { nr_pages: 2 },
         Record::Lost { counter: "events_lost".into(), by: 3 },
         Record::EngineAdopted { pins: "/p".into() },
+        Record::PartFailed { part: "tree".into(), error: "no \"way\"".into() },
+        Record::PartRecovered { part: "tree".into() },
         changed(Some(cgroup()), Outcome::Refused, Some("it is \"busy\"".into())),
         changed(None, Outcome::NeedsRestart, None),
         changed(None, Outcome::Done, None),
@@ -154,7 +156,7 @@ fn the_text_has_the_names_of_the_json() {
          swap_pages=0 page_table_pages=2 oom_score_adj=-999 group=false after_ns=11"
     );
     assert_eq!(
-        text[24],
+        text[26],
         "event: config-changed cgroup=/a/b key=memory from=max to=4096 outcome=refused \
          note=\"it is \\x22busy\\x22\""
     );
@@ -303,7 +305,7 @@ fn the_end_is_a_record_and_leaves_no_file() {
     journal.publish(added(1, b"/a"));
     assert_eq!(numbers(&mut reader), [1]);
     assert!(!reader.is_over());
-    drop(journal);
+    journal.end().unwrap();
     assert_eq!(all(&mut reader).pop().unwrap().entry.record, Record::Ended);
     assert!(reader.is_over());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

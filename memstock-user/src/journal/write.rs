@@ -20,7 +20,7 @@ use super::{BEFORE, CURRENT, remove_in};
 use crate::host;
 use crate::lock::RUN_DIR;
 
-/// The stream of this daemon. Dropping it writes [`Record::Ended`] and removes the files.
+/// The stream of this daemon. When that dies, the next one goes on with it; [`end`](Self::end) is the end of it.
 #[derive(Debug)]
 pub struct Journal {
     dir: PathBuf,
@@ -35,6 +35,8 @@ struct State {
     next_seq: u64,
     counts: Counts,
     failed: bool,
+    /// Why a record could not be written, until somebody has asked.
+    error: Option<anyhow::Error>,
 }
 
 impl Journal {
@@ -58,13 +60,17 @@ impl Journal {
         }
         let last_seq = before.last_seq.max(current.last_seq);
         let (bytes, next_seq, counts) = (current.bytes, last_seq + 1, Counts::default());
-        let state = State { file, bytes, next_seq, counts, failed: false };
+        let state = State { file, bytes, next_seq, counts, failed: false, error: None };
         Ok(Self { dir: dir.to_owned(), max_bytes, state: RefCell::new(state) })
     }
 
-    /// Lets the stream be, for the daemon that adopts the engine.
-    pub fn leave(self) {
-        std::mem::forget(self);
+    /// Tells all readers that nothing follows, and removes the files.
+    ///
+    /// # Errors
+    /// One cannot be removed.
+    pub fn end(self) -> Result<()> {
+        self.publish(Record::Ended);
+        remove_in(&self.dir)
     }
 
     /// Tells all readers that `record` happened just now, and standard error if it is for there.
@@ -83,11 +89,13 @@ impl Journal {
             let _ = io::stderr().write_all(format!("{entry}\n").as_bytes());
         }
         match self.append(&mut state, &entry) {
-            Ok(()) => state.failed = false,
-            Err(_) if state.failed => {}
+            Ok(()) => (state.failed, state.error) = (false, None),
             Err(error) => {
-                state.failed = true;
-                log::warn!("records are missing in {}/{CURRENT}: {error:#}", self.dir.display());
+                let error = error.context("records are missing in the event stream");
+                if !state.failed {
+                    log::warn!("{error:#}");
+                }
+                (state.failed, state.error) = (true, Some(error));
             }
         }
     }
@@ -97,9 +105,13 @@ impl Journal {
         self.state.borrow().counts
     }
 
-    /// Whether the last record could not be written.
-    pub fn fails(&self) -> bool {
-        self.state.borrow().failed
+    /// Whether records are written, as far as that was tried since the last call: nothing if it was not.
+    pub fn outcome(&self) -> Option<Result<()>> {
+        let mut state = self.state.borrow_mut();
+        match state.error.take() {
+            Some(error) => Some(Err(error)),
+            None => (!state.failed).then_some(Ok(())),
+        }
     }
 
     fn append(&self, state: &mut State, entry: &Entry) -> Result<()> {
@@ -133,15 +145,6 @@ impl Journal {
     }
 }
 
-impl Drop for Journal {
-    fn drop(&mut self) {
-        self.publish(Record::Ended);
-        if let Err(error) = remove_in(&self.dir) {
-            log::error!("{error:#}");
-        }
-    }
-}
-
 /// Standard error has what an operator acts on, and none of what comes by the thousand.
 fn is_for_stderr(record: &Record) -> bool {
     match record {
@@ -154,6 +157,8 @@ fn is_for_stderr(record: &Record) -> bool {
         | Record::CacheOverLimit { .. }
         | Record::WouldEnforce { .. }
         | Record::EngineAdopted { .. }
+        | Record::PartFailed { .. }
+        | Record::PartRecovered { .. }
         | Record::ConfigChanged { .. }
         | Record::ConfigReloaded { .. }
         | Record::ConfigRefused { .. }

@@ -15,6 +15,7 @@ use memstock_common::stat::{ProbeStat, Stat};
 use super::Facts;
 use super::check::Checked;
 use super::vmstat::moved_pages;
+use crate::parts::Part;
 
 /// For how long a loss is a reason.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -42,8 +43,8 @@ pub enum Cause {
     LeftOut,
     /// Nobody reads the events or enforces limits.
     OffDuty,
-    /// Records cannot be written.
-    StreamFails,
+    /// A part of the daemon fails, and is tried again.
+    PartFails,
 }
 
 impl Cause {
@@ -55,7 +56,7 @@ impl Cause {
         Self::Miscounted,
         Self::LeftOut,
         Self::OffDuty,
-        Self::StreamFails,
+        Self::PartFails,
     ];
 
     /// As people see it.
@@ -67,7 +68,7 @@ impl Cause {
             Self::Miscounted => "miscounted",
             Self::LeftOut => "cgroups-left-out",
             Self::OffDuty => "off-duty",
-            Self::StreamFails => "stream-fails",
+            Self::PartFails => "part-fails",
         }
     }
 }
@@ -117,18 +118,18 @@ pub struct Health {
     history: VecDeque<(Instant, Counted)>,
     defects: Vec<(&'static str, u64)>,
     is_off_duty: bool,
-    stream_fails: bool,
+    failing: Vec<(Part, String)>,
 }
 
 impl Health {
     /// Takes note of how things are `now`. What was counted before the first time is history.
-    pub fn observe(&mut self, now: Instant, facts: &Facts, unreadable: u64) {
+    pub fn observe(&mut self, now: Instant, facts: &Facts) {
         let loss = |stat: Stat| {
             facts.losses.iter().find(|(lost, _)| *lost == stat).map_or(0, |&(_, value)| value)
         };
         let counted = Counted {
             events_lost: loss(Loss::EventsLost.stat()),
-            unreadable,
+            unreadable: facts.unreadable,
             left_out: facts.left_out,
             missed: loss(ProbeStat::RecursionMisses.stat()),
             // Unknown is as good as nothing: then misses are not borne.
@@ -138,7 +139,7 @@ impl Health {
         let defects = DEFECTS.map(|defect| (defect.stat().name, loss(defect.stat())));
         self.defects = defects.into_iter().filter(|&(_, value)| value > 0).collect();
         self.is_off_duty = !facts.is_on_duty;
-        self.stream_fails = facts.stream_fails;
+        self.failing = facts.failing.to_vec();
     }
 
     fn note(&mut self, now: Instant, counted: Counted) {
@@ -213,17 +214,10 @@ impl Health {
             );
         }
         if self.is_off_duty {
-            say(
-                Cause::OffDuty,
-                "events are not read and limits not enforced any more: start the daemon again"
-                    .into(),
-            );
+            say(Cause::OffDuty, "events are not read and limits not enforced: tried again".into());
         }
-        if self.stream_fails {
-            say(
-                Cause::StreamFails,
-                "records of events cannot be written: is there space in /run?".into(),
-            );
+        for (part, error) in &self.failing {
+            say(Cause::PartFails, format!("{}: {error}", part.name()));
         }
         reasons
     }
@@ -297,16 +291,18 @@ mod tests {
         let miscounted = [(Loss::CountersMissing.stat(), 2)];
         let bad = Facts {
             losses: &miscounted,
-            records: Default::default(),
             left_out: 0,
-            stream_fails: true,
+            unreadable: 0,
+            failing: &[(Part::Journal, "no space".into()), (Part::Tree, "no".into())],
             is_on_duty: false,
         };
-        health.observe(Instant::now(), &bad, 0);
+        health.observe(Instant::now(), &bad);
         let found = causes(&health, &Checked::default());
-        assert_eq!(found, [Cause::Miscounted, Cause::OffDuty, Cause::StreamFails]);
-        let good = Facts { losses: &[], stream_fails: false, is_on_duty: true, ..bad };
-        health.observe(Instant::now(), &good, 0);
+        assert_eq!(found, [Cause::Miscounted, Cause::OffDuty, Cause::PartFails, Cause::PartFails]);
+        let reasons = health.reasons(&Checked::default());
+        assert_eq!(reasons.last().unwrap().to_string(), "part-fails: tree: no");
+        let good = Facts { losses: &[], failing: &[], is_on_duty: true, ..bad };
+        health.observe(Instant::now(), &good);
         assert!(causes(&health, &Checked::default()).is_empty());
     }
 

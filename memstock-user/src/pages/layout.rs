@@ -23,6 +23,10 @@ pub struct Layout {
     pub cgroup_kn: u32,
     /// `offsetof(struct kernfs_node, id)`, in bytes: 64 bits, the cgroup's id.
     pub kernfs_id: u32,
+    /// `offsetof(struct cgroup, root)`, in bytes: a pointer to the `struct cgroup_root` of its hierarchy.
+    pub cgroup_root: u32,
+    /// `offsetof(struct cgroup_root, hierarchy_id)`, in bytes: 32 bits, 0 for cgroup v2.
+    pub hierarchy_id: u32,
     /// Whom memory belongs to, or [`MemoryOwner::UNKNOWN`].
     pub memory_owner: MemoryOwner,
     /// What says that a page is free, or [`PageLayout::UNKNOWN`].
@@ -61,6 +65,8 @@ impl Layout {
             gfp: gfp_flags(&btf)?,
             cgroup_kn: offset(&btf, "cgroup", "kn")?,
             kernfs_id: offset(&btf, "kernfs_node", "id")?,
+            cgroup_root: offset(&btf, "cgroup", "root")?,
+            hierarchy_id: offset(&btf, "cgroup_root", "hierarchy_id")?,
             page: page_layout(&btf).unwrap_or(PageLayout::UNKNOWN),
             folio: folio(&btf).unwrap_or(FolioLayout::UNKNOWN),
             memory_owner: memory_owner(&btf).unwrap_or(MemoryOwner::UNKNOWN),

@@ -23,6 +23,7 @@ pub fn document(sample: &Sample, page_size: u64) -> Value {
     document.insert(EngineStat::Batch.stat().name.into(), json!(sample.batch));
     document.insert("faults_by".into(), json!(sample.faults.name()));
     document.insert("loss".into(), loss.into());
+    document.insert("degraded".into(), json!(sample.degraded));
     document.into()
 }
 

@@ -141,6 +141,7 @@ impl Family {
             Source::Counter(..) | Source::Memory(_) | Source::Cgroup(_) => &["cgroup"],
             Source::Limit(..) => &["cgroup", "ancestor"],
             Source::Daemon(DaemonStat::Events) => &["kind"],
+            Source::Daemon(DaemonStat::Errors) => &["part"],
             Source::Daemon(DaemonStat::Degraded) => &["reason"],
             Source::Daemon(DaemonStat::Checks) => &["result"],
             Source::Engine(_)

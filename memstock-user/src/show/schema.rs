@@ -154,6 +154,13 @@ fn show() -> Value {
             one_of(&Source::ALL.map(Source::name), "By what events of the kernel faults are seen."),
         ),
         ("loss", object(losses.map(number).collect())),
+        (
+            "degraded",
+            list(
+                json!({ "description": "What is wrong, after its name and a colon; as in /readyz.", "type": "string" }),
+                "Why the daemon is degraded; empty when it is not.",
+            ),
+        ),
     ]);
     published("memstock show --json", document)
 }

@@ -48,7 +48,7 @@ impl Column {
     }
 }
 
-/// Writes both tables, and a line of losses when there are any. By what faults are seen is said where it is not
+/// Writes both tables, a line of losses when there are any, and one for each reason why the daemon is degraded. By what faults are seen is said where it is not
 /// the usual way.
 ///
 /// # Errors
@@ -67,7 +67,7 @@ pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result
     if !losses.is_empty() {
         writeln!(out, "\nloss: {}", losses.join(", "))?;
     }
-    Ok(())
+    sample.degraded.iter().try_for_each(|reason| writeln!(out, "\ndegraded: {reason}"))
 }
 
 pub(crate) fn plain<S: ToString>(

@@ -13,6 +13,7 @@ use crate::cgroup::CgroupMount;
 use crate::engine::Engine;
 use crate::exit::{Failure, exit_code};
 use crate::journal::Entry;
+use crate::journal::degraded;
 use crate::journal::read::Reader;
 use crate::lock;
 use crate::model::Sample;
@@ -94,6 +95,9 @@ impl Source {
             self.daemon_asked = Some(Instant::now());
         }
         let sample = self.sampler.sample(&self.engine, &self.mount)?;
+        // That there is none is shown by itself.
+        let degraded = self.daemon.map(|_| degraded::of_daemon()).unwrap_or_default();
+        let sample = Sample { degraded, ..sample };
         Ok(Some(Reading { sample, at: Instant::now(), daemon: self.daemon, is_another }))
     }
 

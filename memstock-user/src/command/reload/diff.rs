@@ -16,15 +16,6 @@ pub enum Change<'a> {
     Added(&'a Target),
 }
 
-impl<'a> Change<'a> {
-    /// The cgroup.
-    pub fn target(&self) -> &'a Target {
-        match self {
-            Self::Removed(target) | Self::Limits(target, ..) | Self::Added(target) => target,
-        }
-    }
-}
-
 /// What leads from `old` to `new`, where `in_force` has the limits of what is tracked.
 ///
 /// What the file says has to be in force afterwards, whoever changed it meanwhile. What it says no more, and

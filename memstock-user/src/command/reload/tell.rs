@@ -14,14 +14,16 @@ use crate::kernel_cgroup::KernelCgroups;
 /// Counts what it tells.
 pub struct Teller<'a> {
     journal: &'a Journal,
+    file: String,
     done: u64,
     refused: u64,
     needs_restart: u64,
 }
 
 impl<'a> Teller<'a> {
-    pub fn new(journal: &'a Journal) -> Self {
-        Self { journal, done: 0, refused: 0, needs_restart: 0 }
+    /// Of a reading of `file`.
+    pub fn new(journal: &'a Journal, file: String) -> Self {
+        Self { journal, file, done: 0, refused: 0, needs_restart: 0 }
     }
 
     /// A difference.
@@ -92,8 +94,9 @@ impl<'a> Teller<'a> {
         }
     }
 
-    pub fn sum_up(self, file: String) {
-        let Self { journal, done, refused, needs_restart } = self;
+    /// What sums up.
+    pub fn sum_up(self) {
+        let Self { journal, file, done, refused, needs_restart } = self;
         journal.publish(Record::ConfigReloaded { file, done, refused, needs_restart });
     }
 }

@@ -15,6 +15,7 @@ use crate::headroom::{Headroom, headrooms};
 use crate::metrics::Reading;
 use crate::metrics::health::Cause;
 use crate::model::{Cgroup, PageCounter};
+use crate::parts::Part;
 
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,13 +182,17 @@ impl<'a> Points<'a> {
     }
 
     fn daemon(&self, stat: DaemonStat, take: Take) -> fmt::Result {
-        let Reading { records, left_out, checked, reasons, .. } = self.reading;
+        let Reading { records, left_out, checked, reasons, errors, .. } = self.reading;
         let last = checked.last.as_ref();
         match stat {
             DaemonStat::Events => {
                 records.iter().try_for_each(|(kind, count)| take(&[kind], Number::Unsigned(count)))
             }
             DaemonStat::LeftOut => take(&[], Number::Unsigned(*left_out)),
+            DaemonStat::Errors => Part::ALL
+                .into_iter()
+                .zip(errors)
+                .try_for_each(|(part, &count)| take(&[part.name()], Number::Unsigned(count))),
             DaemonStat::Degraded => Cause::ALL.into_iter().try_for_each(|cause| {
                 let is_so = reasons.iter().any(|reason| reason.cause == cause);
                 take(&[cause.name()], Number::Unsigned(is_so.into()))

@@ -7,6 +7,7 @@ use super::*;
 use crate::metrics::check::{Checked, Proof};
 use crate::metrics::health::{Cause, Reason};
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+use crate::parts::Part;
 
 fn cgroup(id: u64, path: &[u8], parent_id: Option<u64>, memory: [Option<u64>; 4]) -> Cgroup {
     use std::os::unix::ffi::OsStrExt as _;
@@ -47,6 +48,7 @@ fn reading() -> Reading {
         records: Default::default(),
         left_out: 1,
         unreadable: 0,
+        errors: Part::ALL.map(|part| u64::from(part == Part::Tree)),
         checked: Checked { exact: 3, moving: 4, last: Some(proof) },
         reasons: vec![Reason { cause: Cause::Drift, text: String::new() }],
     }

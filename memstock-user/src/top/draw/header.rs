@@ -46,14 +46,21 @@ pub fn totals(app: &App) -> String {
     if !lost.is_empty() {
         line += &format!("  loss: {}", lost.join(", "));
     }
+    if !reading.sample.degraded.is_empty() {
+        line += &format!("  degraded: {}", reading.sample.degraded.join("; "));
+    }
     line
 }
 
 pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
     let (name, about) = ("memstock top", about(app));
-    let state = match app.paused {
-        true => " PAUSED ".to_owned(),
-        false => format!("every {} s", app.delay.as_secs_f64()),
+    let is_degraded =
+        app.reading.as_ref().is_some_and(|reading| !reading.sample.degraded.is_empty());
+    let every = format!("every {} s", app.delay.as_secs_f64());
+    let state = match (app.paused, is_degraded) {
+        (true, _) => " PAUSED ".to_owned(),
+        (false, true) => format!("DEGRADED  {every}"),
+        (false, false) => every,
     };
     let taken = state.len() as u16 + 1;
     let left = Rect { width: area.width.saturating_sub(taken), ..area };
@@ -61,7 +68,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
     let after = name.len() as u16 + 2;
     let rest = Rect { x: left.x + after, width: left.width.saturating_sub(after), ..left };
     canvas.text(rest, &about, Style::new());
-    let style = if app.paused { canvas.theme.alert } else { canvas.theme.faint };
+    let style = if app.paused || is_degraded { canvas.theme.alert } else { canvas.theme.faint };
     canvas.right(area, &state, style);
     if area.height > 1 {
         canvas.text(Rect { y: area.y + 1, ..area }, &totals(app), Style::new());

@@ -1,0 +1,56 @@
+//! The end of a cgroup: closed, dying, and its counter free again.
+
+use anyhow::Result;
+
+use super::Engine;
+use super::grace::grace_period;
+
+impl Engine {
+    /// Ends the tracking of cgroups: they are dying until nothing is charged to them any more. After an error it can be
+    /// called again with all of them.
+    ///
+    /// # Errors
+    /// The kernel refuses, or cannot wait for a grace period.
+    pub fn close(&self, indices: &[u32]) -> Result<()> {
+        for &index in indices {
+            if self.index_of(self.counter(index)?.id)? != Some(index) {
+                continue;
+            }
+            // A removed cgroup has no tasks.
+            if self.counter(index)?.swapped != 0 {
+                self.control.swapped(index, 0)?;
+            }
+            self.control.close(index)?;
+        }
+        // A fault that found one of them before it was closed may still be on its way to a stock.
+        grace_period()
+    }
+
+    /// Frees the counter of a dying cgroup if nothing is charged to it any more; says whether it did.
+    ///
+    /// # Errors
+    /// It is not dying.
+    pub fn release(&self, index: u32) -> Result<bool> {
+        self.evict(index)?;
+        let counter = self.counter(index)?;
+        if [counter.memory.usage, counter.memsw.usage, counter.children] != [0; 3] {
+            return Ok(false);
+        }
+        // What the CPUs had yet to tell of page cache while there was some: see `control::release`.
+        self.evict(index)?;
+        if self.counter(index)?.file != 0 {
+            return Ok(false);
+        }
+        self.control.release(index).map(|()| true)
+    }
+
+    /// Gives what the CPUs have for a dying cgroup back to it.
+    fn evict(&self, index: u32) -> Result<()> {
+        for &cpu in &self.possible {
+            for slot in 0..self.info.slots {
+                self.control.evict(index, cpu, slot)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! How the parts of the daemon fare. An error of one of them ends nothing: it is told of, counted, shown for as long as it
+//! lasts, and what failed is tried again, after pauses that grow.
+//!
+//! Each part is one thing that is done again and again, so that its next success says that it works.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::journal::{Journal, Record};
+
+/// The pause after a first failure; doubled with each one that follows.
+const FIRST: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(10);
+/// For how long the same text is not told of again, should the part have worked in between.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// A part of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Follows cgroups that come and go.
+    Tree,
+    /// Gives the pages of removed cgroups to those above.
+    Heirs,
+    /// Follows CPUs that go and come.
+    Cpus,
+    /// Drains.
+    Drains,
+    /// Enforces limits.
+    Enforcement,
+    /// Looks at what is in swap.
+    Swap,
+    /// Reads the counters of losses, and looks for frees that were lost.
+    Accounting,
+    /// Charges what new cgroups hold already.
+    Adoption,
+    /// Proves that usage is what the pages add up to.
+    Audit,
+    /// Answers who asks over HTTP.
+    Metrics,
+    /// Writes the event stream, and why the daemon is degraded.
+    Journal,
+    /// Has the configuration applied that was read again.
+    Reload,
+    /// Prints tables.
+    Table,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Tree,
+        Self::Heirs,
+        Self::Cpus,
+        Self::Drains,
+        Self::Enforcement,
+        Self::Swap,
+        Self::Accounting,
+        Self::Adoption,
+        Self::Audit,
+        Self::Metrics,
+        Self::Journal,
+        Self::Reload,
+        Self::Table,
+    ];
+
+    /// As people see it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tree => "tree",
+            Self::Heirs => "heirs",
+            Self::Cpus => "cpus",
+            Self::Drains => "drains",
+            Self::Enforcement => "enforcement",
+            Self::Swap => "swap",
+            Self::Accounting => "accounting",
+            Self::Adoption => "adoption",
+            Self::Audit => "audit",
+            Self::Metrics => "metrics",
+            Self::Journal => "journal",
+            Self::Reload => "reload",
+            Self::Table => "table",
+        }
+    }
+}
+
+/// How many errors each part has had.
+pub type Errors = [u64; Part::ALL.len()];
+
+/// How one part fares.
+#[derive(Debug, Default)]
+struct State {
+    errors: u64,
+    /// None while it works.
+    failing: Option<Failing>,
+    /// What was told of last, and when that happened last.
+    told: Option<(String, Instant)>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    error: String,
+    pause: Duration,
+    since: Instant,
+    /// Whether it was told of.
+    is_told: bool,
+}
+
+impl State {
+    fn is_due(&self, now: Instant) -> bool {
+        self.failing.as_ref().is_none_or(|failing| now >= failing.since + failing.pause)
+    }
+
+    /// It failed; returns whether that is to be told of.
+    fn failed(&mut self, now: Instant, error: String) -> bool {
+        self.errors += 1;
+        let is_told = self
+            .told
+            .as_ref()
+            .is_some_and(|(told, at)| *told == error && now.duration_since(*at) < QUIET);
+        let before = self.failing.take();
+        let pause = before.as_ref().map_or(FIRST, |it| (2 * it.pause).min(LONGEST));
+        let was_told = before.is_some_and(|it| it.is_told);
+        self.told = Some((error.clone(), now));
+        self.failing = Some(Failing { error, pause, since: now, is_told: was_told || !is_told });
+        !is_told
+    }
+
+    /// It works; returns whether that is to be told of.
+    fn worked(&mut self) -> bool {
+        self.failing.take().is_some_and(|failing| failing.is_told)
+    }
+}
+
+/// How all of them fare.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    journal: &'a Journal,
+    states: [State; Part::ALL.len()],
+}
+
+impl<'a> Parts<'a> {
+    /// All of them work.
+    pub fn new(journal: &'a Journal) -> Self {
+        Self { journal, states: Default::default() }
+    }
+
+    /// Whether it is time to try it.
+    pub fn is_due(&self, part: Part) -> bool {
+        self.states[part as usize].is_due(Instant::now())
+    }
+
+    /// Tries it if it is time to; what came of it, if that was good.
+    pub fn attempt<T>(&mut self, part: Part, work: impl FnOnce() -> Result<T>) -> Option<T> {
+        if self.is_due(part) { self.outcome(part, work()) } else { None }
+    }
+
+    /// Takes note of what came of an attempt.
+    pub fn outcome<T>(&mut self, part: Part, outcome: Result<T>) -> Option<T> {
+        match outcome {
+            Ok(made) => {
+                self.worked(part);
+                Some(made)
+            }
+            Err(error) => {
+                self.failed(part, &error);
+                None
+            }
+        }
+    }
+
+    /// It works.
+    pub fn worked(&mut self, part: Part) {
+        if self.states[part as usize].worked() {
+            self.journal.publish(Record::PartRecovered { part: part.name().into() });
+        }
+    }
+
+    /// It failed, in what it is not tried again for: its next attempt says whether it works.
+    pub fn failed(&mut self, part: Part, error: &anyhow::Error) {
+        let error = format!("{error:#}");
+        if self.states[part as usize].failed(Instant::now(), error.clone()) {
+            self.journal.publish(Record::PartFailed { part: part.name().into(), error });
+        }
+    }
+
+    /// Whether any part fails.
+    pub fn any_fails(&self) -> bool {
+        self.states.iter().any(|state| state.failing.is_some())
+    }
+
+    /// For how long a part has not failed, if it counts as failing.
+    pub fn quiet_for(&self, part: Part) -> Option<Duration> {
+        self.states[part as usize].failing.as_ref().map(|failing| failing.since.elapsed())
+    }
+
+    /// The parts that fail, and why.
+    pub fn failing(&self) -> Vec<(Part, String)> {
+        let all = Part::ALL.iter().zip(&self.states);
+        let failing =
+            all.filter_map(|(&part, it)| Some((part, it.failing.as_ref()?.error.clone())));
+        failing.collect()
+    }
+
+    /// How many errors each has had.
+    pub fn errors(&self) -> Errors {
+        self.states.each_ref().map(|state| state.errors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn pauses_grow_and_begin_anew() {
+        let (mut state, start) = (State::default(), Instant::now());
+        assert!(state.is_due(start));
+        let mut now = start;
+        for pause in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
+            state.failed(now, "no".into());
+            assert!(!state.is_due(at(now, pause - 1)) && state.is_due(at(now, pause)), "{pause}");
+            now = at(now, pause);
+        }
+        assert!(state.worked());
+        assert!(state.is_due(now) && !state.worked());
+        state.failed(now, "no".into());
+        assert!(state.is_due(at(now, 100)));
+        assert_eq!(state.errors, 10);
+    }
+
+    #[test]
+    fn a_text_is_told_of_once() {
+        let (mut state, start) = (State::default(), Instant::now());
+        assert!(state.failed(start, "a".into()));
+        assert!(!state.failed(at(start, 1000), "a".into()));
+        assert!(state.failed(at(start, 2000), "b".into()));
+        assert!(state.worked());
+        // It comes and goes.
+        assert!(!state.failed(at(start, 3000), "b".into()));
+        assert!(!state.worked());
+        assert!(state.failed(at(start, 63_000), "b".into()));
+        assert!(state.worked());
+    }
+
+    #[test]
+    fn names_differ() {
+        let mut names = Part::ALL.map(Part::name);
+        assert!(Part::ALL.iter().enumerate().all(|(n, &part)| part as usize == n));
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

@@ -1,0 +1,80 @@
+//! What becomes of cgroups that were removed: their counters are closed, and freed when nothing is charged to them any more.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use memstock_common::{NO_INDEX, index_of};
+
+use super::{Known, Tree};
+use crate::journal::Record;
+
+impl Tree<'_> {
+    /// Whether [`settle`](Self::settle) has something to do that was put off.
+    pub fn is_unsettled(&self) -> bool {
+        !self.removed.is_empty() || !self.going.is_empty()
+    }
+
+    /// Closes the removed cgroups, all in one grace period.
+    ///
+    /// # Errors
+    /// The kernel refuses; what is left is done the next time.
+    pub fn settle(&mut self) -> Result<()> {
+        for id in std::mem::take(&mut self.going) {
+            self.removed(id);
+        }
+        if !self.removed.is_empty() {
+            let indices: Vec<_> = self.removed.iter().map(|known| known.index).collect();
+            self.engine.close(&indices)?;
+            self.dying.append(&mut self.removed);
+        }
+        Ok(())
+    }
+
+    /// The cgroups above those that are dying and have pages, by their counters: they are to have these
+    /// ([`reparent`](crate::reparent::reparent)). Without one above, pages stay until they are freed.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn heirs(&self) -> Result<Option<BTreeMap<u32, u32>>> {
+        if self.dying.is_empty() {
+            return Ok(None);
+        }
+        let unused = self.engine.unused()?;
+        let (mut parents, mut have_pages) = (BTreeMap::new(), false);
+        for &Known { index, .. } in &self.dying {
+            let counter = self.engine.counter(index)?;
+            let parent = index_of(counter.parent as u32);
+            if parent != NO_INDEX {
+                parents.insert(index, parent);
+                have_pages |=
+                    counter.memory.usage > unused.get(&index).copied().unwrap_or_default();
+            }
+        }
+        Ok(have_pages.then_some(parents))
+    }
+
+    /// Frees the counters of dying cgroups to which nothing is charged any more. Not while their pages are given away.
+    ///
+    /// # Errors
+    /// The kernel refuses; what is left is done the next time.
+    pub fn release(&mut self) -> Result<()> {
+        // A dying cgroup goes after those below it.
+        let mut before = usize::MAX;
+        while !self.dying.is_empty() && self.dying.len() < before {
+            before = self.dying.len();
+            let unused = self.engine.unused()?;
+            let mut at = 0;
+            while let Some(&Known { index, .. }) = self.dying.get(at) {
+                let usage = self.engine.counter(index)?.memory.usage;
+                let is_used = usage > unused.get(&index).copied().unwrap_or_default();
+                if is_used || !self.engine.release(index)? {
+                    at += 1;
+                } else {
+                    let cgroup = self.dying.remove(at).name();
+                    self.journal.publish(Record::CgroupRemoved { cgroup });
+                }
+            }
+        }
+        Ok(())
+    }
+}

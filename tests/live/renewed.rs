@@ -1,0 +1,138 @@
+//! Limits belong to names: a cgroup that is removed and made again has them again, whoever set them and whatever daemon
+//! runs by then. A threaded cgroup has none.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use memstock_tests::config::{ConfigFile, entry, limits};
+use memstock_tests::hog::{Wish, size};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::memstock;
+use memstock_tests::{Engine, PAGE, TestCgroup, live};
+
+/// Of every limit here, in pages.
+const LIMIT: u64 = 4096;
+
+/// Waits until the cgroup is tracked.
+fn is_tracked(engine: &Engine, cgroup: &TestCgroup) -> Result<()> {
+    try_poll_until(SOON, "the cgroup to be tracked", || {
+        Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
+    })
+}
+
+/// A service that is started again is killed at the limit of the one before it.
+fn is_limited(engine: &Engine, cgroup: &TestCgroup) -> Result<()> {
+    is_tracked(engine, cgroup)?;
+    let limit = limits(engine, cgroup)?[0];
+    ensure!(limit == Some(LIMIT * PAGE), "{}: {limit:?}", cgroup.path());
+    Wish::pages(2 * LIMIT).start(cgroup)?.was_killed()
+}
+
+fn set(cgroup: &TestCgroup, nr_pages: u64) -> Result<()> {
+    let set = memstock(["limit", cgroup.path(), "--memory", &size(nr_pages)])?.finish(SOON)?;
+    ensure!(set.code() == 0, "{set:?}");
+    Ok(())
+}
+
+/// The case `service-restart`: named by a configuration, and then with a limit that was changed by hand, and by a reload.
+#[test]
+fn a_service_of_the_configuration() -> Result<()> {
+    live(|| {
+        let [service, other] = [TestCgroup::new()?, TestCgroup::new()?];
+        let limited = format!("memory = {}", LIMIT * PAGE);
+        let file = ConfigFile::new(entry(&service, &limited) + &entry(&other, ""))?;
+        let engine = file.start()?;
+        let mut service = service;
+        is_limited(&engine, &service)?;
+        for _ in 0..3 {
+            service = service.again()?;
+            is_limited(&engine, &service)?;
+        }
+        set(&service, 2 * LIMIT)?;
+        service = service.again()?;
+        is_tracked(&engine, &service)?;
+        ensure!(limits(&engine, &service)?[0] == Some(2 * LIMIT * PAGE), "what was set last");
+        // One that was named without a limit is tracked again, too.
+        let other = other.again()?;
+        is_tracked(&engine, &other)?;
+        ensure!(limits(&engine, &other)?[0].is_none(), "{:?}", limits(&engine, &other)?);
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// A limit that was set by hand below what is named, while daemons come and go.
+#[test]
+fn a_limit_that_was_set_by_hand() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let mut engine = Engine::start(["--cgroup", top.path()])?;
+        let service = top.child("a service.d")?;
+        is_tracked(&engine, &service)?;
+        set(&service, LIMIT)?;
+        let service = service.again()?;
+        is_limited(&engine, &service)?;
+        engine.kill()?;
+        let service = service.again()?;
+        engine.adopt(["--no-adopt"])?;
+        is_limited(&engine, &service)?;
+        drop(service);
+        engine.kill()?;
+        engine.adopt(["--no-adopt"])?;
+        let service = top.child("a service.d")?;
+        is_limited(&engine, &service)?;
+        // Lifted is lifted.
+        let lifted = memstock(["limit", service.path(), "--memory", "max"])?.finish(SOON)?;
+        ensure!(lifted.code() == 0, "{lifted:?}");
+        let service = service.again()?;
+        is_tracked(&engine, &service)?;
+        ensure!(limits(&engine, &service)?[0].is_none(), "{:?}", limits(&engine, &service)?);
+        engine.stop()?;
+        // With the engine it is forgotten.
+        let engine = Engine::start(["--cgroup", top.path()])?;
+        ensure!(limits(&engine, &service)?[0].is_none(), "{:?}", limits(&engine, &service)?);
+        engine.stop().map(drop)
+    })
+}
+
+/// Tasks that begin right after the cgroup was made do not get away with what was made before the limit.
+#[test]
+fn it_is_there_in_no_time() -> Result<()> {
+    live(|| {
+        let mut service = TestCgroup::new()?;
+        let limit = size(LIMIT);
+        let engine = Engine::start(["--cgroup", service.path(), "--limit", &limit])?;
+        for time in 0..20 {
+            service = service.again()?;
+            let mut hog = Wish::pages(2 * LIMIT).start(&service)?;
+            hog.was_killed().with_context(|| format!("time {time}"))?;
+        }
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn a_threaded_cgroup_has_no_limit() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let threads = top.child("threads")?;
+        fs::write(threads.dir().join("cgroup.type"), "threaded")?;
+        let limit = format!("{}={}", threads.path(), size(LIMIT));
+        let args = ["run", "--cgroup", top.path(), "--cgroup", threads.path(), "--limit", &limit];
+        let says = |stderr: &str| {
+            stderr.lines().count() == 1
+                && stderr.contains(&format!("{} is a threaded cgroup", threads.path()))
+                && stderr.contains(&format!("in {}: limit that", top.path()))
+        };
+        let refused = memstock(args)?.finish(SOON)?;
+        ensure!(refused.code() == 122 && says(&refused.stderr), "{refused:?}");
+        let engine = Engine::start(&args[1..5])?;
+        let limit = ["limit", threads.path(), "--memory", &size(LIMIT)];
+        let refused = memstock(limit)?.finish(SOON)?;
+        ensure!(refused.code() == 122 && says(&refused.stderr), "{refused:?}");
+        set(&top, LIMIT)?;
+        ensure!(limits(&engine, &top)?[0] == Some(LIMIT * PAGE), "the domain can have one");
+        ensure!(limits(&engine, &threads)?[0].is_none(), "{:?}", limits(&engine, &threads)?);
+        engine.stop().map(drop)
+    })
+}
