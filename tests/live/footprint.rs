@@ -2,6 +2,7 @@
 //! nothing for looking at a host.
 
 use std::fs;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{MapData, MapType};
@@ -11,14 +12,21 @@ use memstock::host;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::{Engine, TestCgroup, live};
 
-/// Bytes of one value of each per-CPU map, entries times, as the pins have them.
-fn bytes_a_cpu() -> Result<u64> {
+/// The maps of the engine that runs, as the pins have them.
+fn maps() -> Result<Vec<MapData>> {
     let maps = Pins::on(host::BPFFS.as_ref()).map("STOCK");
     let maps = maps.parent().context("a pin without a directory")?;
-    let mut bytes = 0;
+    let mut found = Vec::new();
     for entry in fs::read_dir(maps)? {
-        let path = entry?.path();
-        let Ok(map) = MapData::from_pin(&path) else { continue };
+        found.extend(MapData::from_pin(entry?.path()));
+    }
+    Ok(found)
+}
+
+/// Bytes of one value of each per-CPU map, entries times.
+fn bytes_a_cpu() -> Result<u64> {
+    let mut bytes = 0;
+    for map in maps()? {
         let info = map.info()?;
         if matches!(info.map_type()?, MapType::PerCpuArray | MapType::PerCpuHash) {
             bytes += u64::from(info.value_size().next_multiple_of(8) * info.max_entries());
@@ -43,8 +51,23 @@ fn memlock() -> Result<u64> {
 fn a_cpu_costs_at_most_64_kib() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
+        let mut last = Instant::now();
+        let mut took = || std::mem::replace(&mut last, Instant::now()).elapsed();
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let started = took();
+        engine.show()?;
+        let sampled = took();
+        engine.drain::<&str>([])?;
+        let drained = took();
         let default = bytes_a_cpu()?;
+        let (before, maps) = (memlock()?, maps()?);
+        let taken = (memlock()? - before) >> 10;
+        drop(maps);
+        eprintln!(
+            "{} possible CPUs: {default} bytes each, all maps {taken} KiB; start {started:.1?}, sample {sampled:.1?}, \
+             drain {drained:.1?}",
+            aya::util::nr_cpus().map_err(|(_, error)| error)?,
+        );
         ensure!((1..=64 << 10).contains(&default), "{default} bytes a CPU");
         engine.stop()?;
         let engine = Engine::start(["--cgroup", cgroup.path(), "--max-cgroups", "16384"])?;
@@ -61,6 +84,7 @@ fn to_try_the_programs_takes_less_than_2_mib() -> Result<()> {
         let tried = object(Settings::default(), true)?;
         let taken = memlock()? - before;
         drop(tried);
+        eprintln!("{} KiB to try the programs", taken >> 10);
         ensure!((1..2 << 20).contains(&taken), "{taken} bytes");
         Ok(())
     })

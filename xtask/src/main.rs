@@ -85,6 +85,10 @@ enum Verb {
     Vm {
         #[command(flatten)]
         guest: vm::Guest,
+        /// In each guest of the matrix, or in those of these lines of kernels, one after the other; what came out goes
+        /// into docs/kernels.md.
+        #[arg(long, value_name = "LINE", num_args = 0.., conflicts_with = "Guest")]
+        matrix: Option<Vec<String>>,
         #[command(flatten)]
         work: vm::Work,
     },
@@ -114,7 +118,8 @@ fn main() -> ExitCode {
         }
         Verb::DebianRoot => package::root::run(),
         Verb::Test { filter, bless, vm, args } => test::run(filter.as_deref(), bless, vm, &args),
-        Verb::Vm { guest, work } => vm::run(&guest, &work),
+        Verb::Vm { matrix: Some(lines), work, .. } => vm::matrix(&lines, &work),
+        Verb::Vm { guest, work, .. } => vm::run(&guest, &work),
         Verb::Lint => lint::run(),
         Verb::Picture => picture::run(),
         Verb::Bench { name, args } => bench::run(&name, &args),

@@ -63,9 +63,12 @@ pub const DEBIAN_XZ: &str = "xz-utils";
 /// A shell for it, which is unpacked always.
 pub const DEBIAN_SHELL: &str = "busybox-static";
 
-/// The kernels of the guests: the line, and the Debian packages that depend on its newest build, the
-/// surest first. Debian 12 has 6.1 as its own, and calls a newer one by its line.
+/// Kernels of the machine's own suite for the guests: the line, and the Debian packages that depend on its newest build,
+/// the surest first. Debian 12 has 6.1 as its own, and calls a newer one by its line.
 pub const DEBIAN_KERNELS: &[(&str, &[&str])] = &[
     ("6.1", &["linux-image-6.1-cloud-amd64", "linux-image-cloud-amd64"]),
     ("6.12", &["linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64"]),
 ];
+
+/// Where newer ones are, and which.
+pub const DEBIAN_BACKPORTS: (&str, &[&str]) = ("trixie-backports", &["6.18", "7.3"]);

@@ -119,9 +119,11 @@ fn page_layout(btf: &Btf<'_>) -> Option<PageLayout> {
         None if btf.enumerator("PG_buddy").is_some() => (0x8000_0000 | 0x4000_0000, 0x8000_0000),
         None => (0xf000_0080, 0xf000_0000),
     };
+    // Its name until Linux 7.0. What it says of the first page is another thing since, but it is odd for the same pages.
+    let compound_head = btf.member_offset("page", "compound_head");
     Some(PageLayout {
         refcount: btf.member_offset("page", "_refcount")?,
-        compound_head: btf.member_offset("page", "compound_head")?,
+        compound_head: compound_head.or_else(|| btf.member_offset("page", "compound_info"))?,
         page_type: btf.member_offset("page", "page_type")?,
         buddy_mask,
         buddy,

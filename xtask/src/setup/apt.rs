@@ -62,7 +62,7 @@ pub fn update() {
 }
 
 /// `apt-get` that asks nothing and waits for another one's lock.
-fn apt_get(args: &[&str]) -> Command {
+pub fn apt_get(args: &[&str]) -> Command {
     let mut cmd = Command::new("apt-get");
     cmd.args(["-o", "DPkg::Lock::Timeout=300"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
     cmd

@@ -7,6 +7,7 @@ pub mod apt;
 mod linker;
 pub mod prometheus;
 mod rust;
+pub mod suite;
 pub mod unpack;
 mod unpacked;
 

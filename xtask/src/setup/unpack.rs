@@ -8,14 +8,17 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::UNFINISHED;
+use super::suite::Suite;
 use crate::cache;
 use crate::exec::{capture, logged};
 
 /// What comes with a package.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
+#[derive(Clone, Copy, Debug)]
+pub enum Needs<'a> {
     /// Nothing.
     Nothing,
+    /// Nothing, and the packages are of that suite.
+    NothingOf(&'a Suite),
     /// What it depends on and the machine has not installed.
     Dependencies,
 }
@@ -23,7 +26,7 @@ pub enum Needs {
 /// Sees to it that `home` holds what the packages hold and `works`; unpacks them if it does not yet.
 pub fn ensure(
     packages: &[&str],
-    needs: Needs,
+    needs: Needs<'_>,
     home: &Path,
     works: impl Fn(&Path) -> bool,
 ) -> Result<()> {
@@ -41,7 +44,7 @@ pub fn ensure(
 /// As [`ensure`], for who holds the lock and has looked already.
 pub fn unpack(
     packages: &[&str],
-    needs: Needs,
+    needs: Needs<'_>,
     home: &Path,
     works: impl Fn(&Path) -> bool,
 ) -> Result<()> {
@@ -71,12 +74,13 @@ pub fn unpack(
 }
 
 /// What leaves the archives in `place`.
-fn download(packages: &[&str], needs: Needs, place: &Path) -> Result<Command> {
+fn download(packages: &[&str], needs: Needs<'_>, place: &Path) -> Result<Command> {
     let mut cmd = Command::new("apt-get");
     // Root's cache is closed to apt's own user, which it would warn of.
     cmd.args(["-o", "APT::Sandbox::User=root"]);
     match needs {
         Needs::Nothing => cmd.arg("download").args(packages),
+        Needs::NothingOf(suite) => cmd.args(suite.options()).arg("download").args(packages),
         Needs::Dependencies => {
             fs::create_dir(place.join("partial"))?;
             let archives = place.to_str().context("the cache's path is not UTF-8")?;

@@ -76,7 +76,13 @@ impl Tally {
 
     /// The closing line.
     pub fn closing(&self) -> String {
-        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.ignored)
+        let (passed, failed, skipped) = self.counts();
+        format!("{passed} passed, {failed} failed, {skipped} skipped")
+    }
+
+    /// Passed, failed and skipped.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.passed, self.failed, self.ignored)
     }
 
     /// What failed.

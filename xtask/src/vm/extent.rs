@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::{Cgroups, Guest, Preempt, Work, boot, build, prepare};
+use super::{Cgroups, Guest, Preempt, Work, boot, build, matrix, prepare};
 use crate::exec;
 use crate::setup::BpfToolchain;
 use crate::test::tally::Tally;
@@ -25,15 +25,11 @@ impl Extent {
     }
 
     fn guests(self) -> Vec<Guest> {
-        let oldest = Guest::of("6.1", 4, Cgroups::V2, Preempt::Voluntary);
         match self {
-            Self::Short | Self::One => vec![oldest],
-            Self::Matrix => vec![
-                oldest,
-                Guest::of("6.1", 4, Cgroups::Hybrid, Preempt::Voluntary),
-                Guest::of("6.12", 4, Cgroups::V2, Preempt::Full),
-                Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
-            ],
+            Self::Short | Self::One => {
+                vec![Guest::of("6.1", 4, Cgroups::V2, Preempt::Voluntary)]
+            }
+            Self::Matrix => matrix::guests(),
         }
     }
 

@@ -10,6 +10,7 @@ mod emulator;
 mod extent;
 mod kernel;
 mod klog;
+mod matrix;
 mod qemu;
 mod show;
 
@@ -24,6 +25,7 @@ use self::console::Console;
 use self::emulator::Emulator;
 pub use self::extent::{Extent, guests};
 use self::kernel::Kernel;
+pub use self::matrix::run as matrix;
 pub use self::show::{PROGRAMS, show};
 use crate::setup::{self, BpfToolchain, apt};
 use crate::test::tally::Tally;
@@ -32,7 +34,7 @@ use crate::{cache, exec, pins};
 /// How a guest is to be.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Guest {
-    /// Line of the kernel: 6.1 or 6.12.
+    /// Line of the kernel: 6.1, 6.12, 6.18 or 7.3.
     #[arg(long, default_value = "6.1")]
     kernel: String,
     /// Number of CPUs.
@@ -44,9 +46,12 @@ pub struct Guest {
     /// Who has the memory controller: the v2 hierarchy, or a v1 hierarchy beside it (hybrid).
     #[arg(long, value_enum, default_value_t = Cgroups::V2)]
     cgroups: Cgroups,
-    /// How far the kernel may be preempted.
-    #[arg(long, value_enum, default_value_t = Preempt::Voluntary)]
-    preempt: Preempt,
+    /// How far the kernel may be preempted [default: as it was built]
+    #[arg(long, value_enum)]
+    preempt: Option<Preempt>,
+    /// All CPUs but the first do without a tick and without callbacks of RCU (`nohz_full=`, `rcu_nocbs=`).
+    #[arg(long)]
+    nohz_full: bool,
     /// Memory of the guest, in MiB.
     #[arg(long, default_value_t = 3072)]
     memory: u32,
@@ -69,9 +74,11 @@ pub enum Cgroups {
 pub enum Preempt {
     /// Nowhere in the kernel.
     None,
-    /// At explicit points: Debian's default.
+    /// At explicit points: as Debian builds Linux 6.1 and 6.12.
     Voluntary,
-    /// Wherever no lock is held.
+    /// Where no lock is held, at the next tick: as Debian builds newer ones.
+    Lazy,
+    /// Wherever no lock is held, at once.
     Full,
 }
 
@@ -80,7 +87,18 @@ impl Preempt {
         match self {
             Self::None => "none",
             Self::Voluntary => "voluntary",
+            Self::Lazy => "lazy",
             Self::Full => "full",
+        }
+    }
+
+    /// What it is called where a kernel is configured.
+    fn option(self) -> &'static str {
+        match self {
+            Self::None => "CONFIG_PREEMPT_NONE",
+            Self::Voluntary => "CONFIG_PREEMPT_VOLUNTARY",
+            Self::Lazy => "CONFIG_PREEMPT_LAZY",
+            Self::Full => "CONFIG_PREEMPT",
         }
     }
 }
@@ -88,20 +106,23 @@ impl Preempt {
 impl Guest {
     fn of(kernel: &str, cpus: u32, cgroups: Cgroups, preempt: Preempt) -> Self {
         let kernel = kernel.to_owned();
-        let (possible, accel) = (None, qemu::Accel::Auto);
-        Self { kernel, cpus, possible, cgroups, preempt, memory: 3072, accel }
+        let (possible, accel, preempt) = (None, qemu::Accel::Auto, Some(preempt));
+        Self { kernel, cpus, possible, cgroups, preempt, nohz_full: false, memory: 3072, accel }
     }
 }
 
 impl fmt::Display for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kernel, cpus, possible, cgroups, preempt, memory: _, accel: _ } = self;
+        let Self { kernel, cpus, possible, cgroups, preempt, nohz_full, memory: _, accel: _ } =
+            self;
         let possible = possible.map(|possible| format!(" of {possible}")).unwrap_or_default();
         let cgroups = match cgroups {
             Cgroups::V2 => "cgroup v2",
             Cgroups::Hybrid => "hybrid cgroups",
         };
-        write!(f, "Linux {kernel}, {cpus} CPUs{possible}, {cgroups}, preempt={}", preempt.name())
+        write!(f, "Linux {kernel}, {cpus} CPUs{possible}, {cgroups}")?;
+        preempt.map_or(Ok(()), |preempt| write!(f, ", preempt={}", preempt.name()))?;
+        if *nohz_full { write!(f, ", nohz_full") } else { Ok(()) }
     }
 }
 
@@ -173,6 +194,7 @@ fn prepare() -> Result<()> {
 
 fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Result<()> {
     let (emulator, kernel) = (Emulator::ensure()?, Kernel::get(&guest.kernel)?);
+    let guest = &Guest { preempt: Some(kernel.preempt(guest.preempt)?), ..guest.clone() };
     let tests = test_binaries(bpf, work)?;
     let place = tempfile::Builder::new()
         .prefix("memstock-vm-")
@@ -285,7 +307,10 @@ mod tests {
     fn a_guest_is_told_apart() {
         let mut guest = Guest::of("6.12", 8, Cgroups::V2, Preempt::Full);
         assert_eq!(guest.to_string(), "Linux 6.12, 8 CPUs, cgroup v2, preempt=full");
-        guest.possible = Some(64);
-        assert_eq!(guest.to_string(), "Linux 6.12, 8 CPUs of 64, cgroup v2, preempt=full");
+        (guest.possible, guest.nohz_full) = (Some(64), true);
+        assert_eq!(
+            guest.to_string(),
+            "Linux 6.12, 8 CPUs of 64, cgroup v2, preempt=full, nohz_full"
+        );
     }
 }

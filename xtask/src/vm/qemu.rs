@@ -73,11 +73,19 @@ impl Machine<'_> {
         cmd.arg("-serial").arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
         // Emulated CPUs get no time while others have it: the timer is not counted against the clock, and
         // stalls are told of when they are long.
-        cmd.arg("-append").arg(format!(
-            "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw rootwait init=/init mitigations=off \
-             no_timer_check rcupdate.rcu_cpu_stall_timeout=120 preempt={}",
-            guest.preempt.name()
-        ));
+        let mut append =
+            "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw rootwait init=/init \
+            mitigations=off no_timer_check rcupdate.rcu_cpu_stall_timeout=120"
+                .to_owned();
+        if let Some(preempt) = guest.preempt {
+            write!(append, " preempt={}", preempt.name())?;
+        }
+        if guest.nohz_full {
+            let last = guest.cpus.checked_sub(1).filter(|last| *last > 0);
+            let last = last.context("--nohz-full needs a second CPU")?;
+            write!(append, " nohz_full=1-{last} rcu_nocbs=1-{last}")?;
+        }
+        cmd.arg("-append").arg(append);
         Ok(cmd)
     }
 }

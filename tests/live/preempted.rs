@@ -1,0 +1,141 @@
+//! Tasks of two cgroups that take turns on one CPU and allocate all the time.
+//!
+//! Since Linux 7.0 one of them may be preempted in the midst of a program by another that runs the same one. The kernel skips
+//! the other's run, and both write what the CPU remembers of the current task. Older kernels run the same test.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use memstock_tests::audit::{Audit, beside};
+use memstock_tests::live::live;
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::{Engine, KernelCgroup, Task, TestCgroup, lru, release, scaled};
+
+/// Where all of them run.
+const CPU: u32 = 1;
+/// So long.
+const SECONDS: u32 = 60;
+/// Pages that are touched at a time and stay.
+const TOUCHED: u64 = 20;
+/// So many of them are given back together.
+const MOST: u64 = 10_000;
+
+/// A cgroup with a task that maps, touches and unmaps all the time, and one that is woken in the midst of that.
+struct Side {
+    churns: Task,
+    keeps: Task,
+    /// Pages that are kept.
+    kept: u64,
+    /// What it used, and its faults by memstock and by the kernel, before anything ran.
+    used: u64,
+    faults: u64,
+    counted: u64,
+    /// Goes after its tasks.
+    cgroup: TestCgroup,
+    _kernel: Option<KernelCgroup>,
+}
+
+impl Side {
+    fn new(
+        top: &TestCgroup,
+        kernel: Option<&KernelCgroup>,
+        engine: &Engine,
+        name: &str,
+    ) -> Result<Self> {
+        let cgroup = top.child(name)?;
+        try_poll_until(SOON, "a new cgroup to be tracked", || {
+            Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
+        })?;
+        let kernel = kernel.map(|kernel| kernel.child(name)).transpose()?;
+        let start = || match &kernel {
+            Some(kernel) => Task::start_in_both(&cgroup, kernel, Some(CPU)),
+            None => Task::start(&cgroup, Some(CPU)),
+        };
+        let (churns, keeps) = (start()?, start()?);
+        // It takes the CPU from whoever runs as soon as it has something to do.
+        keeps.prefer()?;
+        let used = engine.used_at_rest(&cgroup)?;
+        let faults = engine.show()?.cgroup(cgroup.path())?.faults;
+        let counted = churns.faults()? + keeps.faults()?;
+        Ok(Self { churns, keeps, kept: 0, used, faults, counted, cgroup, _kernel: kernel })
+    }
+
+    fn touch(&mut self) -> Result<()> {
+        if self.kept >= MOST {
+            self.keeps.ask("drop")?;
+            self.kept = 0;
+        }
+        self.keeps.touch(TOUCHED)?;
+        self.kept += TOUCHED;
+        Ok(())
+    }
+
+    /// Faults since the beginning: charged, and as the kernel counts them.
+    fn faults(&self, engine: &Engine) -> Result<(u64, u64)> {
+        let seen = engine.show()?.cgroup(self.cgroup.path())?.faults - self.faults;
+        Ok((seen, self.churns.faults()? + self.keeps.faults()? - self.counted))
+    }
+}
+
+/// Each is charged for its own pages and for nobody else's, whoever comes in between; what the kernel skipped is found.
+#[test]
+fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let kernel = KernelCgroup::beside(&top)?;
+        let engine = Engine::start(["--cgroup", top.path()])?;
+        let side = |name| Side::new(&top, kernel.as_ref(), &engine, name);
+        let mut sides = [side("a")?, side("b")?];
+        let args = kernel.as_ref().map_or_else(Vec::new, |kernel| beside(&top, kernel).into());
+        let compared = |audit: &Audit| audit.kernel.map(|kernel| kernel.counts).unwrap_or_default();
+        let start = compared(&engine.audit_at_rest(&args)?);
+
+        let end = Instant::now() + Duration::from_secs(scaled(SECONDS).into());
+        let mut wakes = 0;
+        sides.iter_mut().try_for_each(|side| side.churns.churn())?;
+        while Instant::now() < end {
+            sides.iter_mut().try_for_each(Side::touch)?;
+            wakes += 1;
+        }
+        let rounds: Vec<_> =
+            sides.iter_mut().map(|side| side.churns.pause()).collect::<Result<_>>()?;
+        lru::drain()?;
+        let missed = engine.show()?.loss.recursion_misses;
+        eprintln!("{rounds:?} rounds, woken {wakes} times, {missed} runs skipped");
+
+        let audit = engine.audit_at_rest(&args)?;
+        eprintln!("{audit}");
+        let counts = compared(&audit);
+        ensure!(counts.other == 0, "charged to another: {audit:#?}");
+        // Each allocation of which a run was skipped is nobody's, and no other is.
+        ensure!(counts.only_kernels <= start.only_kernels + missed, "{missed} skipped: {audit:#?}");
+        let mut all = (0, 0);
+        for side in &sides {
+            let (seen, counted) = side.faults(&engine)?;
+            eprintln!("{seen} of {counted} faults counted; {} pages kept", side.kept);
+            // A program that is preempted after it has settled whose faults a CPU counts, and then puts a stock there, leaves
+            // those of the next batch to the other (`memstock_common::fault`); no page's owner depends on it.
+            let is_preempted = release()? >= (7, 0);
+            ensure!(is_preempted || seen <= counted, "{seen} faults of {counted}: another's");
+            all = (all.0 + seen, all.1 + counted);
+            let expected = side.used + side.kept;
+            // What was skipped of its frees, the daemon finds.
+            try_poll_until(3 * SOON, "what was lost to be found", || {
+                Ok((engine.used_at_rest(&side.cgroup)? <= expected).then_some(()))
+            })?;
+            let used = engine.used_at_rest(&side.cgroup)?;
+            ensure!(used + missed >= expected, "{used} pages used, not {expected}");
+        }
+        ensure!(all.0 <= all.1, "{} faults of {}", all.0, all.1);
+        if kernel.is_some() {
+            // And what was skipped of its allocations, a comparison with the kernel.
+            let repair = args.iter().cloned().chain(["--repair".to_owned()]);
+            let repaired = engine.audit(repair)?.repaired.context("no repair")?;
+            eprintln!("{} adopted, {} disowned", repaired.adopted, repaired.disowned);
+            let audit = engine.audit_at_rest(&args)?;
+            ensure!(compared(&audit).different() == 0, "{audit:#?}");
+        }
+        drop(sides);
+        engine.stop().map(drop)
+    })
+}
