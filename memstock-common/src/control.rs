@@ -26,6 +26,10 @@ pub enum Refusal {
     Busy = 3,
     /// More levels of tracked cgroups than [`MAX_DEPTH`].
     Deep = 4,
+    /// Limits are being set: ask again.
+    Setting = 5,
+    /// Memory and swap together would be limited to less than memory alone.
+    Order = 6,
 }
 
 impl Answer {
@@ -49,6 +53,8 @@ impl Answer {
             2 => Err(Ok(Refusal::Taken)),
             3 => Err(Ok(Refusal::Busy)),
             4 => Err(Ok(Refusal::Deep)),
+            5 => Err(Ok(Refusal::Setting)),
+            6 => Err(Ok(Refusal::Order)),
             tag => Err(Err(crate::event::Unknown(tag))),
         }
     }
@@ -132,18 +138,21 @@ arguments! {
 }
 
 arguments! {
-    /// Arguments of `control_limit`.
-    Limit {
+    /// Arguments of `control_limits`. Limits are in pages, or [`NO_LIMIT`](crate::NO_LIMIT), or [`KEEP_LIMIT`].
+    Limits {
         /// The counter.
         index: u32,
-        /// A [`Resource`](crate::Resource).
-        resource: u32,
-        /// The limit in pages, or [`NO_LIMIT`](crate::NO_LIMIT).
-        nr_pages: u64,
-        /// 1 to set it even below the usage.
+        /// Of memory.
+        memory: u64,
+        /// Of memory and swap together.
+        memsw: u64,
+        /// 1 to set them even below the usage.
         force: u32,
     }
 }
+
+/// A limit that stays as it is.
+pub const KEEP_LIMIT: u64 = u64::MAX - 1;
 
 arguments! {
     /// Arguments of `control_swapped`.

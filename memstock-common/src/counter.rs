@@ -54,20 +54,26 @@ impl<W: Word> PageCounter<W> {
         self.watermark.raise(if usage < limit { usage } else { limit });
     }
 
-    /// Sets `limit` to `nr_pages`, or refuses because the usage is higher: `page_counter_set_max`.
+    /// Sets `limit` to `nr_pages`, or refuses to lower it because the usage is higher: `page_counter_set_max`, and as
+    /// there nobody else may be setting it.
     ///
     /// Once it has succeeded, no charge that began later brings the usage above `nr_pages`.
     #[inline(always)]
     pub fn set_limit(&self, limit: &W, nr_pages: u64) -> bool {
+        let old = limit.load();
+        if nr_pages >= old {
+            limit.swap(nr_pages);
+            return true;
+        }
         for _ in 0..16 {
             let usage = self.usage.load();
             if usage > nr_pages {
                 return false;
             }
-            let old = limit.swap(nr_pages);
+            limit.swap(nr_pages);
             // A charge that read the old limit has either added its pages by now, and is seen
             // here, or reads the new one.
-            if self.usage.load() <= usage || nr_pages >= old {
+            if self.usage.load() <= usage {
                 return true;
             }
             limit.swap(old);

@@ -91,6 +91,9 @@ pub trait Machine: Counters {
     /// Until when (see [`now`](Self::now)) user space has promised to act on limits that are met.
     fn attended_until(&self) -> u64;
 
+    /// Other than 0 while limits are being set.
+    fn setting(&self) -> &Self::Word;
+
     /// Hands an event to user space, or counts it as lost.
     fn emit(&self, event: &Event);
 

@@ -4,10 +4,10 @@ mod support;
 
 use std::sync::atomic::AtomicU64;
 
-use memstock_common::control::{Refusal, Swapped};
-use memstock_common::limit::{force_limit, rearm, set_limit};
+use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
+use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
-use memstock_common::{NO_INDEX, NO_LIMIT, Resource, Word};
+use memstock_common::{Machine as _, NO_INDEX, NO_LIMIT, Resource, Word};
 use support::{Shape, World};
 
 type Plain = World<AtomicU64>;
@@ -44,16 +44,45 @@ fn swap_counts_with_memory_and_swap_of_all_levels() {
 }
 
 #[test]
-fn a_forced_limit_may_be_below_the_usage() {
+fn limits_are_set_together_or_not_at_all() {
     let world = pair();
     let cpu = world.cpu(0);
+    let limits = || {
+        let counter = world.counter(1);
+        (read(&counter.memory_limit), read(&counter.memsw_limit))
+    };
+    let set = |memory, memsw| set_limits(&cpu, Limits { index: 1, memory, memsw, force: 0 });
     memstock_common::charge::charge_forced(&cpu, 1, 8);
-    assert_eq!(set_limit(&cpu, 1, Resource::Memory, 7), Err(Refusal::Busy));
-    assert_eq!(force_limit(&cpu, 1, Resource::Memory, 7), Ok(0));
-    assert_eq!(read(&world.counter(1).memory_limit), 7);
-    assert_eq!(force_limit(&cpu, 1, Resource::Memsw, 6), Ok(0));
-    assert_eq!(read(&world.counter(1).memsw_limit), 6);
-    assert_eq!(force_limit(&cpu, 2, Resource::Memory, 7), Err(Refusal::Missing));
+    set_swapped(&cpu, 1, 2).unwrap();
+    assert_eq!(set(9, 12), Ok(0));
+    assert_eq!(set(8, 9), Err(Refusal::Busy), "10 pages of memory and swap");
+    assert_eq!(set(11, 10), Err(Refusal::Order));
+    assert_eq!(set(13, KEEP_LIMIT), Err(Refusal::Order));
+    assert_eq!(set(7, NO_LIMIT), Err(Refusal::Busy));
+    assert_eq!(set(10, 9), Err(Refusal::Order));
+    assert_eq!(limits(), (9, 12));
+    assert_eq!(set(KEEP_LIMIT, 10), Ok(0));
+    assert_eq!(set(8, KEEP_LIMIT), Ok(0));
+    assert_eq!(limits(), (8, 10));
+    assert_eq!(set(NO_LIMIT, NO_LIMIT), Ok(0));
+    assert_eq!(limits(), (NO_LIMIT, NO_LIMIT));
+    Word::store(world.cpu(0).setting(), 1);
+    assert_eq!(set(NO_LIMIT, NO_LIMIT), Err(Refusal::Setting));
+}
+
+#[test]
+fn a_forced_limit_may_be_below_the_usage_and_be_raised_there() {
+    let world = pair();
+    let cpu = world.cpu(0);
+    let force = |index, memory| set_limits(&cpu, Limits { index, memory, memsw: 7, force: 1 });
+    memstock_common::charge::charge_forced(&cpu, 1, 8);
+    assert_eq!(world.set_limit(1, Resource::Memory, 7), Err(Refusal::Busy));
+    assert_eq!(force(1, 6), Ok(0));
+    let counter = world.counter(1);
+    assert_eq!([read(&counter.memory_limit), read(&counter.memsw_limit)], [6, 7]);
+    assert_eq!(world.set_limit(1, Resource::Memory, 7), Ok(0));
+    assert_eq!(force(1, 8), Err(Refusal::Order));
+    assert_eq!(force(2, 7), Err(Refusal::Missing));
 }
 
 #[test]

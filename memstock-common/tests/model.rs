@@ -15,7 +15,6 @@ use history::{Block, Step, histories};
 use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::control::{self, Refusal};
 use memstock_common::file::FILE;
-use memstock_common::limit;
 use memstock_common::migrate::migrated;
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word};
@@ -116,9 +115,8 @@ impl Pair {
                 let usage = reference.usage(group);
                 let nr_pages = above.map_or(NO_LIMIT, |above| (usage + above).saturating_sub(4));
                 let resource = if memsw { Resource::Memsw } else { Resource::Memory };
-                let set = limit::set_limit(&world.cpu(0), group, resource, nr_pages);
-                let due = reference.set_limit(group, memsw.into(), nr_pages);
-                assert_eq!(set, if due { Ok(0) } else { Err(Refusal::Busy) });
+                let set = world.set_limit(group, resource, nr_pages);
+                assert_eq!(set, reference.set_limit(group, memsw.into(), nr_pages));
             }
             Step::Register { group, parent, limit } if !is_registered(group) => {
                 self.register(group, parent, limit);

@@ -8,7 +8,6 @@ use std::sync::atomic::AtomicU64;
 use memstock_common::charge::{charge, is_in_subtree, try_charge};
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind};
 use memstock_common::fault::{Consumed, miss};
-use memstock_common::limit::set_limit;
 use memstock_common::page::allocated;
 use memstock_common::{
     Charge, DEFAULT_BATCH, Event, Loss, NO_INDEX, Over, Resource, StockWord, Word,
@@ -35,7 +34,7 @@ fn family(shape: Shape) -> Plain {
 }
 
 fn limit(world: &Plain, index: u32, resource: Resource, nr_pages: u64) {
-    assert_eq!(set_limit(&world.cpu(0), index, resource, nr_pages), Ok(0));
+    assert_eq!(world.set_limit(index, resource, nr_pages), Ok(0));
 }
 
 #[test]

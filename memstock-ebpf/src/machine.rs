@@ -21,7 +21,7 @@ use crate::config;
 use crate::folio;
 use crate::maps::{
     ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COLLAPSES, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT,
-    OWNERS, STOCK,
+    OWNERS, SETTING, STOCK,
 };
 use crate::memory;
 use crate::rest;
@@ -246,6 +246,11 @@ impl Machine for Kernel {
     #[inline(always)]
     fn attended_until(&self) -> u64 {
         ATTENDED_UNTIL.load()
+    }
+
+    #[inline(always)]
+    fn setting(&self) -> &MapWord {
+        &SETTING
     }
 
     #[inline(always)]

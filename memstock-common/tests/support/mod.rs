@@ -112,6 +112,7 @@ pub struct World<W: NewWord> {
     /// By key: index of the counter plus one.
     table: Vec<W>,
     generation: W,
+    setting: W,
     collapses: Vec<W>,
     // What follows only records, and is no part of what a model checker explores.
     /// The cgroup tree: by counter, that of the cgroup above.

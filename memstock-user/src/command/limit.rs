@@ -8,7 +8,7 @@ use memstock_common::NO_LIMIT;
 use super::{attached, target};
 use crate::cli::SetLimit;
 use crate::enforce::room::Room;
-use crate::enforce::setting::{self, Limits};
+use crate::enforce::setting::{self, Wish};
 use crate::enforce::undo::Undo;
 use crate::exit::{Failure, SUCCESS};
 use crate::kernel_cgroup::KernelCgroups;
@@ -26,16 +26,10 @@ pub fn limit(args: &SetLimit) -> Result<u8> {
     if args.memsw.is_some() && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }
-    let old = Limits::of(&engine.counter(index)?);
-    let wished = |wish: Option<Option<u64>>, old: u64| match wish {
-        None => old,
-        Some(nr_pages) => nr_pages.unwrap_or(NO_LIMIT),
-    };
-    let wished =
-        Limits { memory: wished(args.memory, old.memory), memsw: wished(args.memsw, old.memsw) };
-    wished.in_order(&cgroup.path)?;
+    let wish = |limit: Option<Option<u64>>| limit.map(|nr_pages| nr_pages.unwrap_or(NO_LIMIT));
+    let wish = Wish { memory: wish(args.memory), memsw: wish(args.memsw) };
     let undo = RefCell::new(Undo::start()?);
     let room = Room { engine: &engine, kernel: &kernel, undo: Some(&undo), cgroup: &cgroup, index };
-    setting::set(&room, wished, args.force, &mut |record| log::info!("{record}"))?;
+    setting::set(&room, wish, args.force, &mut |record| log::info!("{record}"))?;
     Ok(SUCCESS)
 }

@@ -153,7 +153,7 @@ impl<'a> Reload<'a> {
         let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
         let undo = RefCell::new(Undo::start()?);
         let room = Room { engine, kernel: &self.now.kernel, undo: Some(&undo), cgroup, index };
-        setting::set(&room, to, false, &mut |record| watch.journal.publish(record))
+        setting::set(&room, to.into(), false, &mut |record| watch.journal.publish(record))
     }
 
     /// As at the start; those below it are found by the caller, and what they hold is adopted then.
