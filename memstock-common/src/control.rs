@@ -4,6 +4,7 @@
 //! `BPF_PROG_TEST_RUN`, arguments in, one [`Answer`] out.
 
 use crate::charge::levels;
+use crate::counter::CHILD;
 use crate::file::{FileWord, told};
 use crate::uncharge::drain_taken;
 use crate::{CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, StockWord, Word};
@@ -205,7 +206,7 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
         return Err(Refusal::Taken);
     }
     if let Some(parent) = machine.counter(args.parent) {
-        parent.children.fetch_add(1);
+        parent.parent.fetch_add(CHILD);
     }
     machine.next_generation();
     Ok(0)
@@ -276,19 +277,20 @@ pub fn release<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
         || counter.memsw.usage.load() != 0
         || counter.file.load() != 0;
     if is_charged
-        || counter.children.load() != 0
+        || counter.children() != 0
         || machine.tracked(key_of(counter.id.load())) == Some(index)
     {
         return Err(Refusal::Busy);
     }
     if let Some(parent) = machine.counter(counter.parent()) {
-        parent.children.fetch_sub(1);
+        parent.parent.fetch_sub(CHILD);
     }
     for page_counter in [&counter.memory, &counter.memsw] {
         page_counter.watermark.store(0);
         page_counter.failcnt.store(0);
     }
     counter.needed_watermark.store(0);
+    counter.huge.store(0);
     counter.near_at.store(0);
     counter.hit_at.store(0);
     counter.id.store(0);

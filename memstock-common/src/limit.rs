@@ -2,9 +2,8 @@
 
 use crate::charge::Over;
 use crate::control::{KEEP_LIMIT, Limits, Refusal, live};
-use crate::counter::needed;
 use crate::machine::Step;
-use crate::{Counter, Machine, NO_LIMIT, Resource, Word};
+use crate::{Counter, Machine, NO_LIMIT, Resource, Word, counter};
 
 /// Sets the limits that are asked for, all or none. Of two callers at once one is refused, as the kernel has them wait
 /// for `memcg_max_mutex`: each would take the limit that the other one is trying for the one that was there before.
@@ -21,6 +20,7 @@ pub fn set_limits<M: Machine>(machine: &M, asked: Limits) -> Result<u32, Refusal
     }
     let set = set_both(counter, asked);
     setting.swap(0);
+    counter.forget_huge(machine.memsw());
     set
 }
 
@@ -115,12 +115,13 @@ pub(crate) fn at<W: Word>(counter: &Counter<W>, resource: Resource) -> (&W, &W) 
     }
 }
 
-/// Pages that are needed above the limit of a resource, stocked ones included, with `more` beside those that are
-/// charged.
+/// [`needed_above`](counter::needed_above) the limit of a resource, stocked pages included, with `more` beside those that
+/// are charged.
 #[inline(always)]
 pub(crate) fn needed_above<W: Word>(counter: &Counter<W>, resource: Resource, more: u32) -> u64 {
     let (usage, limit) = at(counter, resource);
-    (needed(usage.load(), counter.file.load()) + more as u64).saturating_sub(limit.load())
+    let usage = usage.load().wrapping_add(more.into());
+    counter::needed_above(usage, counter.file.load(), limit.load(), counter.huge.load())
 }
 
 /// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.

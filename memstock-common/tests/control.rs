@@ -42,7 +42,7 @@ fn register_fills_the_counter() {
     let counter = world.counter(2);
     assert_eq!((read(&counter.memory_limit), read(&counter.memsw_limit)), (5, 9));
     assert_eq!((read(&counter.id), counter.parent()), (cgroup_id(2), 1));
-    let children = |index| read(&world.counter(index).children);
+    let children = |index| world.counter(index).children();
     assert_eq!([children(0), children(1), children(2)], [1, 1, 0]);
     assert_eq!(world.cpu(1).tracked(key(2)), Some(2));
     assert_ne!(world.cpu(0).generation(), generation);
@@ -55,7 +55,7 @@ fn register_refuses() {
         let before = world.cpu(0).generation();
         let refusal = world.register(args).unwrap_err();
         assert_eq!(world.cpu(0).generation(), before);
-        assert_eq!(read(&world.counter(0).children), 1);
+        assert_eq!(world.counter(0).children(), 1);
         refusal
     };
     assert_eq!(refused(limited(4, NO_INDEX, 0)), Refusal::Missing, "no such counter");
@@ -172,7 +172,7 @@ fn unregistering_takes_everything_back_and_forgets() {
         assert_eq!([&resource.usage, &resource.watermark, &resource.failcnt].map(read), [0; 3]);
     }
     assert_eq!([&counter.id, &counter.near_at, &counter.hit_at].map(read), [0; 3]);
-    assert_eq!(read(&world.counter(0).children), 0);
+    assert_eq!(world.counter(0).children(), 0);
     world.assert_owned(&[1, 0, 0, 0]);
 
     // The next cgroup with this counter does not inherit the faults.

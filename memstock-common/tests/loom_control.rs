@@ -13,6 +13,7 @@ use loom::sync::Arc;
 use loom::thread;
 use memstock_common::charge::{self, try_charge};
 use memstock_common::control::{Limits, Refusal, Register};
+use memstock_common::counter::needed_above;
 use memstock_common::fault::Consumed;
 use memstock_common::limit;
 use memstock_common::{Machine, NO_INDEX, NO_LIMIT, Resource, Word};
@@ -91,6 +92,29 @@ fn set_limits_beside_each_other_and_charge() {
         }
         assert!(charged * 2 <= limits.0);
         world.assert_conserved_with(&[charged * 2]);
+    });
+}
+
+/// What is allowed for a huge page is there for as long as the usage is above the limit and no longer, whatever is charged and
+/// uncharged beside it.
+#[test]
+fn a_huge_page_beside_charge_and_uncharge() {
+    explore_bounded(|| {
+        let world = Arc::new(Model::new(shape(1, 1)));
+        world.register(limited(0, NO_INDEX, 4)).expect("a free counter");
+        charge::charge_forced(&world.cpu(0), 0, 3);
+        let (charger, freer) = (Arc::clone(&world), Arc::clone(&world));
+        let charged = thread::spawn(move || is_charged(try_charge(&charger.cpu(1), 0, 1)));
+        let freed = thread::spawn(move || freer.uncharge(0, 2));
+        let huge = is_charged(charge::charge_huge(&world.cpu(0), 0, 4));
+        let charged = charged.join().expect("a checked thread does not panic");
+        freed.join().expect("a checked thread does not panic");
+        let usage = 1 + charged + 4 * huge;
+        world.assert_conserved_with(&[usage]);
+        let counter = world.counter(0);
+        let allowed = Word::load(&counter.huge);
+        assert_eq!(needed_above(usage, 0, 4, allowed), 0, "{usage} pages, {allowed} allowed");
+        assert!(usage > 4 || allowed == 0, "{usage} pages, {allowed} allowed");
     });
 }
 

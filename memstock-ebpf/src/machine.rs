@@ -299,6 +299,11 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
+    fn charge_huge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over> {
+        Over::from_bits(rest::charge_huge(leaf, nr_pages))
+    }
+
+    #[inline(always)]
     fn charge_forced(&self, leaf: u32, nr_pages: u32) {
         rest::charge_forced(leaf, nr_pages);
     }

@@ -19,7 +19,7 @@ fn counter<W: NewWord>() -> Counter<W> {
         memsw_limit: zero(),
         id: zero(),
         parent: zero(),
-        children: zero(),
+        huge: zero(),
         swapped: zero(),
         near_at: zero(),
         hit_at: zero(),

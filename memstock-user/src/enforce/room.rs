@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Result;
-use memstock_common::counter::needed;
-use memstock_common::{Counter, PageCounter, Resource};
+use memstock_common::counter::needed_above;
+use memstock_common::{Counter, Resource};
 
 use super::reclaim::{MEANS, Wish, reclaim};
 use super::undo::Undo;
@@ -36,13 +36,12 @@ pub fn excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
 /// By how many pages what is needed is above what `memory` and `memsw` allow: the kernel kills for nothing else.
 /// Stocks must have been drained, or what is in them counts as needed.
 pub fn needed_excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
-    let needed = |resource: PageCounter<u64>| PageCounter {
-        usage: needed(resource.usage, counter.file),
-        ..resource
+    let above = |usage, limit| needed_above(usage, counter.file, limit, counter.huge);
+    let over = |usage, limit, resource| {
+        Some((above(usage, limit), resource)).filter(|&(over, _)| over > 0)
     };
-    let counter =
-        Counter { memory: needed(counter.memory), memsw: needed(counter.memsw), ..*counter };
-    excess(&counter, memory, memsw)
+    let memsw = over(counter.memsw.usage, memsw, Resource::Memsw);
+    memsw.or_else(|| over(counter.memory.usage, memory, Resource::Memory))
 }
 
 /// That page cache of a cgroup is above its limit, which nothing here could take back.
@@ -163,7 +162,7 @@ impl Room<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memstock_common::NO_LIMIT;
+    use memstock_common::{NO_LIMIT, PageCounter};
 
     #[test]
     fn memory_and_swap_comes_first() {
@@ -182,6 +181,8 @@ mod tests {
         assert_eq!(needed_excess(&counter, 6, 8), None);
         assert_eq!(needed_excess(&counter, 5, NO_LIMIT), Some((1, Resource::Memory)));
         assert_eq!(needed_excess(&counter, 5, 7), Some((1, Resource::Memsw)));
+        let huge = Counter { huge: 1, ..counter };
+        assert_eq!(needed_excess(&huge, 5, 7), None);
         // What went may be told before what came.
         let early = Counter { file: u64::MAX, ..counter };
         assert_eq!(needed_excess(&early, 9, NO_LIMIT), Some((1, Resource::Memory)));

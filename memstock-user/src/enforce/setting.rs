@@ -130,7 +130,8 @@ pub fn set(room: &Room<'_>, wish: Wish, force: bool, say: &mut impl FnMut(Record
     if is_set(room, wish, false)? {
         return Ok(());
     }
-    let counter = engine.counter(index)?;
+    // What huge pages may be above the limit there is, they may not be above another one.
+    let counter = Counter { huge: 0, ..engine.counter(index)? };
     let lowered = wish.lowered(Limits::of(&counter));
     let needed = needed_excess(&counter, lowered.memory, lowered.memsw);
     if needed.is_none()

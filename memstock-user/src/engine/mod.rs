@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
+use memstock_common::counter::CHILD;
 use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX};
 use memstock_common::{Stock, key_of};
 
@@ -294,7 +295,8 @@ impl Engine {
     pub fn release(&self, index: u32) -> Result<bool> {
         self.evict(index)?;
         let counter = self.counter(index)?;
-        if [counter.memory.usage, counter.memsw.usage, counter.children] != [0; 3] {
+        let children = counter.parent / CHILD;
+        if [counter.memory.usage, counter.memsw.usage, children] != [0; 3] {
             return Ok(false);
         }
         // What the CPUs had yet to tell of page cache while there was some: see `control::release`.

@@ -231,6 +231,7 @@ impl Reference {
             missed: 0,
             singles: 0,
             forced: 0,
+            huge: 0,
             overrun: false,
         };
         self.charged.retain(|of, _| of.1 != group);
