@@ -1,7 +1,7 @@
 //! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
 
 use crate::event::{CACHE_INTERVAL_NS, EVENT_INTERVAL_NS, EventKind, may_send};
-use crate::limit::{at, brake, needed_above};
+use crate::limit::{at, needed_above};
 use crate::{Counters, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Word};
 
 /// Which of the two limits of a cgroup.
@@ -51,8 +51,11 @@ pub enum Charge {
     Batch,
     /// The batch did not fit; what is needed did.
     Single(Over),
-    /// Not even that fitted; it was charged all the same, since what has been allocated cannot be refused.
+    /// Not even that fitted; it was charged all the same, since what has been allocated cannot be refused. User space was
+    /// told of it just now, or needs not be: a huge page may be above the limit.
     Forced(Over),
+    /// The same, and user space was told of the limit before.
+    Refused(Over),
 }
 
 /// Calls `visit` for `leaf` and each of its ancestors up to, not including, `end`.
@@ -308,10 +311,7 @@ pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> 
 fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> Charge {
     let is_news = announce(machine, EventKind::LimitHit, leaf, over, nr_pages);
     machine.charge_forced(leaf, nr_pages);
-    if !is_news {
-        brake(machine, over);
-    }
-    Charge::Forced(over)
+    if is_news { Charge::Forced(over) } else { Charge::Refused(over) }
 }
 
 /// Sends an event; false if it was merged into one sent a moment ago.

@@ -77,7 +77,7 @@ pub fn rearm<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     Ok(0)
 }
 
-/// How long a CPU is held up at a charge by force, ns, times the square of the pages above the limit.
+/// How long a task is held up at a fault that is charged by force, ns, times the square of the pages above the limit.
 ///
 /// User space needs some 100 us to hear of a limit and to hold the tasks there, in which they would take a
 /// page each 1.5 us; and tens of milliseconds when others move tasks between cgroups, which takes the same
@@ -86,7 +86,7 @@ pub fn rearm<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
 /// well (`calculate_high_delay` in mm/memcontrol.c); it may sleep.
 pub const BRAKE_NS: u64 = 1_000;
 /// Pages above the limit from which on the brake grows no more. At this many it is 1 ms, the longest time
-/// that a CPU is held up at once: interrupts may be off.
+/// that a CPU is held up at once: on x86 interrupts are off where a fault begins.
 pub const MOST_BRAKED: u64 = 32;
 
 /// Waits, if user space has said that it attends to limits, and more is needed than is allowed: what page cache is

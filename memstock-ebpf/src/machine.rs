@@ -55,8 +55,14 @@ const USER_FAULT: u64 = if cfg!(bpf_target_arch = "x86_64") { 1 << 2 } else { 0 
 /// nobody's.
 #[inline(always)]
 pub fn faulting_task(ctx: &RawTracePointContext) -> Task {
-    let (registers, error_code): (u64, u64) = (ctx.arg(1), ctx.arg(2));
-    if error_code & USER_FAULT != 0 { Task::Registers(registers) } else { Task::Current }
+    if is_user_fault(ctx) { Task::Registers(ctx.arg(1)) } else { Task::Current }
+}
+
+/// Whether a fault was taken in user mode, where a task holds no lock of the kernel's; false where that is not known.
+#[inline(always)]
+pub fn is_user_fault(ctx: &RawTracePointContext) -> bool {
+    let error_code: u64 = ctx.arg(2);
+    error_code & USER_FAULT != 0
 }
 
 /// How the task that a program runs for can be told, whatever the tracepoint: by where the tracepoint's

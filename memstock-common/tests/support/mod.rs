@@ -255,7 +255,7 @@ impl<W: NewWord> World<W> {
         let stock = self.slot(cpu, slot_of(owner, self.shape.slots));
         let consumed = consume_or_miss(stock, owner);
         if consumed == Consumed::Miss {
-            miss(&self.cpu(cpu), stock, owner);
+            miss(&self.cpu(cpu), stock, owner, true);
         }
         consumed
     }
