@@ -51,11 +51,8 @@ pub enum Charge {
     Batch,
     /// The batch did not fit; what is needed did.
     Single(Over),
-    /// Not even that fitted; it was charged all the same, since what has been allocated cannot be refused. User space was
-    /// told of it just now, or needs not be: a huge page may be above the limit.
+    /// Not even that fitted; it was charged all the same, since what has been allocated cannot be refused.
     Forced(Over),
-    /// The same, and user space was told of the limit before.
-    Refused(Over),
 }
 
 /// Calls `visit` for `leaf` and each of its ancestors up to, not including, `end`.
@@ -282,11 +279,12 @@ pub fn is_in_subtree<C: Counters>(counters: &C, index: u32, ancestor: u32) -> bo
 /// Gets `nr_pages` for `leaf`: with a `batch` around them, alone, or by force. A batch is no smaller
 /// than what is needed.
 ///
-/// Sends the events of the refusals: a batch that did not fit is the early warning.
+/// Sends the events of the refusals: a batch that did not fit is the early warning. Gives the limit at which there was no
+/// room ([`Over::to_bits`]) if user space was told of it before, so that it is time to wait; else 0.
 #[inline(always)]
-pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> Charge {
+pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> (Charge, u64) {
     let near = match machine.try_charge(leaf, batch) {
-        Ok(()) => return Charge::Batch,
+        Ok(()) => return (Charge::Batch, 0),
         Err(over) => over,
     };
     let is_one = nr_pages == 1;
@@ -295,23 +293,24 @@ pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> 
     }
     let over = if batch > nr_pages {
         match machine.try_charge(leaf, nr_pages) {
-            Ok(()) => return Charge::Single(near),
+            Ok(()) => return (Charge::Single(near), 0),
             Err(over) => over,
         }
     } else {
         near
     };
     match if is_one { Err(over) } else { machine.charge_huge(leaf, nr_pages) } {
-        Ok(()) => Charge::Forced(over),
+        Ok(()) => (Charge::Forced(over), 0),
         Err(over) => force(machine, leaf, over, nr_pages),
     }
 }
 
 #[inline(always)]
-fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> Charge {
+fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> (Charge, u64) {
     let is_news = announce(machine, EventKind::LimitHit, leaf, over, nr_pages);
     machine.charge_forced(leaf, nr_pages);
-    if is_news { Charge::Forced(over) } else { Charge::Refused(over) }
+    // One number, and not an option: what of that is not set the compiler may have read, which the verifier refuses.
+    (Charge::Forced(over), if is_news { 0 } else { Over::to_bits(Err(over)) })
 }
 
 /// Sends an event; false if it was merged into one sent a moment ago.

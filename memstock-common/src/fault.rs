@@ -65,7 +65,7 @@ pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32, may_wai
         stock.faults.fetch_add(1);
         restock(machine, stock, owner, Pending { nr_pages: 1, missed: missed > 0 }, nr_pages);
     }
-    if may_wait && let Some(over) = refused {
+    if may_wait && let Err(over) = Over::from_bits(refused) {
         brake(machine, over);
     }
 }
@@ -84,8 +84,8 @@ pub(crate) struct Obtained {
     pub nr_pages: u32,
     /// Those of the pages asked for that were charged on the shared counters.
     pub missed: u32,
-    /// The limit under which there was no room, of which user space had been told before.
-    pub refused: Option<Over>,
+    /// The limit at which it is time to wait: see [`charge`].
+    pub refused: u64,
 }
 
 /// Gets at least `nr_pages` charged for `owner`, and a batch if that is more.
@@ -124,16 +124,15 @@ pub(crate) fn obtain<M: Machine>(
     let needed = nr_pages - reused;
     let batch = if machine.batch() > needed { machine.batch() } else { needed };
     stock.charges.fetch_add(1);
-    let mut refused = None;
-    let charged = match charge(machine, index_of(owner), needed, batch) {
+    let (how, refused) = charge(machine, index_of(owner), needed, batch);
+    let charged = match how {
         Charge::Batch => batch,
         Charge::Single(_) => {
             share.singles.fetch_add(1);
             needed
         }
-        forced @ (Charge::Forced(over) | Charge::Refused(over)) => {
+        Charge::Forced(_) => {
             share.forced.fetch_add(needed as u64);
-            refused = matches!(forced, Charge::Refused(_)).then_some(over);
             needed
         }
     };

@@ -25,23 +25,21 @@ pub const ROUNDS: u32 = 5;
 /// Pages that are too many, and of what; `None` when there is room.
 pub type Excess = Option<(u64, Resource)>;
 
-/// By how many pages the usage is above what `memory` and `memsw` allow. Memory+swap first: what is
-/// reclaimed for it must not go to swap.
+/// By how many pages the usage is above what `memory` and `memsw` allow, beside what huge pages may be above them.
+/// Memory+swap first: what is reclaimed for it must not go to swap.
 pub fn excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
-    let over = |usage: u64, limit: u64| usage.checked_sub(limit).filter(|&over| over > 0);
-    let memsw = over(counter.memsw.usage, memsw).map(|over| (over, Resource::Memsw));
-    memsw.or(over(counter.memory.usage, memory).map(|over| (over, Resource::Memory)))
+    needed_excess(&Counter { file: 0, ..*counter }, memory, memsw)
 }
 
-/// By how many pages what is needed is above what `memory` and `memsw` allow: the kernel kills for nothing else.
-/// Stocks must have been drained, or what is in them counts as needed.
+/// By how many pages what is needed is above that: the kernel kills for nothing else. Stocks must have been drained, or
+/// what is in them counts as needed.
 pub fn needed_excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
-    let above = |usage, limit| needed_above(usage, counter.file, limit, counter.huge);
-    let over = |usage, limit, resource| {
-        Some((above(usage, limit), resource)).filter(|&(over, _)| over > 0)
+    let above = |usage, limit, resource| {
+        let nr_pages = needed_above(usage, counter.file, limit, counter.huge);
+        (nr_pages > 0).then_some((nr_pages, resource))
     };
-    let memsw = over(counter.memsw.usage, memsw, Resource::Memsw);
-    memsw.or_else(|| over(counter.memory.usage, memory, Resource::Memory))
+    let memsw = above(counter.memsw.usage, memsw, Resource::Memsw);
+    memsw.or_else(|| above(counter.memory.usage, memory, Resource::Memory))
 }
 
 /// That page cache of a cgroup is above its limit, which nothing here could take back.

@@ -123,14 +123,14 @@ pub fn set(room: &Room<'_>, wish: Wish, force: bool, say: &mut impl FnMut(Record
     }
     let above = |counter: &Counter<u64>| {
         let Limits { memory, memsw } = wish.lowered(Limits::of(counter));
-        excess(counter, memory, memsw)
+        // What huge pages may be above the limit there is, they may not be above another one.
+        excess(&Counter { huge: 0, ..*counter }, memory, memsw)
     };
     room.make(say, above)?;
     // Its tasks go on: the usage may have risen again.
     if is_set(room, wish, false)? {
         return Ok(());
     }
-    // What huge pages may be above the limit there is, they may not be above another one.
     let counter = Counter { huge: 0, ..engine.counter(index)? };
     let lowered = wish.lowered(Limits::of(&counter));
     let needed = needed_excess(&counter, lowered.memory, lowered.memsw);
