@@ -139,6 +139,7 @@ pub fn reparent<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal>
     if machine.memsw() {
         counter.memsw.uncharge(nr_pages as u64);
     }
+    counter.forget_huge(machine.memsw());
     counter.change_file(-(nr_file as i32));
     Ok(nr_pages)
 }

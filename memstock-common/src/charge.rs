@@ -1,7 +1,7 @@
 //! Charging and uncharging up the hierarchy: all levels or none, memory before memory+swap.
 
 use crate::event::{CACHE_INTERVAL_NS, EVENT_INTERVAL_NS, EventKind, may_send};
-use crate::limit::{at, brake, needed_above};
+use crate::limit::{at, needed_above};
 use crate::{Counters, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Word};
 
 /// Which of the two limits of a cgroup.
@@ -51,7 +51,7 @@ pub enum Charge {
     Batch,
     /// The batch did not fit; what is needed did.
     Single(Over),
-    /// Not even that fitted; it was charged all the same, since a fault cannot be refused.
+    /// Not even that fitted; it was charged all the same, since what has been allocated cannot be refused.
     Forced(Over),
 }
 
@@ -95,15 +95,17 @@ fn walk<C: Counters>(
 /// The nearest ancestor that is over its limit.
 #[inline(always)]
 pub fn try_charge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result<(), Over> {
-    let refused =
-        walk(counters, leaf, NO_INDEX, |c| c.memory.try_charge(nr_pages, &c.memory_limit));
+    let refused = walk(counters, leaf, NO_INDEX, |c| {
+        c.memory.try_charge(nr_pages, &c.memory_limit, &c.huge) || c.forget_huge(counters.memsw())
+    });
     if let Some(ancestor) = refused {
         uncharge_memory(counters, leaf, ancestor, nr_pages);
         return Err(Over { ancestor, resource: Resource::Memory });
     }
     if counters.memsw() {
-        let refused =
-            walk(counters, leaf, NO_INDEX, |c| c.memsw.try_charge(nr_pages, &c.memsw_limit));
+        let refused = walk(counters, leaf, NO_INDEX, |c| {
+            c.memsw.try_charge(nr_pages, &c.memsw_limit, &c.huge) || c.forget_huge(true)
+        });
         if let Some(ancestor) = refused {
             walk(counters, leaf, ancestor, |c| {
                 c.memsw.uncharge(nr_pages);
@@ -114,9 +116,10 @@ pub fn try_charge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result
         }
     }
     walk(counters, leaf, NO_INDEX, |c| {
-        c.raise_memory_watermarks(nr_pages, c.memory_limit.load());
+        let huge = c.huge.load();
+        c.raise_memory_watermarks(nr_pages, c.memory_limit.load().saturating_add(huge));
         if counters.memsw() {
-            c.memsw.raise_watermark(c.memsw_limit.load());
+            c.memsw.raise_watermark(c.memsw_limit.load().saturating_add(huge));
         }
         true
     });
@@ -127,6 +130,7 @@ pub fn try_charge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result
 fn uncharge_memory<C: Counters>(counters: &C, leaf: u32, end: u32, nr_pages: u64) {
     walk(counters, leaf, end, |c| {
         c.memory.uncharge(nr_pages);
+        c.forget_huge(counters.memsw());
         true
     });
 }
@@ -139,6 +143,7 @@ pub(crate) fn sub_usage<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
         if counters.memsw() {
             c.memsw.uncharge(nr_pages);
         }
+        c.forget_huge(counters.memsw());
         true
     });
 }
@@ -153,6 +158,27 @@ pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
         }
         true
     });
+}
+
+/// Charges `nr_pages` that were allocated at once, and do not fit, if one of them does, as the kernel would then take
+/// one: that one as any other, the others by force, as far as they may be above the limits
+/// ([`allow_huge`](crate::Counter::allow_huge)).
+///
+/// # Errors
+/// The nearest ancestor under whose limit not even one page fits; nothing is charged then.
+#[inline(always)]
+pub fn charge_huge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result<(), Over> {
+    try_charge(counters, leaf, 1)?;
+    let others = nr_pages.saturating_sub(1);
+    walk(counters, leaf, NO_INDEX, |c| {
+        c.charge_memory(others);
+        if counters.memsw() {
+            c.memsw.charge(others);
+        }
+        c.allow_huge(others, counters.memsw());
+        true
+    });
+    Ok(())
 }
 
 /// As [`charge_forced`], but leaves the watermarks alone: some of it is about to be taken back.
@@ -181,6 +207,7 @@ pub(crate) fn add_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
 pub(crate) fn sub_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
         c.memsw.uncharge(nr_pages);
+        c.forget_huge(true);
         true
     });
 }
@@ -207,6 +234,7 @@ pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
         if counters.memsw() {
             c.memsw.uncharge(nr_pages);
         }
+        c.forget_huge(counters.memsw());
         true
     });
 }
@@ -251,31 +279,38 @@ pub fn is_in_subtree<C: Counters>(counters: &C, index: u32, ancestor: u32) -> bo
 /// Gets `nr_pages` for `leaf`: with a `batch` around them, alone, or by force. A batch is no smaller
 /// than what is needed.
 ///
-/// Sends the events of the refusals: a batch that did not fit is the early warning.
+/// Sends the events of the refusals: a batch that did not fit is the early warning. Gives the limit at which there was no
+/// room ([`Over::to_bits`]) if user space was told of it before, so that it is time to wait; else 0.
 #[inline(always)]
-pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> Charge {
+pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> (Charge, u64) {
     let near = match machine.try_charge(leaf, batch) {
-        Ok(()) => return Charge::Batch,
+        Ok(()) => return (Charge::Batch, 0),
         Err(over) => over,
     };
-    if batch <= nr_pages {
-        return force(machine, leaf, near, nr_pages);
+    let is_one = nr_pages == 1;
+    if batch > nr_pages || !is_one {
+        announce(machine, EventKind::LimitNear, leaf, near, batch);
     }
-    announce(machine, EventKind::LimitNear, leaf, near, batch);
-    match machine.try_charge(leaf, nr_pages) {
-        Ok(()) => Charge::Single(near),
+    let over = if batch > nr_pages {
+        match machine.try_charge(leaf, nr_pages) {
+            Ok(()) => return (Charge::Single(near), 0),
+            Err(over) => over,
+        }
+    } else {
+        near
+    };
+    match if is_one { Err(over) } else { machine.charge_huge(leaf, nr_pages) } {
+        Ok(()) => (Charge::Forced(over), 0),
         Err(over) => force(machine, leaf, over, nr_pages),
     }
 }
 
 #[inline(always)]
-fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> Charge {
+fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> (Charge, u64) {
     let is_news = announce(machine, EventKind::LimitHit, leaf, over, nr_pages);
     machine.charge_forced(leaf, nr_pages);
-    if !is_news {
-        brake(machine, over);
-    }
-    Charge::Forced(over)
+    // One number, and not an option: what of that is not set the compiler may have read, which the verifier refuses.
+    (Charge::Forced(over), if is_news { 0 } else { Over::to_bits(Err(over)) })
 }
 
 /// Sends an event; false if it was merged into one sent a moment ago.

@@ -4,6 +4,7 @@
 //! `BPF_PROG_TEST_RUN`, arguments in, one [`Answer`] out.
 
 use crate::charge::levels;
+use crate::counter::CHILD;
 use crate::file::{FileWord, told};
 use crate::uncharge::drain_taken;
 use crate::{CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, StockWord, Word};
@@ -26,8 +27,12 @@ pub enum Refusal {
     Busy = 3,
     /// More levels of tracked cgroups than [`MAX_DEPTH`].
     Deep = 4,
+    /// Limits are being set: ask again.
+    Setting = 5,
+    /// Memory and swap together would be limited to less than memory alone.
+    Order = 6,
     /// The kernel has no room for one more in the map of the tracked cgroups.
-    Full = 5,
+    Full = 7,
 }
 
 impl Answer {
@@ -51,7 +56,9 @@ impl Answer {
             2 => Err(Ok(Refusal::Taken)),
             3 => Err(Ok(Refusal::Busy)),
             4 => Err(Ok(Refusal::Deep)),
-            5 => Err(Ok(Refusal::Full)),
+            5 => Err(Ok(Refusal::Setting)),
+            6 => Err(Ok(Refusal::Order)),
+            7 => Err(Ok(Refusal::Full)),
             tag => Err(Err(crate::event::Unknown(tag))),
         }
     }
@@ -135,18 +142,21 @@ arguments! {
 }
 
 arguments! {
-    /// Arguments of `control_limit`.
-    Limit {
+    /// Arguments of `control_limits`. Limits are in pages, or [`NO_LIMIT`](crate::NO_LIMIT), or [`KEEP_LIMIT`].
+    Limits {
         /// The counter.
         index: u32,
-        /// A [`Resource`](crate::Resource).
-        resource: u32,
-        /// The limit in pages, or [`NO_LIMIT`](crate::NO_LIMIT).
-        nr_pages: u64,
-        /// 1 to set it even below the usage.
+        /// Of memory.
+        memory: u64,
+        /// Of memory and swap together.
+        memsw: u64,
+        /// 1 to set them even below the usage.
         force: u32,
     }
 }
+
+/// A limit that stays as it is.
+pub const KEEP_LIMIT: u64 = u64::MAX - 1;
 
 arguments! {
     /// Arguments of `control_swapped`.
@@ -200,7 +210,7 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
         return Err(if machine.tracked(key).is_some() { Refusal::Taken } else { Refusal::Full });
     }
     if let Some(parent) = machine.counter(args.parent) {
-        parent.children.fetch_add(1);
+        parent.parent.fetch_add(CHILD);
     }
     machine.next_generation();
     Ok(0)
@@ -271,19 +281,20 @@ pub fn release<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
         || counter.memsw.usage.load() != 0
         || counter.file.load() != 0;
     if is_charged
-        || counter.children.load() != 0
+        || counter.children() != 0
         || machine.tracked(key_of(counter.id.load())) == Some(index)
     {
         return Err(Refusal::Busy);
     }
     if let Some(parent) = machine.counter(counter.parent()) {
-        parent.children.fetch_sub(1);
+        parent.parent.fetch_sub(CHILD);
     }
     for page_counter in [&counter.memory, &counter.memsw] {
         page_counter.watermark.store(0);
         page_counter.failcnt.store(0);
     }
     counter.needed_watermark.store(0);
+    counter.huge.store(0);
     counter.near_at.store(0);
     counter.hit_at.store(0);
     counter.id.store(0);

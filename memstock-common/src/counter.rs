@@ -15,17 +15,18 @@ pub struct PageCounter<W> {
 }
 
 impl<W: Word> PageCounter<W> {
-    /// Adds speculatively; over `limit`, takes it back and counts the failure.
+    /// Adds speculatively; over `limit` and what `huge` pages are allowed above it, takes it back and counts the failure.
     ///
     /// A charge that is too large to fit, and about to be taken back, can push out one that fits,
     /// as in the kernel ("racy, but tolerable", `page_counter_try_charge`): a charge is refused
     /// too early by at most what the other CPUs have in flight, CPUs × batch pages, and never
     /// granted too late. A reader may see the usage above the limit by as much for a moment.
     #[inline(always)]
-    pub fn try_charge(&self, nr_pages: u64, limit: &W) -> bool {
+    pub fn try_charge(&self, nr_pages: u64, limit: &W, huge: &W) -> bool {
         let new = self.usage.fetch_add(nr_pages).wrapping_add(nr_pages);
         // The limit is read after the add, or `set_limit` could miss a charge in flight.
-        if new <= limit.load() {
+        let limit = limit.load();
+        if new <= limit || new <= limit.saturating_add(huge.load()) {
             return true;
         }
         self.usage.fetch_sub(nr_pages);
@@ -54,20 +55,26 @@ impl<W: Word> PageCounter<W> {
         self.watermark.raise(if usage < limit { usage } else { limit });
     }
 
-    /// Sets `limit` to `nr_pages`, or refuses because the usage is higher: `page_counter_set_max`.
+    /// Sets `limit` to `nr_pages`, or refuses to lower it because the usage is higher: `page_counter_set_max`, and as
+    /// there nobody else may be setting it.
     ///
     /// Once it has succeeded, no charge that began later brings the usage above `nr_pages`.
     #[inline(always)]
     pub fn set_limit(&self, limit: &W, nr_pages: u64) -> bool {
+        let old = limit.load();
+        if nr_pages >= old {
+            limit.swap(nr_pages);
+            return true;
+        }
         for _ in 0..16 {
             let usage = self.usage.load();
             if usage > nr_pages {
                 return false;
             }
-            let old = limit.swap(nr_pages);
+            limit.swap(nr_pages);
             // A charge that read the old limit has either added its pages by now, and is seen
             // here, or reads the new one.
-            if self.usage.load() <= usage || nr_pages >= old {
+            if self.usage.load() <= usage {
                 return true;
             }
             limit.swap(old);
@@ -103,10 +110,11 @@ pub struct Counter<W> {
     pub memsw_limit: W,
     /// cgroup v2 id; 0 while the counter is free.
     pub id: W,
-    /// [`owner_of`](crate::owner_of) the nearest ancestor that was tracked; 0 at the top.
+    /// [`owner_of`](crate::owner_of) the nearest ancestor that was tracked, 0 at the top; and, from [`CHILD`] up, how many
+    /// tracked and dying cgroups are right below.
     pub parent: W,
-    /// Tracked and dying cgroups right below.
-    pub children: W,
+    /// What huge pages that did not fit may be above the limits, in pages: see [`allow_huge`](Self::allow_huge).
+    pub huge: W,
     /// Pages in swap of the tasks of this cgroup itself, part of `memsw`'s usage.
     pub swapped: W,
     /// When a [`LimitNear`](crate::event::EventKind::LimitNear) was last sent, ns.
@@ -114,6 +122,11 @@ pub struct Counter<W> {
     /// When a [`LimitHit`](crate::event::EventKind::LimitHit) was last sent, ns.
     pub hit_at: W,
 }
+
+/// One cgroup below, in the word of the parent.
+pub const CHILD: u64 = 1 << 32;
+/// A counter that allows so many pages allows nothing more: 8 MiB where pages have 4 KiB.
+pub const MOST_HUGE: u64 = 2048;
 
 const _: () = assert!(size_of::<Counter<u64>>() == 128, "two cache lines");
 
@@ -153,6 +166,42 @@ impl<W: Word> Counter<W> {
         }
     }
 
+    /// Allows `nr_pages` above the limits if it takes that: they were charged by force just now, all of a huge page but one,
+    /// which did fit.
+    ///
+    /// The kernel takes a small page where a huge one does not fit, and kills nobody. Which of a huge page's small ones it
+    /// would have taken in the end, those that are touched, nobody can say; so single pages are charged as if it were one
+    /// of them, until they do not fit without it. That cannot go on for ever: see [`MOST_HUGE`].
+    #[inline(always)]
+    pub fn allow_huge(&self, nr_pages: u64, memsw: bool) {
+        let allowed = self.huge.load();
+        let is_above = |usage: &W, limit: &W| usage.load() > limit.load().saturating_add(allowed);
+        let is_needed = is_above(&self.memory.usage, &self.memory_limit)
+            || memsw && is_above(&self.memsw.usage, &self.memsw_limit);
+        if is_needed && allowed < MOST_HUGE {
+            self.huge.fetch_add(nr_pages);
+            // What was uncharged since it was found to be needed had nothing to forget.
+            self.forget_huge(memsw);
+        }
+    }
+
+    /// Allows nothing any more if the usage is not above the limits, as it may be after pages were uncharged. Gives false,
+    /// for whoever goes on to refuse.
+    #[inline(always)]
+    pub fn forget_huge(&self, memsw: bool) -> bool {
+        let allowed = self.huge.load();
+        // A huge page is charged before it is allowed for. So what is seen to be allowed is charged, and this must be read
+        // later: plain loads are ordered by nothing.
+        let fits = |usage: &W, limit: &W| usage.fetch_add(0) <= limit.load();
+        if allowed != 0
+            && fits(&self.memory.usage, &self.memory_limit)
+            && (!memsw || fits(&self.memsw.usage, &self.memsw_limit))
+        {
+            self.huge.replace(allowed, 0);
+        }
+        false
+    }
+
     #[inline(always)]
     fn raise_memory(&self, usage: u64, charged: u64) {
         self.memory.watermark.raise(usage);
@@ -167,6 +216,12 @@ pub const fn needed(usage: u64, file: u64) -> u64 {
     if (file as i64) < 0 { usage } else { usage.saturating_sub(file) }
 }
 
+/// What of `usage` is needed above a limit, less what huge pages may be above it: somebody is killed for nothing else.
+#[inline(always)]
+pub const fn needed_above(usage: u64, file: u64, limit: u64, huge: u64) -> u64 {
+    needed(usage, file).saturating_sub(limit.saturating_add(huge))
+}
+
 /// A limit in pages as people see it: none, or a number.
 #[inline(always)]
 pub const fn limit_of(nr_pages: u64) -> Option<u64> {
@@ -178,5 +233,11 @@ impl<W: Word> Counter<W> {
     #[inline(always)]
     pub fn parent(&self) -> u32 {
         index_of(self.parent.load() as u32)
+    }
+
+    /// How many tracked and dying cgroups are right below.
+    #[inline(always)]
+    pub fn children(&self) -> u64 {
+        self.parent.load() / CHILD
     }
 }

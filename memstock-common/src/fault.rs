@@ -1,6 +1,7 @@
 //! One page fault: consume from the stock, or miss, charge a batch and refill.
 
-use crate::charge::charge;
+use crate::charge::{Over, charge};
+use crate::limit::brake;
 use crate::stock::Pending;
 use crate::uncharge::{drain_taken, uncharge_counted};
 use crate::{Charge, Loss, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
@@ -54,14 +55,18 @@ pub fn nearest_tracked<M: Machine>(machine: &M, own: u32, ancestor: impl Fn(u32)
     nearest
 }
 
-/// The slow path of a fault of a tracked cgroup: has a page pending, and a batch around it stocked.
+/// The slow path of a fault of a tracked cgroup: has a page pending, and a batch around it stocked. Who goes on at a limit
+/// is held up for a while if it `may_wait`: it holds no lock of the kernel's, for which others would wait as well.
 #[inline(always)]
-pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
-    let Obtained { nr_pages, missed } = obtain(machine, stock, owner, 1);
+pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32, may_wait: bool) {
+    let Obtained { nr_pages, missed, refused } = obtain(machine, stock, owner, 1);
     if nr_pages > 0 {
         // After the faults of whom the slot served before were credited.
         stock.faults.fetch_add(1);
         restock(machine, stock, owner, Pending { nr_pages: 1, missed: missed > 0 }, nr_pages);
+    }
+    if may_wait && let Err(over) = Over::from_bits(refused) {
+        brake(machine, over);
     }
 }
 
@@ -79,6 +84,8 @@ pub(crate) struct Obtained {
     pub nr_pages: u32,
     /// Those of the pages asked for that were charged on the shared counters.
     pub missed: u32,
+    /// The limit at which it is time to wait: see [`charge`].
+    pub refused: u64,
 }
 
 /// Gets at least `nr_pages` charged for `owner`, and a batch if that is more.
@@ -111,13 +118,14 @@ pub(crate) fn obtain<M: Machine>(
     {
         reused = freed.nr_pages();
         if reused >= nr_pages {
-            return Obtained { nr_pages: reused, missed: 0 };
+            return Obtained { nr_pages: reused, ..Obtained::default() };
         }
     }
     let needed = nr_pages - reused;
     let batch = if machine.batch() > needed { machine.batch() } else { needed };
     stock.charges.fetch_add(1);
-    let charged = match charge(machine, index_of(owner), needed, batch) {
+    let (how, refused) = charge(machine, index_of(owner), needed, batch);
+    let charged = match how {
         Charge::Batch => batch,
         Charge::Single(_) => {
             share.singles.fetch_add(1);
@@ -128,7 +136,7 @@ pub(crate) fn obtain<M: Machine>(
             needed
         }
     };
-    Obtained { nr_pages: reused + charged, missed: needed }
+    Obtained { nr_pages: reused + charged, missed: needed, refused }
 }
 
 /// Puts charged pages that are left over into the stock, `pending` of them for the fault.

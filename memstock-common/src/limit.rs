@@ -1,28 +1,59 @@
 //! Limits: setting them, who sees to it that they hold, and who is held up at one until he does.
 
 use crate::charge::Over;
-use crate::control::{Refusal, live};
-use crate::counter::needed;
+use crate::control::{KEEP_LIMIT, Limits, Refusal, live};
 use crate::machine::Step;
-use crate::{Machine, NO_LIMIT, Resource, Word};
+use crate::{Counter, Machine, NO_LIMIT, Resource, Word, counter};
 
-/// Sets a limit in pages, or lifts it with [`NO_LIMIT`].
+/// Sets the limits that are asked for, all or none. Of two callers at once one is refused, as the kernel has them wait
+/// for `memcg_max_mutex`: each would take the limit that the other one is trying for the one that was there before.
 ///
 /// # Errors
-/// [`Refusal::Missing`]; [`Refusal::Busy`] when the usage is higher; the old limit then stands.
+/// [`Refusal::Missing`]; [`Refusal::Setting`]; [`Refusal::Order`]; [`Refusal::Busy`] when the usage is higher than a
+/// limit that would be lowered. The old limits then stand.
 #[inline(always)]
-pub fn set_limit<M: Machine>(
-    machine: &M,
-    index: u32,
-    resource: Resource,
-    nr_pages: u64,
-) -> Result<u32, Refusal> {
-    let counter = live(machine, index)?;
-    let set = match resource {
-        Resource::Memory => counter.memory.set_limit(&counter.memory_limit, nr_pages),
-        Resource::Memsw => counter.memsw.set_limit(&counter.memsw_limit, nr_pages),
-    };
-    if set || nr_pages == NO_LIMIT { Ok(0) } else { Err(Refusal::Busy) }
+pub fn set_limits<M: Machine>(machine: &M, asked: Limits) -> Result<u32, Refusal> {
+    let counter = live(machine, asked.index)?;
+    let setting = machine.setting();
+    if !setting.replace(0, 1) {
+        return Err(Refusal::Setting);
+    }
+    let set = set_both(counter, asked);
+    setting.swap(0);
+    counter.forget_huge(machine.memsw());
+    set
+}
+
+#[inline(always)]
+fn set_both<W: Word>(counter: &Counter<W>, asked: Limits) -> Result<u32, Refusal> {
+    let old = [counter.memory_limit.load(), counter.memsw_limit.load()];
+    let memory = if asked.memory == KEEP_LIMIT { old[0] } else { asked.memory };
+    let memsw = if asked.memsw == KEEP_LIMIT { old[1] } else { asked.memsw };
+    // A limit of memory above the other one would never be met; none at all is no limit to be above.
+    if memory != NO_LIMIT && memsw < memory {
+        return Err(Refusal::Order);
+    }
+    if asked.force != 0 {
+        counter.memory_limit.swap(memory);
+        counter.memsw_limit.swap(memsw);
+        return Ok(0);
+    }
+    // What is lowered may be refused; so it comes first, and what is put back for it is the higher one.
+    if memory <= old[0] {
+        if !counter.memory.set_limit(&counter.memory_limit, memory) {
+            return Err(Refusal::Busy);
+        }
+        if !counter.memsw.set_limit(&counter.memsw_limit, memsw) {
+            counter.memory_limit.swap(old[0]);
+            return Err(Refusal::Busy);
+        }
+    } else {
+        if !counter.memsw.set_limit(&counter.memsw_limit, memsw) {
+            return Err(Refusal::Busy);
+        }
+        counter.memory_limit.swap(memory);
+    }
+    Ok(0)
 }
 
 /// Says until when user space acts on limits that are met, at most [`ATTENDANCE_NS`] from now.
@@ -46,27 +77,7 @@ pub fn rearm<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     Ok(0)
 }
 
-/// Sets a limit in pages even below the usage: nothing is charged any more but by force until it has fallen.
-///
-/// # Errors
-/// [`Refusal::Missing`].
-#[inline(always)]
-pub fn force_limit<M: Machine>(
-    machine: &M,
-    index: u32,
-    resource: Resource,
-    nr_pages: u64,
-) -> Result<u32, Refusal> {
-    let counter = live(machine, index)?;
-    let limit = match resource {
-        Resource::Memory => &counter.memory_limit,
-        Resource::Memsw => &counter.memsw_limit,
-    };
-    limit.swap(nr_pages);
-    Ok(0)
-}
-
-/// How long a CPU is held up at a charge by force, ns, times the square of the pages above the limit.
+/// How long a task is held up at a fault that is charged by force, ns, times the square of the pages above the limit.
 ///
 /// User space needs some 100 us to hear of a limit and to hold the tasks there, in which they would take a
 /// page each 1.5 us; and tens of milliseconds when others move tasks between cgroups, which takes the same
@@ -75,7 +86,7 @@ pub fn force_limit<M: Machine>(
 /// well (`calculate_high_delay` in mm/memcontrol.c); it may sleep.
 pub const BRAKE_NS: u64 = 1_000;
 /// Pages above the limit from which on the brake grows no more. At this many it is 1 ms, the longest time
-/// that a CPU is held up at once: interrupts may be off.
+/// that a CPU is held up at once: on x86 interrupts are off where a fault begins.
 pub const MOST_BRAKED: u64 = 32;
 
 /// Waits, if user space has said that it attends to limits, and more is needed than is allowed: what page cache is
@@ -97,23 +108,20 @@ pub(crate) fn brake<M: Machine>(machine: &M, over: Over) {
 
 /// Usage and limit of one resource.
 #[inline(always)]
-pub(crate) fn at<W: Word>(counter: &crate::Counter<W>, resource: Resource) -> (&W, &W) {
+pub(crate) fn at<W: Word>(counter: &Counter<W>, resource: Resource) -> (&W, &W) {
     match resource {
         Resource::Memory => (&counter.memory.usage, &counter.memory_limit),
         Resource::Memsw => (&counter.memsw.usage, &counter.memsw_limit),
     }
 }
 
-/// Pages that are needed above the limit of a resource, stocked ones included, with `more` beside those that are
-/// charged.
+/// [`needed_above`](counter::needed_above) the limit of a resource, stocked pages included, with `more` beside those that
+/// are charged.
 #[inline(always)]
-pub(crate) fn needed_above<W: Word>(
-    counter: &crate::Counter<W>,
-    resource: Resource,
-    more: u32,
-) -> u64 {
+pub(crate) fn needed_above<W: Word>(counter: &Counter<W>, resource: Resource, more: u32) -> u64 {
     let (usage, limit) = at(counter, resource);
-    (needed(usage.load(), counter.file.load()) + more as u64).saturating_sub(limit.load())
+    let usage = usage.load().wrapping_add(more.into());
+    counter::needed_above(usage, counter.file.load(), limit.load(), counter.huge.load())
 }
 
 /// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.

@@ -1,6 +1,6 @@
 //! What the algorithm asks of the world it runs in: the kernel maps, loom, or plain memory.
 
-use crate::charge::{charge_forced, try_charge};
+use crate::charge::{charge_forced, charge_huge, try_charge};
 use crate::file::{claim, file_changed, mark_file};
 use crate::page::{Replaced, charge_rest, replace_block};
 use crate::uncharge::uncharge_rest;
@@ -91,6 +91,9 @@ pub trait Machine: Counters {
     /// Until when (see [`now`](Self::now)) user space has promised to act on limits that are met.
     fn attended_until(&self) -> u64;
 
+    /// Other than 0 while limits are being set.
+    fn setting(&self) -> &Self::Word;
+
     /// Hands an event to user space, or counts it as lost.
     fn emit(&self, event: &Event);
 
@@ -127,6 +130,17 @@ pub trait Machine: Counters {
         Self: Sized,
     {
         try_charge(self, leaf, nr_pages.into())
+    }
+
+    /// [`charge_huge`], likewise.
+    ///
+    /// # Errors
+    /// As that.
+    fn charge_huge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over>
+    where
+        Self: Sized,
+    {
+        charge_huge(self, leaf, nr_pages.into())
     }
 
     /// [`charge_forced`], likewise.

@@ -226,7 +226,7 @@ pub fn charge_rest<M: Machine>(machine: &M, owner: u32, missing: u32) -> u32 {
         machine.charge_forced(index_of(owner), missing);
         return missing;
     };
-    let Obtained { nr_pages, missed } = obtain(machine, stock, owner, missing);
+    let Obtained { nr_pages, missed, .. } = obtain(machine, stock, owner, missing);
     if nr_pages > missing {
         restock(machine, stock, owner, Pending::default(), nr_pages - missing);
     }

@@ -7,12 +7,11 @@ use std::sync::atomic::AtomicU64;
 
 use memstock_common::adopt::Window;
 use memstock_common::control::{
-    Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset, evict, release, reset_cgroup_cpu,
+    Answer, Drain, Evict, Index, Limits, Refusal, Register, Reset, evict, release, reset_cgroup_cpu,
 };
 use memstock_common::counter::limit_of;
 use memstock_common::event::{EventKind, Unknown};
 use memstock_common::fault::Consumed;
-use memstock_common::limit::set_limit;
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Stat};
 use memstock_common::{
     CgroupCpu, Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word,
@@ -43,7 +42,7 @@ fn register_fills_the_counter() {
     let counter = world.counter(2);
     assert_eq!((read(&counter.memory_limit), read(&counter.memsw_limit)), (5, 9));
     assert_eq!((read(&counter.id), counter.parent()), (cgroup_id(2), 1));
-    let children = |index| read(&world.counter(index).children);
+    let children = |index| world.counter(index).children();
     assert_eq!([children(0), children(1), children(2)], [1, 1, 0]);
     assert_eq!(world.cpu(1).tracked(key(2)), Some(2));
     assert_ne!(world.cpu(0).generation(), generation);
@@ -56,7 +55,7 @@ fn register_refuses() {
         let before = world.cpu(0).generation();
         let refusal = world.register(args).unwrap_err();
         assert_eq!(world.cpu(0).generation(), before);
-        assert_eq!(read(&world.counter(0).children), 1);
+        assert_eq!(world.counter(0).children(), 1);
         refusal
     };
     assert_eq!(refused(limited(4, NO_INDEX, 0)), Refusal::Missing, "no such counter");
@@ -151,7 +150,7 @@ fn unregistering_takes_everything_back_and_forgets() {
     }
     world.demand(0, 0);
     assert_eq!((world.usage(0), world.stocked_for(1), world.faults(1)), (8 + 3 + 8, 5, 6));
-    set_limit(&world.cpu(0), 1, Resource::Memory, 12).unwrap();
+    world.set_limit(1, Resource::Memory, 12).unwrap();
 
     world.close(1).unwrap();
     assert_eq!(world.evict(1, 0), 0, "CPU 0 has cached another cgroup");
@@ -173,7 +172,7 @@ fn unregistering_takes_everything_back_and_forgets() {
         assert_eq!([&resource.usage, &resource.watermark, &resource.failcnt].map(read), [0; 3]);
     }
     assert_eq!([&counter.id, &counter.near_at, &counter.hit_at].map(read), [0; 3]);
-    assert_eq!(read(&world.counter(0).children), 0);
+    assert_eq!(world.counter(0).children(), 0);
     world.assert_owned(&[1, 0, 0, 0]);
 
     // The next cgroup with this counter does not inherit the faults.
@@ -188,7 +187,6 @@ fn unregistering_takes_everything_back_and_forgets() {
 #[test]
 fn a_limit_below_the_usage_is_refused() {
     let world = pair();
-    let cpu = world.cpu(0);
     world.fault(0, 1);
     for resource in [Resource::Memory, Resource::Memsw] {
         let limit = |index| {
@@ -198,13 +196,13 @@ fn a_limit_below_the_usage_is_refused() {
                 Resource::Memsw => read(&counter.memsw_limit),
             }
         };
-        assert_eq!(set_limit(&cpu, 0, resource, 7), Err(Refusal::Busy));
+        assert_eq!(world.set_limit(0, resource, 7), Err(Refusal::Busy));
         assert_eq!(limit(0), NO_LIMIT, "the old limit stands");
-        assert_eq!(set_limit(&cpu, 0, resource, 8), Ok(0));
+        assert_eq!(world.set_limit(0, resource, 8), Ok(0));
         assert_eq!((limit(0), limit(1)), (8, NO_LIMIT));
-        assert_eq!(set_limit(&cpu, 0, resource, NO_LIMIT), Ok(0));
-        assert_eq!(set_limit(&cpu, 2, resource, 8), Err(Refusal::Missing), "free");
-        assert_eq!(set_limit(&cpu, 9, resource, 8), Err(Refusal::Missing));
+        assert_eq!(world.set_limit(0, resource, NO_LIMIT), Ok(0));
+        assert_eq!(world.set_limit(2, resource, 8), Err(Refusal::Missing), "free");
+        assert_eq!(world.set_limit(9, resource, 8), Err(Refusal::Missing));
     }
 }
 
@@ -248,7 +246,7 @@ fn answers_survive_the_border() {
     for refusal in [Refusal::Missing, Refusal::Taken, Refusal::Busy, Refusal::Deep] {
         assert_eq!(Answer::new(Err(refusal)).result(), Err(Ok(refusal)));
     }
-    for tag in [5, 17, 255] {
+    for tag in [7, 17, 255] {
         assert_eq!(Answer(tag << 24 | 3).result(), Err(Err(Unknown(tag))));
     }
 }
@@ -257,8 +255,8 @@ fn answers_survive_the_border() {
 fn arguments_survive_the_border() {
     let args = Register { memsw_limit: NO_LIMIT - 1, ..limited(3, NO_INDEX, 7) };
     assert_eq!(Register::from_args(|n| args.to_args()[n]), args);
-    let args = Limit { index: 1, resource: Resource::Memsw as u32, nr_pages: NO_LIMIT, force: 1 };
-    assert_eq!(Limit::from_args(|n| args.to_args()[n]), args);
+    let args = Limits { index: 1, memory: 7, memsw: NO_LIMIT, force: 1 };
+    assert_eq!(Limits::from_args(|n| args.to_args()[n]), args);
     let args = Drain { cpu: 3, slot: 2, subtree: NO_INDEX };
     assert_eq!(Drain::from_args(|n| args.to_args()[n]), args);
     let args = Evict { index: 4095, cpu: 3, slot: 2 };

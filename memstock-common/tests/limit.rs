@@ -1,14 +1,16 @@
-//! Limits that are forced, armed again, and of memory and swap.
+//! Limits: set together, armed again, of memory and swap, and what huge pages may be above them.
 
 mod support;
 
 use std::sync::atomic::AtomicU64;
 
-use memstock_common::control::{Refusal, Swapped};
-use memstock_common::limit::{force_limit, rearm, set_limit};
+use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
+use memstock_common::counter::{MOST_HUGE, needed_above};
+use memstock_common::event::EventKind;
+use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
-use memstock_common::{NO_INDEX, NO_LIMIT, Resource, Word};
-use support::{Shape, World};
+use memstock_common::{Event, Machine as _, NO_INDEX, NO_LIMIT, Resource, Word};
+use support::{Shape, World, limited};
 
 type Plain = World<AtomicU64>;
 
@@ -44,16 +46,121 @@ fn swap_counts_with_memory_and_swap_of_all_levels() {
 }
 
 #[test]
-fn a_forced_limit_may_be_below_the_usage() {
+fn limits_are_set_together_or_not_at_all() {
     let world = pair();
     let cpu = world.cpu(0);
+    let limits = || {
+        let counter = world.counter(1);
+        (read(&counter.memory_limit), read(&counter.memsw_limit))
+    };
+    let set = |memory, memsw| set_limits(&cpu, Limits { index: 1, memory, memsw, force: 0 });
     memstock_common::charge::charge_forced(&cpu, 1, 8);
-    assert_eq!(set_limit(&cpu, 1, Resource::Memory, 7), Err(Refusal::Busy));
-    assert_eq!(force_limit(&cpu, 1, Resource::Memory, 7), Ok(0));
-    assert_eq!(read(&world.counter(1).memory_limit), 7);
-    assert_eq!(force_limit(&cpu, 1, Resource::Memsw, 6), Ok(0));
-    assert_eq!(read(&world.counter(1).memsw_limit), 6);
-    assert_eq!(force_limit(&cpu, 2, Resource::Memory, 7), Err(Refusal::Missing));
+    set_swapped(&cpu, 1, 2).unwrap();
+    assert_eq!(set(9, 12), Ok(0));
+    assert_eq!(set(8, 9), Err(Refusal::Busy), "10 pages of memory and swap");
+    assert_eq!(set(11, 10), Err(Refusal::Order));
+    assert_eq!(set(13, KEEP_LIMIT), Err(Refusal::Order));
+    assert_eq!(set(7, NO_LIMIT), Err(Refusal::Busy));
+    assert_eq!(set(10, 9), Err(Refusal::Order));
+    assert_eq!(limits(), (9, 12));
+    assert_eq!(set(KEEP_LIMIT, 10), Ok(0));
+    assert_eq!(set(8, KEEP_LIMIT), Ok(0));
+    assert_eq!(limits(), (8, 10));
+    assert_eq!(set(NO_LIMIT, NO_LIMIT), Ok(0));
+    assert_eq!(limits(), (NO_LIMIT, NO_LIMIT));
+    Word::store(world.cpu(0).setting(), 1);
+    assert_eq!(set(NO_LIMIT, NO_LIMIT), Err(Refusal::Setting));
+}
+
+#[test]
+fn a_forced_limit_may_be_below_the_usage_and_be_raised_there() {
+    let world = pair();
+    let cpu = world.cpu(0);
+    let force = |index, memory| set_limits(&cpu, Limits { index, memory, memsw: 7, force: 1 });
+    memstock_common::charge::charge_forced(&cpu, 1, 8);
+    assert_eq!(world.set_limit(1, Resource::Memory, 7), Err(Refusal::Busy));
+    assert_eq!(force(1, 6), Ok(0));
+    let counter = world.counter(1);
+    assert_eq!([read(&counter.memory_limit), read(&counter.memsw_limit)], [6, 7]);
+    assert_eq!(world.set_limit(1, Resource::Memory, 7), Ok(0));
+    assert_eq!(force(1, 8), Err(Refusal::Order));
+    assert_eq!(force(2, 7), Err(Refusal::Missing));
+}
+
+/// A chain of two; the lower one has a limit of 600 pages.
+fn pair_with_limit() -> Plain {
+    let world = Plain::new(Shape { batch: 8, chunks: 8, ..Shape::default() });
+    world.add(0, NO_INDEX);
+    world.register(limited(1, 0, 600)).unwrap();
+    world
+}
+
+fn hits(world: &Plain) -> usize {
+    let is_hit = |event: &Event| event.kind == EventKind::LimitHit as u32;
+    world.advance(1_000_000_000);
+    world.events().iter().filter(|event| is_hit(event)).count()
+}
+
+/// Where huge pages of so many begin.
+fn huge_page(n: u64) -> u64 {
+    512 * (2 + n)
+}
+
+#[test]
+fn a_huge_page_that_does_not_fit_is_as_one_small_page() {
+    let world = pair_with_limit();
+    for pfn in 0..104 {
+        world.alloc(0, Some(1), pfn, 0);
+    }
+    world.alloc(0, Some(1), huge_page(0), 9);
+    let counter = world.counter(1);
+    assert_eq!((world.usage(1), read(&counter.huge)), (616, 511));
+    assert_eq!(read(&world.counter(0).huge), 0, "it has no limit");
+    for pfn in 104..599 {
+        world.alloc(0, Some(1), pfn, 0);
+    }
+    assert_eq!((hits(&world), world.usage(1)), (0, 600 + 511));
+    assert_eq!(needed_above(world.usage(1), 0, 600, read(&counter.huge)), 0);
+    world.alloc(0, Some(1), 599, 0);
+    assert_eq!(hits(&world), 1);
+    assert_eq!(needed_above(world.usage(1), 0, 600, read(&counter.huge)), 1);
+    // Without it: as if it had never been.
+    world.free(0, huge_page(0), 9);
+    world.drain(0, NO_INDEX);
+    assert_eq!(world.usage(1), 600);
+    world.free(0, 599, 0);
+    world.alloc(0, Some(1), 599, 0);
+    assert_eq!((hits(&world), read(&counter.huge)), (0, 0));
+    world.alloc(0, Some(1), 600, 0);
+    assert_eq!(hits(&world), 1);
+}
+
+#[test]
+fn a_huge_page_is_no_excuse_where_no_page_fits() {
+    let world = pair_with_limit();
+    for pfn in 0..600 {
+        world.alloc(0, Some(1), pfn, 0);
+    }
+    world.alloc(0, Some(1), huge_page(0), 9);
+    assert_eq!((hits(&world), read(&world.counter(1).huge)), (1, 0));
+    assert_eq!(needed_above(world.usage(1), 0, 600, 0), 512);
+}
+
+#[test]
+fn huge_pages_are_above_a_limit_up_to_a_bound() {
+    let world = pair_with_limit();
+    let fitting = 1 + (MOST_HUGE + 510) / 511;
+    // One more finds that nothing more is allowed, and is not allowed for; the next finds no room.
+    for n in 0..fitting + 1 {
+        assert_eq!(hits(&world), 0, "{n}");
+        world.alloc(0, Some(1), huge_page(n), 9);
+    }
+    assert_eq!(hits(&world), 0);
+    world.alloc(0, Some(1), huge_page(fitting + 1), 9);
+    assert_eq!(hits(&world), 1);
+    assert!(world.usage(1) < 600 + MOST_HUGE + 3 * 512, "{}", world.usage(1));
+    world.alloc(0, Some(1), 0, 0);
+    assert_eq!(hits(&world), 1);
 }
 
 #[test]

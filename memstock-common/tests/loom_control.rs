@@ -12,7 +12,8 @@ use checked::{Model, beside, explore, explore_bounded, is_charged, shape};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::charge::{self, try_charge};
-use memstock_common::control::{Refusal, Register};
+use memstock_common::control::{Limits, Refusal, Register};
+use memstock_common::counter::needed_above;
 use memstock_common::fault::Consumed;
 use memstock_common::limit;
 use memstock_common::{Machine, NO_INDEX, NO_LIMIT, Resource, Word};
@@ -28,7 +29,7 @@ fn set_limit_beside_charge() {
             let (charged, set) = beside(
                 &world,
                 move |world| is_charged(try_charge(&world.cpu(1), 0, nr_pages)),
-                move |world| limit::set_limit(&world.cpu(0), 0, Resource::Memory, asked),
+                move |world| world.set_limit(0, Resource::Memory, asked),
             );
             let limit = Word::load(&world.counter(0).memory_limit);
             match set {
@@ -51,11 +52,69 @@ fn set_limit_beside_charge_and_uncharge() {
         let (charger, freer) = (Arc::clone(&world), Arc::clone(&world));
         let charged = thread::spawn(move || is_charged(try_charge(&charger.cpu(1), 0, 1)));
         let freed = thread::spawn(move || freer.uncharge(0, 1));
-        let set = limit::set_limit(&world.cpu(0), 0, Resource::Memory, 2);
+        let set = world.set_limit(0, Resource::Memory, 2);
         let charged = charged.join().expect("a checked thread does not panic");
         freed.join().expect("a checked thread does not panic");
         assert!(set.is_err() || world.usage(0) <= 2);
         world.assert_conserved_with(&[1 + charged]);
+    });
+}
+
+/// Of two that set limits one wins whole, and what it set is kept to.
+#[test]
+fn set_limits_beside_each_other_and_charge() {
+    explore_bounded(|| {
+        let world = Arc::new(Model::new(Shape { memsw: true, ..shape(1, 3) }));
+        let args = Register { memsw_limit: 9, ..limited(0, NO_INDEX, 8) };
+        world.register(args).expect("a free counter");
+        let asked = [(1, 3), (2, 2)];
+        let set = |world: &Model, (memory, memsw)| {
+            let asked = Limits { index: 0, memory, memsw, force: 0 };
+            limit::set_limits(&world.cpu(0), asked)
+        };
+        let (charger, setter) = (Arc::clone(&world), Arc::clone(&world));
+        let charged = thread::spawn(move || is_charged(try_charge(&charger.cpu(1), 0, 2)));
+        let other = thread::spawn(move || set(&setter, asked[1]));
+        let one = set(&world, asked[0]);
+        let charged = charged.join().expect("a checked thread does not panic");
+        let other = other.join().expect("a checked thread does not panic");
+        let counter = world.counter(0);
+        let limits = (Word::load(&counter.memory_limit), Word::load(&counter.memsw_limit));
+        let mut due = vec![];
+        due.extend(one.is_ok().then_some(asked[0]));
+        due.extend(other.is_ok().then_some(asked[1]));
+        if due.is_empty() {
+            due.push((8, 9));
+        }
+        assert!(due.contains(&limits), "{limits:?} after {one:?} and {other:?}");
+        for set in [one, other] {
+            assert!(matches!(set, Ok(0) | Err(Refusal::Busy | Refusal::Setting)), "{set:?}");
+        }
+        assert!(charged * 2 <= limits.0);
+        world.assert_conserved_with(&[charged * 2]);
+    });
+}
+
+/// What is allowed for a huge page is there for as long as the usage is above the limit and no longer, whatever is charged and
+/// uncharged beside it.
+#[test]
+fn a_huge_page_beside_charge_and_uncharge() {
+    explore_bounded(|| {
+        let world = Arc::new(Model::new(shape(1, 1)));
+        world.register(limited(0, NO_INDEX, 4)).expect("a free counter");
+        charge::charge_forced(&world.cpu(0), 0, 3);
+        let (charger, freer) = (Arc::clone(&world), Arc::clone(&world));
+        let charged = thread::spawn(move || is_charged(try_charge(&charger.cpu(1), 0, 1)));
+        let freed = thread::spawn(move || freer.uncharge(0, 2));
+        let huge = is_charged(charge::charge_huge(&world.cpu(0), 0, 4));
+        let charged = charged.join().expect("a checked thread does not panic");
+        freed.join().expect("a checked thread does not panic");
+        let usage = 1 + charged + 4 * huge;
+        world.assert_conserved_with(&[usage]);
+        let counter = world.counter(0);
+        let allowed = Word::load(&counter.huge);
+        assert_eq!(needed_above(usage, 0, 4, allowed), 0, "{usage} pages, {allowed} allowed");
+        assert!(usage > 4 || allowed == 0, "{usage} pages, {allowed} allowed");
     });
 }
 

@@ -15,7 +15,6 @@ use history::{Block, Step, histories};
 use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::control::{self, Refusal};
 use memstock_common::file::FILE;
-use memstock_common::limit;
 use memstock_common::migrate::migrated;
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word};
@@ -116,9 +115,8 @@ impl Pair {
                 let usage = reference.usage(group);
                 let nr_pages = above.map_or(NO_LIMIT, |above| (usage + above).saturating_sub(4));
                 let resource = if memsw { Resource::Memsw } else { Resource::Memory };
-                let set = limit::set_limit(&world.cpu(0), group, resource, nr_pages);
-                let due = reference.set_limit(group, memsw.into(), nr_pages);
-                assert_eq!(set, if due { Ok(0) } else { Err(Refusal::Busy) });
+                let set = world.set_limit(group, resource, nr_pages);
+                assert_eq!(set, reference.set_limit(group, memsw.into(), nr_pages));
             }
             Step::Register { group, parent, limit } if !is_registered(group) => {
                 self.register(group, parent, limit);
@@ -187,6 +185,7 @@ impl Pair {
     fn check_counters(&mut self) {
         let Self { world, reference } = self;
         reference.observe();
+        reference.forget_huge();
         for (index, file) in reference.files() {
             assert_eq!(world.file(index), file, "page cache of counter {index}");
             let watermark = world.needed_peak(index);
@@ -218,6 +217,7 @@ impl Pair {
             let counter = world.counter(index);
             let limits = [&counter.memory_limit, &counter.memsw_limit];
             assert_eq!(limits.map(Word::load), group.limits);
+            assert_eq!(Word::load(&counter.huge), group.huge, "allowed above limits of {index}");
             assert_eq!(world.charged(index), [group.from_stock, group.missed], "pages of {index}");
             assert_eq!(world.sum(index, |share| &share.singles), group.singles);
             assert_eq!(world.sum(index, |share| &share.forced), group.forced);
@@ -290,7 +290,7 @@ proptest! {
 fn the_histories_come_to_what_is_rare() {
     let mut runner = TestRunner::deterministic();
     let (mut healed, mut mixed, mut outside, mut forced) = (0, 0, 0, 0);
-    let (mut gone, mut displaced, mut needed) = (0, 0, 0);
+    let (mut gone, mut displaced, mut needed, mut huge) = (0, 0, 0, 0);
     for _ in 0..64 {
         let history = histories().new_tree(&mut runner).expect("nothing is rejected").current();
         let Pair { reference, world } = run(history, Pair::check);
@@ -298,6 +298,7 @@ fn the_histories_come_to_what_is_rare() {
         mixed += u32::from(reference.mixed > 0);
         outside += u32::from(reference.outside > 0);
         forced += u32::from(reference.groups.values().any(|group| group.forced > 0));
+        huge += u32::from(reference.groups.values().any(|group| group.huge > 0));
         gone += u32::from(reference.gone > 0);
         displaced += u32::from(reference.displaced > 0);
         let spares = |(&index, group): (&u32, &Group)| world.needed_peak(index) < group.peak;
@@ -308,4 +309,5 @@ fn the_histories_come_to_what_is_rare() {
         "{healed} {mixed} {outside} {forced}"
     );
     assert!(gone > 16 && displaced > 0 && needed > 16, "{gone} {displaced} {needed}");
+    assert!(huge > 4, "{huge}");
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::AtomicU64;
 use memstock_common::charge::{charge, is_in_subtree, try_charge};
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind};
 use memstock_common::fault::{Consumed, miss};
-use memstock_common::limit::set_limit;
 use memstock_common::page::allocated;
 use memstock_common::{
     Charge, DEFAULT_BATCH, Event, Loss, NO_INDEX, Over, Resource, StockWord, Word,
@@ -35,7 +34,7 @@ fn family(shape: Shape) -> Plain {
 }
 
 fn limit(world: &Plain, index: u32, resource: Resource, nr_pages: u64) {
-    assert_eq!(set_limit(&world.cpu(0), index, resource, nr_pages), Ok(0));
+    assert_eq!(world.set_limit(index, resource, nr_pages), Ok(0));
 }
 
 #[test]
@@ -133,10 +132,10 @@ fn charge_falls_to_what_is_needed_and_then_to_force() {
     let cpu = world.cpu(0);
     limit(&world, 0, Resource::Memory, 9);
     let over = Over { ancestor: 0, resource: Resource::Memory };
-    assert_eq!(charge(&cpu, 1, 1, 8), Charge::Batch);
+    assert_eq!(charge(&cpu, 1, 1, 8).0, Charge::Batch);
     assert!(world.events().is_empty());
 
-    assert_eq!(charge(&cpu, 1, 1, 8), Charge::Single(over));
+    assert_eq!(charge(&cpu, 1, 1, 8).0, Charge::Single(over));
     let near = Event {
         kind: EventKind::LimitNear as u32,
         resource: Resource::Memory as u32,
@@ -152,7 +151,7 @@ fn charge_falls_to_what_is_needed_and_then_to_force() {
 
     world.advance(EVENT_INTERVAL_NS);
     let time_ns = near.time_ns + EVENT_INTERVAL_NS;
-    assert_eq!(charge(&cpu, 1, 1, 8), Charge::Forced(over));
+    assert_eq!(charge(&cpu, 1, 1, 8).0, Charge::Forced(over));
     let near = Event { time_ns, usage: 9, ..near };
     let hit = Event { kind: EventKind::LimitHit as u32, nr_pages: 1, ..near };
     assert_eq!(world.events(), [near, hit]);
@@ -161,15 +160,15 @@ fn charge_falls_to_what_is_needed_and_then_to_force() {
 
     // A batch of one page has nothing to fall to.
     world.advance(EVENT_INTERVAL_NS);
-    assert_eq!(charge(&cpu, 2, 1, 1), Charge::Forced(over));
+    assert_eq!(charge(&cpu, 2, 1, 1).0, Charge::Forced(over));
     assert_eq!(world.events().len(), 1);
     assert_eq!(world.failcnt(0), 4);
 
     // What is needed may be more than a page, and is charged all or not at all.
     world.advance(EVENT_INTERVAL_NS);
     limit(&world, 0, Resource::Memory, 15);
-    assert_eq!(charge(&cpu, 1, 4, 8), Charge::Single(over));
-    assert_eq!(charge(&cpu, 1, 4, 4), Charge::Forced(over));
+    assert_eq!(charge(&cpu, 1, 4, 8).0, Charge::Single(over));
+    assert_eq!(charge(&cpu, 1, 4, 4).0, Charge::Forced(over));
     assert_eq!((world.usage(0), world.usage(1), world.usage(2)), (19, 18, 1));
     let nr_pages = world.events().iter().map(|event| event.nr_pages).collect::<Vec<_>>();
     assert_eq!(nr_pages, [8, 4]);

@@ -5,7 +5,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use memstock_common::{NOBODY, Word, fault};
 
-use crate::machine::{Kernel, Payer, faulting_task, owner, slot};
+use crate::machine::{Kernel, Payer, faulting_task, is_user_fault, owner, slot};
 use crate::maps::{GENERATION, STOCK};
 
 /// Charges a batch for the current cgroup and refills this CPU's stock.
@@ -22,7 +22,7 @@ pub fn charge(ctx: RawTracePointContext) -> i32 {
     let Some(stock) = slot(first, owner) else {
         return 0;
     };
-    fault::miss(&Kernel, stock, owner);
+    fault::miss(&Kernel, stock, owner, is_user_fault(&ctx));
     // Off unless the user half raises the level at load: then the verifier drops this.
     debug!(&ctx, "miss: owner {}", owner);
     0

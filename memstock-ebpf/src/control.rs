@@ -10,14 +10,14 @@ use core::ffi::c_void;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::adopt::{self, Found, WINDOW_PAGES, Window};
 use memstock_common::control::{
-    self, Answer, Drain, Evict, Index, Limit, Refusal, Register, Reset, Swapped,
+    self, Answer, Drain, Evict, Index, Limits, Refusal, Register, Reset, Swapped,
 };
 use memstock_common::drain::drain_stock;
 use memstock_common::file::FILE;
 use memstock_common::limit;
 use memstock_common::lost;
 use memstock_common::swap::set_swapped;
-use memstock_common::{Entry, Machine, Resource, Word};
+use memstock_common::{Entry, Machine, Word};
 
 use crate::machine::Kernel;
 use crate::maps::{ATTENDED_UNTIL, FILE_PAGES};
@@ -90,15 +90,8 @@ control! {
 }
 
 control! {
-    /// Sets a limit: [`Limit`].
-    control_limit, |arg| {
-        let Limit { index, resource, nr_pages, force } = Limit::from_args(arg);
-        match (Resource::try_from(resource), force) {
-            (Ok(resource), 0) => limit::set_limit(&Kernel, index, resource, nr_pages),
-            (Ok(resource), _) => limit::force_limit(&Kernel, index, resource, nr_pages),
-            (Err(_), _) => Err(Refusal::Missing),
-        }
-    }
+    /// Sets limits: [`Limits`].
+    control_limits, |arg| limit::set_limits(&Kernel, Limits::from_args(arg))
 }
 
 control! {

@@ -21,7 +21,7 @@ use crate::config;
 use crate::folio;
 use crate::maps::{
     ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COLLAPSES, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT,
-    OWNERS, STOCK,
+    OWNERS, SETTING, STOCK,
 };
 use crate::memory;
 use crate::rest;
@@ -55,8 +55,14 @@ const USER_FAULT: u64 = if cfg!(bpf_target_arch = "x86_64") { 1 << 2 } else { 0 
 /// nobody's.
 #[inline(always)]
 pub fn faulting_task(ctx: &RawTracePointContext) -> Task {
-    let (registers, error_code): (u64, u64) = (ctx.arg(1), ctx.arg(2));
-    if error_code & USER_FAULT != 0 { Task::Registers(registers) } else { Task::Current }
+    if is_user_fault(ctx) { Task::Registers(ctx.arg(1)) } else { Task::Current }
+}
+
+/// Whether a fault was taken in user mode, where a task holds no lock of the kernel's; false where that is not known.
+#[inline(always)]
+pub fn is_user_fault(ctx: &RawTracePointContext) -> bool {
+    let error_code: u64 = ctx.arg(2);
+    error_code & USER_FAULT != 0
 }
 
 /// How the task that a program runs for can be told, whatever the tracepoint: by where the tracepoint's
@@ -249,6 +255,11 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
+    fn setting(&self) -> &MapWord {
+        &SETTING
+    }
+
+    #[inline(always)]
     fn emit(&self, event: &Event) {
         if EVENTS.output::<Event>(event, 0).is_err() {
             self.lose(Loss::EventsLost, 1);
@@ -291,6 +302,11 @@ impl Machine for Kernel {
     #[inline(always)]
     fn try_charge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over> {
         Over::from_bits(rest::try_charge(leaf, nr_pages))
+    }
+
+    #[inline(always)]
+    fn charge_huge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over> {
+        Over::from_bits(rest::charge_huge(leaf, nr_pages))
     }
 
     #[inline(always)]

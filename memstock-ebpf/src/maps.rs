@@ -89,6 +89,9 @@ pub static GENERATION: MapWord = MapWord::new(0);
 /// where a page is charged by force.
 pub static ATTENDED_UNTIL: MapWord = MapWord::new(0);
 
+/// Other than 0 while limits are being set, of whatever cgroup. Written and read by `control_limits`.
+pub static SETTING: MapWord = MapWord::new(0);
+
 /// 0, for [`Machine::nought`](memstock_common::Machine::nought). Written by nobody.
 pub static NOUGHT: MapWord = MapWord::new(0);
 

@@ -51,6 +51,13 @@ pub extern "C" fn try_charge(leaf: u32, nr_pages: u32) -> u64 {
     charge::Over::to_bits(charge::try_charge(&Kernel, leaf, nr_pages.into()))
 }
 
+/// [`charge::charge_huge`], likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn charge_huge(leaf: u32, nr_pages: u32) -> u64 {
+    charge::Over::to_bits(charge::charge_huge(&Kernel, leaf, nr_pages.into()))
+}
+
 /// [`charge::charge_forced`].
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -4,7 +4,10 @@
 use anyhow::{Context, Result, ensure};
 use memstock_tests::engine::Event;
 use memstock_tests::hog::{Hog, Wish, size};
+use memstock_tests::holder::{Holder, Unavailable};
 use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, scaled};
 
 /// Of every limit here, in pages.
@@ -165,6 +168,43 @@ fn a_bomb_of_small_tasks_is_thinned_out() -> Result<()> {
         ensure!(survivors > 0 && survivors * EACH <= 2 * LIMIT, "{survivors} survivors");
         innocents.touch(1)?;
         ensure!(over <= bound(&engine)?, "{over} pages above the limit");
+        engine.stop().map(drop)
+    })
+}
+
+/// A huge page that does not fit is no reason to kill; that single pages do not fit any more is one.
+#[test]
+fn a_huge_page_that_does_not_fit_kills_nobody() -> Result<()> {
+    const HUGE: u64 = 512;
+    live(|| {
+        let top = TestCgroup::new()?;
+        let args = ["--cgroup", top.path(), "--limit", &size(6 * HUGE)];
+        let engine = Engine::start(args)?;
+        // Its own pages and those of its page tables are charged as well: the sixth does not fit.
+        let mut holder = Holder::of(Mode::Huge).pages(6 * HUGE as u32).cgroup(&top).start()?;
+        match holder.get() {
+            Err(error) if error.is::<Unavailable>() => {
+                skip("a_huge_page_that_does_not_fit_kills_nobody", &error.to_string());
+                return engine.stop().map(drop);
+            }
+            got => got?,
+        };
+        let (over, failcnt) = overshoot(&engine, &top)?;
+        ensure!(over > 0 && over < HUGE && failcnt > 0, "{over} pages above the limit");
+        // As if it were one small page, there is room for almost as many as it has.
+        let mut small = Wish::pages(HUGE / 2).start(&top)?;
+        small.has_all()?;
+        ensure!(kills(&engine)?.is_empty(), "somebody was killed for a huge page");
+        let mut hog = Wish::pages(HUGE).start(&top)?;
+        let kills = try_poll_until(SOON, "the event of a kill", || {
+            let kills = kills(&engine)?;
+            Ok((!kills.is_empty()).then_some(kills))
+        })?;
+        ensure!(kills[0].field("victim") == holder.id().to_string(), "{kills:?}");
+        hog.has_all()?;
+        let (over, _) = overshoot(&engine, &top)?;
+        ensure!(over <= HUGE + bound(&engine)?, "{over} pages above the limit");
+        ensure!(small.lives() && has_room(&engine, &top)?, "more than one was killed");
         engine.stop().map(drop)
     })
 }

@@ -96,6 +96,9 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
     fn attended_until(&self) -> u64 {
         0
     }
+    fn setting(&self) -> &W {
+        &self.world.setting
+    }
     fn emit(&self, event: &Event) {
         self.world.events.lock().expect("no panic while recording").push(*event);
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use memstock_common::collapse::COLLAPSES;
-use memstock_common::{Identity, PageCounter};
+use memstock_common::{Identity, PageCounter, Resource, limit};
 
 fn page_counter<W: NewWord>() -> PageCounter<W> {
     PageCounter { usage: W::new(0), watermark: W::new(0), failcnt: W::new(0) }
@@ -19,7 +19,7 @@ fn counter<W: NewWord>() -> Counter<W> {
         memsw_limit: zero(),
         id: zero(),
         parent: zero(),
-        children: zero(),
+        huge: zero(),
         swapped: zero(),
         near_at: zero(),
         hit_at: zero(),
@@ -56,7 +56,18 @@ fn chunk<E: NewEntry>() -> Box<Chunk<E>> {
     unsafe { Box::from_raw(Box::into_raw(entries).cast()) }
 }
 
+/// Arguments that set one limit.
+pub fn one_limit(index: u32, resource: Resource, nr_pages: u64) -> control::Limits {
+    let of = |one| if one == resource { nr_pages } else { control::KEEP_LIMIT };
+    control::Limits { index, memory: of(Resource::Memory), memsw: of(Resource::Memsw), force: 0 }
+}
+
 impl<W: NewWord> World<W> {
+    /// Sets one limit.
+    pub fn set_limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<u32, Refusal> {
+        limit::set_limits(&self.cpu(0), one_limit(index, resource, nr_pages))
+    }
+
     pub fn new(shape: Shape) -> Self {
         let share = || CgroupCpu {
             faults: W::new(0),
@@ -79,6 +90,7 @@ impl<W: NewWord> World<W> {
             // Room for one cgroup that is never tracked.
             table: (0..=shape.cgroups).map(|_| W::new(0)).collect(),
             generation: W::new(1),
+            setting: W::new(0),
             collapses: (0..if shape.tells_collapses { COLLAPSES } else { 0 })
                 .map(|_| W::new(0))
                 .collect(),

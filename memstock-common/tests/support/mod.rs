@@ -112,6 +112,7 @@ pub struct World<W: NewWord> {
     /// By key: index of the counter plus one.
     table: Vec<W>,
     generation: W,
+    setting: W,
     collapses: Vec<W>,
     // What follows only records, and is no part of what a model checker explores.
     /// The cgroup tree: by counter, that of the cgroup above.
@@ -254,7 +255,7 @@ impl<W: NewWord> World<W> {
         let stock = self.slot(cpu, slot_of(owner, self.shape.slots));
         let consumed = consume_or_miss(stock, owner);
         if consumed == Consumed::Miss {
-            miss(&self.cpu(cpu), stock, owner);
+            miss(&self.cpu(cpu), stock, owner, true);
         }
         consumed
     }

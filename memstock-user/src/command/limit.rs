@@ -7,9 +7,9 @@ use super::{attached, target};
 use crate::cli::SetLimit;
 use crate::enforce::reclaim::Cache;
 use crate::enforce::room::{LATER, Room};
-use crate::enforce::setting::{self, Limits};
+use crate::enforce::setting::{self, Limits, Wish};
 use crate::exit::{Failure, SUCCESS};
-use crate::names::{NO_LIMITS, Names};
+use crate::names::Names;
 
 /// Sets one limit or both; where the usage is above one, drains and reclaims first.
 ///
@@ -22,20 +22,14 @@ pub fn limit(args: &SetLimit) -> Result<u8> {
     if args.memsw.is_some() && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }
-    let old = Limits::of(&engine.counter(index)?);
-    let wished = |wish: Option<Option<u64>>, old: u64| match wish {
-        None => old,
-        Some(nr_pages) => nr_pages.unwrap_or(NO_LIMIT),
-    };
-    let wished =
-        Limits { memory: wished(args.memory, old.memory), memsw: wished(args.memsw, old.memsw) };
-    wished.in_order(&cgroup.path)?;
-    if wished != NO_LIMITS {
+    let wish = |limit: Option<Option<u64>>| limit.map(|nr_pages| nr_pages.unwrap_or(NO_LIMIT));
+    let wish = Wish { memory: wish(args.memory), memsw: wish(args.memsw) };
+    if [wish.memory, wish.memsw].into_iter().flatten().any(|limit| limit != NO_LIMIT) {
         cgroup.can_be_limited()?;
     }
     let (engine, cache, cgroup, within) = (&engine, &Cache::default(), &cgroup, LATER);
     let room = Room { engine, cache, cgroup, index, within };
-    setting::set(&room, wished, args.force, &mut |record| log::info!("{record}"))?;
-    Names::of(engine.pins()).note(&cgroup.path, wished)?;
+    setting::set(&room, wish, args.force, &mut |record| log::info!("{record}"))?;
+    Names::of(engine.pins()).note(&cgroup.path, Limits::of(&engine.counter(index)?))?;
     Ok(SUCCESS)
 }

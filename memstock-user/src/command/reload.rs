@@ -233,7 +233,7 @@ fn set(engine: &Engine, wish: &Wish, tell: &mut dyn FnMut(Record)) -> Result<()>
     let cgroup = &wish.target.cgroup;
     let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
     let room = Room { engine, cache: &Cache::default(), cgroup, index, within: LATER };
-    setting::set(&room, wish.to, false, &mut |record| tell(record))?;
+    setting::set(&room, wish.to.into(), false, &mut |record| tell(record))?;
     if let Err(error) = Names::of(engine.pins()).note(&cgroup.path, wish.to) {
         log::warn!("{error:#}");
     }

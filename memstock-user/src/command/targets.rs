@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use memstock_common::{NO_LIMIT, Resource};
+use memstock_common::NO_LIMIT;
+use memstock_common::control::Refusal;
 
 use crate::cgroup::{Cgroup, CgroupMount, OwnedCgroup, display};
 use crate::cli::{Limit, Run};
-use crate::enforce::setting::Limits;
+use crate::enforce::setting::{Limits, Wish};
 use crate::engine::Engine;
 use crate::exit::Failure;
 use crate::kernel_cgroup::Tracked;
@@ -140,17 +141,16 @@ impl Targets {
         for target in &self.targets {
             let Target { cgroup, memory_limit, memsw_limit } = target;
             if let Some(index) = engine.index_of(cgroup.id)? {
-                let limits = [(Resource::Memory, memory_limit), (Resource::Memsw, memsw_limit)];
-                for (resource, limit) in limits {
-                    if let Some(limit) = limit
-                        && !engine.control().limit(index, resource, *limit)?
-                    {
-                        return Err(Failure::Other.error(format!(
-                            "{} uses more than that limit: leave it out to adopt the engine, and \
-                             use \"memstock limit\" then",
-                            display(&cgroup.path)
-                        )));
-                    }
+                let wish = Wish { memory: *memory_limit, memsw: *memsw_limit };
+                if let Err(why) = engine.control().limits(wish.asked(index, false))? {
+                    let what = match why {
+                        Refusal::Order => "would have memory and swap limited to less than memory",
+                        _ => "uses more than that limit",
+                    };
+                    return Err(Failure::Other.error(format!(
+                        "{} {what}: leave it out to adopt the engine, and use \"memstock limit\" then",
+                        display(&cgroup.path)
+                    )));
                 }
                 let limits = Limits::of(&engine.counter(index)?);
                 Names::of(engine.pins()).note(&cgroup.path, limits)?;

@@ -37,8 +37,11 @@ pub(super) fn rehearse(
         _ => Need::of(&counter, flight),
     };
     let stocked = stocked(&counters, &stocks, index);
-    let victim =
-        if needed > hit.limit { victim::choose(tasks(&full.dir), hit.limit, spared) } else { None };
+    let victim = if needed > hit.limit.saturating_add(counter.huge) {
+        victim::choose(tasks(&full.dir), hit.limit, spared)
+    } else {
+        None
+    };
     Ok(Record::WouldEnforce {
         ancestor: named(full),
         cgroup: record::Cgroup::new(hit.cgroup_id, mount.path_of(hit.cgroup_id).as_deref()),

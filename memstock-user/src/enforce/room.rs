@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use memstock_common::counter::needed;
-use memstock_common::{Counter, NO_LIMIT, PageCounter, Resource, index_of};
+use memstock_common::counter::needed_above;
+use memstock_common::{Counter, NO_LIMIT, Resource, index_of};
 
 use super::reclaim::{Cache, Request, Taken, reclaim};
 use crate::cgroup::Cgroup;
@@ -28,24 +28,21 @@ const SPARE: u64 = 16;
 /// Pages that are too many, and of what; `None` when there is room.
 pub type Excess = Option<(u64, Resource)>;
 
-/// By how many pages the usage is above what `memory` and `memsw` allow. Memory+swap first: what is
-/// reclaimed for it must not go to swap.
+/// By how many pages the usage is above what `memory` and `memsw` allow, beside what huge pages may be above them.
+/// Memory+swap first: what is reclaimed for it must not go to swap.
 pub fn excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
-    let over = |usage: u64, limit: u64| usage.checked_sub(limit).filter(|&over| over > 0);
-    let memsw = over(counter.memsw.usage, memsw).map(|over| (over, Resource::Memsw));
-    memsw.or(over(counter.memory.usage, memory).map(|over| (over, Resource::Memory)))
+    needed_excess(&Counter { file: 0, ..*counter }, memory, memsw)
 }
 
-/// By how many pages what is needed is above what `memory` and `memsw` allow: the kernel kills for nothing else.
-/// Stocks must have been drained, or what is in them counts as needed.
+/// By how many pages what is needed is above that: the kernel kills for nothing else. Stocks must have been drained, or
+/// what is in them counts as needed.
 pub fn needed_excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
-    let needed = |resource: PageCounter<u64>| PageCounter {
-        usage: needed(resource.usage, counter.file),
-        ..resource
+    let above = |usage, limit, resource| {
+        let nr_pages = needed_above(usage, counter.file, limit, counter.huge);
+        (nr_pages > 0).then_some((nr_pages, resource))
     };
-    let counter =
-        Counter { memory: needed(counter.memory), memsw: needed(counter.memsw), ..*counter };
-    excess(&counter, memory, memsw)
+    let memsw = above(counter.memsw.usage, memsw, Resource::Memsw);
+    memsw.or_else(|| above(counter.memory.usage, memory, Resource::Memory))
 }
 
 /// That page cache of a cgroup is above its limit, which nothing here could take back.
@@ -207,6 +204,7 @@ impl Room<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use memstock_common::PageCounter;
 
     #[test]
     fn memory_and_swap_comes_first() {
@@ -225,6 +223,8 @@ mod tests {
         assert_eq!(needed_excess(&counter, 6, 8), None);
         assert_eq!(needed_excess(&counter, 5, NO_LIMIT), Some((1, Resource::Memory)));
         assert_eq!(needed_excess(&counter, 5, 7), Some((1, Resource::Memsw)));
+        let huge = Counter { huge: 1, ..counter };
+        assert_eq!(needed_excess(&huge, 5, 7), None);
         // What went may be told before what came.
         let early = Counter { file: u64::MAX, ..counter };
         assert_eq!(needed_excess(&early, 9, NO_LIMIT), Some((1, Resource::Memory)));

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use memstock_common::control::{self, KEEP_LIMIT, Refusal};
 use memstock_common::counter::needed;
 use memstock_common::{Counter, NO_LIMIT, Resource};
 
@@ -69,64 +70,94 @@ pub fn text(nr_pages: u64) -> String {
     }
 }
 
-/// Sets both limits of the cgroup of a room. `force` sets them below the usage, too. What is done for it goes
-/// to `say`.
+/// Limits to be set, in pages; none stays as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// Of memory.
+    pub memory: Option<u64>,
+    /// Of memory and swap together.
+    pub memsw: Option<u64>,
+}
+
+impl From<Limits> for Wish {
+    fn from(Limits { memory, memsw }: Limits) -> Self {
+        Self { memory: Some(memory), memsw: Some(memsw) }
+    }
+}
+
+impl Wish {
+    /// What the kernel half is asked for, of the counter `index`.
+    pub fn asked(self, index: u32, force: bool) -> control::Limits {
+        control::Limits {
+            index,
+            memory: self.memory.unwrap_or(KEEP_LIMIT),
+            memsw: self.memsw.unwrap_or(KEEP_LIMIT),
+            force: force.into(),
+        }
+    }
+
+    /// The limits, now that they are `old`.
+    fn after(self, old: Limits) -> Limits {
+        Limits { memory: self.memory.unwrap_or(old.memory), memsw: self.memsw.unwrap_or(old.memsw) }
+    }
+
+    /// Those of them that are lower than `old`; none of the others.
+    fn lowered(self, old: Limits) -> Limits {
+        let lowered = |wish: Option<u64>, old| wish.filter(|&new| new < old).unwrap_or(NO_LIMIT);
+        Limits { memory: lowered(self.memory, old.memory), memsw: lowered(self.memsw, old.memsw) }
+    }
+}
+
+/// Sets limits of the cgroup of a room, all that are wished for or none. `force` sets them below the usage, too. What is
+/// done for it goes to `say`.
 ///
 /// # Errors
 /// The limits do not go together, memory+swap is not charged, or the usage cannot be brought below one of them.
-/// Then the old one stands.
-pub fn set(
-    room: &Room<'_>,
-    wished: Limits,
-    force: bool,
-    say: &mut impl FnMut(Record),
-) -> Result<()> {
-    let old = Limits::of(&room.engine.counter(room.index)?);
-    if wished.memsw != old.memsw && room.engine.info().memsw == 0 {
+/// Then the old ones stand.
+pub fn set(room: &Room<'_>, wish: Wish, force: bool, say: &mut impl FnMut(Record)) -> Result<()> {
+    let Room { engine, index, .. } = *room;
+    if engine.info().memsw == 0 && wish.memsw.is_some_and(|limit| limit != NO_LIMIT) {
         return Err(Failure::Usage.error(NO_MEMSW));
     }
-    wished.in_order(&room.cgroup.path)?;
-    // At no time may memory and swap together be limited to less than memory alone.
-    let order = if wished.memory > old.memsw {
-        [Resource::Memsw, Resource::Memory]
-    } else {
-        [Resource::Memory, Resource::Memsw]
-    };
-    order
-        .into_iter()
-        .try_for_each(|resource| set_one(room, resource, wished.get(resource), force, say))
-}
-
-fn set_one(
-    room: &Room<'_>,
-    resource: Resource,
-    nr_pages: u64,
-    force: bool,
-    say: &mut impl FnMut(Record),
-) -> Result<()> {
-    let Room { engine, index, .. } = *room;
-    if engine.control().limit(index, resource, nr_pages)? {
+    if is_set(room, wish, false)? {
         return Ok(());
     }
-    let allowed = |of| if of == resource { nr_pages } else { NO_LIMIT };
     let above = |counter: &Counter<u64>| {
-        excess(counter, allowed(Resource::Memory), allowed(Resource::Memsw))
+        let Limits { memory, memsw } = wish.lowered(Limits::of(counter));
+        // What huge pages may be above the limit there is, they may not be above another one.
+        excess(&Counter { huge: 0, ..*counter }, memory, memsw)
     };
     room.make(say, &MEANS, above)?;
     // Its tasks go on: the usage may have risen again.
-    if engine.control().limit(index, resource, nr_pages)? {
+    if is_set(room, wish, false)? {
         return Ok(());
     }
-    let counter = engine.counter(index)?;
-    let is_cache =
-        needed_excess(&counter, allowed(Resource::Memory), allowed(Resource::Memsw)).is_none();
-    if is_cache && let Some((over, _)) = above(&counter) {
+    let counter = Counter { huge: 0, ..engine.counter(index)? };
+    let lowered = wish.lowered(Limits::of(&counter));
+    let needed = needed_excess(&counter, lowered.memory, lowered.memsw);
+    if needed.is_none()
+        && let Some((over, _)) = above(&counter)
+    {
         say(cache_over_limit(room.cgroup, &counter, over));
     }
-    if force || is_cache {
-        return engine.control().force_limit(index, resource, nr_pages);
+    match needed {
+        Some((_, resource)) if !force => Err(busy(room, resource, lowered.get(resource))?),
+        _ => is_set(room, wish, true).map(drop),
     }
-    Err(busy(room, resource, nr_pages)?)
+}
+
+/// Tries it; false if the usage is in the way.
+fn is_set(room: &Room<'_>, wish: Wish, force: bool) -> Result<bool> {
+    let Room { engine, index, .. } = *room;
+    match engine.control().limits(wish.asked(index, force))? {
+        Ok(()) => Ok(true),
+        Err(Refusal::Order) => {
+            // Who changes one of them may have changed it back by now.
+            wish.after(Limits::of(&engine.counter(index)?)).in_order(&room.cgroup.path)?;
+            bail!("the limits of {} are changed by somebody else", display(&room.cgroup.path))
+        }
+        Err(_) => Ok(false),
+    }
 }
 
 fn busy(room: &Room<'_>, resource: Resource, nr_pages: u64) -> Result<anyhow::Error> {

@@ -1,6 +1,7 @@
 //! The end of a cgroup: closed, dying, and its counter free again.
 
 use anyhow::Result;
+use memstock_common::counter::CHILD;
 
 use super::Engine;
 use super::grace::grace_period;
@@ -33,7 +34,8 @@ impl Engine {
     pub fn release(&self, index: u32) -> Result<bool> {
         self.evict(index)?;
         let counter = self.counter(index)?;
-        if [counter.memory.usage, counter.memsw.usage, counter.children] != [0; 3] {
+        let children = counter.parent / CHILD;
+        if [counter.memory.usage, counter.memsw.usage, children] != [0; 3] {
             return Ok(false);
         }
         // What the CPUs had yet to tell of page cache while there was some: see `control::release`.

@@ -1,13 +1,16 @@
 //! Asks the kernel half for changes: runs its control programs with `BPF_PROG_TEST_RUN`.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
+use memstock_common::MAX_DEPTH;
 use memstock_common::adopt::Window;
 use memstock_common::control::{
-    Answer, Drain, Evict, Index, Limit, MAX_ARGS, Refusal, Register, Reset, Swapped,
+    Answer, Drain, Evict, Index, Limits, MAX_ARGS, Refusal, Register, Reset, Swapped,
 };
 use memstock_common::event::Unknown;
-use memstock_common::{MAX_DEPTH, Resource};
 
 use super::pins::Pins;
 use super::program;
@@ -23,7 +26,7 @@ pub struct Control {
     swapped: RawTracePoint,
     attend: RawTracePoint,
     rearm: RawTracePoint,
-    limit: RawTracePoint,
+    limits: RawTracePoint,
     drain: RawTracePoint,
     adopt: RawTracePoint,
     doubt: RawTracePoint,
@@ -50,7 +53,7 @@ impl Control {
             swapped: open("control_swapped")?,
             attend: open("control_attend")?,
             rearm: open("control_rearm")?,
-            limit: open("control_limit")?,
+            limits: open("control_limits")?,
             drain: open("control_drain")?,
             adopt: open("control_adopt")?,
             doubt: open("control_doubt")?,
@@ -110,25 +113,23 @@ impl Control {
         run(&self.rearm, "control_rearm", Index { index }.to_args()).map(drop)
     }
 
-    /// Sets a limit in pages; false when the usage is higher, and the old limit stands.
+    /// Sets limits, all that are asked for or none; waits while somebody else sets some. Inside is why it was refused:
+    /// [`Refusal::Busy`] or [`Refusal::Order`].
     ///
     /// # Errors
     /// There is no such counter.
-    pub fn limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<bool> {
-        let args = Limit { index, resource: resource as u32, nr_pages, force: 0 };
-        match answer(&self.limit, "control_limit", args.to_args())?.result() {
-            Err(Ok(Refusal::Busy)) => Ok(false),
-            other => accepted("control_limit", other).map(|_| true),
+    pub fn limits(&self, asked: Limits) -> Result<Result<(), Refusal>> {
+        const NAME: &str = "control_limits";
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            match answer(&self.limits, NAME, asked.to_args())?.result() {
+                Err(Ok(Refusal::Setting)) if Instant::now() < deadline => {
+                    sleep(Duration::from_millis(1));
+                }
+                Err(Ok(why @ (Refusal::Busy | Refusal::Order))) => return Ok(Err(why)),
+                other => return accepted(NAME, other).map(|_| Ok(())),
+            }
         }
-    }
-
-    /// Sets a limit in pages, below the usage too: charges are refused until that has fallen.
-    ///
-    /// # Errors
-    /// There is no such counter.
-    pub fn force_limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<()> {
-        let args = Limit { index, resource: resource as u32, nr_pages, force: 1 };
-        run(&self.limit, "control_limit", args.to_args()).map(drop)
     }
 
     /// Drains one slot of one CPU if it is cached for the subtree of counter `subtree`
@@ -223,6 +224,10 @@ fn accepted(name: &str, result: Result<u32, Result<Refusal, Unknown>>) -> Result
             }
             Ok(Refusal::Full) => "the kernel has no room for one more tracked cgroup".to_owned(),
             Ok(Refusal::Deep) => format!("more than {MAX_DEPTH} levels of tracked cgroups"),
+            Ok(Refusal::Setting) => "limits are being set: try again".to_owned(),
+            Ok(Refusal::Order) => {
+                "memory and swap together may not be limited to less than memory alone".to_owned()
+            }
             Err(unknown) => unknown.to_string(),
         };
         Failure::Other.error(format!("{name} refused: {why}"))

@@ -9,6 +9,8 @@ mod pages;
 
 use std::collections::BTreeMap;
 
+use memstock_common::counter::MOST_HUGE;
+
 use crate::support::Shape;
 
 /// One registered cgroup.
@@ -33,6 +35,8 @@ pub struct Group {
     pub missed: u64,
     pub singles: u64,
     pub forced: u64,
+    /// What huge pages may be above the limits.
+    pub huge: u64,
     /// A page below was forced in.
     pub overrun: bool,
 }
@@ -260,6 +264,7 @@ impl Reference {
     }
 
     fn charge(&mut self, group: u32, needed: u64) -> u64 {
+        self.forget_huge();
         let batch = needed.max(self.shape.batch.into());
         let tries = if batch > needed { vec![batch, needed] } else { vec![needed] };
         for nr_pages in tries {
@@ -274,8 +279,44 @@ impl Reference {
         for at in self.lineage(group) {
             self.member(at).overrun = true;
         }
+        if needed > 1 {
+            if let Some((refuser, resource)) = self.refuser(group, 1) {
+                self.member(refuser).failcnt[resource] += 1;
+            } else {
+                self.charge_forced(group, 1);
+                self.charge_forced(group, needed - 1);
+                self.allow_huge(group, needed - 1);
+                return needed;
+            }
+        }
         self.charge_forced(group, needed);
         needed
+    }
+
+    /// Nothing is allowed that is not needed. Asked whenever something may have been uncharged.
+    pub fn forget_huge(&mut self) {
+        let some = self.groups.iter().filter(|(_, group)| group.huge > 0);
+        for at in some.map(|(&at, _)| at).collect::<Vec<_>>() {
+            if !self.is_above(at, 0) {
+                self.member(at).huge = 0;
+            }
+        }
+    }
+
+    fn allow_huge(&mut self, group: u32, nr_pages: u64) {
+        for at in self.lineage(group) {
+            let huge = self.groups[&at].huge;
+            if huge < MOST_HUGE && self.is_above(at, huge) {
+                self.member(at).huge += nr_pages;
+            }
+        }
+    }
+
+    /// Whether the usage is above one of the limits by more than that.
+    fn is_above(&self, group: u32, more: u64) -> bool {
+        let resources = if self.shape.memsw { 0..2 } else { 0..1 };
+        let (usage, limits) = (self.usage(group), self.groups[&group].limits);
+        resources.into_iter().any(|resource| usage > limits[resource].saturating_add(more))
     }
 
     fn charge_forced(&mut self, group: u32, nr_pages: u64) {
@@ -298,7 +339,10 @@ impl Reference {
         let mut pairs = resources.flat_map(|resource| {
             self.lineage(group).into_iter().map(move |group| (group, resource))
         });
-        pairs.find(|&(at, resource)| usages[&at] + nr_pages > self.groups[&at].limits[resource])
+        pairs.find(|&(at, resource)| {
+            let group = &self.groups[&at];
+            usages[&at] + nr_pages > group.limits[resource].saturating_add(group.huge)
+        })
     }
 
     /// Takes pages of a cgroup that are freed on a CPU back.

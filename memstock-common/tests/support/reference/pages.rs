@@ -3,6 +3,9 @@
 
 use std::ops::Range;
 
+use memstock_common::NO_LIMIT;
+use memstock_common::control::Refusal;
+
 use super::{Group, Page, Reference, Stock};
 
 /// Runs of one owner in a block that are followed. Of one more run the first page is.
@@ -188,16 +191,26 @@ impl Reference {
         }
     }
 
-    /// False if the usage is in the way.
-    pub fn set_limit(&mut self, group: u32, resource: usize, nr_pages: u64) -> bool {
+    pub fn set_limit(
+        &mut self,
+        group: u32,
+        resource: usize,
+        nr_pages: u64,
+    ) -> Result<u32, Refusal> {
+        let mut limits = self.groups[&group].limits;
+        let is_lower = nr_pages < limits[resource];
+        limits[resource] = nr_pages;
+        if limits[0] != NO_LIMIT && limits[1] < limits[0] {
+            return Err(Refusal::Order);
+        }
         let is_counted = resource == 0 || self.shape.memsw;
-        if is_counted && self.usage(group) > nr_pages {
-            return false;
+        if is_lower && is_counted && self.usage(group) > nr_pages {
+            return Err(Refusal::Busy);
         }
         let member = self.member(group);
         member.limits[resource] = nr_pages;
         member.highest_limits[resource] = member.highest_limits[resource].max(nr_pages);
-        true
+        Ok(0)
     }
 
     pub fn register(&mut self, group: u32, parent: Option<u32>, limit: u64) {
@@ -218,6 +231,7 @@ impl Reference {
             missed: 0,
             singles: 0,
             forced: 0,
+            huge: 0,
             overrun: false,
         };
         self.charged.retain(|of, _| of.1 != group);
