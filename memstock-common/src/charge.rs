@@ -59,7 +59,7 @@ pub enum Charge {
 ///
 /// Stops early, and returns the index it stopped at, when `visit` says false.
 #[inline(always)]
-fn walk<C: Counters>(
+pub(crate) fn walk<C: Counters>(
     counters: &C,
     leaf: u32,
     end: u32,
@@ -158,27 +158,6 @@ pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
         }
         true
     });
-}
-
-/// Charges `nr_pages` that were allocated at once, and do not fit, if one of them does, as the kernel would then take
-/// one: that one as any other, the others by force, as far as they may be above the limits
-/// ([`allow_huge`](crate::Counter::allow_huge)).
-///
-/// # Errors
-/// The nearest ancestor under whose limit not even one page fits; nothing is charged then.
-#[inline(always)]
-pub fn charge_huge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result<(), Over> {
-    try_charge(counters, leaf, 1)?;
-    let others = nr_pages.saturating_sub(1);
-    walk(counters, leaf, NO_INDEX, |c| {
-        c.charge_memory(others);
-        if counters.memsw() {
-            c.memsw.charge(others);
-        }
-        c.allow_huge(others, counters.memsw());
-        true
-    });
-    Ok(())
 }
 
 /// As [`charge_forced`], but leaves the watermarks alone: some of it is about to be taken back.

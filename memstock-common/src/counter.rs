@@ -113,7 +113,7 @@ pub struct Counter<W> {
     /// [`owner_of`](crate::owner_of) the nearest ancestor that was tracked, 0 at the top; and, from [`CHILD`] up, how many
     /// tracked and dying cgroups are right below.
     pub parent: W,
-    /// What huge pages that did not fit may be above the limits, in pages: see [`allow_huge`](Self::allow_huge).
+    /// What huge pages that did not fit may be above the limits, in pages: see [`huge`](crate::huge).
     pub huge: W,
     /// Pages in swap of the tasks of this cgroup itself, part of `memsw`'s usage.
     pub swapped: W,
@@ -125,9 +125,6 @@ pub struct Counter<W> {
 
 /// One cgroup below, in the word of the parent.
 pub const CHILD: u64 = 1 << 32;
-/// A counter that allows so many pages allows nothing more: 8 MiB where pages have 4 KiB.
-pub const MOST_HUGE: u64 = 2048;
-
 const _: () = assert!(size_of::<Counter<u64>>() == 128, "two cache lines");
 
 impl<W: Word> Counter<W> {
@@ -164,42 +161,6 @@ impl<W: Word> Counter<W> {
         if change < 0 {
             self.needed_watermark.raise(needed(self.memory.usage.load(), before));
         }
-    }
-
-    /// Allows `nr_pages` above the limits if it takes that: they were charged by force just now, all of a huge page but one,
-    /// which did fit.
-    ///
-    /// The kernel takes a small page where a huge one does not fit, and kills nobody. Which of a huge page's small ones it
-    /// would have taken in the end, those that are touched, nobody can say; so single pages are charged as if it were one
-    /// of them, until they do not fit without it. That cannot go on for ever: see [`MOST_HUGE`].
-    #[inline(always)]
-    pub fn allow_huge(&self, nr_pages: u64, memsw: bool) {
-        let allowed = self.huge.load();
-        let is_above = |usage: &W, limit: &W| usage.load() > limit.load().saturating_add(allowed);
-        let is_needed = is_above(&self.memory.usage, &self.memory_limit)
-            || memsw && is_above(&self.memsw.usage, &self.memsw_limit);
-        if is_needed && allowed < MOST_HUGE {
-            self.huge.fetch_add(nr_pages);
-            // What was uncharged since it was found to be needed had nothing to forget.
-            self.forget_huge(memsw);
-        }
-    }
-
-    /// Allows nothing any more if the usage is not above the limits, as it may be after pages were uncharged. Gives false,
-    /// for whoever goes on to refuse.
-    #[inline(always)]
-    pub fn forget_huge(&self, memsw: bool) -> bool {
-        let allowed = self.huge.load();
-        // A huge page is charged before it is allowed for. So what is seen to be allowed is charged, and this must be read
-        // later: plain loads are ordered by nothing.
-        let fits = |usage: &W, limit: &W| usage.fetch_add(0) <= limit.load();
-        if allowed != 0
-            && fits(&self.memory.usage, &self.memory_limit)
-            && (!memsw || fits(&self.memsw.usage, &self.memsw_limit))
-        {
-            self.huge.replace(allowed, 0);
-        }
-        false
     }
 
     #[inline(always)]

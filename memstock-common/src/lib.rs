@@ -23,6 +23,7 @@ pub mod drain;
 pub mod event;
 pub mod fault;
 pub mod file;
+pub mod huge;
 pub mod identity;
 pub mod layout;
 pub mod limit;

@@ -1,7 +1,8 @@
 //! What the algorithm asks of the world it runs in: the kernel maps, loom, or plain memory.
 
-use crate::charge::{charge_forced, charge_huge, try_charge};
+use crate::charge::{charge_forced, try_charge};
 use crate::file::{claim, file_changed, mark_file};
+use crate::huge::charge_huge;
 use crate::page::{Replaced, charge_rest, replace_block};
 use crate::uncharge::uncharge_rest;
 use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Over, Stock, Word};

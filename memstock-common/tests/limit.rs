@@ -5,8 +5,9 @@ mod support;
 use std::sync::atomic::AtomicU64;
 
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
-use memstock_common::counter::{MOST_HUGE, needed_above};
+use memstock_common::counter::needed_above;
 use memstock_common::event::EventKind;
+use memstock_common::huge::MOST_HUGE;
 use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
 use memstock_common::{Event, Machine as _, NO_INDEX, NO_LIMIT, Resource, Word};
@@ -91,7 +92,7 @@ fn a_forced_limit_may_be_below_the_usage_and_be_raised_there() {
 fn pair_with_limit() -> Plain {
     let world = Plain::new(Shape { batch: 8, chunks: 8, ..Shape::default() });
     world.add(0, NO_INDEX);
-    world.register(limited(1, 0, 600)).unwrap();
+    world.register(limited(1, 0, 600)).expect("a free counter");
     world
 }
 
@@ -149,7 +150,7 @@ fn a_huge_page_is_no_excuse_where_no_page_fits() {
 #[test]
 fn huge_pages_are_above_a_limit_up_to_a_bound() {
     let world = pair_with_limit();
-    let fitting = 1 + (MOST_HUGE + 510) / 511;
+    let fitting = 1 + MOST_HUGE.div_ceil(511);
     // One more finds that nothing more is allowed, and is not allowed for; the next finds no room.
     for n in 0..fitting + 1 {
         assert_eq!(hits(&world), 0, "{n}");

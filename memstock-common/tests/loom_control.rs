@@ -15,6 +15,7 @@ use memstock_common::charge::{self, try_charge};
 use memstock_common::control::{Limits, Refusal, Register};
 use memstock_common::counter::needed_above;
 use memstock_common::fault::Consumed;
+use memstock_common::huge::charge_huge;
 use memstock_common::limit;
 use memstock_common::{Machine, NO_INDEX, NO_LIMIT, Resource, Word};
 use support::{Shape, cgroup_id, key, limited};
@@ -106,7 +107,7 @@ fn a_huge_page_beside_charge_and_uncharge() {
         let (charger, freer) = (Arc::clone(&world), Arc::clone(&world));
         let charged = thread::spawn(move || is_charged(try_charge(&charger.cpu(1), 0, 1)));
         let freed = thread::spawn(move || freer.uncharge(0, 2));
-        let huge = is_charged(charge::charge_huge(&world.cpu(0), 0, 4));
+        let huge = is_charged(charge_huge(&world.cpu(0), 0, 4));
         let charged = charged.join().expect("a checked thread does not panic");
         freed.join().expect("a checked thread does not panic");
         let usage = 1 + charged + 4 * huge;

@@ -310,7 +310,7 @@ fn faults_on_freed_pages_are_the_cgroups_that_freed_them() {
 fn a_missing_share_is_counted_and_charges_nothing() {
     let world = Plain::new(Shape { cpus: 2, ..Shape::default() });
     world.add(0, NO_INDEX);
-    miss(&world.cpu(9), world.slot(0, 0), owner(0));
+    miss(&world.cpu(9), world.slot(0, 0), owner(0), true);
     assert_eq!((world.loss(Loss::CountersMissing), world.usage(0)), (1, 0));
     allocated(&world.cpu(9), 0, 0, true, true, || (owner(0), Some(world.slot(0, 0))));
     assert_eq!((world.loss(Loss::CountersMissing), world.usage(0)), (2, 0));

@@ -61,8 +61,7 @@ pub fn faulting_task(ctx: &RawTracePointContext) -> Task {
 /// Whether a fault was taken in user mode, where a task holds no lock of the kernel's; false where that is not known.
 #[inline(always)]
 pub fn is_user_fault(ctx: &RawTracePointContext) -> bool {
-    let error_code: u64 = ctx.arg(2);
-    error_code & USER_FAULT != 0
+    ctx.arg::<u64>(2) & USER_FAULT != 0
 }
 
 /// How the task that a program runs for can be told, whatever the tracepoint: by where the tracepoint's

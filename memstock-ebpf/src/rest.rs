@@ -4,7 +4,7 @@
 //! numbers, no pointers, and look up again what their callers had.
 
 use memstock_common::identity::Task;
-use memstock_common::{Machine, NOBODY, charge, fault, file, page, slot_of, uncharge};
+use memstock_common::{Machine, NOBODY, charge, fault, file, huge, page, slot_of, uncharge};
 
 use crate::machine::{Kernel, Payer, asked_owner};
 use crate::memory;
@@ -51,11 +51,11 @@ pub extern "C" fn try_charge(leaf: u32, nr_pages: u32) -> u64 {
     charge::Over::to_bits(charge::try_charge(&Kernel, leaf, nr_pages.into()))
 }
 
-/// [`charge::charge_huge`], likewise.
+/// [`huge::charge_huge`], likewise.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn charge_huge(leaf: u32, nr_pages: u32) -> u64 {
-    charge::Over::to_bits(charge::charge_huge(&Kernel, leaf, nr_pages.into()))
+    charge::Over::to_bits(huge::charge_huge(&Kernel, leaf, nr_pages.into()))
 }
 
 /// [`charge::charge_forced`].

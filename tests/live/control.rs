@@ -12,8 +12,9 @@ use memstock::engine::pins::Pins;
 use memstock::host;
 use memstock::journal::Journal;
 use memstock::tree::Tree;
+use memstock_common::control::{KEEP_LIMIT, Limits, Refusal};
 use memstock_common::page::{CHUNK_PAGES, owner_in};
-use memstock_common::{Loss, NO_LIMIT, NOBODY, Resource, owner_of};
+use memstock_common::{Loss, NO_LIMIT, NOBODY, owner_of};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::{Task, TestCgroup, free_lists, live, lru, scaled};
 
@@ -171,10 +172,12 @@ fn a_limit_is_refused_below_the_usage() -> Result<()> {
         task.touch(20)?;
         ensure!(own.engine.counter(index)?.memory.usage == 24, "three batches of {BATCH}");
 
-        ensure!(!own.engine.control().limit(index, Resource::Memory, 23)?, "it is refused");
+        let limit = |memory| Limits { index, memory, memsw: KEEP_LIMIT, force: 0 };
+        let refused = own.engine.control().limits(limit(23))?;
+        ensure!(refused == Err(Refusal::Busy), "it is refused");
         ensure!(own.engine.counter(index)?.memory_limit == NO_LIMIT, "the old limit stands");
 
-        ensure!(own.engine.control().limit(index, Resource::Memory, 26)?, "it is set");
+        ensure!(own.engine.control().limits(limit(26))?.is_ok(), "it is set");
         task.touch(10)?;
         let counter = own.engine.counter(index)?;
         // 4 stocked pages, 2 single ones under the limit, and 4 by force.

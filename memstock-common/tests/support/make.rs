@@ -63,6 +63,10 @@ pub fn one_limit(index: u32, resource: Resource, nr_pages: u64) -> control::Limi
 }
 
 impl<W: NewWord> World<W> {
+    pub fn uncharge(&self, index: u32, nr_pages: u64) {
+        charge::uncharge(&self.cpu(0), index, nr_pages);
+    }
+
     /// Sets one limit.
     pub fn set_limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<u32, Refusal> {
         limit::set_limits(&self.cpu(0), one_limit(index, resource, nr_pages))

@@ -315,10 +315,6 @@ impl<W: NewWord> World<W> {
             .sum()
     }
 
-    pub fn uncharge(&self, index: u32, nr_pages: u64) {
-        charge::uncharge(&self.cpu(0), index, nr_pages);
-    }
-
     pub fn counter(&self, index: u32) -> &Counter<W> {
         &self.counters[index as usize]
     }
