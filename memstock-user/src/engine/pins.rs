@@ -140,7 +140,7 @@ impl Pins {
         self.cpu_links(program).join(format!("cpu{cpu}"))
     }
 
-    /// The folder of [`Names`](crate::names::Names).
+    /// The folder of the paths that were named (`names.rs`).
     pub fn names(&self) -> PathBuf {
         self.root.join("names")
     }

@@ -31,7 +31,7 @@ impl Tree<'_> {
     }
 
     /// The cgroups above those that are dying and have pages, by their counters: they are to have these
-    /// ([`reparent`](crate::reparent::reparent)). Without one above, pages stay until they are freed.
+    /// (`reparent.rs`). Without one above, pages stay until they are freed.
     ///
     /// # Errors
     /// A map cannot be read.
