@@ -1,10 +1,9 @@
 //! The engine: the loaded kernel half, opened through its pins.
 //!
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
-//! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there,
-//! `control` asks them for changes, `grace` waits for them, `mapped` and `batch` read large maps in passing, and this file
-//! opens the engine and reads its maps. `kernel_stock` is not of it: it looks on at the kernel's own controller. User
-//! space writes no map that the kernel half writes.
+//! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there, `control`
+//! asks them for changes, `grace` waits for them, `mapped` and `batch` read large maps in passing, and this file opens the
+//! engine and reads its maps. `kernel_stock` looks on at the kernel's own controller. User space writes no map of the kernel half's.
 
 pub mod attach;
 pub mod batch;
@@ -27,9 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
-use memstock_common::counter::CHILD;
 use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX};
-use memstock_common::{Stock, key_of};
+use memstock_common::{Stock, counter::CHILD, key_of};
 
 use crate::exit::Failure;
 use crate::host;
@@ -66,7 +64,7 @@ impl Engine {
     /// Opens the pinned engine.
     ///
     /// # Errors
-    /// None is loaded, it is of another version, or the pins cannot be opened.
+    /// None is loaded, it is of another version, or the pins cannot be opened, or could be changed by others.
     pub fn open(pins: &Pins) -> Result<Self> {
         if !pins.exist() {
             remains::refuse_other_versions(pins)?;
@@ -74,6 +72,7 @@ impl Engine {
                 Failure::NotRunning.error("no engine is running: start one with \"memstock run\"")
             );
         }
+        pins.check()?;
         let engine: Array<_, EngineInfo> = open(pins, "ENGINE", Map::Array)?;
         let info = engine.get(&0, 0).context("cannot read map ENGINE")?;
         if info.layout != LAYOUT {
@@ -295,8 +294,7 @@ impl Engine {
     pub fn release(&self, index: u32) -> Result<bool> {
         self.evict(index)?;
         let counter = self.counter(index)?;
-        let children = counter.parent / CHILD;
-        if [counter.memory.usage, counter.memsw.usage, children] != [0; 3] {
+        if [counter.memory.usage, counter.memsw.usage, counter.parent / CHILD] != [0; 3] {
             return Ok(false);
         }
         // What the CPUs had yet to tell of page cache while there was some: see `control::release`.
