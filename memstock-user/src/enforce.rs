@@ -33,7 +33,6 @@ use crate::engine::Engine;
 use crate::host;
 use crate::journal::Record;
 use crate::journal::record::{self, named};
-use crate::kernel_cgroup::KernelCgroups;
 
 /// Time that the memory of a killed task has to come back before another one is killed.
 const COMES_BACK: Duration = Duration::from_secs(2);
@@ -57,8 +56,6 @@ pub struct Enforcer<S> {
     pub engine: Engine,
     /// Where its cgroups are.
     pub mount: CgroupMount,
-    /// Which of them the kernel's controller knows.
-    pub kernel: KernelCgroups,
     /// What may be done.
     pub policy: Policy,
     /// What lets go of what is held if we die; none when nothing is ever held.
@@ -82,18 +79,16 @@ impl<S: FnMut(Record)> Enforcer<S> {
     pub fn new(
         engine: Engine,
         mount: CgroupMount,
-        kernel: KernelCgroups,
         policy: Policy,
         undo: Option<Undo>,
         say: S,
     ) -> Self {
         let undo = undo.map(RefCell::new);
-        Self { engine, mount, kernel, policy, undo, say, respite: BTreeMap::new() }
+        Self { engine, mount, policy, undo, say, respite: BTreeMap::new() }
     }
 
-    /// Goes on with other kernel cgroups and another policy.
-    pub fn obey(&mut self, kernel: KernelCgroups, policy: Policy, undo: Option<Undo>) {
-        self.kernel = kernel;
+    /// Goes on with another policy.
+    pub fn obey(&mut self, policy: Policy, undo: Option<Undo>) {
         self.policy = policy;
         self.undo = undo.map(RefCell::new);
         // What could not be done may be by now.
@@ -142,7 +137,7 @@ impl<S: FnMut(Record)> Enforcer<S> {
             }
             None => None,
         };
-        let has_room = self.make_room(full, undo)? || self.kill(full, undo)?;
+        let has_room = self.make_room(full)? || self.kill(full)?;
         let over = self.excess(full.index)?;
         if has_room && let Some((over, _)) = over {
             let counter = self.engine.counter(full.index)?;
@@ -161,15 +156,14 @@ impl<S: FnMut(Record)> Enforcer<S> {
         Ok(())
     }
 
-    fn make_room(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<bool> {
-        let Self { engine, kernel, say, .. } = self;
-        let room = Room { engine, kernel, undo, cgroup: &full.cgroup, index: full.index };
-        room.make(say, over_limit)
+    fn make_room(&mut self, full: &Full) -> Result<bool> {
+        let Self { engine, say, .. } = self;
+        Room { engine, cgroup: &full.cgroup, index: full.index }.make(say, over_limit)
     }
 
-    fn drain(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<u64> {
-        let Self { engine, kernel, say, .. } = self;
-        Room { engine, kernel, undo, cgroup: &full.cgroup, index: full.index }.drain(say)
+    fn drain(&mut self, full: &Full) -> Result<u64> {
+        let Self { engine, say, .. } = self;
+        Room { engine, cgroup: &full.cgroup, index: full.index }.drain(say)
     }
 
     fn rest(&mut self, index: u32, time: Duration) {
@@ -177,7 +171,7 @@ impl<S: FnMut(Record)> Enforcer<S> {
     }
 
     /// Kills one task after the other until what is needed is not above the limit; says whether it got there.
-    fn kill(&mut self, full: &Full, undo: Option<&RefCell<Undo>>) -> Result<bool> {
+    fn kill(&mut self, full: &Full) -> Result<bool> {
         let mut tried = Vec::<Task>::new();
         let own = victim::own_cgroup_below(&full.cgroup.path);
         let is_ours = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
@@ -210,7 +204,7 @@ impl<S: FnMut(Record)> Enforcer<S> {
                 log::warn!("a killed task has not ended within {COMES_BACK:?}");
             }
             // Its pages are freed before its end is told, and some of them into stocks.
-            self.drain(full, undo)?;
+            self.drain(full)?;
         }
         Ok(true)
     }

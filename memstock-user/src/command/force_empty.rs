@@ -1,6 +1,5 @@
 //! `memstock force-empty`: drains a cgroup's stocks and reclaims all of its memory that can be.
 
-use std::cell::RefCell;
 use std::io::{self, Write as _};
 
 use anyhow::Result;
@@ -8,10 +7,8 @@ use anyhow::Result;
 use super::{attached, closed_pipe_is_success, target};
 use crate::cli::ForceEmpty;
 use crate::enforce::room::{Room, excess};
-use crate::enforce::undo::Undo;
 use crate::host::page_size;
 use crate::journal::Record;
-use crate::kernel_cgroup::KernelCgroups;
 use crate::size::human;
 
 /// Empties it as far as that is possible, and says what was done and what is left.
@@ -21,10 +18,7 @@ use crate::size::human;
 pub fn force_empty(args: &ForceEmpty) -> Result<u8> {
     let (engine, mount) = attached()?;
     let (cgroup, index) = target(&engine, &mount, &args.cgroup)?;
-    let kernel =
-        KernelCgroups::find(&mount, &args.kernel_cgroups, std::slice::from_ref(&cgroup.path))?;
-    let undo = RefCell::new(Undo::start()?);
-    let room = Room { engine: &engine, kernel: &kernel, undo: Some(&undo), cgroup: &cgroup, index };
+    let room = Room { engine: &engine, cgroup: &cgroup, index };
     let (mut drained, mut reclaimed) = (0, 0);
     let mut say = |record| match record {
         Record::Drain { nr_pages, .. } => drained += nr_pages,

@@ -1,7 +1,5 @@
 //! `memstock limit`: changes the limits of a tracked cgroup while it runs.
 
-use std::cell::RefCell;
-
 use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
@@ -9,9 +7,7 @@ use super::{attached, target};
 use crate::cli::SetLimit;
 use crate::enforce::room::Room;
 use crate::enforce::setting::{self, Wish};
-use crate::enforce::undo::Undo;
 use crate::exit::{Failure, SUCCESS};
-use crate::kernel_cgroup::KernelCgroups;
 
 /// Sets one limit or both; where the usage is above one, drains and reclaims first.
 ///
@@ -21,15 +17,12 @@ use crate::kernel_cgroup::KernelCgroups;
 pub fn limit(args: &SetLimit) -> Result<u8> {
     let (engine, mount) = attached()?;
     let (cgroup, index) = target(&engine, &mount, &args.cgroup)?;
-    let kernel =
-        KernelCgroups::find(&mount, &args.kernel_cgroups, std::slice::from_ref(&cgroup.path))?;
     if args.memsw.is_some() && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }
     let wish = |limit: Option<Option<u64>>| limit.map(|nr_pages| nr_pages.unwrap_or(NO_LIMIT));
     let wish = Wish { memory: wish(args.memory), memsw: wish(args.memsw) };
-    let undo = RefCell::new(Undo::start()?);
-    let room = Room { engine: &engine, kernel: &kernel, undo: Some(&undo), cgroup: &cgroup, index };
+    let room = Room { engine: &engine, cgroup: &cgroup, index };
     setting::set(&room, wish, args.force, &mut |record| log::info!("{record}"))?;
     Ok(SUCCESS)
 }

@@ -7,9 +7,6 @@
 mod diff;
 mod tell;
 
-use std::cell::RefCell;
-use std::path::PathBuf;
-
 use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
@@ -25,12 +22,11 @@ use crate::drains::Drains;
 use crate::enforce::Policy;
 use crate::enforce::room::Room;
 use crate::enforce::setting::{self, Limits};
-use crate::enforce::undo::Undo;
 use crate::engine::Engine;
 use crate::exit::{self, Failure, Faults};
 use crate::journal::Record;
 use crate::journal::record::Outcome;
-use crate::kernel_cgroup::{KernelCgroups, Tracked};
+use crate::kernel_cgroup::Tracked;
 
 /// Said of a cgroup that the file does not name any more.
 const STAYS: &str = "it stays tracked until the engine ends";
@@ -47,23 +43,13 @@ pub struct Reload<'a> {
 struct Told {
     settings: Settings,
     targets: Vec<Target>,
-    /// Of all that were ever named.
-    roots: Vec<PathBuf>,
-    kernel: KernelCgroups,
 }
 
 impl<'a> Reload<'a> {
     /// For a run with these `flags` and, from them and its file, these `args`; none if it has no file.
-    pub fn new(
-        flags: &'a Run,
-        args: &Run,
-        engine: &Engine,
-        targets: &'a Targets,
-        kernel: &KernelCgroups,
-    ) -> Option<Self> {
+    pub fn new(flags: &'a Run, args: &Run, engine: &Engine, targets: &'a Targets) -> Option<Self> {
         flags.config.as_ref()?;
-        let (settings, roots) = (Settings::with(args, engine), targets.paths());
-        let now = Told { settings, targets: targets.all().to_vec(), roots, kernel: kernel.clone() };
+        let now = Told { settings: Settings::with(args, engine), targets: targets.all().to_vec() };
         Some(Self { flags, targets, now })
     }
 
@@ -91,14 +77,7 @@ impl<'a> Reload<'a> {
     fn read(&self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
         let args = config::with_file(self.flags, mount)?;
         let targets = self.targets.again(mount, &args)?;
-        let mut roots = self.now.roots.clone();
-        for Target { cgroup, .. } in &targets {
-            if !roots.contains(&cgroup.path) {
-                roots.push(cgroup.path.clone());
-            }
-        }
-        let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &roots)?;
-        Ok(Told { settings: Settings::with(&args, engine), targets, roots, kernel })
+        Ok(Told { settings: Settings::with(&args, engine), targets })
     }
 
     fn apply(&mut self, wish: Told, watch: &mut Watch<'_>, teller: &mut Teller<'_>) {
@@ -109,16 +88,15 @@ impl<'a> Reload<'a> {
             teller.tell(None, key, from, to, outcome, None);
         }
         let old = std::mem::replace(&mut self.now, Told { settings, ..wish });
-        let Told { settings, targets, kernel, .. } = &self.now;
+        let Told { settings, targets } = &self.now;
         if settings.no_drain != old.settings.no_drain {
             watch.drains = (!settings.no_drain).then(|| Drains::new(watch.engine, watch.mount));
         }
         let policy = |of: &Settings| Policy { observe: of.observe, oom_group: of.oom_group };
-        if *kernel != old.kernel || policy(settings) != policy(&old.settings) {
-            let ordered = watch.duty.order(kernel.clone(), policy(settings));
+        if policy(settings) != policy(&old.settings) {
+            let ordered = watch.duty.order(policy(settings));
             ordered.unwrap_or_else(|error| log::warn!("limits are enforced as before: {error:#}"));
         }
-        teller.kernel_cgroups(targets, &old.kernel, kernel);
         let engine = watch.engine;
         let mut is_more = false;
         for change in diff(&old.targets, targets, |id| in_force(engine, id)) {
@@ -140,7 +118,7 @@ impl<'a> Reload<'a> {
         }
         if is_more {
             watch.tree.catch_up();
-            let adopted = adopt_noted(engine, watch.mount, kernel, &[].into(), settings.no_adopt);
+            let adopted = adopt_noted(engine, watch.mount, &[].into(), settings.no_adopt);
             adopted.unwrap_or_else(|error| {
                 log::warn!("what the new cgroups hold already is not charged: {error:#}");
             });
@@ -151,8 +129,7 @@ impl<'a> Reload<'a> {
     fn set(&self, target: &Target, to: Limits, watch: &Watch<'_>) -> Result<()> {
         let (engine, cgroup) = (watch.engine, &target.cgroup);
         let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
-        let undo = RefCell::new(Undo::start()?);
-        let room = Room { engine, kernel: &self.now.kernel, undo: Some(&undo), cgroup, index };
+        let room = Room { engine, cgroup, index };
         setting::set(&room, to.into(), false, &mut |record| watch.journal.publish(record))
     }
 

@@ -141,7 +141,7 @@ async fn run_engine(
     tree.catch_up();
     started.adopt_pages(args, mount)?;
     let policy = Policy { observe: args.observe, oom_group: args.oom_group };
-    let duty = Duty::start(pins, started.kernel.clone(), policy)?;
+    let duty = Duty::start(pins, policy)?;
     let child = match args.command.as_slice() {
         [] => None,
         [command, args @ ..] => {
@@ -178,7 +178,7 @@ async fn run_engine(
         losses,
         sweep: Sweep::default(),
         rehearsed: Rehearsed::default(),
-        reload: Reload::new(flags, args, &started.engine, &started.targets, &started.kernel),
+        reload: Reload::new(flags, args, &started.engine, &started.targets),
         metrics,
     };
     let outcome =

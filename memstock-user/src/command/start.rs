@@ -19,7 +19,6 @@ use crate::engine::pins::Pins;
 use crate::engine::remains;
 use crate::exit::Failure;
 use crate::journal::Journal;
-use crate::kernel_cgroup::KernelCgroups;
 use crate::lock::EngineLock;
 use crate::tree::Tree;
 use crate::{adoption, host};
@@ -35,8 +34,6 @@ pub struct Started<'a> {
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// What the command line names.
     pub targets: Targets,
-    /// The kernel's own cgroups beside ours.
-    pub kernel: KernelCgroups,
     /// Cgroups, by id, whose adoption was cut short when the daemon was killed.
     interrupted: BTreeSet<u64>,
 }
@@ -71,7 +68,6 @@ fn afresh<'a>(
 ) -> Result<Started<'a>> {
     remove_noted(mount, lock)?;
     let targets = prepare(args, mount, lock, None)?;
-    let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &targets.paths())?;
     let settings = Settings {
         batch: batch(args.batch)?,
         slots: args.slots.unwrap_or(1),
@@ -87,7 +83,7 @@ fn afresh<'a>(
     targets.register(&loaded.engine, mount)?;
     let (engine, log) = loaded.attach()?;
     let interrupted = BTreeSet::new();
-    Ok(Started { engine, log, targets, pinned: Some(pinned), kernel, interrupted })
+    Ok(Started { engine, log, targets, pinned: Some(pinned), interrupted })
 }
 
 /// Pages charged at once by a new engine.
@@ -119,11 +115,10 @@ fn adopt<'a>(
     }
     let inherited = lock.noted().to_vec();
     let targets = prepare(args, mount, lock, Some(&inherited))?;
-    let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &targets.paths())?;
     let interrupted = engine.pins().unadopted()?;
     note_unadopted(args, &targets, &engine)?;
     targets.register(&engine, mount)?;
-    Ok(Started { engine, log: None, targets, pinned: None, kernel, interrupted })
+    Ok(Started { engine, log: None, targets, pinned: None, interrupted })
 }
 
 fn prepare(
@@ -207,8 +202,8 @@ impl Started<'_> {
     /// # Errors
     /// A map or a file in `/proc` cannot be read, or the engine refuses.
     pub fn adopt_pages(&self, args: &Run, mount: &CgroupMount) -> Result<()> {
-        let Self { engine, kernel, interrupted, .. } = self;
-        adopt_noted(engine, mount, kernel, interrupted, args.no_adopt)
+        let Self { engine, interrupted, .. } = self;
+        adopt_noted(engine, mount, interrupted, args.no_adopt)
     }
 }
 
@@ -220,7 +215,6 @@ impl Started<'_> {
 pub fn adopt_noted(
     engine: &Engine,
     mount: &CgroupMount,
-    kernel: &KernelCgroups,
     interrupted: &BTreeSet<u64>,
     no_adopt: bool,
 ) -> Result<()> {
@@ -229,7 +223,7 @@ pub fn adopt_noted(
         if !interrupted.is_empty() {
             adoption::undo(engine, mount, interrupted)?;
         }
-        let adopted = adoption::adopt(engine, mount, kernel, &unadopted)?;
+        let adopted = adoption::adopt(engine, mount, &unadopted)?;
         log::info!("{adopted}");
     }
     engine.pins().all_adopted()

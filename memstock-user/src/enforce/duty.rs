@@ -22,7 +22,6 @@ use crate::engine::pins::Pins;
 use crate::engine::{Engine, events};
 use crate::event::{Decoded, decode};
 use crate::journal::Record;
-use crate::kernel_cgroup::KernelCgroups;
 
 /// What the thread hands on.
 #[derive(Debug)]
@@ -52,15 +51,14 @@ pub struct Duty {
 
 /// From now on, with this.
 struct Order {
-    kernel: KernelCgroups,
     policy: Policy,
     undo: Option<Undo>,
 }
 
 impl Order {
-    fn new(kernel: KernelCgroups, policy: Policy) -> Result<Self> {
+    fn new(policy: Policy) -> Result<Self> {
         let undo = if policy.observe { None } else { Some(Undo::start()?) };
-        Ok(Self { kernel, policy, undo })
+        Ok(Self { policy, undo })
     }
 }
 
@@ -69,12 +67,12 @@ impl Duty {
     ///
     /// # Errors
     /// The pins cannot be opened, or no thread or process be started.
-    pub fn start(pins: &Pins, kernel: KernelCgroups, policy: Policy) -> Result<Self> {
+    pub fn start(pins: &Pins, policy: Policy) -> Result<Self> {
         let (sender, news) = unbounded_channel();
         let engine = Engine::open(pins)?;
         let mount = CgroupMount::find()?;
         let events = events(pins)?;
-        let Order { kernel, policy, undo } = Order::new(kernel, policy)?;
+        let Order { policy, undo } = Order::new(policy)?;
         let (orders, ordered) = channel();
         let wake = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
         let woken = wake.try_clone().context("cannot share an eventfd")?;
@@ -82,7 +80,7 @@ impl Duty {
         let moves = Arc::clone(&moved);
         let work = move || {
             let say = |record| drop(sender.send(News::Record(Box::new(record))));
-            let enforcer = Enforcer::new(engine, mount, kernel, policy, undo, say);
+            let enforcer = Enforcer::new(engine, mount, policy, undo, say);
             if let Err(error) = serve(enforcer, events, &ordered, &woken, &moves, &sender) {
                 let _ = sender.send(News::Failed(error));
             }
@@ -98,12 +96,12 @@ impl Duty {
         self.moved.swap(false, Ordering::Relaxed)
     }
 
-    /// Has it go on with other kernel cgroups and another policy.
+    /// Has it go on with another policy.
     ///
     /// # Errors
     /// No process can be started, or the thread has ended.
-    pub fn order(&self, kernel: KernelCgroups, policy: Policy) -> Result<()> {
-        let order = Order::new(kernel, policy)?;
+    pub fn order(&self, policy: Policy) -> Result<()> {
+        let order = Order::new(policy)?;
         let orders = self.orders.as_ref().context("it is to end")?;
         orders.send(order).ok().context("the thread that enforces limits has ended")?;
         self.wake();
@@ -175,7 +173,7 @@ fn serve(
         rustix::io::read(woken, &mut [0; 8])?;
         loop {
             match orders.try_recv() {
-                Ok(Order { kernel, policy, undo }) => enforcer.obey(kernel, policy, undo),
+                Ok(Order { policy, undo }) => enforcer.obey(policy, undo),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }

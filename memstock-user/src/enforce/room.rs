@@ -1,7 +1,6 @@
 //! Makes room in a subtree without killing anybody: drains its stocks, reclaims, looks again. The patch's
 //! rounds in `mem_cgroup_charge`; also what `memstock limit` and `memstock force-empty` do.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -10,13 +9,11 @@ use memstock_common::counter::needed_above;
 use memstock_common::{Counter, Resource};
 
 use super::reclaim::{MEANS, Wish, reclaim};
-use super::undo::Undo;
 use crate::cgroup::Cgroup;
 use crate::drains::{Receipt, drain_cpus};
 use crate::engine::Engine;
 use crate::journal::Record;
 use crate::journal::record::{Why, named, nanos};
-use crate::kernel_cgroup::KernelCgroups;
 use crate::needed::{InFlight, Need};
 
 /// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
@@ -57,10 +54,6 @@ pub fn cache_over_limit(cgroup: &Cgroup, counter: &Counter<u64>, over: u64) -> R
 pub struct Room<'a> {
     /// The engine.
     pub engine: &'a Engine,
-    /// Which cgroups the kernel's controller knows.
-    pub kernel: &'a KernelCgroups,
-    /// For means of reclaim that have to be undone; without it they are left out.
-    pub undo: Option<&'a RefCell<Undo>>,
     /// The cgroup.
     pub cgroup: &'a Cgroup,
     /// Its counter.
@@ -127,7 +120,7 @@ impl Room<'_> {
         let wish = Wish { nr_pages: over + spare, may_swap: resource == Resource::Memory };
         for means in MEANS {
             let (start, before) = (Instant::now(), self.usage()?);
-            match reclaim(means, self.cgroup, self.kernel, self.undo, wish) {
+            match reclaim(means, self.cgroup, wish) {
                 Ok(true) => {}
                 Ok(false) => continue,
                 Err(error) => {

@@ -297,8 +297,6 @@ pub enum Why {
 pub enum Means {
     /// `memory.reclaim` of the cgroup.
     MemoryReclaim,
-    /// The limit of the v1 memory cgroup that stands for it, lowered for a moment.
-    LimitInBytes,
     /// `POSIX_FADV_DONTNEED` on the files that its tasks have open.
     Fadvise,
     /// `MADV_PAGEOUT` on what its tasks have mapped.

@@ -94,7 +94,6 @@ pub(crate) fn every_kind() -> Vec<Record> {
         drain(Why::LimitHit, Some(cgroup()), &cpus),
         drain(Why::CpuDead, None, &[]),
         reclaim(Means::MemoryReclaim),
-        reclaim(Means::LimitInBytes),
         reclaim(Means::Fadvise),
         reclaim(Means::Pageout),
         Record::OomKill { ancestor: cgroup(), victim: victim(), group: false, after_ns: 11 },
@@ -149,12 +148,12 @@ fn the_text_has_the_names_of_the_json() {
         "event: drain why=asked cgroup=all cpus=0:31,3:1 nr_pages=32 took_ns=5 merged=1"
     );
     assert_eq!(
-        text[11],
+        text[10],
         "event: oom-kill ancestor=/a/b victim=12 comm=\"a \\x22task\\x22\\x0a\" rss_pages=1 \
          swap_pages=0 page_table_pages=2 oom_score_adj=-999 group=false after_ns=11"
     );
     assert_eq!(
-        text[24],
+        text[23],
         "event: config-changed cgroup=/a/b key=memory from=max to=4096 outcome=refused \
          note=\"it is \\x22busy\\x22\""
     );
