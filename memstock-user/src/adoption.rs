@@ -70,22 +70,18 @@ impl fmt::Display for Adopted {
 ///
 /// # Errors
 /// A map or a file in `/proc` cannot be read, or the engine refuses.
-pub fn adopt(
-    engine: &Engine,
-    mount: &CgroupMount,
-    kernel: &KernelCgroups,
-    of: &BTreeSet<u64>,
-) -> Result<Adopted> {
+pub fn adopt(engine: &Engine, mount: &CgroupMount, of: &BTreeSet<u64>) -> Result<Adopted> {
     let started = Instant::now();
     let tracked = Tracked::read(engine, mount)?;
     let wanted = at_or_below(&tracked, of);
     let transfer = Transfer::new(engine, &tracked);
     let mut moved = Moved::default();
+    let kernel = KernelCgroups::find(mount, &[], &tracked.roots())?;
     let map = kernel.map(&tracked);
     if !map.is_empty() {
         moved.add(&from_kernel(&transfer, &Look::open(engine, map)?, &wanted)?);
     }
-    let tasks = Tasks { mount, tracked: &tracked, kernel };
+    let tasks = Tasks { mount, tracked: &tracked, kernel: &kernel };
     if !tasks.roots().is_empty() {
         let look = Look::open(engine, KernelMap::default())?;
         moved.add(&from_tasks(&transfer, &look, &tasks, &wanted)?);

@@ -1,5 +1,5 @@
-//! Owns the exit codes that memstock documents, the error that carries one, and the one line on
-//! stderr that a failure gets. Must not decide what failed: each module says that itself.
+//! Owns the exit codes that memstock documents, the error that carries one, the one line on
+//! stderr that a failure gets, and that of a record of the log. Must not decide what failed: each module says that itself.
 //!
 //! | code | meaning |
 //! |---|---|
@@ -170,6 +170,14 @@ fn lines(error: &anyhow::Error) -> String {
     }
 }
 
+/// What a record of the log is on a terminal, whatever names are in it: a line, and those that follow it indented, so that
+/// none passes for another record.
+pub fn log_lines(record: &log::Record<'_>) -> String {
+    let text = record.args().to_string();
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    format!("[{:<5} {}] {}\n", record.level(), record.target(), lines.join("\n    "))
+}
+
 /// `text` with all that could move the cursor, colour the terminal or reorder the line escaped.
 ///
 /// A backslash stays as it is: systemd's cgroup names are full of `\x2d`, and people copy them.
@@ -272,6 +280,14 @@ mod tests {
         ] {
             assert_eq!(printable(text), shown, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_record_of_the_log_is_harmless() {
+        let mut record = log::Record::builder();
+        record.level(log::Level::Warn).target("memstock::enforce");
+        let lines = log_lines(&record.args(format_args!("freeze \x1b[31m\r\n[WARN")).build());
+        assert_eq!(lines, "[WARN  memstock::enforce] freeze \\x1b[31m\\x0d\n    [WARN\n");
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! Owns the question which memory cgroup of the kernel's own stands for which tracked cgroup. Must not
 //! look at pages: `look` does that, with what is found here.
 //!
-//! Where the v2 hierarchy has the memory controller, a cgroup stands for itself. Elsewhere people name
-//! a v1 memory cgroup beside a tracked one; below the two, cgroups with the same relative path belong
-//! together.
+//! Where the v2 hierarchy has the memory controller, a cgroup stands for itself. Elsewhere a v1 memory cgroup of the same
+//! path does that has the same tasks (`pair`), or one that is named; below the two, cgroups with the same relative
+//! path belong together.
 
 mod look;
 mod map;
+mod pair;
 mod tracked;
 
 pub use look::{Look, Seen};
 pub use map::{KernelMap, Verdict};
+pub(crate) use pair::processes;
 pub use tracked::Tracked;
 
+use self::pair::have_same_tasks;
 use crate::cgroup::{CgroupMount, display, names};
 use crate::cli;
 use crate::exit::Failure;
@@ -41,7 +44,7 @@ struct Tree {
 }
 
 impl KernelCgroups {
-    /// What `--kernel-cgroup` names, and what the kernel knows by itself, of the top-most tracked cgroups
+    /// What `--kernel-cgroup` names, and what is found without it, of the top-most tracked cgroups
     /// `roots` and those below them. Without CGROUP, the first root is meant.
     ///
     /// # Errors
@@ -63,29 +66,21 @@ impl KernelCgroups {
             let dir = kernel_dir(&mounts()?, &named.path)?;
             trees.push(Tree { cgroup, dir });
         }
+        let mounts = mounts()?;
         for root in roots {
-            let dir = dir_of(mount, root);
-            if !trees.iter().any(|tree| root.starts_with(&tree.cgroup)) && has_memory(&dir) {
-                trees.push(Tree { cgroup: root.clone(), dir });
+            if trees.iter().any(|tree| root.starts_with(&tree.cgroup)) {
+                continue;
             }
+            let own = dir_of(mount, root);
+            let dir = if has_memory(&own) { Some(own) } else { pair_of(&mounts, root, &own) };
+            trees.extend(dir.map(|dir| Tree { cgroup: root.clone(), dir }));
         }
         Ok(Self { trees })
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.trees.is_empty()
     }
 
     /// Whether the kernel knows the cgroup with this path.
     pub fn knows(&self, path: &Path) -> bool {
         self.trees.iter().any(|tree| path.starts_with(&tree.cgroup))
-    }
-
-    /// The directory of the kernel's cgroup that stands for the tracked one with this path.
-    pub fn dir(&self, path: &Path) -> Option<PathBuf> {
-        let trees = self.trees.iter();
-        trees.filter_map(|tree| Some(tree.dir.join(path.strip_prefix(&tree.cgroup).ok()?))).next()
     }
 
     /// Which is which at this moment.
@@ -168,6 +163,13 @@ pub fn v1_memory() -> Result<Option<PathBuf>> {
 
 fn v1_memory_of(mounts: &[Mount]) -> Option<&Mount> {
     mounts.iter().find(|m| m.fs_type == "cgroup" && has_memory(&m.point))
+}
+
+/// The v1 memory cgroup with the path and the tasks of the cgroup `own`.
+fn pair_of(mounts: &[Mount], path: &Path, own: &Path) -> Option<PathBuf> {
+    let memory = v1_memory_of(mounts).filter(|mount| mount.root == Path::new("/"))?;
+    let dir = memory.point.join(path.strip_prefix("/").unwrap_or(path));
+    (has_memory(&dir) && have_same_tasks(own, &dir)).then_some(dir)
 }
 
 /// The directory that `path` means: one below a cgroup mount, or a path in the v1 memory hierarchy.

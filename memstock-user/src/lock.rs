@@ -3,7 +3,8 @@
 //!
 //! The lock is a `flock` on a file, so the kernel gives it up when its holder dies, however it dies. The
 //! file's text is only what the holder says about itself; it is believed when the kernel says, in that
-//! process's `fdinfo`, that it has this very file locked.
+//! process's `fdinfo`, that it has this very file locked. It is root's alone: anybody who may read a file may lock it,
+//! and keep every engine from starting.
 //!
 //! The file also notes the cgroups that engines made and that have to be removed, from one holder to the
 //! next, until they are gone.
@@ -12,9 +13,9 @@ use crate::exit::{Classify as _, Failure};
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -58,10 +59,13 @@ impl EngineLock {
                 .write(true)
                 .create(true)
                 .truncate(false) // it is not ours yet
-                .mode(0o644)
+                .mode(0o600)
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)
                 .with_context(|| format!("cannot open {}", path.display()))?;
+            // One that was left by a version that made it readable: whoever may read a file may lock it.
+            file.set_permissions(Permissions::from_mode(0o600))
+                .with_context(|| format!("cannot change {}", path.display()))?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => match holder_in(dir) {

@@ -1,5 +1,6 @@
 //! The `memstock` binary.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -12,7 +13,7 @@ fn main() -> ExitCode {
         Err(error) => return ExitCode::from(exit::usage(&error)),
     };
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(cli.log_level()))
-        .format_timestamp(None)
+        .format(|out, record| out.write_all(exit::log_lines(record).as_bytes()))
         .init();
     match command::execute(cli) {
         Ok(code) => ExitCode::from(code),

@@ -22,6 +22,9 @@ struct Seat {
     promised: u64,
 }
 
+/// Which cgroup of the kernel's is to be that of a test's.
+type Beside = fn(&TestCgroup) -> Result<Option<KernelCgroup>>;
+
 /// Several of them, before there is an engine.
 struct Hall {
     seats: Vec<Seat>,
@@ -31,9 +34,9 @@ struct Hall {
 
 impl Hall {
     /// None if the kernel does no accounting of its own here.
-    fn open(modes: &[Mode]) -> Result<Option<Self>> {
+    fn open(modes: &[Mode], beside: Beside) -> Result<Option<Self>> {
         let top = TestCgroup::new()?;
-        let Some(kernel_top) = KernelCgroup::beside(&top)? else {
+        let Some(kernel_top) = beside(&top)? else {
             skip(&name(), ABSENT);
             return Ok(None);
         };
@@ -88,12 +91,15 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
         Mode::ForkWrite,
     ];
     live(|| {
-        let Some(mut hall) = Hall::open(&MODES)? else {
+        let Some(mut hall) = Hall::open(&MODES, KernelCgroup::pair_of)? else {
             return Ok(());
         };
-        let kernel = format!("{}={}", hall.top.path(), hall.kernel_top.argument());
-        let args = ["--cgroup", hall.top.path(), "--kernel-cgroup", &kernel];
-        let engine = Engine::start_adopting(args)?;
+        let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
+        // Found by itself for this, too.
+        ensure!(
+            engine.audit::<&str>([])?.agreement()?.counts.both > 0,
+            "there is nothing beside it"
+        );
         let audit = hall.audit(&engine)?;
         eprintln!("{audit}");
         ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
@@ -156,7 +162,7 @@ fn what_tasks_have_mapped_is_adopted() -> Result<()> {
         Mode::ForkWrite,
     ];
     live(|| {
-        let Some(mut hall) = Hall::open(&MODES)? else {
+        let Some(mut hall) = Hall::open(&MODES, KernelCgroup::beside)? else {
             return Ok(());
         };
         let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
@@ -202,7 +208,7 @@ fn groups_of_blocks(load: &Load) -> u64 {
 fn adopting_under_load_does_no_harm() -> Result<()> {
     live(|| {
         let top = TestCgroup::new()?;
-        let Some(kernel) = KernelCgroup::beside(&top)? else {
+        let Some(kernel) = KernelCgroup::pair_of(&top)? else {
             skip(&name(), ABSENT);
             return Ok(());
         };
@@ -221,10 +227,8 @@ fn adopting_under_load_does_no_harm() -> Result<()> {
         ] {
             left_out.extend(load.hold(mode, pages, cgroup, Some(&kernel))?);
         }
-        let named = format!("{}={}", top.path(), kernel.argument());
         for round in 0..3 {
-            let engine =
-                Engine::start_adopting(["--cgroup", top.path(), "--kernel-cgroup", &named])?;
+            let engine = Engine::start_adopting(["--cgroup", top.path()])?;
             load.check()?;
             adopted(&engine)?;
             let frozen = Frozen::freeze(&top)?;

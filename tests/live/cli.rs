@@ -1,12 +1,14 @@
 //! Bad input: one clear line, the documented exit code, and nothing left behind.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::cgroup::{PREFIX, mount, mount_v1_memory};
 use memstock_tests::live::name;
 use memstock_tests::poll::SOON;
-use memstock_tests::process::{Finished, memstock};
+use memstock_tests::process::{Finished, Program, memstock};
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, TestCgroup, leftovers, live};
 
@@ -42,6 +44,41 @@ fn refused(args: &[&str], code: i32, words: &[&str]) -> Result<()> {
     let after = leftovers::find()?;
     ensure!(before == after, "{}: left {after:?}, found {before:?}", row());
     Ok(())
+}
+
+/// Runs a program as a user that has no rights, until it ends.
+fn as_nobody(program: &str, args: &[&str]) -> Result<Finished> {
+    const NOBODY: u32 = 65534;
+    let mut command = Command::new(program);
+    command.args(args).uid(NOBODY).gid(NOBODY);
+    Program::from(command).finish(SOON)
+}
+
+/// Neither while an engine runs nor when its daemon was killed and its files are left.
+#[test]
+fn nobody_can_lock_it_out_or_read_what_it_knows() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let run = ["--cgroup", cgroup.path()];
+        let mut engine = Engine::start(run)?;
+        let refused = |when: &str| -> Result<()> {
+            // Were it to get the lock, the verbs below would wait for it, or end with an error.
+            let locked = as_nobody("flock", &[leftovers::LOCK, "sleep", "60"])?;
+            ensure!(locked.code() != 0, "{when}: {locked:?}");
+            let read = as_nobody("cat", &["/run/memstock.events"])?;
+            ensure!(read.code() != 0 && read.stdout.is_empty(), "{when}: {read:?}");
+            Ok(())
+        };
+        refused("while it runs")?;
+        engine.kill()?;
+        refused("after its daemon")?;
+        engine.adopt(run)?;
+        refused("while it goes on")?;
+        engine.kill()?;
+        let stopped = memstock(["stop"])?.finish(SOON)?;
+        ensure!(stopped.code() == 0, "{stopped:?}");
+        leftovers::none()
+    })
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn all_readers_see_the_same_over_rotations() -> Result<()> {
             late = events::read()?;
             for file in leftovers::EVENTS.iter().filter(|file| Path::new(file).exists()) {
                 let file = fs::metadata(file)?;
-                ensure!(file.len() <= MAX_BYTES && file.mode() & 0o777 == 0o644, "{file:?}");
+                ensure!(file.len() <= MAX_BYTES && file.mode() & 0o777 == 0o600, "{file:?}");
                 ensure!(file.uid() == 0, "{file:?}");
             }
             let inode = fs::metadata(leftovers::EVENTS[0])?.ino();

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -114,9 +115,24 @@ fn silent_clients_hinder_nobody() -> Result<()> {
         })?;
         // Behind them in the queue.
         ensure!(get(at, "/healthz")? == "alive\n");
-        let more: Vec<_> = (0..SILENT).map(connect).collect::<Result<_>>()?;
+        // And beside many more, some that have begun to ask, and some that do not hear the answer out.
+        let mut slow: Vec<_> = (0..8 * SILENT).map(connect).collect::<Result<_>>()?;
+        for (n, client) in slow.iter_mut().enumerate() {
+            let request = ["", "GET /metrics HTTP/1.1\r\nHost", "GET /metrics HTTP/1.1\r\n\r\n"];
+            // The first of them may be gone.
+            let _ = client.write_all(request[n % request.len()].as_bytes());
+            if n % SILENT == 0 {
+                let start = Instant::now();
+                ensure!(get(at, "/metrics")?.contains("memstock_"));
+                let took = start.elapsed();
+                ensure!(took < Duration::from_secs(1), "answered after {took:?}");
+            }
+        }
+        let long = format!("X: {}", "x".repeat(1 << 16));
+        let refused = ask(at, "GET", "/healthz", &[long.as_str()]);
+        ensure!(refused.is_err() || refused.is_ok_and(|answer| answer.status == 431));
         engine.stop()?;
-        drop((silent, more));
+        drop((silent, slow));
         Ok(())
     })
 }

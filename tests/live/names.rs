@@ -274,7 +274,6 @@ fn flags_that_are_bad_for_each_verb() -> Result<()> {
             (&["run", "--check"], "--config"),
             (&["run", "--observe=yes"], "--observe"),
             (&["run", "--batch", "1", "--batch", "2"], "--batch"),
-            (&["run", "--kernel-cgroup", "="], "--kernel-cgroup"),
             (&["run", "--memsw-limit", "1\n2"], "--memsw-limit"),
             (&["run", "stray"], "stray"),
             (&["show", "--jsn"], "--jsn"),

@@ -34,11 +34,7 @@ fn kinds(engine: &Engine, kind: &str) -> Result<usize> {
 
 /// A task that writes a file of three times its limit, and has nothing else.
 fn page_cache_alone(cgroup: &TestCgroup, kernel: Option<&KernelCgroup>) -> Result<()> {
-    let limit = size(LIMIT);
-    let mut args = vec!["--cgroup", cgroup.path(), "--limit", &limit];
-    let argument = kernel.map(KernelCgroup::argument);
-    args.extend(argument.iter().flat_map(|argument| ["--kernel-cgroup", argument]));
-    let engine = Engine::start(args)?;
+    let engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
     let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
     let file = dir.path().join("large");
     let mut task = Wish::pages(3 * LIMIT).file(&file).kernel(kernel).start(cgroup)?;
@@ -73,9 +69,11 @@ fn page_cache_is_reclaimed_by_the_kernels_controller() -> Result<()> {
             skip(&name(), kernel_cgroup::ABSENT);
             return Ok(());
         };
-        page_cache_alone(&cgroup, Some(&kernel))?;
-        ensure!(!kernel.is_limited()?, "its limit was not put back");
-        Ok(())
+        if !kernel.is_v2() {
+            skip(&name(), "a v1 memory cgroup is asked for nothing");
+            return Ok(());
+        }
+        page_cache_alone(&cgroup, Some(&kernel))
     })
 }
 

@@ -77,6 +77,18 @@ impl KernelCgroup {
         Ok(Some(Self { dir, path, version: Version::V2, made: false }))
     }
 
+    /// The same, but of the same path where it is one of v1: memstock finds it by itself.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn pair_of(cgroup: &TestCgroup) -> Result<Option<Self>> {
+        if cgroup.dir().join("memory.current").exists() {
+            return Self::beside(cgroup);
+        }
+        let kernel = Self::at(cgroup.path().to_owned())?;
+        Ok(kernel.filter(|kernel| kernel.version == Version::V1))
+    }
+
     /// The cgroup right below this one, which goes with this one at the latest. It is made on v1; on v2 it is
     /// the one beside, and this one can have no tasks from then on.
     ///
@@ -132,16 +144,6 @@ impl KernelCgroup {
         let limit = nr_pages.map_or(none, |pages| (pages * PAGE).to_string());
         let file = self.dir.join(self.file("memory.limit_in_bytes", "memory.max"));
         fs::write(&file, limit).with_context(|| file.display().to_string())
-    }
-
-    /// Whether it has a limit.
-    ///
-    /// # Errors
-    /// When it is gone.
-    pub fn is_limited(&self) -> Result<bool> {
-        let limit = self.read(self.file("memory.limit_in_bytes", "memory.max"))?;
-        // v1 has a number of pages that no host has.
-        Ok(limit.trim() != "max" && limit.trim().parse::<u64>()? < 1 << 60)
     }
 
     /// The folder in the file system.

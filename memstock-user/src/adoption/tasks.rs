@@ -6,16 +6,14 @@
 //! to anybody. Of several tasks that map a page the first one has it.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use rustix::io::Errno;
 
 use super::pfns::PfnSet;
 use crate::cgroup::{CgroupMount, display};
-use crate::kernel_cgroup::{KernelCgroups, Tracked, dir_of, directories};
+use crate::kernel_cgroup::{KernelCgroups, Tracked, dir_of, directories, processes};
 use crate::pages::{KernelPages, mapped_pages};
 
 /// The tasks of the tracked cgroups of which the kernel's memory controller does not know.
@@ -100,43 +98,11 @@ fn nobody_elses(mut mappings: Vec<Held>, counts: &KernelPages) -> io::Result<Vec
     Ok(held)
 }
 
-/// The processes with a thread in the cgroup.
-fn processes(dir: &Path) -> io::Result<Vec<u32>> {
-    match fs::read_to_string(dir.join("cgroup.procs")) {
-        // A threaded cgroup has threads only (`cgroup_procs_start`).
-        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
-            let threads = fs::read_to_string(dir.join("cgroup.threads"))?;
-            Ok(numbers(&threads).filter_map(process_of).collect())
-        }
-        procs => Ok(numbers(&procs?).collect()),
-    }
-}
-
-/// One number a line; 0 is a process of another pid namespace.
-fn numbers(text: &str) -> impl Iterator<Item = u32> {
-    text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0)
-}
-
-/// The process that a thread is of.
-fn process_of(thread: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::host::page_size;
     use crate::pages::own_pfn;
-
-    #[test]
-    fn tasks_are_numbers() {
-        assert_eq!(numbers("12\n0\nx\n7\n").collect::<Vec<_>>(), [12, 7]);
-        assert_eq!(process_of(std::process::id()), Some(std::process::id()));
-        let thread =
-            std::thread::spawn(|| process_of(rustix::thread::gettid().as_raw_pid() as u32));
-        assert_eq!(thread.join().unwrap(), Some(std::process::id()));
-    }
 
     /// A page of our own, mapped once, is ours; with a mapping that we do not know of, it is not.
     #[test]

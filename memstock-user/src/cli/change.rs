@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::value::{KernelCgroup, Limited, kernel_cgroup, limited};
+use super::value::{Limited, limited};
 
 /// Flags of `memstock drain`.
 #[derive(Debug, Args)]
@@ -45,10 +45,6 @@ pub struct SetLimit {
     /// Set a limit even if the usage cannot be brought below it
     #[arg(long)]
     pub force: bool,
-
-    /// The kernel's own (v1) memory cgroup of CGROUP: its reclaim is used
-    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup())]
-    pub kernel_cgroups: Vec<KernelCgroup>,
 }
 
 /// Flags of `memstock force-empty`.
@@ -57,8 +53,4 @@ pub struct ForceEmpty {
     /// The cgroup: a directory, or a path such as /system.slice/x
     #[arg(value_name = "CGROUP")]
     pub cgroup: PathBuf,
-
-    /// The kernel's own (v1) memory cgroup of CGROUP: its reclaim is used
-    #[arg(long = "kernel-cgroup", value_name = "PATH", value_parser = kernel_cgroup())]
-    pub kernel_cgroups: Vec<KernelCgroup>,
 }

@@ -36,7 +36,8 @@ pub struct Audit {
     #[arg(long)]
     pub json: bool,
 
-    /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked
+    /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked, where its path is
+    /// another one
     #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
     pub kernel_cgroups: Vec<KernelCgroup>,
 }

@@ -7,9 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use memstock_common::MAX_CGROUPS;
 
-use super::value::{
-    Batch, FaultsBy, KernelCgroup, Limit, address, batch, faults, kernel_cgroup, limit, slots,
-};
+use super::value::{Batch, FaultsBy, Limit, address, batch, faults, limit, slots};
 use crate::journal::MAX_BYTES;
 
 /// Flags of `memstock run`.
@@ -83,10 +81,6 @@ pub struct Run {
     /// Leave alone what the cgroups' tasks hold already; charge only what is allocated from now on
     #[arg(long)]
     pub no_adopt: bool,
-
-    /// The kernel's own (v1) memory cgroup of CGROUP, or of the first cgroup: what it has is adopted
-    #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
-    pub kernel_cgroups: Vec<KernelCgroup>,
 
     /// Do not drain stocks by itself when the kernel reclaims memory or a limit is near
     #[arg(long)]

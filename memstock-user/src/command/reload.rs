@@ -8,8 +8,6 @@
 mod diff;
 mod tell;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
@@ -29,7 +27,7 @@ use crate::engine::Engine;
 use crate::exit::{self, Failure, Faults};
 use crate::journal::Record;
 use crate::journal::record::Outcome;
-use crate::kernel_cgroup::{KernelCgroups, Tracked};
+use crate::kernel_cgroup::Tracked;
 use crate::names::Names;
 use crate::parts::Part;
 
@@ -52,9 +50,6 @@ pub struct Reload<'a> {
 struct Told {
     settings: Settings,
     targets: Vec<Target>,
-    /// Of all that were ever named.
-    roots: Vec<PathBuf>,
-    kernel: KernelCgroups,
 }
 
 struct UnderWay<'a> {
@@ -79,16 +74,9 @@ pub struct Changed {
 
 impl<'a> Reload<'a> {
     /// For a run with these `flags` and, from them and its file, these `args`; none if it has no file.
-    pub fn new(
-        flags: &'a Run,
-        args: &Run,
-        engine: &Engine,
-        targets: &'a Targets,
-        kernel: &KernelCgroups,
-    ) -> Option<Self> {
+    pub fn new(flags: &'a Run, args: &Run, engine: &Engine, targets: &'a Targets) -> Option<Self> {
         flags.config.as_ref()?;
-        let (settings, roots) = (Settings::with(args, engine), targets.paths());
-        let now = Told { settings, targets: targets.all().to_vec(), roots, kernel: kernel.clone() };
+        let now = Told { settings: Settings::with(args, engine), targets: targets.all().to_vec() };
         Some(Self { flags, targets, now, under_way: None, again: false })
     }
 
@@ -123,14 +111,7 @@ impl<'a> Reload<'a> {
     fn read(&self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
         let args = config::with_file(self.flags, mount)?;
         let targets = self.targets.again(mount, &args)?;
-        let mut roots = self.now.roots.clone();
-        for Target { cgroup, .. } in &targets {
-            if !roots.contains(&cgroup.path) {
-                roots.push(cgroup.path.clone());
-            }
-        }
-        let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &roots)?;
-        Ok(Told { settings: Settings::with(&args, engine), targets, roots, kernel })
+        Ok(Told { settings: Settings::with(&args, engine), targets })
     }
 
     /// Does what takes no time, and returns the limits that are to be set.
@@ -148,17 +129,16 @@ impl<'a> Reload<'a> {
                 *cgroup = again;
             }
         }
-        let Told { settings, targets, kernel, .. } = &self.now;
+        let Told { settings, targets } = &self.now;
         if settings.no_drain != old.settings.no_drain {
             watch.drains = (!settings.no_drain).then(|| Drains::new(watch.engine, watch.mount));
         }
         let policy = |of: &Settings| Policy { observe: of.observe, oom_group: of.oom_group };
-        if *kernel != old.kernel || policy(settings) != policy(&old.settings) {
-            watch.enforcing = (kernel.clone(), policy(settings));
+        if policy(settings) != policy(&old.settings) {
+            watch.policy = policy(settings);
             let ordered = watch.duty.order(policy(settings));
             watch.state.parts.outcome(Part::Enforcement, ordered);
         }
-        teller.kernel_cgroups(targets, &old.kernel, kernel);
         let engine = watch.engine;
         let (mut wishes, mut added) = (Vec::new(), Vec::new());
         for change in diff(&old.targets, targets, |id| in_force(engine, id)) {

@@ -19,7 +19,6 @@ use crate::engine::pins::{Pins, undo_on_error};
 use crate::engine::remains;
 use crate::exit::Failure;
 use crate::journal::Journal;
-use crate::kernel_cgroup::KernelCgroups;
 use crate::lock::EngineLock;
 use crate::tree::Tree;
 use crate::{adoption, host};
@@ -34,8 +33,6 @@ pub struct Started {
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// What the command line names.
     pub targets: Targets,
-    /// The kernel's own cgroups beside ours.
-    pub kernel: KernelCgroups,
     /// Cgroups, by id, whose adoption was cut short when the daemon was killed.
     interrupted: BTreeSet<u64>,
 }
@@ -65,7 +62,6 @@ pub fn start(
 fn afresh(args: &Run, pins: &Pins, mount: &CgroupMount, lock: &mut EngineLock) -> Result<Started> {
     remove_noted(mount, lock)?;
     let targets = prepare(args, mount, lock, None)?;
-    let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &targets.paths())?;
     let settings = Settings {
         batch: batch(args.batch)?,
         slots: args.slots.unwrap_or(1),
@@ -81,7 +77,7 @@ fn afresh(args: &Run, pins: &Pins, mount: &CgroupMount, lock: &mut EngineLock) -
     undo_on_error(pins, registered)?;
     let (engine, log) = loaded.attach()?;
     let interrupted = BTreeSet::new();
-    Ok(Started { engine, log, targets, is_new: true, kernel, interrupted })
+    Ok(Started { engine, log, targets, is_new: true, interrupted })
 }
 
 /// Pages charged at once by a new engine.
@@ -114,11 +110,10 @@ fn adopt(
     }
     let inherited = lock.noted().to_vec();
     let targets = prepare(args, mount, lock, Some(&inherited))?;
-    let kernel = KernelCgroups::find(mount, &args.kernel_cgroups, &targets.paths())?;
     let interrupted = engine.pins().unadopted()?;
     note_unadopted(args, &targets, &engine)?;
     targets.register(&engine, mount)?;
-    Ok(Started { engine, log: None, targets, is_new: false, kernel, interrupted })
+    Ok(Started { engine, log: None, targets, is_new: false, interrupted })
 }
 
 /// Has everything tracked that is to be.
@@ -215,8 +210,8 @@ impl Started {
     /// # Errors
     /// A map or a file in `/proc` cannot be read, or the engine refuses.
     pub fn adopt_pages(&self, args: &Run, mount: &CgroupMount) -> Result<()> {
-        let Self { engine, kernel, interrupted, .. } = self;
-        adopt_noted(engine, mount, kernel, interrupted, args.no_adopt)
+        let Self { engine, interrupted, .. } = self;
+        adopt_noted(engine, mount, interrupted, args.no_adopt)
     }
 }
 
@@ -228,7 +223,6 @@ impl Started {
 pub fn adopt_noted(
     engine: &Engine,
     mount: &CgroupMount,
-    kernel: &KernelCgroups,
     interrupted: &BTreeSet<u64>,
     no_adopt: bool,
 ) -> Result<()> {
@@ -237,7 +231,7 @@ pub fn adopt_noted(
         if !interrupted.is_empty() {
             adoption::undo(engine, mount, interrupted)?;
         }
-        let adopted = adoption::adopt(engine, mount, kernel, &unadopted)?;
+        let adopted = adoption::adopt(engine, mount, &unadopted)?;
         log::info!("{adopted}");
     }
     engine.pins().all_adopted()

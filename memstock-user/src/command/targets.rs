@@ -110,13 +110,6 @@ impl Targets {
         self.home.as_ref().context("no cgroup for COMMAND")
     }
 
-    /// Their paths, the one where COMMAND starts first.
-    pub fn paths(&self) -> Vec<PathBuf> {
-        let is_home = |target: &&Target| self.home.as_ref() != Some(&target.cgroup);
-        let others = self.targets.iter().filter(is_home).map(|target| target.cgroup.path.clone());
-        self.home.iter().map(|home| home.path.clone()).chain(others).collect()
-    }
-
     /// The ids of those that the engine does not track yet.
     ///
     /// # Errors

@@ -30,7 +30,6 @@ use crate::event::{self, Decoded};
 use crate::host::page_size;
 use crate::hotplug::Hotplug;
 use crate::journal::{Journal, Record};
-use crate::kernel_cgroup::KernelCgroups;
 use crate::launch::{Ended, Running};
 use crate::loss::Losses;
 use crate::metrics::{Ask, Metrics};
@@ -62,7 +61,7 @@ pub struct Watch<'a> {
     /// What enforces its limits, and hands its events on.
     pub duty: Duty,
     /// With what that was started.
-    pub enforcing: (KernelCgroups, Policy),
+    pub policy: Policy,
     /// The drains that it asks for by its events, unless they are not wanted.
     pub drains: Option<Drains<'a>>,
     /// The CPUs that it runs on.

@@ -10,7 +10,6 @@ use super::mistake::{Mistake, Place};
 use super::{Config, Entry};
 use crate::cgroup::{Cgroup, CgroupMount, display};
 use crate::host::page_size;
-use crate::kernel_cgroup::KernelCgroups;
 use crate::size::human;
 
 /// All that is wrong with the cgroups of a file here.
@@ -22,7 +21,6 @@ pub fn check(config: &Config, mount: &CgroupMount) -> Vec<Mistake> {
         match mount.resolve(&entry.path) {
             Err(error) => mistakes.push(Mistake::at(entry.places.path, format!("{error:#}"))),
             Ok(cgroup) => {
-                mistakes.extend(kernel_cgroup(mount, &cgroup, entry));
                 // One directory has one id, however it is spelled, and so one path here.
                 if let Some((_, first)) = found.get(&cgroup.path) {
                     let line = first.places.path.line;
@@ -90,10 +88,4 @@ fn above_parent(
         );
         Mistake::at(place, what)
     })
-}
-
-fn kernel_cgroup(mount: &CgroupMount, cgroup: &Cgroup, entry: &Entry) -> Option<Mistake> {
-    let named = [entry.kernel_cgroup()?];
-    let error = KernelCgroups::find(mount, &named, std::slice::from_ref(&cgroup.path)).err()?;
-    Some(Mistake::at(entry.places.kernel_cgroup, format!("{error:#}")))
 }

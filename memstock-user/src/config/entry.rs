@@ -14,8 +14,6 @@ pub struct Entry {
     pub memory: Option<Option<u64>>,
     /// Of memory and swap together.
     pub memsw: Option<Option<u64>>,
-    /// The kernel's own (v1) memory cgroup of it.
-    pub kernel_cgroup: Option<PathBuf>,
     /// Where its keys are in the file, for what is wrong with it on this host.
     pub places: Places,
 }
@@ -29,8 +27,6 @@ pub struct Places {
     pub memory: Place,
     /// Of `memsw`.
     pub memsw: Place,
-    /// Of `kernel-cgroup`.
-    pub kernel_cgroup: Place,
 }
 
 /// A key of an entry, and where its place is noted.
@@ -42,7 +38,7 @@ pub struct Field {
 }
 
 /// All of them.
-pub const FIELDS: [Field; 4] = [
+pub const FIELDS: [Field; 3] = [
     Field {
         key: Key { name: "path", read: |of, value| path(value).map(|path| of.path = path) },
         place: |places| &mut places.path,
@@ -54,12 +50,5 @@ pub const FIELDS: [Field; 4] = [
     Field {
         key: Key { name: "memsw", read: |of, value| size(value).map(|to| of.memsw = Some(to)) },
         place: |places| &mut places.memsw,
-    },
-    Field {
-        key: Key {
-            name: "kernel-cgroup",
-            read: |of, value| path(value).map(|path| of.kernel_cgroup = Some(path)),
-        },
-        place: |places| &mut places.kernel_cgroup,
     },
 ];

@@ -22,7 +22,7 @@ pub use self::entry::Entry;
 pub use self::mistake::{Mistake, Place, refuse};
 pub use self::settings::Settings;
 use crate::cgroup::{CgroupMount, display};
-use crate::cli::{KernelCgroup, Limit, Run};
+use crate::cli::{Limit, Run};
 
 /// The largest file that is read, in bytes: room for 16,384 cgroups with short names.
 const MAX_BYTES: u64 = 1 << 20;
@@ -107,15 +107,7 @@ impl Config {
         };
         run.limits.splice(0..0, limits(|entry| entry.memory));
         run.memsw_limits.splice(0..0, limits(|entry| entry.memsw));
-        run.kernel_cgroups.extend(self.cgroups.iter().filter_map(Entry::kernel_cgroup));
         run
-    }
-}
-
-impl Entry {
-    fn kernel_cgroup(&self) -> Option<KernelCgroup> {
-        let path = self.kernel_cgroup.clone()?;
-        Some(KernelCgroup { cgroup: Some(self.path.clone()), path })
     }
 }
 

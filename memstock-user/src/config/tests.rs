@@ -23,7 +23,7 @@ fn all_keys_are_read() {
     let text = "\
         batch = 64\nslots = 0x2\nmax-cgroups = 2000\nmemsw = true\nobserve = true\noom-group = true\nno-adopt = true\n\
         no-drain = true\nfaults = \"perf\"\nmetrics = 9464\n\
-        [[cgroup]]\npath = '/a b'\nmemory = \"1M\"\nmemsw = 2_097_152\nkernel-cgroup = '/k'\n\
+        [[cgroup]]\npath = '/a b'\nmemory = \"1M\"\nmemsw = 2_097_152\n\
         [[cgroup]]\npath = \"/c\"\nmemory = \"max\"\n";
     let (config, mistakes) = parse::parse(text.as_bytes());
     assert_eq!(mistakes, []);
@@ -46,9 +46,8 @@ fn all_keys_are_read() {
         (a.path.to_str(), a.memory, a.memsw),
         (Some("/a b"), pages(1 << 20), pages(2 << 20))
     );
-    assert_eq!(a.kernel_cgroup.as_deref(), Some(Path::new("/k")));
-    assert_eq!((c.memory, c.memsw, &c.kernel_cgroup), (Some(None), None, &None));
-    assert_eq!((c.places.path, c.places.memory.line), (Place { line: 17, column: 8 }, 18));
+    assert_eq!((c.memory, c.memsw), (Some(None), None));
+    assert_eq!((c.places.path, c.places.memory.line), (Place { line: 16, column: 8 }, 17));
 }
 
 #[test]
@@ -92,7 +91,7 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             "[[cgroup]]\npath = '/é'\nlimit = '1M'",
-            "3:1: unknown key \"limit\" of a [[cgroup]]: known are path, memory, memsw, kernel-cgroup",
+            "3:1: unknown key \"limit\" of a [[cgroup]]: known are path, memory, memsw",
         ),
         ("a\0b", "1:2: a NUL byte: a configuration is text in TOML"),
     ] {
@@ -159,7 +158,7 @@ fn flags_win_over_the_file() {
     let cli = crate::cli::Cli::try_parse_from(args).unwrap();
     let crate::cli::Verb::Run(flags) = cli.verb else { panic!("{cli:?}") };
     let text = "batch = 64\nslots = 4\nobserve = true\n\
-                [[cgroup]]\npath = '/a'\nmemory = '2M'\nkernel-cgroup = '/k'\n";
+                [[cgroup]]\npath = '/a'\nmemory = '2M'\n";
     let run = parse::parse(text.as_bytes()).0.below(&flags);
     assert_eq!(
         (run.batch, run.slots, run.observe, run.memsw),
@@ -169,7 +168,6 @@ fn flags_win_over_the_file() {
     let limits: Vec<_> = run.limits.iter().map(|limit| limit.nr_pages.unwrap()).collect();
     let pages = |bytes: u64| bytes / rustix::param::page_size() as u64;
     assert_eq!(limits, [pages(2 << 20), pages(1 << 20)], "the last one holds");
-    assert_eq!(run.kernel_cgroups.len(), 1);
 }
 
 #[test]

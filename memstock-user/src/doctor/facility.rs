@@ -197,7 +197,7 @@ fn mounts() -> Vec<Facility> {
         Optional "cgroup.kill": Of(system::cgroup_kill), "--oom-group", "--oom-group does not kill a whole cgroup at once", "boot a kernel of 5.14 or newer";
         Optional "memory controller of cgroup v2": Of(system::cgroup2_memory), "comparing with the kernel, adopting what it charges, and its reclaim", "only what tasks have mapped is adopted, and there is nothing to compare with", "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory";
         Optional "memory.reclaim": Of(system::memory_reclaim), "reclaim by the kernel at a limit", "other means of reclaim are tried", "boot a kernel of 5.19 or newer, with the memory controller on cgroup v2";
-        Optional "memory controller of cgroup v1": Of(system::cgroup1_memory), "the same for cgroups named by --kernel-cgroup", "--kernel-cgroup has nothing to name", "mount -t cgroup -o memory none /mnt";
+        Optional "memory controller of cgroup v1": Of(system::cgroup1_memory), "the same for a cgroup of the same path that has the same tasks: what it holds is adopted, and audited", "--kernel-cgroup has nothing to name", "mount -t cgroup -o memory none /mnt";
         Required "run folder": Of(system::run_folder), "the lock and the event stream: /run", NOT_AT_ALL, "mount -t tmpfs tmpfs /run";
         Required "no engine of another version": Of(system::no_other_version), "starting without charging each page twice", "\"memstock run\" refuses to start", "memstock stop";
     }

@@ -70,7 +70,7 @@ impl Engine {
     /// Opens the pinned engine.
     ///
     /// # Errors
-    /// None is loaded, it is of another version, or the pins cannot be opened.
+    /// None is loaded, it is of another version, or the pins cannot be opened, or could be changed by others.
     pub fn open(pins: &Pins) -> Result<Self> {
         if !pins.exist() {
             remains::refuse_other_versions(pins)?;
@@ -78,6 +78,7 @@ impl Engine {
                 Failure::NotRunning.error("no engine is running: start one with \"memstock run\"")
             );
         }
+        pins.check()?;
         let engine: Array<_, EngineInfo> = open(pins, "ENGINE", Map::Array)?;
         let info = engine.get(&0, 0).context("cannot read map ENGINE")?;
         if info.layout != LAYOUT {

@@ -7,11 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use memstock_common::LAYOUT;
 
 /// Begins the name of an engine's folder on the BPF file system; a dash and the version follow. It is the
@@ -85,7 +86,9 @@ impl Pins {
     pub fn create(&self) -> Result<()> {
         let Self { root } = self.unfinished();
         for folder in [root.clone(), root.join("maps"), root.join("programs"), root.join("links")] {
-            fs::create_dir(&folder)
+            DirBuilder::new()
+                .mode(0o700)
+                .create(&folder)
                 .with_context(|| format!("cannot create the pin folder {}", folder.display()))?;
         }
         Ok(())
@@ -98,6 +101,25 @@ impl Pins {
     pub fn finish(&self) -> Result<()> {
         fs::rename(self.unfinished().root, &self.root)
             .with_context(|| format!("cannot name the pin folder {}", self.root.display()))
+    }
+
+    /// Refuses a folder that somebody else has made, or can change: on a BPF file system that everybody may write to,
+    /// anybody can make one.
+    ///
+    /// # Errors
+    /// It is such a one, or cannot be looked at.
+    pub fn check(&self) -> Result<()> {
+        let root = self.root.display();
+        let found =
+            fs::symlink_metadata(&self.root).with_context(|| format!("cannot stat {root}"))?;
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        let is_ours = owner == rustix::process::geteuid().as_raw();
+        ensure!(
+            found.is_dir() && is_ours,
+            "{root} is none of ours, but of user {owner}: remove it"
+        );
+        ensure!(mode & 0o022 == 0, "others may write to {root} (mode {mode:o}): remove it");
+        Ok(())
     }
 
     /// The folder of the maps.
@@ -285,6 +307,21 @@ mod tests {
         let left: BTreeSet<_> =
             fs::read_dir(bpffs.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["memstock-bench", "somebody"].map(Into::into).into());
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let bpffs = tempfile::tempdir().unwrap();
+        let pins = Pins::on(bpffs.path());
+        pins.create().unwrap();
+        pins.finish().unwrap();
+        pins.check().unwrap();
+        fs::set_permissions(pins.root(), fs::Permissions::from_mode(0o775)).unwrap();
+        pins.check().unwrap_err();
+        fs::remove_dir_all(pins.root()).unwrap();
+        std::os::unix::fs::symlink(bpffs.path(), pins.root()).unwrap();
+        pins.check().unwrap_err();
     }
 
     #[test]

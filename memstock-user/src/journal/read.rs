@@ -16,6 +16,7 @@ use memstock_common::stat::StreamStat;
 
 use super::record::{Entry, Record};
 use super::{BEFORE, CURRENT};
+use crate::exit::Failure;
 use crate::lock::RUN_DIR;
 
 /// Bytes asked for at once; more than any line has.
@@ -147,6 +148,12 @@ impl Part {
         let mut options = File::options();
         let file = match options.read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Failure::Permission.error(format!(
+                    "{} is root's: run it as root, for example with sudo",
+                    path.display()
+                )));
+            }
             file => file.with_context(|| format!("cannot open {}", path.display()))?,
         };
         let meta = file.metadata().with_context(|| format!("cannot stat {}", path.display()))?;

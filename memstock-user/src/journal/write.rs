@@ -203,11 +203,11 @@ fn append_to(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .append(true)
         .create(true)
-        .mode(0o644)
+        .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
-    // Whatever the umask is: anybody may read it.
-    file.set_permissions(Permissions::from_mode(0o644))?;
+    // Of older versions anybody could read it. It tells of others' processes what /proc may hide (hidepid).
+    file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }
 

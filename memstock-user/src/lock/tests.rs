@@ -24,6 +24,19 @@ fn one_engine_and_no_second() {
 }
 
 #[test]
+fn nobody_else_can_lock_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(LOCK_FILE);
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    drop(EngineLock::acquire_in(dir.path()).unwrap());
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let _lock = EngineLock::acquire_in(dir.path()).unwrap();
+    assert_eq!(mode(), 0o600, "one of an older version");
+}
+
+#[test]
 fn a_dead_holders_file_is_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(LOCK_FILE);

@@ -1,11 +1,17 @@
 //! HTTP: who may ask what, and for how long. Knows nothing of engines; what it does not know, it asks.
 //!
 //! It runs on the runtime of the daemon, so nothing here waits for a client without an end: a client has ten seconds
-//! for all, one request, and there are [`MAX_CLIENTS`] at once. The others wait in the kernel's queue.
+//! for all, one request with a small header, and there are [`MAX_CLIENTS`] at once. One more takes the place of the one
+//! that has been there longest without a request, or, where all have sent theirs, of the longest of all: who is slow loses
+//! its own connection, and who asks as soon as it is there is answered.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -32,6 +38,9 @@ pub const MAX_CLIENTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What it may take for its request.
 const HEADERS: Duration = Duration::from_secs(5);
+/// Bytes of a request's header, and fields in it. Prometheus sends some 300 in 6.
+const MOST_HEADER: usize = 8192;
+const MOST_FIELDS: usize = 64;
 /// Until it is tried again to accept a client, when the process or the host has no file to spare.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -72,18 +81,39 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>) {
-    let mut clients = JoinSet::new();
-    loop {
-        while clients.try_join_next().is_some() {}
-        if clients.len() >= MAX_CLIENTS {
-            clients.join_next().await;
+/// Somebody who is connected.
+struct Client {
+    task: AbortHandle,
+    has_asked: Arc<AtomicBool>,
+}
+
+/// Has a place free, by ending a client if there is none.
+fn make_place(clients: &mut VecDeque<Client>) {
+    clients.retain(|client| !client.task.is_finished());
+    if clients.len() >= MAX_CLIENTS {
+        let waits = |client: &Client| !client.has_asked.load(Relaxed);
+        let slowest = clients.iter().position(waits).unwrap_or(0);
+        if let Some(client) = clients.remove(slowest) {
+            client.task.abort();
         }
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>) {
+    // Ends them all when it is dropped.
+    let mut tasks = JoinSet::new();
+    let mut clients = VecDeque::new();
+    loop {
+        while tasks.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let desk = desk.clone();
+                make_place(&mut clients);
+                let has_asked = Arc::new(AtomicBool::new(false));
+                let (desk, asks) = (desk.clone(), Arc::clone(&has_asked));
                 // What became of a client is the client's affair.
-                clients.spawn(async { drop(timeout(PATIENCE, serve(stream, desk)).await) });
+                let serve =
+                    async move { drop(timeout(PATIENCE, serve(stream, desk, &asks)).await) };
+                clients.push_back(Client { task: tasks.spawn(serve), has_asked });
             }
             Err(error) => {
                 log::debug!("cannot accept a client: {error}");
@@ -93,11 +123,21 @@ async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>) {
     }
 }
 
-async fn serve(stream: TcpStream, desk: mpsc::Sender<Ask>) -> hyper::Result<()> {
-    let service = service_fn(|request| answer(request, &desk));
+async fn serve(
+    stream: TcpStream,
+    desk: mpsc::Sender<Ask>,
+    has_asked: &AtomicBool,
+) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        has_asked.store(true, Relaxed);
+        // A body is not read, and ends with the connection.
+        answer(request, &desk)
+    });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
+        .max_buf_size(MOST_HEADER)
+        .max_headers(MOST_FIELDS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .await

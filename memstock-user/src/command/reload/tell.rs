@@ -3,13 +3,11 @@
 use anyhow::Result;
 use memstock_common::{NO_LIMIT, Resource};
 
-use super::super::targets::Target;
-use crate::cgroup::{Cgroup, display};
+use crate::cgroup::Cgroup;
 use crate::enforce::setting::Limits;
 use crate::host::page_size;
 use crate::journal::record::{self, Outcome, named};
 use crate::journal::{Journal, Record};
-use crate::kernel_cgroup::KernelCgroups;
 
 /// Counts what it tells.
 pub struct Teller<'a> {
@@ -78,19 +76,6 @@ impl<'a> Teller<'a> {
             };
             let note = why.clone().filter(|_| !is_done);
             self.tell(Some(named(cgroup)), key, bytes(from), bytes(to), outcome, note);
-        }
-    }
-
-    /// Cgroups of the kernel's own that stand for others now.
-    pub fn kernel_cgroups(&mut self, targets: &[Target], old: &KernelCgroups, new: &KernelCgroups) {
-        for Target { cgroup, .. } in targets {
-            let [from, to] = [old, new].map(|kernel| kernel.dir(&cgroup.path));
-            // Of one that is new, nothing changed.
-            if from != to && (old.knows(&cgroup.path) || !new.knows(&cgroup.path)) {
-                let text = |dir: Option<_>| dir.map_or_else(|| "none".to_owned(), display);
-                let (cgroup, done) = (Some(named(cgroup)), Outcome::Done);
-                self.tell(cgroup, "kernel-cgroup", text(from), text(to), done, None);
-            }
         }
     }
 

@@ -111,17 +111,17 @@ impl Watch<'_> {
 
     /// Charges what cgroups that were named anew hold already.
     pub(in crate::command) fn adopt(&mut self) {
-        let Self { engine, enforcing, tree, state, .. } = self;
+        let Self { engine, tree, state, .. } = self;
         let is_idle =
             !state.work.is_under_way(Part::Adoption) && state.parts.is_due(Part::Adoption);
         // What is below those has to be tracked first.
         if !state.adopts || !is_idle || tree.has_unseen() {
             return;
         }
-        let (pins, kernel) = (engine.pins().clone(), enforcing.0.clone());
+        let pins = engine.pins().clone();
         let started = state.work.start(Part::Adoption, move |_| {
             let (engine, mount) = (Engine::open(&pins)?, CgroupMount::find()?);
-            adopt_noted(&engine, &mount, &kernel, &BTreeSet::new(), false).map(|()| Done::Adopted)
+            adopt_noted(&engine, &mount, &BTreeSet::new(), false).map(|()| Done::Adopted)
         });
         self.note(Part::Adoption, started);
     }
@@ -162,11 +162,11 @@ impl Watch<'_> {
 
     /// Has somebody enforce limits if whoever did has ended.
     fn enforce(&mut self) {
-        let Self { engine, duty, enforcing, state, .. } = self;
+        let Self { engine, duty, policy, state, .. } = self;
         let parts = &mut state.parts;
         if duty.news.is_closed() {
             if parts.is_due(Part::Enforcement) {
-                match Duty::start(engine.pins(), enforcing.1) {
+                match Duty::start(engine.pins(), *policy) {
                     Ok(started) => *duty = started,
                     Err(error) => parts.failed(Part::Enforcement, &error),
                 }
