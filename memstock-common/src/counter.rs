@@ -23,10 +23,12 @@ impl<W: Word> PageCounter<W> {
     /// granted too late. A reader may see the usage above the limit by as much for a moment.
     #[inline(always)]
     pub fn try_charge(&self, nr_pages: u64, limit: &W, huge: &W) -> bool {
-        let new = self.usage.fetch_add(nr_pages).wrapping_add(nr_pages);
+        let before = self.usage.fetch_add(nr_pages);
+        let new = before.wrapping_add(nr_pages);
         // The limit is read after the add, or `set_limit` could miss a charge in flight.
         let limit = limit.load();
-        if new <= limit || new <= limit.saturating_add(huge.load()) {
+        // Nobody is the first to get above the limit by what is allowed: it is void by then, and forgotten at once.
+        if new <= limit || before > limit && new <= limit.saturating_add(huge.load()) {
             return true;
         }
         self.usage.fetch_sub(nr_pages);

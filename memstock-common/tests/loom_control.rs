@@ -106,11 +106,11 @@ fn a_huge_page_beside_charge_and_uncharge() {
         charge::charge_forced(&world.cpu(0), 0, 3);
         let (charger, freer) = (Arc::clone(&world), Arc::clone(&world));
         let charged = thread::spawn(move || is_charged(try_charge(&charger.cpu(1), 0, 1)));
-        let freed = thread::spawn(move || freer.uncharge(0, 2));
+        let freed = thread::spawn(move || freer.uncharge(0, 3));
         let huge = is_charged(charge_huge(&world.cpu(0), 0, 4));
         let charged = charged.join().expect("a checked thread does not panic");
         freed.join().expect("a checked thread does not panic");
-        let usage = 1 + charged + 4 * huge;
+        let usage = charged + 4 * huge;
         world.assert_conserved_with(&[usage]);
         let counter = world.counter(0);
         let allowed = Word::load(&counter.huge);

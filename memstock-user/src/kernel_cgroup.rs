@@ -169,7 +169,7 @@ fn v1_memory_of(mounts: &[Mount]) -> Option<&Mount> {
 fn pair_of(mounts: &[Mount], path: &Path, own: &Path) -> Option<PathBuf> {
     let memory = v1_memory_of(mounts).filter(|mount| mount.root == Path::new("/"))?;
     let dir = memory.point.join(path.strip_prefix("/").unwrap_or(path));
-    (has_memory(&dir) && have_same_tasks(own, &dir)).then_some(dir)
+    (has_memory(&dir) && have_same_tasks(path, [own, &dir])).then_some(dir)
 }
 
 /// The directory that `path` means: one below a cgroup mount, or a path in the v1 memory hierarchy.

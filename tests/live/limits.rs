@@ -21,12 +21,16 @@ fn bound(engine: &Engine) -> Result<u64> {
     Ok(show.cpus.len() as u64 * show.batch)
 }
 
-/// The highest usage so far, pages above the limit, and how often it was met.
+/// The most that was needed so far, pages above the limit, and how often it was met.
+///
+/// Not the highest usage: page cache of the cgroup, such as what a hog had to read of its program because the host had
+/// dropped it, is above the limit until it is found and dropped, and holds up nobody.
 fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<(u64, u64)> {
     let show = engine.show()?;
     let memory = &show.cgroup(cgroup.path())?.memory;
     let limit = memory.limit.context("it has a limit")?;
-    Ok((memory.watermark.saturating_sub(limit) / PAGE, memory.failcnt))
+    let most = memory.watermark.min(memory.needed_watermark);
+    Ok((most.saturating_sub(limit) / PAGE, memory.failcnt))
 }
 
 fn has_room(engine: &Engine, cgroup: &TestCgroup) -> Result<bool> {

@@ -2,30 +2,60 @@
 //! as container runtimes and systemd make them, if it has the same tasks.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
 use super::directories;
 
-/// Looks at the tasks of both, some of which may have come or gone from one look to the next.
-const LOOKS: usize = 5;
+/// `PF_EXITING` (`include/linux/sched.h`): a task that is about to end is in no cgroup v1 any more.
+const EXITING: u64 = 4;
 
-/// Whether all tasks at and below one cgroup, and there are some, are those at and below the other one, of another
-/// hierarchy.
-pub(super) fn have_same_tasks(ours: &Path, theirs: &Path) -> bool {
-    (0..LOOKS).any(|_| {
-        // Forks are in both at once; what is looked at before and after is in both in between, if it stayed.
-        let before = all(ours);
-        let between = all(theirs);
-        let after = all(ours);
-        let mut stayed = before.intersection(&after).peekable();
-        stayed.peek().is_some()
-            && stayed.all(|pid| between.contains(pid))
-            && between.iter().all(|pid| before.contains(pid) || after.contains(pid))
-    })
+/// Whether all tasks at and below the cgroup `path` of v2, and there are some, are at and below that of the v1 memory
+/// hierarchy; `dirs` are the two. Of a task both are told at once, so those that fork or move meanwhile are no matter.
+pub(super) fn have_same_tasks(path: &Path, dirs: [&Path; 2]) -> bool {
+    let mut has_some = false;
+    let all: BTreeSet<_> = dirs.into_iter().flat_map(all).collect();
+    for pid in all {
+        // One that cannot be asked has ended.
+        let Ok(text) = fs::read(format!("/proc/{pid}/cgroup")) else { continue };
+        match places(&text).map(|place| place.is_some_and(|place| place.starts_with(path))) {
+            [true, true] => has_some = true,
+            [false, false] => {}
+            _ if is_ending(pid) => {}
+            _ => return false,
+        }
+    }
+    has_some
+}
+
+/// Where a task is by the text of its `cgroup` file in `/proc`: on v2, and in the v1 memory hierarchy.
+fn places(text: &[u8]) -> [Option<&Path>; 2] {
+    let mut places = [None; 2];
+    for line in text.split(|&byte| byte == b'\n') {
+        // "4:memory,hugetlb:/path" and "0::/path".
+        let mut parts = line.splitn(3, |&byte| byte == b':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let path = Some(Path::new(OsStr::from_bytes(path)));
+        if controllers.is_empty() {
+            places[0] = path;
+        } else if controllers.split(|&byte| byte == b',').any(|name| name == b"memory") {
+            places[1] = path;
+        }
+    }
+    places
+}
+
+fn is_ending(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The name is in brackets and may hold anything; the sixth after the state are the flags.
+    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields);
+    let flags = fields.and_then(|fields| fields.split(' ').nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & EXITING != 0)
 }
 
 /// All processes at and below a cgroup.
@@ -71,29 +101,30 @@ mod tests {
     }
 
     #[test]
-    fn the_same_tasks_wherever_they_are_below() {
+    fn a_task_is_in_two_places() {
+        let text = b"13:name=x:/x\n4:hugetlb,memory:/a/b:c\n1:cpu:/y\n0::/a \xff\n";
+        let both = [OsStr::from_bytes(b"/a \xff"), OsStr::new("/a/b:c")];
+        assert_eq!(places(text), both.map(|path| Some(Path::new(path))));
+        assert_eq!(places(b"0::/a\n"), [Some(Path::new("/a")), None]);
+        assert_eq!(places(b""), [None, None]);
+        assert!(!is_ending(std::process::id()) && is_ending(u32::MAX));
+    }
+
+    #[test]
+    fn those_of_a_task_are_compared() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = |name: &str, tasks: &[(&str, &str)]| {
-            let top = dir.path().join(name);
-            fs::create_dir_all(&top).unwrap();
-            fs::write(top.join("cgroup.procs"), "").unwrap();
-            for (below, pids) in tasks {
-                fs::create_dir_all(top.join(below)).unwrap();
-                fs::write(top.join(below).join("cgroup.procs"), pids).unwrap();
-            }
-            top
+        let procs = |name: &str, text: String| {
+            let dir = dir.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("cgroup.procs"), text).unwrap();
+            dir
         };
-        let ours = tree("ours", &[("", "7\n"), ("a", "8\n9\n")]);
-        for (name, tasks, same) in [
-            ("same", &[("", "7\n"), ("a", "9\n8\n")][..], true),
-            ("flat", &[("", "7\n8\n9\n")], true),
-            ("fewer", &[("", "7\n8\n")], false),
-            ("more", &[("", "7\n8\n9\n10\n")], false),
-            ("others", &[("", "1\n2\n3\n")], false),
-            ("none", &[], false),
-        ] {
-            assert_eq!(have_same_tasks(&ours, &tree(name, tasks)), same, "{name}");
-        }
-        assert!(!have_same_tasks(&tree("empty", &[]), &tree("too", &[])), "nobody tells");
+        let (own, empty) =
+            (procs("own", std::process::id().to_string()), procs("empty", String::new()));
+        let is_v1 = places(&fs::read("/proc/self/cgroup").unwrap())[1].is_some();
+        let everywhere = Path::new("/");
+        assert_eq!(have_same_tasks(everywhere, [&own, &empty]), is_v1);
+        assert!(!have_same_tasks(everywhere, [&empty, &empty]), "nobody tells");
+        assert!(!have_same_tasks(Path::new("/no-such"), [&own, &own]), "it is in neither");
     }
 }

@@ -313,8 +313,10 @@ impl Reference {
             self.lineage(group).into_iter().map(move |group| (group, resource))
         });
         pairs.find(|&(at, resource)| {
-            let group = &self.groups[&at];
-            usages[&at] + nr_pages > group.limits[resource].saturating_add(group.huge)
+            let (usage, group) = (usages[&at], &self.groups[&at]);
+            let limit = group.limits[resource];
+            let allowed = if usage > limit { limit.saturating_add(group.huge) } else { limit };
+            usage + nr_pages > allowed
         })
     }
 
