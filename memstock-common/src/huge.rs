@@ -1,5 +1,5 @@
 //! Huge pages, and other allocations of several pages at once, that do not fit under a limit
-//! (`docs/adr/0027-huge-pages-at-a-limit.md`).
+//! (`docs/adr/0028-huge-pages-at-a-limit.md`).
 
 use crate::charge::{try_charge, walk};
 use crate::{Counter, Counters, NO_INDEX, Over, Word};

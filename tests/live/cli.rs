@@ -77,7 +77,9 @@ fn nobody_can_lock_it_out_or_read_what_it_knows() -> Result<()> {
         engine.kill()?;
         let stopped = memstock(["stop"])?.finish(SOON)?;
         ensure!(stopped.code() == 0, "{stopped:?}");
-        leftovers::none()
+        let left = leftovers::pins_and_lock();
+        ensure!(left.is_empty(), "{left:?} is left");
+        Ok(())
     })
 }
 
