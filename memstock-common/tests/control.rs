@@ -243,10 +243,11 @@ fn answers_survive_the_border() {
     for nr_pages in [0, 1, 32, 1024, 0xff_ffff] {
         assert_eq!(Answer::new(Ok(nr_pages)).result(), Ok(nr_pages));
     }
-    for refusal in [Refusal::Missing, Refusal::Taken, Refusal::Busy, Refusal::Deep] {
+    let first = [Refusal::Missing, Refusal::Taken, Refusal::Busy, Refusal::Deep];
+    for refusal in first.into_iter().chain([Refusal::Setting, Refusal::Order, Refusal::Full]) {
         assert_eq!(Answer::new(Err(refusal)).result(), Err(Ok(refusal)));
     }
-    for tag in [7, 17, 255] {
+    for tag in [8, 17, 255] {
         assert_eq!(Answer(tag << 24 | 3).result(), Err(Err(Unknown(tag))));
     }
 }
