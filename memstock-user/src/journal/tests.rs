@@ -151,7 +151,7 @@ fn the_text_has_the_names_of_the_json() {
         "event: drain why=asked cgroup=all cpus=0:31,3:1 nr_pages=32 took_ns=5 merged=1"
     );
     assert_eq!(
-        text[10],
+        text[11],
         "event: oom-kill ancestor=/a/b victim=12 comm=\"a \\x22task\\x22\\x0a\" rss_pages=1 \
          swap_pages=0 page_table_pages=2 oom_score_adj=-999 group=false after_ns=11"
     );
