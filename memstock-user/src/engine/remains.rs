@@ -13,6 +13,7 @@ use aya_obj::Object;
 use aya_obj::generated::bpf_prog_type::{
     BPF_PROG_TYPE_PERF_EVENT, BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING,
 };
+use memstock_common::adopt::WINDOW_PAGES;
 
 use super::Engine;
 use super::faults::{EVENT_PROBE, Source};
@@ -108,6 +109,7 @@ fn check_map(pins: &Pins, name: &str, map: &aya_obj::Map, engine: &Engine) -> Re
         "STOCK" => engine.info().slots,
         "COUNTERS" | "CGROUPS" | "CGROUP_CPU" => engine.max_cgroups(),
         "EVENTS" => RING_BYTES,
+        "FILE_PAGES" => WINDOW_PAGES,
         // By how much memory there was when it was made.
         "OWNERS" => info.max_entries(),
         _ => map.max_entries(),
