@@ -13,12 +13,13 @@ use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, scaled};
 /// Of every limit here, in pages.
 const LIMIT: u64 = 4096;
 
-/// Pages by which the usage may get above a limit: CPUs × batch, as much as may be stocked. A page charged by
+/// Pages by which what is needed may get above a limit: CPUs × batch, as much as may be stocked, and three times as much
+/// again, by which its watermark may be too high (`Counter::needed_watermark`). A page charged by
 /// force while user space is on its way is held up by the square of the pages above the limit, in us, and by
 /// 1 ms from 32 pages on, so that so many would take two tasks 20 ms, and one twice as long.
 fn bound(engine: &Engine) -> Result<u64> {
     let show = engine.show()?;
-    Ok(show.cpus.len() as u64 * show.batch)
+    Ok(4 * show.cpus.len() as u64 * show.batch)
 }
 
 /// The most that was needed so far, pages above the limit, and how often it was met.
@@ -195,8 +196,9 @@ fn a_huge_page_that_does_not_fit_kills_nobody() -> Result<()> {
         };
         let (over, failcnt) = overshoot(&engine, &top)?;
         ensure!(over > 0 && over < HUGE && failcnt > 0, "{over} pages above the limit");
-        // As if it were one small page, there is room for almost as many as it has.
-        let mut small = Wish::pages(HUGE / 2).start(&top)?;
+        // As if it were one small page, there is room for almost as many as it has: for some of a process of its own, which
+        // has some hundred pages beside, too.
+        let mut small = Wish::pages(HUGE / 16).start(&top)?;
         small.has_all()?;
         ensure!(kills(&engine)?.is_empty(), "somebody was killed for a huge page");
         let mut hog = Wish::pages(HUGE).start(&top)?;

@@ -108,10 +108,10 @@ fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<u64> {
     Ok((memory.watermark.min(memory.needed_watermark) / PAGE).saturating_sub(LIMIT))
 }
 
-/// As in `limits.rs`: what may be stocked on all CPUs.
+/// As in `limits.rs`.
 fn bound(engine: &Engine) -> Result<u64> {
     let show = engine.show()?;
-    Ok(show.cpus.len() as u64 * show.batch)
+    Ok(4 * show.cpus.len() as u64 * show.batch)
 }
 
 /// Waits until just these were killed.

@@ -200,7 +200,9 @@ impl Dispatch {
             };
             full.has_told = outcome == Outcome::NoVictim;
             let (respite, rests) = match outcome {
-                Outcome::Room | Outcome::Observed(false) => (RESPITE / 2, false),
+                Outcome::Room | Outcome::Fruitless | Outcome::Observed(false) => {
+                    (RESPITE / 2, false)
+                }
                 Outcome::Observed(true) => (RESPITE, true),
                 Outcome::Over | Outcome::NoVictim => {
                     ((2 * full.respite).min(LONGEST_RESPITE), true)

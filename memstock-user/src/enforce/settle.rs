@@ -35,6 +35,8 @@ pub(super) enum Outcome {
     Room,
     /// There is none.
     Over,
+    /// Somebody died, and gave nothing back: the next one has to charge something first.
+    Fruitless,
     /// There is none, and there is nobody that may be killed.
     NoVictim,
     /// It was only looked at; whether somebody would have been killed.
@@ -79,7 +81,7 @@ impl Full<'_> {
             What::Needed => self.make_needed(&mut self.hold())?,
             What::Cache => self.make_cache()?,
         };
-        if outcome == Outcome::Room {
+        if matches!(outcome, Outcome::Room | Outcome::Fruitless) {
             // Events are merged for a while after one; that would give those let go a start.
             self.shared.engine.control().rearm(self.job.index)?;
         }
@@ -190,8 +192,8 @@ impl Full<'_> {
             self.room().drain(&mut |record| self.say(record))?;
             if !is_back {
                 log::warn!("the memory of the killed process {} does not come back", victim.pid);
-            } else if self.counter()?.memory.usage >= before {
-                return Ok(Outcome::Over);
+            } else if !is_dying && self.counter()?.memory.usage >= before {
+                return Ok(Outcome::Fruitless);
             }
         }
         Ok(Outcome::Room)
