@@ -226,8 +226,12 @@ fn cache_of_closed_files_is_taken_back() -> Result<()> {
         let engine = engine(&cgroup, LIMIT)?;
         let order = Order { reads: Some(path), ..Order::default() };
         let reader = Growing::start(&cgroup, &order)?;
+        // Large folios of the cache count as huge pages, of which so many may be above a limit
+        // (docs/adr/0028-huge-pages-at-a-limit.md, `MOST_HUGE`).
+        const ALLOWED: u64 = 2048 + 511;
         try_poll_until(SOON, "the cache to be taken back", || {
-            Ok((engine.show()?.cgroup(cgroup.path())?.memory.usage <= LIMIT * PAGE).then_some(()))
+            let usage = engine.show()?.cgroup(cgroup.path())?.memory.usage / PAGE;
+            Ok((usage <= LIMIT + ALLOWED).then_some(()))
         })?;
         let reclaims = of_kind(&engine, "reclaim")?;
         ensure!(reclaims.iter().any(|event| event.field("means") == "fadvise"), "{reclaims:?}");
