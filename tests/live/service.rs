@@ -209,10 +209,9 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
         )?;
         let ended = hog.wait(SOON)?;
         ensure!(ended.code() == 128 + 9, "{ended:?}; {}", service.stderr()?);
-        try_poll_until(SOON, "the events", || {
-            let said = service.stderr()?;
-            let all = ["means=pageout", "event: oom-kill"].iter().all(|word| said.contains(word));
-            Ok(all.then_some(()))
+        // Whether it also reclaims depends on what page cache there is; what it may not do it would warn of, below.
+        try_poll_until(SOON, "the event", || {
+            Ok(service.stderr()?.contains("event: oom-kill").then_some(()))
         })
         .with_context(|| service.stderr().unwrap_or_default())?;
         service.signal(Signal::TERM)?;
