@@ -4,7 +4,9 @@
 //! numbers, no pointers, and look up again what their callers had.
 
 use memstock_common::identity::Task;
-use memstock_common::{Machine, NOBODY, charge, fault, file, huge, page, slot_of, uncharge};
+use memstock_common::{
+    Machine, NOBODY, charge, fault, file, huge, index_of, limit, page, slot_of, uncharge,
+};
 
 use crate::machine::{Kernel, Payer, asked_owner};
 use crate::memory;
@@ -33,6 +35,14 @@ pub extern "C" fn count_unserved(owner: u32) -> u32 {
     if let Some(stock) = Kernel.stock(slot_of(owner, Kernel.slots())) {
         fault::count_unserved(&Kernel, stock, owner);
     }
+    0
+}
+
+/// [`limit::wait`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn wait(owner: u32) -> u32 {
+    limit::wait(&Kernel, index_of(owner));
     0
 }
 

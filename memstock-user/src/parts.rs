@@ -22,7 +22,7 @@ pub enum Part {
     /// Follows cgroups that come and go.
     Tree,
     /// Gives the pages of removed cgroups to those above.
-    Heirs,
+    Reparent,
     /// Follows CPUs that go and come.
     Cpus,
     /// Drains.
@@ -51,7 +51,7 @@ impl Part {
     /// All of them.
     pub const ALL: [Self; 13] = [
         Self::Tree,
-        Self::Heirs,
+        Self::Reparent,
         Self::Cpus,
         Self::Drains,
         Self::Enforcement,
@@ -69,7 +69,7 @@ impl Part {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tree => "tree",
-            Self::Heirs => "heirs",
+            Self::Reparent => "reparent",
             Self::Cpus => "cpus",
             Self::Drains => "drains",
             Self::Enforcement => "enforcement",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use memstock::cgroup::{Cgroup, CgroupMount};
 use memstock::enforce::guard::{Guard, MOST};
-use memstock::enforce::hold::Hold;
+use memstock::enforce::hold::{Hold, Writes};
 use memstock_tests::poll::{SOON, poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
@@ -15,8 +15,13 @@ use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
 struct Held {
     cgroup: TestCgroup,
     guard: Arc<Guard>,
-    hold: Option<Hold>,
+    hold: Option<Hold<'static>>,
     _task: Task,
+}
+
+/// One for each hold, as each worker has.
+fn writes() -> Result<&'static Writes> {
+    Ok(Box::leak(Box::new(Writes::new()?)))
 }
 
 fn held() -> Result<Held> {
@@ -24,7 +29,7 @@ fn held() -> Result<Held> {
     let task = Task::start(&cgroup, None)?;
     let found: Cgroup = CgroupMount::find()?.resolve(cgroup.path())?;
     let guard = Arc::new(Guard::start(&binaries::memstock()?)?);
-    let hold = Hold::freeze(&guard, &found)?;
+    let hold = Hold::freeze(&guard, writes()?, &found)?;
     let held = Held { cgroup, guard, hold, _task: task };
     ensure!(held.is_frozen()? && held.hold.is_some(), "it is not held");
     Ok(held)
@@ -51,7 +56,10 @@ fn a_hold_ends_with_who_holds() -> Result<()> {
     live(|| {
         let mut held = held()?;
         let found = CgroupMount::find()?.resolve(held.cgroup.path())?;
-        ensure!(Hold::freeze(&held.guard, &found)?.is_none(), "it is held by somebody already");
+        ensure!(
+            Hold::freeze(&held.guard, writes()?, &found)?.is_none(),
+            "it is held by somebody already"
+        );
         held.hold = None;
         ensure!(!held.is_frozen()?, "it is held still");
         Ok(())

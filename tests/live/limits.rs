@@ -13,25 +13,20 @@ use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, scaled};
 /// Of every limit here, in pages.
 const LIMIT: u64 = 4096;
 
-/// Pages by which what is needed may get above a limit: CPUs × batch, as much as may be stocked, and three times as much
-/// again, by which its watermark may be too high (`Counter::needed_watermark`). A page charged by
+/// Pages by which the usage may get above a limit: CPUs × batch, as much as may be stocked. A page charged by
 /// force while user space is on its way is held up by the square of the pages above the limit, in us, and by
 /// 1 ms from 32 pages on, so that so many would take two tasks 20 ms, and one twice as long.
 fn bound(engine: &Engine) -> Result<u64> {
     let show = engine.show()?;
-    Ok(4 * show.cpus.len() as u64 * show.batch)
+    Ok(show.cpus.len() as u64 * show.batch)
 }
 
-/// The most that was needed so far, pages above the limit, and how often it was met.
-///
-/// Not the highest usage: page cache of the cgroup, such as what a hog had to read of its program because the host had
-/// dropped it, is above the limit until it is found and dropped, and holds up nobody.
+/// The highest usage so far, pages above the limit, and how often it was met.
 fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<(u64, u64)> {
     let show = engine.show()?;
     let memory = &show.cgroup(cgroup.path())?.memory;
     let limit = memory.limit.context("it has a limit")?;
-    let most = memory.watermark.min(memory.needed_watermark);
-    Ok((most.saturating_sub(limit) / PAGE, memory.failcnt))
+    Ok((memory.watermark.saturating_sub(limit) / PAGE, memory.failcnt))
 }
 
 fn has_room(engine: &Engine, cgroup: &TestCgroup) -> Result<bool> {
@@ -41,21 +36,7 @@ fn has_room(engine: &Engine, cgroup: &TestCgroup) -> Result<bool> {
 }
 
 fn kills(engine: &Engine) -> Result<Vec<Event>> {
-    let events = engine.events()?;
-    Ok(events.into_iter().filter(|event| event.kind == "oom-kill").collect())
-}
-
-/// Waits until as many tasks were killed as `hogs`, and checks that it was them, for `ancestor`.
-fn only_killed(engine: &Engine, ancestor: &TestCgroup, hogs: &[u32]) -> Result<()> {
-    let kills = try_poll_until(SOON, "the events of the kills", || {
-        let kills = kills(engine)?;
-        Ok((kills.len() >= hogs.len()).then_some(kills))
-    })?;
-    let victims =
-        kills.iter().map(|kill| kill.field("victim").parse()).collect::<Result<Vec<u32>, _>>()?;
-    ensure!(victims == hogs, "killed {victims:?}, but the hogs were {hogs:?}");
-    ensure!(kills.iter().all(|kill| kill.field("ancestor") == ancestor.path()), "{kills:?}");
-    Ok(())
+    engine.events_of("oom-kill")
 }
 
 /// Tasks that have done nothing: they live, and can still have memory.
@@ -95,7 +76,8 @@ fn only_the_greedy_task_is_killed() -> Result<()> {
             hog.was_killed().with_context(|| format!("run {run}"))?;
             innocents.touch(1)?;
         }
-        only_killed(&engine, &greedy, &hogs)?;
+        let kills = engine.only_killed(&hogs)?;
+        ensure!(kills.iter().all(|kill| kill.field("ancestor") == greedy.path()), "{kills:?}");
         let (over, failcnt) = overshoot(&engine, &greedy)?;
         eprintln!("{over} pages above the limit at the most, met {failcnt} times");
         ensure!(over <= bound(&engine)? && failcnt > 0, "{over} pages above the limit");

@@ -17,10 +17,6 @@ const LIMIT: u64 = 2048;
 const FILLERS: [Mode; 4] =
     [Mode::FilesClosed, Mode::FileWrite, Mode::FileCopy, Mode::MmapFileShared];
 
-fn of_kind(engine: &Engine, kind: &str) -> Result<Vec<memstock_tests::engine::Event>> {
-    Ok(engine.events()?.into_iter().filter(|event| event.kind == kind).collect())
-}
-
 /// The kernel runs it through: that is what is asked of us.
 #[test]
 fn the_kernel_kills_nobody_for_page_cache() -> Result<()> {
@@ -53,13 +49,14 @@ fn nobody_is_killed_for_page_cache() -> Result<()> {
             let memory = &show.cgroup(cgroup.path())?.memory;
             ensure!(memory.failcnt > 0, "{}: the limit was not met: {memory:?}", mode.name());
             ensure!(memory.needed_watermark < LIMIT * PAGE, "{}: {memory:?}", mode.name());
-            let killed = [of_kind(&engine, "oom-kill")?, of_kind(&engine, "no-victim")?];
+            let killed = [engine.events_of("oom-kill")?, engine.events_of("no-victim")?];
             ensure!(killed.iter().all(Vec::is_empty), "{}: {killed:?}", mode.name());
             // It is taken back, however slow the disk, or told of; a few pages may have come after it last was.
             let told = try_poll_until(SOON, "cache to be taken back, or told of", || {
                 let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
                 let is_back = memory.usage <= 3 * LIMIT * PAGE / 2;
-                let told = of_kind(&engine, "cache-over-limit")?
+                let told = engine
+                    .events_of("cache-over-limit")?
                     .pop()
                     .filter(|_| memory.file_over_limit > 0);
                 Ok((is_back || told.is_some()).then_some(told))
@@ -93,7 +90,7 @@ fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
             let mut hog = wish.start(&cgroup)?;
             hog.was_killed().with_context(|| format!("a hog of {what} memory"))?;
             // A file in memory is nobody's to the kernel either: whoever is larger by himself goes first.
-            let kills = of_kind(&engine, "oom-kill")?;
+            let kills = engine.events_of("oom-kill")?;
             let victims = [hog.id(), holder.id()].map(|id| id.to_string());
             ensure!(!kills.is_empty(), "no event");
             for kill in &kills {
@@ -121,7 +118,7 @@ fn a_limit_can_be_set_below_page_cache() -> Result<()> {
         // It goes on.
         holder.give()?;
         holder.get()?;
-        ensure!(of_kind(&engine, "oom-kill")?.is_empty(), "somebody was killed");
+        ensure!(engine.events_of("oom-kill")?.is_empty(), "somebody was killed");
         engine.stop().map(drop)
     })
 }
@@ -137,7 +134,7 @@ fn a_rehearsal_goes_by_what_is_needed() -> Result<()> {
             Holder::of(Mode::FilesClosed).pages(2 * LIMIT as u32).cgroup(&cgroup).start()?;
         holder.get()?;
         let report =
-            try_poll_until(SOON, "a report", || Ok(of_kind(&engine, "would-enforce")?.pop()))?;
+            try_poll_until(SOON, "a report", || Ok(engine.events_of("would-enforce")?.pop()))?;
         let field = |name: &str| -> Result<u64> { Ok(report.field(name).parse()?) };
         ensure!(field("needed_pages")? < LIMIT && field("file_pages")? > 0, "{report:?}");
         ensure!(report.field("victim").is_empty(), "nobody would be killed: {report:?}");

@@ -203,15 +203,23 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
         try_poll_until(SOON, "a cgroup that was made", || {
             Ok(show()?.cgroup(below.path()).is_ok().then_some(()))
         })?;
+        // Another user's, to be reclaimed by `MADV_PAGEOUT` before anybody is killed.
+        let workload = binaries::workload()?;
+        let lazy = format!("{} grow --first 1000 --lazyfree", workload.display());
+        let lazy = as_nobody(&below, &format!("sh -c 'sleep 600 | {lazy}'"))?;
+        try_poll_until(SOON, "pages that were given back", || {
+            Ok(lazy.stdout()?.contains("ready").then_some(()))
+        })?;
         let mut hog = as_nobody(
             &below,
             "sh -c 'head -c 103809024 /dev/zero | tail -c 102760448 > /dev/null'",
         )?;
         let ended = hog.wait(SOON)?;
         ensure!(ended.code() == 128 + 9, "{ended:?}; {}", service.stderr()?);
-        // Whether it also reclaims depends on what page cache there is; what it may not do it would warn of, below.
-        try_poll_until(SOON, "the event", || {
-            Ok(service.stderr()?.contains("event: oom-kill").then_some(()))
+        try_poll_until(SOON, "the events", || {
+            let said = service.stderr()?;
+            let all = ["means=lazyfree", "event: oom-kill"].iter().all(|word| said.contains(word));
+            Ok(all.then_some(()))
         })
         .with_context(|| service.stderr().unwrap_or_default())?;
         service.signal(Signal::TERM)?;

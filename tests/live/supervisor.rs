@@ -13,7 +13,7 @@ use memstock_tests::cgroup::PREFIX;
 use memstock_tests::exposition::Exposition;
 use memstock_tests::http::ask;
 use memstock_tests::live::name;
-use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, Task, TestCgroup, leftovers, live};
@@ -117,31 +117,60 @@ fn a_daemon_that_fails_leaves_the_engine() -> Result<()> {
 }
 
 /// A cgroup v1 hierarchy of the test's own.
-struct V1(PathBuf);
+struct V1 {
+    dir: PathBuf,
+    name: String,
+}
 
 impl V1 {
     /// None where the kernel has none.
     fn mount() -> Result<Option<Self>> {
-        let hierarchy = format!("none,name={PREFIX}{}", std::process::id());
-        let dir = tempfile::tempdir()?.keep();
+        let (dir, name) = (tempfile::tempdir()?.keep(), format!("{PREFIX}{}", std::process::id()));
+        let v1 = Self { dir, name };
+        Ok(v1.mounted()?.then_some(v1))
+    }
+
+    fn mounted(&self) -> Result<bool> {
         let mut mount = Command::new("mount");
-        mount.args(["-t", "cgroup", "-o", &hierarchy, "cgroup"]).arg(&dir);
-        let v1 = Self(dir);
-        Ok(mount.output()?.status.success().then_some(v1))
+        mount.args(["-t", "cgroup", "-o", &format!("none,name={}", self.name), "cgroup"]);
+        Ok(mount.arg(&self.dir).output()?.status.success())
     }
 
     fn dir(&self) -> &Path {
-        &self.0
+        &self.dir
+    }
+
+    /// Ends the hierarchy, which the kernel keeps for good if a cgroup that was in it is not gone altogether when it is
+    /// unmounted; says whether it did.
+    fn end(&self) -> Result<bool> {
+        /// What the kernel has for that, if it will.
+        const ENDS: Duration = Duration::from_secs(1);
+        Command::new("umount").arg(&self.dir).output()?;
+        let own = format!(":name={}:", self.name);
+        let is_gone = || -> Option<()> {
+            fs::read_to_string("/proc/self/cgroup")
+                .is_ok_and(|text| !text.contains(&own))
+                .then_some(())
+        };
+        let ended = poll_until(ENDS, "the end of a hierarchy", is_gone).is_ok();
+        if !ended {
+            self.mounted()?;
+        }
+        Ok(ended)
     }
 }
 
 impl Drop for V1 {
     fn drop(&mut self) {
-        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let _ = fs::remove_dir(entry.path());
         }
-        let _ = Command::new("umount").arg(&self.0).output();
-        let _ = fs::remove_dir(&self.0);
+        let ended =
+            try_poll_until(SOON, "the end of a hierarchy", || Ok(self.end()?.then_some(())));
+        if let Err(error) = ended {
+            eprintln!("{error:#}");
+        }
+        let _ = fs::remove_dir(&self.dir);
     }
 }
 

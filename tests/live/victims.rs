@@ -5,11 +5,11 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use memstock_tests::engine::Event;
 use memstock_tests::growing::{FuseServer, Growing, resident_pages};
 use memstock_tests::hog::size;
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
+use memstock_tests::process::memstock;
 use memstock_tests::skip::skip;
 use memstock_tests::workload::grow::Order;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
@@ -22,22 +22,6 @@ const MORE: u32 = 16384;
 
 fn engine(cgroup: &TestCgroup, limit: u64) -> Result<Engine> {
     Engine::start(["--cgroup", cgroup.path(), "--limit", &size(limit)])
-}
-
-fn of_kind(engine: &Engine, kind: &str) -> Result<Vec<Event>> {
-    Ok(engine.events()?.into_iter().filter(|event| event.kind == kind).collect())
-}
-
-/// Waits for the events of the kills, and checks that only these were.
-fn only_killed(engine: &Engine, victims: &[u32]) -> Result<()> {
-    let kills = try_poll_until(SOON, "the events of the kills", || {
-        let kills = of_kind(engine, "oom-kill")?;
-        Ok((kills.len() >= victims.len()).then_some(kills))
-    })?;
-    let killed: Vec<u32> =
-        kills.iter().map(|kill| kill.field("victim").parse()).collect::<Result<_, _>>()?;
-    ensure!(killed == victims, "killed {killed:?}, not {victims:?}");
-    Ok(())
 }
 
 /// A file on the disk of the test, which nobody has read.
@@ -85,7 +69,7 @@ fn a_file_server_in_the_cgroup_hangs_nobody() -> Result<()> {
         let mut another = Growing::start(&other, &Order { more: MORE, ..Order::default() })?;
         ensure!(!another.grow(), "it got all of it");
         another.was_killed()?;
-        only_killed(&engine, &[hog.id(), another.id()])?;
+        engine.only_killed(&[hog.id(), another.id()])?;
         engine.stop().map(drop)
     })
 }
@@ -101,8 +85,8 @@ fn a_main_thread_that_has_ended_hides_nothing() -> Result<()> {
         let mut hog = Growing::start(&cgroup, &order)?;
         ensure!(!hog.grow(), "it got all of it");
         hog.was_killed()?;
-        only_killed(&engine, &[hog.id()])?;
-        ensure!(innocent.lives() && of_kind(&engine, "no-victim")?.is_empty());
+        engine.only_killed(&[hog.id()])?;
+        ensure!(innocent.lives() && engine.events_of("no-victim")?.is_empty());
         engine.stop().map(drop)
     })
 }
@@ -143,7 +127,7 @@ fn the_memory_of_who_cannot_end_comes_back() -> Result<()> {
         };
         let mut hog = Growing::start(&cgroup, &order)?;
         hog.begin_to_grow()?;
-        only_killed(&engine, &[hog.id()])?;
+        engine.only_killed(&[hog.id()])?;
         poll_until(SOON, "its memory", || {
             resident_pages(hog.id()).is_none_or(|pages| pages < 100).then_some(())
         })?;
@@ -152,7 +136,7 @@ fn the_memory_of_who_cannot_end_comes_back() -> Result<()> {
             Ok((usage < 3072).then_some(()))
         })?;
         ensure!(hog.lives(), "it could end: that is another case");
-        ensure!(innocent.lives() && of_kind(&engine, "oom-kill")?.len() == 1, "an innocent died");
+        ensure!(innocent.lives() && engine.events_of("oom-kill")?.len() == 1, "an innocent died");
         drop(server);
         drop(hog);
         engine.stop().map(drop)
@@ -168,9 +152,9 @@ fn lazily_freed_memory_is_taken_before_anybody_is_killed() -> Result<()> {
         let order = Order { first: 6000, more: 4000, lazyfree: true, ..Order::default() };
         let mut task = Growing::start(&cgroup, &order)?;
         ensure!(task.grow() && task.lives(), "it was killed: {:?}", engine.events()?);
-        let reclaims = of_kind(&engine, "reclaim")?;
+        let reclaims = engine.events_of("reclaim")?;
         ensure!(reclaims.iter().any(|event| event.field("means") == "lazyfree"), "{reclaims:?}");
-        ensure!(of_kind(&engine, "oom-kill")?.is_empty());
+        ensure!(engine.events_of("oom-kill")?.is_empty());
         engine.stop().map(drop)
     })
 }
@@ -194,7 +178,7 @@ fn the_cache_of_a_neighbour_stays() -> Result<()> {
         let mut hog = Growing::start(&greedy, &Order { more: MORE, ..reads })?;
         ensure!(!hog.grow(), "it got all of it");
         hog.was_killed()?;
-        only_killed(&engine, &[hog.id()])?;
+        engine.only_killed(&[hog.id()])?;
         let after = cached()?;
         if dropped()? == drops {
             ensure!(after >= before - before / 100, "{before} pages before, {after} after");
@@ -226,16 +210,12 @@ fn cache_of_closed_files_is_taken_back() -> Result<()> {
         let engine = engine(&cgroup, LIMIT)?;
         let order = Order { reads: Some(path), ..Order::default() };
         let reader = Growing::start(&cgroup, &order)?;
-        // Large folios of the cache count as huge pages, of which so many may be above a limit
-        // (docs/adr/0028-huge-pages-at-a-limit.md, `MOST_HUGE`).
-        const ALLOWED: u64 = 2048 + 511;
         try_poll_until(SOON, "the cache to be taken back", || {
-            let usage = engine.show()?.cgroup(cgroup.path())?.memory.usage / PAGE;
-            Ok((usage <= LIMIT + ALLOWED).then_some(()))
+            Ok((engine.show()?.cgroup(cgroup.path())?.memory.usage <= LIMIT * PAGE).then_some(()))
         })?;
-        let reclaims = of_kind(&engine, "reclaim")?;
+        let reclaims = engine.events_of("reclaim")?;
         ensure!(reclaims.iter().any(|event| event.field("means") == "fadvise"), "{reclaims:?}");
-        ensure!(of_kind(&engine, "oom-kill")?.is_empty(), "somebody was killed");
+        ensure!(engine.events_of("oom-kill")?.is_empty(), "somebody was killed");
         drop(reader);
         engine.stop().map(drop)
     })
@@ -258,11 +238,11 @@ fn a_file_that_two_have_mapped_kills_nobody() -> Result<()> {
         let mut tasks = [Growing::start(&cgroup, &order)?, Growing::start(&cgroup, &order)?];
         try_poll_until(SOON, "cache to be taken back, or told of", || {
             let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
-            let is_told = !of_kind(&engine, "cache-over-limit")?.is_empty();
+            let is_told = !engine.events_of("cache-over-limit")?.is_empty();
             Ok((is_told || memory.usage <= LIMIT * PAGE).then_some(()))
         })?;
         ensure!(tasks.iter_mut().all(Growing::lives), "one was killed: {:?}", engine.events()?);
-        ensure!(of_kind(&engine, "oom-kill")?.is_empty(), "somebody was killed");
+        ensure!(engine.events_of("oom-kill")?.is_empty(), "somebody was killed");
         engine.stop().map(drop)
     })
 }
@@ -280,22 +260,25 @@ fn who_may_not_be_killed_is_held() -> Result<()> {
         };
         task.begin_to_grow()?;
         try_poll_until(SOON, "an event", || {
-            Ok((!of_kind(&engine, "no-victim")?.is_empty()).then_some(()))
+            Ok((!engine.events_of("no-victim")?.is_empty()).then_some(()))
         })?;
         let over = || -> Result<u64> {
             let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
             Ok((memory.usage / PAGE).saturating_sub(LIMIT))
         };
-        std::thread::sleep(std::time::Duration::from_secs(5));
-        // It runs for 10 ms a second, and each page that it takes then holds it up for up to 1 ms.
-        ensure!(over()? < 500, "{} pages above the limit after 5 s", over()?);
+        // It runs for 10 ms a second, and each page that it takes then holds it up for 1 ms; as much again for a host that is
+        // late to freeze it. Before it is held, as in `limits.rs`.
+        const SECONDS: u64 = 5;
+        let at_first = over()?;
+        std::thread::sleep(std::time::Duration::from_secs(SECONDS));
+        let more = over()? - at_first;
+        ensure!(more <= 20 * SECONDS, "{at_first} pages above the limit, and {more} more later");
         ensure!(
-            task.lives() && of_kind(&engine, "no-victim")?.len() == 1,
+            task.lives() && engine.events_of("no-victim")?.len() == 1,
             "{:?}",
             engine.events()?
         );
-        let lifted =
-            memstock_tests::process::memstock(["limit", cgroup.path(), "--memory", "max"])?;
+        let lifted = memstock(["limit", cgroup.path(), "--memory", "max"])?;
         ensure!(lifted.finish(SOON)?.code() == 0, "the limit is not lifted");
         try_poll_until(SOON, "all it wants", || {
             let needed = engine.show()?.cgroup(cgroup.path())?.memory.needed / PAGE;

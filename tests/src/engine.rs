@@ -138,6 +138,29 @@ impl Engine {
         Ok(stderr.lines().filter_map(|line| line.strip_prefix("event:")).map(Event::new).collect())
     }
 
+    /// Those of one kind.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn events_of(&self, kind: &str) -> Result<Vec<Event>> {
+        Ok(self.events()?.into_iter().filter(|event| event.kind == kind).collect())
+    }
+
+    /// Waits until as many were killed as `victims`, and checks that it was them, in this order; the events.
+    ///
+    /// # Errors
+    /// When it were others, or not in time.
+    pub fn only_killed(&self, victims: &[u32]) -> Result<Vec<Event>> {
+        let kills = try_poll_until(SOON, "the events of the kills", || {
+            let kills = self.events_of("oom-kill")?;
+            Ok((kills.len() >= victims.len()).then_some(kills))
+        })?;
+        let killed: Vec<u32> =
+            kills.iter().map(|kill| kill.field("victim").parse()).collect::<Result<_, _>>()?;
+        ensure!(killed == victims, "killed {killed:?}, not {victims:?}");
+        Ok(kills)
+    }
+
     /// Stops it with SIGTERM, waits for its end and checks that its pins are gone.
     ///
     /// # Errors

@@ -86,9 +86,10 @@ impl Dispatch {
         self.guard = guard.map(Arc::new);
         self.end();
         // What could not be done may be by now.
-        self.full
-            .values_mut()
-            .for_each(|full| *full = Full { worker: full.worker, ..Full::new(full.seen) });
+        self.full.values_mut().for_each(|full| {
+            let Full { worker, hangs, seen, .. } = *full;
+            *full = Full { worker, hangs, ..Full::new(seen) };
+        });
     }
 
     /// Has all workers give up what they do, as soon as they can.

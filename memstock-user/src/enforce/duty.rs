@@ -87,7 +87,10 @@ impl Duty {
         let wakes = wake.try_clone().context("cannot share an eventfd")?;
         let moved = Arc::new(AtomicBool::new(true));
         let moves = Arc::clone(&moved);
-        let shared = Shared { engine, mount, cache: Cache::default(), news: sender, wake: wakes };
+        let cache = Cache::default();
+        // Mapped now, and not when the first limit is met.
+        cache.host_pages(&engine)?;
+        let shared = Shared { engine, mount, cache, news: sender, wake: wakes };
         let work =
             move || serve(&Arc::new(shared), policy, guard, events, &ordered, &woken, &moves);
         let thread = std::thread::Builder::new().name("enforce".into()).spawn(work);

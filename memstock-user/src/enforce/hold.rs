@@ -18,21 +18,46 @@ use crate::engine::Engine;
 /// Extended attribute of a cgroup that is frozen by us: it goes with the cgroup, and stays if we die.
 const MARK: &str = "trusted.memstock.held";
 
-/// A frozen subtree.
+/// Sees who writes to `cgroup.freeze`. Kept from hold to hold: to close one waits for a grace period of the kernel's, tens
+/// of milliseconds in which tasks that were let go charge on.
 #[derive(Debug)]
-pub struct Hold {
-    guard: Arc<Guard>,
-    dir: PathBuf,
-    writes: OwnedFd,
+pub struct Writes(OwnedFd);
+
+impl Writes {
+    /// Sees nothing yet.
+    ///
+    /// # Errors
+    /// The kernel has no more of them for us (`fs.inotify.max_user_instances`).
+    pub fn new() -> Result<Self> {
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        inotify::init(flags).map(Self).context("cannot watch files")
+    }
+
+    /// Whether there was any since this was asked last.
+    fn happened(&self) -> bool {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
+        let mut reader = inotify::Reader::new(&self.0, &mut buffer);
+        let events = std::iter::from_fn(|| Some(reader.next().ok()?.events()));
+        events.filter(|event| event.contains(inotify::ReadFlags::MODIFY)).count() > 0
+    }
 }
 
-impl Hold {
+/// A frozen subtree.
+#[derive(Debug)]
+pub struct Hold<'a> {
+    guard: Arc<Guard>,
+    dir: PathBuf,
+    writes: &'a Writes,
+    watch: i32,
+}
+
+impl<'a> Hold<'a> {
     /// Freezes `cgroup`; `None` when that is not to be done: we are in it ourselves, or somebody else
     /// has frozen it, whose decision it is to let go.
     ///
     /// # Errors
     /// The guard is gone or the kernel refuses.
-    pub fn freeze(guard: &Arc<Guard>, cgroup: &Cgroup) -> Result<Option<Self>> {
+    pub fn freeze(guard: &Arc<Guard>, writes: &'a Writes, cgroup: &Cgroup) -> Result<Option<Self>> {
         if own_cgroup().is_none_or(|own| own.starts_with(&cgroup.path)) {
             return Ok(None);
         }
@@ -42,35 +67,29 @@ impl Hold {
         if fs::read_to_string(&file).with_context(cannot)?.trim() != "0" {
             return Ok(None);
         }
-        let writes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK);
-        let writes = writes.with_context(cannot)?;
-        inotify::add_watch(&writes, &file, inotify::WatchFlags::MODIFY).with_context(cannot)?;
+        let watch = inotify::add_watch(&writes.0, &file, inotify::WatchFlags::MODIFY);
+        let watch = watch.with_context(cannot)?;
+        let hold = Self { guard: Arc::clone(guard), dir: dir.clone(), writes, watch };
         guard.holds(dir)?;
-        let hold = Self { guard: Arc::clone(guard), dir: dir.clone(), writes };
         rustix::fs::setxattr(dir, MARK, b"", XattrFlags::empty()).with_context(cannot)?;
         fs::write(&file, "1").with_context(cannot)?;
         // Our own.
-        hold.was_written();
+        writes.happened();
         Ok(Some(hold))
-    }
-
-    /// Whether `cgroup.freeze` was written to since this was asked last.
-    fn was_written(&self) -> bool {
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
-        let mut reader = inotify::Reader::new(&self.writes, &mut buffer);
-        std::iter::from_fn(|| reader.next().ok().map(drop)).count() > 0
     }
 }
 
-impl Drop for Hold {
+impl Drop for Hold<'_> {
     fn drop(&mut self) {
         // What it says is theirs then.
-        if self.was_written() {
+        if self.writes.happened() {
             let _ = rustix::fs::removexattr(&self.dir, MARK);
         } else {
             thaw(&self.dir);
         }
         self.guard.released(&self.dir);
+        // It goes with its cgroup.
+        let _ = inotify::remove_watch(&self.writes.0, self.watch);
     }
 }
 

@@ -28,17 +28,28 @@ const SPARE: u64 = 16;
 /// Pages that are too many, and of what; `None` when there is room.
 pub type Excess = Option<(u64, Resource)>;
 
-/// By how many pages the usage is above what `memory` and `memsw` allow, beside what huge pages may be above them.
-/// Memory+swap first: what is reclaimed for it must not go to swap.
+/// By how many pages the usage is above what `memory` and `memsw` allow: what is needed above them, and page cache, to which
+/// what huge pages may be above a limit does not apply. Memory+swap first: what is reclaimed for it must not go to swap.
 pub fn excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
-    needed_excess(&Counter { file: 0, ..*counter }, memory, memsw)
+    let file = u64::try_from(counter.file.cast_signed()).unwrap_or(0);
+    above(counter, memory, memsw, |usage, limit| file.min(usage.saturating_sub(limit)))
 }
 
 /// By how many pages what is needed is above that: the kernel kills for nothing else. Stocks must have been drained, or
 /// what is in them counts as needed.
 pub fn needed_excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
+    above(counter, memory, memsw, |_, _| 0)
+}
+
+fn above(
+    counter: &Counter<u64>,
+    memory: u64,
+    memsw: u64,
+    cache: impl Fn(u64, u64) -> u64,
+) -> Excess {
     let above = |usage, limit, resource| {
-        let nr_pages = needed_above(usage, counter.file, limit, counter.huge);
+        let needed = needed_above(usage, counter.file, limit, counter.huge);
+        let nr_pages = needed + cache(usage, limit);
         (nr_pages > 0).then_some((nr_pages, resource))
     };
     let memsw = above(counter.memsw.usage, memsw, Resource::Memsw);
@@ -225,6 +236,11 @@ mod tests {
         assert_eq!(needed_excess(&counter, 5, 7), Some((1, Resource::Memsw)));
         let huge = Counter { huge: 1, ..counter };
         assert_eq!(needed_excess(&huge, 5, 7), None);
+        // What huge pages are allowed is not for page cache.
+        assert_eq!(excess(&huge, 8, NO_LIMIT), Some((2, Resource::Memory)));
+        assert_eq!(excess(&huge, 5, NO_LIMIT), Some((4, Resource::Memory)));
+        assert_eq!(excess(&Counter { file: 0, ..huge }, 9, NO_LIMIT), None);
+        assert_eq!(excess(&counter, 0, NO_LIMIT), Some((10, Resource::Memory)));
         // What went may be told before what came.
         let early = Counter { file: u64::MAX, ..counter };
         assert_eq!(needed_excess(&early, 9, NO_LIMIT), Some((1, Resource::Memory)));

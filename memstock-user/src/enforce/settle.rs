@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use memstock_common::{Counter, Event};
 
 use super::guard::Guard;
-use super::hold::Hold;
+use super::hold::{Hold, Writes};
 use super::reclaim::MEANS;
 use super::room::{Excess, LATER, Made, Room, SOON, cache_over_limit, excess, needed_excess};
 use super::task::{Task, tasks};
@@ -47,11 +47,11 @@ pub(super) enum Outcome {
 ///
 /// # Errors
 /// The engine cannot be read or driven, or what it says cannot be.
-pub(super) fn settle(shared: &Shared, job: &Job, step: &Step) -> Result<Outcome> {
+pub(super) fn settle(shared: &Shared, job: &Job, step: &Step, writes: &Writes) -> Result<Outcome> {
     let ById::Found(cgroup) = shared.mount.cgroup_of(job.hit.ancestor_id) else {
         return Ok(Outcome::Room);
     };
-    let full = Full { shared, job, step, cgroup };
+    let full = Full { shared, job, step, writes, cgroup };
     if job.policy.observe { full.rehearse() } else { full.settle() }
 }
 
@@ -59,10 +59,11 @@ struct Full<'a> {
     shared: &'a Shared,
     job: &'a Job,
     step: &'a Step,
+    writes: &'a Writes,
     cgroup: Cgroup,
 }
 
-impl Full<'_> {
+impl<'a> Full<'a> {
     fn rehearse(&self) -> Result<Outcome> {
         let Shared { engine, mount, .. } = self.shared;
         let hit: &Event = &self.job.hit;
@@ -77,14 +78,19 @@ impl Full<'_> {
             return Ok(Outcome::Room);
         }
         self.is_possible()?;
+        let mut hold = None;
         let outcome = match self.job.what {
-            What::Needed => self.make_needed(&mut self.hold())?,
+            What::Needed => {
+                hold = self.hold();
+                self.make_needed(&mut hold)?
+            }
             What::Cache => self.make_cache()?,
         };
         if matches!(outcome, Outcome::Room | Outcome::Fruitless) {
             // Events are merged for a while after one; that would give those let go a start.
             self.shared.engine.control().rearm(self.job.index)?;
         }
+        drop(hold);
         Ok(outcome)
     }
 
@@ -108,7 +114,7 @@ impl Full<'_> {
     }
 
     /// Has what is needed get to the limit: by what can be taken without a death, or by one.
-    fn make_needed(&self, hold: &mut Option<Hold>) -> Result<Outcome> {
+    fn make_needed(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         if !self.job.kills_only {
             // Without swap, no other page that is needed can be taken.
             let means = [Means::MemoryReclaim, Means::Lazyfree, Means::Pageout];
@@ -131,9 +137,9 @@ impl Full<'_> {
         Ok(())
     }
 
-    fn hold(&self) -> Option<Hold> {
+    fn hold(&self) -> Option<Hold<'a>> {
         let guard: &Arc<Guard> = self.job.guard.as_ref()?;
-        Hold::freeze(guard, &self.cgroup).unwrap_or_else(|error| {
+        Hold::freeze(guard, self.writes, &self.cgroup).unwrap_or_else(|error| {
             self.shared.fail(error.context("a subtree at its limit is not held"));
             None
         })
@@ -152,8 +158,8 @@ impl Full<'_> {
 
     /// Kills one task after the other until what is needed is not above the limit, or a death gives nothing back: then it
     /// is not the tasks' own (files in memory), and the next one has to charge something first.
-    fn kill(&self, hold: &mut Option<Hold>) -> Result<Outcome> {
-        let mut tried = Vec::<Task>::new();
+    fn kill(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
+        let (mut tried, mut has_told) = (Vec::<Task>::new(), self.job.has_told);
         let own = victim::own_cgroup_below(&self.cgroup.path);
         let is_ours = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
         while self.needs_more()? {
@@ -170,8 +176,11 @@ impl Full<'_> {
             let is_dying = dying.is_some();
             let limit = self.counter()?.memory_limit;
             let spared = |task: &Task| was_tried(task) || is_ours(task);
-            let Some(victim) = dying.or_else(|| victim::choose(all, limit, spared)) else {
-                match self.outlast(hold)? {
+            let Some(victim) = dying.or_else(|| victim::choose(all, limit, &spared)) else {
+                if !std::mem::replace(&mut has_told, true) {
+                    self.say(Record::NoVictim { ancestor: named(&self.cgroup) });
+                }
+                match self.outlast(hold, spared)? {
                     Some(outcome) => return Ok(outcome),
                     None => continue,
                 }
@@ -215,10 +224,11 @@ impl Full<'_> {
 
     /// There is nobody to kill: holds the subtree for most of the time, until there is room, or, with no outcome, somebody
     /// to kill.
-    fn outlast(&self, hold: &mut Option<Hold>) -> Result<Option<Outcome>> {
-        if !self.job.has_told {
-            self.say(Record::NoVictim { ancestor: named(&self.cgroup) });
-        }
+    fn outlast(
+        &self,
+        hold: &mut Option<Hold<'a>>,
+        spared: impl Fn(&Task) -> bool,
+    ) -> Result<Option<Outcome>> {
         while hold.is_some() && !self.job.is_over() {
             let until = Instant::now() + HELD;
             while Instant::now() < until && !self.job.is_over() {
@@ -231,8 +241,7 @@ impl Full<'_> {
             *hold = None;
             sleep(LET_GO);
             self.room().drain(&mut |record| self.say(record))?;
-            let may_die = |task: &Task| victim::badness(task, 0).is_some() && task.pid != 1;
-            if tasks(&self.cgroup.dir).iter().any(may_die) {
+            if victim::choose(tasks(&self.cgroup.dir), 0, &spared).is_some() {
                 return Ok(None);
             }
             *hold = self.hold();

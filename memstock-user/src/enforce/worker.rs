@@ -15,6 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::Policy;
 use super::duty::News;
 use super::guard::Guard;
+use super::hold::Writes;
 use super::reclaim::Cache;
 use super::settle::{Outcome, settle};
 use crate::cgroup::CgroupMount;
@@ -117,12 +118,12 @@ impl Worker {
     /// Starts the worker number `number`; it ends when this is dropped and it has nothing to do.
     pub(super) fn start(shared: &Arc<Shared>, number: usize, done: Sender<Done>) -> Result<Self> {
         let (jobs, orders) = channel::<Job>();
-        let step = Arc::new(Step::default());
+        let (step, writes) = (Arc::new(Step::default()), Writes::new()?);
         let (shared, of) = (Arc::clone(shared), Arc::clone(&step));
         let work = move || {
             be_prompt();
             while let Ok(job) = orders.recv() {
-                let outcome = settle(&shared, &job, &of).unwrap_or_else(|error| {
+                let outcome = settle(&shared, &job, &of, &writes).unwrap_or_else(|error| {
                     shared.fail(error.context("a limit is not enforced"));
                     Outcome::Over
                 });

@@ -35,7 +35,7 @@ impl Tree<'_> {
     ///
     /// # Errors
     /// A map cannot be read.
-    pub fn heirs(&self) -> Result<Option<BTreeMap<u32, u32>>> {
+    pub fn parents(&self) -> Result<Option<BTreeMap<u32, u32>>> {
         if self.dying.is_empty() {
             return Ok(None);
         }

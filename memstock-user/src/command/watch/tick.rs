@@ -66,7 +66,7 @@ impl Watch<'_> {
     /// Does what was put off.
     pub(super) fn settle(&mut self) {
         let Self { tree, state, .. } = self;
-        let is_inherited = state.work.is_under_way(Part::Heirs);
+        let is_inherited = state.work.is_under_way(Part::Reparent);
         state.parts.attempt(Part::Tree, || {
             tree.look_again()?;
             tree.settle()?;
@@ -80,21 +80,21 @@ impl Watch<'_> {
     /// Has pages of removed cgroups be those of the cgroups above.
     fn find_heirs(&mut self) {
         let Self { engine, tree, state, .. } = self;
-        if !state.work.is_rested(Part::Heirs) || !state.parts.is_due(Part::Heirs) {
+        if !state.work.is_rested(Part::Reparent) || !state.parts.is_due(Part::Reparent) {
             return;
         }
-        let heirs = match tree.heirs() {
+        let heirs = match tree.parents() {
             Ok(Some(heirs)) => heirs,
             outcome => {
-                state.parts.outcome(Part::Heirs, outcome);
+                state.parts.outcome(Part::Reparent, outcome);
                 return;
             }
         };
         let pins = engine.pins().clone();
-        let started = state.work.start(Part::Heirs, move |_| {
+        let started = state.work.start(Part::Reparent, move |_| {
             reparent(&Engine::open(&pins)?, &heirs).map(|()| Done::Inherited)
         });
-        self.note(Part::Heirs, started);
+        self.note(Part::Reparent, started);
     }
 
     pub(super) fn follow_cpus(&mut self) {
