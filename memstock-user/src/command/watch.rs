@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
+use super::closed_pipe_is_success;
 use super::outcome::Outcome;
 use super::reload::Reload;
 use super::signals::Signals;
@@ -179,10 +180,13 @@ impl Watch<'_> {
         self.read_losses();
         let sample = sample(self.engine, self.mount)?;
         if !self.is_measured && !self.quiet && !matches!(end, End::Unread) {
-            // The run is over either way.
-            let _ = writeln!(out)
+            let printed = writeln!(out)
                 .and_then(|()| summary::write(&mut out, &sample))
                 .and_then(|()| self.rehearsed.write(&mut out, &sample, page_size()));
+            // The exit code of COMMAND comes first, and what it has printed to is its own matter.
+            if command.is_none() {
+                closed_pipe_is_success(printed)?;
+            }
         }
         Ok(Outcome { command, sample, home: None })
     }
