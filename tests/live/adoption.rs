@@ -11,7 +11,7 @@ use memstock_tests::load::{Frozen, Load};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
-use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, lru};
+use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, lru, scaled};
 
 /// A holder with its memory, in a cgroup of its own on both sides.
 struct Seat {
@@ -227,7 +227,7 @@ fn adopting_under_load_does_no_harm() -> Result<()> {
         ] {
             left_out.extend(load.hold(mode, pages, cgroup, Some(&kernel))?);
         }
-        for round in 0..3 {
+        for round in 0..scaled(4) {
             let engine = Engine::start_adopting(["--cgroup", top.path()])?;
             load.check()?;
             adopted(&engine)?;

@@ -15,9 +15,8 @@ use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, KernelCgroup, TestCgroup, lru, scaled};
 
 const RUNS: u32 = 10;
-/// Of load before each pause. With [`SOAK`] set in the environment it is ten times as long.
+/// Of load before each pause.
 const RUN: Duration = Duration::from_secs(6);
-const SOAK: &str = "MEMSTOCK_SOAK";
 
 /// Three levels, the tasks at every one of them.
 struct Cgroups {
@@ -69,7 +68,6 @@ impl Cgroups {
 #[test]
 fn nothing_is_lost_under_load_and_drains() -> Result<()> {
     live(|| {
-        let run = if std::env::var_os(SOAK).is_some() { 10 * RUN } else { RUN };
         let cgroups = Cgroups::new()?;
         let engine = Engine::start(["--cgroup", cgroups.v2[0].path()])?;
         try_poll_until(SOON, "all cgroups to be tracked", || {
@@ -79,7 +77,7 @@ fn nothing_is_lost_under_load_and_drains() -> Result<()> {
         let drains = load.drain();
         for number in 1..=scaled(RUNS) {
             let before = drains.load(Relaxed);
-            sleep(run);
+            sleep(RUN);
             load.check()?;
             // Where one takes longer than that, until there was one.
             try_poll_until(SOON, "a drain", || Ok((drains.load(Relaxed) > before).then_some(())))?;

@@ -16,7 +16,7 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::Program;
 use memstock_tests::skip::skip;
 use memstock_tests::task::enter_both;
-use memstock_tests::{Engine, KernelCgroup, TestCgroup, lru};
+use memstock_tests::{Engine, KernelCgroup, TestCgroup, lru, scaled};
 use rustix::process::Signal;
 
 /// Every kind of memory, by those of its ways that were seen to work in any container. No random seed, so
@@ -94,11 +94,12 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
         let mut command = stress(dir.path(), END);
         enter_both(&mut command, &cgroup, &kernel)?;
         let mut stress = Program::from(command).start()?;
+        let time = MINUTE * scaled(100) / 100;
         let start = Instant::now();
         let (mut looks, mut least, mut pages) = (0_u32, 100.0_f64, 0);
         loop {
             sleep(LOOK);
-            if start.elapsed() >= MINUTE && looks >= LOOKS {
+            if start.elapsed() >= time && looks >= scaled(LOOKS) {
                 stress.signal(Signal::INT)?;
                 break;
             }

@@ -3,8 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use memstock::engine::pins::Pins;
@@ -13,6 +12,7 @@ use memstock_tests::load::{Frozen, Load};
 use memstock_tests::orphan::{forget, stop};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::{Finished, Process, memstock};
+use memstock_tests::random::Random;
 use memstock_tests::show::Cgroup;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, Show, Task, TestCgroup, leftovers, live, scaled};
@@ -107,31 +107,6 @@ fn what_is_new_is_adopted_and_nothing_twice() -> Result<()> {
     })
 }
 
-/// The generator of the moments: SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn seeded() -> Result<Self> {
-        let seed = match std::env::var("MEMSTOCK_SEED") {
-            Ok(seed) => seed.parse().context("MEMSTOCK_SEED")?,
-            Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64,
-        };
-        eprintln!("MEMSTOCK_SEED={seed}");
-        Ok(Self(seed))
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % bound
-    }
-
-    fn wait_up_to(&mut self, longest: Duration) {
-        sleep(Duration::from_micros(self.below(longest.as_micros() as u64)));
-    }
-}
-
 /// Where a run is when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -219,7 +194,8 @@ fn killed_at_any_moment() -> Result<()> {
         let args = ["run", "--cgroup", top.path(), "--new", &new];
         let mut left = Left::default();
         let mut adopted = 0;
-        for point in 0..POINTS {
+        let points = scaled(POINTS);
+        for point in 0..points {
             let phase = match random.below(10) {
                 0..4 => Phase::Starting,
                 4..6 => Phase::Pinning,
@@ -255,7 +231,7 @@ fn killed_at_any_moment() -> Result<()> {
                 forget(engine);
             }
         }
-        eprintln!("{left:?}, {adopted} of {POINTS} runs adopted");
+        eprintln!("{left:?}, {adopted} of {points} runs adopted");
         ensure!(left.whole > 0 && left.unfinished > 0 && left.nothing > 0, "not at any moment");
         ensure!(adopted > 0, "none was adopted");
         let mut engine = Engine::start(["--cgroup", top.path(), "--new", &new])?;

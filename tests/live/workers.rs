@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::hog::{Wish, size};
+use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::slow_disk::SlowDisk;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
 
 /// Of every limit here, in pages.
@@ -14,6 +17,9 @@ const LIMIT: u64 = 4096;
 const HANGS: Duration = Duration::from_secs(4);
 
 /// A thread that a debugger has stopped. Goes on when this is dropped.
+///
+/// It is stopped while it sleeps, as one that hangs does: in the middle of an allocation it would have a lock of malloc's,
+/// which is everybody's.
 struct Stopped(i32);
 
 impl Stopped {
@@ -24,6 +30,9 @@ impl Stopped {
             fs::read_to_string(dir.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
         };
         let found = tasks.into_iter().find(is_it).with_context(|| format!("no thread {name}"))?;
+        let stat = fs::read_to_string(found.path().join("stat"))?;
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        ensure!(state == Some('S'), "it does not sleep: {stat}");
         let tid: i32 = found.file_name().to_string_lossy().parse()?;
         trace(libc::PTRACE_SEIZE, tid)?;
         let stopped = Self(tid);
@@ -97,6 +106,61 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         // And it serves again.
         let mut last = Wish::pages(2 * LIMIT).start(&hung)?;
         last.was_killed()?;
+        engine.stop().map(drop)
+    })
+}
+
+/// Kills so many tasks that want too much, one after the other; how long it took for each of them to be killed.
+fn kill(cgroup: &TestCgroup, times: u32) -> Result<Vec<Duration>> {
+    let killed = |_| {
+        let start = Instant::now();
+        Wish::pages(2 * LIMIT).cpu(1).start(cgroup)?.was_killed()?;
+        Ok(start.elapsed())
+    };
+    let mut took = (0..times).map(killed).collect::<Result<Vec<_>>>()?;
+    took.sort();
+    Ok(took)
+}
+
+/// 2 GiB that a disk takes half an hour to write are page cache of a cgroup that may have 16 MiB: its own limit is what
+/// they cost, and no time of the others.
+#[test]
+fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
+    const DIRTY: u64 = (2 << 30) / PAGE;
+    const KILLS: u32 = 9;
+    live(|| {
+        let disk = match SlowDisk::mount()? {
+            Ok(disk) => disk,
+            Err(reason) => {
+                skip(&name(), &reason);
+                return Ok(());
+            }
+        };
+        let (slow, other) = (TestCgroup::new()?, TestCgroup::new()?);
+        let limits = [&slow, &other].map(|cgroup| format!("{}={}", cgroup.path(), size(LIMIT)));
+        let engine = Engine::start([
+            "--cgroup",
+            slow.path(),
+            "--limit",
+            &limits[0],
+            "--cgroup",
+            other.path(),
+            "--limit",
+            &limits[1],
+        ])?;
+        let alone = kill(&other, KILLS)?;
+        let mut writer = Wish::pages(DIRTY).cpu(0).file(&disk.file("dirty")).start(&slow)?;
+        writer.has_all().context("dirty page cache is nothing to kill for")?;
+        let used = engine.show()?.cgroup(slow.path())?.used_pages();
+        ensure!(used > DIRTY / 2, "{used} pages are left of {DIRTY}");
+        let beside = kill(&other, KILLS)?;
+        let over = overshoot(&engine, &other)?;
+        eprintln!("alone {alone:?}, beside a slow disk {beside:?}, {over} pages above the limit");
+        ensure!(over <= bound(&engine)?, "{over} pages above the limit");
+        // A worker that had to wait for that disk would take seconds; the rest is that two CPUs have more to do.
+        let middle = alone.len() / 2;
+        ensure!(beside[middle] <= 3 * alone[middle], "alone {alone:?}, beside it {beside:?}");
+        ensure!(writer.lives(), "it was killed");
         engine.stop().map(drop)
     })
 }

@@ -8,6 +8,9 @@ use std::sync::LazyLock;
 /// case. `cargo xtask vm --load` sets it.
 pub const LOAD: &str = "MEMSTOCK_LOAD";
 
+/// The environment variable that says for how many minutes one daemon is to be at work. `cargo xtask soak` sets it.
+pub const MINUTES: &str = "MEMSTOCK_MINUTES";
+
 static PERCENT: LazyLock<u32> = LazyLock::new(|| {
     std::env::var(LOAD).ok().and_then(|percent| percent.parse().ok()).unwrap_or(100)
 });

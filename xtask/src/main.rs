@@ -48,7 +48,7 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Run every test; the last line printed is `N passed, N failed, N skipped`.
+    /// Run every test, with a quarter of what is repeated; the last line printed is `N passed, N failed, N skipped`.
     Test {
         /// Run only tests whose name contains this.
         filter: Option<String>,
@@ -62,6 +62,14 @@ enum Verb {
         /// Arguments of the test binaries.
         #[arg(last = true)]
         args: Vec<OsString>,
+    },
+    /// Run the live tests with all their repetitions, and one daemon for an hour.
+    Soak {
+        /// Only tests whose name contains this.
+        filter: Option<String>,
+        /// For how long one daemon is to be at work.
+        #[arg(long, default_value_t = 60)]
+        minutes: u32,
     },
     /// Build a Debian package of the release binary, and print its path.
     Package {
@@ -118,6 +126,7 @@ fn main() -> ExitCode {
         }
         Verb::DebianRoot => package::root::run(),
         Verb::Test { filter, bless, vm, args } => test::run(filter.as_deref(), bless, vm, &args),
+        Verb::Soak { filter, minutes } => test::soak(filter.as_deref(), minutes),
         Verb::Vm { matrix: Some(lines), work, .. } => vm::matrix(&lines, &work),
         Verb::Vm { guest, work, .. } => vm::run(&guest, &work),
         Verb::Lint => lint::run(),

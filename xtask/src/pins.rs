@@ -46,7 +46,8 @@ pub const LLVM_CONFIG: &[&str] =
     &["llvm-config-22", "/usr/lib/llvm-22/bin/llvm-config", "llvm-config"];
 
 /// What the live tests use: a load, file systems, a terminal, a root to install in, a reader of manual pages.
-pub const DEBIAN_LIVE: &[&str] = &["stress-ng", "e2fsprogs", "tmux", "debootstrap", "mandoc"];
+pub const DEBIAN_LIVE: &[&str] =
+    &["stress-ng", "strace", "e2fsprogs", "tmux", "debootstrap", "mandoc"];
 
 /// What builds and checks a Debian package.
 pub const DEBIAN_PACKAGE: &[&str] = &["dpkg-dev", "binutils", "lintian"];

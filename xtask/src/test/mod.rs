@@ -11,6 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use memstock_tests::scale::{LOAD, MINUTES};
 use memstock_tests::skip::SKIPS;
 
 use self::tally::Tally;
@@ -26,11 +27,16 @@ const USER: Group = ("user half and xtask", &["-p", "memstock", "-p", "xtask"], 
 /// One at a time: they change the state of the whole machine.
 const LIVE: Group = ("live", &["-p", "memstock-tests"], &["--test-threads=1"]);
 
+/// Percent of the repetitions of a live test; `cargo xtask soak` makes them all.
+const REPEATED: &str = "25";
+
 struct Run<'a> {
     bpf: BpfToolchain,
     filter: Option<&'a str>,
     bless: bool,
     args: &'a [OsString],
+    /// For how many minutes one daemon is to be at work, with all repetitions.
+    soak: Option<u32>,
     prometheus: Option<PathBuf>,
     skips: tempfile::NamedTempFile,
 }
@@ -42,15 +48,32 @@ pub fn run(
     vm: Option<vm::Extent>,
     args: &[OsString],
 ) -> Result<()> {
+    closing(|tally| everything(tally, filter, bless, vm, args));
+    Ok(())
+}
+
+/// `cargo xtask soak`: live tests only, with all their repetitions.
+pub fn soak(filter: Option<&str>, minutes: u32) -> Result<()> {
+    closing(|tally| {
+        let mut run = Run::new(filter, false, &[])?;
+        run.soak = Some(minutes);
+        build::workspace(&run.bpf, false)?;
+        run.on_this_host(tally)?;
+        tally.skips(&fs::read_to_string(run.skips.path()).context("the list of skipped tests")?);
+        Ok(())
+    });
+    Ok(())
+}
+
+fn closing(tests: impl FnOnce(&mut Tally) -> Result<()>) {
     let mut tally = Tally::default();
-    if let Err(error) = everything(&mut tally, filter, bless, vm, args) {
+    if let Err(error) = tests(&mut tally) {
         tally.broken("set-up", &error);
     }
     print!("{tally}");
     if tally.failed() > 0 {
         std::process::exit(1);
     }
-    Ok(())
 }
 
 fn everything(
@@ -60,11 +83,7 @@ fn everything(
     vm: Option<vm::Extent>,
     args: &[OsString],
 ) -> Result<()> {
-    let skips = tempfile::Builder::new()
-        .prefix("memstock-skips-")
-        .tempfile()
-        .context("cannot make a temporary file; is TMPDIR writable?")?;
-    let mut run = Run { bpf: setup::ensure()?, filter, bless, args, prometheus: None, skips };
+    let mut run = Run::new(filter, bless, args)?;
     // The live tests start `memstock` and its workload from where this puts them.
     if let Err(error) = build::workspace(&run.bpf, false) {
         tally.broken("build", &error);
@@ -73,13 +92,7 @@ fn everything(
     run.group(tally, USER);
     let refusal = memstock_tests::refusal();
     match refusal {
-        None => {
-            let before = host::cpus()?;
-            run.live(tally);
-            for leftover in host::leftovers(&before)? {
-                tally.note(&leftover);
-            }
-        }
+        None => run.on_this_host(tally)?,
         Some(reason) if vm.is_some_and(vm::Extent::is_all) => {
             exec::say("BPF", format_args!("{reason}; so live tests run in guests only"));
             run.benches(tally);
@@ -93,6 +106,7 @@ fn everything(
                 ),
             );
             run.live(tally);
+            run.benches(tally);
         }
     }
     tally.skips(&fs::read_to_string(run.skips.path()).context("the list of skipped tests")?);
@@ -104,7 +118,29 @@ fn everything(
     Ok(())
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(filter: Option<&'a str>, bless: bool, args: &'a [OsString]) -> Result<Self> {
+        let skips = tempfile::Builder::new()
+            .prefix("memstock-skips-")
+            .tempfile()
+            .context("cannot make a temporary file; is TMPDIR writable?")?;
+        let bpf = setup::ensure()?;
+        Ok(Self { bpf, filter, bless, args, soak: None, prometheus: None, skips })
+    }
+
+    /// What needs this host, and what is left behind then.
+    fn on_this_host(&mut self, tally: &mut Tally) -> Result<()> {
+        let before = host::cpus()?;
+        self.live(tally);
+        if self.soak.is_none() {
+            self.benches(tally);
+        }
+        for leftover in host::leftovers(&before)? {
+            tally.note(&leftover);
+        }
+        Ok(())
+    }
+
     fn live(&mut self, tally: &mut Tally) {
         // Where something cannot be had, the tests that need it are skipped and say so.
         if apt::usable()
@@ -119,7 +155,6 @@ impl Run<'_> {
             }
         }
         self.group(tally, LIVE);
-        self.benches(tally);
     }
 
     fn group(&self, tally: &mut Tally, (name, cargo, libtest): Group) {
@@ -149,6 +184,11 @@ impl Run<'_> {
         let mut cmd = exec::cargo(&["test", "--no-fail-fast"]);
         cmd.args(cargo).args(self.filter).arg("--").args(libtest).args(self.args);
         cmd.env(SKIPS, self.skips.path());
+        match self.soak {
+            Some(minutes) => drop(cmd.env(MINUTES, minutes.to_string())),
+            None if std::env::var_os(LOAD).is_none() => drop(cmd.env(LOAD, REPEATED)),
+            None => {}
+        }
         if let Some(bin) = &self.prometheus {
             cmd.env(prometheus::VAR, bin);
         }

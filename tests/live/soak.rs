@@ -1,0 +1,112 @@
+//! One daemon for a long time, with all to do that daemons have to do and an error of the kernel now and then: nothing is
+//! lost, and it does not grow.
+//!
+//! `cargo xtask soak --minutes 60` makes an hour of the seconds that a test run has.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use memstock_tests::busy::Busy;
+use memstock_tests::random::Random;
+use memstock_tests::scale::MINUTES;
+use memstock_tests::strace::{self, Failing, Strace};
+use memstock_tests::{leftovers, live};
+
+const DEFAULT: Duration = Duration::from_secs(15);
+/// Every so many rounds a call fails, and a CPU goes in one that is in the middle.
+const ROUNDS: u32 = 8;
+
+/// What a process has.
+#[derive(Clone, Copy, Debug)]
+struct Has {
+    files: usize,
+    threads: u64,
+    kib: u64,
+}
+
+impl Has {
+    fn of(pid: u32) -> Result<Self> {
+        let process = Path::new("/proc").join(pid.to_string());
+        let status = fs::read_to_string(process.join("status"))?;
+        let field = |key: &str| -> Result<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            number.context(key.to_owned())?.parse().context(key.to_owned())
+        };
+        Ok(Self {
+            files: fs::read_dir(process.join("fd"))?.count(),
+            threads: field("Threads:")?,
+            kib: field("VmRSS:")?,
+        })
+    }
+}
+
+/// The middle of the first half, and of the last.
+fn middles(mut values: Vec<u64>) -> (u64, u64) {
+    let last = values.split_off(values.len() / 2);
+    let middle = |mut half: Vec<u64>| {
+        half.sort_unstable();
+        half.get(half.len() / 2).copied().unwrap_or_default()
+    };
+    (middle(values), middle(last))
+}
+
+#[test]
+fn a_daemon_that_lasts_does_not_grow() -> Result<()> {
+    live(|| {
+        let minutes = std::env::var(MINUTES).ok().map(|minutes| minutes.parse()).transpose()?;
+        let time = minutes.map_or(DEFAULT, |minutes: u64| Duration::from_secs(60 * minutes));
+        let mut random = Random::seeded()?;
+        let mut busy = Busy::new()?;
+        let calls = if strace::is_there() {
+            let seen = Strace::attach(busy.engine.daemon(), None)?;
+            busy.stir(true)?;
+            strace::counts(&seen.detach()?)
+        } else {
+            busy.stir(true)?;
+            Default::default()
+        };
+        let start = Instant::now();
+        let (mut rounds, mut failed, mut deaths, mut figures) = (0, 0, 0, Vec::new());
+        while start.elapsed() < time || figures.len() < 2 {
+            rounds += 1;
+            let failing = (rounds % ROUNDS == 0 && !calls.is_empty())
+                .then(|| Failing::any(&calls, &mut random))
+                .transpose()?;
+            let strace = match &failing {
+                Some(_) => Some(Strace::attach(busy.engine.daemon(), failing.as_ref())?),
+                None => None,
+            };
+            let stirred = busy.stir(rounds % ROUNDS == ROUNDS / 2);
+            let seen = strace.map(Strace::detach).transpose()?.unwrap_or_default();
+            failed += seen.iter().filter(|line| line.contains("(INJECTED)")).count();
+            let checked = stirred.and_then(|()| busy.check());
+            let died =
+                checked.with_context(|| format!("round {rounds}, {failing:?}: {seen:#?}"))?;
+            if died {
+                // What the next one has is nothing to compare with.
+                deaths += 1;
+                figures.clear();
+            } else {
+                figures.push(Has::of(busy.engine.daemon())?);
+            }
+        }
+        let last = figures.last().context("there are two at least")?;
+        eprintln!("{rounds} rounds, {failed} calls failed, {deaths} daemons died; {last:?}");
+        let grown = |of: fn(&Has) -> u64| middles(figures.iter().map(of).collect());
+        for (what, (before, after), may) in [
+            // Of a worker that is there, and of who asks over HTTP.
+            ("files", grown(|has| has.files as u64), 4),
+            ("threads", grown(|has| has.threads), 2),
+            // What malloc keeps of what it was given back.
+            ("KiB", grown(|has| has.kib), 1024),
+        ] {
+            ensure!(after <= before + may, "{what}: {before}, then {after}");
+        }
+        busy.engine.audit_at_rest::<&str>(&[])?;
+        busy.engine.stop()?;
+        leftovers::nothing_held()
+    })
+}

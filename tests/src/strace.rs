@@ -1,0 +1,127 @@
+//! strace on a running process: counts its system calls, or has one of them fail.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::poll::{SOON, try_poll_until};
+use crate::process::{Process, Program};
+use crate::random::Random;
+
+/// What the kernel may say.
+const ERRORS: [&str; 4] = ["EIO", "ENOMEM", "EPERM", "EMFILE"];
+/// These cannot fail, or what is beside them cannot go on: the allocator, locks, and the way back from a signal.
+const NEVER: [&str; 14] = [
+    "brk",
+    "clock_nanosleep",
+    "close",
+    "exit",
+    "exit_group",
+    "futex",
+    "getpid",
+    "gettid",
+    "madvise",
+    "mprotect",
+    "munmap",
+    "restart_syscall",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+];
+
+/// Whether it is installed.
+pub fn is_there() -> bool {
+    Command::new("strace").arg("-V").output().is_ok_and(|said| said.status.success())
+}
+
+/// A call that is to fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Its name.
+    pub call: String,
+    /// Which one of each thread, from 1 on; it and none after it.
+    pub when: u64,
+    /// With what.
+    pub error: &'static str,
+}
+
+impl Failing {
+    /// One of these, of which each was made so often.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn any(calls: &BTreeMap<String, u64>, random: &mut Random) -> Result<Self> {
+        ensure!(!calls.is_empty(), "no system call was seen");
+        let nth = random.below(calls.len() as u64) as usize;
+        let (call, count) = calls.iter().nth(nth).context("a call")?;
+        let error = ERRORS[random.below(ERRORS.len() as u64) as usize];
+        Ok(Self { call: call.clone(), when: 1 + random.below(*count), error })
+    }
+}
+
+/// strace, attached to all threads of a process; detached on `Drop`.
+#[derive(Debug)]
+pub struct Strace {
+    process: Process,
+    dir: TempDir,
+}
+
+impl Strace {
+    /// Attaches it, to see all calls, or to have one of them fail.
+    ///
+    /// # Errors
+    /// When strace is not there, or may not.
+    pub fn attach(pid: u32, failing: Option<&Failing>) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut command = Command::new("strace");
+        command.args(["-f", "-ttt", "-s", "64", "-o"]).arg(dir.path().join("log"));
+        if let Some(Failing { call, when, error }) = failing {
+            let inject = format!("inject={call}:error={error}:when={when}");
+            command.args(["-e", &format!("trace={call}"), "-e", &inject]);
+        }
+        command.args(["-p", &pid.to_string()]);
+        let mut process = Program::from(command).start()?;
+        try_poll_until(SOON, "strace to attach", || {
+            ensure!(process.ended()?.is_none(), "strace: {}", process.stderr()?);
+            Ok(process.stderr()?.contains("attached").then_some(()))
+        })?;
+        Ok(Self { process, dir })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// Detaches it; the calls, each as strace writes it, without thread and time.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn detach(mut self) -> Result<Vec<String>> {
+        self.process.signal(Signal::INT)?;
+        self.process.wait(SOON)?;
+        let text = fs::read(self.log()).context("what strace saw")?;
+        let text = String::from_utf8_lossy(&text);
+        Ok(text
+            .lines()
+            .map(|line| line.splitn(3, ' ').nth(2).unwrap_or_default().trim().to_owned())
+            .collect())
+    }
+}
+
+/// How often each call was made that may fail.
+pub fn counts(calls: &[String]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for call in calls {
+        if let Some((name, _)) = call.split_once('(')
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && !NEVER.contains(&name)
+        {
+            *counts.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}
