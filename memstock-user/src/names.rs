@@ -52,9 +52,13 @@ impl Names {
     }
 
     /// The limits that were given to `path`; none if it was never named.
-    pub fn limits(&self, path: &Path) -> Option<Limits> {
-        let (noted, limits) = read(&self.note_of(path))?;
-        (noted == path).then_some(limits)
+    ///
+    /// # Errors
+    /// The note cannot be read.
+    pub fn limits(&self, path: &Path) -> Result<Option<Limits>> {
+        let note = read(&self.note_of(path));
+        let note = note.with_context(|| format!("cannot read the limits of {}", display(path)))?;
+        Ok(note.and_then(|(noted, limits)| (noted == path).then_some(limits)))
     }
 
     /// All that were named.
@@ -67,7 +71,10 @@ impl Names {
             entries => entries.and_then(Iterator::collect::<io::Result<Vec<_>>>),
         };
         let entries = entries.with_context(|| format!("cannot read {}", self.0.display()))?;
-        Ok(entries.iter().filter_map(|entry| Some(read(&entry.path())?.0)).collect())
+        let notes = entries.iter().map(|entry| read(&entry.path()));
+        let notes = notes.collect::<io::Result<Vec<_>>>();
+        let notes = notes.with_context(|| format!("cannot read {}", self.0.display()))?;
+        Ok(notes.into_iter().flatten().map(|(path, _)| path).collect())
     }
 
     fn note_of(&self, path: &Path) -> PathBuf {
@@ -75,8 +82,16 @@ impl Names {
     }
 }
 
-fn read(note: &Path) -> Option<(PathBuf, Limits)> {
-    let text = fs::read_link(note).ok()?.into_os_string().into_vec();
+/// None where there is none, or it is not one of ours.
+fn read(note: &Path) -> io::Result<Option<(PathBuf, Limits)>> {
+    match fs::read_link(note) {
+        Ok(text) => Ok(parse(&text.into_os_string().into_vec())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse(text: &[u8]) -> Option<(PathBuf, Limits)> {
     let mut words = text.splitn(3, |&byte| byte == b' ');
     let mut number = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
     let limits = Limits { memory: number()?, memsw: number()? };
@@ -109,10 +124,10 @@ mod tests {
         let strange = PathBuf::from(OsString::from_vec(b"/a b/\x20\xff".to_vec()));
         let paths = [PathBuf::from("/a"), strange, format!("/{}", "deep/".repeat(700)).into()];
         for (memory, path) in (1..).zip(&paths) {
-            assert_eq!(names.limits(path), None);
+            assert_eq!(names.limits(path).unwrap(), None);
             for limits in [Limits { memory: 7, memsw: 8 }, Limits { memory, memsw: NO_LIMIT }] {
                 names.note(path, limits).unwrap();
-                assert_eq!(names.limits(path), Some(limits));
+                assert_eq!(names.limits(path).unwrap(), Some(limits));
             }
         }
         let mut all = names.all().unwrap();
@@ -129,7 +144,7 @@ mod tests {
         let (here, there) = (Path::new("/here"), Path::new("/there"));
         names.note(here, Limits { memory: 1, memsw: 2 }).unwrap();
         fs::rename(names.note_of(here), names.note_of(there)).unwrap();
-        assert_eq!(names.limits(there), None);
+        assert_eq!(names.limits(there).unwrap(), None);
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl<'a> Tree<'a> {
 
     /// Registers a cgroup that has a tracked one above it, or was named; returns its counter if it has one now.
     fn register(&mut self, cgroup: &Cgroup, parent: Option<u32>) -> Result<Option<u32>> {
-        let limits = self.names.limits(&cgroup.path);
+        let limits = self.names.limits(&cgroup.path).inspect_err(|_| self.try_again(cgroup.id))?;
         if parent.is_none() && limits.is_none() {
             return Ok(None);
         }
@@ -232,10 +232,14 @@ impl<'a> Tree<'a> {
                 Ok(None)
             }
             Err(error) => {
-                self.unknown.entry(cgroup.id).or_insert_with(Instant::now);
+                self.try_again(cgroup.id);
                 Err(error)
             }
         }
+    }
+
+    fn try_again(&mut self, id: u64) {
+        self.unknown.entry(id).or_insert_with(Instant::now);
     }
 
     fn has_below(&self, cgroup: &Cgroup) -> bool {

@@ -32,6 +32,7 @@ fn nothing_is_lost_whatever_fails() -> Result<()> {
         let (mut failed, mut deaths, mut silent) = (0, 0, BTreeMap::<String, u32>::new());
         for time in 0..scaled(TIMES) {
             let failing = Failing::any(&calls, &mut random)?;
+            eprintln!("{time}: {failing:?}");
             let told = busy.told()?;
             let strace = Strace::attach(busy.engine.daemon(), Some(&failing))?;
             let stirred = busy.stir(time % 4 == 0);
@@ -39,14 +40,14 @@ fn nothing_is_lost_whatever_fails() -> Result<()> {
                 strace.detach()?.into_iter().filter(|line| line.contains("(INJECTED)")).collect();
             let what = || format!("{time}: {failing:?}: {injected:#?}");
             stirred.with_context(what)?;
-            let is_told = busy.told()? > told;
             let died = busy.check().with_context(what)?;
+            let is_told = died || busy.told()? > told;
             failed += injected.len();
             deaths += u32::from(died);
             if died {
                 eprintln!("died: {}", what());
             }
-            for line in injected.iter().filter(|_| !is_told && !died) {
+            for line in injected.iter().filter(|_| !is_told) {
                 eprintln!("silent: {line}");
                 *silent.entry(failing.call.clone()).or_default() += 1;
             }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use crate::config::{ConfigFile, entry};
+use crate::exposition::Exposition;
 use crate::hog::Wish;
 use crate::hotplug::{CpuOffline, can_go_offline};
 use crate::http::ask;
@@ -88,7 +89,10 @@ impl Busy {
         // It comes to what it should be by itself.
         try_poll_until(3 * SOON, "the daemon to be well", || {
             let show = self.engine.show()?;
-            Ok((show.degraded.is_empty() && show.cgroups.len() == 2).then_some(()))
+            // That limits are enforced shows when they are met; an error of that is shown for a minute.
+            let passes = |reason: &String| reason.starts_with("part-fails: enforcement: ");
+            let is_well = show.degraded.iter().all(passes) && show.cgroups.len() == 2;
+            Ok(is_well.then_some(()))
         })
         .with_context(|| format!("{:#?}", self.engine.show()))?;
         self.holder.touch(1)?;
@@ -97,14 +101,17 @@ impl Busy {
         Ok(died)
     }
 
-    /// How many lines it has said of errors.
+    /// How often it has told of errors, in lines or by what it counts of them, since the daemon was started.
     ///
     /// # Errors
-    /// When they cannot be read.
-    pub fn told(&self) -> Result<usize> {
+    /// When that cannot be read.
+    pub fn told(&self) -> Result<u64> {
         let is_told =
             |line: &&str| !line.starts_with("event: ") || line.starts_with("event: part-");
-        Ok(self.engine.stderr()?.lines().filter(is_told).count())
+        let lines = self.engine.stderr()?.lines().filter(is_told).count();
+        let metrics = Exposition::get(self.engine.metrics()?)?;
+        let errors = metrics.of("memstock_daemon_errors_total").map(|(_, count)| count as u64);
+        Ok(lines as u64 + errors.sum::<u64>())
     }
 }
 

@@ -118,9 +118,18 @@ pub fn guard(input: BorrowedFd<'_>) -> Result<()> {
             Some(len) => held.hear(&buffer[..len], Instant::now()),
             None => {}
         }
-        held.overdue(Instant::now()).iter().for_each(|dir| thaw(dir));
+        for dir in held.overdue(Instant::now()) {
+            if let Err(error) = thaw(&dir) {
+                log::warn!("{error:#}");
+                held.until.insert(dir, Instant::now() + MOST);
+            }
+        }
     }
-    held.all().iter().for_each(|dir| thaw(dir));
+    for dir in held.all() {
+        if let Err(error) = thaw(&dir) {
+            log::warn!("{error:#}");
+        }
+    }
     Ok(())
 }
 

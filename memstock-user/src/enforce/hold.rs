@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use rustix::fs::XattrFlags;
 use rustix::fs::inotify;
+use rustix::io::Errno;
 
 use super::guard::Guard;
 use super::task::own_cgroup;
@@ -82,12 +83,12 @@ impl<'a> Hold<'a> {
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         // What it says is theirs then.
-        if self.writes.happened() {
-            let _ = rustix::fs::removexattr(&self.dir, MARK);
-        } else {
-            thaw(&self.dir);
+        let released = if self.writes.happened() { unmark(&self.dir) } else { thaw(&self.dir) };
+        match released {
+            Ok(()) => self.guard.released(&self.dir),
+            // Not told that it is released, the guard lets go of it.
+            Err(error) => log::warn!("{error:#}; the guard will"),
         }
-        self.guard.released(&self.dir);
         // It goes with its cgroup.
         let _ = inotify::remove_watch(&self.writes.0, self.watch);
     }
@@ -98,10 +99,31 @@ fn file(dir: &Path) -> PathBuf {
 }
 
 /// Lets go of a cgroup if it is held by us. Where it is gone there is nothing to let go.
-pub(super) fn thaw(dir: &Path) {
-    if rustix::fs::getxattr(dir, MARK, &mut [0_u8; 0][..]).is_ok() {
-        let _ = fs::write(file(dir), "0");
-        let _ = rustix::fs::removexattr(dir, MARK);
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn thaw(dir: &Path) -> Result<()> {
+    let cannot = || format!("cannot let go of the tasks in {}", display(dir));
+    match rustix::fs::getxattr(dir, MARK, &mut [0_u8; 0][..]) {
+        Ok(_) => {}
+        Err(Errno::NODATA | Errno::NOENT | Errno::NODEV) => return Ok(()),
+        Err(error) => return Err(error).with_context(cannot),
+    }
+    match fs::write(file(dir), "0") {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {
+            return Ok(());
+        }
+        written => written.with_context(cannot)?,
+    }
+    unmark(dir)
+}
+
+fn unmark(dir: &Path) -> Result<()> {
+    match rustix::fs::removexattr(dir, MARK) {
+        Ok(()) | Err(Errno::NODATA | Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot remove {MARK} from {}", display(dir)))
+        }
     }
 }
 
@@ -109,7 +131,9 @@ pub(super) fn thaw(dir: &Path) {
 pub fn thaw_left(engine: &Engine, mount: &CgroupMount) {
     for counter in engine.counters().values() {
         if let ById::Found(cgroup) = mount.cgroup_of(counter.id) {
-            thaw(&cgroup.dir);
+            if let Err(error) = thaw(&cgroup.dir) {
+                log::warn!("{error:#}");
+            }
         }
     }
 }
