@@ -213,17 +213,29 @@ impl CgroupMount {
     /// Its directory cannot be read.
     pub fn children(&self, cgroup: &Cgroup) -> io::Result<Vec<Cgroup>> {
         let entries = found(std::fs::read_dir(&cgroup.dir))?.into_iter().flatten();
-        let dirs = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
-        let names: Vec<_> = dirs.map(|entry| entry.file_name()).collect();
-        let inside = names.iter().map(|name| cgroup.path.join(name));
-        Ok(inside.filter_map(|path| self.cgroup(path.strip_prefix("/").ok()?).ok()).collect())
+        let mut children = Vec::new();
+        for entry in entries {
+            let Some(entry) = found(entry)? else { break };
+            if entry.file_type()?.is_dir() {
+                let path = cgroup.path.join(entry.file_name());
+                let inside = path.strip_prefix("/").unwrap_or(&path);
+                children.extend(found(self.look(inside))?);
+            }
+        }
+        Ok(children)
     }
 
-    fn cgroup(&self, inside: &Path) -> Result<Cgroup> {
+    fn look(&self, inside: &Path) -> io::Result<Cgroup> {
         let path = Path::new("/").join(inside);
         let dir = self.dir.join(inside);
         // One descriptor for all questions, so that all answers are about the same directory.
-        let id = open_cgroup_dir(&dir).and_then(|dir| handle::id(&dir)).map_err(|error| {
+        let id = open_cgroup_dir(&dir).and_then(|dir| handle::id(&dir))?;
+        Ok(Cgroup { path, dir, id })
+    }
+
+    fn cgroup(&self, inside: &Path) -> Result<Cgroup> {
+        self.look(inside).map_err(|error| {
+            let path = Path::new("/").join(inside);
             Failure::Cgroup.error(match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENODEV) => format!(
                     "no cgroup {} in {}: make it first with mkdir",
@@ -235,8 +247,7 @@ impl CgroupMount {
                 }
                 _ => format!("cannot use cgroup {}: {error}", display(&path)),
             })
-        })?;
-        Ok(Cgroup { path, dir, id })
+        })
     }
 
     /// `path` relative to the root of the hierarchy, with nothing in it but names.

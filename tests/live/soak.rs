@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::busy::Busy;
 use memstock_tests::random::Random;
-use memstock_tests::scale::MINUTES;
+use memstock_tests::scale::minutes;
 use memstock_tests::strace::{self, Failing, Strace};
 use memstock_tests::{leftovers, live};
 
@@ -56,8 +56,7 @@ fn middles(mut values: Vec<u64>) -> (u64, u64) {
 #[test]
 fn a_daemon_that_lasts_does_not_grow() -> Result<()> {
     live(|| {
-        let minutes = std::env::var(MINUTES).ok().map(|minutes| minutes.parse()).transpose()?;
-        let time = minutes.map_or(DEFAULT, |minutes: u64| Duration::from_secs(60 * minutes));
+        let time = DEFAULT.max(Duration::from_secs(60 * minutes()));
         let mut random = Random::seeded()?;
         let mut busy = Busy::new()?;
         let calls = if strace::is_there() {

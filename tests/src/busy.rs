@@ -78,16 +78,20 @@ impl Busy {
     /// # Errors
     /// When the engine, a limit or what is charged is lost, or the daemon is not well in time.
     pub fn check(&mut self) -> Result<bool> {
-        let died = self.engine.process().ended()?.is_some();
         let show = self.engine.show()?;
         ensure!(show.cgroup(self.top.path())?.memory.limit == Some(1 << 30), "{show:#?}");
         let limit = show.cgroup(self.full.path())?.memory.limit;
         ensure!(limit == Some(LIMIT * PAGE), "{show:#?}");
-        if died {
-            self.engine.adopt(args(&self.file))?;
-        }
         // It comes to what it should be by itself.
+        let mut died = false;
         try_poll_until(3 * SOON, "the daemon to be well", || {
+            // One that dies writes first why.
+            if self.engine.process().ended()?.is_some() {
+                died = true;
+                self.engine.adopt(args(&self.file))?;
+            }
+            // An answer shows that metrics work.
+            let _ = ask(self.engine.metrics()?, "GET", "/metrics", &[]);
             let show = self.engine.show()?;
             // That limits are enforced shows when they are met; an error of that is shown for a minute.
             let passes = |reason: &String| reason.starts_with("part-fails: enforcement: ");

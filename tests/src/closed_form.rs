@@ -11,7 +11,7 @@ const CPU: u32 = 1;
 /// has a tolerance:
 ///
 /// - the task runs before the engine and waits, so its start is not counted;
-/// - a command costs the task no fault but those asked for (`live_workload` proves it), and
+/// - a command costs the task no fault but those asked for (`live::workload` proves it), and
 ///   `/proc/PID/stat`, read from outside, costs it none at all;
 /// - nobody else is tracked, so nobody else touches the stock of this CPU.
 ///

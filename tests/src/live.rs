@@ -2,13 +2,17 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::poll::{SOON, times};
 use crate::process::memstock;
 use crate::refusal::{refusal, refusal_of_cgroups};
-use crate::{cgroup, kernel_cgroup, leftovers, poll::SOON, skip::skip};
+use crate::scale::minutes;
+use crate::{cgroup, kernel_cgroup, leftovers, skip::skip};
 
 /// What a test returns: nothing, when it asserts, or a `Result`.
 pub trait Outcome {
@@ -52,6 +56,7 @@ pub fn live<O: Outcome>(test: impl FnOnce() -> O) -> O {
         Ok(turn) => turn,
         Err(error) => return O::skipped().and(Err(error)),
     };
+    let _bound = Bound::new(name());
     let _cleaner = Cleaner;
     // The test's own failure says more than what it could not clear away.
     test().and(leftovers::none())
@@ -122,6 +127,36 @@ fn take_turn() -> Result<File> {
     let file = File::open(&mount).with_context(|| mount.display().to_string())?;
     flock(&file, FlockOperation::LockExclusive).context("waiting for another live test")?;
     Ok(file)
+}
+
+/// For how long a test may take. Some take a minute.
+const BOUND: Duration = Duration::from_secs(15 * 60);
+
+/// Ends all tests when this one hangs, and says which one it is, in place of whoever waits for them.
+struct Bound {
+    ended: Option<Sender<()>>,
+}
+
+impl Bound {
+    fn new(test: String) -> Self {
+        let (ended, end) = channel::<()>();
+        let bound = BOUND * times() + Duration::from_secs(60 * minutes());
+        std::thread::spawn(move || {
+            if end.recv_timeout(bound) == Err(RecvTimeoutError::Timeout) {
+                let line = format!("\n{test} hangs: it was ended after {bound:?}\n");
+                // What is printed here would be captured, and lost.
+                let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+                std::process::abort();
+            }
+        });
+        Self { ended: Some(ended) }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        drop(self.ended.take());
+    }
 }
 
 /// Clears away what a failed test left, so that the next one begins clean.

@@ -20,6 +20,11 @@ static TIMES: LazyLock<u32> = LazyLock::new(|| {
     std::env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 });
 
+/// How many times longer than on bare hardware everything may take.
+pub fn times() -> u32 {
+    *TIMES
+}
+
 /// Asks `look` until it gives something.
 ///
 /// # Errors

@@ -15,6 +15,11 @@ static PERCENT: LazyLock<u32> = LazyLock::new(|| {
     std::env::var(LOAD).ok().and_then(|percent| percent.parse().ok()).unwrap_or(100)
 });
 
+/// For so many minutes; none but in a soak.
+pub fn minutes() -> u64 {
+    std::env::var(MINUTES).ok().and_then(|minutes| minutes.parse().ok()).unwrap_or_default()
+}
+
 /// So many times, on a host; here, what [`LOAD`] leaves of it.
 pub fn scaled(times: u32) -> u32 {
     let times = u64::from(times);

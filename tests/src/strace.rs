@@ -16,8 +16,9 @@ use crate::random::Random;
 /// What the kernel may say.
 const ERRORS: [&str; 4] = ["EIO", "ENOMEM", "EPERM", "EMFILE"];
 /// These cannot fail, or what is beside them cannot go on: the allocator, locks, and the way back from a signal.
-const NEVER: [&str; 14] = [
+const NEVER: [&str; 15] = [
     "brk",
+    "clock_gettime",
     "clock_nanosleep",
     "close",
     "exit",
@@ -105,10 +106,12 @@ impl Strace {
         self.process.wait(SOON)?;
         let text = fs::read(self.log()).context("what strace saw")?;
         let text = String::from_utf8_lossy(&text);
-        Ok(text
-            .lines()
-            .map(|line| line.splitn(3, ' ').nth(2).unwrap_or_default().trim().to_owned())
-            .collect())
+        // The thread, which strace pads, and the time come first.
+        let call = |line: &str| {
+            let (_, rest) = line.trim_start().split_once(' ')?;
+            Some(rest.trim_start().split_once(' ')?.1.trim().to_owned())
+        };
+        Ok(text.lines().filter_map(call).collect())
     }
 }
 

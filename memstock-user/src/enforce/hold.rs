@@ -130,10 +130,10 @@ fn unmark(dir: &Path) -> Result<()> {
 /// Lets go of what a daemon held that was killed together with its guard.
 pub fn thaw_left(engine: &Engine, mount: &CgroupMount) {
     for counter in engine.counters().values() {
-        if let ById::Found(cgroup) = mount.cgroup_of(counter.id) {
-            if let Err(error) = thaw(&cgroup.dir) {
-                log::warn!("{error:#}");
-            }
+        if let ById::Found(cgroup) = mount.cgroup_of(counter.id)
+            && let Err(error) = thaw(&cgroup.dir)
+        {
+            log::warn!("{error:#}");
         }
     }
 }

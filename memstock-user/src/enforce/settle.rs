@@ -176,7 +176,7 @@ impl<'a> Full<'a> {
             let is_dying = dying.is_some();
             let limit = self.counter()?.memory_limit;
             let spared = |task: &Task| was_tried(task) || is_ours(task);
-            let Some(victim) = dying.or_else(|| victim::choose(all, limit, &spared)) else {
+            let Some(victim) = dying.or_else(|| victim::choose(all, limit, spared)) else {
                 if !std::mem::replace(&mut has_told, true) {
                     self.say(Record::NoVictim { ancestor: named(&self.cgroup) });
                 }

@@ -56,6 +56,8 @@ pub enum Ask {
     Figures(oneshot::Sender<Arc<Reading>>),
     /// Is it degraded, and why?
     Health(oneshot::Sender<Vec<Reason>>),
+    /// Nobody asks: clients cannot be accepted.
+    Failed(anyhow::Error),
 }
 
 /// What is judged: the daemon's own counts, beside the engine's.
@@ -112,6 +114,7 @@ impl Metrics {
             match ask {
                 Ask::Figures(reply) => readers.push(reply),
                 // Who does not want to know any more need not be told.
+                Ask::Failed(error) => return Err(error),
                 Ask::Health(reply) => drop(reply.send(reasons.to_vec())),
             }
             next = self.asks.try_recv().ok();

@@ -116,7 +116,9 @@ async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>) {
                 clients.push_back(Client { task: tasks.spawn(serve), has_asked });
             }
             Err(error) => {
-                log::debug!("cannot accept a client: {error}");
+                let error = anyhow::Error::new(error).context("cannot accept a client");
+                // Who answers has enough to do where there is no room.
+                let _ = desk.try_send(Ask::Failed(error));
                 sleep(PAUSE).await;
             }
         }

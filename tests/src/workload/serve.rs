@@ -13,7 +13,7 @@
 //! | `faults` | nothing | `ok minflt=M`, all faults of the process |
 //! | `exit` | ends | `ok` |
 //!
-//! Handling a command but `spawn` costs **no fault at all** (the test `live_workload` holds it to that): the
+//! Handling a command but `spawn` costs **no fault at all** (the test `live::workload` holds it to that): the
 //! program locks everything it has into memory before it serves, and allocates nothing
 //! afterwards. So the faults between two replies are those that were asked for, exactly. So are the
 //! pages of `touch`: its page tables are there already; `map` and the rounds need some of their own.

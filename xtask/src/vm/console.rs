@@ -13,7 +13,7 @@ pub const MARK: &str = "memstock-vm: ";
 pub struct Console {
     file: Option<String>,
     said: Said,
-    /// The test binary that runs, and the failures there were before it.
+    /// The benchmark or the module of tests that runs, and the failures there were before it.
     binary: Option<(String, usize)>,
 }
 

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use super::kernel::Kernel;
-use super::{Cgroups, Guest, Work, emulator};
+use super::{Cgroups, Guest, LIVE, Work, emulator};
 use crate::exec::{self, capture};
 use crate::pins;
 
@@ -23,7 +23,7 @@ const SIZE: u64 = 8 << 30;
 const INIT: &str = include_str!("init.sh");
 /// What the name of a benchmark begins with in the guest.
 pub const BENCH: &str = "bench_";
-/// Seconds that one test binary may take.
+/// Seconds that one module of the live tests may take.
 const BOUND: u32 = 3600;
 /// What the live tests start, where the host has it: without, they skip and say so.
 const PROGRAMS: &[&str] = &[
@@ -117,10 +117,10 @@ fn image(place: &Path, root: &Path) -> Result<PathBuf> {
     Ok(disk)
 }
 
-/// `live_run-0123456789abcdef` without what cargo has added; and a benchmark called one, for `init.sh`.
+/// `live-0123456789abcdef` without what cargo has added; and a benchmark called one, for `init.sh`.
 fn name_inside(binary: &Path) -> Option<String> {
     let (name, _) = binary.file_name()?.to_str()?.rsplit_once('-')?;
-    Some(if name.starts_with("live_") { name.to_owned() } else { format!("{BENCH}{name}") })
+    Some(if name == LIVE { name.to_owned() } else { format!("{BENCH}{name}") })
 }
 
 /// The path of a file of the host in the tree: the same.
@@ -136,9 +136,10 @@ fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
     };
     let budget = budget.to_str().context("the project's path is not UTF-8")?;
     let mut text = format!(
-        "CGROUPS={cgroups} BOUND={BOUND} BUDGET={}\n\
+        "CGROUPS={cgroups} BOUND={BOUND} BUDGET={} MODULES={}\n\
          export MEMSTOCK_GUEST=1 RUST_BACKTRACE=0 MEMSTOCK_SKIPS=/memstock/skips MEMSTOCK_PATIENCE={} MEMSTOCK_LOAD={}\n",
         quoted(&format!("/{budget}")),
+        quoted(&work.tests.join(" ")),
         work.patience,
         work.load,
     );
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn arguments_stay_one_word_each() {
         assert_eq!(quoted("it's *"), r"'it'\''s *'");
-        assert_eq!(name_inside("/deps/live_run-0f".as_ref()).unwrap(), "live_run");
+        assert_eq!(name_inside("/deps/live-0f".as_ref()).unwrap(), LIVE);
         assert_eq!(name_inside("/deps/page-0f".as_ref()).unwrap(), "bench_page");
     }
 }

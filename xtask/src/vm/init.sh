@@ -41,15 +41,25 @@ if [ -n "$SHOWS" ]; then
     release/memstock run "$@"
     echo "memstock-vm: ran $?"
 fi
-for test in release/deps/*; do
-    [ -e "$test" ] || continue
-    echo "memstock-vm: run ${test##*/}"
-    case "${test##*/}" in
-        bench_*) timeout -s KILL "$BOUND" "$test" "$@" ;;
-        *) timeout -s KILL "$BOUND" "$test" --test-threads=1 "$@" ;;
-    esac
+bounded() {
+    echo "memstock-vm: run $1"
+    shift
+    timeout -s KILL "$BOUND" "$@"
     echo "memstock-vm: ran $?"
+}
+for bench in release/deps/bench_*; do
+    [ -e "$bench" ] && bounded "${bench##*/}" "$bench" "$@"
 done
+# Each module by itself: one that dies or hangs leaves the others.
+live=release/deps/live
+if [ -e "$live" ]; then
+    all=$("$live" --list --format terse "$@" | sed -n 's/: test$//p')
+    for module in $(echo "$all" | sed 's/::.*//' | uniq); do
+        case " ${MODULES:-$module} " in *" $module "*) ;; *) continue ;; esac
+        # Nothing is called exactly as the filters are.
+        bounded "$module" "$live" --test-threads=1 --exact "$@" $(echo "$all" | grep "^$module::")
+    done
+fi
 for cpu in /sys/devices/system/cpu/cpu[1-9]*/online; do echo 1 >"$cpu"; done
 
 echo "memstock-vm: file skips"

@@ -31,6 +31,9 @@ use crate::setup::{self, BpfToolchain, apt};
 use crate::test::tally::Tally;
 use crate::{cache, exec, pins};
 
+/// The binary of the live tests.
+const LIVE: &str = "live";
+
 /// How a guest is to be.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Guest {
@@ -129,7 +132,7 @@ impl fmt::Display for Guest {
 /// What runs inside.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Work {
-    /// Run only this test binary, such as `live_hotplug`; may be given more than once.
+    /// Run only this module of the live tests, such as `hotplug`; may be given more than once.
     #[arg(long = "test")]
     tests: Vec<String>,
     /// Run this benchmark, and no test that is not named; may be given more than once.
@@ -258,10 +261,9 @@ fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
     if !work.dev {
         cmd.arg("--release");
     }
-    if work.tests.is_empty() && work.benches.is_empty() {
-        cmd.arg("--tests");
+    if !work.tests.is_empty() || work.benches.is_empty() {
+        cmd.args(["--test", LIVE]);
     }
-    cmd.args(work.tests.iter().flat_map(|name| ["--test", name]));
     cmd.args(work.benches.iter().flat_map(|name| ["--bench", name]));
     cmd.arg("--message-format=json-render-diagnostics");
     let mut found = Vec::new();
@@ -290,9 +292,9 @@ mod tests {
                 r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"{name}"}},"executable":"/t/{name}-1"}}"#
             )
         };
-        assert_eq!(test_binary(&line("test", "live_a")), Some("/t/live_a-1".into()));
+        assert_eq!(test_binary(&line("test", "live")), Some("/t/live-1".into()));
         assert_eq!(test_binary(&line("bench", "page")), Some("/t/page-1".into()));
-        assert_eq!(test_binary(&line("bin", "live_a")), None);
+        assert_eq!(test_binary(&line("bin", "live")), None);
         assert_eq!(test_binary("warning: it"), None);
     }
 
