@@ -15,7 +15,7 @@ use memstock_tests::{leftovers, live, scaled};
 const TIMES: u32 = 10;
 
 /// Whose failure need not be told of, and a part of how they are made.
-const UNTOLD: [(&str, &str); 18] = [
+const UNTOLD: [(&str, &str); 17] = [
     // In a debug build `std` asks whether what it closes is open.
     ("fcntl", "F_GETFD"),
     // `std` asks for the size of a file that it is about to read, to allocate as much.
