@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A worker that is at one step for so long hangs: each step ends before.
 const HANGS: Duration = Duration::from_secs(4);
 
+/// In the place of how often limits were met: it is to be seen to, charged or not.
+const NEVER: [u64; 2] = [u64::MAX; 2];
+
 /// The cgroups at their limits, and the workers.
 pub(super) struct Dispatch {
     shared: Arc<Shared>,
@@ -53,14 +56,14 @@ struct Full {
 }
 
 impl Full {
-    fn new(seen: (Limits, [u64; 2])) -> Self {
+    fn new(limits: Limits) -> Self {
         Self {
             worker: None,
             is_over: Arc::new(AtomicBool::new(false)),
             hangs: None,
             not_before: Instant::now(),
             respite: RESPITE / 2,
-            seen,
+            seen: (limits, NEVER),
             has_told: false,
         }
     }
@@ -88,7 +91,7 @@ impl Dispatch {
         // What could not be done may be by now.
         self.full.values_mut().for_each(|full| {
             let Full { worker, hangs, seen, .. } = *full;
-            *full = Full { worker, hangs, ..Full::new(seen) };
+            *full = Full { worker, hangs, ..Full::new(seen.0) };
         });
     }
 
@@ -135,13 +138,13 @@ impl Dispatch {
         let is_cache = self.enforces() && !needs_more(counter);
         let what = if is_cache { What::Cache } else { What::Needed };
         let key = (hit.ancestor_id, what);
-        let full = self.full.entry(key).or_insert_with(|| Full::new(now));
+        let full = self.full.entry(key).or_insert_with(|| Full::new(now.0));
         if full.worker.is_some() {
             return Ok(());
         }
         // Other limits are another case.
         if full.seen.0 != now.0 {
-            *full = Full { hangs: full.hangs, ..Full::new(now) };
+            *full = Full { hangs: full.hangs, ..Full::new(now.0) };
         }
         if Instant::now() < full.not_before {
             return Ok(());
@@ -205,7 +208,7 @@ impl Dispatch {
                     (RESPITE / 2, false)
                 }
                 Outcome::Observed(true) => (RESPITE, true),
-                Outcome::Over | Outcome::NoVictim => {
+                Outcome::Over | Outcome::NoVictim | Outcome::Failed => {
                     ((2 * full.respite).min(LONGEST_RESPITE), true)
                 }
             };
@@ -214,6 +217,10 @@ impl Dispatch {
                 full.not_before = Instant::now() + respite;
             }
             full.seen = seen(&counter);
+            if outcome == Outcome::Failed {
+                // Whoever made it full may be done with charging.
+                full.seen.1 = NEVER;
+            }
             // What was charged meanwhile was told to nobody.
             if self.enforces() && outcome == Outcome::Room {
                 self.assign_if_over(index, &counter);
@@ -274,8 +281,7 @@ impl Dispatch {
             let name = name.unwrap_or_else(|| format!("cgroup {}", key.0));
             self.shared.fail(anyhow!("{name} is at its limit, and to reclaim of it hangs: who is to be killed is seen to by another thread"));
             if let Some(full) = self.full.get_mut(&key) {
-                // As if it had just been met.
-                full.seen.1 = [u64::MAX; 2];
+                full.seen.1 = NEVER;
             }
         }
     }

@@ -39,6 +39,8 @@ pub(super) enum Outcome {
     Fruitless,
     /// There is none, and there is nobody that may be killed.
     NoVictim,
+    /// An error; what failed may work next time.
+    Failed,
     /// It was only looked at; whether somebody would have been killed.
     Observed(bool),
 }

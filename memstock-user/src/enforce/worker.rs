@@ -125,7 +125,7 @@ impl Worker {
             while let Ok(job) = orders.recv() {
                 let outcome = settle(&shared, &job, &of, &writes).unwrap_or_else(|error| {
                     shared.fail(error.context("a limit is not enforced"));
-                    Outcome::Over
+                    Outcome::Failed
                 });
                 let key = (job.hit.ancestor_id, job.what);
                 if done.send(Done { worker: number, key, outcome }).is_err() {
