@@ -161,7 +161,8 @@ impl<'a> Full<'a> {
     /// Kills one task after the other until what is needed is not above the limit, or a death gives nothing back: then it
     /// is not the tasks' own (files in memory), and the next one has to charge something first.
     fn kill(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
-        let (mut tried, mut has_told) = (Vec::<Task>::new(), self.job.has_told);
+        let (mut killed, mut missed) = (Vec::<Task>::new(), Vec::<Task>::new());
+        let mut has_told = self.job.has_told;
         let own = victim::own_cgroup_below(&self.cgroup.path);
         let is_ours = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
         while self.needs_more()? {
@@ -169,9 +170,10 @@ impl<'a> Full<'a> {
                 return Ok(Outcome::Over);
             }
             self.step.begin();
-            let was_tried = |task: &Task| {
-                tried.iter().any(|dead| (dead.pid, dead.started) == (task.pid, task.started))
+            let is_among = |tasks: &[Task], task: &Task| {
+                tasks.iter().any(|it| (it.pid, it.started) == (task.pid, task.started))
             };
+            let was_tried = |task: &Task| is_among(&killed, task) || is_among(&missed, task);
             let all = tasks(&self.cgroup.dir);
             // Whoever dies already, by whomever, comes first: he may be enough.
             let dying = all.iter().find(|task| task.is_dying && !was_tried(task)).cloned();
@@ -182,19 +184,23 @@ impl<'a> Full<'a> {
                 if !std::mem::replace(&mut has_told, true) {
                     self.say(Record::NoVictim { ancestor: named(&self.cgroup) });
                 }
-                match self.outlast(hold, spared)? {
+                match self.outlast(hold, |task| is_among(&killed, task) || is_ours(task))? {
                     Some(outcome) => return Ok(outcome),
-                    None => continue,
+                    None => missed.clear(),
                 }
+                continue;
             };
-            // One that is gone, or elsewhere by now, is not chosen again either.
-            tried.push(victim.clone());
             let before = self.counter()?.memory.usage;
             let open = if is_dying { kill::open } else { kill::kill };
-            let Some(pidfd) = open(&victim, &self.cgroup)? else { continue };
+            let Some(pidfd) = open(&victim, &self.cgroup)? else {
+                // Gone, elsewhere by now, or not to be looked at for a moment.
+                missed.push(victim);
+                continue;
+            };
             if !is_dying {
                 self.killed(&victim, is_ours)?;
             }
+            killed.push(victim.clone());
             let is_back = kill::gives_back(&pidfd, Instant::now() + HELD) || {
                 *hold = None;
                 kill::gives_back(&pidfd, Instant::now() + COMES_BACK)

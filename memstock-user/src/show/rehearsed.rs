@@ -174,7 +174,7 @@ mod tests {
         let text = written(&rehearsed, vec![cgroup(7, Some(1), Some(128))]);
         assert_eq!(
             text,
-            "\n/7: fits at 8.0MiB and above, reclaims down to 5.0MiB, oom below 1.0MiB\n  \
+            "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n  \
              512.0KiB: oom (1.0MiB needed)\n  \
              reported 3 times, killed first java\\x0a (2, 1.0MiB resident)\n"
         );
@@ -209,7 +209,7 @@ mod tests {
         );
         assert_eq!(
             text,
-            "\n/1: fits at 8.0MiB and above, reclaims down to 5.0MiB, oom below 1.0MiB\n"
+            "\n/1: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n"
         );
     }
 }

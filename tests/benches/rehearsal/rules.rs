@@ -13,7 +13,7 @@ pub struct Rule {
 }
 
 pub const MEMSTOCK: Rule = Rule {
-    name: "needed + 3 %, 4 MiB",
+    name: "needed + 3 %, 6 MiB",
     boundary: |recording| recording.needed,
     lives_from: |recording| recording.needed + unseen(recording.needed),
 };
