@@ -146,6 +146,13 @@ impl CgroupMount {
         self.cgroup(&inside)
     }
 
+    /// The path in the hierarchy of a cgroup that could be there and is not.
+    pub fn absent(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
+        let inside = self.inside(path.as_ref()).ok()?;
+        let looked = found(self.look(&inside));
+        looked.is_ok_and(|cgroup| cgroup.is_none()).then(|| Path::new("/").join(inside))
+    }
+
     /// The path of the cgroup with this id; `None` when it is gone, or has no path right now.
     pub fn path_of(&self, id: u64) -> Option<PathBuf> {
         match self.by_id(id, Ok) {

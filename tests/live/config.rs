@@ -66,7 +66,7 @@ fn a_bad_file_does_nothing() -> Result<()> {
         let below = top.child("below")?;
         let dir = mount()?.join(&top.path()[1..]).display().to_string();
         let (in_top, in_below) = (|more| entry(&top, more), |more| entry(&below, more));
-        let missing = format!("[[cgroup]]\npath = '/{PREFIX}no-such'\n");
+        let up = format!("[[cgroup]]\npath = '/{PREFIX}no-such/../it'\n");
         let spelled = format!("[[cgroup]]\npath = '{dir}/./'\n");
         for (text, expected) in [
             ("memmory = 1\n".to_owned() + &in_top(""), vec![":1:1: unknown key \"memmory\""]),
@@ -81,7 +81,7 @@ fn a_bad_file_does_nothing() -> Result<()> {
                 in_top("memsw = '1M'\nmemory = '2M'"),
                 vec![":3:9: memsw: ", "less (1.0MiB)", "alone (2.0MiB)"],
             ),
-            (missing, vec![":2:8: no cgroup /", "no-such"]),
+            (up, vec![":2:8: /", "\"..\" is not allowed"]),
             ("[[cgroup]]\npath = '/'\n".to_owned(), vec![":2:8: the root cgroup"]),
             (String::new(), vec![": nothing to track: add a [[cgroup]]"]),
             ("# nothing\n".to_owned(), vec![": nothing to track"]),
@@ -102,11 +102,11 @@ fn a_bad_file_does_nothing() -> Result<()> {
         refused(dir, 1, &["is a directory"])?;
 
         // All of them at once, in the order of the file; what only the host knows is among them.
-        let text = format!("batch = 1 2\n{}[[cgroup]]\npath = '/no/such'\n", in_top("x = 1"));
+        let text = format!("batch = 1 2\n{}[[cgroup]]\npath = '/no/../such'\n", in_top("x = 1"));
         refused(
             ConfigFile::new(text)?.path(),
             3,
-            &[":1:", ":4:1: unknown key", ":6:8: no cgroup /no/such"],
+            &[":1:", ":4:1: unknown key", ":6:8: /no/../such: \"..\" is not allowed"],
         )?;
         let text = format!("batch = 0\n{}nonsense\n", in_top("memory = '1X'\nmemsw = true"));
         let expected = [":1:9: batch", ":4:10: memory", ":5:9: memsw"];

@@ -9,6 +9,7 @@ use memstock_tests::hog::{Wish, size};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
+use rustix::process::Signal;
 
 /// Of every limit here, in pages.
 const LIMIT: u64 = 4096;
@@ -57,6 +58,42 @@ fn a_service_of_the_configuration() -> Result<()> {
         is_tracked(&engine, &other)?;
         ensure!(limits(&engine, &other)?[0].is_none(), "{:?}", limits(&engine, &other)?);
         engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// One that is not there yet: at a start, when the configuration is read again, and when a daemon adopts.
+#[test]
+fn a_service_that_is_yet_to_come() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let limited = format!("memory = {}", LIMIT * PAGE);
+        let [first, second, third] = ["first", "second", "third"]
+            .map(|name| format!("[[cgroup]]\npath = '{}/{name}/./'\n{limited}\n", top.path()));
+        let file = ConfigFile::new(&first)?;
+        let mut engine = file.start()?;
+        let said = engine.stderr()?;
+        ensure!(
+            said.contains("/first yet: it is tracked, with its limits, when it is made"),
+            "{said}"
+        );
+        ensure!(engine.show()?.cgroups.is_empty(), "{:?}", engine.show()?);
+        let service = top.child("first")?;
+        is_limited(&engine, &service)?;
+        // What is above cannot be put in between.
+        ensure!(engine.show()?.cgroup(top.path()).is_err(), "{:?}", engine.show()?);
+        file.write(first.clone() + &second)?;
+        engine.process().signal(Signal::HUP)?;
+        try_poll_until(SOON, "the reload", || {
+            Ok((!engine.events_of("config-reloaded")?.is_empty()).then_some(()))
+        })?;
+        is_limited(&engine, &top.child("second")?)?;
+        engine.kill()?;
+        let service = service.again()?;
+        file.write(first + &second + &third)?;
+        engine.adopt(["--config", file.path(), "--no-adopt"])?;
+        is_limited(&engine, &service)?;
+        is_limited(&engine, &top.child("third")?)?;
         engine.stop().map(drop)
     })
 }

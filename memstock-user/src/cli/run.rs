@@ -102,6 +102,10 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = MAX_BYTES, hide = true)]
     pub events_bytes: u64,
 
+    /// Of the configuration, what is tracked when it is made.
+    #[arg(skip)]
+    pub awaited: Vec<PathBuf>,
+
     /// Start this in the cgroup: in NAME, else in the first PATH, else in one made for it
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -13,7 +13,7 @@ use memstock_common::NO_LIMIT;
 
 use self::diff::{Change, diff};
 use self::tell::Teller;
-use super::targets::{Target, Targets, register};
+use super::targets::{Awaited, Target, Targets, awaited, note, register};
 use super::watch::{Done, Watch, status};
 use crate::cgroup::{CgroupMount, display};
 use crate::cli::Run;
@@ -50,6 +50,7 @@ pub struct Reload<'a> {
 struct Told {
     settings: Settings,
     targets: Vec<Target>,
+    awaited: Awaited,
 }
 
 struct UnderWay<'a> {
@@ -76,7 +77,8 @@ impl<'a> Reload<'a> {
     /// For a run with these `flags` and, from them and its file, these `args`; none if it has no file.
     pub fn new(flags: &'a Run, args: &Run, engine: &Engine, targets: &'a Targets) -> Option<Self> {
         flags.config.as_ref()?;
-        let now = Told { settings: Settings::with(args, engine), targets: targets.all().to_vec() };
+        let settings = Settings::with(args, engine);
+        let now = Told { settings, targets: targets.all().to_vec(), awaited: Vec::new() };
         Some(Self { flags, targets, now, under_way: None, again: false })
     }
 
@@ -111,7 +113,11 @@ impl<'a> Reload<'a> {
     fn read(&self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
         let args = config::with_file(self.flags, mount)?;
         let targets = self.targets.again(mount, &args)?;
-        Ok(Told { settings: Settings::with(&args, engine), targets })
+        Ok(Told {
+            settings: Settings::with(&args, engine),
+            targets,
+            awaited: awaited(mount, &args),
+        })
     }
 
     /// Does what takes no time, and returns the limits that are to be set.
@@ -129,7 +135,9 @@ impl<'a> Reload<'a> {
                 *cgroup = again;
             }
         }
-        let Told { settings, targets } = &self.now;
+        let Told { settings, targets, awaited } = &self.now;
+        let noted = note(watch.engine, awaited).and_then(|()| watch.tree.catch_up());
+        watch.state.parts.outcome(Part::Tree, noted);
         if settings.no_drain != old.settings.no_drain {
             watch.drains = (!settings.no_drain).then(|| Drains::new(watch.engine, watch.mount));
         }

@@ -18,6 +18,8 @@ use crate::names::{NO_LIMITS, Names};
 /// The cgroups of a run, parents before children.
 pub struct Targets {
     targets: Vec<Target>,
+    /// What is to be tracked when it is made.
+    awaited: Awaited,
     /// Where COMMAND starts; none if only what an adopted engine tracks is watched.
     home: Option<Cgroup>,
     /// Tracked because of `--new` or COMMAND, whoever made it.
@@ -25,6 +27,9 @@ pub struct Targets {
     /// Made for this run, removed with it.
     pub owned: Option<OwnedCgroup>,
 }
+
+/// Paths at which no cgroup is yet, and the limits that one will have.
+pub type Awaited = Vec<(PathBuf, Limits)>;
 
 /// A cgroup that is to be tracked. Limits are in pages, and none if none was given.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -78,13 +83,13 @@ impl Targets {
             cgroups.insert(0, own.insert(named).clone());
         }
         let home = cgroups.first().cloned();
-        if home.is_none() && inherited.is_none() {
+        if home.is_none() && inherited.is_none() && args.awaited.is_empty() {
             return Err(Failure::Usage.error(
                 "nothing to track: give --cgroup PATH, --config FILE, --new NAME or -- COMMAND",
             ));
         }
         let targets = with_limits(mount, cgroups, args)?;
-        Ok(Self { targets, home, own, owned })
+        Ok(Self { targets, awaited: awaited(mount, args), home, own, owned })
     }
 
     /// What the command line names now, and what was made: for a configuration that was read again.
@@ -152,7 +157,7 @@ impl Targets {
             let index = register(engine, &done, target)?;
             done.insert(cgroup.path.clone(), index);
         }
-        Ok(())
+        note(engine, &self.awaited)
     }
 }
 
@@ -177,12 +182,44 @@ pub fn register(engine: &Engine, tracked: &BTreeMap<PathBuf, u32>, target: &Targ
     engine.register(target.cgroup.id, parent, memory, memsw)
 }
 
+/// Has them tracked when they are made.
+///
+/// # Errors
+/// They cannot be noted.
+pub fn note(engine: &Engine, awaited: &Awaited) -> Result<()> {
+    for (path, limits) in awaited {
+        log::warn!(
+            "no cgroup {} yet: it is tracked, with its limits, when it is made",
+            display(path)
+        );
+        Names::of(engine.pins()).note(path, *limits)?;
+    }
+    Ok(())
+}
+
+/// What is awaited, with the limits of the command line.
+pub fn awaited(mount: &CgroupMount, args: &Run) -> Awaited {
+    let limit = |limits: &[Limit], of: &Path| {
+        let is_of = |path: &PathBuf| mount.absent(path).is_some_and(|path| path == of);
+        let own = limits.iter().rfind(|limit| limit.cgroup.as_ref().is_some_and(is_of));
+        let for_all = || limits.iter().rfind(|limit| limit.cgroup.is_none());
+        own.or_else(for_all).and_then(|limit| limit.nr_pages).unwrap_or(NO_LIMIT)
+    };
+    let paths = args.awaited.iter().filter_map(|path| mount.absent(path));
+    let limits = |path: PathBuf| {
+        let memory = limit(&args.limits, &path);
+        let memsw = limit(&args.memsw_limits, &path);
+        (path, Limits { memory, memsw })
+    };
+    paths.map(limits).collect()
+}
+
 /// The cgroups, parents before children, with the limits of the command line.
 fn with_limits(mount: &CgroupMount, mut cgroups: Vec<Cgroup>, args: &Run) -> Result<Vec<Target>> {
     cgroups.sort_by(|a, b| a.path.cmp(&b.path));
     cgroups.dedup_by_key(|cgroup| cgroup.id);
-    let memory = resolve_limits(mount, &cgroups, &args.limits)?;
-    let memsw = resolve_limits(mount, &cgroups, &args.memsw_limits)?;
+    let memory = resolve_limits(mount, &cgroups, &args.limits, &args.awaited)?;
+    let memsw = resolve_limits(mount, &cgroups, &args.memsw_limits, &args.awaited)?;
     let targets: Vec<_> = cgroups
         .into_iter()
         .zip(memory.into_iter().zip(memsw))
@@ -202,6 +239,7 @@ fn resolve_limits(
     mount: &CgroupMount,
     cgroups: &[Cgroup],
     limits: &[Limit],
+    awaited: &[PathBuf],
 ) -> Result<Vec<Option<u64>>> {
     let mut resolved = vec![None; cgroups.len()];
     let mut for_all = None;
@@ -209,6 +247,7 @@ fn resolve_limits(
         let nr_pages = Some(limit.nr_pages.unwrap_or(NO_LIMIT));
         match &limit.cgroup {
             None => for_all = nr_pages,
+            Some(path) if awaited.contains(path) => {}
             Some(path) => {
                 let id = mount.resolve(path)?.id;
                 let Some(n) = cgroups.iter().position(|cgroup| cgroup.id == id) else {

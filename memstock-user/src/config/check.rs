@@ -1,4 +1,4 @@
-//! The model beside this host: whether its cgroups are there, are different ones, and have limits that go
+//! The model beside this host: whether its cgroups are there or can be, are different ones, and have limits that go
 //! together. Looks only.
 
 use std::collections::BTreeMap;
@@ -8,28 +8,31 @@ use memstock_common::Resource;
 
 use super::mistake::{Mistake, Place};
 use super::{Config, Entry};
-use crate::cgroup::{Cgroup, CgroupMount, display};
+use crate::cgroup::{CgroupMount, display};
 use crate::host::page_size;
 use crate::size::human;
 
 /// All that is wrong with the cgroups of a file here.
 pub fn check(config: &Config, mount: &CgroupMount) -> Vec<Mistake> {
     let mut mistakes: Vec<_> = config.cgroups.iter().filter_map(memsw_below_memory).collect();
-    let mut found = BTreeMap::<PathBuf, (Cgroup, &Entry)>::new();
+    let mut found = BTreeMap::<PathBuf, &Entry>::new();
     // One without a path was told of.
     for entry in config.cgroups.iter().filter(|entry| !entry.path.as_os_str().is_empty()) {
-        match mount.resolve(&entry.path) {
-            Err(error) => mistakes.push(Mistake::at(entry.places.path, format!("{error:#}"))),
-            Ok(cgroup) => {
-                // One directory has one id, however it is spelled, and so one path here.
-                if let Some((_, first)) = found.get(&cgroup.path) {
-                    let line = first.places.path.line;
-                    let what = format!("{} again: line {line} has it", display(&cgroup.path));
-                    mistakes.push(Mistake::at(entry.places.path, what));
-                } else {
-                    found.insert(cgroup.path.clone(), (cgroup, entry));
-                }
+        let path = match (mount.resolve(&entry.path), mount.absent(&entry.path)) {
+            (Ok(cgroup), _) => cgroup.path,
+            (Err(_), Some(path)) => path,
+            (Err(error), None) => {
+                mistakes.push(Mistake::at(entry.places.path, format!("{error:#}")));
+                continue;
             }
+        };
+        // However it is spelled.
+        if let Some(first) = found.get(&path) {
+            let line = first.places.path.line;
+            let what = format!("{} again: line {line} has it", display(&path));
+            mistakes.push(Mistake::at(entry.places.path, what));
+        } else {
+            found.insert(path, entry);
         }
     }
     for resource in [Resource::Memory, Resource::Memsw] {
@@ -65,15 +68,15 @@ fn memsw_below_memory(entry: &Entry) -> Option<Mistake> {
 
 /// The limit would never be met: the one above is.
 fn above_parent(
-    found: &BTreeMap<PathBuf, (Cgroup, &Entry)>,
+    found: &BTreeMap<PathBuf, &Entry>,
     path: &Path,
     resource: Resource,
 ) -> Option<Mistake> {
-    let (own, place) = limit(found.get(path)?.1, resource)?;
+    let (own, place) = limit(found.get(path)?, resource)?;
     let (above, (limit_above, place_above)) = path
         .ancestors()
         .skip(1)
-        .find_map(|above| Some((above, limit(found.get(above)?.1, resource)?)))?;
+        .find_map(|above| Some((above, limit(found.get(above)?, resource)?)))?;
     let name = match resource {
         Resource::Memory => "memory",
         Resource::Memsw => "memsw",

@@ -43,7 +43,14 @@ pub struct Config {
 pub fn with_file(args: &Run, mount: &CgroupMount) -> Result<Run> {
     let Some(file) = &args.config else { return Ok(args.clone()) };
     let config = load(file, mount, args)?;
-    Ok(config.below(args))
+    let mut run = config.below(args);
+    // One that is made meanwhile is found among those that are awaited.
+    let (awaited, there) = run
+        .cgroups
+        .into_iter()
+        .partition(|path| !args.cgroups.contains(path) && mount.absent(path).is_some());
+    (run.awaited, run.cgroups) = (awaited, there);
+    Ok(run)
 }
 
 /// Reads a file and finds all that is wrong with it, on this host and with this command line.
