@@ -7,22 +7,23 @@
 
 mod handle;
 mod owned;
+mod path;
 mod threaded;
 
 pub use owned::OwnedCgroup;
 use owned::found;
+pub(crate) use path::names;
+pub use path::{display, hex_unless_plain};
 
-use crate::exit::{Classify as _, Failure, printable};
+use crate::exit::{Classify as _, Failure};
 use crate::mountinfo::{self, Mount};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{Mode, OFlags, fstatfs, open, readlinkat};
-use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 
 /// `statfs` type of cgroup v2 (`linux/magic.h`).
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -299,27 +300,6 @@ impl CgroupMount {
     }
 }
 
-/// `path` with nothing in it but names.
-///
-/// # Errors
-/// [`Failure::Cgroup`]: it has ".." in it.
-pub(crate) fn names(path: &Path) -> Result<PathBuf> {
-    let mut names = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => names.push(name),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(Failure::Cgroup.error(format!(
-                    "{}: \"..\" is not allowed in the path of a cgroup: name it from the root",
-                    display(path)
-                )));
-            }
-        }
-    }
-    Ok(names)
-}
-
 fn open_cgroup_dir(dir: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = open(dir, flags, Mode::empty())?;
@@ -329,28 +309,6 @@ fn open_cgroup_dir(dir: &Path) -> io::Result<OwnedFd> {
     } else {
         Err(io::Error::other("it is not in cgroup v2"))
     }
-}
-
-/// A path for people: bytes that are not UTF-8, and characters that could disturb the terminal, are
-/// escaped as `\xNN`.
-pub fn display(path: impl AsRef<OsStr>) -> String {
-    let mut out = String::new();
-    for chunk in path.as_ref().as_bytes().utf8_chunks() {
-        out.push_str(&printable(chunk.valid()));
-        for byte in chunk.invalid() {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "\\x{byte:02x}");
-        }
-    }
-    out
-}
-
-/// The bytes of a path in hexadecimal, if [`display`] had to escape some: what is escaped there can read
-/// like what another cgroup is really called.
-pub fn hex_unless_plain(path: impl AsRef<OsStr>) -> Option<String> {
-    let bytes = path.as_ref().as_bytes();
-    (display(&path).as_bytes() != bytes)
-        .then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -99,8 +99,9 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         let took = start.elapsed();
         eprintln!("its own cgroup had to wait for {took:?}");
         ensure!(took >= HANGS, "it was stopped by nobody");
-        let said = engine.stderr()?;
-        ensure!(said.contains("hangs"), "it is not told of: {said}");
+        try_poll_until(SOON, "word of what hangs", || {
+            Ok(engine.stderr()?.contains("hangs").then_some(()))
+        })?;
         drop(worker);
         engine.only_killed(&[&hogs[..], &[first.id()]].concat())?;
         // And it serves again.

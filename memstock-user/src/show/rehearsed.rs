@@ -178,8 +178,8 @@ mod tests {
              512.0KiB: oom (1.0MiB needed)\n  \
              reported 3 times, killed first java\\x0a (2, 1.0MiB resident)\n"
         );
-        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(1280))]);
-        assert!(text.ends_with("\n  5.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
+        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(1792))]);
+        assert!(text.ends_with("\n  7.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
     }
 
     #[test]
@@ -193,9 +193,9 @@ mod tests {
         };
         let mut rehearsed = Rehearsed::default();
         rehearsed.gone(name(5), &counter(2048, 1), 4096);
-        rehearsed.gone(name(6), &counter(2, 768), 4096);
+        rehearsed.gone(name(6), &counter(2, 256), 4096);
         rehearsed.gone(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
-        let judged = "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 3.0MiB\n";
+        let judged = "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n";
         assert_eq!(written(&rehearsed, vec![]), judged);
         assert_eq!(written(&rehearsed, vec![cgroup(7, None, None)]), judged);
     }

@@ -265,7 +265,7 @@ mod tests {
             "2.0MiB  peak",
             "97.00 % from a stock",
             "0.030 for each page charged",
-            "a limit fits at 5.0MiB and above, oom below 1.0MiB",
+            "a limit fits at 7.0MiB and above, oom below 1.0MiB",
             "2.000000 s  wall_time",
             "-  max_rss",
             "loss: healed 11",
