@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::poll::{SOON, times};
 use crate::process::memstock;
 use crate::refusal::{refusal, refusal_of_cgroups};
-use crate::scale::minutes;
+use crate::scale::{minutes, scaled};
 use crate::{cgroup, kernel_cgroup, leftovers, skip::skip};
 
 /// What a test returns: nothing, when it asserts, or a `Result`.
@@ -129,7 +129,7 @@ fn take_turn() -> Result<File> {
     Ok(file)
 }
 
-/// For how long a test may take. Some take a minute.
+/// For how long a test may take, as often as it is repeated. Some take a minute.
 const BOUND: Duration = Duration::from_secs(15 * 60);
 
 /// Ends all tests when this one hangs, and says which one it is, in place of whoever waits for them.
@@ -140,7 +140,7 @@ struct Bound {
 impl Bound {
     fn new(test: String) -> Self {
         let (ended, end) = channel::<()>();
-        let bound = BOUND * times() + Duration::from_secs(60 * minutes());
+        let bound = BOUND * times() * scaled(1) + Duration::from_secs(60 * minutes());
         std::thread::spawn(move || {
             if end.recv_timeout(bound) == Err(RecvTimeoutError::Timeout) {
                 let line = format!("\n{test} hangs: it was ended after {bound:?}\n");
