@@ -5,6 +5,8 @@
 //! - `compare`: each page's owner beside what the kernel says.
 //! - `repair`: moves pages to where the kernel has them.
 
+pub mod adoption;
+
 mod compare;
 mod conserve;
 mod repair;
@@ -17,14 +19,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::adoption::{CgroupAdopted, by_name};
-use crate::cgroup::CgroupMount;
-use crate::cli;
+use crate::audit::adoption::{CgroupAdopted, by_name};
 use crate::engine::Engine;
+use crate::engine::kernel_cgroup::{KernelCgroups, Look, Named, Tracked};
 use crate::exit::Failure;
-use crate::kernel_cgroup::{KernelCgroups, Look, Tracked};
+use crate::host::cgroup::CgroupMount;
+use crate::host::pages::Kind;
 use crate::model::Name;
-use crate::pages::Kind;
 
 /// What an audit found, and what it did about it. All figures are pages.
 #[derive(Clone, Debug)]
@@ -83,7 +84,7 @@ impl Audit {
 pub fn audit(
     engine: &Engine,
     mount: &CgroupMount,
-    named: &[cli::KernelCgroup],
+    named: &[Named],
     does_repair: bool,
 ) -> Result<Audit> {
     let tracked = Tracked::read(engine, mount)?;

@@ -4,6 +4,17 @@
 //! Facilities are looked for, versions are never compared. Nothing here looks for tracefs or debugfs:
 //! raw tracepoints are attached by name through bpf(2) and need neither.
 
+pub mod cgroup;
+pub mod launch;
+pub mod lock;
+pub mod mapping;
+pub(crate) mod mountinfo;
+pub mod notify;
+pub(crate) mod pace;
+pub mod pages;
+pub mod process;
+pub mod protect;
+
 mod bpffs;
 
 pub use self::bpffs::{BPFFS, Bpffs, bpffs, is_bpffs, unmount_our_bpffs};

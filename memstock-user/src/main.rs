@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use memstock::cli::Cli;
-use memstock::{command, exit};
+use memstock::cli::command;
+use memstock::exit;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -1,11 +1,15 @@
 //! What an engine holds at one moment, as people see it. Built by `sample`, rendered by `show`;
 //! knows neither maps nor formats.
 
+pub mod faults;
+pub mod ratio;
+pub mod size;
+
 use std::path::PathBuf;
 
 use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, SlotStat, Stat};
 
-use crate::engine::faults::Source;
+use self::faults::Source;
 
 /// One reading of a running engine. Sizes are in pages.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use clap::Parser as _;
 use memstock::cli::Cli;
-use memstock::doctor::{Need, State, facilities};
-use memstock::measure::{FIGURES, Scope, is_whole};
+use memstock::cli::doctor::{Need, State, facilities};
+use memstock::forecast::measure::{FIGURES, Scope, is_whole};
 use memstock_common::stat::{Loss, ProbeStat, Stat, Unit};
 use serde_json::{Map, Value, json};
 
@@ -204,7 +204,7 @@ tracepoints attached to for a moment, files opened, system calls made.
 Exit codes: 0 if all that is required is found; 121 if the host lacks any of it; 120 if only privilege is missing,
 or what is unknown without it.
 
-This page is made from the declarations (`memstock-user/src/doctor/facility.rs`).
+This page is made from the declarations (`memstock-user/src/cli/doctor/facility.rs`).
 
 | facility | need | for | without it | remedy |
 |---|---|---|---|---|

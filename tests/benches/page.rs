@@ -13,13 +13,12 @@ use clap::Parser;
 use memstock::bench::slices::{Stop, interleave, pairs};
 use memstock::bench::statistics::{Estimate, difference, ratio, values};
 use memstock::bench::workers::Workers;
-use memstock::cgroup::CgroupMount;
-use memstock::engine::load::{
-    ATTACHMENTS, HOT_TRACEPOINTS, Loaded, PROBE, Settings, YARDSTICK, load, probes,
-};
+use memstock::engine::load::{Loaded, Settings, load};
+use memstock::engine::object::{ATTACHMENTS, HOT_TRACEPOINTS, PROBE, YARDSTICK, probes};
 use memstock::engine::pins::Pins;
 use memstock::engine::program::RunStats;
 use memstock::host;
+use memstock::host::cgroup::CgroupMount;
 use memstock_common::NO_LIMIT;
 use memstock_tests::binaries;
 use memstock_tests::cgroup::OF_BENCH;

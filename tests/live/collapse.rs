@@ -152,7 +152,7 @@ fn a_collapse_for_another_task_is_charged_to_it() -> Result<()> {
 #[test]
 fn a_collapse_of_shared_memory_is_charged_to_whom_it_was_for() -> Result<()> {
     live(|| {
-        if !memstock::pages::names_tracepoint("mm_khugepaged_collapse_file")? {
+        if !memstock::host::pages::names_tracepoint("mm_khugepaged_collapse_file")? {
             skip(&name(), "no tracepoint mm_khugepaged_collapse_file");
             return Ok(());
         }

@@ -5,13 +5,13 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use memstock::cgroup::CgroupMount;
+use memstock::daemon::tree::Tree;
 use memstock::engine::Engine;
 use memstock::engine::load::{Settings, load};
 use memstock::engine::pins::Pins;
 use memstock::host;
+use memstock::host::cgroup::CgroupMount;
 use memstock::journal::Journal;
-use memstock::tree::Tree;
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal};
 use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Loss, NO_LIMIT, NOBODY, owner_of};

@@ -1,7 +1,7 @@
 //! A drain gives back what was stocked, to the page, whatever runs meanwhile.
 
 use anyhow::{Context, Result, ensure};
-use memstock::drains::drain_cpus;
+use memstock::enforce::drains::drain_cpus;
 use memstock::engine::pins::Pins;
 use memstock::host;
 use memstock_tests::hotplug::{CpuOffline, can_go_offline};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
-use memstock::engine::faults::EVENT_PROBE;
+use memstock::engine::object::EVENT_PROBE;
 use memstock::engine::pins::Pins;
 use memstock_tests::audit::beside;
 use memstock_tests::closed_form::batches_follow_from_faults;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use memstock::cgroup::{Cgroup, CgroupMount};
 use memstock::enforce::guard::{Guard, MOST};
 use memstock::enforce::hold::{Hold, Writes};
+use memstock::host::cgroup::{Cgroup, CgroupMount};
 use memstock_tests::poll::{SOON, poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, Task, TestCgroup, binaries, live};

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use aya::programs::links::PinnedLink;
 use aya::programs::{RawTracePoint, loaded_links};
-use memstock::engine::load::ATTACHMENTS;
+use memstock::engine::object::ATTACHMENTS;
 use memstock::engine::pins::Pins;
 use memstock::host;
 use memstock_tests::audit::Audit;

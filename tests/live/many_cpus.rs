@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use memstock::drains::drain_cpus;
+use memstock::enforce::drains::drain_cpus;
 use memstock::engine;
 use memstock::engine::pins::Pins;
 use memstock::host;

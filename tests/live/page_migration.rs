@@ -7,7 +7,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use memmap2::{Advice, MmapMut, UncheckedAdvice};
 use memstock::engine::migrate;
-use memstock::pages::{mapped_pages, own_pfn};
+use memstock::host::pages::{mapped_pages, own_pfn};
 use memstock_tests::audit::beside;
 use memstock_tests::live::{live, name};
 use memstock_tests::load::Frozen;

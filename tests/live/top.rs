@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use memstock::size::human;
+use memstock::model::size::human;
 use memstock_tests::poll::SOON;
 use memstock_tests::process::memstock;
 use memstock_tests::tmux::Terminal;
@@ -147,7 +147,7 @@ fn the_terminal_is_restored_by_signals() -> Result<()> {
 #[test]
 #[ignore = "run by a_panic_gives_the_terminal_back, in a terminal"]
 fn panics_in_a_terminal() {
-    let mut screen = memstock::top::terminal::Screen::enter().expect("a terminal");
+    let mut screen = memstock::view::top::terminal::Screen::enter().expect("a terminal");
     let text = |frame: &mut ratatui::Frame<'_>| frame.render_widget("drawn", frame.area());
     screen.draw(text).expect("to draw");
     // Raw mode: a key comes without a newline, and ends the wait.

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use memstock::size::human;
+use memstock::model::size::human;
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::{Finished, memstock};
 use memstock_tests::tmux::Terminal;

@@ -12,7 +12,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use memstock::engine::load::{COMPILER, Coalescing, Settings, object};
+use memstock::engine::load::{Coalescing, Settings, object};
+use memstock::engine::object::COMPILER;
 use memstock_common::{MAX_BATCH, MAX_SLOTS};
 use memstock_tests::skip::{in_guest, skip};
 use memstock_tests::{live, release};

@@ -1,11 +1,18 @@
 //! Repository policy as ordinary tests: what no linter checks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
 
 const LONGEST: usize = 350;
+
+/// The layers of the user half, from the one that uses nobody. `exit` is everybody's.
+const LAYERS: [&str; 11] = [
+    "host", "model", "engine", "forecast", "journal", "audit", "enforce", "daemon", "view",
+    "bench", "cli",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
@@ -103,4 +110,101 @@ fn no_path_of_one_machine() {
         })
     };
     check("a path that exists on one machine only", &lines(&files(), names_one));
+}
+
+/// Modules of the user half, as `engine::load` or `engine`, and those that each uses, with the file that does.
+fn uses() -> BTreeMap<String, BTreeMap<String, String>> {
+    let files: Vec<_> = rust_files()
+        .into_iter()
+        .filter_map(|(path, text)| {
+            let inside = path.strip_prefix("memstock-user/src").ok()?.with_extension("");
+            let mut names: Vec<_> =
+                inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+            names.pop_if(|name| name == "mod");
+            // What tests use is no arrow.
+            let code = text.split("#[cfg(test)]").next()?;
+            let code: Vec<_> =
+                code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            (!names.iter().any(|name| name == "tests")).then(|| (path, names, code.join("\n")))
+        })
+        .collect();
+    let modules: BTreeSet<_> = files.iter().map(|(_, names, _)| short(names)).collect();
+    let mut uses = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for (path, names, code) in &files {
+        for (at, _) in code.match_indices("crate::") {
+            let used = named(&code[at + "crate::".len()..], &modules);
+            uses.entry(short(names)).or_default().insert(used, path.display().to_string());
+        }
+        for (at, _) in code.match_indices("super::") {
+            // Behind another `super::` it is a part of that.
+            if code[..at].ends_with("super::") || names.len() < 2 {
+                continue;
+            }
+            let (mut rest, mut above) = (&code[at..], &names[..]);
+            while let Some(more) = rest.strip_prefix("super::") {
+                (rest, above) = (more, above.split_last().map_or(&[][..], |(_, above)| above));
+            }
+            let used = named(&[&above.join("::"), "::", rest].concat(), &modules);
+            uses.entry(short(names)).or_default().insert(used, path.display().to_string());
+        }
+    }
+    uses.values_mut().for_each(|used| used.retain(|name, _| !name.is_empty()));
+    uses.iter_mut().for_each(|(name, used)| drop(used.remove(name)));
+    uses
+}
+
+/// A module and the one in it.
+fn short(names: &[String]) -> String {
+    names[..names.len().min(2)].join("::")
+}
+
+/// The module that a path begins with.
+fn named(path: &str, modules: &BTreeSet<String>) -> String {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut names = path.split("::").map(|word| word.split(|c| !is_name(c)).next().unwrap_or(word));
+    let first = names.next().unwrap_or_default().to_owned();
+    let both = names.next().map(|second| format!("{first}::{second}"));
+    both.filter(|both| modules.contains(both)).unwrap_or(first)
+}
+
+#[test]
+fn arrows_point_down() {
+    let layer = |module: &str| {
+        let first = module.split("::").next().unwrap_or(module);
+        LAYERS.iter().position(|&layer| layer == first)
+    };
+    let uses = uses();
+    assert!(uses.len() > 50, "the walk has lost its way: {} modules", uses.len());
+    let mut found = Vec::new();
+    for (module, used) in &uses {
+        let own = layer(module);
+        let is_up = |other: &str| own.zip(layer(other)).is_some_and(|(own, other)| other > own);
+        let up = used.iter().filter(|(other, _)| is_up(other));
+        found.extend(up.map(|(other, path)| format!("{path}: {module} uses {other}")));
+        let first = module.split("::").next().unwrap_or(module);
+        if own.is_none() && !["lib", "main", "exit"].contains(&first) {
+            found.push(format!("{module} is in no layer"));
+        }
+    }
+    check("a module uses only those of its own layer and of those below", &found);
+}
+
+#[test]
+fn modules_go_round_in_no_circle() {
+    let mut uses = uses();
+    // Whoever uses nobody that is left, or is used by nobody, is in no circle.
+    loop {
+        let left: BTreeSet<_> = uses.keys().cloned().collect();
+        uses.values_mut().for_each(|used| used.retain(|name, _| left.contains(name)));
+        let used: BTreeSet<_> = uses.values().flat_map(BTreeMap::keys).cloned().collect();
+        uses.retain(|name, uses| !uses.is_empty() && used.contains(name));
+        if uses.len() == left.len() {
+            break;
+        }
+    }
+    let found: Vec<_> = uses
+        .iter()
+        .flat_map(|(module, used)| used.keys().map(move |other| format!("{module} uses {other}")))
+        .collect();
+    check("modules that use each other, by whatever way, are one", &found);
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::Result;
 use memstock_common::NO_INDEX;
 
-use crate::kernel_cgroup::{KernelMap, Look, Seen, Verdict};
-use crate::pages::Kind;
+use crate::engine::kernel_cgroup::{KernelMap, Look, Seen, Verdict};
+use crate::host::pages::Kind;
 
 /// Until pages that differ are looked at again: longer than an allocation waits to be charged, or a page
 /// on its way to be freed.

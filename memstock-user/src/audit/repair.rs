@@ -4,9 +4,9 @@
 use anyhow::Result;
 
 use super::compare::{differs, is_stale};
-use crate::adoption::{Moved, Page, Transfer, is_adoptable, to_adopt};
+use crate::audit::adoption::{Moved, Page, Transfer, is_adoptable, to_adopt};
 use crate::engine::Engine;
-use crate::kernel_cgroup::{Look, Seen, Tracked};
+use crate::engine::kernel_cgroup::{Look, Seen, Tracked};
 
 /// Takes pages from cgroups that do not have them by the kernel, and gives those that nobody owns then
 /// to the cgroups that do. Where the kernel knows no cgroup: takes what is free.

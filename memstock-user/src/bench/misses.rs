@@ -62,7 +62,7 @@ mod tests {
             return;
         };
         let before = misses.read().unwrap();
-        crate::mapping::Mapping::new(1 << 14).unwrap().touch_all();
+        crate::host::mapping::Mapping::new(1 << 14).unwrap().touch_all();
         assert!(misses.read().unwrap() > before);
     }
 }

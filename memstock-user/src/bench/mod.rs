@@ -9,6 +9,7 @@ pub mod misses;
 pub mod peers;
 pub mod places;
 pub mod scaling;
+pub mod show;
 pub mod slices;
 pub mod statistics;
 pub mod table1;

@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 use memstock_common::NO_LIMIT;
 
 use super::workers::Workers;
-use crate::cgroup::{Cgroup, CgroupMount};
 use crate::engine::Engine;
-use crate::kernel_cgroup::v1_memory;
+use crate::engine::kernel_cgroup::v1_memory;
+use crate::host::cgroup::{Cgroup, CgroupMount};
 
 /// What the cgroups of benches are called.
 pub const NAME: &str = "memstock-bench";

@@ -17,9 +17,8 @@ use super::places::{LEVELS, Place, Places};
 use super::slices::{Paired, Stop, interleave, pairs};
 use super::statistics::{Estimate, difference, ratio, values};
 use super::workers::{Done, Workers, pause};
-use crate::engine::load::{
-    ATTACHMENTS, Coalescing, HOT_TRACEPOINTS, Loaded, Settings, YARDSTICK, load,
-};
+use crate::engine::load::{Coalescing, Loaded, Settings, load};
+use crate::engine::object::{ATTACHMENTS, HOT_TRACEPOINTS, YARDSTICK};
 use crate::engine::pins::Pins;
 
 /// How much is measured.

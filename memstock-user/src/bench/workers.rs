@@ -18,7 +18,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::misses::CacheMisses;
 use super::slices::Stop;
-use crate::mapping::Mapping;
+use crate::host::mapping::Mapping;
 
 /// How long workers may do nothing.
 const PATIENCE: Duration = Duration::from_secs(20);

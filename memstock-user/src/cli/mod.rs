@@ -1,5 +1,10 @@
 //! The command line: flags and their values, nothing that acts.
 
+pub mod command;
+pub mod config;
+pub mod doctor;
+pub mod manual;
+
 mod about;
 mod bench;
 mod change;
@@ -18,7 +23,7 @@ pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
-pub use self::value::{Batch, FaultsBy, KernelCgroup, Limit};
+pub use self::value::{Batch, FaultsBy, Limit};
 pub(crate) use self::value::{address, faults};
 
 /// How the exit codes read in `--help`.

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::value::{KernelCgroup, kernel_cgroup};
+use super::value::kernel_cgroup;
+use crate::engine::kernel_cgroup::Named;
 
 /// Flags of `memstock show`.
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ pub struct Audit {
     /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked, where its path is
     /// another one
     #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
-    pub kernel_cgroups: Vec<KernelCgroup>,
+    pub kernel_cgroups: Vec<Named>,
 }
 
 /// Flags of `memstock doctor`.

@@ -10,11 +10,11 @@ use anyhow::{Result, anyhow};
 use memstock_common::{Counter, Event, Resource};
 
 use super::Policy;
-use super::duty::this_program;
-use super::guard::Guard;
+use super::guard::{Guard, this_program};
+use super::job::{Job, Shared, What};
 use super::setting::Limits;
 use super::settle::{Outcome, needs_more, over_limit};
-use super::worker::{Done, Job, Shared, What, Worker};
+use super::worker::{Done, Worker};
 use crate::host;
 
 /// Time without another try where nothing could be done; doubled with each.
@@ -277,7 +277,7 @@ impl Dispatch {
             }
         }
         for key in hung {
-            let name = self.shared.mount.path_of(key.0).map(crate::cgroup::display);
+            let name = self.shared.mount.path_of(key.0).map(crate::host::cgroup::display);
             let name = name.unwrap_or_else(|| format!("cgroup {}", key.0));
             self.shared.fail(anyhow!("{name} is at its limit, and to reclaim of it hangs: who is to be killed is seen to by another thread"));
             if let Some(full) = self.full.get_mut(&key) {

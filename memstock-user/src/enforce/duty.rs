@@ -2,7 +2,6 @@
 //! that they are, and hands everything on. It waits for nothing but events.
 
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -19,28 +18,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Policy;
 use super::dispatch::Dispatch;
-use super::guard::Guard;
+use super::guard::{Guard, this_program};
 use super::hold::thaw_left;
+use super::job::{News, Shared, be_prompt};
 use super::reclaim::Cache;
-use super::worker::{Shared, be_prompt};
-use crate::cgroup::CgroupMount;
 use crate::engine::pins::Pins;
 use crate::engine::{Engine, events};
-use crate::event::{Decoded, decode};
-use crate::journal::Record;
-
-/// What the thread hands on.
-#[derive(Debug)]
-pub enum News {
-    /// An event of the kernel half's.
-    Event(Decoded),
-    /// Something was done at a limit.
-    Record(Box<Record>),
-    /// An event of the kernel half's that cannot be read.
-    Unreadable(anyhow::Error),
-    /// A limit could not be enforced, or not in time.
-    Failed(anyhow::Error),
-}
+use crate::host::cgroup::CgroupMount;
+use crate::journal::event::decode;
 
 /// The running thread. Ends when it is dropped.
 pub struct Duty {
@@ -129,14 +114,6 @@ impl Drop for Duty {
             let _ = thread.join();
         }
     }
-}
-
-/// The file of this program.
-///
-/// # Errors
-/// The kernel does not say.
-pub(super) fn this_program() -> Result<PathBuf> {
-    std::env::current_exe().context("cannot find this program's own file")
 }
 
 /// Time between two assurances to the kernel half that somebody is here: a part of

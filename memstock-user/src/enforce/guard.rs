@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
-use super::hold::thaw;
+use super::freeze::thaw;
 
 /// How long a cgroup may be held at once. The daemon lets go sooner; this is for when it hangs.
 pub const MOST: Duration = Duration::from_secs(2);
@@ -94,6 +94,14 @@ impl Drop for Guard {
         self.pipe = None;
         let _ = self.process.wait();
     }
+}
+
+/// The file of this program.
+///
+/// # Errors
+/// The kernel does not say.
+pub(super) fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
 }
 
 /// The guard's life: hears from `input` until that ends.

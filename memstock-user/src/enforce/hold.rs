@@ -3,21 +3,18 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::XattrFlags;
 use rustix::fs::inotify;
-use rustix::io::Errno;
 
+use super::freeze::{MARK, file, thaw, unmark};
 use super::guard::Guard;
 use super::task::own_cgroup;
-use crate::cgroup::{ById, Cgroup, CgroupMount, display};
 use crate::engine::Engine;
-
-/// Extended attribute of a cgroup that is frozen by us: it goes with the cgroup, and stays if we die.
-const MARK: &str = "trusted.memstock.held";
+use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
 
 /// Sees who writes to `cgroup.freeze`. Kept from hold to hold: to close one waits for a grace period of the kernel's, tens
 /// of milliseconds in which tasks that were let go charge on.
@@ -91,39 +88,6 @@ impl Drop for Hold<'_> {
         }
         // It goes with its cgroup.
         let _ = inotify::remove_watch(&self.writes.0, self.watch);
-    }
-}
-
-fn file(dir: &Path) -> PathBuf {
-    dir.join("cgroup.freeze")
-}
-
-/// Lets go of a cgroup if it is held by us. Where it is gone there is nothing to let go.
-///
-/// # Errors
-/// The kernel refuses.
-pub(super) fn thaw(dir: &Path) -> Result<()> {
-    let cannot = || format!("cannot let go of the tasks in {}", display(dir));
-    match rustix::fs::getxattr(dir, MARK, &mut [0_u8; 0][..]) {
-        Ok(_) => {}
-        Err(Errno::NODATA | Errno::NOENT | Errno::NODEV) => return Ok(()),
-        Err(error) => return Err(error).with_context(cannot),
-    }
-    match fs::write(file(dir), "0") {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {
-            return Ok(());
-        }
-        written => written.with_context(cannot)?,
-    }
-    unmark(dir)
-}
-
-fn unmark(dir: &Path) -> Result<()> {
-    match rustix::fs::removexattr(dir, MARK) {
-        Ok(()) | Err(Errno::NODATA | Errno::NOENT | Errno::NODEV) => Ok(()),
-        Err(error) => {
-            Err(error).with_context(|| format!("cannot remove {MARK} from {}", display(dir)))
-        }
     }
 }
 

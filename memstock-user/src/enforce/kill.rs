@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::task::{NEVER, Task, tasks};
-use crate::cgroup::{Cgroup, display};
+use crate::host::cgroup::{Cgroup, display};
 
 /// Opens `task` if it still is who it was, inside `cgroup`; `None` if it is not.
 ///

@@ -6,15 +6,17 @@ mod files;
 mod kernel;
 mod mappings;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::Result;
+use memstock_common::{Counter, index_of};
 
 pub use self::cache::Cache;
 use super::task;
-use crate::cgroup::Cgroup;
 use crate::engine::Engine;
 use crate::host;
+use crate::host::cgroup::Cgroup;
 use crate::journal::record::Means;
 
 /// What is wanted of a reclaim.
@@ -51,6 +53,13 @@ impl Taken {
     fn some(is_some: bool) -> Self {
         if is_some { Self::Some } else { Self::Nothing }
     }
+}
+
+/// The counters at and below one.
+pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32> {
+    let parent = |&at: &u32| counters.get(&at).map(|counter| index_of(counter.parent as u32));
+    let is_below = |&index: &u32| std::iter::successors(Some(index), parent).any(|at| at == top);
+    counters.keys().copied().filter(is_below).collect()
 }
 
 /// Reclaims by one means.

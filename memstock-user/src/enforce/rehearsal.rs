@@ -6,12 +6,12 @@ use anyhow::Result;
 use memstock_common::{Counter, Event, Resource, Stock, StockWord, index_of};
 
 use super::task::{Task, tasks};
-use super::{room, victim};
-use crate::cgroup::{Cgroup, CgroupMount};
+use super::{reclaim, victim};
+use crate::engine::needed::{Need, in_flight};
 use crate::engine::{Engine, PerCpu};
+use crate::host::cgroup::{Cgroup, CgroupMount};
 use crate::journal::Record;
 use crate::journal::record::{self, by_cpu, named};
-use crate::needed::{Need, in_flight};
 
 /// Looks at a cgroup at its limit.
 ///
@@ -60,7 +60,7 @@ fn stocked(
     stocks: &PerCpu<Stock<u64>>,
     subtree: u32,
 ) -> BTreeMap<u32, u64> {
-    let below = room::subtree(counters, subtree);
+    let below = reclaim::subtree(counters, subtree);
     let mut stocked = BTreeMap::new();
     for (cpu, stock) in stocks {
         for word in [stock.word, stock.uncharge_batch].map(StockWord) {

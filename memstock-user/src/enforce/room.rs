@@ -1,20 +1,20 @@
 //! Makes room in a subtree without killing anybody: drains its stocks, reclaims, looks again. The patch's
 //! rounds in `mem_cgroup_charge`; also what `memstock limit` and `memstock force-empty` do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::counter::needed_above;
-use memstock_common::{Counter, NO_LIMIT, Resource, index_of};
+use memstock_common::{Counter, NO_LIMIT, Resource};
 
 use super::reclaim::{Cache, Request, Taken, reclaim};
-use crate::cgroup::Cgroup;
-use crate::drains::{Receipt, drain_cpus};
+use crate::enforce::drains::{Receipt, drain_cpus};
 use crate::engine::Engine;
+use crate::engine::needed::{InFlight, Need};
+use crate::host::cgroup::Cgroup;
 use crate::journal::Record;
 use crate::journal::record::{Means, Why, named, nanos};
-use crate::needed::{InFlight, Need};
 
 /// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
 pub const ROUNDS: u32 = 5;
@@ -65,13 +65,6 @@ pub fn cache_over_limit(cgroup: &Cgroup, counter: &Counter<u64>, over: u64) -> R
         needed_pages: needed,
         file_pages: file,
     }
-}
-
-/// The counters at and below one.
-pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32> {
-    let parent = |&at: &u32| counters.get(&at).map(|counter| index_of(counter.parent as u32));
-    let is_below = |&index: &u32| std::iter::successors(Some(index), parent).any(|at| at == top);
-    counters.keys().copied().filter(is_below).collect()
 }
 
 /// A subtree in which room is made.

@@ -10,11 +10,11 @@ use memstock_common::{Counter, NO_LIMIT, Resource};
 
 use super::reclaim::MEANS;
 use super::room::{Room, cache_over_limit, excess, needed_excess};
-use crate::cgroup::display;
 use crate::exit::Failure;
+use crate::host::cgroup::display;
 use crate::host::page_size;
 use crate::journal::Record;
-use crate::size::human;
+use crate::model::size::human;
 
 /// Why an engine takes no limit of memory and swap together.
 pub const NO_MEMSW: &str =

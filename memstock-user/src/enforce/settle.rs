@@ -9,13 +9,13 @@ use memstock_common::{Counter, Event};
 
 use super::guard::Guard;
 use super::hold::{Hold, Writes};
+use super::job::{Job, Shared, Step, What, be_patient, be_prompt};
 use super::reclaim::MEANS;
 use super::room::{Excess, LATER, Made, Room, SOON, cache_over_limit, excess, needed_excess};
 use super::task::{Task, tasks};
-use super::worker::{Job, Shared, Step, What, be_patient, be_prompt};
 use super::{kill, rehearsal, victim};
-use crate::cgroup::{ById, Cgroup, display};
 use crate::host;
+use crate::host::cgroup::{ById, Cgroup, display};
 use crate::journal::Record;
 use crate::journal::record::{self, Means, named};
 

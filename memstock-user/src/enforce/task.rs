@@ -6,8 +6,9 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::kernel_cgroup::directories;
-use crate::process::{Stat, directory, living};
+use crate::engine::kernel_cgroup::directories;
+use crate::host::process::{Stat, directory, living};
+use crate::journal::record::Victim;
 
 /// `OOM_SCORE_ADJ_MIN`: never to be killed (`include/uapi/linux/oom.h`).
 pub const NEVER: i64 = -1000;
@@ -63,6 +64,20 @@ impl Task {
     pub fn is_still_in(&self, path: &Path) -> bool {
         let same = Self::look(self.pid).is_some_and(|now| now.started == self.started);
         same && cgroup_of(self.pid).is_some_and(|cgroup| cgroup.starts_with(path))
+    }
+}
+
+impl From<&Task> for Victim {
+    fn from(task: &Task) -> Self {
+        let Task { pid, comm, rss, swap, page_tables, adj, started: _, is_dying: _ } = task.clone();
+        Self {
+            victim: pid,
+            comm,
+            rss_pages: rss,
+            swap_pages: swap,
+            page_table_pages: page_tables,
+            oom_score_adj: adj,
+        }
     }
 }
 

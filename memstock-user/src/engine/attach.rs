@@ -3,17 +3,17 @@
 
 use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
-use aya::programs::raw_trace_point::RawTracePointLinkId;
-use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 
-use super::faults::{self, Source};
-use super::load::{
+use super::faults;
+use super::link::{link_to, pin_link};
+use super::migrate;
+use super::object::{
     ATTACHMENTS, COLLAPSES, MOVED_UNSEEN, OBJECT, OPTIONAL, PROBE, YARDSTICK, program, refused,
 };
-use super::migrate;
 use super::pins::Pins;
 use crate::exit::Failure;
+use crate::model::faults::Source;
 
 /// Attaches all of them and pins the links.
 pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Result<()> {
@@ -72,33 +72,10 @@ pub fn has_tracepoint(yardstick: &mut Ebpf, tracepoint: &str) -> Result<bool> {
     }
 }
 
-/// Attaches a program; none if the kernel has no such tracepoint.
-pub(super) fn link_to(
-    program: &mut RawTracePoint,
-    tracepoint: &str,
-) -> Result<Option<RawTracePointLinkId>> {
-    match program.attach(tracepoint) {
-        Ok(id) => Ok(Some(id)),
-        Err(ProgramError::SyscallError(call))
-            if call.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(anyhow::Error::new(error)
-            .context(format!("cannot attach to the tracepoint {tracepoint}"))),
-    }
-}
-
 /// Attaches a program and pins the link; false if the kernel has no such tracepoint.
 fn attach_to(ebpf: &mut Ebpf, pins: &Pins, name: &str, tracepoint: &str) -> Result<bool> {
     let program = program(ebpf, name)?;
     let Some(id) = link_to(program, tracepoint)? else { return Ok(false) };
     pin_link(FdLink::from(program.take_link(id)?), pins, name, tracepoint)?;
     Ok(true)
-}
-
-pub(super) fn pin_link(link: FdLink, pins: &Pins, name: &str, tracepoint: &str) -> Result<()> {
-    link.pin(pins.link(name, tracepoint))
-        .map(drop)
-        .with_context(|| format!("cannot pin the link to {tracepoint}"))
 }

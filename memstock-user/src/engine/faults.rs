@@ -5,7 +5,6 @@
 //! Which it is, the pins say: the events have a folder of their own among the links. An event goes with its CPU,
 //! its pin stays; the CPU needs another event when it is back.
 
-use std::fmt;
 use std::fs;
 use std::io;
 
@@ -18,47 +17,18 @@ use aya::programs::perf_event::{
 use aya::programs::{PerfEvent, ProgramError};
 use aya::sys::SyscallError;
 
-use super::attach::{link_to, pin_link};
-use super::load::{self, FAULT_TRACEPOINTS, PROBE};
+use super::link::{link_to, pin_link};
+use super::object::{
+    EVENT_PROBE, FAULT_TRACEPOINTS, PROBE, program as tracepoint_program, refused,
+};
 use super::pins::Pins;
 use crate::exit::{Classify as _, Failure};
 use crate::host;
+use crate::model::faults::Source;
 
-/// The program of the events.
-pub const EVENT_PROBE: &str = "fault_event";
-
-/// By what faults are seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
-    /// The kernel's tracepoints for them, which x86 and riscv have.
-    #[default]
-    Tracepoints,
-    /// perf's software event, one on each CPU.
-    Perf,
-}
-
-impl Source {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Tracepoints, Self::Perf];
-
-    /// That of a pinned engine.
-    pub fn of(pins: &Pins) -> Self {
-        if pins.cpu_links(EVENT_PROBE).exists() { Self::Perf } else { Self::Tracepoints }
-    }
-
-    /// As people see it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tracepoints => "tracepoints",
-            Self::Perf => "perf",
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+/// That of a pinned engine.
+pub fn source_of(pins: &Pins) -> Source {
+    if pins.cpu_links(EVENT_PROBE).exists() { Source::Perf } else { Source::Tracepoints }
 }
 
 /// Attaches what sees faults and pins its links: what is wanted, else what the kernel has.
@@ -94,7 +64,7 @@ pub(super) fn open_events(ebpf: &mut Ebpf) -> Result<Vec<(u32, PerfEventLink)>> 
 
 /// All of them or none; the one that the kernel does not have, if there is one.
 fn attach_tracepoints(ebpf: &mut Ebpf, pins: &Pins) -> Result<Option<&'static str>> {
-    let program = load::program(ebpf, PROBE)?;
+    let program = tracepoint_program(ebpf, PROBE)?;
     let mut links = Vec::new();
     for tracepoint in FAULT_TRACEPOINTS {
         match link_to(program, tracepoint)? {
@@ -157,7 +127,7 @@ fn open_event(program: &mut PerfEvent, cpu: u32) -> Result<Option<PerfEventLink>
 pub fn try_event(ebpf: &mut Ebpf) -> Result<()> {
     let program = program(ebpf)?;
     if program.fd().is_err() {
-        program.load().map_err(|error| load::refused(EVENT_PROBE, error))?;
+        program.load().map_err(|error| refused(EVENT_PROBE, error))?;
     }
     open_events(ebpf).map(drop)
 }
@@ -174,7 +144,7 @@ impl FaultEvents {
     /// # Errors
     /// The program's pin cannot be opened.
     pub fn of(pins: &Pins) -> Result<Option<Self>> {
-        if Source::of(pins) != Source::Perf {
+        if source_of(pins) != Source::Perf {
             return Ok(None);
         }
         let path = pins.program(EVENT_PROBE);

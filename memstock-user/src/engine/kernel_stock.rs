@@ -7,14 +7,9 @@ use aya::programs::FEntry;
 use aya::{Btf, Ebpf, EbpfLoader};
 use memstock_common::{KernelCharges, Loss};
 
-use super::load::{OBJECT, refused};
+use super::object::{KERNEL_CHARGES, KERNEL_CHARGES_MAP, OBJECT, refused};
 use crate::exit::Failure;
 
-/// The programs, and the kernel's functions that they are attached to.
-pub(super) const ATTACHMENTS: [(&str, &str); 2] =
-    [("kernel_charge", "try_charge_memcg"), ("kernel_shared", "page_counter_try_charge")];
-/// Their map.
-pub(super) const MAP: &str = "KERNEL_STOCK";
 /// Cgroups that charge meanwhile, on the whole host.
 const MAX_CGROUPS: u32 = 4096;
 
@@ -50,7 +45,7 @@ impl KernelStock {
             );
             return Ok(None);
         }
-        let map = self.0.map(MAP).context("no map KERNEL_STOCK in the object")?;
+        let map = self.0.map(KERNEL_CHARGES_MAP).context("no map KERNEL_STOCK in the object")?;
         let map: PerCpuHashMap<_, u64, KernelCharges<u64>> = PerCpuHashMap::try_from(map)?;
         let mut sum = KernelCharges::default();
         for entry in map.iter() {
@@ -68,10 +63,10 @@ impl KernelStock {
 fn attached() -> Result<Ebpf> {
     let btf = Btf::from_sys_fs().context("the kernel tells no types (CONFIG_DEBUG_INFO_BTF)")?;
     let mut ebpf = EbpfLoader::new()
-        .map_max_entries(MAP, MAX_CGROUPS)
+        .map_max_entries(KERNEL_CHARGES_MAP, MAX_CGROUPS)
         .load(OBJECT)
         .context("cannot load the BPF object")?;
-    for (name, function) in ATTACHMENTS {
+    for (name, function) in KERNEL_CHARGES {
         let program = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
         let program: &mut FEntry = program.try_into()?;
         program.load(function, &btf).map_err(|error| refused(name, error))?;

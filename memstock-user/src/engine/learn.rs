@@ -13,10 +13,10 @@ use aya::{Ebpf, EbpfLoader};
 use rustix::fs::{major, minor, stat};
 use rustix::thread::gettid;
 
-use super::load::OBJECT;
+use super::object::OBJECT;
 use crate::exit::Failure;
-use crate::mapping::Mapping;
-use crate::pages::{Layout, end_pfn, own_pfn};
+use crate::host::mapping::Mapping;
+use crate::host::pages::{Layout, end_pfn, own_pfn};
 
 /// Own pages that must all agree on where the array begins.
 const WITNESSES: usize = 64;

@@ -1,12 +1,10 @@
 //! Puts the kernel half into the kernel: loads, wires the tail call, pins. What runs it is attached by `attach`.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::perf_event::PerfEventLink;
-use aya::programs::{Program, ProgramError, RawTracePoint};
-use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use aya::programs::{Program, RawTracePoint};
+use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use memstock_common::adopt::WINDOW_PAGES;
 use memstock_common::collapse::COLLAPSE_ORDER;
@@ -16,79 +14,16 @@ use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo, LAYOUT};
 
 use super::Engine;
 use super::attach::attach;
-use super::faults::{self, EVENT_PROBE, Source};
-use super::kernel_stock;
+use super::faults;
 use super::learn::learn;
 use super::migrate;
+use super::object::{
+    MISS, OBJECT, RING_BYTES, is_engines, is_pinned_map, is_pinned_program, program, refused,
+};
 use super::pins::{Pins, undo_on_error};
 use super::program::RunStats;
-use crate::pages::{Layout, huge_page_pages};
-
-/// The BPF object, built by this crate's build script.
-pub(crate) static OBJECT: &[u8] =
-    include_bytes_aligned!(concat!(env!("OUT_DIR"), "/memstock-probes"));
-
-/// The compiler that made it.
-pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
-
-/// The probe of the page-fault tracepoints; [`EVENT_PROBE`] where there are none.
-pub const PROBE: &str = "fault";
-/// Programs and the tracepoints they are attached to, in this order: what a CPU remembers of a task
-/// must be made stale from before the first fault on, and what is charged be uncharged.
-pub const ATTACHMENTS: [(&str, &str); 11] = [
-    // Before anything can be stocked.
-    ("cpu_hotplug", "cpuhp_exit"),
-    ("regroup", "task_newtask"),
-    ("regroup", "cgroup_attach_task"),
-    ("cgroup_made", "cgroup_mkdir"),
-    ("cgroup_removed", "cgroup_rmdir"),
-    ("page_free", "mm_page_free"),
-    ("page_drain", "mm_page_pcpu_drain"),
-    // What is page cache must be known from the first page that is charged on.
-    ("file_added", "mm_filemap_add_to_page_cache"),
-    ("page_alloc", "mm_page_alloc"),
-    (PROBE, FAULT_TRACEPOINTS[0]),
-    (PROBE, FAULT_TRACEPOINTS[1]),
-];
-/// Those of faults.
-pub const FAULT_TRACEPOINTS: [&str; 2] = ["page_fault_user", "page_fault_kernel"];
-/// The same where the kernel has the tracepoint: without them, less is drained than could be.
-pub const OPTIONAL: [(&str, &str); 3] = [
-    ("reclaim_began", "mm_vmscan_direct_reclaim_begin"),
-    // With CONFIG_MEMCG only.
-    ("reclaim_began", "mm_vmscan_memcg_reclaim_begin"),
-    ("reclaim_began", "mm_vmscan_kswapd_wake"),
-];
-
-/// Those of collapses, of which the kernel may have none or one: without them, the huge pages are nobody's.
-pub const COLLAPSES: [(&str, &str); 2] = [
-    // With CONFIG_TRANSPARENT_HUGEPAGE only.
-    ("collapsed", "mm_collapse_huge_page"),
-    ("collapsed", "mm_khugepaged_collapse_file"),
-];
-
-/// What counts the pages that are moved, where it cannot be seen which.
-pub const MOVED_UNSEEN: (&str, &str) = ("moved_unseen", "mm_migrate_pages");
-
-/// The tracepoints that every page passes.
-pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
-
-/// The programs that are attached, by whatever faults are seen; each once.
-pub fn probes() -> impl Iterator<Item = &'static str> {
-    let attached = ATTACHMENTS.iter().chain(&OPTIONAL).chain(&COLLAPSES).chain([&MOVED_UNSEEN]);
-    let names = attached.map(|&(name, _)| name).chain([EVENT_PROBE]);
-    names.collect::<BTreeSet<_>>().into_iter()
-}
-
-/// The program that `fault` tail-calls.
-const MISS: &str = "charge";
-/// The program that does nothing, for the benches; not pinned.
-pub const YARDSTICK: &str = "empty";
-/// The program that [`learn`](super::learn) loads by itself.
-const LEARN: &str = "learn";
-
-/// Bytes of the event ring: some 3,000 events.
-pub(super) const RING_BYTES: u32 = 256 * 1024;
+use crate::host::pages::{Layout, huge_page_pages};
+use crate::model::faults::Source;
 
 /// What is coalesced on its way to the shared counters. Less than everything is for benches, which
 /// measure what coalescing is worth.
@@ -288,37 +223,6 @@ impl Loaded {
     }
 }
 
-/// The verifier's log can be megabytes: the message has its last words, the debug log all of it.
-pub(super) fn refused(name: &str, error: ProgramError) -> anyhow::Error {
-    let message = format!("the kernel refuses the program {name}");
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return anyhow::Error::new(error).context(message);
-    };
-    let text = verifier_log.to_string();
-    log::debug!("{text}");
-    let said = |line: &&str| !line.is_empty() && !line.starts_with("processed ");
-    let last: Vec<_> = text.lines().rev().filter(said).take(2).collect();
-    let last = last.into_iter().rev().collect::<Vec<_>>().join("; ");
-    let message = if last.is_empty() { message } else { format!("{message} ({last})") };
-    anyhow::Error::new(io_error).context(message)
-}
-
-/// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
-pub(super) fn is_pinned_map(name: &str) -> bool {
-    !name.starts_with('.') && name != kernel_stock::MAP
-}
-
-/// Whether a program is loaded with the others.
-fn is_engines(name: &str) -> bool {
-    name != LEARN
-        && name != migrate::PROBE
-        && kernel_stock::ATTACHMENTS.iter().all(|&(other, _)| name != other)
-}
-
-pub(super) fn is_pinned_program(name: &str) -> bool {
-    name != YARDSTICK && (is_engines(name) || name == migrate::PROBE)
-}
-
 fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     for (name, map) in ebpf.maps() {
         if is_pinned_map(name) {
@@ -333,11 +237,4 @@ fn pin(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
-    Ok(ebpf
-        .program_mut(name)
-        .with_context(|| format!("no program {name} in the object"))?
-        .try_into()?)
 }

@@ -11,14 +11,13 @@ use aya::programs::links::FdLink;
 use aya::{Btf, Ebpf, EbpfLoader};
 use memstock_common::layout::FolioLayout;
 
-use super::attach::pin_link;
-use super::load::{OBJECT, refused};
+use super::link::pin_link;
+use super::object::{MIGRATED, OBJECT, refused};
 use super::pins::Pins;
-use crate::pages::Layout;
+use crate::host::pages::Layout;
 
-/// The program, and the function that it is attached to.
-pub(super) const PROBE: &str = "migrated";
-pub(super) const FUNCTION: &str = "mem_cgroup_migrate";
+const PROBE: &str = MIGRATED.0;
+const FUNCTION: &str = MIGRATED.1;
 
 /// Has the kernel take the program.
 ///

@@ -6,6 +6,10 @@
 //! opens the engine and reads its maps. `kernel_stock` is not of it: it looks on at the kernel's own controller. User
 //! space writes no map that the kernel half writes.
 
+pub mod kernel_cgroup;
+pub mod needed;
+pub mod sample;
+
 pub mod attach;
 pub mod batch;
 mod close;
@@ -15,9 +19,11 @@ mod file_pages;
 pub mod grace;
 pub mod kernel_stock;
 pub mod learn;
+mod link;
 pub mod load;
 pub mod mapped;
 pub mod migrate;
+pub mod object;
 pub mod pins;
 pub mod program;
 pub mod remains;
@@ -33,12 +39,13 @@ use memstock_common::control::Register;
 use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX};
 use memstock_common::{Stock, key_of};
 
+use crate::engine::needed::unused;
 use crate::exit::Failure;
 use crate::host;
-use crate::needed::unused;
+use crate::model::faults::Source;
 use batch::PerCpuRanges;
 use control::Control;
-use faults::Source;
+use faults::source_of;
 use file_pages::FilePages;
 use mapped::Mapped;
 use pins::Pins;
@@ -89,7 +96,7 @@ impl Engine {
             )));
         }
         let possible = host::cpus()?.possible;
-        let probes = load::probes().chain(migrate::is_seen(pins)?.then_some(migrate::PROBE));
+        let probes = object::probes().chain(migrate::is_seen(pins)?.then_some(object::MIGRATED.0));
         Ok(Self {
             pins: pins.clone(),
             info,
@@ -123,7 +130,7 @@ impl Engine {
 
     /// By what it sees faults.
     pub fn faults(&self) -> Source {
-        Source::of(&self.pins)
+        source_of(&self.pins)
     }
 
     /// The slot `slot` of every possible CPU.

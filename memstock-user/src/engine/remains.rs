@@ -16,11 +16,13 @@ use aya_obj::generated::bpf_prog_type::{
 use memstock_common::adopt::WINDOW_PAGES;
 
 use super::Engine;
-use super::faults::{EVENT_PROBE, Source};
-use super::load::{ATTACHMENTS, OBJECT, PROBE, RING_BYTES, is_pinned_map, is_pinned_program};
 use super::migrate;
+use super::object::{
+    ATTACHMENTS, EVENT_PROBE, MIGRATED, OBJECT, PROBE, RING_BYTES, is_pinned_map, is_pinned_program,
+};
 use super::pins::Pins;
 use crate::exit::Failure;
+use crate::model::faults::Source;
 
 /// Characters of a name that the kernel keeps (`BPF_OBJ_NAME_LEN`).
 const NAME_LEN: usize = 15;
@@ -72,7 +74,7 @@ fn whole(pins: &Pins) -> Result<Engine> {
     let mut ids = HashMap::new();
     let sees_migration = migrate::is_seen(pins)?;
     let is_expected =
-        |name: &&String| is_pinned_program(name) && (*name != migrate::PROBE || sees_migration);
+        |name: &&String| is_pinned_program(name) && (*name != MIGRATED.0 || sees_migration);
     for name in object.programs.keys().filter(is_expected) {
         ids.insert(name.as_str(), program_id(pins, name)?);
     }
@@ -83,7 +85,7 @@ fn whole(pins: &Pins) -> Result<Engine> {
         }
     }
     if sees_migration {
-        check_link(&migrate::link(pins), migrate::FUNCTION, ids.get(migrate::PROBE))?;
+        check_link(&migrate::link(pins), MIGRATED.1, ids.get(MIGRATED.0))?;
     }
     if !by_tracepoint {
         // Of a CPU that came without a daemon there is none yet.
@@ -130,7 +132,7 @@ fn program_id(pins: &Pins, name: &str) -> Result<u32> {
         ProgramInfo::from_pin(pins.program(name)).with_context(|| format!("no program {name}"))?;
     let kind = match name {
         EVENT_PROBE => BPF_PROG_TYPE_PERF_EVENT,
-        migrate::PROBE => BPF_PROG_TYPE_TRACING,
+        name if name == MIGRATED.0 => BPF_PROG_TYPE_TRACING,
         _ => BPF_PROG_TYPE_RAW_TRACEPOINT,
     };
     ensure!(

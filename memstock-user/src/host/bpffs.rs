@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::exit::{Classify as _, Failure};
-use crate::mountinfo;
+use crate::host::mountinfo;
 
 /// Where bpffs belongs.
 pub const BPFFS: &str = "/sys/fs/bpf";

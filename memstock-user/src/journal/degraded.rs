@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::exit::printable;
-use crate::lock::{self, RUN_DIR};
+use crate::host::lock::{self, RUN_DIR};
 
 /// The file.
 pub const DEGRADED: &str = "memstock.degraded";

@@ -5,6 +5,8 @@
 //! renames it to [`BEFORE`] when it is full. Readers ([`mod@read`]) need nothing of the daemon but the files.
 //! Beside them, [`mod@degraded`] has what holds now. One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`.
 
+pub mod event;
+
 pub mod degraded;
 pub mod kind;
 pub mod line;
@@ -22,7 +24,7 @@ use anyhow::{Context as _, Result};
 pub use record::{Entry, Record};
 pub use write::Journal;
 
-use crate::lock::RUN_DIR;
+use crate::host::lock::RUN_DIR;
 
 /// The file that is appended to.
 pub const CURRENT: &str = "memstock.events";

@@ -17,7 +17,7 @@ use memstock_common::stat::StreamStat;
 use super::record::{Entry, Record};
 use super::{BEFORE, CURRENT};
 use crate::exit::Failure;
-use crate::lock::RUN_DIR;
+use crate::host::lock::RUN_DIR;
 
 /// Bytes asked for at once; more than any line has.
 const CHUNK: usize = 256 * 1024;

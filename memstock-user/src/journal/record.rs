@@ -11,7 +11,7 @@ use memstock_common::stat::Stat;
 use serde::{Deserialize, Serialize};
 
 pub use super::victim::Victim;
-use crate::cgroup::{display, hex_unless_plain};
+use crate::host::cgroup::{display, hex_unless_plain};
 
 /// One line of the stream.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -261,7 +261,7 @@ impl Cgroup {
 }
 
 /// A living cgroup.
-pub fn named(cgroup: &crate::cgroup::Cgroup) -> Cgroup {
+pub fn named(cgroup: &crate::host::cgroup::Cgroup) -> Cgroup {
     Cgroup::new(cgroup.id, Some(&cgroup.path))
 }
 

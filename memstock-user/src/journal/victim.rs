@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::enforce::task::Task;
-
 /// A task that is killed, or would be.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -20,18 +18,4 @@ pub struct Victim {
     pub page_table_pages: u64,
     /// Its `oom_score_adj`.
     pub oom_score_adj: i64,
-}
-
-impl From<&Task> for Victim {
-    fn from(task: &Task) -> Self {
-        let Task { pid, comm, rss, swap, page_tables, adj, started: _, is_dying: _ } = task.clone();
-        Self {
-            victim: pid,
-            comm,
-            rss_pages: rss,
-            swap_pages: swap,
-            page_table_pages: page_tables,
-            oom_score_adj: adj,
-        }
-    }
 }

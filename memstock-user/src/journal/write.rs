@@ -18,7 +18,7 @@ use super::kind::Counts;
 use super::record::{Entry, Record};
 use super::{BEFORE, CURRENT, remove_in};
 use crate::host;
-use crate::lock::RUN_DIR;
+use crate::host::lock::RUN_DIR;
 
 /// The stream of this daemon. When that dies, the next one goes on with it; [`end`](Self::end) is the end of it.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Who says from which limit on a program lives, and which limit to set: memstock, and what people do without it.
 
-use memstock::verdict::unseen;
+use memstock::forecast::verdict::unseen;
 
 use crate::record::Recording;
 

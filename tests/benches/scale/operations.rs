@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use memstock::engine::Engine;
-use memstock::engine::load::{ATTACHMENTS, Settings};
+use memstock::engine::load::Settings;
+use memstock::engine::object::ATTACHMENTS;
 use memstock_common::Stock;
 use memstock_tests::workload::cpus::on;
 use memstock_tests::workload::pages::{Mapping, round};

@@ -5,11 +5,11 @@ use std::time::Instant;
 use anyhow::Result;
 use memstock::bench::slices::pairs;
 use memstock::bench::statistics::{Estimate, difference};
-use memstock::cgroup::CgroupMount;
 use memstock::engine::Engine;
 use memstock::engine::load::{Coalescing, Loaded, Settings};
+use memstock::engine::sample::sample;
 use memstock::host;
-use memstock::sample::sample;
+use memstock::host::cgroup::CgroupMount;
 use memstock_common::{MAX_CGROUPS, NO_LIMIT};
 
 use crate::Effort;

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use aya::programs::RawTracePoint;
-use memstock::engine::load::{Loaded, PROBE, Settings, YARDSTICK};
+use memstock::engine::load::{Loaded, Settings};
+use memstock::engine::object::{PROBE, YARDSTICK};
 use memstock_common::NO_LIMIT;
 
 use crate::calls::{Arguments, Call, Home, engine};

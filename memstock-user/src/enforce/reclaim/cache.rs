@@ -16,12 +16,12 @@ use memstock_common::{Chunk, NOBODY, index_of};
 use rustix::fs::{Advice, fadvise};
 
 use super::files::{FileSystems, Inode};
+use super::subtree;
 use super::{Request, Taken};
-use crate::enforce::room::subtree;
 use crate::engine::Engine;
 use crate::engine::mapped::Mapped;
 use crate::host::page_size;
-use crate::pages::{Cached, KernelPages};
+use crate::host::pages::{Cached, KernelPages};
 
 /// What finds page cache: kept, since to map the page-owner map costs more than to look at some of it.
 #[derive(Default)]

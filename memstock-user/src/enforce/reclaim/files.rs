@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::mountinfo::{self, Mount};
+use crate::host::mountinfo::{self, Mount};
 
 /// A file of a file system.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

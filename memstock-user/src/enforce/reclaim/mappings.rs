@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Request;
 use crate::enforce::task::Task;
 use crate::host::page_size;
-use crate::process::living;
+use crate::host::process::living;
 
 /// Mappings that one call is about: `UIO_MAXIOV`.
 const MAX_MAPPINGS: usize = 1024;

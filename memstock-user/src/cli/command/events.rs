@@ -1,0 +1,94 @@
+//! `memstock events`: prints the event stream. Works on its files alone, so it needs no privilege, and any
+//! number of it run at once.
+//!
+//! Following is looking twenty times a second, not inotify: a rotation is seen only by watching all of /run, which
+//! wakes up for every other daemon's files, and whether the engine still runs and standard output is still
+//! read has to be looked at anyway.
+
+use std::io::{self, BufWriter, Write as _};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::closed_pipe_is_success;
+use crate::cli::Events;
+use crate::exit::Failure;
+use crate::host::lock;
+use crate::journal;
+use crate::journal::read::Reader;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Between two questions whether the engine still runs, which is said by a record unless it was killed.
+const ENGINE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Prints the records that are there and, if told to, those to come until the engine ends.
+///
+/// # Errors
+/// There is neither an engine nor what one left behind; or the files cannot be read.
+pub fn events(args: &Events) -> Result<u8> {
+    // Asked first: what it wrote before it ended is read after that.
+    let mut runs = runs();
+    if !runs && !journal::exists() {
+        return Err(
+            Failure::NotRunning.error("no engine is running: start one with \"memstock run\"")
+        );
+    }
+    end_well_when_interrupted()?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut reader = Reader::new();
+    let mut asked = Instant::now();
+    loop {
+        let written = reader.read(|read| {
+            if args.json { writeln!(out, "{}", read.line) } else { writeln!(out, "{}", read.entry) }
+        })?;
+        let written = written.and_then(|()| out.flush());
+        if written.is_err() || !args.follow || !runs || reader.is_over() {
+            return closed_pipe_is_success(written);
+        }
+        if is_unread()? {
+            return Ok(0);
+        }
+        sleep(PAUSE);
+        if asked.elapsed() >= ENGINE_PAUSE {
+            runs = self::runs();
+            asked = Instant::now();
+        }
+    }
+}
+
+/// Whether an engine's daemon runs. One that cannot be asked (without privilege it is not told who has the lock)
+/// has the lock.
+fn runs() -> bool {
+    !matches!(lock::holder(), Ok(None))
+}
+
+/// Whether the reader of standard output went away, which would else be noticed at the next record only.
+fn is_unread() -> Result<bool> {
+    let stdout = io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut fds, Some(&now)) {
+        Ok(_) => Ok(fds[0].revents().contains(PollFlags::ERR)),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error).context("cannot look at standard output"),
+    }
+}
+
+/// SIGINT and SIGTERM are how following ends, also while it waits for a pipe that is full.
+fn end_well_when_interrupted() -> Result<()> {
+    extern "C" fn end(_signal: libc::c_int) {
+        // SAFETY: _exit is async-signal-safe, and leaves nothing undone: this process holds files only.
+        unsafe { libc::_exit(0) }
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let handler = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        // SAFETY: the handler calls nothing but an async-signal-safe function.
+        if unsafe { libc::signal(signal, handler) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error()).context("cannot install a signal handler");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! `memstock limit`: changes the limits of a tracked cgroup while it runs.
+
+use anyhow::Result;
+use memstock_common::NO_LIMIT;
+
+use super::{attached, target};
+use crate::cli::SetLimit;
+use crate::enforce::names::Names;
+use crate::enforce::reclaim::Cache;
+use crate::enforce::room::{LATER, Room};
+use crate::enforce::setting::{self, Limits, Wish};
+use crate::exit::{Failure, SUCCESS};
+
+/// Sets one limit or both; where the usage is above one, drains and reclaims first.
+///
+/// # Errors
+/// No engine is running, the cgroup is not tracked, or the usage cannot be brought below the limit. Then the
+/// old limit stands.
+pub fn limit(args: &SetLimit) -> Result<u8> {
+    let (engine, mount) = attached()?;
+    let (cgroup, index) = target(&engine, &mount, &args.cgroup)?;
+    if args.memsw.is_some() && engine.info().memsw == 0 {
+        return Err(Failure::Usage.error(setting::NO_MEMSW));
+    }
+    let wish = |limit: Option<Option<u64>>| limit.map(|nr_pages| nr_pages.unwrap_or(NO_LIMIT));
+    let wish = Wish { memory: wish(args.memory), memsw: wish(args.memsw) };
+    if [wish.memory, wish.memsw].into_iter().flatten().any(|limit| limit != NO_LIMIT) {
+        cgroup.can_be_limited()?;
+    }
+    let (engine, cache, cgroup, within) = (&engine, &Cache::default(), &cgroup, LATER);
+    let room = Room { engine, cache, cgroup, index, within };
+    setting::set(&room, wish, args.force, &mut |record| log::info!("{record}"))?;
+    Names::of(engine.pins()).note(&cgroup.path, Limits::of(&engine.counter(index)?))?;
+    Ok(SUCCESS)
+}

@@ -1,0 +1,83 @@
+//! One file a verb; this one only chooses.
+
+pub mod audit;
+pub mod bench;
+pub mod completions;
+pub mod doctor;
+pub mod drain;
+pub mod events;
+pub mod force_empty;
+pub mod guard;
+pub mod limit;
+pub mod man;
+mod outcome;
+mod reload;
+pub mod run;
+pub mod show;
+mod signals;
+mod start;
+pub mod stat;
+pub mod stop;
+mod targets;
+pub mod top;
+mod watch;
+
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::cli::{Cli, Verb};
+use crate::engine::Engine;
+use crate::engine::pins::Pins;
+use crate::exit::Failure;
+use crate::host;
+use crate::host::cgroup::{Cgroup, CgroupMount, display};
+
+/// Does what the command line says; returns the exit code.
+///
+/// # Errors
+/// Whatever went wrong, with its exit code somewhere in the chain.
+pub fn execute(cli: Cli) -> Result<u8> {
+    match cli.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Show(args) => show::show(&args),
+        Verb::Top(args) => top::top(&args),
+        Verb::Drain(args) => drain::drain(&args),
+        Verb::Audit(args) => audit::audit(&args),
+        Verb::Limit(args) => limit::limit(&args),
+        Verb::ForceEmpty(args) => force_empty::force_empty(&args),
+        Verb::Events(args) => events::events(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Stat(args) => stat::stat(&args),
+        Verb::Bench(args) => bench::bench(args),
+        Verb::Stop => stop::stop(),
+        Verb::Completions(args) => completions::completions(&args),
+        Verb::Man(args) => man::man(&args),
+        Verb::Guard => guard::guard(),
+    }
+}
+
+/// Opens the running engine for a verb that works on its pins.
+fn attached() -> Result<(Engine, CgroupMount)> {
+    host::require_privilege()?;
+    let engine = Engine::open(&Pins::on(host::BPFFS.as_ref()))?;
+    Ok((engine, CgroupMount::find()?))
+}
+
+/// The tracked cgroup that PATH means, and its counter.
+fn target(engine: &Engine, mount: &CgroupMount, path: &Path) -> Result<(Cgroup, u32)> {
+    let cgroup = mount.resolve(path)?;
+    let index = engine.index_of(cgroup.id)?.ok_or_else(|| {
+        Failure::Cgroup.error(format!("{} is not tracked by the engine", display(&cgroup.path)))
+    })?;
+    Ok((cgroup, index))
+}
+
+/// A reader that went away (`memstock show | head -1`) has what it wanted.
+fn closed_pipe_is_success(written: io::Result<()>) -> Result<u8> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        written => written.map(|()| 0).context("cannot write to standard output"),
+    }
+}

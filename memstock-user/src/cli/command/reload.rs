@@ -1,0 +1,249 @@
+//! What `memstock run` does at SIGHUP: reads its configuration again and applies what is different. Owns the
+//! order of that and what is told of it; `diff` finds the differences.
+//!
+//! A file with a mistake changes nothing. Of a sound one each change is tried by itself: one that is refused
+//! (a limit below the usage) is told of, and tried again at the next SIGHUP. What takes long, setting limits and adopting
+//! what new cgroups hold, is done beside the loop; then it goes on here. Nothing here ends the daemon.
+
+mod diff;
+mod tell;
+
+use anyhow::Result;
+use memstock_common::NO_LIMIT;
+
+use self::diff::{Change, diff};
+use self::tell::Teller;
+use super::targets::{Awaited, Target, Targets, awaited, note, register};
+use super::watch::{Done, Watch, status};
+use crate::cli::Run;
+use crate::cli::config::{self, Settings};
+use crate::daemon::parts::Part;
+use crate::enforce::Policy;
+use crate::enforce::drains::Drains;
+use crate::enforce::names::Names;
+use crate::enforce::reclaim::Cache;
+use crate::enforce::room::{LATER, Room};
+use crate::enforce::setting::{self, Limits};
+use crate::engine::Engine;
+use crate::engine::kernel_cgroup::Tracked;
+use crate::exit::{self, Failure, Faults};
+use crate::host::cgroup::{CgroupMount, display};
+use crate::journal::Record;
+use crate::journal::record::Outcome;
+
+/// Said of a cgroup that the file does not name any more.
+const STAYS: &str = "it stays tracked until the engine ends";
+
+/// What a run was told, to be compared with what its file says next time.
+pub struct Reload<'a> {
+    /// The command line without the file.
+    flags: &'a Run,
+    /// Of the start.
+    targets: &'a Targets,
+    now: Told,
+    /// The reading that is being applied.
+    under_way: Option<UnderWay<'a>>,
+    /// Whether there was a SIGHUP meanwhile.
+    again: bool,
+}
+
+struct Told {
+    settings: Settings,
+    targets: Vec<Target>,
+    awaited: Awaited,
+}
+
+struct UnderWay<'a> {
+    teller: Teller<'a>,
+    /// To be tracked when limits are set.
+    added: Vec<Target>,
+}
+
+/// A limit that was to be set.
+pub struct Wish {
+    target: Target,
+    from: Limits,
+    to: Limits,
+}
+
+/// What came of it.
+pub struct Changed {
+    wish: Wish,
+    now: Option<Limits>,
+    tried: Result<()>,
+}
+
+impl<'a> Reload<'a> {
+    /// For a run with these `flags` and, from them and its file, these `args`; none if it has no file.
+    pub fn new(flags: &'a Run, args: &Run, engine: &Engine, targets: &'a Targets) -> Option<Self> {
+        flags.config.as_ref()?;
+        let settings = Settings::with(args, engine);
+        let now = Told { settings, targets: targets.all().to_vec(), awaited: Vec::new() };
+        Some(Self { flags, targets, now, under_way: None, again: false })
+    }
+
+    /// Reads the file again and begins to have it so.
+    pub fn begin(watch: &mut Watch<'a>) {
+        // Taken out for as long as it works on what it is a part of.
+        let Some(mut reload) = watch.reload.take() else { return };
+        watch.manager.reloading();
+        if reload.under_way.is_some() {
+            reload.again = true;
+            watch.reload = Some(reload);
+            return;
+        }
+        let file = reload.flags.config.as_deref().map(display).unwrap_or_default();
+        match reload.read(watch.engine, watch.mount) {
+            Ok(wish) => {
+                let wishes = reload.apply(wish, watch, Teller::new(watch.journal, file));
+                watch.reload = Some(reload);
+                Self::set_limits(watch, wishes);
+            }
+            Err(error) => {
+                exit::report(&error);
+                let mistakes =
+                    error.downcast_ref::<Faults>().map_or(1, |faults| faults.lines.len());
+                watch.journal.publish(Record::ConfigRefused { file, mistakes: mistakes as u64 });
+                watch.reload = Some(reload);
+                watch.manager.ready(&status(&watch.tree));
+            }
+        }
+    }
+
+    fn read(&self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
+        let args = config::with_file(self.flags, mount)?;
+        let targets = self.targets.again(mount, &args)?;
+        Ok(Told {
+            settings: Settings::with(&args, engine),
+            targets,
+            awaited: awaited(mount, &args),
+        })
+    }
+
+    /// Does what takes no time, and returns the limits that are to be set.
+    fn apply(&mut self, wish: Told, watch: &mut Watch<'a>, mut teller: Teller<'a>) -> Vec<Wish> {
+        let settings = wish.settings.clone().while_running(&self.now.settings);
+        for (key, from, to) in self.now.settings.changes(&wish.settings) {
+            let is_done = settings.value(key).as_ref() == Some(&to);
+            let outcome = if is_done { Outcome::Done } else { Outcome::NeedsRestart };
+            teller.tell(None, key, from, to, outcome, None);
+        }
+        let mut old = std::mem::replace(&mut self.now, Told { settings, ..wish });
+        for Target { cgroup, .. } in &mut old.targets {
+            // One that was made again has the limits of the one before.
+            if let Ok(again) = watch.mount.resolve(&cgroup.path) {
+                *cgroup = again;
+            }
+        }
+        let Told { settings, targets, awaited } = &self.now;
+        let noted = note(watch.engine, awaited).and_then(|()| watch.tree.catch_up());
+        watch.state.parts.outcome(Part::Tree, noted);
+        if settings.no_drain != old.settings.no_drain {
+            watch.drains = (!settings.no_drain).then(|| Drains::new(watch.engine, watch.mount));
+        }
+        let policy = |of: &Settings| Policy { observe: of.observe, oom_group: of.oom_group };
+        if policy(settings) != policy(&old.settings) {
+            watch.policy = policy(settings);
+            let ordered = watch.duty.order(policy(settings));
+            watch.state.parts.outcome(Part::Enforcement, ordered);
+        }
+        let engine = watch.engine;
+        let (mut wishes, mut added) = (Vec::new(), Vec::new());
+        for change in diff(&old.targets, targets, |id| in_force(engine, id)) {
+            match change {
+                Change::Removed(Target { cgroup, .. }) => {
+                    teller.named(cgroup, false, Ok(Some(STAYS)));
+                }
+                Change::Limits(target, from, to) => {
+                    wishes.push(Wish { target: target.clone(), from, to });
+                }
+                Change::Added(target) => added.push(target.clone()),
+            }
+        }
+        self.under_way = Some(UnderWay { teller, added });
+        wishes
+    }
+
+    fn set_limits(watch: &mut Watch<'a>, wishes: Vec<Wish>) {
+        if wishes.is_empty() {
+            return Self::limits_set(watch, Vec::new());
+        }
+        let pins = watch.engine.pins().clone();
+        let work = move |tell: &mut dyn FnMut(Record)| {
+            let engine = Engine::open(&pins)?;
+            let set = |wish: Wish| {
+                let tried = set(&engine, &wish, tell);
+                Changed { now: in_force(&engine, wish.target.cgroup.id), wish, tried }
+            };
+            Ok(Done::Limits(wishes.into_iter().map(set).collect()))
+        };
+        let started = watch.state.work.start(Part::Reload, work);
+        if watch.state.parts.outcome(Part::Reload, started).is_none() {
+            Self::limits_set(watch, Vec::new());
+        }
+    }
+
+    /// Goes on when limits are set, or could not be.
+    pub fn limits_set(watch: &mut Watch<'a>, changed: Vec<Changed>) {
+        let Some(mut reload) = watch.reload.take() else { return };
+        let Some(UnderWay { teller, added }) = &mut reload.under_way else {
+            watch.reload = Some(reload);
+            return;
+        };
+        for Changed { wish: Wish { target, from, to }, now, tried } in changed {
+            teller.limits(&target.cgroup, from, to, now, tried);
+        }
+        let is_more = !added.is_empty();
+        for target in std::mem::take(added) {
+            // One that is refused is noted as to be adopted: the note has to go, too.
+            let added = add(&target, reload.now.settings.no_adopt, watch);
+            teller.named(&target.cgroup, true, added.map(|()| None));
+        }
+        watch.state.adopts |= is_more && !reload.now.settings.no_adopt;
+        watch.reload = Some(reload);
+        if watch.state.adopts { watch.adopt() } else { Self::adopted(watch) }
+    }
+
+    /// Goes on when what new cgroups hold is charged, or could not be.
+    pub fn adopted(watch: &mut Watch<'a>) {
+        let Some(reload) = &mut watch.reload else { return };
+        let Some(UnderWay { teller, .. }) = reload.under_way.take() else { return };
+        teller.sum_up();
+        if std::mem::take(&mut reload.again) {
+            return Self::begin(watch);
+        }
+        watch.manager.ready(&status(&watch.tree));
+    }
+}
+
+/// As `memstock limit` does.
+fn set(engine: &Engine, wish: &Wish, tell: &mut dyn FnMut(Record)) -> Result<()> {
+    let cgroup = &wish.target.cgroup;
+    let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
+    let room = Room { engine, cache: &Cache::default(), cgroup, index, within: LATER };
+    setting::set(&room, wish.to.into(), false, &mut |record| tell(record))?;
+    if let Err(error) = Names::of(engine.pins()).note(&cgroup.path, wish.to) {
+        log::warn!("{error:#}");
+    }
+    Ok(())
+}
+
+/// As at the start; those below it are found by the loop, and what they hold is adopted then.
+fn add(target: &Target, no_adopt: bool, watch: &mut Watch<'_>) -> Result<()> {
+    let engine = watch.engine;
+    if target.memsw_limit.is_some_and(|limit| limit != NO_LIMIT) && engine.info().memsw == 0 {
+        return Err(Failure::Usage.error(setting::NO_MEMSW));
+    }
+    if !no_adopt {
+        engine.pins().note_unadopted([target.cgroup.id])?;
+    }
+    let tracked = Tracked::read(engine, watch.mount)?.by_path();
+    let index = register(engine, &tracked, target)?;
+    watch.tree.added(&target.cgroup, index);
+    Ok(())
+}
+
+fn in_force(engine: &Engine, id: u64) -> Option<Limits> {
+    let index = engine.index_of(id).ok()??;
+    Some(Limits::of(&engine.counter(index).ok()?))
+}

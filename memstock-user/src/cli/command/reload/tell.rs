@@ -1,0 +1,95 @@
+//! Owns what is told of a reload: a record for each difference, and one that sums up.
+
+use anyhow::Result;
+use memstock_common::{NO_LIMIT, Resource};
+
+use crate::enforce::setting::Limits;
+use crate::host::cgroup::Cgroup;
+use crate::host::page_size;
+use crate::journal::record::{self, Outcome, named};
+use crate::journal::{Journal, Record};
+
+/// Counts what it tells.
+pub struct Teller<'a> {
+    journal: &'a Journal,
+    file: String,
+    done: u64,
+    refused: u64,
+    needs_restart: u64,
+}
+
+impl<'a> Teller<'a> {
+    /// Of a reading of `file`.
+    pub fn new(journal: &'a Journal, file: String) -> Self {
+        Self { journal, file, done: 0, refused: 0, needs_restart: 0 }
+    }
+
+    /// A difference.
+    pub fn tell(
+        &mut self,
+        cgroup: Option<record::Cgroup>,
+        key: &str,
+        from: String,
+        to: String,
+        outcome: Outcome,
+        note: Option<String>,
+    ) {
+        *match outcome {
+            Outcome::Done => &mut self.done,
+            Outcome::Refused => &mut self.refused,
+            Outcome::NeedsRestart => &mut self.needs_restart,
+        } += 1;
+        let key = key.to_owned();
+        self.journal.publish(Record::ConfigChanged { cgroup, key, from, to, outcome, note });
+    }
+
+    /// A cgroup is named, or is so no more.
+    pub fn named(&mut self, cgroup: &Cgroup, is_now: bool, tried: Result<Option<&str>>) {
+        let (from, to) = if is_now { ("absent", "named") } else { ("named", "absent") };
+        let (outcome, note) = match tried {
+            Ok(note) => (Outcome::Done, note.map(str::to_owned)),
+            Err(error) => (Outcome::Refused, Some(format!("{error:#}"))),
+        };
+        self.tell(Some(named(cgroup)), "cgroup", from.into(), to.into(), outcome, note);
+    }
+
+    /// Limits were to change, and are `now` what they are.
+    pub fn limits(
+        &mut self,
+        cgroup: &Cgroup,
+        from: Limits,
+        to: Limits,
+        now: Option<Limits>,
+        tried: Result<()>,
+    ) {
+        let why = tried.err().map(|error| format!("{error:#}"));
+        for resource in [Resource::Memory, Resource::Memsw] {
+            let [from, to] = [from, to].map(|limits| limits.get(resource));
+            if from == to {
+                continue;
+            }
+            let is_done = now.is_some_and(|now| now.get(resource) == to);
+            let outcome = if is_done { Outcome::Done } else { Outcome::Refused };
+            let key = match resource {
+                Resource::Memory => "memory",
+                Resource::Memsw => "memsw",
+            };
+            let note = why.clone().filter(|_| !is_done);
+            self.tell(Some(named(cgroup)), key, bytes(from), bytes(to), outcome, note);
+        }
+    }
+
+    /// What sums up.
+    pub fn sum_up(self) {
+        let Self { journal, file, done, refused, needs_restart } = self;
+        journal.publish(Record::ConfigReloaded { file, done, refused, needs_restart });
+    }
+}
+
+/// A limit in pages as it reads in the file.
+fn bytes(nr_pages: u64) -> String {
+    match nr_pages {
+        NO_LIMIT => "max".to_owned(),
+        nr_pages => (nr_pages * page_size()).to_string(),
+    }
+}

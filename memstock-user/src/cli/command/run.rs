@@ -1,0 +1,222 @@
+//! `memstock run`: has an engine started or adopted, starts COMMAND, watches, and cleans up.
+
+use std::io::{self, Write as _};
+use std::mem::ManuallyDrop;
+use std::net::TcpListener;
+
+use anyhow::{Context as _, Result};
+
+use super::closed_pipe_is_success;
+use super::outcome::Outcome;
+use super::reload::Reload;
+use super::signals::Signals;
+use super::start::{Started, catch_up, remove_noted, start};
+use super::watch::{State, Watch};
+use crate::cli::Run;
+use crate::cli::config;
+use crate::daemon::hotplug::Hotplug;
+use crate::daemon::loss::Losses;
+use crate::daemon::sweep::Sweep;
+use crate::daemon::tree::Tree;
+use crate::enforce::Policy;
+use crate::enforce::drains::{Drains, drain_offline};
+use crate::enforce::duty::Duty;
+use crate::engine::faults::FaultEvents;
+use crate::engine::pins::{Pins, undo_on_error};
+use crate::exit::Failure;
+use crate::host;
+use crate::host::cgroup::{ById, CgroupMount};
+use crate::host::launch;
+use crate::host::lock::EngineLock;
+use crate::host::notify::Manager;
+use crate::host::protect::{Protection, protect};
+use crate::journal::{Journal, Record};
+use crate::view::metrics::{Metrics, server};
+use crate::view::show::rehearsed::Rehearsed;
+
+/// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
+///
+/// # Errors
+/// The environment, a cgroup or the kernel does not allow it. Nothing that was made stays behind.
+pub fn run(args: Run) -> Result<u8> {
+    if args.check {
+        let summary = config::summary(&args)?;
+        return closed_pipe_is_success(writeln!(io::stdout(), "{summary}"));
+    }
+    let reloads = args.config.is_some();
+    until_told(reloads, async |signals| Ok(run_alone(&args, signals).await?.code()))
+}
+
+/// Does what takes time, with SIGINT, SIGTERM and SIGHUP caught from its first moment to its last.
+pub(super) fn until_told<T>(
+    reloads: bool,
+    body: impl AsyncFnOnce(&mut Signals) -> Result<T>,
+) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async { body(&mut Signals::catch(reloads)?).await })
+}
+
+/// Everything made here is undone in reverse order, however this ends.
+pub(super) async fn run_alone(args: &Run, signals: &mut Signals) -> Result<Outcome> {
+    host::require_privilege()?;
+    let mount = CgroupMount::find()?;
+    let flags = args;
+    let asked = Asked { flags, args: &config::with_file(flags, &mount)? };
+    let mut lock = EngineLock::acquire()?;
+    let ended = run_locked(asked, signals, &mount, &mut lock).await;
+    // What is still there stays noted, for the next run or for `stop`.
+    if let Err(error) = lock.forget(|id| mount.cgroup_of(id) == ById::Gone) {
+        log::warn!("{error:#}");
+    }
+    ended
+}
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// By the command line.
+    flags: &'a Run,
+    /// By that and the file it names.
+    args: &'a Run,
+}
+
+async fn run_locked(
+    asked: Asked<'_>,
+    signals: &mut Signals,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+) -> Result<Outcome> {
+    // Before anything is made: an address that cannot be had is no reason to begin.
+    let listener = asked.args.metrics.map(server::bind).transpose()?;
+    // Under the lock, so that no other run takes away an empty one that it has just mounted.
+    let bpffs = host::bpffs()?;
+    let pins = Pins::on(bpffs.dir);
+    // Ends when all else has: its readers take that for the end of the engine.
+    let journal = Journal::open(asked.args.events_bytes)?;
+    let ended = run_engine(asked, signals, mount, lock, &pins, &journal, listener).await;
+    // An engine that is there goes on, and so does the stream, for the daemon that adopts it.
+    if !pins.exist() {
+        journal.end()?;
+    }
+    let outcome = ended?;
+    bpffs.release()?;
+    Ok(outcome)
+}
+
+async fn run_engine(
+    asked: Asked<'_>,
+    signals: &mut Signals,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+    pins: &Pins,
+    journal: &Journal,
+    listener: Option<TcpListener>,
+) -> Result<Outcome> {
+    let args = asked.args;
+    if args.is_measured && pins.exist() {
+        // Adopted, it would be ended with COMMAND.
+        return Err(Failure::Running.error(
+            "an engine is charging already: adopt it with \"memstock run\", or end it with \
+             \"memstock stop\"",
+        ));
+    }
+    let mut started = start(args, pins, mount, lock, journal)?;
+    let is_new = started.is_new;
+    // Not dropped when this ends with an error: the engine goes on, and with it the cgroup, for who adopts them.
+    let owned = started.targets.owned.take().map(ManuallyDrop::new);
+    let begun = watch(asked, &mut started, mount, pins, journal, listener);
+    let mut watch = match begun {
+        Ok(watch) => watch,
+        Err(error) => {
+            let failed = Err(error);
+            let failed = if is_new { undo_on_error(pins, failed) } else { failed };
+            drop(owned.map(ManuallyDrop::into_inner));
+            return failed;
+        }
+    };
+    let end = watch.run(signals).await?;
+    let outcome = watch.finish(end).await;
+    // The end of the engine: it was told to end, and nothing else gets here.
+    pins.remove()?;
+    owned.map_or(Ok(()), |owned| ManuallyDrop::into_inner(owned).remove())?;
+    // Of the daemons before us.
+    remove_noted(mount, lock)?;
+    Ok(Outcome { home: started.targets.home().ok().cloned(), ..outcome? })
+}
+
+/// What is to be watched of an engine that charges; COMMAND is started.
+fn watch<'a>(
+    Asked { flags, args }: Asked<'a>,
+    started: &'a mut Started,
+    mount: &'a CgroupMount,
+    pins: &Pins,
+    journal: &'a Journal,
+    listener: Option<TcpListener>,
+) -> Result<Watch<'a>> {
+    let state = State::new(journal)?;
+    // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
+    // One that goes with COMMAND needs none, and what is locked would count as COMMAND's before its exec.
+    let protection = if args.is_measured { Protection::default() } else { protect() };
+    // From now on the kernel half sees to those that go.
+    let hotplug = Hotplug::new()?;
+    let log = started.log.take();
+    let started = &*started;
+    let (engine, is_new) = (&started.engine, started.is_new);
+    let mut fault_events = FaultEvents::of(pins)?;
+    if let (Some(events), false) = (&mut fault_events, is_new) {
+        // Who came online without a daemon has none.
+        events.renew(host::cpus()?.online);
+    }
+    let offline = drain_offline(engine)?;
+    if offline.nr_pages() > 0 {
+        journal.publish(offline.into());
+    }
+    let mut tree = Tree::of(engine, mount, journal)?;
+    if is_new {
+        tree.announce();
+    }
+    catch_up(&mut tree)?;
+    started.adopt_pages(args, mount)?;
+    let policy = Policy { observe: args.observe, oom_group: args.oom_group };
+    let duty = Duty::start(pins, policy)?;
+    let metrics = listener.map(Metrics::start).transpose()?;
+    let child = match args.command.as_slice() {
+        [] => None,
+        [command, args @ ..] => {
+            let procs = started.targets.home()?.procs()?;
+            Some(launch::start(command, args, procs, &protection)?)
+        }
+    };
+    // What an adopted engine has lost before was told of.
+    let losses = if is_new { Losses::default() } else { Losses::until_now(engine)? };
+    if !is_new {
+        let pins = pins.root().display().to_string();
+        journal.publish(Record::EngineAdopted { pins });
+    }
+    Ok(Watch {
+        engine,
+        mount,
+        tree,
+        duty,
+        policy,
+        drains: (!args.no_drain).then(|| Drains::new(engine, mount)),
+        hotplug,
+        fault_events,
+        log,
+        child,
+        is_measured: args.is_measured,
+        seconds: args.seconds,
+        quiet: args.quiet,
+        journal,
+        losses,
+        sweep: Sweep::default(),
+        rehearsed: Rehearsed::default(),
+        reload: Reload::new(flags, args, engine, &started.targets),
+        metrics,
+        manager: Manager::from_env(),
+        state,
+    })
+}

@@ -1,0 +1,28 @@
+//! `memstock show`: one sample of the running engine.
+
+use std::io::{self, Write as _};
+
+use anyhow::Result;
+
+use super::{attached, closed_pipe_is_success};
+use crate::cli::Show;
+use crate::engine::sample::sample;
+use crate::host::page_size;
+use crate::journal::degraded;
+use crate::model::Sample;
+use crate::view::show::{json, table};
+
+/// Prints one sample.
+///
+/// # Errors
+/// No engine is running, or it cannot be read.
+pub fn show(args: &Show) -> Result<u8> {
+    let (engine, mount) = attached()?;
+    let sample = Sample { degraded: degraded::read(), ..sample(&engine, &mount)? };
+    let mut out = io::stdout().lock();
+    closed_pipe_is_success(if args.json {
+        writeln!(out, "{:#}", json::document(&sample, page_size()))
+    } else {
+        table::write(&mut out, &sample, page_size())
+    })
+}

@@ -1,0 +1,239 @@
+//! Owns how `memstock run` comes by its engine: loads a new one, or adopts the one that a daemon left charging
+//! when it was killed. Must not start COMMAND or watch: `run` does.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Result;
+use aya_log::EbpfLogger;
+use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo};
+
+use super::targets::Targets;
+use crate::audit::adoption;
+use crate::bench::scaling::batch_for;
+use crate::cli::{Batch, FaultsBy, Run};
+use crate::daemon::tree::Tree;
+use crate::engine::Engine;
+use crate::engine::grace::grace_period;
+use crate::engine::load::{Settings, load};
+use crate::engine::pins::{Pins, undo_on_error};
+use crate::engine::remains;
+use crate::exit::Failure;
+use crate::host;
+use crate::host::cgroup::CgroupMount;
+use crate::host::lock::EngineLock;
+use crate::journal::Journal;
+
+/// An engine that charges, with its cgroups.
+pub struct Started {
+    /// Whether it is a new one: a start that fails removes that, and leaves an adopted one as it was found.
+    pub is_new: bool,
+    /// The engine.
+    pub engine: Engine,
+    /// Its log, when it has one.
+    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// What the command line names.
+    pub targets: Targets,
+    /// Cgroups, by id, whose adoption was cut short when the daemon was killed.
+    interrupted: BTreeSet<u64>,
+}
+
+/// Starts or adopts an engine. The lock is held.
+///
+/// A cgroup that a dead daemon made for its run goes on with the engine that tracks it, tasks and all: the
+/// run that adopts the engine takes it over under its name, and removes it at its own end as its maker would
+/// have done. Without an engine to adopt it is removed at once, as `memstock stop` does; its tasks go to its
+/// parent.
+///
+/// # Errors
+/// The engine cannot be adopted as the command line wants it, or the kernel does not allow a new one.
+pub fn start(
+    args: &Run,
+    pins: &Pins,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+    journal: &Journal,
+) -> Result<Started> {
+    match remains::take_up(pins)? {
+        Some(engine) => adopt(engine, args, mount, lock, journal),
+        None => afresh(args, pins, mount, lock),
+    }
+}
+
+fn afresh(args: &Run, pins: &Pins, mount: &CgroupMount, lock: &mut EngineLock) -> Result<Started> {
+    remove_noted(mount, lock)?;
+    let targets = prepare(args, mount, lock, None)?;
+    let settings = Settings {
+        batch: batch(args.batch)?,
+        slots: args.slots.unwrap_or(1),
+        max_cgroups: args.max_cgroups.unwrap_or(DEFAULT_MAX_CGROUPS),
+        memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
+        trace: args.trace,
+        faults: args.faults.and_then(FaultsBy::source),
+        ..Settings::default()
+    };
+    let loaded = load(pins, settings)?;
+    let registered = note_unadopted(args, &targets, &loaded.engine)
+        .and_then(|()| targets.register(&loaded.engine, mount));
+    undo_on_error(pins, registered)?;
+    let (engine, log) = loaded.attach()?;
+    let interrupted = BTreeSet::new();
+    Ok(Started { engine, log, targets, is_new: true, interrupted })
+}
+
+/// Pages charged at once by a new engine.
+fn batch(asked: Option<Batch>) -> Result<u32> {
+    match asked {
+        None => Ok(DEFAULT_BATCH),
+        Some(Batch::Pages(nr_pages)) => Ok(nr_pages),
+        Some(Batch::Auto) => Ok(batch_for(host::cpus()?.online.len(), host::sockets()?)),
+    }
+}
+
+fn adopt(
+    engine: Engine,
+    args: &Run,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+    journal: &Journal,
+) -> Result<Started> {
+    same_settings(args, &engine)?;
+    // The daemon may have been killed between closing a cgroup and waiting for those that had found it.
+    grace_period()?;
+    // What came and went while nobody looked, so that what is named finds its place among it.
+    let mut tree = Tree::of(&engine, mount, journal)?;
+    catch_up(&mut tree)?;
+    tree.settle()?;
+    tree.release()?;
+    drop(tree);
+    if let Some(path) = lock.making() {
+        mount.remove_unused(path);
+    }
+    let inherited = lock.noted().to_vec();
+    let targets = prepare(args, mount, lock, Some(&inherited))?;
+    let interrupted = engine.pins().unadopted()?;
+    note_unadopted(args, &targets, &engine)?;
+    targets.register(&engine, mount)?;
+    Ok(Started { engine, log: None, targets, is_new: false, interrupted })
+}
+
+/// Has everything tracked that is to be.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn catch_up(tree: &mut Tree<'_>) -> Result<()> {
+    tree.catch_up()?;
+    tree.look_again()?;
+    while tree.has_unseen() {
+        tree.look_below()?;
+    }
+    Ok(())
+}
+
+fn prepare(
+    args: &Run,
+    mount: &CgroupMount,
+    lock: &mut EngineLock,
+    inherited: Option<&[u64]>,
+) -> Result<Targets> {
+    let make = |name: &Path| {
+        // What is there is somebody's, and not to be noted as ours even for a moment.
+        if mount.resolve(name).is_err() {
+            lock.note_making(name)?;
+        }
+        let made = mount.create(name);
+        match &made {
+            Ok(made) => lock.note_cgroup(made.cgroup().id)?,
+            Err(_) => lock.forget(|_| false)?,
+        }
+        made
+    };
+    Targets::prepare(mount, args, inherited, make)
+}
+
+/// Removes the cgroups that daemons which died had made, and drops the notes of them.
+///
+/// # Errors
+/// One stays busy.
+pub fn remove_noted(mount: &CgroupMount, lock: &mut EngineLock) -> Result<()> {
+    if let Some(path) = lock.making() {
+        mount.remove_unused(path);
+    }
+    for &id in lock.noted() {
+        mount.remove_left_behind(id)?;
+    }
+    lock.forget(|_| true)
+}
+
+/// Before they are registered: once they are tracked, nobody can tell what of theirs was there before.
+fn note_unadopted(args: &Run, targets: &Targets, engine: &Engine) -> Result<()> {
+    if args.no_adopt {
+        return Ok(());
+    }
+    engine.pins().note_unadopted(targets.untracked(engine)?)
+}
+
+/// Refuses settings that were given and are not those of an engine, which cannot be changed.
+fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
+    let info = engine.info();
+    let EngineInfo { layout: _, batch, slots, memsw, page_base: _, page_struct_size: _ } = info;
+    let max_cgroups = engine.max_cgroups();
+    let source = engine.faults();
+    let differs = |what: String| {
+        Err(Failure::Running.error(format!(
+            "the engine that is charging {what}: leave that out to adopt it, or end it with \
+             \"memstock stop\""
+        )))
+    };
+    let asked = args.faults.and_then(FaultsBy::source).unwrap_or(source);
+    match (args.batch, args.slots) {
+        _ if asked != source => differs(format!("has --faults {source}, not {asked}")),
+        (Some(Batch::Pages(asked)), _) if asked != batch => {
+            differs(format!("has --batch {batch}, not {asked}"))
+        }
+        (_, Some(asked)) if asked != slots => differs(format!("has --slots {slots}, not {asked}")),
+        _ if args.max_cgroups.is_some_and(|asked| asked != max_cgroups) => {
+            let asked = args.max_cgroups.unwrap_or_default();
+            differs(format!("has --max-cgroups {max_cgroups}, not {asked}"))
+        }
+        _ if (args.memsw || !args.memsw_limits.is_empty()) && memsw == 0 => {
+            differs("was started without --memsw".into())
+        }
+        // Whether it logs is nowhere to be seen, and who wants a log has to get one.
+        _ if args.trace => differs("is to be adopted, which goes without --trace".into()),
+        _ => Ok(()),
+    }
+}
+
+impl Started {
+    /// Charges to the cgroups that are new what they hold already, unless that is not wanted.
+    ///
+    /// # Errors
+    /// A map or a file in `/proc` cannot be read, or the engine refuses.
+    pub fn adopt_pages(&self, args: &Run, mount: &CgroupMount) -> Result<()> {
+        let Self { engine, interrupted, .. } = self;
+        adopt_noted(engine, mount, interrupted, args.no_adopt)
+    }
+}
+
+/// Charges to the cgroups that are noted what they hold already, unless that is not wanted; of `interrupted`
+/// ones, half of it may be charged.
+///
+/// # Errors
+/// A map or a file in `/proc` cannot be read, or the engine refuses.
+pub fn adopt_noted(
+    engine: &Engine,
+    mount: &CgroupMount,
+    interrupted: &BTreeSet<u64>,
+    no_adopt: bool,
+) -> Result<()> {
+    let unadopted = engine.pins().unadopted()?;
+    if !no_adopt && !unadopted.is_empty() {
+        if !interrupted.is_empty() {
+            adoption::undo(engine, mount, interrupted)?;
+        }
+        let adopted = adoption::adopt(engine, mount, &unadopted)?;
+        log::info!("{adopted}");
+    }
+    engine.pins().all_adopted()
+}

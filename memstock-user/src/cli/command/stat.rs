@@ -1,0 +1,269 @@
+//! `memstock stat`: runs COMMAND in a tracked cgroup of its own, and tells what it used.
+//!
+//! With no engine running it has one of its own, for COMMAND alone. A running one is asked instead: what is
+//! made below a cgroup that it tracks, its daemon tracks as well.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::attached;
+use super::run::{run_alone, until_told};
+use super::signals::Signals;
+use super::watch::GRACE;
+use crate::cli::{Batch, Run, Stat};
+use crate::engine::Engine;
+use crate::engine::kernel_stock::KernelStock;
+use crate::engine::pins::Pins;
+use crate::engine::sample::sample;
+use crate::exit::{Classify as _, Failure, SUCCESS};
+use crate::forecast::measure::{Measured, Work, ids_below};
+use crate::host::cgroup::{Cgroup, CgroupMount, display};
+use crate::host::launch::{self, Ended, Running};
+use crate::host::lock;
+use crate::host::protect::Protection;
+use crate::host::{self, page_size};
+use crate::model::Sample;
+use crate::view::show::stat::{Report, document, write};
+
+/// How long the daemon may take to track a cgroup that was made.
+const TRACKED: Duration = Duration::from_secs(5);
+/// Between two looks whether it does.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Measures COMMAND and writes the report; returns COMMAND's exit code.
+///
+/// # Errors
+/// COMMAND cannot be started, the environment, a cgroup or the kernel does not allow it, or the report cannot
+/// be written. Nothing that was made stays behind.
+pub fn stat(args: &Stat) -> Result<u8> {
+    host::require_privilege()?;
+    let output = args.output.as_deref().map(Output::open).transpose()?;
+    let kernel = args.kernel_stock.then(KernelStock::watch).transpose()?;
+    let kernel = kernel.as_ref();
+    let (runs, code) = until_told(false, async |signals| repeat(args, kernel, signals).await)?;
+    let Some(report) = Report::new(&args.command, &runs, code) else { return Ok(code) };
+    match output {
+        Some(output) => output.write(args, &report)?,
+        None => {
+            // A reader that went away does not change how COMMAND ended.
+            let _ = print(&mut io::stderr().lock(), args, &report);
+        }
+    }
+    Ok(code)
+}
+
+fn print(out: &mut dyn Write, args: &Stat, report: &Report) -> io::Result<()> {
+    if args.json { writeln!(out, "{:#}", document(report)) } else { write(out, report) }
+}
+
+/// The file of `--output`, opened before COMMAND is started: afterwards it would be too late to say that it
+/// cannot be. One that was made for a report which never came is removed.
+struct Output {
+    path: PathBuf,
+    file: File,
+    is_new: bool,
+    is_written: bool,
+}
+
+impl Output {
+    fn open(path: &Path) -> Result<Self> {
+        let is_new = !path.exists();
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        let file = file.with_context(|| format!("cannot write {}", display(path)))?;
+        Ok(Self { path: path.into(), file, is_new, is_written: false })
+    }
+
+    fn write(mut self, args: &Stat, report: &Report) -> Result<()> {
+        let mut text = Vec::new();
+        let written = print(&mut text, args, report);
+        // Only now: a run that failed has not cost the former report. What is no file has no length.
+        let _ = self.file.set_len(0);
+        let written = written.and_then(|()| self.file.write_all(&text));
+        written.with_context(|| format!("cannot write {}", display(&self.path)))?;
+        self.is_written = true;
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.is_new && !self.is_written {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// All runs, up to the first that fails; and the exit code of the last.
+async fn repeat(
+    args: &Stat,
+    kernel: Option<&KernelStock>,
+    signals: &mut Signals,
+) -> Result<(Vec<Measured>, u8)> {
+    let mut runs = Vec::<Measured>::new();
+    for _ in 0..args.repeat {
+        let Some(run) = once(args, kernel, signals).await? else { break };
+        ensure!(
+            runs.last().is_none_or(|last| last.is_own_engine == run.is_own_engine),
+            "an engine was started or ended between two runs, which cannot be compared: try again"
+        );
+        let code = launch::exit_code_of(run.ended.status);
+        runs.push(run);
+        if code != SUCCESS {
+            return Ok((runs, code));
+        }
+    }
+    Ok((runs, SUCCESS))
+}
+
+/// One run; none if a signal came before COMMAND was started.
+async fn once(
+    args: &Stat,
+    kernel: Option<&KernelStock>,
+    signals: &mut Signals,
+) -> Result<Option<Measured>> {
+    let name = format!("memstock-{}", std::process::id());
+    let name = args.cgroup.as_deref().unwrap_or(Path::new("/")).join(name);
+    if Pins::on(host::BPFFS.as_ref()).exist() {
+        beside(args, kernel, signals, &name).await.map(Some)
+    } else {
+        alone(args, kernel, signals, name).await
+    }
+}
+
+/// With an engine of its own.
+async fn alone(
+    args: &Stat,
+    kernel: Option<&KernelStock>,
+    signals: &mut Signals,
+    name: PathBuf,
+) -> Result<Option<Measured>> {
+    let run = Run {
+        is_measured: true,
+        new: Some(name),
+        batch: args.batch.map(Batch::Pages),
+        slots: args.slots,
+        // There is no limit to enforce, and nothing in a new cgroup to adopt.
+        observe: true,
+        no_adopt: true,
+        events_bytes: crate::journal::MAX_BYTES,
+        command: args.command.clone(),
+        ..Run::default()
+    };
+    let outcome = run_alone(&run, signals).await?;
+    let Some(ended) = outcome.command else { return Ok(None) };
+    let cgroup = outcome.home.context("COMMAND had no cgroup")?;
+    measured(kernel, None, &outcome.sample, &cgroup, ended).map(Some)
+}
+
+/// Below a cgroup that the running engine tracks.
+async fn beside(
+    args: &Stat,
+    kernel: Option<&KernelStock>,
+    signals: &mut Signals,
+    name: &Path,
+) -> Result<Measured> {
+    let (engine, mount) = attached()?;
+    require_tracked(args, &engine, &mount)?;
+    let cgroup = mount.create(name)?;
+    let home = cgroup.cgroup().clone();
+    wait_until_tracked(&engine, &home).await?;
+    let before = sample(&engine, &mount)?;
+    let (command, command_args) = args.command.split_first().context("there is no COMMAND")?;
+    let mut child = launch::start(command, command_args, home.procs()?, &Protection::default())?;
+    let ended = attend(&mut child, signals).await?;
+    let after = sample(&engine, &mount)?;
+    if !engine.pins().exist() {
+        log::warn!("the engine was ended before COMMAND was: what came then is not in the figures");
+    }
+    let measured = measured(kernel, Some(&before), &after, &home, ended)?;
+    cgroup.remove()?;
+    Ok(measured)
+}
+
+fn require_tracked(args: &Stat, engine: &Engine, mount: &CgroupMount) -> Result<()> {
+    let running = |what: String| Err(Failure::Running.error(what));
+    let Some(pid) = lock::holder()? else {
+        return running(
+            "an engine whose daemon died is charging, and nobody tracks new cgroups: adopt it with \
+             \"memstock run\", or end it with \"memstock stop\""
+                .into(),
+        );
+    };
+    if args.batch.is_some() || args.slots.is_some() {
+        return running(format!(
+            "an engine is already running (pid {pid}): leave out --batch and --slots, which are its own, \
+             or end it with \"memstock stop\""
+        ));
+    }
+    let Some(path) = &args.cgroup else {
+        return running(format!(
+            "an engine is already running (pid {pid}): name a cgroup that it tracks with --cgroup \
+             (\"memstock show\" has them), or end it with \"memstock stop\""
+        ));
+    };
+    let above = mount.resolve(path)?;
+    if engine.index_of(above.id)?.is_none() {
+        return running(format!(
+            "an engine is already running (pid {pid}) and does not track {}: name a cgroup that it \
+             tracks (\"memstock show\" has them), or end it with \"memstock stop\"",
+            display(&above.path)
+        ));
+    }
+    Ok(())
+}
+
+async fn wait_until_tracked(engine: &Engine, cgroup: &Cgroup) -> Result<()> {
+    let deadline = Instant::now() + TRACKED;
+    while engine.index_of(cgroup.id)?.is_none() {
+        if Instant::now() > deadline {
+            return Err(Failure::Other.error(format!(
+                "the running engine does not track {}: see what its daemon says",
+                display(&cgroup.path)
+            )));
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Waits for COMMAND. SIGINT is handed to it; at SIGTERM it has to end.
+async fn attend(child: &mut Running, signals: &mut Signals) -> Result<Ended> {
+    loop {
+        tokio::select! {
+            ended = child.wait() => return ended.context("cannot wait for COMMAND"),
+            signal = signals.any() => match signal {
+                Signal::INT => child.signal(signal)?,
+                _ => return child.terminate(GRACE).await,
+            },
+        }
+    }
+}
+
+fn measured(
+    kernel: Option<&KernelStock>,
+    before: Option<&Sample>,
+    after: &Sample,
+    cgroup: &Cgroup,
+    ended: Ended,
+) -> Result<Measured> {
+    let kernel = kernel.map(|kernel| kernel.charges(&ids_below(after, cgroup.id))).transpose()?;
+    let kernel = kernel.flatten();
+    let work = Work { before, after, cgroup_id: cgroup.id, ended, kernel };
+    let figures = work
+        .figures(page_size())
+        .classify(Failure::Cgroup, || format!("{} was not measured", display(&cgroup.path)))?;
+    Ok(Measured {
+        cgroup: cgroup.path.clone(),
+        is_own_engine: before.is_none(),
+        batch: after.batch,
+        ended,
+        figures,
+        loss: work.loss(),
+    })
+}

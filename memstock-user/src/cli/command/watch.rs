@@ -1,0 +1,324 @@
+//! The live part of `memstock run`: waits, and hands on what it hears of to the parts of the daemon. Nothing here takes
+//! long, and no error of a part ends it ([`Parts`](crate::daemon::parts::Parts)); `tick` has what is done every second.
+
+mod state;
+mod tick;
+
+pub use self::state::{Done, State};
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya_log::EbpfLogger;
+use memstock_common::event::EventKind;
+use memstock_common::stat::StreamStat;
+use rustix::process::Signal;
+use tokio::task::yield_now;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
+
+use super::closed_pipe_is_success;
+use super::outcome::Outcome;
+use super::reload::Reload;
+use super::signals::Signals;
+use crate::daemon::hotplug::Hotplug;
+use crate::daemon::loss::Losses;
+use crate::daemon::parts::Part;
+use crate::daemon::sweep::Sweep;
+use crate::daemon::tree::Tree;
+use crate::daemon::work::Heard;
+use crate::enforce::Policy;
+use crate::enforce::drains::Drains;
+use crate::enforce::duty::Duty;
+use crate::enforce::job::News;
+use crate::engine::Engine;
+use crate::engine::faults::FaultEvents;
+use crate::engine::sample::sample;
+use crate::host::cgroup::CgroupMount;
+use crate::host::launch::{Ended, Running};
+use crate::host::notify::Manager;
+use crate::host::page_size;
+use crate::journal::event::{self, Decoded};
+use crate::journal::{Journal, Record};
+use crate::view::metrics::{Ask, Metrics};
+use crate::view::show::{rehearsed::Rehearsed, summary};
+
+/// Time between two tables.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Time between two settlings while cgroups come and go: each waits for a grace period.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Until a cgroup that was made is looked for again: it is there a moment after the kernel tells of it.
+const LOOK: Duration = Duration::from_millis(2);
+/// Time COMMAND gets to end after SIGTERM.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+
+/// What is watched.
+pub struct Watch<'a> {
+    /// The running engine.
+    pub engine: &'a Engine,
+    /// Where its cgroups are.
+    pub mount: &'a CgroupMount,
+    /// The cgroups that it tracks.
+    pub tree: Tree<'a>,
+    /// What enforces its limits, and hands its events on.
+    pub duty: Duty,
+    /// With what that was started.
+    pub policy: Policy,
+    /// The drains that it asks for by its events, unless they are not wanted.
+    pub drains: Option<Drains<'a>>,
+    /// The CPUs that it runs on.
+    pub hotplug: Hotplug,
+    /// The events by which it sees faults, if it does by events.
+    pub fault_events: Option<FaultEvents>,
+    /// Its log, when it has one.
+    pub log: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// COMMAND, when there is one.
+    pub child: Option<Running>,
+    /// COMMAND is measured: nothing is printed, and SIGINT is for COMMAND.
+    pub is_measured: bool,
+    /// When to end, at the latest.
+    pub seconds: Option<u64>,
+    /// Whether tables and the summary are left out.
+    pub quiet: bool,
+    /// Where everybody is told what happened.
+    pub journal: &'a Journal,
+    /// What was lost so far.
+    pub losses: Losses,
+    /// What finds frees that were.
+    pub sweep: Sweep,
+    /// What the limits would have done so far.
+    pub rehearsed: Rehearsed,
+    /// What reads the configuration again, when there is one.
+    pub reload: Option<Reload<'a>>,
+    /// Who watches it from elsewhere, if anybody may.
+    pub metrics: Option<Metrics>,
+    /// The service manager.
+    pub manager: Manager,
+    /// How it fares.
+    pub state: State<'a>,
+}
+
+/// Why the watching ended: on purpose, each of them.
+pub enum End {
+    /// COMMAND did.
+    Exited,
+    /// A signal, or the time was up.
+    Told,
+    /// Nobody reads the table any more.
+    Unread,
+}
+
+impl Watch<'_> {
+    /// Watches until COMMAND ends, the time is up, or a signal comes.
+    ///
+    /// # Errors
+    /// COMMAND cannot be waited for.
+    pub async fn run(&mut self, signals: &mut Signals) -> Result<End> {
+        self.manager.ready(&status(&self.tree));
+        let start = Instant::now();
+        let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
+        let mut ticks = interval_at(start + PERIOD, PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut settling = interval(SETTLE);
+        settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    self.tick();
+                    if self.print().is_err() {
+                        return Ok(End::Unread);
+                    }
+                }
+                Some(news) = self.duty.news.recv() => self.hear(news),
+                heard = self.state.work.heard() => self.hear_work(heard),
+                // CPU by CPU, and directory by directory, so that nothing else has to wait.
+                () = yield_now(), if self.has_drains() => self.drain(),
+                () = yield_now(), if self.tree.has_unseen() && self.state.parts.is_due(Part::Tree) => {
+                    let looked = self.tree.look_below();
+                    self.note(Part::Tree, looked);
+                }
+                // Here and not in a task of its own: it shows that this loop and the enforcing thread go round.
+                () = self.manager.watchdog_due() => if self.duty.has_moved() {
+                    self.manager.alive(&status(&self.tree));
+                },
+                () = sleep_until(self.state.look_at), if self.tree.has_unknown() => self.look_again(),
+                _ = settling.tick(), if self.is_unsettled() => self.settle(),
+                Some(ask) = asked(&mut self.metrics) => self.answer(ask),
+                ended = exit_of(&mut self.child) => {
+                    ended.context("cannot wait for COMMAND")?;
+                    return Ok(End::Exited);
+                }
+                signal = signals.any() => match &self.child {
+                    _ if signal == Signal::HUP && self.reload.is_some() => Reload::begin(self),
+                    Some(child) if self.is_measured && signal == Signal::INT => {
+                        if let Err(error) = child.signal(signal) {
+                            log::warn!("{error:#}");
+                        }
+                    }
+                    _ => return Ok(End::Told),
+                },
+                () = passing(end) => return Ok(End::Told),
+            }
+        }
+    }
+
+    /// Ends COMMAND if it still runs, hears what there is to be heard, and prints the summary.
+    ///
+    /// # Errors
+    /// COMMAND does not end, or the engine cannot be read.
+    pub async fn finish(mut self, end: End) -> Result<Outcome> {
+        self.manager.stopping();
+        let mut out = self.out();
+        let command = match self.child.take() {
+            // One that has ended says it again.
+            Some(mut child) => Some(child.terminate(GRACE).await?),
+            None => None,
+        };
+        self.flush_log();
+        while let Ok(news) = self.duty.news.try_recv() {
+            self.hear(news);
+        }
+        self.read_losses();
+        let sample = sample(self.engine, self.mount)?;
+        if !self.is_measured && !self.quiet && !matches!(end, End::Unread) {
+            let printed = writeln!(out)
+                .and_then(|()| summary::write(&mut out, &sample))
+                .and_then(|()| self.rehearsed.write(&mut out, &sample, page_size()));
+            // The exit code of COMMAND comes first, and what it has printed to is its own matter.
+            if command.is_none() {
+                closed_pipe_is_success(printed)?;
+            }
+        }
+        Ok(Outcome { command, sample, home: None })
+    }
+
+    /// COMMAND's output is COMMAND's.
+    fn out(&self) -> Box<dyn Write> {
+        match &self.child {
+            Some(_) => Box::new(io::stderr()),
+            None => Box::new(io::stdout()),
+        }
+    }
+
+    /// Takes note of an error of what is not tried again by itself.
+    fn note(&mut self, part: Part, outcome: Result<()>) {
+        if let Err(error) = outcome {
+            self.state.parts.failed(part, &error);
+        }
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+    }
+
+    fn has_drains(&self) -> bool {
+        self.drains.as_ref().is_some_and(Drains::is_due) && self.state.parts.is_due(Part::Drains)
+    }
+
+    fn drain(&mut self) {
+        let Some(drains) = &mut self.drains else { return };
+        if let Some(Some(receipt)) = self.state.parts.outcome(Part::Drains, drains.step()) {
+            self.journal.publish(receipt.into());
+        }
+    }
+
+    fn look_again(&mut self) {
+        let looked = self.tree.look_again();
+        self.note(Part::Tree, looked);
+        self.state.look_at = Instant::now() + self.tree.looked_for().clamp(LOOK, SETTLE);
+    }
+
+    /// Follows cgroups and CPUs that came and went, has stocks drained, and tells of what else happened.
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Event(decoded) => self.follow(&decoded),
+            News::Record(record) => {
+                self.rehearsed.note(&record);
+                self.journal.publish(*record);
+            }
+            News::Unreadable(error) => {
+                log::warn!("an event of the kernel half is unreadable: {error:#}");
+                self.state.unreadable += 1;
+                self.journal.publish(Record::lost(StreamStat::EventsUnreadable.stat(), 1));
+            }
+            News::Failed(error) => self.state.parts.failed(Part::Enforcement, &error),
+        }
+    }
+
+    fn follow(&mut self, decoded: &Decoded) {
+        let event = &decoded.event;
+        let limit = || event::limit(decoded, |id| self.tree.name(id), page_size());
+        match decoded.kind {
+            EventKind::CgroupMade => {
+                let made = self.tree.made(event.cgroup_id);
+                self.note(Part::Tree, made);
+                self.state.look_at = self.state.look_at.min(Instant::now() + LOOK);
+            }
+            EventKind::CgroupRemoved => {
+                if self.tree.removed(event.cgroup_id) {
+                    let name = self.tree.name(event.cgroup_id);
+                    let judged = self.rehearsed.removed(name, self.engine);
+                    self.note(Part::Accounting, judged);
+                }
+            }
+            EventKind::CpuHotplug => {
+                self.hotplug.step(event);
+                self.follow_cpus();
+            }
+            EventKind::ReclaimBegan => {
+                if let Some(drains) = &mut self.drains {
+                    drains.reclaim_began(event.time_ns);
+                }
+            }
+            EventKind::LimitNear => {
+                self.journal.publish_at(event.time_ns, Record::LimitNear(limit()));
+                if let Some(drains) = &mut self.drains {
+                    let asked = drains.limit_near(event.ancestor_id, event.time_ns);
+                    self.note(Part::Drains, asked);
+                }
+            }
+            EventKind::LimitHit => {
+                self.journal.publish_at(event.time_ns, Record::LimitHit(limit()));
+            }
+        }
+    }
+
+    /// Goes on with what was started beside.
+    fn hear_work(&mut self, heard: Heard<Done>) {
+        match heard {
+            Heard::Record(record) => self.journal.publish(*record),
+            Heard::Done(part, outcome) => {
+                let done = self.state.parts.outcome(part, outcome);
+                self.go_on(part, done);
+            }
+        }
+    }
+}
+
+/// For the service manager, which shows it to people.
+pub(super) fn status(tree: &Tree<'_>) -> String {
+    format!("cgroups tracked: {}", tree.nr_tracked())
+}
+
+async fn exit_of(child: &mut Option<Running>) -> io::Result<Ended> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn asked(metrics: &mut Option<Metrics>) -> Option<Ask> {
+    match metrics {
+        Some(metrics) => metrics.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn passing(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,278 @@
+//! What the daemon does every second, or after a while: each thing by itself, so that one that fails keeps no other waiting.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::time::Instant;
+
+use super::{Done, Watch};
+use crate::cli::command::reload::Reload;
+use crate::cli::command::start::adopt_noted;
+use crate::daemon::hotplug::Change;
+use crate::daemon::parts::Part;
+use crate::daemon::reparent::reparent;
+use crate::daemon::swapped;
+use crate::enforce::duty::Duty;
+use crate::engine::Engine;
+use crate::engine::sample::{losses, sample};
+use crate::host::cgroup::CgroupMount;
+use crate::host::{has_swap, page_size};
+use crate::view::metrics::check::check;
+use crate::view::metrics::health::{Reason, WINDOW};
+use crate::view::metrics::{Ask, Facts, Reading};
+use crate::view::show::table;
+
+/// Between two checks for drift, at the least.
+const CHECK: Duration = Duration::from_secs(10);
+
+impl Watch<'_> {
+    pub(super) fn tick(&mut self) {
+        self.flush_log();
+        if self.read_losses() {
+            // Events of cgroups that came or went may be among those that were lost.
+            let caught_up = self.tree.catch_up();
+            self.note(Part::Tree, caught_up);
+            self.hotplug.catch_up();
+        }
+        self.hotplug.look_again();
+        self.settle();
+        self.look_at_swap();
+        self.look_for_drift();
+        self.enforce();
+        self.tell_state();
+    }
+
+    /// Reads and tells of what was lost, and looks for frees that were; returns whether events were lost.
+    pub(super) fn read_losses(&mut self) -> bool {
+        let Self { engine, sweep, state, .. } = self;
+        let read = state.parts.attempt(Part::Accounting, || {
+            let lost = losses(engine)?;
+            sweep.step(engine)?;
+            Ok(lost)
+        });
+        read.is_some_and(|lost| {
+            self.state.lost = lost;
+            self.losses.tell(&self.state.lost, self.journal)
+        })
+    }
+
+    pub(super) fn is_unsettled(&self) -> bool {
+        let has_moved = self.fault_events.is_some() && self.hotplug.has_moved();
+        has_moved || self.tree.is_unsettled() || self.state.adopts || self.state.parts.any_fails()
+    }
+
+    /// Does what was put off.
+    pub(super) fn settle(&mut self) {
+        let Self { tree, state, .. } = self;
+        let is_inherited = state.work.is_under_way(Part::Reparent);
+        state.parts.attempt(Part::Tree, || {
+            tree.look_again()?;
+            tree.settle()?;
+            if is_inherited { Ok(()) } else { tree.release() }
+        });
+        self.find_heirs();
+        self.follow_cpus();
+        self.adopt();
+    }
+
+    /// Has pages of removed cgroups be those of the cgroups above.
+    fn find_heirs(&mut self) {
+        let Self { engine, tree, state, .. } = self;
+        if !state.work.is_rested(Part::Reparent) || !state.parts.is_due(Part::Reparent) {
+            return;
+        }
+        let heirs = match tree.parents() {
+            Ok(Some(heirs)) => heirs,
+            outcome => {
+                state.parts.outcome(Part::Reparent, outcome);
+                return;
+            }
+        };
+        let pins = engine.pins().clone();
+        let started = state.work.start(Part::Reparent, move |_| {
+            reparent(&Engine::open(&pins)?, &heirs).map(|()| Done::Inherited)
+        });
+        self.note(Part::Reparent, started);
+    }
+
+    pub(super) fn follow_cpus(&mut self) {
+        let Self { hotplug, fault_events, state, .. } = self;
+        let changes = state.parts.attempt(Part::Cpus, || {
+            if let Some(events) = fault_events {
+                events.renew(hotplug.returned()?);
+            }
+            hotplug.changes()
+        });
+        let records = changes.into_iter().flatten().flat_map(Change::into_records);
+        records.for_each(|record| self.journal.publish(record));
+    }
+
+    /// Charges what cgroups that were named anew hold already.
+    pub(in crate::cli::command) fn adopt(&mut self) {
+        let Self { engine, tree, state, .. } = self;
+        let is_idle =
+            !state.work.is_under_way(Part::Adoption) && state.parts.is_due(Part::Adoption);
+        // What is below those has to be tracked first.
+        if !state.adopts || !is_idle || tree.has_unseen() {
+            return;
+        }
+        let pins = engine.pins().clone();
+        let started = state.work.start(Part::Adoption, move |_| {
+            let (engine, mount) = (Engine::open(&pins)?, CgroupMount::find()?);
+            adopt_noted(&engine, &mount, &BTreeSet::new(), false).map(|()| Done::Adopted)
+        });
+        self.note(Part::Adoption, started);
+    }
+
+    fn look_at_swap(&mut self) {
+        let Self { engine, tree, state, .. } = self;
+        let is_due = state.work.is_rested(Part::Swap) && state.parts.is_due(Part::Swap);
+        if !is_due || engine.info().memsw == 0 {
+            return;
+        }
+        match has_swap() {
+            Ok(true) => {}
+            outcome => {
+                state.parts.outcome(Part::Swap, outcome);
+                return;
+            }
+        }
+        let ids: Vec<_> = tree.ids().collect();
+        let started = state.work.start(Part::Swap, move |_| {
+            Ok(Done::Swapped(swapped::look(&CgroupMount::find()?, &ids)))
+        });
+        self.note(Part::Swap, started);
+    }
+
+    /// For those who watch from elsewhere.
+    fn look_for_drift(&mut self) {
+        let Self { engine, metrics, state, .. } = self;
+        let is_due = state.work.is_rested(Part::Audit) && state.parts.is_due(Part::Audit);
+        if metrics.is_none() || !is_due || Instant::now() < state.check_at {
+            return;
+        }
+        state.check_at = Instant::now() + CHECK;
+        let pins = engine.pins().clone();
+        let started =
+            state.work.start(Part::Audit, move |_| check(&Engine::open(&pins)?).map(Done::Checked));
+        self.note(Part::Audit, started);
+    }
+
+    /// Has somebody enforce limits if whoever did has ended.
+    fn enforce(&mut self) {
+        let Self { engine, duty, policy, state, .. } = self;
+        let parts = &mut state.parts;
+        if duty.news.is_closed() {
+            if parts.is_due(Part::Enforcement) {
+                match Duty::start(engine.pins(), *policy) {
+                    Ok(started) => *duty = started,
+                    Err(error) => parts.failed(Part::Enforcement, &error),
+                }
+            }
+        } else if parts.quiet_for(Part::Enforcement).is_some_and(|quiet| quiet >= WINDOW) {
+            // A limit that was not enforced is tried again when it is met again, of which nothing is heard if it works.
+            parts.worked(Part::Enforcement);
+        }
+    }
+
+    /// What came of work, if it was good.
+    pub(super) fn go_on(&mut self, part: Part, done: Option<Done>) {
+        match done {
+            None if part == Part::Reload => Reload::limits_set(self, Vec::new()),
+            None => {}
+            Some(Done::Swapped(seen)) => {
+                let set = swapped::set(self.engine, &self.tree, &seen);
+                self.note(Part::Swap, set);
+            }
+            Some(Done::Inherited) => self.settle(),
+            Some(Done::Checked(proof)) => self.state.checked.note(proof),
+            Some(Done::Adopted) => self.state.adopts = false,
+            Some(Done::Limits(changed)) => Reload::limits_set(self, changed),
+        }
+        if part == Part::Adoption {
+            Reload::adopted(self);
+        }
+    }
+
+    fn reasons(&mut self) -> Vec<Reason> {
+        let state = &mut self.state;
+        let facts = Facts {
+            losses: &state.lost,
+            left_out: self.tree.left_out(),
+            unreadable: state.unreadable,
+            failing: &state.parts.failing(),
+            is_on_duty: !self.duty.news.is_closed(),
+        };
+        state.health.observe(std::time::Instant::now(), &facts);
+        state.health.reasons(&state.checked)
+    }
+
+    /// Says why the daemon is degraded, where those look who do not ask it.
+    fn tell_state(&mut self) {
+        let reasons = self.reasons().iter().map(ToString::to_string).collect();
+        let said = self.state.degraded.say(reasons);
+        match (self.journal.outcome(), said) {
+            // There was nothing to write since that failed.
+            (None, Ok(())) => {}
+            (outcome, said) => {
+                self.state.parts.outcome(Part::Journal, outcome.unwrap_or(Ok(())).and(said));
+            }
+        }
+    }
+
+    pub(super) fn answer(&mut self, ask: Ask) {
+        // If they cannot be read, the next tick says so.
+        if let Ok(lost) = losses(self.engine) {
+            self.state.lost = lost;
+        }
+        let reasons = self.reasons();
+        let Self { engine, mount, journal, tree, metrics, state, .. } = self;
+        let Some(metrics) = metrics else { return };
+        let answered = metrics.answer(ask, &reasons, || {
+            Ok(Reading {
+                sample: sample(engine, mount)?,
+                page_size: page_size(),
+                records: journal.counts(),
+                left_out: tree.left_out(),
+                unreadable: state.unreadable,
+                errors: state.parts.errors(),
+                checked: state.checked.clone(),
+                reasons: reasons.clone(),
+            })
+        });
+        match answered {
+            Ok(false) => {}
+            outcome => {
+                state.parts.outcome(Part::Metrics, outcome);
+            }
+        }
+    }
+
+    /// Prints the table; nobody may read it any more.
+    pub(super) fn print(&mut self) -> io::Result<()> {
+        if self.is_measured || self.quiet || !self.state.parts.is_due(Part::Table) {
+            return Ok(());
+        }
+        let printed = self.write_table();
+        if let Err(error) = &printed
+            && let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::BrokenPipe
+        {
+            return Err(error.kind().into());
+        }
+        self.state.parts.outcome(Part::Table, printed);
+        Ok(())
+    }
+
+    fn write_table(&self) -> Result<()> {
+        let mut sample = sample(self.engine, self.mount)?;
+        sample.degraded = self.state.degraded.said().to_vec();
+        let mut out = self.out();
+        table::write(&mut out, &sample, page_size())
+            .and_then(|()| writeln!(out))
+            .and_then(|()| out.flush())
+            .context("cannot print the table")
+    }
+}

@@ -1,0 +1,239 @@
+//! The facilities, each declared once: what it is for, what follows without it, and the command that helps.
+
+use rustix::thread::CapabilitySet;
+
+use super::probe::Probe;
+use super::{bpf, system};
+use crate::engine::object::{ATTACHMENTS, COLLAPSES, OPTIONAL, PROBE};
+
+/// Whether memstock can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It does not run without.
+    Required,
+    /// It is used where it is there.
+    Optional,
+}
+
+impl Need {
+    /// As people see it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+        }
+    }
+}
+
+/// Something that a host can have.
+#[derive(Clone, Debug)]
+pub struct Facility {
+    /// Its name, in lower case.
+    pub name: String,
+    /// Whether memstock can do without.
+    pub need: Need,
+    /// What memstock does with it.
+    pub purpose: &'static str,
+    /// What follows if it is absent.
+    pub without: &'static str,
+    /// The one command, or kernel setting, that makes it there.
+    pub remedy: &'static str,
+    /// How it is looked for.
+    pub probe: Probe,
+}
+
+const NOT_AT_ALL: &str = "memstock does not run";
+const OTHER_KERNEL: &str = "boot a kernel of 5.19 or newer with CONFIG_BPF_SYSCALL=y";
+const SUDO: &str = "sudo memstock …, outside of containers";
+
+macro_rules! facilities {
+    ($($need:ident $name:literal: $probe:expr, $purpose:expr, $without:expr, $remedy:expr;)+) => {
+        vec![$(Facility {
+            name: $name.into(),
+            need: Need::$need,
+            purpose: $purpose,
+            without: $without,
+            remedy: $remedy,
+            probe: $probe,
+        },)+]
+    };
+}
+
+/// All of them, in the order in which they are shown.
+pub fn facilities() -> Vec<Facility> {
+    let mut all = ourselves();
+    all.extend(kernel());
+    all.extend(tracepoints());
+    all.extend(helpers_and_maps());
+    all.extend(mounts());
+    all.extend(files_and_calls());
+    all
+}
+
+fn ourselves() -> Vec<Facility> {
+    use Probe::Capability;
+    facilities! {
+        Required "root on the host": Probe::Privilege, "loading programs, mounting, reading page frame numbers (CAP_SYS_ADMIN in the first user namespace)", NOT_AT_ALL, SUDO;
+        Optional "cap_bpf": Capability(CapabilitySet::BPF), "loading programs; CAP_SYS_ADMIN includes it", "nothing", SUDO;
+        Optional "cap_perfmon": Capability(CapabilitySet::PERFMON), "attaching programs and reading kernel memory; CAP_SYS_ADMIN includes it", "nothing", SUDO;
+        Required "cap_dac_read_search": Capability(CapabilitySet::DAC_READ_SEARCH), "opening a cgroup by its id", "cgroups have no names, and new ones are not tracked", SUDO;
+        Optional "cap_sys_ptrace": Capability(CapabilitySet::SYS_PTRACE), "reading what the tasks of others have mapped", "what tasks hold already is not adopted, and their memory not reclaimed", SUDO;
+        Optional "cap_kill": Capability(CapabilitySet::KILL), "killing at a limit", "the tasks of others are not killed at a limit", SUDO;
+        Optional "cap_ipc_lock": Capability(CapabilitySet::IPC_LOCK), "keeping the daemon in RAM", "the daemon can be swapped out when memory is short", SUDO;
+        Optional "cap_sys_resource": Capability(CapabilitySet::SYS_RESOURCE), "sparing the daemon from the OOM killer", "the daemon can be killed when memory is short", SUDO;
+        Optional "cap_sys_nice": Capability(CapabilitySet::SYS_NICE), "real-time priority for what enforces limits, and process_madvise", "limits are enforced late on a busy host, and pages of tasks are not reclaimed", SUDO;
+    }
+}
+
+fn kernel() -> Vec<Facility> {
+    use Probe::Of;
+    facilities! {
+        Required "bpf": Of(bpf::bpf), "raw tracepoint programs by bpf(2)", NOT_AT_ALL, OTHER_KERNEL;
+        Required "btf": Of(bpf::btf), "the layout of the kernel's structures, from /sys/kernel/btf/vmlinux", NOT_AT_ALL, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y";
+        Required "struct pages": Of(bpf::struct_pages), "telling a page's frame number from its address: one array of struct page", NOT_AT_ALL, "boot a kernel with CONFIG_SPARSEMEM_VMEMMAP=y and CONFIG_PROC_PAGE_MONITOR=y";
+        Required "programs": Of(bpf::programs), "all programs of memstock, with the atomic instructions of BPF v3, accepted by this kernel", NOT_AT_ALL, OTHER_KERNEL;
+        Optional "no lockdown": Of(bpf::lockdown), "reading kernel memory in programs", "in the mode confidentiality the kernel refuses the programs", "boot with lockdown=integrity, or without lockdown=";
+        Optional "jit": Of(bpf::jit), "speed", "programs are interpreted, and several times slower", "sysctl net.core.bpf_jit_enable=1";
+        Optional "run statistics": Of(bpf::run_statistics), "the benches: time in programs", "the benches cannot measure programs", "boot a kernel of 5.1 or newer";
+    }
+}
+
+/// As the engine attaches its programs.
+fn tracepoints() -> Vec<Facility> {
+    let of = |tracepoint, need, without, remedy| Facility {
+        name: format!("tracepoint {tracepoint}"),
+        need,
+        purpose: "a probe is attached to it",
+        without,
+        remedy,
+        probe: Probe::Tracepoint(tracepoint),
+    };
+    let attached = ATTACHMENTS.iter().map(|&(program, tracepoint)| match program {
+        PROBE => {
+            let without = "faults are seen by perf's page-fault event, which costs more";
+            of(tracepoint, Need::Optional, without, "boot a kernel for x86 or riscv")
+        }
+        _ => {
+            let remedy = "boot a kernel with CONFIG_TRACEPOINTS=y and CONFIG_CGROUPS=y";
+            of(tracepoint, Need::Required, NOT_AT_ALL, remedy)
+        }
+    });
+    let event = Facility {
+        name: "page-fault event".into(),
+        need: Need::Optional,
+        purpose: "seeing faults where the kernel has no tracepoints for them; perf's software event",
+        without: "--faults perf is refused",
+        remedy: "boot a kernel with CONFIG_PERF_EVENTS=y",
+        probe: Probe::FaultEvent,
+    };
+    let faults = Facility {
+        name: "page faults".into(),
+        need: Need::Required,
+        purpose: "seeing faults, by tracepoints or by perf's event",
+        without: NOT_AT_ALL,
+        remedy: "boot a kernel with CONFIG_PERF_EVENTS=y",
+        probe: Probe::Faults,
+    };
+    let migration = Facility {
+        name: "function mem_cgroup_migrate".into(),
+        need: Need::Optional,
+        purpose: "pages that compaction and NUMA balancing move stay charged; a probe is attached to it",
+        without: "pages that are moved are charged to nobody, until \"memstock audit --repair\"",
+        remedy: "boot a kernel with CONFIG_MEMCG=y and CONFIG_FUNCTION_TRACER=y",
+        probe: Probe::Of(bpf::migration),
+    };
+    let optional = OPTIONAL.iter().map(|&(_, tracepoint)| {
+        let without = "stocks are not drained when reclaim of that kind begins";
+        of(tracepoint, Need::Optional, without, "boot a kernel with CONFIG_MEMCG=y")
+    });
+    let collapses = COLLAPSES.iter().zip([
+        (
+            "huge pages that khugepaged puts together",
+            "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE=y",
+        ),
+        (
+            "those of files and shared memory",
+            "boot a kernel of 6.2 or newer with CONFIG_TRANSPARENT_HUGEPAGE=y",
+        ),
+    ]);
+    let collapses = collapses.map(|(&(_, tracepoint), (what, remedy))| Facility {
+        purpose: what,
+        ..of(
+            tracepoint,
+            Need::Optional,
+            "they are charged to nobody, until \"memstock audit --repair\"",
+            remedy,
+        )
+    });
+    attached.chain([event, faults]).chain(optional).chain(collapses).chain([migration]).collect()
+}
+
+fn helpers_and_maps() -> Vec<Facility> {
+    let of = |name, probe, purpose| Facility {
+        name,
+        need: Need::Required,
+        purpose,
+        without: NOT_AT_ALL,
+        remedy: OTHER_KERNEL,
+        probe,
+    };
+    let helper = |helper| {
+        let name = format!("{helper:?}").replace("BPF_FUNC_", "bpf_");
+        of(format!("helper {name}"), Probe::Helper(helper), "programs call it")
+    };
+    let map =
+        |(name, kind)| of(format!("map {name}"), Probe::Map(kind), "programs keep counters in it");
+    bpf::HELPERS.into_iter().map(helper).chain(bpf::MAPS.into_iter().map(map)).collect()
+}
+
+fn mounts() -> Vec<Facility> {
+    use Probe::Of;
+    facilities! {
+        Required "procfs": Of(system::procfs), "what the kernel says of tasks and pages", NOT_AT_ALL, "mount -t proc proc /proc";
+        Required "bpffs folder": Of(system::bpffs_folder), "where bpffs is mounted: /sys/fs/bpf", NOT_AT_ALL, "mount -t sysfs sysfs /sys";
+        Optional "bpffs": Of(system::bpffs), "keeping an engine when its daemon dies", "\"memstock run\" mounts it, and unmounts it at its end", "mount -t bpf bpf /sys/fs/bpf";
+        Required "cgroup v2": Of(system::cgroup2), "naming cgroups", NOT_AT_ALL, "mount -t cgroup2 none /mnt";
+        Optional "cgroup.freeze": Of(system::cgroup_freeze), "holding tasks while a victim is chosen", "tasks at a limit are not held", "boot a kernel of 5.2 or newer";
+        Optional "cgroup.kill": Of(system::cgroup_kill), "--oom-group", "--oom-group does not kill a whole cgroup at once", "boot a kernel of 5.14 or newer";
+        Optional "memory controller of cgroup v2": Of(system::cgroup2_memory), "comparing with the kernel, adopting what it charges, and its reclaim", "only what tasks have mapped is adopted, and there is nothing to compare with", "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory";
+        Optional "memory.reclaim": Of(system::memory_reclaim), "reclaim by the kernel at a limit", "other means of reclaim are tried", "boot a kernel of 5.19 or newer, with the memory controller on cgroup v2";
+        Optional "memory controller of cgroup v1": Of(system::cgroup1_memory), "the same for a cgroup of the same path that has the same tasks: what it holds is adopted, and audited", "--kernel-cgroup has nothing to name", "mount -t cgroup -o memory none /mnt";
+        Required "run folder": Of(system::run_folder), "the lock and the event stream: /run", NOT_AT_ALL, "mount -t tmpfs tmpfs /run";
+        Required "no engine of another version": Of(system::no_other_version), "starting without charging each page twice", "\"memstock run\" refuses to start", "memstock stop";
+    }
+}
+
+fn files_and_calls() -> Vec<Facility> {
+    use Probe::Of;
+    const PAGE_MONITOR: &str = "boot a kernel with CONFIG_PROC_PAGE_MONITOR=y";
+    facilities! {
+        Required "zoneinfo": Of(system::zoneinfo), "how many page frames there are, from /proc/zoneinfo", NOT_AT_ALL, "mount -t proc proc /proc";
+        Optional "kpageflags": Of(system::kpageflags), "adopting what tasks hold, and audits", "\"memstock run\" needs --no-adopt, and there are no audits", PAGE_MONITOR;
+        Optional "kpagecgroup": Of(system::kpagecgroup), "comparing each page with the kernel", "\"memstock audit\" cannot compare with the kernel", "boot a kernel with CONFIG_MEMCG=y";
+        Optional "swap": Of(system::swap), "limits of memory and swap together", "memory and swap together is memory", "swapon -a";
+        Required "cpu lists": Of(system::cpus), "the CPUs that there can be", NOT_AT_ALL, "mount -t sysfs sysfs /sys";
+        Required "pidfd": Of(system::pidfd), "waiting for and killing exactly the process that is meant", NOT_AT_ALL, "boot a kernel of 5.3 or newer";
+        Optional "process_madvise": Of(system::process_madvise), "reclaim of what tasks have mapped", "other means of reclaim are tried", "boot a kernel of 5.10 or newer";
+        Optional "memlock limit": Of(system::memlock), "keeping all of the daemon in RAM", "what the daemon maps later can be swapped out", "ulimit -l unlimited";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_is_declared_once_and_whole() {
+        let all = facilities();
+        let names: BTreeSet<_> = all.iter().map(|facility| &facility.name).collect();
+        assert_eq!(names.len(), all.len());
+        for facility in &all {
+            let Facility { name, need: _, purpose, without, remedy, probe: _ } = facility;
+            for text in [name.as_str(), purpose, without, remedy] {
+                assert!(!text.is_empty() && !text.ends_with('.') && !text.contains('|'), "{text}");
+            }
+        }
+    }
+}

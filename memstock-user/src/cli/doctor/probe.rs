@@ -1,0 +1,102 @@
+//! What can be asked of a host, and what is kept between two questions.
+
+use std::io;
+
+use anyhow::Result;
+use aya::Ebpf;
+use aya::maps::MapType;
+use aya::sys::BpfHelper;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use super::{Finding, bpf, system};
+use crate::engine::attach::yardstick;
+use crate::exit::{Failure, exit_code};
+use crate::host;
+use crate::host::cgroup::CgroupMount;
+
+/// What is known of the host so far.
+#[derive(Debug)]
+pub struct Host {
+    pub(super) capabilities: Option<CapabilitySet>,
+    /// Whether we may load programs at all.
+    pub(super) is_privileged: bool,
+    pub(super) cgroup2: Result<CgroupMount>,
+    /// The program that is attached to find out whether a tracepoint is there.
+    pub(super) yardstick: Result<Ebpf>,
+}
+
+impl Host {
+    pub(super) fn new() -> Self {
+        Self {
+            capabilities: capabilities(None).ok().map(|sets| sets.effective),
+            is_privileged: host::require_privilege().is_ok(),
+            cgroup2: CgroupMount::find(),
+            yardstick: yardstick(),
+        }
+    }
+
+    /// A failure as a finding: with privilege the host lacks what failed; without, nobody can tell.
+    pub(super) fn failed(&self, error: &anyhow::Error) -> Finding {
+        let is_denied = exit_code(error) == Failure::Permission.code()
+            || error.chain().any(|cause| {
+                cause
+                    .downcast_ref::<io::Error>()
+                    .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            });
+        let detail = format!("{error:#}");
+        if is_denied || !self.is_privileged {
+            Finding::unknown(detail)
+        } else {
+            Finding::absent(detail)
+        }
+    }
+
+    /// The answer of a function that `run` asks, too.
+    pub(super) fn of<T>(&self, answer: Result<T>, detail: impl FnOnce(T) -> String) -> Finding {
+        match answer {
+            Ok(answer) => Finding::found(detail(answer)),
+            Err(error) => self.failed(&error),
+        }
+    }
+}
+
+/// A question.
+#[derive(Clone, Copy, Debug)]
+pub enum Probe {
+    /// Whether we are root where it counts.
+    Privilege,
+    /// Whether we have a capability.
+    Capability(CapabilitySet),
+    /// Whether the kernel has a tracepoint.
+    Tracepoint(&'static str),
+    /// Whether programs may call a helper.
+    Helper(BpfHelper),
+    /// Whether the kernel has a kind of map.
+    Map(MapType),
+    /// Whether our program can be attached to perf's page-fault event.
+    FaultEvent,
+    /// Whether faults can be seen by one or the other.
+    Faults,
+    /// Anything else.
+    Of(fn(&Host) -> Finding),
+}
+
+impl Probe {
+    pub(super) fn ask(self, host: &mut Host) -> Finding {
+        match self {
+            Self::Privilege => system::privilege(),
+            Self::Capability(capability) => system::capability(host, capability),
+            Self::Tracepoint(name) => bpf::tracepoint(host, name),
+            Self::FaultEvent => bpf::fault_event(host),
+            Self::Faults => bpf::faults(host),
+            Self::Helper(helper) => bpf::helper(helper),
+            Self::Map(kind) => bpf::map(kind),
+            Self::Of(probe) => probe(host),
+        }
+    }
+
+    /// Whether it is about us and not about the host.
+    pub fn is_privilege(self) -> bool {
+        matches!(self, Self::Privilege | Self::Capability(_))
+    }
+}

@@ -1,0 +1,146 @@
+//! A diagnosis as a table with what follows, and as JSON.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use crate::cli::doctor::{Answer, Diagnosis, Need, State};
+use crate::exit::printable;
+use crate::view::show::table::plain;
+
+/// The document that `memstock doctor --json` prints.
+pub fn document(diagnosis: &Diagnosis) -> Value {
+    let missing = diagnosis.missing().map(|answer| answer.facility.name.as_str());
+    json!({
+        "runs_here": diagnosis.missing().next().is_none(),
+        "missing": missing.collect::<Vec<_>>(),
+        "engine": diagnosis.engine,
+        "facilities": diagnosis.answers.iter().map(facility).collect::<Vec<_>>(),
+    })
+}
+
+fn facility(answer: &Answer) -> Value {
+    json!({
+        "name": answer.facility.name,
+        "need": answer.facility.need.name(),
+        "state": answer.finding.state.name(),
+        "detail": answer.finding.detail,
+        "purpose": answer.facility.purpose,
+        "without": answer.facility.without,
+        "remedy": answer.remedy(),
+    })
+}
+
+/// Writes the table, and below it what follows from what was not found.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write(out: &mut dyn Write, diagnosis: &Diagnosis) -> io::Result<()> {
+    let mut table = plain(["STATE", "NEED", "FACILITY", "DETAIL"], &[0, 1, 2, 3]);
+    for Answer { facility, finding } in &diagnosis.answers {
+        table.add_row([
+            finding.state.name(),
+            facility.need.name(),
+            &facility.name,
+            // Of an error with all its causes, below, too.
+            &short(&finding.detail),
+        ]);
+    }
+    writeln!(out, "{}", table.trim_fmt())?;
+    for answer in diagnosis.answers.iter().filter(|answer| answer.finding.state == State::Absent) {
+        let Answer { facility, finding } = answer;
+        writeln!(out, "\n{} ({}) is absent", facility.name, facility.need.name())?;
+        if finding.detail != short(&finding.detail) {
+            writeln!(out, "  why:     {}", printable(&finding.detail))?;
+        }
+        writeln!(out, "  for:     {}", facility.purpose)?;
+        writeln!(out, "  without: {}", facility.without)?;
+        writeln!(out, "  remedy:  {}", facility.remedy)?;
+    }
+    unknown(out, diagnosis)?;
+    writeln!(out, "\nengine: {}\n{}", printable(&diagnosis.engine), verdict(diagnosis))
+}
+
+/// Mostly many are unknown for one reason, so they come together.
+fn unknown(out: &mut dyn Write, diagnosis: &Diagnosis) -> io::Result<()> {
+    let mut by_remedy = BTreeMap::<&str, Vec<&str>>::new();
+    for answer in &diagnosis.answers {
+        if let (State::Unknown, Some(remedy)) = (answer.finding.state, answer.remedy()) {
+            by_remedy.entry(remedy).or_default().push(&answer.facility.name);
+        }
+    }
+    for (remedy, names) in by_remedy {
+        writeln!(out, "\nunknown: {}\n  remedy:  {}", names.join(", "), printable(remedy))?;
+    }
+    Ok(())
+}
+
+fn verdict(diagnosis: &Diagnosis) -> String {
+    let of = |state: State| -> Vec<_> {
+        let missing = diagnosis.missing().filter(|answer| answer.finding.state == state);
+        missing.map(|answer| answer.facility.name.as_str()).collect()
+    };
+    let (absent, unknown) = (of(State::Absent), of(State::Unknown));
+    let optional = diagnosis.answers.iter().filter(|answer| {
+        answer.facility.need == Need::Optional && answer.finding.state == State::Absent
+    });
+    match (absent.as_slice(), unknown.as_slice()) {
+        ([], []) => {
+            format!("memstock runs here; {} optional facilities are absent", optional.count())
+        }
+        ([], unknown) => format!("whether memstock runs here is unknown: {}", unknown.join(", ")),
+        (absent, _) => format!("memstock does not run here: {}", absent.join(", ")),
+    }
+}
+
+/// The first cause is enough beside others.
+fn short(detail: &str) -> String {
+    const LONGEST: usize = 60;
+    let detail = printable(detail);
+    if detail.chars().count() <= LONGEST {
+        return detail;
+    }
+    detail.chars().take(LONGEST - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::{Finding, facilities};
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let mut answers: Vec<_> = facilities()
+            .into_iter()
+            .map(|facility| Answer { facility, finding: Finding::found("") })
+            .collect();
+        let place = |name: &str| {
+            facilities().iter().position(|facility| facility.name == name).expect("a facility")
+        };
+        answers[place("btf")].finding = Finding::absent("not\u{1b}[31m there".repeat(9));
+        answers[place("jit")].finding = Finding::unknown("denied");
+        answers[place("no lockdown")].finding = Finding::unknown_before("no file", "mount it");
+        let diagnosis = Diagnosis { answers, engine: "none".into() };
+        let mut text = Vec::new();
+        write(&mut text, &diagnosis).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        for part in [
+            "absent   required  btf ",
+            "btf (required) is absent\n  why: ",
+            "without: memstock does not run",
+            "remedy:  boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+            "unknown: jit\n  remedy:  sudo memstock doctor",
+            "unknown: no lockdown\n  remedy:  mount it",
+            "engine: none\nmemstock does not run here: btf\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains('\u{1b}'), "{text}");
+        let value = document(&diagnosis);
+        assert_eq!((&value["runs_here"], &value["missing"]), (&json!(false), &json!(["btf"])));
+        assert_eq!(value["facilities"][place("jit")]["state"], "unknown");
+        assert_eq!(value["facilities"][place("bpf")]["remedy"], Value::Null);
+        assert_eq!(diagnosis.exit_code(), 121);
+    }
+}

@@ -1,0 +1,237 @@
+//! Owns what the daemon knows of CPUs that go offline and come online. The kernel half drains them; here
+//! it is told, and the receipts are written.
+//!
+//! The kernel half reports every step of a CPU's way without saying whether it leads up or down: the
+//! numbers of the steps differ from kernel to kernel. Whether a CPU is there is what sysfs says; that it was
+//! gone in between, only that a step was heard of. Of the step after which a CPU is there nothing is heard if
+//! the task that takes it has been woken on that very CPU, so it is looked at again until it is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::Result;
+use memstock_common::Event;
+
+use crate::enforce::drains::Receipt;
+use crate::host;
+use crate::journal::Record;
+use crate::journal::record::Why;
+
+/// A CPU went or came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is offline, and the kernel half has drained it.
+    Dead(u32, Receipt),
+    /// It is online.
+    Online(u32),
+}
+
+impl Change {
+    /// As records; a dead one with the receipt of its drain.
+    pub fn into_records(self) -> Vec<Record> {
+        match self {
+            Self::Dead(cpu, receipt) => vec![Record::CpuDead { cpu }, receipt.into()],
+            Self::Online(cpu) => vec![Record::CpuOnline { cpu }],
+        }
+    }
+}
+
+/// What the kernel half drained on a CPU's way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    nr_pages: u64,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// The CPUs as they were seen last.
+#[derive(Debug)]
+pub struct Hotplug {
+    online: BTreeSet<u32>,
+    ways: BTreeMap<u32, Way>,
+    is_due: bool,
+    moved: Moved,
+}
+
+/// The CPUs that may have been offline since they were asked for.
+#[derive(Debug, Default)]
+enum Moved {
+    #[default]
+    None,
+    These(BTreeSet<u32>),
+    Any,
+}
+
+impl Moved {
+    fn insert(&mut self, cpu: u32) {
+        match self {
+            Self::None => *self = Self::These([cpu].into()),
+            Self::These(cpus) => drop(cpus.insert(cpu)),
+            Self::Any => {}
+        }
+    }
+}
+
+impl Hotplug {
+    /// The CPUs as they are now.
+    ///
+    /// # Errors
+    /// sysfs does not say.
+    pub fn new() -> Result<Self> {
+        let online = host::cpus()?.online.into_iter().collect();
+        Ok(Self { online, ways: BTreeMap::new(), is_due: false, moved: Moved::None })
+    }
+
+    /// A step of a CPU's way was taken.
+    pub fn step(&mut self, event: &Event) {
+        // A number of the kernel's own, which has no more than 32 bits.
+        let cpu = event.cpu as u32;
+        self.moved.insert(cpu);
+        let way = self.ways.entry(cpu).or_default();
+        way.nr_pages += event.nr_pages;
+        if way.first_ns == 0 {
+            way.first_ns = event.time_ns;
+        }
+        way.last_ns = event.time_ns;
+        self.is_due = true;
+    }
+
+    /// Who took a step may have arrived since.
+    pub fn look_again(&mut self) {
+        self.is_due |= !self.ways.is_empty();
+    }
+
+    /// Steps may have been taken unheard of.
+    pub fn catch_up(&mut self) {
+        self.is_due = true;
+        self.moved = Moved::Any;
+    }
+
+    /// Whether [`returned`](Self::returned) has something to tell.
+    pub fn has_moved(&self) -> bool {
+        !matches!(self.moved, Moved::None)
+    }
+
+    /// The CPUs that are online and may have been offline since the last call: what the kernel keeps of
+    /// a CPU only while it is there may be gone.
+    ///
+    /// # Errors
+    /// sysfs does not say.
+    pub fn returned(&mut self) -> Result<Vec<u32>> {
+        let online = host::cpus()?.online;
+        Ok(match std::mem::take(&mut self.moved) {
+            Moved::None => Vec::new(),
+            Moved::These(cpus) => online.into_iter().filter(|cpu| cpus.contains(cpu)).collect(),
+            Moved::Any => online,
+        })
+    }
+
+    /// The CPUs that went or came since the last call.
+    ///
+    /// # Errors
+    /// sysfs does not say.
+    pub fn changes(&mut self) -> Result<Vec<Change>> {
+        if !std::mem::take(&mut self.is_due) {
+            return Ok(Vec::new());
+        }
+        Ok(self.compare(host::cpus()?.online.into_iter().collect()))
+    }
+
+    fn compare(&mut self, online: BTreeSet<u32>) -> Vec<Change> {
+        let changed: Vec<_> = self.online.symmetric_difference(&online).copied().collect();
+        self.online = online;
+        changed
+            .into_iter()
+            .map(|cpu| {
+                let way = self.ways.remove(&cpu).unwrap_or_default();
+                if !self.online.contains(&cpu) {
+                    return dead(cpu, way);
+                }
+                // It was not there when those that had moved were asked for.
+                self.moved.insert(cpu);
+                Change::Online(cpu)
+            })
+            .collect()
+    }
+}
+
+fn dead(cpu: u32, way: Way) -> Change {
+    let receipt = Receipt {
+        why: Why::CpuDead,
+        cgroup: None,
+        cpus: [(cpu, way.nr_pages)].into(),
+        took: Duration::from_nanos(way.last_ns.saturating_sub(way.first_ns)),
+        since_event: None,
+        merged: 0,
+    };
+    Change::Dead(cpu, receipt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(online: BTreeSet<u32>) -> Hotplug {
+        Hotplug { online, ways: BTreeMap::new(), is_due: false, moved: Moved::None }
+    }
+
+    #[test]
+    fn what_went_and_came_is_told_once() {
+        let mut hotplug = of([0, 2, 7].into());
+        for (time_ns, nr_pages) in [(1_000, 0), (3_000, 31), (9_000, 2)] {
+            hotplug.step(&Event { cpu: 7, time_ns, nr_pages, ..Event::default() });
+        }
+        let changes = hotplug.compare([0, 2, 5].into());
+        let [Change::Online(5), Change::Dead(7, receipt)] = &changes[..] else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(receipt.cpus, [(7, 33)].into());
+        assert_eq!(receipt.took, Duration::from_micros(8));
+        assert_eq!(hotplug.compare([0, 2, 5].into()), []);
+        assert_eq!(hotplug.compare([0, 2, 5, 7].into()), [Change::Online(7)]);
+    }
+
+    /// Heard of too early, and then not any more.
+    #[test]
+    fn one_that_is_under_way_is_looked_at_again() {
+        let online = host::cpus().unwrap().online;
+        let here = online[0];
+        let mut hotplug = of(online.iter().copied().filter(|&cpu| cpu != here).collect());
+        hotplug.look_again();
+        assert_eq!(hotplug.changes().unwrap(), []);
+        hotplug.step(&Event { cpu: here.into(), ..Event::default() });
+        // As if that had been before it was there.
+        (hotplug.is_due, hotplug.moved) = (false, Moved::None);
+        hotplug.look_again();
+        assert_eq!(hotplug.changes().unwrap(), [Change::Online(here)]);
+        assert_eq!(hotplug.returned().unwrap(), [here]);
+        hotplug.look_again();
+        assert!(!hotplug.is_due);
+    }
+
+    #[test]
+    fn nothing_is_read_when_nothing_was_heard() {
+        let mut hotplug = of([].into());
+        assert_eq!(hotplug.changes().unwrap(), []);
+        hotplug.catch_up();
+        assert!(!hotplug.changes().unwrap().is_empty());
+    }
+
+    /// One that went and came between two looks shows in no list.
+    #[test]
+    fn who_took_a_step_may_have_been_gone() {
+        let online = host::cpus().unwrap().online;
+        let mut hotplug = of(online.iter().copied().collect());
+        assert!(!hotplug.has_moved());
+        for cpu in [online[0], online[0], u32::MAX] {
+            hotplug.step(&Event { cpu: cpu.into(), ..Event::default() });
+        }
+        assert!(hotplug.has_moved());
+        assert_eq!(hotplug.returned().unwrap(), [online[0]]);
+        assert!(hotplug.returned().unwrap().is_empty());
+        hotplug.catch_up();
+        hotplug.step(&Event::default());
+        assert_eq!(hotplug.returned().unwrap(), online);
+        assert!(!hotplug.has_moved());
+    }
+}

@@ -1,0 +1,33 @@
+//! What the tasks of tracked cgroups have in swap, where that is charged. Pages may go and come between two looks;
+//! memory+swap is right again with the next one.
+
+use anyhow::Result;
+
+use crate::daemon::tree::Tree;
+use crate::enforce::task::{pids_of, swapped};
+use crate::engine::Engine;
+use crate::host::cgroup::{ById, CgroupMount};
+
+/// Pages in swap of the cgroups with these ids: reads a file of each of their processes.
+pub fn look(mount: &CgroupMount, ids: &[u64]) -> Vec<(u64, u64)> {
+    let pages = |&id: &u64| {
+        let ById::Found(cgroup) = mount.cgroup_of(id) else { return None };
+        Some((id, pids_of(&cgroup.dir).into_iter().map(swapped).sum()))
+    };
+    ids.iter().filter_map(pages).collect()
+}
+
+/// Has the kernel half know of what was seen. Not of cgroups that are tracked no more: nobody would take it back.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn set(engine: &Engine, tree: &Tree<'_>, seen: &[(u64, u64)]) -> Result<()> {
+    for &(id, nr_pages) in seen {
+        if let Some(index) = tree.index_of(id)
+            && nr_pages != engine.counter(index)?.swapped
+        {
+            engine.control().swapped(index, nr_pages)?;
+        }
+    }
+    Ok(())
+}

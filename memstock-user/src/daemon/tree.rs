@@ -1,0 +1,310 @@
+//! Owns that what the engine tracks is what the host has: the whole subtree of each cgroup named.
+//! Cgroups made later are registered, removed ones closed, and their counters freed when their last
+//! page is, or is that of the cgroup above. Decides nothing about charging.
+//!
+//! It runs behind the host: until a new cgroup is registered, the kernel half charges its nearest
+//! registered ancestor, and there the pages stay. One that has the path of one that was named is tracked as that was, with
+//! the limits that were given to it. What becomes of those that are removed is in `dying`.
+
+mod dying;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use memstock_common::Counter;
+
+use crate::enforce::names::{NO_LIMITS, Names};
+use crate::enforce::setting::Limits;
+use crate::engine::Engine;
+use crate::exit::Fault;
+use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
+use crate::journal::record;
+use crate::journal::{Journal, Record};
+
+/// For how long there may be nothing to be found of a cgroup that was made.
+const COMES: Duration = Duration::from_secs(2);
+
+/// The tracked and the dying cgroups of an engine.
+pub struct Tree<'a> {
+    engine: &'a Engine,
+    mount: &'a CgroupMount,
+    journal: &'a Journal,
+    names: Names,
+    /// Each tracked cgroup, by id.
+    tracked: BTreeMap<u64, Known>,
+    /// Cgroups that were made and not found, or not registered, and since when.
+    unknown: BTreeMap<u64, Instant>,
+    /// Tracked cgroups that may be gone.
+    going: BTreeSet<u64>,
+    /// Removed cgroups whose counters are still to be closed.
+    removed: Vec<Known>,
+    /// Those whose counters wait for their last page to be freed.
+    dying: Vec<Known>,
+    /// Tracked cgroups in which those right below are still to be looked for.
+    unseen: VecDeque<u64>,
+    /// Cgroups that could not be registered.
+    left_out: u64,
+}
+
+/// A cgroup that has a counter.
+#[derive(Clone, Debug)]
+struct Known {
+    index: u32,
+    id: u64,
+    /// Kept for when it is gone; a cgroup cannot be renamed.
+    path: Option<PathBuf>,
+}
+
+impl Known {
+    fn name(&self) -> record::Cgroup {
+        record::Cgroup::new(self.id, self.path.as_deref())
+    }
+}
+
+impl<'a> Tree<'a> {
+    /// What the engine tracks now.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn of(engine: &'a Engine, mount: &'a CgroupMount, journal: &'a Journal) -> Result<Self> {
+        let open = engine.tracked()?;
+        let (mut tracked, mut dying) = (BTreeMap::new(), Vec::new());
+        for (index, Counter { id, .. }) in engine.counters() {
+            if open.contains(&index) {
+                tracked.insert(id, Known { index, id, path: mount.path_of(id) });
+            } else {
+                // Its id may be another's by now, or nobody's.
+                dying.push(Known { index, id, path: None });
+            }
+        }
+        Ok(Self {
+            engine,
+            mount,
+            journal,
+            names: Names::of(engine.pins()),
+            tracked,
+            unknown: BTreeMap::new(),
+            going: BTreeSet::new(),
+            removed: Vec::new(),
+            dying,
+            unseen: VecDeque::new(),
+            left_out: 0,
+        })
+    }
+
+    /// Tells of all that are tracked, as of cgroups that were added: for a new engine.
+    pub fn announce(&self) {
+        let mut known: Vec<_> = self.tracked.values().collect();
+        known.sort_by(|a, b| a.path.cmp(&b.path));
+        for known in known {
+            self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
+        }
+    }
+
+    /// How many are tracked.
+    pub fn nr_tracked(&self) -> usize {
+        self.tracked.len()
+    }
+
+    /// The ids of those that are tracked.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.tracked.keys().copied()
+    }
+
+    /// The counter of a tracked cgroup.
+    pub fn index_of(&self, id: u64) -> Option<u32> {
+        self.tracked.get(&id).map(|known| known.index)
+    }
+
+    /// One was registered by its name. Those below it are yet to be looked for.
+    pub fn added(&mut self, cgroup: &Cgroup, index: u32) {
+        let known = Known { index, id: cgroup.id, path: Some(cgroup.path.clone()) };
+        self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
+        self.unseen.push_back(known.id);
+        self.tracked.insert(known.id, known);
+    }
+
+    /// What the cgroup with this id is called, also when it is dying.
+    pub fn name(&self, id: u64) -> record::Cgroup {
+        let dying = || self.removed.iter().chain(&self.dying).rfind(|known| known.id == id);
+        match self.tracked.get(&id).or_else(dying) {
+            Some(known) => known.name(),
+            None => record::Cgroup::new(id, self.mount.path_of(id).as_deref()),
+        }
+    }
+
+    /// Looks for all that may have happened unseen: [`look_below`](Self::look_below) goes on with it.
+    ///
+    /// # Errors
+    /// The names cannot be read.
+    pub fn catch_up(&mut self) -> Result<()> {
+        // Their removal may be among what was not heard of; if they are there, they are found now.
+        self.unknown.clear();
+        self.unseen = self.tracked.keys().copied().collect();
+        for path in self.names.all()? {
+            if let Ok(cgroup) = self.mount.resolve(&path)
+                && !self.tracked.contains_key(&cgroup.id)
+            {
+                self.unknown.insert(cgroup.id, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to [`look_below`](Self::look_below).
+    pub fn has_unseen(&self) -> bool {
+        !self.unseen.is_empty()
+    }
+
+    /// Registers the cgroups right below one that is tracked, or takes note that it is gone. Has one directory read.
+    ///
+    /// # Errors
+    /// The kernel refuses for now; it is tried again with [`settle`](Self::settle).
+    pub fn look_below(&mut self) -> Result<()> {
+        let Some(id) = self.unseen.pop_front() else { return Ok(()) };
+        match self.mount.cgroup_of(id) {
+            ById::Gone | ById::Unknown => drop(self.removed(id)),
+            ById::Found(cgroup) => {
+                let Some(parent) = self.index_of(id) else { return Ok(()) };
+                let children =
+                    self.mount.children(&cgroup).inspect_err(|_| self.unseen.push_back(id));
+                let new =
+                    children?.into_iter().filter(|below| !self.tracked.contains_key(&below.id));
+                let new: Vec<_> = new.collect();
+                let mut outcome = Ok(());
+                for below in &new {
+                    outcome = outcome.and(self.register(below, Some(parent)).map(drop));
+                }
+                return outcome;
+            }
+        }
+        Ok(())
+    }
+
+    /// A cgroup was made: registers it if it is in the subtree of a tracked one, or has the path of one that was named.
+    ///
+    /// # Errors
+    /// The kernel refuses for now; it is tried again with [`look_again`](Self::look_again).
+    pub fn made(&mut self, id: u64) -> Result<()> {
+        let since = *self.unknown.entry(id).or_insert_with(Instant::now);
+        let lineage = match self.mount.lineage(id) {
+            ById::Found(lineage) => lineage,
+            // The kernel tells of it a moment before it can be found (`TRACE_CGROUP_PATH(mkdir, …)` before
+            // `kernfs_activate` in `cgroup_mkdir`).
+            ById::Gone if since.elapsed() > COMES => {
+                self.unknown.remove(&id);
+                return Ok(());
+            }
+            ById::Gone | ById::Unknown => return Ok(()),
+        };
+        let mut parent = None;
+        // From the top: of two that were made, the lower may be heard of first.
+        for cgroup in lineage {
+            match self.tracked.get(&cgroup.id) {
+                Some(known) => parent = Some(known.index),
+                None => parent = self.register(&cgroup, parent)?.or(parent),
+            }
+        }
+        self.unknown.remove(&id);
+        Ok(())
+    }
+
+    /// Registers a cgroup that has a tracked one above it, or was named; returns its counter if it has one now.
+    fn register(&mut self, cgroup: &Cgroup, parent: Option<u32>) -> Result<Option<u32>> {
+        let limits = self.names.limits(&cgroup.path).inspect_err(|_| self.try_again(cgroup.id))?;
+        if parent.is_none() && limits.is_none() {
+            return Ok(None);
+        }
+        if parent.is_none() && self.has_below(cgroup) {
+            // The pages of those below were not charged to it, and it cannot be put in between.
+            return Ok(None);
+        }
+        let Limits { memory, memsw } = limits.unwrap_or(NO_LIMITS);
+        match self.engine.register(cgroup.id, parent, memory, memsw) {
+            Ok(index) => {
+                self.added(cgroup, index);
+                Ok(Some(index))
+            }
+            Err(error) if error.downcast_ref::<Fault>().is_some() => {
+                self.leave_out(&display(&cgroup.path), &error);
+                Ok(None)
+            }
+            Err(error) => {
+                self.try_again(cgroup.id);
+                Err(error)
+            }
+        }
+    }
+
+    fn try_again(&mut self, id: u64) {
+        self.unknown.entry(id).or_insert_with(Instant::now);
+    }
+
+    fn has_below(&self, cgroup: &Cgroup) -> bool {
+        let mut paths = self.tracked.values().filter_map(|known| known.path.as_deref());
+        paths.any(|path| path.starts_with(&cgroup.path))
+    }
+
+    fn leave_out(&mut self, path: &str, error: &anyhow::Error) {
+        self.left_out += 1;
+        log::debug!("{path}: {error:#}");
+        if self.left_out == 1 {
+            log::warn!(
+                "{path} is charged to the cgroup above it, and so are others to come: {error:#}"
+            );
+        }
+    }
+
+    /// The removal of a cgroup was heard of. It is believed when the host knows no such cgroup any more.
+    /// Returns whether a tracked one is gone.
+    pub fn removed(&mut self, id: u64) -> bool {
+        let is_gone = match self.mount.cgroup_of(id) {
+            ById::Gone => true,
+            ById::Found(_) => false,
+            ById::Unknown => {
+                self.going.insert(id);
+                return false;
+            }
+        };
+        self.going.remove(&id);
+        if !is_gone {
+            return false;
+        }
+        self.unknown.remove(&id);
+        let Some(known) = self.tracked.remove(&id) else { return false };
+        self.journal.publish(Record::CgroupDying { cgroup: known.name() });
+        self.removed.push(known);
+        true
+    }
+
+    /// How often a cgroup could not be registered, and is charged to the one above it.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Whether there is something to [`look_again`](Self::look_again) for.
+    pub fn has_unknown(&self) -> bool {
+        !self.unknown.is_empty()
+    }
+
+    /// For how long the last of those was looked for.
+    pub fn looked_for(&self) -> Duration {
+        self.unknown.values().map(Instant::elapsed).min().unwrap_or_default()
+    }
+
+    /// Looks again for cgroups that were made and not found.
+    ///
+    /// # Errors
+    /// The kernel refuses one of them for now.
+    pub fn look_again(&mut self) -> Result<()> {
+        let ids: Vec<_> = self.unknown.keys().copied().collect();
+        let mut outcome = Ok(());
+        for id in ids {
+            // One that is refused is not to keep the others waiting.
+            outcome = outcome.and(self.made(id));
+        }
+        outcome
+    }
+}

@@ -1,0 +1,151 @@
+//! Work that takes longer than the daemon's loop may: it is started here, and heard of when it is done. Each piece has a
+//! thread of its own, so that one that hangs holds up no other; there is one at a time of a part's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::daemon::parts::Part;
+use crate::host::pace::rest_after;
+use crate::journal::Record;
+
+/// Bytes of a thread's stack, all of which may be locked in memory.
+const STACK: usize = 512 << 10;
+
+/// What a thread says.
+pub enum Heard<T> {
+    /// Something happened.
+    Record(Box<Record>),
+    /// What came of a part's work.
+    Done(Part, Result<T>),
+}
+
+/// What the threads say by.
+enum Said<T> {
+    Record(Box<Record>),
+    Done { part: Part, outcome: Result<T>, spent: Duration },
+}
+
+/// The work that is under way.
+pub struct Work<T> {
+    sender: UnboundedSender<Said<T>>,
+    said: UnboundedReceiver<Said<T>>,
+    under_way: BTreeSet<Part>,
+    /// Until when a part has had its share of a CPU.
+    rests: BTreeMap<Part, Instant>,
+}
+
+impl<T> Default for Work<T> {
+    fn default() -> Self {
+        let (sender, said) = unbounded_channel();
+        Self { sender, said, under_way: BTreeSet::new(), rests: BTreeMap::new() }
+    }
+}
+
+impl<T: Send + 'static> Work<T> {
+    /// Whether work of this part is under way.
+    pub fn is_under_way(&self, part: Part) -> bool {
+        self.under_way.contains(&part)
+    }
+
+    /// Whether none is, and what there was took less than a hundredth of a CPU: for what nobody waits for.
+    pub fn is_rested(&self, part: Part) -> bool {
+        let rests = self.rests.get(&part).is_some_and(|until| Instant::now() < *until);
+        !rests && !self.is_under_way(part)
+    }
+
+    /// Starts work of a part, which is given something to tell of what happens meanwhile.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(
+        &mut self,
+        part: Part,
+        work: impl FnOnce(&mut dyn FnMut(Record)) -> Result<T> + Send + 'static,
+    ) -> Result<()> {
+        let sender = self.sender.clone();
+        let work = move || {
+            let mut tell = |record| drop(sender.send(Said::Record(Box::new(record))));
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut tell)));
+            let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked: a defect")));
+            let spent = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime));
+            let spent = spent.unwrap_or_default();
+            // Nobody hears it when the daemon ends.
+            let _ = sender.send(Said::Done { part, outcome, spent });
+        };
+        let thread = std::thread::Builder::new().name(part.name().into()).stack_size(STACK);
+        thread.spawn(work).context("cannot start a thread")?;
+        self.under_way.insert(part);
+        Ok(())
+    }
+
+    /// The next thing that a thread says.
+    pub async fn heard(&mut self) -> Heard<T> {
+        match self.said.recv().await {
+            Some(Said::Record(record)) => Heard::Record(record),
+            Some(Said::Done { part, outcome, spent }) => {
+                self.under_way.remove(&part);
+                self.rests.insert(part, Instant::now() + rest_after(spent));
+                Heard::Done(part, outcome)
+            }
+            // There is a sender here.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn each_part_has_one_at_a_time_and_none_waits_for_another() {
+        let mut work = Work::default();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let wait = move |_: &mut dyn FnMut(Record)| gone.recv().or(Ok(()));
+        work.start(Part::Audit, wait).unwrap();
+        let tell = |tell: &mut dyn FnMut(Record)| {
+            tell(Record::CpuOnline { cpu: 1 });
+            Ok(())
+        };
+        work.start(Part::Swap, tell).unwrap();
+        assert!(work.is_under_way(Part::Audit) && !work.is_rested(Part::Swap));
+        assert!(matches!(block_on(work.heard()), Heard::Record(_)));
+        assert!(matches!(block_on(work.heard()), Heard::Done(Part::Swap, Ok(()))));
+        assert!(work.is_under_way(Part::Audit));
+        drop(go);
+        assert!(matches!(block_on(work.heard()), Heard::Done(Part::Audit, Ok(()))));
+        assert!(!work.is_under_way(Part::Audit));
+    }
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let mut work = Work::<()>::default();
+        work.start(Part::Audit, |_| panic!("as it is meant to")).unwrap();
+        let Heard::Done(Part::Audit, Err(error)) = block_on(work.heard()) else { panic!() };
+        assert_eq!(error.to_string(), "it panicked: a defect");
+    }
+
+    #[test]
+    fn it_has_a_hundredth_of_a_cpu() {
+        let mut work = Work::default();
+        let busy = |_: &mut dyn FnMut(Record)| {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(50) {
+                std::hint::spin_loop();
+            }
+            Ok(())
+        };
+        work.start(Part::Swap, busy).unwrap();
+        assert!(matches!(block_on(work.heard()), Heard::Done(Part::Swap, Ok(()))));
+        assert!(!work.is_under_way(Part::Swap) && !work.is_rested(Part::Swap));
+    }
+}

@@ -1,0 +1,118 @@
+//! Owns where the tracked cgroups are at one moment: counters by path. Must not change any.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use memstock_common::{Counter, NO_INDEX, index_of};
+
+use crate::engine::Engine;
+use crate::host::cgroup::CgroupMount;
+use crate::model::Name;
+
+/// The counters in use, tracked and dying, and the paths of those that have one.
+#[derive(Clone, Debug, Default)]
+pub struct Tracked {
+    counters: BTreeMap<u32, Counter<u64>>,
+    open: BTreeSet<u32>,
+    by_path: BTreeMap<PathBuf, u32>,
+    paths: BTreeMap<u32, PathBuf>,
+}
+
+impl Tracked {
+    /// Reads the engine and looks the cgroups up.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn read(engine: &Engine, mount: &CgroupMount) -> Result<Self> {
+        let mut found =
+            Self { counters: engine.counters(), open: engine.tracked()?, ..Self::default() };
+        for (&index, counter) in &found.counters {
+            // The id of a dying one may be another's by now.
+            if found.open.contains(&index)
+                && let Some(path) = mount.path_of(counter.id)
+            {
+                found.by_path.insert(path.clone(), index);
+                found.paths.insert(index, path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// For tests: counter index, parent's index, and the path of those that have one.
+    #[cfg(test)]
+    pub(crate) fn of(all: &[(u32, u32, Option<&str>)]) -> Self {
+        let mut found = Self::default();
+        for &(index, parent, path) in all {
+            let parent = memstock_common::owner_of(parent).into();
+            let id = u64::from(index) + 1000;
+            found.counters.insert(index, Counter { id, parent, ..Counter::default() });
+            if let Some(path) = path {
+                found.open.insert(index);
+                found.by_path.insert(path.into(), index);
+                found.paths.insert(index, path.into());
+            }
+        }
+        found
+    }
+
+    /// All counters in use.
+    pub fn counters(&self) -> &BTreeMap<u32, Counter<u64>> {
+        &self.counters
+    }
+
+    /// Whether a counter is charged no more.
+    pub fn is_dying(&self, index: u32) -> bool {
+        !self.open.contains(&index)
+    }
+
+    /// What the cgroup of a counter is called.
+    pub fn name(&self, index: u32) -> Name {
+        let id = self.counters.get(&index).map_or(0, |counter| counter.id);
+        Name { id, path: self.path(index).map(Path::to_path_buf) }
+    }
+
+    /// The path of the cgroup of a counter, as long as it is there.
+    pub fn path(&self, index: u32) -> Option<&Path> {
+        self.paths.get(&index).map(PathBuf::as_path)
+    }
+
+    /// The cgroups that have a path.
+    pub fn paths(&self) -> impl Iterator<Item = (u32, &Path)> {
+        self.paths.iter().map(|(&index, path)| (index, path.as_path()))
+    }
+
+    /// The counters of the cgroups that have a path, by it.
+    pub fn by_path(self) -> BTreeMap<PathBuf, u32> {
+        self.by_path
+    }
+
+    /// The counter of the cgroup with this path, or of its nearest tracked ancestor.
+    pub fn nearest(&self, path: &Path) -> Option<u32> {
+        path.ancestors().find_map(|path| self.by_path.get(path)).copied()
+    }
+
+    /// The counter itself, or that of its nearest ancestor, that has a path.
+    pub fn living(&self, index: u32) -> Option<u32> {
+        self.lineage(index).find(|index| self.paths.contains_key(index))
+    }
+
+    /// A counter and its ancestors, upwards.
+    pub fn lineage(&self, index: u32) -> impl Iterator<Item = u32> {
+        let parent = |&index: &u32| self.parent(index);
+        // A bound, should a parent be its own ancestor: what is read here may be changing.
+        std::iter::successors(self.counters.contains_key(&index).then_some(index), parent)
+            .take(memstock_common::MAX_DEPTH as usize)
+    }
+
+    fn parent(&self, index: u32) -> Option<u32> {
+        let parent = index_of(self.counters.get(&index)?.parent as u32);
+        (parent != NO_INDEX && self.counters.contains_key(&parent)).then_some(parent)
+    }
+
+    /// The paths of the cgroups that have no tracked ancestor, in alphabetical order.
+    pub fn roots(&self) -> Vec<PathBuf> {
+        let top = |path: &&PathBuf| path.parent().is_none_or(|above| self.nearest(above).is_none());
+        self.by_path.keys().filter(top).cloned().collect()
+    }
+}

@@ -1,0 +1,32 @@
+//! Links of programs to what they are attached to.
+
+use anyhow::{Context as _, Result};
+use aya::programs::links::FdLink;
+use aya::programs::raw_trace_point::RawTracePointLinkId;
+use aya::programs::{ProgramError, RawTracePoint};
+
+use super::pins::Pins;
+
+/// Attaches a program; none if the kernel has no such tracepoint.
+pub(super) fn link_to(
+    program: &mut RawTracePoint,
+    tracepoint: &str,
+) -> Result<Option<RawTracePointLinkId>> {
+    match program.attach(tracepoint) {
+        Ok(id) => Ok(Some(id)),
+        Err(ProgramError::SyscallError(call))
+            if call.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(anyhow::Error::new(error)
+            .context(format!("cannot attach to the tracepoint {tracepoint}"))),
+    }
+}
+
+/// Pins one.
+pub(super) fn pin_link(link: FdLink, pins: &Pins, name: &str, tracepoint: &str) -> Result<()> {
+    link.pin(pins.link(name, tracepoint))
+        .map(drop)
+        .with_context(|| format!("cannot pin the link to {tracepoint}"))
+}

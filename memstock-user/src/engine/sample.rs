@@ -1,0 +1,205 @@
+//! From maps to model: reads a running engine, in as many system calls as it has CPU slots, and one for each
+//! cgroup's name. `work` owns what is read twice to be exact.
+
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use memstock_common::counter::limit_of;
+use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, ProbeStat, Stat};
+use memstock_common::{Counter, Loss, Stock, StockWord, index_of};
+
+use crate::engine::needed::{InFlight, Need, in_flight, unused};
+use crate::engine::{Engine, PerCpu};
+use crate::host;
+use crate::host::cgroup::CgroupMount;
+use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+use work::Work;
+
+/// Reads the engine once.
+///
+/// # Errors
+/// A map cannot be read.
+pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
+    Sampler::default().sample(engine, mount)
+}
+
+/// Reads an engine again and again, and remembers what cgroups are called.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    /// By id, of the tracked ones. Looked at again before use: the cgroup may be gone.
+    paths: HashMap<u64, PathBuf>,
+}
+
+impl Sampler {
+    /// Reads the engine.
+    ///
+    /// # Errors
+    /// A map cannot be read.
+    pub fn sample(&mut self, engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
+        let counters = engine.counters();
+        let tracked = engine.tracked()?;
+        let names = self.names(&counters, &tracked, mount);
+        let stocks = stocks(engine)?;
+        let unused = unused(stocks.iter().flatten().map(|(_, stock)| stock));
+        let flights = in_flight(&counters, stocks.iter().flatten().map(|(_, stock)| stock));
+        let indices: Vec<_> = counters.keys().copied().collect();
+        let work = work::of(engine, &indices)?;
+        let mut cgroups = Vec::with_capacity(counters.len());
+        for (&index, counter) in &counters {
+            let stocked = unused.get(&index).copied().unwrap_or_default();
+            let work = work.get(&index).copied().unwrap_or_default();
+            let flight = flights.get(&index).copied().unwrap_or_default();
+            cgroups.push(Cgroup {
+                name: names.get(&index).cloned().unwrap_or_default(),
+                parent_id: names.get(&index_of(counter.parent as u32)).map(|parent| parent.id),
+                is_dying: !tracked.contains(&index),
+                parts: parts(counter, flight),
+                ..cgroup(engine, counter, stocked, work)
+            });
+        }
+        cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
+        Ok(Sample {
+            degraded: Vec::new(),
+            batch: engine.info().batch,
+            faults: engine.faults(),
+            has_memsw: engine.info().memsw == 1,
+            cpus: cpus(&stocks, &names)?,
+            cgroups,
+            loss: losses(engine)?,
+        })
+    }
+
+    fn names(
+        &mut self,
+        counters: &BTreeMap<u32, Counter<u64>>,
+        tracked: &BTreeSet<u32>,
+        mount: &CgroupMount,
+    ) -> Names {
+        let mut known = mem::take(&mut self.paths);
+        let mut name = |index: u32, id: u64| {
+            // The id of a dying one may be another's by now.
+            if !tracked.contains(&index) {
+                return None;
+            }
+            let remembered = known.remove(&id).filter(|path| mount.is_at(id, path));
+            let path = remembered.or_else(|| mount.path_of(id))?;
+            self.paths.insert(id, path.clone());
+            Some(path)
+        };
+        let named = |(&index, counter): (&u32, &Counter<u64>)| {
+            (index, Name { id: counter.id, path: name(index, counter.id) })
+        };
+        counters.iter().map(named).collect()
+    }
+}
+
+/// Everything that was lost, skipped or merged, and how often.
+///
+/// # Errors
+/// A map cannot be read, or the kernel does not tell.
+pub fn losses(engine: &Engine) -> Result<Vec<(Stat, u64)>> {
+    let counted = Loss::ALL.iter().map(|&loss| Ok((loss.stat(), engine.loss(loss)?)));
+    let skipped = ProbeStat::ALL.iter().map(|&stat| {
+        let value = match stat {
+            ProbeStat::RecursionMisses => engine.recursion_misses()?,
+        };
+        Ok((stat.stat(), value))
+    });
+    counted.chain(skipped).collect()
+}
+
+/// Every slot of every CPU: outer by slot.
+type Stocks = Vec<PerCpu<Stock<u64>>>;
+
+fn stocks(engine: &Engine) -> Result<Stocks> {
+    (0..engine.info().slots).map(|slot| engine.stocks(slot)).collect()
+}
+
+/// What is called how, by counter index.
+type Names = BTreeMap<u32, Name>;
+
+fn cpus(stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
+    let online = host::cpus()?.online;
+    let mut cpus = BTreeMap::<u32, Cpu>::new();
+    for &(cpu, ref stock) in stocks.iter().flatten() {
+        let row = cpus.entry(cpu).or_insert_with(|| Cpu {
+            cpu,
+            online: online.contains(&cpu),
+            ..Cpu::default()
+        });
+        let [word, batch] = [stock.word, stock.uncharge_batch].map(StockWord);
+        let name = |word: StockWord| names.get(&index_of(word.owner())).cloned();
+        row.slots.push(Slot {
+            cgroup: name(word),
+            nr_pages: word.charged().into(),
+            pending: word.pending().into(),
+            uncharge_cgroup: name(batch),
+            uncharge_pages: batch.charged().into(),
+        });
+        for &stat in CpuStat::ALL {
+            row.stats[stat as usize] += match stat {
+                CpuStat::Faults => stock.faults,
+                CpuStat::Charged => stock.from_stock + stock.missed,
+                CpuStat::FromStock => stock.from_stock,
+                CpuStat::Refills => stock.refills,
+                CpuStat::Drains => stock.drains,
+                CpuStat::Charges => stock.charges,
+                CpuStat::Uncharges => stock.uncharges,
+            };
+        }
+    }
+    Ok(cpus.into_values().collect())
+}
+
+fn cgroup(engine: &Engine, counter: &Counter<u64>, stocked: u64, work: Work) -> Cgroup {
+    let mut stats = [0; CgroupStat::COUNT as usize];
+    for &stat in CgroupStat::ALL {
+        stats[stat as usize] = match stat {
+            CgroupStat::Stocked => stocked,
+            CgroupStat::Faults => work.faults,
+            CgroupStat::Charged => work.from_stock + work.missed,
+            CgroupStat::FromStock => work.from_stock,
+            CgroupStat::Singles => work.singles,
+            CgroupStat::Forced => work.forced,
+        };
+    }
+    let memory = page_counter(&counter.memory, counter.memory_limit);
+    let memsw = if engine.info().memsw == 1 {
+        page_counter(&counter.memsw, counter.memsw_limit)
+    } else {
+        let mirrored = |stat| match stat {
+            PageCounterStat::Limit => None,
+            PageCounterStat::Failcnt => Some(0),
+            _ => memory.get(stat),
+        };
+        PageCounter { stats: std::array::from_fn(|i| mirrored(PageCounterStat::ALL[i])) }
+    };
+    Cgroup { memory, memsw, stats, ..Cgroup::default() }
+}
+
+fn parts(counter: &Counter<u64>, flight: InFlight) -> [u64; MemoryStat::COUNT as usize] {
+    let Need { file, needed } = Need::of(counter, flight);
+    let value = |stat| match stat {
+        MemoryStat::File => file,
+        MemoryStat::Needed => needed,
+        // What was charged last is judged with the next change.
+        MemoryStat::NeededWatermark => counter.needed_watermark.max(needed),
+        MemoryStat::FileOver if needed > counter.memory_limit => 0,
+        MemoryStat::FileOver => (file + needed).saturating_sub(counter.memory_limit),
+    };
+    std::array::from_fn(|n| value(MemoryStat::ALL[n]))
+}
+
+fn page_counter(counter: &memstock_common::PageCounter<u64>, limit: u64) -> PageCounter {
+    let value = |stat| match stat {
+        PageCounterStat::Usage => Some(counter.usage),
+        PageCounterStat::Limit => limit_of(limit),
+        PageCounterStat::Watermark => Some(counter.watermark),
+        PageCounterStat::Failcnt => Some(counter.failcnt),
+    };
+    PageCounter { stats: std::array::from_fn(|i| value(PageCounterStat::ALL[i])) }
+}

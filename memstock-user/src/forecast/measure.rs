@@ -1,0 +1,247 @@
+//! Owns what a measured command comes to: from samples of an engine, and what the kernel says of the command, to
+//! figures; from several runs to their mean. Must not read an engine: `sample` does.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use memstock_common::KernelCharges;
+use memstock_common::stat::{
+    CgroupStat, CommandStat, CpuStat, KernelStat, MemoryStat, PageCounterStat, Stat, Unit,
+};
+
+use crate::host::launch::Ended;
+use crate::model::ratio::hit_rate;
+use crate::model::{Cgroup, Sample};
+
+/// Whose a figure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The cgroup's that was made for the command, with those below it.
+    Cgroup,
+    /// The engine's, while the command ran. Of an engine that tracks nothing else, it is the command's.
+    Engine,
+    /// Of the kernel's own memory controller, for the cgroup and those below it.
+    Kernel,
+    /// The process's, as the kernel told who waited for it.
+    Process,
+}
+
+impl Scope {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 4] = [Self::Cgroup, Self::Engine, Self::Kernel, Self::Process];
+
+    /// As in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::Engine => "engine",
+            Self::Kernel => "kernel",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// What is measured, in the order in which it is shown.
+pub const FIGURES: [(Scope, Stat); 23] = [
+    (Scope::Cgroup, CommandStat::Peak.stat()),
+    (Scope::Cgroup, CommandStat::NeededPeak.stat()),
+    (Scope::Cgroup, CommandStat::End.stat()),
+    (Scope::Cgroup, CommandStat::Stranded.stat()),
+    (Scope::Cgroup, CgroupStat::Faults.stat()),
+    (Scope::Cgroup, CgroupStat::Charged.stat()),
+    (Scope::Cgroup, CgroupStat::FromStock.stat()),
+    (Scope::Cgroup, CommandStat::HitRate.stat()),
+    (Scope::Cgroup, CgroupStat::Singles.stat()),
+    (Scope::Cgroup, CgroupStat::Forced.stat()),
+    (Scope::Cgroup, PageCounterStat::Failcnt.stat()),
+    (Scope::Engine, CommandStat::SharedOperations.stat()),
+    (Scope::Engine, CpuStat::Charges.stat()),
+    (Scope::Engine, CpuStat::Uncharges.stat()),
+    (Scope::Engine, CpuStat::Refills.stat()),
+    (Scope::Engine, CpuStat::Drains.stat()),
+    (Scope::Kernel, KernelStat::Charges.stat()),
+    (Scope::Kernel, KernelStat::Charged.stat()),
+    (Scope::Kernel, KernelStat::SharedOperations.stat()),
+    (Scope::Process, CommandStat::WallTime.stat()),
+    (Scope::Process, CommandStat::UserTime.stat()),
+    (Scope::Process, CommandStat::SystemTime.stat()),
+    (Scope::Process, CommandStat::MaxRss.stat()),
+];
+
+/// One run of a command.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The path of the cgroup that it ran in.
+    pub cgroup: PathBuf,
+    /// Whether the engine had nothing else to track.
+    pub is_own_engine: bool,
+    /// Pages charged at once on a miss.
+    pub batch: u32,
+    /// How the command ended.
+    pub ended: Ended,
+    /// As [`FIGURES`], each in its unit; none for what cannot be said.
+    pub figures: [Option<f64>; FIGURES.len()],
+    /// What was lost, skipped or merged meanwhile.
+    pub loss: Vec<(Stat, u64)>,
+}
+
+/// What a command did to the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<'a> {
+    /// The engine before it was started; none for one that was new then, and tracks nothing else.
+    pub before: Option<&'a Sample>,
+    /// The engine when it had ended.
+    pub after: &'a Sample,
+    /// The id of the cgroup that was made for it.
+    pub cgroup_id: u64,
+    /// How it ended.
+    pub ended: Ended,
+    /// What the kernel's own controller did for it, if somebody looked on.
+    pub kernel: Option<KernelCharges<u64>>,
+}
+
+impl Work<'_> {
+    /// The figures of a run, in which a page has `page_size` bytes.
+    ///
+    /// # Errors
+    /// The cgroup is not tracked any more.
+    pub fn figures(&self, page_size: u64) -> Result<[Option<f64>; FIGURES.len()]> {
+        let subtree = subtree(self.after, self.cgroup_id);
+        let top = subtree.iter().find(|cgroup| cgroup.name.id == self.cgroup_id);
+        let top = top.context("the cgroup was removed while COMMAND ran in it")?;
+        let bytes = |nr_pages: u64| Some((nr_pages * page_size) as f64);
+        let count = |value: u64| Some(value as f64);
+        let of_memory = |stat| top.memory.get(stat).unwrap_or_default();
+        let below = |stat| -> u64 { subtree.iter().map(|cgroup| cgroup.get(stat)).sum() };
+        let [charges, uncharges, refills, drains] =
+            [CpuStat::Charges, CpuStat::Uncharges, CpuStat::Refills, CpuStat::Drains]
+                .map(|stat| self.since(stat));
+        // What cgroups had that were made and removed by COMMAND is in the sums over the CPUs only.
+        let [faults, charged, from_stock] = match self.before {
+            None => {
+                [CpuStat::Faults, CpuStat::Charged, CpuStat::FromStock].map(|stat| self.since(stat))
+            }
+            Some(_) => [CgroupStat::Faults, CgroupStat::Charged, CgroupStat::FromStock].map(below),
+        };
+        Ok([
+            bytes(of_memory(PageCounterStat::Watermark)),
+            bytes(top.part(MemoryStat::NeededWatermark)),
+            bytes(of_memory(PageCounterStat::Usage)),
+            bytes(below(CgroupStat::Stocked)),
+            count(faults),
+            count(charged),
+            count(from_stock),
+            hit_rate(from_stock as f64, charged as f64),
+            count(below(CgroupStat::Singles)),
+            count(below(CgroupStat::Forced)),
+            count(of_memory(PageCounterStat::Failcnt)),
+            count(charges + uncharges + drains),
+            count(charges),
+            count(uncharges),
+            count(refills),
+            count(drains),
+            self.kernel.map(|kernel| kernel.charges as f64),
+            self.kernel.map(|kernel| (kernel.nr_pages * page_size) as f64),
+            self.kernel.map(|kernel| kernel.shared_operations as f64),
+            Some(self.ended.wall.as_secs_f64()),
+            Some(self.ended.user.as_secs_f64()),
+            Some(self.ended.system.as_secs_f64()),
+            self.ended.max_rss.map(|bytes| bytes as f64),
+        ])
+    }
+
+    /// What was lost, skipped or merged meanwhile.
+    pub fn loss(&self) -> Vec<(Stat, u64)> {
+        let before = |stat: Stat| {
+            let losses = self.before.into_iter().flat_map(|sample| &sample.loss);
+            losses.filter(|(lost, _)| *lost == stat).map(|&(_, count)| count).sum()
+        };
+        let after = self.after.loss.iter();
+        after.map(|&(stat, count)| (stat, count.saturating_sub(before(stat)))).collect()
+    }
+
+    fn since(&self, stat: CpuStat) -> u64 {
+        let before = self.before.map_or(0, |sample| sample.all_cpus(stat));
+        self.after.all_cpus(stat).saturating_sub(before)
+    }
+}
+
+/// The ids of a cgroup and of those below it.
+pub fn ids_below(sample: &Sample, id: u64) -> Vec<u64> {
+    subtree(sample, id).iter().map(|cgroup| cgroup.name.id).collect()
+}
+
+/// The cgroup with this id and those below it.
+fn subtree(sample: &Sample, id: u64) -> Vec<&Cgroup> {
+    let mut ids = BTreeSet::from([id]);
+    let is_below = |cgroup: &Cgroup, ids: &BTreeSet<u64>| {
+        cgroup.parent_id.is_some_and(|parent| ids.contains(&parent))
+    };
+    // Dying ones have no path to be sorted by, so a child can come before its parent.
+    loop {
+        let below = sample.cgroups.iter().filter(|cgroup| is_below(cgroup, &ids));
+        let more: Vec<_> = below.map(|cgroup| cgroup.name.id).collect();
+        let before = ids.len();
+        ids.extend(more);
+        if ids.len() == before {
+            break;
+        }
+    }
+    sample.cgroups.iter().filter(|cgroup| ids.contains(&cgroup.name.id)).collect()
+}
+
+/// A figure over all runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    /// Whose it is.
+    pub scope: Scope,
+    /// What it is.
+    pub stat: Stat,
+    /// Its mean; none when it cannot be said.
+    pub mean: Option<f64>,
+    /// Its standard deviation; none for a single run.
+    pub deviation: Option<f64>,
+}
+
+/// The figures over `runs`.
+pub fn summarize(runs: &[Measured]) -> Vec<Figure> {
+    let figure = |(n, &(scope, stat)): (usize, &(Scope, Stat))| {
+        let values: Vec<f64> = runs.iter().filter_map(|run| run.figures[n]).collect();
+        Figure { scope, stat, mean: mean(&values), deviation: deviation(&values) }
+    };
+    FIGURES.iter().enumerate().map(figure).collect()
+}
+
+/// The losses over `runs`, summed up.
+pub fn losses(runs: &[Measured]) -> Vec<(Stat, u64)> {
+    let Some((first, rest)) = runs.split_first() else { return Vec::new() };
+    let mut sums = first.loss.clone();
+    for (sum, lost) in rest.iter().flat_map(|run| sums_of(&run.loss)) {
+        if let Some((_, count)) = sums.get_mut(sum) {
+            *count += lost;
+        }
+    }
+    sums
+}
+
+/// Every engine tells of the same losses in the same order.
+fn sums_of(loss: &[(Stat, u64)]) -> impl Iterator<Item = (usize, u64)> {
+    loss.iter().map(|&(_, count)| count).enumerate()
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Of a sample: with one degree of freedom less than there are values.
+fn deviation(values: &[f64]) -> Option<f64> {
+    let mean = mean(values).filter(|_| values.len() > 1)?;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    Some((squares / (values.len() - 1) as f64).sqrt())
+}
+
+/// Whether figures of this unit are whole numbers in a single run.
+pub const fn is_whole(unit: Unit) -> bool {
+    matches!(unit, Unit::Bytes | Unit::Pages | Unit::Count)
+}

@@ -1,0 +1,239 @@
+//! Owns the three files in `/proc` that have one word for each page frame of the host. Must not say
+//! what the words mean: `kind` does that for the flags.
+
+use super::words;
+use crate::exit::{Classify as _, Failure};
+use anyhow::Result;
+use std::fs::File;
+use std::io;
+
+/// Words in a block. The kernel spends some 80 ns on each page whatever the block's size is
+/// (measured from 4 KiB to 16 MiB), so this one is small enough for a CPU's cache.
+const BLOCK: usize = 16384;
+
+/// An array in `/proc` that is indexed by page frame number.
+#[derive(Debug)]
+pub struct KernelPages {
+    file: File,
+}
+
+impl KernelPages {
+    /// `/proc/kpagecgroup`: the inode number of the memory cgroup that the page is charged to, or of
+    /// its nearest ancestor that is not removed (`page_cgroup_ino` in mm/memcontrol.c); 0 for none. On
+    /// cgroup v2 the inode number is the cgroup's id.
+    ///
+    /// `None` on kernels without `CONFIG_MEMCG`. With `cgroup_disable=memory` all words are 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Permission`] or [`Failure::Host`] when it cannot be opened.
+    pub fn cgroups() -> Result<Option<Self>> {
+        match File::open("/proc/kpagecgroup") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened_as("/proc/kpagecgroup", opened).map(Some),
+        }
+    }
+
+    /// `/proc/kpageflags`: what the page is used for, see [`Kind::of`](super::Kind::of).
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Permission`] or [`Failure::Host`] when it cannot be opened.
+    pub fn flags() -> Result<Self> {
+        opened_as("/proc/kpageflags", File::open("/proc/kpageflags"))
+    }
+
+    /// `/proc/kpagecount`: how many page table entries map the page; of a page in a larger
+    /// allocation, on some kernels, the average of the allocation (`get_kpage_count`).
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Permission`] or [`Failure::Host`] when it cannot be opened.
+    pub fn counts() -> Result<Self> {
+        opened_as("/proc/kpagecount", File::open("/proc/kpagecount"))
+    }
+
+    /// Reads the words of the pages from `first_pfn` on into `out`; says how many there were.
+    ///
+    /// They are fewer than asked for only where the kernel's page frames end. Of a frame without a
+    /// page the word is 0, or `KPF_NOPAGE` in `/proc/kpageflags` of older kernels.
+    ///
+    /// # Errors
+    ///
+    /// Those of pread(2).
+    pub fn read(&self, first_pfn: u64, out: &mut [u64]) -> io::Result<usize> {
+        words::read(&self.file, first_pfn, out)
+    }
+
+    /// Calls `visit` with the number of the first page and the words of each block of pages below
+    /// `end_pfn`, in ascending order and without gaps; the kernel's page frames may end earlier.
+    ///
+    /// All pages of a host with 24 GiB take about half a second.
+    ///
+    /// # Errors
+    ///
+    /// Those of pread(2), and the first that `visit` returns, which ends the reading.
+    pub fn for_each_block<E: From<io::Error>>(
+        &self,
+        end_pfn: u64,
+        mut visit: impl FnMut(u64, &[u64]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut block = vec![0; BLOCK];
+        let mut first = 0;
+        while first < end_pfn {
+            let wanted = usize::try_from(end_pfn - first).unwrap_or(BLOCK).min(BLOCK);
+            let count = self.read(first, &mut block[..wanted])?;
+            if count > 0 {
+                visit(first, &block[..count])?;
+            }
+            if count < wanted {
+                break;
+            }
+            first += count as u64;
+        }
+        Ok(())
+    }
+}
+
+fn opened_as(path: &str, opened: io::Result<File>) -> Result<KernelPages> {
+    let (kind, why) = match opened.as_ref().map_err(io::Error::kind) {
+        Err(io::ErrorKind::PermissionDenied) => {
+            (Failure::Permission, "memstock needs root on the host: run it with sudo")
+        }
+        _ => (Failure::Host, "memstock needs procfs and a kernel with CONFIG_PROC_PAGE_MONITOR"),
+    };
+    let file = opened.classify(kind, || format!("cannot open {path}: {why}"))?;
+    Ok(KernelPages { file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kind, end_pfn, own_pfn};
+    use super::*;
+    use crate::exit::exit_code;
+    use crate::host::mountinfo;
+    use crate::host::page_size;
+    use std::fs;
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::Path;
+
+    fn fixture(words: u64) -> KernelPages {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&(0..words).flat_map(u64::to_ne_bytes).collect::<Vec<_>>()).unwrap();
+        KernelPages { file }
+    }
+
+    #[test]
+    fn blocks_follow_each_other() {
+        let size = BLOCK as u64;
+        let pages = fixture(2 * size + 10);
+        for (end, seen) in [
+            (0, 0),
+            (1, 1),
+            (size, size),
+            (size + 1, size + 1),
+            (2 * size + 10, 2 * size + 10),
+            (u64::MAX, 2 * size + 10),
+        ] {
+            let mut next = 0;
+            pages
+                .for_each_block(end, |first, words| {
+                    assert!(first == next && !words.is_empty());
+                    assert!(words.iter().zip(first..).all(|(&word, pfn)| word == pfn));
+                    next += words.len() as u64;
+                    Ok::<_, io::Error>(())
+                })
+                .unwrap();
+            assert_eq!(next, seen, "{end}");
+        }
+    }
+
+    #[test]
+    fn the_visitor_can_stop() {
+        let mut calls = 0;
+        let error = fixture(3 * BLOCK as u64)
+            .for_each_block(u64::MAX, |_, _| {
+                calls += 1;
+                anyhow::bail!("enough")
+            })
+            .unwrap_err();
+        assert_eq!((calls, error.to_string().as_str()), (1, "enough"));
+    }
+
+    /// The word of a page of ours is the inode of our memory cgroup, or, on v2, of the nearest ancestor
+    /// that has the memory controller.
+    #[test]
+    fn our_pages_are_charged_to_our_cgroup() {
+        if memstock_tests::live::is_refused() {
+            return;
+        }
+        let page = vec![1u8; 1 << 16];
+        let mut word = [0];
+        let pfn = own_pfn(page[1 << 15..].as_ptr()).unwrap();
+        let cgroups = KernelPages::cgroups().unwrap().expect("this test needs CONFIG_MEMCG");
+        assert_eq!(cgroups.read(pfn, &mut word).unwrap(), 1);
+
+        let ours = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let mounts = mountinfo::parse(&fs::read("/proc/self/mountinfo").unwrap());
+        let inodes: Vec<u64> = ours
+            .lines()
+            .filter_map(|line| line.splitn(3, ':').nth(2)?.strip_prefix('/'))
+            .flat_map(|path| mounts.iter().map(move |mount| (mount, path)))
+            .filter(|(mount, _)| mount.fs_type.starts_with("cgroup"))
+            .flat_map(|(mount, path)| {
+                Path::new(path).ancestors().map(|path| mount.point.join(path)).collect::<Vec<_>>()
+            })
+            .filter_map(|dir| Some(fs::metadata(dir).ok()?.ino()))
+            .collect();
+        assert!(inodes.contains(&word[0]), "{word:?} {inodes:?}");
+    }
+
+    /// The kernel's own counts say whether the bits mean what we think.
+    #[test]
+    fn all_pages_add_up() {
+        if memstock_tests::live::is_refused() {
+            return;
+        }
+        let meminfo = |name: &str| {
+            let text = fs::read_to_string("/proc/meminfo").unwrap();
+            let rest = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            let kib: u64 = rest.trim().strip_suffix("kB").unwrap().trim().parse().unwrap();
+            kib * 1024 / page_size()
+        };
+        let (mut slab, mut tables, mut all) = (0, 0, 0);
+        let (before, end) = (meminfo("Slab:"), end_pfn().unwrap());
+        KernelPages::flags()
+            .unwrap()
+            .for_each_block(end, |_, words| {
+                all += words.len() as u64;
+                for kind in words.iter().map(|&word| Kind::of(word)) {
+                    slab += u64::from(kind == Kind::Slab);
+                    tables += u64::from(kind == Kind::PageTable);
+                }
+                Ok::<_, io::Error>(())
+            })
+            .unwrap();
+        let after = meminfo("Slab:");
+        // The file ends with the last section that has memory, which is not before the last zone.
+        assert_eq!(all, end);
+        // Others allocate and free meanwhile. A wrong bit would give none at all, and counting
+        // the first pages only of large slabs about a third.
+        let expected = before.min(after) * 3 / 4..=before.max(after) * 4 / 3;
+        assert!(expected.contains(&slab), "{slab} is not in {expected:?}");
+        // Page tables come and go with each process; our own are there.
+        assert!(tables > 0);
+    }
+
+    #[test]
+    fn failures_say_what_to_do() {
+        for (kind, code, text) in [
+            (io::ErrorKind::PermissionDenied, 120, "with sudo"),
+            (io::ErrorKind::NotFound, 121, "CONFIG_PROC_PAGE_MONITOR"),
+        ] {
+            let error = opened_as("/proc/x", Err(kind.into())).unwrap_err();
+            assert_eq!(exit_code(&error), code);
+            assert!(error.to_string().contains(text));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What people are shown: tables, JSON, metrics, `top`. Reads, and decides nothing.
+
+pub mod metrics;
+pub mod show;
+pub mod top;

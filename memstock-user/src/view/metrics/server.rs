@@ -1,0 +1,215 @@
+//! HTTP: who may ask what, and for how long. Knows nothing of engines; what it does not know, it asks.
+//!
+//! It runs on the runtime of the daemon, so nothing here waits for a client without an end: a client has ten seconds
+//! for all, one request with a small header, and there are [`MAX_CLIENTS`] at once. One more takes the place of the one
+//! that has been there longest without a request, or, where all have sent theirs, of the longest of all: who is slow loses
+//! its own connection, and who asks as soon as it is there is answered.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::Ask;
+use super::accept::format;
+use crate::exit::{Classify as _, Failure};
+use crate::view::metrics::text;
+
+/// Clients at once.
+pub const MAX_CLIENTS: usize = 16;
+/// What a client may take from the first byte to the last.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What it may take for its request.
+const HEADERS: Duration = Duration::from_secs(5);
+/// Bytes of a request's header, and fields in it. Prometheus sends some 300 in 6.
+const MOST_HEADER: usize = 8192;
+const MOST_FIELDS: usize = 64;
+/// Until it is tried again to accept a client, when the process or the host has no file to spare.
+const PAUSE: Duration = Duration::from_millis(100);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Takes the address. Clients wait until somebody serves them.
+///
+/// # Errors
+/// [`Failure::Host`]: it is another's, or there is no such address here.
+pub fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let cannot =
+        || format!("--metrics: cannot listen on {address}: choose another address or port");
+    let listener = TcpListener::bind(address).classify(Failure::Host, cannot)?;
+    listener.set_nonblocking(true).context("cannot set up a socket")?;
+    Ok(listener)
+}
+
+/// The running server. It and all its clients end when it is dropped.
+pub struct Server(AbortHandle);
+
+impl Server {
+    /// Begins to serve, and says where on standard error: the port may have been the kernel's choice.
+    ///
+    /// # Errors
+    /// The listener is none of the runtime's.
+    pub fn start(listener: TcpListener, desk: mpsc::Sender<Ask>) -> Result<Self> {
+        let address = listener.local_addr().context("cannot tell our address")?;
+        let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve")?;
+        // Nobody left to tell if standard error is gone.
+        let _ = writeln!(io::stderr(), "metrics: http://{address}/metrics");
+        Ok(Self(tokio::spawn(accept(listener, desk)).abort_handle()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Somebody who is connected.
+struct Client {
+    task: AbortHandle,
+    has_asked: Arc<AtomicBool>,
+}
+
+/// Has a place free, by ending a client if there is none.
+fn make_place(clients: &mut VecDeque<Client>) {
+    clients.retain(|client| !client.task.is_finished());
+    if clients.len() >= MAX_CLIENTS {
+        let waits = |client: &Client| !client.has_asked.load(Relaxed);
+        let slowest = clients.iter().position(waits).unwrap_or(0);
+        if let Some(client) = clients.remove(slowest) {
+            client.task.abort();
+        }
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>) {
+    // Ends them all when it is dropped.
+    let mut tasks = JoinSet::new();
+    let mut clients = VecDeque::new();
+    loop {
+        while tasks.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                make_place(&mut clients);
+                let has_asked = Arc::new(AtomicBool::new(false));
+                let (desk, asks) = (desk.clone(), Arc::clone(&has_asked));
+                // What became of a client is the client's affair.
+                let serve =
+                    async move { drop(timeout(PATIENCE, serve(stream, desk, &asks)).await) };
+                clients.push_back(Client { task: tasks.spawn(serve), has_asked });
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error).context("cannot accept a client");
+                // Who answers has enough to do where there is no room.
+                let _ = desk.try_send(Ask::Failed(error));
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    desk: mpsc::Sender<Ask>,
+    has_asked: &AtomicBool,
+) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        has_asked.store(true, Relaxed);
+        // A body is not read, and ends with the connection.
+        answer(request, &desk)
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(MOST_HEADER)
+        .max_headers(MOST_FIELDS)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(
+    request: Request<Incoming>,
+    desk: &mpsc::Sender<Ask>,
+) -> Result<Answer, Infallible> {
+    Ok(match request.uri().path() {
+        path @ ("/metrics" | "/healthz" | "/readyz") => match *request.method() {
+            Method::GET | Method::HEAD => match path {
+                "/metrics" => figures(&request, desk).await,
+                "/readyz" => readiness(desk).await,
+                _ => plain(StatusCode::OK, "alive\n"),
+            },
+            _ => {
+                let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET it\n");
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                answer
+            }
+        },
+        _ => plain(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+    })
+}
+
+async fn figures(request: &Request<Incoming>, desk: &mpsc::Sender<Ask>) -> Answer {
+    let accept: Vec<_> = request.headers().get_all(ACCEPT).iter().collect();
+    let accept: Vec<_> = accept.iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = format(&accept.join(","));
+    let Some(reading) = ask(desk, Ask::Figures).await else { return over() };
+    match text::text(reading, format) {
+        Ok(text) => {
+            let mut answer = plain(StatusCode::OK, text);
+            let kind = HeaderValue::from_static(format.content_type());
+            answer.headers_mut().insert(CONTENT_TYPE, kind);
+            answer
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+async fn readiness(desk: &mpsc::Sender<Ask>) -> Answer {
+    let Some(reasons) = ask(desk, Ask::Health).await else { return over() };
+    if reasons.is_empty() {
+        return plain(StatusCode::OK, "ready\n");
+    }
+    let lines = reasons.iter().map(|reason| format!("{reason}\n"));
+    let text = std::iter::once("degraded\n".to_owned()).chain(lines).collect::<String>();
+    plain(StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+/// None when the daemon is about to end, or cannot read the engine.
+async fn ask<T>(desk: &mpsc::Sender<Ask>, what: fn(oneshot::Sender<T>) -> Ask) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    desk.send(what(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+fn over() -> Answer {
+    plain(StatusCode::SERVICE_UNAVAILABLE, "the engine cannot be read, or is about to end\n")
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, TEXT);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

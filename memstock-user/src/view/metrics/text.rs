@@ -1,0 +1,233 @@
+//! A reading as metrics: OpenMetrics, or the text format of Prometheus. Owns what a declaration is called there,
+//! and which labels it has; where its values come from is in `points`.
+//!
+//! A name is put together from the declaration: `memstock`, what it is of, its name, its unit, and `total` for what
+//! only goes up. Amounts of memory are bytes, as Prometheus wants it, whatever they are elsewhere; so the
+//! words `nr` and `pages` go out of a name. What there is not, such as a limit, has no value, rather than
+//! an infinite one: a query that compares then finds nothing to compare with.
+
+mod points;
+
+use std::fmt;
+use std::sync::Arc;
+
+use memstock_common::Loss;
+use memstock_common::stat::{
+    CgroupStat, CpuStat, CpuState, DaemonStat, EngineStat, Info, LimitStat, MemoryStat,
+    PageCounterStat, ProbeStat, SlotStat, Stat, StreamStat, Trend, Unit,
+};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit as MetricUnit};
+
+use self::points::{Number, Points};
+use crate::view::metrics::Reading;
+
+/// First word of every name.
+const PREFIX: &str = "memstock";
+
+/// A format of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+    /// The text format 0.0.4 of Prometheus.
+    Prometheus,
+}
+
+impl Format {
+    /// As in the header of an answer.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+        }
+    }
+}
+
+/// The whole exposition.
+///
+/// # Errors
+/// Only those of writing to a string, of which there are none.
+pub fn text(reading: Arc<Reading>, format: Format) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Exposition(reading)));
+    let mut text = String::new();
+    match format {
+        Format::OpenMetrics => text::encode(&mut text, &registry)?,
+        Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
+    }
+    Ok(text)
+}
+
+/// Which counter of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resource {
+    Memory,
+    Memsw,
+}
+
+/// One declaration, and what it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family(Source);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Info(Info),
+    Engine(EngineStat),
+    Cpu(CpuStat),
+    CpuState(CpuState),
+    Slot(SlotStat),
+    Counter(Resource, PageCounterStat),
+    Limit(Resource, LimitStat),
+    Memory(MemoryStat),
+    Cgroup(CgroupStat),
+    Loss(Loss),
+    Probe(ProbeStat),
+    Unreadable,
+    Daemon(DaemonStat),
+}
+
+impl Family {
+    /// All of them, in the order in which they are shown.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let counters = [Resource::Memory, Resource::Memsw].into_iter().flat_map(|resource| {
+            let own = PageCounterStat::ALL.iter().map(move |&s| Source::Counter(resource, s));
+            own.chain(LimitStat::ALL.iter().map(move |&s| Source::Limit(resource, s)))
+        });
+        (Info::ALL.iter().map(|&s| Source::Info(s)))
+            .chain(EngineStat::ALL.iter().map(|&s| Source::Engine(s)))
+            .chain(CpuState::ALL.iter().map(|&s| Source::CpuState(s)))
+            .chain(CpuStat::ALL.iter().map(|&s| Source::Cpu(s)))
+            .chain(SlotStat::ALL.iter().map(|&s| Source::Slot(s)))
+            .chain(counters)
+            .chain(MemoryStat::ALL.iter().map(|&s| Source::Memory(s)))
+            .chain(CgroupStat::ALL.iter().map(|&s| Source::Cgroup(s)))
+            .chain(Loss::ALL.iter().map(|&s| Source::Loss(s)))
+            .chain(ProbeStat::ALL.iter().map(|&s| Source::Probe(s)))
+            .chain([Source::Unreadable])
+            .chain(DaemonStat::ALL.iter().map(|&s| Source::Daemon(s)))
+            .map(Self)
+    }
+
+    /// The declaration.
+    pub const fn stat(self) -> Stat {
+        match self.0 {
+            Source::Info(stat) => stat.stat(),
+            Source::Engine(stat) => stat.stat(),
+            Source::Cpu(stat) => stat.stat(),
+            Source::CpuState(stat) => stat.stat(),
+            Source::Slot(stat) => stat.stat(),
+            Source::Counter(_, stat) => stat.stat(),
+            Source::Limit(_, stat) => stat.stat(),
+            Source::Memory(stat) => stat.stat(),
+            Source::Cgroup(stat) => stat.stat(),
+            Source::Loss(loss) => loss.stat(),
+            Source::Probe(stat) => stat.stat(),
+            Source::Unreadable => StreamStat::EventsUnreadable.stat(),
+            Source::Daemon(stat) => stat.stat(),
+        }
+    }
+
+    /// Names of the labels.
+    pub const fn labels(self) -> &'static [&'static str] {
+        match self.0 {
+            Source::Info(Info::Build) => &["version"],
+            Source::Info(Info::Engine) => &["faults_by"],
+            Source::Info(Info::Cgroup) => &["cgroup", "cgroup_id", "parent"],
+            Source::Cpu(_) | Source::CpuState(_) => &["cpu"],
+            Source::Slot(_) => &["cpu", "slot"],
+            Source::Counter(..) | Source::Memory(_) | Source::Cgroup(_) => &["cgroup"],
+            Source::Limit(..) => &["cgroup", "ancestor"],
+            Source::Daemon(DaemonStat::Events) => &["kind"],
+            Source::Daemon(DaemonStat::Errors) => &["part"],
+            Source::Daemon(DaemonStat::Degraded) => &["reason"],
+            Source::Daemon(DaemonStat::Checks) => &["result"],
+            Source::Engine(_)
+            | Source::Loss(_)
+            | Source::Probe(_)
+            | Source::Unreadable
+            | Source::Daemon(_) => &[],
+        }
+    }
+
+    /// What it is of.
+    const fn subject(self) -> Option<&'static str> {
+        match self.0 {
+            Source::Cpu(_) | Source::CpuState(_) => Some("cpu"),
+            Source::Slot(_) => Some("slot"),
+            Source::Cgroup(_) => Some("cgroup"),
+            Source::Counter(Resource::Memory, _)
+            | Source::Limit(Resource::Memory, _)
+            | Source::Memory(_) => Some("cgroup_memory"),
+            Source::Counter(Resource::Memsw, _) | Source::Limit(Resource::Memsw, _) => {
+                Some("cgroup_memsw")
+            }
+            Source::Info(_)
+            | Source::Engine(_)
+            | Source::Loss(_)
+            | Source::Probe(_)
+            | Source::Unreadable
+            | Source::Daemon(_) => None,
+        }
+    }
+
+    /// The name without unit and `total`.
+    fn base(self) -> String {
+        let is_amount = self.unit().is_some();
+        let words = self.stat().name.split('_');
+        let words = words.filter(|word| !(is_amount && matches!(*word, "nr" | "pages")));
+        std::iter::once(PREFIX).chain(self.subject()).chain(words).collect::<Vec<_>>().join("_")
+    }
+
+    fn unit(self) -> Option<MetricUnit> {
+        match self.stat().unit {
+            Unit::Bytes | Unit::Pages => Some(MetricUnit::Bytes),
+            Unit::Count | Unit::Seconds | Unit::Percent => None,
+        }
+    }
+
+    /// The name of its values.
+    pub fn name(self) -> String {
+        let unit = self.unit().map_or("", |_| "_bytes");
+        let total = if self.stat().trend == Trend::Counter { "_total" } else { "" };
+        self.base() + unit + total
+    }
+
+    fn encode(self, encoder: &mut DescriptorEncoder, points: &Points) -> fmt::Result {
+        let (base, unit, stat) = (self.base(), self.unit(), self.stat());
+        let kind = match stat.trend {
+            Trend::Gauge => MetricType::Gauge,
+            Trend::Counter => MetricType::Counter,
+        };
+        let mut family = encoder.encode_descriptor(&base, stat.help, unit.as_ref(), kind)?;
+        points.of(self, &mut |values, number| {
+            let labels: Vec<_> =
+                self.labels().iter().copied().zip(values.iter().copied()).collect();
+            let mut point = family.encode_family(&labels)?;
+            match (stat.trend, number) {
+                (Trend::Counter, Number::Unsigned(value)) => {
+                    point.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+                }
+                (Trend::Gauge, Number::Unsigned(value)) => point.encode_gauge(&value),
+                (_, Number::Signed(value)) => point.encode_gauge(&value),
+            }
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Exposition(Arc<Reading>);
+
+impl Collector for Exposition {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let points = Points::new(&self.0);
+        Family::all().try_for_each(|family| family.encode(&mut encoder, &points))
+    }
+}
+
+#[cfg(test)]
+mod docs;
+#[cfg(test)]
+mod tests;

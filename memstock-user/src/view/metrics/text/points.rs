@@ -1,0 +1,211 @@
+//! From a reading to the values of each family, with their labels. Knows no format.
+//!
+//! A cgroup is told by its path: a service that is started again goes on with its series, and the number of
+//! series is that of the cgroups that there are. Its id is in `memstock_cgroup_info`. Removed cgroups have no
+//! path any more, and may be many; they are told in sum.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use memstock_common::stat::{DaemonStat, EngineStat, Info, LimitStat, PageCounterStat, Stat, Unit};
+
+use super::{Family, Resource, Source};
+use crate::daemon::parts::Part;
+use crate::forecast::headroom::{Headroom, headrooms};
+use crate::host::cgroup::display;
+use crate::model::{Cgroup, PageCounter};
+use crate::view::metrics::Reading;
+use crate::view::metrics::health::Cause;
+
+/// A value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    Unsigned(u64),
+    Signed(i64),
+}
+
+/// Takes the values of a family's labels, in their order, and the number.
+type Take<'t> = &'t mut dyn FnMut(&[&str], Number) -> fmt::Result;
+
+/// A reading, with what several families need put together once.
+pub(super) struct Points<'a> {
+    reading: &'a Reading,
+    /// Every tracked cgroup with its label.
+    tracked: Vec<(&'a Cgroup, String)>,
+    labels: BTreeMap<u64, String>,
+    memory: Vec<Headroom<'a>>,
+    memsw: Vec<Headroom<'a>>,
+}
+
+fn counter(cgroup: &Cgroup, resource: Resource) -> &PageCounter {
+    match resource {
+        Resource::Memory => &cgroup.memory,
+        Resource::Memsw => &cgroup.memsw,
+    }
+}
+
+impl<'a> Points<'a> {
+    pub(super) fn new(reading: &'a Reading) -> Self {
+        let sample = &reading.sample;
+        let (mut tracked, mut used) = (Vec::new(), BTreeSet::new());
+        for cgroup in sample.cgroups.iter().filter(|cgroup| !cgroup.is_dying) {
+            let id = cgroup.name.id;
+            let path = cgroup.name.path.as_deref().map(display);
+            let mut label = path.unwrap_or_else(|| format!("(removed, id {id})"));
+            // What is not text is escaped, and could then be called as another one is. Whoever makes such
+            // cgroups must not be able to spoil the others' figures.
+            while !used.insert(label.clone()) {
+                label += &format!(" (id {id})");
+            }
+            tracked.push((cgroup, label));
+        }
+        let labels = tracked.iter().map(|(cgroup, label)| (cgroup.name.id, label.clone()));
+        let of = |resource| headrooms(sample, move |cgroup| counter(cgroup, resource));
+        Self {
+            reading,
+            labels: labels.collect(),
+            tracked,
+            memory: of(Resource::Memory),
+            memsw: if sample.has_memsw { of(Resource::Memsw) } else { Vec::new() },
+        }
+    }
+
+    /// Hands each point of a family to `take`.
+    pub(super) fn of(&self, family: Family, take: Take) -> fmt::Result {
+        let declared = family.stat();
+        let number = |value| Number::Unsigned(self.scaled(value, declared));
+        match family.0 {
+            Source::Info(info) => self.info(info, take),
+            Source::Engine(stat) => take(&[], number(self.engine(stat))),
+            Source::Cpu(stat) => self
+                .reading
+                .sample
+                .cpus
+                .iter()
+                .try_for_each(|cpu| take(&[&cpu.cpu.to_string()], number(cpu.get(stat)))),
+            Source::CpuState(_) => self
+                .reading
+                .sample
+                .cpus
+                .iter()
+                .try_for_each(|cpu| take(&[&cpu.cpu.to_string()], number(cpu.online.into()))),
+            Source::Slot(stat) => self.reading.sample.cpus.iter().try_for_each(|cpu| {
+                let label = cpu.cpu.to_string();
+                cpu.slots.iter().enumerate().try_for_each(|(slot, values)| {
+                    take(&[&label, &slot.to_string()], number(values.get(stat)))
+                })
+            }),
+            Source::Counter(Resource::Memsw, _) if !self.reading.sample.has_memsw => Ok(()),
+            Source::Counter(resource, stat) => {
+                self.each(take, |cgroup| counter(cgroup, resource).get(stat).map(number))
+            }
+            Source::Memory(stat) => self.each(take, |cgroup| Some(number(cgroup.part(stat)))),
+            Source::Cgroup(stat) => self.each(take, |cgroup| Some(number(cgroup.get(stat)))),
+            Source::Limit(resource, stat) => self.limits(resource, stat, take),
+            Source::Loss(loss) => self.loss(loss.stat(), take),
+            Source::Probe(stat) => self.loss(stat.stat(), take),
+            Source::Unreadable => take(&[], number(self.reading.unreadable)),
+            Source::Daemon(stat) => self.daemon(stat, take),
+        }
+    }
+
+    fn scaled(&self, value: u64, declared: Stat) -> u64 {
+        match declared.unit {
+            Unit::Bytes | Unit::Pages => value.saturating_mul(self.reading.page_size),
+            // Of the last two, which only a command's report has, nothing is exported.
+            Unit::Count | Unit::Seconds | Unit::Percent => value,
+        }
+    }
+
+    fn each(&self, take: Take, value: impl Fn(&Cgroup) -> Option<Number>) -> fmt::Result {
+        self.tracked.iter().try_for_each(|(cgroup, label)| {
+            value(cgroup).map_or(Ok(()), |number| take(&[label], number))
+        })
+    }
+
+    fn label(&self, cgroup: &Cgroup) -> &str {
+        self.labels.get(&cgroup.name.id).map_or("", String::as_str)
+    }
+
+    fn info(&self, info: Info, take: Take) -> fmt::Result {
+        match info {
+            Info::Build => take(&[env!("CARGO_PKG_VERSION")], Number::Unsigned(1)),
+            Info::Engine => take(&[self.reading.sample.faults.name()], Number::Unsigned(1)),
+            Info::Cgroup => self.tracked.iter().try_for_each(|(cgroup, label)| {
+                let parent = cgroup.parent_id.and_then(|id| self.labels.get(&id));
+                let parent = parent.map_or("", String::as_str);
+                take(&[label, &cgroup.name.id.to_string(), parent], Number::Unsigned(1))
+            }),
+        }
+    }
+
+    fn engine(&self, stat: EngineStat) -> u64 {
+        let sample = &self.reading.sample;
+        let dying = || sample.cgroups.iter().filter(|cgroup| cgroup.is_dying);
+        match stat {
+            EngineStat::Batch => sample.batch.into(),
+            EngineStat::Cgroups => self.tracked.len() as u64,
+            EngineStat::DyingCgroups => dying().count() as u64,
+            EngineStat::DyingUsage => {
+                // What is below one is part of its usage.
+                let ids: BTreeSet<_> = dying().map(|cgroup| cgroup.name.id).collect();
+                let is_below = |id: u64| ids.contains(&id);
+                let tops = dying().filter(|cgroup| !cgroup.parent_id.is_some_and(is_below));
+                tops.filter_map(|cgroup| cgroup.memory.get(PageCounterStat::Usage)).sum()
+            }
+        }
+    }
+
+    fn limits(&self, resource: Resource, stat: LimitStat, take: Take) -> fmt::Result {
+        let headrooms = match resource {
+            Resource::Memory => &self.memory,
+            Resource::Memsw => &self.memsw,
+        };
+        headrooms.iter().try_for_each(|headroom| {
+            let number = match stat {
+                LimitStat::Headroom => {
+                    Number::Signed(headroom.nr_pages.saturating_mul(self.page_size()))
+                }
+                LimitStat::Binding => Number::Unsigned(headroom.is_binding.into()),
+            };
+            take(&[self.label(headroom.cgroup), self.label(headroom.ancestor)], number)
+        })
+    }
+
+    fn page_size(&self) -> i64 {
+        self.reading.page_size.cast_signed()
+    }
+
+    fn loss(&self, declared: Stat, take: Take) -> fmt::Result {
+        let mut losses = self.reading.sample.loss.iter().filter(|(stat, _)| *stat == declared);
+        losses.try_for_each(|&(_, value)| take(&[], Number::Unsigned(self.scaled(value, declared))))
+    }
+
+    fn daemon(&self, stat: DaemonStat, take: Take) -> fmt::Result {
+        let Reading { records, left_out, checked, reasons, errors, .. } = self.reading;
+        let last = checked.last.as_ref();
+        match stat {
+            DaemonStat::Events => {
+                records.iter().try_for_each(|(kind, count)| take(&[kind], Number::Unsigned(count)))
+            }
+            DaemonStat::LeftOut => take(&[], Number::Unsigned(*left_out)),
+            DaemonStat::Errors => Part::ALL
+                .into_iter()
+                .zip(errors)
+                .try_for_each(|(part, &count)| take(&[part.name()], Number::Unsigned(count))),
+            DaemonStat::Degraded => Cause::ALL.into_iter().try_for_each(|cause| {
+                let is_so = reasons.iter().any(|reason| reason.cause == cause);
+                take(&[cause.name()], Number::Unsigned(is_so.into()))
+            }),
+            DaemonStat::Checks => [("exact", checked.exact), ("moving", checked.moving)]
+                .into_iter()
+                .try_for_each(|(result, count)| take(&[result], Number::Unsigned(count))),
+            DaemonStat::Drift => last.map_or(Ok(()), |proof| {
+                take(&[], Number::Signed(proof.drift.saturating_mul(self.page_size())))
+            }),
+            DaemonStat::Ownerless => last.map_or(Ok(()), |proof| {
+                take(&[], Number::Unsigned(self.scaled(proof.ownerless, stat.stat())))
+            }),
+        }
+    }
+}

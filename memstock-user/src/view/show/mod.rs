@@ -1,0 +1,11 @@
+//! Renders a sample: the same declarations as a table, as JSON, and as a closing summary.
+
+pub mod audit;
+pub mod json;
+pub mod rehearsed;
+pub mod stat;
+pub mod summary;
+pub mod table;
+
+#[cfg(test)]
+mod schema;

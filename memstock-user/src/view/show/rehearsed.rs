@@ -1,0 +1,215 @@
+//! What limits would do, at the end of a run: one verdict for all of them, and one for that which was named
+//! (`--observe`), with what was reported there.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use anyhow::Result;
+use memstock_common::Counter;
+use memstock_common::counter::limit_of;
+use memstock_common::stat::{MemoryStat, PageCounterStat};
+
+use super::table::label;
+use crate::engine::Engine;
+use crate::engine::needed::{InFlight, Need};
+use crate::exit::printable;
+use crate::forecast::verdict::Peaks;
+use crate::host::page_size;
+use crate::journal::Record;
+use crate::journal::record::{self, Victim};
+use crate::model::size::human;
+use crate::model::{Cgroup, Sample};
+
+/// The reports of a rehearsal so far, and what was removed meanwhile.
+#[derive(Debug, Default)]
+pub struct Rehearsed {
+    /// By the id of the cgroup that was at its limit.
+    reports: BTreeMap<u64, Reports>,
+    /// By path: a service that is started again has a new cgroup.
+    removed: BTreeMap<String, Judged>,
+}
+
+/// What is judged of a cgroup.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    id: u64,
+    peaks: Peaks,
+    /// In bytes.
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Reports {
+    nr: u64,
+    first_victim: Option<Victim>,
+}
+
+impl Rehearsed {
+    /// Counts a record, if it is a report of a rehearsal.
+    pub fn note(&mut self, record: &Record) {
+        let Record::WouldEnforce { ancestor, victim, .. } = record else { return };
+        let reports = self.reports.entry(ancestor.id).or_default();
+        reports.nr += 1;
+        if reports.first_victim.is_none() {
+            reports.first_victim.clone_from(victim);
+        }
+    }
+
+    /// Keeps what is to be said at the end of a cgroup that is removed, if it is tracked.
+    ///
+    /// # Errors
+    /// The engine cannot be read.
+    pub fn removed(&mut self, name: record::Cgroup, engine: &Engine) -> Result<()> {
+        if let Some(index) = engine.index_of(name.id)? {
+            self.gone(name, &engine.counter(index)?, page_size());
+        }
+        Ok(())
+    }
+
+    /// At the top, or with a limit. Of several of one name, the highest.
+    fn gone(&mut self, name: record::Cgroup, counter: &Counter<u64>, page_size: u64) {
+        let limit = limit_of(counter.memory_limit).map(|limit| limit * page_size);
+        let Some(path) = name.path.filter(|_| counter.parent == 0 || limit.is_some()) else {
+            return;
+        };
+        let needed = counter.needed_watermark.max(Need::of(counter, InFlight::default()).needed);
+        let peaks =
+            Peaks { usage: counter.memory.watermark * page_size, needed: needed * page_size };
+        let before = self.removed.get(&path).map(|judged| judged.peaks).unwrap_or_default();
+        self.removed.insert(path, Judged { id: name.id, peaks: peaks.or(before), limit });
+    }
+
+    /// Writes what limits would do to each cgroup that is at the top or has one.
+    ///
+    /// # Errors
+    /// `out` cannot be written.
+    pub fn write(&self, out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result<()> {
+        let mut all = self.removed.clone();
+        for cgroup in sample.cgroups.iter().filter(|cgroup| !cgroup.is_dying) {
+            let limit = cgroup.memory.get(PageCounterStat::Limit).map(|limit| limit * page_size);
+            if cgroup.parent_id.is_some() && limit.is_none() {
+                continue;
+            }
+            let name = label(&cgroup.name);
+            let before = all.get(&name).map(|judged| judged.peaks).unwrap_or_default();
+            let peaks = peaks(cgroup, page_size).or(before);
+            all.insert(name, Judged { id: cgroup.name.id, peaks, limit });
+        }
+        for (name, Judged { id, peaks, limit }) in &all {
+            writeln!(out, "\n{}: {peaks}", printable(name))?;
+            let Some(limit) = limit else { continue };
+            writeln!(out, "  {}", peaks.judge(*limit))?;
+            let Some(Reports { nr, first_victim }) = self.reports.get(id) else { continue };
+            let victim = match first_victim {
+                None => "nobody killed".to_owned(),
+                Some(Victim { victim, comm, rss_pages, .. }) => format!(
+                    "killed first {} ({victim}, {} resident)",
+                    printable(comm),
+                    human(rss_pages * page_size)
+                ),
+            };
+            writeln!(out, "  reported {nr} times, {victim}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The highest figures of a cgroup.
+fn peaks(cgroup: &Cgroup, page_size: u64) -> Peaks {
+    let usage = cgroup.memory.get(PageCounterStat::Watermark).unwrap_or(0) * page_size;
+    Peaks { usage, needed: cgroup.part(MemoryStat::NeededWatermark) * page_size }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Name;
+    use memstock_common::PageCounter;
+
+    fn report(victim: Option<i32>) -> Record {
+        let cgroup = record::Cgroup { id: 7, path: Some("/a".into()), path_hex: None };
+        let victim = victim.map(|victim| Victim {
+            victim,
+            comm: "java\n".into(),
+            rss_pages: 256,
+            swap_pages: 0,
+            page_table_pages: 3,
+            oom_score_adj: 0,
+        });
+        Record::WouldEnforce {
+            ancestor: cgroup.clone(),
+            cgroup,
+            over_pages: 1,
+            needed_pages: 2,
+            file_pages: 3,
+            stocked: Vec::new(),
+            drain_is_enough: false,
+            victim,
+        }
+    }
+
+    fn cgroup(id: u64, parent_id: Option<u64>, limit: Option<u64>) -> Cgroup {
+        let mut cgroup = Cgroup { parent_id, ..Cgroup::default() };
+        cgroup.name = Name { id, path: Some(format!("/{id}").into()) };
+        cgroup.memory.stats[PageCounterStat::Limit as usize] = limit;
+        cgroup.memory.stats[PageCounterStat::Watermark as usize] = Some(2048);
+        cgroup.parts[MemoryStat::NeededWatermark as usize] = 256;
+        cgroup
+    }
+
+    fn written(rehearsed: &Rehearsed, cgroups: Vec<Cgroup>) -> String {
+        let mut out = Vec::new();
+        let sample = Sample { cgroups, ..Sample::default() };
+        rehearsed.write(&mut out, &sample, 4096).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_limit_and_the_one_that_was_named_are_judged() {
+        let mut rehearsed = Rehearsed::default();
+        rehearsed.note(&Record::Ended);
+        for victim in [None, Some(2), Some(3)] {
+            rehearsed.note(&report(victim));
+        }
+        let text = written(&rehearsed, vec![cgroup(7, Some(1), Some(128))]);
+        assert_eq!(
+            text,
+            "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n  \
+             512.0KiB: oom (1.0MiB needed)\n  \
+             reported 3 times, killed first java\\x0a (2, 1.0MiB resident)\n"
+        );
+        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(1792))]);
+        assert!(text.ends_with("\n  7.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
+    }
+
+    #[test]
+    fn what_was_removed_is_judged_by_the_highest_of_its_name() {
+        let name = |id| record::Cgroup { id, path: Some("/7".into()), path_hex: None };
+        let counter = |watermark, needed_watermark| Counter {
+            memory: PageCounter { usage: 0, watermark, failcnt: 0 },
+            needed_watermark,
+            memory_limit: u64::MAX,
+            ..Counter::default()
+        };
+        let mut rehearsed = Rehearsed::default();
+        rehearsed.gone(name(5), &counter(2048, 1), 4096);
+        rehearsed.gone(name(6), &counter(2, 256), 4096);
+        rehearsed.gone(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
+        let judged = "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n";
+        assert_eq!(written(&rehearsed, vec![]), judged);
+        assert_eq!(written(&rehearsed, vec![cgroup(7, None, None)]), judged);
+    }
+
+    #[test]
+    fn only_the_top_and_what_has_a_limit_is_told_of() {
+        let dying = Cgroup { is_dying: true, ..cgroup(3, None, None) };
+        let text = written(
+            &Rehearsed::default(),
+            vec![cgroup(1, None, None), cgroup(2, Some(1), None), dying],
+        );
+        assert_eq!(
+            text,
+            "\n/1: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n"
+        );
+    }
+}

@@ -1,0 +1,316 @@
+//! What a measured command used: as text in the manner of `perf stat`, and as JSON.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+use memstock_common::stat::{CgroupStat, CommandStat, KernelStat, Stat, Unit};
+use serde_json::{Map, Value, json};
+
+use crate::forecast::measure::{Figure, Measured, Scope, is_whole, losses, summarize};
+use crate::forecast::verdict::Peaks;
+use crate::host::cgroup::display;
+use crate::model::ratio::operations_per_page;
+use crate::model::size::human;
+
+/// What there is to tell.
+#[derive(Debug)]
+pub struct Report {
+    command: Vec<String>,
+    exit_code: u8,
+    runs: usize,
+    last: Measured,
+    figures: Vec<Figure>,
+    loss: Vec<(Stat, u64)>,
+}
+
+impl Report {
+    /// Of the runs of a command; none if there was none. `exit_code` is that of the last one.
+    pub fn new(command: &[OsString], runs: &[Measured], exit_code: u8) -> Option<Self> {
+        Some(Self {
+            command: command.iter().map(display).collect(),
+            exit_code,
+            runs: runs.len(),
+            last: runs.last()?.clone(),
+            figures: summarize(runs),
+            loss: losses(runs),
+        })
+    }
+
+    fn mean(&self, stat: Stat) -> Option<f64> {
+        self.figures.iter().find(|figure| figure.stat == stat)?.mean
+    }
+
+    fn of(&self, scope: Scope) -> impl Iterator<Item = &Figure> {
+        self.figures.iter().filter(move |figure| figure.scope == scope)
+    }
+}
+
+/// The document that `memstock stat --json` writes.
+pub fn document(report: &Report) -> Value {
+    let mut document = Map::new();
+    document.insert("command".into(), json!(report.command));
+    document.insert("exit_code".into(), json!(report.exit_code));
+    document.insert("runs".into(), json!(report.runs));
+    document.insert("cgroup_path".into(), json!(display(&report.last.cgroup)));
+    document.insert("own_engine".into(), json!(report.last.is_own_engine));
+    document.insert("batch".into(), json!(report.last.batch));
+    for scope in Scope::ALL {
+        document.insert(scope.name().into(), values(report, scope, |figure| figure.mean));
+    }
+    let deviations = (report.runs > 1).then(|| {
+        let of = |scope: Scope| {
+            (scope.name().to_owned(), values(report, scope, |figure| figure.deviation))
+        };
+        Scope::ALL.map(of).into_iter().collect::<Map<_, _>>()
+    });
+    document.insert("stddev".into(), json!(deviations));
+    let loss: Map<_, _> =
+        report.loss.iter().map(|(stat, count)| (stat.name.to_owned(), json!(count))).collect();
+    document.insert("loss".into(), loss.into());
+    document.into()
+}
+
+fn values(report: &Report, scope: Scope, value: impl Fn(&Figure) -> Option<f64>) -> Value {
+    let value = |figure: &Figure| match value(figure) {
+        // A whole number reads as one.
+        Some(whole) if is_whole(figure.stat.unit) && whole.fract() == 0.0 => json!(whole as u64),
+        other => json!(other),
+    };
+    let row = report.of(scope).map(|figure| (figure.stat.name.to_owned(), value(figure)));
+    row.collect::<Map<_, _>>().into()
+}
+
+/// Figures that are told in the note of another one.
+const IN_NOTES: [Stat; 2] = [CommandStat::HitRate.stat(), CgroupStat::FromStock.stat()];
+
+/// Writes the report.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
+    let Report { command, runs, last, .. } = report;
+    let engine = if last.is_own_engine { "an engine of its own" } else { "the running engine" };
+    let runs = if *runs > 1 { format!(", mean of {runs} runs") } else { String::new() };
+    writeln!(out, "\nmemstock stat of {}", command.join(" "))?;
+    writeln!(out, "cgroup {}, {engine}, batch {}{runs}", display(&last.cgroup), last.batch)?;
+    let width = if report.runs > 1 { 46 } else { 35 };
+    let is_told = |scope: &Scope| report.of(*scope).any(|figure| figure.mean.is_some());
+    for scope in Scope::ALL.into_iter().filter(is_told) {
+        writeln!(out)?;
+        for figure in report.of(scope).filter(|figure| !IN_NOTES.contains(&figure.stat)) {
+            let value = figure.mean.map_or_else(|| "-".into(), |mean| text(mean, figure.stat.unit));
+            let line = format!("{value:>14}{}  {}", spread(figure), figure.stat.name);
+            match note(report, figure) {
+                Some(note) => writeln!(out, "{line:<width$} # {note}")?,
+                None => writeln!(out, "{line}")?,
+            }
+        }
+    }
+    if let (Some(usage), Some(needed)) =
+        (report.mean(CommandStat::Peak.stat()), report.mean(CommandStat::NeededPeak.stat()))
+    {
+        let peaks = Peaks { usage: usage as u64, needed: needed as u64 };
+        writeln!(out, "\na limit {peaks}")?;
+    }
+    let lost = report.loss.iter().filter(|(_, count)| *count > 0);
+    let lost: Vec<_> = lost.map(|(stat, count)| format!("{} {count}", stat.name)).collect();
+    if !lost.is_empty() {
+        writeln!(out, "\nloss: {}", lost.join(", "))?;
+    }
+    writeln!(out)
+}
+
+fn text(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Bytes => human(value.round() as u64),
+        Unit::Seconds => format!("{value:.6} s"),
+        Unit::Percent => format!("{value:.2} %"),
+        Unit::Pages | Unit::Count if value.fract() == 0.0 => format!("{value}"),
+        Unit::Pages | Unit::Count => format!("{value:.1}"),
+    }
+}
+
+/// The standard deviation as a part of the mean, as perf has it.
+fn spread(figure: &Figure) -> String {
+    match (figure.mean, figure.deviation) {
+        (Some(mean), Some(deviation)) if mean > 0.0 => {
+            format!("  ±{:6.2} %", 100.0 * deviation / mean)
+        }
+        (_, Some(_)) => format!("{:11}", ""),
+        _ => String::new(),
+    }
+}
+
+fn note(report: &Report, figure: &Figure) -> Option<String> {
+    let shared = CommandStat::SharedOperations.stat();
+    if figure.stat == CommandStat::Peak.stat() {
+        Some("stocked pages included".into())
+    } else if figure.stat == CommandStat::NeededPeak.stat() {
+        Some("less page cache that the kernel could take back".into())
+    } else if figure.stat == CgroupStat::Charged.stat() {
+        let rate = report.mean(CommandStat::HitRate.stat())?;
+        Some(format!("{} from a stock", text(rate, Unit::Percent)))
+    } else if figure.stat == shared && figure.scope == Scope::Engine && report.last.is_own_engine {
+        let charged = report.mean(CgroupStat::Charged.stat())?;
+        let ratio = operations_per_page(figure.mean?, charged)?;
+        Some(format!("{ratio:.3} for each page charged"))
+    } else if figure.stat == KernelStat::Charges.stat() {
+        Some("of the kernel's own memory controller".into())
+    } else if figure.scope == Scope::Kernel {
+        let charges = report.mean(KernelStat::Charges.stat())?;
+        let ratio = operations_per_page(figure.mean?, charges)?;
+        let is_shared = figure.stat == KernelStat::SharedOperations.stat();
+        is_shared.then(|| format!("{ratio:.3} for each charge"))
+    } else if figure.scope == Scope::Engine && !report.last.is_own_engine {
+        Some("whole engine".into())
+    } else if figure.stat == CommandStat::MaxRss.stat() {
+        Some("of the largest process, by the kernel".into())
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+    use std::time::Duration;
+
+    use memstock_common::stat::{CpuStat, Loss};
+
+    use super::*;
+    use crate::forecast::measure::{FIGURES, Work};
+    use crate::host::launch::Ended;
+    use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample};
+
+    /// An engine with one cgroup, a child of it that is dying, and the pages that one CPU has charged, from its stock
+    /// and not.
+    fn engine(from_stock: u64, missed: u64) -> Sample {
+        let cgroup = |id, parent_id, stats| Cgroup {
+            name: Name { id, path: None },
+            parent_id,
+            memory: PageCounter { stats: [Some(40), None, Some(500), Some(3)] },
+            parts: [1, 2, 256, 0],
+            stats,
+            ..Cgroup::default()
+        };
+        let cpu = CpuStat::ALL.iter().map(|stat| match stat {
+            CpuStat::Charged => from_stock + missed,
+            CpuStat::FromStock => from_stock,
+            _ => 10,
+        });
+        Sample {
+            batch: 32,
+            cpus: vec![Cpu {
+                stats: cpu.collect::<Vec<_>>().try_into().unwrap(),
+                ..Cpu::default()
+            }],
+            cgroups: vec![
+                cgroup(8, Some(7), [2, 30, 30, 28, 1, 4]),
+                cgroup(7, None, [5, 60, 60, 56, 0, 0]),
+                cgroup(9, None, [99; 6]),
+            ],
+            loss: vec![(Loss::Healed.stat(), 11)],
+            ..Sample::default()
+        }
+    }
+
+    fn run(before: Option<&Sample>, wall: u64) -> Measured {
+        let ended = Ended {
+            status: ExitStatus::from_raw(0),
+            wall: Duration::from_secs(wall),
+            user: Duration::from_millis(1500),
+            system: Duration::ZERO,
+            max_rss: None,
+        };
+        let after = engine(970, 30);
+        let work = Work { before, after: &after, cgroup_id: 7, ended, kernel: None };
+        Measured {
+            cgroup: "/a/x y".into(),
+            is_own_engine: before.is_none(),
+            batch: after.batch,
+            ended,
+            figures: work.figures(4096).unwrap(),
+            loss: work.loss(),
+        }
+    }
+
+    fn report(runs: &[Measured]) -> Report {
+        Report::new(&["echo".into(), "\u{1b}[31m".into()], runs, 0).unwrap()
+    }
+
+    fn lines(report: &Report) -> String {
+        let mut text = Vec::new();
+        write(&mut text, report).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn of_an_own_engine_all_is_the_commands() {
+        let report = report(&[run(None, 2)]);
+        let value = document(&report);
+        let (cgroup, engine) = (&value["cgroup"], &value["engine"]);
+        assert_eq!(cgroup["peak"], 500 * 4096);
+        assert_eq!(cgroup["stranded"], 7 * 4096);
+        assert_eq!(cgroup["needed_peak"], 256 * 4096);
+        assert_eq!((&cgroup["charged_pages"], &cgroup["hit_rate"]), (&json!(1000), &json!(97.0)));
+        assert_eq!((&cgroup["singles"], &cgroup["failcnt"]), (&json!(1), &json!(3)));
+        assert_eq!((&engine["shared_operations"], &engine["drains"]), (&json!(30), &json!(10)));
+        assert_eq!((&value["process"]["max_rss"], &value["stddev"]), (&Value::Null, &Value::Null));
+        assert_eq!(value["loss"]["healed"], 11);
+        let text = lines(&report);
+        for part in [
+            "echo \\x1b[31m",
+            "cgroup /a/x y, an engine of its own, batch 32\n",
+            "2.0MiB  peak",
+            "97.00 % from a stock",
+            "0.030 for each page charged",
+            "a limit fits at 7.0MiB and above, oom below 1.0MiB",
+            "2.000000 s  wall_time",
+            "-  max_rss",
+            "loss: healed 11",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("hit_rate") && !text.contains('±'), "{text}");
+    }
+
+    #[test]
+    fn of_a_running_engine_the_cgroups_are_told_apart() {
+        let before = engine(870, 30);
+        let report = report(&[run(Some(&before), 2)]);
+        let value = document(&report);
+        assert_eq!(
+            (&value["cgroup"]["charged_pages"], &value["cgroup"]["from_stock_pages"]),
+            (&json!(90), &json!(84))
+        );
+        assert_eq!((&value["engine"]["refills"], &value["loss"]["healed"]), (&json!(0), &json!(0)));
+        let text = lines(&report);
+        assert!(text.contains("the running engine") && text.contains("# whole engine"), "{text}");
+    }
+
+    #[test]
+    fn runs_have_a_mean_and_a_deviation() {
+        let runs = [run(None, 1), run(None, 2), run(None, 3)];
+        let report = report(&runs);
+        let value = document(&report);
+        assert_eq!(value["process"]["wall_time"], 2.0);
+        assert_eq!(value["stddev"]["process"]["wall_time"], 1.0);
+        assert_eq!(value["stddev"]["cgroup"]["peak"], 0);
+        assert_eq!((&value["runs"], &value["loss"]["healed"]), (&json!(3), &json!(33)));
+        let text = lines(&report);
+        assert!(text.contains("± 50.00 %  wall_time") && text.contains("mean of 3 runs"), "{text}");
+    }
+
+    #[test]
+    fn a_cgroup_that_is_gone_is_not_measured() {
+        let ended = run(None, 1).ended;
+        let after = engine(0, 0);
+        let work = Work { before: None, after: &after, cgroup_id: 77, ended, kernel: None };
+        assert!(work.figures(4096).is_err());
+        // Of nothing there is no rate.
+        let work = Work { cgroup_id: 7, ..work };
+        let rate = FIGURES.iter().position(|(_, stat)| *stat == CommandStat::HitRate.stat());
+        assert_eq!(work.figures(4096).unwrap()[rate.unwrap()], None);
+    }
+}

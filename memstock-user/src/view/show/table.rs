@@ -1,0 +1,148 @@
+//! A sample as plain tables: the CPUs with their stocks, then the cgroups.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, Stat, Unit};
+
+use crate::host::cgroup::display;
+use crate::model::faults::Source;
+use crate::model::size::human;
+use crate::model::{Cgroup, Cpu, Name, Sample, Slot};
+
+/// A number of a cgroup that is shown.
+#[derive(Clone, Copy)]
+enum Column {
+    Counter(PageCounterStat),
+    Memory(MemoryStat),
+    Cgroup(CgroupStat),
+}
+
+const COLUMNS: [Column; 9] = [
+    Column::Counter(PageCounterStat::Usage),
+    Column::Memory(MemoryStat::Needed),
+    Column::Counter(PageCounterStat::Limit),
+    Column::Counter(PageCounterStat::Watermark),
+    Column::Memory(MemoryStat::NeededWatermark),
+    Column::Counter(PageCounterStat::Failcnt),
+    Column::Cgroup(CgroupStat::Stocked),
+    Column::Cgroup(CgroupStat::Faults),
+    Column::Cgroup(CgroupStat::Forced),
+];
+
+impl Column {
+    const fn stat(self) -> Stat {
+        match self {
+            Self::Counter(stat) => stat.stat(),
+            Self::Memory(stat) => stat.stat(),
+            Self::Cgroup(stat) => stat.stat(),
+        }
+    }
+
+    fn of(self, cgroup: &Cgroup) -> Option<u64> {
+        match self {
+            Self::Counter(stat) => cgroup.memory.get(stat),
+            Self::Memory(stat) => Some(cgroup.part(stat)),
+            Self::Cgroup(stat) => Some(cgroup.get(stat)),
+        }
+    }
+}
+
+/// Writes both tables, a line of losses when there are any, and one for each reason why the daemon is degraded. By what faults are seen is said where it is not
+/// the usual way.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result<()> {
+    writeln!(out, "{}\n\n{}", cpus(sample), cgroups(sample, page_size))?;
+    if sample.faults != Source::default() {
+        writeln!(out, "\nfaults by {}", sample.faults)?;
+    }
+    let losses: Vec<_> = sample
+        .loss
+        .iter()
+        .filter(|(_, value)| *value > 0)
+        .map(|(loss, value)| format!("{} {value}", loss.name))
+        .collect();
+    if !losses.is_empty() {
+        writeln!(out, "\nloss: {}", losses.join(", "))?;
+    }
+    sample.degraded.iter().try_for_each(|reason| writeln!(out, "\ndegraded: {reason}"))
+}
+
+pub(crate) fn plain<S: ToString>(
+    head: impl IntoIterator<Item = S>,
+    text_columns: &[usize],
+) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(head.into_iter().map(|name| name.to_string()));
+    for (n, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if !text_columns.contains(&n) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+pub(crate) fn head(name: &str) -> String {
+    name.to_uppercase()
+}
+
+fn cpus(sample: &Sample) -> String {
+    let stocked = head(CgroupStat::Stocked.stat().name);
+    let columns = ["CPU".to_owned(), "CACHED CGROUP".to_owned(), stocked].into_iter();
+    let mut table =
+        plain(columns.chain(CpuStat::ALL.iter().map(|stat| head(stat.stat().name))), &[1]);
+    for cpu in &sample.cpus {
+        let mut row = vec![
+            if cpu.online { cpu.cpu.to_string() } else { format!("{} (offline)", cpu.cpu) },
+            cached(cpu),
+            cpu.slots
+                .iter()
+                .map(|slot| slot.nr_pages + slot.uncharge_pages)
+                .sum::<u64>()
+                .to_string(),
+        ];
+        row.extend(CpuStat::ALL.iter().map(|&stat| cpu.get(stat).to_string()));
+        table.add_row(row);
+    }
+    table.trim_fmt()
+}
+
+fn cached(cpu: &Cpu) -> String {
+    let names: Vec<_> = cpu.slots.iter().filter_map(|slot: &Slot| slot.cgroup.as_ref()).collect();
+    if names.is_empty() {
+        return "-".into();
+    }
+    names.into_iter().map(label).collect::<Vec<_>>().join(" ")
+}
+
+pub(crate) fn label(name: &Name) -> String {
+    match &name.path {
+        Some(path) => display(path),
+        None => format!("id {}", name.id),
+    }
+}
+
+fn cgroups(sample: &Sample, page_size: u64) -> String {
+    let columns = std::iter::once("CGROUP".to_owned())
+        .chain(COLUMNS.iter().map(|column| head(column.stat().name)));
+    let mut table = plain(columns, &[0]);
+    for cgroup in &sample.cgroups {
+        table.add_row(row(cgroup, page_size));
+    }
+    table.trim_fmt()
+}
+
+fn row(cgroup: &Cgroup, page_size: u64) -> Vec<String> {
+    let show = |value: Option<u64>, unit| match (value, unit) {
+        (None, _) => "max".to_owned(),
+        (Some(pages), Unit::Bytes) => human(pages * page_size),
+        (Some(value), _) => value.to_string(),
+    };
+    let dying = if cgroup.is_dying { " (dying)" } else { "" };
+    let mut row = vec![label(&cgroup.name) + dying];
+    row.extend(COLUMNS.iter().map(|column| show(column.of(cgroup), column.stat().unit)));
+    row
+}

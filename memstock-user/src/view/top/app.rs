@@ -1,0 +1,228 @@
+//! What the view shows and in which state it is. Changed by readings, events and [`keys`](super::keys); knows
+//! neither the engine nor the terminal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::rates::Rates;
+use super::source::Reading;
+use super::tree::{Order, Row, rows};
+use crate::journal::Entry;
+
+/// Events that are kept, and readings of the stock of each CPU.
+const KEPT: usize = 256;
+
+/// What the keys are about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The view.
+    #[default]
+    View,
+    /// The text of the filter; this one comes back if it is given up.
+    Filter(String),
+    /// The question whether to drain this.
+    Drain(Target),
+    /// The help.
+    Help,
+}
+
+/// Whose stocks are to be drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Everybody's.
+    All,
+    /// Those of a cgroup and the ones below it.
+    Subtree {
+        /// cgroup v2 id.
+        id: u64,
+        /// Its path; escaped.
+        path: String,
+    },
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.write_str("all cgroups"),
+            Self::Subtree { path, .. } => write!(f, "{path} and all below it"),
+        }
+    }
+}
+
+/// The state of the view.
+#[derive(Debug)]
+pub struct App {
+    /// Bytes in a page.
+    pub page_size: u64,
+    /// Between two readings.
+    pub delay: Duration,
+    /// The last reading.
+    pub reading: Option<Reading>,
+    /// Since the one before.
+    pub rates: Rates,
+    /// Pages in the stock of each CPU, the oldest first.
+    pub history: BTreeMap<u32, VecDeque<u64>>,
+    /// Lines of the event tail, the oldest first.
+    pub events: VecDeque<String>,
+    /// How the rows are to be.
+    pub order: Order,
+    /// The cgroups.
+    pub rows: Vec<Row>,
+    /// Of the rows.
+    pub selected: usize,
+    /// The first row that is shown.
+    pub offset: usize,
+    /// Rows that are shown; known once it was drawn.
+    pub page: usize,
+    /// The first CPU that is shown.
+    pub first_cpu: usize,
+    /// What the keys are about.
+    pub mode: Mode,
+    /// Whether the view stands still.
+    pub paused: bool,
+    /// What came of the last key, if anything is to be said.
+    pub message: Option<String>,
+}
+
+impl App {
+    /// Nothing yet.
+    pub fn new(page_size: u64, delay: Duration) -> Self {
+        Self {
+            page_size,
+            delay,
+            reading: None,
+            rates: Rates::default(),
+            history: BTreeMap::new(),
+            events: VecDeque::new(),
+            order: Order::default(),
+            rows: Vec::new(),
+            selected: 0,
+            offset: 0,
+            page: 1,
+            first_cpu: 0,
+            mode: Mode::View,
+            paused: false,
+            message: None,
+        }
+    }
+
+    /// Shows the next reading.
+    pub fn take(&mut self, reading: Reading) {
+        if reading.is_another {
+            self.reading = None;
+            self.history.clear();
+            self.events.clear();
+            self.message = Some("this is another engine: the one before has ended".into());
+        }
+        self.rates = match &self.reading {
+            Some(before) => {
+                let elapsed = reading.at.saturating_duration_since(before.at);
+                Rates::between(&before.sample, &reading.sample, elapsed)
+            }
+            None => Rates::default(),
+        };
+        for cpu in &reading.sample.cpus {
+            let past = self.history.entry(cpu.cpu).or_default();
+            past.push_back(cpu.slots.iter().map(|slot| slot.nr_pages + slot.uncharge_pages).sum());
+            keep(past);
+        }
+        self.reading = Some(reading);
+        self.reorder();
+    }
+
+    /// Adds to the event tail.
+    pub fn tell(&mut self, entries: &[Entry]) {
+        for entry in entries.iter().skip(entries.len().saturating_sub(KEPT)) {
+            // "2026-01-31T12:00:01.002Z": the day is in `memstock events`.
+            let time = entry.time.get(11..19).unwrap_or(&entry.time);
+            let record = entry.record.to_string();
+            self.events.push_back(format!("{time} {}", record.trim_start_matches("event: ")));
+            keep(&mut self.events);
+        }
+    }
+
+    /// Puts the rows in order again, with the same cgroup selected where it is still shown.
+    pub fn reorder(&mut self) {
+        let selected = self.rows.get(self.selected).map(|row| row.id);
+        self.rows = match &self.reading {
+            Some(reading) => rows(&reading.sample, &self.rates, &self.order),
+            None => Vec::new(),
+        };
+        let same = self.rows.iter().position(|row| Some(row.id) == selected);
+        self.select(same.unwrap_or(self.selected));
+    }
+
+    /// Selects a row, or the last one.
+    pub fn select(&mut self, row: usize) {
+        self.selected = row.min(self.rows.len().saturating_sub(1));
+    }
+
+    /// Moves the rows so that the selected one is among the `page` that are shown.
+    pub fn scroll(&mut self, page: usize) {
+        self.page = page.max(1);
+        let most = self.rows.len().saturating_sub(self.page);
+        let lowest = (self.selected + 1).saturating_sub(self.page);
+        self.offset = self.offset.clamp(lowest, self.selected.max(lowest)).min(most);
+    }
+
+    /// The selected row.
+    pub fn row(&self) -> Option<&Row> {
+        self.rows.get(self.selected)
+    }
+}
+
+fn keep<T>(all: &mut VecDeque<T>) {
+    while all.len() > KEPT {
+        all.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::top::fixture::{later, sample};
+    use std::time::Instant;
+
+    fn reading(sample: crate::model::Sample, at: Instant) -> Reading {
+        Reading { sample, at, daemon: None, is_another: false }
+    }
+
+    #[test]
+    fn two_readings_make_rates_and_another_engine_none() {
+        let mut app = App::new(4096, Duration::from_secs(1));
+        let start = Instant::now();
+        app.take(reading(sample(), start));
+        assert_eq!(app.rates, Rates::default());
+        app.take(reading(later(), start + Duration::from_secs(2)));
+        assert_eq!(app.rows[0].figures.faults, Some(500.0));
+        assert_eq!(app.history[&0], [15 + 7, 15 + 7]);
+        let other =
+            Reading { is_another: true, ..reading(later(), start + Duration::from_secs(3)) };
+        app.take(other);
+        assert_eq!(app.rates, Rates::default());
+        assert_eq!(app.history[&0].len(), 1);
+        assert!(app.message.is_some());
+    }
+
+    #[test]
+    fn the_selection_stays_with_its_cgroup_and_on_the_screen() {
+        let mut app = App::new(4096, Duration::from_secs(1));
+        app.take(reading(sample(), Instant::now()));
+        app.select(2);
+        let id = app.row().map(|row| row.id);
+        app.order.reverse = true;
+        app.reorder();
+        assert_eq!(app.row().map(|row| row.id), id);
+        app.select(99);
+        assert_eq!(app.selected, 4);
+        app.scroll(2);
+        assert_eq!((app.offset, app.page), (3, 2));
+        app.select(0);
+        app.scroll(2);
+        assert_eq!(app.offset, 0);
+        app.order.filter = "no such".into();
+        app.reorder();
+        app.scroll(2);
+        assert_eq!((app.row(), app.offset), (None, 0));
+    }
+}

@@ -1,0 +1,163 @@
+//! The screen as it is drawn, at four sizes, and what must hold at every size.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::style::Color;
+
+use super::*;
+use crate::journal::Entry;
+use crate::journal::record::{Cgroup, Record};
+use crate::model::Sample;
+use crate::model::faults::Source;
+use crate::view::top::app::{Mode, Target};
+use crate::view::top::fixture::{cgroup, later, sample};
+use crate::view::top::source::Reading;
+
+fn app() -> App {
+    let mut app = App::new(4096, Duration::from_secs(1));
+    let start = Instant::now();
+    let reading = |sample: Sample, after| Reading {
+        sample,
+        at: start + Duration::from_secs(after),
+        daemon: Some(4121),
+        is_another: false,
+    };
+    app.take(reading(sample(), 0));
+    app.take(reading(later(), 1));
+    let added = |seq, id, path: &str| Entry {
+        seq,
+        time_ns: seq,
+        time: format!("2026-01-31T12:00:0{seq}.002Z"),
+        record: Record::CgroupAdded { cgroup: Cgroup::new(id, Some(Path::new(path))) },
+    };
+    app.tell(&[added(1, 1, "/web"), added(2, 3, "/web/api"), added(3, 4, "/web/static")]);
+    app
+}
+
+#[test]
+fn faults_by_perf_are_told_apart() {
+    let mut app = app();
+    let usual = header::totals(&app);
+    let rest = usual.strip_prefix("faults ").unwrap().to_owned();
+    if let Some(reading) = &mut app.reading {
+        reading.sample.faults = Source::Perf;
+    }
+    assert_eq!(header::totals(&app), format!("faults (by perf) {rest}"));
+}
+
+fn buffer(app: &mut App, width: u16, height: u16, theme: &Theme) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, app, theme)).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+/// The lines of the screen, without blanks at their ends.
+fn lines(app: &mut App, width: u16, height: u16) -> Vec<String> {
+    let buffer = buffer(app, width, height, &Theme::new(true));
+    let line = |cells: &[ratatui::buffer::Cell]| {
+        let text: String = cells.iter().map(|cell| cell.symbol()).collect();
+        text.trim_end().to_owned()
+    };
+    buffer.content.chunks(width.into()).map(line).collect()
+}
+
+/// Compares with what is in `snapshots`, or replaces that when it is to be blessed.
+fn expect(name: &str, lines: &[String]) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/view/top/draw/snapshots").join(name);
+    let text = lines.join("\n") + "\n";
+    if std::env::var_os("MEMSTOCK_BLESS").is_some() {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        text == expected,
+        "{}: see `cargo xtask test --bless`; now it is\n{text}",
+        file.display()
+    );
+}
+
+#[test]
+fn screens_are_as_they_were() {
+    for (width, height) in [(80, 24), (200, 50), (40, 10), (20, 5)] {
+        expect(&format!("{width}x{height}.snap"), &lines(&mut app(), width, height));
+    }
+}
+
+#[test]
+fn overlays_are_as_they_were() {
+    let mut app = app();
+    app.mode = Mode::Help;
+    expect("help.snap", &lines(&mut app, 80, 24));
+    app.mode = Mode::Drain(Target::Subtree { id: 1, path: "/web".into() });
+    app.paused = true;
+    expect("drain.snap", &lines(&mut app, 80, 24));
+    app.mode = Mode::Filter(String::new());
+    app.order.filter = "stat".into();
+    app.reorder();
+    expect("filter.snap", &lines(&mut app, 80, 24));
+}
+
+#[test]
+fn nothing_breaks_at_any_size_in_any_mode() {
+    let modes = [Mode::View, Mode::Help, Mode::Filter(String::new()), Mode::Drain(Target::All)];
+    for mode in modes {
+        for (width, height) in
+            (1..160).step_by(13).flat_map(|w| (1..40).step_by(2).map(move |h| (w, h)))
+        {
+            let mut app = app();
+            app.mode = mode.clone();
+            buffer(&mut app, width, height, &Theme::new(true));
+        }
+    }
+    let mut nothing = App::new(4096, Duration::from_secs(1));
+    buffer(&mut nothing, 80, 24, &Theme::new(true));
+}
+
+#[test]
+fn without_colour_there_is_none() {
+    let is_coloured = |theme: &Theme| {
+        let buffer = buffer(&mut app(), 80, 24, theme);
+        buffer.content.iter().any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset)
+    };
+    assert!(is_coloured(&Theme::new(true)));
+    assert!(!is_coloured(&Theme::new(false)));
+}
+
+/// Names with whatever the kernel lets a cgroup be called take no more than their column.
+#[test]
+fn strange_names_break_no_column() {
+    let long = "x".repeat(255);
+    let names = [
+        "a b",
+        "tab\there",
+        "\x1b[31mred\x1b[0m",
+        "日本語の名前がとても長いとき",
+        "e\u{301}\u{301}",
+        "\u{202e}rtl",
+    ];
+    for name in names.into_iter().chain([long.as_str()]) {
+        for (width, height) in [(40, 10), (80, 24), (200, 50)] {
+            let mut app = app();
+            let mut sample = sample();
+            sample.cgroups = vec![cgroup(9, &format!("/{name}"), None, 256, Some(1024))];
+            app.reading =
+                Some(Reading { sample, at: Instant::now(), daemon: None, is_another: false });
+            app.reorder();
+            let row =
+                lines(&mut app, width, height).into_iter().find(|line| line.contains("1.0MiB"));
+            let row = row.unwrap();
+            assert!(!row.contains(char::is_control), "{row:?}");
+            let buffer = buffer(&mut app, width, height, &Theme::new(true));
+            let y = if height < 12 { 3 } else { 4 };
+            // The usage ends in the same column, whatever stands before it.
+            let symbols = |x| [x, x + 1, x + 2].map(|x| buffer[(x, y - 1)].symbol());
+            let end = (0..width - 2).find(|&x| symbols(x) == ["G", "E", " "]).unwrap() + 1;
+            assert_eq!(buffer[(end, y)].symbol(), "B", "{name:?} at {width}: {row}");
+        }
+    }
+}

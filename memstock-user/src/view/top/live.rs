@@ -1,0 +1,155 @@
+//! The loop of the full-screen view: readings and events in, keys in, drawing and drains out.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use ratatui::crossterm::style::force_color_output;
+
+use super::app::{App, Target};
+use super::draw::{Theme, draw};
+use super::keys::{Action, press};
+use super::source::{Source, ended};
+use super::terminal::{Keyboard, Screen, Signals, Waited};
+use crate::enforce::drains;
+use crate::host::page_size;
+use crate::journal::record::Cgroup;
+use crate::model::size::human;
+
+/// The longest wait for a key before signals are looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at the event stream.
+const EVENTS_PAUSE: Duration = Duration::from_millis(500);
+
+/// How the view is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Between two readings.
+    pub delay: Duration,
+    /// Readings to show; none for no end.
+    pub readings: Option<u64>,
+    /// Whether to use colours.
+    pub colour: bool,
+}
+
+/// Shows the engine until a key, a signal or the number of readings ends it.
+///
+/// # Errors
+/// The engine ended; or it cannot be read, or the terminal not be used.
+pub fn run(mut source: Source, options: &Options) -> Result<u8> {
+    let signals = Signals::listen()?;
+    let mut app = App::new(page_size(), options.delay);
+    // The backend has an opinion of its own about NO_COLOR.
+    force_color_output(options.colour);
+    let theme = Theme::new(options.colour);
+    let keyboard = Keyboard::open()?;
+    let mut screen = Screen::enter()?;
+    let mut due = Instant::now();
+    let mut events_due = due;
+    let mut readings = 0;
+    loop {
+        let now = Instant::now();
+        let mut is_stale = false;
+        if !app.paused && now >= due {
+            // Whoever waited for the last one has seen it.
+            if options.readings.is_some_and(|wanted| readings == wanted) {
+                return Ok(0);
+            }
+            app.take(source.reading()?.ok_or_else(ended)?);
+            readings += 1;
+            // One that comes late does not make the next ones early.
+            due = (due + options.delay).max(now);
+            is_stale = true;
+        }
+        if !app.paused && now >= events_due {
+            let events = source.events()?;
+            app.tell(&events);
+            events_due = now + EVENTS_PAUSE;
+            is_stale |= !events.is_empty();
+        }
+        if is_stale {
+            screen.draw(|frame| draw(frame, &mut app, &theme))?;
+        }
+        let next = if app.paused { PAUSE } else { due.saturating_duration_since(Instant::now()) };
+        let acted = handle(&mut app, &source, &mut screen, &keyboard, next.min(PAUSE))?;
+        match acted {
+            Some(Acted::Quit) => return Ok(0),
+            Some(Acted::Drained) => due = Instant::now(),
+            Some(Acted::Changed) => screen.draw(|frame| draw(frame, &mut app, &theme))?,
+            None => {}
+        }
+        if signals.end() {
+            return Ok(0);
+        }
+        if signals.stop() {
+            screen.suspend()?;
+            signals.go_on();
+            due = Instant::now();
+        } else if signals.go_on() {
+            screen.resume()?;
+            due = Instant::now();
+        }
+    }
+}
+
+/// What came of what was typed.
+enum Acted {
+    Quit,
+    Changed,
+    Drained,
+}
+
+/// Waits for what is typed, and does it; a paste is drawn once.
+fn handle(
+    app: &mut App,
+    source: &Source,
+    screen: &mut Screen,
+    keyboard: &Keyboard,
+    wait: Duration,
+) -> Result<Option<Acted>> {
+    let mut acted = None;
+    match keyboard.wait(wait)? {
+        Waited::Nothing => return Ok(None),
+        Waited::Gone => return Ok(Some(Acted::Quit)),
+        Waited::Typed => {}
+    }
+    while event::poll(Duration::ZERO).context("cannot read the terminal")? {
+        acted.get_or_insert(Acted::Changed);
+        let Event::Key(key) = event::read().context("cannot read the terminal")? else { continue };
+        if key.kind == KeyEventKind::Release {
+            continue;
+        }
+        match press(app, key) {
+            None => {}
+            Some(Action::Quit) => return Ok(Some(Acted::Quit)),
+            Some(Action::Suspend) => screen.suspend()?,
+            Some(Action::Redraw) => screen.clear()?,
+            Some(Action::Drain(target)) => {
+                app.message = Some(match drain(source, &target) {
+                    Ok(said) => said,
+                    Err(error) => format!("{error:#}"),
+                });
+                if !app.paused {
+                    acted = Some(Acted::Drained);
+                }
+            }
+        }
+    }
+    Ok(acted)
+}
+
+/// Drains, and says what came of it.
+fn drain(source: &Source, target: &Target) -> Result<String> {
+    let engine = source.engine();
+    let subtree = match target {
+        Target::All => None,
+        Target::Subtree { id, path } => {
+            let index = engine.index_of(*id)?;
+            let index = index.with_context(|| format!("{path} is not tracked any more"))?;
+            Some((Cgroup::new(*id, source.path_of(*id).as_deref()), index))
+        }
+    };
+    let receipt = drains::asked(engine, engine.possible(), subtree, 1)?;
+    let (given, took) = (human(receipt.nr_pages() * page_size()), receipt.took.as_micros());
+    Ok(format!("drained {given} of {target} in {took} us"))
+}

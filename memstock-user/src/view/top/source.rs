@@ -1,0 +1,136 @@
+//! One reading after the other of the running engine, with the events and the daemon beside it. Notices
+//! that the engine ended, or that another one has its place; shows nothing.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::engine::Engine;
+use crate::engine::sample::Sampler;
+use crate::exit::{Failure, exit_code};
+use crate::host::cgroup::CgroupMount;
+use crate::host::lock;
+use crate::journal::Entry;
+use crate::journal::degraded;
+use crate::journal::read::Reader;
+use crate::model::Sample;
+
+/// Between two questions who the daemon is: the answer takes a look at each file that it has open.
+const DAEMON_PAUSE: Duration = Duration::from_secs(5);
+
+/// A sample, and when it was taken.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What the engine held.
+    pub sample: Sample,
+    /// When.
+    pub at: Instant,
+    /// The daemon's process id; none if it died, or does not say.
+    pub daemon: Option<u32>,
+    /// Whether it is of another engine than the one before.
+    pub is_another: bool,
+}
+
+/// The running engine, for reading.
+pub struct Source {
+    engine: Engine,
+    mount: CgroupMount,
+    sampler: Sampler,
+    /// The pin folder that the engine was opened through.
+    folder: Option<(u64, u64)>,
+    events: Reader,
+    daemon: Option<u32>,
+    daemon_asked: Option<Instant>,
+}
+
+impl Source {
+    /// Of an engine that was just opened.
+    ///
+    /// # Errors
+    /// Its pins cannot be looked at.
+    pub fn new(engine: Engine, mount: CgroupMount) -> Result<Self> {
+        let folder = folder(&engine)?;
+        Ok(Self {
+            engine,
+            mount,
+            sampler: Sampler::default(),
+            folder,
+            events: Reader::new(),
+            daemon: None,
+            daemon_asked: None,
+        })
+    }
+
+    /// Where the cgroup with this id is, if it is there.
+    pub fn path_of(&self, id: u64) -> Option<PathBuf> {
+        self.mount.path_of(id)
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The next reading; none when the engine has ended and no other one runs.
+    ///
+    /// # Errors
+    /// The engine cannot be read.
+    pub fn reading(&mut self) -> Result<Option<Reading>> {
+        let folder = folder(&self.engine)?;
+        let is_another = folder != self.folder;
+        if is_another {
+            self.engine = match Engine::open(self.engine.pins()) {
+                Err(error) if exit_code(&error) == Failure::NotRunning.code() => return Ok(None),
+                engine => engine?,
+            };
+            (self.folder, self.daemon_asked) = (folder, None);
+            self.events = Reader::new();
+        }
+        if self.daemon_asked.is_none_or(|asked| asked.elapsed() >= DAEMON_PAUSE) {
+            self.daemon = lock::holder().ok().flatten();
+            self.daemon_asked = Some(Instant::now());
+        }
+        let sample = self.sampler.sample(&self.engine, &self.mount)?;
+        // That there is none is shown by itself.
+        let degraded = self.daemon.map(|_| degraded::of_daemon()).unwrap_or_default();
+        let sample = Sample { degraded, ..sample };
+        Ok(Some(Reading { sample, at: Instant::now(), daemon: self.daemon, is_another }))
+    }
+
+    /// The events since the last call.
+    ///
+    /// # Errors
+    /// The stream cannot be read.
+    pub fn events(&mut self) -> Result<Vec<Entry>> {
+        if self.events.is_over() {
+            return Ok(Vec::new());
+        }
+        let mut entries = Vec::new();
+        self.events.read(|read| {
+            entries.push(read.entry.clone());
+            Ok(())
+        })??;
+        Ok(entries)
+    }
+}
+
+/// Which folder the engine's pins are in: that of another engine is another one.
+fn folder(engine: &Engine) -> Result<Option<(u64, u64)>> {
+    let root = engine.pins().root();
+    match fs::metadata(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        meta => {
+            let meta = meta.with_context(|| format!("cannot look at {}", root.display()))?;
+            Ok(Some((meta.dev(), meta.ino())))
+        }
+    }
+}
+
+/// What is said when the engine has ended.
+pub fn ended() -> anyhow::Error {
+    Failure::NotRunning.error("the engine has ended: start one with \"memstock run\"")
+}

@@ -1,0 +1,252 @@
+//! The cgroups of a sample as rows: the tree, by sort, fold and filter. Pure.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use memstock_common::stat::{CgroupStat, MemoryStat, PageCounterStat};
+
+use super::column::{Column, Figures};
+use super::rates::{Rates, failcnt};
+use crate::host::cgroup::display;
+use crate::model::{Cgroup, Sample};
+use crate::view::show::table::label;
+
+/// How the rows are to be.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Siblings by this.
+    pub sort: Column,
+    /// The other way round.
+    pub reverse: bool,
+    /// Those whose children are not shown, by id.
+    pub folded: HashSet<u64>,
+    /// Only those whose path has this in it, upper and lower case alike, and those above them.
+    pub filter: String,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        let (folded, filter) = Default::default();
+        Self { sort: Column::Usage, reverse: false, folded, filter }
+    }
+}
+
+/// What is below a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// Nothing.
+    Nothing,
+    /// Rows.
+    Shown,
+    /// So many cgroups, whose work is part of this row's.
+    Folded(usize),
+}
+
+/// A cgroup as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// cgroup v2 id.
+    pub id: u64,
+    /// Its name below the row above it; escaped.
+    pub name: String,
+    /// Its whole path, or what stands for it; escaped.
+    pub path: String,
+    /// Rows above it.
+    pub depth: usize,
+    /// What is below it.
+    pub below: Below,
+    /// Whether the filter is about it, and not only about one below it.
+    pub matches: bool,
+    /// Its numbers.
+    pub figures: Figures,
+}
+
+/// A cgroup with those below it.
+struct Node<'a> {
+    cgroup: &'a Cgroup,
+    figures: Figures,
+    children: Vec<usize>,
+}
+
+/// The rows of a sample.
+pub fn rows(sample: &Sample, rates: &Rates, order: &Order) -> Vec<Row> {
+    let (nodes, tops) = nodes(sample, rates);
+    let mut walk = Walk { nodes: &nodes, order, filter: order.filter.to_lowercase(), rows: vec![] };
+    walk.all(&tops, None, 0);
+    walk.rows
+}
+
+fn nodes<'a>(sample: &'a Sample, rates: &Rates) -> (Vec<Node<'a>>, Vec<usize>) {
+    let place: HashMap<_, _> =
+        sample.cgroups.iter().enumerate().map(|(n, cgroup)| (cgroup.name.id, n)).collect();
+    let node = |cgroup| Node { cgroup, figures: figures(cgroup, rates), children: Vec::new() };
+    let mut nodes: Vec<_> = sample.cgroups.iter().map(node).collect();
+    let mut tops = Vec::new();
+    for (n, cgroup) in sample.cgroups.iter().enumerate() {
+        // One whose parent is not there any more is shown at the top rather than not at all.
+        match cgroup.parent_id.and_then(|id| place.get(&id)).filter(|&&parent| parent != n) {
+            Some(&parent) => nodes[parent].children.push(n),
+            None => tops.push(n),
+        }
+    }
+    (nodes, tops)
+}
+
+fn figures(cgroup: &Cgroup, rates: &Rates) -> Figures {
+    let rates = rates.cgroup(cgroup.name.id);
+    Figures {
+        usage: cgroup.memory.get(PageCounterStat::Usage).unwrap_or(0),
+        needed: cgroup.part(MemoryStat::Needed),
+        limit: cgroup.memory.get(PageCounterStat::Limit),
+        stocked: cgroup.get(CgroupStat::Stocked),
+        faults: rates.get(CgroupStat::Faults),
+        charged: rates.get(CgroupStat::Charged),
+        from_stock: rates.get(CgroupStat::FromStock),
+        failcnt: failcnt(cgroup),
+        failing: rates.failcnt,
+    }
+}
+
+struct Walk<'a> {
+    nodes: &'a [Node<'a>],
+    order: &'a Order,
+    filter: String,
+    rows: Vec<Row>,
+}
+
+impl Walk<'_> {
+    /// Adds siblings with all below them; says whether any was shown.
+    fn all(&mut self, siblings: &[usize], above: Option<&Path>, depth: usize) -> bool {
+        let mut sorted = siblings.to_vec();
+        sorted.sort_by(|&a, &b| self.compare(a, b));
+        // Each of them, whether one was shown before or not.
+        let shown = sorted.iter().filter(|&&n| self.one(n, above, depth)).count();
+        shown > 0
+    }
+
+    fn one(&mut self, n: usize, above: Option<&Path>, depth: usize) -> bool {
+        let node = &self.nodes[n];
+        let Cgroup { name, is_dying, .. } = node.cgroup;
+        let path = label(name);
+        let matches = self.filter.is_empty() || path.to_lowercase().contains(&self.filter);
+        let short =
+            above.zip(name.path.as_deref()).and_then(|(above, path)| path.strip_prefix(above).ok());
+        let shown = short.map_or_else(|| path.clone(), display);
+        let mut row = Row {
+            id: name.id,
+            name: if *is_dying { shown + " (dying)" } else { shown },
+            path,
+            depth,
+            below: Below::Nothing,
+            matches,
+            figures: node.figures,
+        };
+        // Who looks for something wants to see it, folded or not.
+        if self.filter.is_empty()
+            && !node.children.is_empty()
+            && self.order.folded.contains(&name.id)
+        {
+            row.below = Below::Folded(self.fold(&node.children, &mut row.figures));
+            self.rows.push(row);
+            return true;
+        }
+        let here = self.rows.len();
+        self.rows.push(row);
+        if self.all(&node.children, name.path.as_deref().or(above), depth + 1) {
+            self.rows[here].below = Below::Shown;
+        } else if !matches {
+            self.rows.truncate(here);
+            return false;
+        }
+        true
+    }
+
+    /// Adds the work of a subtree, of which usage has its share already; returns how many cgroups it has.
+    fn fold(&self, children: &[usize], sum: &mut Figures) -> usize {
+        let add = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        let mut nr = 0;
+        for node in children.iter().map(|&n| &self.nodes[n]) {
+            sum.stocked += node.figures.stocked;
+            sum.faults = add(sum.faults, node.figures.faults);
+            sum.charged = add(sum.charged, node.figures.charged);
+            sum.from_stock = add(sum.from_stock, node.figures.from_stock);
+            nr += 1 + self.fold(&node.children, sum);
+        }
+        nr
+    }
+
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        let (a, b) = (&self.nodes[a], &self.nodes[b]);
+        let by_column = self.order.sort.compare(&a.figures, &b.figures);
+        // Samples are in the order of names, and sorting keeps what is equal as it was.
+        let by_column = match self.order.sort {
+            Column::Name => a.cgroup.name.path.cmp(&b.cgroup.name.path),
+            _ => by_column,
+        };
+        if self.order.reverse { by_column.reverse() } else { by_column }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::top::fixture::{cgroup, sample};
+
+    fn shown(order: &Order) -> Vec<String> {
+        let sample = sample();
+        let rows = rows(&sample, &Rates::default(), order);
+        rows.iter().map(|row| format!("{}{}", " ".repeat(row.depth), row.name)).collect()
+    }
+
+    #[test]
+    fn siblings_are_sorted_and_stay_below_their_parent() {
+        let mut order = Order::default();
+        assert_eq!(shown(&order), ["/web", " api", " static", "/batch", " nightly (dying)"]);
+        order.reverse = true;
+        assert_eq!(shown(&order), ["/batch", " nightly (dying)", "/web", " static", " api"]);
+        order = Order { sort: Column::Name, ..Order::default() };
+        assert_eq!(shown(&order), ["/batch", " nightly (dying)", "/web", " api", " static"]);
+        order.sort = Column::Failcnt;
+        assert_eq!(shown(&order)[0], "/web");
+    }
+
+    #[test]
+    fn a_folded_row_stands_for_its_subtree() {
+        let sample = sample();
+        let open = rows(&sample, &Rates::default(), &Order::default());
+        assert_eq!((open[0].below, open[1].below), (Below::Shown, Below::Nothing));
+        let order = Order { folded: HashSet::from([1, 2]), ..Order::default() };
+        let folded = rows(&sample, &Rates::default(), &order);
+        assert_eq!(folded.len(), 2);
+        assert_eq!(folded[0].below, Below::Folded(2));
+        assert_eq!(folded[0].figures.usage, open[0].figures.usage);
+        let stocked: u64 = open[..3].iter().map(|row| row.figures.stocked).sum();
+        assert_eq!(folded[0].figures.stocked, stocked);
+    }
+
+    #[test]
+    fn the_filter_keeps_what_is_above_and_opens_what_is_folded() {
+        let mut order = Order { filter: "STAT".into(), ..Order::default() };
+        assert_eq!(shown(&order), ["/web", " static"]);
+        order.folded.insert(1);
+        assert_eq!(shown(&order), ["/web", " static"]);
+        let rows = rows(&sample(), &Rates::default(), &order);
+        assert_eq!(rows.iter().map(|row| row.matches).collect::<Vec<_>>(), [false, true]);
+        order.filter = "nothing like it".into();
+        assert_eq!(shown(&order), Vec::<String>::new());
+    }
+
+    #[test]
+    fn orphans_are_at_the_top() {
+        let mut sample = sample();
+        sample.cgroups.push(cgroup(77, "/lost/child", Some(999), 1, None));
+        sample.cgroups.push(cgroup(78, "/own/parent", Some(78), 1, None));
+        let rows = rows(&sample, &Rates::default(), &Order::default());
+        assert_eq!(rows.len(), sample.cgroups.len());
+        assert!(rows.iter().any(|row| row.name == "/lost/child" && row.depth == 0));
+    }
+}
