@@ -188,8 +188,8 @@ pub fn each<M: Machine>(
 ) -> Result<Found, Refusal> {
     let first = window.first_pfn & !(WINDOW_PAGES as u64 - 1);
     let chunk = machine.chunk(first).ok_or(Refusal::Missing)?;
-    let at = machine.nought();
-    let found = Found { nr_pages: machine.nought(), nr_file: machine.nought() };
+    let at = machine.opaque_zero();
+    let found = Found { nr_pages: machine.opaque_zero(), nr_file: machine.opaque_zero() };
     let mut walk = Walk { chunk, pages: window.pages, first, at, act, found };
     machine.repeat(WINDOW_PAGES, &mut walk);
     Ok(walk.found)

@@ -1,7 +1,7 @@
 //! One page fault: consume from the stock, or miss, charge a batch and refill.
 
 use crate::charge::{Over, charge};
-use crate::limit::brake;
+use crate::limit::throttle;
 use crate::stock::Pending;
 use crate::uncharge::{drain_taken, uncharge_counted};
 use crate::{Charge, Loss, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
@@ -66,7 +66,7 @@ pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32, may_wai
         restock(machine, stock, owner, Pending { nr_pages: 1, missed: missed > 0 }, nr_pages);
     }
     if may_wait && let Err(over) = Over::from_bits(refused) {
-        brake(machine, over);
+        throttle(machine, over);
     }
 }
 

@@ -150,7 +150,7 @@ fn walk<M: Machine, F: Fn(&M::Entry, u32) -> bool>(
     change: F,
 ) -> u32 {
     let Some(chunk) = machine.chunk(pfn) else { return 0 };
-    let (at, changed) = (machine.nought(), machine.nought());
+    let (at, changed) = (machine.opaque_zero(), machine.opaque_zero());
     let mut walk = Walk { chunk, pfn, at, end: nr_pages, owner, change, changed };
     machine.repeat(CHUNK_PAGES, &mut walk);
     walk.changed

@@ -85,14 +85,14 @@ pub fn rearm<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
 /// space is, the slower they get, as at the kernel's `memory.high`, whose penalty grows with the square as
 /// well (`calculate_high_delay` in mm/memcontrol.c); it may sleep.
 pub const BRAKE_NS: u64 = 1_000;
-/// Pages above the limit from which on the brake grows no more. At this many it is 1 ms, the longest time
+/// Pages above the limit from which on the throttle grows no more. At this many it is 1 ms, the longest time
 /// that a CPU is held up at once: on x86 interrupts are off where a fault begins.
 pub const MOST_BRAKED: u64 = 32;
 
 /// Waits, if user space has said that it attends to limits, and more is needed than is allowed: what page cache is
 /// above a limit is nobody's fault.
 #[inline(always)]
-pub(crate) fn brake<M: Machine>(machine: &M, over: Over) {
+pub(crate) fn throttle<M: Machine>(machine: &M, over: Over) {
     let now = machine.now();
     if now >= machine.attended_until() {
         return;
@@ -113,7 +113,7 @@ pub fn wait<M: Machine>(machine: &M, leaf: u32) {
     for resource in [Resource::Memory, Resource::Memsw] {
         let full = walk(machine, leaf, NO_INDEX, |c| needed_above(c, resource, 0) == 0);
         if let Some(ancestor) = full {
-            return brake(machine, Over { ancestor, resource });
+            return throttle(machine, Over { ancestor, resource });
         }
     }
 }
@@ -136,7 +136,7 @@ pub(crate) fn needed_above<W: Word>(counter: &Counter<W>, resource: Resource, mo
     counter::needed_above(usage, counter.file.load(), limit.load(), counter.huge.load())
 }
 
-/// Looks at the clock while braking, at some 30 ns each. For a clock that stands still.
+/// Looks at the clock while throttling, at some 30 ns each. For a clock that stands still.
 const MOST_LOOKS: u32 = 65536;
 
 struct Wait<'a, M> {

@@ -62,8 +62,8 @@ pub trait Machine: Counters {
     /// [`CHUNK_PAGES`](crate::page::CHUNK_PAGES), as [`Counters::max_depth`] is told.
     fn chunk_pages(&self) -> u32;
 
-    /// 0, which the BPF verifier must not know: it would tell apart all that is counted from it.
-    fn nought(&self) -> u32;
+    /// 0, without the verifier knowing: a known start value would have it track each count as a separate state.
+    fn opaque_zero(&self) -> u32;
 
     /// Runs the steps of a walk until one says that it was the last, at most `times`. For walks that
     /// the BPF verifier would follow to each of their ends.

@@ -14,7 +14,7 @@ pub fn migrated<M: Machine>(machine: &M, from: u64, to: u64, nr_pages: u32) {
     }
     freed(machine, to, nr_pages.trailing_zeros());
     let (Some(old), Some(new)) = (machine.chunk(from), machine.chunk(to)) else { return };
-    let at = machine.nought();
+    let at = machine.opaque_zero();
     machine.repeat(CHUNK_PAGES, &mut Walk { machine, old, new, from, to, at, nr_pages });
 }
 

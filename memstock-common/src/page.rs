@@ -273,8 +273,8 @@ pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) ->
     let (mut owned, mut run) = (0, 0);
     while run < MAX_RUNS {
         walk.owner = owner_in(walk.next);
-        walk.nr_pages = machine.nought() + u32::from(walk.next != NOBODY);
-        walk.nr_file = machine.nought() + u32::from(walk.next & FILE != 0);
+        walk.nr_pages = machine.opaque_zero() + u32::from(walk.next != NOBODY);
+        walk.nr_file = machine.opaque_zero() + u32::from(walk.next & FILE != 0);
         walk.next = NOBODY;
         machine.repeat(CHUNK_PAGES / STRIDE, &mut walk);
         if walk.owner != NOBODY {

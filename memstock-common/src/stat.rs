@@ -182,7 +182,7 @@ stats! {
 }
 
 stats! {
-    /// Constant 1: the labels are what is told.
+    /// Always 1; the information is in the labels.
     Info {
         Build: "build_info" Count Gauge "The version that runs; always 1.",
         Engine: "engine_info" Count Gauge "By what the engine that is attached sees faults; always 1.",

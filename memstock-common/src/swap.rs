@@ -1,4 +1,4 @@
-//! Swap: pages that are out there belong to memory+swap still. The kernel half does not see them go; user
+//! Swap: swapped-out pages stay charged to memory+swap. The kernel half does not see them go; user
 //! space looks at the tasks and says how many they are.
 
 use crate::charge::{add_memsw, sub_memsw};

@@ -1,4 +1,4 @@
-//! The yardstick of the benches: what any program on the tracepoint costs.
+//! The baseline of the benches: what any program on the tracepoint costs.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;

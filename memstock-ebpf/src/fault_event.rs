@@ -6,7 +6,7 @@
 //! verifier only, so the task is told by its name. A program of this type cannot tail-call `charge`, which is of
 //! another: a miss is counted, and left to the allocation. Who goes on at a limit is held up here, since he holds no lock yet.
 //!
-//! What that leaves open is why it is right:
+//! Why this is safe:
 //!
 //! - It does not nest: the kernel skips it while any program of perf runs on the CPU, and while bpf(2) is in a
 //!   map there (`bpf_overflow_handler` in `kernel/events/core.c`, `bpf_prog_active`), without a count. A

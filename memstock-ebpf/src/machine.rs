@@ -211,7 +211,7 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
-    fn nought(&self) -> u32 {
+    fn opaque_zero(&self) -> u32 {
         NOUGHT.load() as u32
     }
 

@@ -3,7 +3,7 @@
 //! if what is *needed* is still above the limit, a task is killed: `mem_cgroup_charge` and
 //! `mem_cgroup_out_of_memory` in the patch. Page cache that is above a limit is told of, and kills nobody.
 //!
-//! `duty` is the thread that reads the events; it waits for nothing else. `dispatch` gives each cgroup that is full a
+//! `enforcer` is the thread that reads the events; it waits for nothing else. `dispatch` gives each cgroup that is full a
 //! `worker` with a `job`, which `settle`s it: `hold`, `room`, `reclaim`, `victim` and `kill` each own a step, `rehearsal` what is said
 //! instead when nothing may be done (`--observe`), `guard` that nobody stays held. `setting` sets limits, which
 //! belong to `names`; `drains` gives back what is stocked before any of that.
@@ -12,7 +12,7 @@ pub mod drains;
 pub(crate) mod names;
 
 mod dispatch;
-pub mod duty;
+pub mod enforcer;
 mod freeze;
 pub mod guard;
 pub mod hold;

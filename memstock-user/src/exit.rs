@@ -149,7 +149,7 @@ pub fn usage(error: &clap::Error) -> u8 {
         let _ = std::io::stderr().write_all(line.as_bytes());
     } else {
         match error.print() {
-            // A closed pipe has had what it wanted.
+            // EPIPE: the reader has seen enough; not an error.
             Err(failed) if failed.kind() != std::io::ErrorKind::BrokenPipe => {
                 report(&anyhow::Error::new(failed).context("cannot print the help"));
                 return Failure::Other.code();

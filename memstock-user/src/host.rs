@@ -60,7 +60,7 @@ fn privilege(effective: CapabilitySet, user_ns: u64) -> Result<()> {
             "memstock needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN): run it with sudo",
         ));
     }
-    // There all capabilities are listed, and the kernel grants none of them for BPF.
+    // In a user namespace all capabilities appear set, but BPF checks them in the initial one.
     if user_ns != INIT_USER_NS {
         return Err(Failure::Permission.error(
             "memstock needs root on the host, and this is root of a user namespace only: run it \

@@ -14,7 +14,7 @@ use memstock::bench::slices::{Stop, interleave, pairs};
 use memstock::bench::statistics::{Estimate, difference, ratio, values};
 use memstock::bench::workers::Workers;
 use memstock::engine::load::{Loaded, Settings, load};
-use memstock::engine::object::{ATTACHMENTS, HOT_TRACEPOINTS, PROBE, YARDSTICK, probes};
+use memstock::engine::object::{ATTACHMENTS, BASELINE, HOT_TRACEPOINTS, PROBE, probes};
 use memstock::engine::pins::Pins;
 use memstock::engine::program::RunStats;
 use memstock::host;
@@ -112,7 +112,7 @@ fn attach(loaded: &mut Loaded, variant: Variant) -> Result<Links> {
         Variant::ByPerf | Variant::Unseen => {
             ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect()
         }
-        Variant::Empty => HOT_TRACEPOINTS.map(|point| (YARDSTICK, point)).to_vec(),
+        Variant::Empty => HOT_TRACEPOINTS.map(|point| (BASELINE, point)).to_vec(),
     };
     let mut links = Links::default();
     for (name, tracepoint) in points {
@@ -167,7 +167,7 @@ fn run_times(args: &Args, loaded: &mut Loaded, workers: &Workers) -> Result<()> 
         .context("cannot enable run-time statistics")?;
     let slice = Duration::from_millis(args.slice * 4);
     let mut names: Vec<_> = probes().collect();
-    names.push(YARDSTICK);
+    names.push(BASELINE);
     let mut costs = vec![Vec::new(); names.len()];
     let mut runs = vec![Vec::new(); names.len()];
     for _ in 0..args.rounds.div_ceil(4) {

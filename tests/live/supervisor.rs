@@ -105,7 +105,7 @@ fn a_daemon_that_fails_leaves_the_engine() -> Result<()> {
             engine.process().wait(SOON)?;
             let show = engine.show()?;
             ensure!(show.cgroup(cgroup.path())?.memory.limit == Some(1 << 30), "{show:#?}");
-            ensure!(show.degraded.iter().any(|it| it.starts_with("off-duty: ")), "{show:#?}");
+            ensure!(show.degraded.iter().any(|it| it.starts_with("no-enforcer: ")), "{show:#?}");
             engine.adopt(["--no-adopt"])?;
             let show = engine.show()?;
             ensure!(show.degraded.is_empty(), "{show:#?}");

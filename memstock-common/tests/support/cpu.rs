@@ -68,7 +68,7 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
     fn chunk_pages(&self) -> u32 {
         CHUNK_PAGES
     }
-    fn nought(&self) -> u32 {
+    fn opaque_zero(&self) -> u32 {
         0
     }
     fn repeat<S: Step>(&self, times: u32, walk: &mut S) {

@@ -18,7 +18,7 @@ use super::slices::{Paired, Stop, interleave, pairs};
 use super::statistics::{Estimate, difference, ratio, values};
 use super::workers::{Done, Workers, pause};
 use crate::engine::load::{Coalescing, Loaded, Settings, load};
-use crate::engine::object::{ATTACHMENTS, HOT_TRACEPOINTS, YARDSTICK};
+use crate::engine::object::{ATTACHMENTS, BASELINE, HOT_TRACEPOINTS};
 use crate::engine::pins::Pins;
 
 /// How much is measured.
@@ -257,7 +257,7 @@ impl Bench<'_> {
         match &attached {
             Attached::Nothing => {}
             Attached::Empty => {
-                self.attach(&mut links, 0, &HOT_TRACEPOINTS.map(|at| (YARDSTICK, at)))?;
+                self.attach(&mut links, 0, &HOT_TRACEPOINTS.map(|at| (BASELINE, at)))?;
             }
             Attached::Engine(n) => self.attach(&mut links, *n, &ATTACHMENTS)?,
             Attached::Peer(peer) => running = Some(peer.start(self.stop)?),

@@ -1,4 +1,4 @@
-//! Owns that what the engine tracks is what the host has: the whole subtree of each cgroup named.
+//! Keeps the tracked cgroups in step with the cgroup tree: the whole subtree of each cgroup named.
 //! Cgroups made later are registered, removed ones closed, and their counters freed when their last
 //! page is, or is that of the cgroup above. Decides nothing about charging.
 //!

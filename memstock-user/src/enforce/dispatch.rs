@@ -18,9 +18,9 @@ use super::worker::{Done, Worker};
 use crate::host;
 
 /// Time without another try where nothing could be done; doubled with each.
-const RESPITE: Duration = Duration::from_millis(100);
+const BACKOFF: Duration = Duration::from_millis(100);
 /// The longest of them.
-const LONGEST_RESPITE: Duration = Duration::from_secs(2);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// How often it is looked for cgroups that are over their limit, and that no event told of.
 const LOOK: Duration = Duration::from_secs(1);
 /// A worker that is at one step for so long hangs: each step ends before.
@@ -49,7 +49,7 @@ struct Full {
     /// One that hung over it before.
     hangs: Option<usize>,
     not_before: Instant,
-    respite: Duration,
+    backoff: Duration,
     /// Its limits, and how often they were met, when it was seen to last.
     seen: (Limits, [u64; 2]),
     has_told: bool,
@@ -62,7 +62,7 @@ impl Full {
             is_over: Arc::new(AtomicBool::new(false)),
             hangs: None,
             not_before: Instant::now(),
-            respite: RESPITE / 2,
+            backoff: BACKOFF / 2,
             seen: (limits, NEVER),
             has_told: false,
         }
@@ -203,18 +203,18 @@ impl Dispatch {
                 continue;
             };
             full.has_told = outcome == Outcome::NoVictim;
-            let (respite, rests) = match outcome {
+            let (backoff, rests) = match outcome {
                 Outcome::Room | Outcome::Fruitless | Outcome::Observed(false) => {
-                    (RESPITE / 2, false)
+                    (BACKOFF / 2, false)
                 }
-                Outcome::Observed(true) => (RESPITE, true),
+                Outcome::Observed(true) => (BACKOFF, true),
                 Outcome::Over | Outcome::NoVictim | Outcome::Failed => {
-                    ((2 * full.respite).min(LONGEST_RESPITE), true)
+                    ((2 * full.backoff).min(LONGEST_BACKOFF), true)
                 }
             };
-            full.respite = respite;
+            full.backoff = backoff;
             if rests {
-                full.not_before = Instant::now() + respite;
+                full.not_before = Instant::now() + backoff;
             }
             full.seen = seen(&counter);
             if outcome == Outcome::Failed {

@@ -9,7 +9,7 @@ use super::faults;
 use super::link::{link_to, pin_link};
 use super::migrate;
 use super::object::{
-    ATTACHMENTS, COLLAPSES, MOVED_UNSEEN, OBJECT, OPTIONAL, PROBE, YARDSTICK, program, refused,
+    ATTACHMENTS, BASELINE, COLLAPSES, MOVED_UNSEEN, OBJECT, OPTIONAL, PROBE, program, refused,
 };
 use super::pins::Pins;
 use crate::exit::Failure;
@@ -50,22 +50,22 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Re
     Ok(())
 }
 
-/// The yardstick by itself, in the kernel, to be attached to what may not be there.
+/// The baseline by itself, in the kernel, to be attached to what may not be there.
 ///
 /// # Errors
 /// The kernel refuses it.
-pub fn yardstick() -> Result<Ebpf> {
+pub fn baseline() -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the BPF object")?;
-    program(&mut ebpf, YARDSTICK)?.load().map_err(|error| refused(YARDSTICK, error))?;
+    program(&mut ebpf, BASELINE)?.load().map_err(|error| refused(BASELINE, error))?;
     Ok(ebpf)
 }
 
-/// Whether the kernel has a tracepoint: attaches the [`yardstick`] to it, and detaches it again.
+/// Whether the kernel has a tracepoint: attaches the [`baseline`] to it, and detaches it again.
 ///
 /// # Errors
 /// The kernel refuses for another reason than that there is none.
-pub fn has_tracepoint(yardstick: &mut Ebpf, tracepoint: &str) -> Result<bool> {
-    let program = program(yardstick, YARDSTICK)?;
+pub fn has_tracepoint(baseline: &mut Ebpf, tracepoint: &str) -> Result<bool> {
+    let program = program(baseline, BASELINE)?;
     match link_to(program, tracepoint)? {
         Some(id) => program.detach(id).map(|()| true).context("cannot detach"),
         None => Ok(false),

@@ -65,7 +65,7 @@ pub fn probes() -> impl Iterator<Item = &'static str> {
 /// The program that `fault` tail-calls.
 pub(super) const MISS: &str = "charge";
 /// The program that does nothing, for the benches; not pinned.
-pub const YARDSTICK: &str = "empty";
+pub const BASELINE: &str = "empty";
 /// What finds out where the kernel keeps what a fault needs; loaded by itself.
 pub(super) const LEARN: &str = "learn";
 
@@ -110,7 +110,7 @@ pub(super) fn is_engines(name: &str) -> bool {
 }
 
 pub(super) fn is_pinned_program(name: &str) -> bool {
-    name != YARDSTICK && (is_engines(name) || name == MIGRATED.0)
+    name != BASELINE && (is_engines(name) || name == MIGRATED.0)
 }
 
 pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {

@@ -19,7 +19,7 @@ pub const DEGRADED: &str = "memstock.degraded";
 
 /// What is said where no daemon runs.
 const NO_DAEMON: &str =
-    "off-duty: no daemon runs, and limits are not enforced: start one with \"memstock run\"";
+    "no-enforcer: no daemon runs, and limits are not enforced: start one with \"memstock run\"";
 
 /// The writing end. Its file goes with the stream.
 #[derive(Debug)]

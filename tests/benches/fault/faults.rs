@@ -12,7 +12,7 @@ use memstock::bench::slices::{Paired, Stop, interleave, pairs};
 use memstock::bench::statistics::{Estimate, difference};
 use memstock::bench::workers::Workers;
 use memstock::engine::load::{Coalescing, Loaded, Settings};
-use memstock::engine::object::{HOT_TRACEPOINTS, YARDSTICK};
+use memstock::engine::object::{BASELINE, HOT_TRACEPOINTS};
 use memstock::engine::program::RunStats;
 use memstock::host;
 use memstock_common::DEFAULT_BATCH;
@@ -110,7 +110,7 @@ fn report(seen: &[Vec<Paired<Took>>]) {
 /// Attaches the programs, lets the workers fault for a while, detaches, and returns what ran.
 fn one_slice(loaded: &mut Loaded, is_empty: bool, slice: Duration) -> Result<Took> {
     let ours = PAGE.map(|(name, _)| name);
-    let programs = if is_empty { [YARDSTICK; PAGE.len()] } else { ours };
+    let programs = if is_empty { [BASELINE; PAGE.len()] } else { ours };
     let mut links = Vec::new();
     // The fault program last: it leaves pages pending for those who take them.
     for (name, point) in programs.into_iter().zip(HOT_TRACEPOINTS).rev() {

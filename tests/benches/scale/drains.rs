@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::{RawTracePointRunOptions, TestRun as _};
 use memstock::bench::statistics::Estimate;
 use memstock::engine::load::Settings;
-use memstock::engine::object::YARDSTICK;
+use memstock::engine::object::BASELINE;
 use memstock::host;
 use memstock_common::NO_INDEX;
 use memstock_tests::workload::cpus::on;
@@ -28,7 +28,7 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
         let mut loaded = tracking(Settings { slots, ..Settings::default() }, home, 1)?;
         let info = loaded.engine.info();
         let programs = Programs::of(&mut loaded)?;
-        let empty = handle(loaded.program(YARDSTICK)?)?;
+        let empty = handle(loaded.program(BASELINE)?)?;
         let (page, current) = (&[programs.sequence()], &AtomicUsize::new(0));
         let pages = (info.page_base, info.page_struct_size);
         std::thread::scope(|scope| -> Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aya::programs::RawTracePoint;
 use memstock::engine::load::{Loaded, Settings};
-use memstock::engine::object::{PROBE, YARDSTICK};
+use memstock::engine::object::{BASELINE, PROBE};
 use memstock_common::NO_LIMIT;
 
 use crate::calls::{Arguments, Call, Home, engine};
@@ -40,7 +40,7 @@ impl Programs {
         let mut named = |name| handle(loaded.program(name)?);
         let page = PAGE.map(|(name, _)| named(name));
         let [fault, alloc, free] = page;
-        Ok(Self { page: [fault?, alloc?, free?], empty: named(YARDSTICK)? })
+        Ok(Self { page: [fault?, alloc?, free?], empty: named(BASELINE)? })
     }
 
     /// All three.

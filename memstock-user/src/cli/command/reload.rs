@@ -144,7 +144,7 @@ impl<'a> Reload<'a> {
         let policy = |of: &Settings| Policy { observe: of.observe, oom_group: of.oom_group };
         if policy(settings) != policy(&old.settings) {
             watch.policy = policy(settings);
-            let ordered = watch.duty.order(policy(settings));
+            let ordered = watch.enforcer.order(policy(settings));
             watch.state.parts.outcome(Part::Enforcement, ordered);
         }
         let engine = watch.engine;

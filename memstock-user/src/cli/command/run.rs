@@ -20,7 +20,7 @@ use crate::daemon::sweep::Sweep;
 use crate::daemon::tree::Tree;
 use crate::enforce::Policy;
 use crate::enforce::drains::{Drains, drain_offline};
-use crate::enforce::duty::Duty;
+use crate::enforce::enforcer::Enforcer;
 use crate::engine::faults::FaultEvents;
 use crate::engine::pins::{Pins, undo_on_error};
 use crate::exit::Failure;
@@ -181,7 +181,7 @@ fn watch<'a>(
     catch_up(&mut tree)?;
     started.adopt_pages(args, mount)?;
     let policy = Policy { observe: args.observe, oom_group: args.oom_group };
-    let duty = Duty::start(pins, policy)?;
+    let enforcer = Enforcer::start(pins, policy)?;
     let metrics = listener.map(Metrics::start).transpose()?;
     let child = match args.command.as_slice() {
         [] => None,
@@ -200,7 +200,7 @@ fn watch<'a>(
         engine,
         mount,
         tree,
-        duty,
+        enforcer,
         policy,
         drains: (!args.no_drain).then(|| Drains::new(engine, mount)),
         hotplug,

@@ -29,7 +29,7 @@ use crate::daemon::tree::Tree;
 use crate::daemon::work::Heard;
 use crate::enforce::Policy;
 use crate::enforce::drains::Drains;
-use crate::enforce::duty::Duty;
+use crate::enforce::enforcer::Enforcer;
 use crate::enforce::job::News;
 use crate::engine::Engine;
 use crate::engine::faults::FaultEvents;
@@ -61,7 +61,7 @@ pub struct Watch<'a> {
     /// The cgroups that it tracks.
     pub tree: Tree<'a>,
     /// What enforces its limits, and hands its events on.
-    pub duty: Duty,
+    pub enforcer: Enforcer,
     /// With what that was started.
     pub policy: Policy,
     /// The drains that it asks for by its events, unless they are not wanted.
@@ -129,7 +129,7 @@ impl Watch<'_> {
                         return Ok(End::Unread);
                     }
                 }
-                Some(news) = self.duty.news.recv() => self.hear(news),
+                Some(news) = self.enforcer.news.recv() => self.hear(news),
                 heard = self.state.work.heard() => self.hear_work(heard),
                 // CPU by CPU, and directory by directory, so that nothing else has to wait.
                 () = yield_now(), if self.has_drains() => self.drain(),
@@ -138,7 +138,7 @@ impl Watch<'_> {
                     self.note(Part::Tree, looked);
                 }
                 // Here and not in a task of its own: it shows that this loop and the enforcing thread go round.
-                () = self.manager.watchdog_due() => if self.duty.has_moved() {
+                () = self.manager.watchdog_due() => if self.enforcer.has_moved() {
                     self.manager.alive(&status(&self.tree));
                 },
                 () = sleep_until(self.state.look_at), if self.tree.has_unknown() => self.look_again(),
@@ -175,7 +175,7 @@ impl Watch<'_> {
             None => None,
         };
         self.flush_log();
-        while let Ok(news) = self.duty.news.try_recv() {
+        while let Ok(news) = self.enforcer.news.try_recv() {
             self.hear(news);
         }
         self.read_losses();

@@ -84,8 +84,8 @@ fn supported(answer: Result<bool, ProgramError>) -> Finding {
 }
 
 pub(super) fn tracepoint(host: &mut Host, name: &str) -> Finding {
-    let attached = match &mut host.yardstick {
-        Ok(yardstick) => has_tracepoint(yardstick, name),
+    let attached = match &mut host.baseline {
+        Ok(baseline) => has_tracepoint(baseline, name),
         // Second best, and only good for a yes.
         Err(error) => {
             return match names_tracepoint(name) {
@@ -102,7 +102,7 @@ pub(super) fn tracepoint(host: &mut Host, name: &str) -> Finding {
 }
 
 pub(super) fn fault_event(host: &mut Host) -> Finding {
-    let tried = match &mut host.yardstick {
+    let tried = match &mut host.baseline {
         Ok(object) => try_event(object),
         Err(error) => return Finding::unknown(format!("{error:#}")),
     };

@@ -9,7 +9,7 @@ use aya::sys::BpfHelper;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Finding, bpf, system};
-use crate::engine::attach::yardstick;
+use crate::engine::attach::baseline;
 use crate::exit::{Failure, exit_code};
 use crate::host;
 use crate::host::cgroup::CgroupMount;
@@ -22,7 +22,7 @@ pub struct Host {
     pub(super) is_privileged: bool,
     pub(super) cgroup2: Result<CgroupMount>,
     /// The program that is attached to find out whether a tracepoint is there.
-    pub(super) yardstick: Result<Ebpf>,
+    pub(super) baseline: Result<Ebpf>,
 }
 
 impl Host {
@@ -31,7 +31,7 @@ impl Host {
             capabilities: capabilities(None).ok().map(|sets| sets.effective),
             is_privileged: host::require_privilege().is_ok(),
             cgroup2: CgroupMount::find(),
-            yardstick: yardstick(),
+            baseline: baseline(),
         }
     }
 

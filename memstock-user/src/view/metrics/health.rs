@@ -42,7 +42,7 @@ pub enum Cause {
     /// Cgroups are charged to the one above them.
     LeftOut,
     /// Nobody reads the events or enforces limits.
-    OffDuty,
+    NoEnforcer,
     /// A part of the daemon fails, and is tried again.
     PartFails,
 }
@@ -55,7 +55,7 @@ impl Cause {
         Self::Drift,
         Self::Miscounted,
         Self::LeftOut,
-        Self::OffDuty,
+        Self::NoEnforcer,
         Self::PartFails,
     ];
 
@@ -67,7 +67,7 @@ impl Cause {
             Self::Drift => "drift",
             Self::Miscounted => "miscounted",
             Self::LeftOut => "cgroups-left-out",
-            Self::OffDuty => "off-duty",
+            Self::NoEnforcer => "no-enforcer",
             Self::PartFails => "part-fails",
         }
     }
@@ -138,7 +138,7 @@ impl Health {
         self.note(now, counted);
         let defects = DEFECTS.map(|defect| (defect.stat().name, loss(defect.stat())));
         self.defects = defects.into_iter().filter(|&(_, value)| value > 0).collect();
-        self.is_off_duty = !facts.is_on_duty;
+        self.is_off_duty = !facts.is_enforcing;
         self.failing = facts.failing.to_vec();
     }
 
@@ -214,7 +214,10 @@ impl Health {
             );
         }
         if self.is_off_duty {
-            say(Cause::OffDuty, "events are not read and limits not enforced: tried again".into());
+            say(
+                Cause::NoEnforcer,
+                "events are not read and limits not enforced: tried again".into(),
+            );
         }
         for (part, error) in &self.failing {
             say(Cause::PartFails, format!("{}: {error}", part.name()));
@@ -294,14 +297,17 @@ mod tests {
             left_out: 0,
             unreadable: 0,
             failing: &[(Part::Journal, "no space".into()), (Part::Tree, "no".into())],
-            is_on_duty: false,
+            is_enforcing: false,
         };
         health.observe(Instant::now(), &bad);
         let found = causes(&health, &Checked::default());
-        assert_eq!(found, [Cause::Miscounted, Cause::OffDuty, Cause::PartFails, Cause::PartFails]);
+        assert_eq!(
+            found,
+            [Cause::Miscounted, Cause::NoEnforcer, Cause::PartFails, Cause::PartFails]
+        );
         let reasons = health.reasons(&Checked::default());
         assert_eq!(reasons.last().unwrap().to_string(), "part-fails: tree: no");
-        let good = Facts { losses: &[], failing: &[], is_on_duty: true, ..bad };
+        let good = Facts { losses: &[], failing: &[], is_enforcing: true, ..bad };
         health.observe(Instant::now(), &good);
         assert!(causes(&health, &Checked::default()).is_empty());
     }

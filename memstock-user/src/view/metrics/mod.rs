@@ -73,7 +73,7 @@ pub struct Facts<'a> {
     /// Parts of it that fail, and why.
     pub failing: &'a [(Part, String)],
     /// Whether its events are being read, and limits enforced.
-    pub is_on_duty: bool,
+    pub is_enforcing: bool,
 }
 
 /// The answering side.

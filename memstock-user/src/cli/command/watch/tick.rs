@@ -14,7 +14,7 @@ use crate::daemon::hotplug::Change;
 use crate::daemon::parts::Part;
 use crate::daemon::reparent::reparent;
 use crate::daemon::swapped;
-use crate::enforce::duty::Duty;
+use crate::enforce::enforcer::Enforcer;
 use crate::engine::Engine;
 use crate::engine::sample::{losses, sample};
 use crate::host::cgroup::CgroupMount;
@@ -162,12 +162,12 @@ impl Watch<'_> {
 
     /// Has somebody enforce limits if whoever did has ended.
     fn enforce(&mut self) {
-        let Self { engine, duty, policy, state, .. } = self;
+        let Self { engine, enforcer, policy, state, .. } = self;
         let parts = &mut state.parts;
-        if duty.news.is_closed() {
+        if enforcer.news.is_closed() {
             if parts.is_due(Part::Enforcement) {
-                match Duty::start(engine.pins(), *policy) {
-                    Ok(started) => *duty = started,
+                match Enforcer::start(engine.pins(), *policy) {
+                    Ok(started) => *enforcer = started,
                     Err(error) => parts.failed(Part::Enforcement, &error),
                 }
             }
@@ -203,7 +203,7 @@ impl Watch<'_> {
             left_out: self.tree.left_out(),
             unreadable: state.unreadable,
             failing: &state.parts.failing(),
-            is_on_duty: !self.duty.news.is_closed(),
+            is_enforcing: !self.enforcer.news.is_closed(),
         };
         state.health.observe(std::time::Instant::now(), &facts);
         state.health.reasons(&state.checked)

@@ -28,7 +28,7 @@ use crate::host::cgroup::CgroupMount;
 use crate::journal::event::decode;
 
 /// The running thread. Ends when it is dropped.
-pub struct Duty {
+pub struct Enforcer {
     /// What it hands on.
     pub news: UnboundedReceiver<News>,
     /// Set with each round.
@@ -53,7 +53,7 @@ impl Order {
     }
 }
 
-impl Duty {
+impl Enforcer {
     /// Starts it for a pinned engine. Whoever is held still, by a daemon that died, is let go.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl Duty {
     }
 }
 
-impl Drop for Duty {
+impl Drop for Enforcer {
     fn drop(&mut self) {
         self.orders = None;
         self.wake();
