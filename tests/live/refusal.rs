@@ -62,7 +62,8 @@ fn a_live_test_is_skipped() -> Result<()> {
     let Some(said) = without(&test, &args, skips.path())? else { return Ok(()) };
     ensure!(said.code() == 0 && said.stdout.contains("1 passed"), "{said:?}");
     let noted = fs::read_to_string(skips.path())?;
-    let reason = noted.strip_prefix("refusal::alone_on_the_host: ").with_context(|| noted.clone())?;
+    let reason =
+        noted.strip_prefix("refusal::alone_on_the_host: ").with_context(|| noted.clone())?;
     ensure!(noted.lines().count() == 1 && is_a_reason(reason), "{noted}");
     Ok(())
 }

@@ -159,7 +159,8 @@ fn panics_in_a_terminal() {
 fn a_panic_gives_the_terminal_back() -> Result<()> {
     in_tmux(|| {
         let test = std::env::current_exe()?;
-        let words = ["--exact", "top::panics_in_a_terminal", "--ignored", "--nocapture"].map(OsStr::new);
+        let words =
+            ["--exact", "top::panics_in_a_terminal", "--ignored", "--nocapture"].map(OsStr::new);
         // A backtrace would move the message off the screen.
         let quiet = [("RUST_BACKTRACE", "0")];
         let terminal = Terminal::start(SIZE, &quiet, [test.as_os_str()].into_iter().chain(words))?;
