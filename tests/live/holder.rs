@@ -108,6 +108,19 @@ fn unmapped(seat: &Seat) -> u64 {
     if seat.mode == Mode::HugePartial { seat.promised / 2 } else { 0 }
 }
 
+/// What is not as it was promised.
+fn broken(seat: &Seat, before: &Census, held: &Census) -> Option<String> {
+    let (before, held) = (before.of(seat.inode), held.of(seat.inode));
+    let (start, now) = match seat.mode.kind() {
+        Kind::Kernel => (before.kernel, held.kernel),
+        _ => (before.user, held.user),
+    };
+    let expected = start + seat.promised..=start + seat.promised + slack(seat);
+    let what = seat.mode.name();
+    (!expected.contains(&now))
+        .then(|| format!("{what}: {expected:?} pages expected, {now} charged"))
+}
+
 /// Whether `memory.stat` has caught up with the census: `user` pages of the right kind.
 fn agrees(seat: &Seat, user: u64) -> Result<bool> {
     let (anonymous, cache) = (seat.cgroup.anonymous_pages()?, seat.cgroup.cache_pages()?);
@@ -127,16 +140,18 @@ fn every_mode_gets_what_it_promises_and_gives_it_back() -> Result<()> {
         };
         let before = hall.census()?;
         hall.get()?;
-        let held = hall.census()?;
+        // While it is counted, khugepaged may move pages from where that has yet to come to where it has been.
+        let mut wrong = String::new();
+        let held = try_poll_until(SOON, "what was promised", || {
+            let held = hall.census()?;
+            let found = hall.seats.iter().find_map(|seat| broken(seat, &before, &held));
+            wrong = found.unwrap_or_default();
+            Ok(wrong.is_empty().then_some(held))
+        });
+        let held = held.with_context(|| wrong)?;
         for seat in &mut hall.seats {
             let what = seat.mode.name();
-            let (before, held) = (before.of(seat.inode), held.of(seat.inode));
-            let (start, now) = match seat.mode.kind() {
-                Kind::Kernel => (before.kernel, held.kernel),
-                _ => (before.user, held.user),
-            };
-            let expected = start + seat.promised..=start + seat.promised + slack(seat);
-            ensure!(expected.contains(&now), "{what}: {expected:?} pages expected, {now} charged");
+            let held = held.of(seat.inode);
             try_poll_until(SOON, &format!("the kernel's figures of {what}"), || {
                 Ok(agrees(seat, held.user)?.then_some(()))
             })?;
