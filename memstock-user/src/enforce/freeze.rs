@@ -27,6 +27,16 @@ pub(super) fn thaw(dir: &Path) -> Result<()> {
         Err(Errno::NODATA | Errno::NOENT | Errno::NODEV) => return Ok(()),
         Err(error) => return Err(error).with_context(cannot),
     }
+    lift(dir)
+}
+
+/// Lets go of a cgroup that is held by us, as who holds it knows: the guard, which is late with a hold before this one, may have
+/// taken the mark.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn lift(dir: &Path) -> Result<()> {
+    let cannot = || format!("cannot let go of the tasks in {}", display(dir));
     match fs::write(file(dir), "0") {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {
             return Ok(());
