@@ -21,7 +21,7 @@ use anyhow::Result;
 
 use crate::audit::adoption::{CgroupAdopted, by_name};
 use crate::engine::Engine;
-use crate::engine::kernel_cgroup::{KernelCgroups, Look, Named, Tracked};
+use crate::engine::kernel_cgroup::{KernelCgroup, KernelCgroups, Look, Tracked};
 use crate::exit::Failure;
 use crate::host::cgroup::CgroupMount;
 use crate::host::pages::Kind;
@@ -84,7 +84,7 @@ impl Audit {
 pub fn audit(
     engine: &Engine,
     mount: &CgroupMount,
-    named: &[Named],
+    named: &[KernelCgroup],
     does_repair: bool,
 ) -> Result<Audit> {
     let tracked = Tracked::read(engine, mount)?;

@@ -12,6 +12,9 @@ use memstock_tests::poll::{SOON, poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
 
+/// What a cgroup that is held bears.
+const MARK: &str = "trusted.memstock.held";
+
 struct Held {
     cgroup: TestCgroup,
     guard: Arc<Guard>,
@@ -42,6 +45,10 @@ impl Held {
 
     fn is_frozen(&self) -> Result<bool> {
         Ok(fs::read_to_string(self.freeze()).context("cgroup.freeze")?.trim() == "1")
+    }
+
+    fn is_marked(&self) -> bool {
+        rustix::fs::getxattr(self.cgroup.dir(), MARK, &mut [0_u8; 0][..]).is_ok()
     }
 
     fn is_let_go(&self, within: Duration) -> Result<()> {
@@ -84,10 +91,13 @@ fn the_guard_ends_what_lasts_too_long() -> Result<()> {
     live(|| {
         let mut held = held()?;
         held.is_let_go(MOST + SOON)?;
+        // It is for who set it: the guard, late, would take that of a next hold, which nobody would let go of then.
+        ensure!(held.is_marked(), "the guard took the mark");
         // By now it may be somebody else's.
         fs::write(held.freeze(), "1")?;
         held.hold = None;
         ensure!(held.is_frozen()?, "a freeze of somebody else's was undone");
+        ensure!(!held.is_marked(), "who holds leaves its mark");
         fs::write(held.freeze(), "0")?;
         Ok(())
     })
@@ -109,10 +119,9 @@ fn what_is_left_is_let_go_by_the_next() -> Result<()> {
                 left.is_let_go(SOON)?;
                 engine.kill()?;
                 fs::write(left.freeze(), "1")?;
-                let mark = "trusted.memstock.held";
                 rustix::fs::setxattr(
                     left.cgroup.dir(),
-                    mark,
+                    MARK,
                     b"",
                     rustix::fs::XattrFlags::empty(),
                 )?;

@@ -78,16 +78,27 @@ fn a_service_that_is_yet_to_come() -> Result<()> {
             "{said}"
         );
         ensure!(engine.show()?.cgroups.is_empty(), "{:?}", engine.show()?);
+        let check = memstock(["run", "--config", file.path(), "--check"])?.finish(SOON)?;
+        ensure!(check.code() == 0 && check.stdout.contains("/first yet\n"), "{check:?}");
         let service = top.child("first")?;
         is_limited(&engine, &service)?;
         // What is above cannot be put in between.
         ensure!(engine.show()?.cgroup(top.path()).is_err(), "{:?}", engine.show()?);
-        file.write(first.clone() + &second)?;
-        engine.process().signal(Signal::HUP)?;
-        try_poll_until(SOON, "the reload", || {
-            Ok((!engine.events_of("config-reloaded")?.is_empty()).then_some(()))
-        })?;
+        // The last one is named no more before it has come.
+        for (times, text) in
+            [(1, [&*first, &second, &third].concat()), (2, [&*first, &second].concat())]
+        {
+            file.write(text)?;
+            engine.process().signal(Signal::HUP)?;
+            try_poll_until(SOON, "the reload", || {
+                Ok((engine.events_of("config-reloaded")?.len() == times).then_some(()))
+            })?;
+        }
         is_limited(&engine, &top.child("second")?)?;
+        let none = top.child("third")?;
+        is_tracked(&engine, &none)?;
+        ensure!(limits(&engine, &none)?[0].is_none(), "{:?}", limits(&engine, &none)?);
+        drop(none);
         engine.kill()?;
         let service = service.again()?;
         file.write(first + &second + &third)?;

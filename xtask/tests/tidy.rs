@@ -122,7 +122,7 @@ fn uses() -> BTreeMap<String, BTreeMap<String, String>> {
                 inside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             names.pop_if(|name| name == "mod");
             // What tests use is no arrow.
-            let code = text.split("#[cfg(test)]").next()?;
+            let code = text.split("#[cfg(test)]\nmod tests").next()?;
             let code: Vec<_> =
                 code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
             (!names.iter().any(|name| name == "tests")).then(|| (path, names, code.join("\n")))
@@ -173,6 +173,12 @@ fn arrows_point_down() {
         let first = module.split("::").next().unwrap_or(module);
         LAYERS.iter().position(|&layer| layer == first)
     };
+    let mut files = rust_files();
+    files.retain(|(path, _)| path.starts_with("memstock-user/src"));
+    check(
+        "a path of the crate a line, so that it can be read here",
+        &lines(&files, |line| line.contains("use crate::{")),
+    );
     let uses = uses();
     assert!(uses.len() > 50, "the walk has lost its way: {} modules", uses.len());
     let mut found = Vec::new();

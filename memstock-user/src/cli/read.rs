@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::value::kernel_cgroup;
-use crate::engine::kernel_cgroup::Named;
+use crate::engine::kernel_cgroup::KernelCgroup;
 
 /// Flags of `memstock show`.
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ pub struct Audit {
     /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked, where its path is
     /// another one
     #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
-    pub kernel_cgroups: Vec<Named>,
+    pub kernel_cgroups: Vec<KernelCgroup>,
 }
 
 /// Flags of `memstock doctor`.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use memstock_common::{MAX_BATCH, MAX_SLOTS};
 
-use crate::engine::kernel_cgroup::Named;
+use crate::engine::kernel_cgroup::KernelCgroup;
 use crate::model::faults::Source;
 use crate::model::size;
 
@@ -95,16 +95,16 @@ fn split(text: &OsStr) -> (Option<PathBuf>, &OsStr) {
 }
 
 /// Reads `[CGROUP=]PATH`.
-pub(super) fn kernel_cgroup() -> impl TypedValueParser<Value = Named> {
+pub(super) fn kernel_cgroup() -> impl TypedValueParser<Value = KernelCgroup> {
     OsStringValueParser::new().try_map(|text| to_kernel_cgroup(&text))
 }
 
-fn to_kernel_cgroup(text: &OsStr) -> Result<Named, String> {
+fn to_kernel_cgroup(text: &OsStr) -> Result<KernelCgroup, String> {
     let (cgroup, path) = split(text);
     if path.is_empty() || cgroup.as_ref().is_some_and(|cgroup| cgroup.as_os_str().is_empty()) {
         return Err("an empty path names no cgroup".into());
     }
-    Ok(Named { cgroup, path: path.into() })
+    Ok(KernelCgroup { cgroup, path: path.into() })
 }
 
 /// Pages, or none for no limit: a type of its own for clap, to which `Option<u64>` means another thing.
@@ -163,9 +163,9 @@ mod tests {
 
     #[test]
     fn a_kernel_cgroup_is_for_the_first_or_for_one() {
-        let first = Named { cgroup: None, path: "/x".into() };
+        let first = KernelCgroup { cgroup: None, path: "/x".into() };
         assert_eq!(to_kernel_cgroup("/x".as_ref()), Ok(first));
-        let one = Named { cgroup: Some("/a=b".into()), path: "/x".into() };
+        let one = KernelCgroup { cgroup: Some("/a=b".into()), path: "/x".into() };
         assert_eq!(to_kernel_cgroup("/a=b=/x".as_ref()), Ok(one));
         for bad in ["", "=", "/a=", "=/x"] {
             assert!(to_kernel_cgroup(bad.as_ref()).is_err(), "{bad}");

@@ -16,7 +16,16 @@ pub(super) fn file(dir: &Path) -> PathBuf {
     dir.join("cgroup.freeze")
 }
 
-/// Lets go of a cgroup if it is held by us. Where it is gone there is nothing to let go.
+/// Lets go of a cgroup if it is held by us, and takes the mark, which is for who set it, or for who comes when he is gone.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn let_go(dir: &Path) -> Result<()> {
+    thaw(dir)?;
+    unmark(dir)
+}
+
+/// The same without taking the mark: it may be that of a next hold by now. Where it is gone there is nothing to let go.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -27,23 +36,10 @@ pub(super) fn thaw(dir: &Path) -> Result<()> {
         Err(Errno::NODATA | Errno::NOENT | Errno::NODEV) => return Ok(()),
         Err(error) => return Err(error).with_context(cannot),
     }
-    lift(dir)
-}
-
-/// Lets go of a cgroup that is held by us, as who holds it knows: the guard, which is late with a hold before this one, may have
-/// taken the mark.
-///
-/// # Errors
-/// The kernel refuses.
-pub(super) fn lift(dir: &Path) -> Result<()> {
-    let cannot = || format!("cannot let go of the tasks in {}", display(dir));
     match fs::write(file(dir), "0") {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => {
-            return Ok(());
-        }
-        written => written.with_context(cannot)?,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+        written => written.with_context(cannot),
     }
-    unmark(dir)
 }
 
 /// Says that it is not held by us any more.

@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 
-use super::freeze::thaw;
+use super::freeze::{let_go, thaw};
 
 /// How long a cgroup may be held at once. The daemon lets go sooner; this is for when it hangs.
 pub const MOST: Duration = Duration::from_secs(2);
@@ -133,8 +133,9 @@ pub fn guard(input: BorrowedFd<'_>) -> Result<()> {
             }
         }
     }
+    // Nobody is left who would take the marks.
     for dir in held.all() {
-        if let Err(error) = thaw(&dir) {
+        if let Err(error) = let_go(&dir) {
             log::warn!("{error:#}");
         }
     }

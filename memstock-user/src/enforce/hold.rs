@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use rustix::fs::XattrFlags;
 use rustix::fs::inotify;
 
-use super::freeze::{MARK, file, lift, thaw, unmark};
+use super::freeze::{MARK, file, let_go, unmark};
 use super::guard::Guard;
 use super::task::own_cgroup;
 use crate::engine::Engine;
@@ -80,7 +80,7 @@ impl<'a> Hold<'a> {
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         // What it says is theirs then.
-        let released = if self.writes.happened() { unmark(&self.dir) } else { lift(&self.dir) };
+        let released = if self.writes.happened() { unmark(&self.dir) } else { let_go(&self.dir) };
         match released {
             Ok(()) => self.guard.released(&self.dir),
             // Not told that it is released, the guard lets go of it.
@@ -95,7 +95,7 @@ impl Drop for Hold<'_> {
 pub fn thaw_left(engine: &Engine, mount: &CgroupMount) {
     for counter in engine.counters().values() {
         if let ById::Found(cgroup) = mount.cgroup_of(counter.id)
-            && let Err(error) = thaw(&cgroup.dir)
+            && let Err(error) = let_go(&cgroup.dir)
         {
             log::warn!("{error:#}");
         }

@@ -29,7 +29,7 @@ const MEMORY_FILES: [&str; 2] = ["memory.usage_in_bytes", "memory.current"];
 
 /// One that was named for a tracked cgroup, by `--kernel-cgroup`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct KernelCgroup {
     /// The tracked cgroup that it stands for, unless it is the first one.
     pub cgroup: Option<PathBuf>,
     /// The kernel's: a directory, or a path in the v1 memory hierarchy.
@@ -58,7 +58,7 @@ impl KernelCgroups {
     /// # Errors
     /// [`Failure::Cgroup`] when there is no such cgroup or it is not tracked, [`Failure::Host`] when the
     /// kernel has no memory controller, [`Failure::Usage`] when one is named twice.
-    pub fn find(mount: &CgroupMount, named: &[Named], roots: &[PathBuf]) -> Result<Self> {
+    pub fn find(mount: &CgroupMount, named: &[KernelCgroup], roots: &[PathBuf]) -> Result<Self> {
         let mut trees = Vec::<Tree>::new();
         for named in named {
             let cgroup = tracked_cgroup(mount, named, roots)?;
@@ -134,7 +134,7 @@ fn has_memory(dir: &Path) -> bool {
     MEMORY_FILES.iter().any(|file| dir.join(file).exists())
 }
 
-fn tracked_cgroup(mount: &CgroupMount, named: &Named, roots: &[PathBuf]) -> Result<PathBuf> {
+fn tracked_cgroup(mount: &CgroupMount, named: &KernelCgroup, roots: &[PathBuf]) -> Result<PathBuf> {
     let Some(cgroup) = &named.cgroup else {
         return roots.first().cloned().ok_or_else(|| {
             Failure::Cgroup.error("--kernel-cgroup: no cgroup is tracked that it could stand for")

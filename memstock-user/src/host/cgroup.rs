@@ -147,11 +147,19 @@ impl CgroupMount {
         self.cgroup(&inside)
     }
 
-    /// The path in the hierarchy of a cgroup that could be there and is not.
+    /// The path in the hierarchy that `path` means, whether there is such a cgroup or not.
+    ///
+    /// # Errors
+    /// [`Failure::Cgroup`]: it can be no cgroup's.
+    pub fn named(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
+        Ok(Path::new("/").join(self.inside(path.as_ref())?))
+    }
+
+    /// The same of a cgroup that could be there and is not.
     pub fn absent(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
-        let inside = self.inside(path.as_ref()).ok()?;
-        let looked = found(self.look(&inside));
-        looked.is_ok_and(|cgroup| cgroup.is_none()).then(|| Path::new("/").join(inside))
+        let path = self.named(path).ok()?;
+        let looked = found(self.look(path.strip_prefix("/").ok()?));
+        looked.is_ok_and(|cgroup| cgroup.is_none()).then_some(path)
     }
 
     /// The path of the cgroup with this id; `None` when it is gone, or has no path right now.

@@ -8,6 +8,8 @@
 mod diff;
 mod tell;
 
+use std::path::Path;
+
 use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
@@ -77,8 +79,11 @@ impl<'a> Reload<'a> {
     /// For a run with these `flags` and, from them and its file, these `args`; none if it has no file.
     pub fn new(flags: &'a Run, args: &Run, engine: &Engine, targets: &'a Targets) -> Option<Self> {
         flags.config.as_ref()?;
-        let settings = Settings::with(args, engine);
-        let now = Told { settings, targets: targets.all().to_vec(), awaited: Vec::new() };
+        let now = Told {
+            settings: Settings::with(args, engine),
+            targets: targets.all().to_vec(),
+            awaited: targets.awaited().clone(),
+        };
         Some(Self { flags, targets, now, under_way: None, again: false })
     }
 
@@ -136,7 +141,9 @@ impl<'a> Reload<'a> {
             }
         }
         let Told { settings, targets, awaited } = &self.now;
-        let noted = note(watch.engine, awaited).and_then(|()| watch.tree.catch_up());
+        let noted = lift(watch.engine, &old, &self.now)
+            .and_then(|()| note(watch.engine, awaited))
+            .and_then(|()| watch.tree.catch_up());
         watch.state.parts.outcome(Part::Tree, noted);
         if settings.no_drain != old.settings.no_drain {
             watch.drains = (!settings.no_drain).then(|| Drains::new(watch.engine, watch.mount));
@@ -240,6 +247,23 @@ fn add(target: &Target, no_adopt: bool, watch: &mut Watch<'_>) -> Result<()> {
     let tracked = Tracked::read(engine, watch.mount)?.by_path();
     let index = register(engine, &tracked, target)?;
     watch.tree.added(&target.cgroup, index);
+    Ok(())
+}
+
+/// Who is named no more, and is not there, has no limit by the file when it comes. What others have set it keeps.
+fn lift(engine: &Engine, old: &Told, new: &Told) -> Result<()> {
+    let names = Names::of(engine.pins());
+    let named = |told: &Told, path: &Path| {
+        let mut awaited = told.awaited.iter().map(|(path, _)| path);
+        awaited.any(|it| it == path) || told.targets.iter().any(|it| it.cgroup.path == path)
+    };
+    let targets = old.targets.iter().map(|it| (&it.cgroup.path, it.limits()));
+    for (path, by_file) in old.awaited.iter().map(|(path, it)| (path, *it)).chain(targets) {
+        let Some(noted) = names.limits(path)?.filter(|_| !named(new, path)) else { continue };
+        let kept = |by_file, noted| if by_file == NO_LIMIT { noted } else { NO_LIMIT };
+        let memory = kept(by_file.memory, noted.memory);
+        names.note(path, Limits { memory, memsw: kept(by_file.memsw, noted.memsw) })?;
+    }
     Ok(())
 }
 

@@ -107,6 +107,11 @@ impl Targets {
         &self.targets
     }
 
+    /// What is awaited since the start.
+    pub fn awaited(&self) -> &Awaited {
+        &self.awaited
+    }
+
     /// Where COMMAND starts.
     ///
     /// # Errors
@@ -200,12 +205,13 @@ pub fn note(engine: &Engine, awaited: &Awaited) -> Result<()> {
 /// What is awaited, with the limits of the command line.
 pub fn awaited(mount: &CgroupMount, args: &Run) -> Awaited {
     let limit = |limits: &[Limit], of: &Path| {
-        let is_of = |path: &PathBuf| mount.absent(path).is_some_and(|path| path == of);
+        let is_of = |path: &PathBuf| mount.named(path).is_ok_and(|path| path == of);
         let own = limits.iter().rfind(|limit| limit.cgroup.as_ref().is_some_and(is_of));
         let for_all = || limits.iter().rfind(|limit| limit.cgroup.is_none());
         own.or_else(for_all).and_then(|limit| limit.nr_pages).unwrap_or(NO_LIMIT)
     };
-    let paths = args.awaited.iter().filter_map(|path| mount.absent(path));
+    // One that was made since is found with all others that were named.
+    let paths = args.awaited.iter().filter_map(|path| mount.named(path).ok());
     let limits = |path: PathBuf| {
         let memory = limit(&args.limits, &path);
         let memsw = limit(&args.memsw_limits, &path);

@@ -44,7 +44,6 @@ pub fn with_file(args: &Run, mount: &CgroupMount) -> Result<Run> {
     let Some(file) = &args.config else { return Ok(args.clone()) };
     let config = load(file, mount, args)?;
     let mut run = config.below(args);
-    // One that is made meanwhile is found among those that are awaited.
     let (awaited, there) = run
         .cgroups
         .into_iter()
@@ -93,10 +92,16 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 /// As [`with_file`].
 pub fn summary(args: &Run) -> Result<String> {
     let Some(file) = &args.config else { return Ok(String::new()) };
-    let config = load(file, &CgroupMount::find()?, args)?;
+    let mount = CgroupMount::find()?;
+    let config = load(file, &mount, args)?;
+    let absent: Vec<_> = config.cgroups.iter().filter_map(|it| mount.absent(&it.path)).collect();
     let limits = config.cgroups.iter().flat_map(|entry| [entry.memory, entry.memsw]).flatten();
     let (cgroups, limits) = (config.cgroups.len(), limits.count());
-    Ok(format!("{}: no mistakes; cgroups: {cgroups}, limits: {limits}", display(file)))
+    let mut text = format!("{}: no mistakes; cgroups: {cgroups}, limits: {limits}", display(file));
+    for path in absent {
+        text.push_str(&format!("\nno cgroup {} yet", display(&path)));
+    }
+    Ok(text)
 }
 
 impl Config {
