@@ -40,17 +40,7 @@ fn uncached_file(nr_pages: u64) -> Result<(TempDir, std::path::PathBuf)> {
 fn a_file_server_in_the_cgroup_hangs_nobody() -> Result<()> {
     live(|| {
         let (cgroup, other) = (TestCgroup::new()?, TestCgroup::new()?);
-        let limits = [&cgroup, &other].map(|cgroup| format!("{}={}", cgroup.path(), size(LIMIT)));
-        let engine = Engine::start([
-            "--cgroup",
-            cgroup.path(),
-            "--limit",
-            &limits[0],
-            "--cgroup",
-            other.path(),
-            "--limit",
-            &limits[1],
-        ])?;
+        let engine = Engine::limited(LIMIT, &[&cgroup, &other])?;
         let Some(mut server) = FuseServer::start(Some(&cgroup), false)? else {
             skip(&name(), "there is no /dev/fuse");
             return Ok(());

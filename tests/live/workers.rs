@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use memstock_tests::hog::{Wish, size};
+use memstock_tests::hog::Wish;
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
@@ -65,17 +65,7 @@ fn trace(request: libc::c_uint, tid: i32) -> Result<()> {
 fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
     live(|| {
         let (hung, other) = (TestCgroup::new()?, TestCgroup::new()?);
-        let limits = [&hung, &other].map(|cgroup| format!("{}={}", cgroup.path(), size(LIMIT)));
-        let mut engine = Engine::start([
-            "--cgroup",
-            hung.path(),
-            "--limit",
-            &limits[0],
-            "--cgroup",
-            other.path(),
-            "--limit",
-            &limits[1],
-        ])?;
+        let mut engine = Engine::limited(LIMIT, &[&hung, &other])?;
         let pid = engine.process().id();
         let worker = try_poll_until(SOON, "a worker", || Ok(Stopped::find(pid, "enforce-0").ok()))?;
         let start = Instant::now();
@@ -138,17 +128,7 @@ fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
             }
         };
         let (slow, other) = (TestCgroup::new()?, TestCgroup::new()?);
-        let limits = [&slow, &other].map(|cgroup| format!("{}={}", cgroup.path(), size(LIMIT)));
-        let engine = Engine::start([
-            "--cgroup",
-            slow.path(),
-            "--limit",
-            &limits[0],
-            "--cgroup",
-            other.path(),
-            "--limit",
-            &limits[1],
-        ])?;
+        let engine = Engine::limited(LIMIT, &[&slow, &other])?;
         let alone = kill(&other, KILLS)?;
         let mut writer = Wish::pages(DIRTY).cpu(0).file(&disk.file("dirty")).start(&slow)?;
         writer.has_all().context("dirty page cache is nothing to kill for")?;

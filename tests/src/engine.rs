@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use crate::cgroup::TestCgroup;
+use crate::hog::size;
 use crate::leftovers;
 use crate::poll::{SOON, try_poll_until};
 use crate::process::{Finished, Process, memstock};
@@ -32,6 +34,18 @@ impl Engine {
             .into_iter()
             .chain(args.iter().map(AsRef::as_ref));
         Self::start_adopting(all)
+    }
+
+    /// The same, with a limit of so many pages for each of these cgroups.
+    ///
+    /// # Errors
+    /// As [`start_adopting`](Self::start_adopting).
+    pub fn limited(nr_pages: u64, cgroups: &[&TestCgroup]) -> Result<Self> {
+        let limit = |cgroup: &&TestCgroup| format!("{}={}", cgroup.path(), size(nr_pages));
+        let args = cgroups.iter().flat_map(|cgroup| {
+            ["--cgroup".to_owned(), cgroup.path().to_owned(), "--limit".to_owned(), limit(cgroup)]
+        });
+        Self::start(args)
     }
 
     /// Starts `memstock run` with these arguments, and waits until `memstock show` answers.
