@@ -1,4 +1,4 @@
-//! What came out, as tables that are read on a terminal and in `docs/rehearsal.md` alike. Owns the verdict.
+//! What came out, as tables that are read on a terminal and in `docs/measurements` alike. Owns the verdict.
 
 use std::fmt;
 use std::fs;
