@@ -1,4 +1,4 @@
-//! What `memstock run` does about what it is told: each file is a part of it, or what one works on.
+//! What `memstock run` does in the background. Each file is a part of that, or what the parts use.
 
 pub mod hotplug;
 pub mod loss;

@@ -1,10 +1,10 @@
-//! Owns what the daemon knows of CPUs that go offline and come online. The kernel half drains them; here
-//! it is told, and the receipts are written.
+//! What the daemon knows of CPUs that go offline and come online. The kernel half drains them; here they are reported,
+//! with the receipts.
 //!
-//! The kernel half reports every step of a CPU's way without saying whether it leads up or down: the
-//! numbers of the steps differ from kernel to kernel. Whether a CPU is there is what sysfs says; that it was
-//! gone in between, only that a step was heard of. Of the step after which a CPU is there nothing is heard if
-//! the task that takes it has been woken on that very CPU, so it is looked at again until it is there.
+//! The kernel half reports every step of a CPU hotplug transition without its direction: the numbers of the steps differ
+//! between kernels. Whether a CPU is online is read from sysfs; that it was gone in between is only known from a step
+//! having been reported. The last step can be missed when it runs on the CPU that is coming up, so sysfs is polled until
+//! that CPU is online.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::host;
 use crate::journal::Record;
 use crate::journal::record::Why;
 
-/// A CPU went or came.
+/// A CPU went offline or came online.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It is offline, and the kernel half has drained it.
@@ -36,7 +36,7 @@ impl Change {
     }
 }
 
-/// What the kernel half drained on a CPU's way.
+/// What the kernel half drained during a transition.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
     nr_pages: u64,
@@ -82,9 +82,9 @@ impl Hotplug {
         Ok(Self { online, ways: BTreeMap::new(), is_due: false, moved: Moved::None })
     }
 
-    /// A step of a CPU's way was taken.
+    /// A step of a transition was reported.
     pub fn step(&mut self, event: &Event) {
-        // A number of the kernel's own, which has no more than 32 bits.
+        // The kernel's CPU number, which fits into 32 bits.
         let cpu = event.cpu as u32;
         self.moved.insert(cpu);
         let way = self.ways.entry(cpu).or_default();
@@ -126,7 +126,7 @@ impl Hotplug {
         })
     }
 
-    /// The CPUs that went or came since the last call.
+    /// The CPUs that went offline or came online since the last call.
     ///
     /// # Errors
     /// sysfs does not say.
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(hotplug.compare([0, 2, 5, 7].into()), [Change::Online(7)]);
     }
 
-    /// Heard of too early, and then not any more.
+    /// Reported too early, and then never again.
     #[test]
     fn one_that_is_under_way_is_looked_at_again() {
         let online = host::cpus().unwrap().online;
@@ -217,7 +217,7 @@ mod tests {
         assert!(!hotplug.changes().unwrap().is_empty());
     }
 
-    /// One that went and came between two looks shows in no list.
+    /// A CPU that went and came between two looks shows in no list.
     #[test]
     fn who_took_a_step_may_have_been_gone() {
         let online = host::cpus().unwrap().online;

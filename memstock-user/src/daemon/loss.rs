@@ -1,4 +1,4 @@
-//! From counters of losses to records: what rose since it was looked at last. Counts nothing itself.
+//! From counters of losses to records: what has risen since the last look. Counts nothing itself.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::engine::Engine;
 use crate::engine::sample::losses as losses_of;
 use crate::journal::{Journal, Record};
 
-/// What was told of, by the name of the counter.
+/// What was reported, by the name of the counter.
 #[derive(Debug, Default)]
 pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
-    /// All that was counted up to now.
+    /// Everything that was counted up to now.
     ///
     /// # Errors
     /// The counters cannot be read.
@@ -25,7 +25,7 @@ impl Losses {
         Ok(losses)
     }
 
-    /// Tells of each counter that rose: a record each. Returns whether events were among what was lost.
+    /// Publishes a record for each counter that has risen. Returns whether events were among the losses.
     pub fn tell(&mut self, now: &[(Stat, u64)], journal: &Journal) -> bool {
         let mut are_events_lost = false;
         for (stat, by) in self.rises(now.to_vec()) {

@@ -1,7 +1,7 @@
-//! How the parts of the daemon fare. An error of one of them ends nothing: it is told of, counted, shown for as long as it
-//! lasts, and what failed is tried again, after pauses that grow.
+//! The state of the daemon's parts. An error of one of them ends nothing: it is reported, counted, shown for as long as
+//! it lasts, and what failed is tried again, after growing pauses.
 //!
-//! Each part is one thing that is done again and again, so that its next success says that it works.
+//! Each part is one thing that is done repeatedly, so its next success shows that it works.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::journal::{Journal, Record};
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(10);
-/// For how long the same text is not told of again, should the part have worked in between.
+/// For how long the same error is not reported again, if the part has worked in between.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// A part of the daemon.
@@ -29,19 +29,19 @@ pub enum Part {
     Drains,
     /// Enforces limits.
     Enforcement,
-    /// Looks at what is in swap.
+    /// Reads what is in swap.
     Swap,
-    /// Reads the counters of losses, and looks for frees that were lost.
+    /// Reads the counters of losses, and searches for lost frees.
     Accounting,
     /// Charges what new cgroups hold already.
     Adoption,
     /// Proves that usage is what the pages add up to.
     Audit,
-    /// Answers who asks over HTTP.
+    /// Answers HTTP requests.
     Metrics,
-    /// Writes the event stream, and why the daemon is degraded.
+    /// Writes the event stream, and the reasons for being degraded.
     Journal,
-    /// Has the configuration applied that was read again.
+    /// Applies a configuration that was read again.
     Reload,
     /// Prints tables.
     Table,
@@ -85,16 +85,16 @@ impl Part {
     }
 }
 
-/// How many errors each part has had.
+/// The number of errors of each part.
 pub type Errors = [u64; Part::ALL.len()];
 
-/// How one part fares.
+/// The state of one part.
 #[derive(Debug, Default)]
 struct State {
     errors: u64,
     /// None while it works.
     failing: Option<Failing>,
-    /// What was told of last, and when that happened last.
+    /// What was last reported, and when that last happened.
     told: Option<(String, Instant)>,
 }
 
@@ -103,7 +103,7 @@ struct Failing {
     error: String,
     pause: Duration,
     since: Instant,
-    /// Whether it was told of.
+    /// Whether it was reported.
     is_told: bool,
 }
 
@@ -112,7 +112,7 @@ impl State {
         self.failing.as_ref().is_none_or(|failing| now >= failing.since + failing.pause)
     }
 
-    /// It failed; returns whether that is to be told of.
+    /// Records a failure; returns whether it is to be reported.
     fn failed(&mut self, now: Instant, error: String) -> bool {
         self.errors += 1;
         let is_told = self
@@ -127,13 +127,13 @@ impl State {
         !is_told
     }
 
-    /// It works; returns whether that is to be told of.
+    /// Records a success; returns whether it is to be reported.
     fn worked(&mut self) -> bool {
         self.failing.take().is_some_and(|failing| failing.is_told)
     }
 }
 
-/// How all of them fare.
+/// The state of all parts.
 #[derive(Debug)]
 pub struct Parts<'a> {
     journal: &'a Journal,
@@ -146,17 +146,17 @@ impl<'a> Parts<'a> {
         Self { journal, states: Default::default() }
     }
 
-    /// Whether it is time to try it.
+    /// Whether it is time to try it again.
     pub fn is_due(&self, part: Part) -> bool {
         self.states[part as usize].is_due(Instant::now())
     }
 
-    /// Tries it if it is time to; what came of it, if that was good.
+    /// Tries it if it is time to; returns the result of a success.
     pub fn attempt<T>(&mut self, part: Part, work: impl FnOnce() -> Result<T>) -> Option<T> {
         if self.is_due(part) { self.outcome(part, work()) } else { None }
     }
 
-    /// Takes note of what came of an attempt.
+    /// Records the outcome of an attempt.
     pub fn outcome<T>(&mut self, part: Part, outcome: Result<T>) -> Option<T> {
         match outcome {
             Ok(made) => {
@@ -177,7 +177,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// It failed, in what it is not tried again for: its next attempt says whether it works.
+    /// It failed in something that is not retried by itself: its next attempt shows whether it works.
     pub fn failed(&mut self, part: Part, error: &anyhow::Error) {
         let error = format!("{error:#}");
         if self.states[part as usize].failed(Instant::now(), error.clone()) {
@@ -190,12 +190,12 @@ impl<'a> Parts<'a> {
         self.states.iter().any(|state| state.failing.is_some())
     }
 
-    /// For how long a part has not failed, if it counts as failing.
+    /// For how long a failing part has had no further error.
     pub fn quiet_for(&self, part: Part) -> Option<Duration> {
         self.states[part as usize].failing.as_ref().map(|failing| failing.since.elapsed())
     }
 
-    /// The parts that fail, and why.
+    /// The parts that fail, with their errors.
     pub fn failing(&self) -> Vec<(Part, String)> {
         let all = Part::ALL.iter().zip(&self.states);
         let failing =
@@ -203,7 +203,7 @@ impl<'a> Parts<'a> {
         failing.collect()
     }
 
-    /// How many errors each has had.
+    /// The number of errors of each.
     pub fn errors(&self) -> Errors {
         self.states.each_ref().map(|state| state.errors)
     }
@@ -241,7 +241,7 @@ mod tests {
         assert!(!state.failed(at(start, 1000), "a".into()));
         assert!(state.failed(at(start, 2000), "b".into()));
         assert!(state.worked());
-        // It comes and goes.
+        // The error comes and goes.
         assert!(!state.failed(at(start, 3000), "b".into()));
         assert!(!state.worked());
         assert!(state.failed(at(start, 63_000), "b".into()));

@@ -1,5 +1,5 @@
-//! Finds the pages of removed cgroups, and has the kernel half give them to the cgroup above, as the kernel does. Without
-//! that a counter would be held for as long as a library or a file that a job left is in memory.
+//! Finds the pages of removed cgroups, and has the kernel half give them to the cgroup above, as the kernel does.
+//! Otherwise a counter would be occupied for as long as a library or a file that a job left is in memory.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use memstock_common::{NOBODY, index_of, owner_of};
 use crate::audit::adoption::{Page, windows};
 use crate::engine::Engine;
 
-/// Gives what dying cgroups have to the nearest living ones above them. `parents` has, by the counters of the dying, those
+/// Gives the pages of dying cgroups to their nearest living ancestors. `parents` maps the counters of the dying to those
 /// of the cgroups above them.
 ///
 /// # Errors

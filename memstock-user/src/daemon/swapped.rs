@@ -17,7 +17,7 @@ pub fn look(mount: &CgroupMount, ids: &[u64]) -> Vec<(u64, u64)> {
     ids.iter().filter_map(pages).collect()
 }
 
-/// Has the kernel half know of what was seen. Not of cgroups that are tracked no more: nobody would take it back.
+/// Reports it to the kernel half. Not for cgroups that are no longer tracked: nobody would take it back.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -1,5 +1,5 @@
-//! Looks for pages that the kernel has free and that are still somebody's, after runs of the probes were skipped. The
-//! kernel half decides page by page ([`memstock_common::lost`]); this goes through the page-owner map, a little at a time.
+//! Searches for pages that are free to the kernel but still owned, after runs of the probes were skipped. The kernel half
+//! decides page by page ([`memstock_common::lost`]); this walks the owner map, a little at a time.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ use crate::engine::Engine;
 use crate::engine::mapped::Mapped;
 use crate::host::pace::{Pace, spent_since};
 
-/// CPU time that one step takes, about: [`Pace`] makes a step a second of it.
+/// Approximate CPU time of one step: [`Pace`] makes one step a second of it.
 const STEP: Duration = Duration::from_millis(9);
 
 /// A chunk of the map without owners.
 const UNOWNED: [u32; CHUNK_PAGES as usize] = [NOBODY; _];
 
-/// How far it has come.
+/// The progress of the search.
 #[derive(Debug, Default)]
 pub struct Sweep {
     pace: Pace,
-    /// Skipped runs that it has looked after, or is looking after.
+    /// The skipped runs that have been searched for, or are being searched for.
     seen: u64,
-    /// The map and the chunk to go on with, if it is not through. To map it costs more than to look at some of it.
+    /// The map and the next chunk, while a search is under way. Mapping it costs more than searching a part of it.
     at: Option<(Mapped<Chunk<u32>>, usize)>,
-    /// Pages that were free when they were looked at.
+    /// Pages that were free at the first look.
     doubted: Vec<Page>,
-    /// CPU time that the look through the map has taken so far.
+    /// CPU time that this search has taken so far.
     spent: Duration,
 }
 
 impl Sweep {
-    /// Goes on with it, if anything was skipped that has not been looked after. To be called about once a second, which
-    /// is the time that a page has to be free for.
+    /// Continues the search, if there are skipped runs that have not been searched for. To be called about once a second,
+    /// which is how long a page has to stay free.
     ///
     /// # Errors
     /// The map cannot be read, or the kernel refuses.
@@ -64,7 +64,7 @@ impl Sweep {
     }
 }
 
-/// Has the free pages of a chunk marked, and adds them to those that are doubted.
+/// Marks the free pages of a chunk, and adds them to `doubted`.
 fn doubt(
     engine: &Engine,
     owners: &Mapped<Chunk<u32>>,
@@ -85,7 +85,7 @@ fn doubt(
         return Ok(());
     }
     let Some(after) = owners.get(number) else { return Ok(()) };
-    // One that was marked before is somebody else's to take or leave.
+    // A page that was marked before belongs to somebody else's repair.
     let is_new = |&n: &usize| after.owners[n] & !before.owners[n] & UNCONFIRMED != 0;
     doubted.extend((0..UNOWNED.len()).filter(is_new).map(page));
     Ok(())

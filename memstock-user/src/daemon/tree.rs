@@ -1,10 +1,10 @@
-//! Keeps the tracked cgroups in step with the cgroup tree: the whole subtree of each cgroup named.
-//! Cgroups made later are registered, removed ones closed, and their counters freed when their last
-//! page is, or is that of the cgroup above. Decides nothing about charging.
+//! Keeps the tracked cgroups in step with the cgroup tree: the whole subtree of each cgroup named. New cgroups are
+//! registered, removed ones closed, and their counters released when their last page is freed or has moved to the cgroup
+//! above. Decides nothing about charging.
 //!
-//! It runs behind the host: until a new cgroup is registered, the kernel half charges its nearest
-//! registered ancestor, and there the pages stay. One that has the path of one that was named is tracked as that was, with
-//! the limits that were given to it. What becomes of those that are removed is in `dying`.
+//! It lags behind the host: until a new cgroup is registered, the kernel half charges its nearest registered ancestor,
+//! and there those pages stay. A cgroup at a path that was named is tracked as the one before it was, with the limits
+//! given to that path. What happens to removed cgroups is in `dying`.
 
 mod dying;
 
@@ -23,7 +23,7 @@ use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
 use crate::journal::record;
 use crate::journal::{Journal, Record};
 
-/// For how long there may be nothing to be found of a cgroup that was made.
+/// For how long a new cgroup may not be found.
 const COMES: Duration = Duration::from_secs(2);
 
 /// The tracked and the dying cgroups of an engine.
@@ -34,15 +34,15 @@ pub struct Tree<'a> {
     names: Names,
     /// Each tracked cgroup, by id.
     tracked: BTreeMap<u64, Known>,
-    /// Cgroups that were made and not found, or not registered, and since when.
+    /// New cgroups that were not found, or could not be registered, and since when.
     unknown: BTreeMap<u64, Instant>,
     /// Tracked cgroups that may be gone.
     going: BTreeSet<u64>,
     /// Removed cgroups whose counters are still to be closed.
     removed: Vec<Known>,
-    /// Those whose counters wait for their last page to be freed.
+    /// Removed cgroups whose counters wait for their last page to be freed.
     dying: Vec<Known>,
-    /// Tracked cgroups in which those right below are still to be looked for.
+    /// Tracked cgroups whose children are still to be looked for.
     unseen: VecDeque<u64>,
     /// Cgroups that could not be registered.
     left_out: u64,
@@ -53,7 +53,7 @@ pub struct Tree<'a> {
 struct Known {
     index: u32,
     id: u64,
-    /// Kept for when it is gone; a cgroup cannot be renamed.
+    /// Kept for after its removal; a cgroup cannot be renamed.
     path: Option<PathBuf>,
 }
 
@@ -64,7 +64,7 @@ impl Known {
 }
 
 impl<'a> Tree<'a> {
-    /// What the engine tracks now.
+    /// The present state of the engine.
     ///
     /// # Errors
     /// A map cannot be read.
@@ -75,7 +75,7 @@ impl<'a> Tree<'a> {
             if open.contains(&index) {
                 tracked.insert(id, Known { index, id, path: mount.path_of(id) });
             } else {
-                // Its id may be another's by now, or nobody's.
+                // Its id may belong to another cgroup by now, or to none.
                 dying.push(Known { index, id, path: None });
             }
         }
@@ -94,7 +94,7 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// Tells of all that are tracked, as of cgroups that were added: for a new engine.
+    /// Publishes all tracked cgroups as added: for a new engine.
     pub fn announce(&self) {
         let mut known: Vec<_> = self.tracked.values().collect();
         known.sort_by(|a, b| a.path.cmp(&b.path));
@@ -118,7 +118,7 @@ impl<'a> Tree<'a> {
         self.tracked.get(&id).map(|known| known.index)
     }
 
-    /// One was registered by its name. Those below it are yet to be looked for.
+    /// A cgroup was registered by its name. Its children are still to be looked for.
     pub fn added(&mut self, cgroup: &Cgroup, index: u32) {
         let known = Known { index, id: cgroup.id, path: Some(cgroup.path.clone()) };
         self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
@@ -126,7 +126,7 @@ impl<'a> Tree<'a> {
         self.tracked.insert(known.id, known);
     }
 
-    /// What the cgroup with this id is called, also when it is dying.
+    /// The name of the cgroup with this id, even when it is dying.
     pub fn name(&self, id: u64) -> record::Cgroup {
         let dying = || self.removed.iter().chain(&self.dying).rfind(|known| known.id == id);
         match self.tracked.get(&id).or_else(dying) {
@@ -135,12 +135,12 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Looks for all that may have happened unseen: [`look_below`](Self::look_below) goes on with it.
+    /// Prepares for looking for everything that may have been missed: [`look_below`](Self::look_below) continues.
     ///
     /// # Errors
     /// The names cannot be read.
     pub fn catch_up(&mut self) -> Result<()> {
-        // Their removal may be among what was not heard of; if they are there, they are found now.
+        // Their removal may have been missed; if they exist, they are found now.
         self.unknown.clear();
         self.unseen = self.tracked.keys().copied().collect();
         for path in self.names.all()? {
@@ -158,10 +158,10 @@ impl<'a> Tree<'a> {
         !self.unseen.is_empty()
     }
 
-    /// Registers the cgroups right below one that is tracked, or takes note that it is gone. Has one directory read.
+    /// Registers the children of a tracked cgroup, or notes that it is gone. Reads one directory.
     ///
     /// # Errors
-    /// The kernel refuses for now; it is tried again with [`settle`](Self::settle).
+    /// The kernel refuses for now; [`settle`](Self::settle) tries again.
     pub fn look_below(&mut self) -> Result<()> {
         let Some(id) = self.unseen.pop_front() else { return Ok(()) };
         match self.mount.cgroup_of(id) {
@@ -183,16 +183,16 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// A cgroup was made: registers it if it is in the subtree of a tracked one, or has the path of one that was named.
+    /// A cgroup was created: registers it if it is in the subtree of a tracked one, or at a path that was named.
     ///
     /// # Errors
-    /// The kernel refuses for now; it is tried again with [`look_again`](Self::look_again).
+    /// The kernel refuses for now; [`look_again`](Self::look_again) tries again.
     pub fn made(&mut self, id: u64) -> Result<()> {
         let since = *self.unknown.entry(id).or_insert_with(Instant::now);
         let lineage = match self.mount.lineage(id) {
             ById::Found(lineage) => lineage,
-            // The kernel tells of it a moment before it can be found (`TRACE_CGROUP_PATH(mkdir, …)` before
-            // `kernfs_activate` in `cgroup_mkdir`).
+            // The event comes a moment before it can be found (`TRACE_CGROUP_PATH(mkdir, …)` before `kernfs_activate` in
+            // `cgroup_mkdir`).
             ById::Gone if since.elapsed() > COMES => {
                 self.unknown.remove(&id);
                 return Ok(());
@@ -200,7 +200,7 @@ impl<'a> Tree<'a> {
             ById::Gone | ById::Unknown => return Ok(()),
         };
         let mut parent = None;
-        // From the top: of two that were made, the lower may be heard of first.
+        // From the top: of two new ones, the lower may be reported first.
         for cgroup in lineage {
             match self.tracked.get(&cgroup.id) {
                 Some(known) => parent = Some(known.index),
@@ -211,14 +211,14 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Registers a cgroup that has a tracked one above it, or was named; returns its counter if it has one now.
+    /// Registers a cgroup that has a tracked ancestor, or was named; returns its counter if it has one now.
     fn register(&mut self, cgroup: &Cgroup, parent: Option<u32>) -> Result<Option<u32>> {
         let limits = self.names.limits(&cgroup.path).inspect_err(|_| self.try_again(cgroup.id))?;
         if parent.is_none() && limits.is_none() {
             return Ok(None);
         }
         if parent.is_none() && self.has_below(cgroup) {
-            // The pages of those below were not charged to it, and it cannot be put in between.
+            // Pages of the cgroups below were not charged to it, and it cannot be inserted between.
             return Ok(None);
         }
         let Limits { memory, memsw } = limits.unwrap_or(NO_LIMITS);
@@ -257,8 +257,8 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The removal of a cgroup was heard of. It is believed when the host knows no such cgroup any more.
-    /// Returns whether a tracked one is gone.
+    /// The removal of a cgroup was reported. It is believed when the host no longer knows the id. Returns whether a
+    /// tracked cgroup is gone.
     pub fn removed(&mut self, id: u64) -> bool {
         let is_gone = match self.mount.cgroup_of(id) {
             ById::Gone => true,
@@ -289,12 +289,12 @@ impl<'a> Tree<'a> {
         !self.unknown.is_empty()
     }
 
-    /// For how long the last of those was looked for.
+    /// For how long the latest of them has been looked for.
     pub fn looked_for(&self) -> Duration {
         self.unknown.values().map(Instant::elapsed).min().unwrap_or_default()
     }
 
-    /// Looks again for cgroups that were made and not found.
+    /// Looks again for new cgroups that were not found.
     ///
     /// # Errors
     /// The kernel refuses one of them for now.
@@ -302,7 +302,7 @@ impl<'a> Tree<'a> {
         let ids: Vec<_> = self.unknown.keys().copied().collect();
         let mut outcome = Ok(());
         for id in ids {
-            // One that is refused is not to keep the others waiting.
+            // A refused one must not delay the others.
             outcome = outcome.and(self.made(id));
         }
         outcome

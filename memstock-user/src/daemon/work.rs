@@ -1,5 +1,5 @@
-//! Work that takes longer than the daemon's loop may: it is started here, and heard of when it is done. Each piece has a
-//! thread of its own, so that one that hangs holds up no other; there is one at a time of a part's.
+//! Work that takes longer than the daemon's loop may: started here, its result is received when it is done. Each piece
+//! has a thread of its own, so one that hangs delays no other; each part has at most one at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,29 +13,29 @@ use crate::daemon::parts::Part;
 use crate::host::pace::rest_after;
 use crate::journal::Record;
 
-/// Bytes of a thread's stack, all of which may be locked in memory.
+/// Size of a thread's stack, all of which may be locked in memory.
 const STACK: usize = 512 << 10;
 
-/// What a thread says.
+/// What a thread reports.
 pub enum Heard<T> {
     /// Something happened.
     Record(Box<Record>),
-    /// What came of a part's work.
+    /// The result of a part's work.
     Done(Part, Result<T>),
 }
 
-/// What the threads say by.
+/// The messages of the threads.
 enum Said<T> {
     Record(Box<Record>),
     Done { part: Part, outcome: Result<T>, spent: Duration },
 }
 
-/// The work that is under way.
+/// The work in progress.
 pub struct Work<T> {
     sender: UnboundedSender<Said<T>>,
     said: UnboundedReceiver<Said<T>>,
     under_way: BTreeSet<Part>,
-    /// Until when a part has had its share of a CPU.
+    /// Until when a part has used its share of a CPU.
     rests: BTreeMap<Part, Instant>,
 }
 
@@ -47,18 +47,18 @@ impl<T> Default for Work<T> {
 }
 
 impl<T: Send + 'static> Work<T> {
-    /// Whether work of this part is under way.
+    /// Whether work of this part is in progress.
     pub fn is_under_way(&self, part: Part) -> bool {
         self.under_way.contains(&part)
     }
 
-    /// Whether none is, and what there was took less than a hundredth of a CPU: for what nobody waits for.
+    /// Whether no work is in progress, and the last used less than a hundredth of a CPU: for background work.
     pub fn is_rested(&self, part: Part) -> bool {
         let rests = self.rests.get(&part).is_some_and(|until| Instant::now() < *until);
         !rests && !self.is_under_way(part)
     }
 
-    /// Starts work of a part, which is given something to tell of what happens meanwhile.
+    /// Starts work of a part, which gets a function to report what happens meanwhile.
     ///
     /// # Errors
     /// No thread can be started.
@@ -74,7 +74,7 @@ impl<T: Send + 'static> Work<T> {
             let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked: a defect")));
             let spent = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime));
             let spent = spent.unwrap_or_default();
-            // Nobody hears it when the daemon ends.
+            // Nobody receives it when the daemon ends.
             let _ = sender.send(Said::Done { part, outcome, spent });
         };
         let thread = std::thread::Builder::new().name(part.name().into()).stack_size(STACK);
@@ -83,7 +83,7 @@ impl<T: Send + 'static> Work<T> {
         Ok(())
     }
 
-    /// The next thing that a thread says.
+    /// The next message of a thread.
     pub async fn heard(&mut self) -> Heard<T> {
         match self.said.recv().await {
             Some(Said::Record(record)) => Heard::Record(record),
@@ -92,7 +92,7 @@ impl<T: Send + 'static> Work<T> {
                 self.rests.insert(part, Instant::now() + rest_after(spent));
                 Heard::Done(part, outcome)
             }
-            // There is a sender here.
+            // We hold a sender ourselves.
             None => std::future::pending().await,
         }
     }

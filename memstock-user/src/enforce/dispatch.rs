@@ -1,4 +1,4 @@
-//! Which cgroups are full, and who sees to each. Waits for nobody.
+//! Which cgroups are full, and which worker has each. Never blocks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use super::settle::{Outcome, needs_more, over_limit};
 use super::worker::{Done, Worker};
 use crate::host;
 
-/// Time without another try where nothing could be done; doubled with each.
+/// Pause before the next attempt where nothing could be done; doubled each time.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// The longest of them.
+/// The longest pause.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
-/// How often it is looked for cgroups that are over their limit, and that no event told of.
+/// How often counters are searched for cgroups above their limit that no event announced.
 const LOOK: Duration = Duration::from_secs(1);
-/// A worker that is at one step for so long hangs: each step ends before.
+/// A worker that takes longer over one step hangs: each step ends sooner by itself.
 const HANGS: Duration = Duration::from_secs(4);
 
-/// In the place of how often limits were met: it is to be seen to, charged or not.
+/// In place of the counts of refused charges: try again, charged or not.
 const NEVER: [u64; 2] = [u64::MAX; 2];
 
 /// The cgroups at their limits, and the workers.
@@ -34,7 +34,7 @@ pub(super) struct Dispatch {
     shared: Arc<Shared>,
     policy: Policy,
     guard: Option<Arc<Guard>>,
-    /// By id and what is above the limit: who looks for page cache keeps nobody from killing.
+    /// By id and what is above the limit, so that looking for page cache delays no kill.
     full: BTreeMap<(u64, What), Full>,
     workers: Vec<Worker>,
     done: Receiver<Done>,
@@ -46,11 +46,11 @@ pub(super) struct Dispatch {
 struct Full {
     worker: Option<usize>,
     is_over: Arc<AtomicBool>,
-    /// One that hung over it before.
+    /// A worker that hung over it before.
     hangs: Option<usize>,
     not_before: Instant,
     backoff: Duration,
-    /// Its limits, and how often they were met, when it was seen to last.
+    /// Its limits and counts of refused charges, when it was last looked at.
     seen: (Limits, [u64; 2]),
     has_told: bool,
 }
@@ -83,24 +83,24 @@ impl Dispatch {
         this
     }
 
-    /// Goes on with another policy.
+    /// Continues with another policy.
     pub(super) fn obey(&mut self, policy: Policy, guard: Option<Guard>) {
         self.policy = policy;
         self.guard = guard.map(Arc::new);
         self.end();
-        // What could not be done may be by now.
+        // What could not be done before may be possible now.
         self.full.values_mut().for_each(|full| {
             let Full { worker, hangs, seen, .. } = *full;
             *full = Full { worker, hangs, ..Full::new(seen.0) };
         });
     }
 
-    /// Has all workers give up what they do, as soon as they can.
+    /// Tells all workers to give up as soon as they can.
     pub(super) fn end(&mut self) {
         self.full.values().for_each(|full| full.is_over.store(true, Ordering::Relaxed));
     }
 
-    /// Whether nobody works any more, but those that hang.
+    /// Whether no worker is busy, except those that hang.
     pub(super) fn is_idle(&mut self) -> bool {
         self.reap();
         self.workers.iter().all(|worker| !worker.is_busy || worker.lasts() > HANGS)
@@ -111,14 +111,14 @@ impl Dispatch {
         !self.policy.observe
     }
 
-    /// A limit was met.
+    /// A limit was hit.
     pub(super) fn hit(&mut self, hit: &Event) -> Result<()> {
         let Some(index) = self.shared.engine.index_of(hit.ancestor_id)? else { return Ok(()) };
         let counter = self.shared.engine.counter(index)?;
         self.assign(index, &counter, *hit)
     }
 
-    /// What is to be done besides: to be called several times a second.
+    /// Periodic work: to be called several times a second.
     pub(super) fn turn(&mut self) {
         self.reap();
         if self.looked.elapsed() < LOOK {
@@ -132,7 +132,7 @@ impl Dispatch {
         }
     }
 
-    /// Gives the cgroup a worker, unless it has one or is to be left alone for now.
+    /// Gives the cgroup a worker, unless it has one or is in its backoff.
     fn assign(&mut self, index: u32, counter: &Counter<u64>, hit: Event) -> Result<()> {
         let now = seen(counter);
         let is_cache = self.enforces() && !needs_more(counter);
@@ -142,7 +142,7 @@ impl Dispatch {
         if full.worker.is_some() {
             return Ok(());
         }
-        // Other limits are another case.
+        // Other limits are a different case.
         if full.seen.0 != now.0 {
             *full = Full { hangs: full.hangs, ..Full::new(now.0) };
         }
@@ -161,7 +161,7 @@ impl Dispatch {
             is_over: Arc::clone(&full.is_over),
         };
         let Some(number) = self.workers.iter().position(|worker| !worker.is_busy) else {
-            // The next look finds it.
+            // The next look finds it again.
             self.have_spare();
             return Ok(());
         };
@@ -173,7 +173,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// To start a thread takes time that the next cgroup may not have.
+    /// Starting a thread takes time that the next full cgroup may not have.
     fn have_spare(&mut self) {
         if self.workers.iter().any(|worker| !worker.is_busy) {
             return;
@@ -184,7 +184,7 @@ impl Dispatch {
         }
     }
 
-    /// Hears from workers that are done.
+    /// Collects the results of workers.
     fn reap(&mut self) {
         while let Ok(Done { worker, key, outcome }) = self.done.try_recv() {
             self.workers[worker].is_busy = false;
@@ -218,17 +218,17 @@ impl Dispatch {
             }
             full.seen = seen(&counter);
             if outcome == Outcome::Failed {
-                // Whoever made it full may be done with charging.
+                // Whoever filled it may have stopped charging, so no further event would come.
                 full.seen.1 = NEVER;
             }
-            // What was charged meanwhile was told to nobody.
+            // Charges while it was being settled were not announced.
             if self.enforces() && outcome == Outcome::Room {
                 self.assign_if_over(index, &counter);
             }
         }
     }
 
-    /// Gives workers to cgroups that are over their limit and were charged since they were seen to, or whose limit changed.
+    /// Assigns cgroups that are above their limit and were charged since they were last settled, or whose limit changed.
     fn look(&mut self) {
         for (index, counter) in self.shared.engine.counters() {
             let what = if needs_more(&counter) { What::Needed } else { What::Cache };
@@ -264,7 +264,7 @@ impl Dispatch {
         }
     }
 
-    /// Whoever hangs is left to it, and another one kills.
+    /// Abandons hung workers; another one kills instead.
     fn replace_hung(&mut self) {
         let mut hung = Vec::new();
         for (&key, full) in &mut self.full {

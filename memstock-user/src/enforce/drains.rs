@@ -1,10 +1,9 @@
-//! Owns draining: which stocks are asked for, in which order, and the receipt of each drain. What a drain
-//! does to a stock is the kernel half's affair.
+//! Draining: which stocks, in which order, and the receipt of each drain. What a drain does to a stock is up to the
+//! kernel half.
 //!
-//! `memstock drain` is synchronous: [`drain_cpus`] returns when each stock has been taken once since it was
-//! called. The daemon's own drains ([`Drains`]) go on beside everything else, CPU by CPU; a request that
-//! comes while one for the same stocks waits or runs is merged into it, as the patch's `memcg_drain_count`
-//! has it.
+//! `memstock drain` is synchronous: [`drain_cpus`] returns when each stock has been taken once since the call. The
+//! daemon's own drains ([`Drains`]) proceed CPU by CPU between its other work; a request that arrives while one for the
+//! same stocks is waiting or running is merged into it, like the patch's `memcg_drain_count`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -21,11 +20,11 @@ use crate::journal::record::{Cgroup, Why, by_cpu, nanos};
 /// What a drain did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// What for.
+    /// Why.
     pub why: Why,
-    /// The cgroup whose subtree was concerned; none: every cgroup.
+    /// The cgroup whose subtree was drained; none: every cgroup.
     pub cgroup: Option<Cgroup>,
-    /// Pages given back by each CPU that was looked at.
+    /// Pages given back by each CPU that was drained.
     pub cpus: BTreeMap<u32, u64>,
     /// From the first stock to the last.
     pub took: Duration,
@@ -58,11 +57,11 @@ impl From<Receipt> for Record {
     }
 }
 
-/// Drains what `cpus` have stocked for the subtree of the counter `subtree` ([`NO_INDEX`]: for anybody), and
-/// returns the pages that each gave back.
+/// Drains what `cpus` have stocked for the subtree of the counter `subtree` ([`NO_INDEX`]: for all), and returns the
+/// pages that each gave back.
 ///
-/// Synchronous: when it returns, each stock and uncharge batch in question has been without a page for the
-/// subtree at some moment since the call. What tasks that go on have stocked since is not included.
+/// Synchronous: when it returns, each stock and uncharge batch in question has been without a page for the subtree at
+/// some moment since the call. What running tasks have stocked since is not included.
 ///
 /// # Errors
 /// There is no such CPU.
@@ -82,8 +81,7 @@ fn drain_cpu(engine: &Engine, cpu: u32, subtree: u32) -> Result<u64> {
     Ok(nr_pages)
 }
 
-/// Drains `cpus` so many times because somebody asked: the stocks of the subtree of a cgroup with its counter, or
-/// all.
+/// Drains `cpus` this many times on request: the stocks of the subtree of a cgroup with its counter, or all.
 ///
 /// # Errors
 /// There is no such CPU.
@@ -105,9 +103,9 @@ pub fn asked(
     Ok(Receipt { why, cgroup, cpus: given, took, since_event: None, merged: 0 })
 }
 
-/// Drains the CPUs that are not online: they may have died while the kernel half was not attached.
+/// Drains the CPUs that are not online: they may have gone offline while the kernel half was not attached.
 ///
-/// Those that are possible and not present are among them: one that was unplugged leaves its stock, too.
+/// Includes CPUs that are possible but not present: an unplugged one leaves its stock, too.
 ///
 /// # Errors
 /// The CPU lists cannot be read, or the kernel refuses.
@@ -120,22 +118,22 @@ pub fn drain_offline(engine: &Engine) -> Result<Receipt> {
     Ok(Receipt { why: Why::CpuDead, cgroup: None, cpus, took, since_event: None, merged: 0 })
 }
 
-/// A drain that waits or runs.
+/// A drain that is waiting or running.
 #[derive(Debug)]
 struct Request {
     subtree: u32,
-    /// When the event came that asked first, ns since boot.
+    /// When the first event that asked for it came, ns since boot.
     event_ns: u64,
     start: Option<Instant>,
     receipt: Receipt,
 }
 
-/// The drains that the daemon has to make. The first one runs; it has a turn a CPU.
+/// The drains that the daemon has to do. The first one is running, one CPU at a time.
 #[derive(Debug, Default)]
 struct Queue(VecDeque<Request>);
 
 impl Queue {
-    /// Enters a request, or merges it into one that covers it.
+    /// Adds a request, or merges it into one that covers it.
     fn push(&mut self, why: Why, subtree: u32, cgroup: Option<Cgroup>, event_ns: u64) {
         let covers = |one: &&mut Request| [subtree, NO_INDEX].contains(&one.subtree);
         if let Some(one) = self.0.iter_mut().find(covers) {
@@ -161,17 +159,17 @@ impl<'a> Drains<'a> {
         Self { engine, mount, queue: Queue::default() }
     }
 
-    /// The kernel began to reclaim memory at `event_ns`: all stocks are concerned.
+    /// The kernel began to reclaim memory at `event_ns`: drains all stocks.
     pub fn reclaim_began(&mut self, event_ns: u64) {
         self.queue.push(Why::Reclaim, NO_INDEX, None, event_ns);
     }
 
-    /// A limit of `ancestor` is near: those of its subtree are.
+    /// A limit of `ancestor` is near: drains those of its subtree.
     ///
     /// # Errors
     /// A map cannot be read.
     pub fn limit_near(&mut self, ancestor: u64, event_ns: u64) -> Result<()> {
-        // None if it is removed by now, with its limit.
+        // None if it was removed meanwhile, with its limit.
         if let Some(index) = self.engine.index_of(ancestor)? {
             let cgroup = Cgroup::new(ancestor, self.mount.path_of(ancestor).as_deref());
             self.queue.push(Why::LimitNear, index, Some(cgroup), event_ns);

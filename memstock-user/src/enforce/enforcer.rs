@@ -1,5 +1,5 @@
-//! The thread that reads the events: it has limits that were met seen to by others (`dispatch`), promises the kernel half
-//! that they are, and hands everything on. It waits for nothing but events.
+//! The enforcer thread: reads the event ring, assigns full cgroups to workers (`dispatch`), renews the lease of the
+//! throttle, and forwards all events. It waits for nothing but events.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -29,18 +29,18 @@ use crate::journal::event::decode;
 
 /// The running thread. Ends when it is dropped.
 pub struct Enforcer {
-    /// What it hands on.
+    /// The events and records that it forwards.
     pub news: UnboundedReceiver<News>,
-    /// Set with each round.
+    /// Set in each round of its loop.
     moved: Arc<AtomicBool>,
     /// None when it is to end.
     orders: Option<Sender<Order>>,
-    /// Says that there is an order, or none to come.
+    /// Signals that there is an order, or that none will come.
     wake: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
 
-/// From now on, with this.
+/// Continue with this.
 struct Order {
     policy: Policy,
     guard: Option<Guard>,
@@ -54,10 +54,10 @@ impl Order {
 }
 
 impl Enforcer {
-    /// Starts it for a pinned engine. Whoever is held still, by a daemon that died, is let go.
+    /// Starts it for a pinned engine. Tasks still held by a daemon that died are let go.
     ///
     /// # Errors
-    /// The pins cannot be opened, or no thread or process be started.
+    /// The pins cannot be opened, or no thread or process can be started.
     pub fn start(pins: &Pins, policy: Policy) -> Result<Self> {
         let (sender, news) = unbounded_channel();
         let engine = Engine::open(pins)?;
@@ -73,7 +73,7 @@ impl Enforcer {
         let moved = Arc::new(AtomicBool::new(true));
         let moves = Arc::clone(&moved);
         let cache = Cache::default();
-        // Mapped now, and not when the first limit is met.
+        // Mapped now rather than when the first limit is hit.
         cache.host_pages(&engine)?;
         let shared = Shared { engine, mount, cache, news: sender, wake: wakes };
         let work =
@@ -83,13 +83,12 @@ impl Enforcer {
         Ok(Self { news, moved, orders: Some(orders), wake, thread })
     }
 
-    /// Whether the thread has done anything since this was asked last; it does several times a second, unless
-    /// it has ended.
+    /// Whether the thread has made progress since the last call; it does several times a second, unless it has ended.
     pub fn has_moved(&self) -> bool {
         self.moved.swap(false, Ordering::Relaxed)
     }
 
-    /// Has it go on with another policy.
+    /// Switches to another policy.
     ///
     /// # Errors
     /// No process can be started, or the thread has ended.
@@ -116,10 +115,9 @@ impl Drop for Enforcer {
     }
 }
 
-/// Time between two assurances to the kernel half that somebody is here: a part of
-/// [`ATTENDANCE_NS`](memstock_common::limit::ATTENDANCE_NS).
+/// Between two renewals of the lease: a fraction of [`ATTENDANCE_NS`](memstock_common::limit::ATTENDANCE_NS).
 const ATTENDS: Duration = Duration::from_millis(250);
-/// What workers have to come to an end.
+/// How long workers have to finish.
 const ENDS: Duration = Duration::from_secs(2);
 
 fn serve(
@@ -151,7 +149,7 @@ fn serve(
                 }
                 Err(error) => drop(shared.news.send(News::Unreadable(error))),
             }
-            // They may never stop coming.
+            // Events may never stop coming.
             attend(shared, &dispatch, &mut attended);
             dispatch.turn();
             moved.store(true, Ordering::Relaxed);
@@ -169,7 +167,7 @@ fn serve(
                 sleep(ATTENDS);
             }
         }
-        // Nothing to read is as good.
+        // Nothing to read is fine, too.
         let _ = rustix::io::read(woken, &mut [0; 8]);
         loop {
             match orders.try_recv() {
@@ -188,7 +186,7 @@ fn serve(
     }
 }
 
-/// Tells the kernel half, now and then, that limits are seen to.
+/// Renews the lease: tells the kernel half that limits are being enforced.
 fn attend(shared: &Shared, dispatch: &Dispatch, attended: &mut Option<Instant>) {
     if !dispatch.enforces() || attended.is_some_and(|at| at.elapsed() < ATTENDS / 2) {
         return;

@@ -1,4 +1,4 @@
-//! Freezes of ours: marked, and lifted where the mark is.
+//! Our freezes of cgroups: set with a mark, and lifted only where the mark is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,16 @@ use rustix::io::Errno;
 
 use crate::host::cgroup::display;
 
-/// Extended attribute of a cgroup that is frozen by us: it goes with the cgroup, and stays if we die.
+/// Extended attribute of a cgroup that we have frozen: it goes with the cgroup, and survives us.
 pub(super) const MARK: &str = "trusted.memstock.held";
 
-/// Where it is frozen.
+/// The file that freezes a cgroup.
 pub(super) fn file(dir: &Path) -> PathBuf {
     dir.join("cgroup.freeze")
 }
 
-/// Lets go of a cgroup if it is held by us, and takes the mark, which is for who set it, or for who comes when he is gone.
+/// Thaws a cgroup if we hold it, and removes the mark, which only its owner may do, or whoever comes after the owner's
+/// death.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -25,7 +26,7 @@ pub(super) fn let_go(dir: &Path) -> Result<()> {
     unmark(dir)
 }
 
-/// The same without taking the mark: it may be that of a next hold by now. Where it is gone there is nothing to let go.
+/// Thaws without removing the mark, which may belong to the next hold by now. Without a mark there is nothing to thaw.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -42,7 +43,7 @@ pub(super) fn thaw(dir: &Path) -> Result<()> {
     }
 }
 
-/// Says that it is not held by us any more.
+/// Records that we no longer hold it.
 ///
 /// # Errors
 /// The kernel refuses.

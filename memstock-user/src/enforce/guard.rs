@@ -1,9 +1,9 @@
-//! Freezes that must end even if this process does not end them. A second process, the *guard*, hears of each before it
-//! happens, and thaws what is left when it hears no more, or what is held for longer than [`MOST`].
+//! Ends freezes even if this process does not. A second process, the *guard*, is told of each before it happens, and
+//! thaws what is left when the daemon is gone, or what is held for longer than [`MOST`].
 //!
-//! The guard is `memstock guard`, with the one end of a pipe as its standard input. The kernel closes the other end
-//! whenever and however the daemon dies. One line a message, `+DIR` and `-DIR`, each by one write that the kernel does not
-//! tear (`PIPE_BUF`), so that the threads of the daemon need no lock.
+//! The guard is `memstock guard`, with one end of a pipe as its standard input. The kernel closes the other end whenever
+//! and however the daemon dies. Each message is one line, `+DIR` or `-DIR`, by one write of at most `PIPE_BUF`, which is
+//! atomic, so the daemon's threads need no lock.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -39,23 +39,23 @@ impl Guard {
     pub fn start(memstock: &Path) -> Result<Self> {
         let mut command = Command::new(memstock);
         command.arg("guard").stdin(Stdio::piped()).stdout(Stdio::null());
-        // A signal to the terminal's foreground group is not for it.
+        // Signals to the terminal's foreground group are not meant for it.
         command.process_group(0);
         let mut process = command.spawn().context("cannot start the guard")?;
         let pipe = process.stdin.take().map(OwnedFd::from);
         Ok(Self { process, pipe })
     }
 
-    /// Whether it is there to hear.
+    /// Whether it is still running.
     pub fn is_alive(&self) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let mut fds = [PollFd::new(pipe, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // A pipe that nobody reads has an error.
+        // A pipe without a reader polls as an error.
         poll(&mut fds, Some(&now)).is_ok_and(|_| !fds[0].revents().contains(PollFlags::ERR))
     }
 
-    /// Ends it as if it had been killed, for tests: it lets go of nothing.
+    /// Kills it, for tests: it lets go of nothing.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -65,7 +65,7 @@ impl Guard {
             .context("cannot kill the guard")
     }
 
-    /// Says that the cgroup with this directory is about to be frozen.
+    /// Announces that the cgroup with this directory is about to be frozen.
     ///
     /// # Errors
     /// The guard is gone: then nothing may be frozen.
@@ -73,9 +73,9 @@ impl Guard {
         self.send(b'+', dir)
     }
 
-    /// Says that it is not any more.
+    /// Announces that it is no longer frozen.
     pub fn released(&self, dir: &Path) {
-        // A guard that is gone needs not be told.
+        // If the guard is gone there is nobody to tell.
         let _ = self.send(b'-', dir);
     }
 
@@ -96,7 +96,7 @@ impl Drop for Guard {
     }
 }
 
-/// The file of this program.
+/// The path of this program.
 ///
 /// # Errors
 /// The kernel does not say.
@@ -104,7 +104,7 @@ pub(super) fn this_program() -> Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
 }
 
-/// The guard's life: hears from `input` until that ends.
+/// The guard's main loop: reads `input` until it ends.
 ///
 /// # Errors
 /// It cannot be read.
@@ -133,7 +133,7 @@ pub fn guard(input: BorrowedFd<'_>) -> Result<()> {
             }
         }
     }
-    // Nobody is left who would take the marks.
+    // Nobody else is left to remove the marks.
     for dir in held.all() {
         if let Err(error) = let_go(&dir) {
             log::warn!("{error:#}");
@@ -142,12 +142,12 @@ pub fn guard(input: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What is held, as far as it was heard of.
+/// What is held, as far as it was told.
 #[derive(Debug, Default)]
 struct Held {
-    /// By directory, until when.
+    /// By directory, with the deadline.
     until: BTreeMap<PathBuf, Instant>,
-    /// The beginning of a line.
+    /// The beginning of an incomplete line.
     rest: Vec<u8>,
 }
 
@@ -165,12 +165,12 @@ impl Held {
         }
     }
 
-    /// Time until one is overdue; none while nothing is held.
+    /// Time until the next deadline; none while nothing is held.
     fn next(&self, now: Instant) -> Option<Duration> {
         self.until.values().min().map(|until| until.saturating_duration_since(now))
     }
 
-    /// Those that are; they are forgotten.
+    /// Those past their deadline; they are forgotten.
     fn overdue(&mut self, now: Instant) -> Vec<PathBuf> {
         self.until.extract_if(.., |_, until| *until <= now).map(|(dir, _)| dir).collect()
     }

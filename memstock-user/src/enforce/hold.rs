@@ -1,5 +1,5 @@
-//! Holds the tasks of a subtree while it is decided what becomes of them: freezes the cgroup (`cgroup.freeze`), and lets go
-//! of it when the hold is dropped, or by the guard, or, had both been killed, by the next start.
+//! Holds the tasks of a subtree while room is made or a victim chosen: freezes the cgroup (`cgroup.freeze`), and thaws it
+//! when the hold is dropped. Failing that, the guard does, or, if both were killed, the next start.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -16,22 +16,22 @@ use super::task::own_cgroup;
 use crate::engine::Engine;
 use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
 
-/// Sees who writes to `cgroup.freeze`. Kept from hold to hold: to close one waits for a grace period of the kernel's, tens
-/// of milliseconds in which tasks that were let go charge on.
+/// Watches for other writers to `cgroup.freeze`. Kept from hold to hold: closing an inotify descriptor waits for a grace
+/// period of the kernel, tens of milliseconds in which released tasks would go on charging.
 #[derive(Debug)]
 pub struct Writes(OwnedFd);
 
 impl Writes {
-    /// Sees nothing yet.
+    /// Watches nothing yet.
     ///
     /// # Errors
-    /// The kernel has no more of them for us (`fs.inotify.max_user_instances`).
+    /// No inotify instance is left (`fs.inotify.max_user_instances`).
     pub fn new() -> Result<Self> {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         inotify::init(flags).map(Self).context("cannot watch files")
     }
 
-    /// Whether there was any since this was asked last.
+    /// Whether anybody has written since the last call.
     fn happened(&self) -> bool {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
         let mut reader = inotify::Reader::new(&self.0, &mut buffer);
@@ -50,8 +50,8 @@ pub struct Hold<'a> {
 }
 
 impl<'a> Hold<'a> {
-    /// Freezes `cgroup`; `None` when that is not to be done: we are in it ourselves, or somebody else
-    /// has frozen it, whose decision it is to let go.
+    /// Freezes `cgroup`; `None` where that must not be: we are in it ourselves, or somebody else has frozen it and has to
+    /// thaw it.
     ///
     /// # Errors
     /// The guard is gone or the kernel refuses.
@@ -71,7 +71,7 @@ impl<'a> Hold<'a> {
         guard.holds(dir)?;
         rustix::fs::setxattr(dir, MARK, b"", XattrFlags::empty()).with_context(cannot)?;
         fs::write(&file, "1").with_context(cannot)?;
-        // Our own.
+        // Our own write.
         writes.happened();
         Ok(Some(hold))
     }
@@ -79,19 +79,19 @@ impl<'a> Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        // What it says is theirs then.
+        // If somebody else wrote meanwhile, what the file says is theirs.
         let released = if self.writes.happened() { unmark(&self.dir) } else { let_go(&self.dir) };
         match released {
             Ok(()) => self.guard.released(&self.dir),
-            // Not told that it is released, the guard lets go of it.
+            // If it is not told of the release, the guard lets go.
             Err(error) => log::warn!("{error:#}; the guard will"),
         }
-        // It goes with its cgroup.
+        // The watch is removed with its cgroup.
         let _ = inotify::remove_watch(&self.writes.0, self.watch);
     }
 }
 
-/// Lets go of what a daemon held that was killed together with its guard.
+/// Thaws what a daemon held that was killed together with its guard.
 pub fn thaw_left(engine: &Engine, mount: &CgroupMount) {
     for counter in engine.counters().values() {
         if let ById::Found(cgroup) = mount.cgroup_of(counter.id)

@@ -1,4 +1,4 @@
-//! What is to be done about a cgroup at its limit, what whoever does it shares, and what they hand on.
+//! What a worker has to do about a full cgroup, what all workers share, and what they report.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,27 +17,27 @@ use crate::host::cgroup::CgroupMount;
 use crate::journal::Record;
 use crate::journal::event::Decoded;
 
-/// What is handed on.
+/// What is forwarded to the daemon.
 #[derive(Debug)]
 pub enum News {
-    /// An event of the kernel half's.
+    /// An event of the kernel half.
     Event(Decoded),
     /// Something was done at a limit.
     Record(Box<Record>),
-    /// An event of the kernel half's that cannot be read.
+    /// An event of the kernel half that cannot be decoded.
     Unreadable(anyhow::Error),
     /// A limit could not be enforced, or not in time.
     Failed(anyhow::Error),
 }
 
-/// What all of them use.
+/// Shared by the enforcer and all workers.
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) mount: CgroupMount,
     pub(super) cache: Cache,
-    /// Takes what was done.
+    /// Receives what was done.
     pub(super) news: UnboundedSender<News>,
-    /// Wakes who reads.
+    /// Wakes the enforcer.
     pub(super) wake: OwnedFd,
 }
 
@@ -58,29 +58,29 @@ impl Shared {
 /// What is above a limit.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum What {
-    /// More than page cache: somebody may have to die for it.
+    /// More than page cache: somebody may have to be killed for it.
     Needed,
-    /// Page cache: that can take its time, and nobody dies for it.
+    /// Page cache: not urgent, and nobody is killed for it.
     Cache,
 }
 
-/// A cgroup to be settled.
+/// A full cgroup to be settled.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     /// Its counter.
     pub(super) index: u32,
-    /// The limit that was met; `ancestor_id` is the cgroup.
+    /// The limit that was hit; `ancestor_id` is the cgroup.
     pub(super) hit: Event,
     pub(super) what: What,
     /// What may be done.
     pub(super) policy: Policy,
-    /// What lets go of it if we do not; none when nothing is ever held.
+    /// Ends the hold if we do not; none if nothing is ever held.
     pub(super) guard: Option<Arc<Guard>>,
-    /// Another worker hangs over it: what may have been why is left out.
+    /// Another worker hangs over it: leave out the steps that may have caused it.
     pub(super) kills_only: bool,
-    /// That there is nobody to kill was said already.
+    /// That there is nobody to kill was reported already.
     pub(super) has_told: bool,
-    /// Set when it is not wanted any more.
+    /// Set when the job is cancelled.
     pub(super) is_over: Arc<AtomicBool>,
 }
 
@@ -90,7 +90,7 @@ impl Job {
     }
 }
 
-/// When a worker began what it does now, ns since boot.
+/// When a worker began its current step, ns since boot.
 #[derive(Debug, Default)]
 pub(super) struct Step(AtomicU64);
 
@@ -104,8 +104,8 @@ impl Step {
     }
 }
 
-/// Has this thread run before everything that is not real-time: the tasks at a limit keep all CPUs busy,
-/// and charge by force until it has run.
+/// Gives this thread real-time priority: the tasks at a limit keep all CPUs busy, and are charged by force until it has
+/// run.
 pub(super) fn be_prompt() {
     let flags = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     if let Err(error) = schedule(flags, 1) {
@@ -113,9 +113,9 @@ pub(super) fn be_prompt() {
     }
 }
 
-/// Has it run as others do.
+/// Returns to normal priority.
 pub(super) fn be_patient() {
-    // Cannot fail: to give up a priority is everybody's right.
+    // Cannot fail: giving up priority is always allowed.
     let _ = schedule(libc::SCHED_OTHER, 0);
 }
 

@@ -1,4 +1,4 @@
-//! Kills: one chosen task, by pidfd, or a whole cgroup; and waits for its memory. Must not choose.
+//! Kills: one chosen task, by pidfd, or a whole cgroup; and waits for its memory. Does not choose.
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -13,9 +13,9 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::task::{NEVER, Task, tasks};
 use crate::host::cgroup::{Cgroup, display};
 
-/// Opens `task` if it still is who it was, inside `cgroup`; `None` if it is not.
+/// Opens `task` if it is still the same process, inside `cgroup`; `None` otherwise.
 ///
-/// Opened first and looked at then: a pid can be another's between the two, a pidfd cannot.
+/// It is opened first and checked then: the pid can be reused in between, the pidfd cannot.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -29,7 +29,7 @@ pub fn open(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
     Ok(task.is_still_in(&cgroup.path).then_some(pidfd))
 }
 
-/// Kills `task` if it still is who it was, inside `cgroup`; `None` if it is not.
+/// Kills `task` if it is still the same process, inside `cgroup`; `None` otherwise.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -42,8 +42,8 @@ pub fn kill(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Kills everybody in `cgroup` and below it: `memory.oom.group`. With one among them that is never
-/// to be killed or `is_ours`, the others one by one, as in the kernel.
+/// Kills every task in `cgroup` and below it: `memory.oom.group`. If one of them must never be killed or `is_ours`, kills
+/// the others one by one, as the kernel does.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -60,18 +60,18 @@ pub fn kill_group(cgroup: &Cgroup, is_ours: impl Fn(&Task) -> bool) -> Result<()
         .with_context(|| format!("cannot kill the tasks of cgroup {}", display(&cgroup.path)))
 }
 
-/// Time between two tries to take the memory of a process that is slow to end.
+/// Between two attempts to reap the memory of a process that is slow to end.
 const TURN: Duration = Duration::from_millis(5);
 
-/// Waits until the memory of a killed process is free, at most until `deadline`; says whether it is.
+/// Waits until the memory of a killed process is free, at most until `deadline`; returns whether it is.
 ///
-/// A process that ends frees it. Of one that cannot end, since a thread of it waits for a disk or a server, it is taken
-/// (`process_mrelease`, Linux 5.15), as the kernel's OOM reaper does.
+/// A process that ends frees it. If it cannot end, because one of its threads waits for a disk or a server, its memory is
+/// reaped (`process_mrelease`, Linux 5.15), as by the kernel's OOM reaper.
 pub fn gives_back(pidfd: &OwnedFd, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(wait) = Timespec::try_from(left.min(TURN)) else { return false };
-        // Readable when it has ended.
+        // A pidfd is readable when the process has ended.
         match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&wait)) {
             Ok(1..) => return true,
             Ok(0) | Err(Errno::INTR) => {}

@@ -1,9 +1,9 @@
-//! Which paths were named, and the limits that each was given: by the command line, the configuration or `memstock limit`.
-//! A cgroup that is removed and made again under its name is another one to the kernel; to people it is the same.
+//! Which paths were named, and the limits each was given, by command line, configuration or `memstock limit`. A cgroup
+//! that is removed and created again under its name is a new one to the kernel; to people it is the same.
 //!
-//! A note is a symbolic link beside the pins: it lives as long as the engine, which no file elsewhere does, whoever is
-//! killed, and is replaced by one rename. What it points to is the text `MEMORY MEMSW PATH`, in pages. It is called by a
-//! hash of the path, so that one system call finds it; of two paths with the same hash the latter is known.
+//! A note is a symbolic link beside the pins: it lives exactly as long as the engine, whoever is killed, and is replaced
+//! by one rename. Its target is the text `MEMORY MEMSW PATH`, in pages. Its name is a hash of the path, so one system
+//! call finds it; of two paths with the same hash the latter is remembered.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::enforce::setting::Limits;
 use crate::engine::pins::Pins;
 use crate::host::cgroup::display;
 
-/// Those of a path that was named without any.
+/// The limits of a path that was named without any.
 pub const NO_LIMITS: Limits = Limits { memory: NO_LIMIT, memsw: NO_LIMIT };
 
 /// The notes of an engine.
@@ -27,12 +27,12 @@ pub const NO_LIMITS: Limits = Limits { memory: NO_LIMIT, memsw: NO_LIMIT };
 pub struct Names(PathBuf);
 
 impl Names {
-    /// Those beside its pins.
+    /// The notes beside these pins.
     pub fn of(pins: &Pins) -> Self {
         Self(pins.names())
     }
 
-    /// Notes that the cgroup at `path` is to be tracked, with these limits, whenever there is one.
+    /// Notes that the cgroup at `path` is to be tracked, with these limits, whenever it exists.
     ///
     /// # Errors
     /// The link cannot be made; a path of some 4,000 bytes is too long for one.
@@ -43,7 +43,7 @@ impl Names {
         let new = self.0.join(format!("new-{}", std::process::id()));
         let noted = || -> io::Result<()> {
             fs::create_dir_all(&self.0)?;
-            // Left by one that was killed, and had our number.
+            // Left by a process that was killed, and had our pid.
             remove(&new)?;
             symlink(OsString::from_vec(text), &new)?;
             fs::rename(&new, &note)
@@ -61,7 +61,7 @@ impl Names {
         Ok(note.and_then(|(noted, limits)| (noted == path).then_some(limits)))
     }
 
-    /// All that were named.
+    /// All paths that were named.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -82,7 +82,7 @@ impl Names {
     }
 }
 
-/// None where there is none, or it is not one of ours.
+/// None if there is no note, or it is not one of ours.
 fn read(note: &Path) -> io::Result<Option<(PathBuf, Limits)>> {
     match fs::read_link(note) {
         Ok(text) => Ok(parse(&text.into_os_string().into_vec())),

@@ -1,5 +1,5 @@
-//! Takes memory back from a subtree without killing anybody: by the kernel's own reclaim where it knows
-//! the cgroup, else by what a process may ask of the memory of others. Must not decide when.
+//! Reclaims memory of a subtree without killing anybody: by the kernel's own reclaim where it knows the cgroup, otherwise
+//! by what a process may ask for the memory of others. Does not decide when.
 
 mod cache;
 mod files;
@@ -19,7 +19,7 @@ use crate::host;
 use crate::host::cgroup::Cgroup;
 use crate::journal::record::Means;
 
-/// What is wanted of a reclaim.
+/// A request to reclaim.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The engine.
@@ -30,20 +30,20 @@ pub struct Request<'a> {
     pub cgroup: &'a Cgroup,
     /// Its counter.
     pub index: u32,
-    /// Pages.
+    /// How many pages.
     pub nr_pages: u64,
-    /// Whether pages may go to swap. They must not where memory+swap is what is full.
+    /// Whether pages may go to swap. They must not where memory+swap is full.
     pub may_swap: bool,
     /// When to stop.
     pub deadline: Instant,
 }
 
-/// What a means took.
+/// What one method reclaimed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Taken {
     /// It does not apply, or found nothing.
     Nothing,
-    /// Something: how much, the usage says.
+    /// Something: the change of usage says how much.
     Some,
     /// So many pages.
     Pages(u64),
@@ -62,10 +62,10 @@ pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32
     counters.keys().copied().filter(is_below).collect()
 }
 
-/// Reclaims by one means.
+/// Reclaims by one method.
 ///
 /// # Errors
-/// A means that is there failed for another reason than that nothing could be reclaimed.
+/// A method that exists failed for another reason than that nothing could be reclaimed.
 pub fn reclaim(means: Means, request: &Request<'_>) -> Result<Taken> {
     let has_swap = host::has_swap()?;
     let must_not_swap = has_swap && !request.may_swap;
@@ -73,7 +73,7 @@ pub fn reclaim(means: Means, request: &Request<'_>) -> Result<Taken> {
     let tasks = || task::tasks(&request.cgroup.dir);
     match means {
         Means::MemoryReclaim => kernel::memory_reclaim(&request).map(Taken::some),
-        // Whatever else is in such a mapping would go to swap.
+        // Other pages in such a mapping would go to swap.
         Means::Lazyfree if must_not_swap => Ok(Taken::Nothing),
         Means::Lazyfree => Ok(Taken::some(mappings::lazyfree(&tasks(), &request))),
         Means::Fadvise => cache::drop_clean(&request),
@@ -81,6 +81,6 @@ pub fn reclaim(means: Means, request: &Request<'_>) -> Result<Taken> {
     }
 }
 
-/// All of them, in the order in which they are tried: what costs least to have again comes first.
+/// All methods, in the order in which they are tried: what is cheapest to get back comes first.
 pub const MEANS: [Means; 4] =
     [Means::MemoryReclaim, Means::Lazyfree, Means::Fadvise, Means::Pageout];

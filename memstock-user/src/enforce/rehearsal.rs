@@ -13,7 +13,7 @@ use crate::host::cgroup::{Cgroup, CgroupMount};
 use crate::journal::Record;
 use crate::journal::record::{self, by_cpu, named};
 
-/// Looks at a cgroup at its limit.
+/// Examines a cgroup at its limit.
 ///
 /// # Errors
 /// The engine cannot be read.

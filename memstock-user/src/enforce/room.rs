@@ -1,5 +1,5 @@
-//! Makes room in a subtree without killing anybody: drains its stocks, reclaims, looks again. The patch's
-//! rounds in `mem_cgroup_charge`; also what `memstock limit` and `memstock force-empty` do.
+//! Makes room in a subtree without killing anybody: drains its stocks, reclaims, checks again. The patch's rounds in
+//! `mem_cgroup_charge`; `memstock limit` and `memstock force-empty` use it, too.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,24 +18,24 @@ use crate::journal::record::{Means, Why, named, nanos};
 
 /// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
 pub const ROUNDS: u32 = 5;
-/// What somebody waits for may take so long, as far as the kernel comes back from each call.
+/// Time limit where tasks are waiting, as far as the kernel returns from each call.
 pub const SOON: Duration = Duration::from_secs(1);
-/// What is done in passing, or was asked for by people.
+/// Time limit for background work, and for requests of people.
 pub const LATER: Duration = Duration::from_secs(5);
-/// Beyond what is above a limit, one part in so many of the limit is reclaimed, or the next page would be here again.
+/// Beyond the excess, this fraction of the limit (1/16) is reclaimed, or the next page would exceed it again.
 const SPARE: u64 = 16;
 
-/// Pages that are too many, and of what; `None` when there is room.
+/// Pages above a limit, and which resource; `None` when there is room.
 pub type Excess = Option<(u64, Resource)>;
 
-/// By how many pages the usage is above what `memory` and `memsw` allow: what is needed above them, and page cache, to which
-/// what huge pages may be above a limit does not apply. Memory+swap first: what is reclaimed for it must not go to swap.
+/// By how many pages the usage exceeds what `memory` and `memsw` allow: what is needed above them, and page cache, to
+/// which the allowance for huge pages does not apply. Memory+swap first: what is reclaimed for it must not go to swap.
 pub fn excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
     let file = u64::try_from(counter.file.cast_signed()).unwrap_or(0);
     above(counter, memory, memsw, |usage, limit| file.min(usage.saturating_sub(limit)))
 }
 
-/// By how many pages what is needed is above that: the kernel kills for nothing else. Stocks must have been drained, or
+/// By how many pages what is needed exceeds that: the kernel kills for nothing else. Stocks must have been drained, or
 /// what is in them counts as needed.
 pub fn needed_excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
     above(counter, memory, memsw, |_, _| 0)
@@ -56,7 +56,7 @@ fn above(
     memsw.or_else(|| above(counter.memory.usage, memory, Resource::Memory))
 }
 
-/// That page cache of a cgroup is above its limit, which nothing here could take back.
+/// Reports that a cgroup's page cache is above its limit and could not be reclaimed.
 pub fn cache_over_limit(cgroup: &Cgroup, counter: &Counter<u64>, over: u64) -> Record {
     let Need { file, needed } = Need::of(counter, InFlight::default());
     Record::CacheOverLimit {
@@ -67,7 +67,7 @@ pub fn cache_over_limit(cgroup: &Cgroup, counter: &Counter<u64>, over: u64) -> R
     }
 }
 
-/// A subtree in which room is made.
+/// A subtree in which room is to be made.
 pub struct Room<'a> {
     /// The engine.
     pub engine: &'a Engine,
@@ -81,7 +81,7 @@ pub struct Room<'a> {
     pub within: Duration,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Made {
     /// There is room.
@@ -93,8 +93,8 @@ pub enum Made {
 }
 
 impl Room<'_> {
-    /// Drains and reclaims by these means, in their order, until `excess` says that there is room, or nothing is gained any more, or it
-    /// takes too long.
+    /// Drains and reclaims by these methods, in their order, until `excess` finds room, or nothing more is gained, or
+    /// time is up.
     ///
     /// # Errors
     /// The engine cannot be read or driven.
@@ -123,7 +123,7 @@ impl Room<'_> {
         Ok(if all == 0 { Made::Nothing } else { Made::Some })
     }
 
-    /// Gives back what is stocked for the subtree; says how many pages that were.
+    /// Gives back what is stocked for the subtree; returns the number of pages.
     ///
     /// # Errors
     /// The engine cannot be driven.
@@ -149,7 +149,7 @@ impl Room<'_> {
         drain_cpus(self.engine, self.engine.possible().iter().copied(), self.index)
     }
 
-    /// Tries one means after the other until one gains something; says how many pages it gained.
+    /// Tries one method after the other until one gains something; returns the number of pages gained.
     fn reclaim(
         &self,
         say: &mut impl FnMut(Record),
@@ -180,7 +180,7 @@ impl Room<'_> {
                     continue;
                 }
             };
-            // What was freed may be in a stock by now.
+            // Freed pages may be in a stock by now.
             self.drained()?;
             let gained = match taken {
                 Taken::Pages(nr_pages) => nr_pages,
@@ -229,12 +229,12 @@ mod tests {
         assert_eq!(needed_excess(&counter, 5, 7), Some((1, Resource::Memsw)));
         let huge = Counter { huge: 1, ..counter };
         assert_eq!(needed_excess(&huge, 5, 7), None);
-        // What huge pages are allowed is not for page cache.
+        // The allowance for huge pages does not apply to page cache.
         assert_eq!(excess(&huge, 8, NO_LIMIT), Some((2, Resource::Memory)));
         assert_eq!(excess(&huge, 5, NO_LIMIT), Some((4, Resource::Memory)));
         assert_eq!(excess(&Counter { file: 0, ..huge }, 9, NO_LIMIT), None);
         assert_eq!(excess(&counter, 0, NO_LIMIT), Some((10, Resource::Memory)));
-        // What went may be told before what came.
+        // A decrease may be reported before the increase.
         let early = Counter { file: u64::MAX, ..counter };
         assert_eq!(needed_excess(&early, 9, NO_LIMIT), Some((1, Resource::Memory)));
     }

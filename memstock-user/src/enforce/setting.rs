@@ -1,5 +1,5 @@
-//! Sets limits of a tracked cgroup while its tasks run, as the kernel does: below the usage only after draining
-//! and reclaiming, or, where more than page cache is above it, not at all. Kills nobody.
+//! Sets limits of a tracked cgroup while its tasks run, as the kernel does: below the usage only after draining and
+//! reclaiming, or, if more than page cache exceeds it, not at all. Kills nobody.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::host::page_size;
 use crate::journal::Record;
 use crate::model::size::human;
 
-/// Why an engine takes no limit of memory and swap together.
+/// The refusal of a memory+swap limit by an engine that does not charge it.
 pub const NO_MEMSW: &str =
     "memory and swap together are not charged: start memstock run with --memsw";
 
@@ -43,13 +43,13 @@ impl Limits {
         }
     }
 
-    /// Refuses a limit of memory and swap together that is below that of memory alone, as the kernel does.
+    /// Refuses a memory+swap limit below the memory limit, as the kernel does.
     ///
     /// # Errors
     /// [`Failure::Usage`].
     pub fn in_order(self, path: &Path) -> Result<()> {
         let Self { memory, memsw } = self;
-        // A limit of memory above the other one would never be met; none at all is no limit to be above.
+        // A memory limit above the memory+swap limit could never be reached; "none" is not above it.
         if memory != NO_LIMIT && memsw < memory {
             return Err(Failure::Usage.error(format!(
                 "{}: memory and swap together may not be limited to less ({}) than memory alone ({})",
@@ -62,7 +62,7 @@ impl Limits {
     }
 }
 
-/// A limit in pages, for people.
+/// A limit in pages, formatted for people.
 pub fn text(nr_pages: u64) -> String {
     match nr_pages {
         NO_LIMIT => "max".to_owned(),
@@ -70,7 +70,7 @@ pub fn text(nr_pages: u64) -> String {
     }
 }
 
-/// Limits to be set, in pages; none stays as it is.
+/// Limits to be set, in pages; `None` leaves one as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
     /// Of memory.
@@ -86,7 +86,7 @@ impl From<Limits> for Wish {
 }
 
 impl Wish {
-    /// What the kernel half is asked for, of the counter `index`.
+    /// The request to the kernel half, for the counter `index`.
     pub fn asked(self, index: u32, force: bool) -> control::Limits {
         control::Limits {
             index,
@@ -96,24 +96,24 @@ impl Wish {
         }
     }
 
-    /// The limits, now that they are `old`.
+    /// The resulting limits, if they are `old` now.
     fn after(self, old: Limits) -> Limits {
         Limits { memory: self.memory.unwrap_or(old.memory), memsw: self.memsw.unwrap_or(old.memsw) }
     }
 
-    /// Those of them that are lower than `old`; none of the others.
+    /// Those that would be lowered from `old`; no limit for the others.
     fn lowered(self, old: Limits) -> Limits {
         let lowered = |wish: Option<u64>, old| wish.filter(|&new| new < old).unwrap_or(NO_LIMIT);
         Limits { memory: lowered(self.memory, old.memory), memsw: lowered(self.memsw, old.memsw) }
     }
 }
 
-/// Sets limits of the cgroup of a room, all that are wished for or none. `force` sets them below the usage, too. What is
-/// done for it goes to `say`.
+/// Sets limits of a room's cgroup, all that are requested or none. `force` sets them below the usage, too. What is done
+/// for it is passed to `say`.
 ///
 /// # Errors
-/// The limits do not go together, memory+swap is not charged, or the usage cannot be brought below one of them.
-/// Then the old ones stand.
+/// The limits contradict each other, memory+swap is not charged, or the usage cannot be brought below one of them. The
+/// old limits then stay.
 pub fn set(room: &Room<'_>, wish: Wish, force: bool, say: &mut impl FnMut(Record)) -> Result<()> {
     let Room { engine, index, .. } = *room;
     if engine.info().memsw == 0 && wish.memsw.is_some_and(|limit| limit != NO_LIMIT) {
@@ -124,11 +124,11 @@ pub fn set(room: &Room<'_>, wish: Wish, force: bool, say: &mut impl FnMut(Record
     }
     let above = |counter: &Counter<u64>| {
         let Limits { memory, memsw } = wish.lowered(Limits::of(counter));
-        // What huge pages may be above the limit there is, they may not be above another one.
+        // The allowance of huge pages above the present limit does not apply to the new one.
         excess(&Counter { huge: 0, ..*counter }, memory, memsw)
     };
     room.make(say, &MEANS, above)?;
-    // Its tasks go on: the usage may have risen again.
+    // Its tasks keep running: the usage may have risen again.
     if is_set(room, wish, false)? {
         return Ok(());
     }
@@ -146,13 +146,13 @@ pub fn set(room: &Room<'_>, wish: Wish, force: bool, say: &mut impl FnMut(Record
     }
 }
 
-/// Tries it; false if the usage is in the way.
+/// Tries to set them; false if the usage is too high.
 fn is_set(room: &Room<'_>, wish: Wish, force: bool) -> Result<bool> {
     let Room { engine, index, .. } = *room;
     match engine.control().limits(wish.asked(index, force))? {
         Ok(()) => Ok(true),
         Err(Refusal::Order) => {
-            // Who changes one of them may have changed it back by now.
+            // Somebody else may have changed one of them meanwhile.
             wish.after(Limits::of(&engine.counter(index)?)).in_order(&room.cgroup.path)?;
             bail!("the limits of {} are changed by somebody else", display(&room.cgroup.path))
         }

@@ -1,4 +1,4 @@
-//! What is done about one cgroup that is over its limit, step by step, by a worker of its own.
+//! What a worker does about one cgroup above its limit, step by step.
 
 use std::sync::Arc;
 use std::thread::sleep;
@@ -19,36 +19,36 @@ use crate::host::cgroup::{ById, Cgroup, display};
 use crate::journal::Record;
 use crate::journal::record::{self, Means, named};
 
-/// How long a subtree is held at once: for that of a killed task to come back, or while there is nobody to kill.
+/// How long a subtree is held at once: until a killed task's memory is back, or while there is nobody to kill.
 const HELD: Duration = Duration::from_secs(1);
-/// What the memory of a killed task has beyond that, before another one is killed.
+/// How much longer a killed task's memory may take before another task is killed.
 const COMES_BACK: Duration = Duration::from_secs(1);
-/// How long tasks that nobody may kill run between two holds.
+/// How long tasks that may not be killed run between two holds.
 const LET_GO: Duration = Duration::from_millis(10);
-/// How often it is looked whether there is room for them.
+/// How often they are checked for room.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What came of it.
+/// The result of a job.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
-    /// There is room for what the job was about, or the cgroup is gone.
+    /// There is room now, or the cgroup is gone.
     Room,
-    /// There is none.
+    /// There is no room.
     Over,
-    /// Somebody died, and gave nothing back: the next one has to charge something first.
+    /// A task was killed and freed nothing: the next kill waits for the next charge.
     Fruitless,
-    /// There is none, and there is nobody that may be killed.
+    /// There is no room, and nobody that may be killed.
     NoVictim,
-    /// An error; what failed may work next time.
+    /// An error; the next attempt may succeed.
     Failed,
-    /// It was only looked at; whether somebody would have been killed.
+    /// Only observed; whether somebody would have been killed.
     Observed(bool),
 }
 
-/// Has the cgroup of a job get below its limit, or says what would be done for that.
+/// Brings the cgroup of a job below its limit, or reports what would be done.
 ///
 /// # Errors
-/// The engine cannot be read or driven, or what it says cannot be.
+/// The engine cannot be read or driven, or its answer makes no sense.
 pub(super) fn settle(shared: &Shared, job: &Job, step: &Step, writes: &Writes) -> Result<Outcome> {
     let ById::Found(cgroup) = shared.mount.cgroup_of(job.hit.ancestor_id) else {
         return Ok(Outcome::Room);
@@ -89,19 +89,20 @@ impl<'a> Full<'a> {
             What::Cache => self.make_cache()?,
         };
         if matches!(outcome, Outcome::Room | Outcome::Fruitless) {
-            // Events are merged for a while after one; that would give those let go a start.
+            // Events are merged for a while after one; released tasks would get a head start.
             self.shared.engine.control().rearm(self.job.index)?;
         }
         drop(hold);
         Ok(outcome)
     }
 
-    /// Has page cache go that is above the limit, or says that it cannot. Nobody waits for it, and to find it takes a while.
+    /// Reclaims page cache above the limit, or reports that it cannot. Nobody waits for it, and finding page cache takes
+    /// a while.
     fn make_cache(&self) -> Result<Outcome> {
         be_patient();
         let made = self.make_room(&MEANS, LATER);
         be_prompt();
-        // Who reads on as fast is not stopped: it goes on as well.
+        // A task that goes on reading as fast is not stopped: the job just starts again.
         if made? != Made::Nothing {
             return Ok(Outcome::Room);
         }
@@ -115,17 +116,17 @@ impl<'a> Full<'a> {
         Ok(Outcome::Over)
     }
 
-    /// Has what is needed get to the limit: by what can be taken without a death, or by one.
+    /// Brings what is needed down to the limit: by reclaim, or else by killing.
     fn make_needed(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         if !self.job.kills_only {
-            // Without swap, no other page that is needed can be taken.
+            // Without swap no other needed page can be reclaimed.
             let means = [Means::MemoryReclaim, Means::Lazyfree, Means::Pageout];
             self.make_room(if host::has_swap()? { &means } else { &means[..2] }, SOON)?;
         }
         self.kill(hold)
     }
 
-    /// Usage above what the host can have is a counter gone wrong, for which nobody dies.
+    /// Usage above the host's memory is a corrupt counter, for which nobody is killed.
     fn is_possible(&self) -> Result<()> {
         let Shared { engine, cache, .. } = self.shared;
         let usage = self.counter()?.memory.usage;
@@ -158,8 +159,8 @@ impl<'a> Full<'a> {
         Room { engine, cache, cgroup: &self.cgroup, index: self.job.index, within: SOON }
     }
 
-    /// Kills one task after the other until what is needed is not above the limit, or a death gives nothing back: then it
-    /// is not the tasks' own (files in memory), and the next one has to charge something first.
+    /// Kills one task after the other until what is needed fits, or a kill frees nothing: then the memory is not the
+    /// tasks' own (files in memory), and the next kill waits for the next charge.
     fn kill(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         let (mut killed, mut missed) = (Vec::<Task>::new(), Vec::<Task>::new());
         let mut has_told = self.job.has_told;
@@ -175,7 +176,7 @@ impl<'a> Full<'a> {
             };
             let was_tried = |task: &Task| is_among(&killed, task) || is_among(&missed, task);
             let all = tasks(&self.cgroup.dir);
-            // Whoever dies already, by whomever, comes first: he may be enough.
+            // A task that is already dying, whoever killed it, comes first: it may be enough.
             let dying = all.iter().find(|task| task.is_dying && !was_tried(task)).cloned();
             let is_dying = dying.is_some();
             let limit = self.counter()?.memory_limit;
@@ -193,7 +194,7 @@ impl<'a> Full<'a> {
             let before = self.counter()?.memory.usage;
             let open = if is_dying { kill::open } else { kill::kill };
             let Some(pidfd) = open(&victim, &self.cgroup)? else {
-                // Gone, elsewhere by now, or not to be looked at for a moment.
+                // It is gone, has left the cgroup, or cannot be examined right now.
                 missed.push(victim);
                 continue;
             };
@@ -205,7 +206,7 @@ impl<'a> Full<'a> {
                 *hold = None;
                 kill::gives_back(&pidfd, Instant::now() + COMES_BACK)
             };
-            // Its pages are freed before its end is told, and some of them into stocks.
+            // Its pages are freed before its exit is reported, and some of them go into stocks.
             self.room().drain(&mut |record| self.say(record))?;
             if !is_back {
                 log::warn!("the memory of the killed process {} does not come back", victim.pid);
@@ -230,8 +231,8 @@ impl<'a> Full<'a> {
         Ok(())
     }
 
-    /// There is nobody to kill: holds the subtree for most of the time, until there is room, or, with no outcome, somebody
-    /// to kill.
+    /// There is nobody to kill: holds the subtree most of the time, until there is room, or until there is somebody to
+    /// kill (no outcome).
     fn outlast(
         &self,
         hold: &mut Option<Hold<'a>>,

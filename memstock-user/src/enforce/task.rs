@@ -1,5 +1,4 @@
-//! Owns what `/proc` says of a task that memory may be taken from: its size, its place, its identity. Must
-//! not signal anybody.
+//! What `/proc` says about a task that memory may be taken from: its size, its place, its identity. Signals nobody.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,15 +9,15 @@ use crate::engine::kernel_cgroup::directories;
 use crate::host::process::{Stat, directory, living};
 use crate::journal::record::Victim;
 
-/// `OOM_SCORE_ADJ_MIN`: never to be killed (`include/uapi/linux/oom.h`).
+/// `OOM_SCORE_ADJ_MIN`: never killed (`include/uapi/linux/oom.h`).
 pub const NEVER: i64 = -1000;
 
-/// A process in a cgroup, as it was when it was looked at.
+/// A process in a cgroup, as it was when it was examined.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Task {
     /// Its process id.
     pub pid: i32,
-    /// When it was started, in clock ticks since boot: with the pid, its identity.
+    /// Its start time, in clock ticks since boot: with the pid, its identity.
     pub started: u64,
     /// Its name, of up to 15 bytes.
     pub comm: String,
@@ -30,12 +29,12 @@ pub struct Task {
     pub page_tables: u64,
     /// `oom_score_adj`, -1000..=1000.
     pub adj: i64,
-    /// Whether it was killed already, by whomever, and has not ended yet.
+    /// Whether it has been killed already, by whomever, and has not ended yet.
     pub is_dying: bool,
 }
 
 impl Task {
-    /// Looks at a process; `None` when it is gone, has ended, or has no memory of its own.
+    /// Examines a process; `None` if it is gone, has ended, or has no memory of its own.
     pub fn look(pid: i32) -> Option<Self> {
         let Stat { comm, started, .. } = Stat::read(&directory(pid))?;
         let dir = living(pid)?;
@@ -60,7 +59,7 @@ impl Task {
         cgroup_of(self.pid).is_some_and(|cgroup| cgroup == path)
     }
 
-    /// Whether the process with this pid still is this one, in the subtree of the cgroup `path`.
+    /// Whether the process with this pid is still this one, in the subtree of the cgroup `path`.
     pub fn is_still_in(&self, path: &Path) -> bool {
         let same = Self::look(self.pid).is_some_and(|now| now.started == self.started);
         same && cgroup_of(self.pid).is_some_and(|cgroup| cgroup.starts_with(path))
@@ -90,7 +89,7 @@ pub fn swapped(pid: i32) -> u64 {
     status.map_or(0, |status| pages_in(&status, "VmSwap:"))
 }
 
-/// What the line `name` of `/proc/PID/status` says.
+/// The value of the line `name` of `/proc/PID/status`.
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
@@ -118,12 +117,12 @@ fn path_in(text: &[u8]) -> Option<PathBuf> {
 
 /// The processes in the cgroup with the directory `dir` itself.
 pub fn pids_of(dir: &Path) -> Vec<i32> {
-    // One that is removed meanwhile, or threaded, lists nobody: its processes are listed above it.
+    // A cgroup that is removed meanwhile, or threaded, lists nobody: its processes are listed above it.
     let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     list.lines().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// Those of the cgroups below it as well.
+/// Including the cgroups below it.
 pub fn pids(dir: &Path) -> Vec<i32> {
     directories(dir).iter().flat_map(|(_, dir)| pids_of(dir)).collect()
 }

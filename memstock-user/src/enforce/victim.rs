@@ -1,20 +1,19 @@
-//! Who is killed when nothing else helped: the kernel's choice (`oom_badness` in mm/oom_kill.c) among the
-//! tasks of one subtree. Decides only; `kill` acts.
+//! Whom to kill when nothing else helped: the kernel's choice (`oom_badness` in mm/oom_kill.c) among the tasks of one
+//! subtree. Decides only; `kill` acts.
 
 use std::path::{Path, PathBuf};
 
 use super::task::{NEVER, Task, own_cgroup};
 
-/// Our own cgroup, if it is in the subtree of `path`: of that nobody is killed, the guard and a shell that
-/// we were started from included.
+/// Our own cgroup, if it is in the subtree of `path`: nobody in it is killed, which includes the guard and the shell that
+/// started us.
 pub fn own_cgroup_below(path: &Path) -> Option<PathBuf> {
     own_cgroup().filter(|own| own.starts_with(path))
 }
 
-/// How much a task is to blame, in pages; `None` for one that is never killed.
+/// How much memory killing a task would free, in pages, with its adjustment; `None` for one that is never killed.
 ///
-/// `total` is the limit that is full, as in the kernel for a memory cgroup: `oom_score_adj` is in
-/// thousandths of it.
+/// `total` is the limit that was hit, as in the kernel for a memory cgroup: `oom_score_adj` is in thousandths of it.
 pub fn badness(task: &Task, total: u64) -> Option<i64> {
     if task.adj <= NEVER {
         return None;
@@ -25,14 +24,14 @@ pub fn badness(task: &Task, total: u64) -> Option<i64> {
     Some(size.saturating_add(task.adj.saturating_mul(thousandth)))
 }
 
-/// The worst of `tasks`; never init, or one that `is_spared`.
+/// The task with the highest badness; never init, or one that `is_spared`.
 pub fn choose(tasks: Vec<Task>, total: u64, is_spared: impl Fn(&Task) -> bool) -> Option<Task> {
     let candidates = tasks.into_iter().filter(|task| task.pid != 1);
     let judged = candidates.filter(|task| !is_spared(task)).filter_map(|task| {
         let badness = badness(&task, total)?;
         Some((badness, task))
     });
-    // Of equals the youngest: it has done the least work.
+    // Among equals the youngest: it has done the least work.
     judged.max_by_key(|(badness, task)| (*badness, task.started)).map(|(_, task)| task)
 }
 

@@ -1,5 +1,5 @@
-//! The threads that settle cgroups at their limits, one cgroup at a time each. One that hangs, in a call into the kernel
-//! or under a debugger, costs its own cgroup only.
+//! The threads that settle full cgroups, one cgroup at a time each. One that hangs, in a system call or under a debugger,
+//! affects only its own cgroup.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -12,7 +12,7 @@ use super::hold::Writes;
 use super::job::{Job, Shared, Step, What, be_prompt};
 use super::settle::{Outcome, settle};
 
-/// A job that was done.
+/// A finished job.
 pub(super) struct Done {
     /// By which worker.
     pub(super) worker: usize,
@@ -21,7 +21,7 @@ pub(super) struct Done {
     pub(super) outcome: Outcome,
 }
 
-/// One of them.
+/// A worker thread.
 pub(super) struct Worker {
     jobs: Sender<Job>,
     step: Arc<Step>,
@@ -30,7 +30,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the worker number `number`; it ends when this is dropped and it has nothing to do.
+    /// Starts worker number `number`; it ends when this is dropped and it has nothing to do.
     pub(super) fn start(shared: &Arc<Shared>, number: usize, done: Sender<Done>) -> Result<Self> {
         let (jobs, orders) = channel::<Job>();
         let (step, writes) = (Arc::new(Step::default()), Writes::new()?);
@@ -54,14 +54,14 @@ impl Worker {
         Ok(Self { jobs, step, is_busy: false })
     }
 
-    /// Has it do a job. It has none.
+    /// Gives it a job. It must not have one.
     pub(super) fn take(&mut self, job: Job) -> Result<()> {
         self.step.begin();
         self.is_busy = true;
         self.jobs.send(job).ok().context("a thread that enforces limits has ended")
     }
 
-    /// For how long it has been at one step of its job.
+    /// How long it has been at the current step of its job.
     pub(super) fn lasts(&self) -> Duration {
         if self.is_busy { self.step.lasts() } else { Duration::ZERO }
     }

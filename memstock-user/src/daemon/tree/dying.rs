@@ -1,4 +1,4 @@
-//! What becomes of cgroups that were removed: their counters are closed, and freed when nothing is charged to them any more.
+//! What happens to removed cgroups: their counters are closed, and released when nothing is charged to them any more.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{Known, Tree};
 use crate::journal::Record;
 
 impl Tree<'_> {
-    /// Whether [`settle`](Self::settle) has something to do that was put off.
+    /// Whether [`settle`](Self::settle) has deferred work to do.
     pub fn is_unsettled(&self) -> bool {
         !self.removed.is_empty() || !self.going.is_empty()
     }
@@ -17,7 +17,7 @@ impl Tree<'_> {
     /// Closes the removed cgroups, all in one grace period.
     ///
     /// # Errors
-    /// The kernel refuses; what is left is done the next time.
+    /// The kernel refuses; the rest is done the next time.
     pub fn settle(&mut self) -> Result<()> {
         for id in std::mem::take(&mut self.going) {
             self.removed(id);
@@ -30,8 +30,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// The cgroups above those that are dying and have pages, by their counters: they are to have these
-    /// (`reparent.rs`). Without one above, pages stay until they are freed.
+    /// The cgroups above dying ones that still have pages, by their counters: they are to get these (`reparent.rs`). With
+    /// none above, pages stay until they are freed.
     ///
     /// # Errors
     /// A map cannot be read.
@@ -53,10 +53,11 @@ impl Tree<'_> {
         Ok(have_pages.then_some(parents))
     }
 
-    /// Frees the counters of dying cgroups to which nothing is charged any more. Not while their pages are given away.
+    /// Releases the counters of dying cgroups to which nothing is charged any more. Not while their pages are being
+    /// reparented.
     ///
     /// # Errors
-    /// The kernel refuses; what is left is done the next time.
+    /// The kernel refuses; the rest is done the next time.
     pub fn release(&mut self) -> Result<()> {
         // A dying cgroup goes after those below it.
         let mut before = usize::MAX;

@@ -1,6 +1,6 @@
-//! Reclaims page cache of a subtree page by page: found in the page-owner map, whichever file it is of and whoever has
-//! that open, and dropped (`POSIX_FADV_DONTNEED`). Pages of others in the same file stay, and so do mapped ones. Dirty ones
-//! are started on their way, when there are not enough clean ones, and not waited for.
+//! Reclaims page cache of a subtree page by page: found in the owner map, whichever file it belongs to and whoever has
+//! that open, and dropped (`POSIX_FADV_DONTNEED`). Other cgroups' pages in the same file stay, and so do mapped pages. If
+//! there are not enough clean pages, writeback of dirty ones is started, and not waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd as _;
@@ -23,11 +23,11 @@ use crate::engine::mapped::Mapped;
 use crate::host::page_size;
 use crate::host::pages::{Cached, KernelPages};
 
-/// What finds page cache: kept, since to map the page-owner map costs more than to look at some of it.
+/// Finds page cache. Kept, since mapping the owner map costs more than searching a part of it.
 #[derive(Default)]
 pub struct Cache {
     owners: OnceLock<Mapped<Chunk<u32>>>,
-    /// The chunk that was looked at last, for all: who comes next goes on from there.
+    /// The chunk that was searched last, by anybody: the next search continues there.
     at: AtomicUsize,
 }
 
@@ -42,7 +42,7 @@ impl Cache {
 }
 
 impl Cache {
-    /// As many pages as the host can have.
+    /// The number of pages that the host can have.
     ///
     /// # Errors
     /// The page-owner map cannot be mapped.
@@ -54,14 +54,14 @@ impl Cache {
 /// Pages of a subtree.
 #[derive(Default)]
 struct Found {
-    /// Of each file, where in it they are.
+    /// For each file, the offsets in it.
     files: BTreeMap<Inode, BTreeSet<u64>>,
-    /// Their numbers, and their entries in the page-owner map.
+    /// Their frame numbers, and their entries in the owner map.
     pages: Vec<(u64, u32)>,
 }
 
-/// Drops clean pages until as many were found as are wanted, those first that the kernel takes for inactive; where there
-/// are too few, has dirty ones written. Says how many are gone.
+/// Drops clean pages until enough were found, starting with those that the kernel considers inactive; if there are too
+/// few, starts writeback of dirty ones. Returns how many are gone.
 pub(super) fn drop_clean(request: &Request<'_>) -> Result<Taken> {
     if request.engine.counter(request.index)?.file.cast_signed() <= 0 {
         return Ok(Taken::Nothing);
@@ -76,7 +76,7 @@ pub(super) fn drop_clean(request: &Request<'_>) -> Result<Taken> {
     for wanted in [Cached::Inactive, Cached::Active] {
         let Found { files, pages } = find(request, wanted, request.nr_pages.saturating_sub(gone))?;
         each_range(&systems, &files, |file, offset, len| {
-            // Advice: what cannot be dropped stays.
+            // Only advice: what cannot be dropped stays.
             let _ = fadvise(file, offset, std::num::NonZero::new(len), Advice::DontNeed);
         });
         found += pages.len();
@@ -95,7 +95,7 @@ pub(super) fn drop_clean(request: &Request<'_>) -> Result<Taken> {
     Ok(if found == 0 { Taken::Nothing } else { Taken::Pages(gone) })
 }
 
-/// Pages of the subtree in that state, until there are enough, or none is left, or the time is up.
+/// Pages of the subtree in that state, until there are enough, none are left, or time is up.
 fn find(request: &Request<'_>, wanted: Cached, enough: u64) -> Result<Found> {
     let Request { engine, cache, .. } = *request;
     let (owners, below) = (cache.owners(engine)?, subtree(&engine.counters(), request.index));
@@ -136,7 +136,7 @@ fn find(request: &Request<'_>, wanted: Cached, enough: u64) -> Result<Found> {
     Ok(found)
 }
 
-/// Asks which files pages of one window are of. False while somebody else asks.
+/// Asks which files the pages of one window belong to. False while another thread asks.
 fn add_files(engine: &Engine, pages: &[(u64, u32)], found: &mut Found) -> Result<bool> {
     let first_pfn = pages[0].0 / WINDOW * WINDOW;
     let mut window = Window { first_pfn, ..Window::default() };
@@ -156,7 +156,7 @@ fn add_files(engine: &Engine, pages: &[(u64, u32)], found: &mut Found) -> Result
 
 const WINDOW: u64 = WINDOW_PAGES as u64;
 
-/// Hands over each stretch of pages that can be reached, as bytes of its file.
+/// Passes on each reachable run of pages, as bytes of its file.
 fn each_range(
     systems: &FileSystems,
     files: &BTreeMap<Inode, BTreeSet<u64>>,
@@ -170,7 +170,7 @@ fn each_range(
     }
 }
 
-/// First and length of what follows each other.
+/// First and length of each run of consecutive numbers.
 fn stretches(pages: &BTreeSet<u64>) -> Vec<(u64, u64)> {
     let mut stretches = Vec::<(u64, u64)>::new();
     for &page in pages {

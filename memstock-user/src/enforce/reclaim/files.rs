@@ -1,7 +1,7 @@
-//! Opens files by inode number, also those that nobody has open and those whose name nobody knows.
+//! Opens files by inode number, including those that nobody has open or whose name nobody knows.
 //!
-//! Only on file systems that are on a disk of this host: any other may ask a server, or a process of the very cgroup that
-//! is at its limit. Which those are is read from `/proc/self/mountinfo`, which asks nobody.
+//! Only on file systems on a disk of this host: any other may ask a server, or a process of the very cgroup that is at
+//! its limit. Which those are is read from `/proc/self/mountinfo`, which asks nobody.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,13 +18,13 @@ use crate::host::mountinfo::{self, Mount};
 pub(super) struct Inode {
     /// The device, as the kernel numbers it.
     pub(super) device: u32,
-    /// Its number.
+    /// Its inode number.
     pub(super) number: u64,
-    /// Which file of that number.
+    /// The generation of that inode number.
     pub(super) generation: u32,
 }
 
-/// File systems on disks, and what file handles of theirs are made of.
+/// File systems on disks, and the layout of their file handles.
 const LOCAL: [(&str, Handles); 5] = [
     ("ext2", Handles::Short),
     ("ext3", Handles::Short),
@@ -41,7 +41,7 @@ enum Handles {
     Xfs,
 }
 
-/// The file systems of this host whose files can be opened.
+/// The file systems of this host on which files can be opened.
 pub(super) struct FileSystems(BTreeMap<u32, (File, Handles)>);
 
 impl FileSystems {
@@ -57,7 +57,7 @@ impl FileSystems {
         Ok(Self(found))
     }
 
-    /// Opens a file for advice on its pages; none if it is gone, or where that cannot be done.
+    /// Opens a file for advice on its pages; `None` if it is gone, or cannot be opened this way.
     pub(super) fn open(&self, inode: Inode) -> Option<File> {
         let Inode { device, number, generation } = inode;
         let (dir, handles) = self.0.get(&device)?;
@@ -79,7 +79,7 @@ impl FileSystems {
         let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0)?;
         // SAFETY: the descriptor is new, and nobody else's.
         let found = unsafe { File::from_raw_fd(fd) };
-        // To open anything but a regular file may do things.
+        // Opening anything but a regular file may have side effects.
         if !found.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return None;
         }
@@ -97,8 +97,8 @@ struct Handle {
     id: [u32; 3],
 }
 
-/// The local file systems among `mounts`, by device, and where each is mounted. A place below a mount of another kind is
-/// none: the way there may ask somebody.
+/// The local file systems among `mounts`, by device, with a place where each is mounted. Not below a mount of another
+/// kind: the path there may ask a server.
 fn local(mounts: &[Mount]) -> impl Iterator<Item = (u32, Handles, &PathBuf)> {
     let handles = |mount: &Mount| {
         let known = LOCAL.iter().find(|(name, _)| *name == mount.fs_type);

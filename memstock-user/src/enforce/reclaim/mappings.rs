@@ -1,5 +1,5 @@
-//! Reclaims what tasks have mapped: `process_madvise(MADV_PAGEOUT)` (Linux 5.10), the largest first. Where there is no
-//! swap, that takes `MADV_FREE`d pages, and clean pages of files that one process alone has mapped.
+//! Reclaims what tasks have mapped: `process_madvise(MADV_PAGEOUT)` (Linux 5.10), largest first. Without swap this takes
+//! `MADV_FREE`d pages, and clean file pages that a single process maps.
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -15,11 +15,11 @@ use crate::enforce::task::Task;
 use crate::host::page_size;
 use crate::host::process::living;
 
-/// Mappings that one call is about: `UIO_MAXIOV`.
+/// The most mappings in one call: `UIO_MAXIOV`.
 const MAX_MAPPINGS: usize = 1024;
 
-/// Pages out what tasks have mapped, until as many pages were advised as are wanted, several times over: of what is
-/// advised, some is shared, locked or dirty. Says whether there was anything to advise.
+/// Pages out what tasks have mapped, until several times as many pages were advised as are wanted: some of them are
+/// shared, locked or dirty. Returns whether there was anything to advise.
 pub(super) fn pageout(tasks: &[Task], request: &Request<'_>) -> bool {
     const EACH: u64 = 8;
     advise_all(tasks, request, request.nr_pages.saturating_mul(EACH), |task| {
@@ -28,16 +28,16 @@ pub(super) fn pageout(tasks: &[Task], request: &Request<'_>) -> bool {
     })
 }
 
-/// Pages out the mappings in which tasks have `MADV_FREE`d pages, until as many of those were advised as are wanted. Says
-/// whether there were any.
+/// Pages out mappings with `MADV_FREE`d pages, until as many of those were advised as are wanted. Returns whether there
+/// were any.
 pub(super) fn lazyfree(tasks: &[Task], request: &Request<'_>) -> bool {
     let since = quiet_since();
     advise_all(tasks, request, u64::MAX, |task| {
-        // To look takes the kernel 60 ns a page, while the subtree waits.
+        // Looking takes the kernel 60 ns a page, while the subtree waits.
         if task.started > since {
             return Vec::new();
         }
-        // A few lines for all of a process, at a third of the cost.
+        // A few lines for a whole process, at a third of the cost.
         if sum_lazyfree(&read(task, "smaps_rollup")) == 0 {
             return Vec::new();
         }
@@ -45,8 +45,8 @@ pub(super) fn lazyfree(tasks: &[Task], request: &Request<'_>) -> bool {
     })
 }
 
-/// Since when nobody on this host has freed memory lazily (`pglazyfree` of `/proc/vmstat`), in clock ticks since boot: who was
-/// started later has none, but for what a parent has as well.
+/// Since when nobody on this host has freed memory lazily (`pglazyfree` of `/proc/vmstat`), in clock ticks since boot: a
+/// task started later has no such pages, except those inherited from a parent.
 fn quiet_since() -> u64 {
     static LAST: Mutex<(u64, u64)> = Mutex::new((u64::MAX, u64::MAX));
     let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
@@ -55,7 +55,7 @@ fn quiet_since() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let ticks = clock_ticks_per_second();
     let part = now.tv_nsec.cast_unsigned() * ticks / 1_000_000_000;
-    // Who was started in this tick is looked at.
+    // A task started in this very tick is examined.
     let now = now.tv_sec.cast_unsigned() * ticks + part;
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if last.0 != count {
@@ -78,7 +78,7 @@ fn advise_all(
         if advised >= wanted || Instant::now() > request.deadline {
             break;
         }
-        // One that is gone gives its memory back anyway.
+        // A process that is gone frees its memory anyway.
         let Some(pid) = Pid::from_raw(task.pid) else { continue };
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
         advised += advise(&pidfd, &mappings(task));
@@ -92,7 +92,7 @@ fn read(task: &Task, name: &str) -> String {
     text.unwrap_or_default()
 }
 
-/// The bytes that the kernel took the advice for.
+/// The number of bytes for which the kernel took the advice.
 fn advise(pidfd: &OwnedFd, mappings: &[libc::iovec]) -> u64 {
     let (mut rest, mut advised) = (mappings, 0_u64);
     while !rest.is_empty() {
@@ -111,7 +111,7 @@ fn advise(pidfd: &OwnedFd, mappings: &[libc::iovec]) -> u64 {
         };
         let done = u64::try_from(done).unwrap_or(0);
         advised += done;
-        // It stops at the first mapping that cannot be paged out (a device's, say): that one is left out.
+        // The kernel stops at the first mapping that cannot be paged out (a device's, for example): skip it.
         let mut sum = 0;
         let whole = batch.iter().take_while(|mapping| {
             sum += mapping.iov_len as u64;
@@ -123,7 +123,7 @@ fn advise(pidfd: &OwnedFd, mappings: &[libc::iovec]) -> u64 {
     advised
 }
 
-/// The mappings in `/proc/PID/maps` that can be reclaimed: of files, and others where there is swap.
+/// The mappings in `/proc/PID/maps` that can be reclaimed: of files, and with swap others, too.
 fn mappings(maps: &str, may_swap: bool) -> Vec<libc::iovec> {
     maps.lines().filter_map(|line| mapping(line, may_swap)).collect()
 }
@@ -145,7 +145,7 @@ fn range(word: &str) -> Option<libc::iovec> {
     Some(libc::iovec { iov_base: start as *mut libc::c_void, iov_len: end.checked_sub(start)? })
 }
 
-/// The KiB that the lines `LazyFree:` of `/proc/PID/smaps` or `smaps_rollup` say, together.
+/// The sum of the `LazyFree:` lines of `/proc/PID/smaps` or `smaps_rollup`, in KiB.
 fn sum_lazyfree(text: &str) -> u64 {
     text.lines().filter_map(lazyfree_kib).sum()
 }
@@ -154,7 +154,7 @@ fn lazyfree_kib(line: &str) -> Option<u64> {
     line.strip_prefix("LazyFree:")?.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// The mappings in `/proc/PID/smaps` of which that line does not say 0.
+/// The mappings in `/proc/PID/smaps` whose `LazyFree:` is not 0.
 fn mappings_with_lazyfree(smaps: &str) -> Vec<libc::iovec> {
     let (mut current, mut found) = (None, Vec::new());
     for line in smaps.lines() {
