@@ -23,7 +23,7 @@ use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
 use crate::journal::record;
 use crate::journal::{Journal, Record};
 
-/// For how long a new cgroup may not be found.
+/// How long a new cgroup may take to become visible.
 const COMES: Duration = Duration::from_secs(2);
 
 /// The tracked and the dying cgroups of an engine.
