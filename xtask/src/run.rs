@@ -28,18 +28,19 @@ pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
         exec::say("BPF", format_args!("{reason}; so it runs in a guest (`--host` insists)"));
     }
     let bpf = setup::ensure()?;
-    build::workspace(&bpf, true)?;
-    let release = exec::target_dir().join("release");
+    // As the tests are built, so that both build once; the kernel half is always optimised.
+    build::workspace(&bpf, false)?;
+    let built = exec::target_dir().join("debug");
     let mut cmd = match place {
         Place::Guest => return vm::show(&bpf, &arguments(args, vm::PROGRAMS.as_ref())),
-        Place::Here => Command::new(release.join("memstock")),
+        Place::Here => Command::new(built.join("memstock")),
         Place::Sudo => {
             let mut cmd = Command::new("sudo");
-            cmd.arg(release.join("memstock"));
+            cmd.arg(built.join("memstock"));
             cmd
         }
     };
-    exec::replace(cmd.arg("run").args(arguments(args, &release)))
+    exec::replace(cmd.arg("run").args(arguments(args, &built)))
 }
 
 /// Where to run; `is_granted` asks whether sudo is granted what we are refused.

@@ -4,6 +4,7 @@
 //! holds the cache's lock. What is looked for, and under which names, is in `pins`.
 
 pub mod apt;
+pub mod deny;
 mod linker;
 pub mod prometheus;
 mod rust;

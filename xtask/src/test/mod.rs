@@ -21,8 +21,7 @@ use crate::{bench, build, exec, pins, vm};
 /// Name, arguments of `cargo test`, arguments of the test binaries.
 type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-/// loom explores interleavings ten times faster with optimisations.
-const COMMON: Group = ("algorithm", &["-p", "memstock-common", "--release"], &[]);
+const COMMON: Group = ("algorithm", &["-p", "memstock-common"], &[]);
 const USER: Group = ("user half and xtask", &["-p", "memstock", "-p", "xtask"], &[]);
 /// One at a time: they change the state of the whole machine.
 const LIVE: Group = ("live", &["-p", "memstock-tests"], &["--test-threads=1"]);

@@ -18,7 +18,7 @@ pub const PROGRAMS: &str = "/memstock/release";
 pub fn show(bpf: &BpfToolchain, args: &[OsString]) -> Result<()> {
     // Few enough to get along emulated, and enough for each to have a stock of its own.
     let guest = Guest { memory: 1024, ..Guest::of("6.1", 2, Cgroups::V2, Preempt::Voluntary) };
-    let work = Work { shows: true, args: args.to_vec(), ..Work::default() };
+    let work = Work { shows: true, dev: true, args: args.to_vec(), ..Work::default() };
     let mut tally = Tally::default();
     boot(&mut tally, bpf, &guest, &work).context(
         "no guest can be had here either: `cargo xtask run` on a host that grants BPF shows it",

@@ -6,11 +6,15 @@
 //! read has to be looked at anyway.
 
 use std::io::{self, BufWriter, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 
 use super::closed_pipe_is_success;
 use crate::cli::Events;
@@ -79,16 +83,9 @@ fn is_unread() -> Result<bool> {
 
 /// SIGINT and SIGTERM are how following ends, also while it waits for a pipe that is full.
 fn end_well_when_interrupted() -> Result<()> {
-    extern "C" fn end(_signal: libc::c_int) {
-        // SAFETY: _exit is async-signal-safe, and leaves nothing undone: this process holds files only.
-        unsafe { libc::_exit(0) }
-    }
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        let handler = end as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        // SAFETY: the handler calls nothing but an async-signal-safe function.
-        if unsafe { libc::signal(signal, handler) } == libc::SIG_ERR {
-            return Err(io::Error::last_os_error()).context("cannot install a signal handler");
-        }
+    for signal in [SIGINT, SIGTERM] {
+        register_conditional_shutdown(signal, 0, Arc::new(AtomicBool::new(true)))
+            .context("cannot install a signal handler")?;
     }
     Ok(())
 }
