@@ -8,8 +8,9 @@
 use crate::adopt::{Found, WINDOW_PAGES, Window, replace};
 use crate::file::FILE;
 use crate::page::{Entry, UNCONFIRMED, commit};
+use crate::slots::stock_for;
 use crate::uncharge::uncharge_pages;
-use crate::{Machine, NOBODY, Word, slot_of};
+use crate::{Machine, NOBODY, Word};
 
 /// log2 of the pages of a huge page that is put together. Where the kernel's are larger, it is not told.
 pub const COLLAPSE_ORDER: u32 = WINDOW_PAGES.trailing_zeros();
@@ -61,7 +62,7 @@ pub fn collapsed<M: Machine>(
     if is_file {
         machine.file_changed(owner, WINDOW_PAGES as i32);
     }
-    commit(machine, machine.stock(slot_of(owner, machine.slots())), owner, WINDOW_PAGES);
+    commit(machine, stock_for(machine, owner), owner, WINDOW_PAGES);
     let mut given = 0;
     if head.replace(UNCONFIRMED, new) {
         let mut rest = Window { first_pfn, pages: [u64::MAX; _], ..Window::default() };

@@ -2,6 +2,7 @@
 
 use crate::charge::{Over, charge};
 use crate::limit::throttle;
+use crate::slots::evict;
 use crate::stock::Pending;
 use crate::uncharge::{drain_taken, uncharge_counted};
 use crate::{Charge, Loss, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
@@ -105,11 +106,7 @@ pub(crate) fn obtain<M: Machine>(
         machine.lose(Loss::CountersMissing, 1);
         return Obtained::default();
     };
-    let cached = StockWord(stock.word.load());
-    // An empty one as well: faults served by pages freed into it would be credited to `owner`, wrongly.
-    if cached.owner() != owner && cached != StockWord::EMPTY {
-        drain_taken(machine, stock, stock.take());
-    }
+    drain_taken(machine, stock, evict(stock, owner));
     let mut reused = 0;
     let freed = StockWord(stock.uncharge_batch.load());
     if machine.stock_pages() > 0

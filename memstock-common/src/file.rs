@@ -8,7 +8,8 @@
 use crate::charge::change_file;
 use crate::machine::Step;
 use crate::page::{CHUNK_PAGES, Chunk, Entry, commit, owner_in};
-use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of, slot_of};
+use crate::slots::stock_for;
+use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of};
 
 /// Set in the owner entry of a page that is page cache. The page keeps it until it is freed.
 pub const FILE: u32 = 1 << 30;
@@ -118,7 +119,7 @@ pub fn claim<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) {
     if claimed == 0 {
         return;
     }
-    let stock = machine.stock(slot_of(owner, machine.slots()));
+    let stock = stock_for(machine, owner);
     let missed = commit(machine, stock, owner, claimed);
     count_claimed(share, stock, claimed - missed, missed);
 }
@@ -198,7 +199,7 @@ fn mark<E: Entry>(entry: &E, owner: u32) -> bool {
 /// Tells the shared counters that the page cache of `owner` has changed by so many pages, with the next batch.
 #[inline(always)]
 pub fn file_changed<M: Machine>(machine: &M, owner: u32, change: i32) {
-    let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
+    let Some(stock) = stock_for(machine, owner) else {
         change_file(machine, index_of(owner), change);
         return;
     };

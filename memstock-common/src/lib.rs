@@ -31,6 +31,7 @@ pub mod lost;
 pub mod machine;
 pub mod migrate;
 pub mod page;
+pub mod slots;
 pub mod stat;
 pub mod stock;
 pub mod swap;
@@ -43,6 +44,7 @@ pub use event::Event;
 pub use identity::Identity;
 pub use machine::{Counters, Machine};
 pub use page::{Chunk, Entry};
+pub use slots::{MAX_SLOTS, slot_of};
 pub use stat::Loss;
 pub use stock::{CgroupCpu, KernelCharges, Stock, StockWord};
 pub use word::Word;
@@ -51,8 +53,6 @@ pub use word::Word;
 pub const DEFAULT_BATCH: u32 = 32;
 /// The largest batch that can be asked for, in pages.
 pub const MAX_BATCH: u32 = 1024;
-/// The largest number of stock slots per CPU; a power of two.
-pub const MAX_SLOTS: u32 = 64;
 /// Cgroups that can be tracked at once, if nobody says otherwise.
 pub const DEFAULT_MAX_CGROUPS: u32 = 1024;
 /// The most that can be asked for.
@@ -111,12 +111,6 @@ pub const fn owner_of(index: u32) -> u32 {
 #[inline(always)]
 pub const fn index_of(owner: u32) -> u32 {
     owner.wrapping_sub(1)
-}
-
-/// The stock slot of a CPU in which `owner` may be cached: direct-mapped, so one look-up decides.
-#[inline(always)]
-pub const fn slot_of(owner: u32, slots: u32) -> u32 {
-    owner & slots.wrapping_sub(1)
 }
 
 #[cfg(feature = "user")]

@@ -8,9 +8,10 @@ use crate::collapse::{COLLAPSE_ORDER, began};
 use crate::fault::{Obtained, obtain, restock};
 use crate::file::FILE;
 use crate::machine::Step;
+use crate::slots::stock_for;
 use crate::stock::Pending;
 use crate::uncharge::uncharge_pages;
-use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of, slot_of};
+use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of};
 
 /// Pages of a [`Chunk`]: the largest block of the buddy allocator (`MAX_PAGE_ORDER` 10) is in one.
 pub const CHUNK_PAGES: u32 = 1024;
@@ -222,7 +223,7 @@ pub(crate) fn commit<M: Machine>(
 /// more; says how many of them were charged on the shared counters.
 #[inline(always)]
 pub fn charge_rest<M: Machine>(machine: &M, owner: u32, missing: u32) -> u32 {
-    let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
+    let Some(stock) = stock_for(machine, owner) else {
         machine.charge_forced(index_of(owner), missing);
         return missing;
     };

@@ -2,7 +2,8 @@
 //! counters, as in the patch's sister "memcg: coalescing uncharge" (2009).
 
 use crate::charge::uncharge;
-use crate::{Machine, Stock, StockWord, Word, index_of, slot_of};
+use crate::slots::stock_for;
+use crate::{Machine, Stock, StockWord, Word, index_of};
 
 /// Gives back `nr_pages` freed pages of `owner`, on the CPU that frees them.
 ///
@@ -10,7 +11,7 @@ use crate::{Machine, Stock, StockWord, Word, index_of, slot_of};
 /// batch, which is uncharged in one operation when it has as many pages as a batch.
 #[inline(always)]
 pub fn uncharge_pages<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
-    let rest = match machine.stock(slot_of(owner, machine.slots())) {
+    let rest = match stock_for(machine, owner) {
         Some(stock) => stock.put_back(owner, nr_pages, machine.stock_pages()),
         None => nr_pages,
     };
@@ -22,7 +23,7 @@ pub fn uncharge_pages<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
 /// Uncharges freed pages of `owner` that found no room in the stock.
 #[inline(always)]
 pub fn uncharge_rest<M: Machine>(machine: &M, owner: u32, rest: u32) {
-    let Some(stock) = machine.stock(slot_of(owner, machine.slots())) else {
+    let Some(stock) = stock_for(machine, owner) else {
         uncharge(machine, index_of(owner), rest as u64);
         return;
     };

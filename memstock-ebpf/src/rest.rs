@@ -4,8 +4,9 @@
 //! numbers, no pointers, and look up again what their callers had.
 
 use memstock_common::identity::Task;
+use memstock_common::slots::stock_for;
 use memstock_common::{
-    Machine, NOBODY, charge, fault, file, huge, index_of, limit, page, slot_of, uncharge,
+    Machine, NOBODY, charge, fault, file, huge, index_of, limit, page, uncharge,
 };
 
 use crate::machine::{Kernel, Payer, asked_owner};
@@ -32,7 +33,7 @@ pub extern "C" fn owner_of_memory(mm: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn count_unserved(owner: u32) -> u32 {
-    if let Some(stock) = Kernel.stock(slot_of(owner, Kernel.slots())) {
+    if let Some(stock) = stock_for(&Kernel, owner) {
         fault::count_unserved(&Kernel, stock, owner);
     }
     0

@@ -28,13 +28,15 @@ pub fn protect() -> Protection {
 }
 
 fn lock_memory(is_unlimited: bool) {
-    // Under a limit, memory that is mapped later may not be locked, and mapping it would fail.
-    let flags = if is_unlimited {
-        MlockAllFlags::CURRENT | MlockAllFlags::FUTURE
-    } else {
-        MlockAllFlags::CURRENT
-    };
-    if let Err(error) = mlockall(flags) {
+    // All code is brought in now: at a limit there may be no memory to read it with.
+    let mut locked = mlockall(MlockAllFlags::CURRENT);
+    // Under a limit, memory that is mapped later may not be locked, and mapping it would fail. Without one it is locked
+    // once it is used, which of a thread's stack and of malloc's arenas is little.
+    if is_unlimited {
+        let later = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+        locked = locked.and_then(|()| mlockall(later));
+    }
+    if let Err(error) = locked {
         tell(is_unlimited, &format!("cannot lock memstock's memory (RLIMIT_MEMLOCK): {error}"));
     }
 }
