@@ -4,15 +4,16 @@
 use anyhow::Result;
 
 use crate::daemon::tree::Tree;
-use crate::enforce::task::{pids_of, swapped};
+use crate::enforce::task::swapped;
 use crate::engine::Engine;
 use crate::host::cgroup::{ById, CgroupMount};
+use crate::host::process::processes;
 
 /// Pages in swap of the cgroups with these ids: reads a file of each of their processes.
 pub fn look(mount: &CgroupMount, ids: &[u64]) -> Vec<(u64, u64)> {
     let pages = |&id: &u64| {
         let ById::Found(cgroup) = mount.cgroup_of(id) else { return None };
-        Some((id, pids_of(&cgroup.dir).into_iter().map(swapped).sum()))
+        Some((id, processes(&cgroup.dir).ok()?.into_iter().map(swapped).sum()))
     };
     ids.iter().filter_map(pages).collect()
 }

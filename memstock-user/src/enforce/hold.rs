@@ -12,9 +12,9 @@ use rustix::fs::inotify;
 
 use super::freeze::{MARK, file, let_go, unmark};
 use super::guard::Guard;
-use super::task::own_cgroup;
 use crate::engine::Engine;
 use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
+use crate::host::process::own_cgroup;
 
 /// Watches for other writers to `cgroup.freeze`. Kept from hold to hold: closing an inotify descriptor waits for a grace
 /// period of the kernel, tens of milliseconds in which released tasks would go on charging.

@@ -1,12 +1,10 @@
 //! What `/proc` says about a task that memory may be taken from: its size, its place, its identity. Signals nobody.
 
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::engine::kernel_cgroup::directories;
-use crate::host::process::{Stat, directory, living};
+use crate::host::process::{Places, Stat, Status, directory, living, processes};
 use crate::journal::record::Victim;
 
 /// `OOM_SCORE_ADJ_MIN`: never killed (`include/uapi/linux/oom.h`).
@@ -43,13 +41,13 @@ impl Task {
             return None;
         }
         let adj = fs::read_to_string(dir.join("oom_score_adj")).ok()?;
-        let status = fs::read_to_string(dir.join("status")).ok()?;
-        let [swap, page_tables] = ["VmSwap:", "VmPTE:"].map(|name| pages_in(&status, name));
+        let status = Status::read(&dir)?;
+        let [swap, page_tables] = ["VmSwap", "VmPTE"].map(|name| status.pages(name));
         let is_pending = |name| {
-            let mask = field(&status, name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
+            let mask = status.field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok());
             mask.is_some_and(|mask| mask & SIGKILL != 0)
         };
-        let is_dying = ["SigPnd:", "ShdPnd:"].into_iter().any(is_pending);
+        let is_dying = ["SigPnd", "ShdPnd"].into_iter().any(is_pending);
         let adj = adj.trim().parse().ok()?;
         Some(Self { pid, started, comm, rss, swap, page_tables, adj, is_dying })
     }
@@ -85,46 +83,19 @@ const SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
 
 /// Pages of a process in swap; 0 when the kernel does not say.
 pub fn swapped(pid: i32) -> u64 {
-    let status = living(pid).and_then(|dir| fs::read_to_string(dir.join("status")).ok());
-    status.map_or(0, |status| pages_in(&status, "VmSwap:"))
+    let status = living(pid).and_then(|dir| Status::read(&dir));
+    status.map_or(0, |status| status.pages("VmSwap"))
 }
 
-/// The value of the line `name` of `/proc/PID/status`.
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
-}
-
-/// The same, in pages; 0 where the kernel does not say.
-fn pages_in(status: &str, name: &str) -> u64 {
-    let kib = field(status, name).and_then(|line| line.strip_suffix("kB")?.trim().parse().ok());
-    kib.unwrap_or(0_u64) * 1024 / crate::host::page_size()
-}
-
-/// The path of the cgroup v2 of a process (`0::PATH` in `/proc/PID/cgroup`).
 fn cgroup_of(pid: i32) -> Option<PathBuf> {
-    path_in(&fs::read(format!("/proc/{pid}/cgroup")).ok()?)
+    Places::read(&directory(pid))?.unified
 }
 
-/// The path of our own cgroup v2.
-pub fn own_cgroup() -> Option<PathBuf> {
-    path_in(&fs::read("/proc/self/cgroup").ok()?)
-}
-
-fn path_in(text: &[u8]) -> Option<PathBuf> {
-    let line = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
-    Some(OsString::from_vec(line.to_vec()).into())
-}
-
-/// The processes in the cgroup with the directory `dir` itself.
-pub fn pids_of(dir: &Path) -> Vec<i32> {
-    // A cgroup that is removed meanwhile, or threaded, lists nobody: its processes are listed above it.
-    let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    list.lines().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// Including the cgroups below it.
+/// The processes of a cgroup and of those below it.
 pub fn pids(dir: &Path) -> Vec<i32> {
-    directories(dir).iter().flat_map(|(_, dir)| pids_of(dir)).collect()
+    // Of one that is removed meanwhile there are none, and those of a threaded one are listed above it.
+    let all = directories(dir).into_iter().flat_map(|(_, dir)| processes(&dir));
+    all.flatten().collect()
 }
 
 /// The processes with memory in a subtree.
@@ -135,6 +106,7 @@ pub fn tasks(dir: &Path) -> Vec<Task> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::process::own_cgroup;
 
     #[test]
     fn we_are_a_task() {
@@ -154,11 +126,5 @@ mod tests {
         let other = Task { started: task.started + 1, ..task };
         assert!(!other.is_still_in(Path::new("/")), "the same pid is not the same process");
         assert_eq!(Task::look(i32::MAX), None);
-    }
-
-    #[test]
-    fn lines_of_status_are_read() {
-        assert_eq!(pages_in("VmSwap:\t   8 kB\n", "VmSwap:") * crate::host::page_size(), 8192);
-        assert_eq!(field("ShdPnd:\t0000000000000100\n", "ShdPnd:"), Some("0000000000000100"));
     }
 }

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::task::{NEVER, Task, own_cgroup};
+use super::task::{NEVER, Task};
+use crate::host::process::own_cgroup;
 
 /// Our own cgroup, if it is in the subtree of `path`: nobody in it is killed, which includes the guard and the shell that
 /// started us.

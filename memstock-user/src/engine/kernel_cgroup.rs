@@ -12,7 +12,6 @@ mod tracked;
 
 pub use look::{Look, Seen};
 pub use map::{KernelMap, Verdict};
-pub(crate) use pair::processes;
 pub use tracked::Tracked;
 
 use self::pair::have_same_tasks;

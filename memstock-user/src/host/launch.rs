@@ -57,7 +57,7 @@ pub fn start(
             }
         });
     }
-    let origin = Origin::now().context("cannot read /proc/self/statm")?;
+    let origin = Origin::now().context("cannot read /proc/self/stat")?;
     let child = child.spawn().map_err(|error| not_started(command, &error))?;
     Running::take(child, origin)
 }

@@ -1,13 +1,24 @@
-//! Owns where `/proc` describes a process.
+//! Owns what `/proc` says of processes: `stat`, `status` and `cgroup`, and which process a cgroup has.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::page_size;
+
+/// `PF_EXITING` (`include/linux/sched.h`): a task that is about to end is in no cgroup v1 any more.
+const EXITING: u64 = 4;
 
 /// The fields of `/proc/PID/stat` that are used (proc_pid_stat(5)).
 pub struct Stat {
     /// Its name, of up to 15 bytes.
     pub comm: String,
     state: char,
+    flags: u64,
     /// When it was started, in clock ticks since boot.
     pub started: u64,
     /// Resident pages.
@@ -31,6 +42,7 @@ impl Stat {
         Some(Self {
             comm,
             state: field(3)?.chars().next()?,
+            flags: field(9)?.parse().ok()?,
             started: field(22)?.parse().ok()?,
             rss: field(24)?.parse().ok()?,
         })
@@ -39,6 +51,64 @@ impl Stat {
     fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
+}
+
+/// The text of `/proc/PID/status`.
+pub struct Status(String);
+
+impl Status {
+    /// Of a process or thread with this directory in `/proc`; none when it is gone.
+    pub fn read(dir: &Path) -> Option<Self> {
+        fs::read_to_string(dir.join("status")).ok().map(Self)
+    }
+
+    /// What the line `name` says.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+
+    /// The same, in pages; 0 where the kernel does not say.
+    pub fn pages(&self, name: &str) -> u64 {
+        let kib = self.field(name).and_then(|line| line.strip_suffix("kB")?.trim().parse().ok());
+        kib.unwrap_or(0_u64) * 1024 / page_size()
+    }
+}
+
+/// Where a task is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The path of its cgroup v2.
+    pub unified: Option<PathBuf>,
+    /// The path of its cgroup in the v1 memory hierarchy.
+    pub memory: Option<PathBuf>,
+}
+
+impl Places {
+    /// Of a process or thread with this directory in `/proc`; none when it is gone.
+    pub fn read(dir: &Path) -> Option<Self> {
+        Some(Self::parse(&fs::read(dir.join("cgroup")).ok()?))
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        let mut places = Self::default();
+        for line in text.split(|&byte| byte == b'\n') {
+            // "4:memory,hugetlb:/path" and "0::/path".
+            let mut parts = line.splitn(3, |&byte| byte == b':').skip(1);
+            let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+            let path = || Some(Path::new(OsStr::from_bytes(path)).to_owned());
+            if controllers.is_empty() {
+                places.unified = path();
+            } else if controllers.split(|&byte| byte == b',').any(|name| name == b"memory") {
+                places.memory = path();
+            }
+        }
+        places
+    }
+}
+
+/// The path of our own cgroup v2.
+pub fn own_cgroup() -> Option<PathBuf> {
+    Places::read(Path::new("/proc/self"))?.unified
 }
 
 /// Its directory in `/proc`.
@@ -57,6 +127,44 @@ pub fn living(pid: i32) -> Option<PathBuf> {
     threads.into_iter().find(|thread| Stat::read(thread).is_some_and(|stat| !stat.has_ended()))
 }
 
+/// Whether it is about to end, or has.
+pub fn is_ending(pid: i32) -> bool {
+    Stat::read(&directory(pid)).is_none_or(|stat| stat.flags & EXITING != 0)
+}
+
+/// The processes of the cgroup with the directory `dir`. A threaded one has none: they are the domain's.
+///
+/// # Errors
+/// As reading `cgroup.procs`: the cgroup is gone, or it is threaded.
+pub fn processes(dir: &Path) -> io::Result<Vec<i32>> {
+    Ok(numbers(&fs::read_to_string(dir.join("cgroup.procs"))?).collect())
+}
+
+/// The processes with a thread in the cgroup with the directory `dir`.
+///
+/// # Errors
+/// The cgroup is gone.
+pub fn processes_with_threads(dir: &Path) -> io::Result<Vec<i32>> {
+    match processes(dir) {
+        // `cgroup_procs_start` in `kernel/cgroup/cgroup.c`.
+        Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => {
+            let threads = fs::read_to_string(dir.join("cgroup.threads"))?;
+            Ok(numbers(&threads).filter_map(process_of).collect())
+        }
+        read => read,
+    }
+}
+
+/// One number a line; 0 is a process of another pid namespace.
+fn numbers(text: &str) -> impl Iterator<Item = i32> {
+    text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0)
+}
+
+/// The process that a thread is of.
+fn process_of(thread: i32) -> Option<i32> {
+    Status::read(&directory(thread))?.field("Tgid")?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +174,7 @@ mod tests {
         let pid = std::process::id().cast_signed();
         assert_eq!(living(pid), Some(directory(pid)));
         assert_eq!(living(i32::MAX), None);
+        assert!(!is_ending(pid) && is_ending(i32::MAX));
     }
 
     #[test]
@@ -73,7 +182,36 @@ mod tests {
         let fields = (4..=24).map(|n| format!(" {n}")).collect::<String>();
         let stat = Stat::parse(format!("7 (a) R (b) S{fields} 25").as_bytes()).unwrap();
         assert_eq!((stat.comm.as_str(), stat.state), ("a) R (b", 'S'));
-        assert_eq!((stat.started, stat.rss), (22, 24));
+        assert_eq!((stat.flags, stat.started, stat.rss), (9, 22, 24));
         assert!(Stat::parse(b"7 (a) S 1 2").is_none());
+    }
+
+    #[test]
+    fn lines_of_status_are_read() {
+        let status = Status("VmSwap:\t   8 kB\nShdPnd:\t0000000000000100\n".into());
+        assert_eq!(status.pages("VmSwap") * page_size(), 8192);
+        assert_eq!(status.field("ShdPnd"), Some("0000000000000100"));
+        assert_eq!((status.field("Vm"), status.pages("VmPTE")), (None, 0));
+    }
+
+    #[test]
+    fn a_task_is_in_two_places() {
+        let text = b"13:name=x:/x\n4:hugetlb,memory:/a/b:c\n1:cpu:/y\n0::/a \xff\n";
+        let path = |bytes| Some(Path::new(OsStr::from_bytes(bytes)).to_owned());
+        assert_eq!(
+            Places::parse(text),
+            Places { unified: path(b"/a \xff"), memory: path(b"/a/b:c") }
+        );
+        assert_eq!(Places::parse(b"0::/a\n"), Places { unified: path(b"/a"), memory: None });
+        assert_eq!(Places::parse(b""), Places::default());
+    }
+
+    #[test]
+    fn processes_are_numbers() {
+        assert_eq!(numbers("12\n0\nx\n7\n").collect::<Vec<_>>(), [12, 7]);
+        let pid = std::process::id().cast_signed();
+        assert_eq!(process_of(pid), Some(pid));
+        let thread = std::thread::spawn(|| process_of(rustix::thread::gettid().as_raw_pid()));
+        assert_eq!(thread.join().unwrap(), Some(pid));
     }
 }

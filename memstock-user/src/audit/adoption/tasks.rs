@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use super::pfns::PfnSet;
-use crate::engine::kernel_cgroup::{KernelCgroups, Tracked, dir_of, directories, processes};
+use crate::engine::kernel_cgroup::{KernelCgroups, Tracked, dir_of, directories};
 use crate::host::cgroup::{CgroupMount, display};
 use crate::host::pages::{KernelPages, mapped_pages};
+use crate::host::process::processes_with_threads;
 
 /// The tasks of the tracked cgroups of which the kernel's memory controller does not know.
 pub(super) struct Tasks<'a> {
@@ -60,7 +61,7 @@ impl Tasks<'_> {
     }
 
     /// Each process once, with the counter of its cgroup.
-    fn all(&self) -> Vec<(u32, u32)> {
+    fn all(&self) -> Vec<(i32, u32)> {
         let mut all = Vec::new();
         let mut known = HashSet::new();
         for root in self.roots() {
@@ -70,7 +71,7 @@ impl Tasks<'_> {
                 if self.kernel.knows(&path) {
                     continue;
                 }
-                match processes(&dir) {
+                match processes_with_threads(&dir) {
                     Ok(pids) => all.extend(
                         pids.into_iter().filter(|&pid| known.insert(pid)).map(|pid| (pid, index)),
                     ),

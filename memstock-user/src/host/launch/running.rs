@@ -1,7 +1,6 @@
 //! Owns COMMAND from its start to its end: waiting for it, signals to it, and what the kernel says that it
 //! used. It is waited for by its pidfd and reaped by wait4(2), which alone tells what this one child used.
 
-use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -9,13 +8,15 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use crate::host::page_size;
 use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
+
+use crate::host::page_size;
+use crate::host::process::Stat;
 
 /// A child that was started. When it is dropped the child lives on.
 #[derive(Debug)]
@@ -38,10 +39,8 @@ pub(super) struct Origin {
 impl Origin {
     /// To be asked for right before the start.
     pub(super) fn now() -> io::Result<Self> {
-        let statm = fs::read_to_string("/proc/self/statm")?;
-        let resident = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        let resident = resident.ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { started: Instant::now(), our_rss: resident * page_size() })
+        let own = Stat::read("/proc/self".as_ref()).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { started: Instant::now(), our_rss: own.rss * page_size() })
     }
 }
 

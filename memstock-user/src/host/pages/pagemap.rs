@@ -75,7 +75,7 @@ impl Mapped {
 ///
 /// `PermissionDenied` when the process may not be looked at, or without CAP_SYS_ADMIN; others of
 /// read(2).
-pub fn mapped_pages(pid: u32, visit: impl FnMut(Mapped)) -> io::Result<()> {
+pub fn mapped_pages(pid: i32, visit: impl FnMut(Mapped)) -> io::Result<()> {
     match walk(pid, scan, visit) {
         Err(error) if is_gone(&error) => Ok(()),
         done => done,
@@ -112,8 +112,8 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// `scan` finds what is present and says whether this kernel can do that; where it cannot, the
 /// entries of all mapped addresses are read, present or not.
-fn walk(pid: u32, scan: Scanner, mut visit: impl FnMut(Mapped)) -> io::Result<()> {
-    let dir = living(pid.cast_signed()).ok_or(Errno::SRCH)?;
+fn walk(pid: i32, scan: Scanner, mut visit: impl FnMut(Mapped)) -> io::Result<()> {
+    let dir = living(pid).ok_or(Errno::SRCH)?;
     let pagemap = File::open(dir.join("pagemap"))?;
     let ranges = mapped_ranges(&fs::read(dir.join("maps"))?);
     let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };

@@ -79,7 +79,7 @@ fn flags(pfn: u64) -> u64 {
 }
 
 /// All pages of a process, by their numbers.
-fn pages(pid: u32, scanner: Scanner) -> HashMap<u64, Mapped> {
+fn pages(pid: i32, scanner: Scanner) -> HashMap<u64, Mapped> {
     let mut pages = HashMap::new();
     walk(pid, scanner, |mapped| {
         pages.insert(mapped.pfn, mapped);
@@ -118,7 +118,7 @@ fn fresh_pages_are_of_their_kind() {
         Mapping::anonymous(1 << 16, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED),
     );
 
-    let found = pages(std::process::id(), scan);
+    let found = pages(std::process::id().cast_signed(), scan);
     for (pfn, kind, is_file_or_shared) in [
         (anonymous, Kind::Anonymous, false),
         (file_read, Kind::File, true),
@@ -161,7 +161,7 @@ fn each_way_finds_the_same() {
         return;
     }
     let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
-    let pid = child.id();
+    let pid = child.id().cast_signed();
     // Wait until it sleeps: then its pages stay as they are.
     let deadline = Instant::now() + Duration::from_secs(10);
     let is_sleeping = || {
@@ -209,7 +209,7 @@ fn sparse_mappings_are_fast() {
     let expected =
         [sparse.write(5), sparse.write((1 << 40) / page), sparse.write((1 << 41) / page - 1)];
     let start = Instant::now();
-    let found = pages(std::process::id(), scan);
+    let found = pages(std::process::id().cast_signed(), scan);
     // Milliseconds; the bound only tells them from reading all 4 GiB of entries.
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert!(expected.iter().all(|pfn| found.contains_key(pfn)));
@@ -244,7 +244,7 @@ fn without_the_capability_there_are_no_numbers() {
         sets.effective.remove(CapabilitySet::SYS_ADMIN);
         set_capabilities(None, sets).unwrap();
         let byte = Box::new(1u8);
-        (own_pfn(&raw const *byte), mapped_pages(std::process::id(), |_| {}))
+        (own_pfn(&raw const *byte), mapped_pages(std::process::id().cast_signed(), |_| {}))
     })
     .join()
     .unwrap();
