@@ -4,6 +4,7 @@
 //! on the machine counts as another. Where the kernel refuses BPF, each live test and bench says so by itself.
 
 mod host;
+mod slowest;
 pub mod tally;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result};
 use memstock_tests::scale::{LOAD, MINUTES};
 use memstock_tests::skip::SKIPS;
 
+use self::slowest::Slowest;
 use self::tally::Tally;
 use crate::setup::{self, BpfToolchain, apt, prometheus};
 use crate::{bench, build, exec, pins, vm};
@@ -24,7 +26,8 @@ type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
 const COMMON: Group = ("algorithm", &["-p", "memstock-common"], &[]);
 const USER: Group = ("user half and xtask", &["-p", "memstock", "-p", "xtask"], &[]);
 /// One at a time: they change the state of the whole machine.
-const LIVE: Group = ("live", &["-p", "memstock-tests"], &["--test-threads=1"]);
+const LIVE: Group = ("live", &["-p", "memstock-tests"], &[ONE_AT_A_TIME]);
+const ONE_AT_A_TIME: &str = "--test-threads=1";
 
 /// Percent of the repetitions of a live test; `cargo xtask soak` makes them all.
 const REPEATED: &str = "25";
@@ -194,9 +197,15 @@ impl<'a> Run<'a> {
         if self.bless {
             cmd.env("MEMSTOCK_BLESS", "1");
         }
-        exec::tee(self.bpf.apply(&mut cmd)?, |line| {
+        let mut slowest = Slowest::new();
+        let ended = exec::tee(self.bpf.apply(&mut cmd)?, |line| {
             println!("{line}");
             tally.line(line);
-        })
+            slowest.line(line);
+        });
+        if libtest.contains(&ONE_AT_A_TIME) {
+            exec::say("Test", slowest);
+        }
+        ended
     }
 }
