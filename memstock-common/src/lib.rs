@@ -68,7 +68,7 @@ pub const NOBODY: u32 = 0;
 
 /// Version of the maps' layout, of what is pinned and of the control programs' arguments. An engine of another
 /// version can be stopped, but neither read nor driven.
-pub const LAYOUT: u32 = 8;
+pub const LAYOUT: u32 = 9;
 
 /// What an engine was loaded with: the value type of the map `ENGINE`.
 #[repr(C)]

@@ -1,9 +1,9 @@
 //! Limits: setting them, who sees to it that they hold, and who is held up at one until he does.
 
-use crate::charge::{Over, walk};
+use crate::charge::Over;
 use crate::control::{KEEP_LIMIT, Limits, Refusal, live};
 use crate::machine::Step;
-use crate::{Counter, Machine, NO_INDEX, NO_LIMIT, Resource, Word, counter};
+use crate::{Counter, Machine, NO_LIMIT, Resource, Word, counter};
 
 /// Sets the limits that are asked for, all or none. Of two callers at once one is refused, as the kernel has them wait
 /// for `memcg_max_mutex`: each would take the limit that the other one is trying for the one that was there before.
@@ -104,18 +104,6 @@ pub(crate) fn throttle<M: Machine>(machine: &M, over: Over) {
     }
     let pages = if pages < MOST_BRAKED { pages } else { MOST_BRAKED };
     machine.repeat(MOST_LOOKS, &mut Wait { machine, until: now + pages * pages * BRAKE_NS });
-}
-
-/// Holds up who faults for a cgroup that is above a limit, or is below one that is: where the page of a fault is charged by
-/// its allocation, which must not wait.
-#[inline(always)]
-pub fn wait<M: Machine>(machine: &M, leaf: u32) {
-    for resource in [Resource::Memory, Resource::Memsw] {
-        let full = walk(machine, leaf, NO_INDEX, |c| needed_above(c, resource, 0) == 0);
-        if let Some(ancestor) = full {
-            return throttle(machine, Over { ancestor, resource });
-        }
-    }
 }
 
 /// Usage and limit of one resource.

@@ -67,7 +67,7 @@ macro_rules! stats {
 stats! {
     /// Per CPU.
     CpuStat {
-        Faults: "faults" Count Counter "Page faults of tracked cgroups.",
+        Faults: "faults" Count Counter "Page faults of tracked cgroups; unknown where the kernel has no tracepoints for them.",
         Charged: "charged_pages" Pages Counter "Charged to tracked cgroups as they were allocated.",
         FromStock: "from_stock_pages" Pages Counter "Those of them that were charged without a charge on the shared counters.",
         Refills: "refills" Count Counter "Times charged pages were put into the stock after a miss.",
@@ -125,7 +125,7 @@ stats! {
     /// Per tracked cgroup.
     CgroupStat {
         Stocked: "stocked" Bytes Gauge "Charged to the cgroup and not in use: in the CPUs' stocks, pending, or in an uncharge batch.",
-        Faults: "faults" Count Counter "Page faults.",
+        Faults: "faults" Count Counter "Page faults; unknown where the kernel has no tracepoints for them.",
         Charged: "charged_pages" Pages Counter "Charged as they were allocated.",
         FromStock: "from_stock_pages" Pages Counter "Those of them that were charged without a charge on the shared counters.",
         Singles: "singles" Count Counter "Charges for which what was needed fitted but a batch did not.",
@@ -185,7 +185,6 @@ stats! {
     /// Always 1; the information is in the labels.
     Info {
         Build: "build_info" Count Gauge "The version that runs; always 1.",
-        Engine: "engine_info" Count Gauge "By what the engine that is attached sees faults; always 1.",
         Cgroup: "cgroup_info" Count Gauge "The cgroup v2 id of a tracked cgroup, and its nearest tracked ancestor; always 1.",
     }
 }

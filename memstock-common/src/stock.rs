@@ -64,7 +64,7 @@ impl StockWord {
 /// `word`, `uncharge_batch`, `file` and `drains` may be changed by any CPU, `credit` also by the
 /// unregistering one. The others are written by the programs on the CPU that owns the slot: what one
 /// program writes alone by plain stores, since the kernel never nests it (the recursion guard of raw
-/// tracepoint programs, and that of perf's); what several write, and one may interrupt another, by atomic
+/// tracepoint programs); what several write, and one may interrupt another, by atomic
 /// operations. Only `credit` is stored plainly by several: see `settle` in [`fault`](crate::fault).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

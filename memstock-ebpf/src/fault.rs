@@ -1,4 +1,4 @@
-//! The page-fault probe, and what it has in common with that of `fault_event`.
+//! The page-fault probe.
 //!
 //! Kernel prototype (`exceptions:page_fault_user`, `exceptions:page_fault_kernel`,
 //! `include/trace/events/exceptions.h`): `(unsigned long address, struct pt_regs *regs,
@@ -11,7 +11,6 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::{Consumed, consume_or_miss};
-use memstock_common::identity::Task;
 use memstock_common::{Loss, Machine, Word};
 
 use crate::machine::{Kernel, Payer, faulting_task, owner, slot};
@@ -22,7 +21,7 @@ use crate::rest;
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 #[inline(always)]
 pub fn fault(ctx: RawTracePointContext) -> i32 {
-    if let Some(owner) = consume(faulting_task(&ctx)) {
+    if let Some(owner) = consume(&ctx) {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
         Kernel.lose(Loss::TailCallsFailed, 1);
@@ -31,11 +30,11 @@ pub fn fault(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A fault of `task`: the owner for which a miss is left to be served, if it is one.
+/// The owner for which a miss is left to be served, if it is one.
 #[inline(always)]
-pub fn consume(task: Task) -> Option<u32> {
+fn consume(ctx: &RawTracePointContext) -> Option<u32> {
     let first = STOCK.get(0)?;
-    let owner = owner(first, task, GENERATION.load(), Payer::Memory);
+    let owner = owner(first, faulting_task(ctx), GENERATION.load(), Payer::Memory);
     let stock = slot(first, owner)?;
     (consume_or_miss(stock, owner) == Consumed::Miss).then_some(owner)
 }

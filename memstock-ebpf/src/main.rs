@@ -1,7 +1,6 @@
 //! The kernel half: thin programs around `memstock-common`. Nothing here decides anything.
 //!
-//! `fault` is attached to the page-fault tracepoints and tail-calls `charge` on a miss; `fault_event` stands in
-//! for both where there are none; the probes of `page` commit and uncharge pages; `regroup` says when what a CPU
+//! `fault` is attached to the page-fault tracepoints, where there are any, and tail-calls `charge` on a miss; the probes of `page` commit and uncharge pages; `regroup` says when what a CPU
 //! remembers of tasks may be stale; `file` marks page cache; `collapse` charges huge pages that one task put
 //! together for another, `migrate` has owners go along with pages that are moved; those of `cgroup` tell of cgroups
 //! that come and go, `reclaim` of reclaim that begins; `hotplug` drains CPUs that go; the programs of `control` run
@@ -18,7 +17,6 @@ mod config;
 mod control;
 mod empty;
 mod fault;
-mod fault_event;
 mod file;
 mod folio;
 mod hotplug;

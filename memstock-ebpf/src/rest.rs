@@ -5,9 +5,7 @@
 
 use memstock_common::identity::Task;
 use memstock_common::slots::stock_for;
-use memstock_common::{
-    Machine, NOBODY, charge, fault, file, huge, index_of, limit, page, uncharge,
-};
+use memstock_common::{Machine, NOBODY, charge, fault, file, huge, page, uncharge};
 
 use crate::machine::{Kernel, Payer, asked_owner};
 use crate::memory;
@@ -36,14 +34,6 @@ pub extern "C" fn count_unserved(owner: u32) -> u32 {
     if let Some(stock) = stock_for(&Kernel, owner) {
         fault::count_unserved(&Kernel, stock, owner);
     }
-    0
-}
-
-/// [`limit::wait`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn wait(owner: u32) -> u32 {
-    limit::wait(&Kernel, index_of(owner));
     0
 }
 

@@ -1,7 +1,6 @@
 //! What an engine holds at one moment, as people see it. Built by `sample`, rendered by `show`;
 //! knows neither maps nor formats.
 
-pub mod faults;
 pub mod ratio;
 pub mod size;
 
@@ -9,15 +8,11 @@ use std::path::PathBuf;
 
 use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, SlotStat, Stat};
 
-use self::faults::Source;
-
 /// One reading of a running engine. Sizes are in pages.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// Pages charged at once on a miss.
     pub batch: u32,
-    /// By what faults are seen.
-    pub faults: Source,
     /// Whether memory+swap is charged as well, and not only the memory again.
     pub has_memsw: bool,
     /// Every possible CPU.
@@ -39,8 +34,8 @@ pub struct Cpu {
     pub online: bool,
     /// Its stock.
     pub slots: Vec<Slot>,
-    /// Indexed by [`CpuStat`].
-    pub stats: [u64; CpuStat::COUNT as usize],
+    /// Indexed by [`CpuStat`]; none for what is unknown.
+    pub stats: [Option<u64>; CpuStat::COUNT as usize],
 }
 
 /// One slot of a CPU's stock.
@@ -82,8 +77,8 @@ pub struct Cgroup {
     pub parts: [u64; MemoryStat::COUNT as usize],
     /// Memory and swap together. Without swap accounting nothing is swapped, so it is the memory.
     pub memsw: PageCounter,
-    /// Indexed by [`CgroupStat`].
-    pub stats: [u64; CgroupStat::COUNT as usize],
+    /// Indexed by [`CgroupStat`]; none for what is unknown.
+    pub stats: [Option<u64>; CgroupStat::COUNT as usize],
 }
 
 /// Usage of one resource; none is "no limit".
@@ -95,7 +90,7 @@ pub struct PageCounter {
 
 impl Cpu {
     /// One of its numbers.
-    pub fn get(&self, stat: CpuStat) -> u64 {
+    pub fn get(&self, stat: CpuStat) -> Option<u64> {
         self.stats[stat as usize]
     }
 }
@@ -113,7 +108,7 @@ impl Slot {
 
 impl Cgroup {
     /// One of its numbers.
-    pub fn get(&self, stat: CgroupStat) -> u64 {
+    pub fn get(&self, stat: CgroupStat) -> Option<u64> {
         self.stats[stat as usize]
     }
 
@@ -131,13 +126,13 @@ impl PageCounter {
 }
 
 impl Sample {
-    /// The sum of a number over all CPUs.
-    pub fn all_cpus(&self, stat: CpuStat) -> u64 {
+    /// The sum of a number over all CPUs, if it is known.
+    pub fn all_cpus(&self, stat: CpuStat) -> Option<u64> {
         self.cpus.iter().map(|cpu| cpu.get(stat)).sum()
     }
 
-    /// The sum of a number over all tracked cgroups.
-    pub fn all_cgroups(&self, stat: CgroupStat) -> u64 {
+    /// The sum of a number over all tracked cgroups, if it is known.
+    pub fn all_cgroups(&self, stat: CgroupStat) -> Option<u64> {
         self.cgroups.iter().map(|cgroup| cgroup.get(stat)).sum()
     }
 }

@@ -63,8 +63,9 @@ fn described(stat: Stat, mut schema: Map<String, Value>) -> (String, Value) {
 
 /// The mean over runs need not be a whole number, and some figures cannot be told of every run.
 fn number(scope: Scope, stat: Stat) -> (String, Value) {
-    let is_always = scope != Scope::Kernel
-        && (is_whole(stat.unit) && stat.name != "max_rss" || stat.unit == Unit::Seconds);
+    let is_known = !["max_rss", "faults"].contains(&stat.name);
+    let is_always =
+        scope != Scope::Kernel && (is_whole(stat.unit) && is_known || stat.unit == Unit::Seconds);
     let kind = if is_always { json!("number") } else { json!(["number", "null"]) };
     described(stat, Map::from_iter([("type".into(), kind), ("minimum".into(), json!(0))]))
 }

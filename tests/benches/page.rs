@@ -1,13 +1,12 @@
 //! `cargo xtask bench page`: what charging and uncharging pages costs a task that does nothing else.
 //!
 //! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns everything is attached, with faults
-//! by the tracepoints, by perf's events or unseen, or the empty program on each of the hot tracepoints, each between
+//! seen or unseen, or the empty program on each of the hot tracepoints, each between
 //! slices of nothing. In slices of their own, the kernel's statistics tell how long each program runs. `memstock bench table1` has more variants.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::programs::perf_event::PerfEventLink;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use clap::Parser;
 use memstock::bench::slices::{Stop, interleave, pairs};
@@ -51,17 +50,14 @@ struct Args {
 enum Variant {
     Nothing,
     Everything,
-    /// The same, but faults are seen by perf's events.
-    ByPerf,
     /// The same, but faults are not seen: what they allocate charges itself.
     Unseen,
     Empty,
 }
 
-const VARIANTS: [(&str, Variant); 5] = [
+const VARIANTS: [(&str, Variant); 4] = [
     ("nothing, again", Variant::Nothing),
     ("everything", Variant::Everything),
-    ("faults by perf", Variant::ByPerf),
     ("faults unseen", Variant::Unseen),
     ("empty", Variant::Empty),
 ];
@@ -99,34 +95,23 @@ fn main() -> Result<()> {
     })
 }
 
-#[derive(Default)]
-struct Links {
-    of_tracepoints: Vec<(&'static str, RawTracePointLinkId)>,
-    of_events: Vec<(u32, PerfEventLink)>,
-}
+type Links = Vec<(&'static str, RawTracePointLinkId)>;
 
 fn attach(loaded: &mut Loaded, variant: Variant) -> Result<Links> {
     let points: Vec<_> = match variant {
         Variant::Nothing => Vec::new(),
         Variant::Everything => ATTACHMENTS.to_vec(),
-        Variant::ByPerf | Variant::Unseen => {
-            ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect()
-        }
+        Variant::Unseen => ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect(),
         Variant::Empty => HOT_TRACEPOINTS.map(|point| (BASELINE, point)).to_vec(),
     };
-    let mut links = Links::default();
-    for (name, tracepoint) in points {
-        links.of_tracepoints.push((name, loaded.program(name)?.attach(tracepoint)?));
-    }
-    if variant == Variant::ByPerf {
-        links.of_events = loaded.fault_events()?;
-    }
-    Ok(links)
+    points
+        .into_iter()
+        .map(|(name, tracepoint)| Ok((name, loaded.program(name)?.attach(tracepoint)?)))
+        .collect()
 }
 
 fn detach(loaded: &mut Loaded, links: Links) -> Result<()> {
-    drop(links.of_events);
-    for (name, link) in links.of_tracepoints {
+    for (name, link) in links {
         loaded.program(name)?.detach(link)?;
     }
     Ok(())
@@ -171,7 +156,7 @@ fn run_times(args: &Args, loaded: &mut Loaded, workers: &Workers) -> Result<()> 
     let mut costs = vec![Vec::new(); names.len()];
     let mut runs = vec![Vec::new(); names.len()];
     for _ in 0..args.rounds.div_ceil(4) {
-        for variant in [Variant::Everything, Variant::ByPerf, Variant::Empty] {
+        for variant in [Variant::Everything, Variant::Empty] {
             let links = attach(loaded, variant)?;
             std::thread::sleep(slice / 10);
             let read = |loaded: &Loaded| -> Result<Vec<RunStats>> {

@@ -149,7 +149,7 @@ fn figures(cgroup: &Cgroup) -> Vec<(String, u64)> {
     });
     let own = [
         ("stocked_bytes", cgroup.stocked),
-        ("faults_total", cgroup.faults),
+        ("faults_total", cgroup.faults.unwrap_or_default()),
         ("charged_bytes_total", cgroup.charged_pages * PAGE),
         ("from_stock_bytes_total", cgroup.from_stock_pages * PAGE),
         ("memory_file_bytes", cgroup.memory.file),
@@ -235,7 +235,7 @@ fn figures_are_those_of_show() -> Result<()> {
             let (n, label) = (cpu.cpu, format!("{{cpu=\"{}\"}}", cpu.cpu));
             for (name, value) in [
                 ("online", u64::from(cpu.online)),
-                ("faults_total", cpu.faults),
+                ("faults_total", cpu.faults.unwrap_or_default()),
                 ("charged_bytes_total", cpu.charged_pages * PAGE),
                 ("from_stock_bytes_total", cpu.from_stock_pages * PAGE),
                 ("refills_total", cpu.refills),

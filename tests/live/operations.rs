@@ -64,7 +64,8 @@ fn a_steady_loop_leaves_the_shared_counters_alone() -> Result<()> {
         let before = engine.show()?;
         (0..ROUNDS).try_for_each(|_| turn())?;
         let after = engine.show()?;
-        let faults = after.cgroup(cgroup.path())?.faults - before.cgroup(cgroup.path())?.faults;
+        let faults = |show: &Show| show.cgroup(cgroup.path())?.faults();
+        let faults = faults(&after)? - faults(&before)?;
         ensure!(faults >= ROUNDS * u64::from(PAGES), "{faults} faults");
         let ((had, had_drained), (has, has_drained)) = (operations(&before), operations(&after));
         let made = has - had + has_drained - had_drained;

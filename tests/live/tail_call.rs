@@ -28,7 +28,7 @@ fn counting_stays_exact_without_the_tail_call() -> Result<()> {
         let show = engine.show()?;
         let seen = show.cgroup(cgroup.path())?;
         let misses = 2000_u64.div_ceil(BATCH);
-        let counted = (seen.faults, seen.charged_pages, seen.missed());
+        let counted = (seen.faults()?, seen.charged_pages, seen.missed());
         ensure!(counted == (2000, 2000, misses), "{seen:#?}");
         show.check()?;
 

@@ -9,7 +9,7 @@ use crate::cgroup::TestCgroup;
 use crate::hog::size;
 use crate::leftovers;
 use crate::poll::{SOON, try_poll_until};
-use crate::process::{Finished, Process, memstock};
+use crate::process::{Finished, Process, Program, memstock};
 use crate::show::{Drained, Show};
 
 /// `memstock run`, ready to be asked. Stopped on `Drop`.
@@ -53,8 +53,21 @@ impl Engine {
     /// # Errors
     /// When it ends at once or does not answer in time; with what it wrote to standard error.
     pub fn start_adopting<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
-        let run = Process::from_memstock_run(args)?;
-        let mut engine = Self { run, heard: false };
+        Self::of(memstock_run(args)?)
+    }
+
+    /// The same as [`start`](Self::start) for this cgroup, as on a kernel that has no tracepoints for page faults.
+    ///
+    /// # Errors
+    /// As [`start_adopting`](Self::start_adopting).
+    pub fn without_faults(cgroup: &TestCgroup, args: &[&str]) -> Result<Self> {
+        let all = [&["--no-adopt", "--no-drain", "--cgroup", cgroup.path()], args].concat();
+        // `engine/faults.rs` reads it.
+        Self::of(memstock_run(all)?.env("MEMSTOCK_NO_FAULT_TRACEPOINTS", "1"))
+    }
+
+    fn of(run: Program) -> Result<Self> {
+        let mut engine = Self { run: run.start()?, heard: false };
         engine.wait_until_ready()?;
         Ok(engine)
     }
@@ -75,7 +88,7 @@ impl Engine {
     /// When it ends at once or does not adopt in time; with what it wrote to standard error.
     pub fn adopt<A: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = A>) -> Result<()> {
         ensure!(self.run.ended()?.is_some(), "the daemon before it runs still");
-        self.run = Process::from_memstock_run(args)?;
+        self.run = memstock_run(args)?.start()?;
         let adopted = try_poll_until(SOON, "the adoption of the engine", || {
             let is_adopted = self.events()?.iter().any(|event| event.kind == "engine-adopted");
             if let Some(status) = self.run.ended()? {
@@ -217,12 +230,10 @@ impl Drop for Engine {
     }
 }
 
-impl Process {
-    fn from_memstock_run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
-        let args: Vec<A> = args.into_iter().collect();
-        let verb = [OsStr::new("run")];
-        memstock(verb.into_iter().chain(args.iter().map(AsRef::as_ref)))?.start()
-    }
+fn memstock_run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Program> {
+    let args: Vec<A> = args.into_iter().collect();
+    let verb = [OsStr::new("run")];
+    memstock(verb.into_iter().chain(args.iter().map(AsRef::as_ref)))
 }
 
 /// The standard output of a `memstock` that must succeed.

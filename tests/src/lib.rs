@@ -11,7 +11,6 @@ pub mod binaries;
 pub mod bpf;
 pub mod busy;
 pub mod cgroup;
-pub mod closed_form;
 pub mod config;
 pub mod dialogue;
 pub mod engine;

@@ -53,6 +53,12 @@ impl From<Command> for Program {
 }
 
 impl Program {
+    /// With this variable in its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors

@@ -16,8 +16,6 @@ pub struct Show {
     pub cgroups: Vec<Cgroup>,
     /// Pages charged at once.
     pub batch: u64,
-    /// By what faults are seen.
-    pub faults_by: String,
     /// What was lost, merged or done the long way round.
     pub loss: Loss,
     /// Why the daemon is degraded.
@@ -33,8 +31,8 @@ pub struct Cpu {
     pub online: bool,
     /// Its stock.
     pub slots: Vec<Slot>,
-    /// Page faults of tracked cgroups.
-    pub faults: u64,
+    /// Page faults of tracked cgroups, where they are counted.
+    pub faults: Option<u64>,
     /// Pages charged as they were allocated.
     pub charged_pages: u64,
     /// Those of them that came from a stock.
@@ -83,8 +81,8 @@ pub struct Cgroup {
     pub memsw: Counter,
     /// Bytes in stocks and uncharge batches.
     pub stocked: u64,
-    /// Page faults.
-    pub faults: u64,
+    /// Page faults, where they are counted.
+    pub faults: Option<u64>,
     /// Pages charged as they were allocated.
     pub charged_pages: u64,
     /// Those of them that came from a stock.
@@ -268,9 +266,27 @@ impl Cgroup {
         let [usage, watermark, failcnt, memsw] = counted;
         let (charged, from_stock) = (self.charged_pages, self.from_stock_pages);
         [
-            *id, parent, usage, watermark, failcnt, limit, memsw, *faults, charged, from_stock,
-            *singles, *forced,
+            *id,
+            parent,
+            usage,
+            watermark,
+            failcnt,
+            limit,
+            memsw,
+            faults.unwrap_or(0),
+            charged,
+            from_stock,
+            *singles,
+            *forced,
         ]
+    }
+
+    /// Page faults.
+    ///
+    /// # Errors
+    /// When they are not counted.
+    pub fn faults(&self) -> Result<u64> {
+        self.faults.context("page faults are not counted")
     }
 
     /// Pages charged that did not come from a stock.

@@ -23,8 +23,8 @@ pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
-pub use self::value::{Batch, FaultsBy, Limit};
-pub(crate) use self::value::{address, faults};
+pub(crate) use self::value::address;
+pub use self::value::{Batch, Limit};
 
 /// How the exit codes read in `--help`.
 pub(crate) const EXIT_CODES: &str = "\

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use memstock_common::MAX_CGROUPS;
 
-use super::value::{Batch, FaultsBy, Limit, address, batch, faults, limit, slots};
+use super::value::{Batch, Limit, address, batch, limit, slots};
 use crate::journal::MAX_BYTES;
 
 /// Flags of `memstock run`.
@@ -48,11 +48,6 @@ pub struct Run {
     #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CGROUPS)))]
     pub max_cgroups: Option<u32>,
-
-    /// See faults by the kernel's tracepoints for them, or by perf's page-fault event, which costs more
-    /// [default: tracepoints where the kernel has them, or what an adopted engine has]
-    #[arg(long, value_name = "auto|tracepoints|perf", value_parser = faults)]
-    pub faults: Option<FaultsBy>,
 
     /// Limit the memory of every cgroup named here, or of PATH only (bytes, or with K, M, G, T)
     #[arg(long = "limit", value_name = "[PATH=]SIZE", value_parser = limit())]

@@ -10,7 +10,6 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use memstock_common::{MAX_BATCH, MAX_SLOTS};
 
 use crate::engine::kernel_cgroup::KernelCgroup;
-use crate::model::faults::Source;
 use crate::model::size;
 
 /// A value of `--batch`.
@@ -36,40 +35,6 @@ pub(super) fn batch(value: &str) -> Result<Batch, String> {
         _ if value == "auto" => Ok(Batch::Auto),
         Ok(pages) if (1..=MAX_BATCH).contains(&pages) => Ok(Batch::Pages(pages)),
         _ => Err(format!("neither \"auto\" nor a number in 1..={MAX_BATCH}")),
-    }
-}
-
-/// A value of `--faults`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultsBy {
-    /// By what the kernel has.
-    Auto,
-    /// By this.
-    One(Source),
-}
-
-impl FaultsBy {
-    /// What is asked for.
-    pub fn source(self) -> Option<Source> {
-        match self {
-            Self::Auto => None,
-            Self::One(source) => Some(source),
-        }
-    }
-}
-
-impl fmt::Display for FaultsBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.source().map_or("auto", Source::name))
-    }
-}
-
-pub(crate) fn faults(value: &str) -> Result<FaultsBy, String> {
-    let source = Source::ALL.into_iter().find(|source| source.name() == value);
-    match source {
-        _ if value == "auto" => Ok(FaultsBy::Auto),
-        Some(source) => Ok(FaultsBy::One(source)),
-        None => Err("none of \"auto\", \"tracepoints\" and \"perf\"".into()),
     }
 }
 
@@ -194,16 +159,6 @@ mod tests {
         assert_eq!(batch("1024"), Ok(Batch::Pages(1024)));
         for bad in ["0", "1025", "-1", "Auto", ""] {
             assert!(batch(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn faults_are_seen_by_one_of_two() {
-        for value in ["auto", "tracepoints", "perf"] {
-            assert_eq!(faults(value).unwrap().to_string(), value);
-        }
-        for bad in ["", "Perf", "perf,tracepoints", "kprobe"] {
-            assert!(faults(bad).is_err(), "{bad}");
         }
     }
 

@@ -50,26 +50,6 @@ pub struct Hotplug {
     online: BTreeSet<u32>,
     ways: BTreeMap<u32, Way>,
     is_due: bool,
-    moved: Moved,
-}
-
-/// The CPUs that may have been offline since they were asked for.
-#[derive(Debug, Default)]
-enum Moved {
-    #[default]
-    None,
-    These(BTreeSet<u32>),
-    Any,
-}
-
-impl Moved {
-    fn insert(&mut self, cpu: u32) {
-        match self {
-            Self::None => *self = Self::These([cpu].into()),
-            Self::These(cpus) => drop(cpus.insert(cpu)),
-            Self::Any => {}
-        }
-    }
 }
 
 impl Hotplug {
@@ -79,14 +59,13 @@ impl Hotplug {
     /// sysfs does not say.
     pub fn new() -> Result<Self> {
         let online = host::cpus()?.online.into_iter().collect();
-        Ok(Self { online, ways: BTreeMap::new(), is_due: false, moved: Moved::None })
+        Ok(Self { online, ways: BTreeMap::new(), is_due: false })
     }
 
     /// A step of a transition was reported.
     pub fn step(&mut self, event: &Event) {
         // The kernel's CPU number, which fits into 32 bits.
         let cpu = event.cpu as u32;
-        self.moved.insert(cpu);
         let way = self.ways.entry(cpu).or_default();
         way.nr_pages += event.nr_pages;
         if way.first_ns == 0 {
@@ -104,26 +83,6 @@ impl Hotplug {
     /// Steps may have been taken unheard of.
     pub fn catch_up(&mut self) {
         self.is_due = true;
-        self.moved = Moved::Any;
-    }
-
-    /// Whether [`returned`](Self::returned) has something to tell.
-    pub fn has_moved(&self) -> bool {
-        !matches!(self.moved, Moved::None)
-    }
-
-    /// The CPUs that are online and may have been offline since the last call: what the kernel keeps of
-    /// a CPU only while it is there may be gone.
-    ///
-    /// # Errors
-    /// sysfs does not say.
-    pub fn returned(&mut self) -> Result<Vec<u32>> {
-        let online = host::cpus()?.online;
-        Ok(match std::mem::take(&mut self.moved) {
-            Moved::None => Vec::new(),
-            Moved::These(cpus) => online.into_iter().filter(|cpu| cpus.contains(cpu)).collect(),
-            Moved::Any => online,
-        })
     }
 
     /// The CPUs that went offline or came online since the last call.
@@ -144,12 +103,7 @@ impl Hotplug {
             .into_iter()
             .map(|cpu| {
                 let way = self.ways.remove(&cpu).unwrap_or_default();
-                if !self.online.contains(&cpu) {
-                    return dead(cpu, way);
-                }
-                // It was not there when those that had moved were asked for.
-                self.moved.insert(cpu);
-                Change::Online(cpu)
+                if self.online.contains(&cpu) { Change::Online(cpu) } else { dead(cpu, way) }
             })
             .collect()
     }
@@ -172,7 +126,7 @@ mod tests {
     use super::*;
 
     fn of(online: BTreeSet<u32>) -> Hotplug {
-        Hotplug { online, ways: BTreeMap::new(), is_due: false, moved: Moved::None }
+        Hotplug { online, ways: BTreeMap::new(), is_due: false }
     }
 
     #[test]
@@ -201,10 +155,9 @@ mod tests {
         assert_eq!(hotplug.changes().unwrap(), []);
         hotplug.step(&Event { cpu: here.into(), ..Event::default() });
         // As if that had been before it was there.
-        (hotplug.is_due, hotplug.moved) = (false, Moved::None);
+        hotplug.is_due = false;
         hotplug.look_again();
         assert_eq!(hotplug.changes().unwrap(), [Change::Online(here)]);
-        assert_eq!(hotplug.returned().unwrap(), [here]);
         hotplug.look_again();
         assert!(!hotplug.is_due);
     }
@@ -215,23 +168,5 @@ mod tests {
         assert_eq!(hotplug.changes().unwrap(), []);
         hotplug.catch_up();
         assert!(!hotplug.changes().unwrap().is_empty());
-    }
-
-    /// A CPU that went and came between two looks shows in no list.
-    #[test]
-    fn who_took_a_step_may_have_been_gone() {
-        let online = host::cpus().unwrap().online;
-        let mut hotplug = of(online.iter().copied().collect());
-        assert!(!hotplug.has_moved());
-        for cpu in [online[0], online[0], u32::MAX] {
-            hotplug.step(&Event { cpu: cpu.into(), ..Event::default() });
-        }
-        assert!(hotplug.has_moved());
-        assert_eq!(hotplug.returned().unwrap(), [online[0]]);
-        assert!(hotplug.returned().unwrap().is_empty());
-        hotplug.catch_up();
-        hotplug.step(&Event::default());
-        assert_eq!(hotplug.returned().unwrap(), online);
-        assert!(!hotplug.has_moved());
     }
 }

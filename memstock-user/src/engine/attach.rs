@@ -13,10 +13,9 @@ use super::object::{
 };
 use super::pins::Pins;
 use crate::exit::Failure;
-use crate::model::faults::Source;
 
 /// Attaches all of them and pins the links.
-pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Result<()> {
+pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     for (name, tracepoint) in ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE) {
         if !attach_to(ebpf, pins, name, tracepoint)? {
             return Err(Failure::Host.error(format!(
@@ -25,7 +24,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins, faults: Option<Source>) -> Re
             )));
         }
     }
-    faults::attach(ebpf, pins, faults)?;
+    faults::attach(ebpf, pins)?;
     for (name, tracepoint) in COLLAPSES {
         if !attach_to(ebpf, pins, name, tracepoint)? {
             log::debug!("this kernel has no tracepoint {tracepoint}");

@@ -2,8 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
-use aya::programs::perf_event::PerfEventLink;
-use aya::programs::{Program, RawTracePoint};
+use aya::programs::RawTracePoint;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use memstock_common::adopt::WINDOW_PAGES;
@@ -14,7 +13,6 @@ use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo, LAYOUT};
 
 use super::Engine;
 use super::attach::attach;
-use super::faults;
 use super::learn::learn;
 use super::migrate;
 use super::object::{
@@ -23,7 +21,6 @@ use super::object::{
 use super::pins::{Pins, undo_on_error};
 use super::program::RunStats;
 use crate::host::pages::{Layout, huge_page_pages};
-use crate::model::faults::Source;
 
 /// What is coalesced on its way to the shared counters. Less than everything is for benches, which
 /// measure what coalescing is worth.
@@ -52,8 +49,6 @@ pub struct Settings {
     pub trace: bool,
     /// What is coalesced.
     pub coalescing: Coalescing,
-    /// By what faults are seen; none for what the kernel has.
-    pub faults: Option<Source>,
 }
 
 impl Default for Settings {
@@ -65,7 +60,6 @@ impl Default for Settings {
             memsw: false,
             trace: false,
             coalescing: Coalescing::Everything,
-            faults: None,
         }
     }
 }
@@ -74,7 +68,6 @@ impl Default for Settings {
 pub struct Loaded {
     ebpf: Ebpf,
     pins: Pins,
-    faults: Option<Source>,
     /// To register cgroups with, before the first fault.
     pub engine: Engine,
     /// What the programs log, when they were asked to.
@@ -87,7 +80,7 @@ pub struct Loaded {
 /// # Errors
 /// The verifier or the kernel refuses; the message carries its words.
 pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
-    let Settings { batch, slots, max_cgroups, memsw, trace, coalescing, faults: _ } = settings;
+    let Settings { batch, slots, max_cgroups, memsw, trace, coalescing } = settings;
     let (batch, stock_pages, uncharge_batch) = match coalescing {
         Coalescing::Nothing => (1, 0, 1),
         Coalescing::Uncharges(at_once) => (1, 0, at_once),
@@ -138,10 +131,7 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
         .load(OBJECT)
         .context("cannot load the BPF object")?;
     for (name, program) in ebpf.programs_mut().filter(|&(name, _)| is_engines(name)) {
-        let loaded = match program {
-            Program::PerfEvent(program) => program.load(),
-            program => <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load),
-        };
+        let loaded = <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load);
         loaded.map_err(|error| refused(name, error))?;
     }
     if let Err(error) = migrate::load(&mut ebpf, folio) {
@@ -180,7 +170,7 @@ pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
         .then(|| EbpfLogger::init(&mut ebpf).context("cannot read the programs' log"))
         .transpose();
     let log = undo_on_error(pins, log)?;
-    Ok(Loaded { ebpf, pins: pins.clone(), faults: settings.faults, engine, log })
+    Ok(Loaded { ebpf, pins: pins.clone(), engine, log })
 }
 
 impl Loaded {
@@ -190,14 +180,6 @@ impl Loaded {
     /// The object has no such program.
     pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
         program(&mut self.ebpf, name)
-    }
-
-    /// `fault_event`, attached to an event of each CPU until these are dropped.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn fault_events(&mut self) -> Result<Vec<(u32, PerfEventLink)>> {
-        faults::open_events(&mut self.ebpf)
     }
 
     /// What the kernel counts about one of the programs.
@@ -215,8 +197,8 @@ impl Loaded {
     /// # Errors
     /// The kernel lacks what they are attached to, or refuses.
     pub fn attach(mut self) -> Result<(Engine, Option<EbpfLogger<&'static dyn log::Log>>)> {
-        let attached = attach(&mut self.ebpf, &self.pins.unfinished(), self.faults)
-            .and_then(|()| self.pins.finish());
+        let attached =
+            attach(&mut self.ebpf, &self.pins.unfinished()).and_then(|()| self.pins.finish());
         undo_on_error(&self.pins, attached)?;
         self.engine.pins = self.pins;
         Ok((self.engine, self.log))

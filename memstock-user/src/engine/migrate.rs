@@ -2,7 +2,6 @@
 //! nobody's from then on (`docs/limitations.md`).
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -54,11 +53,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<bool> {
 /// # Errors
 /// The pins cannot be read.
 pub fn is_seen(pins: &Pins) -> Result<bool> {
-    match fs::metadata(pins.program(PROBE)) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).context("cannot look at a pin"),
-    }
+    pins.has_program(PROBE)
 }
 
 /// Where the link of such an engine is pinned.

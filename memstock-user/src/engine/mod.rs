@@ -14,7 +14,7 @@ pub mod attach;
 pub mod batch;
 mod close;
 pub mod control;
-pub mod faults;
+mod faults;
 mod file_pages;
 pub mod grace;
 pub mod kernel_stock;
@@ -42,10 +42,8 @@ use memstock_common::{Stock, key_of};
 use crate::engine::needed::unused;
 use crate::exit::Failure;
 use crate::host;
-use crate::model::faults::Source;
 use batch::PerCpuRanges;
 use control::Control;
-use faults::source_of;
 use file_pages::FilePages;
 use mapped::Mapped;
 use pins::Pins;
@@ -63,6 +61,7 @@ pub struct Engine {
     loss: PerCpuArray<MapData, u64>,
     control: Control,
     probes: Vec<ProgramFd>,
+    sees_faults: bool,
     next_index: AtomicU32,
     file_pages: FilePages,
 }
@@ -96,7 +95,10 @@ impl Engine {
             )));
         }
         let possible = host::cpus()?.possible;
-        let probes = object::probes().chain(migrate::is_seen(pins)?.then_some(object::MIGRATED.0));
+        let sees_faults = faults::are_seen(pins)?;
+        let probes = object::probes()
+            .filter(|&name| sees_faults || name != object::PROBE)
+            .chain(migrate::is_seen(pins)?.then_some(object::MIGRATED.0));
         Ok(Self {
             pins: pins.clone(),
             info,
@@ -107,6 +109,7 @@ impl Engine {
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
             control: Control::open(pins)?,
             probes: probes.map(|name| program::fd(pins, name)).collect::<Result<_>>()?,
+            sees_faults,
             next_index: AtomicU32::new(0),
             file_pages: FilePages::open(pins)?,
             possible,
@@ -128,9 +131,9 @@ impl Engine {
         self.counters.len() as u32
     }
 
-    /// By what it sees faults.
-    pub fn faults(&self) -> Source {
-        source_of(&self.pins)
+    /// Whether faults are counted: not where the kernel has no tracepoints for them.
+    pub fn sees_faults(&self) -> bool {
+        self.sees_faults
     }
 
     /// The slot `slot` of every possible CPU.

@@ -13,7 +13,7 @@ pub(crate) static OBJECT: &[u8] =
 /// The compiler that made it.
 pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
 
-/// The probe of the page-fault tracepoints; [`EVENT_PROBE`] where there are none.
+/// The probe of the page-fault tracepoints.
 pub const PROBE: &str = "fault";
 /// Programs and the tracepoints they are attached to, in this order: what a CPU remembers of a task
 /// must be made stale from before the first fault on, and what is charged be uncharged.
@@ -32,8 +32,8 @@ pub const ATTACHMENTS: [(&str, &str); 11] = [
     (PROBE, FAULT_TRACEPOINTS[0]),
     (PROBE, FAULT_TRACEPOINTS[1]),
 ];
-/// Those of faults.
-pub const FAULT_TRACEPOINTS: [&str; 2] = ["page_fault_user", "page_fault_kernel"];
+/// Those of faults, which x86 and riscv have.
+pub(super) const FAULT_TRACEPOINTS: [&str; 2] = ["page_fault_user", "page_fault_kernel"];
 /// The same where the kernel has the tracepoint: without them, less is drained than could be.
 pub const OPTIONAL: [(&str, &str); 3] = [
     ("reclaim_began", "mm_vmscan_direct_reclaim_begin"),
@@ -55,11 +55,10 @@ pub const MOVED_UNSEEN: (&str, &str) = ("moved_unseen", "mm_migrate_pages");
 /// The tracepoints that every page passes.
 pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
 
-/// The programs that are attached, by whatever faults are seen; each once.
+/// The programs that are attached to tracepoints; each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
     let attached = ATTACHMENTS.iter().chain(&OPTIONAL).chain(&COLLAPSES).chain([&MOVED_UNSEEN]);
-    let names = attached.map(|&(name, _)| name).chain([EVENT_PROBE]);
-    names.collect::<BTreeSet<_>>().into_iter()
+    attached.map(|&(name, _)| name).collect::<BTreeSet<_>>().into_iter()
 }
 
 /// The program that `fault` tail-calls.
@@ -71,9 +70,6 @@ pub(super) const LEARN: &str = "learn";
 
 /// Bytes of the event ring: some 3,000 events.
 pub(super) const RING_BYTES: u32 = 256 * 1024;
-
-/// The program of perf's page-fault events.
-pub const EVENT_PROBE: &str = "fault_event";
 
 /// What sees pages that are moved, and the function that it is attached to.
 pub(super) const MIGRATED: (&str, &str) = ("migrated", "mem_cgroup_migrate");

@@ -147,19 +147,17 @@ impl Pins {
         self.programs().join(name)
     }
 
+    /// Whether the program `name` is pinned: an engine goes without some where the kernel lacks what they are for.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn has_program(&self, name: &str) -> Result<bool> {
+        self.program(name).try_exists().context("cannot look at a pin")
+    }
+
     /// The pin of the link of `program` to `tracepoint`.
     pub fn link(&self, program: &str, tracepoint: &str) -> PathBuf {
         self.links().join(format!("{program}-{tracepoint}"))
-    }
-
-    /// The folder of the links of `program` of which each CPU has one.
-    pub fn cpu_links(&self, program: &str) -> PathBuf {
-        self.links().join(program)
-    }
-
-    /// The pin of that of one CPU.
-    pub fn cpu_link(&self, program: &str, cpu: u32) -> PathBuf {
-        self.cpu_links(program).join(format!("cpu{cpu}"))
     }
 
     /// The folder of the paths that were named (`names.rs`).

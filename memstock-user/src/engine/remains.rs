@@ -10,19 +10,16 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya_obj::Object;
-use aya_obj::generated::bpf_prog_type::{
-    BPF_PROG_TYPE_PERF_EVENT, BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING,
-};
+use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING};
 use memstock_common::adopt::WINDOW_PAGES;
 
 use super::Engine;
 use super::migrate;
 use super::object::{
-    ATTACHMENTS, EVENT_PROBE, MIGRATED, OBJECT, PROBE, RING_BYTES, is_pinned_map, is_pinned_program,
+    ATTACHMENTS, MIGRATED, OBJECT, PROBE, RING_BYTES, is_pinned_map, is_pinned_program,
 };
 use super::pins::Pins;
 use crate::exit::Failure;
-use crate::model::faults::Source;
 
 /// Characters of a name that the kernel keeps (`BPF_OBJ_NAME_LEN`).
 const NAME_LEN: usize = 15;
@@ -73,26 +70,21 @@ fn whole(pins: &Pins) -> Result<Engine> {
     }
     let mut ids = HashMap::new();
     let sees_migration = migrate::is_seen(pins)?;
-    let is_expected =
-        |name: &&String| is_pinned_program(name) && (*name != MIGRATED.0 || sees_migration);
-    for name in object.programs.keys().filter(is_expected) {
+    let sees_faults = engine.sees_faults();
+    let is_there = |name: &str| match name {
+        PROBE => sees_faults,
+        name if name == MIGRATED.0 => sees_migration,
+        _ => true,
+    };
+    let pinned = object.programs.keys().filter(|name| is_pinned_program(name) && is_there(name));
+    for name in pinned {
         ids.insert(name.as_str(), program_id(pins, name)?);
     }
-    let by_tracepoint = engine.faults() == Source::Tracepoints;
-    for (program, tracepoint) in ATTACHMENTS {
-        if program != PROBE || by_tracepoint {
-            check_link(&pins.link(program, tracepoint), tracepoint, ids.get(program))?;
-        }
+    for (program, tracepoint) in ATTACHMENTS.into_iter().filter(|&(name, _)| is_there(name)) {
+        check_link(&pins.link(program, tracepoint), tracepoint, ids.get(program))?;
     }
     if sees_migration {
         check_link(&migrate::link(pins), MIGRATED.1, ids.get(MIGRATED.0))?;
-    }
-    if !by_tracepoint {
-        // Of a CPU that came without a daemon there is none yet.
-        for link in fs::read_dir(pins.cpu_links(EVENT_PROBE)).context("cannot read the events")? {
-            let path = link.context("cannot read the events")?.path();
-            check_link(&path, "the page-fault event", ids.get(EVENT_PROBE))?;
-        }
     }
     Ok(engine)
 }
@@ -131,7 +123,6 @@ fn program_id(pins: &Pins, name: &str) -> Result<u32> {
     let info =
         ProgramInfo::from_pin(pins.program(name)).with_context(|| format!("no program {name}"))?;
     let kind = match name {
-        EVENT_PROBE => BPF_PROG_TYPE_PERF_EVENT,
         name if name == MIGRATED.0 => BPF_PROG_TYPE_TRACING,
         _ => BPF_PROG_TYPE_RAW_TRACEPOINT,
     };

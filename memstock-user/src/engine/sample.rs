@@ -65,9 +65,8 @@ impl Sampler {
         Ok(Sample {
             degraded: Vec::new(),
             batch: engine.info().batch,
-            faults: engine.faults(),
             has_memsw: engine.info().memsw == 1,
-            cpus: cpus(&stocks, &names)?,
+            cpus: cpus(engine, &stocks, &names)?,
             cgroups,
             loss: losses(engine)?,
         })
@@ -122,7 +121,7 @@ fn stocks(engine: &Engine) -> Result<Stocks> {
 /// What is called how, by counter index.
 type Names = BTreeMap<u32, Name>;
 
-fn cpus(stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
+fn cpus(engine: &Engine, stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
     let online = host::cpus()?.online;
     let mut cpus = BTreeMap::<u32, Cpu>::new();
     for &(cpu, ref stock) in stocks.iter().flatten() {
@@ -141,7 +140,8 @@ fn cpus(stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
             uncharge_pages: batch.charged().into(),
         });
         for &stat in CpuStat::ALL {
-            row.stats[stat as usize] += match stat {
+            let of_slot = match stat {
+                CpuStat::Faults if !engine.sees_faults() => continue,
                 CpuStat::Faults => stock.faults,
                 CpuStat::Charged => stock.from_stock + stock.missed,
                 CpuStat::FromStock => stock.from_stock,
@@ -150,23 +150,22 @@ fn cpus(stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
                 CpuStat::Charges => stock.charges,
                 CpuStat::Uncharges => stock.uncharges,
             };
+            *row.stats[stat as usize].get_or_insert_default() += of_slot;
         }
     }
     Ok(cpus.into_values().collect())
 }
 
 fn cgroup(engine: &Engine, counter: &Counter<u64>, stocked: u64, work: Work) -> Cgroup {
-    let mut stats = [0; CgroupStat::COUNT as usize];
-    for &stat in CgroupStat::ALL {
-        stats[stat as usize] = match stat {
-            CgroupStat::Stocked => stocked,
-            CgroupStat::Faults => work.faults,
-            CgroupStat::Charged => work.from_stock + work.missed,
-            CgroupStat::FromStock => work.from_stock,
-            CgroupStat::Singles => work.singles,
-            CgroupStat::Forced => work.forced,
-        };
-    }
+    let of_cgroup = |stat| match stat {
+        CgroupStat::Stocked => Some(stocked),
+        CgroupStat::Faults => engine.sees_faults().then_some(work.faults),
+        CgroupStat::Charged => Some(work.from_stock + work.missed),
+        CgroupStat::FromStock => Some(work.from_stock),
+        CgroupStat::Singles => Some(work.singles),
+        CgroupStat::Forced => Some(work.forced),
+    };
+    let stats = std::array::from_fn(|n| of_cgroup(CgroupStat::ALL[n]));
     let memory = page_counter(&counter.memory, counter.memory_limit);
     let memsw = if engine.info().memsw == 1 {
         page_counter(&counter.memsw, counter.memsw_limit)

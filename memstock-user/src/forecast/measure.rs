@@ -110,10 +110,10 @@ impl Work<'_> {
         let subtree = subtree(self.after, self.cgroup_id);
         let top = subtree.iter().find(|cgroup| cgroup.name.id == self.cgroup_id);
         let top = top.context("the cgroup was removed while COMMAND ran in it")?;
-        let bytes = |nr_pages: u64| Some((nr_pages * page_size) as f64);
-        let count = |value: u64| Some(value as f64);
-        let of_memory = |stat| top.memory.get(stat).unwrap_or_default();
-        let below = |stat| -> u64 { subtree.iter().map(|cgroup| cgroup.get(stat)).sum() };
+        let bytes = |nr_pages: Option<u64>| Some((nr_pages? * page_size) as f64);
+        let count = |value: Option<u64>| Some(value? as f64);
+        let of_memory = |stat| top.memory.get(stat);
+        let below = |stat| -> Option<u64> { subtree.iter().map(|cgroup| cgroup.get(stat)).sum() };
         let [charges, uncharges, refills, drains] =
             [CpuStat::Charges, CpuStat::Uncharges, CpuStat::Refills, CpuStat::Drains]
                 .map(|stat| self.since(stat));
@@ -126,17 +126,17 @@ impl Work<'_> {
         };
         Ok([
             bytes(of_memory(PageCounterStat::Watermark)),
-            bytes(top.part(MemoryStat::NeededWatermark)),
+            bytes(Some(top.part(MemoryStat::NeededWatermark))),
             bytes(of_memory(PageCounterStat::Usage)),
             bytes(below(CgroupStat::Stocked)),
             count(faults),
             count(charged),
             count(from_stock),
-            hit_rate(from_stock as f64, charged as f64),
+            count(from_stock).zip(count(charged)).and_then(|(part, whole)| hit_rate(part, whole)),
             count(below(CgroupStat::Singles)),
             count(below(CgroupStat::Forced)),
             count(of_memory(PageCounterStat::Failcnt)),
-            count(charges + uncharges + drains),
+            count([charges, uncharges, drains].into_iter().sum()),
             count(charges),
             count(uncharges),
             count(refills),
@@ -161,9 +161,9 @@ impl Work<'_> {
         after.map(|&(stat, count)| (stat, count.saturating_sub(before(stat)))).collect()
     }
 
-    fn since(&self, stat: CpuStat) -> u64 {
-        let before = self.before.map_or(0, |sample| sample.all_cpus(stat));
-        self.after.all_cpus(stat).saturating_sub(before)
+    fn since(&self, stat: CpuStat) -> Option<u64> {
+        let before = self.before.map_or(Some(0), |sample| sample.all_cpus(stat));
+        Some(self.after.all_cpus(stat)?.saturating_sub(before?))
     }
 }
 

@@ -21,7 +21,6 @@ use crate::daemon::tree::Tree;
 use crate::enforce::Policy;
 use crate::enforce::drains::{Drains, drain_offline};
 use crate::enforce::enforcer::Enforcer;
-use crate::engine::faults::FaultEvents;
 use crate::engine::pins::{Pins, undo_on_error};
 use crate::exit::Failure;
 use crate::host;
@@ -165,11 +164,6 @@ fn watch<'a>(
     let log = started.log.take();
     let started = &*started;
     let (engine, is_new) = (&started.engine, started.is_new);
-    let mut fault_events = FaultEvents::of(pins)?;
-    if let (Some(events), false) = (&mut fault_events, is_new) {
-        // Who came online without a daemon has none.
-        events.renew(host::cpus()?.online);
-    }
     let offline = drain_offline(engine)?;
     if offline.nr_pages() > 0 {
         journal.publish(offline.into());
@@ -204,7 +198,6 @@ fn watch<'a>(
         policy,
         drains: (!args.no_drain).then(|| Drains::new(engine, mount)),
         hotplug,
-        fault_events,
         log,
         child,
         is_measured: args.is_measured,

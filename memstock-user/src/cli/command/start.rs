@@ -11,7 +11,7 @@ use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo};
 use super::targets::Targets;
 use crate::audit::adoption;
 use crate::bench::scaling::batch_for;
-use crate::cli::{Batch, FaultsBy, Run};
+use crate::cli::{Batch, Run};
 use crate::daemon::tree::Tree;
 use crate::engine::Engine;
 use crate::engine::grace::grace_period;
@@ -69,7 +69,6 @@ fn afresh(args: &Run, pins: &Pins, mount: &CgroupMount, lock: &mut EngineLock) -
         max_cgroups: args.max_cgroups.unwrap_or(DEFAULT_MAX_CGROUPS),
         memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
         trace: args.trace,
-        faults: args.faults.and_then(FaultsBy::source),
         ..Settings::default()
     };
     let loaded = load(pins, settings)?;
@@ -178,16 +177,13 @@ fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
     let info = engine.info();
     let EngineInfo { layout: _, batch, slots, memsw, page_base: _, page_struct_size: _ } = info;
     let max_cgroups = engine.max_cgroups();
-    let source = engine.faults();
     let differs = |what: String| {
         Err(Failure::Running.error(format!(
             "the engine that is charging {what}: leave that out to adopt it, or end it with \
              \"memstock stop\""
         )))
     };
-    let asked = args.faults.and_then(FaultsBy::source).unwrap_or(source);
     match (args.batch, args.slots) {
-        _ if asked != source => differs(format!("has --faults {source}, not {asked}")),
         (Some(Batch::Pages(asked)), _) if asked != batch => {
             differs(format!("has --batch {batch}, not {asked}"))
         }

@@ -32,7 +32,6 @@ use crate::enforce::drains::Drains;
 use crate::enforce::enforcer::Enforcer;
 use crate::enforce::job::News;
 use crate::engine::Engine;
-use crate::engine::faults::FaultEvents;
 use crate::engine::sample::sample;
 use crate::host::cgroup::CgroupMount;
 use crate::host::launch::{Ended, Running};
@@ -68,8 +67,6 @@ pub struct Watch<'a> {
     pub drains: Option<Drains<'a>>,
     /// The CPUs that it runs on.
     pub hotplug: Hotplug,
-    /// The events by which it sees faults, if it does by events.
-    pub fault_events: Option<FaultEvents>,
     /// Its log, when it has one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// COMMAND, when there is one.

@@ -8,7 +8,7 @@ use memstock_common::{EngineInfo, MAX_BATCH, MAX_CGROUPS, MAX_SLOTS};
 use toml::de::DeValue;
 
 use super::value::{Key, boolean, expected, number};
-use crate::cli::{Batch, FaultsBy, Run, address, faults};
+use crate::cli::{Batch, Run, address};
 use crate::engine::Engine;
 
 /// Settings with the names of the flags. None and false: the file does not say.
@@ -20,8 +20,6 @@ pub struct Settings {
     pub slots: Option<u32>,
     /// Cgroups that can be tracked at once.
     pub max_cgroups: Option<u32>,
-    /// By what faults are seen.
-    pub faults: Option<FaultsBy>,
     /// Charge memory+swap as well.
     pub memsw: bool,
     /// Stop and kill nobody at a limit.
@@ -45,7 +43,7 @@ pub struct Setting {
 }
 
 /// All of them.
-pub const SETTINGS: [Setting; 10] = [
+pub const SETTINGS: [Setting; 9] = [
     Setting {
         key: Key { name: "batch", read: |of, value| batch(value).map(|n| of.batch = Some(n)) },
         show: |of| of.batch.map_or_else(|| "default".to_owned(), |batch| batch.to_string()),
@@ -60,13 +58,6 @@ pub const SETTINGS: [Setting; 10] = [
             read: |of, value| number(value, 1..=MAX_CGROUPS).map(|n| of.max_cgroups = Some(n)),
         },
         show: |of| given(of.max_cgroups),
-    },
-    Setting {
-        key: Key {
-            name: "faults",
-            read: |of, value| seen_by(value).map(|by| of.faults = Some(by)),
-        },
-        show: |of| of.faults.map_or_else(|| "default".to_owned(), |faults| faults.to_string()),
     },
     Setting {
         key: Key { name: "memsw", read: |of, value| boolean(value).map(|on| of.memsw = on) },
@@ -114,12 +105,6 @@ fn slots(value: &DeValue<'_>) -> Result<u32, String> {
     }
 }
 
-fn seen_by(value: &DeValue<'_>) -> Result<FaultsBy, String> {
-    let wanted = "\"auto\", \"tracepoints\" or \"perf\"";
-    let text = value.as_str().ok_or_else(|| expected(wanted, value))?;
-    faults(text).map_err(|_| format!("{wanted} is expected, not {text:?}"))
-}
-
 fn metrics(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     match value {
         DeValue::String(text) => address(text),
@@ -135,12 +120,11 @@ fn given(number: Option<u32>) -> String {
 impl Settings {
     /// Gives a command line what it leaves open.
     pub fn below(&self, run: &mut Run) {
-        let &Self { batch, slots, max_cgroups, faults, memsw, observe, .. } = self;
+        let &Self { batch, slots, max_cgroups, memsw, observe, .. } = self;
         let &Self { oom_group, no_adopt, no_drain, metrics, .. } = self;
         run.batch = run.batch.or(batch);
         run.slots = run.slots.or(slots);
         run.max_cgroups = run.max_cgroups.or(max_cgroups);
-        run.faults = run.faults.or(faults);
         run.memsw |= memsw;
         run.observe |= observe;
         run.oom_group |= oom_group;
@@ -156,39 +140,16 @@ impl Settings {
         let batch = run.batch.or(Some(Batch::Pages(batch)));
         let slots = run.slots.or(Some(slots));
         let max_cgroups = run.max_cgroups.or(Some(engine.max_cgroups()));
-        let faults = run.faults.or(Some(FaultsBy::One(engine.faults())));
         let memsw = run.memsw || memsw != 0;
-        Self {
-            batch,
-            slots,
-            max_cgroups,
-            faults,
-            memsw,
-            observe,
-            oom_group,
-            no_adopt,
-            no_drain,
-            metrics,
-        }
+        Self { batch, slots, max_cgroups, memsw, observe, oom_group, no_adopt, no_drain, metrics }
     }
 
     /// These as far as they can change while an engine runs, and those of `old` for the rest.
     pub fn while_running(self, old: &Self) -> Self {
-        let Self { batch: _, slots: _, max_cgroups: _, faults: _, memsw: _, metrics: _, .. } = self;
+        let Self { batch: _, slots: _, max_cgroups: _, memsw: _, metrics: _, .. } = self;
         let Self { observe, oom_group, no_adopt, no_drain, .. } = self;
-        let &Self { batch, slots, max_cgroups, faults, memsw, metrics, .. } = old;
-        Self {
-            batch,
-            slots,
-            max_cgroups,
-            faults,
-            memsw,
-            observe,
-            oom_group,
-            no_adopt,
-            no_drain,
-            metrics,
-        }
+        let &Self { batch, slots, max_cgroups, memsw, metrics, .. } = old;
+        Self { batch, slots, max_cgroups, memsw, observe, oom_group, no_adopt, no_drain, metrics }
     }
 
     /// What differs from `self` to `new`: key, old value, new value.

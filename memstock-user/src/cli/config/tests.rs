@@ -1,9 +1,8 @@
 //! The text alone: keys, mistakes and their places, garbage; and how a file goes together with flags.
 
 use super::*;
-use crate::cli::{Batch, FaultsBy};
+use crate::cli::Batch;
 use crate::exit::{Faults, exit_code};
-use crate::model::faults::Source;
 use proptest::prelude::*;
 
 /// The mistakes that show in the text alone, as they read after the name of the file.
@@ -22,7 +21,7 @@ fn lines(error: &anyhow::Error) -> Vec<String> {
 fn all_keys_are_read() {
     let text = "\
         batch = 64\nslots = 0x2\nmax-cgroups = 2000\nmemsw = true\nobserve = true\noom-group = true\nno-adopt = true\n\
-        no-drain = true\nfaults = \"perf\"\nmetrics = 9464\n\
+        no-drain = true\nmetrics = 9464\n\
         [[cgroup]]\npath = '/a b'\nmemory = \"1M\"\nmemsw = 2_097_152\n\
         [[cgroup]]\npath = \"/c\"\nmemory = \"max\"\n";
     let (config, mistakes) = parse::parse(text.as_bytes());
@@ -31,7 +30,6 @@ fn all_keys_are_read() {
         batch: Some(Batch::Pages(64)),
         slots: Some(2),
         max_cgroups: Some(2000),
-        faults: Some(FaultsBy::One(Source::Perf)),
         memsw: true,
         observe: true,
         oom_group: true,
@@ -47,26 +45,18 @@ fn all_keys_are_read() {
         (Some("/a b"), pages(1 << 20), pages(2 << 20))
     );
     assert_eq!((c.memory, c.memsw), (Some(None), None));
-    assert_eq!((c.places.path, c.places.memory.line), (Place { line: 16, column: 8 }, 17));
+    assert_eq!((c.places.path, c.places.memory.line), (Place { line: 15, column: 8 }, 16));
 }
 
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
-    const KNOWN: &str = "batch, slots, max-cgroups, faults, memsw, observe, oom-group, no-adopt, no-drain, metrics and [[cgroup]]";
+    const KNOWN: &str = "batch, slots, max-cgroups, memsw, observe, oom-group, no-adopt, no-drain, metrics and [[cgroup]]";
     let unknown = format!("1:1: unknown key \"btch\": known are {KNOWN}");
     let not_a_size = "is not a size: give a number of bytes with an optional suffix K, M, G, T, P or \
                       E, or \"max\"";
     for (text, expected) in [
         ("btch = 1", unknown.as_str()),
         ("batch = 0", "1:9: batch: a number in 1..=1024 is expected, not 0"),
-        (
-            "faults = 'kprobe'",
-            "1:10: faults: \"auto\", \"tracepoints\" or \"perf\" is expected, not \"kprobe\"",
-        ),
-        (
-            "faults = true",
-            "1:10: faults: \"auto\", \"tracepoints\" or \"perf\" is expected, not a boolean",
-        ),
         ("\n\n  batch = 5000", "3:11: batch: a number in 1..=1024 is expected, not 5000"),
         ("batch = '32'", "1:9: batch: a number in 1..=1024 is expected, not a string"),
         ("slots = 3", "1:9: slots: 3 is not a power of two"),

@@ -13,11 +13,9 @@ use aya::sys::{
 use super::probe::Host;
 use super::{Finding, State};
 use crate::engine::attach::has_tracepoint;
-use crate::engine::faults::try_event;
 use crate::engine::learn::learn;
 use crate::engine::load::{Settings, object};
 use crate::engine::migrate;
-use crate::engine::object::FAULT_TRACEPOINTS;
 use crate::host::pages::{Layout, names_tracepoint};
 
 /// Helpers that the kernel half calls.
@@ -101,33 +99,12 @@ pub(super) fn tracepoint(host: &mut Host, name: &str) -> Finding {
     }
 }
 
-pub(super) fn fault_event(host: &mut Host) -> Finding {
-    let tried = match &mut host.baseline {
-        Ok(object) => try_event(object),
-        Err(error) => return Finding::unknown(format!("{error:#}")),
-    };
-    host.of(tried, |()| String::new())
-}
-
 pub(super) fn migration(host: &Host) -> Finding {
     match migrate::try_it() {
         Ok(()) => Finding::found(""),
         // A kernel whose functions cannot be traced says EPERM to root, too.
         Err(error) if host.is_privileged => Finding::absent(format!("{error:#}")),
         Err(error) => host.failed(&error),
-    }
-}
-
-/// One of the two is enough.
-pub(super) fn faults(host: &mut Host) -> Finding {
-    let by_tracepoints = FAULT_TRACEPOINTS.map(|name| tracepoint(host, name).state == State::Found);
-    if by_tracepoints == [true; 2] {
-        return Finding::found("by tracepoints");
-    }
-    let found = fault_event(host);
-    match found.state {
-        State::Found => Finding::found("by perf's event"),
-        _ => found,
     }
 }
 

@@ -110,7 +110,7 @@ fn tracepoints() -> Vec<Facility> {
     };
     let attached = ATTACHMENTS.iter().map(|&(program, tracepoint)| match program {
         PROBE => {
-            let without = "faults are seen by perf's page-fault event, which costs more";
+            let without = "page faults are not counted";
             of(tracepoint, Need::Optional, without, "boot a kernel for x86 or riscv")
         }
         _ => {
@@ -118,22 +118,6 @@ fn tracepoints() -> Vec<Facility> {
             of(tracepoint, Need::Required, NOT_AT_ALL, remedy)
         }
     });
-    let event = Facility {
-        name: "page-fault event".into(),
-        need: Need::Optional,
-        purpose: "seeing faults where the kernel has no tracepoints for them; perf's software event",
-        without: "--faults perf is refused",
-        remedy: "boot a kernel with CONFIG_PERF_EVENTS=y",
-        probe: Probe::FaultEvent,
-    };
-    let faults = Facility {
-        name: "page faults".into(),
-        need: Need::Required,
-        purpose: "seeing faults, by tracepoints or by perf's event",
-        without: NOT_AT_ALL,
-        remedy: "boot a kernel with CONFIG_PERF_EVENTS=y",
-        probe: Probe::Faults,
-    };
     let migration = Facility {
         name: "function mem_cgroup_migrate".into(),
         need: Need::Optional,
@@ -165,7 +149,7 @@ fn tracepoints() -> Vec<Facility> {
             remedy,
         )
     });
-    attached.chain([event, faults]).chain(optional).chain(collapses).chain([migration]).collect()
+    attached.chain(optional).chain(collapses).chain([migration]).collect()
 }
 
 fn helpers_and_maps() -> Vec<Facility> {

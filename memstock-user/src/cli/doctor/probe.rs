@@ -73,10 +73,6 @@ pub enum Probe {
     Helper(BpfHelper),
     /// Whether the kernel has a kind of map.
     Map(MapType),
-    /// Whether our program can be attached to perf's page-fault event.
-    FaultEvent,
-    /// Whether faults can be seen by one or the other.
-    Faults,
     /// Anything else.
     Of(fn(&Host) -> Finding),
 }
@@ -87,8 +83,6 @@ impl Probe {
             Self::Privilege => system::privilege(),
             Self::Capability(capability) => system::capability(host, capability),
             Self::Tracepoint(name) => bpf::tracepoint(host, name),
-            Self::FaultEvent => bpf::fault_event(host),
-            Self::Faults => bpf::faults(host),
             Self::Helper(helper) => bpf::helper(helper),
             Self::Map(kind) => bpf::map(kind),
             Self::Of(probe) => probe(host),

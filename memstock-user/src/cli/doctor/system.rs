@@ -244,9 +244,10 @@ pub(super) fn engine() -> String {
     };
     match Engine::open(&pins) {
         Ok(engine) => {
-            let (info, faults) = (engine.info(), engine.faults());
+            let info = engine.info();
+            let faults = if engine.sees_faults() { "" } else { ", faults not counted" };
             format!(
-                "{daemon}, layout {}, batch {}, slots {}, faults by {faults}",
+                "{daemon}, layout {}, batch {}, slots {}{faults}",
                 info.layout, info.batch, info.slots
             )
         }

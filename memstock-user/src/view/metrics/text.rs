@@ -134,7 +134,6 @@ impl Family {
     pub const fn labels(self) -> &'static [&'static str] {
         match self.0 {
             Source::Info(Info::Build) => &["version"],
-            Source::Info(Info::Engine) => &["faults_by"],
             Source::Info(Info::Cgroup) => &["cgroup", "cgroup_id", "parent"],
             Source::Cpu(_) | Source::CpuState(_) => &["cpu"],
             Source::Slot(_) => &["cpu", "slot"],

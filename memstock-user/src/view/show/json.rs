@@ -21,7 +21,6 @@ pub fn document(sample: &Sample, page_size: u64) -> Value {
     let cgroups = sample.cgroups.iter().map(|c| cgroup(c, page_size)).collect();
     document.insert("cgroups".into(), cgroups);
     document.insert(EngineStat::Batch.stat().name.into(), json!(sample.batch));
-    document.insert("faults_by".into(), json!(sample.faults.name()));
     document.insert("loss".into(), loss.into());
     document.insert("degraded".into(), json!(sample.degraded));
     document.into()
@@ -78,10 +77,8 @@ fn cgroup(cgroup: &Cgroup, page_size: u64) -> Value {
     row.insert("memsw".into(), page_counter(&cgroup.memsw, page_size).into());
     for &stat in CgroupStat::ALL {
         let declared = stat.stat();
-        row.insert(
-            declared.name.into(),
-            json!(in_unit(cgroup.get(stat), declared.unit, page_size)),
-        );
+        let value = cgroup.get(stat).map(|value| in_unit(value, declared.unit, page_size));
+        row.insert(declared.name.into(), json!(value));
     }
     Value::Object(row)
 }

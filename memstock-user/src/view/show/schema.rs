@@ -15,7 +15,6 @@ use serde_json::{Map, Value, json};
 use crate::audit::stat;
 use crate::journal::Entry;
 use crate::journal::tests::every_kind;
-use crate::model::faults::Source;
 
 /// Members of an object, in their order: name and schema.
 type Members = Vec<(&'static str, Value)>;
@@ -68,10 +67,6 @@ fn flag(about: &str) -> Value {
     json!({ "description": about, "type": "boolean" })
 }
 
-fn one_of(names: &[&str], about: &str) -> Value {
-    json!({ "description": about, "type": "string", "enum": names })
-}
-
 fn path(about: &str) -> Value {
     or_null(json!({ "description": about, "type": "string" }))
 }
@@ -120,7 +115,10 @@ fn show() -> Value {
             ("slots", list(slot, "Its stock.")),
         ]
         .into_iter()
-        .chain(CpuStat::ALL.iter().map(|stat| number(stat.stat())))
+        .chain(CpuStat::ALL.iter().map(|&stat| match (stat, number(stat.stat())) {
+            (CpuStat::Faults, (name, schema)) => (name, or_null(schema)),
+            (_, number) => number,
+        }))
         .collect(),
     );
     let counter = || {
@@ -140,7 +138,10 @@ fn show() -> Value {
             ("memsw", object(counter().collect())),
         ]
         .into_iter()
-        .chain(CgroupStat::ALL.iter().map(|stat| number(stat.stat())))
+        .chain(CgroupStat::ALL.iter().map(|&stat| match (stat, number(stat.stat())) {
+            (CgroupStat::Faults, (name, schema)) => (name, or_null(schema)),
+            (_, number) => number,
+        }))
         .collect(),
     );
     let losses = Loss::ALL.iter().map(|loss| loss.stat());
@@ -149,10 +150,6 @@ fn show() -> Value {
         ("cpus", list(cpu, "Every possible CPU.")),
         ("cgroups", list(with_path_hex(cgroup), "Every tracked and every dying cgroup, by path.")),
         number(EngineStat::Batch.stat()),
-        (
-            "faults_by",
-            one_of(&Source::ALL.map(Source::name), "By what events of the kernel faults are seen."),
-        ),
         ("loss", object(losses.map(number).collect())),
         (
             "degraded",

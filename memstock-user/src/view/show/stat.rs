@@ -195,9 +195,9 @@ mod tests {
             ..Cgroup::default()
         };
         let cpu = CpuStat::ALL.iter().map(|stat| match stat {
-            CpuStat::Charged => from_stock + missed,
-            CpuStat::FromStock => from_stock,
-            _ => 10,
+            CpuStat::Charged => Some(from_stock + missed),
+            CpuStat::FromStock => Some(from_stock),
+            _ => Some(10),
         });
         Sample {
             batch: 32,
@@ -206,9 +206,9 @@ mod tests {
                 ..Cpu::default()
             }],
             cgroups: vec![
-                cgroup(8, Some(7), [2, 30, 30, 28, 1, 4]),
-                cgroup(7, None, [5, 60, 60, 56, 0, 0]),
-                cgroup(9, None, [99; 6]),
+                cgroup(8, Some(7), [2, 30, 30, 28, 1, 4].map(Some)),
+                cgroup(7, None, [5, 60, 60, 56, 0, 0].map(Some)),
+                cgroup(9, None, [Some(99); 6]),
             ],
             loss: vec![(Loss::Healed.stat(), 11)],
             ..Sample::default()

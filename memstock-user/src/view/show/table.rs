@@ -6,7 +6,6 @@ use comfy_table::{CellAlignment, Table, presets};
 use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, Stat, Unit};
 
 use crate::host::cgroup::display;
-use crate::model::faults::Source;
 use crate::model::size::human;
 use crate::model::{Cgroup, Cpu, Name, Sample, Slot};
 
@@ -43,21 +42,17 @@ impl Column {
         match self {
             Self::Counter(stat) => cgroup.memory.get(stat),
             Self::Memory(stat) => Some(cgroup.part(stat)),
-            Self::Cgroup(stat) => Some(cgroup.get(stat)),
+            Self::Cgroup(stat) => cgroup.get(stat),
         }
     }
 }
 
-/// Writes both tables, a line of losses when there are any, and one for each reason why the daemon is degraded. By what faults are seen is said where it is not
-/// the usual way.
+/// Writes both tables, a line of losses when there are any, and one for each reason why the daemon is degraded.
 ///
 /// # Errors
 /// `out` cannot be written.
 pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result<()> {
     writeln!(out, "{}\n\n{}", cpus(sample), cgroups(sample, page_size))?;
-    if sample.faults != Source::default() {
-        writeln!(out, "\nfaults by {}", sample.faults)?;
-    }
     let losses: Vec<_> = sample
         .loss
         .iter()
@@ -85,6 +80,11 @@ pub(crate) fn plain<S: ToString>(
     table
 }
 
+/// A count, if it is known.
+pub(super) fn number(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 pub(crate) fn head(name: &str) -> String {
     name.to_uppercase()
 }
@@ -104,7 +104,7 @@ fn cpus(sample: &Sample) -> String {
                 .sum::<u64>()
                 .to_string(),
         ];
-        row.extend(CpuStat::ALL.iter().map(|&stat| cpu.get(stat).to_string()));
+        row.extend(CpuStat::ALL.iter().map(|&stat| number(cpu.get(stat))));
         table.add_row(row);
     }
     table.trim_fmt()
@@ -136,13 +136,13 @@ fn cgroups(sample: &Sample, page_size: u64) -> String {
 }
 
 fn row(cgroup: &Cgroup, page_size: u64) -> Vec<String> {
-    let show = |value: Option<u64>, unit| match (value, unit) {
-        (None, _) => "max".to_owned(),
+    let show = |column: &Column| match (column.of(cgroup), column.stat().unit) {
+        (None, _) if matches!(column, Column::Counter(PageCounterStat::Limit)) => "max".to_owned(),
         (Some(pages), Unit::Bytes) => human(pages * page_size),
-        (Some(value), _) => value.to_string(),
+        (value, _) => number(value),
     };
     let dying = if cgroup.is_dying { " (dying)" } else { "" };
     let mut row = vec![label(&cgroup.name) + dying];
-    row.extend(COLUMNS.iter().map(|column| show(column.of(cgroup), column.stat().unit)));
+    row.extend(COLUMNS.iter().map(show));
     row
 }

@@ -10,11 +10,11 @@ pub fn cgroup(id: u64, path: &str, parent: Option<u64>, usage: u64, limit: Optio
     let mut memory = PageCounter::default();
     memory.stats[PageCounterStat::Usage as usize] = Some(usage);
     memory.stats[PageCounterStat::Limit as usize] = limit;
-    let mut stats = [0; CgroupStat::COUNT as usize];
-    stats[CgroupStat::Stocked as usize] = id;
-    stats[CgroupStat::Faults as usize] = 100 * id;
-    stats[CgroupStat::Charged as usize] = 100 * id;
-    stats[CgroupStat::FromStock as usize] = 90 * id;
+    let mut stats = [Some(0); CgroupStat::COUNT as usize];
+    stats[CgroupStat::Stocked as usize] = Some(id);
+    stats[CgroupStat::Faults as usize] = Some(100 * id);
+    stats[CgroupStat::Charged as usize] = Some(100 * id);
+    stats[CgroupStat::FromStock as usize] = Some(90 * id);
     let mut parts = [0; MemoryStat::COUNT as usize];
     parts[MemoryStat::Needed as usize] = usage * 3 / 4;
     let name = Name { id, path: Some(path.into()) };
@@ -42,7 +42,7 @@ pub fn sample() -> Sample {
     let cpu = |cpu: u32, slot| {
         let mut row = Cpu { cpu, online: cpu == 0, slots: vec![slot], ..Cpu::default() };
         for &stat in CpuStat::ALL {
-            row.stats[stat as usize] = 1000 * u64::from(cpu + 1) + stat as u64;
+            row.stats[stat as usize] = Some(1000 * u64::from(cpu + 1) + stat as u64);
         }
         row
     };
@@ -54,17 +54,18 @@ pub fn sample() -> Sample {
 /// The same some time later, with more of everything.
 pub fn later() -> Sample {
     let mut sample = sample();
-    for cgroup in &mut sample.cgroups {
-        cgroup.stats[CgroupStat::Faults as usize] += 1_000 * cgroup.name.id;
-        cgroup.stats[CgroupStat::Charged as usize] += 1_000 * cgroup.name.id;
-        cgroup.stats[CgroupStat::FromStock as usize] += 969 * cgroup.name.id;
+    let add = |value: &mut Option<u64>, more| *value = value.map(|value| value + more);
+    for Cgroup { name, stats, .. } in &mut sample.cgroups {
+        add(&mut stats[CgroupStat::Faults as usize], 1_000 * name.id);
+        add(&mut stats[CgroupStat::Charged as usize], 1_000 * name.id);
+        add(&mut stats[CgroupStat::FromStock as usize], 969 * name.id);
     }
     sample.cgroups[3].memory.stats[PageCounterStat::Failcnt as usize] = Some(2);
-    for cpu in &mut sample.cpus {
-        cpu.stats[CpuStat::Faults as usize] += 12_743;
-        cpu.stats[CpuStat::Charged as usize] += 12_743;
-        cpu.stats[CpuStat::FromStock as usize] += 12_345;
-        cpu.stats[CpuStat::Refills as usize] += 398;
+    for Cpu { stats, .. } in &mut sample.cpus {
+        add(&mut stats[CpuStat::Faults as usize], 12_743);
+        add(&mut stats[CpuStat::Charged as usize], 12_743);
+        add(&mut stats[CpuStat::FromStock as usize], 12_345);
+        add(&mut stats[CpuStat::Refills as usize], 398);
     }
     sample
 }

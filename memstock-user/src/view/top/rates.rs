@@ -1,7 +1,7 @@
 //! What happened a second: the difference of two samples. Pure; who took them when is not its affair.
 //!
-//! A rate is unknown, and not 0, when there is nothing to compare with, and when a counter went back: then it
-//! began anew in between. A cgroup that is new began at 0; a CPU that is new was only not seen.
+//! A rate is unknown, and not 0, when there is nothing to compare with, when what is counted is unknown, and when a
+//! counter went back: then it began anew in between. A cgroup that is new began at 0; a CPU that is new was only not seen.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,8 +37,8 @@ impl Rates {
     /// What happened from `before` to `after`, which was so much later.
     pub fn between(before: &Sample, after: &Sample, elapsed: Duration) -> Self {
         let seconds = elapsed.as_secs_f64();
-        let rate = |before: u64, after: u64| {
-            let more = after.checked_sub(before)?;
+        let rate = |before: Option<u64>, after: Option<u64>| {
+            let more = after?.checked_sub(before?)?;
             (seconds > 0.0).then(|| more as f64 / seconds)
         };
         let cgroups: HashMap<_, _> = before.cgroups.iter().map(|c| (c.name.id, c)).collect();
@@ -46,11 +46,14 @@ impl Rates {
         let of_cgroup = |after: &Cgroup| {
             let before = cgroups.get(&after.name.id);
             let stat = |stat: &CgroupStat| {
-                rate(before.map_or(0, |before| before.get(*stat)), after.get(*stat))
+                rate(before.map_or(Some(0), |before| before.get(*stat)), after.get(*stat))
             };
             CgroupRates {
                 stats: std::array::from_fn(|n| stat(&CgroupStat::ALL[n])),
-                failcnt: rate(before.map_or(0, |before| failcnt(before)), failcnt(after)),
+                failcnt: rate(
+                    Some(before.map_or(0, |before| failcnt(before))),
+                    Some(failcnt(after)),
+                ),
             }
         };
         let of_cpu = |after: &Cpu| {
@@ -94,14 +97,14 @@ mod tests {
 
     fn cgroup(id: u64, faults: u64, failed: u64) -> Cgroup {
         let mut cgroup = Cgroup { name: Name { id, path: None }, ..Cgroup::default() };
-        cgroup.stats[CgroupStat::Faults as usize] = faults;
+        cgroup.stats[CgroupStat::Faults as usize] = Some(faults);
         cgroup.memory.stats[PageCounterStat::Failcnt as usize] = Some(failed);
         cgroup
     }
 
     fn cpu(cpu: u32, faults: u64) -> Cpu {
         let mut row = Cpu { cpu, ..Cpu::default() };
-        row.stats[CpuStat::Faults as usize] = faults;
+        row.stats[CpuStat::Faults as usize] = Some(faults);
         row
     }
 

@@ -99,7 +99,7 @@ fn figures(cgroup: &Cgroup, rates: &Rates) -> Figures {
         usage: cgroup.memory.get(PageCounterStat::Usage).unwrap_or(0),
         needed: cgroup.part(MemoryStat::Needed),
         limit: cgroup.memory.get(PageCounterStat::Limit),
-        stocked: cgroup.get(CgroupStat::Stocked),
+        stocked: cgroup.get(CgroupStat::Stocked).unwrap_or(0),
         faults: rates.get(CgroupStat::Faults),
         charged: rates.get(CgroupStat::Charged),
         from_stock: rates.get(CgroupStat::FromStock),

@@ -59,8 +59,7 @@ impl Watch<'_> {
     }
 
     pub(super) fn is_unsettled(&self) -> bool {
-        let has_moved = self.fault_events.is_some() && self.hotplug.has_moved();
-        has_moved || self.tree.is_unsettled() || self.state.adopts || self.state.parts.any_fails()
+        self.tree.is_unsettled() || self.state.adopts || self.state.parts.any_fails()
     }
 
     /// Does what was put off.
@@ -98,13 +97,8 @@ impl Watch<'_> {
     }
 
     pub(super) fn follow_cpus(&mut self) {
-        let Self { hotplug, fault_events, state, .. } = self;
-        let changes = state.parts.attempt(Part::Cpus, || {
-            if let Some(events) = fault_events {
-                events.renew(hotplug.returned()?);
-            }
-            hotplug.changes()
-        });
+        let Self { hotplug, state, .. } = self;
+        let changes = state.parts.attempt(Part::Cpus, || hotplug.changes());
         let records = changes.into_iter().flatten().flat_map(Change::into_records);
         records.for_each(|record| self.journal.publish(record));
     }

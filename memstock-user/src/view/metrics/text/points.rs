@@ -77,12 +77,10 @@ impl<'a> Points<'a> {
         match family.0 {
             Source::Info(info) => self.info(info, take),
             Source::Engine(stat) => take(&[], number(self.engine(stat))),
-            Source::Cpu(stat) => self
-                .reading
-                .sample
-                .cpus
-                .iter()
-                .try_for_each(|cpu| take(&[&cpu.cpu.to_string()], number(cpu.get(stat)))),
+            Source::Cpu(stat) => self.reading.sample.cpus.iter().try_for_each(|cpu| {
+                let value = cpu.get(stat).map(number);
+                value.map_or(Ok(()), |number| take(&[&cpu.cpu.to_string()], number))
+            }),
             Source::CpuState(_) => self
                 .reading
                 .sample
@@ -100,7 +98,7 @@ impl<'a> Points<'a> {
                 self.each(take, |cgroup| counter(cgroup, resource).get(stat).map(number))
             }
             Source::Memory(stat) => self.each(take, |cgroup| Some(number(cgroup.part(stat)))),
-            Source::Cgroup(stat) => self.each(take, |cgroup| Some(number(cgroup.get(stat)))),
+            Source::Cgroup(stat) => self.each(take, |cgroup| cgroup.get(stat).map(number)),
             Source::Limit(resource, stat) => self.limits(resource, stat, take),
             Source::Loss(loss) => self.loss(loss.stat(), take),
             Source::Probe(stat) => self.loss(stat.stat(), take),
@@ -130,7 +128,6 @@ impl<'a> Points<'a> {
     fn info(&self, info: Info, take: Take) -> fmt::Result {
         match info {
             Info::Build => take(&[env!("CARGO_PKG_VERSION")], Number::Unsigned(1)),
-            Info::Engine => take(&[self.reading.sample.faults.name()], Number::Unsigned(1)),
             Info::Cgroup => self.tracked.iter().try_for_each(|(cgroup, label)| {
                 let parent = cgroup.parent_id.and_then(|id| self.labels.get(&id));
                 let parent = parent.map_or("", String::as_str);

@@ -15,8 +15,8 @@ fn cgroup(id: u64, path: &[u8], parent_id: Option<u64>, memory: [Option<u64>; 4]
     let memory = PageCounter { stats: memory };
     let mut cgroup = Cgroup { parent_id, memory, memsw: memory, ..Cgroup::default() };
     cgroup.name = Name { id, path };
-    cgroup.stats[CgroupStat::Stocked as usize] = 3;
-    cgroup.stats[CgroupStat::Faults as usize] = 9;
+    cgroup.stats[CgroupStat::Stocked as usize] = Some(3);
+    cgroup.stats[CgroupStat::Faults as usize] = Some(9);
     cgroup.parts[MemoryStat::Needed as usize] =
         cgroup.memory.get(PageCounterStat::Usage).unwrap_or(0);
     cgroup
@@ -28,7 +28,7 @@ fn reading() -> Reading {
         ..cgroup(id, b"", parent_id, [Some(5), None, Some(5), Some(0)])
     };
     let slot = Slot { nr_pages: 4, pending: 1, uncharge_pages: 2, ..Slot::default() };
-    let cpu = Cpu { cpu: 3, online: true, slots: vec![slot], stats: [7; 7] };
+    let cpu = Cpu { cpu: 3, online: true, slots: vec![slot], stats: [Some(7); 7] };
     let sample = Sample {
         batch: 32,
         cpus: vec![cpu],
@@ -84,7 +84,6 @@ fn numbers_have_their_names_units_and_labels() {
             "memstock_cgroup_stocked_bytes{cgroup=\"/a\"} 12288",
             "memstock_cgroup_faults_total{cgroup=\"/a\"} 9",
             "memstock_cgroup_info{cgroup=\"/a/b\\\"\\\\x2d\",cgroup_id=\"2\",parent=\"/a\"} 1",
-            "memstock_engine_info{faults_by=\"tracepoints\"} 1",
             "memstock_cgroups 2",
             "memstock_batch_bytes 131072",
             "memstock_events_lost_total 6",
@@ -121,9 +120,15 @@ fn what_there_is_not_has_no_value() {
     let mut reading = reading();
     reading.sample.cgroups[1].memory.stats[PageCounterStat::Limit as usize] = None;
     reading.checked.last = None;
+    reading.sample.cpus[0].stats[CpuStat::Faults as usize] = None;
+    reading.sample.cgroups[0].stats[CgroupStat::Faults as usize] = None;
     let text = exposition(reading, Format::Prometheus);
     assert_eq!(text.matches("\nmemstock_cgroup_memory_limit_bytes{").count(), 1);
-    for absent in ["\nmemstock_cgroup_memsw", "\nmemstock_drift_bytes", "Inf", "NaN"] {
+    assert_eq!(text.matches("\nmemstock_cgroup_faults_total{").count(), 1);
+    let absent = ["memstock_cgroup_memsw", "memstock_drift_bytes", "memstock_cpu_faults_total"];
+    for absent in
+        absent.map(|name| format!("\n{name}")).iter().chain(&["Inf", "NaN"].map(String::from))
+    {
         assert!(!text.contains(absent), "{absent} in\n{text}");
     }
 }

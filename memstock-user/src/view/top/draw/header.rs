@@ -7,7 +7,6 @@ use ratatui::style::Style;
 use super::super::app::App;
 use super::super::text::{UNKNOWN, percent, short};
 use super::Canvas;
-use crate::model::faults::Source;
 use crate::model::ratio::hit_rate;
 use crate::model::size::human;
 
@@ -27,14 +26,9 @@ pub fn totals(app: &App) -> String {
         [CpuStat::Faults, CpuStat::Charged, CpuStat::FromStock].map(|stat| rate(&[stat]));
     let hit_rate = from_stock.zip(charged).and_then(|(part, whole)| hit_rate(part, whole));
     let shared = rate(&[CpuStat::Charges, CpuStat::Uncharges, CpuStat::Drains]);
-    let stocked = reading.sample.all_cgroups(CgroupStat::Stocked) * app.page_size;
-    // What nearly everybody has needs no room.
-    let by = match reading.sample.faults {
-        Source::Tracepoints => "",
-        Source::Perf => " (by perf)",
-    };
+    let stocked = reading.sample.all_cgroups(CgroupStat::Stocked).unwrap_or(0) * app.page_size;
     let mut line = format!(
-        "faults{by} {}/s  pages {}/s, {}% from a stock  shared-counter operations {}/s  stocked {}",
+        "faults {}/s  pages {}/s, {}% from a stock  shared-counter operations {}/s  stocked {}",
         text(faults),
         text(charged),
         hit_rate.map_or(UNKNOWN.into(), |rate| percent(rate / 100.0)),

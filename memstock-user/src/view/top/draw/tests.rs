@@ -12,7 +12,6 @@ use super::*;
 use crate::journal::Entry;
 use crate::journal::record::{Cgroup, Record};
 use crate::model::Sample;
-use crate::model::faults::Source;
 use crate::view::top::app::{Mode, Target};
 use crate::view::top::fixture::{cgroup, later, sample};
 use crate::view::top::source::Reading;
@@ -36,17 +35,6 @@ fn app() -> App {
     };
     app.tell(&[added(1, 1, "/web"), added(2, 3, "/web/api"), added(3, 4, "/web/static")]);
     app
-}
-
-#[test]
-fn faults_by_perf_are_told_apart() {
-    let mut app = app();
-    let usual = header::totals(&app);
-    let rest = usual.strip_prefix("faults ").unwrap().to_owned();
-    if let Some(reading) = &mut app.reading {
-        reading.sample.faults = Source::Perf;
-    }
-    assert_eq!(header::totals(&app), format!("faults (by perf) {rest}"));
 }
 
 fn buffer(app: &mut App, width: u16, height: u16, theme: &Theme) -> Buffer {

@@ -1,0 +1,133 @@
+//! An engine on a kernel without page-fault tracepoints, which this host has: it starts as if there were none. Usage and
+//! limits go by what is allocated, and how many faults there were is unknown.
+
+use anyhow::{Context, Result, ensure};
+use aya::programs::loaded_programs;
+use memstock_tests::audit::beside;
+use memstock_tests::exposition::Exposition;
+use memstock_tests::hog::{Wish, size};
+use memstock_tests::kernel_cgroup::ABSENT;
+use memstock_tests::live::{live, name};
+use memstock_tests::poll::{SOON, poll_until};
+use memstock_tests::process::memstock;
+use memstock_tests::skip::skip;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, Task, TestCgroup};
+
+const BATCH: u64 = 32;
+
+/// JSON, table and metrics say that they do not know how many faults there were.
+fn are_unknown(engine: &Engine) -> Result<()> {
+    let show = engine.show()?;
+    ensure!(show.cpus.iter().all(|cpu| cpu.faults.is_none()), "{show:#?}");
+    ensure!(show.cgroups.iter().all(|cgroup| cgroup.faults.is_none()), "{show:#?}");
+    let table = memstock(["show"])?.finish(SOON)?.stdout;
+    let columns = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let mut lines = table
+        .lines()
+        .map(columns)
+        .skip_while(|words| words.first().is_none_or(|word| word != "CGROUP"));
+    let head = lines.next().context("the cgroups")?;
+    let place = head.iter().position(|word| word == "FAULTS").context("their faults")?;
+    let row = lines.next().context("a cgroup")?;
+    ensure!(row.get(place).is_some_and(|word| word == "-"), "{table}");
+    let found = Exposition::get(engine.metrics()?)?;
+    for absent in ["memstock_cgroup_faults_total", "memstock_cpu_faults_total"] {
+        ensure!(found.of(absent).next().is_none(), "{absent} is told");
+    }
+    ensure!(found.of("memstock_cgroup_charged_bytes_total").next().is_some());
+    Ok(())
+}
+
+/// Whole batches for what was allocated, also when another daemon has taken over, which finds no program.
+#[test]
+fn pages_are_charged_as_they_are_allocated() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let mut task = Task::start(&cgroup, None)?;
+        let mut engine = Engine::without_faults(&cgroup, &["--metrics", "0"])?;
+        // What the loading daemon let go of, the kernel frees a little later.
+        poll_until(SOON, "the end of the program", || {
+            let is_there = loaded_programs().flatten().any(|program| program.name() == b"fault");
+            (!is_there).then_some(())
+        })?;
+        let mut asked = 0;
+        let mut touch = |engine: &Engine, nr_pages| {
+            asked += task.touch(nr_pages)?;
+            let show = engine.show()?;
+            let seen = show.cgroup(cgroup.path())?;
+            let misses = asked.div_ceil(BATCH);
+            ensure!((seen.charged_pages, seen.missed()) == (asked, misses), "{seen:#?}");
+            ensure!(seen.memory.usage == misses * BATCH * PAGE, "whole batches: {seen:#?}");
+            show.check()
+        };
+        for nr_pages in [1, 30, 1, 99, 1024] {
+            touch(&engine, nr_pages)?;
+        }
+        are_unknown(&engine)?;
+        engine.kill()?;
+        engine.adopt(["--no-adopt", "--metrics", "0"])?;
+        touch(&engine, 500)?;
+        are_unknown(&engine)?;
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// Page by page what the kernel's own accounting says, for the ways that fault and those that do not.
+#[test]
+fn pages_are_those_of_the_kernel() -> Result<()> {
+    const MODES: [Mode; 8] = [
+        Mode::AnonWrite,
+        Mode::AnonReadWrite,
+        Mode::Mlock,
+        Mode::Huge,
+        Mode::SharedAnon,
+        Mode::TmpfsWrite,
+        Mode::MmapFileShared,
+        Mode::ForkWrite,
+    ];
+    live(|| {
+        let top = TestCgroup::new()?;
+        let Some(kernel) = KernelCgroup::beside(&top)? else {
+            skip(&name(), ABSENT);
+            return Ok(());
+        };
+        let engine = Engine::without_faults(&top, &[])?;
+        let mut holders = Vec::new();
+        for mode in MODES {
+            let mut holder = Holder::of(mode).pages(600).cgroup(&top).kernel(&kernel).start()?;
+            holder.get().with_context(|| mode.name())?;
+            holders.push(holder);
+        }
+        let audit = engine.audit_at_rest(&beside(&top, &kernel))?;
+        eprintln!("{audit}");
+        ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
+        engine.show()?.check()?;
+        drop(holders);
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// Nobody is held up on the way to a limit, so it is for the daemon to be in time.
+#[test]
+fn a_limit_is_kept() -> Result<()> {
+    const LIMIT: u64 = 4096;
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::without_faults(&cgroup, &["--limit", &size(LIMIT)])?;
+        for run in 0..6 {
+            let mut hog = Wish::pages(2 * LIMIT).cpu(run % 2).start(&cgroup)?;
+            hog.was_killed().with_context(|| format!("run {run}"))?;
+        }
+        let show = engine.show()?;
+        let memory = &show.cgroup(cgroup.path())?.memory;
+        let over = memory.watermark.saturating_sub(LIMIT * PAGE) / PAGE;
+        eprintln!("{over} pages above");
+        ensure!(memory.failcnt > 0 && over < LIMIT, "{over} pages above: {show:#?}");
+        ensure!(memory.usage <= LIMIT * PAGE, "{memory:#?}");
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
