@@ -166,6 +166,14 @@ fn the_schema_of_doctor() {
                 }),
             ),
             ("detail".into(), text("What exactly was found, or why not. For people.")),
+            (
+                "said".into(),
+                json!({
+                    "description": "What the kernel says of each program that it refuses.",
+                    "type": "array",
+                    "items": { "type": "string" },
+                }),
+            ),
             ("purpose".into(), text("What memstock does with it.")),
             ("without".into(), text("What follows if it is absent.")),
             (

@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
-use aya::programs::RawTracePoint;
+use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use memstock_common::adopt::WINDOW_PAGES;
 use memstock_common::collapse::COLLAPSE_ORDER;
-use memstock_common::layout::MemoryOwner;
+use memstock_common::layout::{FolioLayout, MemoryOwner};
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo, LAYOUT};
 
@@ -80,6 +80,41 @@ pub struct Loaded {
 /// # Errors
 /// The verifier or the kernel refuses; the message carries its words.
 pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
+    let (mut ebpf, folio) = maps(settings, is_tried)?;
+    for (name, loaded) in load_programs(&mut ebpf) {
+        loaded.map_err(|error| refused(name, error))?;
+    }
+    if let Err(error) = migrate::load(&mut ebpf, folio) {
+        log::debug!("page migration is not seen: {error:#}");
+    }
+    let charge = program(&mut ebpf, MISS)?.fd()?.try_clone()?;
+    let tail_calls = ebpf.map_mut("TAIL_CALLS").context("no map TAIL_CALLS in the object")?;
+    ProgramArray::try_from(tail_calls)?
+        .set(0, &charge, 0)
+        .context("cannot enter charge in TAIL_CALLS")?;
+    Ok(ebpf)
+}
+
+/// What the kernel says to each program of an engine, none of which is attached: why it refuses it, if it does. Its maps are
+/// as small as can be, and nothing stays.
+///
+/// # Errors
+/// It does not come to that: memstock does not know this kernel's memory, or a map cannot be made.
+pub fn verdicts() -> Result<Vec<(String, Result<(), ProgramError>)>> {
+    let (mut ebpf, _) = maps(Settings::default(), true)?;
+    Ok(load_programs(&mut ebpf).map(|(name, loaded)| (name.to_owned(), loaded)).collect())
+}
+
+/// Loads those of an engine, one by one.
+fn load_programs(ebpf: &mut Ebpf) -> impl Iterator<Item = (&str, Result<(), ProgramError>)> {
+    let engines = ebpf.programs_mut().filter(|&(name, _)| is_engines(name));
+    engines.map(|(name, program)| {
+        (name, <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load))
+    })
+}
+
+/// The object with its maps, and no program in the kernel.
+fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
     let Settings { batch, slots, max_cgroups, memsw, trace, coalescing } = settings;
     let (batch, stock_pages, uncharge_batch) = match coalescing {
         Coalescing::Nothing => (1, 0, 1),
@@ -130,18 +165,6 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
         .map_max_entries("EVENTS", ring)
         .load(OBJECT)
         .context("cannot load the BPF object")?;
-    for (name, program) in ebpf.programs_mut().filter(|&(name, _)| is_engines(name)) {
-        let loaded = <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load);
-        loaded.map_err(|error| refused(name, error))?;
-    }
-    if let Err(error) = migrate::load(&mut ebpf, folio) {
-        log::debug!("page migration is not seen: {error:#}");
-    }
-    let charge = program(&mut ebpf, MISS)?.fd()?.try_clone()?;
-    let tail_calls = ebpf.map_mut("TAIL_CALLS").context("no map TAIL_CALLS in the object")?;
-    ProgramArray::try_from(tail_calls)?
-        .set(0, &charge, 0)
-        .context("cannot enter charge in TAIL_CALLS")?;
     let info = EngineInfo {
         layout: LAYOUT,
         batch,
@@ -152,7 +175,7 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
     };
     let engine = ebpf.map_mut("ENGINE").context("no map ENGINE in the object")?;
     Array::try_from(engine)?.set(0, info, 0).context("cannot write map ENGINE")?;
-    Ok(ebpf)
+    Ok((ebpf, folio))
 }
 
 /// Loads the kernel half and pins it. On failure nothing stays behind.

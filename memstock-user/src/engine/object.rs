@@ -81,7 +81,7 @@ pub(super) const KERNEL_CHARGES: [(&str, &str); 2] =
 pub(super) const KERNEL_CHARGES_MAP: &str = "KERNEL_STOCK";
 
 /// The verifier's log can be megabytes: the message has its last words, the debug log all of it.
-pub(super) fn refused(name: &str, error: ProgramError) -> anyhow::Error {
+pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     let message = format!("the kernel refuses the program {name}");
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return anyhow::Error::new(error).context(message);

@@ -4,80 +4,26 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use aya::maps::MapType;
-use aya::programs::{ProgramError, ProgramType};
-use aya::sys::{
-    BpfHelper, SyscallError, is_helper_supported, is_map_supported, is_program_supported,
-};
+use anyhow::Result;
+use aya::programs::ProgramError;
 
+use super::Finding;
 use super::probe::Host;
-use super::{Finding, State};
 use crate::engine::attach::has_tracepoint;
 use crate::engine::learn::learn;
-use crate::engine::load::{Settings, object};
+use crate::engine::load::verdicts;
 use crate::engine::migrate;
+use crate::engine::object::refused;
 use crate::host::pages::{Layout, names_tracepoint};
-
-/// Helpers that the kernel half calls.
-pub(super) const HELPERS: [BpfHelper; HELPERS_LEN] = {
-    use aya_obj::generated::bpf_func_id::*;
-    [
-        BPF_FUNC_map_lookup_elem,
-        BPF_FUNC_map_update_elem,
-        BPF_FUNC_map_delete_elem,
-        BPF_FUNC_map_lookup_percpu_elem,
-        BPF_FUNC_ktime_get_ns,
-        BPF_FUNC_tail_call,
-        BPF_FUNC_get_smp_processor_id,
-        BPF_FUNC_get_current_pid_tgid,
-        BPF_FUNC_get_ns_current_pid_tgid,
-        BPF_FUNC_get_current_task,
-        BPF_FUNC_get_current_cgroup_id,
-        BPF_FUNC_get_current_ancestor_cgroup_id,
-        BPF_FUNC_probe_read_kernel,
-        BPF_FUNC_ringbuf_output,
-        BPF_FUNC_loop,
-    ]
-};
-const HELPERS_LEN: usize = 15;
-
-/// Kinds of maps that the kernel half has.
-pub(super) const MAPS: [(&str, MapType); 6] = [
-    ("array", MapType::Array),
-    ("per-CPU array", MapType::PerCpuArray),
-    ("hash", MapType::Hash),
-    ("per-CPU hash", MapType::PerCpuHash),
-    ("program array", MapType::ProgramArray),
-    ("ring buffer", MapType::RingBuf),
-];
 
 pub(super) fn btf(host: &Host) -> Finding {
     host.of(Layout::read(), |layout| format!("struct page has {} bytes", layout.page_struct_size))
 }
 
-pub(super) fn bpf(_: &Host) -> Finding {
-    supported(is_program_supported(ProgramType::RawTracePoint))
-}
-
-pub(super) fn helper(helper: BpfHelper) -> Finding {
-    supported(is_helper_supported(ProgramType::RawTracePoint, helper))
-}
-
-pub(super) fn map(kind: MapType) -> Finding {
-    supported(is_map_supported(kind).map_err(ProgramError::from))
-}
-
-fn supported(answer: Result<bool, ProgramError>) -> Finding {
-    match answer {
-        Ok(true) => Finding::found(""),
-        Ok(false) => Finding::absent("the kernel does not know it"),
-        Err(ProgramError::SyscallError(SyscallError { call, io_error })) => {
-            let detail = format!("{call}: {io_error}");
-            // The kernel was built without it.
-            let is_absent = io_error.raw_os_error() == Some(libc::ENOSYS);
-            Finding::new(if is_absent { State::Absent } else { State::Unknown }, detail)
-        }
-        Err(error) => Finding::unknown(format!("{error:#}")),
+pub(super) fn bpf(host: &Host) -> Finding {
+    match &host.baseline {
+        Ok(_) => Finding::found(""),
+        Err(error) => host.failed(error),
     }
 }
 
@@ -114,10 +60,34 @@ pub(super) fn struct_pages(host: &Host) -> Finding {
     })
 }
 
-/// With its atomic instructions and all; nothing is attached or pinned.
+/// As `run` loads them; nothing is attached or pinned.
 pub(super) fn programs(host: &Host) -> Finding {
-    let object = object(Settings::default(), true);
-    host.of(object, |object| format!("{} programs accepted", object.programs().count()))
+    judge(host, verdicts())
+}
+
+fn judge(host: &Host, verdicts: Result<Vec<(String, Result<(), ProgramError>)>>) -> Finding {
+    let verdicts = match verdicts {
+        Ok(verdicts) => verdicts,
+        Err(error) => return host.failed(&error),
+    };
+    let nr = verdicts.len();
+    let mut refusals = Vec::new();
+    for (name, verdict) in verdicts {
+        let Err(error) = verdict else { continue };
+        let is_of_verifier = matches!(&error, ProgramError::LoadError { verifier_log, .. }
+            if !verifier_log.to_string().is_empty());
+        let refusal = refused(&name, error);
+        // It has not been looked at: for want of privilege, or of memory, or there is no bpf(2).
+        if !is_of_verifier {
+            return host.failed(&refusal);
+        }
+        refusals.push(format!("{refusal:#}"));
+    }
+    if refusals.is_empty() {
+        return Finding::found(format!("{nr} accepted"));
+    }
+    let detail = format!("{} of {nr} refused", refusals.len());
+    Finding { said: refusals, ..Finding::absent(detail) }
 }
 
 pub(super) fn lockdown(_: &Host) -> Finding {
@@ -165,40 +135,33 @@ pub(super) fn run_statistics(_: &Host) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use aya_obj::Object;
-    use aya_obj::generated::{BPF_CALL, BPF_JMP};
+    use aya_obj::VerifierLog;
 
     use super::*;
-    use crate::engine::object::OBJECT;
+    use crate::cli::doctor::State;
 
-    /// Calls of subprograms are marked by their source register, calls of kernel functions are none here.
     #[test]
-    fn the_helpers_and_maps_are_the_objects() {
-        let object = Object::parse(OBJECT).unwrap();
-        let called: BTreeSet<_> = object
-            .functions
-            .values()
-            .flat_map(|function| &function.instructions)
-            .filter(|insn| u32::from(insn.code) == BPF_JMP | BPF_CALL && insn.src_reg() == 0)
-            .map(|insn| insn.imm)
-            .collect();
-        let declared: BTreeSet<_> = HELPERS.iter().map(|&helper| helper as i32).collect();
-        // Those that only the log of --trace needs are not declared.
-        let log: BTreeSet<_> = [
-            BpfHelper::BPF_FUNC_ringbuf_reserve as i32,
-            BpfHelper::BPF_FUNC_ringbuf_submit as i32,
-            BpfHelper::BPF_FUNC_ringbuf_discard as i32,
-        ]
-        .into();
-        let undeclared: Vec<_> =
-            called.difference(&declared).filter(|id| !log.contains(id)).collect();
-        let unused: Vec<_> = declared.difference(&called).collect();
-        assert!(undeclared.is_empty() && unused.is_empty(), "{undeclared:?} {unused:?}");
-
-        let kinds: BTreeSet<_> = object.maps.values().map(aya_obj::Map::map_type).collect();
-        let declared: BTreeSet<_> = MAPS.iter().map(|&(_, kind)| kind as u32).collect();
-        assert_eq!(kinds, declared);
+    fn what_the_verifier_says_of_each_program_is_told() {
+        let host = Host::new();
+        let refusal = |log: &str, code| ProgramError::LoadError {
+            io_error: io::Error::from_raw_os_error(code),
+            verifier_log: VerifierLog::new(log.to_owned()),
+        };
+        let judged = |verdicts: Vec<Result<(), ProgramError>>| {
+            let named =
+                verdicts.into_iter().enumerate().map(|(n, verdict)| (format!("p{n}"), verdict));
+            judge(&host, Ok(named.collect()))
+        };
+        assert_eq!(judged(vec![Ok(()), Ok(())]), Finding::found("2 accepted"));
+        let log = "0: (85) call 181\ninvalid func unknown#181\nprocessed 1 insns\n";
+        let finding =
+            judged(vec![Ok(()), Err(refusal(log, libc::EINVAL)), Err(refusal("no", libc::EACCES))]);
+        assert_eq!((finding.state, &*finding.detail), (State::Absent, "2 of 3 refused"));
+        let [first, second] = &finding.said[..] else { panic!("{finding:?}") };
+        assert!(first.contains("p1") && first.contains("invalid func unknown#181"), "{first}");
+        assert!(second.contains("p2") && second.contains("no"), "{second}");
+        // Nobody has looked at it.
+        let finding = judged(vec![Err(refusal("", libc::EPERM)), Ok(())]);
+        assert_eq!((finding.state, finding.said.len()), (State::Unknown, 0));
     }
 }

@@ -64,7 +64,6 @@ pub fn facilities() -> Vec<Facility> {
     let mut all = ourselves();
     all.extend(kernel());
     all.extend(tracepoints());
-    all.extend(helpers_and_maps());
     all.extend(mounts());
     all.extend(files_and_calls());
     all
@@ -88,10 +87,10 @@ fn ourselves() -> Vec<Facility> {
 fn kernel() -> Vec<Facility> {
     use Probe::Of;
     facilities! {
-        Required "bpf": Of(bpf::bpf), "raw tracepoint programs by bpf(2)", NOT_AT_ALL, OTHER_KERNEL;
+        Required "bpf": Of(bpf::bpf), "programs and maps, by bpf(2)", NOT_AT_ALL, OTHER_KERNEL;
         Required "btf": Of(bpf::btf), "the layout of the kernel's structures, from /sys/kernel/btf/vmlinux", NOT_AT_ALL, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y";
         Required "struct pages": Of(bpf::struct_pages), "telling a page's frame number from its address: one array of struct page", NOT_AT_ALL, "boot a kernel with CONFIG_SPARSEMEM_VMEMMAP=y and CONFIG_PROC_PAGE_MONITOR=y";
-        Required "programs": Of(bpf::programs), "all programs of memstock, with the atomic instructions of BPF v3, accepted by this kernel", NOT_AT_ALL, OTHER_KERNEL;
+        Required "programs": Of(bpf::programs), "all programs of an engine, which are loaded and not attached", NOT_AT_ALL, "boot a kernel of 5.19 or newer; on one, report what \"memstock doctor --json\" says";
         Optional "no lockdown": Of(bpf::lockdown), "reading kernel memory in programs", "in the mode confidentiality the kernel refuses the programs", "boot with lockdown=integrity, or without lockdown=";
         Optional "jit": Of(bpf::jit), "speed", "programs are interpreted, and several times slower", "sysctl net.core.bpf_jit_enable=1";
         Optional "run statistics": Of(bpf::run_statistics), "the benches: time in programs", "the benches cannot measure programs", "boot a kernel of 5.1 or newer";
@@ -150,24 +149,6 @@ fn tracepoints() -> Vec<Facility> {
         )
     });
     attached.chain(optional).chain(collapses).chain([migration]).collect()
-}
-
-fn helpers_and_maps() -> Vec<Facility> {
-    let of = |name, probe, purpose| Facility {
-        name,
-        need: Need::Required,
-        purpose,
-        without: NOT_AT_ALL,
-        remedy: OTHER_KERNEL,
-        probe,
-    };
-    let helper = |helper| {
-        let name = format!("{helper:?}").replace("BPF_FUNC_", "bpf_");
-        of(format!("helper {name}"), Probe::Helper(helper), "programs call it")
-    };
-    let map =
-        |(name, kind)| of(format!("map {name}"), Probe::Map(kind), "programs keep counters in it");
-    bpf::HELPERS.into_iter().map(helper).chain(bpf::MAPS.into_iter().map(map)).collect()
 }
 
 fn mounts() -> Vec<Facility> {

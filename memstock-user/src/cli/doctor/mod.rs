@@ -42,13 +42,15 @@ pub struct Finding {
     pub state: State,
     /// What exactly, or why not.
     pub detail: String,
+    /// What the kernel said of what it refuses, a line each.
+    pub said: Vec<String>,
     /// Of what is unknown even to root: the command after which it can be told.
     pub first: Option<String>,
 }
 
 impl Finding {
     pub(crate) fn new(state: State, detail: impl Into<String>) -> Self {
-        Self { state, detail: detail.into(), first: None }
+        Self { state, detail: detail.into(), said: Vec::new(), first: None }
     }
 
     pub(crate) fn found(detail: impl Into<String>) -> Self {

@@ -4,8 +4,6 @@ use std::io;
 
 use anyhow::Result;
 use aya::Ebpf;
-use aya::maps::MapType;
-use aya::sys::BpfHelper;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Finding, bpf, system};
@@ -69,10 +67,6 @@ pub enum Probe {
     Capability(CapabilitySet),
     /// Whether the kernel has a tracepoint.
     Tracepoint(&'static str),
-    /// Whether programs may call a helper.
-    Helper(BpfHelper),
-    /// Whether the kernel has a kind of map.
-    Map(MapType),
     /// Anything else.
     Of(fn(&Host) -> Finding),
 }
@@ -83,8 +77,6 @@ impl Probe {
             Self::Privilege => system::privilege(),
             Self::Capability(capability) => system::capability(host, capability),
             Self::Tracepoint(name) => bpf::tracepoint(host, name),
-            Self::Helper(helper) => bpf::helper(helper),
-            Self::Map(kind) => bpf::map(kind),
             Self::Of(probe) => probe(host),
         }
     }

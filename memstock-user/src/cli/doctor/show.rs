@@ -26,6 +26,7 @@ fn facility(answer: &Answer) -> Value {
         "need": answer.facility.need.name(),
         "state": answer.finding.state.name(),
         "detail": answer.finding.detail,
+        "said": answer.finding.said,
         "purpose": answer.facility.purpose,
         "without": answer.facility.without,
         "remedy": answer.remedy(),
@@ -53,6 +54,9 @@ pub fn write(out: &mut dyn Write, diagnosis: &Diagnosis) -> io::Result<()> {
         writeln!(out, "\n{} ({}) is absent", facility.name, facility.need.name())?;
         if finding.detail != short(&finding.detail) {
             writeln!(out, "  why:     {}", printable(&finding.detail))?;
+        }
+        for line in &finding.said {
+            writeln!(out, "  kernel:  {}", printable(line))?;
         }
         writeln!(out, "  for:     {}", facility.purpose)?;
         writeln!(out, "  without: {}", facility.without)?;
@@ -121,6 +125,8 @@ mod tests {
         answers[place("btf")].finding = Finding::absent("not\u{1b}[31m there".repeat(9));
         answers[place("jit")].finding = Finding::unknown("denied");
         answers[place("no lockdown")].finding = Finding::unknown_before("no file", "mount it");
+        answers[place("programs")].finding =
+            Finding { said: vec!["it refuses fault".into()], ..Finding::absent("1 of 9 refused") };
         let diagnosis = Diagnosis { answers, engine: "none".into() };
         let mut text = Vec::new();
         write(&mut text, &diagnosis).unwrap();
@@ -130,15 +136,19 @@ mod tests {
             "btf (required) is absent\n  why: ",
             "without: memstock does not run",
             "remedy:  boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+            "programs (required) is absent\n  kernel:  it refuses fault\n",
             "unknown: jit\n  remedy:  sudo memstock doctor",
             "unknown: no lockdown\n  remedy:  mount it",
-            "engine: none\nmemstock does not run here: btf\n",
+            "engine: none\nmemstock does not run here: btf, programs\n",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains('\u{1b}'), "{text}");
         let value = document(&diagnosis);
-        assert_eq!((&value["runs_here"], &value["missing"]), (&json!(false), &json!(["btf"])));
+        assert_eq!(
+            (&value["runs_here"], &value["missing"]),
+            (&json!(false), &json!(["btf", "programs"]))
+        );
         assert_eq!(value["facilities"][place("jit")]["state"], "unknown");
         assert_eq!(value["facilities"][place("bpf")]["remedy"], Value::Null);
         assert_eq!(diagnosis.exit_code(), 121);
