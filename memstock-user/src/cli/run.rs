@@ -33,8 +33,8 @@ pub struct Run {
     #[arg(long, value_name = "NAME")]
     pub new: Option<PathBuf>,
 
-    /// Pages charged at once when a stock is empty: a number, or "auto" for more than 32 where many CPUs or
-    /// several sockets share the counters [default: 32, or what an adopted engine has]
+    /// Pages charged at once when a stock is empty: a number, or "auto" for two for each CPU, from 32 to 256
+    /// [default: 32, or what an adopted engine has]
     #[arg(long, value_name = "N|auto", value_parser = batch)]
     pub batch: Option<Batch>,
 

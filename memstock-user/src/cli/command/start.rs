@@ -10,7 +10,6 @@ use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo};
 
 use super::targets::Targets;
 use crate::audit::adoption;
-use crate::bench::scaling::batch_for;
 use crate::cli::{Batch, Run};
 use crate::daemon::tree::Tree;
 use crate::engine::Engine;
@@ -85,7 +84,7 @@ fn batch(asked: Option<Batch>) -> Result<u32> {
     match asked {
         None => Ok(DEFAULT_BATCH),
         Some(Batch::Pages(nr_pages)) => Ok(nr_pages),
-        Some(Batch::Auto) => Ok(batch_for(host::cpus()?.online.len(), host::sockets()?)),
+        Some(Batch::Auto) => Ok(Batch::for_cpus(host::cpus()?.online.len())),
     }
 }
 
