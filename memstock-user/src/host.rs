@@ -24,7 +24,6 @@ use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -98,19 +97,6 @@ pub fn cpus() -> Result<Cpus> {
             .classify(Failure::Host, || format!("cannot read {path}: is sysfs mounted?"))
     };
     Ok(Cpus { possible: list("possible")?, present: list("present")?, online: list("online")? })
-}
-
-/// Sockets that CPUs which run are in; 1 where the kernel does not tell.
-///
-/// # Errors
-///
-/// As [`cpus`].
-pub fn sockets() -> Result<usize> {
-    let package = |cpu: &u32| {
-        fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id"))
-    };
-    let packages: BTreeSet<_> = cpus()?.online.iter().flat_map(package).collect();
-    Ok(packages.len().max(1))
 }
 
 /// The kernel's `%*pbl`: `0-1,4,8-11`, ascending; empty for no CPU.

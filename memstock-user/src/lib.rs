@@ -1,10 +1,9 @@
 //! memstock's user half: loads the kernel half, reads its maps and shows them.
 //!
-//! The modules are layers, and each uses only those below it (`ARCHITECTURE.md`): `cli`, `bench`, `view`, `daemon`, `enforce`,
+//! The modules are layers, and each uses only those below it (`ARCHITECTURE.md`): `cli`, `view`, `daemon`, `enforce`,
 //! `audit`, `journal`, `forecast`, `engine`, `model`, `host`; `exit` is everybody's.
 
 pub mod audit;
-pub mod bench;
 pub mod cli;
 pub mod daemon;
 pub mod enforce;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use memstock::bench::statistics::{Estimate, Pair, ratio};
+use memstock_tests::bench::statistics::{Estimate, Pair, ratio};
 use memstock_tests::hog::{Hog, Wish, size};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;

@@ -2,24 +2,29 @@
 //!
 //! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns everything is attached, with faults
 //! seen or unseen, or the empty program on each of the hot tracepoints, each between
-//! slices of nothing. In slices of their own, the kernel's statistics tell how long each program runs. `memstock bench table1` has more variants.
+//! slices of nothing. In slices of their own, the kernel's statistics tell how long each program runs. `cargo xtask bench table1` has more
+//! variants.
 
+#[path = "support/loaded.rs"]
+mod loaded;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use clap::Parser;
-use memstock::bench::slices::{Stop, interleave, pairs};
-use memstock::bench::statistics::{Estimate, difference, ratio, values};
-use memstock::bench::workers::Workers;
-use memstock::engine::load::{Loaded, Settings, load};
-use memstock::engine::object::{ATTACHMENTS, BASELINE, HOT_TRACEPOINTS, PROBE, probes};
-use memstock::engine::pins::Pins;
-use memstock::engine::program::RunStats;
+use memstock::engine::load::{Loaded, Settings};
+use memstock::engine::object::{ATTACHMENTS, PROBE};
 use memstock::host;
-use memstock::host::cgroup::CgroupMount;
+use memstock::host::cgroup::{Cgroup, CgroupMount};
 use memstock_common::NO_LIMIT;
-use memstock_tests::binaries;
+use memstock_tests::bench::HOT_TRACEPOINTS;
+use memstock_tests::bench::run_stats::RunStats;
+use memstock_tests::bench::slices::{interleave, pairs};
+use memstock_tests::bench::statistics::{Estimate, difference, ratio, values};
+use memstock_tests::bench::workers::Workers;
 use memstock_tests::cgroup::OF_BENCH;
 
 /// Costs of the programs, and what they take of a task's throughput.
@@ -69,63 +74,74 @@ fn main() -> Result<()> {
     }
     memstock_tests::live::alone(|| {
         host::require_privilege()?;
-        let bpffs = host::bpffs()?;
-        let mount = CgroupMount::find()?;
-        let cgroup = mount.create(OF_BENCH)?;
-        let pins = Pins::at(bpffs.dir.join(OF_BENCH));
-        let measured = (|| {
-            let loaded = load(&pins, Settings { batch: args.batch, ..Settings::default() });
-            pins.remove()?;
-            let mut loaded = loaded?;
-            loaded.engine.register(cgroup.cgroup().id, None, NO_LIMIT, NO_LIMIT)?;
-            let online = host::cpus()?.online;
-            let dirs = [cgroup.cgroup().dir.as_path()];
-            for cpus in [&online[..1], &online[..]] {
-                let workers = Workers::start(&binaries::memstock()?, cpus, args.pages, &dirs)?;
-                measure(&args, &mut loaded, &workers)?;
-                if online.len() == 1 {
-                    break;
-                }
-            }
-            Ok(())
-        })();
+        let cgroup = CgroupMount::find()?.create(OF_BENCH)?;
+        let measured = measure_in(&args, cgroup.cgroup());
         cgroup.remove()?;
-        bpffs.release()?;
         measured
     })
 }
 
-type Links = Vec<(&'static str, RawTracePointLinkId)>;
-
-fn attach(loaded: &mut Loaded, variant: Variant) -> Result<Links> {
-    let points: Vec<_> = match variant {
-        Variant::Nothing => Vec::new(),
-        Variant::Everything => ATTACHMENTS.to_vec(),
-        Variant::Unseen => ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect(),
-        Variant::Empty => HOT_TRACEPOINTS.map(|point| (BASELINE, point)).to_vec(),
-    };
-    points
-        .into_iter()
-        .map(|(name, tracepoint)| Ok((name, loaded.program(name)?.attach(tracepoint)?)))
-        .collect()
-}
-
-fn detach(loaded: &mut Loaded, links: Links) -> Result<()> {
-    for (name, link) in links {
-        loaded.program(name)?.detach(link)?;
+fn measure_in(args: &Args, cgroup: &Cgroup) -> Result<()> {
+    let engine = loaded::engine(Settings { batch: args.batch, ..Settings::default() })?;
+    engine.engine.register(cgroup.id, None, NO_LIMIT, NO_LIMIT)?;
+    let mut programs = Programs { engine, empty: loaded::empty()? };
+    let online = host::cpus()?.online;
+    let mut all = vec![&online[..1], &online[..]];
+    all.dedup();
+    for cpus in all {
+        let workers = Workers::start(cpus, args.pages, &[&cgroup.dir])?;
+        measure(args, &mut programs, &workers)?;
     }
     Ok(())
 }
 
-fn measure(args: &Args, loaded: &mut Loaded, workers: &Workers) -> Result<()> {
+/// What can be attached.
+struct Programs {
+    engine: Loaded,
+    empty: RawTracePoint,
+}
+
+/// The name of what does nothing.
+const EMPTY: &str = "empty";
+
+impl Programs {
+    fn named(&mut self, name: &str) -> Result<&mut RawTracePoint> {
+        match name {
+            EMPTY => Ok(&mut self.empty),
+            name => self.engine.program(name),
+        }
+    }
+
+    fn attach(&mut self, variant: Variant) -> Result<Links> {
+        let points: Vec<_> = match variant {
+            Variant::Nothing => Vec::new(),
+            Variant::Everything => ATTACHMENTS.to_vec(),
+            Variant::Unseen => ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect(),
+            Variant::Empty => HOT_TRACEPOINTS.map(|point| (EMPTY, point)).to_vec(),
+        };
+        let attach = |(name, point)| Ok((name, self.named(name)?.attach(point)?));
+        points.into_iter().map(attach).collect()
+    }
+
+    fn detach(&mut self, links: Links) -> Result<()> {
+        links.into_iter().try_for_each(|(name, link)| Ok(self.named(name)?.detach(link)?))
+    }
+
+    fn run_stats(&mut self, names: &[&str]) -> Result<Vec<RunStats>> {
+        names.iter().map(|name| RunStats::of(self.named(name)?.fd()?)).collect()
+    }
+}
+
+type Links = Vec<(&'static str, RawTracePointLinkId)>;
+
+fn measure(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<()> {
     let slice = Duration::from_millis(args.slice);
-    let stop = Stop::default();
-    let seen = interleave(args.rounds, VARIANTS.len(), &stop, |n| {
-        let links = attach(loaded, n.map_or(Variant::Nothing, |n| VARIANTS[n].1))?;
+    let seen = interleave(args.rounds, VARIANTS.len(), |n| {
+        let links = programs.attach(n.map_or(Variant::Nothing, |n| VARIANTS[n].1))?;
         // Stocks and caches are warm before anything is counted.
         std::thread::sleep(slice / 10);
-        let done = workers.slice(slice, &stop);
-        detach(loaded, links)?;
+        let done = workers.slice(slice);
+        programs.detach(links)?;
         done
     })?;
     let cpus = workers.len();
@@ -143,28 +159,25 @@ fn measure(args: &Args, loaded: &mut Loaded, workers: &Workers) -> Result<()> {
         let (cost, more) = (values(&cost).digits(0), difference(&cost).digits(0));
         println!("{name:<14} {cost:>24} {more:>22} {ratio:>26}");
     }
-    run_times(args, loaded, workers)
+    run_times(args, programs, workers)
 }
 
 /// How often and how long each program runs for each page.
-fn run_times(args: &Args, loaded: &mut Loaded, workers: &Workers) -> Result<()> {
+fn run_times(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<()> {
     let _stats = aya::sys::enable_stats(aya::sys::Stats::RunTime)
         .context("cannot enable run-time statistics")?;
     let slice = Duration::from_millis(args.slice * 4);
-    let mut names: Vec<_> = probes().collect();
-    names.push(BASELINE);
+    let names: BTreeSet<_> = ATTACHMENTS.iter().map(|&(name, _)| name).chain([EMPTY]).collect();
+    let names = Vec::from_iter(names);
     let mut costs = vec![Vec::new(); names.len()];
     let mut runs = vec![Vec::new(); names.len()];
     for _ in 0..args.rounds.div_ceil(4) {
         for variant in [Variant::Everything, Variant::Empty] {
-            let links = attach(loaded, variant)?;
+            let links = programs.attach(variant)?;
             std::thread::sleep(slice / 10);
-            let read = |loaded: &Loaded| -> Result<Vec<RunStats>> {
-                names.iter().map(|name| loaded.run_stats(name)).collect()
-            };
-            let (before, pages) = (read(loaded)?, workers.pages());
+            let (before, pages) = (programs.run_stats(&names)?, workers.pages());
             std::thread::sleep(slice);
-            let (after, pages) = (read(loaded)?, workers.pages() - pages);
+            let (after, pages) = (programs.run_stats(&names)?, workers.pages() - pages);
             for (n, run) in
                 after.iter().zip(&before).map(|(after, before)| after.since(*before)).enumerate()
             {
@@ -174,7 +187,7 @@ fn run_times(args: &Args, loaded: &mut Loaded, workers: &Workers) -> Result<()> 
                     runs[n].push(run.run_cnt as f64 / pages as f64);
                 }
             }
-            detach(loaded, links)?;
+            programs.detach(links)?;
         }
     }
     println!("program         runs/page  ns a run, the statistic itself included");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use memstock::bench::statistics::Estimate;
+use memstock_tests::bench::statistics::Estimate;
 use memstock_tests::http::get;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;

@@ -21,8 +21,6 @@ use rustix::process::Signal;
 /// What of an example is for another test, or for a machine that this is not.
 const ELSEWHERE: [(&str, &str); 1] =
     [("memstock stat --kernel-stock", "needs fentry; live/kernel_stock.rs runs it in guests")];
-/// What takes minutes runs for a moment.
-const BRIEFLY: (&str, &str) = ("memstock bench table1", " --rounds 1 --slice 5");
 /// Verbs that ask a running engine.
 const ASKING: [&str; 8] =
     ["show", "top", "drain", "limit", "force-empty", "audit", "events", "stop"];
@@ -146,10 +144,7 @@ fn try_out(example: &str) -> Result<()> {
         return Ok(());
     }
     for variant in variants(example) {
-        let mut command = world.command(&variant);
-        if command.starts_with(BRIEFLY.0) {
-            command.push_str(BRIEFLY.1);
-        }
+        let command = world.command(&variant);
         run(&world, &command).with_context(|| command.clone())?;
         leftovers_but(&world).with_context(|| command)?;
     }
@@ -228,7 +223,17 @@ fn is_a_verb(verb: &str) -> Result<()> {
     let words = match words[..] {
         // What is behind its name is the benchmark's, which would be built for release.
         ["bench", bench, ..] => {
-            let known = ["fault", "page", "limit", "scale", "read", "rehearsal", "all"];
+            let known = [
+                "fault",
+                "page",
+                "table1",
+                "limit",
+                "scale",
+                "scaling",
+                "read",
+                "rehearsal",
+                "all",
+            ];
             ensure!(known.contains(&bench), "there is no bench {bench}");
             vec!["bench"]
         }

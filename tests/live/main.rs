@@ -3,7 +3,6 @@
 
 mod adoption;
 mod alternate;
-mod bench;
 mod churn;
 mod cli;
 mod collapse;

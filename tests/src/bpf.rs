@@ -1,5 +1,5 @@
-//! What tests ask of bpf(2) themselves: whether it is granted, and the one thing they do to the kernel half behind
-//! memstock's back, emptying a map entry.
+//! What tests and benches ask of bpf(2) themselves: whether it is granted, a program that does nothing, and the one thing
+//! that is done to the kernel half behind memstock's back, emptying a map entry.
 
 use std::ffi::CString;
 use std::io;
@@ -17,15 +17,23 @@ const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
 /// `BPF_PROG_TYPE_RAW_TRACEPOINT` of enum `bpf_prog_type` there.
 const RAW_TRACEPOINT: u32 = 17;
 
+/// `struct bpf_insn`: code, destination and source, offset, immediate.
+type Insn = (u8, u8, i16, i32);
+
 /// A program that reads kernel memory, as ours do, at address 0, which is a fault that the kernel catches. It is
-/// never attached. The layout is `struct bpf_insn`: code, destination and source, offset, immediate.
-const NOTHING: [(u8, u8, i16, i32); 6] = [
+/// never attached.
+const READING: [Insn; 6] = [
     (0xbf, 0xa1, 0, 0),   // r1 = r10
     (0x07, 0x01, 0, -8),  // r1 += -8
     (0xb7, 0x02, 0, 8),   // r2 = 8
     (0xb7, 0x03, 0, 0),   // r3 = 0
     (0x85, 0x00, 0, 113), // r0 = bpf_probe_read_kernel(r1, r2, r3)
     (0x95, 0x00, 0, 0),   // exit
+];
+/// One that does nothing.
+const EMPTY: [Insn; 2] = [
+    (0xb7, 0x00, 0, 0), // r0 = 0
+    (0x95, 0x00, 0, 0), // exit
 ];
 
 /// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
@@ -67,8 +75,20 @@ struct NextId {
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn load_nothing() -> io::Result<()> {
-    let insns: Vec<u8> = NOTHING
+pub(crate) fn try_to_load() -> io::Result<()> {
+    load(&READING).map(drop)
+}
+
+/// A raw tracepoint program that does nothing, in the kernel: what any program costs.
+///
+/// # Errors
+/// The kernel's.
+pub fn load_empty() -> io::Result<OwnedFd> {
+    load(&EMPTY)
+}
+
+fn load(program: &[Insn]) -> io::Result<OwnedFd> {
+    let insns: Vec<u8> = program
         .iter()
         .flat_map(|(code, registers, offset, immediate)| {
             let [low, high] = offset.to_le_bytes();
@@ -78,15 +98,14 @@ pub(crate) fn load_nothing() -> io::Result<()> {
         .collect();
     let attr = ProgLoad {
         prog_type: RAW_TRACEPOINT,
-        insn_cnt: NOTHING.len() as u32,
+        insn_cnt: program.len() as u32,
         insns: insns.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
     };
     // SAFETY: the attribute, the instructions and the string outlive the call, which only reads them.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &raw const attr) }?;
     // SAFETY: the kernel has just made this descriptor for nobody else.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Ok(())
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Asks for the first program that is loaded.

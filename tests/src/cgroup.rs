@@ -10,7 +10,7 @@ use crate::poll::{SOON, poll_until};
 
 /// What the names of test cgroups begin with.
 pub const PREFIX: &str = "memstock-test-";
-/// The cgroup of a bench, which is that of `memstock bench` as well.
+/// The cgroup of a bench.
 pub const OF_BENCH: &str = "memstock-bench";
 
 /// Where cgroup v2 is mounted. On a hybrid host that is not `/sys/fs/cgroup`.

@@ -7,6 +7,7 @@
 //! shows what they look at, or not fast enough.
 
 pub mod audit;
+pub mod bench;
 pub mod binaries;
 pub mod bpf;
 pub mod busy;

@@ -110,7 +110,7 @@ fn bench() -> Option<String> {
 }
 
 fn clean_start() -> Result<()> {
-    // Without the lock, `memstock bench` is not running either.
+    // With the lock, no bench is running.
     if leftovers::pins_and_lock().is_empty() {
         cgroup::remove_of_bench()?;
     }

@@ -13,6 +13,11 @@ pub const SEED: &str = "MEMSTOCK_SEED";
 pub struct Random(u64);
 
 impl Random {
+    /// One that gives the same numbers each time.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// One whose seed is shown when the test fails.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub fn refusal() -> Option<&'static str> {
 }
 
 fn ask() -> Result<(), String> {
-    granted("a BPF program", bpf::load_nothing())?;
+    granted("a BPF program", bpf::try_to_load())?;
     // By itself: where the kernel asks for CAP_BPF and CAP_PERFMON, it is not needed.
     granted("the list of BPF programs", bpf::list_programs())?;
     a_cgroup()

@@ -11,7 +11,8 @@ use crate::setup::{self, BpfToolchain};
 use crate::{build, exec};
 
 /// Those of the `tests` package.
-pub const NAMES: [&str; 6] = ["fault", "page", "limit", "scale", "read", "rehearsal"];
+pub const NAMES: [&str; 8] =
+    ["fault", "page", "table1", "limit", "scale", "scaling", "read", "rehearsal"];
 
 /// The verb. `all` goes on after one that fails.
 pub fn run(name: &str, args: &[OsString]) -> Result<()> {

@@ -6,7 +6,6 @@ pub mod doctor;
 pub mod manual;
 
 mod about;
-mod bench;
 mod change;
 mod read;
 mod run;
@@ -17,7 +16,6 @@ mod value;
 use clap::{Command, CommandFactory as _, Parser, Subcommand};
 
 pub use self::about::{Completions, Man};
-pub use self::bench::{Bench, Table1, What};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
@@ -115,8 +113,6 @@ pub enum Verb {
     /// for a moment. Exit code 0 if all that is required is found; 121 if the host lacks any of it; 120 if only
     /// privilege is missing, or what is unknown without it.
     Doctor(Doctor),
-    /// Measure what memstock costs on this machine
-    Bench(Bench),
     /// End the running engine, or remove what one left behind
     Stop,
     /// Print the script by which a shell completes verbs and flags

@@ -1,4 +1,4 @@
-//! Fresh small pages of this process, for who needs page faults of its own: `engine::learn` and the benches.
+//! Fresh small pages of this process, for who needs page faults of its own.
 //! Must not know what they are for.
 
 use std::io;
@@ -41,13 +41,6 @@ impl Mapping {
         // SAFETY: as above.
         unsafe { page.write_volatile(1) };
         page
-    }
-
-    /// Writes to each page once.
-    pub fn touch_all(&self) {
-        for n in 0..self.nr_pages {
-            self.touch(n);
-        }
     }
 }
 

@@ -8,18 +8,19 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use memstock::bench::slices::{Paired, Stop, interleave, pairs};
-use memstock::bench::statistics::{Estimate, difference};
-use memstock::bench::workers::Workers;
-use memstock::engine::load::{Coalescing, Loaded, Settings};
-use memstock::engine::object::{BASELINE, HOT_TRACEPOINTS};
-use memstock::engine::program::RunStats;
+use aya::programs::RawTracePoint;
+use memstock::engine::load::{Coalescing, Settings};
 use memstock::host;
 use memstock_common::DEFAULT_BATCH;
-use memstock_tests::binaries;
+use memstock_tests::bench::HOT_TRACEPOINTS;
+use memstock_tests::bench::run_stats::RunStats;
+use memstock_tests::bench::slices::{Paired, interleave, pairs};
+use memstock_tests::bench::statistics::{Estimate, difference};
+use memstock_tests::bench::workers::Workers;
 
 use crate::calls::Home;
-use crate::programs::{PAGE, tracking};
+use crate::loaded::empty;
+use crate::programs::{PAGE, Programs, tracking};
 use crate::sequences::LEVELS;
 
 /// Pages that are mapped, touched and unmapped at a time.
@@ -61,15 +62,21 @@ pub fn measure((loads, rounds): (usize, usize), slice: Duration, home: &Home) ->
     for _ in 0..loads {
         let mut engines = VARIANTS
             .iter()
-            .map(|&(_, batch, coalescing, levels, _)| {
-                tracking(Settings { batch, coalescing, ..Settings::default() }, home, levels)
+            .map(|&(_, batch, coalescing, levels, is_empty)| {
+                let settings = Settings { batch, coalescing, ..Settings::default() };
+                let mut loaded = tracking(settings, home, levels)?;
+                let programs = match is_empty {
+                    true => [empty()?, empty()?, empty()?],
+                    false => Programs::of(&mut loaded)?.page,
+                };
+                // Without its engine, a program's tail call goes nowhere.
+                Ok((loaded, programs))
             })
             .collect::<Result<Vec<_>>>()?;
         for (cpus, all) in cpus.iter().zip(&mut all) {
-            let workers = Workers::start(&binaries::memstock()?, cpus, PAGES, &[dir])?;
-            let seen = interleave(rounds, VARIANTS.len(), &Stop::default(), |n| {
-                let n = n.unwrap_or(0);
-                one_slice(&mut engines[n], VARIANTS[n].4, slice)
+            let workers = Workers::start(cpus, PAGES, &[dir])?;
+            let seen = interleave(rounds, VARIANTS.len(), |n| {
+                one_slice(&mut engines[n.unwrap_or(0)].1, slice)
             })?;
             drop(workers);
             all.iter_mut().zip(seen).for_each(|(all, seen)| all.extend(seen));
@@ -108,33 +115,29 @@ fn report(seen: &[Vec<Paired<Took>>]) {
 }
 
 /// Attaches the programs, lets the workers fault for a while, detaches, and returns what ran.
-fn one_slice(loaded: &mut Loaded, is_empty: bool, slice: Duration) -> Result<Took> {
-    let ours = PAGE.map(|(name, _)| name);
-    let programs = if is_empty { [BASELINE; PAGE.len()] } else { ours };
+fn one_slice(programs: &mut [RawTracePoint; PAGE.len()], slice: Duration) -> Result<Took> {
     let mut links = Vec::new();
     // The fault program last: it leaves pages pending for those who take them.
-    for (name, point) in programs.into_iter().zip(HOT_TRACEPOINTS).rev() {
-        links.push((name, loaded.program(name)?.attach(point)?));
+    for (program, point) in programs.iter_mut().zip(HOT_TRACEPOINTS).rev() {
+        links.push(program.attach(point)?);
     }
     // Its maps and the faulting code are warm before anything is counted.
     std::thread::sleep(slice / 5);
-    let read = |loaded: &mut Loaded| -> Result<[RunStats; PAGE.len()]> {
-        let [fault, alloc, free] = programs.map(|name| loaded.run_stats(name));
-        Ok([fault?, alloc?, free?])
+    let read = |programs: &[RawTracePoint]| -> Result<Vec<RunStats>> {
+        programs.iter().map(|program| RunStats::of(program.fd()?)).collect()
     };
-    let before = read(loaded)?;
+    let before = read(programs)?;
     std::thread::sleep(slice);
-    let after = read(loaded)?;
-    for (name, link) in links {
-        loaded.program(name)?.detach(link)?;
+    let after = read(programs)?;
+    for (program, link) in programs.iter_mut().rev().zip(links) {
+        program.detach(link)?;
     }
-    let [fault, alloc, free] = [0, 1, 2].map(|n| after[n].since(before[n]));
-    // The empty program was read three times.
-    let (times, faults) = if is_empty { (1, fault.run_cnt / 3) } else { (3, fault.run_cnt) };
-    let page_ns: u64 = [fault, alloc, free].iter().take(times).map(|run| run.run_time_ns).sum();
+    let ran: Vec<_> = after.iter().zip(before).map(|(after, before)| after.since(before)).collect();
+    let fault = ran[0];
+    let page_ns: u64 = ran.iter().map(|run| run.run_time_ns).sum();
     Ok(Took {
         fault: fault.run_time_ns as f64 / fault.run_cnt as f64,
-        page: page_ns as f64 / faults as f64,
-        faults,
+        page: page_ns as f64 / fault.run_cnt as f64,
+        faults: fault.run_cnt,
     })
 }

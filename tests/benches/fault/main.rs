@@ -7,6 +7,8 @@
 #[path = "../support/calls.rs"]
 mod calls;
 mod faults;
+#[path = "../support/loaded.rs"]
+mod loaded;
 #[path = "../support/programs.rs"]
 mod programs;
 mod sequences;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::programs::{ProgramInfo, RawTracePoint, loaded_programs};
-use memstock::bench::peers::{Peer, Running};
-use memstock::bench::slices::{Paired, Stop, pairs};
-use memstock::bench::statistics::{Estimate, difference};
 use memstock::engine::load::{Coalescing, Settings};
 use memstock::host;
+use memstock_tests::bench::peers::{Peer, Running};
+use memstock_tests::bench::slices::{Paired, pairs};
+use memstock_tests::bench::statistics::{Estimate, difference};
 
 use crate::calls::{Arguments, Call, Home, compare};
 use crate::programs::{PAGE, Programs, tracking};
@@ -135,8 +135,7 @@ fn report(seen: &[(&str, Slices)]) {
 
 /// What people use today to count faults: the programs of those that can be called.
 fn peers_programs() -> Result<Vec<(&'static str, Running, RawTracePoint)>> {
-    let stop = Stop::default();
-    let (found, missing) = Peer::find(&stop)?;
+    let (found, missing) = Peer::find();
     for why in missing {
         println!("left out: {why}");
     }
@@ -144,7 +143,7 @@ fn peers_programs() -> Result<Vec<(&'static str, Running, RawTracePoint)>> {
     let mut programs = Vec::new();
     for peer in found {
         let before = ids()?;
-        let running = peer.start(&stop)?;
+        let running = peer.start()?;
         let new =
             loaded_programs().filter_map(Result::ok).filter(|info| !before.contains(&info.id()));
         let handles = |info: ProgramInfo| RawTracePoint::from_program_info(info, "".into()).ok();

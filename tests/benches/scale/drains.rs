@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{RawTracePointRunOptions, TestRun as _};
-use memstock::bench::statistics::Estimate;
 use memstock::engine::load::Settings;
-use memstock::engine::object::BASELINE;
 use memstock::host;
 use memstock_common::NO_INDEX;
+use memstock_tests::bench::statistics::Estimate;
 use memstock_tests::workload::cpus::on;
 
 use crate::Effort;
 use crate::calls::{END, Home, busy};
-use crate::programs::{Programs, handle, tracking};
+use crate::programs::{Programs, tracking};
 
 /// Rows of `/proc/interrupts` by which one CPU has another do something (x86).
 const INTERRUPTS: [&str; 3] = ["RES", "CAL", "TLB"];
@@ -28,7 +27,6 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
         let mut loaded = tracking(Settings { slots, ..Settings::default() }, home, 1)?;
         let info = loaded.engine.info();
         let programs = Programs::of(&mut loaded)?;
-        let empty = handle(loaded.program(BASELINE)?)?;
         let (page, current) = (&[programs.sequence()], &AtomicUsize::new(0));
         let pages = (info.page_base, info.page_struct_size);
         std::thread::scope(|scope| -> Result<()> {
@@ -57,7 +55,9 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
                 // The control takes as long.
                 let end = Instant::now() + drains;
                 while Instant::now() < end {
-                    empty.test_run(RawTracePointRunOptions { args: [0; 12], cpu: None })?;
+                    programs
+                        .empty
+                        .test_run(RawTracePointRunOptions { args: [0; 12], cpu: None })?;
                 }
                 report(effort.drains, drains, &before, &after, &interrupts()?);
                 Ok(())

@@ -4,6 +4,8 @@
 #[path = "../support/calls.rs"]
 mod calls;
 mod drains;
+#[path = "../support/loaded.rs"]
+mod loaded;
 mod operations;
 mod pages;
 #[path = "../support/programs.rs"]

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use memstock::bench::slices::pairs;
-use memstock::bench::statistics::{Estimate, difference};
 use memstock::engine::Engine;
 use memstock::engine::load::{Coalescing, Loaded, Settings};
 use memstock::engine::sample::sample;
 use memstock::host;
 use memstock::host::cgroup::CgroupMount;
 use memstock_common::{MAX_CGROUPS, NO_LIMIT};
+use memstock_tests::bench::slices::pairs;
+use memstock_tests::bench::statistics::{Estimate, difference};
 
 use crate::Effort;
 use crate::calls::{Arguments, Call, Home, compare};

@@ -10,12 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
-use memstock::bench::slices::{Paired, Stop, interleave};
-use memstock::engine::load::{Loaded, Settings, load};
-use memstock::engine::pins::Pins;
 use memstock::host::cgroup::{Cgroup, CgroupMount, OwnedCgroup};
 use memstock::host::mapping::Mapping;
 use memstock::host::pages::{Layout, own_pfn};
+use memstock_tests::bench::slices::{Paired, interleave};
 use memstock_tests::cgroup::OF_BENCH;
 use memstock_tests::workload::cpus::{on, pin};
 use rustix::time::{ClockId, clock_gettime};
@@ -125,7 +123,7 @@ pub fn compare(
             .collect();
         let measured = on(*first, || {
             let caller = Caller::new(1, pages)?;
-            interleave(rounds, sequences.len(), &Stop::default(), |variant| {
+            interleave(rounds, sequences.len(), |variant| {
                 let n = variant.unwrap_or(0);
                 current.store(n, SeqCst);
                 // The others have changed over, and stocks and caches are warm.
@@ -200,14 +198,4 @@ impl Drop for Home {
             eprintln!("{error:#}");
         }
     }
-}
-
-/// Loads an engine that lives as long as what is returned, and leaves no pins even if we are killed.
-pub fn engine(settings: Settings) -> Result<Loaded> {
-    let bpffs = memstock::host::bpffs()?;
-    let pins = Pins::at(bpffs.dir.join(OF_BENCH));
-    let loaded = load(&pins, settings);
-    pins.remove()?;
-    bpffs.release()?;
-    loaded
 }

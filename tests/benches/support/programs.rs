@@ -3,10 +3,11 @@
 use anyhow::Result;
 use aya::programs::RawTracePoint;
 use memstock::engine::load::{Loaded, Settings};
-use memstock::engine::object::{BASELINE, PROBE};
+use memstock::engine::object::PROBE;
 use memstock_common::NO_LIMIT;
 
-use crate::calls::{Arguments, Call, Home, engine};
+use crate::calls::{Arguments, Call, Home};
+use crate::loaded::{empty, engine};
 
 /// The programs of a page.
 pub const PAGE: [(&str, Arguments); 3] =
@@ -40,7 +41,7 @@ impl Programs {
         let mut named = |name| handle(loaded.program(name)?);
         let page = PAGE.map(|(name, _)| named(name));
         let [fault, alloc, free] = page;
-        Ok(Self { page: [fault?, alloc?, free?], empty: named(BASELINE)? })
+        Ok(Self { page: [fault?, alloc?, free?], empty: empty()? })
     }
 
     /// All three.

@@ -80,6 +80,9 @@ enum Verb {
         /// Pages to map at a time.
         #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
         pages: u32,
+        /// Count them in the file that is standard input.
+        #[arg(long)]
+        counted: bool,
     },
 }
 
@@ -95,6 +98,6 @@ fn main() -> Result<()> {
         Some(Verb::Grow(order)) => grow::run(order),
         Some(Verb::Fuse { dir, silent }) => fuse::serve(&dir, silent),
         Some(Verb::Share { pages }) => share::run(pages.try_into()?),
-        Some(Verb::Churn { cpu, pages }) => churn::churn(cpu, pages.try_into()?),
+        Some(Verb::Churn { cpu, pages, counted }) => churn::churn(cpu, pages.try_into()?, counted),
     }
 }

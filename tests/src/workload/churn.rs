@@ -3,12 +3,16 @@
 //! One process a CPU, not one thread: threads would share an address space, and most of what one
 //! of them does would be waiting for the other's unmapping.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, Command};
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use super::cpus::{Cpus, pin};
@@ -64,21 +68,41 @@ fn start(cpu: u32, nr_pages: usize) -> Result<Child> {
         .with_context(|| format!("starting the churn on CPU {cpu}"))
 }
 
-/// Churns on one CPU until a signal comes, then says how many faults that was.
+/// Churns on one CPU until a signal comes, then says how many faults that was. With `counted`, the pages are counted in
+/// the file that is standard input all the time.
 ///
 /// # Errors
 /// When the CPU is not there, or memory runs out.
-pub fn churn(cpu: u32, nr_pages: usize) -> Result<()> {
+pub fn churn(cpu: u32, nr_pages: usize, counted: bool) -> Result<()> {
     signal::catch().context("catching signals")?;
     // A parent that is killed cannot tell its children.
     set_parent_process_death_signal(Some(Signal::TERM)).context("watching the parent")?;
     pin(cpu)?;
     ensure!(nr_pages > 0, "no pages, no faults");
+    let counter = counted.then(|| counter_in(io::stdin())).transpose()?;
     let before = faults();
     while !signal::caught() {
         round(nr_pages).with_context(|| format!("mapping {nr_pages} pages"))?;
+        if let Some(counter) = counter {
+            counter.fetch_add(nr_pages as u64, Relaxed);
+        }
     }
     // In one write, or the lines of two CPUs could mix.
     let line = format!("cpu {cpu}: {} faults\n", faults() - before);
-    std::io::stderr().write_all(line.as_bytes()).context("writing to standard error")
+    io::stderr().write_all(line.as_bytes()).context("writing to standard error")
+}
+
+/// A counter in the first bytes of a file, shared with whoever maps it.
+///
+/// # Errors
+/// When the file cannot be mapped.
+pub fn counter_in(file: impl AsFd) -> Result<&'static AtomicU64> {
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let bytes = size_of::<AtomicU64>();
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
+    let start = unsafe { mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0) };
+    let start = start.context("mapping the counter")?.cast::<AtomicU64>();
+    // SAFETY: the mapping is page-aligned and large enough, the file is never made shorter, and both
+    // stay until the process ends; all who map it use it as this atomic only.
+    Ok(unsafe { &*start })
 }

@@ -1,7 +1,6 @@
 //! One file a verb; this one only chooses.
 
 pub mod audit;
-pub mod bench;
 pub mod completions;
 pub mod doctor;
 pub mod drain;
@@ -50,7 +49,6 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Events(args) => events::events(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Stat(args) => stat::stat(&args),
-        Verb::Bench(args) => bench::bench(args),
         Verb::Stop => stop::stop(),
         Verb::Completions(args) => completions::completions(&args),
         Verb::Man(args) => man::man(&args),

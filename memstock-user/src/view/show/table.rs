@@ -65,10 +65,8 @@ pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result
     sample.degraded.iter().try_for_each(|reason| writeln!(out, "\ndegraded: {reason}"))
 }
 
-pub(crate) fn plain<S: ToString>(
-    head: impl IntoIterator<Item = S>,
-    text_columns: &[usize],
-) -> Table {
+/// A table without lines, its columns to the right but for those of text.
+pub fn plain<S: ToString>(head: impl IntoIterator<Item = S>, text_columns: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head.into_iter().map(|name| name.to_string()));
     for (n, column) in table.column_iter_mut().enumerate() {

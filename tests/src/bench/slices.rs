@@ -7,36 +7,10 @@
 //! order within a round is drawn anew for each one, so that no variant always comes after the same other.
 //! Whoever measures adds the control to the variants: its ratio to itself is what the method can resolve.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
 use anyhow::Result;
 
-use super::statistics::{Pair, Random};
-
-/// Tells a bench to end.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-/// A bench was told to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("interrupted")]
-pub struct Interrupted;
-
-impl Stop {
-    /// Tells it.
-    pub fn stop(&self) {
-        self.0.store(true, Relaxed);
-    }
-
-    /// Goes on unless it was told.
-    ///
-    /// # Errors
-    /// [`Interrupted`].
-    pub fn check(&self) -> Result<(), Interrupted> {
-        if self.0.load(Relaxed) { Err(Interrupted) } else { Ok(()) }
-    }
-}
+use super::statistics::Pair;
+use crate::random::Random;
 
 /// What one slice of a variant gave, and the slices of the control before and after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,11 +38,10 @@ pub fn pairs<T>(slices: &[Paired<T>], figure: impl Fn(&T) -> f64) -> Vec<Pair> {
 /// (`None`). Returns what each variant gave.
 ///
 /// # Errors
-/// Those of `slice`; [`Interrupted`].
+/// Those of `slice`.
 pub fn interleave<T: Copy>(
     rounds: usize,
     variants: usize,
-    stop: &Stop,
     mut slice: impl FnMut(Option<usize>) -> Result<T>,
 ) -> Result<Vec<Vec<Paired<T>>>> {
     let mut seen: Vec<_> = (0..variants).map(|_| Vec::with_capacity(rounds)).collect();
@@ -76,7 +49,6 @@ pub fn interleave<T: Copy>(
     let mut before = slice(None)?;
     for _ in 0..rounds {
         for variant in shuffled(variants, &mut random) {
-            stop.check()?;
             let value = slice(Some(variant))?;
             let after = slice(None)?;
             seen[variant].push(Paired { value, controls: [before, after] });
@@ -90,7 +62,7 @@ pub fn interleave<T: Copy>(
 fn shuffled(end: usize, random: &mut Random) -> Vec<usize> {
     let mut order: Vec<_> = (0..end).collect();
     for n in (1..end).rev() {
-        order.swap(n, random.below(n + 1));
+        order.swap(n, random.below(n as u64 + 1) as usize);
     }
     order
 }
@@ -102,7 +74,7 @@ mod tests {
     #[test]
     fn each_slice_has_the_control_on_both_sides() {
         let mut clock = 0.0;
-        let seen = interleave(5, 3, &Stop::default(), |variant| {
+        let seen = interleave(5, 3, |variant| {
             clock += 1.0;
             Ok((variant, clock))
         })
@@ -129,20 +101,5 @@ mod tests {
             assert_eq!(sorted, (0..8).collect::<Vec<_>>());
         }
         assert!(orders.iter().any(|order| *order != orders[0]));
-    }
-
-    #[test]
-    fn it_ends_when_it_is_told() {
-        let stop = Stop::default();
-        let mut slices = 0;
-        let ended = interleave(1000, 1, &stop, |_| {
-            slices += 1;
-            if slices == 4 {
-                stop.stop();
-            }
-            Ok(())
-        });
-        assert!(ended.unwrap_err().is::<Interrupted>());
-        assert_eq!(slices, 5);
     }
 }

@@ -1,10 +1,9 @@
-//! What the model of `scaling` says, for people: shares of the ideal, batches that are enough, and how far off
+//! What the model of larger machines says: shares of the ideal, batches that are enough, and how far off
 //! it was for the one machine of which figures are known.
 
-use memstock_common::DEFAULT_BATCH;
+use memstock::cli::Batch;
+use memstock_tests::bench::model::{DEPTH, LOCAL_NS, PAGE_NS, REMOTE_NS, load, patch};
 use serde::Serialize;
-
-use super::scaling::{DEPTH, ENOUGH, LOCAL_NS, PAGE_NS, REMOTE_NS, batch_for, load, patch};
 
 /// CPUs that are computed.
 pub const CPUS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
@@ -26,8 +25,6 @@ pub struct Forecast {
     pub shares: Vec<Share>,
     /// What `--batch auto` takes, and the share that it leaves.
     pub auto: Vec<Share>,
-    /// The part of the ideal that it has to leave.
-    pub enough: f64,
     /// The check.
     pub patch: Check,
 }
@@ -70,9 +67,10 @@ pub fn forecast() -> Forecast {
         BATCHES.iter().flat_map(move |&batch| CPUS.iter().map(move |&cpus| (sockets, batch, cpus)))
     });
     let auto = SOCKETS.iter().flat_map(|&sockets| {
-        CPUS.iter().map(move |&cpus| of(sockets, batch_for(cpus, sockets), cpus))
+        CPUS.iter().map(move |&cpus| of(sockets, Batch::for_cpus(cpus), cpus))
     });
-    let third = |uncharged| patch::expected(patch::fit(uncharged), DEFAULT_BATCH, uncharged);
+    let third =
+        |uncharged| patch::expected(patch::fit(uncharged), patch::CHARGED_AT_ONCE, uncharged);
     let fit = patch::fit(patch::UNCHARGED_AT_ONCE);
     Forecast {
         page_ns: PAGE_NS,
@@ -80,7 +78,6 @@ pub fn forecast() -> Forecast {
         depth: DEPTH,
         shares: all.map(|(sockets, batch, cpus)| of(sockets, batch, cpus)).collect(),
         auto: auto.collect(),
-        enough: ENOUGH,
         patch: Check {
             transfer_ns: fit.transfer_ns,
             added_ns: fit.added_ns,

@@ -6,15 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use memstock::engine::Engine;
+use memstock::host::cgroup::{Cgroup, CgroupMount};
 use memstock_common::NO_LIMIT;
+use memstock_tests::bench::workers::Workers;
+use memstock_tests::cgroup::{OF_BENCH, mount_v1_memory};
 
-use super::workers::Workers;
-use crate::engine::Engine;
-use crate::engine::kernel_cgroup::v1_memory;
-use crate::host::cgroup::{Cgroup, CgroupMount};
-
-/// What the cgroups of benches are called.
-pub const NAME: &str = "memstock-bench";
 /// Levels of a chain.
 pub const LEVELS: usize = 4;
 
@@ -51,9 +48,6 @@ struct KernelChain {
 
 impl Places {
     /// Makes what is below `top`, which is made already, and the kernel's chain.
-    ///
-    /// # Errors
-    /// One cannot be made.
     pub fn make(mount: &CgroupMount, top: &Cgroup) -> Result<Self> {
         let mut tracked = vec![top.clone()];
         let mut path = top.path.clone();
@@ -66,14 +60,11 @@ impl Places {
         let controllers = fs::read_to_string(top.dir.join("cgroup.controllers"));
         let controllers = controllers.context("cannot read cgroup.controllers")?;
         let v2_charges = controllers.split_whitespace().any(|name| name == "memory");
-        let kernel = v1_memory()?.map(|root| KernelChain::make(&root)).transpose()?;
+        let kernel = mount_v1_memory()?.map(|root| KernelChain::make(&root)).transpose()?;
         Ok(Self { root: mount.dir().to_path_buf(), tracked, kernel, v2_charges })
     }
 
     /// Has an engine track the chain.
-    ///
-    /// # Errors
-    /// It refuses.
     pub fn register(&self, engine: &Engine) -> Result<()> {
         let mut parent = None;
         for cgroup in &self.tracked {
@@ -101,9 +92,6 @@ impl Places {
     }
 
     /// Moves the workers, as far as they are not there.
-    ///
-    /// # Errors
-    /// A cgroup does not take them.
     pub fn enter(&self, workers: &Workers, from: Place, to: Place) -> Result<()> {
         let (there, wanted) = (self.dirs(from), self.dirs(to));
         wanted.into_iter().filter(|dir| !there.contains(dir)).try_for_each(|dir| workers.enter(dir))
@@ -113,7 +101,7 @@ impl Places {
 impl KernelChain {
     fn make(root: &Path) -> Result<Self> {
         let mut chain = Self { dirs: vec![root.to_path_buf()] };
-        let mut dir = root.join(NAME);
+        let mut dir = root.join(OF_BENCH);
         // Of a bench that was killed; its workers died with it.
         remove_tree(&dir);
         for level in 1..=LEVELS {
@@ -129,7 +117,7 @@ impl Drop for KernelChain {
     fn drop(&mut self) {
         for dir in self.dirs.iter().skip(1).rev() {
             if let Err(error) = fs::remove_dir(dir) {
-                log::warn!("cannot remove {}: {error}", dir.display());
+                eprintln!("cannot remove {}: {error}", dir.display());
             }
         }
     }

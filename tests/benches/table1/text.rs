@@ -1,36 +1,35 @@
 //! The patch's table, measured here, as text.
 
-use std::io::{self, Write};
+use std::fmt;
 
-use crate::bench::machine::Machine;
-use crate::bench::statistics::Estimate;
-use crate::bench::table1::{Block, Row, Table1};
-use crate::view::show::table::plain;
+use memstock::view::show::table::plain;
+use memstock_tests::bench::statistics::Estimate;
 
-/// Writes it.
-///
-/// # Errors
-/// `out` cannot be written.
-pub fn write(out: &mut dyn Write, table: &Table1) -> io::Result<()> {
-    let Table1 { machine, pages, rounds, slice_ms, kernel_charges_always, blocks } = table;
-    let Machine { cpu, online, sockets, kernel, srso } = machine;
-    writeln!(out, "{cpu}; {online} CPU(s) in {sockets} socket(s); Linux {kernel}")?;
-    if !srso.is_empty() {
-        writeln!(out, "SRSO: {srso}")?;
+use crate::machine::Machine;
+use crate::measure::{Block, Row, Table1};
+
+impl fmt::Display for Table1 {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machine, pages, rounds, slice_ms, kernel_charges_always, blocks } = self;
+        let Machine { cpu, online, sockets, kernel, srso } = machine;
+        writeln!(out, "{cpu}; {online} CPU(s) in {sockets} socket(s); Linux {kernel}")?;
+        if !srso.is_empty() {
+            writeln!(out, "SRSO: {srso}")?;
+        }
+        writeln!(
+            out,
+            "map, touch and unmap {pages} pages, a task a CPU; {rounds} slices of {slice_ms} ms for each row, in \
+             turns,\neach compared with those of nothing attached before and after it; medians with 95 % intervals"
+        )?;
+        if *kernel_charges_always {
+            writeln!(out, "the kernel's own v2 controller charges the tasks in every row")?;
+        }
+        blocks.iter().try_for_each(|block| self::block(out, block))
     }
-    writeln!(
-        out,
-        "map, touch and unmap {pages} pages, a task a CPU; {rounds} slices of {slice_ms} ms for each row, in \
-         turns,\neach compared with those of nothing attached before and after it; medians with 95 % intervals"
-    )?;
-    if *kernel_charges_always {
-        writeln!(out, "the kernel's own v2 controller charges the tasks in every row")?;
-    }
-    blocks.iter().try_for_each(|block| self::block(out, block))
 }
 
 /// What a row is called, its levels with it.
-pub(super) fn label(row: &Row) -> String {
+pub fn label(row: &Row) -> String {
     match row.depth {
         Some(1) => format!("{}, 1 level", row.name),
         Some(depth) => format!("{}, {depth} levels", row.name),
@@ -38,7 +37,7 @@ pub(super) fn label(row: &Row) -> String {
     }
 }
 
-fn block(out: &mut dyn Write, block: &Block) -> io::Result<()> {
+fn block(out: &mut fmt::Formatter<'_>, block: &Block) -> fmt::Result {
     let Block { cpus, control, control_ns, control_misses, rows } = block;
     let counted = |misses: &Option<Estimate>| match misses {
         Some(misses) => format!("{:.2}", misses.median),

@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::random::Random;
+
 /// Times the pairs are resampled.
 const RESAMPLES: usize = 2000;
 /// The part of the resampled medians that is left out on each side of an interval.
@@ -27,12 +29,13 @@ pub struct Estimate {
 impl Estimate {
     /// The estimate from `readings`; all NaN when there are none.
     pub fn of(readings: &[f64]) -> Self {
+        // The same each time, so that a report can be made again from the same readings.
         let mut random = Random::new(readings.len() as u64);
         let mut resampled = vec![0.0; readings.len()];
         let mut medians = Vec::with_capacity(RESAMPLES);
         if !readings.is_empty() {
             for _ in 0..RESAMPLES {
-                resampled.fill_with(|| readings[random.below(readings.len())]);
+                resampled.fill_with(|| readings[random.below(readings.len() as u64) as usize]);
                 medians.push(quantile(&mut resampled, 0.5));
             }
         }
@@ -89,24 +92,6 @@ fn quantile(readings: &mut [f64], part: f64) -> f64 {
     match above.iter().copied().min_by(f64::total_cmp) {
         Some(next) => at + (next - at) * place.fract(),
         None => at,
-    }
-}
-
-/// Numbers that look random and are the same each time (SplitMix64), so that a report can be made again from
-/// the same readings.
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number below `end`, which is not 0.
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end as u64) as usize
     }
 }
 

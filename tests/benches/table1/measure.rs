@@ -1,25 +1,26 @@
 //! The table of the patch "memcg: coalesce charging via percpu storage" (2009), measured on this machine: what
 //! is left of the page faults of tasks that do nothing else, with and without coalescing.
 //!
-//! Must not print: `show` does.
+//! Must not print: `text` and `bars` do.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
+use memstock::engine::load::{Coalescing, Loaded, Settings};
+use memstock::engine::object::ATTACHMENTS;
 use memstock_common::DEFAULT_BATCH;
+use memstock_tests::bench::HOT_TRACEPOINTS;
+use memstock_tests::bench::peers::{Peer, Running};
+use memstock_tests::bench::slices::{Paired, interleave, pairs};
+use memstock_tests::bench::statistics::{Estimate, difference, ratio, values};
+use memstock_tests::bench::workers::{Done, Workers};
 use serde::Serialize;
 
-use super::machine::Machine;
-use super::peers::{Peer, Running};
-use super::places::{LEVELS, Place, Places};
-use super::slices::{Paired, Stop, interleave, pairs};
-use super::statistics::{Estimate, difference, ratio, values};
-use super::workers::{Done, Workers, pause};
-use crate::engine::load::{Coalescing, Loaded, Settings, load};
-use crate::engine::object::{ATTACHMENTS, BASELINE, HOT_TRACEPOINTS};
-use crate::engine::pins::Pins;
+use crate::loaded::{empty, engine};
+use crate::machine::Machine;
+use crate::places::{LEVELS, Place, Places};
 
 /// How much is measured.
 #[derive(Clone, Debug)]
@@ -153,38 +154,27 @@ fn variants(engines: &[(String, Settings)], places: &Places, peers: &[Peer]) -> 
     all
 }
 
-/// Measures it. `memstock` is this program; `pins` is a place for pins that are gone again before anything
-/// is attached.
-///
-/// # Errors
-/// The kernel refuses something; the bench was told to end.
+/// Measures it, with so many busy CPUs each time.
 pub fn measure(
     effort: &Effort,
-    cpus: &[Vec<u32>],
+    cpus: &[&[u32]],
     peers: &[Peer],
     places: &Places,
-    memstock: &Path,
-    pins: &Pins,
-    stop: &Stop,
 ) -> Result<Table1> {
     let engines = engines();
     let mut loaded = Vec::new();
     for (_, settings) in &engines {
-        stop.check()?;
-        let engine = load(pins, *settings);
-        // What is loaded lives as long as we do, and nothing is left if we are killed.
-        pins.remove()?;
-        let engine = engine?;
+        let engine = engine(*settings)?;
         places.register(&engine.engine)?;
         loaded.push(engine);
     }
+    let mut empty = empty()?;
     let variants = variants(&engines, places, peers);
     let blocks = cpus.iter().map(|cpus| {
-        let workers = Workers::start(memstock, cpus, effort.pages, &places.dirs(Place::CONTROL))?;
         let at = Place::CONTROL;
-        let mut bench =
-            Bench { effort, variants: &variants, loaded: &mut loaded, places, workers, at, stop };
-        bench.block()
+        let workers = Workers::start(cpus, effort.pages, &places.dirs(at))?;
+        let (variants, loaded, empty) = (&variants, &mut loaded, &mut empty);
+        Bench { effort, variants, loaded, empty, places, workers, at }.block()
     });
     Ok(Table1 {
         blocks: blocks.collect::<Result<_>>()?,
@@ -196,22 +186,22 @@ pub fn measure(
     })
 }
 
-type Links = Vec<(usize, &'static str, RawTracePointLinkId)>;
+/// Of programs by their names: those of an engine, by its place among those that are loaded, or of none.
+type Links = Vec<(Option<usize>, &'static str, RawTracePointLinkId)>;
 
 struct Bench<'a> {
     effort: &'a Effort,
     variants: &'a [Variant],
     loaded: &'a mut [Loaded],
+    empty: &'a mut RawTracePoint,
     places: &'a Places,
     workers: Workers,
     at: Place,
-    stop: &'a Stop,
 }
 
 impl Bench<'_> {
     fn block(&mut self) -> Result<Block> {
-        let stop = self.stop;
-        let seen = interleave(self.effort.rounds, self.variants.len(), stop, |n| self.slice(n))?;
+        let seen = interleave(self.effort.rounds, self.variants.len(), |n| self.slice(n))?;
         let cpus = self.workers.len();
         let misses = |slices: &[Paired<Done>], of: fn(&Paired<Done>) -> Option<f64>| {
             let counted: Option<Vec<f64>> = slices.iter().map(of).collect();
@@ -257,20 +247,20 @@ impl Bench<'_> {
         match &attached {
             Attached::Nothing => {}
             Attached::Empty => {
-                self.attach(&mut links, 0, &HOT_TRACEPOINTS.map(|at| (BASELINE, at)))?;
+                self.attach(&mut links, None, &HOT_TRACEPOINTS.map(|at| ("empty", at)))?;
             }
-            Attached::Engine(n) => self.attach(&mut links, *n, &ATTACHMENTS)?,
-            Attached::Peer(peer) => running = Some(peer.start(self.stop)?),
+            Attached::Engine(n) => self.attach(&mut links, Some(*n), &ATTACHMENTS)?,
+            Attached::Peer(peer) => running = Some(peer.start()?),
         }
         self.places.enter(&self.workers, self.at, place)?;
         self.at = place;
         // A birth makes stale what the CPUs remember of the workers from before they were moved.
         std::thread::spawn(|| {}).join().ok().context("cannot start a thread")?;
         // Stocks and caches are warm before anything is counted.
-        pause(self.effort.slice / 5, self.stop)?;
-        let done = self.workers.slice(self.effort.slice, self.stop);
+        std::thread::sleep(self.effort.slice / 5);
+        let done = self.workers.slice(self.effort.slice);
         for (engine, name, link) in links {
-            self.loaded[engine].program(name)?.detach(link)?;
+            self.program(engine, name)?.detach(link)?;
         }
         if let Some(running) = running {
             running.end()?;
@@ -278,14 +268,21 @@ impl Bench<'_> {
         done
     }
 
+    fn program(&mut self, engine: Option<usize>, name: &str) -> Result<&mut RawTracePoint> {
+        match engine {
+            Some(n) => self.loaded[n].program(name),
+            None => Ok(self.empty),
+        }
+    }
+
     fn attach(
         &mut self,
         links: &mut Links,
-        engine: usize,
+        engine: Option<usize>,
         programs: &[(&'static str, &'static str)],
     ) -> Result<()> {
         for &(name, tracepoint) in programs {
-            let program = self.loaded[engine].program(name)?;
+            let program = self.program(engine, name)?;
             let link = program
                 .attach(tracepoint)
                 .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;

@@ -9,8 +9,6 @@
 //!
 //! All CPUs charge one cgroup, the worst that can be. Each of its levels has a line of its own.
 
-use memstock_common::{DEFAULT_BATCH, MAX_BATCH};
-
 /// What a page costs while it meets nobody, and what meeting costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
@@ -65,8 +63,6 @@ pub const LOCAL_NS: f64 = 100.0;
 pub const REMOTE_NS: f64 = 300.0;
 /// Levels of cgroups that are supposed.
 pub const DEPTH: usize = 4;
-/// The part of the ideal that a batch has to leave.
-pub const ENOUGH: f64 = 0.95;
 
 /// How long a line takes, ns, if the CPU that has it may be in any of so many sockets.
 pub fn transfer_ns(sockets: usize) -> f64 {
@@ -85,16 +81,6 @@ pub fn load(batch: u32, sockets: usize) -> Load {
     }
 }
 
-/// The smallest batch, from the default on, that leaves [`ENOUGH`] on such a machine; the largest there is
-/// when none does. What `--batch auto` takes.
-pub fn batch_for(cpus: usize, sockets: usize) -> u32 {
-    let mut batch = DEFAULT_BATCH;
-    while batch < MAX_BATCH && load(batch, sockets).share(cpus) < ENOUGH {
-        batch *= 2;
-    }
-    batch
-}
-
 /// What the patch's author measured: 8 CPUs, a task on each, faults in 60 s.
 pub mod patch {
     use super::{Load, operations};
@@ -111,6 +97,8 @@ pub mod patch {
     pub const UNCHARGES: f64 = 27_133_719.0;
     /// Charges as well, 32 at once.
     pub const BOTH: f64 = 34_224_709.0;
+    /// Pages that were charged at once then.
+    pub const CHARGED_AT_ONCE: u32 = 32;
     /// Pages that were uncharged at once. Not known exactly: what an unmap had collected, between 8 and the
     /// 256 that were mapped.
     pub const UNCHARGED_AT_ONCE: u32 = 32;
@@ -216,25 +204,10 @@ mod tests {
             let wrong = |expected: f64, measured: f64| (expected / measured - 1.0).abs();
             assert!(wrong(expected(fit, 1, 1), EACH) < 1e-6, "{fit:?}");
             assert!(wrong(expected(fit, 1, uncharged), UNCHARGES) < 1e-6, "{fit:?}");
-            let third = expected(fit, DEFAULT_BATCH, uncharged);
+            let third = expected(fit, CHARGED_AT_ONCE, uncharged);
             assert!(wrong(third, BOTH) < error, "{third} with {fit:?}");
         }
     }
 
-    use patch::{BOTH, EACH, UNCHARGED_AT_ONCE, UNCHARGES, expected, fit};
-
-    #[test]
-    fn large_machines_get_large_batches() {
-        assert_eq!(batch_for(1, 1), DEFAULT_BATCH);
-        assert_eq!(batch_for(64, 1), DEFAULT_BATCH);
-        for sockets in 1..=8 {
-            let mut last = 0;
-            for cpus in [1, 8, 64, 128, 256, 512, 4096] {
-                let batch = batch_for(cpus, sockets);
-                assert!(batch >= last && batch.is_power_of_two() && batch <= MAX_BATCH);
-                last = batch;
-            }
-        }
-        assert_eq!(batch_for(4096, 8), MAX_BATCH);
-    }
+    use patch::{BOTH, CHARGED_AT_ONCE, EACH, UNCHARGED_AT_ONCE, UNCHARGES, expected, fit};
 }

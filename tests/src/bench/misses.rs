@@ -6,10 +6,20 @@ use std::io::{self, Read as _};
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
-use aya_obj::generated::{perf_event_attr, perf_hw_id, perf_type_id};
 
-/// `PERF_FLAG_FD_CLOEXEC` (`include/uapi/linux/perf_event.h`).
-const CLOEXEC: libc::c_ulong = 1 << 3;
+// `include/uapi/linux/perf_event.h`.
+const PERF_TYPE_HARDWARE: u32 = 0;
+const PERF_COUNT_HW_CACHE_MISSES: u64 = 3;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
+
+/// `struct perf_event_attr` as it was first (`PERF_ATTR_SIZE_VER0`); what has been added since is off.
+#[repr(C)]
+struct Attr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    others: [u64; 6],
+}
 
 /// Running counters, one a process.
 pub struct CacheMisses(Vec<File>);
@@ -35,15 +45,23 @@ impl CacheMisses {
 }
 
 fn open(pid: u32) -> io::Result<File> {
-    // SAFETY: integers only, for which 0 is valid and means the default.
-    let mut attr = unsafe { std::mem::zeroed::<perf_event_attr>() };
-    attr.size = size_of::<perf_event_attr>() as u32;
-    attr.type_ = perf_type_id::PERF_TYPE_HARDWARE as u32;
-    attr.config = perf_hw_id::PERF_COUNT_HW_CACHE_MISSES as u64;
+    let attr = Attr {
+        kind: PERF_TYPE_HARDWARE,
+        size: size_of::<Attr>() as u32,
+        config: PERF_COUNT_HW_CACHE_MISSES,
+        others: [0; 6],
+    };
     let (any_cpu, no_group) = (-1, -1);
     // SAFETY: the kernel reads the attribute, whose size is in it, and makes a descriptor for us.
     let fd = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, any_cpu, no_group, CLOEXEC)
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            pid,
+            any_cpu,
+            no_group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
     };
     match i32::try_from(fd) {
         // SAFETY: it was made a moment ago, and nobody else knows of it.
@@ -62,7 +80,7 @@ mod tests {
             return;
         };
         let before = misses.read().unwrap();
-        crate::host::mapping::Mapping::new(1 << 14).unwrap().touch_all();
+        crate::workload::pages::round(1 << 14).unwrap();
         assert!(misses.read().unwrap() > before);
     }
 }

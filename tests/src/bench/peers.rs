@@ -3,15 +3,13 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::slices::{Interrupted, Stop};
-use super::workers::pause;
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 /// How long one may take until it is attached, or has ended.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -118,34 +116,35 @@ pub struct Running {
 
 impl Peer {
     /// Those that work here, and why the others do not.
-    ///
-    /// # Errors
-    /// [`Interrupted`].
-    pub fn find(stop: &Stop) -> Result<(Vec<Self>, Vec<String>)> {
+    pub fn find() -> (Vec<Self>, Vec<String>) {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for peer in PEERS {
-            match peer.start(stop).and_then(Running::end) {
+            match peer.start().and_then(Running::end) {
                 Ok(()) => found.push(peer),
-                Err(error) if error.is::<Interrupted>() => return Err(error),
                 Err(error) => missing.push(format!("{}: {error:#}", peer.name)),
             }
         }
-        Ok((found, missing))
+        (found, missing)
     }
 
     /// Starts it, and waits until it is attached.
     ///
     /// # Errors
-    /// It is not installed, or ends at once, with the last line of what it said; [`Interrupted`].
-    pub fn start(&self, stop: &Stop) -> Result<Running> {
+    /// It is not installed, or ends at once, with the last line of what it said.
+    pub fn start(&self) -> Result<Running> {
         let said = rustix::fs::memfd_create("memstock-peer", rustix::fs::MemfdFlags::CLOEXEC);
         let said = File::from(said.context("cannot make a memfd")?);
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).args(self.command);
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said.try_clone()?);
+        // SAFETY: between fork and exec only prctl(2) runs; it is async-signal-safe.
+        unsafe {
+            // It goes with a bench that is killed.
+            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::INT))?));
+        }
         let child = command.spawn().context("cannot start unshare")?;
         let mut running = Running { child, said };
-        running.wait_until_attached(stop)?;
+        running.wait_until_attached()?;
         Ok(running)
     }
 }
@@ -156,7 +155,7 @@ impl Running {
         self.child.id()
     }
 
-    fn wait_until_attached(&mut self, stop: &Stop) -> Result<()> {
+    fn wait_until_attached(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut last = (0, Instant::now());
         loop {
@@ -171,7 +170,7 @@ impl Running {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "it does not attach: {}", self.last_words());
-            pause(Duration::from_millis(20), stop)?;
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -1,0 +1,37 @@
+//! `cargo xtask bench scaling`: what a model says of larger machines, the part of its throughput that shared counters
+//! leave to each. It is computed, not measured (`docs/scaling.md`).
+
+mod curves;
+mod forecast;
+#[path = "../support/output.rs"]
+mod output;
+mod text;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// The model of larger machines.
+#[derive(Parser)]
+struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Write a picture to this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// It takes a moment only, in any case
+    #[arg(long)]
+    smoke: bool,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let forecast = forecast::forecast();
+    curves::draw(&forecast, args.svg.as_deref())?;
+    output::print(args.json, &forecast, &forecast)
+}

@@ -1,0 +1,92 @@
+//! `cargo xtask bench table1`: the table of the patch that memstock is modelled on, on this machine.
+//!
+//! A task on each CPU maps, touches and unmaps pages, in cgroups that are made for it. In short slices, in turns,
+//! something is attached or nothing; what is left of the throughput is compared within moments.
+
+mod bars;
+#[path = "../support/loaded.rs"]
+mod loaded;
+mod machine;
+mod measure;
+#[path = "../support/output.rs"]
+mod output;
+mod places;
+mod text;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use memstock::host;
+use memstock::host::cgroup::CgroupMount;
+use memstock_tests::bench::peers::Peer;
+use memstock_tests::cgroup::OF_BENCH;
+
+use measure::{Effort, Table1, measure};
+use places::Places;
+
+/// The patch's table.
+#[derive(Parser)]
+struct Args {
+    /// Times that each variant is measured
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    rounds: usize,
+    /// Length of a slice in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 50)]
+    slice: u64,
+    /// Pages that are mapped, touched and unmapped at a time
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pages: usize,
+    /// Measure with one busy CPU as well, before all of them
+    #[arg(long)]
+    one: bool,
+    /// Measure bpftrace, bcc and perf as well, where they are installed (some seconds more a round)
+    #[arg(long)]
+    peers: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Write a picture to this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// A short slice of each, to see that it works
+    #[arg(long)]
+    smoke: bool,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    let mut args = Args::parse();
+    if args.smoke {
+        (args.rounds, args.slice) = (1, 5);
+    }
+    memstock_tests::live::alone(|| {
+        let table = table(&args)?;
+        bars::draw(&table, args.svg.as_deref())?;
+        output::print(args.json, &table, &table)
+    })
+}
+
+fn table(args: &Args) -> Result<Table1> {
+    host::require_privilege()?;
+    let (peers, missing) = if args.peers { Peer::find() } else { Default::default() };
+    for why in missing {
+        eprintln!("left out: {why}");
+    }
+    let mount = CgroupMount::find()?;
+    let top = mount.create(OF_BENCH)?;
+    let online = host::cpus()?.online;
+    let mut cpus = vec![&online[..]];
+    if args.one && online.len() > 1 {
+        cpus.insert(0, &online[..1]);
+    }
+    let effort =
+        Effort { rounds: args.rounds, slice: Duration::from_millis(args.slice), pages: args.pages };
+    let measured = Places::make(&mount, top.cgroup())
+        .and_then(|places| measure(&effort, &cpus, &peers, &places));
+    top.remove()?;
+    measured
+}
