@@ -110,7 +110,6 @@ fn this_host_as_others_see_it() -> Result<()> {
         said.is_there("btf", there("/sys/kernel/btf/vmlinux"))?;
         said.is_there("kpagecgroup", there("/proc/kpagecgroup"))?;
         said.is_there("kpageflags", there("/proc/kpageflags"))?;
-        said.is_there("run statistics", there("/proc/sys/kernel/bpf_stats_enabled"))?;
         said.is_there("cgroup.freeze", cgroup.dir().join("cgroup.freeze").exists())?;
         said.is_there("cgroup.kill", cgroup.dir().join("cgroup.kill").exists())?;
         said.is_there("memory.reclaim", cgroup.dir().join("memory.reclaim").exists())?;

@@ -1,5 +1,5 @@
 //! Attaches the loaded programs to the tracepoints that they are for and pins the links. What sees faults is for
-//! `faults`; loads nothing but the program that does nothing, to find out what there is.
+//! `faults`; loads nothing but one program, to find out what there is.
 
 use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
@@ -9,7 +9,7 @@ use super::faults;
 use super::link::{link_to, pin_link};
 use super::migrate;
 use super::object::{
-    ATTACHMENTS, BASELINE, COLLAPSES, MOVED_UNSEEN, OBJECT, OPTIONAL, PROBE, program, refused,
+    ATTACHMENTS, COLLAPSES, MOVED_UNSEEN, OBJECT, OPTIONAL, PROBE, program, refused,
 };
 use super::pins::Pins;
 use crate::exit::Failure;
@@ -49,22 +49,25 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-/// The baseline by itself, in the kernel, to be attached to what may not be there.
+/// A program that reads no argument, so that any tracepoint takes it, and writes to a map of its own only.
+const PROBING: &str = "regroup";
+
+/// That program by itself, in the kernel, to be attached to what may not be there.
 ///
 /// # Errors
 /// The kernel refuses it.
-pub fn baseline() -> Result<Ebpf> {
+pub fn probing() -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the BPF object")?;
-    program(&mut ebpf, BASELINE)?.load().map_err(|error| refused(BASELINE, error))?;
+    program(&mut ebpf, PROBING)?.load().map_err(|error| refused(PROBING, error))?;
     Ok(ebpf)
 }
 
-/// Whether the kernel has a tracepoint: attaches the [`baseline`] to it, and detaches it again.
+/// Whether the kernel has a tracepoint: attaches [`probing`] to it, and detaches it again.
 ///
 /// # Errors
 /// The kernel refuses for another reason than that there is none.
-pub fn has_tracepoint(baseline: &mut Ebpf, tracepoint: &str) -> Result<bool> {
-    let program = program(baseline, BASELINE)?;
+pub fn has_tracepoint(probing: &mut Ebpf, tracepoint: &str) -> Result<bool> {
+    let program = program(probing, PROBING)?;
     match link_to(program, tracepoint)? {
         Some(id) => program.detach(id).map(|()| true).context("cannot detach"),
         None => Ok(false),

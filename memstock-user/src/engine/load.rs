@@ -19,7 +19,6 @@ use super::object::{
     MISS, OBJECT, RING_BYTES, is_engines, is_pinned_map, is_pinned_program, program, refused,
 };
 use super::pins::{Pins, undo_on_error};
-use super::program::RunStats;
 use crate::host::pages::{Layout, huge_page_pages};
 
 /// What is coalesced on its way to the shared counters. Less than everything is for benches, which
@@ -203,15 +202,6 @@ impl Loaded {
     /// The object has no such program.
     pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
         program(&mut self.ebpf, name)
-    }
-
-    /// What the kernel counts about one of the programs.
-    ///
-    /// # Errors
-    /// The object has no such program, or the kernel does not tell.
-    pub fn run_stats(&self, name: &str) -> Result<RunStats> {
-        let program = self.ebpf.program(name).with_context(|| format!("no program {name}"))?;
-        RunStats::of(program.fd()?)
     }
 
     /// Attaches the probe, pins the links and gives the pins their name: from now on faults are

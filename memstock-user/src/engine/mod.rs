@@ -47,7 +47,7 @@ use control::Control;
 use file_pages::FilePages;
 use mapped::Mapped;
 use pins::Pins;
-use program::RunStats;
+use program::recursion_misses;
 
 /// A kernel half that is loaded and pinned, whoever loaded it.
 pub struct Engine {
@@ -250,7 +250,7 @@ impl Engine {
     /// # Errors
     /// The kernel does not tell.
     pub fn recursion_misses(&self) -> Result<u64> {
-        self.probes.iter().map(|probe| Ok(RunStats::of(probe)?.recursion_misses)).sum()
+        self.probes.iter().map(recursion_misses).sum()
     }
 
     /// The control programs.

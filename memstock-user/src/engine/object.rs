@@ -52,9 +52,6 @@ pub const COLLAPSES: [(&str, &str); 2] = [
 /// What counts the pages that are moved, where it cannot be seen which.
 pub const MOVED_UNSEEN: (&str, &str) = ("moved_unseen", "mm_migrate_pages");
 
-/// The tracepoints that every page passes.
-pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
-
 /// The programs that are attached to tracepoints; each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
     let attached = ATTACHMENTS.iter().chain(&OPTIONAL).chain(&COLLAPSES).chain([&MOVED_UNSEEN]);
@@ -63,8 +60,6 @@ pub fn probes() -> impl Iterator<Item = &'static str> {
 
 /// The program that `fault` tail-calls.
 pub(super) const MISS: &str = "charge";
-/// The program that does nothing, for the benches; not pinned.
-pub const BASELINE: &str = "empty";
 /// What finds out where the kernel keeps what a fault needs; loaded by itself.
 pub(super) const LEARN: &str = "learn";
 
@@ -106,7 +101,7 @@ pub(super) fn is_engines(name: &str) -> bool {
 }
 
 pub(super) fn is_pinned_program(name: &str) -> bool {
-    name != BASELINE && (is_engines(name) || name == MIGRATED.0)
+    is_engines(name) || name == MIGRATED.0
 }
 
 pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use anyhow::Result;
 use aya::programs::ProgramError;
@@ -28,8 +27,8 @@ pub(super) fn bpf(host: &Host) -> Finding {
 }
 
 pub(super) fn tracepoint(host: &mut Host, name: &str) -> Finding {
-    let attached = match &mut host.baseline {
-        Ok(baseline) => has_tracepoint(baseline, name),
+    let attached = match &mut host.probing {
+        Ok(probing) => has_tracepoint(probing, name),
         // Second best, and only good for a yes.
         Err(error) => {
             return match names_tracepoint(name) {
@@ -120,15 +119,6 @@ pub(super) fn jit(_: &Host) -> Finding {
     match fs::read_to_string(FILE) {
         Ok(text) if text.trim() == "0" => Finding::absent("programs are interpreted"),
         Ok(text) => Finding::found(format!("net.core.bpf_jit_enable is {}", text.trim())),
-        Err(error) => Finding::unknown(format!("{FILE}: {error}")),
-    }
-}
-
-pub(super) fn run_statistics(_: &Host) -> Finding {
-    const FILE: &str = "/proc/sys/kernel/bpf_stats_enabled";
-    match Path::new(FILE).try_exists() {
-        Ok(true) => Finding::found("kernel.bpf_stats_enabled"),
-        Ok(false) => Finding::absent(format!("there is no {FILE}")),
         Err(error) => Finding::unknown(format!("{FILE}: {error}")),
     }
 }

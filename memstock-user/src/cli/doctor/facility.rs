@@ -93,7 +93,6 @@ fn kernel() -> Vec<Facility> {
         Required "programs": Of(bpf::programs), "all programs of an engine, which are loaded and not attached", NOT_AT_ALL, "boot a kernel of 5.19 or newer; on one, report what \"memstock doctor --json\" says";
         Optional "no lockdown": Of(bpf::lockdown), "reading kernel memory in programs", "in the mode confidentiality the kernel refuses the programs", "boot with lockdown=integrity, or without lockdown=";
         Optional "jit": Of(bpf::jit), "speed", "programs are interpreted, and several times slower", "sysctl net.core.bpf_jit_enable=1";
-        Optional "run statistics": Of(bpf::run_statistics), "the benches: time in programs", "the benches cannot measure programs", "boot a kernel of 5.1 or newer";
     }
 }
 

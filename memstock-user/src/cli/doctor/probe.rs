@@ -7,7 +7,7 @@ use aya::Ebpf;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Finding, bpf, system};
-use crate::engine::attach::baseline;
+use crate::engine::attach::probing;
 use crate::exit::{Failure, exit_code};
 use crate::host;
 use crate::host::cgroup::CgroupMount;
@@ -20,7 +20,7 @@ pub struct Host {
     pub(super) is_privileged: bool,
     pub(super) cgroup2: Result<CgroupMount>,
     /// The program that is attached to find out whether a tracepoint is there.
-    pub(super) baseline: Result<Ebpf>,
+    pub(super) probing: Result<Ebpf>,
 }
 
 impl Host {
@@ -29,7 +29,7 @@ impl Host {
             capabilities: capabilities(None).ok().map(|sets| sets.effective),
             is_privileged: host::require_privilege().is_ok(),
             cgroup2: CgroupMount::find(),
-            baseline: baseline(),
+            probing: probing(),
         }
     }
 
