@@ -21,7 +21,6 @@ pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
-pub(crate) use self::value::address;
 pub use self::value::{Batch, Limit};
 
 /// How the exit codes read in `--help`.

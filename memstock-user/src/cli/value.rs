@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use memstock_common::{DEFAULT_BATCH, MAX_BATCH, MAX_SLOTS};
+use memstock_common::{DEFAULT_BATCH, MAX_BATCH, MAX_CGROUPS, MAX_SLOTS};
 
 use crate::engine::kernel_cgroup::KernelCgroup;
 use crate::model::size;
@@ -100,6 +100,13 @@ pub(super) fn slots(value: &str) -> Result<u32, String> {
     }
 }
 
+pub(super) fn max_cgroups(value: &str) -> Result<u32, String> {
+    match value.parse::<u32>() {
+        Ok(cgroups) if (1..=MAX_CGROUPS).contains(&cgroups) => Ok(cgroups),
+        _ => Err(format!("not a number in 1..={MAX_CGROUPS}")),
+    }
+}
+
 /// Reads `[PATH=]SIZE`.
 pub(super) fn limit() -> impl TypedValueParser<Value = Limit> {
     OsStringValueParser::new().try_map(|text| to_limit(&text))
@@ -113,7 +120,7 @@ fn to_limit(text: &OsStr) -> Result<Limit, String> {
 }
 
 /// `[ADDR:]PORT`; without an address nobody but this host is answered.
-pub(crate) fn address(value: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(value: &str) -> Result<SocketAddr, String> {
     let port = value.strip_prefix(':').unwrap_or(value);
     // `parse` would take a sign.
     if port.bytes().all(|byte| byte.is_ascii_digit())

@@ -80,7 +80,7 @@ impl<'a> Reload<'a> {
     pub fn new(flags: &'a Run, args: &Run, engine: &Engine, targets: &'a Targets) -> Option<Self> {
         flags.config.as_ref()?;
         let now = Told {
-            settings: Settings::with(args, engine),
+            settings: args.settings.with(engine),
             targets: targets.all().to_vec(),
             awaited: targets.awaited().clone(),
         };
@@ -118,20 +118,16 @@ impl<'a> Reload<'a> {
     fn read(&self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
         let args = config::with_file(self.flags, mount)?;
         let targets = self.targets.again(mount, &args)?;
-        Ok(Told {
-            settings: Settings::with(&args, engine),
-            targets,
-            awaited: awaited(mount, &args),
-        })
+        Ok(Told { settings: args.settings.with(engine), targets, awaited: awaited(mount, &args) })
     }
 
     /// Does what takes no time, and returns the limits that are to be set.
     fn apply(&mut self, wish: Told, watch: &mut Watch<'a>, mut teller: Teller<'a>) -> Vec<Wish> {
-        let settings = wish.settings.clone().while_running(&self.now.settings);
+        let settings = wish.settings.while_running(&self.now.settings);
+        let later: Vec<_> = settings.changes(&wish.settings).map(|(key, ..)| key).collect();
         for (key, from, to) in self.now.settings.changes(&wish.settings) {
-            let is_done = settings.value(key).as_ref() == Some(&to);
-            let outcome = if is_done { Outcome::Done } else { Outcome::NeedsRestart };
-            teller.tell(None, key, from, to, outcome, None);
+            let outcome = if later.contains(&key) { Outcome::NeedsRestart } else { Outcome::Done };
+            teller.tell(None, &key, from, to, outcome, None);
         }
         let mut old = std::mem::replace(&mut self.now, Told { settings, ..wish });
         for Target { cgroup, .. } in &mut old.targets {

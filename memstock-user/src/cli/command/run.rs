@@ -89,7 +89,7 @@ async fn run_locked(
     lock: &mut EngineLock,
 ) -> Result<Outcome> {
     // Before anything is made: an address that cannot be had is no reason to begin.
-    let listener = asked.args.metrics.map(server::bind).transpose()?;
+    let listener = asked.args.settings.metrics.map(server::bind).transpose()?;
     // Under the lock, so that no other run takes away an empty one that it has just mounted.
     let bpffs = host::bpffs()?;
     let pins = Pins::on(bpffs.dir);
@@ -174,7 +174,7 @@ fn watch<'a>(
     }
     catch_up(&mut tree)?;
     started.adopt_pages(args, mount)?;
-    let policy = Policy { observe: args.observe, oom_group: args.oom_group };
+    let policy = Policy { observe: args.settings.observe, oom_group: args.settings.oom_group };
     let enforcer = Enforcer::start(pins, policy)?;
     let metrics = listener.map(Metrics::start).transpose()?;
     let child = match args.command.as_slice() {
@@ -196,7 +196,7 @@ fn watch<'a>(
         tree,
         enforcer,
         policy,
-        drains: (!args.no_drain).then(|| Drains::new(engine, mount)),
+        drains: (!args.settings.no_drain).then(|| Drains::new(engine, mount)),
         hotplug,
         log,
         child,

@@ -63,10 +63,10 @@ fn afresh(args: &Run, pins: &Pins, mount: &CgroupMount, lock: &mut EngineLock) -
     remove_noted(mount, lock)?;
     let targets = prepare(args, mount, lock, None)?;
     let settings = Settings {
-        batch: batch(args.batch)?,
-        slots: args.slots.unwrap_or(1),
-        max_cgroups: args.max_cgroups.unwrap_or(DEFAULT_MAX_CGROUPS),
-        memsw: args.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
+        batch: batch(args.settings.batch)?,
+        slots: args.settings.slots.unwrap_or(1),
+        max_cgroups: args.settings.max_cgroups.unwrap_or(DEFAULT_MAX_CGROUPS),
+        memsw: args.settings.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
         trace: args.trace,
         ..Settings::default()
     };
@@ -165,7 +165,7 @@ pub fn remove_noted(mount: &CgroupMount, lock: &mut EngineLock) -> Result<()> {
 
 /// Before they are registered: once they are tracked, nobody can tell what of theirs was there before.
 fn note_unadopted(args: &Run, targets: &Targets, engine: &Engine) -> Result<()> {
-    if args.no_adopt {
+    if args.settings.no_adopt {
         return Ok(());
     }
     engine.pins().note_unadopted(targets.untracked(engine)?)
@@ -182,16 +182,16 @@ fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
              \"memstock stop\""
         )))
     };
-    match (args.batch, args.slots) {
+    match (args.settings.batch, args.settings.slots) {
         (Some(Batch::Pages(asked)), _) if asked != batch => {
             differs(format!("has --batch {batch}, not {asked}"))
         }
         (_, Some(asked)) if asked != slots => differs(format!("has --slots {slots}, not {asked}")),
-        _ if args.max_cgroups.is_some_and(|asked| asked != max_cgroups) => {
-            let asked = args.max_cgroups.unwrap_or_default();
+        _ if args.settings.max_cgroups.is_some_and(|asked| asked != max_cgroups) => {
+            let asked = args.settings.max_cgroups.unwrap_or_default();
             differs(format!("has --max-cgroups {max_cgroups}, not {asked}"))
         }
-        _ if (args.memsw || !args.memsw_limits.is_empty()) && memsw == 0 => {
+        _ if (args.settings.memsw || !args.memsw_limits.is_empty()) && memsw == 0 => {
             differs("was started without --memsw".into())
         }
         // Whether it logs is nowhere to be seen, and who wants a log has to get one.
@@ -207,7 +207,7 @@ impl Started {
     /// A map or a file in `/proc` cannot be read, or the engine refuses.
     pub fn adopt_pages(&self, args: &Run, mount: &CgroupMount) -> Result<()> {
         let Self { engine, interrupted, .. } = self;
-        adopt_noted(engine, mount, interrupted, args.no_adopt)
+        adopt_noted(engine, mount, interrupted, args.settings.no_adopt)
     }
 }
 

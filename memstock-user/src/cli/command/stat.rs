@@ -16,6 +16,7 @@ use super::attached;
 use super::run::{run_alone, until_told};
 use super::signals::Signals;
 use super::watch::GRACE;
+use crate::cli::config::Settings;
 use crate::cli::{Batch, Run, Stat};
 use crate::engine::Engine;
 use crate::engine::kernel_stock::KernelStock;
@@ -146,11 +147,14 @@ async fn alone(
     let run = Run {
         is_measured: true,
         new: Some(name),
-        batch: args.batch.map(Batch::Pages),
-        slots: args.slots,
-        // There is no limit to enforce, and nothing in a new cgroup to adopt.
-        observe: true,
-        no_adopt: true,
+        settings: Settings {
+            batch: args.batch.map(Batch::Pages),
+            slots: args.slots,
+            // There is no limit to enforce, and nothing in a new cgroup to adopt.
+            observe: true,
+            no_adopt: true,
+            ..Settings::default()
+        },
         events_bytes: crate::journal::MAX_BYTES,
         command: args.command.clone(),
         ..Run::default()

@@ -1,52 +1,52 @@
-//! The model beside this host: whether its cgroups are there or can be, are different ones, and have limits that go
-//! together. Looks only.
+//! The cgroups of the file beside this host: whether they are there or can be, are different ones, and have limits that
+//! go together. Looks only.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use memstock_common::Resource;
 
-use super::mistake::{Mistake, Place};
-use super::{Config, Entry};
+use super::settings::Entry;
+use super::{Mistake, place};
 use crate::host::cgroup::{CgroupMount, display};
 use crate::host::page_size;
 use crate::model::size::human;
 
-/// All that is wrong with the cgroups of a file here.
-pub fn check(config: &Config, mount: &CgroupMount) -> Vec<Mistake> {
-    let mut mistakes: Vec<_> = config.cgroups.iter().filter_map(memsw_below_memory).collect();
+/// All that is wrong with the cgroups of a file with this text.
+pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Mistake> {
+    let mut mistakes: Vec<_> = cgroups.iter().filter_map(memsw_below_memory).collect();
     let mut found = BTreeMap::<PathBuf, &Entry>::new();
-    // One without a path was told of.
-    for entry in config.cgroups.iter().filter(|entry| !entry.path.as_os_str().is_empty()) {
-        let path = match (mount.resolve(&entry.path), mount.absent(&entry.path)) {
+    for entry in cgroups {
+        let (named, at) = (entry.path.get_ref(), entry.path.span().start);
+        let path = match (mount.resolve(named), mount.absent(named)) {
             (Ok(cgroup), _) => cgroup.path,
             (Err(_), Some(path)) => path,
             (Err(error), None) => {
-                mistakes.push(Mistake::at(entry.places.path, format!("{error:#}")));
+                mistakes.push((at, format!("{error:#}")));
                 continue;
             }
         };
         // However it is spelled.
         if let Some(first) = found.get(&path) {
-            let line = first.places.path.line;
-            let what = format!("{} again: line {line} has it", display(&path));
-            mistakes.push(Mistake::at(entry.places.path, what));
+            let (line, _) = place(text, first.path.span().start);
+            mistakes.push((at, format!("{} again: line {line} has it", display(&path))));
         } else {
             found.insert(path, entry);
         }
     }
     for resource in [Resource::Memory, Resource::Memsw] {
-        mistakes.extend(found.keys().filter_map(|path| above_parent(&found, path, resource)));
+        mistakes.extend(found.keys().filter_map(|path| above_parent(&found, path, resource, text)));
     }
     mistakes
 }
 
 /// The limit in pages, and where it stands.
-fn limit(entry: &Entry, resource: Resource) -> Option<(u64, Place)> {
-    match resource {
-        Resource::Memory => Some((entry.memory??, entry.places.memory)),
-        Resource::Memsw => Some((entry.memsw??, entry.places.memsw)),
-    }
+fn limit(entry: &Entry, resource: Resource) -> Option<(u64, usize)> {
+    let limit = match resource {
+        Resource::Memory => entry.memory.as_ref()?,
+        Resource::Memsw => entry.memsw.as_ref()?,
+    };
+    Some((limit.get_ref().0?, limit.span().start))
 }
 
 fn bytes(nr_pages: u64) -> String {
@@ -55,14 +55,14 @@ fn bytes(nr_pages: u64) -> String {
 
 fn memsw_below_memory(entry: &Entry) -> Option<Mistake> {
     let (memory, _) = limit(entry, Resource::Memory)?;
-    let (memsw, place) = limit(entry, Resource::Memsw)?;
+    let (memsw, at) = limit(entry, Resource::Memsw)?;
     let (memory_bytes, memsw_bytes) = (bytes(memory), bytes(memsw));
     (memsw < memory).then(|| {
         let what = format!(
             "memsw: memory and swap together may not be limited to less ({memsw_bytes}) than memory \
              alone ({memory_bytes})"
         );
-        Mistake::at(place, what)
+        (at, what)
     })
 }
 
@@ -71,9 +71,10 @@ fn above_parent(
     found: &BTreeMap<PathBuf, &Entry>,
     path: &Path,
     resource: Resource,
+    text: &str,
 ) -> Option<Mistake> {
-    let (own, place) = limit(found.get(path)?, resource)?;
-    let (above, (limit_above, place_above)) = path
+    let (own, at) = limit(found.get(path)?, resource)?;
+    let (above, (limit_above, at_above)) = path
         .ancestors()
         .skip(1)
         .find_map(|above| Some((above, limit(found.get(above)?, resource)?)))?;
@@ -82,13 +83,13 @@ fn above_parent(
         Resource::Memsw => "memsw",
     };
     (own > limit_above).then(|| {
+        let (line, _) = place(text, at_above);
         let what = format!(
-            "{name}: {} is above the limit of {} ({}, line {}), which would be met first",
+            "{name}: {} is above the limit of {} ({}, line {line}), which would be met first",
             bytes(own),
             display(above),
             bytes(limit_above),
-            place_above.line
         );
-        Mistake::at(place, what)
+        (at, what)
     })
 }

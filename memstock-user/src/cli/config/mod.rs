@@ -1,14 +1,11 @@
-//! Owns the file of `memstock run --config`: what it may say, and how it goes together with the command line.
-//! Must not change anything on the host: what the file says becomes flags that were not given.
+//! Owns the file of `memstock run --config`: how it is read, what is wrong with it, and how it goes together with the
+//! command line. Must not change anything on the host: what the file says becomes flags that were not given.
 //!
-//! Text → model (`parse`, keys in `settings` and `entry`) → the model beside this host (`check`). All that is
-//! wrong is found at once, each with its place, and nothing is done before that.
+//! serde reads the text into `settings` and stops at a mistake; what is wrong with the cgroups on this host (`check`) is
+//! found at once. Nothing is done before that.
 
 mod check;
-mod entry;
-mod mistake;
-mod parse;
-pub mod settings;
+mod settings;
 mod value;
 
 use std::fs::File;
@@ -17,33 +14,30 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Result;
+use toml::Spanned;
 
-pub use self::entry::Entry;
-pub use self::mistake::{Mistake, Place, refuse};
-pub use self::settings::Settings;
+pub use self::settings::{Entry, Settings};
+pub use self::value::Size;
 use crate::cli::{Limit, Run};
+use crate::exit::{Failure, Faults};
 use crate::host::cgroup::{CgroupMount, display};
 
 /// The largest file that is read, in bytes: room for 16,384 cgroups with short names.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What a file says.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Config {
-    /// Of the run.
-    pub settings: Settings,
-    /// Its cgroups, as they stand in the file.
-    pub cgroups: Vec<Entry>,
-}
+/// Mistakes of one file: more than people read at once.
+const MOST: usize = 20;
+
+/// The byte of the file at which something is wrong, and what.
+type Mistake = (usize, String);
 
 /// The command line with what its `--config` says, if it has one.
 ///
 /// # Errors
-/// [`Failure::Usage`](crate::exit::Failure::Usage), a line for each mistake of the file.
+/// [`Failure::Usage`], a line for each mistake of the file.
 pub fn with_file(args: &Run, mount: &CgroupMount) -> Result<Run> {
     let Some(file) = &args.config else { return Ok(args.clone()) };
-    let config = load(file, mount, args)?;
-    let mut run = config.below(args);
+    let mut run = below(&load(file, mount, args)?, args);
     let (awaited, there) = run
         .cgroups
         .into_iter()
@@ -52,19 +46,35 @@ pub fn with_file(args: &Run, mount: &CgroupMount) -> Result<Run> {
     Ok(run)
 }
 
-/// Reads a file and finds all that is wrong with it, on this host and with this command line.
+/// Reads a file and finds what is wrong with it, on this host and with this command line.
 ///
 /// # Errors
 /// As [`with_file`].
-pub fn load(file: &Path, mount: &CgroupMount, args: &Run) -> Result<Config> {
-    let text = read(file).map_err(|what| refuse(file, vec![Mistake::of_file(what)]))?;
-    let (config, mut mistakes) = parse::parse(&text);
-    mistakes.extend(check::check(&config, mount));
+pub fn load(file: &Path, mount: &CgroupMount, args: &Run) -> Result<Settings> {
+    let bytes = read(file).map_err(|what| refuse(file, vec![format!(" {what}")]))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = |(at, what)| {
+        let (line, column) = place(&text, at);
+        format!("{line}:{column}: {what}")
+    };
+    let settings = parse(&bytes).map_err(|mistake| refuse(file, vec![line(mistake)]))?;
+    let mut mistakes = check::check(&settings.cgroups, &text, mount);
+    mistakes.sort();
+    mistakes.truncate(MOST);
+    let mut lines: Vec<_> = mistakes.into_iter().map(line).collect();
     let is_enough = !args.cgroups.is_empty() || args.new.is_some() || !args.command.is_empty();
-    if mistakes.is_empty() && config.cgroups.is_empty() && !is_enough {
-        mistakes.push(Mistake::of_file("nothing to track: add a [[cgroup]] with its path"));
+    if settings.cgroups.is_empty() && !is_enough {
+        lines.push(" nothing to track: add a [[cgroup]] with its path".to_owned());
     }
-    if mistakes.is_empty() { Ok(config) } else { Err(refuse(file, mistakes)) }
+    if lines.is_empty() { Ok(settings) } else { Err(refuse(file, lines)) }
+}
+
+/// `FILE:LINE:COLUMN: what`, or `FILE: what` of the file as a whole.
+fn refuse(file: &Path, mut lines: Vec<String>) -> anyhow::Error {
+    for line in &mut lines {
+        *line = format!("{}:{line}", display(file));
+    }
+    Faults { kind: Failure::Usage, lines }.into()
 }
 
 /// What is in the file, or why it cannot be read.
@@ -86,6 +96,27 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
+/// What the text says, or something that is wrong with it.
+fn parse(bytes: &[u8]) -> Result<Settings, Mistake> {
+    let text = str::from_utf8(bytes).map_err(|error| {
+        let what = "a byte that is not UTF-8: a configuration is text in TOML";
+        (error.valid_up_to(), what.to_owned())
+    })?;
+    toml::from_str(text).map_err(|mut error| {
+        // Else it shows the line, and not the key.
+        error.set_input(None);
+        let at = error.span().map_or(0, |span| span.start);
+        (at, error.to_string().trim_end().replace('\n', ", "))
+    })
+}
+
+/// Line and column of a byte, both from 1; the column in characters.
+fn place(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let column = before.chars().rev().take_while(|&c| c != '\n').count();
+    (before.matches('\n').count() + 1, column + 1)
+}
+
 /// What `--check` has to say of a file that is sound here. Needs no privilege.
 ///
 /// # Errors
@@ -93,34 +124,32 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 pub fn summary(args: &Run) -> Result<String> {
     let Some(file) = &args.config else { return Ok(String::new()) };
     let mount = CgroupMount::find()?;
-    let config = load(file, &mount, args)?;
-    let absent: Vec<_> = config.cgroups.iter().filter_map(|it| mount.absent(&it.path)).collect();
-    let limits = config.cgroups.iter().flat_map(|entry| [entry.memory, entry.memsw]).flatten();
-    let (cgroups, limits) = (config.cgroups.len(), limits.count());
-    let mut text = format!("{}: no mistakes; cgroups: {cgroups}, limits: {limits}", display(file));
-    for path in absent {
+    let cgroups = load(file, &mount, args)?.cgroups;
+    let limits = cgroups.iter().flat_map(|entry| [&entry.memory, &entry.memsw]).flatten().count();
+    let mut text =
+        format!("{}: no mistakes; cgroups: {}, limits: {limits}", display(file), cgroups.len());
+    for path in cgroups.iter().filter_map(|entry| mount.absent(entry.path.get_ref())) {
         text.push_str(&format!("\nno cgroup {} yet", display(&path)));
     }
     Ok(text)
 }
 
-impl Config {
-    /// The flags, with the file for those that were not given. Cgroups of both are tracked; a limit given as a
-    /// flag for one of them wins.
-    pub fn below(&self, flags: &Run) -> Run {
-        let mut run = flags.clone();
-        self.settings.below(&mut run);
-        run.cgroups.extend(self.cgroups.iter().map(|entry| entry.path.clone()));
-        // The last one for a cgroup holds.
-        let limits = |of: fn(&Entry) -> Option<Option<u64>>| {
-            self.cgroups.iter().filter_map(move |entry| {
-                Some(Limit { cgroup: Some(entry.path.clone()), nr_pages: of(entry)? })
-            })
-        };
-        run.limits.splice(0..0, limits(|entry| entry.memory));
-        run.memsw_limits.splice(0..0, limits(|entry| entry.memsw));
-        run
-    }
+/// The flags, with the file for those that were not given. Cgroups of both are tracked; a limit given as a flag for
+/// one of them wins.
+fn below(file: &Settings, flags: &Run) -> Run {
+    let mut run = flags.clone();
+    run.settings = flags.settings.or(file);
+    run.cgroups.extend(file.cgroups.iter().map(|entry| entry.path.get_ref().clone()));
+    // The last one for a cgroup holds.
+    let limits = |of: fn(&Entry) -> &Option<Spanned<Size>>| {
+        file.cgroups.iter().filter_map(move |entry| {
+            let &Size(nr_pages) = of(entry).as_ref()?.get_ref();
+            Some(Limit { cgroup: Some(entry.path.get_ref().clone()), nr_pages })
+        })
+    };
+    run.limits.splice(0..0, limits(|entry| &entry.memory));
+    run.memsw_limits.splice(0..0, limits(|entry| &entry.memsw));
+    run
 }
 
 #[cfg(test)]

@@ -1,168 +1,133 @@
-//! Owns the settings of a run that the file may have: their keys, which flags they stand for, and which can
-//! change while it runs. A new one is a field, a row in [`SETTINGS`], and its name in `below`, `of`
-//! and `while_running`, which the compiler asks for.
+//! Owns the settings of a run that are flags and, under the same names, keys of its file; and the cgroups of that.
+//! Which of them can change while it runs is said here, too.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use memstock_common::{EngineInfo, MAX_BATCH, MAX_CGROUPS, MAX_SLOTS};
-use toml::de::DeValue;
+use clap::Args;
+use memstock_common::EngineInfo;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use toml::Spanned;
 
-use super::value::{Key, boolean, expected, number};
-use crate::cli::{Batch, Run, address};
+use super::value::{self as read, Size};
+use crate::cli::value::{Batch, address, batch, max_cgroups, slots};
 use crate::engine::Engine;
 
-/// Settings with the names of the flags. None and false: the file does not say.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// Settings of a run. None and false: nothing was said.
+#[derive(Args, Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// Pages charged at once.
+    /// Pages charged at once when a stock is empty: a number, or "auto" for two for each CPU, from 32 to 256
+    /// [default: 32, or what an adopted engine has]
+    #[arg(long, value_name = "N|auto", value_parser = batch)]
+    #[serde(deserialize_with = "read::batch", serialize_with = "read::text")]
     pub batch: Option<Batch>,
-    /// Cgroups that a CPU's stock can be cached for at once.
+
+    /// Cgroups that a CPU's stock can be cached for at once: a power of two [default: 1, or what an adopted
+    /// engine has]
+    #[arg(long, value_name = "N", value_parser = slots)]
+    #[serde(deserialize_with = "read::slots")]
     pub slots: Option<u32>,
-    /// Cgroups that can be tracked at once.
+
+    /// Cgroups that can be tracked at once, up to 16384: 40 bytes for each on each possible CPU, and 128 more
+    /// [default: 1024, or what an adopted engine has]
+    #[arg(long, value_name = "N", value_parser = max_cgroups)]
+    #[serde(deserialize_with = "read::max_cgroups")]
     pub max_cgroups: Option<u32>,
-    /// Charge memory+swap as well.
+
+    /// Charge memory+swap as well (on by itself when the host has swap)
+    #[arg(long)]
     pub memsw: bool,
-    /// Stop and kill nobody at a limit.
+
+    /// Stop and kill nobody at a limit: only say what would have been done
+    #[arg(long)]
     pub observe: bool,
-    /// Kill all tasks of the cgroup that is over its limit.
+
+    /// At a limit, kill all tasks of the cgroup that is over it (as memory.oom.group does), not the largest
+    #[arg(long)]
     pub oom_group: bool,
-    /// Leave alone what the cgroups hold already.
+
+    /// Leave alone what the cgroups' tasks hold already; charge only what is allocated from now on
+    #[arg(long)]
     pub no_adopt: bool,
-    /// Do not drain stocks by itself.
+
+    /// Do not drain stocks by itself when the kernel reclaims memory or a limit is near
+    #[arg(long)]
     pub no_drain: bool,
-    /// Where metrics are served.
+
+    /// Serve metrics and health over HTTP, on loopback unless an address is given (docs/metrics.md)
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = address)]
+    #[serde(deserialize_with = "read::metrics")]
     pub metrics: Option<SocketAddr>,
+
+    /// Each `[[cgroup]]` of the file.
+    #[arg(skip)]
+    #[serde(rename = "cgroup", deserialize_with = "read::cgroups", skip_serializing)]
+    pub cgroups: Vec<Entry>,
 }
 
-/// A setting.
-pub struct Setting {
-    /// Its key, and how it is read.
-    pub key: Key<Settings>,
-    /// How it reads.
-    pub show: fn(&Settings) -> String,
-}
-
-/// All of them.
-pub const SETTINGS: [Setting; 9] = [
-    Setting {
-        key: Key { name: "batch", read: |of, value| batch(value).map(|n| of.batch = Some(n)) },
-        show: |of| of.batch.map_or_else(|| "default".to_owned(), |batch| batch.to_string()),
-    },
-    Setting {
-        key: Key { name: "slots", read: |of, value| slots(value).map(|n| of.slots = Some(n)) },
-        show: |of| given(of.slots),
-    },
-    Setting {
-        key: Key {
-            name: "max-cgroups",
-            read: |of, value| number(value, 1..=MAX_CGROUPS).map(|n| of.max_cgroups = Some(n)),
-        },
-        show: |of| given(of.max_cgroups),
-    },
-    Setting {
-        key: Key { name: "memsw", read: |of, value| boolean(value).map(|on| of.memsw = on) },
-        show: |of| of.memsw.to_string(),
-    },
-    Setting {
-        key: Key { name: "observe", read: |of, value| boolean(value).map(|on| of.observe = on) },
-        show: |of| of.observe.to_string(),
-    },
-    Setting {
-        key: Key {
-            name: "oom-group",
-            read: |of, value| boolean(value).map(|on| of.oom_group = on),
-        },
-        show: |of| of.oom_group.to_string(),
-    },
-    Setting {
-        key: Key { name: "no-adopt", read: |of, value| boolean(value).map(|on| of.no_adopt = on) },
-        show: |of| of.no_adopt.to_string(),
-    },
-    Setting {
-        key: Key { name: "no-drain", read: |of, value| boolean(value).map(|on| of.no_drain = on) },
-        show: |of| of.no_drain.to_string(),
-    },
-    Setting {
-        key: Key {
-            name: "metrics",
-            read: |of, value| metrics(value).map(|address| of.metrics = Some(address)),
-        },
-        show: |of| of.metrics.map_or_else(|| "none".to_owned(), |address| address.to_string()),
-    },
-];
-
-fn batch(value: &DeValue<'_>) -> Result<Batch, String> {
-    match value.as_str() {
-        Some("auto") => Ok(Batch::Auto),
-        _ => number(value, 1..=MAX_BATCH).map(Batch::Pages),
-    }
-}
-
-fn slots(value: &DeValue<'_>) -> Result<u32, String> {
-    match number(value, 1..=MAX_SLOTS)? {
-        slots if slots.is_power_of_two() => Ok(slots),
-        slots => Err(format!("{slots} is not a power of two")),
-    }
-}
-
-fn metrics(value: &DeValue<'_>) -> Result<SocketAddr, String> {
-    match value {
-        DeValue::String(text) => address(text),
-        DeValue::Integer(port) if port.radix() == 10 => address(port.as_str()),
-        value => Err(expected("a port, or \"ADDRESS:PORT\"", value)),
-    }
-}
-
-fn given(number: Option<u32>) -> String {
-    number.map_or_else(|| "default".to_owned(), |number| number.to_string())
+/// A cgroup of the file, with the places of what may be wrong with it on this host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// A directory, or a path in the hierarchy.
+    pub path: Spanned<PathBuf>,
+    /// The limit of memory.
+    pub memory: Option<Spanned<Size>>,
+    /// That of memory and swap together.
+    pub memsw: Option<Spanned<Size>>,
 }
 
 impl Settings {
-    /// Gives a command line what it leaves open.
-    pub fn below(&self, run: &mut Run) {
-        let &Self { batch, slots, max_cgroups, memsw, observe, .. } = self;
-        let &Self { oom_group, no_adopt, no_drain, metrics, .. } = self;
-        run.batch = run.batch.or(batch);
-        run.slots = run.slots.or(slots);
-        run.max_cgroups = run.max_cgroups.or(max_cgroups);
-        run.memsw |= memsw;
-        run.observe |= observe;
-        run.oom_group |= oom_group;
-        run.no_adopt |= no_adopt;
-        run.no_drain |= no_drain;
-        run.metrics = run.metrics.or(metrics);
+    /// These flags, and what a file says of those that were not given.
+    pub fn or(&self, file: &Self) -> Self {
+        Self {
+            batch: self.batch.or(file.batch),
+            slots: self.slots.or(file.slots),
+            max_cgroups: self.max_cgroups.or(file.max_cgroups),
+            memsw: self.memsw || file.memsw,
+            observe: self.observe || file.observe,
+            oom_group: self.oom_group || file.oom_group,
+            no_adopt: self.no_adopt || file.no_adopt,
+            no_drain: self.no_drain || file.no_drain,
+            metrics: self.metrics.or(file.metrics),
+            cgroups: Vec::new(),
+        }
     }
 
-    /// Those of a command line, with what the running engine has where it leaves that open.
-    pub fn with(run: &Run, engine: &Engine) -> Self {
+    /// These, with what the running engine has where they leave that open.
+    pub fn with(&self, engine: &Engine) -> Self {
         let EngineInfo { batch, slots, memsw, .. } = engine.info();
-        let &Run { observe, oom_group, no_adopt, no_drain, metrics, .. } = run;
-        let batch = run.batch.or(Some(Batch::Pages(batch)));
-        let slots = run.slots.or(Some(slots));
-        let max_cgroups = run.max_cgroups.or(Some(engine.max_cgroups()));
-        let memsw = run.memsw || memsw != 0;
-        Self { batch, slots, max_cgroups, memsw, observe, oom_group, no_adopt, no_drain, metrics }
+        Self {
+            batch: self.batch.or(Some(Batch::Pages(batch))),
+            slots: self.slots.or(Some(slots)),
+            max_cgroups: self.max_cgroups.or(Some(engine.max_cgroups())),
+            memsw: self.memsw || memsw != 0,
+            ..self.clone()
+        }
     }
 
     /// These as far as they can change while an engine runs, and those of `old` for the rest.
-    pub fn while_running(self, old: &Self) -> Self {
-        let Self { batch: _, slots: _, max_cgroups: _, memsw: _, metrics: _, .. } = self;
-        let Self { observe, oom_group, no_adopt, no_drain, .. } = self;
-        let &Self { batch, slots, max_cgroups, memsw, metrics, .. } = old;
-        Self { batch, slots, max_cgroups, memsw, observe, oom_group, no_adopt, no_drain, metrics }
+    pub fn while_running(&self, old: &Self) -> Self {
+        let &Self { observe, oom_group, no_adopt, no_drain, .. } = self;
+        Self { observe, oom_group, no_adopt, no_drain, ..old.clone() }
     }
 
     /// What differs from `self` to `new`: key, old value, new value.
-    pub fn changes(&self, new: &Self) -> impl Iterator<Item = (&'static str, String, String)> {
-        let shown =
-            |setting: &Setting| (setting.key.name, (setting.show)(self), (setting.show)(new));
-        let shown: Vec<_> = SETTINGS.iter().map(shown).collect();
-        shown.into_iter().filter(|(_, from, to)| from != to)
+    pub fn changes(&self, new: &Self) -> impl Iterator<Item = (String, String, String)> {
+        let pairs = self.values().into_iter().zip(new.values());
+        pairs.filter(|(old, new)| old != new).map(|((key, from), (_, to))| (key, from, to))
     }
 
-    /// How the value of a key reads.
-    pub fn value(&self, key: &str) -> Option<String> {
-        let setting = SETTINGS.iter().find(|setting| setting.key.name == key)?;
-        Some((setting.show)(self))
+    /// The keys, and how their values read in the file.
+    fn values(&self) -> Vec<(String, String)> {
+        let Ok(Value::Object(values)) = serde_json::to_value(self) else { return Vec::new() };
+        let text = |value| match value {
+            Value::Null => "none".to_owned(),
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        values.into_iter().map(|(key, value)| (key, text(value))).collect()
     }
 }

@@ -1,57 +1,87 @@
-//! Owns how a value of the file is read: TOML's types to ours, with an error that says which type is expected.
+//! Owns how a value of the file is read: a number or a text, as the flag of that name takes it.
 
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::fmt;
+use std::net::SocketAddr;
 
-use toml::de::DeValue;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::ser::Serializer;
 
-use crate::model::size::parse_size;
+use super::settings::Entry;
+use crate::cli::value::{self, Batch};
 
-/// A key of the file: what `T` gets from it.
-pub struct Key<T> {
-    /// Its name.
-    pub name: &'static str,
-    /// Reads its value, or says what is wrong with it.
-    pub read: fn(&mut T, &DeValue<'_>) -> Result<(), String>,
-}
+/// A limit in pages, or none for no limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Size(pub Option<u64>);
 
-pub fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| expected("true or false", value))
-}
-
-pub fn number(value: &DeValue<'_>, range: RangeInclusive<u32>) -> Result<u32, String> {
-    let what = || format!("a number in {}..={}", range.start(), range.end());
-    let integer = value.as_integer().ok_or_else(|| expected(&what(), value))?;
-    let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
-    number
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| format!("{} is expected, not {integer}", what()))
-}
-
-/// Pages, or none for no limit; a number is bytes.
-pub fn size(value: &DeValue<'_>) -> Result<Option<u64>, String> {
-    let parsed = match value {
-        DeValue::String(text) => parse_size(text),
-        DeValue::Integer(integer) => match u64::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(bytes) => parse_size(&bytes.to_string()),
-            Err(_) => return Err(format!("{integer} is not a number of bytes")),
-        },
-        value => return Err(expected("a size such as \"512M\" or \"max\"", value)),
-    };
-    parsed.map_err(|error| error.to_string())
-}
-
-pub fn path(value: &DeValue<'_>) -> Result<PathBuf, String> {
-    match value.as_str() {
-        None => Err(expected("a path in quotation marks", value)),
-        Some("") => Err("an empty path names no cgroup".into()),
-        Some(text) if text.contains('\0') => Err("a path has no NUL in it".into()),
-        Some(text) => Ok(text.into()),
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(AsFlag(value::limited)).map(Self)
     }
 }
 
-pub fn expected(what: &str, value: &DeValue<'_>) -> String {
-    let found = value.type_str();
-    let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
-    format!("{what} is expected, not {article} {found}")
+pub fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Batch>, D::Error> {
+    from.deserialize_any(AsFlag(value::batch)).map(Some)
+}
+
+pub fn slots<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    from.deserialize_any(AsFlag(value::slots)).map(Some)
+}
+
+pub fn max_cgroups<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    from.deserialize_any(AsFlag(value::max_cgroups)).map(Some)
+}
+
+pub fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    from.deserialize_any(AsFlag(value::address)).map(Some)
+}
+
+pub fn cgroups<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Entry>, D::Error> {
+    from.deserialize_seq(Cgroups)
+}
+
+/// As it reads in the file.
+pub fn text<T: fmt::Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => to.collect_str(value),
+        None => to.serialize_none(),
+    }
+}
+
+/// What the parser of a flag makes of a value.
+struct AsFlag<T>(fn(&str) -> Result<T, String>);
+
+impl<T> Visitor<'_> for AsFlag<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number or a text")
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
+}
+
+/// Says how it is written.
+struct Cgroups;
+
+impl<'de> Visitor<'de> for Cgroups {
+    type Value = Vec<Entry>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[[cgroup]] in two brackets")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, entries: A) -> Result<Vec<Entry>, A::Error> {
+        Deserialize::deserialize(SeqAccessDeserializer::new(entries))
+    }
 }
