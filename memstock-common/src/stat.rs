@@ -39,6 +39,15 @@ pub struct Stat {
     pub help: &'static str,
 }
 
+/// One of the sets of declarations below.
+pub trait Stats: Copy + 'static {
+    /// All of them, in the order in which they are shown.
+    const ALL: &'static [Self];
+
+    /// The declaration.
+    fn stat(self) -> Stat;
+}
+
 macro_rules! stats {
     ($(#[$doc:meta])* $set:ident { $($variant:ident: $name:literal $unit:ident $trend:ident $help:literal,)+ }) => {
         $(#[$doc])*
@@ -59,6 +68,14 @@ macro_rules! stats {
                         name: $name, unit: Unit::$unit, trend: Trend::$trend, help: $help,
                     },)+
                 }
+            }
+        }
+
+        impl Stats for $set {
+            const ALL: &'static [Self] = Self::ALL;
+
+            fn stat(self) -> Stat {
+                Self::stat(self)
             }
         }
     };

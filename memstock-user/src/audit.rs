@@ -10,7 +10,6 @@ pub mod adoption;
 mod compare;
 mod conserve;
 mod repair;
-pub mod stat;
 
 pub use compare::{Agreement, Comparison};
 pub use conserve::{Book, Books};

@@ -1,13 +1,16 @@
 //! The facilities, each declared once: what it is for, what follows without it, and the command that helps.
 
 use rustix::thread::CapabilitySet;
+use serde::Serialize;
 
 use super::probe::Probe;
 use super::{bpf, system};
 use crate::engine::object::{ATTACHMENTS, COLLAPSES, OPTIONAL, PROBE};
 
 /// Whether memstock can do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Need {
     /// It does not run without.
     Required,

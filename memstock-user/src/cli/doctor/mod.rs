@@ -11,10 +11,14 @@ mod system;
 pub use facility::{Facility, Need, facilities};
 pub use probe::{Host, Probe};
 
+use serde::Serialize;
+
 use crate::exit::{Failure, SUCCESS};
 
 /// Whether the host has something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// It has.
     Found,

@@ -3,34 +3,69 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::doctor::{Answer, Diagnosis, Need, State};
 use crate::exit::printable;
 use crate::view::show::table::plain;
 
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Document<'a> {
+    /// Whether all that is required was found.
+    runs_here: bool,
+    /// The names of what is required and was not found.
+    missing: Vec<&'a str>,
+    /// What is said of a running engine. For people.
+    engine: &'a str,
+    facilities: Vec<Row<'a>>,
+}
+
+/// Something that a host can have.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Row<'a> {
+    /// Its name, the same on every host.
+    name: &'a str,
+    /// Whether memstock can do without.
+    need: Need,
+    /// Whether the host has it; unknown when that could not be told.
+    state: State,
+    /// What exactly was found, or why not. For people.
+    detail: &'a str,
+    /// What the kernel says of each program that it refuses.
+    said: &'a [String],
+    /// What memstock does with it.
+    purpose: &'a str,
+    /// What follows if it is absent.
+    without: &'a str,
+    /// The one command, or kernel setting, that helps; null when it is found.
+    remedy: Option<&'a str>,
+}
+
 /// The document that `memstock doctor --json` prints.
 pub fn document(diagnosis: &Diagnosis) -> Value {
-    let missing = diagnosis.missing().map(|answer| answer.facility.name.as_str());
-    json!({
-        "runs_here": diagnosis.missing().next().is_none(),
-        "missing": missing.collect::<Vec<_>>(),
-        "engine": diagnosis.engine,
-        "facilities": diagnosis.answers.iter().map(facility).collect::<Vec<_>>(),
+    json!(Document {
+        runs_here: diagnosis.missing().next().is_none(),
+        missing: diagnosis.missing().map(|answer| answer.facility.name.as_str()).collect(),
+        engine: &diagnosis.engine,
+        facilities: diagnosis.answers.iter().map(row).collect(),
     })
 }
 
-fn facility(answer: &Answer) -> Value {
-    json!({
-        "name": answer.facility.name,
-        "need": answer.facility.need.name(),
-        "state": answer.finding.state.name(),
-        "detail": answer.finding.detail,
-        "said": answer.finding.said,
-        "purpose": answer.facility.purpose,
-        "without": answer.facility.without,
-        "remedy": answer.remedy(),
-    })
+fn row(answer: &Answer) -> Row<'_> {
+    let Answer { facility, finding } = answer;
+    Row {
+        name: &facility.name,
+        need: facility.need,
+        state: finding.state,
+        detail: &finding.detail,
+        said: &finding.said,
+        purpose: facility.purpose,
+        without: facility.without,
+        remedy: answer.remedy(),
+    }
 }
 
 /// Writes the table, and below it what follows from what was not found.
@@ -112,6 +147,12 @@ fn short(detail: &str) -> String {
 mod tests {
     use super::*;
     use crate::cli::doctor::{Finding, facilities};
+    use crate::view::show::schema::publish;
+
+    #[test]
+    fn the_published_schema_is_up_to_date() {
+        publish::<Document<'_>>("doctor");
+    }
 
     #[test]
     fn both_forms_say_the_same() {

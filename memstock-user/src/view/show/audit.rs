@@ -1,120 +1,17 @@
-//! An audit as tables and as JSON. All figures are pages.
+//! An audit as tables; `document` has it as JSON, whose names are the heads here. All figures are pages.
+
+mod document;
 
 use std::io::{self, Write};
 
 use comfy_table::Table;
-use memstock_common::stat::Stat;
-use serde_json::{Map, Value, json};
 
-use super::json::insert_name;
+#[cfg(test)]
+pub(super) use self::document::Document;
+pub use self::document::document;
+use self::document::{Moved, book, counts, members, moved, sums};
 use super::table::{head, label, plain};
-use crate::audit::adoption::CgroupAdopted;
-use crate::audit::stat;
-use crate::audit::{Agreement, Audit, CgroupAudit};
-use crate::model::Name;
-
-/// The document that `memstock audit --json` prints.
-pub fn document(audit: &Audit) -> Value {
-    let mut kinds = Map::new();
-    for (kind, agreement) in &audit.kinds {
-        kinds.insert(kind.name().into(), counts(agreement).into());
-    }
-    let mut document = Map::new();
-    document.insert("cgroups".into(), audit.cgroups.iter().map(cgroup).collect::<Vec<_>>().into());
-    document.insert("exact".into(), audit.is_exact.into());
-    for (stat, value) in sums(audit) {
-        document.insert(stat.name.into(), value.into());
-    }
-    document.insert("kernel".into(), audit.agreement.as_ref().map_or(Value::Null, agreement));
-    document.insert("file".into(), file(&audit.file).into());
-    document.insert("kinds".into(), kinds.into());
-    document.insert("repaired".into(), audit.repaired.as_deref().map_or(Value::Null, repaired));
-    document.into()
-}
-
-fn sums(audit: &Audit) -> [(Stat, u64); 3] {
-    let Audit { owned, ownerless, stale, .. } = *audit;
-    [(stat::OWNED, owned), (stat::OWNERLESS, ownerless), (stat::STALE, stale)]
-}
-
-fn cgroup(cgroup: &CgroupAudit) -> Value {
-    let mut row = named(&cgroup.name);
-    row.insert("dying".into(), cgroup.is_dying.into());
-    for (stat, value) in book(cgroup) {
-        row.insert(stat.name.into(), json!(value));
-    }
-    row.insert("kernel".into(), cgroup.agreement.as_ref().map_or(Value::Null, agreement));
-    row.into()
-}
-
-/// None is memory+swap that is not counted.
-fn book(cgroup: &CgroupAudit) -> [(Stat, Option<i64>); 7] {
-    let book = &cgroup.book;
-    let signed = |value: u64| Some(value.cast_signed());
-    [
-        (stat::USAGE, signed(book.usage)),
-        (stat::OWNED, signed(book.owned)),
-        (stat::UNUSED, signed(book.unused)),
-        (stat::DRIFT, Some(book.drift())),
-        (stat::FILE, signed(book.owned_file)),
-        (stat::FILE_DRIFT, Some(book.file_drift())),
-        (stat::MEMSW_DRIFT, cgroup.has_memsw.then(|| book.memsw_drift())),
-    ]
-}
-
-fn named(name: &Name) -> Map<String, Value> {
-    let mut row = Map::new();
-    insert_name(&mut row, name);
-    row
-}
-
-fn agreement(agreement: &Agreement) -> Value {
-    let mut row = counts(agreement);
-    let percent = agreement.millipercent().map(|milli| milli as f64 / 1000.0);
-    row.insert(stat::AGREEMENT.name.into(), json!(percent));
-    row.into()
-}
-
-fn counts(agreement: &Agreement) -> Map<String, Value> {
-    let counted = columns(agreement).map(|(stat, value)| (stat.name.into(), value.into()));
-    counted.into_iter().collect()
-}
-
-/// Both have an owner by memstock, so none is another cgroup's.
-fn file(agreement: &Agreement) -> Map<String, Value> {
-    let counts = columns(agreement).into_iter().filter(|(stat, _)| *stat != stat::OTHER);
-    counts.map(|(stat, value)| (stat.name.into(), value.into())).collect()
-}
-
-fn columns(agreement: &Agreement) -> [(Stat, u64); 4] {
-    let Agreement { both, only_ours, only_kernels, other } = *agreement;
-    [
-        (stat::BOTH, both),
-        (stat::ONLY_OURS, only_ours),
-        (stat::ONLY_KERNELS, only_kernels),
-        (stat::OTHER, other),
-    ]
-}
-
-fn repaired(cgroups: &[CgroupAdopted]) -> Value {
-    let row = |cgroup: &CgroupAdopted| {
-        let mut row = named(&cgroup.name);
-        row.insert(stat::ADOPTED.name.into(), cgroup.adopted.into());
-        row.insert(stat::DISOWNED.name.into(), cgroup.disowned.into());
-        Value::Object(row)
-    };
-    let (adopted, disowned) = moved(cgroups);
-    let mut document = Map::new();
-    document.insert(stat::ADOPTED.name.into(), adopted.into());
-    document.insert(stat::DISOWNED.name.into(), disowned.into());
-    document.insert("cgroups".into(), cgroups.iter().map(row).collect::<Vec<_>>().into());
-    document.into()
-}
-
-fn moved(cgroups: &[CgroupAdopted]) -> (u64, u64) {
-    let sum = |part: fn(&CgroupAdopted) -> u64| cgroups.iter().map(part).sum();
-    (sum(|cgroup| cgroup.adopted), sum(|cgroup| cgroup.disowned))
-}
+use crate::audit::{Agreement, Audit, Book};
 
 /// Writes the tables, and below them the sums.
 ///
@@ -122,8 +19,8 @@ fn moved(cgroups: &[CgroupAdopted]) -> (u64, u64) {
 /// `out` cannot be written.
 pub fn write(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
     writeln!(out, "{}\n", books(audit).trim_fmt())?;
-    let sums = sums(audit).map(|(stat, value)| format!("{} {value}", stat.name));
-    writeln!(out, "{}", sums.join(", "))?;
+    let sums = members(sums(audit)).map(|(name, value)| format!("{name} {value}"));
+    writeln!(out, "{}", sums.collect::<Vec<_>>().join(", "))?;
     if !audit.is_exact {
         writeln!(
             out,
@@ -147,7 +44,7 @@ pub fn write(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
         )?;
     }
     if let Some(cgroups) = &audit.repaired {
-        let (adopted, disowned) = moved(cgroups);
+        let Moved { adopted_pages: adopted, disowned_pages: disowned } = moved(cgroups);
         writeln!(out, "repaired: {adopted} pages adopted, {disowned} pages disowned")?;
     }
     Ok(())
@@ -156,10 +53,8 @@ pub fn write(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
 fn books(audit: &Audit) -> Table {
     let has_memsw = audit.cgroups.iter().any(|cgroup| cgroup.has_memsw);
     let is_compared = audit.agreement.is_some();
-    let books = [stat::USAGE, stat::OWNED, stat::UNUSED, stat::DRIFT, stat::FILE, stat::FILE_DRIFT];
-    let memsw = has_memsw.then_some(stat::MEMSW_DRIFT);
     let mut columns = vec!["CGROUP".to_owned()];
-    columns.extend(books.into_iter().chain(memsw).map(|stat| head(stat.name)));
+    columns.extend(members(book(&Book::default(), has_memsw)).map(|(name, _)| head(&name)));
     if is_compared {
         columns.push("AGREEMENT".to_owned());
     }
@@ -167,9 +62,8 @@ fn books(audit: &Audit) -> Table {
     for cgroup in &audit.cgroups {
         let dying = if cgroup.is_dying { " (dying)" } else { "" };
         let mut row = vec![label(&cgroup.name) + dying];
-        row.extend(
-            book(cgroup).iter().filter_map(|(_, value)| value.map(|value| value.to_string())),
-        );
+        let book = book(&cgroup.book, cgroup.has_memsw);
+        row.extend(members(book).map(|(_, value)| value.to_string()));
         if is_compared {
             row.push(cgroup.agreement.as_ref().map_or_else(|| "-".to_owned(), percent));
         }
@@ -179,10 +73,10 @@ fn books(audit: &Audit) -> Table {
 }
 
 fn kinds(audit: &Audit) -> Table {
-    let names = columns(&Agreement::default()).map(|(stat, _)| head(stat.name));
+    let names = members(counts(&Agreement::default())).map(|(name, _)| head(&name));
     let mut table = plain(std::iter::once("KIND".to_owned()).chain(names), &[0]);
     for (kind, agreement) in &audit.kinds {
-        let counts = columns(agreement).map(|(_, value)| value.to_string());
+        let counts = members(counts(agreement)).map(|(_, value)| value.to_string());
         table.add_row(std::iter::once(kind.name().to_owned()).chain(counts));
     }
     table
@@ -198,9 +92,12 @@ fn percent(agreement: &Agreement) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
-    use crate::audit::Book;
+    use crate::audit::CgroupAudit;
     use crate::host::pages::Kind;
+    use crate::model::Name;
 
     fn example() -> Audit {
         let agreement = Agreement { both: 1999, only_kernels: 1, ..Agreement::default() };

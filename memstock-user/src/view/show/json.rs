@@ -1,114 +1,179 @@
-//! A sample and a drain as JSON. Sizes of a sample in bytes, no limit is null.
+//! A sample and a drain as JSON. Sizes of a sample in bytes, no limit is null. Numbers are as declared, and the types
+//! here say the rest: `schema` publishes both.
+
+use std::marker::PhantomData;
 
 use memstock_common::stat::{
-    CgroupStat, CpuStat, CpuState, DrainStat, EngineStat, MemoryStat, PageCounterStat, SlotStat,
-    Unit,
+    CgroupStat, CpuStat, DrainStat, MemoryStat, PageCounterStat, SlotStat, Stat, Stats, Unit,
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::enforce::drains::Receipt;
-use crate::host::cgroup::{display, hex_unless_plain};
+use crate::host::cgroup::display;
+use crate::journal::record::{self, CpuPages, by_cpu};
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+
+/// The numbers of a declaration, as members of an object.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(super) struct Numbers<T> {
+    members: Map<String, Value>,
+    #[serde(skip)]
+    of: PhantomData<T>,
+}
+
+impl<T: Stats> Numbers<T> {
+    fn new<N: Into<Value>>(value: impl Fn(T) -> N) -> Self {
+        let member = |&stat: &T| (stat.stat().name.to_owned(), value(stat).into());
+        Self { members: T::ALL.iter().map(member).collect(), of: PhantomData }
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Show<'a> {
+    /// Every possible CPU.
+    cpus: Vec<CpuRow>,
+    /// Every tracked and every dying cgroup, by path.
+    cgroups: Vec<CgroupRow>,
+    /// Pages charged at once on a miss.
+    batch: u32,
+    #[cfg_attr(test, schemars(schema_with = "super::schema::loss"))]
+    loss: Map<String, Value>,
+    /// Why the daemon is degraded, each after its name and a colon, as in /readyz; empty when it is not.
+    degraded: &'a [String],
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct CpuRow {
+    /// Its number.
+    cpu: u32,
+    /// Whether it is online.
+    online: bool,
+    /// Its stock.
+    slots: Vec<SlotRow>,
+    #[serde(flatten)]
+    work: Numbers<CpuStat>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct SlotRow {
+    /// Path of the cgroup that the slot is cached for; null for none.
+    cgroup: Option<String>,
+    /// Its cgroup v2 id.
+    cgroup_id: Option<u64>,
+    /// The cgroup that the uncharge batch is for.
+    uncharge_cgroup_id: Option<u64>,
+    #[serde(flatten)]
+    pages: Numbers<SlotStat>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct CgroupRow {
+    #[serde(flatten)]
+    name: record::Cgroup,
+    /// The nearest tracked ancestor.
+    parent_id: Option<u64>,
+    /// Whether it is removed, and only waits for its pages to be freed.
+    dying: bool,
+    memory: Memory,
+    #[cfg_attr(test, schemars(schema_with = "super::schema::page_counter"))]
+    memsw: Map<String, Value>,
+    #[serde(flatten)]
+    work: Numbers<CgroupStat>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Memory {
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(schema_with = "super::schema::page_counter"))]
+    counter: Map<String, Value>,
+    #[serde(flatten)]
+    parts: Numbers<MemoryStat>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Drained {
+    /// Every CPU that was asked.
+    cpus: Vec<CpuPages>,
+    #[serde(flatten)]
+    sums: Numbers<DrainStat>,
+}
 
 /// The document that `memstock show --json` prints.
 pub fn document(sample: &Sample, page_size: u64) -> Value {
-    let mut loss = Map::new();
-    for (counter, value) in &sample.loss {
-        loss.insert(counter.name.into(), json!(value));
-    }
-    let mut document = Map::new();
-    document.insert("cpus".into(), sample.cpus.iter().map(cpu).collect());
-    let cgroups = sample.cgroups.iter().map(|c| cgroup(c, page_size)).collect();
-    document.insert("cgroups".into(), cgroups);
-    document.insert(EngineStat::Batch.stat().name.into(), json!(sample.batch));
-    document.insert("loss".into(), loss.into());
-    document.insert("degraded".into(), json!(sample.degraded));
-    document.into()
+    json!(Show {
+        cpus: sample.cpus.iter().map(cpu).collect(),
+        cgroups: sample.cgroups.iter().map(|it| cgroup(it, page_size)).collect(),
+        batch: sample.batch,
+        loss: members(&sample.loss),
+        degraded: &sample.degraded,
+    })
 }
 
 /// The document that `memstock drain --json` prints.
 pub fn drained(receipt: &Receipt) -> Value {
-    let [nr_pages, took_us] = [DrainStat::NrPages, DrainStat::TookUs].map(|stat| stat.stat().name);
-    let cpu = |(&cpu, &value): (&u32, &u64)| json!({ "cpu": cpu, nr_pages: value });
-    json!({
-        "cpus": receipt.cpus.iter().map(cpu).collect::<Vec<_>>(),
-        nr_pages: receipt.nr_pages(),
-        took_us: receipt.took.as_micros() as u64,
-    })
+    let sum = |stat| match stat {
+        DrainStat::NrPages => receipt.nr_pages(),
+        DrainStat::TookUs => receipt.took.as_micros() as u64,
+    };
+    json!(Drained { cpus: by_cpu(&receipt.cpus), sums: Numbers::new(sum) })
 }
 
-fn cpu(cpu: &Cpu) -> Value {
-    let mut row = Map::new();
-    row.insert("cpu".into(), json!(cpu.cpu));
-    row.insert(CpuState::Online.stat().name.into(), json!(cpu.online));
-    row.insert("slots".into(), cpu.slots.iter().map(slot).collect());
-    for &stat in CpuStat::ALL {
-        row.insert(stat.stat().name.into(), json!(cpu.get(stat)));
+fn cpu(cpu: &Cpu) -> CpuRow {
+    CpuRow {
+        cpu: cpu.cpu,
+        online: cpu.online,
+        slots: cpu.slots.iter().map(slot).collect(),
+        work: Numbers::new(|stat| cpu.get(stat)),
     }
-    Value::Object(row)
 }
 
-fn slot(slot: &Slot) -> Value {
-    let mut row = Map::new();
-    row.insert("cgroup".into(), json!(slot.cgroup.as_ref().map(path)));
-    row.insert("cgroup_id".into(), json!(slot.cgroup.as_ref().map(|name| name.id)));
-    row.insert(
-        "uncharge_cgroup_id".into(),
-        json!(slot.uncharge_cgroup.as_ref().map(|name| name.id)),
-    );
-    for &stat in SlotStat::ALL {
-        row.insert(stat.stat().name.into(), json!(slot.get(stat)));
+fn slot(slot: &Slot) -> SlotRow {
+    let id = |name: &Option<Name>| name.as_ref().map(|name| name.id);
+    SlotRow {
+        cgroup: slot.cgroup.as_ref().and_then(|name| name.path.as_ref()).map(display),
+        cgroup_id: id(&slot.cgroup),
+        uncharge_cgroup_id: id(&slot.uncharge_cgroup),
+        pages: Numbers::new(|stat| slot.get(stat)),
     }
-    Value::Object(row)
 }
 
-fn cgroup(cgroup: &Cgroup, page_size: u64) -> Value {
-    let mut row = Map::new();
-    insert_name(&mut row, &cgroup.name);
-    row.insert("parent_id".into(), json!(cgroup.parent_id));
-    row.insert("dying".into(), json!(cgroup.is_dying));
-    let mut memory = page_counter(&cgroup.memory, page_size);
-    for &stat in MemoryStat::ALL {
-        let declared = stat.stat();
-        let value = in_unit(cgroup.part(stat), declared.unit, page_size);
-        memory.insert(declared.name.into(), json!(value));
-    }
-    row.insert("memory".into(), memory.into());
-    row.insert("memsw".into(), page_counter(&cgroup.memsw, page_size).into());
-    for &stat in CgroupStat::ALL {
-        let declared = stat.stat();
-        let value = cgroup.get(stat).map(|value| in_unit(value, declared.unit, page_size));
-        row.insert(declared.name.into(), json!(value));
-    }
-    Value::Object(row)
-}
-
-fn page_counter(counter: &PageCounter, page_size: u64) -> Map<String, Value> {
-    let mut row = Map::new();
-    for &stat in PageCounterStat::ALL {
-        let declared = stat.stat();
-        let value = counter.get(stat).map(|value| in_unit(value, declared.unit, page_size));
-        row.insert(declared.name.into(), json!(value));
-    }
-    row
-}
-
-/// The path and the id of a cgroup, and what the path is made of if it is not all text.
-pub(super) fn insert_name(row: &mut Map<String, Value>, name: &Name) {
-    row.insert("path".into(), json!(path(name)));
-    if let Some(hex) = name.path.as_deref().and_then(hex_unless_plain) {
-        row.insert("path_hex".into(), json!(hex));
-    }
-    row.insert("id".into(), json!(name.id));
-}
-
-fn path(name: &Name) -> Option<String> {
-    name.path.as_deref().map(display)
-}
-
-fn in_unit(value: u64, unit: Unit, page_size: u64) -> u64 {
-    match unit {
+fn cgroup(cgroup: &Cgroup, page_size: u64) -> CgroupRow {
+    let in_unit = |value: u64, stat: Stat| match stat.unit {
         Unit::Bytes => value * page_size,
         _ => value,
+    };
+    let counter = |of: &PageCounter| {
+        let member = |&it: &PageCounterStat| {
+            let value = of.get(it).map(|value| in_unit(value, it.stat()));
+            (it.stat().name.to_owned(), value.into())
+        };
+        PageCounterStat::ALL.iter().map(member).collect()
+    };
+    CgroupRow {
+        name: named(&cgroup.name),
+        parent_id: cgroup.parent_id,
+        dying: cgroup.is_dying,
+        memory: Memory {
+            counter: counter(&cgroup.memory),
+            parts: Numbers::new(|stat| in_unit(cgroup.part(stat), stat.stat())),
+        },
+        memsw: counter(&cgroup.memsw),
+        work: Numbers::new(|stat| cgroup.get(stat).map(|value| in_unit(value, stat.stat()))),
     }
+}
+
+pub(super) fn named(name: &Name) -> record::Cgroup {
+    record::Cgroup::new(name.id, name.path.as_deref())
+}
+
+pub(super) fn members(counted: &[(Stat, u64)]) -> Map<String, Value> {
+    counted.iter().map(|&(stat, count)| (stat.name.to_owned(), count.into())).collect()
 }

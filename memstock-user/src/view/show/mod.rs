@@ -8,4 +8,4 @@ pub mod summary;
 pub mod table;
 
 #[cfg(test)]
-mod schema;
+pub(crate) mod schema;

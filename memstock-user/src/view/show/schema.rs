@@ -1,233 +1,152 @@
-//! The published schemas of all JSON, `docs/schema`, made from the declarations and the type of the records; the
+//! The published schemas of all JSON, `docs/schema`, made from the declarations and the types of what is printed; the
 //! test fails when one is out of date. That real output keeps to them is for the live tests.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
 use memstock_common::Loss;
-use memstock_common::stat::{
-    CgroupStat, CpuStat, CpuState, DrainStat, EngineStat, MemoryStat, PageCounterStat, ProbeStat,
-    SlotStat, Stat, Unit,
-};
+use memstock_common::stat::{CgroupStat, PageCounterStat, ProbeStat, Stat, Stats, Unit};
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use crate::audit::stat;
+use super::json::{Drained, Numbers, Show};
+use super::{audit, stat};
+use crate::forecast::measure::{FIGURES, Scope, is_whole};
 use crate::journal::Entry;
 use crate::journal::tests::every_kind;
 
-/// Members of an object, in their order: name and schema.
-type Members = Vec<(&'static str, Value)>;
-
-/// Exactly these members.
-fn object(members: Members) -> Value {
-    let required: Vec<_> = members.iter().map(|(name, _)| *name).collect();
+/// With these members.
+fn object(members: impl IntoIterator<Item = (&'static str, Value)>) -> Schema {
     let properties: Map<_, _> =
         members.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
-    json!({
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": false,
+    let required: Vec<_> = properties.keys().cloned().collect();
+    json_schema!({ "type": "object", "properties": properties, "required": required })
+}
+
+/// A number as declared.
+fn number(stat: Stat, mut schema: Schema) -> (&'static str, Value) {
+    let unit = match stat.unit {
+        Unit::Bytes => " Unit: bytes.",
+        Unit::Pages => " Unit: pages.",
+        Unit::Seconds => " Unit: seconds.",
+        Unit::Count | Unit::Percent => "",
+    };
+    schema.insert("description".into(), format!("{}{unit}", stat.help).into());
+    (stat.name, schema.into())
+}
+
+impl<T: Stats> JsonSchema for Numbers<T> {
+    fn schema_name() -> Cow<'static, str> {
+        "Numbers".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        object(T::ALL.iter().map(|stat| count(stat.stat(), generator)))
+    }
+}
+
+fn count(stat: Stat, generator: &mut SchemaGenerator) -> (&'static str, Value) {
+    let schema = match can_be_none(stat) {
+        true => Option::<u64>::json_schema(generator),
+        false => u64::json_schema(generator),
+    };
+    number(stat, schema)
+}
+
+/// Where there is no limit, or the kernel has no tracepoints for faults.
+fn can_be_none(stat: Stat) -> bool {
+    [PageCounterStat::Limit.stat().name, CgroupStat::Faults.stat().name].contains(&stat.name)
+}
+
+pub fn page_counter(generator: &mut SchemaGenerator) -> Schema {
+    object(PageCounterStat::ALL.iter().map(|stat| count(stat.stat(), generator)))
+}
+
+pub fn loss(generator: &mut SchemaGenerator) -> Schema {
+    let lost = Loss::ALL.iter().map(|stat| stat.stat());
+    let lost = lost.chain(ProbeStat::ALL.iter().map(|stat| stat.stat()));
+    object(lost.map(|stat| number(stat, u64::json_schema(generator))))
+}
+
+fn figures(schema: impl Fn(Scope, Stat) -> Schema) -> Schema {
+    object(Scope::ALL.map(|scope| {
+        let own = FIGURES.iter().filter(|(other, _)| *other == scope);
+        let mut figures = object(own.map(|&(scope, stat)| number(stat, schema(scope, stat))));
+        let about = match scope {
+            Scope::Cgroup => "Of the cgroup that was made for the command, with those below it.",
+            Scope::Engine => {
+                "Of the engine while the command ran: the command's, if own_engine is true."
+            }
+            Scope::Kernel => {
+                "Of the kernel's own memory controller, for the cgroup and those below it that are \
+                 still there; null without --kernel-stock."
+            }
+            Scope::Process => "Of the process, as the kernel told who waited for it.",
+        };
+        figures.insert("description".into(), about.into());
+        (scope.name(), figures.into())
+    }))
+}
+
+/// The mean over runs need not be a whole number, and some figures cannot be told of every run.
+pub fn means(_: &mut SchemaGenerator) -> Schema {
+    figures(|scope, stat| {
+        let is_always = scope != Scope::Kernel
+            && !can_be_none(stat)
+            && (is_whole(stat.unit) && stat.name != "max_rss" || stat.unit == Unit::Seconds);
+        let kind = if is_always { json!("number") } else { json!(["number", "null"]) };
+        json_schema!({ "type": kind, "minimum": 0 })
     })
 }
 
-/// With a member that may be missing.
-fn with_optional(mut object: Value, name: &str, schema: Value) -> Value {
-    object["properties"][name] = schema;
-    object
+pub fn deviations(_: &mut SchemaGenerator) -> Schema {
+    let mut scopes = figures(|_, _| json_schema!({ "type": ["number", "null"], "minimum": 0 }));
+    scopes.insert("type".into(), json!(["object", "null"]));
+    scopes
 }
 
-fn described(mut schema: Value, about: &str) -> Value {
-    schema["description"] = about.into();
-    schema
+/// Objects have no other members.
+fn strict(schema: &mut Schema) {
+    if schema.get("properties").is_some() {
+        schema.insert("additionalProperties".into(), false.into());
+    }
 }
 
-/// Of a cgroup whose name had to be escaped.
-fn with_path_hex(object: Value) -> Value {
-    let about = "The bytes of the path in hexadecimal, if something in it was escaped.";
-    with_optional(object, "path_hex", json!({ "description": about, "type": "string" }))
+/// Compares the schema of what a verb prints with the published one, or publishes it.
+pub fn publish<T: JsonSchema>(verb: &str) {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    let settings = settings.with(|settings| settings.inline_subschemas = true);
+    let generator = settings.with_transform(RecursiveTransform(strict)).into_generator();
+    let schema = serde_json::to_value(generator.into_root_schema_for::<T>()).unwrap();
+    compare(verb, &titled(&format!("memstock {verb} --json"), schema));
 }
 
-fn list(items: Value, about: &str) -> Value {
-    json!({ "description": about, "type": "array", "items": items })
-}
-
-fn or_null(mut schema: Value) -> Value {
-    let kind = schema["type"].take();
-    schema["type"] = json!([kind, "null"]);
-    schema
-}
-
-fn whole(about: &str) -> Value {
-    json!({ "description": about, "type": "integer", "minimum": 0 })
-}
-
-fn flag(about: &str) -> Value {
-    json!({ "description": about, "type": "boolean" })
-}
-
-fn path(about: &str) -> Value {
-    or_null(json!({ "description": about, "type": "string" }))
-}
-
-/// A number as declared; `bytes` says whether memory is shown in bytes.
-fn number(declared: Stat) -> (&'static str, Value) {
-    let unit = match declared.unit {
-        Unit::Bytes => " Unit: bytes.",
-        Unit::Pages => " Unit: pages.",
-        Unit::Count | Unit::Seconds | Unit::Percent => "",
-    };
-    (declared.name, whole(&format!("{}{unit}", declared.help)))
-}
-
-fn signed(declared: Stat) -> (&'static str, Value) {
-    let (name, mut schema) = number(declared);
-    schema.as_object_mut().unwrap().remove("minimum");
-    (name, schema)
-}
-
-fn published(title: &str, mut schema: Value) -> Value {
-    let mut all = Map::new();
-    all.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+/// What the schema is of stands first.
+fn titled(title: &str, mut schema: Value) -> Value {
+    let mut all = Map::from_iter([("$schema".into(), schema["$schema"].take())]);
     all.insert("title".into(), title.into());
-    schema.as_object_mut().unwrap().remove("$schema");
-    schema.as_object_mut().unwrap().remove("title");
-    all.append(schema.as_object_mut().unwrap());
+    let rest = schema.as_object().unwrap().clone().into_iter();
+    all.extend(rest.filter(|(name, _)| !["$schema", "title"].contains(&&**name)));
     all.into()
 }
 
-fn show() -> Value {
-    let slot = object(
-        [
-            ("cgroup", path("Path of the cgroup that the slot is cached for; null for none.")),
-            ("cgroup_id", or_null(whole("Its cgroup v2 id."))),
-            ("uncharge_cgroup_id", or_null(whole("The cgroup that the uncharge batch is for."))),
-        ]
-        .into_iter()
-        .chain(SlotStat::ALL.iter().map(|stat| number(stat.stat())))
-        .collect(),
-    );
-    let cpu = object(
-        [
-            ("cpu", whole("Its number.")),
-            (CpuState::Online.stat().name, flag("Whether the CPU is online.")),
-            ("slots", list(slot, "Its stock.")),
-        ]
-        .into_iter()
-        .chain(CpuStat::ALL.iter().map(|&stat| match (stat, number(stat.stat())) {
-            (CpuStat::Faults, (name, schema)) => (name, or_null(schema)),
-            (_, number) => number,
-        }))
-        .collect(),
-    );
-    let counter = || {
-        PageCounterStat::ALL.iter().map(|&stat| match (stat, number(stat.stat())) {
-            (PageCounterStat::Limit, (name, schema)) => (name, or_null(schema)),
-            (_, number) => number,
-        })
-    };
-    let parts = MemoryStat::ALL.iter().map(|stat| number(stat.stat()));
-    let cgroup = object(
-        [
-            ("path", path("Path in the hierarchy, what is not printable escaped; null once it is removed.")),
-            ("id", whole("cgroup v2 id.")),
-            ("parent_id", or_null(whole("The nearest tracked ancestor."))),
-            ("dying", flag("Whether it is removed, and only waits for its pages to be freed.")),
-            ("memory", object(counter().chain(parts).collect())),
-            ("memsw", object(counter().collect())),
-        ]
-        .into_iter()
-        .chain(CgroupStat::ALL.iter().map(|&stat| match (stat, number(stat.stat())) {
-            (CgroupStat::Faults, (name, schema)) => (name, or_null(schema)),
-            (_, number) => number,
-        }))
-        .collect(),
-    );
-    let losses = Loss::ALL.iter().map(|loss| loss.stat());
-    let losses = losses.chain(ProbeStat::ALL.iter().map(|stat| stat.stat()));
-    let document = object(vec![
-        ("cpus", list(cpu, "Every possible CPU.")),
-        ("cgroups", list(with_path_hex(cgroup), "Every tracked and every dying cgroup, by path.")),
-        number(EngineStat::Batch.stat()),
-        ("loss", object(losses.map(number).collect())),
-        (
-            "degraded",
-            list(
-                json!({ "description": "What is wrong, after its name and a colon; as in /readyz.", "type": "string" }),
-                "Why the daemon is degraded; empty when it is not.",
-            ),
-        ),
-    ]);
-    published("memstock show --json", document)
-}
-
-fn drain() -> Value {
-    let nr_pages = DrainStat::NrPages.stat();
-    let cpu = object(vec![("cpu", whole("Its number.")), number(nr_pages)]);
-    let document = object(vec![
-        ("cpus", list(cpu, "Every CPU that was asked.")),
-        number(nr_pages),
-        number(DrainStat::TookUs.stat()),
-    ]);
-    published("memstock drain --json", document)
-}
-
-fn audit() -> Value {
-    let counts = || [stat::BOTH, stat::ONLY_OURS, stat::ONLY_KERNELS, stat::OTHER].map(number);
-    let agreement = || {
-        let (name, about) = (stat::AGREEMENT.name, stat::AGREEMENT.help);
-        let percent = json!({
-            "description": format!("{about} Null when there are none."),
-            "type": ["number", "null"], "minimum": 0, "maximum": 100,
-        });
-        or_null(object(counts().into_iter().chain([(name, percent)]).collect()))
-    };
-    let named = || {
-        vec![
-            ("path", path("Path in the hierarchy; null once it is removed.")),
-            ("id", whole("cgroup v2 id.")),
-        ]
-    };
-    let (memsw, memsw_drift) = signed(stat::MEMSW_DRIFT);
-    let books = [stat::USAGE, stat::OWNED, stat::UNUSED, stat::DRIFT, stat::FILE, stat::FILE_DRIFT]
-        .map(signed);
-    let mut cgroup = named();
-    cgroup.push(("dying", flag("Whether it is charged no more.")));
-    cgroup.extend(books);
-    cgroup.push((memsw, or_null(memsw_drift)));
-    cgroup.push(("kernel", agreement()));
-    let moved = || [stat::ADOPTED, stat::DISOWNED].map(number);
-    let mut repaired = named();
-    repaired.extend(moved());
-    let repaired = list(with_path_hex(object(repaired)), "By cgroup.");
-    let repaired = object(moved().into_iter().chain([("cgroups", repaired)]).collect());
-    let kinds = json!({
-        "description": "The comparison with the kernel by kind of page; none without one.",
-        "type": "object",
-        "additionalProperties": object(counts().to_vec()),
-    });
-    let document = object(vec![
-        (
-            "cgroups",
-            list(with_path_hex(object(cgroup)), "Every tracked and every dying cgroup, by path."),
-        ),
-        ("exact", flag("Whether nothing moved while it was read; else nothing is proved.")),
-        number(stat::OWNED),
-        number(stat::OWNERLESS),
-        number(stat::STALE),
-        ("kernel", agreement()),
-        (
-            "file",
-            described(
-                object([stat::BOTH, stat::ONLY_OURS, stat::ONLY_KERNELS].map(number).into()),
-                "Pages with an owner that are page cache by memstock, by the kernel, or both.",
-            ),
-        ),
-        ("kinds", kinds),
-        ("repaired", or_null(repaired)),
-    ]);
-    published("memstock audit --json", document)
+fn compare(verb: &str, schema: &Value) {
+    jsonschema::meta::validate(schema).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
+    let path = folder.join(format!("{verb}.schema.json"));
+    let text = format!("{schema:#}\n");
+    if std::env::var_os("MEMSTOCK_BLESS").is_some() {
+        fs::write(&path, &text).unwrap();
+    }
+    let published = fs::read_to_string(&path).unwrap_or_default();
+    assert!(published == text, "docs/schema is out of date: cargo xtask test --bless");
 }
 
 fn events() -> Value {
@@ -239,28 +158,16 @@ fn events() -> Value {
     for name in ["Cgroup", "CpuPages"] {
         schema["$defs"][name]["additionalProperties"] = false.into();
     }
-    published("a line of memstock events --json", schema)
-}
-
-fn documents() -> [(&'static str, Value); 4] {
-    [("show", show()), ("audit", audit()), ("events", events()), ("drain", drain())]
+    titled("a line of memstock events --json", schema)
 }
 
 #[test]
 fn the_published_schemas_are_up_to_date() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
-    for (name, schema) in documents() {
-        jsonschema::meta::validate(&schema).unwrap();
-        let path = folder.join(format!("{name}.schema.json"));
-        let text = format!("{schema:#}\n");
-        if std::env::var_os("MEMSTOCK_BLESS").is_some() {
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(&path, text).unwrap();
-            continue;
-        }
-        let published = fs::read_to_string(&path).unwrap_or_default();
-        assert!(published == text, "docs/schema is out of date: cargo xtask test --bless");
-    }
+    publish::<Show<'_>>("show");
+    publish::<audit::Document>("audit");
+    publish::<Drained>("drain");
+    publish::<stat::Document<'_>>("stat");
+    compare("events", &events());
 }
 
 /// Of who would be killed, if anybody.

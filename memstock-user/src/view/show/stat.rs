@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use memstock_common::stat::{CgroupStat, CommandStat, KernelStat, Stat, Unit};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::json::members;
 use crate::forecast::measure::{Figure, Measured, Scope, is_whole, losses, summarize};
 use crate::forecast::verdict::Peaks;
 use crate::host::cgroup::display;
@@ -45,29 +47,48 @@ impl Report {
     }
 }
 
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Document<'a> {
+    /// COMMAND and its arguments, control characters and bytes that are no text escaped.
+    command: &'a [String],
+    /// COMMAND's, in the last run: 128 + N after signal N.
+    exit_code: u8,
+    /// Of these the figures are the mean.
+    runs: usize,
+    /// Where COMMAND ran; removed since.
+    cgroup_path: String,
+    /// Whether an engine was started for COMMAND, and tracked nothing else.
+    own_engine: bool,
+    /// Pages charged at once on a miss.
+    batch: u32,
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(schema_with = "super::schema::means"))]
+    means: Map<String, Value>,
+    /// Standard deviations over the runs, in the units of the means; null for a single run.
+    #[cfg_attr(test, schemars(schema_with = "super::schema::deviations"))]
+    stddev: Option<Map<String, Value>>,
+    /// What was lost, skipped or merged meanwhile, by the whole engine.
+    #[cfg_attr(test, schemars(schema_with = "super::schema::loss"))]
+    loss: Map<String, Value>,
+}
+
 /// The document that `memstock stat --json` writes.
 pub fn document(report: &Report) -> Value {
-    let mut document = Map::new();
-    document.insert("command".into(), json!(report.command));
-    document.insert("exit_code".into(), json!(report.exit_code));
-    document.insert("runs".into(), json!(report.runs));
-    document.insert("cgroup_path".into(), json!(display(&report.last.cgroup)));
-    document.insert("own_engine".into(), json!(report.last.is_own_engine));
-    document.insert("batch".into(), json!(report.last.batch));
-    for scope in Scope::ALL {
-        document.insert(scope.name().into(), values(report, scope, |figure| figure.mean));
-    }
-    let deviations = (report.runs > 1).then(|| {
-        let of = |scope: Scope| {
-            (scope.name().to_owned(), values(report, scope, |figure| figure.deviation))
-        };
-        Scope::ALL.map(of).into_iter().collect::<Map<_, _>>()
-    });
-    document.insert("stddev".into(), json!(deviations));
-    let loss: Map<_, _> =
-        report.loss.iter().map(|(stat, count)| (stat.name.to_owned(), json!(count))).collect();
-    document.insert("loss".into(), loss.into());
-    document.into()
+    let scopes = |value: fn(&Figure) -> Option<f64>| {
+        Scope::ALL.map(|scope| (scope.name().to_owned(), values(report, scope, value)))
+    };
+    json!(Document {
+        command: &report.command,
+        exit_code: report.exit_code,
+        runs: report.runs,
+        cgroup_path: display(&report.last.cgroup),
+        own_engine: report.last.is_own_engine,
+        batch: report.last.batch,
+        means: scopes(|figure| figure.mean).into_iter().collect(),
+        stddev: (report.runs > 1).then(|| scopes(|figure| figure.deviation).into_iter().collect()),
+        loss: members(&report.loss),
+    })
 }
 
 fn values(report: &Report, scope: Scope, value: impl Fn(&Figure) -> Option<f64>) -> Value {
