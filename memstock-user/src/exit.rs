@@ -29,7 +29,7 @@ pub const USAGE: u8 = 2;
 pub const SIGNALED: u8 = 128;
 
 /// Why memstock itself failed; each kind has its exit code.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, strum::VariantArray)]
 pub enum Failure {
     /// Flags that do not make sense together.
     Usage,
@@ -53,17 +53,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every kind, for documentation and tests.
-    pub const ALL: [Self; 9] = [
-        Self::Usage,
-        Self::Permission,
-        Self::Host,
-        Self::Cgroup,
-        Self::Running,
-        Self::NotRunning,
-        Self::Other,
-        Self::CannotExecute,
-        Self::NotFound,
-    ];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// The exit code of this kind.
     pub const fn code(self) -> u8 {

@@ -104,7 +104,7 @@ impl Comparison {
         for page in &different {
             log::debug!("differs: {page:?}");
         }
-        let kinds = Kind::ALL.into_iter().zip(sums.kinds);
+        let kinds = Kind::ALL.iter().copied().zip(sums.kinds);
         let kinds: Vec<_> = kinds.filter(|(_, agreement)| agreement.either() > 0).collect();
         let Sums { cgroups, all, file, .. } = sums;
         Ok(Self { cgroups, all, kinds, file, stale, different })

@@ -15,7 +15,8 @@ use crate::model::ratio::hit_rate;
 use crate::model::{Cgroup, Sample};
 
 /// Whose a figure is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Scope {
     /// The cgroup's that was made for the command, with those below it.
     Cgroup,
@@ -29,16 +30,11 @@ pub enum Scope {
 
 impl Scope {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Cgroup, Self::Engine, Self::Kernel, Self::Process];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// As in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cgroup => "cgroup",
-            Self::Engine => "engine",
-            Self::Kernel => "kernel",
-            Self::Process => "process",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -18,7 +18,8 @@ use std::fmt;
 use crate::model::size::{human, human_up};
 
 /// What a limit would do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Verdict {
     /// Somebody is killed.
     Oom,
@@ -48,13 +49,8 @@ pub const fn unseen(needed: u64) -> u64 {
 
 impl Verdict {
     /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Oom => "oom",
-            Self::Near => "near",
-            Self::Reclaims => "reclaims",
-            Self::Fits => "fits",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -8,9 +8,10 @@ use super::{bpf, system};
 use crate::engine::object::{ATTACHMENTS, COLLAPSES, OPTIONAL, PROBE};
 
 /// Whether memstock can do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Need {
     /// It does not run without.
     Required,
@@ -20,11 +21,8 @@ pub enum Need {
 
 impl Need {
     /// As people see it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Required => "required",
-            Self::Optional => "optional",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

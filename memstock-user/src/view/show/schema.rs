@@ -76,7 +76,7 @@ pub fn loss(generator: &mut SchemaGenerator) -> Schema {
 }
 
 fn figures(schema: impl Fn(Scope, Stat) -> Schema) -> Schema {
-    object(Scope::ALL.map(|scope| {
+    object(Scope::ALL.iter().map(|&scope| {
         let own = FIGURES.iter().filter(|(other, _)| *other == scope);
         let mut figures = object(own.map(|&(scope, stat)| number(stat, schema(scope, stat))));
         let about = match scope {

@@ -76,7 +76,9 @@ pub(super) struct Document<'a> {
 /// The document that `memstock stat --json` writes.
 pub fn document(report: &Report) -> Value {
     let scopes = |value: fn(&Figure) -> Option<f64>| {
-        Scope::ALL.map(|scope| (scope.name().to_owned(), values(report, scope, value)))
+        let members =
+            Scope::ALL.iter().map(|&scope| (scope.name().to_owned(), values(report, scope, value)));
+        members.collect::<Map<_, _>>()
     };
     json!(Document {
         command: &report.command,
@@ -85,8 +87,8 @@ pub fn document(report: &Report) -> Value {
         cgroup_path: display(&report.last.cgroup),
         own_engine: report.last.is_own_engine,
         batch: report.last.batch,
-        means: scopes(|figure| figure.mean).into_iter().collect(),
-        stddev: (report.runs > 1).then(|| scopes(|figure| figure.deviation).into_iter().collect()),
+        means: scopes(|figure| figure.mean),
+        stddev: (report.runs > 1).then(|| scopes(|figure| figure.deviation)),
         loss: members(&report.loss),
     })
 }
@@ -116,7 +118,7 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     writeln!(out, "cgroup {}, {engine}, batch {}{runs}", display(&last.cgroup), last.batch)?;
     let width = if report.runs > 1 { 46 } else { 35 };
     let is_told = |scope: &Scope| report.of(*scope).any(|figure| figure.mean.is_some());
-    for scope in Scope::ALL.into_iter().filter(is_told) {
+    for scope in Scope::ALL.iter().copied().filter(is_told) {
         writeln!(out)?;
         for figure in report.of(scope).filter(|figure| !IN_NOTES.contains(&figure.stat)) {
             let value = figure.mean.map_or_else(|| "-".into(), |mean| text(mean, figure.stat.unit));

@@ -80,7 +80,7 @@ impl Figures {
 }
 
 /// A column. Rows are sorted by one of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray)]
 pub enum Column {
     /// The path.
     Name,
@@ -104,17 +104,7 @@ pub enum Column {
 
 impl Column {
     /// All, from left to right.
-    pub const ALL: [Self; 9] = [
-        Self::Name,
-        Self::Usage,
-        Self::Needed,
-        Self::Limit,
-        Self::Part,
-        Self::Faults,
-        Self::Hits,
-        Self::Stocked,
-        Self::Failcnt,
-    ];
+    pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
     /// All but the name, the one that is left out last first.
     pub const BY_WORTH: [Self; 8] = [
         Self::Usage,

@@ -73,7 +73,7 @@ fn write(out: &mut impl Write, app: &App) -> io::Result<()> {
         cpus.add_row(row.into_iter().chain(RATES.iter().map(rate)));
     }
     writeln!(out, "{}\n", cpus.trim_fmt())?;
-    let mut cgroups = plain(Column::ALL.map(Column::head), &[0]);
+    let mut cgroups = plain(Column::ALL.iter().map(|column| column.head()), &[0]);
     for row in &app.rows {
         let values =
             Column::ALL[1..].iter().map(|column| column.value(&row.figures, app.page_size));

@@ -44,7 +44,7 @@ fn the_documented_metrics_are_those_that_there_are() {
 fn every_reason_is_documented() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
     let text = fs::read_to_string(&path).unwrap();
-    for cause in crate::view::metrics::health::Cause::ALL {
+    for &cause in crate::view::metrics::health::Cause::ALL {
         assert!(text.contains(&format!("| `{}` |", cause.name())), "{}", cause.name());
     }
 }

@@ -187,10 +187,10 @@ impl<'a> Points<'a> {
             }
             DaemonStat::LeftOut => take(&[], Number::Unsigned(*left_out)),
             DaemonStat::Errors => Part::ALL
-                .into_iter()
+                .iter()
                 .zip(errors)
                 .try_for_each(|(part, &count)| take(&[part.name()], Number::Unsigned(count))),
-            DaemonStat::Degraded => Cause::ALL.into_iter().try_for_each(|cause| {
+            DaemonStat::Degraded => Cause::ALL.iter().try_for_each(|&cause| {
                 let is_so = reasons.iter().any(|reason| reason.cause == cause);
                 take(&[cause.name()], Number::Unsigned(is_so.into()))
             }),

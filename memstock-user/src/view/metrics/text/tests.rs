@@ -48,7 +48,7 @@ fn reading() -> Reading {
         records: Default::default(),
         left_out: 1,
         unreadable: 0,
-        errors: Part::ALL.map(|part| u64::from(part == Part::Tree)),
+        errors: std::array::from_fn(|n| u64::from(Part::ALL[n] == Part::Tree)),
         checked: Checked { exact: 3, moving: 4, last: Some(proof) },
         reasons: vec![Reason { cause: Cause::Drift, text: String::new() }],
     }

@@ -27,7 +27,7 @@ fn columns(width: usize) -> Vec<(Column, usize)> {
     };
     let kept: Vec<_> = Column::BY_WORTH.iter().filter(fits).copied().collect();
     let taken: usize = kept.iter().map(|column| column.width() + 1).sum();
-    let shown = Column::ALL.into_iter().filter(|column| kept.contains(column));
+    let shown = Column::ALL.iter().copied().filter(|column| kept.contains(column));
     let name = (Column::Name, width.saturating_sub(taken));
     std::iter::once(name).chain(shown.map(|column| (column, column.width()))).collect()
 }
