@@ -20,7 +20,7 @@ pub(super) fn btf(host: &Host) -> Finding {
 }
 
 pub(super) fn bpf(host: &Host) -> Finding {
-    match &host.baseline {
+    match &host.probing {
         Ok(_) => Finding::found(""),
         Err(error) => host.failed(error),
     }
