@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{MapData, MapType};
-use memstock::engine::attach::baseline;
+use memstock::engine::attach::probing;
 use memstock::engine::load::{Settings, object};
 use memstock::engine::pins::Pins;
 use memstock::host;
@@ -83,7 +83,7 @@ fn to_try_the_programs_takes_less_than_2_mib() -> Result<()> {
     live(|| {
         let before = memlock()?;
         // Both at once, as `memstock doctor` has them.
-        let tried = (baseline()?, object(Settings::default(), true)?);
+        let tried = (probing()?, object(Settings::default(), true)?);
         let taken = memlock()? - before;
         drop(tried);
         eprintln!("{} KiB to try the programs", taken >> 10);

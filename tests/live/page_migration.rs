@@ -44,7 +44,7 @@ fn punch(filler: &MmapMut) -> Result<()> {
 fn frames(holders: &[Holder]) -> Result<BTreeSet<u64>> {
     let mut frames = BTreeSet::new();
     for holder in holders {
-        mapped_pages(holder.id(), |page| {
+        mapped_pages(holder.id().cast_signed(), |page| {
             frames.insert(page.pfn);
         })?;
     }
