@@ -26,7 +26,7 @@ fn all_keys_are_read() {
     assert_eq!((limit(&a.memory), limit(&a.memsw)), (pages(1 << 20), pages(2 << 20)));
     assert_eq!((limit(&c.memory), limit(&c.memsw)), (Some(None), Some(None)));
     let at = |of: &Option<Spanned<Size>>| of.as_ref().map(|size| place(text, size.span().start));
-    assert_eq!((place(text, c.path.span().start), at(&c.memory)), ((16, 8), Some((17, 10))));
+    assert_eq!((place(text, c.path.span().start), at(&c.memory)), ((15, 8), Some((16, 10))));
     let expected = Settings {
         batch: Some(Batch::Pages(64)),
         slots: Some(2),
