@@ -5,7 +5,7 @@
 
 use memstock_common::identity::Task;
 use memstock_common::slots::stock_for;
-use memstock_common::{Machine, NOBODY, charge, fault, file, huge, page, uncharge};
+use memstock_common::{NOBODY, charge, fault, file, huge, page, uncharge};
 
 use crate::machine::{Kernel, Payer, asked_owner};
 use crate::memory;
