@@ -130,8 +130,8 @@ arguments! {
 }
 
 arguments! {
-    /// Arguments of `control_evict`.
-    Evict {
+    /// Arguments of `control_flush`.
+    Flush {
         /// The counter of a closed cgroup.
         index: u32,
         /// The CPU.
@@ -221,8 +221,8 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
 ///
 /// What is charged stays charged: the counter is *dying* until its last page is freed, or given to the cgroup above
 /// ([`reparent`](crate::adopt::reparent)), as the memory cgroup of a removed cgroup is in the kernel. The user half waits for a grace period, after which no
-/// probe that found the cgroup before is running, and then tries [`evict`] on each CPU and [`release`]
-/// until it succeeds. When its usage is 0 it tries `evict` on each CPU once more before that: see `release`.
+/// probe that found the cgroup before is running, and then tries [`flush`] on each CPU and [`release`]
+/// until it succeeds. When its usage is 0 it tries `flush` on each CPU once more before that: see `release`.
 ///
 /// # Errors
 /// [`Refusal::Missing`] if there is no such cgroup, or it is dying already.
@@ -245,7 +245,7 @@ pub fn close<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
 /// # Errors
 /// [`Refusal::Missing`].
 #[inline(always)]
-pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result<u32, Refusal> {
+pub fn flush<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result<u32, Refusal> {
     live(machine, index)?;
     let stock = machine.stock_of(cpu, slot).ok_or(Refusal::Missing)?;
     let mut nr_pages = 0;
@@ -260,14 +260,14 @@ pub fn evict<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
     if seen.owner() == owner_of(index) && stock.file.replace(seen.0, FileWord::EMPTY.0) {
         told(machine, seen);
     }
-    stock.credit.replace(owner_of(index).into(), 0);
+    stock.creditor.replace(owner_of(index).into(), 0);
     Ok(nr_pages)
 }
 
 /// Frees the counter of a dying cgroup to which nothing is charged any more.
 ///
 /// Unlike what is charged, what the CPUs have yet to tell of page cache can add up to nothing: told to the next cgroup
-/// with this counter, it would be wrong for ever above both. So each CPU has to be evicted once more after the usage
+/// with this counter, it would be wrong for ever above both. So each CPU has to be flushed once more after the usage
 /// was 0: all that came was told by then, and what went and is not told of yet, since a free uncharges first, leaves
 /// more than none.
 ///

@@ -74,7 +74,7 @@ pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32, may_wai
 /// Counts a fault that missed and is not served: what it goes on to allocate is charged then.
 #[inline(always)]
 pub fn count_unserved<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
-    settle(machine, stock, owner);
+    credit_faults(machine, stock, owner);
     stock.faults.fetch_add(1);
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn obtain<M: Machine>(
     owner: u32,
     nr_pages: u32,
 ) -> Obtained {
-    settle(machine, stock, owner);
+    credit_faults(machine, stock, owner);
     let Some(share) = machine.cgroup_cpu(index_of(owner)) else {
         machine.lose(Loss::CountersMissing, 1);
         return Obtained::default();
@@ -161,19 +161,19 @@ pub(crate) fn restock<M: Machine>(
 /// credited once all the same. Only if the task is being moved from another CPU at that moment can the
 /// two be for different cgroups, and up to a batch of faults be credited to the one for the other.
 #[inline(always)]
-fn settle<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
-    let settled = stock.settled.load();
+fn credit_faults<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
+    let credited = stock.credited.load();
     let faults = stock.faults.load();
-    // Read after what is credited: an interrupting probe that changes it settles as well.
-    let credit = stock.credit.load();
-    let unsettled = faults.wrapping_sub(settled);
-    if unsettled > 0 && stock.settled.replace(settled, faults) {
+    // Read after what is credited: an interrupting probe that changes it credits as well.
+    let creditor = stock.creditor.load();
+    let uncredited = faults.wrapping_sub(credited);
+    if uncredited > 0 && stock.credited.replace(credited, faults) {
         // Those of a cgroup that is gone (no creditor) are dropped with it.
-        if let Some(share) = machine.cgroup_cpu(index_of(credit as u32)) {
-            share.faults.fetch_add(unsettled);
+        if let Some(share) = machine.cgroup_cpu(index_of(creditor as u32)) {
+            share.faults.fetch_add(uncredited);
         }
     }
-    if stock.credit.load() as u32 != owner {
-        stock.credit.store(owner.into());
+    if stock.creditor.load() as u32 != owner {
+        stock.creditor.store(owner.into());
     }
 }

@@ -61,11 +61,11 @@ impl StockWord {
 
 /// One slot of a CPU's stock: the value type of the map `STOCK`, what a hit needs first.
 ///
-/// `word`, `uncharge_batch`, `file` and `drains` may be changed by any CPU, `credit` also by the
+/// `word`, `uncharge_batch`, `file` and `drains` may be changed by any CPU, `creditor` also by the
 /// unregistering one. The others are written by the programs on the CPU that owns the slot: what one
 /// program writes alone by plain stores, since the kernel never nests it (the recursion guard of raw
 /// tracepoint programs); what several write, and one may interrupt another, by atomic
-/// operations. Only `credit` is stored plainly by several: see `settle` in [`fault`](crate::fault).
+/// operations. Only `creditor` is stored plainly by several: see `credit_faults` in [`fault`](crate::fault).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stock<W> {
@@ -78,9 +78,9 @@ pub struct Stock<W> {
     /// Freed pages on their way to the shared counters, as a [`StockWord`].
     pub uncharge_batch: W,
     /// The part of `faults` that is already credited to a cgroup in [`CgroupCpu`].
-    pub settled: W,
-    /// The owner to credit `faults - settled` to.
-    pub credit: W,
+    pub credited: W,
+    /// The owner to credit `faults - credited` to.
+    pub creditor: W,
     /// Page cache that came or went, on its way to the shared counters, as a [`FileWord`].
     pub file: W,
     /// Pages charged, as they were allocated, without a charge on the shared counters.
@@ -98,7 +98,7 @@ pub struct Stock<W> {
 }
 
 const _: () = assert!(size_of::<Stock<u64>>() == 128, "no implicit padding");
-const _: () = assert!(core::mem::offset_of!(Stock<u64>, settled) == 56, "what is hot comes first");
+const _: () = assert!(core::mem::offset_of!(Stock<u64>, credited) == 56, "what is hot comes first");
 
 /// What one cgroup did on one CPU: the value type of the per-CPU map `CGROUP_CPU`.
 ///
@@ -106,7 +106,7 @@ const _: () = assert!(core::mem::offset_of!(Stock<u64>, settled) == 56, "what is
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CgroupCpu<W> {
-    /// Page faults, settled at each miss of the CPU.
+    /// Page faults, credited at each miss of the CPU.
     pub faults: W,
     /// Pages charged, as they were allocated, without a charge on the shared counters.
     pub from_stock: W,

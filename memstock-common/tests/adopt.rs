@@ -110,7 +110,7 @@ fn a_dying_cgroup_can_be_repaired() {
     let world = family();
     world.touch(0, 1, 0);
     world.close(1).unwrap();
-    world.evict(1, 0);
+    world.flush(1, 0);
     doubt(&world.cpu(0), window(1, 0..1)).unwrap();
     assert_eq!(world.release(1), Err(Refusal::Busy));
     assert_eq!(disown(&world.cpu(0), window(1, 0..1)), Ok(1));
@@ -146,7 +146,7 @@ fn pages_of_a_dying_cgroup_go_to_the_one_above() {
     let pages = || window(1, 0..512);
     assert_eq!(reparent(&world.cpu(0), pages()), Err(Refusal::Busy), "it is tracked");
     close(&world.cpu(0), 1).unwrap();
-    world.evict(1, 0);
+    world.flush(1, 0);
     let (above, needed) = (world.usage(0), world.counter(0).needed_watermark.load(SeqCst));
     assert_eq!(reparent(&world.cpu(0), pages()), Ok(8));
     assert_eq!((world.usage(0), world.usage(1)), (above, 0));

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use memstock_common::adopt::Window;
 use memstock_common::control::{
-    Answer, Drain, Evict, Index, Limits, Refusal, Register, Reset, evict, release, reset_cgroup_cpu,
+    Answer, Drain, Flush, Index, Limits, Refusal, Register, Reset, flush, release, reset_cgroup_cpu,
 };
 use memstock_common::counter::limit_of;
 use memstock_common::event::{EventKind, Unknown};
@@ -112,7 +112,7 @@ fn an_id_seen_again_is_a_new_cgroup() {
     world.demand(1, 1);
     world.assert_owned(&[0, 1, 1, 0]);
     world.free(1, 0, 0);
-    assert_eq!(world.evict(1, 0) + world.evict(1, 1), 8);
+    assert_eq!(world.flush(1, 0) + world.flush(1, 1), 8);
     assert_eq!(world.release(1), Ok(0), "though a cgroup of this name is tracked");
     world.assert_owned(&[0, 0, 1, 0]);
 }
@@ -125,14 +125,14 @@ fn release_waits_for_the_last_page_and_the_last_child() {
     assert_eq!(world.release(1), Err(Refusal::Busy), "tracked");
     world.close(0).unwrap();
     world.close(1).unwrap();
-    assert_eq!((world.evict(0, 0), world.evict(0, 1), world.evict(1, 1)), (7, 0, 7));
+    assert_eq!((world.flush(0, 0), world.flush(0, 1), world.flush(1, 1)), (7, 0, 7));
     world.free(0, 0, 0);
-    assert_eq!(world.evict(0, 0), 1, "out of the uncharge batch");
+    assert_eq!(world.flush(0, 0), 1, "out of the uncharge batch");
     assert_eq!(world.release(0), Err(Refusal::Busy), "its child is charged");
     world.free(0, 1, 0);
     assert_eq!((world.usage(0), world.usage(1)), (1, 1), "in an uncharge batch");
     assert_eq!(world.release(1), Err(Refusal::Busy));
-    assert_eq!(world.evict(1, 0), 1);
+    assert_eq!(world.flush(1, 0), 1);
     assert_eq!((world.usage(0), world.usage(1)), (0, 0));
     assert_eq!(world.release(0), Err(Refusal::Busy), "its child is not released");
     Word::store(&world.counter(1).memsw.usage, 1);
@@ -153,18 +153,22 @@ fn unregistering_takes_everything_back_and_forgets() {
     world.set_limit(1, Resource::Memory, 12).unwrap();
 
     world.close(1).unwrap();
-    assert_eq!(world.evict(1, 0), 0, "CPU 0 has cached another cgroup");
-    assert_eq!(world.evict(1, 1), 5);
-    assert_eq!(world.evict(1, 1), 0, "once only");
-    assert_eq!(read(&world.slot(1, 0).credit), 0);
-    assert_eq!(read(&world.slot(0, 0).credit), owner(0).into(), "another's credit stays");
+    assert_eq!(world.flush(1, 0), 0, "CPU 0 has cached another cgroup");
+    assert_eq!(world.flush(1, 1), 5);
+    assert_eq!(world.flush(1, 1), 0, "once only");
+    assert_eq!(read(&world.slot(1, 0).creditor), 0);
+    assert_eq!(
+        read(&world.slot(0, 0).creditor),
+        owner(0).into(),
+        "the creditor is another's and stays"
+    );
     assert_eq!(read(&world.slot(1, 0).drains), 1);
     assert_eq!((world.usage(1), world.usage(0)), (6, 14));
     world.assert_owned(&[1, 6, 0, 0]);
 
     assert_eq!(world.release(1), Err(Refusal::Busy));
     world.free_each(1, 0..6);
-    assert_eq!((world.uncharging(1), world.evict(1, 1)), (6, 6));
+    assert_eq!((world.uncharging(1), world.flush(1, 1)), (6, 6));
     assert_eq!(world.usage(0), 8);
     world.release(1).unwrap();
     let counter = world.counter(1);
@@ -210,9 +214,9 @@ fn a_limit_below_the_usage_is_refused() {
 fn missing_counters_cpus_and_slots_are_refused() {
     let world = pair();
     let cpu = world.cpu(0);
-    assert_eq!(evict(&cpu, 2, 0, 0), Err(Refusal::Missing), "free");
-    assert_eq!(evict(&cpu, 1, 2, 0), Err(Refusal::Missing), "no such CPU");
-    assert_eq!(evict(&cpu, 1, 0, 1), Err(Refusal::Missing), "no such slot");
+    assert_eq!(flush(&cpu, 2, 0, 0), Err(Refusal::Missing), "free");
+    assert_eq!(flush(&cpu, 1, 2, 0), Err(Refusal::Missing), "no such CPU");
+    assert_eq!(flush(&cpu, 1, 0, 1), Err(Refusal::Missing), "no such slot");
     assert_eq!(release(&cpu, 2), Err(Refusal::Missing));
     assert_eq!(release(&cpu, 9), Err(Refusal::Missing));
     assert_eq!(reset_cgroup_cpu(&cpu, 9, 0), Err(Refusal::Missing));
@@ -260,8 +264,8 @@ fn arguments_survive_the_border() {
     assert_eq!(Limits::from_args(|n| args.to_args()[n]), args);
     let args = Drain { cpu: 3, slot: 2, subtree: NO_INDEX };
     assert_eq!(Drain::from_args(|n| args.to_args()[n]), args);
-    let args = Evict { index: 4095, cpu: 3, slot: 2 };
-    assert_eq!(Evict::from_args(|n| args.to_args()[n]), args);
+    let args = Flush { index: 4095, cpu: 3, slot: 2 };
+    assert_eq!(Flush::from_args(|n| args.to_args()[n]), args);
     let args = Reset { index: 4095, cpu: 3 };
     assert_eq!(Reset::from_args(|n| args.to_args()[n]), args);
     let args = Index { index: 4095 };

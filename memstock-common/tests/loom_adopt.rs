@@ -202,7 +202,7 @@ fn the_last_page_is_disowned_beside_its_free() {
         let world = row();
         world.touch(1, 0, 0);
         world.close(0).expect("a tracked cgroup");
-        world.evict(0, 1);
+        world.flush(0, 1);
         doubt(&world.cpu(0), window(0, [0])).expect("a cgroup and a page");
         let (disowned, ()) = beside(
             &world,
@@ -211,7 +211,7 @@ fn the_last_page_is_disowned_beside_its_free() {
         );
         world.assert_conserved();
         assert_eq!(u64::from(disowned) + world.uncharging(0), 1);
-        world.evict(0, 1);
+        world.flush(0, 1);
         assert_eq!(world.release(0), Ok(0));
     });
 }
@@ -240,8 +240,8 @@ fn reparent_beside_free() {
             world.assert_conserved();
             world.assert_owned(&[0, 0]);
             for _ in 0..2 {
-                world.evict(1, 0);
-                world.evict(1, 1);
+                world.flush(1, 0);
+                world.flush(1, 1);
             }
             assert_eq!(world.release(1), Ok(0));
         });

@@ -151,12 +151,12 @@ fn close_beside_fault_and_allocation() {
         world.touch(1, 1, 1);
         world.assert_owned(&[owned[0] + 1, owned[1]]);
 
-        world.evict(1, 1);
+        world.flush(1, 1);
         assert_eq!(world.stocked_for(1) + world.uncharging(1), 0);
         assert_eq!(world.release(1).is_ok(), owned[1] == 0);
         world.free(1, 0, 0);
         if owned[1] > 0 {
-            world.evict(1, 1);
+            world.flush(1, 1);
             assert_eq!(world.release(1), Ok(0));
         }
         world.free(1, 1, 0);
@@ -164,24 +164,24 @@ fn close_beside_fault_and_allocation() {
     });
 }
 
-/// A dying cgroup is evicted while everything is drained: its stock goes one way only.
+/// A dying cgroup is flushed while everything is drained: its stock goes one way only.
 #[test]
-fn evict_beside_drain() {
+fn flush_beside_drain() {
     explore(|| {
         let world = Arc::new(Model::chain(shape(2, 3)));
         world.touch(0, 1, 0);
         world.close(1).expect("a tracked cgroup");
-        let (evicted, drained) =
-            beside(&world, |world| world.evict(1, 0), |world| world.drain(0, NO_INDEX));
-        assert_eq!(evicted + drained, 2);
+        let (flushed, drained) =
+            beside(&world, |world| world.flush(1, 0), |world| world.drain(0, NO_INDEX));
+        assert_eq!(flushed + drained, 2);
         world.assert_owned(&[0, 1]);
     });
 }
 
-/// The last page of a dying cgroup is freed while it is evicted and released again and again: once
+/// The last page of a dying cgroup is freed while it is flushed and released again and again: once
 /// that has succeeded nothing is left behind, wherever the counter is used next.
 #[test]
-fn the_last_free_beside_evict_and_release() {
+fn the_last_free_beside_flush_and_release() {
     for memsw in [false, true] {
         explore(move || {
             let world = Arc::new(Model::new(Shape { cpus: 2, memsw, ..shape(3, 1) }));
@@ -190,27 +190,27 @@ fn the_last_free_beside_evict_and_release() {
             world.add(2, 0);
             world.touch(1, 2, 0);
             world.close(2).expect("a tracked cgroup");
-            world.evict(2, 1);
+            world.flush(2, 1);
             let (again, ()) = beside(
                 &world,
                 |world| {
-                    world.evict(2, 1);
+                    world.flush(2, 1);
                     world.release(2).is_ok() && world.register(limited(2, 1, NO_LIMIT)).is_ok()
                 },
                 |world| world.free(1, 0, 0),
             );
             world.assert_owned(&[0; 3]);
             if !again {
-                world.evict(2, 1);
+                world.flush(2, 1);
                 assert_eq!(world.release(2), Ok(0));
             }
         });
     }
 }
 
-/// The page goes to the stock, or the uncharge batch, of a CPU that is evicted meanwhile.
+/// The page goes to the stock, or the uncharge batch, of a CPU that is flushed meanwhile.
 #[test]
-fn free_beside_evict() {
+fn free_beside_flush() {
     for is_cached in [false, true] {
         explore(move || {
             let world = Arc::new(Model::new(Shape { cpus: 2, ..shape(2, 3) }));
@@ -219,18 +219,18 @@ fn free_beside_evict() {
             let cpu = u32::from(is_cached);
             world.touch_each(1, 1, 0..2);
             world.close(1).expect("a tracked cgroup");
-            world.evict(1, 1 - cpu);
+            world.flush(1, 1 - cpu);
             beside(
                 &world,
                 move |world| {
-                    world.evict(1, cpu);
+                    world.flush(1, cpu);
                     world.release(1).expect_err("a page is in use");
                 },
                 move |world| world.free(cpu, 0, 0),
             );
             world.assert_owned(&[0, 1]);
-            world.evict(1, 0);
-            world.evict(1, 1);
+            world.flush(1, 0);
+            world.flush(1, 1);
             assert_eq!((world.usage(0), world.usage(1)), (1, 1));
         });
     }

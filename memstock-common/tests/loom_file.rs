@@ -45,12 +45,12 @@ fn assert_all_told(world: &Model) {
 /// As user space does it: what a CPU has is taken, on each, and once more when nothing is charged any more, for what
 /// came in between; says whether the counter is free.
 fn release(world: &Model, index: u32) -> bool {
-    let evict = || (0..world.shape.cpus).map(|cpu| world.evict(index, cpu)).sum::<u32>();
-    evict();
+    let flush = || (0..world.shape.cpus).map(|cpu| world.flush(index, cpu)).sum::<u32>();
+    flush();
     if world.usage(index) != 0 {
         return false;
     }
-    evict();
+    flush();
     match world.release(index) {
         Ok(_) => true,
         Err(refusal) => {
@@ -61,9 +61,9 @@ fn release(world: &Model, index: u32) -> bool {
 }
 
 /// The last page of a dying cgroup, which is page cache that its CPU has told of or has not, is freed on one CPU while
-/// it is evicted and released by another, and the counter has the next cgroup, elsewhere.
+/// it is flushed and released by another, and the counter has the next cgroup, elsewhere.
 #[test]
-fn the_last_free_of_page_cache_beside_evict_and_release() {
+fn the_last_free_of_page_cache_beside_flush_and_release() {
     for (batch, is_told) in [(1, true), (2, false), (2, true)] {
         explore(move || {
             let world = family(batch);
@@ -71,7 +71,7 @@ fn the_last_free_of_page_cache_beside_evict_and_release() {
             world.cache(1, 0, 1);
             world.close(2).expect("a tracked cgroup");
             if is_told {
-                world.evict(2, 1);
+                world.flush(2, 1);
             }
             let (again, ()) = beside(
                 &world,
@@ -228,7 +228,7 @@ fn drain_beside_changes() {
 
 /// The same where another cgroup's turn comes: each is told of its own.
 #[test]
-fn drain_and_evict_beside_another_cgroups_change() {
+fn drain_and_flush_beside_another_cgroups_change() {
     explore_bounded(|| {
         let world = family(3);
         world.touch(1, 2, 0);
@@ -236,10 +236,10 @@ fn drain_and_evict_beside_another_cgroups_change() {
         world.touch(1, 1, 1);
         world.close(2).expect("a tracked cgroup");
         let (evicter, drainer) = (Arc::clone(&world), Arc::clone(&world));
-        let evicted = thread::spawn(move || evicter.evict(2, 1));
+        let flushed = thread::spawn(move || evicter.flush(2, 1));
         let drained = thread::spawn(move || drainer.drain(1, 2));
         world.cache(1, 1, 1);
-        evicted.join().expect("a checked thread does not panic");
+        flushed.join().expect("a checked thread does not panic");
         drained.join().expect("a checked thread does not panic");
         world.assert_file_pages(&[0, 1, 1]);
         world.free(0, 1, 0);

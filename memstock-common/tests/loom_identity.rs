@@ -17,7 +17,7 @@ const TASK: u64 = 1;
 const OLD: u64 = 10;
 const NEW: u64 = 20;
 
-/// The kernel's side: where the task is, and the generation that `regroup` changes afterwards.
+/// The kernel's side: where the task is, and the generation that `bump_generation` changes afterwards.
 struct Kernel {
     cgroup: Checked,
     generation: Checked,

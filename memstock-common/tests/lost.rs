@@ -100,7 +100,7 @@ fn a_page_of_a_cgroup_that_is_gone_goes_as_well() {
     world.close(1).unwrap();
     world.set_count(0..4, false);
     assert_eq!((doubted(&world), disowned(&world)), (4, 4));
-    world.evict(1, 0);
+    world.flush(1, 0);
     assert_eq!(world.release(1), Ok(0));
 }
 

@@ -126,15 +126,15 @@ impl Pair {
                 assert_eq!(world.close(group), due);
                 reference.close(group);
             }
-            Step::Evict { cpu, group } if is_registered(group) && !reference.is_open(group) => {
-                let evicted = u64::from(world.evict(group, cpu));
-                assert_eq!(evicted, reference.evict(cpu, group));
+            Step::Flush { cpu, group } if is_registered(group) && !reference.is_open(group) => {
+                let flushed = u64::from(world.flush(group, cpu));
+                assert_eq!(flushed, reference.flush(cpu, group));
             }
             Step::Release { group } if is_registered(group) => {
                 let cpus = if reference.is_open(group) { 0 } else { world.shape.cpus };
                 for cpu in 0..cpus {
-                    let evicted = u64::from(world.evict(group, cpu));
-                    assert_eq!(evicted, reference.evict(cpu, group));
+                    let flushed = u64::from(world.flush(group, cpu));
+                    assert_eq!(flushed, reference.flush(cpu, group));
                 }
                 let due = if reference.release(group) { Ok(0) } else { Err(Refusal::Busy) };
                 assert_eq!(world.release(group), due);

@@ -143,7 +143,7 @@ fn an_eviction_tells_and_a_release_waits_for_it() {
     let world = family(8);
     read_file(&world, 1, 0..3);
     world.close(1).unwrap();
-    world.evict(1, 0);
+    world.flush(1, 0);
     assert_eq!((files(&world), untold(&world, 0)), ([3, 3, 0], FileWord::EMPTY));
     world.free_each(1, 0..3);
     assert_eq!(untold(&world, 1), FileWord::new(owner(1), -3));
@@ -151,7 +151,7 @@ fn an_eviction_tells_and_a_release_waits_for_it() {
     world.slot(1, 0).take_uncharge_batch();
     world.uncharge(1, 3);
     assert_eq!((world.usage(1), world.release(1)), (0, Err(Refusal::Busy)));
-    world.evict(1, 1);
+    world.flush(1, 1);
     assert_eq!(files(&world), [0; 3]);
     Word::store(&world.counter(1).needed_watermark, 5);
     assert_eq!(world.release(1), Ok(0));
@@ -161,7 +161,7 @@ fn an_eviction_tells_and_a_release_waits_for_it() {
     read_file(&world, 2, 0..1);
     world.add(1, NO_INDEX);
     world.close(1).unwrap();
-    world.evict(1, 0);
+    world.flush(1, 0);
     assert_eq!(untold(&world, 0), FileWord::new(owner(2), 1));
     assert_eq!(world.release(1), Ok(0));
 }

@@ -281,7 +281,7 @@ fn stocked_pages_do_not_grow_with_the_number_of_cgroups() {
 }
 
 #[test]
-fn faults_settle_on_the_cgroup_that_had_them() {
+fn faults_are_credited_to_the_cgroup_that_had_them() {
     let world = family(Shape { cpus: 2, batch: 8, ..Shape::default() });
     for (cpu, index, faults) in [(0, 1, 4), (0, 2, 3), (1, 1, 6), (0, 1, 2), (0, 2, 1)] {
         for _ in 0..faults {
@@ -294,7 +294,7 @@ fn faults_settle_on_the_cgroup_that_had_them() {
     assert_eq!([world.charged(1), world.charged(2)], [[9, 3], [2, 2]]);
 }
 
-/// The first cgroup's empty stock is not left to be filled by a free once its faults have been settled.
+/// The first cgroup's empty stock is not left to be filled by a free once its faults have been credited.
 #[test]
 fn faults_on_freed_pages_are_the_cgroups_that_freed_them() {
     let world = family(Shape { batch: 1, ..Shape::default() });

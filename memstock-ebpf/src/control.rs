@@ -10,7 +10,7 @@ use core::ffi::c_void;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::adopt::{self, Found, WINDOW_PAGES, Window};
 use memstock_common::control::{
-    self, Answer, Drain, Evict, Index, Limits, Refusal, Register, Reset, Swapped,
+    self, Answer, Drain, Flush, Index, Limits, Refusal, Register, Reset, Swapped,
 };
 use memstock_common::drain::drain_stock;
 use memstock_common::file::FILE;
@@ -56,10 +56,10 @@ control! {
 }
 
 control! {
-    /// Takes what one CPU has stocked for a dying cgroup: [`Evict`].
-    control_evict, |arg| {
-        let Evict { index, cpu, slot } = Evict::from_args(arg);
-        control::evict(&Kernel, index, cpu, slot)
+    /// Takes what one CPU has stocked for a dying cgroup: [`Flush`].
+    control_flush, |arg| {
+        let Flush { index, cpu, slot } = Flush::from_args(arg);
+        control::flush(&Kernel, index, cpu, slot)
     }
 }
 

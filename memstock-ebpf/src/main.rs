@@ -1,6 +1,6 @@
 //! The kernel half: thin programs around `memstock-common`. Nothing here decides anything.
 //!
-//! `fault` is attached to the page-fault tracepoints, where there are any, and tail-calls `charge` on a miss; the probes of `page` commit and uncharge pages; `regroup` says when what a CPU
+//! `fault` is attached to the page-fault tracepoints, where there are any, and tail-calls `charge` on a miss; the probes of `page` commit and uncharge pages; `bump_generation` says when what a CPU
 //! remembers of tasks may be stale; `file` marks page cache; `collapse` charges huge pages that one task put
 //! together for another, `migrate` has owners go along with pages that are moved; those of `cgroup` tell of cgroups
 //! that come and go, `reclaim` of reclaim that begins; `hotplug` drains CPUs that go; the programs of `control` run
@@ -10,6 +10,7 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "BPF has no core::sync::atomic read-modify-write")]
 
+mod bump_generation;
 mod cgroup;
 mod charge;
 mod collapse;
@@ -27,7 +28,6 @@ mod memory;
 mod migrate;
 mod page;
 mod reclaim;
-mod regroup;
 mod rest;
 mod word;
 

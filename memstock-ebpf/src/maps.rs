@@ -14,8 +14,8 @@ use memstock_common::{
 use crate::word::{MapEntry, MapWord};
 
 /// The stocks: one entry a slot. Written by the probes on the CPU itself; the stock word, the uncharge
-/// batch and the count of drains also by `control_drain`, `control_evict` and `cpu_hotplug` from any CPU,
-/// of which `control_evict` takes the credit as well. Read by the user half, which sets the number of slots at load.
+/// batch and the count of drains also by `control_drain`, `control_flush` and `cpu_hotplug` from any CPU,
+/// of which `control_flush` takes the creditor as well. Read by the user half, which sets the number of slots at load.
 #[map]
 pub static STOCK: PerCpuArray<Stock<MapWord>> = PerCpuArray::with_max_entries(1, 0);
 
@@ -82,7 +82,7 @@ pub static ENGINE: Array<EngineInfo> = Array::with_max_entries(1, 0);
 
 /// Changes whenever a cgroup becomes tracked or untracked, a task is born or a task is moved, which
 /// makes stale what the CPUs remember of cgroups. Written by `control_register`, `control_close` and
-/// `regroup`, once for each fork and each move; read at each fault, so its line is shared but hardly ever dirty.
+/// `bump_generation`, once for each fork and each move; read at each fault, so its line is shared but hardly ever dirty.
 pub static GENERATION: MapWord = MapWord::new(0);
 
 /// Until when user space has promised to act on limits, ns since boot. Written by `control_attend`, read

@@ -206,11 +206,11 @@ fn a_cgroup_is_closed_when_it_is_gone() -> Result<()> {
         let journal = Journal::open(1 << 20)?;
         let mut tree = Tree::of(&own.engine, &mount, &journal)?;
         ensure!(!tree.removed(id), "it is there");
-        tree.settle()?;
+        tree.retry()?;
         ensure!(own.engine.index_of(id)?.is_some(), "it was closed");
         drop(cgroup);
         ensure!(tree.removed(id), "it is gone");
-        tree.settle()?;
+        tree.retry()?;
         ensure!(own.engine.index_of(id)?.is_none(), "it was not closed");
         tree.made(id)?;
         ensure!(tree.has_unknown(), "it may be about to come");

@@ -95,7 +95,7 @@ pub enum Step {
     Close {
         group: u32,
     },
-    Evict {
+    Flush {
         cpu: u32,
         group: u32,
     },
@@ -188,7 +188,7 @@ fn controls(cpus: u32) -> impl Strategy<Value = Step> {
         3 => (group.clone(), maybe(), prop_oneof![0..200_u64, Just(NO_LIMIT)])
             .prop_map(|(group, parent, limit)| Step::Register { group, parent, limit }),
         2 => group.clone().prop_map(|group| Step::Close { group }),
-        1 => (0..cpus, group.clone()).prop_map(|(cpu, group)| Step::Evict { cpu, group }),
+        1 => (0..cpus, group.clone()).prop_map(|(cpu, group)| Step::Flush { cpu, group }),
         2 => group.prop_map(|group| Step::Release { group }),
     ]
 }

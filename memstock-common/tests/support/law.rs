@@ -107,12 +107,13 @@ impl<W: NewWord> World<W> {
         self.counter(index).needed_watermark.load()
     }
 
-    /// Page faults of a cgroup by the reader's rule: what is settled, and what its slots have not yet.
+    /// Page faults of a cgroup by the reader's rule: what is credited, and what its slots have not yet.
     pub fn faults(&self, index: u32) -> u64 {
-        let settled: u64 =
+        let shares: u64 =
             self.shares.iter().map(|shares| shares[index as usize].faults.load()).sum();
-        let credited = self.slots().filter(|stock| stock.credit.load() == u64::from(owner(index)));
-        settled + credited.map(|s| s.faults.load().wrapping_sub(s.settled.load())).sum::<u64>()
+        let credited =
+            self.slots().filter(|stock| stock.creditor.load() == u64::from(owner(index)));
+        shares + credited.map(|s| s.faults.load().wrapping_sub(s.credited.load())).sum::<u64>()
     }
 
     /// Pages that a cgroup was charged for as they were allocated, by the reader's rule: from a stock, and with a charge on

@@ -203,9 +203,9 @@ impl<W: NewWord> World<W> {
 
     /// Evicts a cgroup from every slot of a CPU.
     #[track_caller]
-    pub fn evict(&self, index: u32, cpu: u32) -> u32 {
-        let evict = |slot| control::evict(&self.cpu(0), index, cpu, slot);
-        (0..self.shape.slots).map(|slot| evict(slot).expect("a slot of a dying cgroup")).sum()
+    pub fn flush(&self, index: u32, cpu: u32) -> u32 {
+        let flush = |slot| control::flush(&self.cpu(0), index, cpu, slot);
+        (0..self.shape.slots).map(|slot| flush(slot).expect("a slot of a dying cgroup")).sum()
     }
 
     pub fn release(&self, index: u32) -> Result<u32, Refusal> {

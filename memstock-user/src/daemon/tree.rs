@@ -161,7 +161,7 @@ impl<'a> Tree<'a> {
     /// Registers the children of a tracked cgroup, or notes that it is gone. Reads one directory.
     ///
     /// # Errors
-    /// The kernel refuses for now; [`settle`](Self::settle) tries again.
+    /// The kernel refuses for now; [`retry`](Self::retry) tries again.
     pub fn look_below(&mut self) -> Result<()> {
         let Some(id) = self.unseen.pop_front() else { return Ok(()) };
         match self.mount.cgroup_of(id) {

@@ -72,20 +72,20 @@ pub fn text(nr_pages: u64) -> String {
 
 /// Limits to be set, in pages; `None` leaves one as it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct Request {
     /// Of memory.
     pub memory: Option<u64>,
     /// Of memory and swap together.
     pub memsw: Option<u64>,
 }
 
-impl From<Limits> for Wish {
+impl From<Limits> for Request {
     fn from(Limits { memory, memsw }: Limits) -> Self {
         Self { memory: Some(memory), memsw: Some(memsw) }
     }
 }
 
-impl Wish {
+impl Request {
     /// The request to the kernel half, for the counter `index`.
     pub fn asked(self, index: u32, force: bool) -> control::Limits {
         control::Limits {
@@ -103,7 +103,8 @@ impl Wish {
 
     /// Those that would be lowered from `old`; no limit for the others.
     fn lowered(self, old: Limits) -> Limits {
-        let lowered = |wish: Option<u64>, old| wish.filter(|&new| new < old).unwrap_or(NO_LIMIT);
+        let lowered =
+            |request: Option<u64>, old| request.filter(|&new| new < old).unwrap_or(NO_LIMIT);
         Limits { memory: lowered(self.memory, old.memory), memsw: lowered(self.memsw, old.memsw) }
     }
 }
@@ -114,26 +115,31 @@ impl Wish {
 /// # Errors
 /// The limits contradict each other, memory+swap is not charged, or the usage cannot be brought below one of them. The
 /// old limits then stay.
-pub fn set(room: &Room<'_>, wish: Wish, force: bool, say: &mut impl FnMut(Record)) -> Result<()> {
+pub fn set(
+    room: &Room<'_>,
+    request: Request,
+    force: bool,
+    say: &mut impl FnMut(Record),
+) -> Result<()> {
     let Room { engine, index, .. } = *room;
-    if engine.info().memsw == 0 && wish.memsw.is_some_and(|limit| limit != NO_LIMIT) {
+    if engine.info().memsw == 0 && request.memsw.is_some_and(|limit| limit != NO_LIMIT) {
         return Err(Failure::Usage.error(NO_MEMSW));
     }
-    if is_set(room, wish, false)? {
+    if is_set(room, request, false)? {
         return Ok(());
     }
     let above = |counter: &Counter<u64>| {
-        let Limits { memory, memsw } = wish.lowered(Limits::of(counter));
+        let Limits { memory, memsw } = request.lowered(Limits::of(counter));
         // The allowance of huge pages above the present limit does not apply to the new one.
         excess(&Counter { huge: 0, ..*counter }, memory, memsw)
     };
     room.make(say, &MEANS, above)?;
     // Its tasks keep running: the usage may have risen again.
-    if is_set(room, wish, false)? {
+    if is_set(room, request, false)? {
         return Ok(());
     }
     let counter = Counter { huge: 0, ..engine.counter(index)? };
-    let lowered = wish.lowered(Limits::of(&counter));
+    let lowered = request.lowered(Limits::of(&counter));
     let needed = needed_excess(&counter, lowered.memory, lowered.memsw);
     if needed.is_none()
         && let Some((over, _)) = above(&counter)
@@ -142,18 +148,18 @@ pub fn set(room: &Room<'_>, wish: Wish, force: bool, say: &mut impl FnMut(Record
     }
     match needed {
         Some((_, resource)) if !force => Err(busy(room, resource, lowered.get(resource))?),
-        _ => is_set(room, wish, true).map(drop),
+        _ => is_set(room, request, true).map(drop),
     }
 }
 
 /// Tries to set them; false if the usage is too high.
-fn is_set(room: &Room<'_>, wish: Wish, force: bool) -> Result<bool> {
+fn is_set(room: &Room<'_>, request: Request, force: bool) -> Result<bool> {
     let Room { engine, index, .. } = *room;
-    match engine.control().limits(wish.asked(index, force))? {
+    match engine.control().limits(request.asked(index, force))? {
         Ok(()) => Ok(true),
         Err(Refusal::Order) => {
             // Somebody else may have changed one of them meanwhile.
-            wish.after(Limits::of(&engine.counter(index)?)).in_order(&room.cgroup.path)?;
+            request.after(Limits::of(&engine.counter(index)?)).in_order(&room.cgroup.path)?;
             bail!("the limits of {} are changed by somebody else", display(&room.cgroup.path))
         }
         Err(_) => Ok(false),

@@ -50,7 +50,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
 }
 
 /// A program that reads no argument, so that any tracepoint takes it, and writes to a map of its own only.
-const PROBING: &str = "regroup";
+const PROBING: &str = "bump_generation";
 
 /// That program by itself, in the kernel, to be attached to what may not be there.
 ///

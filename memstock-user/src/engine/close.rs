@@ -32,14 +32,14 @@ impl Engine {
     /// # Errors
     /// It is not dying.
     pub fn release(&self, index: u32) -> Result<bool> {
-        self.evict(index)?;
+        self.flush(index)?;
         let counter = self.counter(index)?;
         let children = counter.parent / CHILD;
         if [counter.memory.usage, counter.memsw.usage, children] != [0; 3] {
             return Ok(false);
         }
         // What the CPUs had yet to tell of page cache while there was some: see `control::release`.
-        self.evict(index)?;
+        self.flush(index)?;
         if self.counter(index)?.file != 0 {
             return Ok(false);
         }
@@ -47,10 +47,10 @@ impl Engine {
     }
 
     /// Gives what the CPUs have for a dying cgroup back to it.
-    fn evict(&self, index: u32) -> Result<()> {
+    fn flush(&self, index: u32) -> Result<()> {
         for &cpu in &self.possible {
             for slot in 0..self.info.slots {
-                self.control.evict(index, cpu, slot)?;
+                self.control.flush(index, cpu, slot)?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _};
 use memstock_common::MAX_DEPTH;
 use memstock_common::adopt::Window;
 use memstock_common::control::{
-    Answer, Drain, Evict, Index, Limits, MAX_ARGS, Refusal, Register, Reset, Swapped,
+    Answer, Drain, Flush, Index, Limits, MAX_ARGS, Refusal, Register, Reset, Swapped,
 };
 use memstock_common::event::Unknown;
 
@@ -21,7 +21,7 @@ pub struct Control {
     register: RawTracePoint,
     reset: RawTracePoint,
     close: RawTracePoint,
-    evict: RawTracePoint,
+    flush: RawTracePoint,
     release: RawTracePoint,
     swapped: RawTracePoint,
     attend: RawTracePoint,
@@ -48,7 +48,7 @@ impl Control {
             register: open("control_register")?,
             reset: open("control_reset")?,
             close: open("control_close")?,
-            evict: open("control_evict")?,
+            flush: open("control_flush")?,
             release: open("control_release")?,
             swapped: open("control_swapped")?,
             attend: open("control_attend")?,
@@ -77,8 +77,8 @@ impl Control {
         run(&self.close, "control_close", Index { index }.to_args()).map(drop)
     }
 
-    pub(super) fn evict(&self, index: u32, cpu: u32, slot: u32) -> Result<u32> {
-        run(&self.evict, "control_evict", Evict { index, cpu, slot }.to_args())
+    pub(super) fn flush(&self, index: u32, cpu: u32, slot: u32) -> Result<u32> {
+        run(&self.flush, "control_flush", Flush { index, cpu, slot }.to_args())
     }
 
     /// Frees the counter of a dying cgroup.

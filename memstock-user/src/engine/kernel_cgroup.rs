@@ -92,7 +92,7 @@ impl KernelCgroups {
         for tree in &self.trees {
             map.add_tree(&tree.cgroup, &memory_cgroups(&tree.dir), tracked);
         }
-        map.settle(tracked);
+        map.resolve(tracked);
         map
     }
 }

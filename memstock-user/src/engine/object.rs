@@ -20,8 +20,8 @@ pub const PROBE: &str = "fault";
 pub const ATTACHMENTS: [(&str, &str); 11] = [
     // Before anything can be stocked.
     ("cpu_hotplug", "cpuhp_exit"),
-    ("regroup", "task_newtask"),
-    ("regroup", "cgroup_attach_task"),
+    ("bump_generation", "task_newtask"),
+    ("bump_generation", "cgroup_attach_task"),
     ("cgroup_made", "cgroup_mkdir"),
     ("cgroup_removed", "cgroup_rmdir"),
     ("page_free", "mm_page_free"),

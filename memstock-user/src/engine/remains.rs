@@ -29,7 +29,7 @@ const NAME_LEN: usize = 15;
 ///
 /// # Errors
 /// [`Failure::Running`] for an engine that cannot be taken over: of another version, or with pins missing.
-pub fn take_up(pins: &Pins) -> Result<Option<Engine>> {
+pub fn adopt(pins: &Pins) -> Result<Option<Engine>> {
     refuse_other_versions(pins)?;
     if !pins.exist() {
         // What is unfinished has no figures that anybody has seen, though it may be attached.

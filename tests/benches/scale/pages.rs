@@ -57,8 +57,8 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
     let info = named[0].1.engine.info();
     let mut programs = Vec::new();
     for (name, loaded) in &mut named {
-        let regroup = handle(loaded.program("regroup")?)?;
-        programs.push((name.clone(), Programs::of(loaded)?, regroup));
+        let bump_generation = handle(loaded.program("bump_generation")?)?;
+        programs.push((name.clone(), Programs::of(loaded)?, bump_generation));
     }
     // Each of another engine, as far as there are so many: see `bench fault`.
     let others = programs.iter().cycle();
@@ -67,8 +67,8 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
     for (name, page, _) in &programs {
         sequences.push((name.clone(), with(page.nothing(), page)));
     }
-    for (name, page, regroup) in programs.iter().take(effort.cgroups.len()) {
-        let asks = Call { program: regroup, args: Arguments::None };
+    for (name, page, bump_generation) in programs.iter().take(effort.cgroups.len()) {
+        let asks = Call { program: bump_generation, args: Arguments::None };
         sequences.push((format!("{name}, owner looked up"), with(asks, page)));
     }
     let all: Vec<_> = std::iter::once(empty).chain(sequences.iter().map(|s| s.1.clone())).collect();

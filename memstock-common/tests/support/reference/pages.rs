@@ -244,20 +244,20 @@ impl Reference {
     }
 
     /// Gives back what one CPU holds for a cgroup.
-    pub fn evict(&mut self, cpu: u32, group: u32) -> u64 {
+    pub fn flush(&mut self, cpu: u32, group: u32) -> u64 {
         let place = self.place(cpu, group);
-        let mut evicted = 0;
+        let mut flushed = 0;
         if self.stocks[&place].group == Some(group) {
-            evicted += self.drain_stock(place);
+            flushed += self.drain_stock(place);
             *self.stock(place) = Stock::default();
         }
         if self.uncharging.get(&place).is_some_and(|freed| freed.0 == group) {
-            evicted += self.drain_batch(place);
+            flushed += self.drain_batch(place);
         }
         if self.untold.get(&place).is_some_and(|untold| untold.0 == group) {
             self.tell(place);
         }
-        evicted
+        flushed
     }
 
     /// False if it is not dying, or something is charged to it, or is below.

@@ -8,7 +8,7 @@ use crate::cli::SetLimit;
 use crate::enforce::names::Names;
 use crate::enforce::reclaim::Cache;
 use crate::enforce::room::{LATER, Room};
-use crate::enforce::setting::{self, Limits, Wish};
+use crate::enforce::setting::{self, Limits, Request};
 use crate::exit::{Failure, SUCCESS};
 
 /// Sets one limit or both; where the usage is above one, drains and reclaims first.
@@ -22,14 +22,14 @@ pub fn limit(args: &SetLimit) -> Result<u8> {
     if args.memsw.is_some() && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }
-    let wish = |limit: Option<Option<u64>>| limit.map(|nr_pages| nr_pages.unwrap_or(NO_LIMIT));
-    let wish = Wish { memory: wish(args.memory), memsw: wish(args.memsw) };
-    if [wish.memory, wish.memsw].into_iter().flatten().any(|limit| limit != NO_LIMIT) {
+    let request = |limit: Option<Option<u64>>| limit.map(|nr_pages| nr_pages.unwrap_or(NO_LIMIT));
+    let request = Request { memory: request(args.memory), memsw: request(args.memsw) };
+    if [request.memory, request.memsw].into_iter().flatten().any(|limit| limit != NO_LIMIT) {
         cgroup.can_be_limited()?;
     }
     let (engine, cache, cgroup, within) = (&engine, &Cache::default(), &cgroup, LATER);
     let room = Room { engine, cache, cgroup, index, within };
-    setting::set(&room, wish, args.force, &mut |record| log::info!("{record}"))?;
+    setting::set(&room, request, args.force, &mut |record| log::info!("{record}"))?;
     Names::of(engine.pins()).note(&cgroup.path, Limits::of(&engine.counter(index)?))?;
     Ok(SUCCESS)
 }

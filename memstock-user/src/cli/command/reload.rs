@@ -6,7 +6,7 @@
 //! what new cgroups hold, is done beside the loop; then it goes on here. Nothing here ends the daemon.
 
 mod diff;
-mod tell;
+mod report;
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
 use self::diff::{Change, diff};
-use self::tell::Teller;
+use self::report::Report;
 use super::targets::{Awaited, Target, Targets, awaited, note, register};
 use super::watch::{Done, Watch, status};
 use crate::cli::Run;
@@ -56,13 +56,13 @@ struct Told {
 }
 
 struct UnderWay<'a> {
-    teller: Teller<'a>,
+    report: Report<'a>,
     /// To be tracked when limits are set.
     added: Vec<Target>,
 }
 
 /// A limit that was to be set.
-pub struct Wish {
+pub struct Request {
     target: Target,
     from: Limits,
     to: Limits,
@@ -70,7 +70,7 @@ pub struct Wish {
 
 /// What came of it.
 pub struct Changed {
-    wish: Wish,
+    request: Request,
     now: Option<Limits>,
     tried: Result<()>,
 }
@@ -99,10 +99,10 @@ impl<'a> Reload<'a> {
         }
         let file = reload.flags.config.as_deref().map(display).unwrap_or_default();
         match reload.read(watch.engine, watch.mount) {
-            Ok(wish) => {
-                let wishes = reload.apply(wish, watch, Teller::new(watch.journal, file));
+            Ok(request) => {
+                let requests = reload.apply(request, watch, Report::new(watch.journal, file));
                 watch.reload = Some(reload);
-                Self::set_limits(watch, wishes);
+                Self::set_limits(watch, requests);
             }
             Err(error) => {
                 exit::report(&error);
@@ -122,14 +122,19 @@ impl<'a> Reload<'a> {
     }
 
     /// Does what takes no time, and returns the limits that are to be set.
-    fn apply(&mut self, wish: Told, watch: &mut Watch<'a>, mut teller: Teller<'a>) -> Vec<Wish> {
-        let settings = wish.settings.while_running(&self.now.settings);
-        let later: Vec<_> = settings.changes(&wish.settings).map(|(key, ..)| key).collect();
-        for (key, from, to) in self.now.settings.changes(&wish.settings) {
+    fn apply(
+        &mut self,
+        request: Told,
+        watch: &mut Watch<'a>,
+        mut report: Report<'a>,
+    ) -> Vec<Request> {
+        let settings = request.settings.while_running(&self.now.settings);
+        let later: Vec<_> = settings.changes(&request.settings).map(|(key, ..)| key).collect();
+        for (key, from, to) in self.now.settings.changes(&request.settings) {
             let outcome = if later.contains(&key) { Outcome::NeedsRestart } else { Outcome::Done };
-            teller.tell(None, &key, from, to, outcome, None);
+            report.change(None, &key, from, to, outcome, None);
         }
-        let mut old = std::mem::replace(&mut self.now, Told { settings, ..wish });
+        let mut old = std::mem::replace(&mut self.now, Told { settings, ..request });
         for Target { cgroup, .. } in &mut old.targets {
             // One that was made again has the limits of the one before.
             if let Ok(again) = watch.mount.resolve(&cgroup.path) {
@@ -151,34 +156,34 @@ impl<'a> Reload<'a> {
             watch.state.parts.outcome(Part::Enforcement, ordered);
         }
         let engine = watch.engine;
-        let (mut wishes, mut added) = (Vec::new(), Vec::new());
+        let (mut requests, mut added) = (Vec::new(), Vec::new());
         for change in diff(&old.targets, targets, |id| in_force(engine, id)) {
             match change {
                 Change::Removed(Target { cgroup, .. }) => {
-                    teller.named(cgroup, false, Ok(Some(STAYS)));
+                    report.named(cgroup, false, Ok(Some(STAYS)));
                 }
                 Change::Limits(target, from, to) => {
-                    wishes.push(Wish { target: target.clone(), from, to });
+                    requests.push(Request { target: target.clone(), from, to });
                 }
                 Change::Added(target) => added.push(target.clone()),
             }
         }
-        self.under_way = Some(UnderWay { teller, added });
-        wishes
+        self.under_way = Some(UnderWay { report, added });
+        requests
     }
 
-    fn set_limits(watch: &mut Watch<'a>, wishes: Vec<Wish>) {
-        if wishes.is_empty() {
+    fn set_limits(watch: &mut Watch<'a>, requests: Vec<Request>) {
+        if requests.is_empty() {
             return Self::limits_set(watch, Vec::new());
         }
         let pins = watch.engine.pins().clone();
         let work = move |tell: &mut dyn FnMut(Record)| {
             let engine = Engine::open(&pins)?;
-            let set = |wish: Wish| {
-                let tried = set(&engine, &wish, tell);
-                Changed { now: in_force(&engine, wish.target.cgroup.id), wish, tried }
+            let set = |request: Request| {
+                let tried = set(&engine, &request, tell);
+                Changed { now: in_force(&engine, request.target.cgroup.id), request, tried }
             };
-            Ok(Done::Limits(wishes.into_iter().map(set).collect()))
+            Ok(Done::Limits(requests.into_iter().map(set).collect()))
         };
         let started = watch.state.work.start(Part::Reload, work);
         if watch.state.parts.outcome(Part::Reload, started).is_none() {
@@ -189,18 +194,18 @@ impl<'a> Reload<'a> {
     /// Goes on when limits are set, or could not be.
     pub fn limits_set(watch: &mut Watch<'a>, changed: Vec<Changed>) {
         let Some(mut reload) = watch.reload.take() else { return };
-        let Some(UnderWay { teller, added }) = &mut reload.under_way else {
+        let Some(UnderWay { report, added }) = &mut reload.under_way else {
             watch.reload = Some(reload);
             return;
         };
-        for Changed { wish: Wish { target, from, to }, now, tried } in changed {
-            teller.limits(&target.cgroup, from, to, now, tried);
+        for Changed { request: Request { target, from, to }, now, tried } in changed {
+            report.limits(&target.cgroup, from, to, now, tried);
         }
         let is_more = !added.is_empty();
         for target in std::mem::take(added) {
             // One that is refused is noted as to be adopted: the note has to go, too.
             let added = add(&target, reload.now.settings.no_adopt, watch);
-            teller.named(&target.cgroup, true, added.map(|()| None));
+            report.named(&target.cgroup, true, added.map(|()| None));
         }
         watch.state.adopts |= is_more && !reload.now.settings.no_adopt;
         watch.reload = Some(reload);
@@ -210,8 +215,8 @@ impl<'a> Reload<'a> {
     /// Goes on when what new cgroups hold is charged, or could not be.
     pub fn adopted(watch: &mut Watch<'a>) {
         let Some(reload) = &mut watch.reload else { return };
-        let Some(UnderWay { teller, .. }) = reload.under_way.take() else { return };
-        teller.sum_up();
+        let Some(UnderWay { report, .. }) = reload.under_way.take() else { return };
+        report.sum_up();
         if std::mem::take(&mut reload.again) {
             return Self::begin(watch);
         }
@@ -220,12 +225,12 @@ impl<'a> Reload<'a> {
 }
 
 /// As `memstock limit` does.
-fn set(engine: &Engine, wish: &Wish, tell: &mut dyn FnMut(Record)) -> Result<()> {
-    let cgroup = &wish.target.cgroup;
+fn set(engine: &Engine, request: &Request, tell: &mut dyn FnMut(Record)) -> Result<()> {
+    let cgroup = &request.target.cgroup;
     let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
     let room = Room { engine, cache: &Cache::default(), cgroup, index, within: LATER };
-    setting::set(&room, wish.to.into(), false, &mut |record| tell(record))?;
-    if let Err(error) = Names::of(engine.pins()).note(&cgroup.path, wish.to) {
+    setting::set(&room, request.to.into(), false, &mut |record| tell(record))?;
+    if let Err(error) = Names::of(engine.pins()).note(&cgroup.path, request.to) {
         log::warn!("{error:#}");
     }
     Ok(())

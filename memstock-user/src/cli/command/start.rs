@@ -53,7 +53,7 @@ pub fn start(
     lock: &mut EngineLock,
     journal: &Journal,
 ) -> Result<Started> {
-    match remains::take_up(pins)? {
+    match remains::adopt(pins)? {
         Some(engine) => adopt(engine, args, mount, lock, journal),
         None => afresh(args, pins, mount, lock),
     }
@@ -101,7 +101,7 @@ fn adopt(
     // What came and went while nobody looked, so that what is named finds its place among it.
     let mut tree = Tree::of(&engine, mount, journal)?;
     catch_up(&mut tree)?;
-    tree.settle()?;
+    tree.retry()?;
     tree.release()?;
     drop(tree);
     if let Some(path) = lock.making() {

@@ -9,7 +9,7 @@ use memstock_common::control::Refusal;
 
 use crate::cli::{Limit, Run};
 use crate::enforce::names::{NO_LIMITS, Names};
-use crate::enforce::setting::{Limits, Wish};
+use crate::enforce::setting::{Limits, Request};
 use crate::engine::Engine;
 use crate::engine::kernel_cgroup::Tracked;
 use crate::exit::Failure;
@@ -144,8 +144,8 @@ impl Targets {
         for target in &self.targets {
             let Target { cgroup, memory_limit, memsw_limit } = target;
             if let Some(index) = engine.index_of(cgroup.id)? {
-                let wish = Wish { memory: *memory_limit, memsw: *memsw_limit };
-                if let Err(why) = engine.control().limits(wish.asked(index, false))? {
+                let request = Request { memory: *memory_limit, memsw: *memsw_limit };
+                if let Err(why) = engine.control().limits(request.asked(index, false))? {
                     let what = match why {
                         Refusal::Order => "would have memory and swap limited to less than memory",
                         _ => "uses more than that limit",

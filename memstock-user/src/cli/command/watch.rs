@@ -116,8 +116,8 @@ impl Watch<'_> {
         let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
         let mut ticks = interval_at(start + PERIOD, PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut settling = interval(SETTLE);
-        settling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retries = interval(SETTLE);
+        retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
@@ -139,7 +139,7 @@ impl Watch<'_> {
                     self.manager.alive(&status(&self.tree));
                 },
                 () = sleep_until(self.state.look_at), if self.tree.has_unknown() => self.look_again(),
-                _ = settling.tick(), if self.is_unsettled() => self.settle(),
+                _ = retries.tick(), if self.has_deferred() => self.retry(),
                 Some(ask) = asked(&mut self.metrics) => self.answer(ask),
                 ended = exit_of(&mut self.child) => {
                     ended.context("cannot wait for COMMAND")?;

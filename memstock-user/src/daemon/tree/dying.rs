@@ -9,8 +9,8 @@ use super::{Known, Tree};
 use crate::journal::Record;
 
 impl Tree<'_> {
-    /// Whether [`settle`](Self::settle) has deferred work to do.
-    pub fn is_unsettled(&self) -> bool {
+    /// Whether [`retry`](Self::retry) has deferred work to do.
+    pub fn has_deferred(&self) -> bool {
         !self.removed.is_empty() || !self.going.is_empty()
     }
 
@@ -18,7 +18,7 @@ impl Tree<'_> {
     ///
     /// # Errors
     /// The kernel refuses; the rest is done the next time.
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn retry(&mut self) -> Result<()> {
         for id in std::mem::take(&mut self.going) {
             self.removed(id);
         }

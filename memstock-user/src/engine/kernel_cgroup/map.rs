@@ -56,7 +56,7 @@ impl KernelMap {
     }
 
     /// Finds out what stands for each counter, once all trees are there.
-    pub(super) fn settle(&mut self, tracked: &Tracked) {
+    pub(super) fn resolve(&mut self, tracked: &Tracked) {
         for &index in tracked.counters().keys() {
             let Some(living) = tracked.living(index) else { continue };
             let Some(path) = tracked.path(living) else { continue };

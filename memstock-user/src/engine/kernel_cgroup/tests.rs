@@ -23,7 +23,7 @@ fn map() -> KernelMap {
     let numbers = [("", 100), ("a", 101), ("c", 102), ("a/x", 103)];
     let numbers = numbers.map(|(path, number)| (path.into(), number));
     map.add_tree("/t".as_ref(), &numbers, &tracked());
-    map.settle(&tracked());
+    map.resolve(&tracked());
     map
 }
 

@@ -1,4 +1,4 @@
-//! What cgroups did on all CPUs together: the settled figures of each, and the faults that slots have yet to
+//! What cgroups did on all CPUs together: the credited figures of each, and the faults that slots have yet to
 //! credit to it.
 //!
 //! A miss moves faults from the slot to the share of the cgroup that the slot credits; read in between, they
@@ -54,10 +54,10 @@ pub fn of(engine: &Engine, indices: &[u32]) -> Result<BTreeMap<u32, Work>> {
         let mut read = Vec::with_capacity(wanted.len());
         engine.cgroup_cpus(&wanted, |index, shares| read.push((index, Work::of(shares))))?;
         let after = stocks(engine)?;
-        let unsettled = unsettled(&after);
-        for (index, mut settled) in read {
-            settled.faults += unsettled.get(&index).copied().unwrap_or_default();
-            work.insert(index, settled);
+        let uncredited = uncredited(&after);
+        for (index, mut credited) in read {
+            credited.faults += uncredited.get(&index).copied().unwrap_or_default();
+            work.insert(index, credited);
         }
         let disturbed = disturbed(&before, &after);
         wanted.retain(|index| disturbed.contains(index));
@@ -70,42 +70,42 @@ pub fn of(engine: &Engine, indices: &[u32]) -> Result<BTreeMap<u32, Work>> {
 }
 
 /// Faults that are in slots, by the counter index of the cgroup to be credited.
-fn unsettled(stocks: &Stocks) -> BTreeMap<u32, u64> {
+fn uncredited(stocks: &Stocks) -> BTreeMap<u32, u64> {
     let mut faults = BTreeMap::new();
     for (_, stock) in stocks.iter().flatten() {
-        // A slot that is being settled may be read in parts, and less than nothing is nothing.
-        *faults.entry(credited(stock)).or_default() += stock.faults.saturating_sub(stock.settled);
+        // A slot that is being credited may be read in parts, and less than nothing is nothing.
+        *faults.entry(credited(stock)).or_default() += stock.faults.saturating_sub(stock.credited);
     }
     faults
 }
 
-/// Whom slots credited that settled between the two readings, by counter index.
+/// Whom slots credited whose share changed between the two readings, by counter index.
 fn disturbed(before: &Stocks, after: &Stocks) -> BTreeSet<u32> {
     let pairs = before.iter().flatten().zip(after.iter().flatten());
     let moved = pairs.filter(|((_, before), (_, after))| {
-        (before.settled, before.credit) != (after.settled, after.credit)
+        (before.credited, before.creditor) != (after.credited, after.creditor)
     });
     moved.flat_map(|((_, before), (_, after))| [before, after].map(credited)).collect()
 }
 
 fn credited(stock: &Stock<u64>) -> u32 {
-    index_of(stock.credit as u32)
+    index_of(stock.creditor as u32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn slot(faults: u64, settled: u64, credit: u64) -> Stock<u64> {
-        Stock { faults, settled, credit, ..Stock::default() }
+    fn slot(faults: u64, credited: u64, creditor: u64) -> Stock<u64> {
+        Stock { faults, credited, creditor, ..Stock::default() }
     }
 
     #[test]
-    fn unsettled_faults_are_the_credited_ones() {
+    fn uncredited_faults_are_the_credited_ones() {
         let stocks = vec![vec![(0, slot(10, 4, 1)), (1, slot(7, 7, 2))], vec![(0, slot(9, 4, 1))]];
-        assert_eq!(unsettled(&stocks), BTreeMap::from([(0, 11), (1, 0)]));
-        // Read in parts, while it was being settled.
-        assert_eq!(unsettled(&vec![vec![(0, slot(4, 5, 1))]]), BTreeMap::from([(0, 0)]));
+        assert_eq!(uncredited(&stocks), BTreeMap::from([(0, 11), (1, 0)]));
+        // Read in parts, while it was being credited.
+        assert_eq!(uncredited(&vec![vec![(0, slot(4, 5, 1))]]), BTreeMap::from([(0, 0)]));
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Watch<'_> {
             self.hotplug.catch_up();
         }
         self.hotplug.look_again();
-        self.settle();
+        self.retry();
         self.look_at_swap();
         self.look_for_drift();
         self.enforce();
@@ -58,17 +58,17 @@ impl Watch<'_> {
         })
     }
 
-    pub(super) fn is_unsettled(&self) -> bool {
-        self.tree.is_unsettled() || self.state.adopts || self.state.parts.any_fails()
+    pub(super) fn has_deferred(&self) -> bool {
+        self.tree.has_deferred() || self.state.adopts || self.state.parts.any_fails()
     }
 
     /// Does what was put off.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn retry(&mut self) {
         let Self { tree, state, .. } = self;
         let is_inherited = state.work.is_under_way(Part::Reparent);
         state.parts.attempt(Part::Tree, || {
             tree.look_again()?;
-            tree.settle()?;
+            tree.retry()?;
             if is_inherited { Ok(()) } else { tree.release() }
         });
         self.find_heirs();
@@ -180,7 +180,7 @@ impl Watch<'_> {
                 let set = swapped::set(self.engine, &self.tree, &seen);
                 self.note(Part::Swap, set);
             }
-            Some(Done::Inherited) => self.settle(),
+            Some(Done::Inherited) => self.retry(),
             Some(Done::Checked(proof)) => self.state.checked.note(proof),
             Some(Done::Adopted) => self.state.adopts = false,
             Some(Done::Limits(changed)) => Reload::limits_set(self, changed),

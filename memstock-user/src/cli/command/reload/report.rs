@@ -10,7 +10,7 @@ use crate::journal::record::{self, Outcome, named};
 use crate::journal::{Journal, Record};
 
 /// Counts what it tells.
-pub struct Teller<'a> {
+pub struct Report<'a> {
     journal: &'a Journal,
     file: String,
     done: u64,
@@ -18,14 +18,14 @@ pub struct Teller<'a> {
     needs_restart: u64,
 }
 
-impl<'a> Teller<'a> {
+impl<'a> Report<'a> {
     /// Of a reading of `file`.
     pub fn new(journal: &'a Journal, file: String) -> Self {
         Self { journal, file, done: 0, refused: 0, needs_restart: 0 }
     }
 
     /// A difference.
-    pub fn tell(
+    pub fn change(
         &mut self,
         cgroup: Option<record::Cgroup>,
         key: &str,
@@ -50,7 +50,7 @@ impl<'a> Teller<'a> {
             Ok(note) => (Outcome::Done, note.map(str::to_owned)),
             Err(error) => (Outcome::Refused, Some(format!("{error:#}"))),
         };
-        self.tell(Some(named(cgroup)), "cgroup", from.into(), to.into(), outcome, note);
+        self.change(Some(named(cgroup)), "cgroup", from.into(), to.into(), outcome, note);
     }
 
     /// Limits were to change, and are `now` what they are.
@@ -75,7 +75,7 @@ impl<'a> Teller<'a> {
                 Resource::Memsw => "memsw",
             };
             let note = why.clone().filter(|_| !is_done);
-            self.tell(Some(named(cgroup)), key, bytes(from), bytes(to), outcome, note);
+            self.change(Some(named(cgroup)), key, bytes(from), bytes(to), outcome, note);
         }
     }
 

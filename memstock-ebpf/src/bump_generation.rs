@@ -14,7 +14,7 @@ use crate::machine::Kernel;
 /// Starts a new generation.
 #[raw_tracepoint(tracepoint = "task_newtask")]
 #[inline(always)]
-pub fn regroup(_ctx: RawTracePointContext) -> i32 {
+pub fn bump_generation(_ctx: RawTracePointContext) -> i32 {
     Kernel.next_generation();
     0
 }
