@@ -1,5 +1,6 @@
 //! The slots of a CPU's stock: which one serves a cgroup, and what it gives up for that. A policy other than direct
-//! mapping (`docs/adr/0002-direct-mapped-slots.md`) is written here, and nowhere else.
+//! mapping (`docs/adr/0002-direct-mapped-slots.md`) is written here; what races with it meanwhile, and is displaced,
+//! [`Stock::refill`] gives back.
 //!
 //! Between two misses a slot serves one cgroup only. A hit relies on that: it looks at one word, and the faults that it
 //! counts are credited at the next miss.

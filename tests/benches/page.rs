@@ -16,7 +16,7 @@ use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use clap::Parser;
 use memstock::engine::load::{Loaded, Settings};
-use memstock::engine::object::{ATTACHMENTS, PROBE};
+use memstock::engine::object::{PROBE, charging};
 use memstock::host;
 use memstock::host::cgroup::{Cgroup, CgroupMount};
 use memstock_common::NO_LIMIT;
@@ -115,8 +115,8 @@ impl Programs {
     fn attach(&mut self, variant: Variant) -> Result<Links> {
         let points: Vec<_> = match variant {
             Variant::Nothing => Vec::new(),
-            Variant::Everything => ATTACHMENTS.to_vec(),
-            Variant::Unseen => ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE).collect(),
+            Variant::Everything => charging().collect(),
+            Variant::Unseen => charging().filter(|&(name, _)| name != PROBE).collect(),
             Variant::Empty => HOT_TRACEPOINTS.map(|point| (EMPTY, point)).to_vec(),
         };
         let attach = |(name, point)| Ok((name, self.named(name)?.attach(point)?));
@@ -167,7 +167,7 @@ fn run_times(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<
     let _stats = aya::sys::enable_stats(aya::sys::Stats::RunTime)
         .context("cannot enable run-time statistics")?;
     let slice = Duration::from_millis(args.slice * 4);
-    let names: BTreeSet<_> = ATTACHMENTS.iter().map(|&(name, _)| name).chain([EMPTY]).collect();
+    let names: BTreeSet<_> = charging().map(|(name, _)| name).chain([EMPTY]).collect();
     let names = Vec::from_iter(names);
     let mut costs = vec![Vec::new(); names.len()];
     let mut runs = vec![Vec::new(); names.len()];

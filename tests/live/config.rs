@@ -88,7 +88,7 @@ fn a_bad_file_does_nothing() -> Result<()> {
             ("[[cgroup]]\npath = '/'\n".to_owned(), vec![":2:8: the root cgroup"]),
             (String::new(), vec![": nothing to track: add a [[cgroup]]"]),
             ("# nothing\n".to_owned(), vec![": nothing to track"]),
-            ("\u{0}\u{1}\u{2}\u{1b}[31m".to_owned(), vec![":1:1: "]),
+            ("\u{0}\u{1}\u{2}\u{1b}[31m".to_owned(), vec![":1:5: key with no value"]),
         ] {
             let file = ConfigFile::new(&text)?;
             refused(file.path(), 1, &expected).with_context(|| text.clone())?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use aya::programs::links::PinnedLink;
 use aya::programs::{RawTracePoint, loaded_links};
-use memstock::engine::object::ATTACHMENTS;
+use memstock::engine::object::charging;
 use memstock::engine::pins::Pins;
 use memstock::host;
 use memstock_tests::audit::Audit;
@@ -23,7 +23,7 @@ use memstock_tests::{Engine, Task, TestCgroup, free_lists, live, lru};
 /// The programs that see a page being freed, and where they are attached.
 fn free_probes() -> impl Iterator<Item = (&'static str, &'static str)> {
     let sees = |tracepoint| ["mm_page_free", "mm_page_pcpu_drain"].contains(&tracepoint);
-    ATTACHMENTS.into_iter().filter(move |&(_, tracepoint)| sees(tracepoint))
+    charging().filter(move |&(_, tracepoint)| sees(tracepoint))
 }
 
 const PAGES: u64 = 20_000;

@@ -160,6 +160,11 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// Whether this one fails.
+    pub fn fails(&self, part: Part) -> bool {
+        self.states[part as usize].failing.is_some()
+    }
+
     /// Whether any part fails.
     pub fn any_fails(&self) -> bool {
         self.states.iter().any(|state| state.failing.is_some())

@@ -10,7 +10,8 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::task::{NEVER, Task, tasks};
+use super::task::{Task, tasks};
+use super::victim::is_never_killed;
 use crate::host::cgroup::{Cgroup, display};
 
 /// Opens `task` if it is still the same process, inside `cgroup`; `None` otherwise.
@@ -42,13 +43,13 @@ pub fn kill(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Kills every task in `cgroup` and below it: `memory.oom.group`. If one of them must never be killed or `is_ours`, kills
+/// Kills every task in `cgroup` and below it: `memory.oom.group`. If one of them is never killed or `is_ours`, kills
 /// the others one by one, as the kernel does.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn kill_group(cgroup: &Cgroup, is_ours: impl Fn(&Task) -> bool) -> Result<()> {
-    let is_spared = |task: &Task| task.adj <= NEVER || is_ours(task);
+    let is_spared = |task: &Task| is_never_killed(task) || is_ours(task);
     let (spared, others): (Vec<_>, Vec<_>) = tasks(&cgroup.dir).into_iter().partition(is_spared);
     if !spared.is_empty() {
         for task in &others {

@@ -12,11 +12,16 @@ pub fn own_cgroup_below(path: &Path) -> Option<PathBuf> {
     own_cgroup().filter(|own| own.starts_with(path))
 }
 
+/// Whether no limit kills it: init, and who has `OOM_SCORE_ADJ_MIN` (`oom_unkillable_task` and `oom_badness` in the kernel).
+pub fn is_never_killed(task: &Task) -> bool {
+    task.pid == 1 || task.adj <= NEVER
+}
+
 /// How much memory killing a task would free, in pages, with its adjustment; `None` for one that is never killed.
 ///
 /// `total` is the limit that was hit, as in the kernel for a memory cgroup: `oom_score_adj` is in thousandths of it.
 pub fn badness(task: &Task, total: u64) -> Option<i64> {
-    if task.adj <= NEVER {
+    if is_never_killed(task) {
         return None;
     }
     let size = task.rss.saturating_add(task.swap).saturating_add(task.page_tables);
@@ -25,10 +30,10 @@ pub fn badness(task: &Task, total: u64) -> Option<i64> {
     Some(size.saturating_add(task.adj.saturating_mul(thousandth)))
 }
 
-/// The task with the highest badness; never init, or one that `is_spared`.
+/// The task with the highest badness that is not `is_spared`.
 pub fn choose(tasks: Vec<Task>, total: u64, is_spared: impl Fn(&Task) -> bool) -> Option<Task> {
-    let candidates = tasks.into_iter().filter(|task| task.pid != 1);
-    let judged = candidates.filter(|task| !is_spared(task)).filter_map(|task| {
+    let candidates = tasks.into_iter().filter(|task| !is_spared(task));
+    let judged = candidates.filter_map(|task| {
         let badness = badness(&task, total)?;
         Some((badness, task))
     });

@@ -9,42 +9,33 @@ use super::faults;
 use super::link::{link_to, pin_link};
 use super::migrate;
 use super::object::{
-    ATTACHMENTS, COLLAPSES, MOVED_UNSEEN, OBJECT, OPTIONAL, PROBE, program, refused,
+    ATTACHMENTS, Attachment, FAULT_TRACEPOINTS, MOVED_UNSEEN, OBJECT, PROBE, Without, program,
+    refused,
 };
 use super::pins::Pins;
 use crate::exit::Failure;
 
 /// Attaches all of them and pins the links.
 pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
-    for (name, tracepoint) in ATTACHMENTS.into_iter().filter(|&(name, _)| name != PROBE) {
-        if !attach_to(ebpf, pins, name, tracepoint)? {
-            return Err(Failure::Host.error(format!(
-                "this kernel has no tracepoint {tracepoint}: memstock needs CONFIG_TRACEPOINTS and \
-                 CONFIG_CGROUPS (\"memstock doctor\" has more)"
-            )));
+    let sees_migration = migrate::attach(ebpf, pins)?;
+    for Attachment { program, tracepoint, without } in ATTACHMENTS {
+        match program {
+            PROBE if tracepoint == FAULT_TRACEPOINTS[0] => faults::attach(ebpf, pins)?,
+            PROBE => {}
+            MOVED_UNSEEN if sees_migration => {}
+            _ if attach_to(ebpf, pins, program, tracepoint)? => {}
+            _ => match without {
+                Some(Without { lost, .. }) => {
+                    log::info!("this kernel has no tracepoint {tracepoint}: {lost}");
+                }
+                None => {
+                    return Err(Failure::Host.error(format!(
+                        "this kernel has no tracepoint {tracepoint}: memstock needs CONFIG_TRACEPOINTS and \
+                         CONFIG_CGROUPS (\"memstock doctor\" has more)"
+                    )));
+                }
+            },
         }
-    }
-    faults::attach(ebpf, pins)?;
-    for (name, tracepoint) in COLLAPSES {
-        if !attach_to(ebpf, pins, name, tracepoint)? {
-            log::debug!("this kernel has no tracepoint {tracepoint}");
-        }
-    }
-    let (unseen, tracepoint) = MOVED_UNSEEN;
-    if !migrate::attach(ebpf, pins)? && !attach_to(ebpf, pins, unseen, tracepoint)? {
-        log::debug!("this kernel has no tracepoint {tracepoint}");
-    }
-    let mut missing = Vec::new();
-    for (name, tracepoint) in OPTIONAL {
-        if !attach_to(ebpf, pins, name, tracepoint)? {
-            missing.push(tracepoint);
-        }
-    }
-    if !missing.is_empty() {
-        log::warn!(
-            "this kernel has no tracepoint {}: stocks are not drained when reclaim of that kind begins",
-            missing.join(", ")
-        );
     }
     Ok(())
 }

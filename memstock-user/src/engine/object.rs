@@ -15,47 +15,111 @@ pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
 
 /// The probe of the page-fault tracepoints.
 pub const PROBE: &str = "fault";
-/// Programs and the tracepoints they are attached to, in this order: what a CPU remembers of a task
-/// must be made stale from before the first fault on, and what is charged be uncharged.
-pub const ATTACHMENTS: [(&str, &str); 11] = [
+/// What counts the pages that are moved, where it cannot be seen which.
+pub(super) const MOVED_UNSEEN: &str = "moved_unseen";
+
+/// A program and a tracepoint that it is attached to.
+#[derive(Clone, Copy, Debug)]
+pub struct Attachment {
+    /// The program.
+    pub program: &'static str,
+    /// The tracepoint.
+    pub tracepoint: &'static str,
+    /// What follows where the kernel does not have it; none where nothing works without it.
+    pub without: Option<Without>,
+}
+
+/// A tracepoint that a kernel may lack.
+#[derive(Clone, Copy, Debug)]
+pub struct Without {
+    /// What it is for.
+    pub purpose: &'static str,
+    /// What is lost.
+    pub lost: &'static str,
+    /// Which kernel has it.
+    pub remedy: &'static str,
+}
+
+const fn required(program: &'static str, tracepoint: &'static str) -> Attachment {
+    Attachment { program, tracepoint, without: None }
+}
+
+const fn optional(
+    program: &'static str,
+    tracepoint: &'static str,
+    [purpose, lost, remedy]: [&'static str; 3],
+) -> Attachment {
+    Attachment { program, tracepoint, without: Some(Without { purpose, lost, remedy }) }
+}
+
+const RECLAIM: [&str; 3] = [
+    "draining stocks",
+    "stocks are not drained when reclaim of that kind begins",
+    "boot a kernel with CONFIG_MEMCG=y",
+];
+const NOBODYS: &str = "they are charged to nobody, until \"memstock audit --repair\"";
+const FAULTS: [&str; 3] =
+    ["counting page faults", "page faults are not counted", "boot a kernel for x86 or riscv"];
+
+/// All of them, in the order in which they are attached: what a CPU remembers of a task must be made stale from before
+/// the first fault on, and what is charged be uncharged.
+pub const ATTACHMENTS: [Attachment; 17] = [
     // Before anything can be stocked.
-    ("cpu_hotplug", "cpuhp_exit"),
-    ("bump_generation", "task_newtask"),
-    ("bump_generation", "cgroup_attach_task"),
-    ("cgroup_made", "cgroup_mkdir"),
-    ("cgroup_removed", "cgroup_rmdir"),
-    ("page_free", "mm_page_free"),
-    ("page_drain", "mm_page_pcpu_drain"),
+    required("cpu_hotplug", "cpuhp_exit"),
+    required("bump_generation", "task_newtask"),
+    required("bump_generation", "cgroup_attach_task"),
+    required("cgroup_made", "cgroup_mkdir"),
+    required("cgroup_removed", "cgroup_rmdir"),
+    required("page_free", "mm_page_free"),
+    required("page_drain", "mm_page_pcpu_drain"),
     // What is page cache must be known from the first page that is charged on.
-    ("file_added", "mm_filemap_add_to_page_cache"),
-    ("page_alloc", "mm_page_alloc"),
-    (PROBE, FAULT_TRACEPOINTS[0]),
-    (PROBE, FAULT_TRACEPOINTS[1]),
+    required("file_added", "mm_filemap_add_to_page_cache"),
+    required("page_alloc", "mm_page_alloc"),
+    optional(PROBE, FAULT_TRACEPOINTS[0], FAULTS),
+    optional(PROBE, FAULT_TRACEPOINTS[1], FAULTS),
+    optional("reclaim_began", "mm_vmscan_direct_reclaim_begin", RECLAIM),
+    optional("reclaim_began", "mm_vmscan_memcg_reclaim_begin", RECLAIM),
+    optional("reclaim_began", "mm_vmscan_kswapd_wake", RECLAIM),
+    optional(
+        "collapsed",
+        "mm_collapse_huge_page",
+        [
+            "huge pages that khugepaged puts together",
+            NOBODYS,
+            "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE=y",
+        ],
+    ),
+    optional(
+        "collapsed",
+        "mm_khugepaged_collapse_file",
+        [
+            "those of files and shared memory",
+            NOBODYS,
+            "boot a kernel of 6.2 or newer with CONFIG_TRANSPARENT_HUGEPAGE=y",
+        ],
+    ),
+    optional(
+        MOVED_UNSEEN,
+        "mm_migrate_pages",
+        [
+            "counting pages that are moved where mem_cgroup_migrate cannot be traced",
+            "pages that are moved are not counted",
+            "boot a kernel with CONFIG_MIGRATION=y",
+        ],
+    ),
 ];
 /// Those of faults, which x86 and riscv have.
 pub(super) const FAULT_TRACEPOINTS: [&str; 2] = ["page_fault_user", "page_fault_kernel"];
-/// The same where the kernel has the tracepoint: without them, less is drained than could be.
-pub const OPTIONAL: [(&str, &str); 3] = [
-    ("reclaim_began", "mm_vmscan_direct_reclaim_begin"),
-    // With CONFIG_MEMCG only.
-    ("reclaim_began", "mm_vmscan_memcg_reclaim_begin"),
-    ("reclaim_began", "mm_vmscan_kswapd_wake"),
-];
 
-/// Those of collapses, of which the kernel may have none or one: without them, the huge pages are nobody's.
-pub const COLLAPSES: [(&str, &str); 2] = [
-    // With CONFIG_TRANSPARENT_HUGEPAGE only.
-    ("collapsed", "mm_collapse_huge_page"),
-    ("collapsed", "mm_khugepaged_collapse_file"),
-];
-
-/// What counts the pages that are moved, where it cannot be seen which.
-pub const MOVED_UNSEEN: (&str, &str) = ("moved_unseen", "mm_migrate_pages");
+/// The programs that charge, and what they are attached to.
+pub fn charging() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let charges = |it: &&Attachment| it.without.is_none() || it.program == PROBE;
+    ATTACHMENTS.iter().filter(charges).map(|it| (it.program, it.tracepoint))
+}
 
 /// The programs that are attached to tracepoints; each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
-    let attached = ATTACHMENTS.iter().chain(&OPTIONAL).chain(&COLLAPSES).chain([&MOVED_UNSEEN]);
-    attached.map(|&(name, _)| name).collect::<BTreeSet<_>>().into_iter()
+    ATTACHMENTS.iter().map(|it| it.program).collect::<BTreeSet<_>>().into_iter()
 }
 
 /// The program that `fault` tail-calls.

@@ -16,7 +16,7 @@ use memstock_common::adopt::WINDOW_PAGES;
 use super::Engine;
 use super::migrate;
 use super::object::{
-    ATTACHMENTS, MIGRATED, OBJECT, PROBE, RING_BYTES, is_pinned_map, is_pinned_program,
+    ATTACHMENTS, Attachment, MIGRATED, OBJECT, PROBE, RING_BYTES, is_pinned_map, is_pinned_program,
 };
 use super::pins::Pins;
 use crate::exit::Failure;
@@ -80,8 +80,13 @@ fn whole(pins: &Pins) -> Result<Engine> {
     for name in pinned {
         ids.insert(name.as_str(), program_id(pins, name)?);
     }
-    for (program, tracepoint) in ATTACHMENTS.into_iter().filter(|&(name, _)| is_there(name)) {
-        check_link(&pins.link(program, tracepoint), tracepoint, ids.get(program))?;
+    for Attachment { program, tracepoint, without } in ATTACHMENTS {
+        let pin = pins.link(program, tracepoint);
+        // Of faults, what is there is known already.
+        let may_be_missing = without.is_some() && (program != PROBE || !sees_faults);
+        if !may_be_missing || pin.exists() {
+            check_link(&pin, tracepoint, ids.get(program))?;
+        }
     }
     if sees_migration {
         check_link(&migrate::link(pins), MIGRATED.1, ids.get(MIGRATED.0))?;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use memstock::engine::Engine;
 use memstock::engine::load::Settings;
-use memstock::engine::object::ATTACHMENTS;
+use memstock::engine::object::charging;
 use memstock_common::Stock;
 use memstock_tests::workload::cpus::on;
 use memstock_tests::workload::pages::{Mapping, round};
@@ -22,7 +22,7 @@ pub fn count(home: &Home) -> Result<()> {
     for batch in [8, 32, 256] {
         let mut loaded = tracking(Settings { batch, ..Settings::default() }, home, 4)?;
         let mut links = Vec::new();
-        for (name, point) in ATTACHMENTS {
+        for (name, point) in charging() {
             links.push((name, loaded.program(name)?.attach(point)?));
         }
         let engine = &loaded.engine;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use memstock::engine::load::{Coalescing, Loaded, Settings};
-use memstock::engine::object::ATTACHMENTS;
+use memstock::engine::object::charging;
 use memstock_common::DEFAULT_BATCH;
 use memstock_tests::bench::HOT_TRACEPOINTS;
 use memstock_tests::bench::peers::{Peer, Running};
@@ -249,7 +249,9 @@ impl Bench<'_> {
             Attached::Empty => {
                 self.attach(&mut links, None, &HOT_TRACEPOINTS.map(|at| ("empty", at)))?;
             }
-            Attached::Engine(n) => self.attach(&mut links, Some(*n), &ATTACHMENTS)?,
+            Attached::Engine(n) => {
+                self.attach(&mut links, Some(*n), &charging().collect::<Vec<_>>())?;
+            }
             Attached::Peer(peer) => running = Some(peer.start()?),
         }
         self.places.enter(&self.workers, self.at, place)?;

@@ -36,7 +36,8 @@ use crate::view::show::rehearsed::Rehearsed;
 /// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
 ///
 /// # Errors
-/// The environment, a cgroup or the kernel does not allow it. Nothing that was made stays behind.
+/// The environment, a cgroup or the kernel does not allow it. A start that fails leaves nothing behind; an engine that
+/// runs is left to who adopts it.
 pub fn run(args: Run) -> Result<u8> {
     if args.check {
         let summary = config::summary(&args)?;
@@ -58,7 +59,7 @@ pub(super) fn until_told<T>(
     runtime.block_on(async { body(&mut Signals::catch(reloads)?).await })
 }
 
-/// Everything made here is undone in reverse order, however this ends.
+/// Everything made here but a running engine is undone in reverse order, however this ends.
 pub(super) async fn run_alone(args: &Run, signals: &mut Signals) -> Result<Outcome> {
     host::require_privilege()?;
     let mount = CgroupMount::find()?;

@@ -59,7 +59,9 @@ impl<T> Visitor<'_> for AsFlag<T> {
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
-        self.visit_str(&number.to_string())
+        // A flag takes -1 for no limit, as cgroup v1 does; in a file it is a slip.
+        let number = u64::try_from(number).map_err(|_| E::custom("a negative number"))?;
+        self.visit_u64(number)
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {

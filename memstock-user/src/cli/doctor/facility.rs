@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::probe::Probe;
 use super::{bpf, system};
-use crate::engine::object::{ATTACHMENTS, COLLAPSES, OPTIONAL, PROBE};
+use crate::engine::object::{ATTACHMENTS, Attachment, Without};
 
 /// Whether memstock can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
@@ -97,24 +97,28 @@ fn kernel() -> Vec<Facility> {
     }
 }
 
+/// What is said of a tracepoint that nothing works without.
+const CHARGING: Without = Without {
+    purpose: "charging pages and following cgroups",
+    lost: NOT_AT_ALL,
+    remedy: "boot a kernel with CONFIG_TRACEPOINTS=y and CONFIG_CGROUPS=y",
+};
+
 /// As the engine attaches its programs.
 fn tracepoints() -> Vec<Facility> {
-    let of = |tracepoint, need, without, remedy| Facility {
-        name: format!("tracepoint {tracepoint}"),
-        need,
-        purpose: "a probe is attached to it",
-        without,
-        remedy,
-        probe: Probe::Tracepoint(tracepoint),
-    };
-    let attached = ATTACHMENTS.iter().map(|&(program, tracepoint)| match program {
-        PROBE => {
-            let without = "page faults are not counted";
-            of(tracepoint, Need::Optional, without, "boot a kernel for x86 or riscv")
-        }
-        _ => {
-            let remedy = "boot a kernel with CONFIG_TRACEPOINTS=y and CONFIG_CGROUPS=y";
-            of(tracepoint, Need::Required, NOT_AT_ALL, remedy)
+    let attached = ATTACHMENTS.into_iter().map(|Attachment { tracepoint, without, .. }| {
+        let (need, Without { purpose, lost, remedy }) = match without {
+            Some(without) => (Need::Optional, without),
+            None => (Need::Required, CHARGING),
+        };
+        let name = format!("tracepoint {tracepoint}");
+        Facility {
+            name,
+            need,
+            purpose,
+            without: lost,
+            remedy,
+            probe: Probe::Tracepoint(tracepoint),
         }
     });
     let migration = Facility {
@@ -125,30 +129,7 @@ fn tracepoints() -> Vec<Facility> {
         remedy: "boot a kernel with CONFIG_MEMCG=y and CONFIG_FUNCTION_TRACER=y",
         probe: Probe::Of(bpf::migration),
     };
-    let optional = OPTIONAL.iter().map(|&(_, tracepoint)| {
-        let without = "stocks are not drained when reclaim of that kind begins";
-        of(tracepoint, Need::Optional, without, "boot a kernel with CONFIG_MEMCG=y")
-    });
-    let collapses = COLLAPSES.iter().zip([
-        (
-            "huge pages that khugepaged puts together",
-            "boot a kernel with CONFIG_TRANSPARENT_HUGEPAGE=y",
-        ),
-        (
-            "those of files and shared memory",
-            "boot a kernel of 6.2 or newer with CONFIG_TRANSPARENT_HUGEPAGE=y",
-        ),
-    ]);
-    let collapses = collapses.map(|(&(_, tracepoint), (what, remedy))| Facility {
-        purpose: what,
-        ..of(
-            tracepoint,
-            Need::Optional,
-            "they are charged to nobody, until \"memstock audit --repair\"",
-            remedy,
-        )
-    });
-    attached.chain(optional).chain(collapses).chain([migration]).collect()
+    attached.chain([migration]).collect()
 }
 
 fn mounts() -> Vec<Facility> {

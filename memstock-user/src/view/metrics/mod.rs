@@ -99,7 +99,7 @@ impl Metrics {
     }
 
     /// Answers a question, and all that are waiting behind it, which take one reading at the most; returns whether they
-    /// took one.
+    /// took one. While metrics fail, a reading is tried for whatever is asked.
     ///
     /// # Errors
     /// Those of `reading`; who has asked is told that there is no answer.
@@ -107,26 +107,27 @@ impl Metrics {
         &mut self,
         first: Ask,
         reasons: &[Reason],
+        is_failing: bool,
         reading: impl FnOnce() -> Result<Reading>,
     ) -> Result<bool> {
-        let mut readers = Vec::new();
+        let (mut readers, mut failed) = (Vec::new(), None);
         let mut next = Some(first);
         while let Some(ask) = next {
             match ask {
                 Ask::Figures(reply) => readers.push(reply),
                 // Who does not want to know any more need not be told.
-                Ask::Failed(error) => return Err(error),
+                Ask::Failed(error) => failed = Some(error),
                 Ask::Health(reply) => drop(reply.send(reasons.to_vec())),
             }
             next = self.asks.try_recv().ok();
         }
-        if readers.is_empty() {
-            return Ok(false);
+        let is_asked = !readers.is_empty() || is_failing;
+        if is_asked {
+            let reading = Arc::new(reading()?);
+            for reply in readers {
+                drop(reply.send(Arc::clone(&reading)));
+            }
         }
-        let reading = Arc::new(reading()?);
-        for reply in readers {
-            drop(reply.send(Arc::clone(&reading)));
-        }
-        Ok(true)
+        failed.map_or(Ok(is_asked), Err)
     }
 }

@@ -224,7 +224,8 @@ impl Watch<'_> {
         let reasons = self.reasons();
         let Self { engine, mount, journal, tree, metrics, state, .. } = self;
         let Some(metrics) = metrics else { return };
-        let answered = metrics.answer(ask, &reasons, || {
+        let is_failing = state.parts.fails(Part::Metrics);
+        let answered = metrics.answer(ask, &reasons, is_failing, || {
             Ok(Reading {
                 sample: sample(engine, mount)?,
                 page_size: page_size(),
