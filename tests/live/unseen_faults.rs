@@ -15,6 +15,8 @@ use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, Task, TestCgroup};
 
 const BATCH: u64 = 32;
+/// Where the task runs, so that one stock serves it.
+const CPU: u32 = 1;
 
 /// JSON, table and metrics say that they do not know how many faults there were.
 fn are_unknown(engine: &Engine) -> Result<()> {
@@ -44,7 +46,7 @@ fn are_unknown(engine: &Engine) -> Result<()> {
 fn pages_are_charged_as_they_are_allocated() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
-        let mut task = Task::start(&cgroup, None)?;
+        let mut task = Task::start(&cgroup, Some(CPU))?;
         let mut engine = Engine::without_faults(&cgroup, &["--metrics", "0"])?;
         // What the loading daemon let go of, the kernel frees a little later.
         poll_until(SOON, "the end of the program", || {
@@ -66,7 +68,7 @@ fn pages_are_charged_as_they_are_allocated() -> Result<()> {
         }
         are_unknown(&engine)?;
         engine.kill()?;
-        engine.adopt(["--no-adopt", "--metrics", "0"])?;
+        engine.adopt(["--no-adopt", "--no-drain", "--metrics", "0"])?;
         touch(&engine, 500)?;
         are_unknown(&engine)?;
         engine.audit_at_rest::<&str>(&[])?;
