@@ -79,7 +79,7 @@ impl Strace {
     pub fn attach(pid: u32, failing: Option<&Failing>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = Command::new("strace");
-        command.args(["-f", "-ttt", "-s", "64", "-o"]).arg(dir.path().join("log"));
+        command.args(["-f", "-y", "-ttt", "-s", "64", "-o"]).arg(dir.path().join("log"));
         if let Some(Failing { call, when, error }) = failing {
             let inject = format!("inject={call}:error={error}:when={when}");
             command.args(["-e", &format!("trace={call}"), "-e", &inject]);

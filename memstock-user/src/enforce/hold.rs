@@ -12,9 +12,9 @@ use rustix::fs::inotify;
 
 use super::freeze::{MARK, file, let_go, unmark};
 use super::guard::Guard;
+use super::victim::own_cgroup_below;
 use crate::engine::Engine;
 use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
-use crate::host::process::own_cgroup;
 
 /// Watches for other writers to `cgroup.freeze`. Kept from hold to hold: closing an inotify descriptor waits for a grace
 /// period of the kernel, tens of milliseconds in which released tasks would go on charging.
@@ -56,7 +56,7 @@ impl<'a> Hold<'a> {
     /// # Errors
     /// The guard is gone or the kernel refuses.
     pub fn freeze(guard: &Arc<Guard>, writes: &'a Writes, cgroup: &Cgroup) -> Result<Option<Self>> {
-        if own_cgroup().is_none_or(|own| own.starts_with(&cgroup.path)) {
+        if own_cgroup_below(&cgroup.path)?.is_some() {
             return Ok(None);
         }
         let dir = &cgroup.dir;

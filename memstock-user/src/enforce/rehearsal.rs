@@ -24,7 +24,7 @@ pub(super) fn rehearse(
     index: u32,
     hit: &Event,
 ) -> Result<Record> {
-    let own = victim::own_cgroup_below(&full.path);
+    let own = victim::own_cgroup_below(&full.path)?;
     let spared = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
     let over_pages = hit.usage.saturating_sub(hit.limit) + hit.nr_pages;
     let counters = engine.counters();

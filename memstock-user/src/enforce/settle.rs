@@ -164,7 +164,7 @@ impl<'a> Full<'a> {
     fn kill(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         let (mut killed, mut missed) = (Vec::<Task>::new(), Vec::<Task>::new());
         let mut has_told = self.job.has_told;
-        let own = victim::own_cgroup_below(&self.cgroup.path);
+        let own = victim::own_cgroup_below(&self.cgroup.path)?;
         let is_ours = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
         while self.needs_more()? {
             if self.job.is_over() {

@@ -52,9 +52,9 @@ impl Task {
         Some(Self { pid, started, comm, rss, swap, page_tables, adj, is_dying })
     }
 
-    /// Whether it is in the cgroup `path` itself.
+    /// Whether it is in the cgroup `path` itself, or may be: one that cannot be asked is.
     pub fn is_in(&self, path: &Path) -> bool {
-        cgroup_of(self.pid).is_some_and(|cgroup| cgroup == path)
+        cgroup_of(self.pid).is_none_or(|cgroup| cgroup == path)
     }
 
     /// Whether the process with this pid is still this one, in the subtree of the cgroup `path`.

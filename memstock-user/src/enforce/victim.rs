@@ -3,13 +3,19 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result};
+
 use super::task::{NEVER, Task};
 use crate::host::process::own_cgroup;
 
 /// Our own cgroup, if it is in the subtree of `path`: nobody in it is killed, which includes the guard and the shell that
 /// started us.
-pub fn own_cgroup_below(path: &Path) -> Option<PathBuf> {
-    own_cgroup().filter(|own| own.starts_with(path))
+///
+/// # Errors
+/// `/proc` does not say: nobody may be killed then.
+pub fn own_cgroup_below(path: &Path) -> Result<Option<PathBuf>> {
+    let own = own_cgroup().context("cannot find our own cgroup")?;
+    Ok(Some(own).filter(|own| own.starts_with(path)))
 }
 
 /// Whether no limit kills it: init, and who has `OOM_SCORE_ADJ_MIN` (`oom_unkillable_task` and `oom_badness` in the kernel).

@@ -107,8 +107,12 @@ impl Places {
 }
 
 /// The path of our own cgroup v2.
-pub fn own_cgroup() -> Option<PathBuf> {
-    Places::read(Path::new("/proc/self"))?.unified
+///
+/// # Errors
+/// `/proc` does not say.
+pub fn own_cgroup() -> io::Result<PathBuf> {
+    let places = Places::parse(&fs::read("/proc/self/cgroup")?);
+    places.unified.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Its directory in `/proc`.
