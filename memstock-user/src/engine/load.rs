@@ -210,11 +210,11 @@ impl Loaded {
     /// # Errors
     /// The kernel lacks what they are attached to, or refuses.
     pub fn attach(mut self) -> Result<(Engine, Option<EbpfLogger<&'static dyn log::Log>>)> {
-        let attached =
-            attach(&mut self.ebpf, &self.pins.unfinished()).and_then(|()| self.pins.finish());
-        undo_on_error(&self.pins, attached)?;
-        self.engine.pins = self.pins;
-        Ok((self.engine, self.log))
+        // Opened anew: what is not attached is not pinned any more, and must not be kept by us.
+        let opened = attach(&mut self.ebpf, &self.pins.unfinished())
+            .and_then(|()| self.pins.finish())
+            .and_then(|()| Engine::open(&self.pins));
+        Ok((undo_on_error(&self.pins, opened)?, self.log))
     }
 }
 
