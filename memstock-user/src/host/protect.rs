@@ -28,6 +28,12 @@ pub fn protect() -> Protection {
 }
 
 fn lock_memory(is_unlimited: bool) {
+    // What the start took and gave back, for BTF most of all, would be brought in again.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time; it gives free memory of malloc's back to the kernel.
+    unsafe {
+        libc::malloc_trim(0);
+    }
     // All code is brought in now: at a limit there may be no memory to read it with.
     let mut locked = mlockall(MlockAllFlags::CURRENT);
     // Under a limit, memory that is mapped later may not be locked, and mapping it would fail. Without one it is locked
