@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use memstock_tests::bench::Common;
 use memstock_tests::bench::statistics::{Estimate, Pair, ratio};
 use memstock_tests::hog::{Hog, Wish, size};
 use memstock_tests::poll::{SOON, try_poll_until};
@@ -26,17 +27,13 @@ struct Args {
     /// The limit, in pages
     #[arg(long, default_value_t = 16384)]
     limit: u64,
-    /// One round with a small limit, to see that it works
-    #[arg(long)]
-    smoke: bool,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 fn main() -> Result<()> {
     let mut args = Args::parse();
-    if args.smoke {
+    if args.common.smoke {
         (args.rounds, args.limit) = (1, 2048);
     }
     live(|| measure(&args))

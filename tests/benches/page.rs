@@ -20,6 +20,7 @@ use memstock::engine::object::{PROBE, charging};
 use memstock::host;
 use memstock::host::cgroup::{Cgroup, CgroupMount};
 use memstock_common::NO_LIMIT;
+use memstock_tests::bench::Common;
 use memstock_tests::bench::HOT_TRACEPOINTS;
 use memstock_tests::bench::run_stats::RunStats;
 use memstock_tests::bench::slices::{interleave, pairs};
@@ -42,12 +43,8 @@ struct Args {
     /// Pages charged at once
     #[arg(long, default_value_t = 32)]
     batch: u32,
-    /// A few short slices, to see that it works
-    #[arg(long)]
-    smoke: bool,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// What is attached during a slice.
@@ -69,7 +66,7 @@ const VARIANTS: [(&str, Variant); 4] = [
 
 fn main() -> Result<()> {
     let mut args = Args::parse();
-    if args.smoke {
+    if args.common.smoke {
         (args.rounds, args.slice) = (2, 10);
     }
     memstock_tests::live::alone(|| {

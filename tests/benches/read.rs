@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use memstock_tests::bench::Common;
 use memstock_tests::bench::statistics::Estimate;
 use memstock_tests::http::get;
 use memstock_tests::poll::{SOON, try_poll_until};
@@ -29,19 +30,15 @@ struct Args {
     /// Seconds that `memstock top` is watched for, at each size.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Few cgroups and a moment, to see that it works
-    #[arg(long)]
-    smoke: bool,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 const SIZES: [(u16, u16); 2] = [(80, 24), (200, 50)];
 
 fn main() -> Result<()> {
     let mut args = Args::parse();
-    if args.smoke {
+    if args.common.smoke {
         (args.cgroups, args.samples, args.seconds) = (10, 2, 1);
     }
     live(|| measure(&args))

@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use memstock::host;
+use memstock_tests::bench::Common;
 
 /// Costs of the programs.
 #[derive(Parser)]
@@ -34,18 +35,14 @@ struct Args {
     /// Measure the programs of bpftrace and bcc as well, where they are installed
     #[arg(long)]
     peers: bool,
-    /// A few short slices, to see that it works
-    #[arg(long)]
-    smoke: bool,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let (loads, rounds, slice) =
-        if args.smoke { (1, 2, 5) } else { (args.loads, args.rounds, args.slice) };
+        if args.common.smoke { (1, 2, 5) } else { (args.loads, args.rounds, args.slice) };
     let slice = Duration::from_millis(slice);
     memstock_tests::live::alone(|| {
         host::require_privilege()?;

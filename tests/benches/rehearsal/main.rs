@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use memstock_tests::bench::Common;
 use memstock_tests::kernel_cgroup::ABSENT;
 use memstock_tests::live;
 use memstock_tests::skip::skip;
@@ -50,12 +51,8 @@ struct Args {
     /// Write the tables into this file as well, between its marks if it has them
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Three small programs at three limits each, to see that it works
-    #[arg(long)]
-    smoke: bool,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// What is known of a program in the end.
@@ -69,7 +66,7 @@ struct Rehearsed {
 fn main() -> Result<()> {
     let mut args = Args::parse();
     ensure!(args.repeats > 0, "--repeats: at least one");
-    if args.smoke {
+    if args.common.smoke {
         args.repeats = 1;
     }
     for name in &args.program {
@@ -85,7 +82,7 @@ fn main() -> Result<()> {
         return Ok(());
     };
     let place = Place::new(args.own_text)?;
-    let size = if args.smoke { Size::Small } else { Size::Full };
+    let size = if args.common.smoke { Size::Small } else { Size::Full };
     let mut recorded = Vec::new();
     for program in wanted(&args) {
         place.prepare(program, size).with_context(|| format!("preparing {}", program.name))?;
@@ -117,7 +114,7 @@ fn main() -> Result<()> {
 fn wanted(args: &Args) -> Vec<&'static Program> {
     let asked = programs::ALL.iter().filter(|program| {
         let named = args.program.iter().any(|name| name == program.name);
-        named || (args.program.is_empty() && (program.is_smoke || !args.smoke))
+        named || (args.program.is_empty() && (program.is_smoke || !args.common.smoke))
     });
     let here = asked.filter(|program| match program.missing() {
         Some(what) => {
@@ -161,12 +158,12 @@ fn rehearse(
             eprintln!("{}: {free}: again", program.name);
         }
     };
-    let limits = if args.smoke { Limit::few(&recording) } else { Limit::all(&recording) };
+    let limits = if args.common.smoke { Limit::few(&recording) } else { Limit::all(&recording) };
     let mut cells = Vec::new();
     for limit in limits {
         cells.push(Cell::fill(limit, &recording, args.repeats, run)?);
     }
-    let boundary = if args.smoke {
+    let boundary = if args.common.smoke {
         Boundary::foretold(&recording)
     } else {
         bisect::bisect(&cells, args.repeats, run)?

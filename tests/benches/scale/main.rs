@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use memstock::host;
+use memstock_tests::bench::Common;
 
 /// Costs at scale.
 #[derive(Parser)]
@@ -26,12 +27,8 @@ struct Args {
     /// Length of a slice in milliseconds
     #[arg(long, default_value_t = 10, value_name = "MS")]
     slice: u64,
-    /// A few short slices and fewer cgroups, to see that it works
-    #[arg(long)]
-    smoke: bool,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// How much is measured.
@@ -50,7 +47,7 @@ struct Effort {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let effort = if args.smoke {
+    let effort = if args.common.smoke {
         Effort {
             rounds: 2,
             slice: Duration::from_millis(1),

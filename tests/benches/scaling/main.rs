@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
+use memstock_tests::bench::Common;
 
 /// The model of larger machines.
 #[derive(Parser)]
@@ -21,12 +22,8 @@ struct Args {
     /// Write a picture to this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// It takes a moment only, in any case
-    #[arg(long)]
-    smoke: bool,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 fn main() -> Result<()> {

@@ -20,6 +20,7 @@ use anyhow::Result;
 use clap::Parser;
 use memstock::host;
 use memstock::host::cgroup::CgroupMount;
+use memstock_tests::bench::Common;
 use memstock_tests::bench::peers::Peer;
 use memstock_tests::cgroup::OF_BENCH;
 
@@ -50,17 +51,13 @@ struct Args {
     /// Write a picture to this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// A short slice of each, to see that it works
-    #[arg(long)]
-    smoke: bool,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 fn main() -> Result<()> {
     let mut args = Args::parse();
-    if args.smoke {
+    if args.common.smoke {
         (args.rounds, args.slice) = (1, 5);
     }
     memstock_tests::live::alone(|| {

@@ -11,3 +11,14 @@ pub mod workers;
 
 /// The tracepoints that every page passes.
 pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
+
+/// Flags that every bench has.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Common {
+    /// A moment only of each, to see that it works
+    #[arg(long)]
+    pub smoke: bool,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    pub bench: bool,
+}
