@@ -76,7 +76,8 @@ impl Hall {
 fn adopted(engine: &Engine) -> Result<()> {
     let start = Instant::now();
     let printed = || Ok((!engine.stdout()?.is_empty()).then_some(()));
-    // Under load a daemon that is not optimised has a share of two CPUs that eight tasks want: it takes 14 s alone, more beside others.
+    // It takes a daemon that is not optimised some 3 s of CPU. Beside tasks that never rest it has a fifth of one, so 14 s as a
+    // rule; each child of the fork storm takes as much again.
     try_poll_until(4 * SOON, "the first table", printed)?;
     eprintln!("adopted in {:.1?}", start.elapsed());
     Ok(())

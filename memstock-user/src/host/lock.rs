@@ -26,7 +26,7 @@ pub const RUN_DIR: &str = "/run";
 pub const LOCK_FILE: &str = "memstock.lock";
 
 /// How long the file may be locked without its holder's pid in it, or by somebody who only asks.
-const SETTLE: Duration = Duration::from_millis(200);
+const GRACE: Duration = Duration::from_millis(200);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -52,7 +52,7 @@ impl EngineLock {
 
     fn acquire_in(dir: &Path) -> Result<Self> {
         let path = dir.join(LOCK_FILE);
-        let deadline = Instant::now() + SETTLE;
+        let deadline = Instant::now() + GRACE;
         loop {
             let file = OpenOptions::new()
                 .read(true)
@@ -187,7 +187,7 @@ pub fn holder() -> Result<Option<u32>> {
 
 fn holder_in(dir: &Path) -> Result<Option<u32>> {
     let path = dir.join(LOCK_FILE);
-    let deadline = Instant::now() + SETTLE;
+    let deadline = Instant::now() + GRACE;
     loop {
         let mut file =
             match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {

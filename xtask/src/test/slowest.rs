@@ -20,7 +20,10 @@ impl Slowest {
 
     /// Takes in one line, that has just come.
     pub fn line(&mut self, line: &str) {
-        let now = Instant::now();
+        self.line_at(line, Instant::now());
+    }
+
+    fn line_at(&mut self, line: &str, now: Instant) {
         let took = now.duration_since(self.last);
         self.last = now;
         let test = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "));
@@ -47,12 +50,15 @@ mod tests {
     #[test]
     fn only_tests_are_named() {
         let mut slowest = Slowest::new();
-        slowest.line("running 2 tests");
-        slowest.line("test drain::one ... ok");
-        std::thread::sleep(Duration::from_millis(20));
-        slowest.line("test top::two ... FAILED");
-        slowest.line("test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured");
-        let said = slowest.to_string();
-        assert!(said.starts_with("2 tests in ") && said.contains("longest: top::two "), "{said}");
+        let start = slowest.last;
+        for (line, seconds) in [
+            ("running 2 tests", 1),
+            ("test drain::one ... ok", 2),
+            ("test top::two ... FAILED", 5),
+            ("test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured", 9),
+        ] {
+            slowest.line_at(line, start + Duration::from_secs(seconds));
+        }
+        assert_eq!(slowest.to_string(), "2 tests in 4s; longest: top::two 3.0s drain::one 1.0s");
     }
 }

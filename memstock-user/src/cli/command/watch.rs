@@ -44,8 +44,8 @@ use crate::view::show::{rehearsed::Rehearsed, summary};
 
 /// Time between two tables.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Time between two settlings while cgroups come and go: each waits for a grace period.
-const SETTLE: Duration = Duration::from_millis(100);
+/// Time between two tries of what was deferred while cgroups come and go: each waits for a grace period.
+const RETRY: Duration = Duration::from_millis(100);
 /// Until a cgroup that was made is looked for again: it is there a moment after the kernel tells of it.
 const LOOK: Duration = Duration::from_millis(2);
 /// Time COMMAND gets to end after SIGTERM.
@@ -116,7 +116,7 @@ impl Watch<'_> {
         let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
         let mut ticks = interval_at(start + PERIOD, PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut retries = interval(SETTLE);
+        let mut retries = interval(RETRY);
         retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -224,7 +224,7 @@ impl Watch<'_> {
     fn look_again(&mut self) {
         let looked = self.tree.look_again();
         self.note(Part::Tree, looked);
-        self.state.look_at = Instant::now() + self.tree.looked_for().clamp(LOOK, SETTLE);
+        self.state.look_at = Instant::now() + self.tree.looked_for().clamp(LOOK, RETRY);
     }
 
     /// Follows cgroups and CPUs that came and went, has stocks drained, and tells of what else happened.
