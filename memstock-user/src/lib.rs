@@ -13,4 +13,5 @@ pub mod forecast;
 pub mod host;
 pub mod journal;
 pub mod model;
+pub mod recording;
 pub mod view;
