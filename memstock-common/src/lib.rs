@@ -31,6 +31,7 @@ pub mod lost;
 pub mod machine;
 pub mod migrate;
 pub mod page;
+pub mod record;
 pub mod slots;
 pub mod stat;
 pub mod stock;

@@ -3,6 +3,16 @@
 //!
 //! Sizes are in pages of [`Header::page_size`] bytes; times are since the start of the run.
 
+mod format;
+mod frame;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use read::read;
+pub use write::Writer;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -9,8 +9,10 @@ use ignore::WalkBuilder;
 const LONGEST: usize = 350;
 
 /// The layers of the user half, from the one that uses nobody. `exit` is everybody's.
-const LAYERS: [&str; 10] =
-    ["host", "model", "engine", "forecast", "journal", "audit", "enforce", "daemon", "view", "cli"];
+const LAYERS: [&str; 11] = [
+    "host", "model", "recording", "engine", "forecast", "journal", "audit", "enforce", "daemon",
+    "view", "cli",
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")

@@ -1,0 +1,137 @@
+//! What the kernel half tells while a cgroup is recorded: the records of the ring buffer `RECORDED`, and which blocks of
+//! files are followed (SHARDS: spatially hashed sampling).
+//!
+//! A block is followed or not by its hash alone, so each access to one that is followed is seen, and those that are
+//! followed at a lower rate are among those at a higher one.
+
+/// Pages of a block, which are followed together.
+pub const BLOCK_PAGES: u64 = 16;
+/// Blocks that one record's range may have; of a longer one those that follow are told of by the next call.
+pub const MAX_BLOCKS: u64 = 64;
+/// For how long an access to a page that was told of is not told again: 2^23 ns, some 8 ms.
+pub const WINDOW_SHIFT: u32 = 23;
+
+/// The hash of a block of a file, by what the file is known by (the address of its mapping).
+#[inline(always)]
+pub const fn block_hash(file: u64, block: u64) -> u32 {
+    // MurmurHash3's finalizer (fmix64), with the golden ratio between neighbours.
+    let mixed = file.wrapping_add(block.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (mixed >> 32) as u32
+}
+
+/// Whether a block with this hash is followed when one in `one_in`, a power of two, is.
+#[inline(always)]
+pub const fn is_followed(hash: u32, one_in: u32) -> bool {
+    hash & one_in.wrapping_sub(1) == 0
+}
+
+/// What was told of a block lately, in one word: its hash, when (modulo 2^16 windows), and of which of its pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recent(pub u64);
+
+impl Recent {
+    /// Of these pages, a bit each, those that are yet to be told of; and what is then to be remembered.
+    #[inline(always)]
+    pub const fn tell(self, hash: u32, window: u16, pages: u16) -> (u16, Self) {
+        let same = (self.0 >> 16) == ((hash as u64) << 16 | window as u64);
+        let told = if same { self.0 as u16 } else { 0 };
+        let next = (hash as u64) << 32 | (window as u64) << 16 | (told | pages) as u64;
+        (pages & !told, Self(next))
+    }
+
+    /// Whether the block with this hash is the one that is remembered.
+    #[inline(always)]
+    pub const fn is_of(self, hash: u32) -> bool {
+        (self.0 >> 32) as u32 == hash
+    }
+}
+
+/// The pages from `first` to `last` that are in block `block`, a bit each.
+#[inline(always)]
+pub const fn pages_in(block: u64, first: u64, last: u64) -> u16 {
+    let begin = block * BLOCK_PAGES;
+    let from = if first > begin { first - begin } else { 0 };
+    let to = if last - begin < BLOCK_PAGES { last - begin } else { BLOCK_PAGES - 1 };
+    ((0xffff_u32 << (from & 15)) as u16) & ((0xffff_u32 >> (15 - (to & 15))) as u16)
+}
+
+/// An access to pages of a block.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accessed {
+    /// A [`RecordKind`].
+    pub kind: u32,
+    /// Which pages of the block, a bit each.
+    pub pages: u32,
+    /// Time since boot, ns.
+    pub time_ns: u64,
+    /// The address of its mapping.
+    pub file: u64,
+    /// Which block of the file.
+    pub block: u64,
+    /// The inode's number.
+    pub inode: u64,
+    /// The device as the kernel numbers it, below the generation of the inode number.
+    pub device: u64,
+}
+
+const _: () = assert!(size_of::<Accessed>() == 48, "no implicit padding");
+
+/// What happened to a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// A [`RecordKind`].
+    pub kind: u32,
+    /// The process.
+    pub pid: u32,
+    /// Time since boot, ns.
+    pub time_ns: u64,
+    /// Who made it, of one that was born.
+    pub parent: u32,
+    /// Nothing.
+    pub zero: u32,
+    /// The name of the program, of one that runs another: up to a NUL.
+    pub comm: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Happened>() == 40, "no implicit padding");
+
+/// What a record is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RecordKind {
+    /// Pages were found in the page cache by read(2) and the like.
+    Read = 1,
+    /// Pages were mapped in.
+    Mapped = 2,
+    /// Pages entered the page cache.
+    Added = 3,
+    /// Pages left the page cache.
+    Removed = 4,
+    /// A process was born.
+    Born = 5,
+    /// A process runs another program.
+    Exec = 6,
+    /// A process ended.
+    Died = 7,
+}
+
+impl TryFrom<u32> for RecordKind {
+    type Error = crate::event::Unknown;
+
+    fn try_from(kind: u32) -> Result<Self, Self::Error> {
+        Ok(match kind {
+            1 => Self::Read,
+            2 => Self::Mapped,
+            3 => Self::Added,
+            4 => Self::Removed,
+            5 => Self::Born,
+            6 => Self::Exec,
+            7 => Self::Died,
+            other => return Err(crate::event::Unknown(other)),
+        })
+    }
+}

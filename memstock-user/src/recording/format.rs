@@ -1,0 +1,326 @@
+//! What a recording is as bytes, but for the frames that they are in: entries, each told by its difference from the one
+//! before it. `docs/recording.md` describes it; whoever changes anything here changes [`VERSION`].
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Access, AccessKind, End, Header, Holder, Lru, Moment, Peak, TaskEventKind};
+
+/// How a recording begins.
+pub(super) const MAGIC: [u8; 8] = *b"MEMSTOCK";
+/// What this memstock writes and reads.
+pub(super) const VERSION: u32 = 1;
+
+/// The payload of a frame of entries is those of them that follow each other, to its end.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) enum Entry<'a> {
+    Moment(MomentEntry),
+    #[serde(borrow)]
+    Peak(PeakEntry<'a>),
+    #[serde(borrow)]
+    Task(TaskEntry<'a>),
+    /// The next file: its number is how many there were before.
+    #[serde(borrow)]
+    File(FileEntry<'a>),
+    /// One in so many blocks is followed from now on.
+    OneIn(u32),
+    Read(AccessEntry),
+    Mapped(AccessEntry),
+    Added(AccessEntry),
+    Removed(AccessEntry),
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct HeaderEntry<'a> {
+    version: &'a str,
+    host: &'a str,
+    kernel: &'a str,
+    is_multi_gen: bool,
+    swap: u64,
+    thp: &'a str,
+    cpus: u32,
+    pub(super) page_size: u32,
+    cgroup: &'a [u8],
+    command: Vec<&'a str>,
+    started: u64,
+    assumes: Vec<&'a str>,
+}
+
+impl<'a> HeaderEntry<'a> {
+    pub(super) fn of(header: &'a Header) -> Self {
+        let Header { version, host, kernel, lru, swap, thp, cpus, page_size, .. } = header;
+        Self {
+            version,
+            host,
+            kernel,
+            is_multi_gen: *lru == Lru::MultiGen,
+            swap: *swap,
+            thp,
+            cpus: *cpus,
+            page_size: *page_size,
+            cgroup: header.cgroup.as_os_str().as_bytes(),
+            command: header.command.iter().map(String::as_str).collect(),
+            started: header.started,
+            assumes: header.assumes.iter().map(String::as_str).collect(),
+        }
+    }
+
+    pub(super) fn into_header(self) -> Header {
+        let own = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect();
+        Header {
+            version: self.version.into(),
+            host: self.host.into(),
+            kernel: self.kernel.into(),
+            lru: if self.is_multi_gen { Lru::MultiGen } else { Lru::Classic },
+            swap: self.swap,
+            thp: self.thp.into(),
+            cpus: self.cpus,
+            page_size: self.page_size,
+            cgroup: path(self.cgroup),
+            command: own(self.command),
+            started: self.started,
+            assumes: own(self.assumes),
+        }
+    }
+}
+
+fn path(bytes: &[u8]) -> PathBuf {
+    OsStr::from_bytes(bytes).into()
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct MomentEntry {
+    after_us: u64,
+    /// The first six numbers, each as its change.
+    changes: [i64; 6],
+    slab_reclaimable: Option<u64>,
+    slab_unreclaimable: Option<u64>,
+    stacks: Option<u64>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct PeakEntry<'a> {
+    after_us: u64,
+    needed: u64,
+    #[serde(borrow)]
+    tasks: Vec<HolderEntry<'a>>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct HolderEntry<'a> {
+    pid: u32,
+    comm: &'a str,
+    badness: u64,
+    anon: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct TaskEntry<'a> {
+    after_us: u64,
+    pid: u32,
+    #[serde(borrow)]
+    kind: TaskKind<'a>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+enum TaskKind<'a> {
+    Born { parent: u32 },
+    Exec { comm: &'a str },
+    Died,
+    FollowsLimit { why: &'a str },
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct FileEntry<'a> {
+    device: u64,
+    inode: u64,
+    path: Option<&'a [u8]>,
+    /// By what its blocks were hashed.
+    pub(super) key: u64,
+}
+
+impl<'a> FileEntry<'a> {
+    pub(super) fn of(file: &'a super::File, key: u64) -> Self {
+        let path = file.path.as_ref().map(|path| path.as_os_str().as_bytes());
+        Self { device: file.device, inode: file.inode, path, key }
+    }
+
+    pub(super) fn file(&self) -> super::File {
+        let path = self.path.map(path);
+        super::File { device: self.device, inode: self.inode, path }
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct AccessEntry {
+    after_us: u64,
+    pub(super) file: u32,
+    /// From behind the access before it.
+    ahead: i64,
+    /// Less one: there is no access to none.
+    more_pages: u32,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct EndEntry<'a> {
+    at_us: u64,
+    code: Option<i32>,
+    read_bytes: Option<u64>,
+    read_ns_per_page: Option<u64>,
+    #[serde(borrow)]
+    lost: Vec<(&'a str, u64)>,
+}
+
+impl<'a> EndEntry<'a> {
+    pub(super) fn of(end: &'a End) -> Self {
+        Self {
+            at_us: micros(end.at),
+            code: end.code,
+            read_bytes: end.read_bytes,
+            read_ns_per_page: end.read_ns_per_page,
+            lost: end.lost.iter().map(|(name, count)| (name.as_str(), *count)).collect(),
+        }
+    }
+
+    pub(super) fn into_end(self) -> End {
+        End {
+            at: Duration::from_micros(self.at_us),
+            code: self.code,
+            read_bytes: self.read_bytes,
+            read_ns_per_page: self.read_ns_per_page,
+            lost: self.lost.into_iter().map(|(name, count)| (name.into(), count)).collect(),
+        }
+    }
+}
+
+fn micros(at: Duration) -> u64 {
+    at.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+/// What entries are differences from: those before them. Both who writes and who reads keep it.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    at_us: u64,
+    moment: [u64; 6],
+    /// The page behind the last access.
+    behind: u64,
+    /// One in so many blocks is followed; 0 before it was said.
+    pub(super) one_in: u32,
+}
+
+impl Before {
+    /// The time since the entry before. What comes late is as if it came with the one before it.
+    fn pass(&mut self, at: Duration) -> u64 {
+        let at_us = micros(at).max(self.at_us);
+        at_us - std::mem::replace(&mut self.at_us, at_us)
+    }
+
+    fn passed(&mut self, after_us: u64) -> Option<Duration> {
+        self.at_us = self.at_us.checked_add(after_us)?;
+        Some(Duration::from_micros(self.at_us))
+    }
+
+    pub(super) fn note_moment(&mut self, moment: &Moment) -> MomentEntry {
+        let Moment { at, usage, needed, file, dirty, mlocked, shmem, .. } = *moment;
+        let now = [usage, needed, file, dirty, mlocked, shmem];
+        let before = std::mem::replace(&mut self.moment, now);
+        MomentEntry {
+            after_us: self.pass(at),
+            changes: std::array::from_fn(|n| now[n].wrapping_sub(before[n]).cast_signed()),
+            slab_reclaimable: moment.slab_reclaimable,
+            slab_unreclaimable: moment.slab_unreclaimable,
+            stacks: moment.stacks,
+        }
+    }
+
+    pub(super) fn moment(&mut self, entry: &MomentEntry) -> Option<Moment> {
+        let now: [u64; 6] =
+            std::array::from_fn(|n| self.moment[n].wrapping_add(entry.changes[n].cast_unsigned()));
+        self.moment = now;
+        let [usage, needed, file, dirty, mlocked, shmem] = now;
+        let MomentEntry { slab_reclaimable, slab_unreclaimable, stacks, .. } = *entry;
+        let at = self.passed(entry.after_us)?;
+        Some(Moment {
+            at,
+            usage,
+            needed,
+            file,
+            dirty,
+            mlocked,
+            shmem,
+            slab_reclaimable,
+            slab_unreclaimable,
+            stacks,
+        })
+    }
+
+    pub(super) fn note_peak<'a>(&mut self, peak: &'a Peak) -> PeakEntry<'a> {
+        let holder = |task: &'a Holder| {
+            let Holder { pid, comm, badness, anon } = task;
+            HolderEntry { pid: *pid, comm, badness: *badness, anon: *anon }
+        };
+        let tasks = peak.tasks.iter().map(holder).collect();
+        PeakEntry { after_us: self.pass(peak.at), needed: peak.needed, tasks }
+    }
+
+    pub(super) fn peak(&mut self, entry: PeakEntry<'_>) -> Option<Peak> {
+        let holder = |HolderEntry { pid, comm, badness, anon }| Holder {
+            pid,
+            comm: String::from(comm),
+            badness,
+            anon,
+        };
+        let tasks = entry.tasks.into_iter().map(holder).collect();
+        Some(Peak { at: self.passed(entry.after_us)?, needed: entry.needed, tasks })
+    }
+
+    pub(super) fn note_task<'a>(&mut self, event: &'a super::TaskEvent) -> TaskEntry<'a> {
+        let kind = match &event.kind {
+            TaskEventKind::Born { parent } => TaskKind::Born { parent: *parent },
+            TaskEventKind::Exec { comm } => TaskKind::Exec { comm },
+            TaskEventKind::Died => TaskKind::Died,
+            TaskEventKind::FollowsLimit { why } => TaskKind::FollowsLimit { why },
+        };
+        TaskEntry { after_us: self.pass(event.at), pid: event.pid, kind }
+    }
+
+    pub(super) fn task(&mut self, entry: TaskEntry<'_>) -> Option<super::TaskEvent> {
+        let kind = match entry.kind {
+            TaskKind::Born { parent } => TaskEventKind::Born { parent },
+            TaskKind::Exec { comm } => TaskEventKind::Exec { comm: comm.into() },
+            TaskKind::Died => TaskEventKind::Died,
+            TaskKind::FollowsLimit { why } => TaskEventKind::FollowsLimit { why: why.into() },
+        };
+        Some(super::TaskEvent { at: self.passed(entry.after_us)?, pid: entry.pid, kind })
+    }
+
+    pub(super) fn note_access(&mut self, access: &Access) -> Entry<'static> {
+        let ahead = access.index.wrapping_sub(self.behind).cast_signed();
+        self.behind = access.index.wrapping_add(access.pages.into());
+        let entry = AccessEntry {
+            after_us: self.pass(access.at),
+            file: access.file,
+            ahead,
+            more_pages: access.pages.saturating_sub(1),
+        };
+        match access.kind {
+            AccessKind::Read => Entry::Read(entry),
+            AccessKind::Mapped => Entry::Mapped(entry),
+            AccessKind::Added => Entry::Added(entry),
+            AccessKind::Removed => Entry::Removed(entry),
+        }
+    }
+
+    pub(super) fn access(&mut self, entry: &AccessEntry, kind: AccessKind) -> Option<Access> {
+        let index = self.behind.wrapping_add(entry.ahead.cast_unsigned());
+        let pages = entry.more_pages.checked_add(1)?;
+        self.behind = index.checked_add(pages.into())?;
+        let one_in = (self.one_in > 0).then_some(self.one_in)?;
+        let at = self.passed(entry.after_us)?;
+        Some(Access { at, file: entry.file, index, pages, one_in, kind })
+    }
+}

@@ -1,0 +1,161 @@
+//! Owns reading a recording: whole, or as much as there is of one that was cut. What it cannot read it says in one line.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use memstock_common::record::{BLOCK_PAGES, block_hash, is_followed};
+
+use super::format::{Before, EndEntry, Entry, HeaderEntry, MAGIC, VERSION};
+use super::frame::{self, Kind, Next};
+use super::{AccessKind, Recording};
+use crate::exit::Failure;
+use crate::host::cgroup::display;
+
+/// Reads the recording in the file `path`.
+///
+/// One that was cut is read up to there, and has no [`end`](Recording::end). All accesses are of the blocks that were
+/// followed at the lowest rate of all, which the others are left out for: each is then one of as many.
+///
+/// # Errors
+/// There is no such file, it is no recording, one of another version, or damaged.
+pub fn read(path: &Path) -> Result<Recording> {
+    let name = display(path);
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Failure::Other
+                .error(format!("there is no {name}: \"memstock record -- COMMAND\" makes one")));
+        }
+        opened => opened.with_context(|| format!("cannot open {name}"))?,
+    };
+    let kind = file.metadata().with_context(|| format!("cannot read {name}"))?.file_type();
+    if !kind.is_file() {
+        let what = if kind.is_dir() { "a directory" } else { "not a file" };
+        return Err(Failure::Other.error(format!("{name} is {what}: name a recording")));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
+    parse(&bytes).map_err(|wrong| Failure::Other.error(format!("{name} {wrong}")))
+}
+
+/// Reads the bytes of a recording, or says what is wrong with them.
+pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
+    if bytes.is_empty() {
+        return Err("is empty: it is no recording".into());
+    }
+    let is_begun = MAGIC.starts_with(bytes);
+    let Some(rest) = bytes.strip_prefix(&MAGIC).filter(|_| !is_begun) else {
+        return Err(if is_begun { cut() } else { "is not a recording of memstock's".into() });
+    };
+    let Some((version, rest)) = rest.split_first_chunk() else { return Err(cut()) };
+    let version = u32::from_le_bytes(*version);
+    if version != VERSION {
+        return Err(format!("has format {version}, and this memstock reads format {VERSION}"));
+    }
+    let damaged = |rest: &[u8]| format!("is damaged at byte {}", bytes.len() - rest.len());
+    let (header, mut rest) = match frame::next(rest) {
+        Next::Frame(Kind::Header, payload, behind) => {
+            (whole::<HeaderEntry<'_>>(payload).ok_or_else(|| damaged(rest))?, behind)
+        }
+        Next::Cut => return Err(cut()),
+        _ => return Err(damaged(rest)),
+    };
+    if !header.page_size.is_power_of_two() {
+        return Err(damaged(rest));
+    }
+    let mut reading = Reading::default();
+    reading.recording.header = header.into_header();
+    loop {
+        let behind = match frame::next(rest) {
+            Next::Cut => break,
+            Next::Frame(Kind::Entries, payload, behind) => {
+                reading.entries(payload).ok_or_else(|| damaged(rest))?;
+                behind
+            }
+            Next::Frame(Kind::End, payload, behind) => {
+                let end = whole::<EndEntry<'_>>(payload).filter(|_| behind.is_empty());
+                reading.recording.end = Some(end.ok_or_else(|| damaged(rest))?.into_end());
+                break;
+            }
+            _ => return Err(damaged(rest)),
+        };
+        rest = behind;
+    }
+    Ok(reading.done())
+}
+
+fn cut() -> String {
+    "was cut before it had begun: nothing was recorded".into()
+}
+
+/// What a payload has in it, and nothing else.
+fn whole<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(payload).ok()?;
+    rest.is_empty().then_some(value)
+}
+
+#[derive(Default)]
+struct Reading {
+    recording: Recording,
+    before: Before,
+    /// By what the blocks of each file are hashed.
+    keys: Vec<u64>,
+}
+
+impl Reading {
+    fn entries(&mut self, mut payload: &[u8]) -> Option<()> {
+        while !payload.is_empty() {
+            let (entry, rest) = postcard::take_from_bytes(payload).ok()?;
+            self.entry(entry)?;
+            payload = rest;
+        }
+        Some(())
+    }
+
+    fn entry(&mut self, entry: Entry<'_>) -> Option<()> {
+        let Self { recording, before, keys } = self;
+        let (access, kind) = match entry {
+            Entry::Moment(entry) => {
+                recording.moments.push(before.moment(&entry)?);
+                return Some(());
+            }
+            Entry::Peak(entry) => {
+                recording.peaks.push(before.peak(entry)?);
+                return Some(());
+            }
+            Entry::Task(entry) => {
+                recording.tasks.push(before.task(entry)?);
+                return Some(());
+            }
+            Entry::File(entry) => {
+                keys.push(entry.key);
+                recording.files.push(entry.file());
+                return Some(());
+            }
+            Entry::OneIn(one_in) => {
+                before.one_in = Some(one_in).filter(|one_in| one_in.is_power_of_two())?;
+                return Some(());
+            }
+            Entry::Read(access) => (access, AccessKind::Read),
+            Entry::Mapped(access) => (access, AccessKind::Mapped),
+            Entry::Added(access) => (access, AccessKind::Added),
+            Entry::Removed(access) => (access, AccessKind::Removed),
+        };
+        let access = before.access(&access, kind)?;
+        keys.get(access.file as usize)?;
+        recording.accesses.push(access);
+        Some(())
+    }
+
+    fn done(self) -> Recording {
+        let Self { mut recording, keys, .. } = self;
+        let one_in = recording.accesses.iter().map(|access| access.one_in).max().unwrap_or(1);
+        recording.accesses.retain_mut(|access| {
+            access.one_in = one_in;
+            let key = keys.get(access.file as usize).copied().unwrap_or_default();
+            is_followed(block_hash(key, access.index / BLOCK_PAGES), one_in)
+        });
+        recording
+    }
+}
