@@ -25,6 +25,8 @@ pub enum Verdict {
     Oom,
     /// Somebody may be killed.
     Near,
+    /// Nobody is killed, but what is read again takes time.
+    Slow,
     /// Page cache is taken back, and nobody is killed.
     Reclaims,
     /// Nothing.
@@ -70,7 +72,7 @@ impl Peaks {
 
     /// The lowest limit at which nobody is killed, in bytes.
     pub const fn lives_from(self) -> u64 {
-        self.needed + unseen(self.needed)
+        self.needed.saturating_add(unseen(self.needed))
     }
 
     /// The higher of two, each by itself: a limit has to do for both.

@@ -1,0 +1,74 @@
+//! How long tasks would be made to sleep above `memory.high`, as `calculate_high_delay` in `mm/memcontrol.c` has it.
+
+use std::time::Duration;
+
+use super::timeline::Timeline;
+
+/// Pages for which one penalty is (`MEMCG_CHARGE_BATCH`).
+const BATCH: f64 = 64.0;
+/// Of one penalty; less than the least is let off (`HZ / 100`), more than the most never given.
+const LEAST: f64 = 0.01;
+const MOST: f64 = 2.0;
+
+/// The penalty in seconds for a batch of pages that are charged with `needed` pages in use.
+fn penalty(needed: u64, high: u64) -> f64 {
+    let over = needed.saturating_sub(high) as f64 / high.max(1) as f64;
+    // With 20 bits behind the point, squared, and 14 bits less: 2^40 / 2^34.
+    let seconds = (64.0 * over * over).min(MOST);
+    if seconds <= LEAST { 0.0 } else { seconds }
+}
+
+/// The sum of all penalties of a run: as long as it would be held up if its tasks wait for each other. It is for growth
+/// only; what is freed and charged anew in between is not seen.
+pub fn throttled(timeline: &Timeline, high: u64) -> Duration {
+    let mut before = 0;
+    let mut seconds = 0.0;
+    for step in &timeline.steps {
+        let grown = step.needed.saturating_sub(before.max(high));
+        // Each batch for itself: it grows on the way.
+        let batches = (grown as f64 / BATCH).ceil() as u64;
+        let from = step.needed - grown;
+        for batch in 1..=batches {
+            let needed = from.saturating_add(batch.saturating_mul(BATCH as u64));
+            seconds += penalty(needed.min(step.needed), high);
+            if seconds >= FOREVER {
+                return Duration::from_secs_f64(FOREVER);
+            }
+        }
+        before = step.needed;
+    }
+    Duration::from_secs_f64(seconds)
+}
+
+/// A year, in seconds: what no run would live to see need not be added up.
+const FOREVER: f64 = 31_536_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forecast::timeline::Step;
+
+    /// The table above the function, for a high limit of 100 MiB.
+    #[test]
+    fn penalties_are_the_kernels() {
+        let high = 25_600;
+        for (percent, ms) in
+            [(1, 0), (2, 26), (5, 160), (10, 640), (17, 1850), (18, 2000), (90, 2000)]
+        {
+            let found = penalty(high + high * percent / 100, high) * 1000.0;
+            assert!((found - f64::from(ms)).abs() < 1.0, "{percent} %: {found}");
+        }
+    }
+
+    #[test]
+    fn growth_above_it_is_held_up() {
+        let step = |ms, needed| Step { from: Duration::from_millis(ms), needed, ..Step::default() };
+        let of = |steps: &[Step]| Timeline { steps: steps.to_vec(), end: Duration::from_secs(1) };
+        let grown = of(&[step(0, 25_600), step(1, 25_600 + 2560)]);
+        // 40 batches of 64 pages, 0.25 % more each: the first 4 are let off.
+        let sum: f64 = (5..=40).map(|n| 64.0 * (0.0025 * f64::from(n)).powi(2)).sum();
+        assert!((throttled(&grown, 25_600).as_secs_f64() - sum).abs() < 0.01);
+        assert_eq!(throttled(&grown, 30_000), Duration::ZERO);
+        assert_eq!(throttled(&of(&[step(0, u64::MAX / 2)]), 1).as_secs_f64(), FOREVER);
+    }
+}

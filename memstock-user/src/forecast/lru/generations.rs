@@ -1,0 +1,155 @@
+//! Generations (MGLRU) as `mm/vmscan.c` and `mm/workingset.c` have them for page cache that is not mapped. A page enters
+//! the oldest generation, and its uses are counted, not followed by a move; by their number it belongs to a tier. What
+//! is evicted comes from the oldest generation; a tier that comes back more often than the first one, whose pages were
+//! used once, is moved to the next generation instead.
+
+use super::super::uses::Use;
+use super::Policy;
+use super::list::Lists;
+
+/// `MAX_NR_GENS`.
+const GENERATIONS: usize = 4;
+/// `MIN_NR_GENS`: with fewer, a new one is begun.
+const FEWEST: u64 = 2;
+/// `MAX_NR_TIERS`.
+const TIERS: usize = 4;
+/// Uses that are counted: enough for the last tier.
+const MOST_USES: u8 = 8;
+/// Comebacks of a tier below which nothing is concluded from them (`MIN_LRU_BATCH`).
+const FEWEST_COMEBACKS: u64 = 64;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Page {
+    uses: u8,
+    /// The oldest generation when it was evicted, and its tier then.
+    evicted: Option<(u64, usize)>,
+}
+
+/// What came of a tier (`struct ctrl_pos`).
+#[derive(Clone, Copy, Debug, Default)]
+struct Tier {
+    refaulted: u64,
+    /// Evicted or protected.
+    left: u64,
+}
+
+/// All generations.
+pub struct Generations {
+    lists: Lists<GENERATIONS>,
+    pages: Vec<Page>,
+    oldest: u64,
+    youngest: u64,
+    tiers: [Tier; TIERS],
+}
+
+impl Generations {
+    /// For so many pages.
+    pub fn new(pages: usize) -> Self {
+        Self {
+            lists: Lists::new(pages),
+            pages: vec![Page::default(); pages],
+            oldest: 0,
+            youngest: FEWEST - 1,
+            tiers: [Tier::default(); TIERS],
+        }
+    }
+
+    fn put(&mut self, generation: u64, page: u32, weight: u32) {
+        self.lists.push(place(generation), page, weight);
+    }
+
+    /// The last tier whose pages are evicted (`get_tier_idx`): those above come back at a higher rate than the first.
+    fn last_evicted(&self) -> usize {
+        let first = self.tiers[0];
+        let is_evicted = |&tier: &usize| {
+            let Tier { refaulted, left } = self.tiers[tier];
+            // As in `positive_ctrl_err`.
+            refaulted < FEWEST_COMEBACKS
+                || refaulted * (first.left + FEWEST_COMEBACKS) <= (first.refaulted + 1) * left
+        };
+        (1..TIERS).take_while(is_evicted).last().unwrap_or(0)
+    }
+
+    /// Makes room for pages to be evicted: a new generation if there are too few, the next oldest if one is empty.
+    fn age(&mut self) {
+        while self.lists.weight(place(self.oldest)) == 0 && self.lists.size() > 0 {
+            if self.youngest - self.oldest < FEWEST {
+                self.youngest += 1;
+            }
+            self.oldest += 1;
+            // What was learnt of the tiers counts for half from now on (`reset_ctrl_pos`).
+            for tier in &mut self.tiers {
+                tier.refaulted /= 2;
+                tier.left /= 2;
+            }
+        }
+    }
+}
+
+fn place(generation: u64) -> usize {
+    usize::try_from(generation % GENERATIONS as u64).unwrap_or(0)
+}
+
+fn tier_of(uses: u8) -> usize {
+    // A page that was used n times through a descriptor is in tier order_base_2(n).
+    uses.max(1).next_power_of_two().ilog2() as usize
+}
+
+impl Policy for Generations {
+    fn enter(&mut self, used: Use, is_used: bool) {
+        self.pages[used.page as usize] = Page { uses: u8::from(is_used), evicted: None };
+        self.put(self.oldest, used.page, used.weight);
+    }
+
+    fn touch(&mut self, page: u32) -> bool {
+        let is_here = self.lists.list_of(page).is_some();
+        if is_here {
+            let uses = &mut self.pages[page as usize].uses;
+            *uses = (*uses + 1).min(MOST_USES);
+        }
+        is_here
+    }
+
+    fn refault(&mut self, used: Use) {
+        let evicted = self.pages[used.page as usize].evicted;
+        self.enter(used, true);
+        // As in `lru_gen_refault`: of another time, nothing is learnt from it.
+        if let Some((oldest, tier)) = evicted
+            && self.oldest - oldest < FEWEST
+        {
+            self.tiers[tier].refaulted += u64::from(used.weight);
+            if tier > 0 {
+                self.pages[used.page as usize].uses = MOST_USES;
+                self.put(self.youngest, used.page, used.weight);
+            }
+        }
+    }
+
+    fn leave(&mut self, page: u32) {
+        self.lists.remove(page);
+        self.pages[page as usize] = Page::default();
+    }
+
+    fn evict(&mut self) -> bool {
+        let last = self.last_evicted();
+        loop {
+            self.age();
+            let Some(page) = self.lists.oldest(place(self.oldest)) else { return false };
+            let weight = self.lists.weight_of(page);
+            let tier = tier_of(self.pages[page as usize].uses);
+            self.tiers[tier].left += u64::from(weight);
+            if tier > last {
+                self.pages[page as usize].uses = 0;
+                self.put(self.oldest + 1, page, weight);
+                continue;
+            }
+            self.lists.remove(page);
+            self.pages[page as usize] = Page { uses: 0, evicted: Some((self.oldest, tier)) };
+            return true;
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.lists.size()
+    }
+}

@@ -1,0 +1,114 @@
+//! Lists of pages that a page can leave from anywhere, all in one array, and how much is in each.
+
+/// No page.
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    newer: u32,
+    older: u32,
+    /// Which list it is in.
+    list: Option<u8>,
+    weight: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct List {
+    newest: u32,
+    oldest: u32,
+    weight: u64,
+}
+
+/// `N` lists, and where each page is.
+#[derive(Clone, Debug)]
+pub struct Lists<const N: usize> {
+    links: Vec<Link>,
+    lists: [List; N],
+}
+
+impl<const N: usize> Lists<N> {
+    /// Empty, for so many pages.
+    pub fn new(pages: usize) -> Self {
+        let link = Link { newer: NONE, older: NONE, list: None, weight: 0 };
+        let list = List { newest: NONE, oldest: NONE, weight: 0 };
+        Self { links: vec![link; pages], lists: [list; N] }
+    }
+
+    /// The list that a page is in.
+    pub fn list_of(&self, page: u32) -> Option<usize> {
+        self.links[page as usize].list.map(usize::from)
+    }
+
+    /// What a page stands for, or stood for when it was in a list.
+    pub fn weight_of(&self, page: u32) -> u32 {
+        self.links[page as usize].weight
+    }
+
+    /// How much is in a list.
+    pub fn weight(&self, list: usize) -> u64 {
+        self.lists[list].weight
+    }
+
+    /// How much is in all of them.
+    pub fn size(&self) -> u64 {
+        self.lists.iter().map(|list| list.weight).sum()
+    }
+
+    /// The page that has been in a list for longest.
+    pub fn oldest(&self, list: usize) -> Option<u32> {
+        Some(self.lists[list].oldest).filter(|&page| page != NONE)
+    }
+
+    /// Puts a page, that is taken from wherever it is, at the newer end of a list.
+    pub fn push(&mut self, list: usize, page: u32, weight: u32) {
+        self.remove(page);
+        let newest = self.lists[list].newest;
+        let name = u8::try_from(list).ok();
+        self.links[page as usize] = Link { newer: NONE, older: newest, list: name, weight };
+        match newest {
+            NONE => self.lists[list].oldest = page,
+            _ => self.links[newest as usize].newer = page,
+        }
+        self.lists[list].newest = page;
+        self.lists[list].weight += u64::from(weight);
+    }
+
+    /// Takes a page from the list that it is in, if any.
+    pub fn remove(&mut self, page: u32) {
+        let Link { newer, older, list, weight } = self.links[page as usize];
+        let Some(list) = list else { return };
+        let list = &mut self.lists[usize::from(list)];
+        list.weight -= u64::from(weight);
+        match newer {
+            NONE => list.newest = older,
+            _ => self.links[newer as usize].older = older,
+        }
+        match older {
+            NONE => list.oldest = newer,
+            _ => self.links[older as usize].newer = newer,
+        }
+        self.links[page as usize].list = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_leave_from_anywhere() {
+        let mut lists = Lists::<2>::new(4);
+        for page in 0..4 {
+            lists.push(0, page, 10);
+        }
+        lists.remove(1);
+        lists.push(1, 0, 3);
+        assert_eq!((lists.oldest(0), lists.oldest(1)), (Some(2), Some(0)));
+        assert_eq!((lists.weight(0), lists.weight(1), lists.size()), (20, 3, 23));
+        lists.remove(3);
+        lists.remove(2);
+        lists.remove(2);
+        assert_eq!((lists.oldest(0), lists.list_of(0), lists.list_of(2)), (None, Some(1), None));
+        assert_eq!((lists.weight(0), lists.weight_of(2)), (0, 10));
+    }
+}

@@ -1,0 +1,117 @@
+//! Both policies on uses by hand, beside the curve, and on whatever is used.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::forecast::curve::Curve;
+use crate::forecast::uses::{Event, Taken};
+
+const BOTH: [Lru; 2] = [Lru::Classic, Lru::MultiGen];
+
+fn of(whats: impl IntoIterator<Item = What>, pages: usize) -> Uses {
+    let events = whats.into_iter().map(|what| Event { at: Duration::ZERO, what }).collect();
+    let taken = vec![Taken { needed: 100, ..Taken::default() }, Taken::default()];
+    Uses { events, taken, file_of: vec![0; pages], others: 0 }
+}
+
+fn reread(uses: &Uses, lru: Lru, limit: u64) -> u64 {
+    let rereads = simulate(uses, lru, limit, Duration::from_secs(1), 4);
+    assert_eq!(rereads.by_file.iter().sum::<u64>(), rereads.pages);
+    assert_eq!(rereads.by_time, [rereads.pages, 0, 0, 0]);
+    rereads.pages
+}
+
+fn read(page: u32) -> [What; 2] {
+    let used = Use { page, weight: 1 };
+    [What::Enter(used), What::First(used)]
+}
+
+fn again(page: u32) -> What {
+    What::Again(Use { page, weight: 1 })
+}
+
+#[test]
+fn a_stream_is_not_read_again_at_any_limit() {
+    let uses = of((0..500).flat_map(read), 500);
+    for lru in BOTH {
+        assert_eq!([0, 1, 100, 501].map(|limit| reread(&uses, lru, limit)), [0; 4], "{lru:?}");
+    }
+}
+
+#[test]
+fn with_room_for_all_nothing_is_read_again() {
+    let turns = (0..5).flat_map(|_| (0..50).map(again));
+    let uses = of([What::Taken(0)].into_iter().chain((0..50).flat_map(read)).chain(turns), 50);
+    for lru in BOTH {
+        assert_eq!((reread(&uses, lru, 150), reread(&uses, lru, 99)), (0, 250), "{lru:?}");
+    }
+}
+
+#[test]
+fn a_need_for_a_moment_takes_all() {
+    let whats = (0..50).flat_map(read).chain([What::Taken(0), What::Taken(1)]);
+    let uses = of(whats.chain((0..50).map(again)), 50);
+    for lru in BOTH {
+        assert_eq!([100, 120, 150].map(|limit| reread(&uses, lru, limit)), [50, 30, 0], "{lru:?}");
+    }
+}
+
+/// Where an LRU keeps nothing of what is in use, since more passes by than there is room for, the kernel keeps it.
+#[test]
+fn a_stream_does_not_push_out_what_is_in_use() {
+    let mut whats: Vec<_> = (0..40).flat_map(read).collect();
+    whats.extend((0..40).map(again).chain((0..40).map(again)));
+    let mut next = 40;
+    for _ in 0..20 {
+        whats.extend((next..next + 200).flat_map(read));
+        next += 200;
+        whats.extend((0..40).map(again));
+    }
+    let uses = of(whats, next as usize);
+    assert_eq!(Curve::of(&uses).reread(120), 800);
+    for lru in BOTH {
+        assert!(reread(&uses, lru, 120) <= 80, "{lru:?}: {}", reread(&uses, lru, 120));
+    }
+}
+
+/// Around a ring that does not fit by a little, nothing is there when it is needed.
+#[test]
+fn of_a_ring_that_does_not_fit_nothing_is_kept() {
+    let rounds = (0..50).flat_map(|_| (0..100).map(again));
+    let ring = of((0..100).flat_map(read).chain(rounds), 100);
+    assert_eq!((Curve::of(&ring).reread(90), reread(&ring, Lru::Classic, 90)), (5000, 5000));
+}
+
+/// Pages that come back soon enough to have fitted in the place of active ones are activated, and those make room.
+#[test]
+fn what_is_active_no_more_makes_room() {
+    let active = (85..125).flat_map(read).chain((85..125).map(again));
+    let rounds = (0..50).flat_map(|_| (0..85).map(again));
+    let both = of(active.chain((0..85).flat_map(read)).chain(rounds), 125);
+    assert_eq!(Curve::of(&both).reread(90), 0);
+    assert!(reread(&both, Lru::Classic, 90) < 300, "{}", reread(&both, Lru::Classic, 90));
+}
+
+proptest! {
+    /// Never more is read again than was used again, and nothing where there is room for all.
+    #[test]
+    fn rereads_are_bounded(
+        steps in prop::collection::vec((0_u8..8, 0_u32..30, 1_u32..5), 0..300),
+        limit in 0_u64..200,
+    ) {
+        let mut nr_again = 0;
+        let whats: Vec<_> = steps.iter().map(|&(what, page, weight)| {
+            let used = Use { page, weight };
+            match what {
+                0 => What::Taken(page % 2),
+                1 => What::Enter(used),
+                2 => What::Leave(page),
+                _ => { nr_again += u64::from(weight); What::Again(used) }
+            }
+        }).collect();
+        let uses = of(whats, 30);
+        for lru in BOTH {
+            prop_assert!(reread(&uses, lru, limit) <= nr_again);
+        }
+    }
+}

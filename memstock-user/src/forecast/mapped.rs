@@ -1,0 +1,56 @@
+//! What is read again of page cache that is mapped. Its use is not seen (`docs/rehearsal.md`): text and data that a program
+//! works with are in constant use, and a limit that leaves no room for all of them has the rest read over and over.
+
+use std::time::Duration;
+
+use super::uses::{Taken, Uses};
+
+/// How often a page is taken to be touched again.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// Pages read again at a limit of so many, in each of `parts` equal parts of a run that ended at `end`.
+pub fn rereads(uses: &Uses, limit: u64, end: Duration, parts: usize) -> Vec<u64> {
+    let mut by_time = vec![0.0; parts];
+    let width = end.as_secs_f64() / parts as f64;
+    let ends = uses.taken.iter().skip(1).map(|next| next.from).chain([end]);
+    for (taken, end) in uses.taken.iter().zip(ends) {
+        let missing = missing(taken, limit);
+        if missing == 0 || width == 0.0 {
+            continue;
+        }
+        let (from, end) = (taken.from.as_secs_f64() / width, end.as_secs_f64() / width);
+        let parts = by_time.iter_mut().enumerate();
+        for (n, pages) in parts.skip(from as usize).take_while(|(n, _)| (*n as f64) < end) {
+            let share = (end.min(n as f64 + 1.0) - from.max(n as f64)).max(0.0);
+            *pages += missing as f64 * share * width / PERIOD.as_secs_f64();
+        }
+    }
+    by_time.into_iter().map(|pages: f64| pages.round() as u64).collect()
+}
+
+/// The most that there is no room for, in pages.
+pub fn most_missing(uses: &Uses, limit: u64) -> u64 {
+    uses.taken.iter().map(|taken| missing(taken, limit)).max().unwrap_or(0)
+}
+
+fn missing(taken: &Taken, limit: u64) -> u64 {
+    taken.all().saturating_sub(limit).min(taken.mapped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_is_read_each_time_that_it_is_touched() {
+        let taken = |ms, needed, mapped| Taken { from: Duration::from_millis(ms), needed, mapped };
+        let taken = vec![taken(0, 10, 0), taken(500, 10, 20), taken(1500, 10, 0)];
+        let uses = Uses { taken, ..Uses::default() };
+        let at = |limit| rereads(&uses, limit, Duration::from_secs(2), 4);
+        assert_eq!(at(30), [0, 0, 0, 0]);
+        // 5 pages, touched 10 times in a second.
+        assert_eq!(at(25), [0, 25, 25, 0]);
+        assert_eq!((at(0), most_missing(&uses, 0)), (vec![0, 100, 100, 0], 20));
+        assert_eq!(rereads(&uses, 0, Duration::ZERO, 2), [0, 0]);
+    }
+}

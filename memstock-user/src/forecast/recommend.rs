@@ -1,0 +1,61 @@
+//! The limit to set, by one or several recordings of the same program.
+
+use super::rehearse::{Rehearsal, SLOW};
+
+/// Limits are whole MiB: nobody pastes bytes.
+const ROUND: u64 = 1 << 20;
+
+/// What is worth how much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wish {
+    /// A run may take longer by this part.
+    pub slower: f64,
+    /// For loads that were not recorded, this part is added.
+    pub margin: f64,
+}
+
+impl Default for Wish {
+    /// What `memstock recommend` takes unless it is told.
+    fn default() -> Self {
+        Self { slower: SLOW, margin: 0.1 }
+    }
+}
+
+/// What to set, in bytes, and of what it is made; each the highest over the recordings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// `MemoryMax=`.
+    pub max: u64,
+    /// `MemoryHigh=`: above it the kernel begins to reclaim.
+    pub high: u64,
+    /// What cannot be reclaimed.
+    pub needed: u64,
+    /// Nobody is killed from here on.
+    pub lives_from: u64,
+    /// It is no slower than it may be from here on.
+    pub fast_from: u64,
+    /// The most that was used.
+    pub peak: u64,
+}
+
+impl Advice {
+    /// Of recordings of one program.
+    pub fn of(rehearsals: &[Rehearsal<'_>], wish: Wish) -> Self {
+        let mut all = Self::default();
+        for one in rehearsals {
+            let peaks = one.peaks();
+            all.needed = all.needed.max(peaks.needed);
+            all.peak = all.peak.max(peaks.usage);
+            all.lives_from = all.lives_from.max(one.lives_from());
+            all.fast_from = all.fast_from.max(one.smallest(wish.slower));
+        }
+        let base = all.lives_from.max(all.fast_from);
+        let up = |bytes: u64| bytes.div_ceil(ROUND).saturating_mul(ROUND);
+        all.high = up(base);
+        all.max = up((base as f64 * (1.0 + wish.margin)).ceil() as u64);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Verdicts on small recordings whose figures can be reckoned by hand.
+
+use super::*;
+use crate::forecast::assume::assumes;
+use crate::recording::{
+    Access, AccessKind, End, File, Header, Holder, Moment, Peak, TaskEvent, TaskEventKind,
+};
+
+const MIB: u64 = 256;
+
+fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn access(ms: u64, kind: AccessKind, index: u64, pages: u64) -> Access {
+    let pages = u32::try_from(pages).unwrap();
+    Access { at: at(ms), file: 0, index, pages, one_in: 1, kind }
+}
+
+/// Ten seconds, with 100 MiB needed, 200 at five seconds; 8 MiB of a file are read at one and at eight seconds.
+pub fn recording() -> Recording {
+    let moment = |ms, usage: u64, needed: u64| Moment {
+        at: at(ms),
+        usage: usage * MIB,
+        needed: needed * MIB,
+        file: (usage - needed) * MIB,
+        ..Moment::default()
+    };
+    let peak = |ms, needed: u64, pid: u32| Peak {
+        at: at(ms),
+        needed: needed * MIB,
+        tasks: vec![Holder { pid, comm: format!("cc{pid}"), badness: 9, anon: 50 * MIB }],
+    };
+    Recording {
+        header: Header {
+            page_size: 4096,
+            command: vec!["make".into()],
+            swap: 512 * MIB,
+            ..Header::default()
+        },
+        moments: vec![
+            moment(0, 100, 100),
+            moment(2000, 108, 100),
+            moment(5000, 230, 200),
+            moment(6000, 230, 100),
+        ],
+        peaks: vec![peak(0, 100, 1), peak(5000, 200, 2)],
+        accesses: vec![
+            access(1000, AccessKind::Added, 0, 8 * MIB / 4),
+            access(1000, AccessKind::Read, 0, 8 * MIB / 4),
+            access(8000, AccessKind::Read, 0, 8 * MIB / 4),
+        ],
+        files: vec![File { path: Some("/usr/lib/cc1".into()), ..File::default() }],
+        end: Some(End { at: at(10_000), read_ns_per_page: Some(2_000_000), ..End::default() }),
+        ..Recording::default()
+    }
+}
+
+fn judge(what_if: WhatIf, mib: u64) -> Row {
+    Rehearsal::new(&recording(), what_if).judge(mib << 20)
+}
+
+#[test]
+fn each_limit_has_its_verdict() {
+    let recording = recording();
+    let rehearsal = Rehearsal::new(&recording, WhatIf::default());
+    assert_eq!(rehearsal.peaks(), Peaks { usage: 230 << 20, needed: 200 << 20 });
+    assert_eq!((rehearsal.lives_from() >> 20, rehearsal.fits_from() >> 20), (206, 230));
+    let fits = rehearsal.judge(230 << 20);
+    assert_eq!((fits.verdict, fits.reread, fits.slowdown), (Verdict::Fits, Some(0), Some(0.0)));
+    let reclaims = rehearsal.judge(206 << 20);
+    assert_eq!((reclaims.verdict, reclaims.reread), (Verdict::Reclaims, Some(0)));
+    let dead = rehearsal.judge(150 << 20);
+    assert_eq!((dead.verdict, dead.is_near, dead.reread), (Verdict::Oom, false, None));
+    let victim = dead.victim.unwrap();
+    assert_eq!(victim.at, at(4990));
+    assert_eq!(victim.task, Some((2, "cc2".into(), 50 << 20)));
+    // 203 MiB may be enough: nobody is sure to die, and this is what it would cost.
+    let near = rehearsal.judge(203 << 20);
+    assert_eq!((near.verdict, near.is_near), (Verdict::Oom, true));
+    assert_eq!(near.victim.unwrap().at, at(4990));
+    assert_eq!(rehearsal.judge(50 << 20).victim.unwrap().at, Duration::ZERO);
+}
+
+/// The peak leaves no room for the 2 MiB that are read again: 512 pages of 2 ms in ten seconds.
+#[test]
+fn what_is_read_again_makes_it_slow() {
+    let mut recording = recording();
+    for moment in &mut recording.moments[2..] {
+        moment.usage = 300 * MIB;
+    }
+    recording.accesses.iter_mut().for_each(|access| access.pages = 8 * 256);
+    for kernel in [Kernel::Host, Kernel::Classic, Kernel::Mglru, Kernel::Lru] {
+        let rehearsal = Rehearsal::new(&recording, WhatIf { kernel, ..WhatIf::default() });
+        let row = rehearsal.judge(206 << 20);
+        assert_eq!((row.verdict, row.reread), (Verdict::Slow, Some(2 << 20)), "{kernel:?}");
+        assert!((row.slowdown.unwrap() - 0.1024).abs() < 1e-9, "{kernel:?}");
+        if kernel != Kernel::Lru {
+            assert_eq!(row.files, [(0, 2 << 20)], "{kernel:?}");
+            assert_eq!(row.reread_by_time[160], 2 << 20);
+        }
+        assert_eq!(rehearsal.judge(208 << 20).verdict, Verdict::Reclaims, "{kernel:?}");
+        let fast = rehearsal.smallest(SLOW);
+        assert!(rehearsal.judge(fast).slowdown.unwrap() <= SLOW, "{kernel:?}");
+        // 5 % are 250 pages, of 2048; the last step is within 1/16 of 1/24 of the way.
+        assert!(((207 << 20)..=(208 << 20)).contains(&fast), "{kernel:?} {fast}");
+        assert_eq!(rehearsal.smallest(1.0), rehearsal.lives_from());
+    }
+}
+
+#[test]
+fn swap_and_memory_high_kill_later_or_not_at_all() {
+    let swap = judge(WhatIf { swap: 80 << 20, ..WhatIf::default() }, 130);
+    assert_eq!((swap.verdict, swap.is_near), (Verdict::Reclaims, false));
+    let high = judge(WhatIf { is_high: true, ..WhatIf::default() }, 150);
+    assert_eq!((high.verdict, high.victim), (Verdict::Slow, None));
+    assert!(high.throttled > at(100_000), "{:?}", high.throttled);
+    let high = judge(WhatIf { is_high: true, ..WhatIf::default() }, 202);
+    assert_eq!((high.verdict, high.throttled), (Verdict::Reclaims, Duration::ZERO));
+}
+
+#[test]
+fn without_accesses_nothing_is_said_of_speed() {
+    let recording = Recording { accesses: Vec::new(), ..recording() };
+    let rehearsal = Rehearsal::new(&recording, WhatIf::default());
+    let row = rehearsal.judge(210 << 20);
+    assert_eq!((row.verdict, row.reread, row.slowdown), (Verdict::Reclaims, None, None));
+    assert_eq!(rehearsal.smallest(SLOW), rehearsal.lives_from());
+    assert!(assumes(&rehearsal).iter().any(|said| said.contains("is not known")));
+}
+
+#[test]
+fn what_is_taken_for_granted_is_said() {
+    let mut recording = recording();
+    let said = assumes(&Rehearsal::new(&recording, WhatIf::default()));
+    for part in ["nobody looks at the limit", "--swap 512M has it count", "same load"] {
+        assert!(said.iter().any(|said| said.contains(part)), "{part}: {said:?}");
+    }
+    let event = |kind| TaskEvent { at: at(1), pid: 7, kind };
+    recording.tasks = vec![
+        event(TaskEventKind::Exec { comm: "java".into() }),
+        event(TaskEventKind::FollowsLimit { why: "JVM".into() }),
+        event(TaskEventKind::FollowsLimit { why: "JVM".into() }),
+    ];
+    recording.end = None;
+    let what_if = WhatIf { kernel: Kernel::Lru, swap: 1 << 30, is_high: true };
+    let said = assumes(&Rehearsal::new(&recording, what_if));
+    for part in ["java (JVM) would size", "cut off after 6.0 s", "1.0GiB of swap", "one after"] {
+        assert!(said.iter().any(|said| said.contains(part)), "{part}: {said:?}");
+    }
+}
+
+/// Of nothing, and of what no run can have come to.
+#[test]
+fn odd_recordings_are_judged_too() {
+    let huge = Moment {
+        usage: u64::MAX,
+        needed: u64::MAX,
+        mlocked: u64::MAX,
+        dirty: u64::MAX,
+        file: u64::MAX,
+        slab_unreclaimable: Some(u64::MAX),
+        stacks: Some(u64::MAX),
+        ..Moment::default()
+    };
+    let odd = Access {
+        at: Duration::MAX,
+        file: 0,
+        index: u64::MAX,
+        pages: u32::MAX,
+        one_in: u32::MAX,
+        kind: AccessKind::Mapped,
+    };
+    let broken = Recording {
+        moments: vec![huge, Moment::default(), huge],
+        accesses: vec![odd, Access { at: Duration::ZERO, kind: AccessKind::Removed, ..odd }, odd],
+        ..Recording::default()
+    };
+    for recording in [Recording::default(), broken] {
+        for is_high in [false, true] {
+            let what_if = WhatIf { swap: u64::MAX, is_high, kernel: Kernel::Host };
+            let rehearsal = Rehearsal::new(&recording, what_if);
+            for limit in [0, 1, 4096, 1 << 30, u64::MAX] {
+                assert!(rehearsal.judge(limit).slowdown.is_none_or(|part| part >= 0.0));
+            }
+            let _ = (rehearsal.smallest(SLOW), assumes(&rehearsal));
+        }
+    }
+}

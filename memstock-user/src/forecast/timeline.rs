@@ -1,0 +1,169 @@
+//! Usage and what is needed over the time of a recording, as another host would have it: with the kernel's own memory
+//! where that was told, and with swap. Pages throughout.
+
+use std::time::Duration;
+
+use crate::recording::{Moment, Recording};
+
+/// How far back a moment reaches: what changes is written within this time, so that a figure that comes after a long
+/// silence is not true of all of it.
+const RESOLUTION: Duration = Duration::from_millis(10);
+
+/// From one moment to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Since when.
+    pub from: Duration,
+    /// Usage, the kernel's own memory included.
+    pub usage: u64,
+    /// Of that, what could not be reclaimed.
+    pub needed: u64,
+    /// Page cache that is dirty or under writeback.
+    pub dirty: u64,
+    /// Of what is needed, shared memory and tmpfs.
+    pub shmem: u64,
+    /// Of what is needed, the kernel's own.
+    pub kernel: u64,
+}
+
+/// A run, step by step, in the order of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// What was when.
+    pub steps: Vec<Step>,
+    /// When the run ended.
+    pub end: Duration,
+}
+
+impl Timeline {
+    /// Of a recording, if there were so many pages of swap for it.
+    pub fn of(recording: &Recording, swap: u64) -> Self {
+        let mut steps = Vec::<Step>::with_capacity(recording.moments.len());
+        let (mut kernel, mut before) = (Kernel::default(), Duration::ZERO);
+        for moment in &recording.moments {
+            kernel.update(moment);
+            let from = moment.at.saturating_sub(RESOLUTION).max(before);
+            steps.push(kernel.step(moment, from, swap));
+            before = before.max(moment.at);
+        }
+        let end = recording.end.as_ref().map_or(Duration::ZERO, |end| end.at);
+        Self { steps, end: end.max(before) }
+    }
+
+    /// The most that was used.
+    pub fn peak(&self) -> u64 {
+        self.steps.iter().map(|step| step.usage).max().unwrap_or(0)
+    }
+
+    /// The most that was needed.
+    pub fn needed_peak(&self) -> u64 {
+        self.steps.iter().map(|step| step.needed).max().unwrap_or(0)
+    }
+
+    /// When more than `limit` was needed for the first time.
+    pub fn killed_at(&self, limit: u64) -> Option<Duration> {
+        self.steps.iter().find(|step| step.needed > limit).map(|step| step.from)
+    }
+
+    /// How much dirty cache there was at most that would not have had room at `limit`, and so would have been waited for.
+    pub fn dirty_above(&self, limit: u64) -> u64 {
+        let above = |step: &Step| {
+            step.needed.saturating_add(step.dirty).saturating_sub(limit).min(step.dirty)
+        };
+        self.steps.iter().map(above).max().unwrap_or(0)
+    }
+
+    /// Each step with the time that it lasted.
+    pub fn lasting(&self) -> impl Iterator<Item = (&Step, Duration)> {
+        let ends = self.steps.iter().skip(1).map(|step| step.from).chain([self.end]);
+        self.steps.iter().zip(ends).map(|(step, end)| (step, end.saturating_sub(step.from)))
+    }
+}
+
+/// The kernel's own memory as it was last told; it is looked at less often than the rest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kernel {
+    reclaimable: u64,
+    unreclaimable: u64,
+    stacks: u64,
+}
+
+impl Kernel {
+    fn update(&mut self, moment: &Moment) {
+        self.reclaimable = moment.slab_reclaimable.unwrap_or(self.reclaimable);
+        self.unreclaimable = moment.slab_unreclaimable.unwrap_or(self.unreclaimable);
+        self.stacks = moment.stacks.unwrap_or(self.stacks);
+    }
+
+    fn step(&self, moment: &Moment, from: Duration, swap: u64) -> Step {
+        let kernel = self.unreclaimable.saturating_add(self.stacks);
+        // Locked cache is not told from locked private memory, of which there is no more than what is needed.
+        let locked_cache = moment.mlocked.saturating_sub(moment.needed).min(moment.file);
+        let swappable = moment.needed.saturating_sub(moment.mlocked).min(swap);
+        let usage = moment.usage.saturating_add(kernel).saturating_add(self.reclaimable);
+        Step {
+            from,
+            usage: usage - swappable.min(usage),
+            needed: (moment.needed - swappable).saturating_add(locked_cache).saturating_add(kernel),
+            dirty: moment.dirty,
+            shmem: moment.shmem.min(moment.needed),
+            kernel,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(ms: u64, usage: u64, needed: u64) -> Moment {
+        let at = Duration::from_millis(ms);
+        Moment { at, usage, needed, file: usage - needed, ..Moment::default() }
+    }
+
+    fn of(moments: &[Moment], swap: u64) -> Timeline {
+        Timeline::of(&Recording { moments: moments.to_vec(), ..Recording::default() }, swap)
+    }
+
+    #[test]
+    fn a_moment_reaches_back_to_the_one_before_but_not_far() {
+        let timeline = of(&[moment(0, 5, 5), moment(4, 9, 7), moment(1000, 20, 8)], 0);
+        let from: Vec<_> = timeline.steps.iter().map(|step| step.from.as_millis()).collect();
+        assert_eq!(from, [0, 0, 990]);
+        assert_eq!((timeline.peak(), timeline.needed_peak()), (20, 8));
+        assert_eq!(timeline.killed_at(7), Some(Duration::from_millis(990)));
+        assert_eq!(timeline.killed_at(8), None);
+        let lasting: Vec<_> = timeline.lasting().map(|(_, time)| time.as_millis()).collect();
+        assert_eq!(lasting, [0, 990, 10]);
+    }
+
+    #[test]
+    fn the_kernels_own_is_needed_and_remembered() {
+        let told = Moment {
+            slab_reclaimable: Some(10),
+            slab_unreclaimable: Some(3),
+            stacks: Some(2),
+            ..moment(0, 100, 40)
+        };
+        let timeline = of(&[told, moment(10, 110, 50)], 0);
+        assert_eq!((timeline.peak(), timeline.needed_peak()), (125, 55));
+    }
+
+    #[test]
+    fn swap_takes_what_is_not_locked() {
+        let locked = Moment { mlocked: 15, ..moment(0, 100, 40) };
+        assert_eq!(of(&[locked], 10).needed_peak(), 30);
+        assert_eq!(of(&[locked], 1000).needed_peak(), 15);
+        assert_eq!(of(&[locked], 1000).peak(), 75);
+        // More is locked than is needed: that is page cache.
+        let cache = Moment { mlocked: 55, ..moment(0, 100, 40) };
+        assert_eq!(of(&[cache], 0).needed_peak(), 55);
+    }
+
+    #[test]
+    fn dirty_cache_without_room_is_waited_for() {
+        let dirty = Moment { dirty: 30, ..moment(0, 100, 40) };
+        let timeline = of(&[dirty], 0);
+        assert_eq!([80, 60, 40, 10].map(|limit| timeline.dirty_above(limit)), [0, 10, 30, 30]);
+    }
+}

@@ -1,0 +1,326 @@
+//! The sampled accesses of a recording as events for whoever simulates a cache: first use, use, end, and how much memory
+//! is left beside it. Decides what an access means; pages throughout.
+//!
+//! What is mapped is touched without being seen. From the moment when it is mapped until it leaves the page cache it is
+//! taken to be in constant use, as memory that is needed for speed, but not for life.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::timeline::Timeline;
+use crate::recording::{Access, AccessKind, Recording};
+
+/// Within this time of being read from its device, a page is used for what it was read for: it was read ahead.
+const READ_AHEAD: Duration = Duration::from_millis(250);
+/// Longer runs of pages are cut: what is followed is no longer than the largest folio or read-ahead window (4096 pages).
+const LONGEST: u32 = 4096;
+
+/// What happened at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// From now on other memory takes this; an index into [`Uses::taken`].
+    Taken(u32),
+    /// A page enters the cache, where it was not before; it stands for so many.
+    Enter(Use),
+    /// A page that has just entered is used for what it entered for.
+    First(Use),
+    /// A page is used that was in the cache.
+    Again(Use),
+    /// A page leaves the cache, or is counted under [`Taken::mapped`] from now on.
+    Leave(u32),
+}
+
+/// Use of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// The page; an index into [`Uses::file_of`].
+    pub page: u32,
+    /// How many it stands for.
+    pub weight: u32,
+}
+
+/// What the cache has to leave room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Since when.
+    pub from: Duration,
+    /// What could not be reclaimed.
+    pub needed: u64,
+    /// Page cache that is mapped.
+    pub mapped: u64,
+}
+
+impl Taken {
+    /// Both.
+    pub fn all(self) -> u64 {
+        self.needed.saturating_add(self.mapped)
+    }
+}
+
+/// All that happened to the cache.
+#[derive(Clone, Debug, Default)]
+pub struct Uses {
+    /// In the order of time.
+    pub events: Vec<Event>,
+    /// What was taken when.
+    pub taken: Vec<Taken>,
+    /// Of each page, the file; an index into [`Recording::files`].
+    pub file_of: Vec<u32>,
+    /// Pages that were used, but brought in by somebody else, who pays for them.
+    pub others: u64,
+}
+
+impl Uses {
+    /// Of a recording whose usage was `timeline`.
+    pub fn of(recording: &Recording, timeline: &Timeline) -> Self {
+        let mut reading = Reading {
+            // A cgroup that is new has no cache but what it brings in.
+            is_new: !recording.header.command.is_empty(),
+            uses: Self::default(),
+            pages: HashMap::new(),
+            states: Vec::new(),
+            last_read: HashMap::new(),
+            now: Taken::default(),
+        };
+        let mut steps = timeline.steps.iter().peekable();
+        for access in &recording.accesses {
+            while let Some(step) = steps.next_if(|step| step.from <= access.at) {
+                reading.needed(step.from, step.needed);
+            }
+            reading.access(access);
+        }
+        for step in steps {
+            reading.needed(step.from, step.needed);
+        }
+        reading.uses
+    }
+}
+
+/// What is known of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Not in the cache, as far as it is known.
+    #[default]
+    Absent,
+    /// In it, but somebody else's.
+    Others,
+    /// It entered then, and was not used yet.
+    Entered(Duration),
+    /// In it.
+    Cached,
+    /// In it and mapped, standing for so many.
+    Mapped(u32),
+}
+
+struct Reading {
+    is_new: bool,
+    uses: Uses,
+    pages: HashMap<(u32, u64), u32>,
+    /// By page.
+    states: Vec<State>,
+    /// By file, the page that was read last.
+    last_read: HashMap<u32, u64>,
+    now: Taken,
+}
+
+impl Reading {
+    fn needed(&mut self, at: Duration, needed: u64) {
+        self.now.needed = needed;
+        self.take(at);
+    }
+
+    fn take(&mut self, at: Duration) {
+        self.now.from = at;
+        let index = u32::try_from(self.uses.taken.len()).unwrap_or(u32::MAX);
+        self.uses.taken.push(self.now);
+        self.push(at, What::Taken(index));
+    }
+
+    fn push(&mut self, at: Duration, what: What) {
+        self.uses.events.push(Event { at, what });
+    }
+
+    fn access(&mut self, access: &Access) {
+        let run = u64::from(access.pages.min(LONGEST));
+        let (first, end) = (access.index, access.index.saturating_add(run));
+        let mut pages = first..end;
+        if access.kind == AccessKind::Read {
+            // As in `filemap_read`: who reads a page in several calls uses it once.
+            let last = self.last_read.insert(access.file, end.saturating_sub(1));
+            if last == Some(first) {
+                pages.next();
+            }
+        }
+        let mapped = self.now.mapped;
+        for index in pages {
+            self.page(access, index);
+        }
+        if mapped != self.now.mapped {
+            self.take(access.at);
+        }
+    }
+
+    fn page(&mut self, access: &Access, index: u64) {
+        let new = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
+        let page = *self.pages.entry((access.file, index)).or_insert(new);
+        if page == new {
+            self.states.push(State::Absent);
+            self.uses.file_of.push(access.file);
+        }
+        let Access { at, one_in, .. } = *access;
+        let used = Use { page, weight: one_in.max(1) };
+        let before = self.states[page as usize];
+        let after = match (access.kind, before) {
+            (AccessKind::Added, _) => {
+                self.unmap(before);
+                self.push(at, What::Enter(used));
+                State::Entered(at)
+            }
+            (AccessKind::Removed, _) => {
+                self.unmap(before);
+                self.push(at, What::Leave(page));
+                State::Absent
+            }
+            (_, State::Others | State::Mapped(_)) => before,
+            (_, State::Absent) if self.is_new => {
+                self.uses.others += u64::from(used.weight);
+                State::Others
+            }
+            (kind, State::Absent) => {
+                self.push(at, What::Enter(used));
+                self.in_use(kind, at, used)
+            }
+            (kind, State::Entered(then)) if at.saturating_sub(then) < READ_AHEAD => {
+                self.push(at, What::First(used));
+                self.in_use(kind, at, used)
+            }
+            (kind, State::Entered(_) | State::Cached) => {
+                self.push(at, What::Again(used));
+                self.in_use(kind, at, used)
+            }
+        };
+        self.states[page as usize] = after;
+    }
+
+    fn in_use(&mut self, kind: AccessKind, at: Duration, used: Use) -> State {
+        if kind != AccessKind::Mapped {
+            return State::Cached;
+        }
+        self.push(at, What::Leave(used.page));
+        self.now.mapped += u64::from(used.weight);
+        State::Mapped(used.weight)
+    }
+
+    fn unmap(&mut self, state: State) {
+        if let State::Mapped(weight) = state {
+            self.now.mapped -= u64::from(weight);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::{Header, Moment};
+
+    fn access(ms: u64, kind: AccessKind, index: u64, pages: u32) -> Access {
+        Access { at: Duration::from_millis(ms), file: 0, index, pages, one_in: 4, kind }
+    }
+
+    fn uses(command: &[&str], accesses: &[Access]) -> Uses {
+        let recording = Recording {
+            header: Header {
+                command: command.iter().map(|&word| word.into()).collect(),
+                ..Header::default()
+            },
+            moments: vec![Moment { needed: 7, ..Moment::default() }],
+            accesses: accesses.to_vec(),
+            ..Recording::default()
+        };
+        Uses::of(&recording, &Timeline::of(&recording, 0))
+    }
+
+    fn whats(uses: &Uses) -> Vec<What> {
+        uses.events.iter().map(|event| event.what).collect()
+    }
+
+    #[test]
+    fn the_read_that_brought_it_in_is_not_the_second() {
+        let on = Use { page: 0, weight: 4 };
+        let reads = [
+            access(1, AccessKind::Added, 9, 1),
+            access(2, AccessKind::Read, 9, 1),
+            access(3, AccessKind::Read, 3, 0),
+            access(900, AccessKind::Read, 9, 1),
+            access(901, AccessKind::Removed, 9, 1),
+        ];
+        let uses = uses(&["cat"], &reads);
+        assert_eq!(
+            whats(&uses),
+            [What::Taken(0), What::Enter(on), What::First(on), What::Again(on), What::Leave(0)]
+        );
+        assert_eq!(uses.taken[0].all(), 7);
+    }
+
+    #[test]
+    fn what_was_written_is_read_again_later() {
+        let on = Use { page: 0, weight: 4 };
+        let written = [access(1, AccessKind::Added, 9, 1), access(400, AccessKind::Read, 9, 1)];
+        let uses = uses(&["sort"], &written);
+        assert_eq!(whats(&uses)[1..], [What::Enter(on), What::Again(on)]);
+    }
+
+    #[test]
+    fn a_page_that_is_read_in_pieces_is_used_once() {
+        let pieces = [
+            access(1, AccessKind::Added, 0, 2),
+            access(2, AccessKind::Read, 0, 2),
+            access(2, AccessKind::Read, 1, 1),
+            access(2, AccessKind::Read, 1, 1),
+        ];
+        assert_eq!(uses(&["cat"], &pieces).events.len(), 5);
+    }
+
+    #[test]
+    fn somebody_elses_cache_costs_nothing_here() {
+        let read = [access(1, AccessKind::Read, 0, 3), access(2, AccessKind::Mapped, 0, 1)];
+        let others = uses(&["cat"], &read);
+        assert_eq!((others.events.len(), others.others), (1, 12));
+        // A cgroup that ran already has brought it in before.
+        let own = uses(&[], &read);
+        assert_eq!((own.events.len(), own.others), (7, 0));
+    }
+
+    #[test]
+    fn what_is_mapped_is_taken_until_it_leaves() {
+        let mapped = [
+            access(1, AccessKind::Added, 0, 2),
+            access(2, AccessKind::Mapped, 0, 2),
+            access(3, AccessKind::Mapped, 0, 2),
+            access(4, AccessKind::Read, 0, 2),
+            access(5, AccessKind::Removed, 0, 1),
+        ];
+        let uses = uses(&["cc1"], &mapped);
+        let taken: Vec<_> = uses.taken.iter().map(|taken| taken.mapped).collect();
+        assert_eq!(taken, [0, 8, 4]);
+        assert_eq!(
+            whats(&uses)[5..],
+            [
+                What::First(Use { page: 1, weight: 4 }),
+                What::Leave(1),
+                What::Taken(1),
+                What::Leave(0),
+                What::Taken(2)
+            ]
+        );
+    }
+}
