@@ -5,6 +5,7 @@
 //! |---|---|
 //! | 0 | success |
 //! | 2 | wrong usage (from clap) |
+//! | 10, 11 | of the verbs that judge limits: slow, out of memory |
 //! | 120 | no permission |
 //! | 121 | the host lacks something |
 //! | 122 | bad cgroup |
@@ -25,6 +26,10 @@ use std::io::Write as _;
 pub const SUCCESS: u8 = 0;
 /// Wrong usage; clap prints and exits with it.
 pub const USAGE: u8 = 2;
+/// At a limit that was asked about, it is slow.
+pub const SLOW: u8 = 10;
+/// At a limit that was asked about, somebody is killed.
+pub const OOM: u8 = 11;
 /// COMMAND was killed by signal N: the code is this plus N.
 pub const SIGNALED: u8 = 128;
 

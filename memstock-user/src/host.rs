@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod launch;
 pub mod lock;
 pub mod mapping;
+pub mod memory;
 pub(crate) mod mountinfo;
 pub mod notify;
 pub(crate) mod pace;

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod bench;
 pub mod binaries;
 pub mod bpf;
+pub mod browser;
 pub mod busy;
 pub mod cgroup;
 pub mod config;

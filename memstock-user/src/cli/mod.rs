@@ -7,6 +7,7 @@ pub mod manual;
 
 mod about;
 mod change;
+mod forecast;
 mod read;
 mod run;
 mod stat;
@@ -17,17 +18,19 @@ use clap::{Command, CommandFactory as _, Parser, Subcommand};
 
 pub use self::about::{Completions, Man};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
+pub use self::forecast::{Format, Otherwise, Recommend, Rehearse, Report, Verify};
 pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
-pub use self::value::{Batch, Limit};
+pub use self::value::{Batch, Limit, Swap};
 
 /// How the exit codes read in `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0        success
   2        wrong usage
+  10,11    rehearse, verify: it would be slow, it would be killed
   120      permission missing
   121      the host lacks something that memstock needs
   122      no such cgroup, or one that cannot be tracked
@@ -106,6 +109,22 @@ pub enum Verb {
     /// SIGINT is handed to COMMAND. At SIGTERM it gets one, too, and is killed if it has not ended after two
     /// seconds. The report comes all the same.
     Stat(Stat),
+    /// Say what limits would do to a recorded run
+    ///
+    /// Of each limit: whether the run fits, has page cache reclaimed, is slow (by 5 % or more) or out of memory
+    /// (oom); what would be read again, how much slower that is; and who would be killed, when.
+    ///
+    /// Exit code 10 if a --limit makes it slow, 11 if one has somebody killed.
+    Rehearse(Rehearse),
+    /// Say which limits to set for a recorded program
+    Recommend(Recommend),
+    /// Run COMMAND under a limit, once, and compare with what a recording foretold
+    ///
+    /// The limit is of the kernel's own memory controller, or where that is not mounted, of memstock.
+    /// Exit code 10 if it was slow, 11 if anybody was killed; else COMMAND's own.
+    Verify(Verify),
+    /// Draw what limits would do to a recorded run
+    Report(Report),
     /// Say what memstock needs or can use, and whether this host has it
     ///
     /// Each facility is found, absent, or unknown: not to be told without root. The tracepoints are attached to

@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use memstock_common::{DEFAULT_BATCH, MAX_BATCH, MAX_CGROUPS, MAX_SLOTS};
 
 use crate::engine::kernel_cgroup::KernelCgroup;
+use crate::forecast::rehearse::Kernel;
+use crate::host::page_size;
 use crate::model::size;
 
 /// A value of `--batch`.
@@ -91,6 +93,38 @@ pub(super) type Limited = Option<u64>;
 
 pub(super) fn limited(value: &str) -> Result<Limited, String> {
     size::parse_size(value).map_err(|error| error.to_string())
+}
+
+/// A limit in bytes.
+pub(super) fn bytes(value: &str) -> Result<u64, String> {
+    let nr_pages = limited(value)?.ok_or("no limit needs no judgement: give a size")?;
+    Ok(nr_pages * page_size())
+}
+
+/// A value of `--swap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// As much as the recorded host had.
+    Host,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+pub(super) fn swap(value: &str) -> Result<Swap, String> {
+    if value == "host" { Ok(Swap::Host) } else { bytes(value).map(Swap::Bytes) }
+}
+
+pub(super) fn kernel() -> impl TypedValueParser<Value = Kernel> {
+    let names = Kernel::VARIANTS.iter().map(|&kernel| <&str>::from(kernel));
+    PossibleValuesParser::new(names).try_map(|name| name.parse())
+}
+
+/// Percent as a part of the whole.
+pub(super) fn part(value: &str) -> Result<f64, String> {
+    match value.strip_suffix('%').unwrap_or(value).parse::<f64>() {
+        Ok(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("not a percentage in 0..=1000".into()),
+    }
 }
 
 pub(super) fn slots(value: &str) -> Result<u32, String> {
@@ -187,6 +221,16 @@ mod tests {
     fn many_cpus_get_large_batches() {
         let batches = [1, 16, 17, 64, 128, 4096].map(Batch::for_cpus);
         assert_eq!(batches, [DEFAULT_BATCH, DEFAULT_BATCH, 34, 128, MOST, MOST]);
+    }
+
+    #[test]
+    fn sizes_and_percentages_of_a_forecast() {
+        assert_eq!((bytes("512M"), swap("host")), (Ok(512 << 20), Ok(Swap::Host)));
+        assert!(bytes("max").is_err() && swap("-1").is_err());
+        assert_eq!((part("5%"), part("12.5")), (Ok(0.05), Ok(0.125)));
+        for bad in ["", "%", "-1", "nan", "inf", "1001", "5 %"] {
+            assert!(part(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

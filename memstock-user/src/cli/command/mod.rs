@@ -10,7 +10,10 @@ pub mod guard;
 pub mod limit;
 pub mod man;
 mod outcome;
+pub mod recommend;
+pub mod rehearse;
 mod reload;
+pub mod report;
 pub mod run;
 pub mod show;
 mod signals;
@@ -19,6 +22,7 @@ pub mod stat;
 pub mod stop;
 mod targets;
 pub mod top;
+pub mod verify;
 mod watch;
 
 use std::io;
@@ -49,6 +53,10 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Events(args) => events::events(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Stat(args) => stat::stat(&args),
+        Verb::Rehearse(args) => rehearse::rehearse(&args),
+        Verb::Recommend(args) => recommend::recommend(&args),
+        Verb::Report(args) => report::report(&args),
+        Verb::Verify(args) => verify::verify(&args),
         Verb::Stop => stop::stop(),
         Verb::Completions(args) => completions::completions(&args),
         Verb::Man(args) => man::man(&args),

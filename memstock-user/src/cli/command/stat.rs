@@ -237,7 +237,7 @@ async fn wait_until_tracked(engine: &Engine, cgroup: &Cgroup) -> Result<()> {
 }
 
 /// Waits for COMMAND. SIGINT is handed to it; at SIGTERM it has to end.
-async fn attend(child: &mut Running, signals: &mut Signals) -> Result<Ended> {
+pub(super) async fn attend(child: &mut Running, signals: &mut Signals) -> Result<Ended> {
     loop {
         tokio::select! {
             ended = child.wait() => return ended.context("cannot wait for COMMAND"),

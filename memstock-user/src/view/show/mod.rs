@@ -2,10 +2,13 @@
 
 pub mod audit;
 pub mod json;
+pub mod recommend;
+pub mod rehearse;
 pub mod rehearsed;
 pub mod stat;
 pub mod summary;
 pub mod table;
+pub mod verify;
 
 #[cfg(test)]
 pub(crate) mod schema;

@@ -13,8 +13,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::json::{Drained, Numbers, Show};
-use super::{audit, stat};
+use super::{audit, recommend, rehearse, stat};
 use crate::forecast::measure::{FIGURES, Scope, is_whole};
+use crate::forecast::verdict::Verdict;
 use crate::journal::Entry;
 use crate::journal::tests::every_kind;
 
@@ -73,6 +74,14 @@ pub fn loss(generator: &mut SchemaGenerator) -> Schema {
     let lost = Loss::ALL.iter().map(|stat| stat.stat());
     let lost = lost.chain(ProbeStat::ALL.iter().map(|stat| stat.stat()));
     object(lost.map(|stat| number(stat, u64::json_schema(generator))))
+}
+
+pub fn verdict(_: &mut SchemaGenerator) -> Schema {
+    let verdicts = [Verdict::Fits, Verdict::Reclaims, Verdict::Slow, Verdict::Oom];
+    json_schema!({
+        "enum": verdicts.map(Verdict::name),
+        "description": "Nothing is reclaimed; page cache is; that takes 5 % more time; somebody is killed.",
+    })
 }
 
 fn figures(schema: impl Fn(Scope, Stat) -> Schema) -> Schema {
@@ -167,6 +176,8 @@ fn the_published_schemas_are_up_to_date() {
     publish::<audit::Document>("audit");
     publish::<Drained>("drain");
     publish::<stat::Document<'_>>("stat");
+    publish::<rehearse::Document>("rehearse");
+    publish::<recommend::Document>("recommend");
     compare("events", &events());
 }
 

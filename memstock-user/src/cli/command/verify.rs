@@ -1,0 +1,163 @@
+//! `memstock verify`: runs COMMAND under a limit, once, and compares with what a recording foretold.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use memstock_common::stat::PageCounterStat;
+
+use super::rehearse::{code, what_if};
+use super::run::{run_alone, until_told};
+use super::signals::Signals;
+use super::stat::attend;
+use crate::cli::config::Settings;
+use crate::cli::{Limit, Run, Verify};
+use crate::exit::{Failure, SIGNALED, SUCCESS};
+use crate::forecast::rehearse::{Rehearsal, SLOW};
+use crate::forecast::verdict::Verdict;
+use crate::host::launch::{self, Ended};
+use crate::host::memory::{Happened, Limited};
+use crate::host::protect::Protection;
+use crate::host::{self, page_size};
+use crate::recording::{self, Recording};
+use crate::view::show::verify::{Outcome, write};
+
+/// Runs COMMAND and prints both; returns the exit code of what happened, else COMMAND's.
+///
+/// # Errors
+/// The recording cannot be read, COMMAND not started, or the limit not set. Nothing that was made stays behind.
+pub fn verify(args: &Verify) -> Result<u8> {
+    let recording = recording::read(&args.file)?;
+    host::require_privilege()?;
+    let what_if = what_if(args.what_if, &recording);
+    let rehearsal = Rehearsal::new(&recording, what_if);
+    let name = format!("memstock-verify-{}", std::process::id());
+    let ran =
+        until_told(false, async |signals| match Limited::make(&name, args.limit, what_if.swap)? {
+            Some(limited) => below(args, &limited, signals).await.map(Some),
+            None => by_ourselves(args, &name, signals).await,
+        })?;
+    // A signal came before COMMAND was started.
+    let Some((ended, happened)) = ran else { return Ok(SUCCESS) };
+    let outcome = outcome(&recording, ended, happened);
+    let command = launch::exit_code_of(ended.status);
+    let predicted = rehearsal.judge(args.limit);
+    // A reader that went away does not change how COMMAND ended.
+    let _ = write(&mut io::stderr().lock(), &predicted, &outcome, command);
+    Ok(match code([outcome.verdict].into_iter()) {
+        SUCCESS => command,
+        judged => judged,
+    })
+}
+
+/// Under the kernel's own limit.
+async fn below(
+    args: &Verify,
+    limited: &Limited,
+    signals: &mut Signals,
+) -> Result<(Ended, Happened)> {
+    let (command, command_args) = args.command.split_first().context("there is no COMMAND")?;
+    let procs = limited.procs()?;
+    let mut child = launch::start(command, command_args, procs, &Protection::default())?;
+    let ended = attend(&mut child, signals).await?;
+    Ok((ended, limited.happened()?))
+}
+
+/// Under a limit of memstock's.
+async fn by_ourselves(
+    args: &Verify,
+    name: &str,
+    signals: &mut Signals,
+) -> Result<Option<(Ended, Happened)>> {
+    let run = Run {
+        is_measured: true,
+        new: Some(PathBuf::from(name)),
+        limits: vec![Limit { cgroup: None, nr_pages: Some(args.limit / page_size()) }],
+        settings: Settings { no_adopt: true, ..Settings::default() },
+        events_bytes: crate::journal::MAX_BYTES,
+        command: args.command.clone(),
+        ..Run::default()
+    };
+    let outcome = run_alone(&run, signals).await?;
+    let Some(ended) = outcome.command else { return Ok(None) };
+    let home = outcome.home.context("COMMAND had no cgroup")?;
+    let cgroup = outcome.sample.cgroups.iter().find(|cgroup| cgroup.name.id == home.id);
+    let cgroup =
+        cgroup.ok_or_else(|| Failure::Cgroup.error("the cgroup of COMMAND was removed"))?;
+    let get = |stat| cgroup.memory.get(stat);
+    let is_killed = launch::exit_code_of(ended.status) == SIGNALED + KILL;
+    Ok(Some((
+        ended,
+        Happened {
+            hits: get(PageCounterStat::Failcnt).unwrap_or(0),
+            kills: is_killed.into(),
+            peak: get(PageCounterStat::Watermark).map(|nr_pages| nr_pages * page_size()),
+            refaults: None,
+        },
+    )))
+}
+
+/// The verdict on what happened, by the rules of those on recordings.
+fn outcome(recording: &Recording, ended: Ended, happened: Happened) -> Outcome {
+    let before =
+        recording.end.as_ref().map(|end| end.at).filter(|_| !recording.header.command.is_empty());
+    let slowdown = before
+        .filter(|before| *before > Duration::ZERO)
+        .map(|before| ended.wall.as_secs_f64() / before.as_secs_f64() - 1.0);
+    let verdict = match (happened.kills, happened.hits) {
+        (1.., _) => Verdict::Oom,
+        (0, 0) => Verdict::Fits,
+        _ if slowdown.is_some_and(|part| part >= SLOW) => Verdict::Slow,
+        _ => Verdict::Reclaims,
+    };
+    Outcome {
+        verdict,
+        slowdown,
+        reread: happened.refaults.map(|pages| pages * page_size()),
+        peak: happened.peak,
+        kills: happened.kills,
+    }
+}
+
+/// SIGKILL.
+const KILL: u8 = 9;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
+    use super::*;
+    use crate::recording::{End, Header};
+
+    #[test]
+    fn what_happened_is_judged_by_the_same_rules() {
+        let recording = Recording {
+            header: Header { command: vec!["x".into()], ..Header::default() },
+            end: Some(End { at: Duration::from_secs(10), ..End::default() }),
+            ..Recording::default()
+        };
+        let ended = |seconds| Ended {
+            status: ExitStatus::from_raw(0),
+            wall: Duration::from_secs(seconds),
+            user: Duration::ZERO,
+            system: Duration::ZERO,
+            max_rss: None,
+        };
+        let happened = |hits, kills| Happened { hits, kills, ..Happened::default() };
+        for (seconds, hits, kills, verdict) in [
+            (10, 0, 0, Verdict::Fits),
+            (20, 0, 0, Verdict::Fits),
+            (10, 5, 0, Verdict::Reclaims),
+            (11, 5, 0, Verdict::Slow),
+            (11, 5, 1, Verdict::Oom),
+        ] {
+            let judged = outcome(&recording, ended(seconds), happened(hits, kills)).verdict;
+            assert_eq!(judged, verdict, "{seconds} {hits} {kills}");
+        }
+        // How long a service ran says nothing of a command.
+        let service = Recording { header: Header::default(), ..recording };
+        assert_eq!(outcome(&service, ended(99), happened(1, 0)).verdict, Verdict::Reclaims);
+    }
+}

@@ -1,0 +1,127 @@
+//! Flags of the verbs that judge recordings.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::value::{Swap, bytes, kernel, part, swap};
+use crate::forecast::rehearse::Kernel;
+
+/// Where `memstock record` writes and its readers look, unless they are told.
+pub const FILE: &str = "memstock.data";
+
+/// Flags of `memstock rehearse`.
+#[derive(Debug, Args)]
+pub struct Rehearse {
+    /// The recording
+    #[arg(value_name = "FILE", default_value = FILE)]
+    pub file: PathBuf,
+
+    /// Judge this limit (bytes, or with K, M, G, T); may be given more than once [default: some between what
+    /// fits and what kills]
+    #[arg(long = "limit", value_name = "SIZE", value_parser = bytes)]
+    pub limits: Vec<u64>,
+
+    /// As it would be elsewhere.
+    #[command(flatten)]
+    pub what_if: Otherwise,
+
+    /// Judge the limits as memory.high, at which nobody is killed and tasks are held up
+    #[arg(long)]
+    pub high: bool,
+
+    /// Print JSON; sizes in bytes, times in seconds, slowdown as a part of the time
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is to be different from the recorded run, for every verb.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Otherwise {
+    /// With so much swap, or with the "host"'s
+    #[arg(long, value_name = "SIZE", value_parser = swap, default_value = "0")]
+    pub swap: Swap,
+
+    /// With the recorded kernel's way to choose what to reclaim, with that of another, or by last use alone
+    #[arg(long, value_name = "KERNEL", value_parser = kernel(), default_value = "host")]
+    pub kernel: Kernel,
+}
+
+/// Flags of `memstock recommend`.
+#[derive(Debug, Args)]
+pub struct Recommend {
+    /// Recordings of one program, which are taken together
+    #[arg(value_name = "FILE", default_value = FILE)]
+    pub files: Vec<PathBuf>,
+
+    /// A run may take so much longer
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = part)]
+    pub slower: f64,
+
+    /// Add so much for loads that were not recorded
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = part)]
+    pub margin: f64,
+
+    /// As it would be elsewhere.
+    #[command(flatten)]
+    pub what_if: Otherwise,
+
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// How a recommendation is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people, with reasons
+    Table,
+    /// For programs
+    Json,
+    /// The resources of a container
+    Yaml,
+    /// A drop-in for a unit
+    Systemd,
+}
+
+/// Flags of `memstock verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The limit (bytes, or with K, M, G, T)
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub limit: u64,
+
+    /// The recording
+    #[arg(value_name = "FILE", default_value = FILE)]
+    pub file: PathBuf,
+
+    /// As it would be elsewhere.
+    #[command(flatten)]
+    pub what_if: Otherwise,
+
+    /// What to run
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Flags of `memstock report`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("as").required(true).multiple(true))]
+pub struct Report {
+    /// The recording
+    #[arg(value_name = "FILE", default_value = FILE)]
+    pub file: PathBuf,
+
+    /// Write a page with pictures, whole in one file
+    #[arg(long, value_name = "FILE", group = "as")]
+    pub html: Option<PathBuf>,
+
+    /// Write the picture of all limits
+    #[arg(long, value_name = "FILE", group = "as")]
+    pub svg: Option<PathBuf>,
+
+    /// As it would be elsewhere.
+    #[command(flatten)]
+    pub what_if: Otherwise,
+}

@@ -1,0 +1,183 @@
+//! Owns a cgroup of the kernel's own memory controller that is made for one command, with a limit, and goes with it. Must
+//! not touch any other, but for the tasks that are left in it: they go to its parent.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::cgroup::{CgroupMount, display};
+use super::mountinfo;
+
+/// How long it may stay busy with tasks that are on their way out.
+const REMOVE: Duration = Duration::from_secs(1);
+
+/// The names of its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// A cgroup with a limit.
+#[derive(Debug)]
+pub struct Limited {
+    dir: PathBuf,
+    version: Version,
+}
+
+/// What came of the limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// How often a charge met the limit.
+    pub hits: u64,
+    /// How many tasks the kernel killed.
+    pub kills: u64,
+    /// The most that was charged, in bytes; some kernels of v2 do not tell.
+    pub peak: Option<u64>,
+    /// Pages of files that came back after they had been reclaimed, where that is told.
+    pub refaults: Option<u64>,
+}
+
+impl Limited {
+    /// Makes one of this name, with limits in bytes of its memory and of the swap that it may use beside it; none where the
+    /// host has no memory controller for it.
+    ///
+    /// # Errors
+    /// It cannot be made, or the limit not set.
+    pub fn make(name: &str, limit: u64, swap: u64) -> Result<Option<Self>> {
+        let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+        let mounts = mountinfo::parse(&text).into_iter();
+        let v1 = mounts.filter(|mount| mount.fs_type == "cgroup").map(|mount| mount.point);
+        let v1 = v1.into_iter().find(|point| point.join("memory.limit_in_bytes").exists());
+        let (parent, version) = match v1 {
+            Some(point) => (point, Version::V1),
+            None => (CgroupMount::find()?.dir().to_owned(), Version::V2),
+        };
+        let dir = parent.join(name);
+        fs::create_dir(&dir).with_context(|| format!("cannot make cgroup {}", display(&dir)))?;
+        let made = Self { dir, version };
+        // Below a root that does not hand it on, there is no controller.
+        if !made.dir.join(made.limit_file()).exists() {
+            return Ok(None);
+        }
+        made.limit(limit, swap)?;
+        Ok(Some(made))
+    }
+
+    fn limit_file(&self) -> &'static str {
+        match self.version {
+            Version::V1 => "memory.limit_in_bytes",
+            Version::V2 => "memory.max",
+        }
+    }
+
+    fn limit(&self, limit: u64, swap: u64) -> Result<()> {
+        let (file, value) = match self.version {
+            Version::V1 => ("memory.memsw.limit_in_bytes", limit.saturating_add(swap)),
+            Version::V2 => ("memory.swap.max", swap),
+        };
+        self.write(self.limit_file(), limit)?;
+        // Without it the kernel accounts no swap, and there is none to be used.
+        if self.dir.join(file).exists() { self.write(file, value) } else { Ok(()) }
+    }
+
+    fn write(&self, name: &str, value: u64) -> Result<()> {
+        let file = self.dir.join(name);
+        fs::write(&file, value.to_string())
+            .with_context(|| format!("cannot set {}", display(&file)))
+    }
+
+    /// Where tasks are put into it, opened.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn procs(&self) -> Result<File> {
+        let file = self.dir.join("cgroup.procs");
+        let opened = File::options().write(true).open(&file);
+        opened.with_context(|| format!("cannot open {}", display(&file)))
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What came of its limit so far.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn happened(&self) -> Result<Happened> {
+        let number = |name: &str| Some(self.read(name).ok()?.trim().parse().unwrap_or(0));
+        let (hits, killed, peak) = match self.version {
+            Version::V1 => (
+                number("memory.failcnt").unwrap_or(0),
+                self.read("memory.oom_control")?,
+                number("memory.max_usage_in_bytes"),
+            ),
+            Version::V2 => {
+                let events = self.read("memory.events")?;
+                (field(&events, "max"), events, number("memory.peak"))
+            }
+        };
+        let kills = field(&killed, "oom_kill");
+        let refaults = Some(field(&self.read("memory.stat")?, "workingset_refault_file"));
+        Ok(Happened { hits, kills, peak, refaults })
+    }
+
+    fn read(&self, name: &str) -> Result<String> {
+        let file = self.dir.join(name);
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", display(&file)))
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        let deadline = Instant::now() + REMOVE;
+        let parent = self.dir.parent().unwrap_or(Path::new("/")).join("cgroup.procs");
+        loop {
+            let left = self.read("cgroup.procs").unwrap_or_default();
+            for task in left.lines() {
+                // One that has ended meanwhile does not mind.
+                let _ = fs::write(&parent, task);
+            }
+            match fs::remove_dir(&self.dir) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    if Instant::now() > deadline {
+                        return Err(error);
+                    }
+                    sleep(Duration::from_millis(5));
+                }
+                removed => return removed,
+            }
+        }
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove() {
+            log::warn!("cgroup {} is left behind: {error}", display(&self.dir));
+        }
+    }
+}
+
+/// The number after this name, in a file of names and numbers; 0 if it has none.
+fn field(text: &str, name: &str) -> u64 {
+    let mut fields = text.lines().filter_map(|line| line.split_once(' '));
+    fields
+        .find(|(other, _)| *other == name)
+        .map_or(0, |(_, value)| value.trim().parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let events = "low 0\nmax 7\noom_kill 2\noom_group_kill 1\n";
+        assert_eq!(["max", "oom_kill", "oom"].map(|name| field(events, name)), [7, 2, 0]);
+    }
+}

@@ -1,0 +1,170 @@
+//! The page: both pictures, the figures behind them, and a script that has the limit moved. Nothing is loaded from
+//! anywhere, and the page forbids it.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Report;
+use super::pictures::{self, Frame};
+use super::time::{self, Part};
+use crate::exit::printable;
+use crate::forecast::assume::assumes;
+use crate::forecast::rehearse::{PARTS, SLOW};
+use crate::forecast::verdict::Verdict;
+use crate::model::size::human;
+use crate::view::show::rehearse::{about, document, reason, setting};
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// What the script needs beside the document of `memstock rehearse --json`; bytes and seconds.
+#[derive(Serialize)]
+struct Facts {
+    frame: Frame,
+    /// The highest value of the picture.
+    scale: u64,
+    end: f64,
+    lives_from: u64,
+    fits_from: u64,
+    /// Of each part of the time, used and needed.
+    parts: Vec<[u64; 2]>,
+    /// Of each limit of the document, the parts of the time in which it would be slow.
+    slow: Vec<Vec<usize>>,
+    /// Where the line is at first.
+    limit: u64,
+}
+
+pub fn page(report: &Report<'_>) -> Result<String> {
+    let rehearsal = report.rehearsal();
+    let parts = time::parts(rehearsal);
+    let (time, frame, scale) = pictures::time(report, &parts)?;
+    let facts = Facts {
+        frame,
+        scale,
+        end: report.end().as_secs_f64(),
+        lives_from: rehearsal.lives_from(),
+        fits_from: rehearsal.fits_from(),
+        parts: parts.iter().map(|&Part { usage, needed, .. }| [usage, needed]).collect(),
+        slow: report.rows().iter().map(|row| slow(report, &row.reread_by_time)).collect(),
+        limit: report.judged.advice.max,
+    };
+    let advice = &report.judged.advice;
+    let fill = [
+        ("style", STYLE.to_owned()),
+        ("title", escaped(&about(rehearsal))),
+        ("advice", escaped(&setting(advice))),
+        ("reason", escaped(&reason(advice))),
+        ("limits", pictures::limits(report)?),
+        ("time", time),
+        ("rows", rows(report)),
+        ("inputs", inputs(report)),
+        ("assumes", list(&assumes(rehearsal))),
+        ("rehearsal", json(&document(&report.judged))),
+        ("facts", json(&serde_json::to_value(&facts)?)),
+        ("script", SCRIPT.to_owned()),
+    ];
+    // In one pass, so that nothing that is filled in is taken for a place to fill.
+    let mut page = String::new();
+    let mut rest = PAGE;
+    while let Some((before, behind)) = rest.split_once("{{") {
+        let (name, after) = behind.split_once("}}").unwrap_or((behind, ""));
+        page += before;
+        page += fill.iter().find(|(other, _)| *other == name).map_or("", |(_, text)| text);
+        rest = after;
+    }
+    Ok(page + rest)
+}
+
+/// The parts of the time in which so much is read again that they take longer by what is called slow.
+fn slow(report: &Report<'_>, reread: &[u64]) -> Vec<usize> {
+    let part = report.end().as_secs_f64() / PARTS as f64;
+    let is_slow = |bytes: u64| report.rehearsal().seconds_to_read(bytes) > SLOW * part;
+    let all = reread.iter().enumerate();
+    all.filter(|&(_, &bytes)| bytes > 0 && is_slow(bytes)).map(|(n, _)| n).collect()
+}
+
+/// Between the tags of a script, where only the end of one means something.
+fn json(value: &Value) -> String {
+    value.to_string().replace('<', "\\u003c")
+}
+
+fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+fn list(items: &[String]) -> String {
+    items.iter().map(|item| format!("<li>{}</li>\n", escaped(&printable(item)))).collect()
+}
+
+/// The limits at which the verdict changes, and those at which somebody else dies.
+fn rows(report: &Report<'_>) -> String {
+    let document = document(&report.judged);
+    let mut text = String::new();
+    let mut before = None;
+    for (row, told) in report.rows().iter().zip(document["limits"].as_array().into_iter().flatten())
+    {
+        let victim = row.victim.as_ref().map(|victim| (victim.at, victim.task.clone()));
+        let now = (row.verdict, row.is_near, victim);
+        if before.as_ref() == Some(&now) {
+            continue;
+        }
+        let who = match &row.victim {
+            Some(victim) => {
+                let name = told["victim"]["comm"].as_str().unwrap_or("nobody known");
+                format!("{name}, at {:.1} s", victim.at.as_secs_f64())
+            }
+            None => String::new(),
+        };
+        let files = told["files"].as_array().into_iter().flatten();
+        let files: Vec<_> = files
+            .map(|file| {
+                let bytes = human(file["bytes"].as_u64().unwrap_or(0));
+                format!("{} {bytes}", file["path"].as_str().unwrap_or_default())
+            })
+            .collect();
+        let verdict = if row.is_near { "oom, near" } else { row.verdict.name() };
+        let told = row.verdict != Verdict::Fits;
+        let reread = row.reread.filter(|_| told).map_or("-".into(), human);
+        let slower = row.slowdown.filter(|_| told);
+        let slower = slower.map_or("-".into(), |part| format!("{:.1} %", part * 100.0));
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "<tr class=\"{}\"><td>{}</td><td>{verdict}</td><td>{reread}</td><td>{slower}</td><td>{}</td></tr>",
+            row.verdict.name(),
+            human(row.limit),
+            escaped(&[who, files.join(", ")].concat())
+        );
+        before = Some(now);
+    }
+    text
+}
+
+/// Where and how it was recorded.
+fn inputs(report: &Report<'_>) -> String {
+    let recording = report.rehearsal().recording;
+    let header = &recording.header;
+    let mut rows = vec![
+        ("host", printable(&header.host)),
+        ("kernel", printable(&header.kernel)),
+        ("memstock", printable(&header.version)),
+        ("cgroup", crate::host::cgroup::display(&header.cgroup)),
+        ("CPUs", header.cpus.to_string()),
+        ("transparent huge pages", printable(&header.thp)),
+        ("moments", recording.moments.len().to_string()),
+        ("accesses to page cache", recording.accesses.len().to_string()),
+        ("one page stands for", recording.accesses.first().map_or(1, |one| one.one_in).to_string()),
+    ];
+    let lost = recording.end.iter().flat_map(|end| &end.lost).filter(|(_, count)| *count > 0);
+    let lost: Vec<_> = lost.map(|(name, count)| format!("{} {count}", printable(name))).collect();
+    rows.push(("lost", if lost.is_empty() { "nothing".into() } else { lost.join(", ") }));
+    let row = |(name, value): &(&str, String)| {
+        format!("<tr><th>{name}</th><td>{}</td></tr>\n", escaped(value))
+    };
+    rows.iter().map(row).collect()
+}

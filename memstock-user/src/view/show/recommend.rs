@@ -1,0 +1,135 @@
+//! Which limits to set: for people, with reasons, and in the words of those who set them.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::rehearse::{Set, about, reason, setting};
+use crate::exit::printable;
+use crate::forecast::assume::assumes;
+use crate::forecast::recommend::{Advice, Wish};
+use crate::forecast::rehearse::Rehearsal;
+
+/// What there is to tell.
+#[derive(Debug)]
+pub struct Recommended<'a> {
+    /// By which recordings.
+    pub rehearsals: &'a [Rehearsal<'a>],
+    /// For what.
+    pub wish: Wish,
+    /// What to set.
+    pub advice: Advice,
+}
+
+impl Recommended<'_> {
+    /// What all recordings take for granted, once.
+    fn assumes(&self) -> Vec<String> {
+        let mut all = Vec::<String>::new();
+        for assumption in self.rehearsals.iter().flat_map(assumes) {
+            if !all.contains(&assumption) {
+                all.push(assumption);
+            }
+        }
+        all
+    }
+
+    /// Why one should not just paste it.
+    fn warnings(&self) -> Vec<String> {
+        let mut all: Vec<_> = self.rehearsals.iter().flat_map(Rehearsal::followers).collect();
+        all.sort();
+        all.dedup();
+        all.iter().map(|who| format!("{who} sizes itself by its limit: verify")).collect()
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Document {
+    /// What to set.
+    recommend: Set,
+    /// The most that could not be reclaimed, over all recordings. Unit: bytes.
+    needed_peak: u64,
+    /// The same with what cannot be seen. Unit: bytes.
+    lives_from: u64,
+    /// From here on it is no slower than it may be. Unit: bytes.
+    fast_from: u64,
+    /// The most that was used. Unit: bytes.
+    peak: u64,
+    /// How many recordings there are.
+    recordings: usize,
+    /// Programs that size themselves by their limit.
+    warnings: Vec<String>,
+    /// What is taken for granted, a sentence each.
+    assumes: Vec<String>,
+}
+
+/// The document that `memstock recommend --format json` writes.
+pub fn document(recommended: &Recommended<'_>) -> Value {
+    let Advice { max, high, needed, lives_from, fast_from, peak } = recommended.advice;
+    json!(Document {
+        recommend: Set { max, high },
+        needed_peak: needed,
+        lives_from,
+        fast_from,
+        peak,
+        recordings: recommended.rehearsals.len(),
+        warnings: recommended.warnings(),
+        assumes: recommended.assumes(),
+    })
+}
+
+/// Writes the limits with their reasons.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<()> {
+    let Recommended { rehearsals, wish, advice } = recommended;
+    for rehearsal in *rehearsals {
+        writeln!(out, "{}", about(rehearsal))?;
+    }
+    writeln!(out, "\nMemoryMax={}M", advice.max >> 20)?;
+    writeln!(out, "MemoryHigh={}M\n", advice.high >> 20)?;
+    writeln!(out, "because  {}", reason(advice))?;
+    let (slower, margin) = (wish.slower * 100.0, wish.margin * 100.0);
+    writeln!(out, "         at most {slower} % slower, and {margin} % added for other loads")?;
+    for warning in recommended.warnings() {
+        writeln!(out, "warning  {}", printable(&warning))?;
+    }
+    for (n, assumption) in recommended.assumes().iter().enumerate() {
+        writeln!(out, "{:<7}  {}", if n == 0 { "assumes" } else { "" }, printable(assumption))?;
+    }
+    Ok(())
+}
+
+/// Writes the resources of a container: the limit, and as the request what it runs well with.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn yaml(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<()> {
+    notes(out, recommended)?;
+    let Advice { max, high, .. } = recommended.advice;
+    writeln!(out, "resources:\n  requests:\n    memory: {}Mi", high >> 20)?;
+    writeln!(out, "  limits:\n    memory: {}Mi", max >> 20)
+}
+
+/// Writes a drop-in for a unit.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn systemd(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<()> {
+    notes(out, recommended)?;
+    writeln!(out, "[Service]\n{}", setting(&recommended.advice).replace(' ', "\n"))
+}
+
+/// What belongs beside the numbers, as comments.
+fn notes(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<()> {
+    writeln!(out, "# memstock: {}", reason(&recommended.advice))?;
+    for warning in recommended.warnings() {
+        writeln!(out, "# {}", printable(&warning))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

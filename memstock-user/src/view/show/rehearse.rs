@@ -1,0 +1,280 @@
+//! What limits would do to a recorded run: as a table, and as JSON.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::exit::printable;
+use crate::forecast::assume::assumes;
+use crate::forecast::recommend::Advice;
+use crate::forecast::rehearse::{Rehearsal, Row, Victim, page_size};
+use crate::forecast::verdict::Verdict;
+use crate::host::cgroup::display;
+use crate::model::size::{human, human_up};
+use crate::recording::{Lru, Recording};
+
+/// Rows of the table between the limit at which all fits and the one below which it dies.
+const BETWEEN: usize = 5;
+
+/// What there is to tell.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    /// Of which recording.
+    pub rehearsal: &'a Rehearsal<'a>,
+    /// Limits.
+    pub rows: Vec<Row>,
+    /// What to set.
+    pub advice: Advice,
+}
+
+impl Judged<'_> {
+    /// The limits that are told of when none is asked about: from where it fits down to where it dies.
+    pub fn table(rehearsal: &Rehearsal<'_>) -> Vec<Row> {
+        let mut limits = rehearsal.between(BETWEEN);
+        let dies = rehearsal.peaks().needed.saturating_sub(page_size(rehearsal.recording));
+        if !rehearsal.what_if.is_high && dies > 0 {
+            limits.insert(0, dies);
+        }
+        limits.iter().rev().map(|&limit| rehearsal.judge(limit)).collect()
+    }
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document {
+    /// What was recorded, control characters escaped; empty for a cgroup that ran already.
+    command: Vec<String>,
+    /// The most that was used. Unit: bytes.
+    peak: u64,
+    /// The most that could not be reclaimed. Unit: bytes.
+    needed_peak: u64,
+    /// What each limit would do.
+    limits: Vec<Limit>,
+    /// What to set, for at most 5 % more time, and with 10 % added.
+    recommend: Set,
+    /// What the verdicts take for granted, a sentence each.
+    assumes: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Set {
+    /// The limit. Unit: bytes.
+    pub(crate) max: u64,
+    /// Where reclaiming may begin. Unit: bytes.
+    pub(crate) high: u64,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Limit {
+    /// Unit: bytes.
+    limit: u64,
+    #[serde(rename = "verdict")]
+    #[cfg_attr(test, schemars(schema_with = "super::schema::verdict"))]
+    verdict: &'static str,
+    /// Whether runs at this limit differ: it is oom, and may live.
+    near: bool,
+    /// Read again from disk, if it lives; null if it cannot, or if it is not known. Unit: bytes.
+    reread: Option<u64>,
+    /// By what part a run takes longer; null as above.
+    slowdown: Option<f64>,
+    /// Files that are read again most.
+    files: Vec<FileRead>,
+    /// Mapped files for which there is no room. Unit: bytes.
+    unmapped: u64,
+    /// Who is killed first; null if nobody is.
+    victim: Option<Killed>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct FileRead {
+    /// Its path, or its device and inode.
+    path: String,
+    /// Read again. Unit: bytes.
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Killed {
+    /// When. Unit: seconds since the start.
+    at: f64,
+    /// Its process id; null, as its name, if nobody was seen.
+    pid: Option<u32>,
+    /// Its name.
+    comm: Option<String>,
+    /// Its anonymous memory. Unit: bytes.
+    anon: Option<u64>,
+}
+
+/// The document that `memstock rehearse --json` writes.
+pub fn document(judged: &Judged<'_>) -> Value {
+    let Judged { rehearsal, rows, advice } = judged;
+    let peaks = rehearsal.peaks();
+    json!(Document {
+        command: rehearsal.recording.header.command.iter().map(|word| printable(word)).collect(),
+        peak: peaks.usage,
+        needed_peak: peaks.needed,
+        limits: rows.iter().map(|row| limit(rehearsal.recording, row)).collect(),
+        recommend: Set { max: advice.max, high: advice.high },
+        assumes: assumes(rehearsal),
+    })
+}
+
+fn limit(recording: &Recording, row: &Row) -> Limit {
+    let file = |&(file, bytes): &(u32, u64)| FileRead { path: name(recording, file), bytes };
+    let killed = |Victim { at, task }: &Victim| Killed {
+        at: at.as_secs_f64(),
+        pid: task.as_ref().map(|(pid, ..)| *pid),
+        comm: task.as_ref().map(|(_, comm, _)| printable(comm)),
+        anon: task.as_ref().map(|(.., anon)| *anon),
+    };
+    Limit {
+        limit: row.limit,
+        verdict: row.verdict.name(),
+        near: row.is_near,
+        reread: row.reread,
+        slowdown: row.slowdown,
+        files: row.files.iter().map(file).collect(),
+        unmapped: row.unmapped,
+        victim: row.victim.as_ref().map(killed),
+    }
+}
+
+/// A file by its path, or as `stat(1)` would have it.
+fn name(recording: &Recording, file: u32) -> String {
+    match recording.files.get(file as usize) {
+        Some(file) => match &file.path {
+            Some(path) => display(path),
+            None => format!("inode {} of device {}", file.inode, file.device),
+        },
+        None => format!("file {file}"),
+    }
+}
+
+/// Writes the table, with what it is of before it, and what to set after it.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write(out: &mut dyn Write, judged: &Judged<'_>) -> io::Result<()> {
+    let Judged { rehearsal, rows, advice } = judged;
+    writeln!(out, "{}\n", about(rehearsal))?;
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["limit", "verdict", "read again", "slower", "why"]);
+    for row in rows {
+        let verdict = if row.is_near { "oom, near" } else { row.verdict.name() };
+        let told = |known: bool| !matches!(row.verdict, Verdict::Fits) && known;
+        let reread = row.reread.filter(|_| told(true)).map_or("-".into(), human);
+        let slower = row.slowdown.filter(|_| told(true)).map_or("-".into(), percent);
+        let why = why(rehearsal.recording, row);
+        table.add_row([human(row.limit), verdict.into(), reread, slower, why]);
+    }
+    for column in [0, 2, 3] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    writeln!(out, "\nrecommend  {}", setting(advice))?;
+    writeln!(out, "           {}", reason(advice))?;
+    for (n, assumption) in assumes(rehearsal).iter().enumerate() {
+        let title = if n == 0 { "assumes" } else { "" };
+        writeln!(out, "{title:<9}  {}", printable(assumption))?;
+    }
+    Ok(())
+}
+
+/// `make -j4: peak 803.0MiB, of which 322.0MiB cannot be reclaimed; Linux 6.18, active and inactive lists, 41.2 s`.
+pub(crate) fn about(rehearsal: &Rehearsal<'_>) -> String {
+    let header = &rehearsal.recording.header;
+    let what = match header.command.as_slice() {
+        [] => display(&header.cgroup),
+        words => printable(&words.join(" ")),
+    };
+    let peaks = rehearsal.peaks();
+    let lru = match rehearsal.lru() {
+        Lru::Classic => "active and inactive lists",
+        Lru::MultiGen => "generations",
+    };
+    format!(
+        "{what}: peak {}, of which {} cannot be reclaimed; Linux {}, {lru}, {:.1} s",
+        human_up(peaks.usage),
+        human_up(peaks.needed),
+        printable(&header.kernel),
+        rehearsal.timeline.end.as_secs_f64()
+    )
+}
+
+/// What causes a verdict.
+fn why(recording: &Recording, row: &Row) -> String {
+    let mut parts = Vec::new();
+    if row.is_near {
+        parts.push("so near to what is needed that it may live".to_owned());
+    }
+    if let Some(Victim { at, task }) = &row.victim {
+        let who = match task {
+            Some((pid, comm, anon)) => {
+                format!("{} ({pid}), {} anonymous", printable(comm), human(*anon))
+            }
+            None => "nobody known".to_owned(),
+        };
+        parts.push(format!("{who}, at {:.1} s", at.as_secs_f64()));
+    }
+    if row.verdict == Verdict::Oom {
+        return parts.join("; ");
+    }
+    let files = row
+        .files
+        .iter()
+        .map(|&(file, bytes)| format!("{} {}", name(recording, file), human(bytes)));
+    parts.extend(files);
+    if row.unmapped > 0 {
+        parts.push(format!("no room for {} of mapped files", human(row.unmapped)));
+    }
+    if row.dirty > 0 {
+        parts.push(format!("waits for {} to be written", human(row.dirty)));
+    }
+    if !row.throttled.is_zero() {
+        parts.push(format!("held up for {:.1} s", row.throttled.as_secs_f64()));
+    }
+    parts.join(", ")
+}
+
+/// `MemoryMax=410M MemoryHigh=380M`.
+pub(crate) fn setting(advice: &Advice) -> String {
+    format!("MemoryMax={}M MemoryHigh={}M", advice.max >> 20, advice.high >> 20)
+}
+
+/// Of what the limits are made.
+pub(crate) fn reason(advice: &Advice) -> String {
+    let fast = match advice.fast_from > advice.lives_from {
+        true => format!(", {} for speed", human_up(advice.fast_from)),
+        false => String::new(),
+    };
+    let Advice { needed, lives_from, peak, .. } = *advice;
+    format!(
+        "{} needed, {} with what cannot be seen{fast}; the peak was {}",
+        human_up(needed),
+        human_up(lives_from),
+        human(peak)
+    )
+}
+
+/// A part of the time.
+pub(super) fn percent(part: f64) -> String {
+    match part * 100.0 {
+        much if much >= 1000.0 => format!("{:.0} times", part + 1.0),
+        some if some >= 10.0 => format!("{some:.0} %"),
+        little => format!("{little:.1} %"),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,90 @@
+//! What was foretold of a limit, beside what happened.
+
+use std::io::{self, Write};
+
+use comfy_table::{Table, presets};
+
+use super::rehearse::percent;
+use crate::forecast::rehearse::Row;
+use crate::forecast::verdict::Verdict;
+use crate::model::size::human;
+
+/// What happened.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// In the words of a forecast.
+    pub verdict: Verdict,
+    /// By what part it took longer than the recording; none if that is of something else.
+    pub slowdown: Option<f64>,
+    /// Bytes of files that were read again, where that was told.
+    pub reread: Option<u64>,
+    /// The most that was charged, in bytes.
+    pub peak: Option<u64>,
+    /// Tasks that were killed.
+    pub kills: u64,
+}
+
+/// Writes both, and whether they agree. `code` is the exit code of the command.
+///
+/// # Errors
+/// `out` cannot be written.
+pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome, code: u8) -> io::Result<()> {
+    let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let who = predicted.victim.as_ref().and_then(|victim| victim.task.as_ref());
+    let killed = who.map(|(_, comm, _)| crate::exit::printable(comm));
+    let said = if predicted.is_near { "oom, near" } else { predicted.verdict.name() };
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    let limit = format!("limit {}", human(predicted.limit));
+    table.set_header([&limit, "predicted", "happened"]);
+    table.add_row(["verdict", said, happened.verdict.name()]);
+    let slower = [predicted.slowdown, happened.slowdown].map(|part| known(part.map(percent)));
+    table.add_row(["slower", &slower[0], &slower[1]]);
+    let reread = [predicted.reread, happened.reread].map(|bytes| known(bytes.map(human)));
+    table.add_row(["read again", &reread[0], &reread[1]]);
+    let kills = (happened.kills > 0).then(|| format!("{} tasks", happened.kills));
+    table.add_row(["killed", &known(killed), &known(kills)]);
+    table.add_row(["most memory", "", &known(happened.peak.map(human))]);
+    writeln!(out)?;
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    let verdict = match (predicted.verdict == happened.verdict, predicted.is_near) {
+        (true, _) => "as predicted",
+        (false, true) => "it was near to what is needed: it may live or not",
+        (false, false) => "not as predicted: see docs/rehearsal.md for where it is off",
+    };
+    let code = if code == 0 { String::new() } else { format!("; COMMAND ended with {code}") };
+    writeln!(out, "\n{verdict}{code}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forecast::rehearse::{Rehearsal, WhatIf};
+    use crate::view::show::rehearse::tests::recording;
+
+    #[test]
+    fn both_stand_side_by_side() {
+        let recording = recording();
+        let rehearsal = Rehearsal::new(&recording, WhatIf::default());
+        let happened = Outcome {
+            verdict: Verdict::Slow,
+            slowdown: Some(0.1),
+            reread: Some(31 << 20),
+            peak: Some(210 << 20),
+            kills: 0,
+        };
+        for (mib, parts) in [
+            (210, ["verdict slow slow", "read again 30.0MiB 31.0MiB", "as predicted"]),
+            (203, ["verdict oom, near slow", "killed cc1plus -", "it was near"]),
+            (150, ["slower - 10 %", "most memory 210.0MiB", "not as predicted"]),
+        ] {
+            let mut text = Vec::new();
+            write(&mut text, &rehearsal.judge(mib << 20), &happened, 0).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(parts.iter().all(|part| words.contains(part)), "{mib}: {text}");
+        }
+    }
+}
