@@ -45,6 +45,7 @@ mod rehearse;
 mod reload;
 mod renewed;
 mod report;
+mod rereads;
 mod room;
 mod run;
 mod schema;

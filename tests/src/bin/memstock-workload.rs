@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use memstock_tests::workload::{churn, cpus::Cpus, fuse, grow, hog, hold, serve, share};
+use memstock_tests::workload::{churn, cpus::Cpus, fuse, grow, hog, hold, reads, serve, share};
 
 /// Maps, touches and unmaps pages on each CPU until the time is over or SIGINT or SIGTERM comes.
 #[derive(Parser)]
@@ -64,6 +64,8 @@ enum Verb {
     },
     /// Have memory in some way, and want more on command.
     Grow(grow::Order),
+    /// Read pages of a file, some of them often.
+    Reads(reads::Order),
     /// Serve a file system with one file, in a mount namespace.
     Fuse {
         /// Where it is mounted.
@@ -96,6 +98,7 @@ fn main() -> Result<()> {
             hog::run(pages.try_into()?, file.as_deref(), cpu, catch_term)
         }
         Some(Verb::Grow(order)) => grow::run(order),
+        Some(Verb::Reads(order)) => reads::run(&order),
         Some(Verb::Fuse { dir, silent }) => fuse::serve(&dir, silent),
         Some(Verb::Share { pages }) => share::run(pages.try_into()?),
         Some(Verb::Churn { cpu, pages, counted }) => churn::churn(cpu, pages.try_into()?, counted),

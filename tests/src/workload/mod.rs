@@ -9,6 +9,7 @@ pub mod hog;
 pub mod hold;
 mod lines;
 pub mod pages;
+pub mod reads;
 pub mod serve;
 pub mod share;
 pub mod signal;

@@ -26,14 +26,27 @@ pub struct Classic {
     lists: Lists<2>,
     pages: Vec<Page>,
     age: u64,
-    /// How much may still be deactivated because pages came back that had been in use (`WORKINGSET_ACTIVATE`).
-    refaulted: u64,
+    /// Whether a page came back as an active one since the last pass of reclaim began (`WORKINGSET_ACTIVATE`).
+    has_refaulted: bool,
+    /// How much this pass has yet to evict.
+    left: u64,
+    /// Whether this pass deactivates pages (`may_deactivate`), and how much is due.
+    may_deactivate: bool,
+    due: f64,
 }
 
 impl Classic {
     /// For so many pages.
     pub fn new(pages: usize) -> Self {
-        Self { lists: Lists::new(pages), pages: vec![Page::default(); pages], age: 0, refaulted: 0 }
+        Self {
+            lists: Lists::new(pages),
+            pages: vec![Page::default(); pages],
+            age: 0,
+            has_refaulted: false,
+            left: 0,
+            may_deactivate: false,
+            due: 0.0,
+        }
     }
 
     fn activate(&mut self, page: u32, weight: u32) {
@@ -50,10 +63,27 @@ impl Classic {
         inactive * ratio < active
     }
 
-    fn deactivate(&mut self) {
-        if let Some(page) = self.lists.oldest(ACTIVE) {
-            self.lists.push(INACTIVE, page, self.lists.weight_of(page));
+    /// Both lists are scanned in proportion to their sizes (`get_scan_count`): for so much that is evicted, as much is
+    /// deactivated as the active list is larger than the inactive one.
+    fn deactivate(&mut self, evicted: u64) {
+        let (inactive, active) = (self.lists.weight(INACTIVE), self.lists.weight(ACTIVE));
+        self.due += evicted as f64 * active as f64 / inactive.max(1) as f64;
+        while let Some(page) = self.lists.oldest(ACTIVE) {
+            let weight = self.lists.weight_of(page);
+            if self.due < f64::from(weight) {
+                return;
+            }
+            self.due -= f64::from(weight);
+            self.lists.push(INACTIVE, page, weight);
         }
+        self.due = 0.0;
+    }
+
+    fn begin_pass(&mut self) {
+        self.may_deactivate = self.has_refaulted || self.is_inactive_low();
+        self.has_refaulted = false;
+        self.left = PASS;
+        self.due = 0.0;
     }
 }
 
@@ -79,7 +109,7 @@ impl Policy for Classic {
         // As in `workingset_test_recent`, where there is no swap.
         if evicted.is_some_and(|evicted| self.age - evicted <= self.lists.weight(ACTIVE)) {
             self.activate(used.page, used.weight);
-            self.refaulted = PASS.max(u64::from(used.weight));
+            self.has_refaulted = true;
         }
     }
 
@@ -89,14 +119,18 @@ impl Policy for Classic {
     }
 
     fn evict(&mut self) -> bool {
-        if self.refaulted > 0 || self.is_inactive_low() {
-            self.deactivate();
+        if self.left == 0 {
+            self.begin_pass();
         }
-        let Some(page) = self.lists.oldest(INACTIVE).or(self.lists.oldest(ACTIVE)) else {
-            return false;
-        };
+        let oldest = |lists: &Lists<2>| lists.oldest(INACTIVE).or(lists.oldest(ACTIVE));
+        let Some(page) = oldest(&self.lists) else { return false };
         let weight = u64::from(self.lists.weight_of(page));
-        self.refaulted = self.refaulted.saturating_sub(weight);
+        if self.may_deactivate {
+            self.deactivate(weight);
+        }
+        let page = oldest(&self.lists).unwrap_or(page);
+        let weight = u64::from(self.lists.weight_of(page));
+        self.left = self.left.saturating_sub(weight);
         self.age += weight;
         self.pages[page as usize] = Page { is_referenced: false, evicted: Some(self.age) };
         self.lists.remove(page);
