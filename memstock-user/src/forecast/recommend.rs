@@ -49,10 +49,13 @@ impl Advice {
             all.lives_from = all.lives_from.max(one.lives_from());
             all.fast_from = all.fast_from.max(one.smallest(wish.slower));
         }
-        let base = all.lives_from.max(all.fast_from);
         let up = |bytes: u64| bytes.div_ceil(ROUND).saturating_mul(ROUND);
-        all.high = up(base);
-        all.max = up((base as f64 * (1.0 + wish.margin)).ceil() as u64);
+        let high = all.lives_from.max(all.fast_from);
+        // What cannot be seen is a part of the margin, not one more below it.
+        let base = if all.fast_from > all.lives_from { all.fast_from } else { all.needed };
+        let max = (base as f64 * (1.0 + wish.margin)).ceil() as u64;
+        all.high = up(high);
+        all.max = up(max.max(high));
         all
     }
 }
