@@ -1,6 +1,7 @@
 //! One file a verb; this one only chooses.
 
 pub mod audit;
+mod beside;
 pub mod completions;
 pub mod doctor;
 pub mod drain;
@@ -10,6 +11,7 @@ pub mod guard;
 pub mod limit;
 pub mod man;
 mod outcome;
+pub mod record;
 mod reload;
 pub mod run;
 pub mod show;
@@ -49,6 +51,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Events(args) => events::events(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Stat(args) => stat::stat(&args),
+        Verb::Record(args) => record::record(&args),
         Verb::Stop => stop::stop(),
         Verb::Completions(args) => completions::completions(&args),
         Verb::Man(args) => man::man(&args),
