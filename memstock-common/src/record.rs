@@ -6,8 +6,10 @@
 
 /// Pages of a block, which are followed together.
 pub const BLOCK_PAGES: u64 = 16;
-/// Blocks that one record's range may have; of a longer one those that follow are told of by the next call.
-pub const MAX_BLOCKS: u64 = 64;
+/// Blocks that are looked at in one go.
+pub const MAX_BLOCKS: u32 = 64;
+/// Places of [`Recent`].
+pub const PLACES: u32 = 1 << 16;
 /// For how long an access to a page that was told of is not told again: 2^23 ns, some 8 ms.
 pub const WINDOW_SHIFT: u32 = 23;
 
@@ -39,6 +41,24 @@ impl Recent {
         let told = if same { self.0 as u16 } else { 0 };
         let next = (hash as u64) << 32 | (window as u64) << 16 | (told | pages) as u64;
         (pages & !told, Self(next))
+    }
+
+    /// Of a block that nothing was told of.
+    #[inline(always)]
+    pub const fn of(hash: u32) -> Self {
+        Self((hash as u64) << 32)
+    }
+
+    /// Where it is remembered, of 2^16 places: by the bits that are the last to say whether a block is followed.
+    #[inline(always)]
+    pub const fn place(hash: u32) -> u32 {
+        hash >> 16
+    }
+
+    /// The same, as if these pages were never told of.
+    #[inline(always)]
+    pub const fn forget(self, pages: u16) -> Self {
+        Self(self.0 & !(pages as u64))
     }
 
     /// Whether the block with this hash is the one that is remembered.

@@ -4,6 +4,7 @@
 use aya_ebpf::Global;
 use memstock_common::layout::{FolioLayout, GfpFlags, MemoryOwner, PageLayout};
 use memstock_common::page::CHUNK_PAGES;
+use memstock_common::record::MAX_BLOCKS;
 use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 
 /// Pages charged at once on a miss, 1..=1024.
@@ -73,6 +74,19 @@ static PID_NS_DEV: Global<u32> = Global::new(0);
 /// Inode of that file.
 #[unsafe(no_mangle)]
 static PID_NS_INO: Global<u64> = Global::new(0);
+
+/// Id of the cgroup that is recorded.
+#[unsafe(no_mangle)]
+static RECORDED_ID: Global<u64> = Global::new(0);
+/// How far it is below the root.
+#[unsafe(no_mangle)]
+static RECORDED_LEVEL: Global<u32> = Global::new(0);
+/// Byte offset of `tgid` in `struct task_struct`.
+#[unsafe(no_mangle)]
+static TASK_TGID: Global<u32> = Global::new(0);
+/// As `DEPTH`.
+#[unsafe(no_mangle)]
+static BLOCKS: Global<u32> = Global::new(MAX_BLOCKS);
 
 /// Pages charged at once on a miss.
 #[inline(always)]
@@ -197,4 +211,22 @@ pub fn learn_from() -> u32 {
 #[inline(always)]
 pub fn pid_ns() -> (u64, u64) {
     (PID_NS_DEV.load().into(), PID_NS_INO.load())
+}
+
+/// The cgroup that is recorded: how far it is below the root, and its id.
+#[inline(always)]
+pub fn recorded() -> (i32, u64) {
+    (RECORDED_LEVEL.load() as i32, RECORDED_ID.load())
+}
+
+/// Byte offset of `tgid` in `struct task_struct`.
+#[inline(always)]
+pub fn task_tgid() -> u32 {
+    TASK_TGID.load()
+}
+
+/// Bound of the walks over the blocks of a range.
+#[inline(always)]
+pub fn max_blocks() -> u32 {
+    BLOCKS.load()
 }

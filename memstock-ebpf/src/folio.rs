@@ -97,7 +97,7 @@ fn flags(folio: u64) -> Option<u64> {
 
 /// The int at `offset` in a structure of the kernel.
 #[inline(always)]
-fn read_int(base: u64, offset: u32) -> Option<u32> {
+pub fn read_int(base: u64, offset: u32) -> Option<u32> {
     // SAFETY: the helper reads kernel memory at any address, or fails.
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const u32).ok() }
 }

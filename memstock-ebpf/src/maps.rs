@@ -62,6 +62,21 @@ pub static LEARNT: Array<MapWord> = Array::with_max_entries(1, 0);
 pub static KERNEL_STOCK: PerCpuHashMap<u64, KernelCharges<MapWord>> =
     PerCpuHashMap::with_max_entries(1, 0);
 
+/// One in so many blocks is followed while a cgroup is recorded. Written by the user half, which loads the programs of
+/// `record` alone; they read it.
+#[map]
+pub static FOLLOWED: Array<MapWord> = Array::with_max_entries(1, 0);
+
+/// What was told lately of the blocks that are followed ([`Recent`](memstock_common::record::Recent)), by bits of their hash.
+/// Written and read by the programs of `record`; the user half sets its size at load.
+#[map]
+pub static RECENT: Array<MapWord> = Array::with_max_entries(1, 0);
+
+/// What a recorded cgroup does. Written by the programs of `record`; its size is set at load. When it is full the record is
+/// dropped and counted in `LOSS`.
+#[map]
+pub static RECORDED: RingBuf = RingBuf::with_byte_size(4096, 0);
+
 /// One count for each [`Loss`]. Written by every program, read by the user half.
 #[map]
 pub static LOSS: PerCpuArray<MapWord> = PerCpuArray::with_max_entries(Loss::COUNT, 0);

@@ -9,6 +9,7 @@ use memstock_common::{NOBODY, charge, fault, file, huge, page, uncharge};
 
 use crate::machine::{Kernel, Payer, asked_owner};
 use crate::memory;
+use crate::record;
 
 /// The owner that is charged for what the current task gets, which is not the one that this CPU remembers, or not
 /// known to be; `registers` where it faulted, 0 if that is not known; `pays` a [`Payer`].
@@ -95,6 +96,13 @@ pub extern "C" fn mark_file(pfn: u64, nr_pages: u32, owner: u32) -> u32 {
 pub extern "C" fn claim(pfn: u64, nr_pages: u32, owner: u32) -> u32 {
     file::claim(&Kernel, pfn, nr_pages, owner);
     0
+}
+
+/// [`record::tell_block`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell_block(kind: u32, hash: u32, mapping: u64, block: u64, pages: u32) -> u32 {
+    record::tell_block(kind, hash, mapping, block, pages).is_some().into()
 }
 
 /// [`page::replace_block`], as [`to_bits`](page::Replaced::to_bits).

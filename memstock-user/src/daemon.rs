@@ -3,6 +3,7 @@
 pub mod hotplug;
 pub mod loss;
 pub(crate) mod parts;
+pub mod record;
 pub(crate) mod reparent;
 pub(crate) mod swapped;
 pub(crate) mod sweep;

@@ -24,7 +24,7 @@ pub mod room;
 pub mod setting;
 mod settle;
 pub mod task;
-mod victim;
+pub mod victim;
 mod worker;
 
 /// What may be done at a limit.

@@ -10,8 +10,17 @@ const LONGEST: usize = 350;
 
 /// The layers of the user half, from the one that uses nobody. `exit` is everybody's.
 const LAYERS: [&str; 11] = [
-    "host", "model", "recording", "engine", "forecast", "journal", "audit", "enforce", "daemon",
-    "view", "cli",
+    "host",
+    "model",
+    "recording",
+    "engine",
+    "forecast",
+    "journal",
+    "audit",
+    "enforce",
+    "daemon",
+    "view",
+    "cli",
 ];
 
 fn root() -> &'static Path {

@@ -9,6 +9,7 @@ mod about;
 mod change;
 mod forecast;
 mod read;
+mod record;
 mod run;
 mod stat;
 mod top;
@@ -20,6 +21,7 @@ pub use self::about::{Completions, Man};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::forecast::{Format, Otherwise, Recommend, Rehearse, Report, Verify};
 pub use self::read::{Audit, Doctor, Events, Show};
+pub use self::record::Record;
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
@@ -109,6 +111,19 @@ pub enum Verb {
     /// SIGINT is handed to COMMAND. At SIGTERM it gets one, too, and is killed if it has not ended after two
     /// seconds. The report comes all the same.
     Stat(Stat),
+    /// Record what COMMAND, or a cgroup that runs already, uses and reads, to judge every limit by it
+    ///
+    /// Writes usage, what of it is needed, who holds most at each peak, processes that come and go, and a sample of
+    /// the accesses to page cache. The file of a recording before this one is renamed to FILE.old. One that is cut
+    /// short, by a full disk or a kill, can be read up to there.
+    ///
+    /// COMMAND runs in a tracked cgroup of its own. Without a running engine, one is started for the recording and
+    /// ended with it. While an engine is running, PATH is a cgroup that it tracks: the one to be recorded or, with
+    /// COMMAND, the one below which COMMAND's is made. What is recorded is not touched.
+    ///
+    /// A recording of a cgroup ends at SIGINT or SIGTERM, after N seconds, or when the cgroup is removed. SIGINT is
+    /// handed to COMMAND; at SIGTERM it gets one, too, and is killed if it has not ended after two seconds.
+    Record(Record),
     /// Say what limits would do to a recorded run
     ///
     /// Of each limit: whether the run fits, has page cache reclaimed, is slow (by 5 % or more) or out of memory

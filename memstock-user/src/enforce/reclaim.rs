@@ -2,7 +2,7 @@
 //! by what a process may ask for the memory of others. Does not decide when.
 
 mod cache;
-mod files;
+pub(crate) mod files;
 mod kernel;
 mod mappings;
 

@@ -139,6 +139,24 @@ pub(super) const KERNEL_CHARGES: [(&str, &str); 2] =
 /// Their map.
 pub(super) const KERNEL_CHARGES_MAP: &str = "KERNEL_STOCK";
 
+/// What sees accesses to page cache, and the tracepoints that it is attached to while a cgroup is recorded; loaded by
+/// themselves, as all that follow are.
+pub(super) const ACCESSES: [(&str, &str); 3] = [
+    ("record_read", "mm_filemap_get_pages"),
+    ("record_mapped", "mm_filemap_map_pages"),
+    ("record_fault", "mm_filemap_fault"),
+];
+/// What sees it grow and shrink, and processes come and go.
+pub(super) const CHANGES: [(&str, &str); 5] = [
+    ("record_removed", "mm_filemap_delete_from_page_cache"),
+    ("record_added", "mm_filemap_add_to_page_cache"),
+    ("record_born", "sched_process_fork"),
+    ("record_exec", "sched_process_exec"),
+    ("record_died", "sched_process_exit"),
+];
+/// Their maps.
+pub(super) const RECORD_MAPS: [&str; 3] = ["FOLLOWED", "RECENT", "RECORDED"];
+
 /// The verifier's log can be megabytes: the message has its last words, the debug log all of it.
 pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     let message = format!("the kernel refuses the program {name}");
@@ -156,12 +174,13 @@ pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
 
 /// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
 pub(super) fn is_pinned_map(name: &str) -> bool {
-    !name.starts_with('.') && name != KERNEL_CHARGES_MAP
+    !name.starts_with('.') && name != KERNEL_CHARGES_MAP && !RECORD_MAPS.contains(&name)
 }
 
 /// Whether a program is loaded with the others.
 pub(super) fn is_engines(name: &str) -> bool {
-    name != LEARN && name != MIGRATED.0 && KERNEL_CHARGES.iter().all(|&(other, _)| name != other)
+    let mut others = KERNEL_CHARGES.iter().chain(&ACCESSES).chain(&CHANGES);
+    name != LEARN && name != MIGRATED.0 && others.all(|&(other, _)| name != other)
 }
 
 pub(super) fn is_pinned_program(name: &str) -> bool {

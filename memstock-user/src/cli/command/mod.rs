@@ -1,6 +1,7 @@
 //! One file a verb; this one only chooses.
 
 pub mod audit;
+mod beside;
 pub mod completions;
 pub mod doctor;
 pub mod drain;
@@ -11,6 +12,7 @@ pub mod limit;
 pub mod man;
 mod outcome;
 pub mod recommend;
+pub mod record;
 pub mod rehearse;
 mod reload;
 pub mod report;
@@ -53,6 +55,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Events(args) => events::events(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Stat(args) => stat::stat(&args),
+        Verb::Record(args) => record::record(&args),
         Verb::Rehearse(args) => rehearse::rehearse(&args),
         Verb::Recommend(args) => recommend::recommend(&args),
         Verb::Report(args) => report::report(&args),

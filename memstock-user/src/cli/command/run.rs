@@ -3,8 +3,10 @@
 use std::io::{self, Write as _};
 use std::mem::ManuallyDrop;
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use tokio::sync::Notify;
 
 use super::closed_pipe_is_success;
 use super::outcome::Outcome;
@@ -24,8 +26,8 @@ use crate::enforce::enforcer::Enforcer;
 use crate::engine::pins::{Pins, undo_on_error};
 use crate::exit::Failure;
 use crate::host;
-use crate::host::cgroup::{ById, CgroupMount};
-use crate::host::launch;
+use crate::host::cgroup::{ById, Cgroup, CgroupMount};
+use crate::host::launch::{self, Ended};
 use crate::host::lock::EngineLock;
 use crate::host::notify::Manager;
 use crate::host::protect::{Protection, protect};
@@ -44,7 +46,7 @@ pub fn run(args: Run) -> Result<u8> {
         return closed_pipe_is_success(writeln!(io::stdout(), "{summary}"));
     }
     let reloads = args.config.is_some();
-    until_told(reloads, async |signals| Ok(run_alone(&args, signals).await?.code()))
+    until_told(reloads, async |signals| Ok(run_alone(&args, signals, &mut ()).await?.code()))
 }
 
 /// Does what takes time, with SIGINT, SIGTERM and SIGHUP caught from its first moment to its last.
@@ -59,14 +61,35 @@ pub(super) fn until_told<T>(
     runtime.block_on(async { body(&mut Signals::catch(reloads)?).await })
 }
 
+/// Who looks on while an engine charges.
+pub(super) trait Onlooker {
+    /// COMMAND is about to be started in `home`, or would be. Says who tells that there is nothing left to look at.
+    ///
+    /// # Errors
+    /// Nothing is started then.
+    fn begin(&mut self, _pins: &Pins, _home: &Cgroup) -> Result<Option<Arc<Notify>>> {
+        Ok(None)
+    }
+
+    /// COMMAND has ended, if there was one; the engine is still there.
+    fn end(&mut self, _command: Option<&Ended>) {}
+}
+
+/// Nobody.
+impl Onlooker for () {}
+
 /// Everything made here but a running engine is undone in reverse order, however this ends.
-pub(super) async fn run_alone(args: &Run, signals: &mut Signals) -> Result<Outcome> {
+pub(super) async fn run_alone(
+    args: &Run,
+    signals: &mut Signals,
+    onlooker: &mut dyn Onlooker,
+) -> Result<Outcome> {
     host::require_privilege()?;
     let mount = CgroupMount::find()?;
     let flags = args;
     let asked = Asked { flags, args: &config::with_file(flags, &mount)? };
     let mut lock = EngineLock::acquire()?;
-    let ended = run_locked(asked, signals, &mount, &mut lock).await;
+    let ended = run_locked(asked, signals, onlooker, &mount, &mut lock).await;
     // What is still there stays noted, for the next run or for `stop`.
     if let Err(error) = lock.forget(|id| mount.cgroup_of(id) == ById::Gone) {
         log::warn!("{error:#}");
@@ -86,6 +109,7 @@ struct Asked<'a> {
 async fn run_locked(
     asked: Asked<'_>,
     signals: &mut Signals,
+    onlooker: &mut dyn Onlooker,
     mount: &CgroupMount,
     lock: &mut EngineLock,
 ) -> Result<Outcome> {
@@ -96,7 +120,7 @@ async fn run_locked(
     let pins = Pins::on(bpffs.dir);
     // Ends when all else has: its readers take that for the end of the engine.
     let journal = Journal::open(asked.args.events_bytes)?;
-    let ended = run_engine(asked, signals, mount, lock, &pins, &journal, listener).await;
+    let ended = run_engine(asked, signals, onlooker, mount, lock, &pins, &journal, listener).await;
     // An engine that is there goes on, and so does the stream, for the daemon that adopts it.
     if !pins.exist() {
         journal.end()?;
@@ -106,9 +130,11 @@ async fn run_locked(
     Ok(outcome)
 }
 
+#[expect(clippy::too_many_arguments, reason = "it owns none of them")]
 async fn run_engine(
     asked: Asked<'_>,
     signals: &mut Signals,
+    onlooker: &mut dyn Onlooker,
     mount: &CgroupMount,
     lock: &mut EngineLock,
     pins: &Pins,
@@ -127,7 +153,7 @@ async fn run_engine(
     let is_new = started.is_new;
     // Not dropped when this ends with an error: the engine goes on, and with it the cgroup, for who adopts them.
     let owned = started.targets.owned.take().map(ManuallyDrop::new);
-    let begun = watch(asked, &mut started, mount, pins, journal, listener);
+    let begun = watch(asked, &mut started, onlooker, mount, pins, journal, listener);
     let mut watch = match begun {
         Ok(watch) => watch,
         Err(error) => {
@@ -139,6 +165,7 @@ async fn run_engine(
     };
     let end = watch.run(signals).await?;
     let outcome = watch.finish(end).await;
+    onlooker.end(outcome.as_ref().ok().and_then(|outcome| outcome.command.as_ref()));
     // The end of the engine: it was told to end, and nothing else gets here.
     pins.remove()?;
     owned.map_or(Ok(()), |owned| ManuallyDrop::into_inner(owned).remove())?;
@@ -151,6 +178,7 @@ async fn run_engine(
 fn watch<'a>(
     Asked { flags, args }: Asked<'a>,
     started: &'a mut Started,
+    onlooker: &mut dyn Onlooker,
     mount: &'a CgroupMount,
     pins: &Pins,
     journal: &'a Journal,
@@ -178,6 +206,10 @@ fn watch<'a>(
     let policy = Policy { observe: args.settings.observe, oom_group: args.settings.oom_group };
     let enforcer = Enforcer::start(pins, policy)?;
     let metrics = listener.map(Metrics::start).transpose()?;
+    let over = match started.targets.home() {
+        Ok(home) => onlooker.begin(pins, home)?,
+        Err(_) => None,
+    };
     let child = match args.command.as_slice() {
         [] => None,
         [command, args @ ..] => {
@@ -210,6 +242,7 @@ fn watch<'a>(
         rehearsed: Rehearsed::default(),
         reload: Reload::new(flags, args, engine, &started.targets),
         metrics,
+        over,
         manager: Manager::from_env(),
         state,
     })

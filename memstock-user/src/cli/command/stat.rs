@@ -6,36 +6,26 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::Signal;
-use tokio::time::{Instant, sleep};
 
 use super::attached;
+use super::beside::{attend, require_tracked, wait_until_tracked};
 use super::run::{run_alone, until_told};
 use super::signals::Signals;
-use super::watch::GRACE;
 use crate::cli::config::Settings;
 use crate::cli::{Batch, Run, Stat};
-use crate::engine::Engine;
 use crate::engine::kernel_stock::KernelStock;
 use crate::engine::pins::Pins;
 use crate::engine::sample::sample;
 use crate::exit::{Classify as _, Failure, SUCCESS};
 use crate::forecast::measure::{Measured, Work, ids_below};
-use crate::host::cgroup::{Cgroup, CgroupMount, display};
-use crate::host::launch::{self, Ended, Running};
-use crate::host::lock;
+use crate::host::cgroup::{Cgroup, display};
+use crate::host::launch::{self, Ended};
 use crate::host::protect::Protection;
 use crate::host::{self, page_size};
 use crate::model::Sample;
 use crate::view::show::stat::{Report, document, write};
-
-/// How long the daemon may take to track a cgroup that was made.
-const TRACKED: Duration = Duration::from_secs(5);
-/// Between two looks whether it does.
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// Measures COMMAND and writes the report; returns COMMAND's exit code.
 ///
@@ -159,7 +149,7 @@ async fn alone(
         command: args.command.clone(),
         ..Run::default()
     };
-    let outcome = run_alone(&run, signals).await?;
+    let outcome = run_alone(&run, signals, &mut ()).await?;
     let Some(ended) = outcome.command else { return Ok(None) };
     let cgroup = outcome.home.context("COMMAND had no cgroup")?;
     measured(kernel, None, &outcome.sample, &cgroup, ended).map(Some)
@@ -173,7 +163,8 @@ async fn beside(
     name: &Path,
 ) -> Result<Measured> {
     let (engine, mount) = attached()?;
-    require_tracked(args, &engine, &mount)?;
+    let above = args.cgroup.as_deref();
+    require_tracked(above, args.batch.is_some() || args.slots.is_some(), &engine, &mount)?;
     let cgroup = mount.create(name)?;
     let home = cgroup.cgroup().clone();
     wait_until_tracked(&engine, &home).await?;
@@ -188,65 +179,6 @@ async fn beside(
     let measured = measured(kernel, Some(&before), &after, &home, ended)?;
     cgroup.remove()?;
     Ok(measured)
-}
-
-fn require_tracked(args: &Stat, engine: &Engine, mount: &CgroupMount) -> Result<()> {
-    let running = |what: String| Err(Failure::Running.error(what));
-    let Some(pid) = lock::holder()? else {
-        return running(
-            "an engine whose daemon died is charging, and nobody tracks new cgroups: adopt it with \
-             \"memstock run\", or end it with \"memstock stop\""
-                .into(),
-        );
-    };
-    if args.batch.is_some() || args.slots.is_some() {
-        return running(format!(
-            "an engine is already running (pid {pid}): leave out --batch and --slots, which are its own, \
-             or end it with \"memstock stop\""
-        ));
-    }
-    let Some(path) = &args.cgroup else {
-        return running(format!(
-            "an engine is already running (pid {pid}): name a cgroup that it tracks with --cgroup \
-             (\"memstock show\" has them), or end it with \"memstock stop\""
-        ));
-    };
-    let above = mount.resolve(path)?;
-    if engine.index_of(above.id)?.is_none() {
-        return running(format!(
-            "an engine is already running (pid {pid}) and does not track {}: name a cgroup that it \
-             tracks (\"memstock show\" has them), or end it with \"memstock stop\"",
-            display(&above.path)
-        ));
-    }
-    Ok(())
-}
-
-async fn wait_until_tracked(engine: &Engine, cgroup: &Cgroup) -> Result<()> {
-    let deadline = Instant::now() + TRACKED;
-    while engine.index_of(cgroup.id)?.is_none() {
-        if Instant::now() > deadline {
-            return Err(Failure::Other.error(format!(
-                "the running engine does not track {}: see what its daemon says",
-                display(&cgroup.path)
-            )));
-        }
-        sleep(PAUSE).await;
-    }
-    Ok(())
-}
-
-/// Waits for COMMAND. SIGINT is handed to it; at SIGTERM it has to end.
-pub(super) async fn attend(child: &mut Running, signals: &mut Signals) -> Result<Ended> {
-    loop {
-        tokio::select! {
-            ended = child.wait() => return ended.context("cannot wait for COMMAND"),
-            signal = signals.any() => match signal {
-                Signal::INT => child.signal(signal)?,
-                _ => return child.terminate(GRACE).await,
-            },
-        }
-    }
 }
 
 fn measured(

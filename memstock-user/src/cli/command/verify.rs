@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use memstock_common::stat::PageCounterStat;
 
+use super::beside::attend;
 use super::rehearse::{code, what_if};
 use super::run::{run_alone, until_told};
 use super::signals::Signals;
-use super::stat::attend;
 use crate::cli::config::Settings;
 use crate::cli::{Limit, Run, Verify};
 use crate::exit::{Failure, SIGNALED, SUCCESS};

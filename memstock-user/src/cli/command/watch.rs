@@ -7,6 +7,7 @@ mod tick;
 pub use self::state::{Done, State};
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,6 +15,7 @@ use aya_log::EbpfLogger;
 use memstock_common::event::EventKind;
 use memstock_common::stat::StreamStat;
 use rustix::process::Signal;
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
@@ -89,6 +91,8 @@ pub struct Watch<'a> {
     pub reload: Option<Reload<'a>>,
     /// Who watches it from elsewhere, if anybody may.
     pub metrics: Option<Metrics>,
+    /// Told when there is nothing left to watch, if anybody tells.
+    pub over: Option<Arc<Notify>>,
     /// The service manager.
     pub manager: Manager,
     /// How it fares.
@@ -154,6 +158,7 @@ impl Watch<'_> {
                     }
                     _ => return Ok(End::Told),
                 },
+                () = told(&self.over) => return Ok(End::Told),
                 () = passing(end) => return Ok(End::Told),
             }
         }
@@ -309,6 +314,13 @@ async fn exit_of(child: &mut Option<Running>) -> io::Result<Ended> {
 async fn asked(metrics: &mut Option<Metrics>) -> Option<Ask> {
     match metrics {
         Some(metrics) => metrics.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn told(over: &Option<Arc<Notify>>) {
+    match over {
+        Some(over) => over.notified().await,
         None => std::future::pending().await,
     }
 }

@@ -4,9 +4,11 @@
 //! its limit. Which those are is read from `/proc/self/mountinfo`, which asks nobody.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -15,13 +17,13 @@ use crate::host::mountinfo::{self, Mount};
 
 /// A file of a file system.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Inode {
+pub(crate) struct Inode {
     /// The device, as the kernel numbers it.
-    pub(super) device: u32,
+    pub(crate) device: u32,
     /// Its inode number.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// The generation of that inode number.
-    pub(super) generation: u32,
+    pub(crate) generation: u32,
 }
 
 /// File systems on disks, and the layout of their file handles.
@@ -42,10 +44,10 @@ enum Handles {
 }
 
 /// The file systems of this host on which files can be opened.
-pub(super) struct FileSystems(BTreeMap<u32, (File, Handles)>);
+pub(crate) struct FileSystems(BTreeMap<u32, (File, Handles)>);
 
 impl FileSystems {
-    pub(super) fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
         let mounts = mountinfo::parse(&text);
         let mut found = BTreeMap::new();
@@ -59,9 +61,29 @@ impl FileSystems {
 
     /// Opens a file for advice on its pages; `None` if it is gone, or cannot be opened this way.
     pub(super) fn open(&self, inode: Inode) -> Option<File> {
+        let found = self.find_inode(inode)?;
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOATIME);
+        options.open(link_to(&found)).ok()
+    }
+
+    /// The path of a file, as long as the kernel remembers it; that of one that was removed is what it was.
+    pub(crate) fn path(&self, inode: Inode) -> Option<PathBuf> {
+        let found = self.find_inode(inode)?;
+        let path = fs::read_link(link_to(&found)).ok()?;
+        if found.metadata().ok()?.nlink() > 0 {
+            let there = fs::symlink_metadata(&path).ok()?;
+            return (there.ino() == inode.number).then_some(path);
+        }
+        let was = path.as_os_str().as_bytes().strip_suffix(b" (deleted)")?;
+        Some(OsStr::from_bytes(was).into())
+    }
+
+    /// A descriptor of a regular file, for nothing but to name it.
+    fn find_inode(&self, inode: Inode) -> Option<File> {
         let Inode { device, number, generation } = inode;
         let (dir, handles) = self.0.get(&device)?;
-        let handle = match handles {
+        let mut handle = match handles {
             Handles::Short => {
                 Handle { bytes: 8, kind: 1, id: [u32::try_from(number).ok()?, generation, 0] }
             }
@@ -71,7 +93,6 @@ impl FileSystems {
             }
         };
         let flags = libc::O_PATH | libc::O_CLOEXEC;
-        let mut handle = handle;
         // SAFETY: the kernel reads a handle of `bytes` bytes, which it has; it is of the layout of `struct file_handle`.
         let fd = unsafe {
             libc::syscall(libc::SYS_open_by_handle_at, dir.as_raw_fd(), &raw mut handle, flags)
@@ -80,13 +101,12 @@ impl FileSystems {
         // SAFETY: the descriptor is new, and nobody else's.
         let found = unsafe { File::from_raw_fd(fd) };
         // Opening anything but a regular file may have side effects.
-        if !found.metadata().is_ok_and(|metadata| metadata.is_file()) {
-            return None;
-        }
-        let mut options = File::options();
-        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOATIME);
-        options.open(format!("/proc/self/fd/{fd}")).ok()
+        found.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(found)
     }
+}
+
+fn link_to(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// `struct file_handle`.
@@ -117,7 +137,6 @@ fn local(mounts: &[Mount]) -> impl Iterator<Item = (u32, Handles, &PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt as _;
 
     #[test]
     fn a_way_that_asks_others_is_not_gone() {

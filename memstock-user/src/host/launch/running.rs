@@ -62,6 +62,8 @@ pub struct Ended {
     /// The largest resident set of it or of one child that it has waited for, in bytes; none when that was
     /// not more than ours: between fork and exec it has ours, which the kernel counts.
     pub max_rss: Option<u64>,
+    /// Bytes that it, and the children that it has waited for, read from devices.
+    pub read_bytes: u64,
 }
 
 impl Running {
@@ -149,6 +151,8 @@ fn reap(pid: Pid, origin: Origin) -> io::Result<Option<Ended>> {
                 // In KiB (getrusage(2)).
                 max_rss: Some(usage.ru_maxrss.cast_unsigned() * 1024)
                     .filter(|&max_rss| max_rss > origin.our_rss + SLACK),
+                // In blocks of 512 bytes, whatever the device (`task_io_get_inblock`).
+                read_bytes: usage.ru_inblock.cast_unsigned() * 512,
             }))
         }
         _ => Err(io::Error::last_os_error()),

@@ -3,6 +3,8 @@
 /// Bits that are part of the kernel's interface (`include/uapi/linux/kernel-page-flags.h`), and
 /// `KPF_RESERVED`, which is "for kernel hacking" and has been the same since 2.6.31.
 mod bit {
+    pub(super) const DIRTY: u64 = 1 << 4;
+    pub(super) const WRITEBACK: u64 = 1 << 8;
     pub(super) const UPTODATE: u64 = 1 << 3;
     pub(super) const LRU: u64 = 1 << 5;
     pub(super) const SLAB: u64 = 1 << 7;
@@ -99,6 +101,16 @@ impl Kind {
             Self::File => Some(!is_unevictable),
             _ => Some(false),
         }
+    }
+
+    /// Whether what a page has is yet to be written, or is being written, from the same word.
+    pub fn is_dirty(flags: u64) -> bool {
+        flags & (bit::DIRTY | bit::WRITEBACK) != 0
+    }
+
+    /// Whether a page is locked into memory (`mlock`), from the same word.
+    pub fn is_locked(flags: u64) -> bool {
+        flags & bit::MLOCKED != 0
     }
 
     /// Whether a page of this kind is memory of processes, which memory cgroups are charged for page by

@@ -31,6 +31,8 @@ pub struct Layout {
     pub memory_owner: MemoryOwner,
     /// What says that a page is free, or [`PageLayout::UNKNOWN`].
     pub page: PageLayout,
+    /// `offsetof(struct task_struct, tgid)`, in bytes: an int.
+    pub task_tgid: u32,
     /// How large a folio is and what it is for, or [`FolioLayout::UNKNOWN`].
     pub folio: FolioLayout,
 }
@@ -67,6 +69,7 @@ impl Layout {
             kernfs_id: offset(&btf, "kernfs_node", "id")?,
             cgroup_root: offset(&btf, "cgroup", "root")?,
             hierarchy_id: offset(&btf, "cgroup_root", "hierarchy_id")?,
+            task_tgid: offset(&btf, "task_struct", "tgid")?,
             page: page_layout(&btf).unwrap_or(PageLayout::UNKNOWN),
             folio: folio(&btf).unwrap_or(FolioLayout::UNKNOWN),
             memory_owner: memory_owner(&btf).unwrap_or(MemoryOwner::UNKNOWN),

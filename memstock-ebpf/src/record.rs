@@ -1,0 +1,235 @@
+//! What a recorded cgroup does: accesses to blocks of page cache that are followed, and processes that come and go. Loaded
+//! by themselves, for `memstock record`, and attached only meanwhile.
+//!
+//! Kernel prototypes (`include/trace/events/filemap.h`): since Linux 6.12 `mm_filemap_get_pages` and
+//! `mm_filemap_map_pages`: `(struct address_space *mapping, pgoff_t index, pgoff_t last_index)`, and
+//! `mm_filemap_fault`: `(struct address_space *mapping, pgoff_t index)`; `mm_filemap_add_to_page_cache` and
+//! `mm_filemap_delete_from_page_cache`: `(struct folio *folio)`, in its mapping. `include/trace/events/sched.h`:
+//! `sched_process_fork`: `(struct task_struct *parent, struct task_struct *child)`; `sched_process_exec` and
+//! `sched_process_exit`, by the task itself.
+
+use aya_ebpf::helpers::bpf_get_current_comm;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_coarse_ns,
+};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::layout::FolioLayout;
+use memstock_common::record::{
+    Accessed, BLOCK_PAGES, Happened, Recent, RecordKind, WINDOW_SHIFT, block_hash, is_followed,
+    pages_in,
+};
+use memstock_common::{Loss, Machine, Word};
+
+use crate::config;
+use crate::folio::{self, read, read_int};
+use crate::machine::Kernel;
+use crate::maps::{FOLLOWED, RECENT, RECORDED};
+use crate::rest;
+
+/// What statfs(2) says of tmpfs, and of shared memory, which is not page cache of a file (`include/uapi/linux/magic.h`).
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// Who reads the records looks at them by the clock: waking it would cost more than the record.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// Pages are read.
+#[raw_tracepoint(tracepoint = "mm_filemap_get_pages")]
+pub fn record_read(ctx: RawTracePointContext) -> i32 {
+    accessed(RecordKind::Read, ctx.arg(0), ctx.arg(1), ctx.arg(2))
+}
+
+/// Pages around a fault are mapped in.
+#[raw_tracepoint(tracepoint = "mm_filemap_map_pages")]
+pub fn record_mapped(ctx: RawTracePointContext) -> i32 {
+    accessed(RecordKind::Mapped, ctx.arg(0), ctx.arg(1), ctx.arg(2))
+}
+
+/// A page is mapped in.
+#[raw_tracepoint(tracepoint = "mm_filemap_fault")]
+pub fn record_fault(ctx: RawTracePointContext) -> i32 {
+    accessed(RecordKind::Mapped, ctx.arg(0), ctx.arg(1), ctx.arg(1))
+}
+
+/// Pages enter the cache.
+#[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
+pub fn record_added(ctx: RawTracePointContext) -> i32 {
+    if !is_recorded() {
+        return 0;
+    }
+    let _ = of_folio(ctx.arg(0), |mapping, first, last| {
+        each_block(RecordKind::Added, mapping, first, last);
+    });
+    0
+}
+
+/// Pages leave the cache, whoever takes them: those that something was told of lately.
+#[raw_tracepoint(tracepoint = "mm_filemap_delete_from_page_cache")]
+pub fn record_removed(ctx: RawTracePointContext) -> i32 {
+    let _ = of_folio(ctx.arg(0), |mapping, first, last| {
+        each_block(RecordKind::Removed, mapping, first, last);
+    });
+    0
+}
+
+/// A process is born. A thread is not told of.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn record_born(ctx: RawTracePointContext) -> i32 {
+    if !is_recorded() {
+        return 0;
+    }
+    let (parent, _) = current();
+    match read_int(ctx.arg(1), config::task_tgid()) {
+        Some(pid) if pid != parent => {
+            tell(&Happened { pid, parent, ..happened(RecordKind::Born) });
+        }
+        _ => {}
+    }
+    0
+}
+
+/// A process runs another program.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn record_exec(_ctx: RawTracePointContext) -> i32 {
+    if is_recorded() {
+        let comm = bpf_get_current_comm().unwrap_or_default();
+        tell(&Happened { pid: current().0, comm, ..happened(RecordKind::Exec) });
+    }
+    0
+}
+
+/// A process ends: its first thread does.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn record_died(_ctx: RawTracePointContext) -> i32 {
+    if is_recorded() {
+        let (pid, thread) = current();
+        if pid == thread {
+            tell(&Happened { pid, ..happened(RecordKind::Died) });
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn happened(kind: RecordKind) -> Happened {
+    Happened { kind: kind as u32, time_ns: Kernel.now(), ..Happened::default() }
+}
+
+/// The current process and thread.
+#[inline(always)]
+fn current() -> (u32, u32) {
+    // SAFETY: the helper has no preconditions.
+    let both = unsafe { bpf_get_current_pid_tgid() };
+    ((both >> 32) as u32, both as u32)
+}
+
+/// Whether the current task is in the recorded cgroup or below it.
+#[inline(always)]
+fn is_recorded() -> bool {
+    let (level, id) = config::recorded();
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level) == id }
+}
+
+#[inline(always)]
+fn accessed(kind: RecordKind, mapping: u64, first: u64, last: u64) -> i32 {
+    if is_recorded() {
+        each_block(kind, mapping, first, last);
+    }
+    0
+}
+
+/// The mapping of a folio and its pages there.
+#[inline(always)]
+fn of_folio(folio: u64, tell: impl FnOnce(u64, u64, u64)) -> Option<()> {
+    let layout = config::folio();
+    if layout == FolioLayout::UNKNOWN {
+        return None;
+    }
+    let mapping = read(folio, layout.mapping)?;
+    let first = read(folio, layout.index)?;
+    let nr_pages: u64 = folio::nr_pages(folio)?.into();
+    tell(mapping, first, first.wrapping_add(nr_pages).wrapping_sub(1));
+    Some(())
+}
+
+/// Tells of the blocks of a range that are followed. What is beyond the bound, the call that gets there tells of:
+/// one gets some dozen folios at most (`PAGEVEC_SIZE`).
+#[inline(always)]
+fn each_block(kind: RecordKind, mapping: u64, first: u64, last: u64) {
+    let Some(one_in) = FOLLOWED.get(0) else { return };
+    let one_in = one_in.load() as u32;
+    let begin = first / BLOCK_PAGES;
+    let end = last / BLOCK_PAGES;
+    // A constant that the verifier knows and the compiler does not, so that it stays a loop.
+    for n in 0..config::max_blocks() {
+        let block = begin.wrapping_add(n.into());
+        if block > end {
+            return;
+        }
+        let hash = block_hash(mapping, block);
+        if is_followed(hash, one_in) {
+            let pages = pages_in(block, first, last).into();
+            rest::tell_block(kind as u32, hash, mapping, block, pages);
+        }
+    }
+}
+
+/// Tells of pages of a block that were not told of just now.
+#[inline(always)]
+pub fn tell_block(kind: u32, hash: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
+    let word = RECENT.get(Recent::place(hash))?;
+    let recent = Recent(word.load());
+    if kind == RecordKind::Removed as u32 {
+        // Of most that is removed nothing was ever told.
+        if !recent.is_of(hash) {
+            return None;
+        }
+        word.store(recent.forget(pages as u16).0);
+        return tell_access(kind, mapping, block, pages);
+    }
+    if kind == RecordKind::Added as u32 {
+        // The access that it was added for is told by itself. Remembered for when it is removed.
+        if !recent.is_of(hash) {
+            word.store(Recent::of(hash).0);
+        }
+        return tell_access(kind, mapping, block, pages);
+    }
+    // SAFETY: the helper has no preconditions.
+    let window = (unsafe { bpf_ktime_get_coarse_ns() } >> WINDOW_SHIFT) as u16;
+    let (new, recent) = recent.tell(hash, window, pages as u16);
+    if new == 0 {
+        return None;
+    }
+    // Two that meet tell twice.
+    word.store(recent.0);
+    tell_access(kind, mapping, block, new.into())
+}
+
+#[inline(always)]
+fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
+    let layout = config::folio();
+    let inode = read(mapping, layout.mapping_host)?;
+    let super_block = read(inode, layout.inode_sb)?;
+    if read(super_block, layout.sb_magic)? == TMPFS_MAGIC {
+        return None;
+    }
+    let device = read_int(super_block, layout.sb_dev)?;
+    let generation = read_int(inode, layout.inode_generation)?;
+    tell(&Accessed {
+        kind,
+        pages,
+        time_ns: Kernel.now(),
+        file: mapping,
+        block,
+        inode: read(inode, layout.inode_ino)?,
+        device: u64::from(generation) << 32 | u64::from(device),
+    });
+    Some(())
+}
+
+#[inline(always)]
+fn tell<T: 'static>(record: &T) {
+    if RECORDED.output::<T>(record, BPF_RB_NO_WAKEUP).is_err() {
+        Kernel.lose(Loss::EventsLost, 1);
+    }
+}

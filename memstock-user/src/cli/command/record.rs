@@ -1,0 +1,229 @@
+//! `memstock record`: records COMMAND in a tracked cgroup of its own, or a cgroup that runs already.
+//!
+//! With no engine running it has one of its own, for the recording alone. A running one is recorded from instead.
+
+mod output;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use self::output::Output;
+use super::attached;
+use super::beside::{attend, require_tracked, wait_until_tracked};
+use super::run::{Onlooker, run_alone, until_told};
+use super::signals::Signals;
+use super::watch::GRACE;
+use crate::cli::config::Settings;
+use crate::cli::{Record, Run};
+use crate::daemon::record::{Ending, Recorder, Subject, Summary};
+use crate::engine::pins::Pins;
+use crate::exit::{SUCCESS, printable};
+use crate::host;
+use crate::host::cgroup::Cgroup;
+use crate::host::launch::{self, Ended};
+use crate::host::protect::Protection;
+
+/// Records; returns COMMAND's exit code.
+///
+/// # Errors
+/// COMMAND cannot be started, the environment, a cgroup or the kernel does not allow it, or the file cannot be made.
+/// Nothing that was made stays behind then, and the recording before stays what it was.
+pub fn record(args: &Record) -> Result<u8> {
+    host::require_privilege()?;
+    let mut recording =
+        Recording { args, output: Output::create(&args.output)?, recorder: None, summary: None };
+    let code = until_told(false, async |signals| {
+        if Pins::on(host::BPFFS.as_ref()).exist() {
+            beside(&mut recording, signals).await
+        } else {
+            alone(&mut recording, signals).await
+        }
+    })?;
+    if let Some(summary) = recording.summary.take().transpose()? {
+        recording.output.keep();
+        eprintln!("{}", line(&summary, &args.output));
+    }
+    Ok(code)
+}
+
+/// What is recorded, from its beginning to its end.
+struct Recording<'a> {
+    args: &'a Record,
+    output: Output,
+    recorder: Option<Recorder>,
+    summary: Option<Result<Summary>>,
+}
+
+impl Onlooker for Recording<'_> {
+    fn begin(&mut self, pins: &Pins, home: &Cgroup) -> Result<Option<Arc<Notify>>> {
+        let text = |word: &OsString| word.to_string_lossy().into_owned();
+        let command = self.args.command.iter().map(text).collect();
+        let subject = Subject { cgroup: home.clone(), command };
+        let recorder = Recorder::start(pins, subject, self.output.file()?)?;
+        // One that has COMMAND ends with that.
+        let gone = self.args.command.is_empty().then(|| recorder.gone());
+        self.recorder = Some(recorder);
+        Ok(gone)
+    }
+
+    fn end(&mut self, command: Option<&Ended>) {
+        let ending = command.map(|ended| Ending {
+            code: Some(launch::exit_code_of(ended.status).into()),
+            read_bytes: Some(ended.read_bytes),
+        });
+        let recorder = self.recorder.take();
+        self.summary = recorder.map(|recorder| recorder.finish(ending.unwrap_or_default()));
+    }
+}
+
+/// A name for COMMAND's cgroup, below the one that was named.
+fn own_name(above: Option<&Path>) -> PathBuf {
+    above.unwrap_or(Path::new("/")).join(format!("memstock-{}", std::process::id()))
+}
+
+/// With an engine of its own.
+async fn alone(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<u8> {
+    let Record { seconds, cgroup, command, .. } = recording.args;
+    let has_command = !command.is_empty();
+    let run = Run {
+        is_measured: true,
+        new: has_command.then(|| own_name(cgroup.as_deref())),
+        cgroups: cgroup.iter().filter(|_| !has_command).cloned().collect(),
+        seconds: *seconds,
+        settings: Settings {
+            // There is no limit to enforce, and nothing in a new cgroup to adopt.
+            observe: true,
+            no_adopt: has_command,
+            ..Settings::default()
+        },
+        events_bytes: crate::journal::MAX_BYTES,
+        command: command.clone(),
+        ..Run::default()
+    };
+    run_alone(&run, signals, recording).await.map(|outcome| outcome.code())
+}
+
+/// From a running engine.
+async fn beside(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<u8> {
+    let (engine, mount) = attached()?;
+    let args = recording.args;
+    let above = require_tracked(args.cgroup.as_deref(), false, &engine, &mount)?;
+    let limit = args.seconds.map_or(Duration::MAX, Duration::from_secs);
+    let Some((command, command_args)) = args.command.split_first() else {
+        let gone = recording.begin(engine.pins(), &above)?;
+        tokio::select! {
+            _ = signals.any() => {}
+            () = sleep(limit) => {}
+            () = async { match gone { Some(gone) => gone.notified().await, None => std::future::pending().await } } => {}
+        }
+        recording.end(None);
+        return Ok(SUCCESS);
+    };
+    let cgroup = mount.create(&own_name(args.cgroup.as_deref()))?;
+    let home = cgroup.cgroup().clone();
+    wait_until_tracked(&engine, &home).await?;
+    recording.begin(engine.pins(), &home)?;
+    let mut child = launch::start(command, command_args, home.procs()?, &Protection::default())?;
+    let ended = match timeout(limit, attend(&mut child, signals)).await {
+        Ok(ended) => ended?,
+        Err(_) => child.terminate(GRACE).await.context("cannot end COMMAND")?,
+    };
+    recording.end(Some(&ended));
+    if !engine.pins().exist() {
+        log::warn!("the engine was ended before the recording was: what came then is not in it");
+    }
+    cgroup.remove()?;
+    Ok(launch::exit_code_of(ended.status))
+}
+
+/// What is said at the end.
+fn line(summary: &Summary, path: &Path) -> String {
+    let Summary { at, tasks, lost, bytes, failed } = summary;
+    let lost = match lost.as_slice() {
+        [] => "nothing lost".to_owned(),
+        all => {
+            let all = all.iter().map(|(name, count)| format!("{count} {name}"));
+            format!("lost: {}", all.collect::<Vec<_>>().join(", "))
+        }
+    };
+    let path = printable(&path.to_string_lossy());
+    let next = if path == "memstock.data" {
+        "memstock rehearse".to_owned()
+    } else {
+        format!("memstock rehearse {path}")
+    };
+    let what = match failed {
+        Some(failed) => failed.clone(),
+        None => lost,
+    };
+    let task = if *tasks == 1 { "task" } else { "tasks" };
+    format!(
+        "memstock: {:.1} s, {} {task}, {what}; written to {path} ({}). Next: {next}",
+        at.as_secs_f64(),
+        grouped(*tasks),
+        size(*bytes)
+    )
+}
+
+/// With a comma every three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_says_what_there_is_and_what_is_next() {
+        let summary = Summary {
+            at: Duration::from_millis(41_230),
+            tasks: 1204,
+            bytes: 1_900_000,
+            ..Summary::default()
+        };
+        assert_eq!(
+            line(&summary, Path::new("memstock.data")),
+            "memstock: 41.2 s, 1,204 tasks, nothing lost; written to memstock.data (1.9 MB). Next: memstock rehearse"
+        );
+        let lost = vec![("records".to_owned(), 7), ("looks".to_owned(), 1)];
+        let lost = Summary { lost, tasks: 1, bytes: 12, ..summary.clone() };
+        assert_eq!(
+            line(&lost, Path::new("a\nb")),
+            "memstock: 41.2 s, 1 task, lost: 7 records, 1 looks; written to a\\x0ab (12 B). Next: memstock rehearse a\\x0ab"
+        );
+        let full = Summary { failed: Some("the recording ends at 1.0 s: full".into()), ..summary };
+        assert!(
+            line(&full, Path::new("x"))
+                .contains("tasks, the recording ends at 1.0 s: full; written")
+        );
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        let all = [0, 999, 1000, 1_234_567].map(grouped);
+        assert_eq!(all, ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,27 @@
+//! Flags of the verb that records.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Flags of `memstock record`.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// Write the recording to FILE
+    #[arg(long, short, value_name = "FILE", default_value = "memstock.data")]
+    pub output: PathBuf,
+
+    /// End after this many seconds, and COMMAND with it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+
+    /// Record this cgroup (a directory, or a path such as /system.slice/x) with all below it; with COMMAND, make
+    /// COMMAND's below it
+    #[arg(long, value_name = "PATH", required_unless_present = "command")]
+    pub cgroup: Option<PathBuf>,
+
+    /// What to run and record
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,74 @@
+//! Owns what is said of the host and the kernel at the beginning of a recording.
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use rustix::system::uname;
+
+use crate::host::cgroup::Cgroup;
+use crate::host::{cpus, page_size};
+use crate::recording::{Header, Lru};
+
+/// Of a recording of `cgroup` that begins now, of a `command` if it is run for that.
+///
+/// # Errors
+/// The CPUs cannot be read.
+pub(super) fn header(cgroup: &Cgroup, command: &[String]) -> Result<Header> {
+    let uname = uname();
+    let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let lru_gen = fs::read_to_string("/sys/kernel/mm/lru_gen/enabled").unwrap_or_default();
+    let thp = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    Ok(Header {
+        version: env!("CARGO_PKG_VERSION").into(),
+        host: text(uname.nodename()),
+        kernel: text(uname.release()),
+        lru: lru_of(&lru_gen),
+        swap: swap(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+        thp: chosen(&thp).unwrap_or("never").into(),
+        cpus: u32::try_from(cpus()?.online.len()).unwrap_or(u32::MAX),
+        page_size: u32::try_from(page_size()).unwrap_or(u32::MAX),
+        cgroup: cgroup.path.clone(),
+        command: command.to_vec(),
+        started: started.as_nanos().try_into().unwrap_or(u64::MAX),
+        assumes: vec![
+            "Pages that are mapped are seen when they are mapped in, not each time they are touched.".into(),
+        ],
+    })
+}
+
+/// Of a mask of which the lowest bit is the switch (`Documentation/admin-guide/mm/multigen_lru.rst`).
+fn lru_of(text: &str) -> Lru {
+    let digits = text.trim().trim_start_matches("0x");
+    let mask = u32::from_str_radix(digits, 16).unwrap_or(0);
+    if mask & 1 == 1 { Lru::MultiGen } else { Lru::Classic }
+}
+
+/// The word in brackets.
+fn chosen(text: &str) -> Option<&str> {
+    Some(text.split_once('[')?.1.split_once(']')?.0)
+}
+
+/// Swap of the host, in pages.
+fn swap(meminfo: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("SwapTotal:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024 / page_size()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_is_understood() {
+        assert_eq!(
+            [lru_of("0x0007\n"), lru_of("0x0000\n"), lru_of("")],
+            [Lru::MultiGen, Lru::Classic, Lru::Classic]
+        );
+        assert_eq!(chosen("always [madvise] never\n"), Some("madvise"));
+        assert_eq!(swap("MemFree: 1 kB\nSwapTotal:     8192 kB\n") * page_size(), 8192 * 1024);
+        assert_eq!(swap(""), 0);
+    }
+}

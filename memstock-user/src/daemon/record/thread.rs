@@ -1,0 +1,300 @@
+//! The thread that records: what it does in each round, and at the end.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use memstock_common::Loss;
+use memstock_common::record::RecordKind;
+use tokio::sync::Notify;
+
+use super::cache::Cache;
+use super::flags::Walks;
+use super::header::header;
+use super::tasks::{Peaks, Tasks, follows_limit};
+use super::usage::{Beside, Moments, Now};
+use super::{Ending, Subject, Summary, kernel};
+use crate::engine::Engine;
+use crate::engine::pins::Pins;
+use crate::engine::recorded::{Recorded, Told, comm};
+use crate::host::cgroup::{ById, CgroupMount};
+use crate::host::{now_ns, page_size};
+use crate::recording::{End, TaskEvent, TaskEventKind, Writer};
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_millis(10);
+/// Between two looks at what the kernel says by itself.
+const KERNEL: Duration = Duration::from_millis(100);
+/// Between two writes, at the most; and two looks whether the cgroup is still there.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Losses of the engine that make its figures wrong.
+const LOSSES: [Loss; 4] =
+    [Loss::CountersMissing, Loss::PagesOutside, Loss::BlocksMixed, Loss::MovedUnseen];
+
+/// A recording that is being made.
+pub(super) struct Recording {
+    subject: Subject,
+    engine: Engine,
+    mount: CgroupMount,
+    index: u32,
+    recorded: Recorded,
+    to: Writer<File>,
+    begun: Instant,
+    /// The same, by the clock of the kernel half.
+    begun_ns: u64,
+    moments: Moments,
+    beside: Beside,
+    walks: Option<Walks>,
+    peaks: Peaks,
+    tasks: Tasks,
+    cache: Cache,
+    lost_before: [u64; LOSSES.len()],
+    waited_us: Option<u64>,
+    kernel_at: Duration,
+    flushed_at: Duration,
+    gone: Arc<Notify>,
+    /// What the file did not take.
+    failed: Option<String>,
+    /// What could not be read.
+    unreadable: u64,
+}
+
+impl Recording {
+    pub(super) fn begin(
+        pins: &Pins,
+        subject: Subject,
+        file: File,
+        gone: Arc<Notify>,
+    ) -> Result<Self> {
+        let (engine, mount) = (Engine::open(pins)?, CgroupMount::find()?);
+        let cgroup = &subject.cgroup;
+        let index = engine.index_of(cgroup.id)?.context("the cgroup is not tracked")?;
+        let recorded = Recorded::watch(cgroup)?;
+        let mut header = header(cgroup, &subject.command)?;
+        if !recorded.missing().is_empty() {
+            header.assumes.push(format!(
+                "Accesses to page cache are not all known: this kernel lacks the tracepoints {} (Linux 6.12).",
+                recorded.missing().join(", ")
+            ));
+        }
+        if !kernel::tells(&cgroup.dir) {
+            header.assumes.push(
+                "Slab and kernel stacks are not known: the kernel's own memory controller does not have this cgroup."
+                    .into(),
+            );
+        }
+        let walks = Walks::new(&engine);
+        if let Err(error) = &walks {
+            header
+                .assumes
+                .push(format!("What is dirty, locked or shared memory is not known: {error:#}."));
+        }
+        let lost_before = losses(&engine)?;
+        let is_new = !subject.command.is_empty();
+        let before = if is_new { None } else { Some(Now::read(&engine, index)?) };
+        let waited_us = kernel::waited_us(&cgroup.dir);
+        let to = Writer::new(file, &header).context("cannot write the recording")?;
+        let mut recording = Self {
+            engine,
+            mount,
+            index,
+            recorded,
+            to,
+            begun: Instant::now(),
+            begun_ns: now_ns(),
+            moments: Moments::since(before),
+            beside: Beside::default(),
+            walks: walks.ok(),
+            peaks: Peaks::default(),
+            tasks: Tasks::default(),
+            cache: Cache::new(),
+            lost_before,
+            waited_us,
+            kernel_at: Duration::ZERO,
+            flushed_at: Duration::ZERO,
+            gone,
+            failed: None,
+            unreadable: 0,
+            subject,
+        };
+        for (pid, comm) in recording.tasks.begin(&recording.subject.cgroup.dir) {
+            recording.task(Duration::ZERO, pid, TaskEventKind::Exec { comm });
+            recording.look_at(Duration::ZERO, pid);
+        }
+        kernel::read(&recording.subject.cgroup.dir, &mut recording.beside);
+        recording.look(false)?;
+        Ok(recording)
+    }
+
+    pub(super) fn run(mut self, told: &Receiver<Ending>) -> Summary {
+        loop {
+            match told.recv_timeout(ROUND) {
+                Err(RecvTimeoutError::Timeout) => self.round(),
+                Ok(ending) => return self.end(ending),
+                Err(RecvTimeoutError::Disconnected) => return self.end(Ending::default()),
+            }
+        }
+    }
+
+    fn round(&mut self) {
+        self.hear();
+        let at = self.begun.elapsed();
+        if let Some(one_in) = self.cache.rate(at)
+            && let Err(error) = self.recorded.follow(one_in)
+        {
+            self.not_read(&error);
+        }
+        if at.saturating_sub(self.kernel_at) >= KERNEL {
+            self.kernel_at = at;
+            kernel::read(&self.subject.cgroup.dir, &mut self.beside);
+        }
+        if let Err(error) = self.look(false) {
+            self.not_read(&error);
+        }
+        if at.saturating_sub(self.flushed_at) >= FLUSH {
+            self.flushed_at = at;
+            let flushed = self.to.flush();
+            self.note(flushed);
+            if self.mount.cgroup_of(self.subject.cgroup.id) == ById::Gone {
+                self.gone.notify_one();
+            }
+        }
+    }
+
+    /// Records what the engine says.
+    fn look(&mut self, is_last: bool) -> Result<()> {
+        let at = self.begun.elapsed();
+        let now = Now::read(&self.engine, self.index)?;
+        if let Some(walks) = &mut self.walks
+            && !is_last
+            && walks.is_due(at, now.needed)
+        {
+            walks.walk(&self.engine, self.index, at, now.needed, &mut self.beside)?;
+        }
+        if let Some(moment) = self.moments.step(at, now, self.beside, is_last) {
+            let written = self.to.moment(&moment);
+            self.note(written);
+        }
+        if let Some(peak) = self.peaks.step(at, &self.subject.cgroup.dir, now.needed) {
+            let written = self.to.peak(&peak);
+            self.note(written);
+        }
+        Ok(())
+    }
+
+    /// Records what was told.
+    fn hear(&mut self) {
+        loop {
+            match self.recorded.next() {
+                Ok(None) => return,
+                Ok(Some(Told::Accessed(kind, accessed))) => {
+                    let at = self.at(accessed.time_ns);
+                    let written = self.cache.take(at, kind, &accessed, &mut self.to);
+                    self.note(written);
+                }
+                Ok(Some(Told::Happened(kind, happened))) => {
+                    let (at, pid) = (self.at(happened.time_ns), happened.pid);
+                    self.tasks.note(kind, pid);
+                    match kind {
+                        RecordKind::Exec => {
+                            self.task(at, pid, TaskEventKind::Exec { comm: comm(&happened) });
+                            self.look_at(at, pid);
+                        }
+                        RecordKind::Died => self.task(at, pid, TaskEventKind::Died),
+                        _ => self.task(at, pid, TaskEventKind::Born { parent: happened.parent }),
+                    }
+                }
+                Err(error) => self.not_read(&error),
+            }
+        }
+    }
+
+    fn look_at(&mut self, at: Duration, pid: u32) {
+        if let Some(why) = follows_limit(pid) {
+            self.task(at, pid, TaskEventKind::FollowsLimit { why: why.into() });
+        }
+    }
+
+    fn task(&mut self, at: Duration, pid: u32, kind: TaskEventKind) {
+        let written = self.to.task(&TaskEvent { at, pid, kind });
+        self.note(written);
+    }
+
+    fn at(&self, time_ns: u64) -> Duration {
+        Duration::from_nanos(time_ns.saturating_sub(self.begun_ns))
+    }
+
+    fn note(&mut self, written: io::Result<()>) {
+        if let Err(error) = written {
+            let at = self.begun.elapsed().as_secs_f64();
+            let failed = format!("the recording ends at {at:.1} s: {error}");
+            log::warn!("{failed}");
+            self.failed = Some(failed);
+        }
+    }
+
+    fn not_read(&mut self, error: &anyhow::Error) {
+        if self.unreadable == 0 {
+            log::warn!("the recording goes on, and lacks something: {error:#}");
+        }
+        self.unreadable += 1;
+    }
+
+    fn end(mut self, ending: Ending) -> Summary {
+        self.hear();
+        if let Err(error) = self.look(true) {
+            self.not_read(&error);
+        }
+        let at = self.begun.elapsed();
+        let lost = self.lost();
+        let waited = kernel::waited_us(&self.subject.cgroup.dir).zip(self.waited_us);
+        let waited = waited.map(|(now, before)| now.saturating_sub(before));
+        let pages = ending.read_bytes.map(|bytes| bytes / page_size()).filter(|&pages| pages > 0);
+        let end = End {
+            at,
+            code: ending.code,
+            read_bytes: ending.read_bytes,
+            read_ns_per_page: waited.zip(pages).map(|(us, pages)| us * 1000 / pages),
+            lost: lost.clone(),
+        };
+        let (tasks, mut failed) = (self.tasks.count, self.failed);
+        let bytes = self.to.bytes();
+        let bytes = match self.to.end(&end) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                failed.get_or_insert_with(|| format!("the recording has no end: {error}"));
+                bytes
+            }
+        };
+        Summary { at, tasks, lost, bytes, failed }
+    }
+
+    fn lost(&mut self) -> Vec<(String, u64)> {
+        let told = self.recorded.lost().and_then(|lost| Ok((lost, losses(&self.engine)?)));
+        let (ring, after) = match told {
+            Ok(lost) => lost,
+            Err(error) => {
+                self.not_read(&error);
+                (0, self.lost_before)
+            }
+        };
+        let engines = LOSSES.iter().zip(after).zip(self.lost_before);
+        let engines = engines.map(|((loss, after), before)| {
+            (loss.stat().name.to_owned(), after.saturating_sub(before))
+        });
+        let own = [("records".to_owned(), ring), ("looks".to_owned(), self.unreadable)];
+        engines.chain(own).filter(|&(_, count)| count > 0).collect()
+    }
+}
+
+fn losses(engine: &Engine) -> Result<[u64; LOSSES.len()]> {
+    let mut all = [0; LOSSES.len()];
+    for (count, loss) in all.iter_mut().zip(LOSSES) {
+        *count = engine.loss(loss)?;
+    }
+    Ok(all)
+}

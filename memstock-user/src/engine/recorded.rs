@@ -1,0 +1,143 @@
+//! Owns what the kernel half tells of a cgroup that is recorded: accesses to page cache, and processes that come and go.
+//! Apart from the engine: its programs are loaded, attached and gone with this value. Must not say what is recorded of it.
+
+use std::ffi::CStr;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::{Ebpf, EbpfLoader};
+use bytes::Buf as _;
+use memstock_common::Loss;
+use memstock_common::record::{Accessed, Happened, PLACES, RecordKind};
+
+use super::link::link_to;
+use super::object::{ACCESSES, CHANGES, OBJECT, RECORD_MAPS, program, refused};
+use crate::host::cgroup::Cgroup;
+use crate::host::pages::Layout;
+
+/// Bytes of the ring: some 18,000 records.
+const RING_BYTES: u32 = 1 << 20;
+
+/// Something that the kernel half told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Pages of a block were accessed, added or removed.
+    Accessed(RecordKind, Accessed),
+    /// Something happened to a process.
+    Happened(RecordKind, Happened),
+}
+
+/// Looks on until it is dropped.
+pub struct Recorded {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    followed: Array<MapData, u64>,
+    /// The tracepoints that this kernel lacks.
+    missing: Vec<&'static str>,
+}
+
+impl Recorded {
+    /// Begins to look at a cgroup and those below it, and follows all of its cache.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn watch(cgroup: &Cgroup) -> Result<Self> {
+        let layout = Layout::read()?;
+        let level = u32::try_from(cgroup.path.components().count()).unwrap_or(u32::MAX);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("RECORDED_ID", &cgroup.id, true)
+            // The root is a component, too.
+            .override_global("RECORDED_LEVEL", &level.saturating_sub(1), true)
+            .override_global("TASK_TGID", &layout.task_tgid, true)
+            .override_global("FOLIO", &layout.folio, true)
+            .map_max_entries("RECENT", PLACES)
+            .map_max_entries("RECORDED", RING_BYTES)
+            .load(OBJECT)
+            .context("cannot load the BPF object")?;
+        let [followed, _, ring] = RECORD_MAPS;
+        let mut map =
+            |name| ebpf.take_map(name).with_context(|| format!("no map {name} in the object"));
+        let followed = Array::try_from(map(followed)?)?;
+        let ring = RingBuf::try_from(map(ring)?)?;
+        let mut recorded = Self { ebpf, ring, followed, missing: Vec::new() };
+        recorded.follow(1)?;
+        for (name, tracepoint) in CHANGES.into_iter().chain(ACCESSES) {
+            let program = program(&mut recorded.ebpf, name)?;
+            program.load().map_err(|error| refused(name, error))?;
+            if link_to(program, tracepoint)?.is_none() {
+                recorded.missing.push(tracepoint);
+            }
+        }
+        Ok(recorded)
+    }
+
+    /// The tracepoints of accesses and changes that this kernel lacks.
+    pub fn missing(&self) -> &[&'static str] {
+        &self.missing
+    }
+
+    /// Follows one in `one_in` blocks from now on: a power of two.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn follow(&mut self, one_in: u32) -> Result<()> {
+        self.followed.set(0, u64::from(one_in), 0).context("cannot write map FOLLOWED")
+    }
+
+    /// The next of what was told; none if there is nothing more for now.
+    ///
+    /// # Errors
+    /// It is not understood.
+    pub fn next(&mut self) -> Result<Option<Told>> {
+        self.ring.next().map(|bytes| decode(&bytes).context("a record is unreadable")).transpose()
+    }
+
+    /// Records that found no room.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn lost(&self) -> Result<u64> {
+        let loss = self.ebpf.map("LOSS").context("no map LOSS in the object")?;
+        let loss: PerCpuArray<_, u64> = PerCpuArray::try_from(loss)?;
+        let lost = loss.get(&(Loss::EventsLost as u32), 0).context("cannot read map LOSS")?;
+        Ok(lost.iter().sum())
+    }
+}
+
+/// Decodes a record of the ring buffer.
+fn decode(mut record: &[u8]) -> Result<Told> {
+    let len = record.len();
+    if len == size_of::<Accessed>() {
+        let accessed = Accessed {
+            kind: record.get_u32_ne(),
+            pages: record.get_u32_ne(),
+            time_ns: record.get_u64_ne(),
+            file: record.get_u64_ne(),
+            block: record.get_u64_ne(),
+            inode: record.get_u64_ne(),
+            device: record.get_u64_ne(),
+        };
+        return Ok(Told::Accessed(kind(accessed.kind)?, accessed));
+    }
+    ensure!(len == size_of::<Happened>(), "a record of {len} bytes");
+    let mut happened = Happened {
+        kind: record.get_u32_ne(),
+        pid: record.get_u32_ne(),
+        time_ns: record.get_u64_ne(),
+        parent: record.get_u32_ne(),
+        zero: record.get_u32_ne(),
+        ..Happened::default()
+    };
+    record.copy_to_slice(&mut happened.comm);
+    Ok(Told::Happened(kind(happened.kind)?, happened))
+}
+
+fn kind(number: u32) -> Result<RecordKind> {
+    number.try_into().map_err(|unknown| anyhow::anyhow!("{unknown}"))
+}
+
+/// The name in a record.
+pub fn comm(happened: &Happened) -> String {
+    let name = CStr::from_bytes_until_nul(&happened.comm).map(CStr::to_bytes);
+    String::from_utf8_lossy(name.unwrap_or(&happened.comm)).into_owned()
+}
