@@ -53,7 +53,7 @@ impl Advice {
         let high = all.lives_from.max(all.fast_from);
         // What cannot be seen is a part of the margin, not one more below it.
         let base = if all.fast_from > all.lives_from { all.fast_from } else { all.needed };
-        let max = (base as f64 * (1.0 + wish.margin)).ceil() as u64;
+        let max = base.saturating_add((base as f64 * wish.margin) as u64);
         all.high = up(high);
         all.max = up(max.max(high));
         all

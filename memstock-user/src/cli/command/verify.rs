@@ -79,7 +79,7 @@ async fn by_ourselves(
         command: args.command.clone(),
         ..Run::default()
     };
-    let outcome = run_alone(&run, signals).await?;
+    let outcome = run_alone(&run, signals, &mut ()).await?;
     let Some(ended) = outcome.command else { return Ok(None) };
     let home = outcome.home.context("COMMAND had no cgroup")?;
     let cgroup = outcome.sample.cgroups.iter().find(|cgroup| cgroup.name.id == home.id);
@@ -144,6 +144,7 @@ mod tests {
             user: Duration::ZERO,
             system: Duration::ZERO,
             max_rss: None,
+            read_bytes: 0,
         };
         let happened = |hits, kills| Happened { hits, kills, ..Happened::default() };
         for (seconds, hits, kills, verdict) in [
