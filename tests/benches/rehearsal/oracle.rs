@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::place::{self, Place};
 use crate::programs::Program;
+use crate::table::mib;
 
 /// For a run without a limit: far more than any takes.
 pub const FREE: Duration = Duration::from_secs(300);
@@ -56,6 +57,8 @@ pub struct Run {
     pub peak: u64,
     /// Of the largest process that was seen, in bytes.
     pub max_rss: u64,
+    /// Bytes of page cache that came back after they had been reclaimed.
+    pub reread: u64,
 }
 
 impl Run {
@@ -72,7 +75,8 @@ impl fmt::Display for Run {
             End::Failed(code) => write!(f, "failed with {code}")?,
             End::Stuck => write!(f, "stuck")?,
         }
-        write!(f, ", {:.1} s, {} hits", self.wall.as_secs_f64(), self.hits)
+        write!(f, ", {:.1} s, {} hits", self.wall.as_secs_f64(), self.hits)?;
+        if self.reread > 0 { write!(f, ", {} read again", mib(self.reread)) } else { Ok(()) }
     }
 }
 
@@ -133,12 +137,20 @@ impl Oracle {
             hits: cgroup.limit_hits()?,
             peak: cgroup.peak_pages()? * PAGE,
             max_rss,
+            reread: refaults(cgroup.dir())? * PAGE,
         };
         place.clear()?;
         // Else the libraries that it brought in would be there for the next run, and be charged to nobody.
         cgroup.force_empty()?;
         Ok(run)
     }
+}
+
+/// Pages of files that came back after they had been reclaimed.
+fn refaults(dir: &Path) -> Result<u64> {
+    let stat = fs::read_to_string(dir.join("memory.stat"))?;
+    let count = stat.lines().find_map(|line| line.strip_prefix("workingset_refault_file "));
+    Ok(count.context("the kernel does not count what comes back")?.parse()?)
 }
 
 /// A program and all that it started, which ends with this.

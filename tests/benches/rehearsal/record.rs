@@ -1,15 +1,15 @@
 //! What one recording by memstock says of a program.
 
 use std::fmt;
-use std::fs;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use memstock::forecast::recommend::{Advice, Wish};
+use memstock::forecast::rehearse::{Rehearsal, WhatIf};
+use memstock::recording;
 use memstock_common::Loss;
 use memstock_tests::binaries;
-use memstock_tests::measured::figure;
 use memstock_tests::process::Program as Started;
-use serde_json::Value;
 
 use crate::oracle::FREE;
 use crate::place::Place;
@@ -23,16 +23,20 @@ pub struct Recording {
     pub peak: u64,
     /// The most that could not have been taken back.
     pub needed: u64,
-    /// Of the largest process; none if memstock cannot tell it from its own.
-    pub max_rss: Option<u64>,
+    /// Of the largest process, as the run without a limit has it.
+    pub max_rss: u64,
+    /// The limit that `memstock recommend` names.
+    pub recommended: u64,
     /// What memstock says that it has lost; empty if nothing.
     pub loss: String,
+    /// All of it.
+    pub data: recording::Recording,
 }
 
 impl fmt::Display for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rss = self.max_rss.map_or("unknown".to_owned(), mib);
-        write!(f, "peak {}, needed {}, largest RSS {rss}", mib(self.peak), mib(self.needed))?;
+        let [peak, needed, max] = [self.peak, self.needed, self.recommended].map(mib);
+        write!(f, "peak {peak}, needed {needed}, recommended {max}")?;
         if self.loss.is_empty() { Ok(()) } else { write!(f, "; {}", self.loss) }
     }
 }
@@ -40,7 +44,7 @@ impl fmt::Display for Recording {
 /// How often a program is recorded anew since pages were moved meanwhile.
 const RETRIES: u32 = 3;
 
-/// Runs it once below `memstock stat`, without a limit and with none of its files in the cache. Once more if memstock
+/// Runs it once below `memstock record`, without a limit and with none of its files in the cache. Once more if memstock
 /// says that pages were moved, which it does not see on every host: of those it lacks some then.
 pub fn record(place: &Place, program: &Program) -> Result<Recording> {
     for _ in 0..RETRIES {
@@ -55,24 +59,26 @@ pub fn record(place: &Place, program: &Program) -> Result<Recording> {
 
 fn record_once(place: &Place, program: &Program) -> Result<Recording> {
     place.refresh(program)?;
-    let report = place.file("report.json");
+    let file = place.file("recording");
     let mut command = Command::new(binaries::memstock()?);
     place.enter(&mut command);
-    command.args(["stat", "--json", "--output"]).arg(&report);
+    command.arg("record").arg("--output").arg(&file);
     command.args(["--", "sh", "-c", program.script]);
     let finished = Started::from(command).finish(FREE)?;
     place.clear()?;
     ensure!(finished.code() == 0, "it ended with {}: {}", finished.code(), finished.stderr);
-    let text = fs::read_to_string(&report).context("the report of memstock stat")?;
-    let report = serde_json::from_str::<Value>(&text).context(text)?;
-    let bytes = |pointer: &str| Ok::<_, anyhow::Error>(figure(&report, pointer)?.round() as u64);
-    let losses = report["loss"].as_object().into_iter().flatten();
-    let losses = losses.filter(|(_, count)| count.as_u64() != Some(0));
+    let data = recording::read(&file)?;
+    let rehearsal = Rehearsal::new(&data, WhatIf::default());
+    let peaks = rehearsal.peaks();
+    let recommended = Advice::of(&[rehearsal], Wish::default()).max;
+    let losses = data.end.iter().flat_map(|end| &end.lost).filter(|(_, count)| *count > 0);
     let losses: Vec<_> = losses.map(|(name, count)| format!("{name} {count}")).collect();
     Ok(Recording {
         loss: losses.join(", "),
-        peak: bytes("/cgroup/peak")?,
-        needed: bytes("/cgroup/needed_peak")?,
-        max_rss: report.pointer("/process/max_rss").and_then(Value::as_u64),
+        peak: peaks.usage,
+        needed: peaks.needed,
+        max_rss: 0,
+        recommended,
+        data,
     })
 }

@@ -18,9 +18,14 @@ pub const MEMSTOCK: Rule = Rule {
     lives_from: |recording| recording.needed + unseen(recording.needed),
 };
 
+/// With a margin for other loads, and room for the page cache that is worth keeping.
+pub const RECOMMEND: Rule =
+    Rule { name: "recommend", boundary: |r| r.needed, lives_from: |r| r.recommended };
+
 /// memstock's first.
-pub const RULES: [Rule; 4] = [
+pub const RULES: [Rule; 5] = [
     MEMSTOCK,
+    RECOMMEND,
     // Usage alone: as memstock itself had it.
     Rule { name: "peak", boundary: |r| r.peak, lives_from: |r| r.peak },
     Rule {
@@ -30,8 +35,8 @@ pub const RULES: [Rule; 4] = [
     },
     Rule {
         name: "largest RSS × 1.15",
-        boundary: |r| with_margin(r.max_rss.unwrap_or(0)),
-        lives_from: |r| with_margin(r.max_rss.unwrap_or(0)),
+        boundary: |r| with_margin(r.max_rss),
+        lives_from: |r| with_margin(r.max_rss),
     },
 ];
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::Rehearsed;
 use crate::cells::{Cell, Word, near};
+use crate::degrees::Degrees;
 use crate::rules::{MEMSTOCK, RULES, Rule};
 
 const BEGIN: &str = "<!-- begin: cargo xtask bench rehearsal -->\n";
@@ -32,11 +33,12 @@ impl<'a> Report<'a> {
 
     /// Writes it between the marks of `file`, or all of it where there are none.
     pub fn write(&self, file: &Path) -> Result<()> {
+        let all = format!("{self}\n\n{}", Degrees::of(self.0));
         let old = fs::read_to_string(file).unwrap_or_default();
         let marked = old.split_once(BEGIN).and_then(|(before, rest)| {
-            Some(format!("{before}{BEGIN}\n{self}\n{END}{}", rest.split_once(END)?.1))
+            Some(format!("{before}{BEGIN}\n{all}\n{END}{}", rest.split_once(END)?.1))
         });
-        let text = marked.unwrap_or_else(|| format!("{BEGIN}\n{self}\n{END}"));
+        let text = marked.unwrap_or_else(|| format!("{BEGIN}\n{all}\n{END}"));
         fs::write(file, text).with_context(|| file.display().to_string())
     }
 
@@ -71,7 +73,7 @@ impl<'a> Report<'a> {
             "limits: right, near, wrong",
         ]);
         for one in self.0 {
-            let Rehearsed { program, recording, cells, boundary } = one;
+            let Rehearsed { program, recording, cells, boundary, .. } = one;
             let word = |cell: &Cell| cell.word(&MEMSTOCK, recording, boundary.lives);
             let count =
                 |words: &[Word]| cells.iter().filter(|cell| words.contains(&word(cell))).count();
@@ -185,7 +187,7 @@ impl<'a> Report<'a> {
     }
 }
 
-fn quoted(one: &Rehearsed) -> String {
+pub fn quoted(one: &Rehearsed) -> String {
     format!("`{}`", one.program.name.replace('|', "\\|"))
 }
 
@@ -228,17 +230,17 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-/// Columns of text, in Markdown.
-struct Table {
+/// Columns of text, in Markdown: a row of names, then the others.
+pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new<const N: usize>(head: [&str; N]) -> Self {
+    pub fn new<const N: usize>(head: [&str; N]) -> Self {
         Self { rows: vec![head.map(str::to_owned).to_vec()] }
     }
 
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.to_vec());
     }
 }

@@ -1,0 +1,152 @@
+//! What was said of each limit beyond whether the program lives: which of the four verdicts, how much is read again, and
+//! how much slower that is. Beside it what the kernel did.
+
+use std::fmt;
+
+use memstock::forecast::rehearse::{Rehearsal, Row, SLOW, WhatIf};
+use memstock::forecast::verdict::Verdict;
+
+use crate::Rehearsed;
+use crate::cells::{Cell, near};
+use crate::oracle::Run;
+use crate::table::{Table, mib, quoted};
+
+/// So near to the kernel's peak runs differ as to whether the limit is met at all.
+const PEAK_PART: f64 = 0.02;
+/// From here to there runs differ as to whether they are slow: without a limit, too, they do by some percent.
+const UNSURE: std::ops::Range<f64> = SLOW / 2.0..2.0 * SLOW;
+/// What is read again is right within this part, or within so many bytes.
+const REREAD_PART: f64 = 0.25;
+const REREAD_BYTES: f64 = (16 << 20) as f64;
+/// Above this it is much slower.
+const MUCH_SLOWER: f64 = 0.5;
+
+/// What happened at a limit.
+struct Happened {
+    verdict: Verdict,
+    reread: u64,
+    slowdown: f64,
+}
+
+impl Happened {
+    fn at(cell: &Cell, one: &Rehearsed) -> Self {
+        let quickest = cell.runs.iter().min_by_key(|run| run.wall);
+        let (wall, free) = (quickest.map_or(0.0, seconds), one.wall.as_secs_f64());
+        let slowdown = wall / free - 1.0;
+        let verdict = if !cell.lived() {
+            Verdict::Oom
+        } else if cell.runs.iter().all(|run| run.hits == 0) {
+            Verdict::Fits
+        } else if slowdown >= SLOW {
+            Verdict::Slow
+        } else {
+            Verdict::Reclaims
+        };
+        Self { verdict, reread: quickest.map_or(0, |run| run.reread), slowdown }
+    }
+}
+
+fn seconds(run: &Run) -> f64 {
+    run.wall.as_secs_f64()
+}
+
+/// A limit with both.
+struct Pair<'a> {
+    one: &'a Rehearsed,
+    cell: &'a Cell,
+    said: Row,
+    happened: Happened,
+}
+
+impl Pair<'_> {
+    /// Whether runs differ among themselves there.
+    fn is_near(&self) -> bool {
+        let limit = self.cell.limit.bytes;
+        let of_peak = limit.abs_diff(self.one.peak) as f64 / self.one.peak as f64;
+        let lives = self.one.boundary.lives;
+        let may_be_slow = self.happened.verdict != Verdict::Oom
+            && self.happened.verdict != Verdict::Fits
+            && UNSURE.contains(&self.happened.slowdown);
+        limit.abs_diff(lives) <= near(lives)
+            || of_peak <= PEAK_PART
+            || may_be_slow
+            || self.said.is_near
+    }
+
+    fn is_right(&self) -> bool {
+        self.said.verdict == self.happened.verdict
+    }
+
+    /// Whether it is one of those of which something is read again, or may be.
+    fn is_middle(&self) -> bool {
+        self.cell.lived() && self.happened.verdict != Verdict::Fits && self.said.reread.is_some()
+    }
+
+    fn knew_reread(&self) -> bool {
+        let (said, was) = (self.said.reread.unwrap_or(0) as f64, self.happened.reread as f64);
+        (said - was).abs() <= (REREAD_PART * was).max(REREAD_BYTES)
+    }
+
+    fn knew_slowdown(&self) -> bool {
+        let bucket = |part: f64| (part >= SLOW, part >= MUCH_SLOWER);
+        bucket(self.said.slowdown.unwrap_or(0.0)) == bucket(self.happened.slowdown)
+    }
+}
+
+/// Of all programs.
+pub struct Degrees<'a>(Vec<Pair<'a>>);
+
+impl<'a> Degrees<'a> {
+    pub fn of(all: &'a [Rehearsed]) -> Self {
+        let mut pairs = Vec::new();
+        for one in all {
+            let rehearsal = Rehearsal::new(&one.recording.data, WhatIf::default());
+            pairs.extend(one.cells.iter().map(|cell| {
+                let said = rehearsal.judge(cell.limit.bytes);
+                Pair { one, cell, said, happened: Happened::at(cell, one) }
+            }));
+        }
+        Self(pairs)
+    }
+
+    fn score(&self, name: &str, among: impl Fn(&Pair<'_>) -> bool, right: fn(&Pair<'_>) -> bool) -> String {
+        let among: Vec<_> = self.0.iter().filter(|pair| among(pair)).collect();
+        let right = among.iter().filter(|pair| right(pair)).count();
+        let part = 100.0 * right as f64 / among.len().max(1) as f64;
+        format!("{name}: {right} of {} ({part:.0} %)", among.len())
+    }
+}
+
+impl fmt::Display for Degrees<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new([
+            "program", "limit", "said", "read again", "slower", "happened", "read again", "slower", "",
+        ]);
+        for pair in self.0.iter().filter(|pair| pair.is_middle() || !pair.is_right()) {
+            let Pair { one, cell, said, happened } = pair;
+            table.row([
+                quoted(one),
+                mib(cell.limit.bytes),
+                said.verdict.name().to_owned(),
+                said.reread.map_or("-".to_owned(), mib),
+                said.slowdown.map_or("-".to_owned(), |part| format!("{:.0} %", 100.0 * part)),
+                happened.verdict.name().to_owned(),
+                mib(happened.reread),
+                format!("{:.0} %", 100.0 * happened.slowdown),
+                match (pair.is_right(), pair.is_near()) {
+                    (true, _) => String::new(),
+                    (false, true) => "near".to_owned(),
+                    (false, false) => "**wrong**".to_owned(),
+                },
+            ]);
+        }
+        writeln!(f, "{table}")?;
+        let scores = [
+            self.score("verdicts right, away from a boundary", |pair| !pair.is_near(), Pair::is_right),
+            self.score("of all", |_| true, Pair::is_right),
+            self.score("read again within 25 % or 16 MiB, where the kernel reclaimed", Pair::is_middle, Pair::knew_reread),
+            self.score("slower by less than 5 %, 5 to 50 %, more: right", Pair::is_middle, Pair::knew_slowdown),
+        ];
+        write!(f, "{}", scores.join("; "))
+    }
+}
