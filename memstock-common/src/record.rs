@@ -10,8 +10,8 @@ pub const BLOCK_PAGES: u64 = 16;
 pub const MAX_BLOCKS: u32 = 64;
 /// Places of [`Recent`].
 pub const PLACES: u32 = 1 << 16;
-/// For how long an access to a page that was told of is not told again: 2^23 ns, some 8 ms.
-pub const WINDOW_SHIFT: u32 = 23;
+/// For how long an access to a page that was told of is not told again: two ticks of the kernel's clock, 2 to 20 ms.
+pub const WINDOW_SHIFT: u32 = 1;
 
 /// The hash of a block of a file, by what the file is known by (the address of its mapping).
 #[inline(always)]

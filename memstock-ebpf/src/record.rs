@@ -10,7 +10,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_comm;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid, bpf_ktime_get_coarse_ns,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_pid_tgid, bpf_jiffies64,
 };
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
@@ -50,23 +50,35 @@ pub fn record_fault(ctx: RawTracePointContext) -> i32 {
     accessed(RecordKind::Mapped, ctx.arg(0), ctx.arg(1), ctx.arg(1))
 }
 
-/// Pages enter the cache.
+/// Pages enter the cache. The access for which they do is told by itself.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
 pub fn record_added(ctx: RawTracePointContext) -> i32 {
     if !is_recorded() {
         return 0;
     }
-    let _ = of_folio(ctx.arg(0), |mapping, first, last| {
-        each_block(RecordKind::Added, mapping, first, last);
+    let _ = of_folio(ctx.arg(0), |mapping, hash, block, pages| {
+        let word = RECENT.get(Recent::place(hash))?;
+        // Remembered for when it is removed.
+        if !Recent(word.load()).is_of(hash) {
+            word.store(Recent::of(hash).0);
+        }
+        rest::tell_access(RecordKind::Added as u32, mapping, block, pages.into());
+        Some(())
     });
     0
 }
 
-/// Pages leave the cache, whoever takes them: those that something was told of lately.
+/// Pages leave the cache, whoever takes them. Of most of them nothing was ever told.
 #[raw_tracepoint(tracepoint = "mm_filemap_delete_from_page_cache")]
 pub fn record_removed(ctx: RawTracePointContext) -> i32 {
-    let _ = of_folio(ctx.arg(0), |mapping, first, last| {
-        each_block(RecordKind::Removed, mapping, first, last);
+    let _ = of_folio(ctx.arg(0), |mapping, hash, block, pages| {
+        let word = RECENT.get(Recent::place(hash))?;
+        let recent = Recent(word.load());
+        if recent.is_of(hash) {
+            word.store(recent.forget(pages).0);
+            rest::tell_access(RecordKind::Removed as u32, mapping, block, pages.into());
+        }
+        Some(())
     });
     0
 }
@@ -130,17 +142,28 @@ fn is_recorded() -> bool {
     unsafe { bpf_get_current_ancestor_cgroup_id(level) == id }
 }
 
+/// Tells of an access to the pages of a range, of which most that are accessed were told of just now: those take neither a
+/// call nor a look at whose task it is.
 #[inline(always)]
 fn accessed(kind: RecordKind, mapping: u64, first: u64, last: u64) -> i32 {
-    if is_recorded() {
-        each_block(kind, mapping, first, last);
-    }
+    // Not the time: that takes as long as all the rest. SAFETY: the helper has no preconditions.
+    let window = (unsafe { bpf_jiffies64() } >> WINDOW_SHIFT) as u16;
+    each_block(mapping, first, last, |hash, block, pages| {
+        let word = RECENT.get(Recent::place(hash))?;
+        let (new, recent) = Recent(word.load()).tell(hash, window, pages);
+        if new != 0 && is_recorded() {
+            // Two that meet tell twice.
+            word.store(recent.0);
+            rest::tell_access(kind as u32, mapping, block, new.into());
+        }
+        Some(())
+    });
     0
 }
 
-/// The mapping of a folio and its pages there.
+/// Goes through the blocks of a folio that are followed.
 #[inline(always)]
-fn of_folio(folio: u64, tell: impl FnOnce(u64, u64, u64)) -> Option<()> {
+fn of_folio(folio: u64, tell: impl Fn(u64, u32, u64, u16) -> Option<()>) -> Option<()> {
     let layout = config::folio();
     if layout == FolioLayout::UNKNOWN {
         return None;
@@ -148,14 +171,15 @@ fn of_folio(folio: u64, tell: impl FnOnce(u64, u64, u64)) -> Option<()> {
     let mapping = read(folio, layout.mapping)?;
     let first = read(folio, layout.index)?;
     let nr_pages: u64 = folio::nr_pages(folio)?.into();
-    tell(mapping, first, first.wrapping_add(nr_pages).wrapping_sub(1));
+    let last = first.wrapping_add(nr_pages).wrapping_sub(1);
+    each_block(mapping, first, last, |hash, block, pages| tell(mapping, hash, block, pages));
     Some(())
 }
 
-/// Tells of the blocks of a range that are followed. What is beyond the bound, the call that gets there tells of:
+/// Goes through the blocks of a range that are followed. What is beyond the bound, the call that gets there tells of:
 /// one gets some dozen folios at most (`PAGEVEC_SIZE`).
 #[inline(always)]
-fn each_block(kind: RecordKind, mapping: u64, first: u64, last: u64) {
+fn each_block(mapping: u64, first: u64, last: u64, tell: impl Fn(u32, u64, u16) -> Option<()>) {
     let Some(one_in) = FOLLOWED.get(0) else { return };
     let one_in = one_in.load() as u32;
     let begin = first / BLOCK_PAGES;
@@ -167,46 +191,15 @@ fn each_block(kind: RecordKind, mapping: u64, first: u64, last: u64) {
             return;
         }
         let hash = block_hash(mapping, block);
-        if is_followed(hash, one_in) {
-            let pages = pages_in(block, first, last).into();
-            rest::tell_block(kind as u32, hash, mapping, block, pages);
+        if is_followed(hash, one_in) && tell(hash, block, pages_in(block, first, last)).is_none() {
+            return;
         }
     }
 }
 
-/// Tells of pages of a block that were not told of just now.
+/// Tells of an access to these pages of a block.
 #[inline(always)]
-pub fn tell_block(kind: u32, hash: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
-    let word = RECENT.get(Recent::place(hash))?;
-    let recent = Recent(word.load());
-    if kind == RecordKind::Removed as u32 {
-        // Of most that is removed nothing was ever told.
-        if !recent.is_of(hash) {
-            return None;
-        }
-        word.store(recent.forget(pages as u16).0);
-        return tell_access(kind, mapping, block, pages);
-    }
-    if kind == RecordKind::Added as u32 {
-        // The access that it was added for is told by itself. Remembered for when it is removed.
-        if !recent.is_of(hash) {
-            word.store(Recent::of(hash).0);
-        }
-        return tell_access(kind, mapping, block, pages);
-    }
-    // SAFETY: the helper has no preconditions.
-    let window = (unsafe { bpf_ktime_get_coarse_ns() } >> WINDOW_SHIFT) as u16;
-    let (new, recent) = recent.tell(hash, window, pages as u16);
-    if new == 0 {
-        return None;
-    }
-    // Two that meet tell twice.
-    word.store(recent.0);
-    tell_access(kind, mapping, block, new.into())
-}
-
-#[inline(always)]
-fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
+pub fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
     let layout = config::folio();
     let inode = read(mapping, layout.mapping_host)?;
     let super_block = read(inode, layout.inode_sb)?;

@@ -98,11 +98,11 @@ pub extern "C" fn claim(pfn: u64, nr_pages: u32, owner: u32) -> u32 {
     0
 }
 
-/// [`record::tell_block`].
+/// [`record::tell_access`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tell_block(kind: u32, hash: u32, mapping: u64, block: u64, pages: u32) -> u32 {
-    record::tell_block(kind, hash, mapping, block, pages).is_some().into()
+pub extern "C" fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> u32 {
+    record::tell_access(kind, mapping, block, pages).is_some().into()
 }
 
 /// [`page::replace_block`], as [`to_bits`](page::Replaced::to_bits).

@@ -18,6 +18,8 @@ use memstock_tests::skip::skip;
 use memstock_tests::{Engine, KernelCgroup, TestCgroup, binaries, kernel_cgroup, leftovers, live};
 use rustix::process::Signal;
 
+use crate::recorded;
+
 /// What of an example is for another test, or for a machine that this is not.
 const ELSEWHERE: [(&str, &str); 1] =
     [("memstock stat --kernel-stock", "needs fentry; live/kernel_stock.rs runs it in guests")];
@@ -177,7 +179,10 @@ fn run(world: &World, command: &str) -> Result<()> {
         engine.kill()?;
     }
     let finished = start(command, lasts(&words))?;
-    ensure!(finished.code() == 0, "{finished:?}");
+    // What is judged is a made-up recording, for which the limits of an example may be too low.
+    let is_judged = words.get(1).is_some_and(|verb| ["rehearse", "verify"].contains(verb));
+    let is_right = finished.code() == 0 || is_judged && [10, 11].contains(&finished.code());
+    ensure!(is_right, "{finished:?}");
     match engine {
         Some(engine) if asks && words[1] != "stop" => engine.stop().map(drop),
         Some(mut engine) => engine.process().wait(SOON).map(drop),
@@ -200,8 +205,9 @@ fn start(command: &str, lasts: bool) -> Result<Finished> {
     let memstock = binaries::memstock()?;
     let folder = memstock.parent().context("memstock is in no folder")?;
     let path = std::env::var("PATH").unwrap_or_default();
-    // For files that it writes.
+    // For files that it writes, and the recording that it reads.
     let work = tempfile::tempdir()?;
+    recorded::write(&work.path().join("memstock.data"))?;
     let mut shell = Command::new("sh");
     shell.current_dir(&work);
     shell.args(["-c", &format!("exec {command}")]);
@@ -213,7 +219,7 @@ fn start(command: &str, lasts: bool) -> Result<Finished> {
         }
         process.signal(Signal::INT)?;
     }
-    process.finish(SOON)
+    process.finish(3 * SOON)
 }
 
 /// `cargo xtask test` runs this very test, and `run` builds for release: that they take their arguments is

@@ -39,6 +39,7 @@ mod page_migration;
 mod payer;
 mod preempted;
 mod prometheus;
+mod record;
 mod recorded;
 mod refusal;
 mod rehearse;

@@ -15,8 +15,8 @@ use super::object::{ACCESSES, CHANGES, OBJECT, RECORD_MAPS, program, refused};
 use crate::host::cgroup::Cgroup;
 use crate::host::pages::Layout;
 
-/// Bytes of the ring: some 18,000 records.
-const RING_BYTES: u32 = 1 << 20;
+/// Bytes of the ring: some 37,000 records.
+const RING_BYTES: u32 = 1 << 21;
 
 /// Something that the kernel half told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! What is mapped is touched without being seen. From the moment when it is mapped until it leaves the page cache it is
 //! taken to be in constant use, as memory that is needed for speed, but not for life.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::timeline::Timeline;
@@ -82,9 +82,11 @@ pub struct Uses {
 impl Uses {
     /// Of a recording whose usage was `timeline`.
     pub fn of(recording: &Recording, timeline: &Timeline) -> Self {
+        let added = recording.accesses.iter().filter(|access| access.kind == AccessKind::Added);
         let mut reading = Reading {
             // A cgroup that is new has no cache but what it brings in.
             is_new: !recording.header.command.is_empty(),
+            added: added.map(|access| access.file).collect(),
             uses: Self::default(),
             pages: HashMap::new(),
             states: Vec::new(),
@@ -123,6 +125,8 @@ enum State {
 
 struct Reading {
     is_new: bool,
+    /// Files that it brought in: a page of them that never came is behind their end, to which a call may ask to read.
+    added: HashSet<u32>,
     uses: Uses,
     pages: HashMap<(u32, u64), u32>,
     /// By page.
@@ -192,7 +196,9 @@ impl Reading {
             }
             (_, State::Others | State::Mapped(_)) => before,
             (_, State::Absent) if self.is_new => {
-                self.uses.others += u64::from(used.weight);
+                if !self.added.contains(&access.file) {
+                    self.uses.others += u64::from(used.weight);
+                }
                 State::Others
             }
             (kind, State::Absent) => {

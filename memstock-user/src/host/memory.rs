@@ -38,8 +38,6 @@ pub struct Happened {
     pub kills: u64,
     /// The most that was charged, in bytes; some kernels of v2 do not tell.
     pub peak: Option<u64>,
-    /// Pages of files that came back after they had been reclaimed, where that is told.
-    pub refaults: Option<u64>,
 }
 
 impl Limited {
@@ -113,8 +111,9 @@ impl Limited {
     pub fn happened(&self) -> Result<Happened> {
         let number = |name: &str| Some(self.read(name).ok()?.trim().parse().unwrap_or(0));
         let (hits, killed, peak) = match self.version {
+            // The limit of memory and swap together is met first where no swap may be used.
             Version::V1 => (
-                number("memory.failcnt").unwrap_or(0),
+                ["memory.failcnt", "memory.memsw.failcnt"].into_iter().filter_map(number).sum(),
                 self.read("memory.oom_control")?,
                 number("memory.max_usage_in_bytes"),
             ),
@@ -124,8 +123,7 @@ impl Limited {
             }
         };
         let kills = field(&killed, "oom_kill");
-        let refaults = Some(field(&self.read("memory.stat")?, "workingset_refault_file"));
-        Ok(Happened { hits, kills, peak, refaults })
+        Ok(Happened { hits, kills, peak })
     }
 
     fn read(&self, name: &str) -> Result<String> {

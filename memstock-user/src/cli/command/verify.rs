@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use memstock_common::stat::PageCounterStat;
@@ -93,31 +92,25 @@ async fn by_ourselves(
             hits: get(PageCounterStat::Failcnt).unwrap_or(0),
             kills: is_killed.into(),
             peak: get(PageCounterStat::Watermark).map(|nr_pages| nr_pages * page_size()),
-            refaults: None,
         },
     )))
 }
 
 /// The verdict on what happened, by the rules of those on recordings.
 fn outcome(recording: &Recording, ended: Ended, happened: Happened) -> Outcome {
-    let before =
-        recording.end.as_ref().map(|end| end.at).filter(|_| !recording.header.command.is_empty());
-    let slowdown = before
-        .filter(|before| *before > Duration::ZERO)
-        .map(|before| ended.wall.as_secs_f64() / before.as_secs_f64() - 1.0);
+    // How long a service was recorded, and what it read, says nothing of a command.
+    let end = recording.end.as_ref().filter(|_| !recording.header.command.is_empty());
+    let before = end.map(|end| end.at.as_secs_f64()).filter(|&seconds| seconds > 0.0);
+    let slowdown = before.map(|before| ended.wall.as_secs_f64() / before - 1.0);
     let verdict = match (happened.kills, happened.hits) {
         (1.., _) => Verdict::Oom,
         (0, 0) => Verdict::Fits,
         _ if slowdown.is_some_and(|part| part >= SLOW) => Verdict::Slow,
         _ => Verdict::Reclaims,
     };
-    Outcome {
-        verdict,
-        slowdown,
-        reread: happened.refaults.map(|pages| pages * page_size()),
-        peak: happened.peak,
-        kills: happened.kills,
-    }
+    let before = end.and_then(|end| end.read_bytes);
+    let reread = before.map(|before| ended.read_bytes.saturating_sub(before));
+    Outcome { verdict, slowdown, reread, peak: happened.peak, kills: happened.kills }
 }
 
 /// SIGKILL.
@@ -127,6 +120,7 @@ const KILL: u8 = 9;
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::ExitStatus;
+    use std::time::Duration;
 
     use super::*;
     use crate::recording::{End, Header};
@@ -157,7 +151,6 @@ mod tests {
             let judged = outcome(&recording, ended(seconds), happened(hits, kills)).verdict;
             assert_eq!(judged, verdict, "{seconds} {hits} {kills}");
         }
-        // How long a service ran says nothing of a command.
         let service = Recording { header: Header::default(), ..recording };
         assert_eq!(outcome(&service, ended(99), happened(1, 0)).verdict, Verdict::Reclaims);
     }

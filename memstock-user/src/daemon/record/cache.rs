@@ -15,13 +15,13 @@ use crate::recording::{Access, AccessKind, File, Writer};
 /// Blocks that are followed at once, at the most.
 const MAX_BLOCKS: usize = 8192;
 /// As few as are left are followed, however often they are accessed: of fewer nothing can be said.
-const MIN_BLOCKS: usize = 128;
-/// Accesses that are recorded before it matters how many there are a second: some 2 MiB.
-const CREDIT: u64 = 250_000;
+const MIN_BLOCKS: usize = 64;
+/// Accesses that are recorded before it matters how many there are a second: some 1 MiB.
+const CREDIT: u64 = 150_000;
 /// The same, a second: some 15 MiB an hour.
 const A_SECOND: u64 = 600;
-/// The same, in one look: what they cost those who are recorded.
-const AT_ONCE: u64 = 2_000;
+/// The same, in one look: what they cost those who are recorded, some 0.5 µs each.
+const AT_ONCE: u64 = 300;
 
 /// The cache that is followed.
 pub(super) struct Cache {
@@ -76,12 +76,16 @@ impl Cache {
         Ok(())
     }
 
+    /// Whether so much is told that the next look should be soon.
+    pub(super) fn is_busy(&self) -> bool {
+        self.lately > AT_ONCE && self.followed.len() > MIN_BLOCKS
+    }
+
     /// Says at which rate blocks are to be followed from now on, if at another.
     pub(super) fn rate(&mut self, at: Duration) -> Option<u32> {
         let before = self.one_in;
         let room = CREDIT + A_SECOND * at.as_secs();
-        let is_too_much = |told: u64, lately: u64| told > room || lately > AT_ONCE;
-        if is_too_much(self.told, self.lately) && self.followed.len() > MIN_BLOCKS {
+        if self.is_busy() || self.told > room && self.followed.len() > MIN_BLOCKS {
             self.halve();
         }
         while self.followed.len() > MAX_BLOCKS {

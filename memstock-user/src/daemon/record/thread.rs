@@ -26,6 +26,8 @@ use crate::recording::{End, TaskEvent, TaskEventKind, Writer};
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_millis(10);
+/// The same, while more is told than there is room for.
+const SOON: Duration = Duration::from_millis(1);
 /// Between two looks at what the kernel says by itself.
 const KERNEL: Duration = Duration::from_millis(100);
 /// Between two writes, at the most; and two looks whether the cgroup is still there.
@@ -131,9 +133,14 @@ impl Recording {
     }
 
     pub(super) fn run(mut self, told: &Receiver<Ending>) -> Summary {
+        let mut pause = ROUND;
         loop {
-            match told.recv_timeout(ROUND) {
-                Err(RecvTimeoutError::Timeout) => self.round(),
+            match told.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {
+                    self.hear();
+                    pause = if self.cache.is_busy() { SOON } else { ROUND };
+                    self.round();
+                }
                 Ok(ending) => return self.end(ending),
                 Err(RecvTimeoutError::Disconnected) => return self.end(Ending::default()),
             }
@@ -141,7 +148,6 @@ impl Recording {
     }
 
     fn round(&mut self) {
-        self.hear();
         let at = self.begun.elapsed();
         if let Some(one_in) = self.cache.rate(at)
             && let Err(error) = self.recorded.follow(one_in)

@@ -6,7 +6,7 @@ const svg = document.querySelector("#time svg");
 const said = document.getElementById("said");
 const files = document.querySelector("#files tbody");
 const { left, right, top: highest, bottom } = facts.frame;
-const BAND = 14;
+const BAND = 8;
 
 function element(name, attributes, parent) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -60,9 +60,10 @@ function shade(all) {
     let to = from;
     while (to < all.length && all[to] === all[from]) to += 1;
     const at = { class: `state ${all[from]}`, x: left + from * width, width: (to - from) * width };
-    element("rect", { ...at, y: bottom - BAND, height: BAND }, shades);
+    element("rect", { ...at, y: highest, height: BAND }, shades);
     if (all[from] !== "fits") {
-      element("rect", { ...at, y: highest, height: bottom - BAND - highest, opacity: 0.25 }, shades);
+      const below = { y: highest + BAND, height: bottom - highest - BAND };
+      element("rect", { ...at, ...below, opacity: 0.25 }, shades);
     }
     from = to;
   }

@@ -113,20 +113,15 @@ fn rows(report: &Report<'_>) -> String {
         if before.as_ref() == Some(&now) {
             continue;
         }
-        let who = match &row.victim {
-            Some(victim) => {
-                let name = told["victim"]["comm"].as_str().unwrap_or("nobody known");
-                format!("{name}, at {:.1} s", victim.at.as_secs_f64())
-            }
-            None => String::new(),
-        };
-        let files = told["files"].as_array().into_iter().flatten();
-        let files: Vec<_> = files
-            .map(|file| {
-                let bytes = human(file["bytes"].as_u64().unwrap_or(0));
-                format!("{} {bytes}", file["path"].as_str().unwrap_or_default())
-            })
-            .collect();
+        let who = row.victim.as_ref().map(|victim| {
+            let name = told["victim"]["comm"].as_str().unwrap_or("nobody known");
+            format!("{name}, at {:.1} s", victim.at.as_secs_f64())
+        });
+        let files = told["files"].as_array().into_iter().flatten().map(|file| {
+            let bytes = human(file["bytes"].as_u64().unwrap_or(0));
+            format!("{} {bytes}", file["path"].as_str().unwrap_or_default())
+        });
+        let causes: Vec<_> = who.into_iter().chain(files).collect();
         let verdict = if row.is_near { "oom, near" } else { row.verdict.name() };
         let told = row.verdict != Verdict::Fits;
         let reread = row.reread.filter(|_| told).map_or("-".into(), human);
@@ -138,7 +133,7 @@ fn rows(report: &Report<'_>) -> String {
             "<tr class=\"{}\"><td>{}</td><td>{verdict}</td><td>{reread}</td><td>{slower}</td><td>{}</td></tr>",
             row.verdict.name(),
             human(row.limit),
-            escaped(&[who, files.join(", ")].concat())
+            escaped(&causes.join("; "))
         );
         before = Some(now);
     }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Report;
 use super::time::Part;
@@ -47,6 +48,10 @@ pub struct Frame {
     pub bottom: i32,
 }
 
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 fn defect(error: impl Display) -> anyhow::Error {
     anyhow!("cannot draw: {error}")
 }
@@ -66,9 +71,9 @@ pub fn limits(report: &Report<'_>) -> Result<String> {
     let (rehearsal, rows) = (report.rehearsal(), report.rows());
     let peaks = rehearsal.peaks();
     let (lives, fits) = (rehearsal.lives_from(), rehearsal.fits_from());
-    let from = rows.first().map_or(1, |row| row.limit).max(1) as f64;
-    let to = (fits.max(report.judged.advice.max) as f64 * 1.25).max(from * 2.0);
-    let reread = rows.iter().filter_map(|row| row.reread).max().unwrap_or(0).max(1 << 20) as f64;
+    let from = mib(rows.first().map_or(1, |row| row.limit).max(1));
+    let to = (mib(fits.max(report.judged.advice.max)) * 1.25).max(from * 2.0);
+    let reread = mib(rows.iter().filter_map(|row| row.reread).max().unwrap_or(0)).max(1.0);
     let slower = rows.iter().filter_map(|row| row.slowdown).fold(2.0 * SLOW, f64::max);
     drawn(|area| {
         let mut chart = ChartBuilder::on(area)
@@ -80,7 +85,7 @@ pub fn limits(report: &Report<'_>) -> Result<String> {
             .map_err(defect)?
             .set_secondary_coord((from..to).log_scale(), 0.0..slower * 1.1);
         let slow = rehearsal.smallest(SLOW).clamp(lives, fits.max(lives));
-        let edges = [from, lives as f64, slow as f64, fits as f64, to];
+        let edges = [from, mib(lives), mib(slow), mib(fits), to];
         for ((zone, ends), name) in
             ZONES.iter().zip(edges.windows(2)).zip(["oom", "slow", "reclaims", "fits"])
         {
@@ -99,8 +104,8 @@ pub fn limits(report: &Report<'_>) -> Result<String> {
             .configure_mesh()
             .x_desc("limit")
             .y_desc("read again")
-            .x_label_formatter(&|limit| human(*limit as u64))
-            .y_label_formatter(&|bytes| human(*bytes as u64))
+            .x_label_formatter(&|limit| format!("{limit} MiB"))
+            .y_label_formatter(&|bytes| format!("{bytes:.0} MiB"))
             .max_light_lines(0)
             .bold_line_style(FAINT)
             .axis_style(INK)
@@ -116,13 +121,13 @@ pub fn limits(report: &Report<'_>) -> Result<String> {
             .draw()
             .map_err(defect)?;
         let living = || rows.iter().filter(|row| row.limit >= lives);
-        let read = living().filter_map(|row| Some((row.limit as f64, row.reread? as f64)));
+        let read = living().filter_map(|row| Some((mib(row.limit), mib(row.reread?))));
         chart
             .draw_series(LineSeries::new(read, INK.stroke_width(2)))
             .map_err(defect)?
             .label("read again")
             .legend(|(x, y)| PathElement::new([(x, y), (x + 14, y)], INK.stroke_width(2)));
-        let slower = living().filter_map(|row| Some((row.limit as f64, row.slowdown?)));
+        let slower = living().filter_map(|row| Some((mib(row.limit), row.slowdown?)));
         chart
             .draw_secondary_series(LineSeries::new(slower, ZONES[1].stroke_width(2)))
             .map_err(defect)?
@@ -134,17 +139,20 @@ pub fn limits(report: &Report<'_>) -> Result<String> {
                 .into_iter()
                 .enumerate()
         {
-            let (x, top) = (limit as f64, reread * 1.1);
+            let (x, top) = (mib(limit), reread * 1.1);
             if (from..to).contains(&x) {
                 let line = PathElement::new([(x, 0.0), (x, top)], INK.mix(0.6));
                 chart.draw_series([line]).map_err(defect)?;
                 let at = (x, top * (0.97 - 0.07 * n as f64));
-                let text = format!(" {name} {}", human(limit));
-                let text = Text::new(text, at, (FONT, 12).into_font().color(&INK));
+                let text = format!(" {name} {} ", human(limit));
+                // Within the picture, on whichever side of its line.
+                let side = if x * x > from * to { HPos::Right } else { HPos::Left };
+                let style = (FONT, 12).into_font().color(&INK).pos(Pos::new(side, VPos::Center));
+                let text = Text::new(text, at, style);
                 chart.draw_series([text]).map_err(defect)?;
             }
         }
-        legend(&mut chart.configure_series_labels(), SeriesLabelPosition::MiddleRight)
+        legend(&mut chart.configure_series_labels(), SeriesLabelPosition::MiddleLeft)
     })
 }
 
@@ -176,14 +184,14 @@ pub fn time(report: &Report<'_>, parts: &[Part]) -> Result<(String, Frame, u64)>
             .margin(10)
             .x_label_area_size(36)
             .y_label_area_size(70)
-            .build_cartesian_2d(0.0..seconds, 0.0..highest as f64)
+            .build_cartesian_2d(0.0..seconds, 0.0..mib(highest))
             .map_err(defect)?;
         let (across, down) = chart.plotting_area().get_pixel_range();
         frame = Frame { left: across.start, right: across.end, top: down.start, bottom: down.end };
         chart
             .configure_mesh()
             .x_desc("seconds")
-            .y_label_formatter(&|bytes| human(*bytes as u64))
+            .y_label_formatter(&|bytes| format!("{bytes:.0} MiB"))
             .max_light_lines(0)
             .bold_line_style(FAINT)
             .axis_style(INK)
@@ -193,7 +201,7 @@ pub fn time(report: &Report<'_>, parts: &[Part]) -> Result<(String, Frame, u64)>
         // The whole first, and what is below it over that.
         for (kind, (name, colour)) in KINDS.iter().enumerate().rev() {
             let steps = parts.iter().enumerate().flat_map(|(n, part)| {
-                let height = part.stack()[kind] as f64;
+                let height = mib(part.stack()[kind]);
                 [(n as f64 * width, height), ((n + 1) as f64 * width, height)]
             });
             let colour = *colour;
@@ -205,7 +213,7 @@ pub fn time(report: &Report<'_>, parts: &[Part]) -> Result<(String, Frame, u64)>
                     Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled())
                 });
         }
-        legend(&mut chart.configure_series_labels(), SeriesLabelPosition::UpperRight)
+        legend(&mut chart.configure_series_labels(), SeriesLabelPosition::UpperLeft)
     })?;
     Ok((text, frame, highest))
 }

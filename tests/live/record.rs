@@ -1,0 +1,317 @@
+//! `memstock record`: what is recorded of real programs, against what they did and what `stat` says of the same; that the
+//! recording before it is kept, and that nothing else is left.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use memstock::recording::{AccessKind, Recording, TaskEventKind, read};
+use memstock_tests::measured::{figure, hog};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::{Finished, Process, memstock};
+use memstock_tests::skip::skip;
+use memstock_tests::{Engine, PAGE, Task, TestCgroup, binaries, leftovers, live};
+use rustix::process::Signal;
+
+/// A program that was recorded, in a folder of its own.
+struct Recorded {
+    folder: tempfile::TempDir,
+    finished: Finished,
+}
+
+impl Recorded {
+    fn read(&self) -> Result<Recording> {
+        read(&self.folder.path().join("data"))
+    }
+}
+
+fn start(folder: &Path, args: &[&str]) -> Result<Process> {
+    let file = folder.join("data");
+    let file = file.to_str().context("a path that is no text")?;
+    memstock([&["record", "-o", file], args].concat())?.start()
+}
+
+fn record(args: &[&str]) -> Result<Recorded> {
+    let folder = tempfile::tempdir()?;
+    let finished = start(folder.path(), args)?.finish(3 * SOON)?;
+    Ok(Recorded { folder, finished })
+}
+
+fn highest(recording: &Recording, of: impl Fn(&memstock::recording::Moment) -> u64) -> u64 {
+    recording.moments.iter().map(of).max().unwrap_or_default()
+}
+
+/// The same program, recorded and measured: its peak is as high, and so is what is needed of it.
+#[test]
+fn the_peak_is_that_of_stat() -> Result<()> {
+    const PAGES: u64 = 20_000;
+    live(|| {
+        let workload = binaries::workload()?.display().to_string();
+        let pages = PAGES.to_string();
+        let command = ["--", &workload, "hog", "--pages", &pages, "--cpu", "1"];
+        let recorded = record(&command)?;
+        ensure!(recorded.finished.code() == 0, "{:?}", recorded.finished);
+        ensure!(recorded.finished.stdout == "done\n", "{:?}", recorded.finished);
+        let line = &recorded.finished.stderr;
+        let is_said =
+            ["memstock: ", " 1 task, nothing lost; written to ", "Next: memstock rehearse"];
+        ensure!(is_said.into_iter().all(|part| line.contains(part)), "{line}");
+        ensure!(line.lines().count() == 1, "{line}");
+
+        let recording = recorded.read()?;
+        let report = hog(PAGES, &[])?;
+        for (pointer, peak) in [
+            ("/cgroup/peak", highest(&recording, |moment| moment.usage)),
+            ("/cgroup/needed_peak", highest(&recording, |moment| moment.needed)),
+        ] {
+            let measured = figure(&report, pointer)? / PAGE as f64;
+            // Another run: what its start has of the page cache of its own program, and stocks, differ.
+            ensure!((measured - peak as f64).abs() <= 400.0, "{pointer}: {measured} is not {peak}");
+        }
+        let end = recording.end.context("no end")?;
+        ensure!(end.code == Some(0) && end.lost.is_empty(), "{end:?}");
+        ensure!(recording.moments.windows(2).all(|pair| pair[0].at <= pair[1].at), "out of order");
+        let peak = recording.peaks.last().context("no peak")?;
+        let largest = peak.tasks.first().context("nobody")?;
+        ensure!(largest.comm.starts_with("memstock-workl"), "{peak:?}");
+        ensure!(largest.anon + PAGES / 10 >= PAGES && largest.badness >= largest.anon, "{peak:?}");
+        ensure!(recording.header.command[1..] == command[2..], "{:?}", recording.header);
+        Ok(())
+    })
+}
+
+#[test]
+fn processes_that_come_and_go_are_told_of() -> Result<()> {
+    live(|| {
+        let script = "sleep 0.05 & cat /dev/null; GOMEMLIMIT=1GiB sleep 0.3; wait; exit 7";
+        let recorded = record(&["--", "sh", "-c", script])?;
+        ensure!(recorded.finished.code() == 7, "{:?}", recorded.finished);
+        ensure!(recorded.finished.stderr.contains(" 4 tasks, "), "{:?}", recorded.finished);
+        let recording = recorded.read()?;
+        let mut born = BTreeMap::new();
+        let mut programs = BTreeMap::new();
+        let mut died = 0;
+        for event in &recording.tasks {
+            match &event.kind {
+                TaskEventKind::Born { parent } => drop(born.insert(event.pid, *parent)),
+                TaskEventKind::Exec { comm } => drop(programs.insert(comm.clone(), event.pid)),
+                TaskEventKind::Died => died += 1,
+                TaskEventKind::FollowsLimit { why } => {
+                    ensure!(why.contains("GOMEMLIMIT"), "{event:?}");
+                    ensure!(programs.get("sleep") == Some(&event.pid), "{:?}", recording.tasks);
+                    drop(programs.insert("follows".into(), event.pid));
+                }
+            }
+        }
+        let shell = programs.get("sh").context("no shell")?;
+        ensure!(born.len() == 3 && born.values().all(|parent| parent == shell), "{born:?}");
+        ensure!(programs.contains_key("cat") && programs.contains_key("follows"), "{programs:?}");
+        ensure!(died == 4, "{:?}", recording.tasks);
+        ensure!(recording.end.context("no end")?.code == Some(7), "the exit code");
+        Ok(())
+    })
+}
+
+/// A file is read three times, at some distance, and then truncated.
+#[test]
+fn accesses_are_those_of_the_program() -> Result<()> {
+    const NAME: &str = "record::accesses_are_those_of_the_program";
+    /// Few enough that all blocks are followed.
+    const PAGES: u64 = 200;
+    live(|| {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let path = folder.path().join("read");
+        let mut file = File::create(&path)?;
+        file.write_all(&vec![1; usize::try_from(PAGES * PAGE)?])?;
+        file.sync_all()?;
+        drop_cache(&file)?;
+        let name = path.to_str().context("a path that is no text")?;
+        let script = format!(
+            "cat {name} >/dev/null; sleep 0.1; cat {name} >/dev/null; sleep 0.1; cat {name} >/dev/null; \
+             sleep 0.1; : > {name}"
+        );
+        let recording = record(&["--", "sh", "-c", &script])?.read()?;
+        if let Some(lacks) = recording.header.assumes.iter().find(|it| it.contains("mm_filemap")) {
+            skip(NAME, lacks);
+            return Ok(());
+        }
+        let inode = fs::metadata(&path)?.ino();
+        let number = recording.files.iter().position(|file| file.inode == inode);
+        let number = number.context("the file is not in the recording")?;
+        let found = &recording.files[number];
+        ensure!(found.path.as_deref() == Some(path.as_path()), "{found:?}");
+        ensure!(found.device == fs::metadata(&path)?.dev(), "{found:?}");
+        let mut pages = BTreeMap::new();
+        for access in recording.accesses.iter().filter(|it| it.file as usize == number) {
+            ensure!(access.one_in == 1, "{access:?}");
+            for index in access.index..access.index + u64::from(access.pages) {
+                *pages
+                    .entry((index, access.kind == AccessKind::Read, format!("{:?}", access.kind)))
+                    .or_insert(0) += 1;
+            }
+        }
+        for index in 0..PAGES {
+            let times =
+                |kind: &str, is_read| pages.get(&(index, is_read, kind.to_owned())).copied();
+            let counts = [times("Read", true), times("Added", false), times("Removed", false)];
+            ensure!(counts == [Some(3), Some(1), Some(1)], "page {index}: {counts:?}");
+        }
+        ensure!(pages.keys().all(|(index, ..)| *index < PAGES), "pages that are not there");
+        Ok(())
+    })
+}
+
+fn drop_cache(file: &File) -> Result<()> {
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).context("fadvise")
+}
+
+/// Memory of each kind is told apart.
+#[test]
+fn dirty_and_shared_memory_is_seen() -> Result<()> {
+    const PAGES: u64 = 4096;
+    live(|| {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let shared = tempfile::tempdir_in("/dev/shm")?;
+        let script = format!(
+            "head -c {0} /dev/zero > {1}/a; head -c {0} /dev/zero > {2}/b; sleep 1.5",
+            PAGES * PAGE,
+            folder.path().display(),
+            shared.path().display()
+        );
+        let recording = record(&["--", "sh", "-c", &script])?.read()?;
+        let shmem = highest(&recording, |moment| moment.shmem);
+        let dirty = highest(&recording, |moment| moment.dirty);
+        ensure!((PAGES..PAGES + 64).contains(&shmem), "{shmem}: {:?}", recording.moments);
+        // The kernel may have written some.
+        ensure!((PAGES / 2..=PAGES + 64).contains(&dirty), "{dirty}: {:?}", recording.moments);
+        let last = recording.moments.last().context("no moment")?;
+        ensure!(last.needed >= PAGES && last.file >= PAGES, "{last:?}");
+        Ok(())
+    })
+}
+
+/// A cgroup that runs is recorded and goes on, with an engine of its own and from one that runs.
+#[test]
+fn a_cgroup_that_runs_goes_on() -> Result<()> {
+    const PAGES: u64 = 3000;
+    live(|| {
+        for has_engine in [false, true] {
+            let cgroup = TestCgroup::new()?;
+            let engine =
+                has_engine.then(|| Engine::start(["--cgroup", cgroup.path()])).transpose()?;
+            let mut task = Task::start(&cgroup, None)?;
+            task.touch(500)?;
+            let folder = tempfile::tempdir()?;
+            let mut recorder = start(folder.path(), &["--cgroup", cgroup.path()])?;
+            let file = folder.path().join("data");
+            try_poll_until(SOON, "the recording", || Ok(read(&file).is_ok().then_some(())))?;
+            task.touch(PAGES)?;
+            std::thread::sleep(Duration::from_millis(50));
+            recorder.signal(Signal::INT)?;
+            let finished = recorder.wait(SOON)?;
+            ensure!(finished.code() == 0, "{finished:?}");
+            let recording = read(&file)?;
+            let (first, last) = (recording.moments.first(), recording.moments.last());
+            let grown = last.context("none")?.needed - first.context("none")?.needed;
+            ensure!((PAGES..PAGES + 64).contains(&grown), "{grown}: {:?}", recording.moments);
+            ensure!(recording.header.cgroup == Path::new(cgroup.path()), "{:?}", recording.header);
+            let end = recording.end.context("no end")?;
+            ensure!(end.code.is_none(), "{end:?}");
+            let is_known = |kind: &TaskEventKind| matches!(kind, TaskEventKind::Exec { comm } if comm.starts_with("memstock-workl"));
+            ensure!(
+                recording.tasks.iter().any(|event| is_known(&event.kind)),
+                "{:?}",
+                recording.tasks
+            );
+            task.touch(1)?;
+            if let Some(mut engine) = engine {
+                engine.show()?.cgroup(cgroup.path())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// It ends by itself with the cgroup, and after so many seconds.
+#[test]
+fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let folder = tempfile::tempdir()?;
+        let finished =
+            start(folder.path(), &["--seconds", "1", "--cgroup", cgroup.path()])?.finish(SOON)?;
+        ensure!(finished.code() == 0 && finished.stderr.contains("1.0 s"), "{finished:?}");
+        let mut recorder = start(folder.path(), &["--cgroup", cgroup.path()])?;
+        let file = folder.path().join("data");
+        let is_begun = || Ok(read(&file).is_ok_and(|it| !it.moments.is_empty()).then_some(()));
+        try_poll_until(SOON, "the recording", is_begun)?;
+        drop(cgroup);
+        ensure!(recorder.wait(SOON)?.code() == 0, "it goes on without its cgroup");
+        // COMMAND ends with its time.
+        let recorded = record(&["--seconds", "1", "--", "sleep", "60"])?;
+        ensure!(recorded.finished.code() == 128 + 15, "{:?}", recorded.finished);
+        Ok(())
+    })
+}
+
+/// Below a cgroup that a running engine tracks.
+#[test]
+fn command_is_recorded_beside_a_running_engine() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let below = ["--cgroup", cgroup.path(), "--", "sh", "-c", "exit 3"];
+        let recorded = record(&below)?;
+        ensure!(recorded.finished.code() == 3, "{:?}", recorded.finished);
+        let recording = recorded.read()?;
+        ensure!(recording.header.cgroup.starts_with(cgroup.path()), "{:?}", recording.header);
+        ensure!(highest(&recording, |moment| moment.usage) > 0, "{:?}", recording.moments);
+        let refused = record(&["--", "true"])?;
+        ensure!(refused.finished.code() == 123, "{:?}", refused.finished);
+        ensure!(!refused.folder.path().join("data").exists(), "a recording of nothing");
+        ensure!(cgroup.dir().read_dir()?.flatten().all(|entry| !entry.path().is_dir()), "left");
+        engine.show()?.cgroup(cgroup.path())?;
+        Ok(())
+    })
+}
+
+/// The one before is kept, and what cannot be recorded changes nothing. One that is killed is read up to there.
+#[test]
+fn the_recording_before_is_kept() -> Result<()> {
+    live(|| {
+        let folder = tempfile::tempdir()?;
+        let (file, old) = (folder.path().join("data"), folder.path().join("data.old"));
+        ensure!(
+            start(folder.path(), &["--", "memstock-no-such"])?.finish(SOON)?.code() == 127,
+            "found"
+        );
+        ensure!(!file.exists(), "a recording of nothing");
+        ensure!(start(folder.path(), &["--", "true"])?.finish(SOON)?.code() == 0, "true");
+        let first = fs::read(&file)?;
+        ensure!(
+            start(folder.path(), &["--", "memstock-no-such"])?.finish(SOON)?.code() == 127,
+            "found"
+        );
+        ensure!(fs::read(&file)? == first && !old.exists(), "the one before is gone");
+        ensure!(start(folder.path(), &["--", "false"])?.finish(SOON)?.code() == 1, "false");
+        ensure!(
+            fs::read(&old)? == first && fs::read(&file)? != first,
+            "the one before is not kept"
+        );
+        leftovers::none()?;
+
+        let mut killed = start(folder.path(), &["--", "sleep", "60"])?;
+        let has_moments = || Ok(read(&file).is_ok_and(|it| !it.moments.is_empty()).then_some(()));
+        try_poll_until(SOON, "a moment", has_moments)?;
+        killed.signal(Signal::KILL)?;
+        killed.wait(SOON)?;
+        let recording = read(&file)?;
+        ensure!(recording.end.is_none() && !recording.tasks.is_empty(), "{recording:?}");
+        ensure!(memstock(["stop"])?.finish(SOON)?.code() == 0, "stop");
+        Ok(())
+    })
+}
