@@ -11,12 +11,14 @@ use memstock_tests::exposition::Exposition;
 use memstock_tests::live::name;
 use memstock_tests::load::Load;
 use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::memstock;
 use memstock_tests::prometheus::{ABSENT, Programs, Prometheus};
 use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{
     Engine, Holder, KernelCgroup, Migrations, PAGE, TestCgroup, kernel_cgroup, live, lru,
 };
+use serde_json::Value;
 
 /// Scrapes, one a second.
 const SCRAPES: f64 = 60.0;
@@ -105,6 +107,7 @@ fn a_minute_under_load() -> Result<()> {
         lru::drain()?;
         engine.heal()?;
         compare(&engine, &prometheus, &[&top, &low])?;
+        recommended(&engine, &prometheus, &top)?;
         beside_the_kernel(&engine, &prometheus, &top, &kernel, moved)?;
         holder.exit()?;
         engine.stop()?;
@@ -113,6 +116,29 @@ fn a_minute_under_load() -> Result<()> {
             Ok((prometheus.one("up{job=\"memstock\"}")? == 0.0).then_some(()))
         })
     })
+}
+
+/// What is recommended by what Prometheus has is what the engine says that was needed, and a tenth.
+fn recommended(engine: &Engine, prometheus: &Prometheus, top: &TestCgroup) -> Result<()> {
+    let url = prometheus.url();
+    let ask = |more: &[&str]| {
+        let args = ["recommend", "--prometheus", &url, "--window", "1h"];
+        memstock(args.iter().chain(more))?.finish(SOON)
+    };
+    let needed = engine.show()?.cgroup(top.path())?.memory.needed_watermark;
+    let answer = ask(&["--format", "json"])?;
+    let all: Value = serde_json::from_str(&answer.stdout).with_context(|| format!("{answer:?}"))?;
+    let all = all["cgroups"].as_array().context("no cgroups")?;
+    let own = all.iter().find(|one| one["cgroup"] == top.path()).context("not the cgroup")?;
+    ensure!(own["needed_peak"] == needed && own["limit"] == 1 << 30, "{own}, {needed} needed");
+    ensure!(own["verdict"] == "fits" && own["hosts"] == 1, "{own}");
+    let max = own["recommend"]["max"].as_u64().context("no limit")?;
+    ensure!((needed..needed + needed / 10 + (8 << 20)).contains(&max), "{own}");
+    let table = ask(&[])?;
+    ensure!(table.code() == 0 && table.stdout.contains(top.path()), "{table:?}");
+    let nobody = memstock(["recommend", "--prometheus", "http://127.0.0.1:1"])?.finish(SOON)?;
+    ensure!(nobody.code() == 125 && nobody.stderr.lines().count() == 1, "{nobody:?}");
+    Ok(())
 }
 
 /// At rest Prometheus has exactly what `memstock show` has, a scrape later.

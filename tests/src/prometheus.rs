@@ -94,6 +94,11 @@ impl Prometheus {
         ready.with_context(|| self.process.stderr().unwrap_or_default())
     }
 
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// What a query gives now: the labels of each series, and its value.
     ///
     /// # Errors

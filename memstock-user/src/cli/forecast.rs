@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::value::{Swap, bytes, kernel, part, swap};
+use super::value::{Swap, bytes, kernel, part, swap, window};
 use crate::forecast::rehearse::Kernel;
 
 /// Where `memstock record` writes and its readers look, unless they are told.
@@ -66,6 +66,15 @@ pub struct Recommend {
     /// As it would be elsewhere.
     #[command(flatten)]
     pub what_if: Otherwise,
+
+    /// Judge by what a Prometheus has scraped instead, for each cgroup that it knows: http://HOST:PORT, or the address
+    /// of what answers like one (Thanos, Mimir)
+    #[arg(long, value_name = "URL", conflicts_with_all = ["files", "slower", "swap", "kernel"])]
+    pub prometheus: Option<String>,
+
+    /// How far to look back there, as Prometheus writes it
+    #[arg(long, value_name = "DURATION", default_value = "14d", requires = "prometheus", value_parser = window)]
+    pub window: String,
 
     /// How to write it
     #[arg(long, value_enum, default_value_t = Format::Table)]

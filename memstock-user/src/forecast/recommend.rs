@@ -1,6 +1,7 @@
 //! The limit to set, by one or several recordings of the same program.
 
 use super::rehearse::{Rehearsal, SLOW};
+use super::verdict::Peaks;
 
 /// Limits are whole MiB: nobody pastes bytes.
 const ROUND: u64 = 1 << 20;
@@ -49,14 +50,24 @@ impl Advice {
             all.lives_from = all.lives_from.max(one.lives_from());
             all.fast_from = all.fast_from.max(one.smallest(wish.slower));
         }
+        all.with_margin(wish.margin)
+    }
+
+    /// By the highest figures alone, where it is not known what is read again.
+    pub fn by_peaks(peaks: Peaks, margin: f64) -> Self {
+        let lives_from = peaks.lives_from();
+        let (needed, peak) = (peaks.needed, peaks.usage);
+        Self { needed, peak, lives_from, fast_from: lives_from, ..Self::default() }
+            .with_margin(margin)
+    }
+
+    fn with_margin(self, margin: f64) -> Self {
         let up = |bytes: u64| bytes.div_ceil(ROUND).saturating_mul(ROUND);
-        let high = all.lives_from.max(all.fast_from);
+        let high = self.lives_from.max(self.fast_from);
         // What cannot be seen is a part of the margin, not one more below it.
-        let base = if all.fast_from > all.lives_from { all.fast_from } else { all.needed };
-        let max = base.saturating_add((base as f64 * wish.margin) as u64);
-        all.high = up(high);
-        all.max = up(max.max(high));
-        all
+        let base = if self.fast_from > self.lives_from { self.fast_from } else { self.needed };
+        let max = base.saturating_add((base as f64 * margin) as u64);
+        Self { high: up(high), max: up(max.max(high)), ..self }
     }
 }
 

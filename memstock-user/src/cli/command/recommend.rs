@@ -1,4 +1,6 @@
-//! `memstock recommend`: says which limits to set for a recorded program.
+//! `memstock recommend`: says which limits to set for a recorded program, or for what a Prometheus has seen.
+
+mod prometheus;
 
 use std::io::{self, Write as _};
 
@@ -7,16 +9,21 @@ use anyhow::Result;
 use super::closed_pipe_is_success;
 use super::rehearse::what_if;
 use crate::cli::{Format, Recommend};
+use crate::exit::Failure;
 use crate::forecast::recommend::{Advice, Wish};
 use crate::forecast::rehearse::Rehearsal;
 use crate::recording::{self, Recording};
+use crate::view::show::fleet;
 use crate::view::show::recommend::{Recommended, document, systemd, write, yaml};
 
 /// Prints the limits.
 ///
 /// # Errors
-/// A recording cannot be read, or standard output not written.
+/// A recording or Prometheus cannot be read, or standard output not written.
 pub fn recommend(args: &Recommend) -> Result<u8> {
+    if let Some(url) = &args.prometheus {
+        return fleet(args, url);
+    }
     let recordings: Vec<Recording> =
         args.files.iter().map(|file| recording::read(file)).collect::<Result<_>>()?;
     let rehearsals: Vec<_> = recordings
@@ -33,4 +40,18 @@ pub fn recommend(args: &Recommend) -> Result<u8> {
         Format::Yaml => yaml(&mut out, &recommended),
         Format::Systemd => systemd(&mut out, &recommended),
     })
+}
+
+fn fleet(args: &Recommend, url: &str) -> Result<u8> {
+    let write = match args.format {
+        Format::Table => fleet::write,
+        Format::Json => fleet::json,
+        Format::Yaml | Format::Systemd => {
+            return Err(Failure::Usage.error(
+                "--format: what is recommended for many cgroups is a table, or JSON",
+            ));
+        }
+    };
+    let services = prometheus::services(url, &args.window, args.margin)?;
+    closed_pipe_is_success(write(&mut io::stdout().lock(), &args.window, &services))
 }

@@ -1,6 +1,7 @@
 //! Renders a sample: the same declarations as a table, as JSON, and as a closing summary.
 
 pub mod audit;
+pub mod fleet;
 pub mod json;
 pub mod recommend;
 pub mod rehearse;

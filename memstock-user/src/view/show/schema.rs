@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::json::{Drained, Numbers, Show};
-use super::{audit, recommend, rehearse, stat};
+use super::{audit, fleet, recommend, rehearse, stat};
 use crate::forecast::measure::{FIGURES, Scope, is_whole};
 use crate::forecast::verdict::Verdict;
 use crate::journal::Entry;
@@ -84,6 +84,15 @@ pub fn verdict(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+pub fn verdict_or_none(_: &mut SchemaGenerator) -> Schema {
+    let verdicts = [Verdict::Fits, Verdict::Reclaims, Verdict::Near, Verdict::Oom];
+    let names = verdicts.map(|verdict| Value::from(verdict.name()));
+    json_schema!({
+        "enum": names.into_iter().chain([Value::Null]).collect::<Vec<_>>(),
+        "description": "Nothing is reclaimed; page cache is; somebody may be killed; somebody is.",
+    })
+}
+
 fn figures(schema: impl Fn(Scope, Stat) -> Schema) -> Schema {
     object(Scope::ALL.iter().map(|&scope| {
         let own = FIGURES.iter().filter(|(other, _)| *other == scope);
@@ -149,7 +158,7 @@ fn titled(title: &str, mut schema: Value) -> Value {
 fn compare(verb: &str, schema: &Value) {
     jsonschema::meta::validate(schema).unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
-    let path = folder.join(format!("{verb}.schema.json"));
+    let path = folder.join(format!("{}.schema.json", verb.replace(" --", "-")));
     let text = format!("{schema:#}\n");
     if std::env::var_os("MEMSTOCK_BLESS").is_some() {
         fs::write(&path, &text).unwrap();
@@ -178,6 +187,7 @@ fn the_published_schemas_are_up_to_date() {
     publish::<stat::Document<'_>>("stat");
     publish::<rehearse::Document>("rehearse");
     publish::<recommend::Document>("recommend");
+    publish::<fleet::Document>("recommend --prometheus");
     compare("events", &events());
 }
 

@@ -1,0 +1,104 @@
+//! Asks a Prometheus what cgroups have used and needed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+use ureq::Agent;
+
+use crate::exit::Failure;
+use crate::forecast::recommend::Advice;
+use crate::forecast::verdict::Peaks;
+use crate::view::show::fleet::Service;
+
+/// Until it has answered.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest answer that is read: of some 100,000 cgroups.
+const LONGEST: u64 = 64 << 20;
+
+/// What the HTTP API answers (`/api/v1/query`), as far as it is of interest.
+#[derive(Deserialize)]
+struct Answer {
+    data: Option<Data>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    result: Vec<Series>,
+}
+
+#[derive(Deserialize)]
+struct Series {
+    metric: Labels,
+    /// When, and what: a number as text.
+    value: (f64, String),
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    cgroup: Option<String>,
+}
+
+/// Each cgroup by its path, over all hosts that have one of that path.
+///
+/// # Errors
+/// Nobody answers at `url`, or not like a Prometheus, or it knows of no cgroup.
+pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
+    // The watermarks have the peaks between two scrapes as well.
+    let highest =
+        |metric: &str| format!("max by (cgroup) (max_over_time(memstock_cgroup_memory_{metric}_bytes[{window}]))");
+    let needed = query(url, &highest("needed_watermark"))?;
+    let peak = query(url, &highest("watermark"))?;
+    let limit = query(
+        url,
+        &format!("min by (cgroup) (last_over_time(memstock_cgroup_memory_limit_bytes[{window}]))"),
+    )?;
+    let hosts = query(
+        url,
+        &format!("count by (cgroup) (last_over_time(memstock_cgroup_memory_watermark_bytes[{window}]))"),
+    )?;
+    if needed.is_empty() {
+        return Err(Failure::Other.error(format!(
+            "{url} has no memstock_cgroup_memory_needed_watermark_bytes of the last {window}: have it scrape \
+             \"memstock run --metrics\""
+        )));
+    }
+    let service = |(cgroup, needed): (String, f64)| {
+        let usage = peak.get(&cgroup).copied().unwrap_or(needed);
+        let peaks = Peaks { usage: usage as u64, needed: needed as u64 };
+        let limit = limit.get(&cgroup).map(|&bytes| bytes as u64);
+        let hosts = hosts.get(&cgroup).map_or(1, |&count| count as u64);
+        Service { advice: Advice::by_peaks(peaks, margin), peaks, limit, hosts, cgroup }
+    };
+    Ok(needed.into_iter().map(service).collect())
+}
+
+fn query(url: &str, query: &str) -> Result<BTreeMap<String, f64>> {
+    let cannot = |why: String| Failure::Other.error(format!("cannot ask {url}: {why}"));
+    if !url.starts_with("http://") {
+        return Err(cannot(
+            "memstock speaks http:// only; \"kubectl port-forward\" or a proxy on this host gives that".into(),
+        ));
+    }
+    let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);
+    let agent: Agent = config.build().into();
+    let request = agent.get(format!("{}/api/v1/query", url.trim_end_matches('/')));
+    let mut response =
+        request.query("query", query).call().map_err(|error| cannot(error.to_string()))?;
+    let status = response.status();
+    let body = response.body_mut().with_config().limit(LONGEST).read_to_string();
+    let body = body.map_err(|error| cannot(error.to_string()))?;
+    let answer: Answer = serde_json::from_str(&body)
+        .map_err(|_| cannot(format!("its answer ({status}) is not that of a Prometheus")))?;
+    if let Some(error) = answer.error {
+        return Err(cannot(error));
+    }
+    let data = answer.data.context("neither data nor an error").map_err(|error| cannot(format!("{error:#}")))?;
+    let values = data.result.into_iter().filter_map(|series| {
+        let value: f64 = series.value.1.parse().ok()?;
+        Some((series.metric.cgroup?, value))
+    });
+    Ok(values.collect())
+}
