@@ -16,8 +16,9 @@ pub const SLOW: f64 = 0.05;
 const READ_NS_PER_PAGE: u64 = 20_000;
 /// In so many equal parts of the run it is told when something is read again.
 pub const PARTS: usize = 200;
-/// So many of the files that are read again are named.
+/// So many of the files that are read again are named, if they are this part of it all.
 const FILES: usize = 3;
+const WORTH_NAMING: f64 = 0.05;
 
 /// Which kernel is asked how it would reclaim.
 #[derive(
@@ -208,7 +209,9 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {
-        let files = (0..).zip(by_file).filter(|(_, pages)| **pages > 0);
+        let all = by_file.iter().sum::<u64>() as f64;
+        let is_large = |pages: u64| pages > 0 && pages as f64 >= WORTH_NAMING * all;
+        let files = (0..).zip(by_file).filter(|&(_, &pages)| is_large(pages));
         let mut files: Vec<_> = files.map(|(file, &pages)| (file, self.bytes(pages))).collect();
         files.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
         files.truncate(FILES);
