@@ -7,13 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use memstock_common::record::BLOCK_PAGES;
+
 use super::timeline::Timeline;
 use crate::recording::{Access, AccessKind, Recording};
 
 /// Within this time of being read from its device, a page is used for what it was read for: it was read ahead.
 const READ_AHEAD: Duration = Duration::from_millis(250);
-/// Longer runs of pages are cut: what is followed is no longer than the largest folio or read-ahead window (4096 pages).
-const LONGEST: u32 = 4096;
 
 /// What happened at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,8 @@ impl Reading {
     }
 
     fn access(&mut self, access: &Access) {
-        let run = u64::from(access.pages.min(LONGEST));
+        // An access lies in one block; a file that says otherwise is not believed, nor is room made for it.
+        let run = u64::from(access.pages).min(BLOCK_PAGES);
         let (first, end) = (access.index, access.index.saturating_add(run));
         let mut pages = first..end;
         if access.kind == AccessKind::Read {
