@@ -6,10 +6,9 @@ mod classic;
 mod generations;
 mod list;
 
-use std::time::Duration;
-
 use self::classic::Classic;
 use self::generations::Generations;
+use super::timeline::PARTS;
 use super::uses::{Use, Uses, What};
 use crate::recording::Lru;
 
@@ -30,38 +29,28 @@ trait Policy {
 }
 
 /// What was read again at a limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rereads {
     /// Pages.
     pub pages: u64,
     /// Of them, by file; as [`Uses::file_of`] numbers them.
     pub by_file: Vec<u64>,
-    /// Of them, by time: equal parts of the run.
-    pub by_time: Vec<u64>,
+    /// Of them, by the parts of the run.
+    pub by_time: [u64; PARTS],
 }
 
-impl Rereads {
-    fn none(uses: &Uses, parts: usize) -> Self {
-        let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
-        Self { pages: 0, by_file: vec![0; files], by_time: vec![0; parts] }
-    }
-}
-
-/// Simulates a cache at a limit of so many pages; the time of rereads is told in `parts` parts of `end`.
-pub fn simulate(uses: &Uses, lru: Lru, limit: u64, end: Duration, parts: usize) -> Rereads {
+/// Simulates a cache at a limit of so many pages.
+pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
     let pages = uses.file_of.len();
     match lru {
-        Lru::Classic => run(Classic::new(pages), uses, limit, end, parts),
-        Lru::MultiGen => run(Generations::new(pages), uses, limit, end, parts),
+        Lru::Classic => run(Classic::new(pages), uses, limit),
+        Lru::MultiGen => run(Generations::new(pages), uses, limit),
     }
 }
 
-fn run(mut cache: impl Policy, uses: &Uses, limit: u64, end: Duration, parts: usize) -> Rereads {
-    let mut rereads = Rereads::none(uses, parts);
-    let part = |at: Duration| {
-        let part = at.as_nanos() * parts as u128 / end.as_nanos().max(1);
-        usize::try_from(part).unwrap_or(usize::MAX).min(parts.saturating_sub(1))
-    };
+fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
+    let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
+    let mut rereads = Rereads { pages: 0, by_file: vec![0; files], by_time: [0; PARTS] };
     let mut room = limit;
     for event in &uses.events {
         match event.what {
@@ -79,9 +68,7 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64, end: Duration, parts: us
                     let weight = u64::from(used.weight);
                     rereads.pages += weight;
                     rereads.by_file[uses.file_of[used.page as usize] as usize] += weight;
-                    if let Some(pages) = rereads.by_time.get_mut(part(event.at)) {
-                        *pages += weight;
-                    }
+                    rereads.by_time[usize::from(event.part)] += weight;
                 }
             }
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::curve::Curve;
-use super::timeline::Timeline;
+use super::timeline::{PARTS, Timeline};
 use super::uses::Uses;
 use super::verdict::{Peaks, Verdict};
 use super::{high, lru, mapped};
@@ -14,10 +14,9 @@ use crate::recording::{Lru, Recording, TaskEventKind};
 pub const SLOW: f64 = 0.05;
 /// Of a page that is read again, where the recording does not know: 4 KiB at 200 MiB a second.
 const READ_NS_PER_PAGE: u64 = 20_000;
-/// In so many equal parts of the run it is told when something is read again.
-pub const PARTS: usize = 200;
-/// So many of the files that are read again are named.
+/// So many of the files that are read again are named, if they are this part of it all.
 const FILES: usize = 3;
+const WORTH_NAMING: f64 = 0.05;
 
 /// Which kernel is asked how it would reclaim.
 #[derive(
@@ -191,7 +190,7 @@ impl<'a> Rehearsal<'a> {
         if let Some(curve) = &self.curve {
             pages = pages.saturating_add(curve.reread(limit));
         } else {
-            let rereads = lru::simulate(&self.uses, self.lru(), limit, end, PARTS);
+            let rereads = lru::simulate(&self.uses, self.lru(), limit);
             pages = pages.saturating_add(rereads.pages);
             by_time.iter_mut().zip(&rereads.by_time).for_each(|(all, &more)| {
                 *all = all.saturating_add(more);
@@ -208,7 +207,9 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {
-        let files = (0..).zip(by_file).filter(|(_, pages)| **pages > 0);
+        let all = by_file.iter().sum::<u64>() as f64;
+        let is_large = |pages: u64| pages > 0 && pages as f64 >= WORTH_NAMING * all;
+        let files = (0..).zip(by_file).filter(|&(_, &pages)| is_large(pages));
         let mut files: Vec<_> = files.map(|(file, &pages)| (file, self.bytes(pages))).collect();
         files.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
         files.truncate(FILES);

@@ -9,6 +9,9 @@ use crate::recording::{Moment, Recording};
 /// silence is not true of all of it.
 const RESOLUTION: Duration = Duration::from_millis(10);
 
+/// In so many equal parts of a run it is told when something happened.
+pub const PARTS: usize = 200;
+
 /// From one moment to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
@@ -48,6 +51,12 @@ impl Timeline {
         }
         let end = recording.end.as_ref().map_or(Duration::ZERO, |end| end.at);
         Self { steps, end: end.max(before) }
+    }
+
+    /// In which of the [`PARTS`] of the run this time is.
+    pub fn part(&self, at: Duration) -> u16 {
+        let part = at.as_nanos() * PARTS as u128 / self.end.as_nanos().max(1);
+        u16::try_from(part.min(PARTS as u128 - 1)).unwrap_or(0)
     }
 
     /// The most that was used.
@@ -135,6 +144,8 @@ mod tests {
         assert_eq!(timeline.killed_at(8), None);
         let lasting: Vec<_> = timeline.lasting().map(|(_, time)| time.as_millis()).collect();
         assert_eq!(lasting, [0, 990, 10]);
+        let parts = [0, 499, 500, 1000, 9999].map(|ms| timeline.part(Duration::from_millis(ms)));
+        assert_eq!(parts, [0, 99, 100, 199, 199]);
     }
 
     #[test]

@@ -7,22 +7,24 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use memstock_common::record::BLOCK_PAGES;
+
 use super::timeline::Timeline;
 use crate::recording::{Access, AccessKind, Recording};
 
 /// Within this time of being read from its device, a page is used for what it was read for: it was read ahead.
 const READ_AHEAD: Duration = Duration::from_millis(250);
-/// Longer runs of pages are cut: what is followed is no longer than the largest folio or read-ahead window (4096 pages).
-const LONGEST: u32 = 4096;
 
-/// What happened at one time.
+/// What happened at one time. There are millions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When.
-    pub at: Duration,
+    /// In which part of the run.
+    pub part: u16,
     /// What.
     pub what: What,
 }
+
+const _: () = assert!(size_of::<Event>() == 16);
 
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,7 @@ impl Uses {
     pub fn of(recording: &Recording, timeline: &Timeline) -> Self {
         let added = recording.accesses.iter().filter(|access| access.kind == AccessKind::Added);
         let mut reading = Reading {
+            timeline,
             // A cgroup that is new has no cache but what it brings in.
             is_new: !recording.header.command.is_empty(),
             added: added.map(|access| access.file).collect(),
@@ -123,7 +126,8 @@ enum State {
     Mapped(u32),
 }
 
-struct Reading {
+struct Reading<'a> {
+    timeline: &'a Timeline,
     is_new: bool,
     /// Files that it brought in: a page of them that never came is behind their end, to which a call may ask to read.
     added: HashSet<u32>,
@@ -136,7 +140,7 @@ struct Reading {
     now: Taken,
 }
 
-impl Reading {
+impl Reading<'_> {
     fn needed(&mut self, at: Duration, needed: u64) {
         self.now.needed = needed;
         self.take(at);
@@ -150,11 +154,12 @@ impl Reading {
     }
 
     fn push(&mut self, at: Duration, what: What) {
-        self.uses.events.push(Event { at, what });
+        self.uses.events.push(Event { part: self.timeline.part(at), what });
     }
 
     fn access(&mut self, access: &Access) {
-        let run = u64::from(access.pages.min(LONGEST));
+        // An access lies in one block; a file that says otherwise is not believed, nor is room made for it.
+        let run = u64::from(access.pages).min(BLOCK_PAGES);
         let (first, end) = (access.index, access.index.saturating_add(run));
         let mut pages = first..end;
         if access.kind == AccessKind::Read {

@@ -101,6 +101,8 @@ fn outcome(recording: &Recording, ended: Ended, happened: Happened) -> Outcome {
     // How long a service was recorded, and what it read, says nothing of a command.
     let end = recording.end.as_ref().filter(|_| !recording.header.command.is_empty());
     let before = end.map(|end| end.at.as_secs_f64()).filter(|&seconds| seconds > 0.0);
+    // One that was killed was not quick.
+    let before = before.filter(|_| happened.kills == 0);
     let slowdown = before.map(|before| ended.wall.as_secs_f64() / before - 1.0);
     let verdict = match (happened.kills, happened.hits) {
         (1.., _) => Verdict::Oom,

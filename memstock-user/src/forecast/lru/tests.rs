@@ -9,15 +9,15 @@ use crate::forecast::uses::{Event, Taken};
 const BOTH: [Lru; 2] = [Lru::Classic, Lru::MultiGen];
 
 fn of(whats: impl IntoIterator<Item = What>, pages: usize) -> Uses {
-    let events = whats.into_iter().map(|what| Event { at: Duration::ZERO, what }).collect();
+    let events = whats.into_iter().map(|what| Event { part: 3, what }).collect();
     let taken = vec![Taken { needed: 100, ..Taken::default() }, Taken::default()];
     Uses { events, taken, file_of: vec![0; pages], others: 0 }
 }
 
 fn reread(uses: &Uses, lru: Lru, limit: u64) -> u64 {
-    let rereads = simulate(uses, lru, limit, Duration::from_secs(1), 4);
+    let rereads = simulate(uses, lru, limit);
     assert_eq!(rereads.by_file.iter().sum::<u64>(), rereads.pages);
-    assert_eq!(rereads.by_time, [rereads.pages, 0, 0, 0]);
+    assert_eq!(rereads.by_time[3], rereads.pages);
     rereads.pages
 }
 

@@ -12,12 +12,19 @@ fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn access(ms: u64, kind: AccessKind, index: u64, pages: u64) -> Access {
-    let pages = u32::try_from(pages).unwrap();
-    Access { at: at(ms), file: 0, index, pages, one_in: 1, kind }
+/// To the first so many pages of the file, block by block.
+fn accesses(ms: u64, kind: AccessKind, pages: u64) -> impl Iterator<Item = Access> {
+    let blocks = (0..pages / 16).map(|block| block * 16);
+    blocks.map(move |index| Access { at: at(ms), file: 0, index, pages: 16, one_in: 1, kind })
 }
 
-/// Ten seconds, with 100 MiB needed, 200 at five seconds; 8 MiB of a file are read at one and at eight seconds.
+/// Read at one second, and again at eight.
+fn read_twice(pages: u64) -> Vec<Access> {
+    let reads = [(1000, AccessKind::Added), (1000, AccessKind::Read), (8000, AccessKind::Read)];
+    reads.into_iter().flat_map(|(ms, kind)| accesses(ms, kind, pages)).collect()
+}
+
+/// Ten seconds, with 100 MiB needed, 200 at five seconds; 2 MiB of a file are read at one and at eight seconds.
 pub fn recording() -> Recording {
     let moment = |ms, usage: u64, needed: u64| Moment {
         at: at(ms),
@@ -45,11 +52,7 @@ pub fn recording() -> Recording {
             moment(6000, 230, 100),
         ],
         peaks: vec![peak(0, 100, 1), peak(5000, 200, 2)],
-        accesses: vec![
-            access(1000, AccessKind::Added, 0, 8 * MIB / 4),
-            access(1000, AccessKind::Read, 0, 8 * MIB / 4),
-            access(8000, AccessKind::Read, 0, 8 * MIB / 4),
-        ],
+        accesses: read_twice(2 * MIB),
         files: vec![File { path: Some("/usr/lib/cc1".into()), ..File::default() }],
         end: Some(End { at: at(10_000), read_ns_per_page: Some(2_000_000), ..End::default() }),
         ..Recording::default()
@@ -89,7 +92,7 @@ fn what_is_read_again_makes_it_slow() {
     for moment in &mut recording.moments[2..] {
         moment.usage = 300 * MIB;
     }
-    recording.accesses.iter_mut().for_each(|access| access.pages = 8 * 256);
+    recording.accesses = read_twice(8 * MIB);
     for kernel in [Kernel::Host, Kernel::Classic, Kernel::Mglru, Kernel::Lru] {
         let rehearsal = Rehearsal::new(&recording, WhatIf { kernel, ..WhatIf::default() });
         let row = rehearsal.judge(206 << 20);

@@ -1,6 +1,7 @@
 //! A recording in equal parts of its time: of each the highest figures.
 
-use crate::forecast::rehearse::{PARTS, Rehearsal};
+use crate::forecast::rehearse::Rehearsal;
+use crate::forecast::timeline::PARTS;
 
 /// A part of the time; in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

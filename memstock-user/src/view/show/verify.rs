@@ -1,5 +1,6 @@
 //! What was foretold of a limit, beside what happened.
 
+use std::cmp::Ordering;
 use std::io::{self, Write};
 
 use comfy_table::{Table, presets};
@@ -49,10 +50,13 @@ pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome, code: u8)
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
     }
-    let verdict = match (predicted.verdict == happened.verdict, predicted.is_near) {
-        (true, _) => "as predicted",
-        (false, true) => "it was near to what is needed: it may live or not",
-        (false, false) => "not as predicted: see docs/rehearsal.md for where it is off",
+    let verdict = match happened.verdict.cmp(&predicted.verdict) {
+        Ordering::Equal => "as predicted",
+        _ if predicted.is_near => "it was near to what is needed: it may live or not",
+        Ordering::Greater => {
+            "better than predicted: what is in the page cache already needs no room"
+        }
+        Ordering::Less => "worse than predicted: see docs/rehearsal.md for where it is off",
     };
     let code = if code == 0 { String::new() } else { format!("; COMMAND ended with {code}") };
     writeln!(out, "\n{verdict}{code}")
@@ -78,7 +82,7 @@ mod tests {
         for (mib, parts) in [
             (210, ["verdict slow slow", "read again 30.0MiB 31.0MiB", "as predicted"]),
             (203, ["verdict oom, near slow", "killed cc1plus -", "it was near"]),
-            (150, ["slower - 10 %", "most memory 210.0MiB", "not as predicted"]),
+            (150, ["slower - 10 %", "most memory 210.0MiB", "better than"]),
         ] {
             let mut text = Vec::new();
             write(&mut text, &rehearsal.judge(mib << 20), &happened, 0).unwrap();

@@ -19,8 +19,17 @@ pub(crate) fn recording() -> Recording {
         file: (usage - needed) * MIB,
         ..Moment::default()
     };
-    let access =
-        |seconds, kind| Access { at: at(seconds), file: 0, index: 0, pages: 40, one_in: 256, kind };
+    let access = |seconds, kind| {
+        let blocks = [(0, 16), (16, 16), (32, 8)];
+        blocks.map(|(index, pages)| Access {
+            at: at(seconds),
+            file: 0,
+            index,
+            pages,
+            one_in: 256,
+            kind,
+        })
+    };
     Recording {
         header: Header {
             kernel: "6.18".into(),
@@ -36,7 +45,7 @@ pub(crate) fn recording() -> Recording {
         }],
         accesses: [(1, AccessKind::Added), (1, AccessKind::Read), (9, AccessKind::Read)]
             .map(|(seconds, kind)| access(seconds, kind))
-            .into(),
+            .concat(),
         files: vec![File { path: Some("/usr/lib/cc1".into()), ..File::default() }],
         end: Some(End { at: at(20), read_ns_per_page: Some(200_000), ..End::default() }),
         ..Recording::default()
