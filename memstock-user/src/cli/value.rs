@@ -171,7 +171,8 @@ pub fn window(text: &str) -> Result<String, String> {
     let mut rest = text;
     while !rest.is_empty() {
         let behind = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-        let unit = ["ms", "s", "m", "h", "d", "w", "y"].into_iter().find(|unit| behind.starts_with(unit));
+        let unit =
+            ["ms", "s", "m", "h", "d", "w", "y"].into_iter().find(|unit| behind.starts_with(unit));
         match unit {
             Some(unit) if behind.len() < rest.len() => rest = &behind[unit.len()..],
             _ => return Err("not a duration such as 14d or 1h30m".to_owned()),

@@ -109,7 +109,12 @@ impl<'a> Degrees<'a> {
         Self(pairs)
     }
 
-    fn score(&self, name: &str, among: impl Fn(&Pair<'_>) -> bool, right: impl Fn(&Pair<'_>) -> bool) -> String {
+    fn score(
+        &self,
+        name: &str,
+        among: impl Fn(&Pair<'_>) -> bool,
+        right: impl Fn(&Pair<'_>) -> bool,
+    ) -> String {
         let among: Vec<_> = self.0.iter().filter(|pair| among(pair)).collect();
         let right = among.iter().filter(|pair| right(pair)).count();
         let part = 100.0 * right as f64 / among.len().max(1) as f64;
@@ -120,7 +125,15 @@ impl<'a> Degrees<'a> {
 impl fmt::Display for Degrees<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new([
-            "program", "limit", "said", "read again", "slower", "happened", "read again", "slower", "",
+            "program",
+            "limit",
+            "said",
+            "read again",
+            "slower",
+            "happened",
+            "read again",
+            "slower",
+            "",
         ]);
         for pair in self.0.iter().filter(|pair| pair.is_middle() || !pair.is_right()) {
             let Pair { one, cell, said, happened } = pair;
@@ -142,10 +155,22 @@ impl fmt::Display for Degrees<'_> {
         }
         writeln!(f, "{table}")?;
         let scores = [
-            self.score("verdicts right, away from a boundary", |pair| !pair.is_near(), |pair| pair.is_right()),
+            self.score(
+                "verdicts right, away from a boundary",
+                |pair| !pair.is_near(),
+                |pair| pair.is_right(),
+            ),
             self.score("of all", |_| true, |pair| pair.is_right()),
-            self.score("read again within 25 % or 16 MiB, where the kernel reclaimed", |pair| pair.is_middle(), |pair| pair.knew_reread()),
-            self.score("slower by less than 5 %, 5 to 50 %, more: right", |pair| pair.is_middle(), |pair| pair.knew_slowdown()),
+            self.score(
+                "read again within 25 % or 16 MiB, where the kernel reclaimed",
+                |pair| pair.is_middle(),
+                |pair| pair.knew_reread(),
+            ),
+            self.score(
+                "slower by less than 5 %, 5 to 50 %, more: right",
+                |pair| pair.is_middle(),
+                |pair| pair.knew_slowdown(),
+            ),
         ];
         write!(f, "{}", scores.join("; "))
     }

@@ -47,9 +47,8 @@ fn fleet(args: &Recommend, url: &str) -> Result<u8> {
         Format::Table => fleet::write,
         Format::Json => fleet::json,
         Format::Yaml | Format::Systemd => {
-            return Err(Failure::Usage.error(
-                "--format: what is recommended for many cgroups is a table, or JSON",
-            ));
+            return Err(Failure::Usage
+                .error("--format: what is recommended for many cgroups is a table, or JSON"));
         }
     };
     let services = prometheus::services(url, &args.window, args.margin)?;

@@ -56,7 +56,16 @@ fn sorted(services: &[Service]) -> Vec<&Service> {
 pub fn write(out: &mut dyn Write, window: &str, services: &[Service]) -> io::Result<()> {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["cgroup", "limit now", "to set", "saves", "needed", "peak", "now it", "hosts"]);
+    table.set_header([
+        "cgroup",
+        "limit now",
+        "to set",
+        "saves",
+        "needed",
+        "peak",
+        "now it",
+        "hosts",
+    ]);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -47,8 +47,9 @@ struct Labels {
 /// Nobody answers at `url`, or not like a Prometheus, or it knows of no cgroup.
 pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
     // The watermarks have the peaks between two scrapes as well.
-    let highest =
-        |metric: &str| format!("max by (cgroup) (max_over_time(memstock_cgroup_memory_{metric}_bytes[{window}]))");
+    let highest = |metric: &str| {
+        format!("max by (cgroup) (max_over_time(memstock_cgroup_memory_{metric}_bytes[{window}]))")
+    };
     let needed = query(url, &highest("needed_watermark"))?;
     let peak = query(url, &highest("watermark"))?;
     let limit = query(
@@ -57,7 +58,9 @@ pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
     )?;
     let hosts = query(
         url,
-        &format!("count by (cgroup) (last_over_time(memstock_cgroup_memory_watermark_bytes[{window}]))"),
+        &format!(
+            "count by (cgroup) (last_over_time(memstock_cgroup_memory_watermark_bytes[{window}]))"
+        ),
     )?;
     if needed.is_empty() {
         return Err(Failure::Other.error(format!(
@@ -95,7 +98,10 @@ fn query(url: &str, query: &str) -> Result<BTreeMap<String, f64>> {
     if let Some(error) = answer.error {
         return Err(cannot(error));
     }
-    let data = answer.data.context("neither data nor an error").map_err(|error| cannot(format!("{error:#}")))?;
+    let data = answer
+        .data
+        .context("neither data nor an error")
+        .map_err(|error| cannot(format!("{error:#}")))?;
     let values = data.result.into_iter().filter_map(|series| {
         let value: f64 = series.value.1.parse().ok()?;
         Some((series.metric.cgroup?, value))
