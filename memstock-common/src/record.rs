@@ -77,6 +77,15 @@ pub const fn pages_in(block: u64, first: u64, last: u64) -> u16 {
     ((0xffff_u32 << (from & 15)) as u16) & ((0xffff_u32 >> (15 - (to & 15))) as u16)
 }
 
+/// The pages of block `block` that a file of `size` bytes has, a bit each.
+#[inline(always)]
+pub const fn pages_of(block: u64, size: u64, page_shift: u32) -> u16 {
+    let shift = page_shift & 63;
+    let nr_pages = (size >> shift) + (size & ((1 << shift) - 1) != 0) as u64;
+    let begin = block * BLOCK_PAGES;
+    if nr_pages <= begin { 0 } else { pages_in(block, begin, nr_pages - 1) }
+}
+
 /// An access to pages of a block.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

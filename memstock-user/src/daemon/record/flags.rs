@@ -1,12 +1,11 @@
 //! Owns the walk over the flags of a cgroup's pages, which tells what of them is dirty, locked and shared; seldom, for it
 //! takes some 0.4 µs a page. Must not decide what is recorded.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::file::FILE;
-use memstock_common::page::{CHUNK_PAGES, owner_in};
+use memstock_common::page::{CHUNK_PAGES, is_of};
 use memstock_common::{Chunk, MAX_DEPTH, index_of};
 
 use super::usage::Beside;
@@ -15,7 +14,7 @@ use crate::engine::mapped::Mapped;
 use crate::host::pages::{KernelPages, Kind};
 
 /// What walks may take at first, beyond their part of the time.
-const CREDIT: Duration = Duration::from_millis(50);
+const CREDIT: Duration = Duration::from_millis(100);
 /// One part in so many of the time.
 const PART: u32 = 100;
 /// Between two when nothing new is needed.
@@ -68,18 +67,12 @@ impl Walks {
         let (mut dirty, mut mlocked, mut shmem) = (0, 0, 0);
         for number in 0..self.owners.len() {
             let Some(chunk) = self.owners.get(number) else { break };
-            // Most memory is nobody's.
-            if chunk.owners.iter().fold(0, |all, owner| all | owner) == 0 {
-                continue;
-            }
-            let is_ours = |entry: &u32| ours.contains(&index_of(owner_in(*entry)));
-            let Some(first) = chunk.owners.iter().position(is_ours) else { continue };
-            let last = chunk.owners.iter().rposition(is_ours).unwrap_or(first);
+            let Some((first, last)) = chunk.span(&ours) else { continue };
             let pfn = number as u64 * u64::from(CHUNK_PAGES) + first as u64;
             let words = &mut self.words[..=last - first];
             let count = self.flags.read(pfn, words)?;
             for (entry, &flags) in chunk.owners[first..=last].iter().zip(&words[..count]) {
-                if is_ours(entry) {
+                if is_of(*entry, &ours) {
                     dirty += u64::from(entry & FILE != 0 && Kind::is_dirty(flags));
                     mlocked += u64::from(Kind::is_locked(flags));
                     shmem += u64::from(Kind::of(flags) == Kind::Shared);
@@ -94,19 +87,22 @@ impl Walks {
     }
 }
 
-/// The counters of a cgroup and of those below it.
-fn below(engine: &Engine, index: u32) -> BTreeSet<u32> {
+/// Which counters are those of a cgroup and of the ones below it.
+fn below(engine: &Engine, index: u32) -> Vec<bool> {
     let counters = engine.counters();
-    let is_below = |&&own: &&u32| {
+    let mut ours = vec![false; engine.max_cgroups() as usize];
+    for &own in counters.keys() {
         let mut at = own;
+        // A bound, should a counter be its own ancestor: what is read may be changing.
         for _ in 0..MAX_DEPTH {
-            if at == index {
-                return true;
+            if at == index
+                && let Some(is_ours) = ours.get_mut(own as usize)
+            {
+                *is_ours = true;
             }
-            let Some(counter) = counters.get(&at) else { return false };
+            let Some(counter) = counters.get(&at) else { break };
             at = index_of(counter.parent as u32);
         }
-        false
-    };
-    counters.keys().filter(is_below).copied().collect()
+    }
+    ours
 }
