@@ -158,12 +158,18 @@ fn accesses_are_those_of_the_program() -> Result<()> {
                     .or_insert(0) += 1;
             }
         }
+        let mut twice = 0;
         for index in 0..PAGES {
             let times =
                 |kind: &str, is_read| pages.get(&(index, is_read, kind.to_owned())).copied();
-            let counts = [times("Read", true), times("Added", false), times("Removed", false)];
-            ensure!(counts == [Some(3), Some(1), Some(1)], "page {index}: {counts:?}");
+            let reads = times("Read", true).unwrap_or_default();
+            ensure!(reads >= 3, "page {index} was read {reads} times");
+            twice += u64::from(reads > 3);
+            let counts = [times("Added", false), times("Removed", false)];
+            ensure!(counts == [Some(1), Some(1)], "page {index}: {counts:?}");
         }
+        // A read of more than the kernel takes at once is told again from where it had to wait.
+        ensure!(twice <= PAGES / 10, "{twice} pages were told of twice");
         let beyond: Vec<_> = pages.keys().filter(|(index, ..)| *index >= PAGES).collect();
         ensure!(beyond.is_empty(), "pages that are not there: {beyond:?}");
         Ok(())

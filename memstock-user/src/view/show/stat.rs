@@ -245,6 +245,7 @@ mod tests {
             user: Duration::from_millis(1500),
             system: Duration::ZERO,
             max_rss: None,
+            read_bytes: 0,
         };
         let after = engine(970, 30);
         let work = Work { before, after: &after, cgroup_id: 7, ended, kernel: None };
