@@ -70,24 +70,6 @@ impl<E> Chunk<E> {
     }
 }
 
-impl Chunk<u32> {
-    /// The first and the last page of those counters of which `counters` is true, by index; none in most chunks, which
-    /// have no owner at all.
-    pub fn span(&self, counters: &[bool]) -> Option<(usize, usize)> {
-        if self.owners.iter().fold(0, |all, owner| all | owner) == 0 {
-            return None;
-        }
-        let is_one = |&entry: &u32| is_of(entry, counters);
-        let first = self.owners.iter().position(is_one)?;
-        Some((first, self.owners.iter().rposition(is_one).unwrap_or(first)))
-    }
-}
-
-/// Whether the owner in an entry is one of the counters of which `counters` is true, by index.
-pub fn is_of(entry: u32, counters: &[bool]) -> bool {
-    counters.get(index_of(owner_in(entry)) as usize).copied().unwrap_or(false)
-}
-
 /// The owner in an entry.
 #[inline(always)]
 pub const fn owner_in(entry: u32) -> u32 {

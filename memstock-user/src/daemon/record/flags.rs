@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::file::FILE;
-use memstock_common::page::{CHUNK_PAGES, is_of};
+use memstock_common::page::CHUNK_PAGES;
+use memstock_common::record::is_of;
 use memstock_common::{Chunk, MAX_DEPTH, index_of};
 
 use super::usage::Beside;
