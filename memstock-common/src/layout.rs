@@ -33,6 +33,8 @@ pub struct FolioLayout {
     pub inode_ino: u32,
     /// `offsetof(struct inode, i_generation)`: an int.
     pub inode_generation: u32,
+    /// `offsetof(struct inode, i_size)`: a word.
+    pub inode_size: u32,
     /// `offsetof(struct super_block, s_dev)`: an int.
     pub sb_dev: u32,
 }
@@ -54,6 +56,7 @@ impl FolioLayout {
         index: 0,
         inode_ino: 0,
         inode_generation: 0,
+        inode_size: 0,
         sb_dev: 0,
     };
 }

@@ -4,6 +4,9 @@
 //! A block is followed or not by its hash alone, so each access to one that is followed is seen, and those that are
 //! followed at a lower rate are among those at a higher one.
 
+use crate::index_of;
+use crate::page::{Chunk, owner_in};
+
 /// Pages of a block, which are followed together.
 pub const BLOCK_PAGES: u64 = 16;
 /// Blocks that are looked at in one go.
@@ -75,6 +78,33 @@ pub const fn pages_in(block: u64, first: u64, last: u64) -> u16 {
     let from = if first > begin { first - begin } else { 0 };
     let to = if last - begin < BLOCK_PAGES { last - begin } else { BLOCK_PAGES - 1 };
     ((0xffff_u32 << (from & 15)) as u16) & ((0xffff_u32 >> (15 - (to & 15))) as u16)
+}
+
+/// The pages of block `block` that a file of `size` bytes has, a bit each.
+#[inline(always)]
+pub const fn pages_of(block: u64, size: u64, page_shift: u32) -> u16 {
+    let shift = page_shift & 63;
+    let nr_pages = (size >> shift) + (size & ((1 << shift) - 1) != 0) as u64;
+    let begin = block * BLOCK_PAGES;
+    if nr_pages <= begin { 0 } else { pages_in(block, begin, nr_pages - 1) }
+}
+
+impl Chunk<u32> {
+    /// The first and the last page of those counters of which `counters` is true, by index; none in most chunks, which
+    /// have no owner at all.
+    pub fn span(&self, counters: &[bool]) -> Option<(usize, usize)> {
+        if self.owners.iter().fold(0, |all, owner| all | owner) == 0 {
+            return None;
+        }
+        let is_one = |&entry: &u32| is_of(entry, counters);
+        let first = self.owners.iter().position(is_one)?;
+        Some((first, self.owners.iter().rposition(is_one).unwrap_or(first)))
+    }
+}
+
+/// Whether the owner in an entry is one of the counters of which `counters` is true, by index.
+pub fn is_of(entry: u32, counters: &[bool]) -> bool {
+    counters.get(index_of(owner_in(entry)) as usize).copied().unwrap_or(false)
 }
 
 /// An access to pages of a block.

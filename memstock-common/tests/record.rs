@@ -1,6 +1,6 @@
 //! Which blocks are followed, and what is told of each.
 
-use memstock_common::record::{BLOCK_PAGES, Recent, block_hash, is_followed, pages_in};
+use memstock_common::record::{BLOCK_PAGES, Recent, block_hash, is_followed, pages_in, pages_of};
 
 #[test]
 fn one_in_so_many_blocks_is_followed_and_those_nest() {
@@ -34,6 +34,15 @@ fn pages_of_a_range_are_told_block_by_block() {
             .collect();
         assert_eq!(told, (first..=last).collect::<Vec<_>>(), "{first}..={last}");
     }
+}
+
+#[test]
+fn a_file_has_pages_up_to_its_size() {
+    for (size, pages) in [(0, 0), (1, 1), (4096, 1), (4097, 3), (65_536, 0xffff), (65_537, 0xffff)]
+    {
+        assert_eq!(pages_of(0, size, 12), pages, "{size}");
+    }
+    assert_eq!([pages_of(1, 65_536, 12), pages_of(1, 65_537, 12)], [0, 1]);
 }
 
 #[test]

@@ -84,6 +84,9 @@ static RECORDED_LEVEL: Global<u32> = Global::new(0);
 /// Byte offset of `tgid` in `struct task_struct`.
 #[unsafe(no_mangle)]
 static TASK_TGID: Global<u32> = Global::new(0);
+/// log2 of the bytes of a page.
+#[unsafe(no_mangle)]
+static PAGE_SHIFT: Global<u32> = Global::new(12);
 /// As `DEPTH`.
 #[unsafe(no_mangle)]
 static BLOCKS: Global<u32> = Global::new(MAX_BLOCKS);
@@ -229,4 +232,10 @@ pub fn task_tgid() -> u32 {
 #[inline(always)]
 pub fn max_blocks() -> u32 {
     BLOCKS.load()
+}
+
+/// log2 of the bytes of a page.
+#[inline(always)]
+pub fn page_shift() -> u32 {
+    PAGE_SHIFT.load()
 }

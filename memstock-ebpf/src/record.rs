@@ -17,7 +17,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::layout::FolioLayout;
 use memstock_common::record::{
     Accessed, BLOCK_PAGES, Happened, Recent, RecordKind, WINDOW_SHIFT, block_hash, is_followed,
-    pages_in,
+    pages_in, pages_of,
 };
 use memstock_common::{Loss, Machine, Word};
 
@@ -204,6 +204,14 @@ pub fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()
     let inode = read(mapping, layout.mapping_host)?;
     let super_block = read(inode, layout.inode_sb)?;
     if read(super_block, layout.sb_magic)? == TMPFS_MAGIC {
+        return None;
+    }
+    // What is read may be asked for beyond the end.
+    let size = read(inode, layout.inode_size)?;
+    let is_gone = kind == RecordKind::Removed as u32;
+    let there = u32::from(pages_of(block, size, config::page_shift()));
+    let pages = if is_gone { pages } else { pages & there };
+    if pages == 0 {
         return None;
     }
     let device = read_int(super_block, layout.sb_dev)?;

@@ -48,7 +48,7 @@ fn highest(recording: &Recording, of: impl Fn(&memstock::recording::Moment) -> u
 /// The same program, recorded and measured: its peak is as high, and so is what is needed of it.
 #[test]
 fn the_peak_is_that_of_stat() -> Result<()> {
-    const PAGES: u64 = 20_000;
+    const PAGES: u64 = 60_000;
     live(|| {
         let workload = binaries::workload()?.display().to_string();
         let pages = PAGES.to_string();
@@ -97,13 +97,17 @@ fn processes_that_come_and_go_are_told_of() -> Result<()> {
         let mut died = 0;
         for event in &recording.tasks {
             match &event.kind {
-                TaskEventKind::Born { parent } => drop(born.insert(event.pid, *parent)),
-                TaskEventKind::Exec { comm } => drop(programs.insert(comm.clone(), event.pid)),
+                TaskEventKind::Born { parent } => {
+                    born.insert(event.pid, *parent);
+                }
+                TaskEventKind::Exec { comm } => {
+                    programs.insert(comm.clone(), event.pid);
+                }
                 TaskEventKind::Died => died += 1,
                 TaskEventKind::FollowsLimit { why } => {
                     ensure!(why.contains("GOMEMLIMIT"), "{event:?}");
                     ensure!(programs.get("sleep") == Some(&event.pid), "{:?}", recording.tasks);
-                    drop(programs.insert("follows".into(), event.pid));
+                    programs.insert("follows".into(), event.pid);
                 }
             }
         }
@@ -154,13 +158,20 @@ fn accesses_are_those_of_the_program() -> Result<()> {
                     .or_insert(0) += 1;
             }
         }
+        let mut twice = 0;
         for index in 0..PAGES {
             let times =
                 |kind: &str, is_read| pages.get(&(index, is_read, kind.to_owned())).copied();
-            let counts = [times("Read", true), times("Added", false), times("Removed", false)];
-            ensure!(counts == [Some(3), Some(1), Some(1)], "page {index}: {counts:?}");
+            let reads = times("Read", true).unwrap_or_default();
+            ensure!(reads >= 3, "page {index} was read {reads} times");
+            twice += u64::from(reads > 3);
+            let counts = [times("Added", false), times("Removed", false)];
+            ensure!(counts == [Some(1), Some(1)], "page {index}: {counts:?}");
         }
-        ensure!(pages.keys().all(|(index, ..)| *index < PAGES), "pages that are not there");
+        // A read of more than the kernel takes at once is told again from where it had to wait.
+        ensure!(twice <= PAGES / 10, "{twice} pages were told of twice");
+        let beyond: Vec<_> = pages.keys().filter(|(index, ..)| *index >= PAGES).collect();
+        ensure!(beyond.is_empty(), "pages that are not there: {beyond:?}");
         Ok(())
     })
 }
@@ -228,7 +239,7 @@ fn a_cgroup_that_runs_goes_on() -> Result<()> {
                 recording.tasks
             );
             task.touch(1)?;
-            if let Some(mut engine) = engine {
+            if let Some(engine) = engine {
                 engine.show()?.cgroup(cgroup.path())?;
             }
         }
@@ -245,12 +256,14 @@ fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
         let finished =
             start(folder.path(), &["--seconds", "1", "--cgroup", cgroup.path()])?.finish(SOON)?;
         ensure!(finished.code() == 0 && finished.stderr.contains("1.0 s"), "{finished:?}");
+        let folder = tempfile::tempdir()?;
         let mut recorder = start(folder.path(), &["--cgroup", cgroup.path()])?;
         let file = folder.path().join("data");
         let is_begun = || Ok(read(&file).is_ok_and(|it| !it.moments.is_empty()).then_some(()));
         try_poll_until(SOON, "the recording", is_begun)?;
         drop(cgroup);
-        ensure!(recorder.wait(SOON)?.code() == 0, "it goes on without its cgroup");
+        let finished = recorder.wait(SOON)?;
+        ensure!(finished.code() == 0, "without its cgroup: {finished:?}");
         // COMMAND ends with its time.
         let recorded = record(&["--seconds", "1", "--", "sleep", "60"])?;
         ensure!(recorded.finished.code() == 128 + 15, "{:?}", recorded.finished);
@@ -263,7 +276,7 @@ fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
 fn command_is_recorded_beside_a_running_engine() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
-        let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
         let below = ["--cgroup", cgroup.path(), "--", "sh", "-c", "exit 3"];
         let recorded = record(&below)?;
         ensure!(recorded.finished.code() == 3, "{:?}", recorded.finished);
@@ -305,8 +318,9 @@ fn the_recording_before_is_kept() -> Result<()> {
         leftovers::none()?;
 
         let mut killed = start(folder.path(), &["--", "sleep", "60"])?;
-        let has_moments = || Ok(read(&file).is_ok_and(|it| !it.moments.is_empty()).then_some(()));
-        try_poll_until(SOON, "a moment", has_moments)?;
+        let is_begun = |it: Recording| it.header.command[0] == "sleep" && !it.tasks.is_empty();
+        let is_begun = || Ok(read(&file).is_ok_and(is_begun).then_some(()));
+        try_poll_until(SOON, "a moment", is_begun)?;
         killed.signal(Signal::KILL)?;
         killed.wait(SOON)?;
         let recording = read(&file)?;

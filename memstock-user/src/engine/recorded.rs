@@ -13,6 +13,7 @@ use memstock_common::record::{Accessed, Happened, PLACES, RecordKind};
 use super::link::link_to;
 use super::object::{ACCESSES, CHANGES, OBJECT, RECORD_MAPS, program, refused};
 use crate::host::cgroup::Cgroup;
+use crate::host::page_size;
 use crate::host::pages::Layout;
 
 /// Bytes of the ring: some 37,000 records.
@@ -50,6 +51,7 @@ impl Recorded {
             .override_global("RECORDED_LEVEL", &level.saturating_sub(1), true)
             .override_global("TASK_TGID", &layout.task_tgid, true)
             .override_global("FOLIO", &layout.folio, true)
+            .override_global("PAGE_SHIFT", &page_size().trailing_zeros(), true)
             .map_max_entries("RECENT", PLACES)
             .map_max_entries("RECORDED", RING_BYTES)
             .load(OBJECT)

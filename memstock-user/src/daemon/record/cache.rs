@@ -20,8 +20,10 @@ const MIN_BLOCKS: usize = 64;
 const CREDIT: u64 = 150_000;
 /// The same, a second: some 15 MiB an hour.
 const A_SECOND: u64 = 600;
-/// The same, in one look: what they cost those who are recorded, some 0.5 µs each.
-const AT_ONCE: u64 = 300;
+/// As many are free: no program that is over soon is followed at a lower rate for what its start reads.
+const FREE: u64 = 20_000;
+/// The same, in one look: what they cost those who are recorded, some 1.5 µs each.
+const AT_ONCE: u64 = 100;
 
 /// The cache that is followed.
 pub(super) struct Cache {
@@ -78,7 +80,7 @@ impl Cache {
 
     /// Whether so much is told that the next look should be soon.
     pub(super) fn is_busy(&self) -> bool {
-        self.lately > AT_ONCE && self.followed.len() > MIN_BLOCKS
+        self.told > FREE && self.lately > AT_ONCE && self.followed.len() > MIN_BLOCKS
     }
 
     /// Says at which rate blocks are to be followed from now on, if at another.

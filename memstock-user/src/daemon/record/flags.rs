@@ -1,12 +1,13 @@
 //! Owns the walk over the flags of a cgroup's pages, which tells what of them is dirty, locked and shared; seldom, for it
 //! takes some 0.4 µs a page. Must not decide what is recorded.
 
-use std::collections::BTreeSet;
+use std::ops::{Range, RangeInclusive};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::file::FILE;
-use memstock_common::page::{CHUNK_PAGES, owner_in};
+use memstock_common::page::CHUNK_PAGES;
+use memstock_common::record::is_of;
 use memstock_common::{Chunk, MAX_DEPTH, index_of};
 
 use super::usage::Beside;
@@ -15,11 +16,14 @@ use crate::engine::mapped::Mapped;
 use crate::host::pages::{KernelPages, Kind};
 
 /// What walks may take at first, beyond their part of the time.
-const CREDIT: Duration = Duration::from_millis(50);
+const CREDIT: Duration = Duration::from_millis(100);
 /// One part in so many of the time.
 const PART: u32 = 100;
 /// Between two when nothing new is needed.
 const SELDOM: Duration = Duration::from_secs(1);
+
+/// Pages of others that are read in vain rather than with another system call.
+const GAP: usize = 8;
 
 /// Walks, within its part of the time.
 pub(super) struct Walks {
@@ -68,21 +72,18 @@ impl Walks {
         let (mut dirty, mut mlocked, mut shmem) = (0, 0, 0);
         for number in 0..self.owners.len() {
             let Some(chunk) = self.owners.get(number) else { break };
-            // Most memory is nobody's.
-            if chunk.owners.iter().fold(0, |all, owner| all | owner) == 0 {
-                continue;
-            }
-            let is_ours = |entry: &u32| ours.contains(&index_of(owner_in(*entry)));
-            let Some(first) = chunk.owners.iter().position(is_ours) else { continue };
-            let last = chunk.owners.iter().rposition(is_ours).unwrap_or(first);
-            let pfn = number as u64 * u64::from(CHUNK_PAGES) + first as u64;
-            let words = &mut self.words[..=last - first];
-            let count = self.flags.read(pfn, words)?;
-            for (entry, &flags) in chunk.owners[first..=last].iter().zip(&words[..count]) {
-                if is_ours(entry) {
-                    dirty += u64::from(entry & FILE != 0 && Kind::is_dirty(flags));
-                    mlocked += u64::from(Kind::is_locked(flags));
-                    shmem += u64::from(Kind::of(flags) == Kind::Shared);
+            let Some((first, last)) = chunk.span(&ours) else { continue };
+            let pfn = number as u64 * u64::from(CHUNK_PAGES);
+            let mut rest = first..=last;
+            while let Some(run) = next_run(&chunk, &ours, &mut rest) {
+                let words = &mut self.words[..run.len()];
+                let count = self.flags.read(pfn + run.start as u64, words)?;
+                for (&entry, &flags) in chunk.owners[run].iter().zip(&words[..count]) {
+                    if is_of(entry, &ours) {
+                        dirty += u64::from(entry & FILE != 0 && Kind::is_dirty(flags));
+                        mlocked += u64::from(Kind::is_locked(flags));
+                        shmem += u64::from(Kind::of(flags) == Kind::Shared);
+                    }
                 }
             }
         }
@@ -94,19 +95,63 @@ impl Walks {
     }
 }
 
-/// The counters of a cgroup and of those below it.
-fn below(engine: &Engine, index: u32) -> BTreeSet<u32> {
+/// The next pages of `rest`, of a chunk, that are read at once: from one that is ours to one that is, with few others
+/// in between.
+fn next_run(
+    chunk: &Chunk<u32>,
+    ours: &[bool],
+    rest: &mut RangeInclusive<usize>,
+) -> Option<Range<usize>> {
+    let is_ours = |&at: &usize| is_of(chunk.owners[at], ours);
+    let last = *rest.end();
+    let first = rest.find(is_ours)?;
+    let mut end = first + 1;
+    while let Some(at) = rest.find(is_ours) {
+        if at - end > GAP {
+            *rest = at..=last;
+            break;
+        }
+        end = at + 1;
+    }
+    Some(first..end)
+}
+
+/// Which counters are those of a cgroup and of the ones below it.
+fn below(engine: &Engine, index: u32) -> Vec<bool> {
     let counters = engine.counters();
-    let is_below = |&&own: &&u32| {
+    let mut ours = vec![false; engine.max_cgroups() as usize];
+    for &own in counters.keys() {
         let mut at = own;
+        // A bound, should a counter be its own ancestor: what is read may be changing.
         for _ in 0..MAX_DEPTH {
-            if at == index {
-                return true;
+            if at == index
+                && let Some(is_ours) = ours.get_mut(own as usize)
+            {
+                *is_ours = true;
             }
-            let Some(counter) = counters.get(&at) else { return false };
+            let Some(counter) = counters.get(&at) else { break };
             at = index_of(counter.parent as u32);
         }
-        false
-    };
-    counters.keys().filter(is_below).copied().collect()
+    }
+    ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_go_over_small_gaps_and_miss_nothing() {
+        let mut chunk = Chunk { owners: [0; CHUNK_PAGES as usize] };
+        for at in [3, 4, 4 + GAP + 1, 500, 501, 900] {
+            chunk.owners[at] = 2;
+        }
+        chunk.owners[700] = 1;
+        let ours = [false, true];
+        let (first, last) = chunk.span(&ours).unwrap();
+        let mut rest = first..=last;
+        let runs: Vec<_> = std::iter::from_fn(|| next_run(&chunk, &ours, &mut rest)).collect();
+        assert_eq!(runs, [3..4 + GAP + 2, 500..502, 900..901]);
+        assert_eq!(chunk.span(&[]), None);
+    }
 }

@@ -28,6 +28,8 @@ use crate::recording::{End, TaskEvent, TaskEventKind, Writer};
 const ROUND: Duration = Duration::from_millis(10);
 /// The same, while more is told than there is room for.
 const SOON: Duration = Duration::from_millis(1);
+/// Records that are heard before anything else is done.
+const MUCH: usize = 1000;
 /// Between two looks at what the kernel says by itself.
 const KERNEL: Duration = Duration::from_millis(100);
 /// Between two writes, at the most; and two looks whether the cgroup is still there.
@@ -129,6 +131,7 @@ impl Recording {
         }
         kernel::read(&recording.subject.cgroup.dir, &mut recording.beside);
         recording.look(false)?;
+        recording.to.flush().context("cannot write the recording")?;
         Ok(recording)
     }
 
@@ -137,8 +140,8 @@ impl Recording {
         loop {
             match told.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {
-                    self.hear();
-                    pause = if self.cache.is_busy() { SOON } else { ROUND };
+                    let has_more = self.hear();
+                    pause = if has_more || self.cache.is_busy() { SOON } else { ROUND };
                     self.round();
                 }
                 Ok(ending) => return self.end(ending),
@@ -192,11 +195,12 @@ impl Recording {
         Ok(())
     }
 
-    /// Records what was told.
-    fn hear(&mut self) {
-        loop {
+    /// Records what was told, or much of it: at which rate more is told has to be looked at in between. Returns whether
+    /// there is more.
+    fn hear(&mut self) -> bool {
+        for _ in 0..MUCH {
             match self.recorded.next() {
-                Ok(None) => return,
+                Ok(None) => return false,
                 Ok(Some(Told::Accessed(kind, accessed))) => {
                     let at = self.at(accessed.time_ns);
                     let written = self.cache.take(at, kind, &accessed, &mut self.to);
@@ -217,6 +221,7 @@ impl Recording {
                 Err(error) => self.not_read(&error),
             }
         }
+        true
     }
 
     fn look_at(&mut self, at: Duration, pid: u32) {
@@ -251,7 +256,7 @@ impl Recording {
     }
 
     fn end(mut self, ending: Ending) -> Summary {
-        self.hear();
+        while self.hear() {}
         if let Err(error) = self.look(true) {
             self.not_read(&error);
         }

@@ -151,6 +151,7 @@ fn folio(btf: &Btf<'_>) -> Option<FolioLayout> {
         index: btf.member_offset("folio", "index")?,
         inode_ino: btf.member_offset("inode", "i_ino")?,
         inode_generation: btf.member_offset("inode", "i_generation")?,
+        inode_size: btf.member_offset("inode", "i_size")?,
         sb_dev: btf.member_offset("super_block", "s_dev")?,
     })
 }
