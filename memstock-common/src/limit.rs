@@ -77,17 +77,18 @@ pub fn rearm<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     Ok(0)
 }
 
-/// How long a task is held up at a fault that is charged by force, ns, times the square of the pages above the limit.
+/// How long a task is held up at a fault that is charged by force, ns, times the cube of the pages above the limit.
 ///
 /// User space needs some 100 us to hear of a limit and to hold the tasks there, in which they would take a
-/// page each 1.5 us; and tens of milliseconds when others move tasks between cgroups, which takes the same
-/// lock. The first charge by force is not held up, so that the news of it is not either. The later user
-/// space is, the slower they get, as at the kernel's `memory.high`, whose penalty grows with the square as
-/// well (`calculate_high_delay` in mm/memcontrol.c); it may sleep.
-pub const BRAKE_NS: u64 = 1_000;
-/// Pages above the limit from which on the throttle grows no more. At this many it is 1 ms, the longest time
+/// page each 1.5 us; milliseconds when a hypervisor has the CPU that it is to run on; and tens of milliseconds when others
+/// move tasks between cgroups, which takes the same lock. The first charge by force is not held up, so that the news of it
+/// is not either. The later user space is, the slower they get, as at the kernel's `memory.high`
+/// (`calculate_high_delay` in mm/memcontrol.c), whose penalty grows with the square; it may sleep. The sum up to n pages is
+/// n⁴/12 us: 0.2 ms to 7 pages, and 2.8 ms to 13.
+const THROTTLE_NS: u64 = 333;
+/// Pages above the limit from which on the throttle grows no more. At this many it is 0.9 ms, the longest time
 /// that a CPU is held up at once: on x86 interrupts are off where a fault begins.
-pub const MOST_BRAKED: u64 = 32;
+const MOST_THROTTLED: u64 = 14;
 
 /// Waits, if user space has said that it attends to limits, and more is needed than is allowed: what page cache is
 /// above a limit is nobody's fault.
@@ -102,8 +103,9 @@ pub(crate) fn throttle<M: Machine>(machine: &M, over: Over) {
     if pages == 0 {
         return;
     }
-    let pages = if pages < MOST_BRAKED { pages } else { MOST_BRAKED };
-    machine.repeat(MOST_LOOKS, &mut Wait { machine, until: now + pages * pages * BRAKE_NS });
+    let pages = if pages < MOST_THROTTLED { pages } else { MOST_THROTTLED };
+    let until = now + pages * pages * pages * THROTTLE_NS;
+    machine.repeat(MOST_LOOKS, &mut Wait { machine, until });
 }
 
 /// Usage and limit of one resource.

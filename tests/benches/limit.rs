@@ -5,7 +5,12 @@
 //! a second one on another CPU, and in a v1 memory cgroup of the kernel's with that limit. Nothing can be
 //! reclaimed. The daemon says how long after the limit was met it killed; a life is measured from start to
 //! end, for both, and compared within a round.
+//!
+//! A thread that enforces and has no CPU is late. On a virtual machine the hypervisor may have it, so rounds in which it
+//! had (steal in `/proc/stat`, in ticks of 10 ms), or in which such a thread waited (`schedstat`), are told apart.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::time::Instant;
 
@@ -39,10 +44,16 @@ fn main() -> Result<()> {
     live(|| measure(&args))
 }
 
+/// Enforcement that waited for a CPU for longer in a round was late because of that: the throttle has the next page take
+/// about as long, at ten pages above the limit.
+const LATE_NS: u64 = 100_000;
+
 /// What was seen of one variant.
 #[derive(Default)]
 struct Seen {
     over: Vec<f64>,
+    /// Whether what enforces had a CPU whenever it wanted one.
+    had_cpu: Vec<bool>,
     kill_us: Vec<f64>,
     life_ms: Vec<f64>,
 }
@@ -73,6 +84,11 @@ fn measure(args: &Args) -> Result<()> {
             spread(&seen.kill_us),
             spread(&seen.life_ms)
         );
+    }
+    for (name, seen) in [("one task", &one), ("two tasks, two CPUs", &two)] {
+        let rounds = seen.over.iter().zip(&seen.had_cpu);
+        let over: Vec<f64> = rounds.filter(|(_, had)| **had).map(|(&over, _)| over).collect();
+        println!("{name:<20} {:>24}  in the {} rounds that had their CPUs", spread(&over), over.len());
     }
     if !theirs.life_ms.is_empty() {
         let lives = one.life_ms.iter().zip(&theirs.life_ms);
@@ -110,11 +126,16 @@ fn ours(
     })?;
     let set = ["limit", cgroup.path(), "--memory", &size(args.limit)];
     anyhow::ensure!(memstock(set)?.finish(SOON)?.code() == 0, "the limit cannot be set");
+    let (waited, stolen) = (waits(engine.daemon())?, stolen_ticks()?);
     let start = Instant::now();
     let hogs = cpus.iter().map(|&cpu| Wish::pages(2 * args.limit).cpu(cpu).start(&cgroup));
     let mut hogs = hogs.collect::<Result<Vec<_>>>()?;
     hogs.iter_mut().try_for_each(Hog::was_killed)?;
     seen.life_ms.push(1e3 * start.elapsed().as_secs_f64());
+    let waits = waits(engine.daemon())?;
+    let longest = waits.iter().map(|(thread, ns)| ns - waited.get(thread).unwrap_or(&0)).max();
+    let waited = longest.context("no thread enforces")?;
+    seen.had_cpu.push(waited <= LATE_NS && stolen_ticks()? == stolen);
     let show = engine.show()?;
     let watermark = show.cgroup(cgroup.path())?.memory.watermark;
     seen.over.push((watermark / PAGE).saturating_sub(args.limit) as f64);
@@ -125,6 +146,27 @@ fn ours(
     let after = after.collect::<Result<Vec<f64>>>()?;
     seen.kill_us.extend(after.iter().map(|ns| ns / 1e3));
     Ok(())
+}
+
+/// How long each thread of the daemon that enforces has waited for a CPU, ns.
+fn waits(daemon: u32) -> Result<BTreeMap<OsString, u64>> {
+    let mut waits = BTreeMap::new();
+    for thread in fs::read_dir(format!("/proc/{daemon}/task"))? {
+        let thread = thread?;
+        if fs::read_to_string(thread.path().join("comm"))?.starts_with("enforce") {
+            let schedstat = fs::read_to_string(thread.path().join("schedstat"))?;
+            let waited = schedstat.split(' ').nth(1).context("schedstat has three fields")?;
+            waits.insert(thread.file_name(), waited.parse()?);
+        }
+    }
+    Ok(waits)
+}
+
+/// What the hypervisor has taken of all CPUs.
+fn stolen_ticks() -> Result<u64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let stolen = stat.split_whitespace().nth(8).context("/proc/stat has no steal")?;
+    Ok(stolen.parse()?)
 }
 
 fn kernels(args: &Args, kernel: &KernelCgroup, name: &str, seen: &mut Seen) -> Result<()> {

@@ -103,13 +103,13 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
             return Ok(());
         };
         let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
+        let audit = hall.audit(&engine)?;
+        eprintln!("{audit}");
         // Found by itself for this, too.
         ensure!(
             engine.audit::<&str>([])?.agreement()?.counts.both > 0,
             "there is nothing beside it"
         );
-        let audit = hall.audit(&engine)?;
-        eprintln!("{audit}");
         ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
         ensure!(audit.kind("page table").different() == 0, "{audit}");
         let census = hall.census()?;

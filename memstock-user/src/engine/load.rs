@@ -1,5 +1,7 @@
 //! Puts the kernel half into the kernel: loads, wires the tail call, pins. What runs it is attached by `attach`.
 
+use std::thread;
+
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -81,7 +83,7 @@ pub struct Loaded {
 pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
     let (mut ebpf, folio) = maps(settings, is_tried)?;
     for (name, loaded) in load_programs(&mut ebpf) {
-        loaded.map_err(|error| refused(name, error))?;
+        loaded.map_err(|error| refused(&name, error))?;
     }
     if let Err(error) = migrate::load(&mut ebpf, folio) {
         log::debug!("page migration is not seen: {error:#}");
@@ -101,14 +103,22 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
 /// It does not come to that: memstock does not know this kernel's memory, or a map cannot be made.
 pub fn verdicts() -> Result<Vec<(String, Result<(), ProgramError>)>> {
     let (mut ebpf, _) = maps(Settings::default(), true)?;
-    Ok(load_programs(&mut ebpf).map(|(name, loaded)| (name.to_owned(), loaded)).collect())
+    Ok(load_programs(&mut ebpf))
 }
 
-/// Loads those of an engine, one by one.
-fn load_programs(ebpf: &mut Ebpf) -> impl Iterator<Item = (&str, Result<(), ProgramError>)> {
+/// Loads those of an engine. The verifier takes longest of all that a start does, and verifies for each thread at once
+/// (`bpf_check` in kernel/bpf/verifier.c locks for the unprivileged only).
+fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
     let engines = ebpf.programs_mut().filter(|&(name, _)| is_engines(name));
-    engines.map(|(name, program)| {
-        (name, <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load))
+    thread::scope(|scope| {
+        let load = |program| <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load);
+        let loads: Vec<_> = engines
+            .map(|(name, program)| (name.to_owned(), scope.spawn(move || load(program))))
+            .collect();
+        let loaded = loads.into_iter().map(|(name, thread)| {
+            (name, thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        loaded.collect()
     })
 }
 

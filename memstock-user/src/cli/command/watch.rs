@@ -46,6 +46,8 @@ use crate::view::show::{rehearsed::Rehearsed, summary};
 
 /// Time between two tables.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Time until the first one: COMMAND has something to show by then.
+const FIRST: Duration = Duration::from_millis(100);
 /// Time between two tries of what was deferred while cgroups come and go: each waits for a grace period.
 const RETRY: Duration = Duration::from_millis(100);
 /// Until a cgroup that was made is looked for again: it is there a moment after the kernel tells of it.
@@ -118,7 +120,7 @@ impl Watch<'_> {
         self.manager.ready(&status(&self.tree));
         let start = Instant::now();
         let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
-        let mut ticks = interval_at(start + PERIOD, PERIOD);
+        let mut ticks = interval_at(start + FIRST, PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut retries = interval(RETRY);
         retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
