@@ -88,7 +88,11 @@ fn measure(args: &Args) -> Result<()> {
     for (name, seen) in [("one task", &one), ("two tasks, two CPUs", &two)] {
         let rounds = seen.over.iter().zip(&seen.had_cpu);
         let over: Vec<f64> = rounds.filter(|(_, had)| **had).map(|(&over, _)| over).collect();
-        println!("{name:<20} {:>24}  in the {} rounds that had their CPUs", spread(&over), over.len());
+        println!(
+            "{name:<20} {:>24}  in the {} rounds that had their CPUs",
+            spread(&over),
+            over.len()
+        );
     }
     if !theirs.life_ms.is_empty() {
         let lives = one.life_ms.iter().zip(&theirs.life_ms);
