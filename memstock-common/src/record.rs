@@ -75,7 +75,7 @@ impl Recent {
 #[inline(always)]
 pub const fn pages_in(block: u64, first: u64, last: u64) -> u16 {
     let begin = block * BLOCK_PAGES;
-    let from = if first > begin { first - begin } else { 0 };
+    let from = first.saturating_sub(begin);
     let to = if last - begin < BLOCK_PAGES { last - begin } else { BLOCK_PAGES - 1 };
     ((0xffff_u32 << (from & 15)) as u16) & ((0xffff_u32 >> (15 - (to & 15))) as u16)
 }

@@ -90,7 +90,7 @@ impl Recorded {
     ///
     /// # Errors
     /// It is not understood.
-    pub fn next(&mut self) -> Result<Option<Told>> {
+    pub fn told(&mut self) -> Result<Option<Told>> {
         self.ring.next().map(|bytes| decode(&bytes).context("a record is unreadable")).transpose()
     }
 

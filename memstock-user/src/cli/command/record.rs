@@ -125,7 +125,7 @@ async fn beside(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<
         recording.end(None);
         return Ok(SUCCESS);
     };
-    let cgroup = mount.create(&own_name(args.cgroup.as_deref()))?;
+    let cgroup = mount.create(own_name(args.cgroup.as_deref()))?;
     let home = cgroup.cgroup().clone();
     wait_until_tracked(&engine, &home).await?;
     recording.begin(engine.pins(), &home)?;

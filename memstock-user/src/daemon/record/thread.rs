@@ -199,7 +199,7 @@ impl Recording {
     /// there is more.
     fn hear(&mut self) -> bool {
         for _ in 0..MUCH {
-            match self.recorded.next() {
+            match self.recorded.told() {
                 Ok(None) => return false,
                 Ok(Some(Told::Accessed(kind, accessed))) => {
                     let at = self.at(accessed.time_ns);
