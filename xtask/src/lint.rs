@@ -38,6 +38,8 @@ pub fn run() -> Result<()> {
     match deny::ensure() {
         Ok(mut cmd) => {
             cmd.args(["--offline", "check", "licenses", "bans", "sources"]).current_dir(root());
+            // It looks at those of every platform, and a build has fetched those of this one.
+            checks.push(("dependencies, fetched", cargo(&["fetch", "--locked"])));
             checks.push(("dependencies", cmd));
         }
         Err(error) => say("Lint", format_args!("dependencies are not checked: {error:#}")),
