@@ -99,7 +99,8 @@ fn one_more_than_fit_is_left_out() -> Result<()> {
         let top = TestCgroup::new()?;
         let first = top.child("first")?;
         let engine = Engine::start(["--cgroup", top.path(), "--max-cgroups", "2"])?;
-        ensure!(engine.show()?.cgroup(first.path()).is_ok());
+        let is_tracked = || Ok(engine.show()?.cgroup(first.path()).is_ok().then_some(()));
+        try_poll_until(SOON, "what is below to be tracked", is_tracked)?;
         let second = top.child("second")?;
         ensure!(engine.show()?.cgroup(second.path()).is_err());
         // There is room again, for the next one.
