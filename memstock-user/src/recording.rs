@@ -149,7 +149,7 @@ pub enum TaskEventKind {
     },
     /// It is no more.
     Died,
-    /// It looks at its limit, and may size itself by it: why that is thought (`reads memory.max`, `JVM`).
+    /// It looks at its limit, and may size itself by it: why that is thought (`JVM`).
     FollowsLimit {
         /// Why.
         why: String,

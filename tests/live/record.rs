@@ -264,7 +264,23 @@ fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
         drop(cgroup);
         let finished = recorder.wait(SOON)?;
         ensure!(finished.code() == 0, "without its cgroup: {finished:?}");
-        // COMMAND ends with its time.
+        // With the engine that it is recorded from.
+        let cgroup = TestCgroup::new()?;
+        let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let folder = tempfile::tempdir()?;
+        let mut recorder = start(folder.path(), &["--cgroup", cgroup.path()])?;
+        let file = folder.path().join("data");
+        let is_begun = || Ok(read(&file).is_ok_and(|it| !it.moments.is_empty()).then_some(()));
+        try_poll_until(SOON, "the recording", is_begun)?;
+        engine.kill()?;
+        ensure!(memstock(["stop"])?.finish(SOON)?.code() == 0, "stop");
+        let finished = recorder.wait(SOON)?;
+        ensure!(finished.code() == 0, "without its engine: {finished:?}");
+        ensure!(finished.stderr.contains("the engine was ended before"), "{finished:?}");
+        // COMMAND ends with its time; one that is beyond all clocks is none.
+        let forever = u64::MAX.to_string();
+        let recorded = record(&["--seconds", &forever, "--", "true"])?;
+        ensure!(recorded.finished.code() == 0, "{:?}", recorded.finished);
         let recorded = record(&["--seconds", "1", "--", "sleep", "60"])?;
         ensure!(recorded.finished.code() == 128 + 15, "{:?}", recorded.finished);
         Ok(())
@@ -298,23 +314,23 @@ fn the_recording_before_is_kept() -> Result<()> {
     live(|| {
         let folder = tempfile::tempdir()?;
         let (file, old) = (folder.path().join("data"), folder.path().join("data.old"));
-        ensure!(
-            start(folder.path(), &["--", "memstock-no-such"])?.finish(SOON)?.code() == 127,
-            "found"
-        );
+        let code =
+            |name| -> Result<i32> { Ok(start(folder.path(), &["--", name])?.finish(SOON)?.code()) };
+        ensure!(code("memstock-no-such")? == 127, "found");
         ensure!(!file.exists(), "a recording of nothing");
-        ensure!(start(folder.path(), &["--", "true"])?.finish(SOON)?.code() == 0, "true");
+        ensure!(code("true")? == 0, "true");
         let first = fs::read(&file)?;
-        ensure!(
-            start(folder.path(), &["--", "memstock-no-such"])?.finish(SOON)?.code() == 127,
-            "found"
-        );
+        ensure!(code("memstock-no-such")? == 127, "found");
         ensure!(fs::read(&file)? == first && !old.exists(), "the one before is gone");
-        ensure!(start(folder.path(), &["--", "false"])?.finish(SOON)?.code() == 1, "false");
+        ensure!(code("false")? == 1, "false");
+        // Nor does what cannot be recorded take the place of the one before.
+        ensure!(code("memstock-no-such")? == 127, "found");
         ensure!(
             fs::read(&old)? == first && fs::read(&file)? != first,
             "the one before is not kept"
         );
+        ensure!(fs::metadata(&file)?.mode() & 0o777 == 0o600, "others read it");
+        ensure!(folder.path().read_dir()?.count() == 2, "a file is left");
         leftovers::none()?;
 
         let mut killed = start(folder.path(), &["--", "sleep", "60"])?;

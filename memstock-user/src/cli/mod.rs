@@ -114,8 +114,9 @@ pub enum Verb {
     /// Record what COMMAND, or a cgroup that runs already, uses and reads, to judge every limit by it
     ///
     /// Writes usage, what of it is needed, who holds most at each peak, processes that come and go, and a sample of
-    /// the accesses to page cache. The file of a recording before this one is renamed to FILE.old. One that is cut
-    /// short, by a full disk or a kill, can be read up to there.
+    /// the accesses to page cache. Once COMMAND runs, the file of a recording before this one is renamed to
+    /// FILE.old. One that is cut short, by a full disk or a kill, can be read up to there. Only its owner reads the
+    /// file; a FILE that is a symbolic link to a file is refused.
     ///
     /// COMMAND runs in a tracked cgroup of its own. Without a running engine, one is started for the recording and
     /// ended with it. While an engine is running, PATH is a cgroup that it tracks: the one to be recorded or, with

@@ -56,7 +56,8 @@ pub struct Summary {
     pub failed: Option<String>,
 }
 
-/// Records until it is told to end. When it is dropped, what was recorded stays without an end.
+/// Records until it is told to end. When it is dropped, the thread writes an end by itself, if the process lives on for
+/// that long.
 pub struct Recorder {
     ending: Sender<Ending>,
     thread: JoinHandle<Summary>,
@@ -76,7 +77,7 @@ impl Recorder {
         Ok(Self { ending, thread: thread.context("cannot start a thread")?, gone })
     }
 
-    /// Told when the cgroup is there no more.
+    /// Told when there is nothing more to record: the cgroup or the engine is gone, or the file takes no more.
     pub fn gone(&self) -> Arc<Notify> {
         Arc::clone(&self.gone)
     }

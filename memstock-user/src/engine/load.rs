@@ -1,10 +1,12 @@
 //! Puts the kernel half into the kernel: loads, wires the tail call, pins. What runs it is attached by `attach`.
 
-use std::thread;
+use std::num::NonZero;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, Builder, available_parallelism};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
-use aya::programs::{ProgramError, RawTracePoint};
+use aya::programs::{Program, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use memstock_common::adopt::WINDOW_PAGES;
@@ -109,16 +111,30 @@ pub fn verdicts() -> Result<Vec<(String, Result<(), ProgramError>)>> {
 /// Loads those of an engine. The verifier takes longest of all that a start does, and verifies for each thread at once
 /// (`bpf_check` in kernel/bpf/verifier.c locks for the unprivileged only).
 fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
-    let engines = ebpf.programs_mut().filter(|&(name, _)| is_engines(name));
+    let engines: Vec<_> = ebpf.programs_mut().filter(|&(name, _)| is_engines(name)).collect();
+    let others = available_parallelism().map_or(1, NonZero::get).min(engines.len()).max(1) - 1;
+    let queue = Mutex::new(engines.into_iter());
+    // Not part of the loop below, which would hold the lock for as long as it loads.
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let load = |program: &mut Program| {
+        <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load)
+    };
+    let work = || {
+        let mut loaded = Vec::new();
+        while let Some((name, program)) = next() {
+            loaded.push((name.to_owned(), load(program)));
+        }
+        loaded
+    };
     thread::scope(|scope| {
-        let load = |program| <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load);
-        let loads: Vec<_> = engines
-            .map(|(name, program)| (name.to_owned(), scope.spawn(move || load(program))))
-            .collect();
-        let loaded = loads.into_iter().map(|(name, thread)| {
-            (name, thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
-        loaded.collect()
+        // Where no thread can be made, this one does it all.
+        let spawn = |_| Builder::new().spawn_scoped(scope, work).ok();
+        let threads: Vec<_> = (0..others).filter_map(spawn).collect();
+        let mut loaded = work();
+        for thread in threads {
+            loaded.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        loaded
     })
 }
 

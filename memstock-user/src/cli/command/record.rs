@@ -23,7 +23,7 @@ use crate::cli::config::Settings;
 use crate::cli::{Record, Run};
 use crate::daemon::record::{Ending, Recorder, Subject, Summary};
 use crate::engine::pins::Pins;
-use crate::exit::{SUCCESS, printable};
+use crate::exit::{Failure, SUCCESS, printable};
 use crate::host;
 use crate::host::cgroup::Cgroup;
 use crate::host::launch::{self, Ended};
@@ -33,23 +33,25 @@ use crate::host::protect::Protection;
 ///
 /// # Errors
 /// COMMAND cannot be started, the environment, a cgroup or the kernel does not allow it, or the file cannot be made.
-/// Nothing that was made stays behind then, and the recording before stays what it was.
+/// Nothing that was made stays behind then, and the recording before stays what it was. What was recorded until then
+/// is kept.
 pub fn record(args: &Record) -> Result<u8> {
     host::require_privilege()?;
     let mut recording =
         Recording { args, output: Output::create(&args.output)?, recorder: None, summary: None };
-    let code = until_told(false, async |signals| {
+    let told = until_told(false, async |signals| {
         if Pins::on(host::BPFFS.as_ref()).exist() {
             beside(&mut recording, signals).await
         } else {
             alone(&mut recording, signals).await
         }
-    })?;
-    if let Some(summary) = recording.summary.take().transpose()? {
-        recording.output.keep();
-        eprintln!("{}", line(&summary, &args.output));
-    }
-    Ok(code)
+    });
+    // A recording that has its end is none the worse for what fails after it.
+    let ended = recording.say_end();
+    let code = told?;
+    let is_cut = ended?.is_some_and(|summary| summary.failed.is_some());
+    // That is all there was to do; with COMMAND, its code comes first.
+    if is_cut && args.command.is_empty() { Ok(Failure::Other.code()) } else { Ok(code) }
 }
 
 /// What is recorded, from its beginning to its end.
@@ -58,6 +60,17 @@ struct Recording<'a> {
     output: Output,
     recorder: Option<Recorder>,
     summary: Option<Result<Summary>>,
+}
+
+impl Recording<'_> {
+    /// Says what was recorded, if it has ended, and where it is.
+    fn say_end(&mut self) -> Result<Option<Summary>> {
+        let Some(summary) = self.summary.take().transpose()? else { return Ok(None) };
+        let kept = self.output.keep();
+        let path = self.output.leave();
+        eprintln!("{}", line(&summary, &path));
+        kept.map(|()| Some(summary))
+    }
 }
 
 impl Onlooker for Recording<'_> {
@@ -70,6 +83,13 @@ impl Onlooker for Recording<'_> {
         let gone = self.args.command.is_empty().then(|| recorder.gone());
         self.recorder = Some(recorder);
         Ok(gone)
+    }
+
+    fn launched(&mut self) {
+        // COMMAND runs: this is no reason to end it, and is tried again at the end.
+        if let Err(error) = self.output.keep() {
+            log::warn!("the recording does not have its name yet: {error:#}");
+        }
     }
 
     fn end(&mut self, command: Option<&Ended>) {
@@ -117,12 +137,14 @@ async fn beside(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<
     let limit = args.seconds.map_or(Duration::MAX, Duration::from_secs);
     let Some((command, command_args)) = args.command.split_first() else {
         let gone = recording.begin(engine.pins(), &above)?;
+        recording.launched();
         tokio::select! {
             _ = signals.any() => {}
             () = sleep(limit) => {}
             () = async { match gone { Some(gone) => gone.notified().await, None => std::future::pending().await } } => {}
         }
         recording.end(None);
+        warn_of_end(engine.pins());
         return Ok(SUCCESS);
     };
     let cgroup = mount.create(own_name(args.cgroup.as_deref()))?;
@@ -130,16 +152,21 @@ async fn beside(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<
     wait_until_tracked(&engine, &home).await?;
     recording.begin(engine.pins(), &home)?;
     let mut child = launch::start(command, command_args, home.procs()?, &Protection::default())?;
+    recording.launched();
     let ended = match timeout(limit, attend(&mut child, signals)).await {
         Ok(ended) => ended?,
         Err(_) => child.terminate(GRACE).await.context("cannot end COMMAND")?,
     };
     recording.end(Some(&ended));
-    if !engine.pins().exist() {
-        log::warn!("the engine was ended before the recording was: what came then is not in it");
-    }
+    warn_of_end(engine.pins());
     cgroup.remove()?;
     Ok(launch::exit_code_of(ended.status))
+}
+
+fn warn_of_end(pins: &Pins) {
+    if !pins.exist() {
+        log::warn!("the engine was ended before the recording was: what came then is not in it");
+    }
 }
 
 /// What is said at the end.
@@ -148,7 +175,10 @@ fn line(summary: &Summary, path: &Path) -> String {
     let lost = match lost.as_slice() {
         [] => "nothing lost".to_owned(),
         all => {
-            let all = all.iter().map(|(name, count)| format!("{count} {name}"));
+            let all = all.iter().map(|(name, count)| match (*count, name.as_str()) {
+                (1, "records" | "samples") => format!("1 {}", name.trim_end_matches('s')),
+                _ => format!("{count} {name}"),
+            });
             format!("lost: {}", all.collect::<Vec<_>>().join(", "))
         }
     };
@@ -208,11 +238,11 @@ mod tests {
             line(&summary, Path::new("memstock.data")),
             "memstock: 41.2 s, 1,204 tasks, nothing lost; written to memstock.data (1.9 MB). Next: memstock rehearse"
         );
-        let lost = vec![("records".to_owned(), 7), ("looks".to_owned(), 1)];
+        let lost = vec![("records".to_owned(), 7), ("samples".to_owned(), 1)];
         let lost = Summary { lost, tasks: 1, bytes: 12, ..summary.clone() };
         assert_eq!(
             line(&lost, Path::new("a\nb")),
-            "memstock: 41.2 s, 1 task, lost: 7 records, 1 looks; written to a\\x0ab (12 B). Next: memstock rehearse a\\x0ab"
+            "memstock: 41.2 s, 1 task, lost: 7 records, 1 sample; written to a\\x0ab (12 B). Next: memstock rehearse a\\x0ab"
         );
         let full = Summary { failed: Some("the recording ends at 1.0 s: full".into()), ..summary };
         assert!(

@@ -71,6 +71,9 @@ pub(super) trait Onlooker {
         Ok(None)
     }
 
+    /// COMMAND was started, if there is one.
+    fn launched(&mut self) {}
+
     /// COMMAND has ended, if there was one; the engine is still there.
     fn end(&mut self, _command: Option<&Ended>) {}
 }
@@ -217,6 +220,7 @@ fn watch<'a>(
             Some(launch::start(command, args, procs, &protection)?)
         }
     };
+    onlooker.launched();
     // What an adopted engine has lost before was told of.
     let losses = if is_new { Losses::default() } else { Losses::until_now(engine)? };
     if !is_new {

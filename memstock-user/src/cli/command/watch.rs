@@ -119,7 +119,8 @@ impl Watch<'_> {
     pub async fn run(&mut self, signals: &mut Signals) -> Result<End> {
         self.manager.ready(&status(&self.tree));
         let start = Instant::now();
-        let end = self.seconds.map(|seconds| start + Duration::from_secs(seconds));
+        // What is beyond all clocks is no end.
+        let end = self.seconds.and_then(|seconds| start.checked_add(Duration::from_secs(seconds)));
         let mut ticks = interval_at(start + FIRST, PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut retries = interval(RETRY);

@@ -68,18 +68,28 @@ impl Walks {
         into: &mut Beside,
     ) -> Result<()> {
         let begun = Instant::now();
-        let ours = below(engine, index);
+        let counted = self.count(&below(engine, index));
+        // One that fails takes its time, too.
+        self.took = begun.elapsed();
+        self.spent += self.took;
+        (self.last_at, self.needed) = (at, needed.max(self.needed));
+        (into.dirty, into.mlocked, into.shmem) = counted?;
+        Ok(())
+    }
+
+    /// How many of the pages whose counters are `ours` are dirty, locked and shared.
+    fn count(&mut self, ours: &[bool]) -> Result<(u64, u64, u64)> {
         let (mut dirty, mut mlocked, mut shmem) = (0, 0, 0);
         for number in 0..self.owners.len() {
             let Some(chunk) = self.owners.get(number) else { break };
-            let Some((first, last)) = chunk.span(&ours) else { continue };
+            let Some((first, last)) = chunk.span(ours) else { continue };
             let pfn = number as u64 * u64::from(CHUNK_PAGES);
             let mut rest = first..=last;
-            while let Some(run) = next_run(&chunk, &ours, &mut rest) {
+            while let Some(run) = next_run(&chunk, ours, &mut rest) {
                 let words = &mut self.words[..run.len()];
                 let count = self.flags.read(pfn + run.start as u64, words)?;
                 for (&entry, &flags) in chunk.owners[run].iter().zip(&words[..count]) {
-                    if is_of(entry, &ours) {
+                    if is_of(entry, ours) {
                         dirty += u64::from(entry & FILE != 0 && Kind::is_dirty(flags));
                         mlocked += u64::from(Kind::is_locked(flags));
                         shmem += u64::from(Kind::of(flags) == Kind::Shared);
@@ -87,11 +97,7 @@ impl Walks {
                 }
             }
         }
-        (into.dirty, into.mlocked, into.shmem) = (dirty, mlocked, shmem);
-        self.took = begun.elapsed();
-        self.spent += self.took;
-        (self.last_at, self.needed) = (at, needed.max(self.needed));
-        Ok(())
+        Ok((dirty, mlocked, shmem))
     }
 }
 

@@ -21,12 +21,16 @@ const SMALLEST: u64 = 256;
 /// A look is followed by a pause of so many times what it took.
 const PAUSE: u32 = 20;
 
+/// Said once: each child inherits the variable, whatever it is written in.
+const GO: &str = "GOMEMLIMIT is set: if it is a Go program, GOMEMLIMIT must be below the limit";
+
 /// The processes of a cgroup, as far as they are known, by pid.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     living: HashSet<u32>,
     /// How many there were in all.
     pub(super) count: u64,
+    has_go: bool,
 }
 
 impl Tasks {
@@ -46,6 +50,15 @@ impl Tasks {
         self.living = found.iter().map(|&(pid, _)| pid).collect();
         self.count = found.len() as u64;
         found
+    }
+
+    /// Why a process may size itself by its limit, if there is something new to be said of it.
+    pub(super) fn follows_limit(&mut self, pid: u32) -> Option<&'static str> {
+        follows_limit(pid).filter(|&why| self.is_new(why))
+    }
+
+    fn is_new(&mut self, why: &str) -> bool {
+        why != GO || !std::mem::replace(&mut self.has_go, true)
     }
 }
 
@@ -90,7 +103,7 @@ fn largest(tasks: Vec<Task>, total: u64) -> Vec<Holder> {
 }
 
 /// Why a process may size itself by its limit, which it reads itself; by its program and what that was told.
-pub(super) fn follows_limit(pid: u32) -> Option<&'static str> {
+fn follows_limit(pid: u32) -> Option<&'static str> {
     let dir = directory(pid.cast_signed());
     let words = |name: &str| {
         let bytes = fs::read(dir.join(name)).unwrap_or_default();
@@ -115,9 +128,7 @@ fn reason(program: &str, arguments: &[String], environment: &[String]) -> Option
         }
         "dotnet" if told("GCHeapHardLimit") => None,
         "dotnet" => Some(".NET sizes its heap by the limit (GCHeapHardLimit is not set)"),
-        _ if environment.iter().any(|word| word.starts_with("GOMEMLIMIT=")) => {
-            Some("GOMEMLIMIT is set: the Go runtime collects garbage by it")
-        }
+        _ if environment.iter().any(|word| word.starts_with("GOMEMLIMIT=")) => Some(GO),
         _ => None,
     }
 }
@@ -177,6 +188,12 @@ mod tests {
             tasks.note(kind, pid);
         }
         assert_eq!(tasks.count, 3);
+    }
+
+    #[test]
+    fn what_children_inherit_is_said_once() {
+        let mut tasks = Tasks::default();
+        assert_eq!([GO, "JVM", GO, "JVM"].map(|why| tasks.is_new(why)), [true, true, false, true]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::cache::Cache;
 use super::flags::Walks;
 use super::header::header;
-use super::tasks::{Peaks, Tasks, follows_limit};
+use super::tasks::{Peaks, Tasks};
 use super::usage::{Beside, Moments, Now};
 use super::{Ending, Subject, Summary, kernel};
 use crate::engine::Engine;
@@ -30,9 +30,11 @@ const ROUND: Duration = Duration::from_millis(10);
 const SOON: Duration = Duration::from_millis(1);
 /// Records that are heard before anything else is done.
 const MUCH: usize = 1000;
+/// So many times that, at the most, is heard at the end: more than the ring has room for. Who tells goes on telling.
+const LAST: usize = 64;
 /// Between two looks at what the kernel says by itself.
 const KERNEL: Duration = Duration::from_millis(100);
-/// Between two writes, at the most; and two looks whether the cgroup is still there.
+/// Between two writes, at the most; and two looks whether cgroup and engine are still there.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Losses of the engine that make its figures wrong.
@@ -43,6 +45,7 @@ const LOSSES: [Loss; 4] =
 pub(super) struct Recording {
     subject: Subject,
     engine: Engine,
+    pins: Pins,
     mount: CgroupMount,
     index: u32,
     recorded: Recorded,
@@ -104,6 +107,7 @@ impl Recording {
         let to = Writer::new(file, &header).context("cannot write the recording")?;
         let mut recording = Self {
             engine,
+            pins: pins.clone(),
             mount,
             index,
             recorded,
@@ -168,7 +172,8 @@ impl Recording {
             self.flushed_at = at;
             let flushed = self.to.flush();
             self.note(flushed);
-            if self.mount.cgroup_of(self.subject.cgroup.id) == ById::Gone {
+            // The figures of an engine that was ended stay what they were.
+            if self.mount.cgroup_of(self.subject.cgroup.id) == ById::Gone || !self.pins.exist() {
                 self.gone.notify_one();
             }
         }
@@ -182,7 +187,12 @@ impl Recording {
             && !is_last
             && walks.is_due(at, now.needed)
         {
-            walks.walk(&self.engine, self.index, at, now.needed, &mut self.beside)?;
+            let walked = walks.walk(&self.engine, self.index, at, now.needed, &mut self.beside);
+            // All else is known without.
+            if let Err(error) = walked {
+                self.not_read(&error);
+                self.walks = None;
+            }
         }
         if let Some(moment) = self.moments.step(at, now, self.beside, is_last) {
             let written = self.to.moment(&moment);
@@ -225,7 +235,7 @@ impl Recording {
     }
 
     fn look_at(&mut self, at: Duration, pid: u32) {
-        if let Some(why) = follows_limit(pid) {
+        if let Some(why) = self.tasks.follows_limit(pid) {
             self.task(at, pid, TaskEventKind::FollowsLimit { why: why.into() });
         }
     }
@@ -245,6 +255,8 @@ impl Recording {
             let failed = format!("the recording ends at {at:.1} s: {error}");
             log::warn!("{failed}");
             self.failed = Some(failed);
+            // Nothing more comes of it.
+            self.gone.notify_one();
         }
     }
 
@@ -256,7 +268,11 @@ impl Recording {
     }
 
     fn end(mut self, ending: Ending) -> Summary {
-        while self.hear() {}
+        for _ in 0..LAST {
+            if !self.hear() {
+                break;
+            }
+        }
         if let Err(error) = self.look(true) {
             self.not_read(&error);
         }
@@ -297,7 +313,7 @@ impl Recording {
         let engines = engines.map(|((loss, after), before)| {
             (loss.stat().name.to_owned(), after.saturating_sub(before))
         });
-        let own = [("records".to_owned(), ring), ("looks".to_owned(), self.unreadable)];
+        let own = [("records".to_owned(), ring), ("samples".to_owned(), self.unreadable)];
         engines.chain(own).filter(|&(_, count)| count > 0).collect()
     }
 }

@@ -1,47 +1,46 @@
-//! The file of a recording: what was there before becomes `.old`, and is put back if nothing comes of this one.
+//! The file of a recording. It has a name of its own until there is something to record; then the one before becomes
+//! `.old`, and it gets its name. What was recorded may be secret: nobody else reads it, and no link leads it elsewhere.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::exit::Failure;
 use crate::host::cgroup::display;
 
 /// A file that is being written.
 pub(super) struct Output {
     path: PathBuf,
     file: File,
-    /// Where the one before it is.
-    old: Option<PathBuf>,
-    is_kept: bool,
+    /// Where it is until it gets its name.
+    own: Option<PathBuf>,
 }
 
 impl Output {
-    /// Makes it, empty.
+    /// Makes it, empty. What is there stays as it is.
     ///
     /// # Errors
-    /// It cannot be made, or the one before it not be renamed.
+    /// It cannot be made, or its name is that of a link.
     pub(super) fn create(path: &Path) -> Result<Self> {
-        let old = match fs::symlink_metadata(path) {
-            // What is no file has no length, and stays where it is.
-            Ok(found) if found.is_file() => {
-                let mut old = OsString::from(path);
-                old.push(".old");
-                let old = PathBuf::from(old);
-                fs::rename(path, &old)
-                    .with_context(|| format!("cannot rename {}", display(path)))?;
-                Some(old)
-            }
-            _ => None,
+        let cannot = || format!("cannot write {}", display(path));
+        let found = match fs::symlink_metadata(path) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(cannot),
         };
-        let made = File::create(path);
-        if let (Err(_), Some(old)) = (&made, &old) {
-            let _ = fs::rename(old, path);
+        if found.is_some_and(|found| !found.is_file()) {
+            let file = special(path)?;
+            return Ok(Self { path: path.into(), file, own: None });
         }
-        let file = made.with_context(|| format!("cannot write {}", display(path)))?;
-        Ok(Self { path: path.into(), file, old, is_kept: false })
+        let own = with_suffix(path, &format!(".{}.tmp", std::process::id()));
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&own);
+        let file = file.with_context(cannot)?;
+        Ok(Self { path: path.into(), file, own: Some(own) })
     }
 
     /// To write to.
@@ -52,51 +51,148 @@ impl Output {
         self.file.try_clone()
     }
 
-    /// Something came of it.
-    pub(super) fn keep(&mut self) {
-        self.is_kept = true;
+    /// Something comes of it: gives it its name, if it has not got it, and the one before that of the old one.
+    ///
+    /// # Errors
+    /// A file cannot be renamed. The one before is where it was.
+    pub(super) fn keep(&mut self) -> Result<()> {
+        let (path, Some(from)) = (self.path.as_path(), &self.own) else { return Ok(()) };
+        let old = with_suffix(path, ".old");
+        let has_old = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+        if has_old {
+            let renamed = fs::rename(path, &old);
+            renamed.with_context(|| format!("cannot rename {}", display(path)))?;
+        }
+        let renamed = fs::rename(from, path);
+        if renamed.is_err() && has_old {
+            // The error that is told of is the first one.
+            let _ = fs::rename(&old, path);
+        }
+        renamed.with_context(|| format!("cannot rename {}", display(from)))?;
+        self.own = None;
+        Ok(())
+    }
+
+    /// Leaves it where it is, and says where that is.
+    pub(super) fn leave(&mut self) -> PathBuf {
+        self.own.take().unwrap_or_else(|| self.path.clone())
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if self.is_kept || !fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_file()) {
-            return;
-        }
-        // Nobody is left to tell.
-        let _ = match &self.old {
-            Some(old) => fs::rename(old, &self.path),
-            None => fs::remove_file(&self.path),
-        };
+        // Its own name is all that is surely ours. Nobody is left to tell.
+        let _ = self.own.take().map(fs::remove_file);
     }
+}
+
+/// Opens what is there and no file, `/dev/stdout` for example.
+fn special(path: &Path) -> Result<File> {
+    let refused = || {
+        let path = display(path);
+        Failure::Other.error(format!("{path} is a link: name the file that is to be written"))
+    };
+    // A link that leads nowhere, or to a file.
+    if !fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(refused());
+    }
+    let cannot = || format!("cannot write {}", display(path));
+    let file = OpenOptions::new().write(true).open(path).with_context(cannot)?;
+    // It may have been replaced in between.
+    if file.metadata().with_context(cannot)?.is_file() { Err(refused()) } else { Ok(file) }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
     use super::*;
+    use crate::exit::exit_code;
+
+    fn text(path: &Path) -> Option<String> {
+        fs::read_to_string(path).ok()
+    }
+
+    fn count(dir: &Path) -> usize {
+        fs::read_dir(dir).unwrap().count()
+    }
 
     #[test]
-    fn the_one_before_becomes_old_unless_nothing_comes_of_this() {
+    fn the_one_before_becomes_old_once_something_comes_of_this() {
         let dir = tempfile::tempdir().unwrap();
         let (path, old) = (dir.path().join("a"), dir.path().join("a.old"));
-        let text = |path: &Path| fs::read_to_string(path).ok();
         drop(Output::create(&path).unwrap());
-        assert!(!path.exists() && !old.exists());
-        for (before, is_kept) in [("1", true), ("2", false), ("3", true)] {
-            fs::write(&path, before).unwrap();
-            let mut output = Output::create(&path).unwrap();
-            assert_eq!((text(&path), text(&old)), (Some(String::new()), Some(before.into())));
-            if is_kept {
-                output.keep();
-            }
-            drop(output);
-            let now = if is_kept { "" } else { before };
-            assert_eq!(text(&path).as_deref(), Some(now));
-            assert_eq!(old.exists(), is_kept);
-        }
+        assert_eq!(count(dir.path()), 0);
+        fs::write(&path, "1").unwrap();
+        fs::write(&old, "0").unwrap();
+        drop(Output::create(&path).unwrap());
+        assert_eq!((text(&path), text(&old)), (Some("1".into()), Some("0".into())));
+        let mut output = Output::create(&path).unwrap();
+        output.keep().unwrap();
+        assert_eq!((text(&path), text(&old)), (Some(String::new()), Some("1".into())));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // Again, it changes nothing; and what has its name stays.
+        output.keep().unwrap();
+        assert_eq!(output.leave(), path);
+        drop(output);
+        assert_eq!((text(&path), text(&old)), (Some(String::new()), Some("1".into())));
+        assert_eq!(count(dir.path()), 2);
         assert!(Output::create(&dir.path().join("no/such")).is_err());
-        // What is no file is neither renamed nor removed.
-        drop(Output::create(Path::new("/dev/null")).unwrap());
-        assert!(Path::new("/dev/null").exists());
+    }
+
+    #[test]
+    fn what_belongs_to_another_recording_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let mut first = Output::create(&path).unwrap();
+        first.keep().unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "of another").unwrap();
+        drop(first);
+        assert_eq!(text(&path).as_deref(), Some("of another"));
+        // What cannot get its name is kept all the same.
+        fs::create_dir(dir.path().join("b.old")).unwrap();
+        let path = dir.path().join("b");
+        fs::write(&path, "before").unwrap();
+        let mut second = Output::create(&path).unwrap();
+        assert!(second.keep().is_err());
+        let left = second.leave();
+        drop(second);
+        assert!(left.exists() && left != path);
+        assert_eq!(text(&path).as_deref(), Some("before"));
+    }
+
+    #[test]
+    fn no_link_is_followed_to_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        symlink(&file, &link).unwrap();
+        for is_there in [false, true] {
+            if is_there {
+                fs::write(&file, "secret").unwrap();
+            }
+            let error = Output::create(&link).err().unwrap();
+            assert_eq!(exit_code(&error), 125);
+            assert!(error.to_string().contains("is a link"), "{error}");
+            assert_eq!(file.exists(), is_there);
+        }
+        assert_eq!(text(&file).as_deref(), Some("secret"));
+        // What is no file is neither renamed nor removed, by whatever name.
+        let null = dir.path().join("null");
+        symlink("/dev/null", &null).unwrap();
+        for path in [null.as_path(), Path::new("/dev/null")] {
+            let mut output = Output::create(path).unwrap();
+            output.keep().unwrap();
+            drop(output);
+            assert!(!fs::metadata(path).unwrap().is_file());
+        }
+        assert!(Output::create(dir.path()).is_err());
+        assert_eq!(count(dir.path()), 3);
     }
 }
