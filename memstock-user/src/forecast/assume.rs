@@ -27,7 +27,7 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     all.extend(recording.header.assumes.iter().cloned());
     if rehearsal.is_blind() {
         all.push("what was read of the page cache is not known, nor how slow it would be".into());
-    } else if rehearsal.known_read_ns().is_none() && !recording.accesses.is_empty() {
+    } else if rehearsal.known_read_ns().is_none() && rehearsal.knows_use {
         all.push("a page that is read again takes 20 µs: the disk's time was not recorded".into());
     }
     if uses.taken.iter().any(|taken| taken.mapped > 0) {

@@ -8,7 +8,7 @@ use super::timeline::{PARTS, Timeline};
 use super::uses::Uses;
 use super::verdict::{Peaks, Verdict};
 use super::{high, lru, mapped};
-use crate::recording::{Lru, Recording, TaskEventKind};
+use crate::recording::{AccessKind, Lru, Recording, TaskEventKind};
 
 /// A run that takes longer by this part is *slow*.
 pub const SLOW: f64 = 0.05;
@@ -108,6 +108,8 @@ pub struct Rehearsal<'a> {
     pub(super) uses: Uses,
     /// Of an ideal LRU; only where that is asked for.
     curve: Option<Curve>,
+    /// Whether uses of the page cache were recorded: older kernels only tell what enters and leaves it.
+    pub(super) knows_use: bool,
 }
 
 impl<'a> Rehearsal<'a> {
@@ -117,7 +119,9 @@ impl<'a> Rehearsal<'a> {
         let timeline = Timeline::of(recording, swap);
         let uses = Uses::of(recording, &timeline);
         let curve = (what_if.kernel == Kernel::Lru).then(|| Curve::of(&uses));
-        Self { recording, what_if, timeline, uses, curve }
+        let is_use = |kind| matches!(kind, AccessKind::Read | AccessKind::Mapped);
+        let knows_use = recording.accesses.iter().any(|access| is_use(access.kind));
+        Self { recording, what_if, timeline, uses, curve, knows_use }
     }
 
     /// The highest figures, in bytes.
@@ -268,7 +272,7 @@ impl<'a> Rehearsal<'a> {
 
     /// Whether there was page cache, and nothing is known of its use.
     pub(super) fn is_blind(&self) -> bool {
-        self.recording.accesses.is_empty() && self.peaks().usage > self.lives_from()
+        !self.knows_use && self.peaks().usage > self.lives_from()
     }
 
     fn read_ns_per_page(&self) -> u64 {
