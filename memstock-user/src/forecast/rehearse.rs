@@ -206,8 +206,8 @@ impl<'a> Rehearsal<'a> {
         row.files = self.largest(&by_file);
         let waited = self.bytes(pages).saturating_add(row.dirty);
         let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
-        row.slowdown =
-            Some(extra / end.as_secs_f64().max(f64::MIN_POSITIVE)).filter(|x| x.is_finite());
+        // Of a run that took no time nothing can be a part.
+        row.slowdown = Some(extra / end.as_secs_f64()).filter(|part| part.is_finite());
     }
 
     fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {
