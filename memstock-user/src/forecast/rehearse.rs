@@ -1,6 +1,7 @@
 //! One recording at any limit: the verdict, what is read again and how much slower that is, and who dies. Decides by
 //! the figures of the modules beside it; renders nothing.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::curve::Curve;
@@ -296,18 +297,19 @@ impl<'a> Rehearsal<'a> {
 
     /// Processes that look at their limit, with why that is thought.
     pub fn followers(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        // A pid is whatever it ran last at the time: it may run something else later, or be another process.
+        let (mut comms, mut found) = (HashMap::new(), BTreeSet::new());
         for event in &self.recording.tasks {
-            let TaskEventKind::FollowsLimit { why } = &event.kind else { continue };
-            let comm = self.recording.tasks.iter().rev().find_map(|other| match &other.kind {
-                TaskEventKind::Exec { comm } if other.pid == event.pid => Some(comm.as_str()),
-                _ => None,
-            });
-            found.push(format!("{} ({why})", comm.unwrap_or("a task")));
+            match &event.kind {
+                TaskEventKind::Exec { comm } => drop(comms.insert(event.pid, comm.as_str())),
+                TaskEventKind::FollowsLimit { why } => {
+                    let comm = comms.get(&event.pid).copied().unwrap_or("a task");
+                    found.insert(format!("{comm} ({why})"));
+                }
+                TaskEventKind::Born { .. } | TaskEventKind::Died => {}
+            }
         }
-        found.sort();
-        found.dedup();
-        found
+        found.into_iter().collect()
     }
 }
 

@@ -147,6 +147,7 @@ fn what_is_taken_for_granted_is_said() {
         event(TaskEventKind::Exec { comm: "java".into() }),
         event(TaskEventKind::FollowsLimit { why: "JVM".into() }),
         event(TaskEventKind::FollowsLimit { why: "JVM".into() }),
+        event(TaskEventKind::Exec { comm: "sh".into() }),
     ];
     recording.end = None;
     let what_if = WhatIf { kernel: Kernel::Lru, swap: 1 << 30, is_high: true };

@@ -1,5 +1,6 @@
 //! Which limits to set: for people, with reasons, and in the words of those who set them.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -25,13 +26,9 @@ pub struct Recommended<'a> {
 impl Recommended<'_> {
     /// What all recordings take for granted, once.
     fn assumes(&self) -> Vec<String> {
-        let mut all = Vec::<String>::new();
-        for assumption in self.rehearsals.iter().flat_map(assumes) {
-            if !all.contains(&assumption) {
-                all.push(assumption);
-            }
-        }
-        all
+        let mut seen = HashSet::new();
+        let all = self.rehearsals.iter().flat_map(assumes);
+        all.filter(|assumption| seen.insert(assumption.clone())).collect()
     }
 
     /// Why one should not just paste it.
