@@ -12,6 +12,7 @@ mod threaded;
 
 pub use owned::OwnedCgroup;
 use owned::found;
+pub(in crate::host) use owned::{empty, gone_is_fine, insist};
 pub(crate) use path::names;
 pub use path::{display, hex_unless_plain};
 
