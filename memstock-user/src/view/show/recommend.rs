@@ -88,7 +88,8 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     writeln!(out, "\nMemoryMax={}M", advice.max >> 20)?;
     writeln!(out, "MemoryHigh={}M\n", advice.high >> 20)?;
     writeln!(out, "because  {}", reason(advice))?;
-    let (slower, margin) = (wish.slower * 100.0, wish.margin * 100.0);
+    // In hundredths of a percent: 0.07 * 100 is not 7.
+    let [slower, margin] = [wish.slower, wish.margin].map(|part| (part * 1e4).round() / 100.0);
     writeln!(out, "         at most {slower} % slower, and {margin} % added for other loads")?;
     for warning in recommended.warnings() {
         writeln!(out, "warning  {}", printable(&warning))?;
