@@ -139,7 +139,7 @@ fn without_uses_nothing_is_said_of_speed() {
 fn what_is_taken_for_granted_is_said() {
     let mut recording = recording();
     let said = assumes(&Rehearsal::new(&recording, WhatIf::default()));
-    for part in ["nobody looks at the limit", "--swap 512M has it count", "same load"] {
+    for part in ["no runtime that sizes itself", "--swap host has it count", "same load"] {
         assert!(said.iter().any(|said| said.contains(part)), "{part}: {said:?}");
     }
     let event = |kind| TaskEvent { at: at(1), pid: 7, kind };
