@@ -189,19 +189,17 @@ impl<'a> Rehearsal<'a> {
         let end = self.timeline.end;
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
-        let (mut pages, mut by_file) =
-            (mapped.iter().fold(0, |sum: u64, &more| sum.saturating_add(more)), Vec::new());
-        let mut by_time = mapped;
-        if let Some(curve) = &self.curve {
-            pages = pages.saturating_add(curve.reread(limit));
-        } else {
-            let rereads = lru::simulate(&self.uses, self.lru(), limit);
-            pages = pages.saturating_add(rereads.pages);
-            by_time.iter_mut().zip(&rereads.by_time).for_each(|(all, &more)| {
-                *all = all.saturating_add(more);
-            });
-            by_file = rereads.by_file;
-        }
+        let (rereads, by_file) = match &self.curve {
+            Some(curve) => (curve.rereads(limit), Vec::new()),
+            None => {
+                let lru::Rereads { by_time, by_file } =
+                    lru::simulate(&self.uses, self.lru(), limit);
+                (by_time, by_file)
+            }
+        };
+        let by_time = mapped.iter().zip(&rereads).map(|(&one, &other)| one.saturating_add(other));
+        let by_time: Vec<_> = by_time.collect();
+        let pages = by_time.iter().fold(0, |sum: u64, &more| sum.saturating_add(more));
         row.reread = Some(self.bytes(pages));
         row.reread_by_time = by_time.iter().map(|&pages| self.bytes(pages)).collect();
         row.files = self.largest(&by_file);
