@@ -114,7 +114,8 @@ pub(super) fn swap(value: &str) -> Result<Swap, String> {
     if value == "host" {
         return Ok(Swap::Host);
     }
-    let nr_pages = limited(value)?.ok_or("how much that is, is not known: give a size, or \"host\"")?;
+    let nr_pages =
+        limited(value)?.ok_or("how much that is, is not known: give a size, or \"host\"")?;
     Ok(Swap::Bytes(nr_pages * page_size()))
 }
 

@@ -146,7 +146,8 @@ impl Reading {
                 return Some(());
             }
             Entry::OneIn(one_in) => {
-                before.one_in = Some(one_in).filter(|&one_in| one_in.is_power_of_two() && one_in <= RAREST)?;
+                before.one_in =
+                    Some(one_in).filter(|&one_in| one_in.is_power_of_two() && one_in <= RAREST)?;
                 return Some(());
             }
             Entry::Read(access) => (access, AccessKind::Read),
