@@ -32,7 +32,7 @@ pub fn throttled(timeline: &Timeline, high: u64) -> Duration {
     let mut seconds = 0.0;
     for step in &timeline.steps {
         let grown = step.needed.saturating_sub(before.max(high));
-        // Each batch for itself: it grows on the way. Those before the first that has a penalty are many at a large limit.
+        // Each batch for itself: it grows on the way. Those before the first with a penalty are many at a large limit.
         let from = step.needed - grown;
         let batches = grown.div_ceil(BATCH);
         let first = (let_off(high).saturating_sub(from) / BATCH).max(1);
