@@ -152,7 +152,7 @@ fn what_is_taken_for_granted_is_said() {
     recording.end = None;
     let what_if = WhatIf { kernel: Kernel::Lru, swap: 1 << 30, is_high: true };
     let said = assumes(&Rehearsal::new(&recording, what_if));
-    for part in ["java (JVM) would size", "cut off after 6.0 s", "1.0GiB of swap", "one after"] {
+    for part in ["java (JVM) would size", "cut off after 8.0 s", "1.0GiB of swap", "one after"] {
         assert!(said.iter().any(|said| said.contains(part)), "{part}: {said:?}");
     }
 }
