@@ -129,7 +129,7 @@ fn what_happens_stands_beside_what_was_foretold() -> Result<()> {
         let lives = verify("300M", &["sh", "-c", "exit 3"])?;
         ensure!(lives.code() == 3 && lives.stderr.contains("as predicted"), "{lives:?}");
         let dies = verify("32M", &[&workload, "hog", "--pages", "16384"])?;
-        ensure!(dies.code() == 11 && dies.stderr.contains("1 tasks"), "{dies:?}");
+        ensure!(dies.code() == 11 && dies.stderr.contains("1 task\n"), "{dies:?}");
         let missing = verify("300M", &["memstock-no-such-command"])?;
         ensure!(missing.code() == 127, "{missing:?}");
         Ok(())

@@ -39,7 +39,7 @@ pub struct Rehearse {
 /// What is to be different from the recorded run, for every verb.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Otherwise {
-    /// With so much swap, or with the "host"'s
+    /// Assume this much swap, or "host" for as much as the recorded host had
     #[arg(long, value_name = "SIZE", value_parser = swap, default_value = "0")]
     pub swap: Swap,
 
@@ -55,7 +55,7 @@ pub struct Recommend {
     #[arg(value_name = "FILE", default_value = FILE)]
     pub files: Vec<PathBuf>,
 
-    /// A run may take so much longer
+    /// Allow a run to take this much longer
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = part)]
     pub slower: f64,
 
@@ -72,7 +72,8 @@ pub struct Recommend {
     #[arg(long, value_name = "URL", conflicts_with_all = ["files", "slower", "swap", "kernel"])]
     pub prometheus: Option<String>,
 
-    /// How far to look back there, as Prometheus writes it
+    /// Take the cgroups that were scraped within this time, as Prometheus writes it; the figures are the highest since
+    /// each was tracked
     #[arg(long, value_name = "DURATION", default_value = "14d", requires = "prometheus", value_parser = window)]
     pub window: String,
 

@@ -130,7 +130,7 @@ pub enum Verb {
     /// Of each limit: whether the run fits, has page cache reclaimed, is slow (by 5 % or more) or out of memory
     /// (oom); what would be read again, how much slower that is; and who would be killed, when.
     ///
-    /// Exit code 10 if a --limit makes it slow, 11 if one has somebody killed.
+    /// Exit code 10 if a --limit makes it slow, 11 if one would get a process killed.
     Rehearse(Rehearse),
     /// Say which limits to set for a recorded program
     Recommend(Recommend),

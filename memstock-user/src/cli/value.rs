@@ -111,7 +111,12 @@ pub enum Swap {
 }
 
 pub(super) fn swap(value: &str) -> Result<Swap, String> {
-    if value == "host" { Ok(Swap::Host) } else { bytes(value).map(Swap::Bytes) }
+    if value == "host" {
+        return Ok(Swap::Host);
+    }
+    let nr_pages =
+        limited(value)?.ok_or("how much that is, is not known: give a size, or \"host\"")?;
+    Ok(Swap::Bytes(nr_pages * page_size()))
 }
 
 pub(super) fn kernel() -> impl TypedValueParser<Value = Kernel> {
@@ -242,6 +247,7 @@ mod tests {
     fn sizes_and_percentages_of_a_forecast() {
         assert_eq!((bytes("512M"), swap("host")), (Ok(512 << 20), Ok(Swap::Host)));
         assert!(bytes("max").is_err() && swap("-1").is_err());
+        assert!(swap("max").is_err_and(|error| error.contains("\"host\"")));
         assert_eq!((part("5%"), part("12.5")), (Ok(0.05), Ok(0.125)));
         for bad in ["", "%", "-1", "nan", "inf", "1001", "5 %"] {
             assert!(part(bad).is_err(), "{bad}");

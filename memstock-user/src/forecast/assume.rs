@@ -11,7 +11,7 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     let mut all = Vec::new();
     let followers = rehearsal.followers();
     all.push(match followers.as_slice() {
-        [] => "nobody looks at the limit and sizes itself by it: none was seen to".to_owned(),
+        [] => "no runtime that sizes itself by its limit was recognised".to_owned(),
         some => format!("{} would size itself by the limit: verify", some.join(", ")),
     });
     match &recording.end {
@@ -27,7 +27,7 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     all.extend(recording.header.assumes.iter().cloned());
     if rehearsal.is_blind() {
         all.push("what was read of the page cache is not known, nor how slow it would be".into());
-    } else if rehearsal.known_read_ns().is_none() && !recording.accesses.is_empty() {
+    } else if rehearsal.known_read_ns().is_none() && rehearsal.knows_use {
         all.push("a page that is read again takes 20 µs: the disk's time was not recorded".into());
     }
     if uses.taken.iter().any(|taken| taken.mapped > 0) {
@@ -41,9 +41,8 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     }
     match rehearsal.what_if.swap {
         0 if recording.header.swap > 0 => all.push(format!(
-            "no swap is used, of the host's {} (--swap {} has it count)",
-            bytes(recording.header.swap),
-            bytes(recording.header.swap).replace("iB", "").replace(".0", "")
+            "no swap is used, of the host's {} (--swap host has it count)",
+            bytes(recording.header.swap)
         )),
         0 => {}
         swap => all.push(format!("{} of swap, and it takes no time", human(swap))),

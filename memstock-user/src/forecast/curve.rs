@@ -13,8 +13,10 @@
 //! [`History`] has U + D of each page and its highest value, so that this pass takes O(log n) for each use.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use super::history::History;
+use super::timeline::PARTS;
 use super::uses::{Use, Uses, What};
 
 /// Fewer pages than this are not worth a smaller tree.
@@ -25,10 +27,8 @@ const DIGITS: u32 = 11;
 /// Pages read again, by limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Curve {
-    /// From this limit on, in pages, so many less are read again; in the order of limits.
-    saved: BTreeMap<u64, u64>,
-    /// What is read again at a limit of 0.
-    all: u64,
+    /// From this limit on, in pages, so many less are read again in this part of the run; in the order of limits.
+    saved: BTreeMap<(u64, u16), u64>,
 }
 
 impl Curve {
@@ -44,8 +44,7 @@ impl Curve {
                 What::Again(used) => {
                     if let Some(critical) = stack.put(used) {
                         let weight = u64::from(used.weight);
-                        *curve.saved.entry(rounded(critical)).or_default() += weight;
-                        curve.all += weight;
+                        *curve.saved.entry((rounded(critical), event.part)).or_default() += weight;
                     }
                 }
             }
@@ -53,9 +52,13 @@ impl Curve {
         curve
     }
 
-    /// Pages that would be read again at a limit of so many.
-    pub fn reread(&self, limit: u64) -> u64 {
-        self.all - self.saved.range(..=limit).map(|(_, weight)| weight).sum::<u64>()
+    /// Pages that would be read again at a limit of so many, by the parts of the run.
+    pub fn rereads(&self, limit: u64) -> [u64; PARTS] {
+        let mut by_time = [0; PARTS];
+        for (&(_, part), weight) in self.saved.range((Excluded((limit, u16::MAX)), Unbounded)) {
+            by_time[usize::from(part)] += weight;
+        }
+        by_time
     }
 }
 

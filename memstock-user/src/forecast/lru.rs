@@ -31,11 +31,9 @@ trait Policy {
 /// What was read again at a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rereads {
-    /// Pages.
-    pub pages: u64,
-    /// Of them, by file; as [`Uses::file_of`] numbers them.
+    /// Pages, by file; as [`Uses::file_of`] numbers them.
     pub by_file: Vec<u64>,
-    /// Of them, by the parts of the run.
+    /// The same, by the parts of the run.
     pub by_time: [u64; PARTS],
 }
 
@@ -50,7 +48,7 @@ pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
 
 fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
     let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
-    let mut rereads = Rereads { pages: 0, by_file: vec![0; files], by_time: [0; PARTS] };
+    let mut rereads = Rereads { by_file: vec![0; files], by_time: [0; PARTS] };
     let mut room = limit;
     for event in &uses.events {
         match event.what {
@@ -66,7 +64,6 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
                 if !cache.touch(used.page) {
                     cache.refault(used);
                     let weight = u64::from(used.weight);
-                    rereads.pages += weight;
                     rereads.by_file[uses.file_of[used.page as usize] as usize] += weight;
                     rereads.by_time[usize::from(event.part)] += weight;
                 }

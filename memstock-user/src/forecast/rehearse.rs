@@ -1,6 +1,7 @@
 //! One recording at any limit: the verdict, what is read again and how much slower that is, and who dies. Decides by
 //! the figures of the modules beside it; renders nothing.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::curve::Curve;
@@ -8,7 +9,7 @@ use super::timeline::{PARTS, Timeline};
 use super::uses::Uses;
 use super::verdict::{Peaks, Verdict};
 use super::{high, lru, mapped};
-use crate::recording::{Lru, Recording, TaskEventKind};
+use crate::recording::{AccessKind, Lru, Recording, TaskEventKind};
 
 /// A run that takes longer by this part is *slow*.
 pub const SLOW: f64 = 0.05;
@@ -108,6 +109,8 @@ pub struct Rehearsal<'a> {
     pub(super) uses: Uses,
     /// Of an ideal LRU; only where that is asked for.
     curve: Option<Curve>,
+    /// Whether uses of the page cache were recorded: older kernels only tell what enters and leaves it.
+    pub(super) knows_use: bool,
 }
 
 impl<'a> Rehearsal<'a> {
@@ -117,7 +120,9 @@ impl<'a> Rehearsal<'a> {
         let timeline = Timeline::of(recording, swap);
         let uses = Uses::of(recording, &timeline);
         let curve = (what_if.kernel == Kernel::Lru).then(|| Curve::of(&uses));
-        Self { recording, what_if, timeline, uses, curve }
+        let is_use = |kind| matches!(kind, AccessKind::Read | AccessKind::Mapped);
+        let knows_use = recording.accesses.iter().any(|access| is_use(access.kind));
+        Self { recording, what_if, timeline, uses, curve, knows_use }
     }
 
     /// The highest figures, in bytes.
@@ -184,26 +189,24 @@ impl<'a> Rehearsal<'a> {
         let end = self.timeline.end;
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
-        let (mut pages, mut by_file) =
-            (mapped.iter().fold(0, |sum: u64, &more| sum.saturating_add(more)), Vec::new());
-        let mut by_time = mapped;
-        if let Some(curve) = &self.curve {
-            pages = pages.saturating_add(curve.reread(limit));
-        } else {
-            let rereads = lru::simulate(&self.uses, self.lru(), limit);
-            pages = pages.saturating_add(rereads.pages);
-            by_time.iter_mut().zip(&rereads.by_time).for_each(|(all, &more)| {
-                *all = all.saturating_add(more);
-            });
-            by_file = rereads.by_file;
-        }
+        let (rereads, by_file) = match &self.curve {
+            Some(curve) => (curve.rereads(limit), Vec::new()),
+            None => {
+                let lru::Rereads { by_time, by_file } =
+                    lru::simulate(&self.uses, self.lru(), limit);
+                (by_time, by_file)
+            }
+        };
+        let by_time = mapped.iter().zip(&rereads).map(|(&one, &other)| one.saturating_add(other));
+        let by_time: Vec<_> = by_time.collect();
+        let pages = by_time.iter().fold(0, |sum: u64, &more| sum.saturating_add(more));
         row.reread = Some(self.bytes(pages));
         row.reread_by_time = by_time.iter().map(|&pages| self.bytes(pages)).collect();
         row.files = self.largest(&by_file);
         let waited = self.bytes(pages).saturating_add(row.dirty);
         let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
-        row.slowdown =
-            Some(extra / end.as_secs_f64().max(f64::MIN_POSITIVE)).filter(|x| x.is_finite());
+        // Of a run that took no time nothing can be a part.
+        row.slowdown = Some(extra / end.as_secs_f64()).filter(|part| part.is_finite());
     }
 
     fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {
@@ -268,7 +271,7 @@ impl<'a> Rehearsal<'a> {
 
     /// Whether there was page cache, and nothing is known of its use.
     pub(super) fn is_blind(&self) -> bool {
-        self.recording.accesses.is_empty() && self.peaks().usage > self.lives_from()
+        !self.knows_use && self.peaks().usage > self.lives_from()
     }
 
     fn read_ns_per_page(&self) -> u64 {
@@ -292,18 +295,19 @@ impl<'a> Rehearsal<'a> {
 
     /// Processes that look at their limit, with why that is thought.
     pub fn followers(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        // A pid is whatever it ran last at the time: it may run something else later, or be another process.
+        let (mut comms, mut found) = (HashMap::new(), BTreeSet::new());
         for event in &self.recording.tasks {
-            let TaskEventKind::FollowsLimit { why } = &event.kind else { continue };
-            let comm = self.recording.tasks.iter().rev().find_map(|other| match &other.kind {
-                TaskEventKind::Exec { comm } if other.pid == event.pid => Some(comm.as_str()),
-                _ => None,
-            });
-            found.push(format!("{} ({why})", comm.unwrap_or("a task")));
+            match &event.kind {
+                TaskEventKind::Exec { comm } => drop(comms.insert(event.pid, comm.as_str())),
+                TaskEventKind::FollowsLimit { why } => {
+                    let comm = comms.get(&event.pid).copied().unwrap_or("a task");
+                    found.insert(format!("{comm} ({why})"));
+                }
+                TaskEventKind::Born { .. } | TaskEventKind::Died => {}
+            }
         }
-        found.sort();
-        found.dedup();
-        found
+        found.into_iter().collect()
     }
 }
 

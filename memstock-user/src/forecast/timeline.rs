@@ -49,8 +49,15 @@ impl Timeline {
             steps.push(kernel.step(moment, from, swap));
             before = before.max(moment.at);
         }
-        let end = recording.end.as_ref().map_or(Duration::ZERO, |end| end.at);
-        Self { steps, end: end.max(before) }
+        // One that was cut has no end, and its figures may have stood still while all else went on.
+        let last = [
+            recording.end.as_ref().map(|end| end.at),
+            recording.peaks.last().map(|peak| peak.at),
+            recording.tasks.last().map(|event| event.at),
+            recording.accesses.last().map(|access| access.at),
+        ];
+        let end = last.into_iter().flatten().fold(before, Duration::max);
+        Self { steps, end }
     }
 
     /// In which of the [`PARTS`] of the run this time is.
@@ -124,6 +131,7 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recording::{End, TaskEvent, TaskEventKind};
 
     fn moment(ms: u64, usage: u64, needed: u64) -> Moment {
         let at = Duration::from_millis(ms);
@@ -146,6 +154,18 @@ mod tests {
         assert_eq!(lasting, [0, 990, 10]);
         let parts = [0, 499, 500, 1000, 9999].map(|ms| timeline.part(Duration::from_millis(ms)));
         assert_eq!(parts, [0, 99, 100, 199, 199]);
+    }
+
+    #[test]
+    fn one_that_was_cut_ends_with_the_last_that_happened() {
+        let at = Duration::from_secs;
+        let event = TaskEvent { at: at(3), pid: 1, kind: TaskEventKind::Died };
+        let mut cut = Recording { moments: vec![moment(0, 5, 5)], ..Recording::default() };
+        assert_eq!(Timeline::of(&cut, 0).end, Duration::ZERO);
+        cut.tasks.push(event);
+        assert_eq!(Timeline::of(&cut, 0).end, at(3));
+        cut.end = Some(End { at: at(4), ..End::default() });
+        assert_eq!(Timeline::of(&cut, 0).end, at(4));
     }
 
     #[test]

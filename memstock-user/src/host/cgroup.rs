@@ -1,5 +1,5 @@
 //! Owns where the cgroup v2 hierarchy is mounted, what a PATH given by people means in it, and the
-//! ids of cgroups. Only `owned` changes anything, and only in cgroups that it made itself; nothing
+//! ids of cgroups. Only `owned` changes anything, and only in cgroups that memstock made; nothing
 //! here knows what is charged.
 //!
 //! Names of cgroups are bytes without `/`, NUL and newline; nothing here takes them for UTF-8. A
@@ -12,6 +12,7 @@ mod threaded;
 
 pub use owned::OwnedCgroup;
 use owned::found;
+pub(in crate::host) use owned::{empty, gone_is_fine, insist};
 pub(crate) use path::names;
 pub use path::{display, hex_unless_plain};
 

@@ -1,19 +1,14 @@
-//! Owns a cgroup of the kernel's own memory controller that is made for one command, with a limit, and goes with it. Must
-//! not touch any other, but for the tasks that are left in it: they go to its parent.
+//! Owns a cgroup of the kernel's own memory controller that is made for one command, with a limit, and goes with it and
+//! all that was made below it. Must not touch any other, but for the tasks that are left: they go to its parent.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::cgroup::{CgroupMount, display};
+use super::cgroup::{CgroupMount, display, empty, gone_is_fine, insist};
 use super::mountinfo;
-
-/// How long it may stay busy with tasks that are on their way out.
-const REMOVE: Duration = Duration::from_secs(1);
 
 /// The names of its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,24 +127,11 @@ impl Limited {
     }
 
     fn remove(&self) -> io::Result<()> {
-        let deadline = Instant::now() + REMOVE;
-        let parent = self.dir.parent().unwrap_or(Path::new("/")).join("cgroup.procs");
-        loop {
-            let left = self.read("cgroup.procs").unwrap_or_default();
-            for task in left.lines() {
-                // One that has ended meanwhile does not mind.
-                let _ = fs::write(&parent, task);
-            }
-            match fs::remove_dir(&self.dir) {
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    if Instant::now() > deadline {
-                        return Err(error);
-                    }
-                    sleep(Duration::from_millis(5));
-                }
-                removed => return removed,
-            }
-        }
+        let parent = self.dir.parent().unwrap_or(Path::new("/"));
+        insist(|| {
+            empty(&self.dir, parent)?;
+            gone_is_fine(fs::remove_dir(&self.dir))
+        })
     }
 }
 

@@ -9,9 +9,14 @@ use memstock_common::record::{BLOCK_PAGES, block_hash, is_followed};
 
 use super::format::{Before, EndEntry, Entry, HeaderEntry, MAGIC, VERSION};
 use super::frame::{self, Kind, Next};
-use super::{AccessKind, Recording};
+use super::{AccessKind, Moment, Recording};
 use crate::exit::Failure;
 use crate::host::cgroup::display;
+
+/// No host has more pages; what is reckoned with as many stays far from overflowing.
+pub(super) const MOST_PAGES: u64 = 1 << 52;
+/// One block in more is never followed.
+const RAREST: u32 = 1 << 24;
 
 /// Reads the recording in the file `path`.
 ///
@@ -95,6 +100,13 @@ fn whole<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Option<T> {
     rest.is_empty().then_some(value)
 }
 
+fn is_possible(moment: &Moment) -> bool {
+    let Moment { usage, needed, file, dirty, mlocked, shmem, .. } = *moment;
+    let kernel = [moment.slab_reclaimable, moment.slab_unreclaimable, moment.stacks];
+    let all = [usage, needed, file, dirty, mlocked, shmem].into_iter();
+    all.chain(kernel.into_iter().flatten()).all(|pages| pages <= MOST_PAGES)
+}
+
 #[derive(Default)]
 struct Reading {
     recording: Recording,
@@ -117,7 +129,7 @@ impl Reading {
         let Self { recording, before, keys } = self;
         let (access, kind) = match entry {
             Entry::Moment(entry) => {
-                recording.moments.push(before.moment(&entry)?);
+                recording.moments.push(before.moment(&entry).filter(is_possible)?);
                 return Some(());
             }
             Entry::Peak(entry) => {
@@ -134,7 +146,8 @@ impl Reading {
                 return Some(());
             }
             Entry::OneIn(one_in) => {
-                before.one_in = Some(one_in).filter(|one_in| one_in.is_power_of_two())?;
+                before.one_in =
+                    Some(one_in).filter(|&one_in| one_in.is_power_of_two() && one_in <= RAREST)?;
                 return Some(());
             }
             Entry::Read(access) => (access, AccessKind::Read),

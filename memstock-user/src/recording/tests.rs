@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 
-use super::read::parse;
+use super::read::{MOST_PAGES, parse};
 use super::{
     Access, AccessKind, End, File, Header, Holder, Lru, Moment, Peak, Recording, TaskEvent,
     TaskEventKind, Writer, read,
@@ -22,6 +22,10 @@ fn text() -> impl Strategy<Value = String> {
 
 fn at() -> impl Strategy<Value = Duration> {
     (0..1_u64 << 40).prop_map(Duration::from_micros)
+}
+
+fn pages() -> impl Strategy<Value = u64> {
+    0..=MOST_PAGES
 }
 
 fn path() -> impl Strategy<Value = PathBuf> {
@@ -48,7 +52,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn moment()(at in at(), now: [u64; 6], others in [of(any::<u64>()), of(any::<u64>()), of(any::<u64>())]) -> Moment {
+    fn moment()(
+        at in at(),
+        now in [pages(), pages(), pages(), pages(), pages(), pages()],
+        others in [of(pages()), of(pages()), of(pages())],
+    ) -> Moment {
         let [usage, needed, file, dirty, mlocked, shmem] = now;
         let [slab_reclaimable, slab_unreclaimable, stacks] = others;
         Moment { at, usage, needed, file, dirty, mlocked, shmem, slab_reclaimable, slab_unreclaimable, stacks }
@@ -218,6 +226,34 @@ fn each_is_of_the_lowest_rate() {
     let accesses = parse(&bytes).unwrap().accesses;
     assert!((96..160).contains(&accesses.len()), "{}", accesses.len());
     assert!(accesses.iter().all(|access| access.one_in == 8));
+}
+
+fn begun(bytes: &mut Vec<u8>) -> Writer<&mut Vec<u8>> {
+    Writer::new(bytes, &Header { page_size: 4096, ..Header::default() }).unwrap()
+}
+
+#[test]
+fn what_no_host_has_is_refused() {
+    for pages in [MOST_PAGES, MOST_PAGES + 1, u64::MAX] {
+        let plain = Moment { usage: pages, ..Moment::default() };
+        let kernel = Moment { stacks: Some(pages), ..Moment::default() };
+        for moment in [plain, kernel] {
+            let mut bytes = Vec::new();
+            let mut writer = begun(&mut bytes);
+            writer.moment(&moment).unwrap();
+            writer.flush().unwrap();
+            assert_eq!(parse(&bytes).is_ok(), pages <= MOST_PAGES, "{moment:?}");
+        }
+    }
+    for (one_in, is_fine) in [(1 << 24, true), (3, false), (1 << 25, false)] {
+        let mut bytes = Vec::new();
+        let mut writer = begun(&mut bytes);
+        writer.file(&File::default(), 7).unwrap();
+        let (at, kind) = (Duration::ZERO, AccessKind::Read);
+        writer.access(&Access { at, file: 0, index: 0, pages: 1, one_in, kind }).unwrap();
+        writer.flush().unwrap();
+        assert_eq!(parse(&bytes).is_ok(), is_fine, "{one_in}");
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub struct Outcome {
     pub sample: Sample,
     /// The cgroup that COMMAND was started in.
     pub home: Option<Cgroup>,
+    /// How often the enforcer killed, as far as that was heard of.
+    pub kills: u64,
 }
 
 impl Outcome {

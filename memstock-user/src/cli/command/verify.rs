@@ -85,12 +85,14 @@ async fn by_ourselves(
     let cgroup =
         cgroup.ok_or_else(|| Failure::Cgroup.error("the cgroup of COMMAND was removed"))?;
     let get = |stat| cgroup.memory.get(stat);
-    let is_killed = launch::exit_code_of(ended.status) == SIGNALED + KILL;
+    let hits = get(PageCounterStat::Failcnt).unwrap_or(0);
+    // Of the kill that ended COMMAND the enforcer may tell too late to be heard.
+    let is_killed = hits > 0 && launch::exit_code_of(ended.status) == SIGNALED + KILL;
     Ok(Some((
         ended,
         Happened {
-            hits: get(PageCounterStat::Failcnt).unwrap_or(0),
-            kills: is_killed.into(),
+            hits,
+            kills: outcome.kills.max(is_killed.into()),
             peak: get(PageCounterStat::Watermark).map(|nr_pages| nr_pages * page_size()),
         },
     )))

@@ -194,7 +194,7 @@ impl Watch<'_> {
                 closed_pipe_is_success(printed)?;
             }
         }
-        Ok(Outcome { command, sample, home: None })
+        Ok(Outcome { command, sample, home: None, kills: self.state.kills })
     }
 
     /// COMMAND's output is COMMAND's.
@@ -241,6 +241,7 @@ impl Watch<'_> {
             News::Event(decoded) => self.follow(&decoded),
             News::Record(record) => {
                 self.rehearsed.note(&record);
+                self.state.kills += u64::from(matches!(*record, Record::OomKill { .. }));
                 self.journal.publish(*record);
             }
             News::Unreadable(error) => {

@@ -58,9 +58,9 @@ impl Classic {
     /// As in `inactive_is_low`: up to 1 GiB as much as is active, and less above.
     fn is_inactive_low(&self) -> bool {
         let (inactive, active) = (self.lists.weight(INACTIVE), self.lists.weight(ACTIVE));
-        let gib = (inactive + active) / GIB;
+        let gib = inactive.saturating_add(active) / GIB;
         let ratio = if gib > 0 { (10 * gib).isqrt() } else { 1 };
-        inactive * ratio < active
+        inactive.saturating_mul(ratio) < active
     }
 
     /// Both lists are scanned in proportion to their sizes (`get_scan_count`): for so much that is evicted, as much is

@@ -63,9 +63,11 @@ impl Generations {
         let first = self.tiers[0];
         let is_evicted = |&tier: &usize| {
             let Tier { refaulted, left } = self.tiers[tier];
+            let wide = |a: u64, b: u64| u128::from(a) * u128::from(b);
             // As in `positive_ctrl_err`.
             refaulted < FEWEST_COMEBACKS
-                || refaulted * (first.left + FEWEST_COMEBACKS) <= (first.refaulted + 1) * left
+                || wide(refaulted, first.left.saturating_add(FEWEST_COMEBACKS))
+                    <= wide(first.refaulted.saturating_add(1), left)
         };
         (1..TIERS).take_while(is_evicted).last().unwrap_or(0)
     }

@@ -116,63 +116,22 @@ impl OwnedCgroup {
     }
 
     fn remove_below(&self, root: &Path) -> Result<()> {
-        let deadline = Instant::now() + REMOVE;
-        let mut pause = Duration::from_millis(1);
-        loop {
-            let error = match self.try_remove(root) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if Instant::now() >= deadline {
-                return Err(Failure::Cgroup.error(format!(
-                    "cannot remove cgroup {}: {error}: move its tasks away, then use rmdir",
-                    display(&self.cgroup.path)
-                )));
-            }
-            sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
+        insist(|| self.try_remove(root)).map_err(|error| {
+            Failure::Cgroup.error(format!(
+                "cannot remove cgroup {}: {error}: move its tasks away, then use rmdir",
+                display(&self.cgroup.path)
+            ))
+        })
     }
 
     fn try_remove(&self, root: &Path) -> io::Result<()> {
-        // Parents come before children in the list.
-        let all = subtree(root)?;
-        for dir in &all {
-            gone_is_fine(self.move_tasks(dir))?;
-        }
-        for dir in all.iter().skip(1).rev() {
-            gone_is_fine(fs::remove_dir(dir))?;
-        }
+        empty(root, &self.parent)?;
         // Only the name of the top one is outside; it must still mean ours.
         match open_cgroup_dir(&self.cgroup.dir).and_then(|dir| super::handle::id(&dir)) {
             Ok(id) if id == self.cgroup.id => gone_is_fine(fs::remove_dir(&self.cgroup.dir)),
             Ok(_) => Ok(()),
             error => gone_is_fine(error.map(|_| ())),
         }
-    }
-
-    /// A pid that dies and is given to another process between the two system calls would move that
-    /// one; the kernel offers no way to name a task here but its number.
-    fn move_tasks(&self, dir: &Path) -> io::Result<()> {
-        // The processes of a threaded cgroup are listed by the domain above it; here are its threads.
-        let (file, tasks) = match fs::read_to_string(dir.join("cgroup.procs")) {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                ("cgroup.threads", fs::read_to_string(dir.join("cgroup.threads"))?)
-            }
-            tasks => ("cgroup.procs", tasks?),
-        };
-        for task in tasks.lines() {
-            // A task of another PID namespace reads as 0, and writing 0 would move ourselves.
-            if task == "0" {
-                return Err(io::Error::other("a task of another PID namespace is in it"));
-            }
-            match fs::write(self.parent.join(file), task) {
-                // It ended by itself.
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                moved => moved?,
-            }
-        }
-        Ok(())
     }
 }
 
@@ -184,7 +143,57 @@ impl Drop for OwnedCgroup {
     }
 }
 
-fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+/// Tries for up to a second: a cgroup stays busy while its tasks are on their way out.
+pub(in crate::host) fn insist(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let deadline = Instant::now() + REMOVE;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match attempt() {
+            Err(_) if Instant::now() < deadline => sleep(pause),
+            outcome => return outcome,
+        }
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Moves the tasks of a cgroup and of all below it to `parent`, and removes those below.
+pub(in crate::host) fn empty(root: &Path, parent: &Path) -> io::Result<()> {
+    // Parents come before children in the list.
+    let all = subtree(root)?;
+    for dir in &all {
+        gone_is_fine(move_tasks(dir, parent))?;
+    }
+    for dir in all.iter().skip(1).rev() {
+        gone_is_fine(fs::remove_dir(dir))?;
+    }
+    Ok(())
+}
+
+/// A pid that dies and is given to another process between the two system calls would move that
+/// one; the kernel offers no way to name a task here but its number.
+fn move_tasks(dir: &Path, parent: &Path) -> io::Result<()> {
+    // The processes of a threaded cgroup are listed by the domain above it; here are its threads.
+    let (file, tasks) = match fs::read_to_string(dir.join("cgroup.procs")) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            ("cgroup.threads", fs::read_to_string(dir.join("cgroup.threads"))?)
+        }
+        tasks => ("cgroup.procs", tasks?),
+    };
+    for task in tasks.lines() {
+        // A task of another PID namespace reads as 0, and writing 0 would move ourselves.
+        if task == "0" {
+            return Err(io::Error::other("a task of another PID namespace is in it"));
+        }
+        match fs::write(parent.join(file), task) {
+            // It ended by itself.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            moved => moved?,
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::host) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     found(result).map(|_| ())
 }
 
@@ -215,5 +224,23 @@ pub(super) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
         result => result.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_below_goes_and_we_ourselves_are_not_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, parent) = (dir.path().join("made"), dir.path());
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::create_dir(root.join("c")).unwrap();
+        empty(&root, parent).unwrap();
+        assert_eq!(subtree(&root).unwrap(), [root.clone()]);
+        fs::write(root.join("cgroup.procs"), "0\n").unwrap();
+        assert!(empty(&root, parent).is_err());
+        assert!(!parent.join("cgroup.procs").exists());
     }
 }

@@ -175,7 +175,8 @@ where
 /// What was used when, by kind; and where in the picture, up to how many bytes.
 pub fn time(report: &Report<'_>, parts: &[Part]) -> Result<(String, Frame, u64)> {
     let highest = parts.iter().map(|part| part.stack()[4]).max().unwrap_or(0);
-    let highest = highest.max(report.rehearsal().fits_from()).max(1) / 100 * 115 + 1;
+    let highest = highest.max(report.rehearsal().fits_from()).max(1);
+    let highest = (highest / 100).saturating_mul(115).saturating_add(1);
     let seconds = report.end().as_secs_f64().max(0.001);
     let width = seconds / parts.len() as f64;
     let mut frame = Frame { left: 0, right: 0, top: 0, bottom: 0 };

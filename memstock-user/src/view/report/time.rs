@@ -21,8 +21,8 @@ pub struct Part {
 impl Part {
     /// The heights up to which each kind is, from the lowest: the kernel's own, shared, private, dirty, clean.
     pub fn stack(self) -> [u64; 5] {
-        let shared = (self.kernel + self.shmem).min(self.needed);
-        let dirty = (self.needed + self.dirty).min(self.usage.max(self.needed));
+        let shared = self.kernel.saturating_add(self.shmem).min(self.needed);
+        let dirty = self.needed.saturating_add(self.dirty).min(self.usage.max(self.needed));
         [self.kernel.min(self.needed), shared, self.needed, dirty, self.usage.max(self.needed)]
     }
 
@@ -80,5 +80,8 @@ mod tests {
     fn a_stack_only_rises() {
         let odd = Part { usage: 5, needed: 9, kernel: 20, shmem: 30, dirty: 40 };
         assert!(odd.stack().is_sorted());
+        let most = u64::MAX;
+        let huge = Part { usage: most, needed: most, kernel: most, shmem: most, dirty: most };
+        assert_eq!(huge.stack(), [most; 5]);
     }
 }

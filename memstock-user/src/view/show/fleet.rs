@@ -85,7 +85,8 @@ pub fn write(out: &mut dyn Write, window: &str, services: &[Service]) -> io::Res
     writeln!(out, "{}", table.trim_fmt())?;
     writeln!(
         out,
-        "\nThe highest of the last {window}. What is read again at a limit is not in the metrics: \"memstock record\"."
+        "\nThe highest since each cgroup was tracked, of those scraped in the last {window}. What is read again at a limit is \
+         not in the metrics: \"memstock record\"."
     )
 }
 
@@ -97,7 +98,7 @@ fn saving(bytes: i128) -> String {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Document {
-    /// How far it was looked back, as Prometheus writes it.
+    /// Cgroups that were scraped within this time, as Prometheus writes it; their highest is that since each was tracked.
     window: String,
     /// Those that die at their limit first, then those that save most.
     cgroups: Vec<Entry>,
@@ -170,6 +171,7 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out, "14d", &services).unwrap();
         let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("since each cgroup was tracked, of those scraped in the last 14d"));
         let rows: Vec<Vec<_>> =
             text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(

@@ -1,5 +1,6 @@
 //! Which limits to set: for people, with reasons, and in the words of those who set them.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -25,13 +26,9 @@ pub struct Recommended<'a> {
 impl Recommended<'_> {
     /// What all recordings take for granted, once.
     fn assumes(&self) -> Vec<String> {
-        let mut all = Vec::<String>::new();
-        for assumption in self.rehearsals.iter().flat_map(assumes) {
-            if !all.contains(&assumption) {
-                all.push(assumption);
-            }
-        }
-        all
+        let mut seen = HashSet::new();
+        let all = self.rehearsals.iter().flat_map(assumes);
+        all.filter(|assumption| seen.insert(assumption.clone())).collect()
     }
 
     /// Why one should not just paste it.
@@ -91,7 +88,8 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     writeln!(out, "\nMemoryMax={}M", advice.max >> 20)?;
     writeln!(out, "MemoryHigh={}M\n", advice.high >> 20)?;
     writeln!(out, "because  {}", reason(advice))?;
-    let (slower, margin) = (wish.slower * 100.0, wish.margin * 100.0);
+    // In hundredths of a percent: 0.07 * 100 is not 7.
+    let [slower, margin] = [wish.slower, wish.margin].map(|part| (part * 1e4).round() / 100.0);
     writeln!(out, "         at most {slower} % slower, and {margin} % added for other loads")?;
     for warning in recommended.warnings() {
         writeln!(out, "warning  {}", printable(&warning))?;

@@ -43,7 +43,11 @@ pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome, code: u8)
     table.add_row(["slower", &slower[0], &slower[1]]);
     let reread = [predicted.reread, happened.reread].map(|bytes| known(bytes.map(human)));
     table.add_row(["read again", &reread[0], &reread[1]]);
-    let kills = (happened.kills > 0).then(|| format!("{} tasks", happened.kills));
+    let kills = match happened.kills {
+        0 => None,
+        1 => Some("1 task".to_owned()),
+        more => Some(format!("{more} tasks")),
+    };
     table.add_row(["killed", &known(killed), &known(kills)]);
     table.add_row(["most memory", "", &known(happened.peak.map(human))]);
     writeln!(out)?;
@@ -77,11 +81,11 @@ mod tests {
             slowdown: Some(0.1),
             reread: Some(31 << 20),
             peak: Some(210 << 20),
-            kills: 0,
+            kills: 1,
         };
         for (mib, parts) in [
             (210, ["verdict slow slow", "read again 30.0MiB 31.0MiB", "as predicted"]),
-            (203, ["verdict oom, near slow", "killed cc1plus -", "it was near"]),
+            (203, ["verdict oom, near slow", "killed cc1plus 1 task", "it was near"]),
             (150, ["slower - 10 %", "most memory 210.0MiB", "better than"]),
         ] {
             let mut text = Vec::new();

@@ -46,7 +46,8 @@ struct Labels {
 /// # Errors
 /// Nobody answers at `url`, or not like a Prometheus, or it knows of no cgroup.
 pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
-    // The watermarks have the peaks between two scrapes as well.
+    // A watermark is the highest since the cgroup was tracked: it has the peaks between two scrapes as well, and those
+    // before the window.
     let highest = |metric: &str| {
         format!("max by (cgroup) (max_over_time(memstock_cgroup_memory_{metric}_bytes[{window}]))")
     };

@@ -28,6 +28,8 @@ pub struct State<'a> {
     pub(super) look_at: Instant,
     /// Events that could not be decoded.
     pub(super) unreadable: u64,
+    /// How often the enforcer killed.
+    pub(super) kills: u64,
     /// What was lost, as of the last time that it could be read.
     pub(super) lost: Vec<(Stat, u64)>,
     /// Says why it is degraded.
@@ -49,6 +51,7 @@ impl<'a> State<'a> {
             check_at: Instant::now(),
             look_at: Instant::now(),
             unreadable: 0,
+            kills: 0,
             lost: Vec::new(),
             degraded: Degraded::open()?,
         })

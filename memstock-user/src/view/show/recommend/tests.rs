@@ -13,7 +13,7 @@ fn each_format_has_the_limits_and_says_why() {
     let kind = TaskEventKind::FollowsLimit { why: "JVM".into() };
     recording.tasks.push(TaskEvent { at: Duration::ZERO, pid: 3, kind });
     let rehearsals = [Rehearsal::new(&recording, WhatIf::default())];
-    let wish = Wish::default();
+    let wish = Wish { slower: 0.07, ..Wish::default() };
     let advice = Advice { max: 300 << 20, high: 220 << 20, ..Advice::of(&rehearsals, wish) };
     let recommended = Recommended { rehearsals: &rehearsals, wish, advice };
     let text = |write: fn(&mut dyn Write, &Recommended<'_>) -> io::Result<()>| {
@@ -25,7 +25,7 @@ fn each_format_has_the_limits_and_says_why() {
     for (text, parts) in [
         (
             text(write),
-            &["MemoryMax=300M\n", "MemoryHigh=220M\n", "at most 5 % slower, and 10 %"][..],
+            &["MemoryMax=300M\n", "MemoryHigh=220M\n", "at most 7 % slower, and 10 %"][..],
         ),
         (text(yaml), &["  limits:\n    memory: 300Mi\n", "  requests:\n    memory: 220Mi\n"]),
         (text(systemd), &["[Service]\nMemoryMax=300M\nMemoryHigh=220M\n"]),

@@ -76,7 +76,7 @@ fn the_table_has_all_verdicts_with_their_reasons() {
         "203.0MiB oom, near 37.0MiB 9.5 % so near to what is needed that it may live; cc1plus (7), \
          90.0MiB anonymous, at 5.0 s",
         "100.0MiB oom - - cc1plus (7), 90.0MiB anonymous, at 5.0 s",
-        "assumes nobody looks at the limit and sizes itself by it: none was seen to",
+        "assumes no runtime that sizes itself by its limit was recognised",
     ] {
         let row: Vec<_> = row.split_whitespace().collect();
         assert!(rows.contains(&row), "{row:?} in\n{text}");
