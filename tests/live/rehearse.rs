@@ -101,7 +101,7 @@ fn what_is_no_recording_is_one_line() -> Result<()> {
     let whole = fs::read(&file)?;
     fs::write(&file, &whole[..whole.len() - 5])?;
     let cut = run(dir.path(), "rehearse")?;
-    ensure!(cut.code() == 0 && cut.stdout.contains("was cut off after 6.0 s"), "{cut:?}");
+    ensure!(cut.code() == 0 && cut.stdout.contains("was cut off after 9.0 s"), "{cut:?}");
     for bytes in [&b""[..], b"no recording at all", &whole[..9]] {
         fs::write(&file, bytes)?;
         let refused = run(dir.path(), "rehearse")?;
