@@ -26,6 +26,7 @@ const ROUNDS: u32 = 8;
 struct Has {
     files: usize,
     threads: u64,
+    /// Of its own; what maps of an engine it has mapped comes and goes.
     kib: u64,
 }
 
@@ -41,7 +42,7 @@ impl Has {
         Ok(Self {
             files: fs::read_dir(process.join("fd"))?.count(),
             threads: field("Threads:")?,
-            kib: field("VmRSS:")?,
+            kib: field("RssAnon:")?,
         })
     }
 }

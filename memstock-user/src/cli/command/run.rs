@@ -188,23 +188,24 @@ fn watch<'a>(
     listener: Option<TcpListener>,
 ) -> Result<Watch<'a>> {
     let state = State::new(journal)?;
-    // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
-    // One that goes with COMMAND needs none, and what is locked would count as COMMAND's before its exec.
-    let protection = if args.is_measured { Protection::default() } else { protect() };
-    // From now on the kernel half sees to those that go.
-    let hotplug = Hotplug::new()?;
     let log = started.log.take();
     let started = &*started;
     let (engine, is_new) = (&started.engine, started.is_new);
-    let offline = drain_offline(engine)?;
-    if offline.nr_pages() > 0 {
-        journal.publish(offline.into());
-    }
+    // First: the engine can be asked already.
     let mut tree = Tree::of(engine, mount, journal)?;
     if is_new {
         tree.announce();
     }
     catch_up(&mut tree)?;
+    // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
+    // One that goes with COMMAND needs none, and what is locked would count as COMMAND's before its exec.
+    let protection = if args.is_measured { Protection::default() } else { protect() };
+    // From now on the kernel half sees to those that go.
+    let hotplug = Hotplug::new()?;
+    let offline = drain_offline(engine)?;
+    if offline.nr_pages() > 0 {
+        journal.publish(offline.into());
+    }
     started.adopt_pages(args, mount)?;
     let policy = Policy { observe: args.settings.observe, oom_group: args.settings.oom_group };
     let enforcer = Enforcer::start(pins, policy)?;
