@@ -238,7 +238,7 @@ mod tests {
         fs::create_dir_all(root.join("a/b")).unwrap();
         fs::create_dir(root.join("c")).unwrap();
         empty(&root, parent).unwrap();
-        assert_eq!(subtree(&root).unwrap(), [root.clone()]);
+        assert_eq!(subtree(&root).unwrap(), std::slice::from_ref(&root));
         fs::write(root.join("cgroup.procs"), "0\n").unwrap();
         assert!(empty(&root, parent).is_err());
         assert!(!parent.join("cgroup.procs").exists());
