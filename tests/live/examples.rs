@@ -179,10 +179,9 @@ fn run(world: &World, command: &str) -> Result<()> {
         engine.kill()?;
     }
     let finished = start(command, lasts(&words))?;
-    // What is judged is a made-up recording, for which the limits of an example may be too low.
-    let is_judged = words.get(1).is_some_and(|verb| ["rehearse", "verify"].contains(verb));
-    let is_right = finished.code() == 0 || is_judged && [10, 11].contains(&finished.code());
-    ensure!(is_right, "{finished:?}");
+    // One limit of the documents is there to be too low: for the compiler, and for the recording that is made up here.
+    let code = if words.contains(&"64M") { 11 } else { 0 };
+    ensure!(finished.code() == code, "{finished:?}");
     match engine {
         Some(engine) if asks && words[1] != "stop" => engine.stop().map(drop),
         Some(mut engine) => engine.process().wait(SOON).map(drop),
@@ -219,6 +218,7 @@ fn start(command: &str, lasts: bool) -> Result<Finished> {
         }
         process.signal(Signal::INT)?;
     }
+    // A report judges two dozen limits, in a build that is not optimized: some 6 s on a CPU that is shared.
     process.finish(3 * SOON)
 }
 

@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use memstock::recording::{AccessKind, Recording, TaskEventKind, read};
@@ -221,7 +220,7 @@ fn a_cgroup_that_runs_goes_on() -> Result<()> {
             let file = folder.path().join("data");
             try_poll_until(SOON, "the recording", || Ok(read(&file).is_ok().then_some(())))?;
             task.touch(PAGES)?;
-            std::thread::sleep(Duration::from_millis(50));
+            // The last look has the watermark, however late it is.
             recorder.signal(Signal::INT)?;
             let finished = recorder.wait(SOON)?;
             ensure!(finished.code() == 0, "{finished:?}");

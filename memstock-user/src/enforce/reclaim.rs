@@ -2,7 +2,6 @@
 //! by what a process may ask for the memory of others. Does not decide when.
 
 mod cache;
-pub(crate) mod files;
 mod kernel;
 mod mappings;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use memstock_common::record::{Accessed, BLOCK_PAGES, RecordKind, block_hash, is_followed};
 use rustix::fs::makedev;
 
-use crate::enforce::reclaim::files::{FileSystems, Inode};
+use crate::host::inode::{FileSystems, Inode};
 use crate::recording::{Access, AccessKind, File, Writer};
 
 /// Blocks that are followed at once, at the most.

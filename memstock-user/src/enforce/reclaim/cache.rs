@@ -15,11 +15,11 @@ use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Chunk, NOBODY, index_of};
 use rustix::fs::{Advice, fadvise};
 
-use super::files::{FileSystems, Inode};
 use super::subtree;
 use super::{Request, Taken};
 use crate::engine::Engine;
 use crate::engine::mapped::Mapped;
+use crate::host::inode::{FileSystems, Inode};
 use crate::host::page_size;
 use crate::host::pages::{Cached, KernelPages};
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::host::mountinfo::{self, Mount};
+use super::mountinfo::{self, Mount};
 
 /// A file of a file system.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -60,7 +60,7 @@ impl FileSystems {
     }
 
     /// Opens a file for advice on its pages; `None` if it is gone, or cannot be opened this way.
-    pub(super) fn open(&self, inode: Inode) -> Option<File> {
+    pub(crate) fn open(&self, inode: Inode) -> Option<File> {
         let found = self.find_inode(inode)?;
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOATIME);
