@@ -2,12 +2,16 @@
 //!
 //! `cargo xtask` says which toolchain to use; a plain `cargo build` takes rustup's nightly.
 
-use std::env;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context as _, Result, ensure};
 use aya_build::{Package, Toolchain, build_ebpf};
 
+/// The package of the BPF object.
+const EBPF: &str = "memstock-ebpf";
 /// rustup name of the toolchain that compiles for BPF.
 const TOOLCHAIN: &str = "MEMSTOCK_BPF_TOOLCHAIN";
 /// `1` when that toolchain is a stable compiler, which needs leave to use unstable features.
@@ -35,12 +39,35 @@ fn main() -> Result<()> {
     // Its progress would come as warnings of this script's.
     // SAFETY: as above.
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
-    let package =
-        Package { name: "memstock-ebpf", root_dir: "../memstock-ebpf", ..Package::default() };
+    share_target_dir()?;
+    let package = Package { name: EBPF, root_dir: "../memstock-ebpf", ..Package::default() };
     build_ebpf([package], toolchain.as_deref().map_or(Toolchain::Nightly, Toolchain::Custom))
         .context("cannot build the BPF object; `cargo xtask build` sets up what it needs")?;
     println!("cargo:rustc-env=MEMSTOCK_BPF_RUSTC={}", compiler(toolchain.as_deref())?);
     Ok(())
+}
+
+/// Has every build of this package (clippy's, a test's, a release) use one build of the BPF object. `aya-build` gives
+/// each a target directory of its own, which takes a minute and 200 MB.
+fn share_target_dir() -> Result<()> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
+    // TARGET/PROFILE/build/PACKAGE/out
+    let shared =
+        out.ancestors().nth(4).context("OUT_DIR is not below a target directory")?.join("bpf");
+    let of_aya_build = out.join("aya-build/target").join(EBPF);
+    match fs::read_link(&of_aya_build) {
+        Ok(link) if link == shared => return Ok(()),
+        // The target directory was moved.
+        Ok(_) => fs::remove_file(&of_aya_build)?,
+        // None, or that of a build before this rule.
+        Err(_) if of_aya_build.is_dir() => fs::remove_dir_all(&of_aya_build)?,
+        Err(_) => {}
+    }
+    for dir in [&shared, &out.join("aya-build/target")] {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    symlink(&shared, &of_aya_build)
+        .with_context(|| format!("cannot link {}", of_aya_build.display()))
 }
 
 /// The compiler of the BPF object, as `rustc --version` says it: instruction counts depend on it.
