@@ -1,13 +1,11 @@
 //! `cargo xtask bench NAME`: builds the workspace for release and runs the benchmark, or all of them.
 
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
-use memstock_tests::skip::SKIPS;
 
-use crate::setup::{self, BpfToolchain};
+use crate::setup;
 use crate::{build, exec};
 
 /// Those of the `tests` package.
@@ -27,12 +25,12 @@ pub fn run(name: &str, args: &[OsString]) -> Result<()> {
     // The benchmark starts `memstock` and the workload from the release directory.
     build::workspace(&bpf, true)?;
     if let [name] = names {
-        return exec::replace(bpf.apply(cargo(name, "bench").args(args))?);
+        return exec::replace(bpf.apply(cargo(name).args(args))?);
     }
     let mut failed = Vec::new();
     for name in names {
         exec::say("Bench", name);
-        if let Err(error) = exec::stream(bpf.apply(cargo(name, "bench").args(args))?) {
+        if let Err(error) = exec::stream(bpf.apply(cargo(name).args(args))?) {
             exec::say("Bench", format_args!("{error:#}"));
             failed.push(*name);
         }
@@ -43,11 +41,6 @@ pub fn run(name: &str, args: &[OsString]) -> Result<()> {
     Ok(())
 }
 
-/// Runs one for a moment, as the tests have been built, to see that it works. What it skips it notes in `skips`.
-pub fn smoke(bpf: &BpfToolchain, name: &str, skips: &Path) -> Result<()> {
-    exec::stream(bpf.apply(cargo(name, "dev").arg("--smoke").env(SKIPS, skips))?)
-}
-
-fn cargo(name: &str, profile: &str) -> Command {
-    exec::cargo(&["bench", "-p", "memstock-tests", "--profile", profile, "--bench", name, "--"])
+fn cargo(name: &str) -> Command {
+    exec::cargo(&["bench", "-p", "memstock-tests", "--bench", name, "--"])
 }

@@ -3,6 +3,7 @@
 //! A group that does not build, or dies, counts as one failure; what the live tests leave behind
 //! on the machine counts as another. Where the kernel refuses BPF, each live test and bench says so by itself.
 
+pub mod binaries;
 mod host;
 mod slowest;
 pub mod tally;
@@ -15,18 +16,20 @@ use anyhow::{Context as _, Result};
 use memstock_tests::scale::{LOAD, MINUTES};
 use memstock_tests::skip::SKIPS;
 
+use self::binaries::{BENCH, Binary};
 use self::slowest::Slowest;
 use self::tally::Tally;
 use crate::setup::{self, BpfToolchain, apt, prometheus};
 use crate::{bench, build, exec, pins, vm};
 
-/// Name, arguments of `cargo test`, arguments of the test binaries.
+/// Name, folders of the packages, arguments of the test binaries.
 type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-const COMMON: Group = ("algorithm", &["-p", "memstock-common"], &[]);
-const USER: Group = ("user half and xtask", &["-p", "memstock", "-p", "xtask"], &[]);
+const COMMON: Group = ("algorithm", &["memstock-common"], &[]);
+const USER: Group = ("user half and xtask", &["memstock-user", "xtask"], &[]);
 /// One at a time: they change the state of the whole machine.
-const LIVE: Group = ("live", &["-p", "memstock-tests"], &[ONE_AT_A_TIME]);
+const LIVE: Group = ("live", &[TESTS], &[ONE_AT_A_TIME]);
+const TESTS: &str = "tests";
 const ONE_AT_A_TIME: &str = "--test-threads=1";
 
 /// Percent of the repetitions of a live test; `cargo xtask soak` makes them all.
@@ -34,6 +37,7 @@ const REPEATED: &str = "25";
 
 struct Run<'a> {
     bpf: BpfToolchain,
+    binaries: Vec<Binary>,
     filter: Option<&'a str>,
     bless: bool,
     args: &'a [OsString],
@@ -59,7 +63,7 @@ pub fn soak(filter: Option<&str>, minutes: u32) -> Result<()> {
     closing(|tally| {
         let mut run = Run::new(filter, false, &[])?;
         run.soak = Some(minutes);
-        build::workspace(&run.bpf, false)?;
+        run.build(&["-p", "memstock-tests", "--tests"])?;
         run.on_this_host(tally)?;
         tally.skips(&fs::read_to_string(run.skips.path()).context("the list of skipped tests")?);
         Ok(())
@@ -86,8 +90,7 @@ fn everything(
     args: &[OsString],
 ) -> Result<()> {
     let mut run = Run::new(filter, bless, args)?;
-    // The live tests start `memstock` and its workload from where this puts them.
-    if let Err(error) = build::workspace(&run.bpf, false) {
+    if let Err(error) = run.build(&binaries::ALL) {
         tally.broken("build", &error);
     }
     run.group(tally, COMMON);
@@ -127,7 +130,24 @@ impl<'a> Run<'a> {
             .tempfile()
             .context("cannot make a temporary file; is TMPDIR writable?")?;
         let bpf = setup::ensure()?;
-        Ok(Self { bpf, filter, bless, args, soak: None, prometheus: None, skips })
+        Ok(Self {
+            bpf,
+            binaries: Vec::new(),
+            filter,
+            bless,
+            args,
+            soak: None,
+            prometheus: None,
+            skips,
+        })
+    }
+
+    /// Builds what these arguments of `cargo test` name, and what they start.
+    fn build(&mut self, tests: &[&str]) -> Result<()> {
+        // The live tests start `memstock` and its workload from where this puts them.
+        build::workspace(&self.bpf, false)?;
+        self.binaries = binaries::build(&self.bpf, tests)?;
+        Ok(())
     }
 
     /// What needs this host, and what is left behind then.
@@ -159,13 +179,24 @@ impl<'a> Run<'a> {
         self.group(tally, LIVE);
     }
 
-    fn group(&self, tally: &mut Tally, (name, cargo, libtest): Group) {
+    fn group(&self, tally: &mut Tally, (name, packages, libtest): Group) {
         exec::say("Test", name);
-        let before = tally.failed();
-        if let Err(error) = self.start(tally, cargo, libtest)
-            && tally.failed() == before
-        {
-            tally.broken(name, &error);
+        for package in packages {
+            let binaries = match binaries::of(&self.binaries, package) {
+                Ok(binaries) => binaries,
+                Err(error) => {
+                    tally.broken(name, &error);
+                    continue;
+                }
+            };
+            for binary in binaries.iter().filter(|binary| binary.kind != BENCH) {
+                let before = tally.failed();
+                if let Err(error) = self.start(tally, binary, libtest)
+                    && tally.failed() == before
+                {
+                    tally.broken(name, &error);
+                }
+            }
         }
     }
 
@@ -175,16 +206,22 @@ impl<'a> Run<'a> {
             |name: &str| self.filter.is_none_or(|filter| format!("bench {name}").contains(filter));
         for name in bench::NAMES.into_iter().filter(|name| wanted(name)) {
             exec::say("Test", format_args!("bench {name}"));
-            tally.outcome(
-                &format!("bench {name}"),
-                bench::smoke(&self.bpf, name, self.skips.path()),
-            );
+            tally.outcome(&format!("bench {name}"), self.smoke(name));
         }
     }
 
-    fn start(&self, tally: &mut Tally, cargo: &[&str], libtest: &[&str]) -> Result<()> {
-        let mut cmd = exec::cargo(&["test", "--no-fail-fast"]);
-        cmd.args(cargo).args(self.filter).arg("--").args(libtest).args(self.args);
+    /// What a benchmark skips it notes with the tests.
+    fn smoke(&self, name: &str) -> Result<()> {
+        let benches = binaries::of(&self.binaries, TESTS)?;
+        let mut benches = benches.iter().filter(|bench| bench.kind == BENCH && bench.name == name);
+        let bench = benches.next().context("it is not built")?;
+        exec::stream(bench.command().arg("--smoke").env(SKIPS, self.skips.path()))
+    }
+
+    fn start(&self, tally: &mut Tally, binary: &Binary, libtest: &[&str]) -> Result<()> {
+        exec::say("Running", format_args!("{} {}", binary.kind, binary.name));
+        let mut cmd = binary.command();
+        cmd.args(self.filter).args(libtest).args(self.args);
         cmd.env(SKIPS, self.skips.path());
         match self.soak {
             Some(minutes) => drop(cmd.env(MINUTES, minutes.to_string())),
@@ -198,7 +235,7 @@ impl<'a> Run<'a> {
             cmd.env("MEMSTOCK_BLESS", "1");
         }
         let mut slowest = Slowest::new();
-        let ended = exec::tee(self.bpf.apply(&mut cmd)?, |line| {
+        let ended = exec::tee(&mut cmd, |line| {
             println!("{line}");
             tally.line(line);
             slowest.line(line);

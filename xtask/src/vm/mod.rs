@@ -17,7 +17,7 @@ mod show;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -28,6 +28,7 @@ use self::kernel::Kernel;
 pub use self::matrix::run as matrix;
 pub use self::show::{PROGRAMS, show};
 use crate::setup::{self, BpfToolchain, apt};
+use crate::test::binaries::{self, BENCH, Binary};
 use crate::test::tally::Tally;
 use crate::{cache, exec, pins};
 
@@ -178,12 +179,12 @@ fn alone(tally: &mut Tally, guest: &Guest, work: &Work) -> Result<()> {
     boot(tally, &bpf, guest, work)
 }
 
-/// What the tests start. The rest of the workspace stays as it is.
+/// What the tests start. For release the rest of the workspace stays as it is.
 fn build(bpf: &BpfToolchain, work: &Work) -> Result<()> {
-    let mut cmd = exec::cargo(&["build", "-p", "memstock", "-p", "memstock-tests"]);
-    if !work.dev {
-        cmd.arg("--release");
+    if work.dev {
+        return crate::build::workspace(bpf, false);
     }
+    let mut cmd = exec::cargo(&["build", "--release", "-p", "memstock", "-p", "memstock-tests"]);
     exec::stream(bpf.apply(&mut cmd)?)
 }
 
@@ -257,46 +258,26 @@ fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
     if work.shows {
         return Ok(Vec::new());
     }
-    let mut cmd = exec::cargo(&["test", "--no-run", "-p", "memstock-tests"]);
-    if !work.dev {
-        cmd.arg("--release");
-    }
-    if !work.tests.is_empty() || work.benches.is_empty() {
-        cmd.args(["--test", LIVE]);
-    }
-    cmd.args(work.benches.iter().flat_map(|name| ["--bench", name]));
-    cmd.arg("--message-format=json-render-diagnostics");
-    let mut found = Vec::new();
-    exec::tee(bpf.apply(&mut cmd)?, |line| found.extend(test_binary(line)))?;
-    found.sort();
-    Ok(found)
-}
-
-/// The binary of a test or of a benchmark of which a line of cargo's output tells.
-fn test_binary(line: &str) -> Option<PathBuf> {
-    let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let kinds = message.get("target")?.get("kind")?.as_array()?;
-    let is_run = kinds.iter().any(|kind| kind == "test" || kind == "bench");
-    let executable = Path::new(message.get("executable")?.as_str()?);
-    is_run.then(|| executable.to_path_buf())
+    let is_wanted = |binary: &Binary| match &*binary.kind {
+        "test" => !work.tests.is_empty() || work.benches.is_empty(),
+        BENCH => work.benches.contains(&binary.name),
+        _ => false,
+    };
+    let all = if work.dev {
+        // As the host's tests are built.
+        binaries::build(bpf, &binaries::ALL)?
+    } else {
+        let names = work.benches.iter().flat_map(|name| ["--bench", name]);
+        let args = ["--release", "-p", "memstock-tests", "--test", LIVE].into_iter().chain(names);
+        binaries::build(bpf, &args.collect::<Vec<_>>())?
+    };
+    let wanted = all.into_iter().filter(|binary| binary.is_of("tests") && is_wanted(binary));
+    Ok(wanted.map(|binary| binary.path).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn test_binaries_are_found_in_what_cargo_says() {
-        let line = |kind: &str, name: &str| {
-            format!(
-                r#"{{"reason":"compiler-artifact","target":{{"kind":["{kind}"],"name":"{name}"}},"executable":"/t/{name}-1"}}"#
-            )
-        };
-        assert_eq!(test_binary(&line("test", "live")), Some("/t/live-1".into()));
-        assert_eq!(test_binary(&line("bench", "page")), Some("/t/page-1".into()));
-        assert_eq!(test_binary(&line("bin", "live")), None);
-        assert_eq!(test_binary("warning: it"), None);
-    }
 
     #[test]
     fn records_of_two_guests_are_kept() {
