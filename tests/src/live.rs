@@ -120,13 +120,31 @@ fn clean_start() -> Result<()> {
 }
 
 /// One live test at a time on this host: threads of one test binary, and other binaries.
-///
-/// The lock is on a folder that is there anyway, so that it leaves no file; it goes with the file.
-fn take_turn() -> Result<File> {
+struct Turn {
+    /// On a folder that is there anyway; goes with the file.
+    _lock: File,
+}
+
+/// There while a live test runs: found by the next one, it was left by a test that was killed, as was everything else.
+const RUNNING: &str = "/run/live-test-of-memstock";
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(RUNNING) {
+            eprintln!("{RUNNING}: {error}");
+        }
+    }
+}
+
+fn take_turn() -> Result<Turn> {
     let mount = cgroup::mount()?;
-    let file = File::open(&mount).with_context(|| mount.display().to_string())?;
-    flock(&file, FlockOperation::LockExclusive).context("waiting for another live test")?;
-    Ok(file)
+    let lock = File::open(&mount).with_context(|| mount.display().to_string())?;
+    flock(&lock, FlockOperation::LockExclusive).context("waiting for another live test")?;
+    if Path::new(RUNNING).exists() {
+        drop(Cleaner);
+    }
+    File::create(RUNNING).context(RUNNING)?;
+    Ok(Turn { _lock: lock })
 }
 
 /// For how long a test may take, as often as it is repeated. Some take a minute.
@@ -154,7 +172,7 @@ impl Bound {
     }
 }
 
-/// Clears away what a failed test left, so that the next one begins clean.
+/// Clears away what a failed or killed test left, so that the next one begins clean.
 struct Cleaner;
 
 impl Drop for Cleaner {
