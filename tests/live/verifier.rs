@@ -1,8 +1,8 @@
-//! Every program passes the verifier, at the cost that `verifier-budget.json` records.
+//! Every program passes the verifier, at no more than the cost that `verifier-budget.json` records.
 //!
 //! The counts depend on the kernel, how it was built (Debian's 6.18 differs from another one by a few instructions) and the
-//! compiler of the BPF object, so they are recorded for each pair, and apart for the guests of `cargo xtask vm`, and compared
-//! exactly: whoever changes them says so with `cargo xtask test --bless`.
+//! compiler of the BPF object, so they are recorded for each pair, and apart for the guests of `cargo xtask vm`. They are
+//! ceilings: whoever raises one says so with `cargo xtask test --bless`.
 //! For a pair without a record nothing can be compared, and the skip is reported; four times the
 //! largest count on record is then a ceiling against a walk that is no longer bounded, far below
 //! the million instructions at which the kernel gives up.
@@ -71,10 +71,10 @@ fn every_setting_passes_the_verifier() -> Result<()> {
     })
 }
 
-const TEST: &str = "instruction_counts_are_those_on_record";
+const TEST: &str = "no_program_costs_more_than_on_record";
 
 #[test]
-fn instruction_counts_are_those_on_record() -> Result<()> {
+fn no_program_costs_more_than_on_record() -> Result<()> {
     live(|| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("verifier-budget.json");
         let text = fs::read_to_string(&path).unwrap_or_else(|_| "{}".into());
@@ -87,9 +87,15 @@ fn instruction_counts_are_those_on_record() -> Result<()> {
             return Ok(());
         }
         if let Some(recorded) = budget.get(&pair) {
-            assert_eq!(
-                &counts, recorded,
-                "instruction counts changed; if that is meant: cargo xtask test --bless"
+            let fits = |name: &String, count: &Count| {
+                recorded.get(name).is_some_and(|most| {
+                    count.verified <= most.verified && count.translated <= most.translated
+                })
+            };
+            let over: Vec<_> = counts.iter().filter(|(name, count)| !fits(name, count)).collect();
+            assert!(
+                over.is_empty(),
+                "{over:?} are new or more than on record; if that is meant: cargo xtask test --bless"
             );
             return Ok(());
         }
