@@ -97,7 +97,8 @@ fn nothing_is_lost_whatever_fails() -> Result<()> {
             }
         }
         eprintln!("{failed} calls failed, {deaths} daemons died");
-        ensure!(failed > 0, "nothing failed");
+        // A call that is to fail may not be made again. Of few rounds, that may be so of each.
+        ensure!(failed > 0 || scaled(TIMES) < TIMES, "nothing failed");
         ensure!(untold.is_empty(), "not told of: {untold:#?}");
         if !can_go_offline(1) {
             skip(&name(), "CPU 1 cannot go offline");

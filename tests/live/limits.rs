@@ -88,11 +88,13 @@ fn only_the_greedy_task_is_killed() -> Result<()> {
 
 #[test]
 fn two_greedy_tasks_below_a_limit_of_their_grandparent() -> Result<()> {
+    /// So much that each of the two has more than an innocent one, however evenly they share it.
+    const BOTH: u64 = 2 * LIMIT;
     live(|| {
         let top = TestCgroup::new()?;
         let (parent, other) = (top.child("parent")?, top.child("other")?);
         let (a, b) = (parent.child("a")?, parent.child("b")?);
-        let limit = format!("{}={}", top.path(), size(LIMIT));
+        let limit = format!("{}={}", top.path(), size(BOTH));
         let outside = TestCgroup::new()?;
         let args = ["--cgroup", top.path(), "--cgroup", outside.path(), "--limit", &limit];
         let engine = Engine::start(args)?;
@@ -100,7 +102,7 @@ fn two_greedy_tasks_below_a_limit_of_their_grandparent() -> Result<()> {
         let mut worst = 0;
         for run in 0..10 {
             let before = kills(&engine)?.len();
-            let start = |cgroup, cpu| Wish::pages(2 * LIMIT).cpu(cpu).start(cgroup);
+            let start = |cgroup, cpu| Wish::pages(2 * BOTH).cpu(cpu).start(cgroup);
             let mut hogs = [start(&a, 0)?, start(&b, 1)?];
             // Both want more than all: the first to go makes room for the other, but not enough.
             hogs.iter_mut().try_for_each(Hog::was_killed).with_context(|| format!("run {run}"))?;
