@@ -260,9 +260,10 @@ fn figures_are_those_of_show() -> Result<()> {
     })
 }
 
-/// As in `events.rs`: a daemon that stands still while more happens than the ring holds.
+/// As in `events.rs`: a daemon that stands still while more happens than the ring holds. That the reason ends, the unit
+/// tests of `health.rs` show, which turn the clock.
 #[test]
-fn lost_events_are_a_reason_for_a_minute() -> Result<()> {
+fn lost_events_are_a_reason() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         let (mut engine, at) = serving(&cgroup, &[])?;
@@ -285,11 +286,6 @@ fn lost_events_are_a_reason_for_a_minute() -> Result<()> {
         same(&found, "memstock_degraded{reason=\"drift\"}", 0)?;
         same(&found, "memstock_events_lost_total", engine.show()?.loss.events_lost)?;
         ensure!(get(at, "/healthz")? == "alive\n", "degraded is alive");
-        try_poll_until(5 * SOON, "the end of the minute", || {
-            let reasons = engine.degraded(at)?;
-            ensure!(reasons.iter().all(|r| r.starts_with("events-lost: ")), "{reasons:?}");
-            Ok(reasons.is_empty().then_some(()))
-        })?;
         engine.stop().map(drop)
     })
 }

@@ -13,6 +13,7 @@ use memstock_tests::load::Load;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::prometheus::{ABSENT, Programs, Prometheus};
+use memstock_tests::scale::scaled;
 use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{
@@ -20,10 +21,13 @@ use memstock_tests::{
 };
 use serde_json::Value;
 
-/// Scrapes, one a second.
-const SCRAPES: f64 = 60.0;
 /// What is held while everything is compared.
 const PAGES: u32 = 5000;
+
+/// Scrapes before that, one a second.
+fn scrapes() -> f64 {
+    scaled(60).into()
+}
 
 fn contrib() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib")
@@ -39,7 +43,7 @@ fn promtool(programs: &Programs, args: &[&str], dir: &Path, input: &str) -> Resu
 }
 
 #[test]
-fn a_minute_under_load() -> Result<()> {
+fn what_is_scraped_under_load_is_what_was_charged() -> Result<()> {
     live(|| {
         let Some(programs) = Programs::find() else {
             skip(&name(), ABSENT);
@@ -80,10 +84,10 @@ fn a_minute_under_load() -> Result<()> {
             Holder::of(Mode::AnonWrite).pages(PAGES).cgroup(&low).kernel(&kernel).start()?;
         holder.get()?;
 
-        try_poll_until(6 * SOON, "a minute of scrapes", || {
+        try_poll_until(6 * SOON, "scrapes", || {
             load.check()?;
-            let scrapes = prometheus.query("count_over_time(up[10m])")?;
-            Ok(scrapes.first().is_some_and(|&(_, count)| count >= SCRAPES).then_some(()))
+            let done = prometheus.query("count_over_time(up[10m])")?;
+            Ok(done.first().is_some_and(|&(_, count)| count >= scrapes()).then_some(()))
         })?;
         ensure!(prometheus.one("min_over_time(up[10m])")? == 1.0, "a scrape has failed");
         let faults = format!("rate(memstock_cgroup_faults_total{{cgroup={:?}}}[30s])", top.path());
