@@ -6,11 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::daemon::parts::Part;
-use crate::host::pace::rest_after;
+use crate::host::pace::{cpu_time, rest_after};
 use crate::journal::Record;
 
 /// Size of a thread's stack, all of which may be locked in memory.
@@ -72,8 +71,7 @@ impl<T: Send + 'static> Work<T> {
             let mut tell = |record| drop(sender.send(Said::Record(Box::new(record))));
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut tell)));
             let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked: a defect")));
-            let spent = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime));
-            let spent = spent.unwrap_or_default();
+            let spent = cpu_time().unwrap_or_default();
             // Nobody receives it when the daemon ends.
             let _ = sender.send(Said::Done { part, outcome, spent });
         };

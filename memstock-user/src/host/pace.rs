@@ -49,7 +49,11 @@ pub fn spent_since(before: Duration) -> Result<Duration> {
     Ok(cpu_time()?.saturating_sub(before))
 }
 
-fn cpu_time() -> Result<Duration> {
+/// What this thread has had of the CPUs: that it waited for one cost nobody anything.
+///
+/// # Errors
+/// There is no such clock.
+pub fn cpu_time() -> Result<Duration> {
     Ok(Duration::try_from(clock_gettime(ClockId::ThreadCPUTime))?)
 }
 

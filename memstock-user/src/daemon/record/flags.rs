@@ -2,7 +2,7 @@
 //! takes some 0.4 µs a page. Must not decide what is recorded.
 
 use std::ops::{Range, RangeInclusive};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use memstock_common::file::FILE;
@@ -13,6 +13,7 @@ use memstock_common::{Chunk, MAX_DEPTH, index_of};
 use super::usage::Beside;
 use crate::engine::Engine;
 use crate::engine::mapped::Mapped;
+use crate::host::pace::{cpu_time, spent_since};
 use crate::host::pages::{KernelPages, Kind};
 
 /// What walks may take at first, beyond their part of the time.
@@ -67,10 +68,10 @@ impl Walks {
         needed: u64,
         into: &mut Beside,
     ) -> Result<()> {
-        let begun = Instant::now();
+        let begun = cpu_time()?;
         let counted = self.count(&below(engine, index));
         // One that fails takes its time, too.
-        self.took = begun.elapsed();
+        self.took = spent_since(begun)?;
         self.spent += self.took;
         (self.last_at, self.needed) = (at, needed.max(self.needed));
         (into.dirty, into.mlocked, into.shmem) = counted?;
