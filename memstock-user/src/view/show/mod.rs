@@ -11,5 +11,8 @@ pub mod summary;
 pub mod table;
 pub mod verify;
 
+/// What follows a verdict that comes from two peaks.
+const NEXT: &str = "which limit to set: `memstock record`, then `memstock recommend`";
+
 #[cfg(test)]
 pub(crate) mod schema;

@@ -9,6 +9,7 @@ use memstock_common::Counter;
 use memstock_common::counter::limit_of;
 use memstock_common::stat::{MemoryStat, PageCounterStat};
 
+use super::NEXT;
 use super::table::label;
 use crate::engine::Engine;
 use crate::engine::needed::{InFlight, Need};
@@ -110,6 +111,9 @@ impl Rehearsed {
             };
             writeln!(out, "  reported {nr} times, {victim}")?;
         }
+        if !all.is_empty() {
+            writeln!(out, "{NEXT}")?;
+        }
         Ok(())
     }
 }
@@ -161,7 +165,8 @@ mod tests {
         let mut out = Vec::new();
         let sample = Sample { cgroups, ..Sample::default() };
         rehearsed.write(&mut out, &sample, 4096).unwrap();
-        String::from_utf8(out).unwrap()
+        let text = String::from_utf8(out).unwrap();
+        text.strip_suffix(&format!("{NEXT}\n")).expect("where to go from there").into()
     }
 
     #[test]

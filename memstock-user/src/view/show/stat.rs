@@ -7,6 +7,7 @@ use memstock_common::stat::{CgroupStat, CommandStat, KernelStat, Stat, Unit};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::NEXT;
 use super::json::members;
 use crate::forecast::measure::{Figure, Measured, Scope, is_whole, losses, summarize};
 use crate::forecast::verdict::Peaks;
@@ -134,6 +135,7 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     {
         let peaks = Peaks { usage: usage as u64, needed: needed as u64 };
         writeln!(out, "\na limit {peaks}")?;
+        writeln!(out, "{NEXT}")?;
     }
     let lost = report.loss.iter().filter(|(_, count)| *count > 0);
     let lost: Vec<_> = lost.map(|(stat, count)| format!("{} {count}", stat.name)).collect();
@@ -289,7 +291,7 @@ mod tests {
             "2.0MiB  peak",
             "97.00 % from a stock",
             "0.030 for each page charged",
-            "a limit fits at 7.0MiB and above, oom below 1.0MiB",
+            "a limit fits at 7.0MiB and above, oom below 1.0MiB\nwhich limit to set: ",
             "2.000000 s  wall_time",
             "-  max_rss",
             "loss: healed 11",

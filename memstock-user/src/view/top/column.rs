@@ -16,8 +16,12 @@ pub struct Figures {
     pub usage: u64,
     /// Those of them that the kernel could not take back.
     pub needed: u64,
+    /// The most of that so far.
+    pub peak: u64,
     /// Limit in pages.
     pub limit: Option<u64>,
+    /// Pages that may still be needed until a limit is met, its own or that of an ancestor; negative above it.
+    pub headroom: Option<i64>,
     /// Pages stocked for it.
     pub stocked: u64,
     /// Faults a second.
@@ -88,10 +92,14 @@ pub enum Column {
     Usage,
     /// [`MemoryStat::Needed`].
     Needed,
+    /// [`MemoryStat::NeededWatermark`].
+    Peak,
     /// [`PageCounterStat::Limit`].
     Limit,
     /// What is needed as part of the limit, with a bar of that and of the usage.
     Part,
+    /// What may still be needed until the first limit is met.
+    Headroom,
     /// [`CgroupStat::Faults`] a second.
     Faults,
     /// [`CgroupStat::FromStock`] as part of the pages charged.
@@ -106,12 +114,14 @@ impl Column {
     /// All, from left to right.
     pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
     /// All but the name, the one that is left out last first.
-    pub const BY_WORTH: [Self; 8] = [
+    pub const BY_WORTH: [Self; 10] = [
         Self::Usage,
         Self::Needed,
         Self::Limit,
         Self::Part,
         Self::Faults,
+        Self::Headroom,
+        Self::Peak,
         Self::Stocked,
         Self::Hits,
         Self::Failcnt,
@@ -127,6 +137,8 @@ impl Column {
             Self::Needed => head(MemoryStat::Needed.stat().name),
             Self::Limit => memory(PageCounterStat::Limit),
             Self::Part => head(MemoryStat::Needed.stat().name) + "%",
+            Self::Peak => "PEAK".into(),
+            Self::Headroom => "HEADROOM".into(),
             Self::Faults => work(CgroupStat::Faults) + "/S",
             Self::Hits => "STOCK%".into(),
             Self::Stocked => work(CgroupStat::Stocked),
@@ -138,7 +150,8 @@ impl Column {
     pub fn width(self) -> usize {
         match self {
             Self::Name => 0,
-            Self::Usage | Self::Needed | Self::Limit | Self::Stocked => 9,
+            Self::Usage | Self::Needed | Self::Peak | Self::Limit | Self::Stocked => 9,
+            Self::Headroom => 10,
             Self::Part => 14,
             Self::Faults => 8,
             Self::Hits => 6,
@@ -155,6 +168,11 @@ impl Column {
             Self::Name => String::new(),
             Self::Usage => human(of.usage * page_size),
             Self::Needed => human(of.needed * page_size),
+            Self::Peak => human(of.peak * page_size),
+            Self::Headroom => of.headroom.map_or_else(unknown, |left| {
+                let sign = if left < 0 { "-" } else { "" };
+                format!("{sign}{}", human(left.unsigned_abs() * page_size))
+            }),
             Self::Limit => of.limit.map_or("max".into(), |limit| human(limit * page_size)),
             Self::Part => of.needed_part().map_or_else(unknown, |part| percent(part) + mark),
             Self::Faults => of.faults.map_or_else(unknown, short),
@@ -164,8 +182,8 @@ impl Column {
         }
     }
 
-    /// How two rows stand by this column, the one that comes first as lesser: the largest value does, and
-    /// what is unknown or without limit comes last. Not for the name.
+    /// How two rows stand by this column, the one that comes first as lesser: the largest value does (of
+    /// [`Self::Headroom`] the least), and what is unknown or without limit comes last. Not for the name.
     pub fn compare(self, a: &Figures, b: &Figures) -> Ordering {
         let by = |value: fn(&Figures) -> Option<f64>| {
             value(b).unwrap_or(-1.0).total_cmp(&value(a).unwrap_or(-1.0))
@@ -175,6 +193,12 @@ impl Column {
             Self::Usage => b.usage.cmp(&a.usage),
             Self::Needed => b.needed.cmp(&a.needed),
             Self::Limit => by(|of| of.limit.map(|limit| limit as f64)),
+            Self::Peak => b.peak.cmp(&a.peak),
+            // The least comes first: it is what there is to worry about.
+            Self::Headroom => {
+                let left = |of: &Figures| of.headroom.unwrap_or(i64::MAX);
+                left(a).cmp(&left(b))
+            }
             Self::Part => by(Figures::needed_part),
             Self::Faults => by(|of| of.faults),
             Self::Hits => by(Figures::hit_rate),
@@ -200,6 +224,8 @@ mod tests {
         let most = Figures {
             usage: (1 << 30) - 1,
             needed: (1 << 30) - 1,
+            peak: (1 << 30) - 1,
+            headroom: Some(1 - (1 << 30)),
             limit: Some((1 << 30) - 1),
             stocked: 261_888,
             faults: Some(9.999e8),

@@ -232,7 +232,7 @@ mod tests {
     fn sorting_and_pausing() {
         let mut app = app();
         typed(&mut app, "s>r");
-        assert_eq!((app.order.sort, app.order.reverse), (Column::Limit, true));
+        assert_eq!((app.order.sort, app.order.reverse), (Column::Peak, true));
         typed(&mut app, "S<<p");
         assert_eq!((app.order.sort, app.paused), (Column::Name, true));
     }

@@ -8,6 +8,7 @@ use memstock_common::stat::{CgroupStat, MemoryStat, PageCounterStat};
 
 use super::column::{Column, Figures};
 use super::rates::{Rates, failcnt};
+use crate::forecast::headroom::headrooms;
 use crate::host::cgroup::display;
 use crate::model::{Cgroup, Sample};
 use crate::view::show::table::label;
@@ -80,7 +81,14 @@ pub fn rows(sample: &Sample, rates: &Rates, order: &Order) -> Vec<Row> {
 fn nodes<'a>(sample: &'a Sample, rates: &Rates) -> (Vec<Node<'a>>, Vec<usize>) {
     let place: HashMap<_, _> =
         sample.cgroups.iter().enumerate().map(|(n, cgroup)| (cgroup.name.id, n)).collect();
-    let node = |cgroup| Node { cgroup, figures: figures(cgroup, rates), children: Vec::new() };
+    let headrooms = headrooms(sample, |cgroup| &cgroup.memory);
+    let binding = headrooms.iter().filter(|headroom| headroom.is_binding);
+    let left: HashMap<_, _> = binding.map(|h| (h.cgroup.name.id, h.nr_pages)).collect();
+    let node = |cgroup: &'a Cgroup| {
+        let headroom = left.get(&cgroup.name.id).copied();
+        let figures = Figures { headroom, ..figures(cgroup, rates) };
+        Node { cgroup, figures, children: Vec::new() }
+    };
     let mut nodes: Vec<_> = sample.cgroups.iter().map(node).collect();
     let mut tops = Vec::new();
     for (n, cgroup) in sample.cgroups.iter().enumerate() {
@@ -98,6 +106,7 @@ fn figures(cgroup: &Cgroup, rates: &Rates) -> Figures {
     Figures {
         usage: cgroup.memory.get(PageCounterStat::Usage).unwrap_or(0),
         needed: cgroup.part(MemoryStat::Needed),
+        peak: cgroup.part(MemoryStat::NeededWatermark),
         limit: cgroup.memory.get(PageCounterStat::Limit),
         stocked: cgroup.get(CgroupStat::Stocked).unwrap_or(0),
         faults: rates.get(CgroupStat::Faults),
@@ -105,6 +114,8 @@ fn figures(cgroup: &Cgroup, rates: &Rates) -> Figures {
         from_stock: rates.get(CgroupStat::FromStock),
         failcnt: failcnt(cgroup),
         failing: rates.failcnt,
+        // Known once all cgroups are.
+        headroom: None,
     }
 }
 
