@@ -2,7 +2,6 @@
 
 use super::rehearse::{Kernel, Rehearsal, page_size};
 use crate::model::size::human;
-use crate::recording::Lru;
 
 /// A sentence each; the most important ones first.
 pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
@@ -47,14 +46,12 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
         0 => {}
         swap => all.push(format!("{} of swap, and it takes no time", human(swap))),
     }
-    if rehearsal.lru() == Lru::MultiGen
-        && is_before(&recording.header.kernel, (6, 13))
-        && rehearsal.timeline.dirty_above(0) > 0
-    {
-        all.push(
-            "files are written no faster than the disk takes them: with MGLRU, Linux before 6.13 kills for dirty pages"
-                .into(),
-        );
+    match rehearsal.killed_for() {
+        0 => {}
+        dirty => all.push(format!(
+            "{} of dirty pages are needed as well: with MGLRU, Linux before 6.13 kills for them",
+            human(dirty)
+        )),
     }
     if rehearsal.what_if.is_high {
         all.push("tasks above memory.high wait one after the other".into());
@@ -64,27 +61,4 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     }
     all.push("the next run has the same load, and needs the same however fast it is".into());
     all
-}
-
-/// Whether a release of Linux (`6.12.117+deb12`) is older; one that is not understood is not.
-fn is_before(release: &str, version: (u32, u32)) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < version,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_are_compared_by_number() {
-        assert!(is_before("6.12.117+deb12-cloud-amd64", (6, 13)));
-        assert!(is_before("5.19.0", (6, 13)));
-        for other in ["6.13.0", "6.18.44-fc-v782", "7.3.4", "10.1", "", "unknown"] {
-            assert!(!is_before(other, (6, 13)), "{other}");
-        }
-    }
 }

@@ -133,14 +133,27 @@ impl<'a> Rehearsal<'a> {
 
     /// The smallest limit in bytes at which nothing is reclaimed.
     pub fn fits_from(&self) -> u64 {
-        let peaks = self.peaks();
-        if self.what_if.is_high { peaks.usage } else { peaks.usage.max(peaks.lives_from()) }
+        let usage = self.peaks().usage;
+        if self.what_if.is_high { usage } else { usage.max(self.lives_from()) }
     }
 
     /// The smallest limit in bytes at which nobody is killed, or of `memory.high`, nobody held up.
     pub fn lives_from(&self) -> u64 {
         let peaks = self.peaks();
-        if self.what_if.is_high { peaks.needed } else { peaks.lives_from() }
+        if self.what_if.is_high {
+            return peaks.needed;
+        }
+        peaks.lives_from().saturating_add(self.killed_for())
+    }
+
+    /// Bytes of dirty cache that the kernel kills for instead of waiting for them to be written: with MGLRU, before Linux
+    /// 6.13 (1bc542c6a0d1). A fifth of what a cgroup may have is allowed to be dirty (`vm.dirty_ratio`), so this is at
+    /// most a quarter of the rest.
+    pub(super) fn killed_for(&self) -> u64 {
+        if self.lru() != Lru::MultiGen || !self.recording.header.is_before(6, 13) {
+            return 0;
+        }
+        self.bytes(self.timeline.dirty_above(0)).min(self.peaks().lives_from() / 4)
     }
 
     /// How much slower it is with so many bytes of memory, what is read again, and who dies.
@@ -148,7 +161,7 @@ impl<'a> Rehearsal<'a> {
         let pages = limit / page_size(self.recording);
         let peaks = self.peaks();
         let is_dead = !self.what_if.is_high && limit < peaks.needed;
-        let is_near = !self.what_if.is_high && !is_dead && limit < peaks.lives_from();
+        let is_near = !self.what_if.is_high && !is_dead && limit < self.lives_from();
         let mut row = Row {
             limit,
             verdict: Verdict::Fits,

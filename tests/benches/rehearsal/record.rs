@@ -25,6 +25,8 @@ pub struct Recording {
     pub needed: u64,
     /// Of the largest process, as the run without a limit has it.
     pub max_rss: u64,
+    /// From this limit on it is said to live.
+    pub lives_from: u64,
     /// The limit that `memstock recommend` names.
     pub recommended: u64,
     /// What memstock says that it has lost; empty if nothing.
@@ -70,6 +72,7 @@ fn record_once(place: &Place, program: &Program) -> Result<Recording> {
     let data = recording::read(&file)?;
     let rehearsal = Rehearsal::new(&data, WhatIf::default());
     let peaks = rehearsal.peaks();
+    let lives_from = rehearsal.lives_from();
     let recommended = Advice::of(&[rehearsal], Wish::default()).max;
     let losses = data.end.iter().flat_map(|end| &end.lost).filter(|(_, count)| *count > 0);
     let losses: Vec<_> = losses.map(|(name, count)| format!("{name} {count}")).collect();
@@ -78,6 +81,7 @@ fn record_once(place: &Place, program: &Program) -> Result<Recording> {
         peak: peaks.usage,
         needed: peaks.needed,
         max_rss: 0,
+        lives_from,
         recommended,
         data,
     })

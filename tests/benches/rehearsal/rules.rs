@@ -1,7 +1,5 @@
 //! Who says from which limit on a program lives, and which limit to set: memstock, and what people do without it.
 
-use memstock::forecast::verdict::unseen;
-
 use crate::record::Recording;
 
 pub struct Rule {
@@ -12,11 +10,8 @@ pub struct Rule {
     pub lives_from: fn(&Recording) -> u64,
 }
 
-pub const MEMSTOCK: Rule = Rule {
-    name: "needed + 3 %, 6 MiB",
-    boundary: |recording| recording.needed,
-    lives_from: |recording| recording.needed + unseen(recording.needed),
-};
+pub const MEMSTOCK: Rule =
+    Rule { name: "needed + 3 %, 6 MiB", boundary: |r| r.needed, lives_from: |r| r.lives_from };
 
 /// With a margin for other loads, and room for the page cache that is worth keeping.
 pub const RECOMMEND: Rule =

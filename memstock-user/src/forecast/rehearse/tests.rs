@@ -157,6 +157,27 @@ fn what_is_taken_for_granted_is_said() {
     }
 }
 
+/// By a kernel that does not wait for them to be written: 200 MiB, 6 MiB that are not seen, and at most a quarter of that.
+#[test]
+fn dirty_pages_are_needed_where_they_are_killed_for() {
+    for (kernel, lru, dirty, lives_from) in [
+        ("6.12.1", Lru::MultiGen, 10, 216),
+        ("6.12.1", Lru::MultiGen, 90, 257),
+        ("6.12.1", Lru::Classic, 10, 206),
+        ("6.13.0", Lru::MultiGen, 10, 206),
+    ] {
+        let mut recording = recording();
+        (recording.header.kernel, recording.header.lru) = (kernel.into(), lru);
+        recording.moments[2].dirty = dirty * MIB;
+        let rehearsal = Rehearsal::new(&recording, WhatIf::default());
+        assert_eq!(rehearsal.lives_from() >> 20, lives_from, "{kernel} {lru:?} {dirty}");
+        let row = rehearsal.judge((lives_from << 20) - 4096);
+        assert_eq!((row.verdict, row.is_near), (Verdict::Oom, true));
+        let is_said = assumes(&rehearsal).iter().any(|said| said.contains("dirty pages"));
+        assert_eq!(is_said, lives_from > 206);
+    }
+}
+
 /// Of nothing, and of what no run can have come to.
 #[test]
 fn odd_recordings_are_judged_too() {
