@@ -11,7 +11,7 @@ use loom::thread;
 use memstock_common::identity::Task;
 use memstock_common::{Identity, Word};
 use support::NewWord;
-use support::make::empty_stock;
+use support::empty_stock;
 
 const TASK: u64 = 1;
 const OLD: u64 = 10;

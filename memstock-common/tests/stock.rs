@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use memstock_common::file::FileWord;
 use memstock_common::stock::{Pending, Refill, Taken};
 use memstock_common::{Stock, StockWord, Word};
-use support::make::empty_stock;
+use support::empty_stock;
 use support::{NewWord, missed};
 
 fn read(word: &AtomicU64) -> u64 {
