@@ -182,9 +182,9 @@ fn join(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
 /// A number as postcard has it: of those at which something may happen, or any.
 fn varint(random: &mut Random) -> Vec<u8> {
     let near = [0, 1 << 7, 1 << 14, 1 << 16, 1 << 20, 1 << 31, 1 << 32, 1 << 52, 1 << 63, u64::MAX];
-    let mut value = match random.below(3) {
-        0 => random.below(64),
-        1 => near[random.below(near.len() as u64) as usize]
+    let mut value = match random.below(4) {
+        0 | 1 => random.below(64),
+        2 => near[random.below(near.len() as u64) as usize]
             .wrapping_add(random.below(5))
             .wrapping_sub(2),
         _ => random.below(u64::MAX) >> random.below(64),
@@ -204,18 +204,18 @@ fn change(payload: &mut Vec<u8>, random: &mut Random) {
         return payload.extend(varint(random));
     }
     let at = random.below(payload.len() as u64) as usize;
-    match random.below(8) {
+    match random.below(12) {
         // Another number in the place of one: what follows is read as before.
-        0..=3 => {
+        0..=7 => {
             let is_last = |byte: &u8| byte & 0x80 == 0;
             let start = payload[..at].iter().rposition(is_last).map_or(0, |before| before + 1);
             let end = payload[at..].iter().position(is_last).map_or(payload.len(), |n| at + n + 1);
             payload.splice(start..end, varint(random));
         }
-        4 => payload[at] ^= 1 << random.below(8),
-        5 => payload.truncate(at),
+        8 => payload[at] ^= 1 << random.below(8),
+        9 => payload.truncate(at),
         // The same once more, or not at all.
-        6 => {
+        10 => {
             let end = (at + 1 + random.below(40) as usize).min(payload.len());
             let part = payload[at..end].to_vec();
             let to = random.below(payload.len() as u64) as usize;
@@ -232,7 +232,7 @@ fn change(payload: &mut Vec<u8>, random: &mut Random) {
 fn input(frames: &[(u32, Vec<u8>)], number: u64) -> Vec<u8> {
     let random = &mut Random::new(number);
     let mut frames = frames.to_vec();
-    for _ in 0..=random.below(4) {
+    for _ in 0..=random.below(3) {
         let n = random.below(frames.len() as u64) as usize;
         match random.below(32) {
             0 => frames[n].0 = random.below(5) as u32,

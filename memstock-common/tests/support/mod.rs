@@ -17,13 +17,11 @@ use memstock_common::fault::{Consumed, consume_or_miss, miss, nearest_tracked};
 use memstock_common::identity::Task;
 use memstock_common::page;
 use memstock_common::{
-    CgroupCpu, Counter, Entry, Loss, Machine, NO_INDEX, NO_LIMIT, Resource, Stock, StockWord, Word,
-    charge, collapse, drain, limit, slot_of,
+    CgroupCpu, Entry, Machine, NO_INDEX, NO_LIMIT, Resource, Stock, StockWord, charge, collapse,
+    drain, limit, slot_of,
 };
 
-pub use memstock_common::plain::{
-    Cpu, Memory, NewEntry, NewWord, Shape, cgroup_id, empty_stock, key,
-};
+pub use memstock_common::plain::{Memory, NewEntry, NewWord, Shape, cgroup_id, key};
 
 /// The kernel maps, and what a test knows of the cgroup tree.
 pub struct World<W: NewWord> {
