@@ -14,6 +14,9 @@
 //! shared counters; [`file::added`] marks what of it is page cache. All counts are in pages (`nr_pages`).
 #![no_std]
 
+#[cfg(not(target_arch = "bpf"))]
+extern crate std;
+
 pub mod adopt;
 pub mod charge;
 pub mod collapse;
@@ -31,6 +34,8 @@ pub mod lost;
 pub mod machine;
 pub mod migrate;
 pub mod page;
+#[cfg(not(target_arch = "bpf"))]
+pub mod plain;
 pub mod record;
 pub mod slots;
 pub mod stat;

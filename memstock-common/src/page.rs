@@ -121,17 +121,22 @@ pub fn allocated<'a, M: Machine>(
         (1 << order) - left
     };
     if let Some(share) = share {
-        let missed = commit(machine, stock, owner, nr_pages);
-        count(stock, share, nr_pages, missed);
+        charge_allocated(machine, stock, share, (owner, nr_pages));
     } else if is_charged && order == COLLAPSE_ORDER && machine.tells_collapses() {
         began(machine, chunk.entry(pfn), pfn);
     }
 }
 
-/// Counts pages that were charged as they were allocated. By plain stores: only
+/// Charges pages that were allocated for `owner`, of which this CPU counts in `share` what it did. By plain stores: only
 /// [`claim`](crate::file::claim) writes these words as well, whose program does not interrupt this one.
 #[inline(always)]
-fn count<W: Word>(stock: Option<&Stock<W>>, share: &CgroupCpu<W>, nr_pages: u32, missed: u32) {
+pub fn charge_allocated<W: Word, M: Machine<Word = W>>(
+    machine: &M,
+    stock: Option<&Stock<W>>,
+    share: &CgroupCpu<W>,
+    (owner, nr_pages): (u32, u32),
+) {
+    let missed = commit(machine, stock, owner, nr_pages);
     let from_stock = nr_pages - missed;
     share.from_stock.bump(from_stock.into());
     if missed > 0 {

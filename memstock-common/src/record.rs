@@ -149,6 +149,22 @@ pub struct Happened {
 
 const _: () = assert!(size_of::<Happened>() == 40, "no implicit padding");
 
+/// A charge of the engine, or what gave back charged pages.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charged {
+    /// A [`RecordKind`].
+    pub kind: u32,
+    /// The CPU.
+    pub cpu: u32,
+    /// Whom; [`NOBODY`](crate::NOBODY) of a CPU that was drained.
+    pub owner: u32,
+    /// Pages.
+    pub nr_pages: u32,
+}
+
+const _: () = assert!(size_of::<Charged>() == 16, "no implicit padding");
+
 /// What a record is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -167,6 +183,14 @@ pub enum RecordKind {
     Exec = 6,
     /// A process ended.
     Died = 7,
+    /// A page fault consumed a page, or missed.
+    Fault = 8,
+    /// Pages were charged, as they were allocated.
+    Charged = 9,
+    /// Pages were uncharged.
+    Uncharged = 10,
+    /// All stocks of a CPU were drained.
+    Drained = 11,
 }
 
 impl TryFrom<u32> for RecordKind {
@@ -181,6 +205,10 @@ impl TryFrom<u32> for RecordKind {
             5 => Self::Born,
             6 => Self::Exec,
             7 => Self::Died,
+            8 => Self::Fault,
+            9 => Self::Charged,
+            10 => Self::Uncharged,
+            11 => Self::Drained,
             other => return Err(crate::event::Unknown(other)),
         })
     }

@@ -7,13 +7,21 @@
 
 use crate::{Machine, Stock, StockWord, Word};
 
-/// The largest number of slots per CPU; a power of two.
+/// The largest number of slots per CPU.
 pub const MAX_SLOTS: u32 = 64;
 
 /// The slot that serves `owner`: direct-mapped, so one look-up decides.
 #[inline(always)]
 pub const fn slot_of(owner: u32, slots: u32) -> u32 {
-    owner & slots.wrapping_sub(1)
+    // The verifier knows the slots and drops one way. A remainder it knows nothing of, a mask of 0 it does.
+    let mask = slots.wrapping_sub(1);
+    if slots & mask == 0 {
+        return owner & mask;
+    }
+    match owner.checked_rem(slots) {
+        Some(slot) => slot,
+        None => 0,
+    }
 }
 
 /// This CPU's slot for `owner`; none only when the map entry is missing.

@@ -9,9 +9,9 @@ use checked::{Checked, explore, explore_steps};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::identity::Task;
+use memstock_common::plain::empty_stock;
 use memstock_common::{Identity, Word};
 use support::NewWord;
-use support::make::empty_stock;
 
 const TASK: u64 = 1;
 const OLD: u64 = 10;

@@ -17,13 +17,14 @@ use memstock_common::control::{self, Refusal};
 use memstock_common::file::FILE;
 use memstock_common::migrate::migrated;
 use memstock_common::page::UNCONFIRMED;
+use memstock_common::plain::Cpu;
 use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use reference::{Group, Reference};
 use support::folio::Added;
-use support::{Cpu, Shape, World, limited, owner, window};
+use support::{Shape, World, limited, owner, window};
 
 const LEVELS: usize = 3;
 

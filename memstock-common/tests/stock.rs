@@ -5,9 +5,9 @@ mod support;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memstock_common::file::FileWord;
+use memstock_common::plain::empty_stock;
 use memstock_common::stock::{Pending, Refill, Taken};
 use memstock_common::{Stock, StockWord, Word};
-use support::make::empty_stock;
 use support::{NewWord, missed};
 
 fn read(word: &AtomicU64) -> u64 {

@@ -16,7 +16,7 @@ static STOCK_PAGES: Global<u32> = Global::new(DEFAULT_BATCH);
 /// Freed pages uncharged at once: `BATCH`, or what is measured.
 #[unsafe(no_mangle)]
 static UNCHARGE_BATCH: Global<u32> = Global::new(DEFAULT_BATCH);
-/// Stock slots per CPU; a power of two.
+/// Stock slots per CPU.
 #[unsafe(no_mangle)]
 static SLOTS: Global<u32> = Global::new(1);
 /// 1 to charge memory+swap as well.

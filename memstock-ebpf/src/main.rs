@@ -5,7 +5,7 @@
 //! together for another, `migrate` has owners go along with pages that are moved; those of `cgroup` tell of cgroups
 //! that come and go, `reclaim` of reclaim that begins; `hotplug` drains CPUs that go; the programs of `control` run
 //! only when the user half asks (`BPF_PROG_TEST_RUN`); `learn` and the programs of
-//! `kernel_stock` and `record` are loaded by themselves.
+//! `kernel_stock`, `record` and `charged` are loaded by themselves.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -14,6 +14,7 @@
 mod bump_generation;
 mod cgroup;
 mod charge;
+mod charged;
 mod collapse;
 mod config;
 mod control;

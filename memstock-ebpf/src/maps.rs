@@ -72,10 +72,15 @@ pub static FOLLOWED: Array<MapWord> = Array::with_max_entries(1, 0);
 #[map]
 pub static RECENT: Array<MapWord> = Array::with_max_entries(1, 0);
 
-/// What a recorded cgroup does. Written by the programs of `record`; its size is set at load. When it is full the record is
+/// What a recorded cgroup does, or an engine charges. Written by the programs of `record` or of `charged`; its size is set at load. When it is full the record is
 /// dropped and counted in `LOSS`.
 #[map]
 pub static RECORDED: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// The page-owner map of the programs of `charged`, as `OWNERS` is the engine's. Written by them; and, before they are
+/// attached, by the user half, which loads them alone, sets its size at load and puts into it what `OWNERS` has.
+#[map]
+pub static CHARGED: Array<Chunk<MapEntry>> = Array::with_max_entries(1, 0);
 
 /// One count for each [`Loss`]. Written by every program, read by the user half.
 #[map]

@@ -229,7 +229,7 @@ pub fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()
 }
 
 #[inline(always)]
-fn tell<T: 'static>(record: &T) {
+pub fn tell<T: 'static>(record: &T) {
     if RECORDED.output::<T>(record, BPF_RB_NO_WAKEUP).is_err() {
         Kernel.lose(Loss::EventsLost, 1);
     }

@@ -7,6 +7,7 @@ use memstock_common::identity::Task;
 use memstock_common::slots::stock_for;
 use memstock_common::{NOBODY, charge, fault, file, huge, page, uncharge};
 
+use crate::charged::Teller;
 use crate::machine::{Kernel, Payer, asked_owner};
 use crate::memory;
 use crate::record;
@@ -110,4 +111,11 @@ pub extern "C" fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -
 #[inline(never)]
 pub extern "C" fn replace_block(pfn: u64, order: u32, new: u32) -> u64 {
     page::replace_block(&Kernel, pfn, order, new).to_bits()
+}
+
+/// The same, on the page-owner map of `charged`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn replace_charged(pfn: u64, order: u32, new: u32) -> u64 {
+    page::replace_block(&Teller, pfn, order, new).to_bits()
 }

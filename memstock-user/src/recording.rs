@@ -1,8 +1,9 @@
 //! One run of a cgroup, as `memstock record` saw it and `rehearse`, `recommend` and `report` judge it: what was used
-//! and needed when, who ran, and what was read of the page cache. Plain data; `recording/format.rs` writes and reads it.
+//! and needed when, who ran, what was read of the page cache, and, for `replay`, what was charged. Plain data; `recording/format.rs` writes and reads it.
 //!
 //! Sizes are in pages of [`Header::page_size`] bytes; times are since the start of the run.
 
+mod charges;
 mod format;
 mod frame;
 mod read;
@@ -10,7 +11,8 @@ mod read;
 mod tests;
 mod write;
 
-pub use read::read;
+pub use charges::{Charge, ChargeKind, Charger, Charges};
+pub use read::{parse, read};
 pub use write::Writer;
 
 use std::path::PathBuf;
@@ -31,6 +33,8 @@ pub struct Recording {
     pub accesses: Vec<Access>,
     /// The files that [`Access::file`] numbers.
     pub files: Vec<File>,
+    /// What was charged; none if that was not recorded.
+    pub charges: Option<Charges>,
     /// How it ended; none for a file that was cut off.
     pub end: Option<End>,
 }
@@ -208,6 +212,9 @@ pub struct File {
     /// Its path, if it was found while the file was open.
     pub path: Option<PathBuf>,
 }
+
+/// In [`End::lost`]: charges that found no room where they were to be read.
+pub const CHARGES: &str = "charges";
 
 /// How a recording ended.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -45,6 +45,7 @@ mod refusal;
 mod rehearse;
 mod reload;
 mod renewed;
+mod replay;
 mod report;
 mod rereads;
 mod room;

@@ -60,6 +60,7 @@ fn every_setting_passes_the_verifier() -> Result<()> {
         for settings in [
             Settings { memsw, ..Settings::default() },
             Settings { slots: MAX_SLOTS, ..Settings::default() },
+            Settings { slots: 7, ..Settings::default() },
             Settings { batch: 1, ..Settings::default() },
             Settings { batch: MAX_BATCH, slots: 8, memsw, trace, ..Settings::default() },
             Settings { coalescing: Coalescing::Nothing, ..Settings::default() },

@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod cache;
 mod exec;
+mod fuzz;
 mod lint;
 mod package;
 mod picture;
@@ -104,6 +105,15 @@ enum Verb {
     Lint,
     /// Take the picture of `memstock top` in the README anew, from a real run (as root).
     Picture,
+    /// Have damaged and hostile recordings read, judged and replayed: tests/hostile.rs of memstock-user, with more inputs.
+    Fuzz {
+        /// How many.
+        #[arg(long, default_value_t = 1_000_000)]
+        inputs: u64,
+        /// The number of the first one, to repeat what failed.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+    },
     /// Run a benchmark of the `tests` package.
     Bench {
         /// fault, page, table1, limit, scale, scaling, read, rehearsal, or all of them.
@@ -131,6 +141,7 @@ fn main() -> ExitCode {
         Verb::Vm { guest, work, .. } => vm::run(&guest, &work),
         Verb::Lint => lint::run(),
         Verb::Picture => picture::run(),
+        Verb::Fuzz { inputs, first } => fuzz::run(inputs, first),
         Verb::Bench { name, args } => bench::run(&name, &args),
     };
     match done {

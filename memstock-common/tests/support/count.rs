@@ -5,9 +5,10 @@ use super::*;
 impl<W: NewWord> World<W> {
     /// The kernel gives pages a count, or takes it. A program that is skipped then sees nothing of it.
     pub fn set_count(&self, pages: Range<u64>, has_count: bool) {
-        let pages = if self.shape.has_counts { pages } else { 0..0 };
-        for pfn in pages {
-            self.counts.entry(pfn).swap(has_count.into());
+        if let Some(counts) = &self.counts {
+            for pfn in pages {
+                counts.entry(pfn).swap(has_count.into());
+            }
         }
     }
 

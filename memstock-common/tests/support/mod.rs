@@ -1,140 +1,44 @@
-//! A world for the algorithm to work on: counters, stocks, the page-owner map and the table of
-//! tracked cgroups, made of whatever words a test brings (plain atomics, or model-checked ones).
+//! What tests do with the world that the algorithm works on ([`Memory`]), of whatever words a test brings (plain
+//! atomics, or model-checked ones): what its tasks do, and what a test knows of its cgroup tree.
 //!
-//! It stores, looks up and records. It must not decide anything: that is what is being tested.
+//! It must not decide anything: that is what is being tested.
 #![allow(dead_code, reason = "each test binary uses its own part of the world")]
 
 mod count;
-mod cpu;
 pub mod folio;
 mod law;
-pub mod make;
 
-use std::ops::Range;
-use std::sync::Mutex;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use memstock_common::adopt::{self, Window};
 use memstock_common::control::{self, Refusal};
 use memstock_common::fault::{Consumed, consume_or_miss, miss, nearest_tracked};
 use memstock_common::identity::Task;
-use memstock_common::page::{self, CHUNK_PAGES};
+use memstock_common::page;
 use memstock_common::{
-    CgroupCpu, Chunk, Counter, Entry, Event, Loss, Machine, NO_INDEX, NO_LIMIT, Stock, StockWord,
-    Word, charge, collapse, drain, slot_of,
+    CgroupCpu, Entry, Machine, NO_INDEX, NO_LIMIT, Resource, Stock, StockWord, charge, collapse,
+    drain, limit, slot_of,
 };
 
-pub use cpu::Cpu;
+pub use memstock_common::plain::{Memory, NewEntry, NewWord, Shape, cgroup_id, key};
 
-/// A word that a world can make.
-pub trait NewWord: Word {
-    /// An entry of the page-owner map that goes with such words.
-    type Entry: NewEntry;
-
-    fn new(value: u64) -> Self;
-
-    /// Reads an entry of the table of tracked cgroups. A map look-up orders what the reader then
-    /// does with the value after the update that it found, whatever a plain load does.
-    fn look_up(&self) -> u64 {
-        self.load()
-    }
-}
-
-impl NewWord for AtomicU64 {
-    type Entry = AtomicU32;
-
-    fn new(value: u64) -> Self {
-        Self::new(value)
-    }
-}
-
-/// An entry of the page-owner map that a world can make.
-pub trait NewEntry: Entry {
-    /// That of the page at this place in its chunk; nobody's.
-    fn new(at: u32) -> Self;
-}
-
-impl NewEntry for AtomicU32 {
-    fn new(_at: u32) -> Self {
-        Self::new(0)
-    }
-}
-
-/// How large a world is, and what it is loaded with.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    pub cpus: u32,
-    pub slots: u32,
-    pub batch: u32,
-    /// Where it is not a batch.
-    pub stock_pages: Option<u32>,
-    /// Where it is not a batch.
-    pub uncharge_batch: Option<u32>,
-    pub memsw: bool,
-    /// Counters, all free at first.
-    pub cgroups: u32,
-    /// Chunks of the page-owner map.
-    pub chunks: u32,
-    pub tells_collapses: bool,
-    /// Whether pages have counts, which is one step more at each allocation and free.
-    pub has_counts: bool,
-    /// How far apart the numbers are of the tasks on two CPUs beside each other.
-    pub tasks_apart: u32,
-}
-
-impl Default for Shape {
-    fn default() -> Self {
-        Self {
-            cpus: 1,
-            slots: 1,
-            batch: 32,
-            stock_pages: None,
-            uncharge_batch: None,
-            memsw: false,
-            cgroups: 4,
-            chunks: 1,
-            tells_collapses: false,
-            has_counts: false,
-            tasks_apart: 1,
-        }
-    }
-}
-
-/// The kernel maps. The cgroup with counter `index` has the id `cgroup_id(index)`.
+/// The kernel maps, and what a test knows of the cgroup tree.
 pub struct World<W: NewWord> {
-    pub shape: Shape,
-    counters: Vec<Counter<W>>,
-    stocks: Vec<Vec<Stock<W>>>,
-    shares: Vec<Vec<CgroupCpu<W>>>,
-    chunks: Vec<Box<Chunk<W::Entry>>>,
-    /// The kernel's: 1 of a page of the first chunk that is in use, 0 of one that is free.
-    counts: Box<Chunk<W::Entry>>,
-    /// By key: index of the counter plus one.
-    table: Vec<W>,
-    generation: W,
-    setting: W,
-    collapses: Vec<W>,
+    memory: Memory<W>,
     // What follows only records, and is no part of what a model checker explores.
     /// The cgroup tree: by counter, that of the cgroup above.
     above: Vec<AtomicU32>,
     /// The first page that [`World::demand`] has not used.
     unused: AtomicU64,
-    now: AtomicU64,
-    events: Mutex<Vec<Event>>,
-    losses: Vec<AtomicU64>,
 }
 
-/// Keys begin here, so that none passes for an owner or an index.
-const FIRST_KEY: u32 = 1000;
+impl<W: NewWord> Deref for World<W> {
+    type Target = Memory<W>;
 
-/// The key of the cgroup with counter `index`.
-pub const fn key(index: u32) -> u32 {
-    FIRST_KEY + index
-}
-
-/// The id of the cgroup with counter `index`; its upper half must never matter.
-pub const fn cgroup_id(index: u32) -> u64 {
-    7 << 32 | key(index) as u64
+    fn deref(&self) -> &Memory<W> {
+        &self.memory
+    }
 }
 
 /// What the cgroup with counter `index` is called in packed words.
@@ -168,7 +72,21 @@ pub fn window(index: u32, pages: impl IntoIterator<Item = u64>) -> Window {
     window
 }
 
+/// Arguments that set one limit.
+pub fn one_limit(index: u32, resource: Resource, nr_pages: u64) -> control::Limits {
+    let of = |one| if one == resource { nr_pages } else { control::KEEP_LIMIT };
+    control::Limits { index, memory: of(Resource::Memory), memsw: of(Resource::Memsw), force: 0 }
+}
+
 impl<W: NewWord> World<W> {
+    pub fn new(shape: Shape) -> Self {
+        Self {
+            memory: Memory::new(shape),
+            above: (0..=shape.cgroups).map(|_| AtomicU32::new(NO_INDEX)).collect(),
+            unused: AtomicU64::new(0),
+        }
+    }
+
     /// A world whose cgroups are one chain: counter 0 is the top, the last one the leaf.
     pub fn chain(shape: Shape) -> Self {
         let world = Self::new(shape);
@@ -177,10 +95,6 @@ impl<W: NewWord> World<W> {
             world.add(index, parent);
         }
         world
-    }
-
-    pub fn cpu(&self, cpu: u32) -> Cpu<'_, W> {
-        Cpu { world: self, cpu }
     }
 
     pub fn register(&self, args: control::Register) -> Result<u32, Refusal> {
@@ -315,33 +229,12 @@ impl<W: NewWord> World<W> {
             .sum()
     }
 
-    pub fn counter(&self, index: u32) -> &Counter<W> {
-        &self.counters[index as usize]
+    pub fn uncharge(&self, index: u32, nr_pages: u64) {
+        charge::uncharge(&self.cpu(0), index, nr_pages);
     }
 
-    pub fn slot(&self, cpu: u32, slot: u32) -> &Stock<W> {
-        &self.stocks[cpu as usize][slot as usize]
-    }
-
-    pub fn share(&self, cpu: u32, index: u32) -> &CgroupCpu<W> {
-        &self.shares[cpu as usize][index as usize]
-    }
-
-    /// The entry of a page frame inside the page-owner map.
-    pub fn entry(&self, pfn: u64) -> &W::Entry {
-        self.chunks[(pfn / u64::from(CHUNK_PAGES)) as usize].entry(pfn)
-    }
-
-    pub fn loss(&self, loss: Loss) -> u64 {
-        self.losses[loss as usize].load(SeqCst)
-    }
-
-    pub fn advance(&self, ns: u64) {
-        self.now.fetch_add(ns, SeqCst);
-    }
-
-    /// The events since the last call.
-    pub fn events(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.events.lock().expect("no panic while recording"))
+    /// Sets one limit.
+    pub fn set_limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<u32, Refusal> {
+        limit::set_limits(&self.cpu(0), one_limit(index, resource, nr_pages))
     }
 }

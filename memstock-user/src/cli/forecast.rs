@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use memstock_common::MAX_BATCH;
 
-use super::value::{Swap, bytes, kernel, part, swap, window};
+use super::value::{Swap, bytes, kernel, part, slots, swap, window};
 use crate::forecast::rehearse::Kernel;
 
 /// Where `memstock record` writes and its readers look, unless they are told.
@@ -93,6 +94,27 @@ pub enum Format {
     Yaml,
     /// A drop-in for a unit
     Systemd,
+}
+
+/// Flags of `memstock replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The recording
+    #[arg(value_name = "FILE", default_value = FILE)]
+    pub file: PathBuf,
+
+    /// Charge N pages at once; may be given more than once [default: 8, 32, 64, 128, 256, and as recorded]
+    #[arg(long = "batch", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
+    pub batches: Vec<u32>,
+
+    /// Have N slots in each CPU's stock; may be given more than once [default: 1, 7, as recorded, and one for each
+    /// cgroup]
+    #[arg(long, value_name = "N", value_parser = slots)]
+    pub slots: Vec<u32>,
+
+    /// Print JSON; sizes in bytes
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `memstock verify`.

@@ -19,7 +19,7 @@ use clap::{Command, CommandFactory as _, Parser, Subcommand};
 
 pub use self::about::{Completions, Man};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
-pub use self::forecast::{Format, Otherwise, Recommend, Rehearse, Report, Verify};
+pub use self::forecast::{Format, Otherwise, Recommend, Rehearse, Replay, Report, Verify};
 pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::record::Record;
 pub use self::run::Run;
@@ -132,6 +132,13 @@ pub enum Verb {
     ///
     /// Exit code 10 if a --limit makes it slow, 11 if one would get a process killed.
     Rehearse(Rehearse),
+    /// Say what other batches and slots would do with recorded charges
+    ///
+    /// Runs the charges and uncharges of a recording ("memstock record --charges") through the algorithm once more,
+    /// for each setting: how many pages came from a stock (hits), how often the shared counters were touched, how
+    /// often stocked pages were given back unused (drains), and how much was charged and not in use (stranded), at the
+    /// most and at the end.
+    Replay(Replay),
     /// Say which limits to set for a recorded program
     Recommend(Recommend),
     /// Run COMMAND under a limit, once, and compare with what a recording foretold

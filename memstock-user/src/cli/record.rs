@@ -21,6 +21,11 @@ pub struct Record {
     #[arg(long, value_name = "PATH", required_unless_present = "command")]
     pub cgroup: Option<PathBuf>,
 
+    /// Record each charge and uncharge as well, for "memstock replay": some 8 bytes for a page that comes and goes,
+    /// and time for each; for short runs
+    #[arg(long)]
+    pub charges: bool,
+
     /// What to run and record
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

@@ -134,8 +134,8 @@ pub(super) fn part(value: &str) -> Result<f64, String> {
 
 pub(super) fn slots(value: &str) -> Result<u32, String> {
     match value.parse::<u32>() {
-        Ok(slots) if slots.is_power_of_two() && slots <= MAX_SLOTS => Ok(slots),
-        _ => Err(format!("not a power of two in 1..={MAX_SLOTS}")),
+        Ok(slots) if (1..=MAX_SLOTS).contains(&slots) => Ok(slots),
+        _ => Err(format!("not a number in 1..={MAX_SLOTS}")),
     }
 }
 
@@ -255,9 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_a_power_of_two() {
-        assert_eq!(slots("8"), Ok(8));
-        for bad in ["0", "3", "128", "-1", "x"] {
+    fn slots_are_a_number() {
+        assert_eq!((slots("1"), slots("7"), slots("64")), (Ok(1), Ok(7), Ok(64)));
+        for bad in ["0", "65", "128", "-1", "x"] {
             assert!(slots(bad).is_err(), "{bad}");
         }
     }

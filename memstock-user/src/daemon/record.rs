@@ -3,9 +3,11 @@
 //! nothing that is recorded.
 
 mod cache;
+mod charges;
 mod flags;
 mod header;
 mod kernel;
+mod lost;
 mod tasks;
 mod thread;
 mod usage;
@@ -30,6 +32,8 @@ pub struct Subject {
     pub cgroup: Cgroup,
     /// The command that is run in it; empty for a cgroup that runs already.
     pub command: Vec<String>,
+    /// Whether each charge is recorded.
+    pub charges: bool,
 }
 
 /// How what is recorded ended.

@@ -42,7 +42,7 @@ pub enum Coalescing {
 pub struct Settings {
     /// Pages charged at once on a miss, `1..=MAX_BATCH`.
     pub batch: u32,
-    /// Stock slots per CPU, a power of two, `1..=MAX_SLOTS`.
+    /// Stock slots per CPU, `1..=MAX_SLOTS`.
     pub slots: u32,
     /// Cgroups that can be tracked at once, `1..=MAX_CGROUPS`.
     pub max_cgroups: u32,

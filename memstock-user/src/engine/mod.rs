@@ -3,7 +3,7 @@
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
 //! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there,
 //! `control` asks them for changes, `close` ends a cgroup, `grace` waits for programs that run, `mapped` and `batch` read large maps in passing, and this file
-//! opens the engine and reads its maps. `kernel_stock` and `recorded` are not of it: they look on at the kernel's own controller, and at what is recorded. User
+//! opens the engine and reads its maps. `kernel_stock`, `recorded` and `charged` are not of it: they look on at the kernel's own controller, at what is recorded, and at the engine. User
 //! space writes no map that the kernel half writes.
 
 pub mod kernel_cgroup;
@@ -12,6 +12,7 @@ pub mod sample;
 
 pub mod attach;
 pub mod batch;
+pub mod charged;
 mod close;
 pub mod control;
 mod faults;

@@ -157,6 +157,19 @@ pub(super) const CHANGES: [(&str, &str); 5] = [
 /// Their maps.
 pub(super) const RECORD_MAPS: [&str; 3] = ["FOLLOWED", "RECENT", "RECORDED"];
 
+/// What sees charges and uncharges, and the tracepoints that it is attached to while these are recorded.
+pub(super) const CHARGES: [(&str, &str); 7] = [
+    ("charged_hotplug", "cpuhp_exit"),
+    ("charged_free", "mm_page_free"),
+    ("charged_free", "mm_page_pcpu_drain"),
+    ("charged_file", "mm_filemap_add_to_page_cache"),
+    ("charged_alloc", "mm_page_alloc"),
+    ("charged_fault", FAULT_TRACEPOINTS[0]),
+    ("charged_fault", FAULT_TRACEPOINTS[1]),
+];
+/// Their page-owner map.
+pub(super) const CHARGED_MAP: &str = "CHARGED";
+
 /// The verifier's log can be megabytes: the message has its last words, the debug log all of it.
 pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     let message = format!("the kernel refuses the program {name}");
@@ -174,12 +187,13 @@ pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
 
 /// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
 pub(super) fn is_pinned_map(name: &str) -> bool {
-    !name.starts_with('.') && name != KERNEL_CHARGES_MAP && !RECORD_MAPS.contains(&name)
+    let others = RECORD_MAPS.into_iter().chain([KERNEL_CHARGES_MAP, CHARGED_MAP]);
+    !name.starts_with('.') && others.into_iter().all(|other| name != other)
 }
 
 /// Whether a program is loaded with the others.
 pub(super) fn is_engines(name: &str) -> bool {
-    let mut others = KERNEL_CHARGES.iter().chain(&ACCESSES).chain(&CHANGES);
+    let mut others = KERNEL_CHARGES.iter().chain(&ACCESSES).chain(&CHANGES).chain(&CHARGES);
     name != LEARN && name != MIGRATED.0 && others.all(|&(other, _)| name != other)
 }
 

@@ -134,7 +134,7 @@ fn decode(mut record: &[u8]) -> Result<Told> {
     Ok(Told::Happened(kind(happened.kind)?, happened))
 }
 
-fn kind(number: u32) -> Result<RecordKind> {
+pub(super) fn kind(number: u32) -> Result<RecordKind> {
     number.try_into().map_err(|unknown| anyhow::anyhow!("{unknown}"))
 }
 

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::charges::ChargesEntry;
 use super::{Access, AccessKind, End, Header, Holder, Lru, Moment, Peak, TaskEventKind};
 
 /// How a recording begins.
 pub(super) const MAGIC: [u8; 8] = *b"MEMSTOCK";
-/// What this memstock writes and reads.
-pub(super) const VERSION: u32 = 1;
+/// What this memstock writes.
+pub(super) const VERSION: u32 = 2;
+/// It reads all formats from this one on: each has what the one before has.
+pub(super) const OLDEST: u32 = 1;
 
 /// The payload of a frame of entries is those of them that follow each other, to its end.
 #[derive(Debug, Deserialize, Serialize)]
@@ -32,6 +35,8 @@ pub(super) enum Entry<'a> {
     Mapped(AccessEntry),
     Added(AccessEntry),
     Removed(AccessEntry),
+    #[serde(borrow)]
+    Charges(ChargesEntry<'a>),
 }
 
 #[derive(Debug, Deserialize, Serialize)]

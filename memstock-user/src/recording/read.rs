@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use memstock_common::record::{BLOCK_PAGES, block_hash, is_followed};
 
-use super::format::{Before, EndEntry, Entry, HeaderEntry, MAGIC, VERSION};
+use super::charges;
+use super::format::{Before, EndEntry, Entry, HeaderEntry, MAGIC, OLDEST, VERSION};
 use super::frame::{self, Kind, Next};
 use super::{AccessKind, Moment, Recording};
 use crate::exit::Failure;
@@ -45,7 +46,10 @@ pub fn read(path: &Path) -> Result<Recording> {
 }
 
 /// Reads the bytes of a recording, or says what is wrong with them.
-pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
+///
+/// # Errors
+/// As [`read`], without the name.
+pub fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
     if bytes.is_empty() {
         return Err("is empty: it is no recording".into());
     }
@@ -55,8 +59,10 @@ pub(super) fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
     };
     let Some((version, rest)) = rest.split_first_chunk() else { return Err(cut()) };
     let version = u32::from_le_bytes(*version);
-    if version != VERSION {
-        return Err(format!("has format {version}, and this memstock reads format {VERSION}"));
+    if !(OLDEST..=VERSION).contains(&version) {
+        return Err(format!(
+            "has format {version}, and this memstock reads formats {OLDEST} to {VERSION}"
+        ));
     }
     let damaged = |rest: &[u8]| format!("is damaged at byte {}", bytes.len() - rest.len());
     let (header, mut rest) = match frame::next(rest) {
@@ -113,6 +119,7 @@ struct Reading {
     before: Before,
     /// By what the blocks of each file are hashed.
     keys: Vec<u64>,
+    charges: charges::Reading,
 }
 
 impl Reading {
@@ -126,7 +133,7 @@ impl Reading {
     }
 
     fn entry(&mut self, entry: Entry<'_>) -> Option<()> {
-        let Self { recording, before, keys } = self;
+        let Self { recording, before, keys, charges } = self;
         let (access, kind) = match entry {
             Entry::Moment(entry) => {
                 recording.moments.push(before.moment(&entry).filter(is_possible)?);
@@ -150,6 +157,7 @@ impl Reading {
                     Some(one_in).filter(|&one_in| one_in.is_power_of_two() && one_in <= RAREST)?;
                 return Some(());
             }
+            Entry::Charges(entry) => return charges.take(&entry),
             Entry::Read(access) => (access, AccessKind::Read),
             Entry::Mapped(access) => (access, AccessKind::Mapped),
             Entry::Added(access) => (access, AccessKind::Added),
@@ -162,7 +170,8 @@ impl Reading {
     }
 
     fn done(self) -> Recording {
-        let Self { mut recording, keys, .. } = self;
+        let Self { mut recording, keys, charges, .. } = self;
+        recording.charges = charges.done();
         let one_in = recording.accesses.iter().map(|access| access.one_in).max().unwrap_or(1);
         recording.accesses.retain_mut(|access| {
             access.one_in = one_in;

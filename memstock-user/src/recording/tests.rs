@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::read::{MOST_PAGES, parse};
 use super::{
     Access, AccessKind, End, File, Header, Holder, Lru, Moment, Peak, Recording, TaskEvent,
-    TaskEventKind, Writer, read,
+    TaskEventKind, Writer, charges, read,
 };
 use crate::exit::exit_code;
 
@@ -112,13 +112,14 @@ prop_compose! {
         tasks in vec((at(), any::<u32>(), event()), 0..8),
         accesses in vec(access(3), 0..16),
         files in vec((any::<u64>(), any::<u64>(), of(path())), 3),
+        charges in of(charges::tests::charges()),
         end in of(end()),
     ) -> Recording {
         let peaks = peaks.into_iter().map(|(at, needed, tasks)| Peak { at, needed, tasks });
         let tasks = tasks.into_iter().map(|(at, pid, kind)| TaskEvent { at, pid, kind });
         let files = files.into_iter().map(|(device, inode, path)| File { device, inode, path });
         let (peaks, tasks, files) = (peaks.collect(), tasks.collect(), files.collect());
-        let mut all = Recording { header, moments, peaks, tasks, accesses, files, end };
+        let mut all = Recording { header, moments, peaks, tasks, accesses, files, charges, end };
         all.moments.sort_by_key(|it| it.at);
         all.peaks.sort_by_key(|it| it.at);
         all.tasks.sort_by_key(|it| it.at);
@@ -146,6 +147,9 @@ fn written(all: &Recording) -> Vec<u8> {
         all.peaks.iter().filter(|it| it.at == at).for_each(|it| writer.peak(it).unwrap());
         all.tasks.iter().filter(|it| it.at == at).for_each(|it| writer.task(it).unwrap());
         all.accesses.iter().filter(|it| it.at == at).for_each(|it| writer.access(it).unwrap());
+    }
+    if let Some(charges) = &all.charges {
+        charges::tests::write(charges, &mut writer);
     }
     match &all.end {
         Some(end) => drop(writer.end(end).unwrap()),
@@ -269,7 +273,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         ..Recording::default()
     });
     let mut newer = bytes.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     let mut odd = Vec::new();
     drop(Writer::new(&mut odd, &Header { page_size: 4095, ..Header::default() }).unwrap());
     for (path, said) in [
@@ -279,7 +283,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         (file("empty", b""), "is empty"),
         (file("text", b"MEMSTICK, and more"), "not a recording"),
         (file("begun", &bytes[..20]), "was cut"),
-        (file("newer", &newer), "has format 2"),
+        (file("newer", &newer), "has format 3"),
         (file("odd", &odd), "damaged at byte"),
         (file("more", &[&bytes[..], b"more than twelve"].concat()), "damaged at byte"),
     ] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File as Disk;
 use std::io::{self, Write};
 
+use super::charges::{Charge, Charger, ChargesEntry};
 use super::format::{Before, EndEntry, Entry, FileEntry, HeaderEntry, MAGIC, VERSION};
 use super::frame::{self, Kind};
 use super::{Access, End, File, Header, Moment, Peak, TaskEvent};
@@ -22,6 +23,8 @@ pub struct Writer<W = Disk> {
     entries: Vec<u8>,
     /// The number of each file, by what its blocks are hashed by, its device and its inode.
     files: BTreeMap<(u64, u64, u64), u32>,
+    /// That of the last charge.
+    cpu: Option<u32>,
     bytes: u64,
     has_failed: bool,
 }
@@ -39,6 +42,7 @@ impl<W: Write> Writer<W> {
             before: Before::default(),
             entries: Vec::new(),
             files: BTreeMap::new(),
+            cpu: None,
             bytes: (MAGIC.len() + size_of_val(&VERSION)) as u64,
             has_failed: false,
         };
@@ -104,6 +108,34 @@ impl<W: Write> Writer<W> {
         }
         let entry = self.before.note_access(access);
         self.entry(&entry)
+    }
+
+    /// Says that charges are recorded, of an engine with this batch and these slots.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn charges(&mut self, batch: u32, slots: u32) -> io::Result<()> {
+        self.entry(&Entry::Charges(ChargesEntry::Begun(batch, slots)))
+    }
+
+    /// Adds a cgroup before it is charged, behind the one above it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn charger(&mut self, charger: &Charger) -> io::Result<()> {
+        self.entry(&Entry::Charges(ChargesEntry::of_charger(charger)))
+    }
+
+    /// Adds a charge.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn charge(&mut self, charge: Charge) -> io::Result<()> {
+        if self.cpu != Some(charge.cpu) {
+            self.cpu = Some(charge.cpu);
+            self.entry(&Entry::Charges(ChargesEntry::Cpu(charge.cpu)))?;
+        }
+        self.entry(&Entry::Charges(ChargesEntry::of(charge)))
     }
 
     /// Writes what is yet to be written.

@@ -15,6 +15,7 @@ pub mod recommend;
 pub mod record;
 pub mod rehearse;
 mod reload;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod show;
@@ -57,6 +58,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Stat(args) => stat::stat(&args),
         Verb::Record(args) => record::record(&args),
         Verb::Rehearse(args) => rehearse::rehearse(&args),
+        Verb::Replay(args) => replay::replay(&args),
         Verb::Recommend(args) => recommend::recommend(&args),
         Verb::Report(args) => report::report(&args),
         Verb::Verify(args) => verify::verify(&args),

@@ -77,7 +77,7 @@ impl Onlooker for Recording<'_> {
     fn begin(&mut self, pins: &Pins, home: &Cgroup) -> Result<Option<Arc<Notify>>> {
         let text = |word: &OsString| word.to_string_lossy().into_owned();
         let command = self.args.command.iter().map(text).collect();
-        let subject = Subject { cgroup: home.clone(), command };
+        let subject = Subject { cgroup: home.clone(), command, charges: self.args.charges };
         let recorder = Recorder::start(pins, subject, self.output.file()?)?;
         // One that has COMMAND ends with that.
         let gone = self.args.command.is_empty().then(|| recorder.gone());
@@ -176,7 +176,9 @@ fn line(summary: &Summary, path: &Path) -> String {
         [] => "nothing lost".to_owned(),
         all => {
             let all = all.iter().map(|(name, count)| match (*count, name.as_str()) {
-                (1, "records" | "samples") => format!("1 {}", name.trim_end_matches('s')),
+                (1, "records" | "samples" | "charges") => {
+                    format!("1 {}", name.trim_end_matches('s'))
+                }
                 _ => format!("{count} {name}"),
             });
             format!("lost: {}", all.collect::<Vec<_>>().join(", "))

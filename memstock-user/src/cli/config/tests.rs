@@ -58,7 +58,7 @@ fn what_is_wrong_is_said_with_its_place_and_key() {
             "batch = true",
             "1:9: invalid type: boolean `true`, expected a number or a text, in `batch`",
         ),
-        ("slots = 3", "1:9: not a power of two in 1..=64, in `slots`"),
+        ("slots = 65", "1:9: not a number in 1..=64, in `slots`"),
         ("[[cgroup]]\npath = '/a'\nmemory = -1", "3:10: a negative number, in `cgroup.memory`"),
         ("max-cgroups = 16385", "1:15: not a number in 1..=16384, in `max-cgroups`"),
         ("observe = 1", "1:11: invalid type: integer `1`, expected a boolean, in `observe`"),

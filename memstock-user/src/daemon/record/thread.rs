@@ -7,22 +7,22 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use memstock_common::Loss;
 use memstock_common::record::RecordKind;
 use tokio::sync::Notify;
 
 use super::cache::Cache;
+use super::charges::{self, Charging};
 use super::flags::Walks;
 use super::header::header;
 use super::tasks::{Peaks, Tasks};
 use super::usage::{Beside, Moments, Now};
-use super::{Ending, Subject, Summary, kernel};
+use super::{Ending, Subject, Summary, kernel, lost};
 use crate::engine::Engine;
 use crate::engine::pins::Pins;
 use crate::engine::recorded::{Recorded, Told, comm};
 use crate::host::cgroup::{ById, CgroupMount};
 use crate::host::{now_ns, page_size};
-use crate::recording::{End, TaskEvent, TaskEventKind, Writer};
+use crate::recording::{CHARGES, End, TaskEvent, TaskEventKind, Writer};
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_millis(10);
@@ -36,10 +36,6 @@ const LAST: usize = 64;
 const KERNEL: Duration = Duration::from_millis(100);
 /// Between two writes, at the most; and two looks whether cgroup and engine are still there.
 const FLUSH: Duration = Duration::from_secs(1);
-
-/// Losses of the engine that make its figures wrong.
-const LOSSES: [Loss; 4] =
-    [Loss::CountersMissing, Loss::PagesOutside, Loss::BlocksMixed, Loss::MovedUnseen];
 
 /// A recording that is being made.
 pub(super) struct Recording {
@@ -59,7 +55,8 @@ pub(super) struct Recording {
     peaks: Peaks,
     tasks: Tasks,
     cache: Cache,
-    lost_before: [u64; LOSSES.len()],
+    charging: Option<Charging>,
+    lost_before: lost::Counts,
     waited_us: Option<u64>,
     kernel_at: Duration,
     flushed_at: Duration,
@@ -100,11 +97,16 @@ impl Recording {
                 .assumes
                 .push(format!("What is dirty, locked or shared memory is not known: {error:#}."));
         }
-        let lost_before = losses(&engine)?;
+        let charging = subject.charges.then(|| Charging::begin(&engine)).transpose()?;
+        header.assumes.extend(charging.iter().flat_map(Charging::assumes));
+        let lost_before = lost::of_engine(&engine)?;
         let is_new = !subject.command.is_empty();
         let before = if is_new { None } else { Some(Now::read(&engine, index)?) };
         let waited_us = kernel::waited_us(&cgroup.dir);
-        let to = Writer::new(file, &header).context("cannot write the recording")?;
+        let mut to = Writer::new(file, &header).context("cannot write the recording")?;
+        if charging.is_some() {
+            charges::begin(&engine, &mut to).context("cannot write the recording")?;
+        }
         let mut recording = Self {
             engine,
             pins: pins.clone(),
@@ -120,6 +122,7 @@ impl Recording {
             peaks: Peaks::default(),
             tasks: Tasks::default(),
             cache: Cache::new(),
+            charging,
             lost_before,
             waited_us,
             kernel_at: Duration::ZERO,
@@ -208,9 +211,10 @@ impl Recording {
     /// Records what was told, or much of it: at which rate more is told has to be looked at in between. Returns whether
     /// there is more.
     fn hear(&mut self) -> bool {
+        let has_more = self.hear_charges();
         for _ in 0..MUCH {
             match self.recorded.told() {
-                Ok(None) => return false,
+                Ok(None) => return has_more,
                 Ok(Some(Told::Accessed(kind, accessed))) => {
                     let at = self.at(accessed.time_ns);
                     let written = self.cache.take(at, kind, &accessed, &mut self.to);
@@ -232,6 +236,23 @@ impl Recording {
             }
         }
         true
+    }
+
+    fn hear_charges(&mut self) -> bool {
+        let Self { charging: Some(charging), engine, mount, to, .. } = self else { return false };
+        match charging.hear(engine, mount, to) {
+            Ok(has_more) => has_more,
+            Err(error) => match error.downcast::<io::Error>() {
+                Ok(error) => {
+                    self.note(Err(error));
+                    false
+                }
+                Err(error) => {
+                    self.not_read(&error);
+                    true
+                }
+            },
+        }
     }
 
     fn look_at(&mut self, at: Duration, pid: u32) {
@@ -301,27 +322,20 @@ impl Recording {
     }
 
     fn lost(&mut self) -> Vec<(String, u64)> {
-        let told = self.recorded.lost().and_then(|lost| Ok((lost, losses(&self.engine)?)));
-        let (ring, after) = match told {
-            Ok(lost) => lost,
-            Err(error) => {
-                self.not_read(&error);
-                (0, self.lost_before)
-            }
-        };
-        let engines = LOSSES.iter().zip(after).zip(self.lost_before);
-        let engines = engines.map(|((loss, after), before)| {
-            (loss.stat().name.to_owned(), after.saturating_sub(before))
+        let charging = self.charging.as_ref();
+        let told = [self.recorded.lost(), charging.map_or(Ok(0), Charging::lost)];
+        let [records, charges] = told.map(|lost| lost.unwrap_or_else(|error| self.lacks(&error)));
+        let engines = lost::of_engine(&self.engine).unwrap_or_else(|error| {
+            self.lacks(&error);
+            self.lost_before
         });
-        let own = [("records".to_owned(), ring), ("samples".to_owned(), self.unreadable)];
-        engines.chain(own).filter(|&(_, count)| count > 0).collect()
+        let own = [("records", records), (CHARGES, charges), ("samples", self.unreadable)];
+        lost::named(self.lost_before, engines, own)
     }
-}
 
-fn losses(engine: &Engine) -> Result<[u64; LOSSES.len()]> {
-    let mut all = [0; LOSSES.len()];
-    for (count, loss) in all.iter_mut().zip(LOSSES) {
-        *count = engine.loss(loss)?;
+    /// What could not be counted is none, and said.
+    fn lacks(&mut self, error: &anyhow::Error) -> u64 {
+        self.not_read(error);
+        0
     }
-    Ok(all)
 }

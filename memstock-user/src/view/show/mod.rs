@@ -6,6 +6,7 @@ pub mod json;
 pub mod recommend;
 pub mod rehearse;
 pub mod rehearsed;
+pub mod replay;
 pub mod stat;
 pub mod summary;
 pub mod table;

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::json::{Drained, Numbers, Show};
-use super::{audit, fleet, recommend, rehearse, stat};
+use super::{audit, fleet, recommend, rehearse, replay, stat};
 use crate::forecast::measure::{FIGURES, Scope, is_whole};
 use crate::forecast::verdict::Verdict;
 use crate::journal::Entry;
@@ -188,6 +188,7 @@ fn the_published_schemas_are_up_to_date() {
     publish::<rehearse::Document>("rehearse");
     publish::<recommend::Document>("recommend");
     publish::<fleet::Document>("recommend --prometheus");
+    publish::<replay::Document>("replay");
     compare("events", &events());
 }
 

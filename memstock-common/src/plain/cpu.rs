@@ -1,17 +1,26 @@
 //! The world as the programs on one CPU see it.
 
-use super::*;
-use memstock_common::machine::Step;
-use memstock_common::{Counters, MAX_DEPTH};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::SeqCst;
 
+use super::{FIRST_KEY, Memory, NewWord};
+use crate::machine::Step;
+use crate::page::CHUNK_PAGES;
+use crate::{
+    CgroupCpu, Chunk, Counter, Counters, Entry as _, Event, Loss, MAX_DEPTH, Machine, Stock,
+};
+
+/// One CPU of a world.
 pub struct Cpu<'a, W: NewWord> {
-    pub world: &'a World<W>,
+    /// The world.
+    pub memory: &'a Memory<W>,
+    /// Which one.
     pub cpu: u32,
 }
 
 impl<W: NewWord> Cpu<'_, W> {
     fn in_table(&self, key: u32) -> Option<&W> {
-        self.world.table.get(key.checked_sub(FIRST_KEY)? as usize)
+        self.memory.table.get(key.checked_sub(FIRST_KEY)? as usize)
     }
 }
 
@@ -19,10 +28,10 @@ impl<W: NewWord> Counters for Cpu<'_, W> {
     type Word = W;
 
     fn counter(&self, index: u32) -> Option<&Counter<W>> {
-        self.world.counters.get(index as usize)
+        self.memory.counters.get(index as usize)
     }
     fn memsw(&self) -> bool {
-        self.world.shape.memsw
+        self.memory.shape.memsw
     }
     fn max_depth(&self) -> u32 {
         MAX_DEPTH
@@ -44,10 +53,10 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
         }
     }
     fn generation(&self) -> u64 {
-        self.world.generation.load()
+        self.memory.generation.load()
     }
     fn next_generation(&self) {
-        self.world.generation.fetch_add(1);
+        self.memory.generation.fetch_add(1);
     }
     fn cgroup_cpu(&self, index: u32) -> Option<&CgroupCpu<W>> {
         self.cgroup_cpu_of(index, self.cpu)
@@ -56,14 +65,15 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
         self.stock_of(self.cpu, slot)
     }
     fn stock_of(&self, cpu: u32, slot: u32) -> Option<&Stock<W>> {
-        self.world.stocks.get(cpu as usize)?.get(slot as usize)
+        self.memory.stocks.get(cpu as usize)?.get(slot as usize)
     }
     fn cgroup_cpu_of(&self, index: u32, cpu: u32) -> Option<&CgroupCpu<W>> {
-        self.world.shares.get(cpu as usize)?.get(index as usize)
+        let row = if self.memory.shape.counts_together { 0 } else { cpu };
+        self.memory.shares.get(row as usize)?.get(index as usize)
     }
     fn chunk(&self, pfn: u64) -> Option<&Chunk<W::Entry>> {
         let chunk = usize::try_from(pfn / u64::from(CHUNK_PAGES)).ok()?;
-        self.world.chunks.get(chunk).map(|chunk| &**chunk)
+        self.memory.chunks.get(chunk).map(|chunk| &**chunk)
     }
     fn chunk_pages(&self) -> u32 {
         CHUNK_PAGES
@@ -79,42 +89,42 @@ impl<W: NewWord> Machine for Cpu<'_, W> {
         }
     }
     fn batch(&self) -> u32 {
-        self.world.shape.batch
+        self.memory.shape.batch
     }
     fn stock_pages(&self) -> u32 {
-        self.world.shape.stock_pages.unwrap_or(self.batch())
+        self.memory.shape.stock_pages.unwrap_or(self.batch())
     }
     fn uncharge_batch(&self) -> u32 {
-        self.world.shape.uncharge_batch.unwrap_or(self.batch())
+        self.memory.shape.uncharge_batch.unwrap_or(self.batch())
     }
     fn slots(&self) -> u32 {
-        self.world.shape.slots
+        self.memory.shape.slots
     }
     fn now(&self) -> u64 {
-        self.world.now.load(SeqCst)
+        self.memory.now.load(SeqCst)
     }
     fn attended_until(&self) -> u64 {
         0
     }
     fn setting(&self) -> &W {
-        &self.world.setting
+        &self.memory.setting
     }
     fn emit(&self, event: &Event) {
-        self.world.events.lock().expect("no panic while recording").push(*event);
+        self.memory.events.lock().unwrap_or_else(PoisonError::into_inner).push(*event);
     }
     fn task(&self) -> u32 {
-        1 + self.cpu * self.world.shape.tasks_apart
+        1 + self.cpu * self.memory.shape.tasks_apart
     }
     fn tells_collapses(&self) -> bool {
-        self.world.shape.tells_collapses
+        self.memory.shape.tells_collapses
     }
     fn collapse(&self, place: u32) -> Option<&W> {
-        self.world.collapses.get(place as usize)
+        self.memory.collapses.get(place as usize)
     }
     fn is_free(&self, pfn: u64) -> bool {
-        self.world.counts.entry(pfn).load() == 0
+        self.memory.counts.as_ref().is_none_or(|counts| counts.entry(pfn).load() == 0)
     }
     fn lose(&self, loss: Loss, count: u64) {
-        self.world.losses[loss as usize].fetch_add(count, SeqCst);
+        self.memory.losses[loss as usize].fetch_add(count, SeqCst);
     }
 }

@@ -1,8 +1,14 @@
 //! How a world is made: everything zero, as the kernel hands out maps.
 
-use super::*;
-use memstock_common::collapse::COLLAPSES;
-use memstock_common::{Identity, PageCounter, Resource, limit};
+use std::boxed::Box;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::vec::Vec;
+
+use super::{Memory, NewEntry, NewWord, Shape};
+use crate::collapse::COLLAPSES;
+use crate::page::CHUNK_PAGES;
+use crate::{CgroupCpu, Chunk, Counter, Identity, Loss, PageCounter, Stock};
 
 fn page_counter<W: NewWord>() -> PageCounter<W> {
     PageCounter { usage: W::new(0), watermark: W::new(0), failcnt: W::new(0) }
@@ -56,22 +62,8 @@ fn chunk<E: NewEntry>() -> Box<Chunk<E>> {
     unsafe { Box::from_raw(Box::into_raw(entries).cast()) }
 }
 
-/// Arguments that set one limit.
-pub fn one_limit(index: u32, resource: Resource, nr_pages: u64) -> control::Limits {
-    let of = |one| if one == resource { nr_pages } else { control::KEEP_LIMIT };
-    control::Limits { index, memory: of(Resource::Memory), memsw: of(Resource::Memsw), force: 0 }
-}
-
-impl<W: NewWord> World<W> {
-    pub fn uncharge(&self, index: u32, nr_pages: u64) {
-        charge::uncharge(&self.cpu(0), index, nr_pages);
-    }
-
-    /// Sets one limit.
-    pub fn set_limit(&self, index: u32, resource: Resource, nr_pages: u64) -> Result<u32, Refusal> {
-        limit::set_limits(&self.cpu(0), one_limit(index, resource, nr_pages))
-    }
-
+impl<W: NewWord> Memory<W> {
+    /// One of this shape.
     pub fn new(shape: Shape) -> Self {
         let share = || CgroupCpu {
             faults: W::new(0),
@@ -86,11 +78,11 @@ impl<W: NewWord> World<W> {
             stocks: (0..shape.cpus)
                 .map(|_| (0..shape.slots).map(|_| empty_stock()).collect())
                 .collect(),
-            shares: (0..shape.cpus)
+            shares: (0..if shape.counts_together { 1 } else { shape.cpus })
                 .map(|_| (0..shape.cgroups).map(|_| share()).collect())
                 .collect(),
             chunks: (0..shape.chunks).map(|_| chunk()).collect(),
-            counts: chunk(),
+            counts: shape.has_counts.then(chunk),
             // Room for one cgroup that is never tracked.
             table: (0..=shape.cgroups).map(|_| W::new(0)).collect(),
             generation: W::new(1),
@@ -98,8 +90,6 @@ impl<W: NewWord> World<W> {
             collapses: (0..if shape.tells_collapses { COLLAPSES } else { 0 })
                 .map(|_| W::new(0))
                 .collect(),
-            above: (0..=shape.cgroups).map(|_| AtomicU32::new(NO_INDEX)).collect(),
-            unused: AtomicU64::new(0),
             now: AtomicU64::new(1_000_000_000),
             events: Mutex::new(Vec::new()),
             losses: (0..Loss::COUNT).map(|_| AtomicU64::new(0)).collect(),

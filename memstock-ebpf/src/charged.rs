@@ -1,0 +1,231 @@
+//! Every charge and uncharge of an engine, told in the order in which they come on a CPU. Loaded by themselves, for
+//! `memstock record --charges`, with the engine's `OWNERS` and `CGROUPS`, and attached only meanwhile, which puts each
+//! behind the engine's own program at the same tracepoint: whom that has charged is in `OWNERS` by then.
+//!
+//! Which pages those are the algorithm finds out, as it does for the engine, on a page-owner map of its own and without a
+//! stock: where it would charge, [`Teller`] tells. Kernel prototypes: those of `fault`, `page`, `file` and `hotplug`.
+
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::machine::Step;
+use memstock_common::page::{Replaced, allocated, freed, owner_in};
+use memstock_common::record::{Charged, RecordKind};
+use memstock_common::{
+    CgroupCpu, Chunk, Counter, Counters, Entry, Event, Loss, Machine, NOBODY, Stock, file,
+};
+
+use crate::config;
+use crate::folio;
+use crate::machine::{Kernel, Payer};
+use crate::maps::{CGROUP_CPU, CHARGED};
+use crate::record::tell;
+use crate::rest;
+use crate::word::{MapEntry, MapWord};
+
+/// A page fault of a tracked cgroup.
+#[raw_tracepoint(tracepoint = "page_fault_user")]
+pub fn charged_fault(_ctx: RawTracePointContext) -> i32 {
+    // Whatever is remembered here of a task, nobody says when it is stale.
+    Kernel.next_generation();
+    match rest::ask_owner(0, Payer::Memory as u32) {
+        NOBODY => {}
+        owner => tell_here(RecordKind::Fault, owner, 1),
+    }
+    0
+}
+
+/// Pages were allocated, and charged to whom the engine has put into its map.
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+pub fn charged_alloc(ctx: RawTracePointContext) -> i32 {
+    let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
+    if page != 0 {
+        let pfn = config::pfn_of(page);
+        let owner = owner_at(&Kernel, pfn);
+        allocated(&Teller, pfn, order, owner != NOBODY, true, || (owner, None));
+    }
+    0
+}
+
+/// Pages are freed, or leave a CPU's list of free pages after that was not seen.
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+pub fn charged_free(ctx: RawTracePointContext) -> i32 {
+    let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
+    freed(&Teller, config::pfn_of(page), order);
+    0
+}
+
+/// Pages enter the page cache, and were charged for that if they had not been before.
+#[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
+pub fn charged_file(ctx: RawTracePointContext) -> i32 {
+    let folio: u64 = ctx.arg(0);
+    let pfn = config::pfn_of(folio);
+    let owner = owner_at(&Kernel, pfn);
+    if owner != NOBODY
+        && owner_at(&Teller, pfn) == NOBODY
+        && let Some(nr_pages) = folio::nr_pages(folio)
+    {
+        file::claim(&Teller, pfn, nr_pages, owner);
+    }
+    0
+}
+
+/// A CPU goes or comes, and was drained.
+#[raw_tracepoint(tracepoint = "cpuhp_exit")]
+pub fn charged_hotplug(ctx: RawTracePointContext) -> i32 {
+    let cpu: u32 = ctx.arg(0);
+    if cpu != here() {
+        tell(&Charged { kind: RecordKind::Drained as u32, cpu, owner: NOBODY, nr_pages: 0 });
+    }
+    0
+}
+
+#[inline(always)]
+fn here() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
+#[inline(always)]
+fn tell_here(kind: RecordKind, owner: u32, nr_pages: u32) {
+    tell(&Charged { kind: kind as u32, cpu: here(), owner, nr_pages });
+}
+
+/// The owner of a page.
+#[inline(always)]
+fn owner_at<M: Machine>(machine: &M, pfn: u64) -> u32 {
+    machine.chunk(pfn).map_or(NOBODY, |chunk| owner_in(chunk.entry(pfn).load()))
+}
+
+/// What the algorithm runs on here: [`Kernel`], with the page-owner map of these programs, and nothing to charge.
+pub struct Teller;
+
+impl Counters for Teller {
+    type Word = MapWord;
+
+    #[inline(always)]
+    fn counter(&self, _index: u32) -> Option<&Counter<MapWord>> {
+        None
+    }
+    #[inline(always)]
+    fn memsw(&self) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn max_depth(&self) -> u32 {
+        config::max_depth()
+    }
+}
+
+impl Machine for Teller {
+    type Entry = MapEntry;
+
+    #[inline(always)]
+    fn charge_rest(&self, owner: u32, nr_pages: u32) -> u32 {
+        tell_here(RecordKind::Charged, owner, nr_pages);
+        nr_pages
+    }
+    #[inline(always)]
+    fn uncharge_rest(&self, owner: u32, nr_pages: u32) {
+        tell_here(RecordKind::Uncharged, owner, nr_pages);
+    }
+    #[inline(always)]
+    fn file_changed(&self, _owner: u32, _change: i32) {}
+    #[inline(always)]
+    fn chunk(&self, pfn: u64) -> Option<&Chunk<MapEntry>> {
+        CHARGED.get(u32::try_from(pfn / u64::from(config::chunk_pages())).unwrap_or(u32::MAX))
+    }
+    #[inline(always)]
+    fn replace_block(&self, pfn: u64, order: u32, new: u32) -> Replaced {
+        Replaced::from_bits(rest::replace_charged(pfn, order, new))
+    }
+    /// Of nobody: who is charged has a share, and nobody reads this one.
+    #[inline(always)]
+    fn cgroup_cpu(&self, _index: u32) -> Option<&CgroupCpu<MapWord>> {
+        CGROUP_CPU.get(0)
+    }
+    #[inline(always)]
+    fn cgroup_cpu_of(&self, _index: u32, _cpu: u32) -> Option<&CgroupCpu<MapWord>> {
+        None
+    }
+    #[inline(always)]
+    fn stock(&self, _slot: u32) -> Option<&Stock<MapWord>> {
+        None
+    }
+    #[inline(always)]
+    fn stock_of(&self, _cpu: u32, _slot: u32) -> Option<&Stock<MapWord>> {
+        None
+    }
+    #[inline(always)]
+    fn tracked(&self, key: u32) -> Option<u32> {
+        Kernel.tracked(key)
+    }
+    #[inline(always)]
+    fn track(&self, _key: u32, _index: u32) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn untrack(&self, _key: u32) {}
+    #[inline(always)]
+    fn generation(&self) -> u64 {
+        Kernel.generation()
+    }
+    #[inline(always)]
+    fn next_generation(&self) {
+        Kernel.next_generation();
+    }
+    #[inline(always)]
+    fn chunk_pages(&self) -> u32 {
+        config::chunk_pages()
+    }
+    #[inline(always)]
+    fn opaque_zero(&self) -> u32 {
+        Kernel.opaque_zero()
+    }
+    #[inline(always)]
+    fn repeat<S: Step>(&self, times: u32, walk: &mut S) {
+        Kernel.repeat(times, walk);
+    }
+    #[inline(always)]
+    fn batch(&self) -> u32 {
+        1
+    }
+    #[inline(always)]
+    fn slots(&self) -> u32 {
+        1
+    }
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        Kernel.now()
+    }
+    #[inline(always)]
+    fn attended_until(&self) -> u64 {
+        0
+    }
+    #[inline(always)]
+    fn setting(&self) -> &MapWord {
+        Kernel.setting()
+    }
+    #[inline(always)]
+    fn emit(&self, _event: &Event) {}
+    #[inline(always)]
+    fn task(&self) -> u32 {
+        Kernel.task()
+    }
+    #[inline(always)]
+    fn tells_collapses(&self) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn collapse(&self, _place: u32) -> Option<&MapWord> {
+        None
+    }
+    #[inline(always)]
+    fn is_free(&self, _pfn: u64) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn lose(&self, loss: Loss, count: u64) {
+        Kernel.lose(loss, count);
+    }
+}

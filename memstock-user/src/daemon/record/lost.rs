@@ -1,0 +1,31 @@
+//! Owns what is said of losses at the end of a recording.
+
+use anyhow::Result;
+use memstock_common::Loss;
+
+use crate::engine::Engine;
+
+/// Losses of the engine that make its figures wrong.
+const LOSSES: [Loss; 4] =
+    [Loss::CountersMissing, Loss::PagesOutside, Loss::BlocksMixed, Loss::MovedUnseen];
+
+/// How often each was, since the engine was started.
+pub(super) type Counts = [u64; LOSSES.len()];
+
+/// Those of an engine so far.
+pub(super) fn of_engine(engine: &Engine) -> Result<Counts> {
+    let mut all = [0; LOSSES.len()];
+    for (count, loss) in all.iter_mut().zip(LOSSES) {
+        *count = engine.loss(loss)?;
+    }
+    Ok(all)
+}
+
+/// What there was between two looks at the engine, and what the recording lost by itself, by name.
+pub(super) fn named(before: Counts, after: Counts, own: [(&str, u64); 3]) -> Vec<(String, u64)> {
+    let engines = LOSSES.iter().zip(after).zip(before);
+    let engines =
+        engines.map(|((loss, after), before)| (loss.stat().name, after.saturating_sub(before)));
+    let all = engines.chain(own).filter(|&(_, count)| count > 0);
+    all.map(|(name, count)| (name.to_owned(), count)).collect()
+}

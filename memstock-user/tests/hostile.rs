@@ -1,0 +1,344 @@
+//! Recordings that nobody's memstock has written, with their check sums right: what reads them, and all that is made of
+//! them, ends in an answer or in one line, and asks for no more memory than the file is worth.
+//!
+//! Which they are follows from a number. `cargo xtask fuzz --inputs 1000000` tries a million.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use memstock::forecast::recommend::{Advice, Wish};
+use memstock::forecast::rehearse::{Kernel, Rehearsal, WhatIf};
+use memstock::forecast::replay::{Setting, replay, slot_each};
+use memstock::recording::{
+    Access, AccessKind, Charge, ChargeKind, Charger, End, File, Header, Holder, Moment, Peak,
+    Recording, TaskEvent, TaskEventKind, Writer, parse,
+};
+use memstock::view::report::Report;
+use memstock::view::show::recommend::Recommended;
+use memstock::view::show::rehearse::Judged;
+use memstock::view::show::replay::Replayed;
+use memstock::view::show::{recommend, rehearse, replay as replays};
+use memstock_tests::random::Random;
+
+/// How many inputs, and from which one on.
+const INPUTS: &str = "MEMSTOCK_INPUTS";
+const FIRST: &str = "MEMSTOCK_FIRST_INPUT";
+/// Of one in so many that are read, pictures are drawn as well.
+const DRAWN: u64 = 64;
+/// What may be asked for to read a file, beside so many times its bytes: a list reserves 1 MiB at most before it has read as
+/// much (serde), and an entry has few lists.
+const READING: usize = 4 << 20;
+const A_BYTE: usize = 64;
+/// What may be asked for to judge one, whatever its numbers are.
+const JUDGING: usize = 64 << 20;
+/// How long that may take.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Counts what is asked for.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: as that of the system, which does it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(held, Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// What `work` gives, and the most that was held for it at once.
+fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let done = work();
+    (done, PEAK.load(Relaxed).saturating_sub(before))
+}
+
+/// Frames of a run that has something of everything.
+fn frames() -> Vec<(u32, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    write(&mut Writer::new(&mut bytes, &header()).unwrap());
+    // The end takes the writer.
+    let mut whole = Vec::new();
+    let mut writer = Writer::new(&mut whole, &header()).unwrap();
+    write(&mut writer);
+    let lost = vec![("records".into(), 7), ("charges".into(), 1)];
+    let (code, read_bytes, read_ns_per_page) = (Some(3), Some(1 << 20), Some(90_000));
+    let at = Duration::from_secs(9);
+    writer.end(&End { at, code, read_bytes, read_ns_per_page, lost }).unwrap();
+    split(&whole)
+}
+
+fn header() -> Header {
+    Header {
+        version: "0.1.0".into(),
+        host: "host".into(),
+        kernel: "6.18.0".into(),
+        swap: 1000,
+        thp: "madvise".into(),
+        cpus: 2,
+        page_size: 4096,
+        cgroup: "/a".into(),
+        command: vec!["make".into(), "-j4".into()],
+        assumes: vec!["Something.".into()],
+        ..Header::default()
+    }
+}
+
+fn write(writer: &mut Writer<&mut Vec<u8>>) {
+    writer.charges(32, 1).unwrap();
+    for index in 0..3 {
+        let parent = u32::checked_sub(index, 1);
+        writer.charger(&Charger { index, parent, path: Some("/a".into()) }).unwrap();
+    }
+    for number in 0..2 {
+        let path = Some(PathBuf::from("/f"));
+        writer.file(&File { device: 1, inode: number, path }, number).unwrap();
+    }
+    for n in 0..60_u32 {
+        let (at, pages) = (Duration::from_millis(u64::from(n) * 100), u64::from(n));
+        let moment = Moment {
+            at,
+            usage: 1000 + 50 * pages,
+            needed: 500 + 20 * pages,
+            file: 30 * pages,
+            dirty: pages,
+            mlocked: 3,
+            shmem: 10,
+            slab_reclaimable: Some(5),
+            slab_unreclaimable: None,
+            stacks: Some(pages),
+        };
+        writer.moment(&moment).unwrap();
+        for (offset, kind) in
+            [AccessKind::Added, AccessKind::Read, AccessKind::Mapped].into_iter().enumerate()
+        {
+            let index = 16 * ((u64::from(n) * 7 + offset as u64) % 40);
+            writer.access(&Access { at, file: n % 2, index, pages: 16, one_in: 1, kind }).unwrap();
+        }
+        let charge = |cpu, index, kind| Charge { cpu, index, kind };
+        for kind in [ChargeKind::Fault, ChargeKind::Charged(1), ChargeKind::Uncharged(1 + n % 3)] {
+            writer.charge(charge(n % 2, n % 3, kind)).unwrap();
+        }
+        if n % 20 == 0 {
+            writer.charge(charge(0, 0, ChargeKind::Drained)).unwrap();
+            let task = |comm: &str, pid| Holder { pid, comm: comm.into(), badness: 9, anon: 400 };
+            let needed = moment.needed;
+            writer.peak(&Peak { at, needed, tasks: vec![task("cc1", 7), task("sh", 8)] }).unwrap();
+            for kind in [
+                TaskEventKind::Born { parent: 1 },
+                TaskEventKind::Exec { comm: "cc1".into() },
+                TaskEventKind::FollowsLimit { why: "JVM".into() },
+                TaskEventKind::Died,
+            ] {
+                writer.task(&TaskEvent { at, pid: 7, kind }).unwrap();
+            }
+        }
+    }
+    writer.flush().unwrap();
+}
+
+/// Kind and payload of each frame (`docs/recording.md`).
+fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let (mut at, mut frames) = (12, Vec::new());
+    while at < bytes.len() {
+        let (kind, len) = (number(at), number(at + 4) as usize);
+        frames.push((kind, bytes[at + 12..at + 12 + len].to_vec()));
+        at += 16 + len;
+    }
+    frames
+}
+
+/// The file of these frames, with the check sums that they should have.
+fn join(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = b"MEMSTOCK\x02\0\0\0".to_vec();
+    for (kind, payload) in frames {
+        let head = [kind.to_le_bytes(), (payload.len() as u32).to_le_bytes()].concat();
+        bytes.extend(&head);
+        bytes.extend(crc32fast::hash(&head).to_le_bytes());
+        bytes.extend(payload);
+        bytes.extend(crc32fast::hash(payload).to_le_bytes());
+    }
+    bytes
+}
+
+/// A number as postcard has it: of those at which something may happen, or any.
+fn varint(random: &mut Random) -> Vec<u8> {
+    let near = [0, 1 << 7, 1 << 14, 1 << 16, 1 << 20, 1 << 31, 1 << 32, 1 << 52, 1 << 63, u64::MAX];
+    let mut value = match random.below(4) {
+        0 | 1 => random.below(64),
+        2 => near[random.below(near.len() as u64) as usize]
+            .wrapping_add(random.below(5))
+            .wrapping_sub(2),
+        _ => random.below(u64::MAX) >> random.below(64),
+    };
+    let mut bytes = Vec::new();
+    while value > 0x7f {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// Changes something of a payload.
+fn change(payload: &mut Vec<u8>, random: &mut Random) {
+    if payload.is_empty() {
+        return payload.extend(varint(random));
+    }
+    let at = random.below(payload.len() as u64) as usize;
+    match random.below(12) {
+        // Another number in the place of one: what follows is read as before.
+        0..=7 => {
+            let is_last = |byte: &u8| byte & 0x80 == 0;
+            let start = payload[..at].iter().rposition(is_last).map_or(0, |before| before + 1);
+            let end = payload[at..].iter().position(is_last).map_or(payload.len(), |n| at + n + 1);
+            payload.splice(start..end, varint(random));
+        }
+        8 => payload[at] ^= 1 << random.below(8),
+        9 => payload.truncate(at),
+        // The same once more, or not at all.
+        10 => {
+            let end = (at + 1 + random.below(40) as usize).min(payload.len());
+            let part = payload[at..end].to_vec();
+            let to = random.below(payload.len() as u64) as usize;
+            payload.splice(to..to, part);
+        }
+        _ => {
+            let end = (at + 1 + random.below(8) as usize).min(payload.len());
+            payload.drain(at..end);
+        }
+    }
+}
+
+/// The input of a number.
+fn input(frames: &[(u32, Vec<u8>)], number: u64) -> Vec<u8> {
+    let random = &mut Random::new(number);
+    let mut frames = frames.to_vec();
+    for _ in 0..=random.below(3) {
+        let n = random.below(frames.len() as u64) as usize;
+        match random.below(32) {
+            0 => frames[n].0 = random.below(5) as u32,
+            1 if frames.len() > 1 => drop(frames.remove(n)),
+            2 => frames.push(frames[n].clone()),
+            _ => change(&mut frames[n].1, random),
+        }
+        if frames.is_empty() {
+            break;
+        }
+    }
+    let mut bytes = join(&frames);
+    // And one in sixteen whose check sums tell.
+    if random.below(16) == 0 {
+        let at = random.below(bytes.len() as u64) as usize;
+        if random.below(2) == 0 { bytes.truncate(at) } else { bytes[at] ^= 1 << random.below(8) }
+    }
+    bytes
+}
+
+/// All that the verbs make of a recording.
+fn judge(recording: &Recording, is_drawn: bool) {
+    let out = &mut std::io::sink();
+    for (swap, is_high, kernel) in
+        [(0, false, Kernel::Host), (u64::MAX, false, Kernel::Host), (1 << 20, true, Kernel::Lru)]
+    {
+        let rehearsal = Rehearsal::new(recording, WhatIf { swap, is_high, kernel });
+        let advice = Advice::of(std::slice::from_ref(&rehearsal), Wish::default());
+        let rows = [0, 1, 1 << 20, 1 << 30, u64::MAX].map(|limit| rehearsal.judge(limit));
+        let rows = rows.into_iter().chain(Judged::table(&rehearsal)).collect();
+        let judged = Judged { rehearsal: &rehearsal, rows, advice };
+        rehearse::write(out, &judged).unwrap();
+        let _ = rehearse::document(&judged).to_string();
+        let rehearsals = std::slice::from_ref(&rehearsal);
+        let recommended = Recommended { rehearsals, wish: Wish::default(), advice };
+        recommend::write(out, &recommended).unwrap();
+        recommend::yaml(out, &recommended).unwrap();
+        recommend::systemd(out, &recommended).unwrap();
+        let _ = recommend::document(&recommended).to_string();
+        if is_drawn && !is_high {
+            let report = Report::of(&rehearsal, advice);
+            // What cannot be drawn is said in a line.
+            let _ = (report.html(), report.svg());
+        }
+    }
+    if let Some(charges) = &recording.charges {
+        let each = slot_each(charges);
+        let settings = [(8, 1), (1024, 7), (1, 64), (charges.batch, each)];
+        let rows = settings.map(|(batch, slots)| Setting { batch, slots });
+        let rows = rows.map(|setting| (setting, replay(charges, setting))).to_vec();
+        let replayed = Replayed { recording, charges, rows };
+        replays::write(out, &replayed).unwrap();
+        let _ = replays::document(&replayed).to_string();
+    }
+}
+
+fn asked(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect(name))
+}
+
+#[test]
+fn what_nobody_wrote_is_answered() {
+    let frames = frames();
+    let plain = parse(&join(&frames)).expect("it is a recording as long as nothing is changed");
+    judge(&plain, true);
+    let (first, inputs) = (asked(FIRST, 0), asked(INPUTS, 3000));
+    let (mut refused, mut judged, mut drawn) = (0_u64, 0_u64, 0_u64);
+    let (mut most_read, mut most_judged, mut longest) = (0, 0, Duration::ZERO);
+    for number in first..first + inputs {
+        let bytes = input(&frames, number);
+        let begun = Instant::now();
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let (read, held) = counted(|| parse(&bytes));
+            assert!(
+                held <= READING + A_BYTE * bytes.len(),
+                "{held} bytes held to read {}",
+                bytes.len()
+            );
+            most_read = most_read.max(held);
+            match read {
+                Err(wrong) => {
+                    assert!(!wrong.contains('\n') && !wrong.is_empty(), "{wrong:?}");
+                    refused += 1;
+                }
+                Ok(recording) => {
+                    let is_drawn = judged % DRAWN == 0;
+                    let ((), held) = counted(|| judge(&recording, is_drawn));
+                    assert!(held <= JUDGING, "{held} bytes held to judge {}", bytes.len());
+                    most_judged = most_judged.max(held);
+                    judged += 1;
+                    drawn += u64::from(is_drawn);
+                }
+            }
+        }));
+        let took = begun.elapsed();
+        longest = longest.max(took);
+        assert!(took <= LONGEST, "input {number}: {took:?}");
+        if let Err(panic) = done {
+            eprintln!("input {number}: {FIRST}={number} {INPUTS}=1");
+            std::panic::resume_unwind(panic);
+        }
+    }
+    println!(
+        "{inputs} inputs: {refused} refused, {judged} judged and replayed, {drawn} of them drawn; at most {most_read} \
+         bytes held to read one, {most_judged} to judge one; the slowest took {longest:?}"
+    );
+    // Both ways are gone, or this shows nothing.
+    assert!(inputs < 100 || refused > inputs / 10 && judged > inputs / 10);
+}

@@ -1,0 +1,194 @@
+//! `memstock replay`: what it says of other batches and slots, against runs of the same work with these batches and slots;
+//! and that a recording without all of its charges says so.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use memstock::recording::{ChargeKind, Recording, read};
+use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::process::memstock;
+use memstock_tests::show::Show;
+use memstock_tests::workload::hold::Mode;
+use memstock_tests::{Engine, Holder, TestCgroup, live};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// What each task maps, touches and unmaps at a time, and its CPU. Those of one CPU take turns, as those of `cargo xtask
+/// bench table1` do with their 256 pages; one has more than any batch.
+const TASKS: [(u32, u32); 4] = [(256, 0), (256, 0), (1000, 0), (256, 1)];
+const ROUNDS: usize = 40;
+const BATCHES: [u32; 3] = [8, 32, 256];
+const SLOTS: [u32; 2] = [1, 7];
+
+/// How far a figure may be from the counted one: two in a hundred, and what tasks do beside that differs from run to run,
+/// such as a page table more or less.
+fn is_near(replayed: u64, counted: u64, charged: u64) -> bool {
+    replayed.abs_diff(counted) as f64 <= 0.02 * counted as f64 + 0.0005 * charged as f64
+}
+
+/// What the engine counted.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    charged: u64,
+    hits: u64,
+    operations: u64,
+}
+
+impl Counted {
+    fn between(before: &Show, after: &Show) -> Self {
+        let sum = |of: fn(&memstock_tests::show::Cpu) -> u64| -> u64 {
+            let all = |show: &Show| show.cpus.iter().map(of).sum::<u64>();
+            all(after) - all(before)
+        };
+        Self {
+            charged: sum(|cpu| cpu.charged_pages),
+            hits: sum(|cpu| cpu.from_stock_pages),
+            operations: sum(|cpu| cpu.charges + cpu.uncharges + cpu.drains),
+        }
+    }
+}
+
+/// Does the work with an engine of this setting, and records it into a file, if there is one.
+fn run(batch: u32, slots: u32, file: Option<&Path>) -> Result<Counted> {
+    let top = TestCgroup::new()?;
+    let cgroups: Vec<_> =
+        (0..TASKS.len()).map(|n| top.child(&n.to_string())).collect::<Result<_>>()?;
+    let (batch, slots) = (batch.to_string(), slots.to_string());
+    let mut args = vec!["--batch", &batch, "--slots", &slots, "--cgroup", top.path()];
+    args.extend(cgroups.iter().flat_map(|cgroup| ["--cgroup", cgroup.path()]));
+    let engine = Engine::start(args)?;
+    let start = |(&(pages, cpu), cgroup): (&(u32, u32), &TestCgroup)| {
+        Holder::of(Mode::AnonWrite).pages(pages).cpu(cpu).cgroup(cgroup).start()
+    };
+    let mut holders: Vec<_> = TASKS.iter().zip(&cgroups).map(start).collect::<Result<_>>()?;
+    // Stocks and page tables are what they are during the work before anything is counted.
+    turn(&mut holders)?;
+    let recorder = file.map(|file| {
+        let file = file.to_str().context("a path that is no text")?;
+        memstock(["record", "--charges", "-o", file, "--cgroup", top.path()])?.start()
+    });
+    let mut recorder = recorder.transpose()?;
+    if let Some(file) = file {
+        try_poll_until(SOON, "the recording", || Ok(read(file).is_ok().then_some(())))?;
+    }
+    let before = engine.show()?;
+    (0..ROUNDS).try_for_each(|_| turn(&mut holders))?;
+    let after = engine.show()?;
+    if let Some(recorder) = &mut recorder {
+        recorder.signal(Signal::INT)?;
+        let finished = recorder.wait(SOON)?;
+        ensure!(finished.code() == 0 && finished.stderr.contains("nothing lost"), "{finished:?}");
+    }
+    drop(holders);
+    engine.stop()?;
+    Ok(Counted::between(&before, &after))
+}
+
+fn turn(holders: &mut [Holder]) -> Result<()> {
+    holders.iter_mut().try_for_each(|holder| {
+        holder.get()?;
+        holder.give()
+    })
+}
+
+/// What `memstock replay --json` says.
+fn replay(file: &Path, args: &[&str]) -> Result<Value> {
+    let file = file.to_str().context("a path that is no text")?;
+    let finished = memstock([&["replay", file, "--json"], args].concat())?.finish(3 * SOON)?;
+    ensure!(finished.code() == 0, "{finished:?}");
+    serde_json::from_str(&finished.stdout).context("not JSON")
+}
+
+fn number(row: &Value, name: &str) -> Result<u64> {
+    row[name].as_u64().with_context(|| format!("no {name} in {row}"))
+}
+
+#[test]
+fn other_settings_do_what_is_replayed() -> Result<()> {
+    live(|| {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("data");
+        let own = run(32, 1, Some(&file))?;
+        let document = replay(
+            &file,
+            &["--batch", "8", "--batch", "32", "--batch", "256", "--slots", "1", "--slots", "7"],
+        )?;
+        ensure!(document["lost"] == 0 && document["recorded"]["batch"] == 32, "{document}");
+        let rows = document["settings"].as_array().context("no settings")?;
+        ensure!(rows.len() == BATCHES.len() * SLOTS.len(), "{document}");
+        let mut wrong = Vec::new();
+        for row in rows {
+            let setting = [number(row, "batch")? as u32, number(row, "slots")? as u32];
+            let counted = if setting == [32, 1] { own } else { run(setting[0], setting[1], None)? };
+            let [charged, hits, operations] = [
+                number(row, "charged_pages")?,
+                number(row, "from_stock_pages")?,
+                number(row, "shared_operations")?,
+            ];
+            let line = format!(
+                "batch {}, slots {}: charged {charged} ({} counted), hits {hits} ({}), operations {operations} ({})",
+                setting[0], setting[1], counted.charged, counted.hits, counted.operations
+            );
+            eprintln!("{line}");
+            let is_right = is_near(charged, counted.charged, 0)
+                && is_near(hits, counted.hits, 0)
+                && is_near(operations, counted.operations, counted.charged);
+            if !is_right {
+                wrong.push(line);
+            }
+        }
+        ensure!(wrong.is_empty(), "{wrong:#?}");
+        Ok(())
+    })
+}
+
+/// COMMAND with an engine of its own: all that it was charged for is uncharged at its end, and is in the recording.
+#[test]
+fn all_that_comes_and_goes_is_recorded() -> Result<()> {
+    live(|| {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("data");
+        let name = file.to_str().context("a path that is no text")?;
+        let command =
+            ["record", "--charges", "-o", name, "--", "sh", "-c", "seq 200000 | sort -n | tail -1"];
+        let finished = memstock(command)?.finish(3 * SOON)?;
+        ensure!(finished.code() == 0 && finished.stdout == "200000\n", "{finished:?}");
+        let recording = read(&file)?;
+        let charges = recording.charges.as_ref().context("no charges")?;
+        let sum = |of: fn(ChargeKind) -> u32| -> u64 {
+            charges.events.iter().map(|charge| u64::from(of(charge.kind))).sum()
+        };
+        let charged = sum(|kind| if let ChargeKind::Charged(pages) = kind { pages } else { 0 });
+        let uncharged = sum(|kind| if let ChargeKind::Uncharged(pages) = kind { pages } else { 0 });
+        let left = recording.moments.last().context("no moment")?.file;
+        ensure!(charged > 2000 && charged >= uncharged, "{charged} charged, {uncharged} uncharged");
+        // What is left is page cache of the programs' files, and what the kernel keeps for a while of a dead task.
+        ensure!(
+            charged - uncharged <= left + 200,
+            "{charged} charged, {uncharged} uncharged, {left} left"
+        );
+        let document = replay(&file, &[])?;
+        let rows = document["settings"].as_array().context("no settings")?;
+        for row in rows {
+            ensure!(number(row, "charged_pages")? == charged, "{row}");
+            let held = number(row, "stranded_end")?;
+            ensure!(held <= number(row, "stranded_peak")?, "{row}");
+        }
+        is_told_when_cut(&file, &recording)
+    })
+}
+
+/// The same file without its end.
+fn is_told_when_cut(file: &Path, recording: &Recording) -> Result<()> {
+    let bytes = fs::read(file)?;
+    fs::write(file, &bytes[..bytes.len() / 2])?;
+    let document = replay(file, &["--batch", "32"])?;
+    ensure!(document["lost"].is_null(), "{document}");
+    let said = document["assumes"][0].as_str().unwrap_or_default();
+    ensure!(said.contains("was cut short"), "{document}");
+    let all = recording.charges.as_ref().map_or(0, |charges| charges.events.len());
+    let half = read(file)?.charges.map_or(0, |charges| charges.events.len());
+    ensure!(half > 0 && half < all, "{half} of {all}");
+    Ok(())
+}

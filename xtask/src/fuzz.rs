@@ -1,0 +1,16 @@
+//! `cargo xtask fuzz`: recordings that nobody's memstock has written, as many as are asked for.
+
+use anyhow::Result;
+
+use crate::exec;
+use crate::setup;
+
+/// The verb.
+pub fn run(inputs: u64, first: u64) -> Result<()> {
+    let bpf = setup::ensure()?;
+    let mut test =
+        exec::cargo(&["test", "-p", "memstock", "--profile", "fuzz", "--test", "hostile"]);
+    test.args(["--", "--nocapture"]);
+    test.env("MEMSTOCK_INPUTS", inputs.to_string()).env("MEMSTOCK_FIRST_INPUT", first.to_string());
+    exec::replace(bpf.apply(&mut test)?)
+}
