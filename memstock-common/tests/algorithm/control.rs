@@ -1,10 +1,9 @@
 //! What the control programs do and refuse, and what crosses the border as numbers.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, cgroup_id, key, limited, owner, window};
 use memstock_common::adopt::Window;
 use memstock_common::control::{
     Answer, Drain, Flush, Index, Limits, Refusal, Register, Reset, flush, release, reset_cgroup_cpu,
@@ -17,7 +16,6 @@ use memstock_common::{
     CgroupCpu, Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word,
     index_of, key_of, owner_of, slot_of,
 };
-use support::{Shape, World, cgroup_id, key, limited, owner, window};
 
 type Plain = World<AtomicU64>;
 

@@ -1,15 +1,13 @@
 //! What user space may ask of the page-owner map: adopting, doubting and disowning pages.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
+use crate::support::{Shape, World, limited, owner, window};
 use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::control::{Refusal, close};
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT};
-use support::{Shape, World, limited, owner, window};
 
 type Plain = World<AtomicU64>;
 

@@ -1,17 +1,13 @@
 //! Loom: what a CPU remembers of a task's cgroup, beside a move of the task, and beside another task that runs on the CPU in
 //! the midst of it.
 
-#[path = "support/checked.rs"]
-mod checked;
-mod support;
-
-use checked::{Checked, explore, explore_steps};
+use crate::support::NewWord;
+use crate::support::checked::{Checked, explore, explore_steps};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::identity::Task;
 use memstock_common::plain::empty_stock;
 use memstock_common::{Identity, Word};
-use support::NewWord;
 
 const TASK: u64 = 1;
 const OLD: u64 = 10;

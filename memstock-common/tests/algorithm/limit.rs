@@ -1,9 +1,8 @@
 //! Limits: set together, armed again, of memory and swap, and what huge pages may be above them.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, limited};
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
 use memstock_common::counter::needed_above;
 use memstock_common::event::EventKind;
@@ -11,7 +10,6 @@ use memstock_common::huge::MOST_HUGE;
 use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
 use memstock_common::{Event, Machine as _, NO_INDEX, NO_LIMIT, Resource, Word};
-use support::{Shape, World, limited};
 
 type Plain = World<AtomicU64>;
 

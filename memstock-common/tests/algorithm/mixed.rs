@@ -1,12 +1,10 @@
 //! Blocks whose pages had several owners: runs of one owner are followed, up to a number.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, owner};
 use memstock_common::page::owner_in;
 use memstock_common::{Entry, Loss, NO_INDEX};
-use support::{Shape, World, owner};
 
 type Plain = World<AtomicU64>;
 

@@ -3,12 +3,8 @@
 //!
 //! How they are explored, and on which memory model, is said in `support/checked.rs`.
 
-mod support;
-
-#[path = "support/checked.rs"]
-mod checked;
-
-use checked::{Model, beside, explore, explore_bounded, is_charged, shape};
+use crate::support::checked::{Model, beside, explore, explore_bounded, is_charged, shape};
+use crate::support::{Shape, cgroup_id, key, limited};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::charge::{self, try_charge};
@@ -18,7 +14,6 @@ use memstock_common::fault::Consumed;
 use memstock_common::huge::charge_huge;
 use memstock_common::limit;
 use memstock_common::{Machine, NO_INDEX, NO_LIMIT, Resource, Word};
-use support::{Shape, cgroup_id, key, limited};
 
 /// Once a limit is set, no charge that began earlier has slipped past it.
 #[test]

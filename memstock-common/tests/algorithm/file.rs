@@ -1,17 +1,15 @@
 //! Page cache: which pages get the mark, and who loses it.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::folio::Added;
+use crate::support::{Shape, World, owner, window};
 use memstock_common::adopt::{disown, doubt};
 use memstock_common::collapse::COLLAPSE_ORDER;
 use memstock_common::file::{FILE, FileWord};
 use memstock_common::migrate::migrated;
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, drained, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, Word};
-use support::folio::Added;
-use support::{Shape, World, owner, window};
 
 type Plain = World<AtomicU64>;
 

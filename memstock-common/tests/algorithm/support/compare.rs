@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use memstock_common::file::FileWord;
 use memstock_common::{NOBODY, StockWord, Word};
 
-use crate::reference::{Reference, Tally};
+use crate::support::reference::{Reference, Tally};
 use crate::support::{World, missed, owner};
 
 /// Pages from a stock, of those charged, in percent.

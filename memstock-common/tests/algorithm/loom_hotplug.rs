@@ -1,16 +1,12 @@
 //! Loom: a CPU that is drained while it still runs, and two CPUs that tell of the same thing.
 
-#[path = "support/checked.rs"]
-mod checked;
-mod support;
-
-use checked::{Checked, Model, beside, explore, shape};
+use crate::support::checked::{Checked, Model, beside, explore, shape};
+use crate::support::{NewWord, Shape, owner};
 use loom::sync::Arc;
 use memstock_common::drain::cpu_hotplug;
 use memstock_common::event::{EVENT_INTERVAL_NS, may_send};
 use memstock_common::uncharge::uncharge_pages;
 use memstock_common::{NO_INDEX, charge};
-use support::{NewWord, Shape, owner};
 
 /// The first steps down, and the last ones up, are taken while the CPU faults and frees.
 #[test]

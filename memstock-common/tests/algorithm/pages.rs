@@ -1,14 +1,12 @@
 //! Pages from allocation to free: what is committed, charged and uncharged, by whom, and what it
 //! costs on the shared counters.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, missed, owner};
 use memstock_common::fault::Consumed;
 use memstock_common::page::{self, CHUNK_ORDER, CHUNK_PAGES, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, StockWord, Word};
-use support::{Shape, World, missed, owner};
 
 type Plain = World<AtomicU64>;
 

@@ -1,13 +1,11 @@
 //! Pages that get another frame stay charged to whom they were.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, owner};
 use memstock_common::file::FILE;
 use memstock_common::migrate::migrated;
 use memstock_common::{Entry, Loss, NO_INDEX, NOBODY};
-use support::{Shape, World, owner};
 
 type Plain = World<AtomicU64>;
 

@@ -1,10 +1,9 @@
 //! The patch's table, row by row: what the design promises about charge, stock, drain, limit and
 //! event, each in the smallest world that shows it.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, cgroup_id, missed, owner};
 use memstock_common::charge::{charge, is_in_subtree, try_charge};
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind};
 use memstock_common::fault::{Consumed, miss};
@@ -12,7 +11,6 @@ use memstock_common::page::allocated;
 use memstock_common::{
     Charge, DEFAULT_BATCH, Event, Loss, NO_INDEX, Over, Resource, StockWord, Word,
 };
-use support::{Shape, World, cgroup_id, missed, owner};
 
 type Plain = World<AtomicU64>;
 

@@ -1,14 +1,12 @@
 //! The charge path against formulas: on one CPU, with pages charged one fault at a time, every
 //! number has a closed form in the batch and the limit.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World};
 use memstock_common::event::EventKind;
 use memstock_common::fault::Consumed;
 use memstock_common::{MAX_DEPTH, Word};
-use support::{Shape, World};
 
 type Plain = World<AtomicU64>;
 

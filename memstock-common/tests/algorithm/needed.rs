@@ -1,16 +1,14 @@
 //! Page cache: what the counters are told of it and when, and what is needed by that.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, owner, window};
 use memstock_common::adopt::{Window, adopt, disown};
 use memstock_common::control::Refusal;
 use memstock_common::counter::needed;
 use memstock_common::file::{FILE, FileWord, file_changed};
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Entry, NO_INDEX, Word};
-use support::{Shape, World, owner, window};
 
 type Plain = World<AtomicU64>;
 

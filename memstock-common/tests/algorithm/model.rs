@@ -1,17 +1,11 @@
 //! Random histories, compared after every step with a sequential reference that keeps no counters.
 
-mod support;
-
-#[path = "support/compare.rs"]
-mod compare;
-#[path = "support/history.rs"]
-mod history;
-#[path = "support/reference/mod.rs"]
-mod reference;
-
 use std::sync::atomic::AtomicU64;
 
-use history::{Block, Step, histories};
+use crate::support::folio::Added;
+use crate::support::history::{Block, Step, histories};
+use crate::support::reference::{Group, Reference};
+use crate::support::{self, Shape, World, compare, limited, owner, window};
 use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::control::{self, Refusal};
 use memstock_common::file::FILE;
@@ -22,9 +16,6 @@ use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use reference::{Group, Reference};
-use support::folio::Added;
-use support::{Shape, World, limited, owner, window};
 
 const LEVELS: usize = 3;
 

@@ -2,19 +2,14 @@
 //!
 //! How they are explored, and on which memory model, is said in `support/checked.rs`.
 
-mod support;
-
-#[path = "support/checked.rs"]
-mod checked;
-
-use checked::{Model, beside, explore, explore_bounded, is_charged, shape};
+use crate::support::checked::{Model, beside, explore, explore_bounded, is_charged, shape};
+use crate::support::{Shape, limited, owner};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::charge::{self, try_charge};
 use memstock_common::stock::Pending;
 use memstock_common::uncharge::uncharge_pages;
 use memstock_common::{NO_INDEX, NO_LIMIT, Over, Resource, control, drain, index_of};
-use support::{Shape, limited, owner};
 
 #[test]
 fn two_drains_give_a_stock_back_once() {

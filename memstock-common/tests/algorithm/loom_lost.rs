@@ -1,16 +1,11 @@
 //! A page that was freed unseen is looked for while it is allocated, or freed, or both, under every interleaving that
 //! matters: it is charged for as often as it is in use.
 
-mod support;
-
-#[path = "support/checked.rs"]
-mod checked;
-
-use checked::{Model, beside, explore, shape};
+use crate::support::checked::{Model, beside, explore, shape};
+use crate::support::{Shape, owner, window};
 use loom::sync::Arc;
 use memstock_common::lost::{disown_free, doubt_free};
 use memstock_common::{Entry, NO_INDEX};
-use support::{Shape, owner, window};
 
 /// A cgroup that has page 0; of which it was not seen, if it `is_lost`, that it was freed.
 fn world(is_lost: bool) -> Arc<Model> {

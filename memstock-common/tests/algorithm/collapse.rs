@@ -1,15 +1,13 @@
 //! Huge pages that one task puts together for another: charged to whom the memory belongs, once that is known.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, key, limited, owner, window};
 use memstock_common::adopt::adopt;
 use memstock_common::collapse::{COLLAPSE_ORDER, COLLAPSES};
 use memstock_common::event::EventKind;
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Entry, NO_INDEX, NOBODY};
-use support::{Shape, World, key, limited, owner, window};
 
 type Plain = World<AtomicU64>;
 

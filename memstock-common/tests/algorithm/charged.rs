@@ -1,12 +1,10 @@
 //! Pages as they are counted when they are charged: from a stock, or with a charge on the shared counters.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, missed, owner};
 use memstock_common::fault::{Consumed, consume_or_miss, count_unserved};
 use memstock_common::{NO_INDEX, StockWord, Word};
-use support::{Shape, World, missed, owner};
 
 type Plain = World<AtomicU64>;
 

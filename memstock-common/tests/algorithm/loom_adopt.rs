@@ -3,19 +3,14 @@
 //!
 //! How they are explored, and on which memory model, is said in `support/checked.rs`.
 
-mod support;
-
-#[path = "support/checked.rs"]
-mod checked;
-
-use checked::{Checked, Model, beside, explore, shape};
+use crate::support::checked::{Checked, Model, beside, explore, shape};
+use crate::support::{NewWord, Shape, owner, window};
 use loom::sync::Arc;
 use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::file::FILE;
 use memstock_common::migrate::migrated;
 use memstock_common::page::{UNCONFIRMED, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, NOBODY, Word};
-use support::{NewWord, Shape, owner, window};
 
 /// Two cgroups beside each other, on two CPUs.
 fn row() -> Arc<Model> {

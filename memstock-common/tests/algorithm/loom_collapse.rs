@@ -3,16 +3,11 @@
 //!
 //! How they are explored, and on which memory model, is said in `support/checked.rs`.
 
-mod support;
-
-#[path = "support/checked.rs"]
-mod checked;
-
-use checked::{Model, beside, explore, explore_bounded, shape};
+use crate::support::Shape;
+use crate::support::checked::{Model, beside, explore, explore_bounded, shape};
 use loom::sync::Arc;
 use memstock_common::collapse::{COLLAPSE_ORDER, COLLAPSES};
 use memstock_common::{Entry, NO_INDEX, NOBODY};
-use support::Shape;
 
 const HUGE: u64 = 1 << COLLAPSE_ORDER;
 /// Beyond the counters: a cgroup that is never tracked.

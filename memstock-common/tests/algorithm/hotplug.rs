@@ -1,12 +1,10 @@
 //! A CPU that goes is drained from another one, and reclaim that begins is told once a millisecond.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, owner};
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind, reclaim_began};
 use memstock_common::{Event, Loss, NO_INDEX, StockWord, drain};
-use support::{Shape, World, owner};
 
 type Plain = World<AtomicU64>;
 

@@ -1,14 +1,12 @@
 //! Frees that no probe saw: found, told from pages that only seem to be free, and uncharged once.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, owner, window};
 use memstock_common::file::mark_file;
 use memstock_common::lost::{disown_free, doubt_free};
 use memstock_common::page::{UNCONFIRMED, UNCOUNTED};
 use memstock_common::{Entry, Loss, Word};
-use support::{Shape, World, owner, window};
 
 type Plain = World<AtomicU64>;
 

@@ -1,13 +1,11 @@
 //! What a CPU remembers of a task's cgroup: when it is used, and when it is asked for again.
 
-mod support;
-
 use std::sync::atomic::AtomicU64;
 
+use crate::support::{Shape, World, key, owner};
 use memstock_common::fault::nearest_tracked;
 use memstock_common::identity::{Answer, STACK_BYTES, Task};
 use memstock_common::{Identity, NO_INDEX, NOBODY};
-use support::{Shape, World, key, owner};
 
 const REGISTERS: Task = Task::Registers(0xffff_c900_0012_3f58);
 const ELSEWHERE: Task = Task::Registers(0xffff_c900_0016_3f58);

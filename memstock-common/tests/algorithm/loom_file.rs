@@ -3,12 +3,8 @@
 //!
 //! How they are explored, and on which memory model, is said in `support/checked.rs`.
 
-mod support;
-
-#[path = "support/checked.rs"]
-mod checked;
-
-use checked::{Model, beside, explore, explore_bounded, explore_steps, shape};
+use crate::support::checked::{Model, beside, explore, explore_bounded, explore_steps, shape};
+use crate::support::{Shape, limited, owner, window};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::adopt::{Window, adopt, disown, doubt};
@@ -16,7 +12,6 @@ use memstock_common::control::Refusal;
 use memstock_common::file::{FILE, file_changed};
 use memstock_common::page::{UNCONFIRMED, owner_in};
 use memstock_common::{Entry, NO_INDEX, NO_LIMIT, NOBODY};
-use support::{Shape, limited, owner, window};
 
 /// Two cgroups beside each other, and one below the first, on two CPUs.
 fn family(batch: u32) -> Arc<Model> {

@@ -1,14 +1,12 @@
 //! One slot of a CPU: what each operation on its stock word and its uncharge batch leaves there.
 
-mod support;
-
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use crate::support::{NewWord, missed};
 use memstock_common::file::FileWord;
 use memstock_common::plain::empty_stock;
 use memstock_common::stock::{Pending, Refill, Taken};
 use memstock_common::{Stock, StockWord, Word};
-use support::{NewWord, missed};
 
 fn read(word: &AtomicU64) -> u64 {
     Word::load(word)

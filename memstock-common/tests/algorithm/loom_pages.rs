@@ -3,16 +3,11 @@
 //!
 //! How they are explored, and on which memory model, is said in `support/checked.rs`.
 
-mod support;
-
-#[path = "support/checked.rs"]
-mod checked;
-
-use checked::{Model, beside, explore, explore_bounded, shape};
+use crate::support::checked::{Model, beside, explore, explore_bounded, shape};
+use crate::support::{Shape, limited};
 use loom::sync::Arc;
 use loom::thread;
 use memstock_common::{Loss, NO_INDEX, Word};
-use support::{Shape, limited};
 
 /// Two cgroups beside each other, on two CPUs.
 fn row(batch: u32) -> Arc<Model> {

@@ -2,11 +2,14 @@
 //! atomics, or model-checked ones): what its tasks do, and what a test knows of its cgroup tree.
 //!
 //! It must not decide anything: that is what is being tested.
-#![allow(dead_code, reason = "each test binary uses its own part of the world")]
 
+pub mod checked;
+pub mod compare;
 mod count;
 pub mod folio;
+pub mod history;
 mod law;
+pub mod reference;
 
 use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};

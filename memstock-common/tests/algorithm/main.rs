@@ -1,0 +1,30 @@
+//! Tests of the algorithm: closed forms, models of it (proptest) and every interleaving (loom).
+
+mod adopt;
+mod charged;
+mod closed_forms;
+mod collapse;
+mod control;
+mod file;
+mod hotplug;
+mod identity;
+mod limit;
+mod loom_adopt;
+mod loom_charges;
+mod loom_collapse;
+mod loom_control;
+mod loom_file;
+mod loom_hotplug;
+mod loom_identity;
+mod loom_lost;
+mod loom_pages;
+mod lost;
+mod migrate;
+mod mixed;
+mod model;
+mod needed;
+mod pages;
+mod record;
+mod stock;
+mod support;
+mod table;
