@@ -9,11 +9,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Access, AccessKind, End, Header, Holder, Lru, Moment, Peak, TaskEventKind};
+use crate::host::workload::{Kind, Workload};
 
 /// How a recording begins.
 pub(super) const MAGIC: [u8; 8] = *b"MEMSTOCK";
 /// What this memstock writes and reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The payload of a frame of entries is those of them that follow each other, to its end.
 #[derive(Debug, Deserialize, Serialize)]
@@ -48,7 +49,12 @@ pub(super) struct HeaderEntry<'a> {
     command: Vec<&'a str>,
     started: u64,
     assumes: Vec<&'a str>,
+    #[serde(borrow)]
+    name: Option<NameEntry<'a>>,
 }
+
+/// Its kind, its whole name, and those of its pod, its namespace and itself.
+type NameEntry<'a> = (Kind, &'a str, [Option<&'a str>; 3]);
 
 impl<'a> HeaderEntry<'a> {
     pub(super) fn of(header: &'a Header) -> Self {
@@ -66,6 +72,9 @@ impl<'a> HeaderEntry<'a> {
             command: header.command.iter().map(String::as_str).collect(),
             started: header.started,
             assumes: header.assumes.iter().map(String::as_str).collect(),
+            name: header.name.as_ref().map(|Workload { kind, name, pod, namespace, container }| {
+                (*kind, name.as_str(), [pod, namespace, container].map(Option::as_deref))
+            }),
         }
     }
 
@@ -84,6 +93,10 @@ impl<'a> HeaderEntry<'a> {
             command: own(self.command),
             started: self.started,
             assumes: own(self.assumes),
+            name: self.name.map(|(kind, name, parts)| {
+                let [pod, namespace, container] = parts.map(|part| part.map(str::to_owned));
+                Workload { kind, name: name.into(), pod, namespace, container }
+            }),
         }
     }
 }

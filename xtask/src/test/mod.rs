@@ -17,7 +17,7 @@ use memstock_tests::skip::SKIPS;
 
 use self::slowest::Slowest;
 use self::tally::Tally;
-use crate::setup::{self, BpfToolchain, apt, prometheus};
+use crate::setup::{self, BpfToolchain, apt, prometheus, runc};
 use crate::{bench, build, exec, pins, vm};
 
 /// Name, arguments of `cargo test`, arguments of the test binaries.
@@ -40,6 +40,7 @@ struct Run<'a> {
     /// For how many minutes one daemon is to be at work, with all repetitions.
     soak: Option<u32>,
     prometheus: Option<PathBuf>,
+    runc: Option<PathBuf>,
     skips: tempfile::NamedTempFile,
 }
 
@@ -127,7 +128,7 @@ impl<'a> Run<'a> {
             .tempfile()
             .context("cannot make a temporary file; is TMPDIR writable?")?;
         let bpf = setup::ensure()?;
-        Ok(Self { bpf, filter, bless, args, soak: None, prometheus: None, skips })
+        Ok(Self { bpf, filter, bless, args, soak: None, prometheus: None, runc: None, skips })
     }
 
     /// What needs this host, and what is left behind then.
@@ -151,10 +152,11 @@ impl<'a> Run<'a> {
             exec::say("Setup", format_args!("{error:#}"));
         }
         if apt::is_there() {
-            match prometheus::ensure() {
-                Ok(bin) => self.prometheus = Some(bin),
-                Err(error) => exec::say("Setup", format_args!("{error:#}")),
-            }
+            let or_said = |bin: Result<PathBuf>| {
+                bin.inspect_err(|error| exec::say("Setup", format_args!("{error:#}"))).ok()
+            };
+            self.prometheus = or_said(prometheus::ensure());
+            self.runc = or_said(runc::ensure());
         }
         self.group(tally, LIVE);
     }
@@ -193,6 +195,9 @@ impl<'a> Run<'a> {
         }
         if let Some(bin) = &self.prometheus {
             cmd.env(prometheus::VAR, bin);
+        }
+        if let Some(bin) = &self.runc {
+            cmd.env(runc::VAR, bin);
         }
         if self.bless {
             cmd.env("MEMSTOCK_BLESS", "1");

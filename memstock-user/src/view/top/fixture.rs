@@ -17,7 +17,7 @@ pub fn cgroup(id: u64, path: &str, parent: Option<u64>, usage: u64, limit: Optio
     stats[CgroupStat::FromStock as usize] = Some(90 * id);
     let mut parts = [0; MemoryStat::COUNT as usize];
     parts[MemoryStat::Needed as usize] = usage * 3 / 4;
-    let name = Name { id, path: Some(path.into()) };
+    let name = Name::new(id, Some(path.into()));
     Cgroup { name, parent_id: parent, memory, parts, stats, ..Cgroup::default() }
 }
 
