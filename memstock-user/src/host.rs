@@ -16,6 +16,7 @@ pub(crate) mod pace;
 pub mod pages;
 pub mod process;
 pub mod protect;
+pub mod workload;
 
 mod bpffs;
 

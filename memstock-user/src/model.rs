@@ -4,9 +4,12 @@
 pub mod ratio;
 pub mod size;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, SlotStat, Stat};
+
+use crate::host::workload::{Resolver, Workload};
 
 /// One reading of a running engine. Sizes are in pages.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +63,15 @@ pub struct Name {
     pub id: u64,
     /// Path in the hierarchy; none once the cgroup is removed.
     pub path: Option<PathBuf>,
+    /// What people call it, if that was asked ([`Sample::ask_names`]) and is known.
+    pub workload: Option<Workload>,
+}
+
+impl Name {
+    /// Not asked yet what people call it.
+    pub fn new(id: u64, path: Option<PathBuf>) -> Self {
+        Self { id, path, workload: None }
+    }
 }
 
 /// One tracked cgroup.
@@ -129,6 +141,32 @@ impl Sample {
     /// The sum of a number over all CPUs, if it is known.
     pub fn all_cpus(&self, stat: CpuStat) -> Option<u64> {
         self.cpus.iter().map(|cpu| cpu.get(stat)).sum()
+    }
+
+    /// Finds out what people call the cgroups; cgroup v2 is mounted at `hierarchy`.
+    pub fn ask_names(&mut self, hierarchy: &Path, resolver: &mut Resolver) {
+        let paths: Vec<_> = self.cgroups.iter().filter_map(|it| it.name.path.clone()).collect();
+        let names = resolver.names(hierarchy, paths.iter().map(|path| &**path));
+        let of_slots = self.cpus.iter_mut().flat_map(|cpu| &mut cpu.slots);
+        let of_slots = of_slots.flat_map(|slot| [&mut slot.cgroup, &mut slot.uncharge_cgroup]);
+        let of_cgroups = self.cgroups.iter_mut().map(|cgroup| &mut cgroup.name);
+        for name in of_slots.flatten().chain(of_cgroups) {
+            name.workload = name.path.as_deref().and_then(|path| names.get(path).cloned());
+        }
+    }
+
+    /// Keeps one cgroup and what is below it.
+    pub fn keep_below(&mut self, id: u64) {
+        let mut kept = BTreeSet::from([id]);
+        // Parents come before children.
+        self.cgroups.retain(|cgroup| {
+            let is_kept = cgroup.name.id == id
+                || cgroup.parent_id.is_some_and(|parent| kept.contains(&parent));
+            if is_kept {
+                kept.insert(cgroup.name.id);
+            }
+            is_kept
+        });
     }
 
     /// The sum of a number over all tracked cgroups, if it is known.

@@ -18,6 +18,8 @@ pub use write::Writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::host::workload::Workload;
+
 /// A run, or as much of it as a file has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recording {
@@ -60,6 +62,8 @@ pub struct Header {
     pub page_size: u32,
     /// The cgroup.
     pub cgroup: PathBuf,
+    /// What people call it.
+    pub name: Option<Workload>,
     /// The command; empty for a cgroup that ran already.
     pub command: Vec<String>,
     /// Start, in nanoseconds since 1970.

@@ -8,6 +8,7 @@ mod cli;
 mod collapse;
 mod config;
 mod conservation;
+mod containers;
 mod control;
 mod doctor;
 mod drain;

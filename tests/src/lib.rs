@@ -14,6 +14,7 @@ pub mod browser;
 pub mod busy;
 pub mod cgroup;
 pub mod config;
+pub mod container;
 pub mod dialogue;
 pub mod engine;
 pub mod events;

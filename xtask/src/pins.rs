@@ -63,6 +63,9 @@ pub const DEBIAN_PACKAGE: &[&str] = &["dpkg-dev", "binutils", "lintian"];
 /// What watches memstock in the tests of its metrics: unpacked into the cache, not installed.
 pub const DEBIAN_PROMETHEUS: &str = "prometheus";
 
+/// What runs containers in the tests of names, likewise.
+pub const DEBIAN_RUNC: &str = "runc";
+
 /// What runs a guest: unpacked into the cache, not installed.
 pub const DEBIAN_QEMU: &str = "qemu-system-x86";
 /// What makes its disk, unpacked as well where it is missing.

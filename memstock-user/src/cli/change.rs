@@ -4,14 +4,19 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::named::Named;
 use super::value::{Limited, limited};
 
 /// Flags of `memstock drain`.
 #[derive(Debug, Args)]
 pub struct Drain {
     /// Only the stocks cached for this cgroup and those below it
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "Named")]
     pub cgroup: Option<PathBuf>,
+
+    /// Or by name.
+    #[command(flatten)]
+    pub named: Named,
 
     /// Only the stock of this CPU
     #[arg(long, value_name = "N")]
@@ -31,8 +36,12 @@ pub struct Drain {
 #[command(group = clap::ArgGroup::new("limits").required(true).multiple(true))]
 pub struct SetLimit {
     /// The cgroup: a directory, or a path such as /system.slice/x
-    #[arg(value_name = "CGROUP")]
-    pub cgroup: PathBuf,
+    #[arg(value_name = "CGROUP", required_unless_present = "Named", conflicts_with = "Named")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Or by name.
+    #[command(flatten)]
+    pub named: Named,
 
     /// Limit its memory (bytes, or with K, M, G, T; "max" for none)
     #[arg(long, value_name = "SIZE", value_parser = limited, group = "limits")]
@@ -51,6 +60,10 @@ pub struct SetLimit {
 #[derive(Debug, Args)]
 pub struct ForceEmpty {
     /// The cgroup: a directory, or a path such as /system.slice/x
-    #[arg(value_name = "CGROUP")]
-    pub cgroup: PathBuf,
+    #[arg(value_name = "CGROUP", required_unless_present = "Named", conflicts_with = "Named")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Or by name.
+    #[command(flatten)]
+    pub named: Named,
 }

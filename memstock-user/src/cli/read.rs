@@ -1,13 +1,24 @@
 //! Flags of the verbs that read: a running engine, or the host.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
+use super::named::Named;
 use super::value::kernel_cgroup;
 use crate::engine::kernel_cgroup::KernelCgroup;
 
 /// Flags of `memstock show`.
 #[derive(Debug, Args)]
 pub struct Show {
+    /// Only this tracked cgroup (a directory, or a path such as /system.slice/x) and those below it
+    #[arg(long, value_name = "PATH", conflicts_with = "Named")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Or by name.
+    #[command(flatten)]
+    pub named: Named,
+
     /// Print JSON; sizes in bytes, no limit is null
     #[arg(long)]
     pub json: bool,

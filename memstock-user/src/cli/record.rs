@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::named::Named;
+
 /// Flags of `memstock record`.
 #[derive(Debug, Args)]
 pub struct Record {
@@ -18,8 +20,12 @@ pub struct Record {
 
     /// Record this cgroup (a directory, or a path such as /system.slice/x) with all below it; with COMMAND, make
     /// COMMAND's below it
-    #[arg(long, value_name = "PATH", required_unless_present = "command")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["command", "Named"], conflicts_with = "Named")]
     pub cgroup: Option<PathBuf>,
+
+    /// Or by name.
+    #[command(flatten)]
+    pub named: Named,
 
     /// Record each charge and uncharge as well, for "memstock replay": some 8 bytes for a page that comes and goes,
     /// and time for each; for short runs

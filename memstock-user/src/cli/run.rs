@@ -1,11 +1,13 @@
 //! Flags of the verb that has an engine.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::config::Settings;
+use super::named::Named;
 use super::value::{Limit, limit};
 use crate::journal::MAX_BYTES;
 
@@ -19,6 +21,10 @@ pub struct Run {
     /// Track this cgroup v2 with all below it: a directory, or a path such as /system.slice/x
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<PathBuf>,
+
+    /// And these by name.
+    #[command(flatten)]
+    pub named: Named,
 
     /// Read further cgroups, limits and settings from this TOML file, and again at SIGHUP; flags win
     #[arg(long, value_name = "FILE")]
@@ -63,6 +69,14 @@ pub struct Run {
     /// Of the configuration, what is tracked when it is made.
     #[arg(skip)]
     pub awaited: Vec<PathBuf>,
+
+    /// Of `cgroups`, those that the configuration has by what people call them.
+    #[arg(skip)]
+    pub by_name: BTreeSet<PathBuf>,
+
+    /// What the configuration says.
+    #[arg(skip)]
+    pub file: Settings,
 
     /// Start this in the cgroup: in NAME, else in the first PATH, else in one made for it
     #[arg(last = true, value_name = "COMMAND")]

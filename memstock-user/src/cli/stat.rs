@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use memstock_common::MAX_BATCH;
 
+use super::named::Named;
 use super::value::slots;
 
 /// Flags of `memstock stat`.
@@ -13,8 +14,12 @@ use super::value::slots;
 pub struct Stat {
     /// Make COMMAND's cgroup below this one (a directory, or a path such as /system.slice/x); while an engine
     /// is running, below one that it tracks
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "Named")]
     pub cgroup: Option<PathBuf>,
+
+    /// Or by name.
+    #[command(flatten)]
+    pub named: Named,
 
     /// Run COMMAND up to N times, until it fails, and show the mean and the standard deviation
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,12 +1,23 @@
 //! Flags of the live view.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::named::Named;
+
 /// Flags of `memstock top`. Short ones are those of top(1).
 #[derive(Debug, Args)]
 pub struct Top {
+    /// Only this tracked cgroup (a directory, or a path such as /system.slice/x) and those below it
+    #[arg(long, value_name = "PATH", conflicts_with = "Named")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Or by name.
+    #[command(flatten)]
+    pub named: Named,
+
     /// Print plain samples, one after the other; rates are unknown in the first
     #[arg(short, long)]
     pub batch_mode: bool,

@@ -46,6 +46,8 @@ pub enum Part {
     Journal,
     /// Applies a configuration that was read again.
     Reload,
+    /// Looks for what the configuration names by what people call it.
+    Names,
     /// Prints tables.
     Table,
 }

@@ -24,12 +24,15 @@ use tokio::sync::Notify;
 use self::thread::Recording;
 use crate::engine::pins::Pins;
 use crate::host::cgroup::Cgroup;
+use crate::host::workload::Workload;
 
 /// What is to be recorded.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// The cgroup, with all below it.
     pub cgroup: Cgroup,
+    /// What people call it.
+    pub name: Option<Workload>,
     /// The command that is run in it; empty for a cgroup that runs already.
     pub command: Vec<String>,
     /// Whether each charge is recorded.

@@ -61,6 +61,18 @@ impl Names {
         Ok(note.and_then(|(noted, limits)| (noted == path).then_some(limits)))
     }
 
+    /// Takes the note of a path away, if there is one.
+    ///
+    /// # Errors
+    /// It cannot be taken away.
+    pub fn forget(&self, path: &Path) -> Result<()> {
+        if self.limits(path)?.is_none() {
+            return Ok(());
+        }
+        let removed = remove(&self.note_of(path));
+        removed.with_context(|| format!("cannot forget the limits of {}", display(path)))
+    }
+
     /// All paths that were named.
     ///
     /// # Errors

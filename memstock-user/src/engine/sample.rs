@@ -90,7 +90,7 @@ impl Sampler {
             Some(path)
         };
         let named = |(&index, counter): (&u32, &Counter<u64>)| {
-            (index, Name { id: counter.id, path: name(index, counter.id) })
+            (index, Name::new(counter.id, name(index, counter.id)))
         };
         counters.iter().map(named).collect()
     }

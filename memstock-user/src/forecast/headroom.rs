@@ -70,7 +70,7 @@ mod tests {
         memory.stats[PageCounterStat::Limit as usize] = limit;
         let mut memsw = memory;
         memsw.stats[PageCounterStat::Usage as usize] = Some(2 * needed + 1);
-        let name = Name { id, path: None };
+        let name = Name::new(id, None);
         let mut cgroup = Cgroup { name, parent_id, memory, memsw, ..Cgroup::default() };
         cgroup.parts[MemoryStat::Needed as usize] = needed;
         cgroup

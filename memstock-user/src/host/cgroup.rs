@@ -127,6 +127,11 @@ impl CgroupMount {
         }
     }
 
+    /// The root, which is never charged and has no id here: to look below it.
+    pub(in crate::host) fn root(&self) -> Cgroup {
+        Cgroup { path: "/".into(), dir: self.dir.clone(), id: 0 }
+    }
+
     /// Where the hierarchy is mounted.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -43,10 +43,14 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// A cgroup by its path, a CPU's pages as `CPU:PAGES`.
+/// A cgroup by its path, after its name if it has one; a CPU's pages as `CPU:PAGES`.
 fn named(parts: &Map<String, Value>) -> String {
+    let name = parts.get("name").and_then(|name| name["name"].as_str());
     match (parts.get("path"), parts.get("cpu"), parts.get("nr_pages")) {
-        (Some(Value::String(path)), ..) => printable(path),
+        (Some(Value::String(path)), ..) => match name {
+            Some(name) => format!("{} ({})", printable(name), printable(path)),
+            None => printable(path),
+        },
         (None, Some(cpu), Some(nr_pages)) => format!("{cpu}:{nr_pages}"),
         _ => format!("({REMOVED}, id {})", parts.get("id").unwrap_or(&Value::Null)),
     }

@@ -3,13 +3,15 @@
 //!
 //! The daemon appends to [`CURRENT`], a line a record ([`mod@record`]), by one write(2) each ([`mod@write`]), and
 //! renames it to [`BEFORE`] when it is full. Readers ([`mod@read`]) need nothing of the daemon but the files.
-//! Beside them, [`mod@degraded`] has what holds now. One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`.
+//! Beside them, [`mod@degraded`] has what holds now. One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`;
+//! [`mod@names`] has what people call cgroups, for that verb.
 
 pub mod event;
 
 pub mod degraded;
 pub mod kind;
 pub mod line;
+pub mod names;
 pub mod read;
 pub mod record;
 mod victim;

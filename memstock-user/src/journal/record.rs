@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::victim::Victim;
 use crate::host::cgroup::{display, hex_unless_plain};
+use crate::host::workload::Workload;
 
 /// One line of the stream.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -251,12 +252,16 @@ pub struct Cgroup {
     /// The bytes of the path in hexadecimal, if something in it was escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
+    /// What people call it, if that is known. Not in the files of the stream: who reads them asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Workload>,
 }
 
 impl Cgroup {
     /// Named as people see it.
     pub fn new(id: u64, path: Option<&Path>) -> Self {
-        Self { id, path: path.map(display), path_hex: path.and_then(hex_unless_plain) }
+        let path_hex = path.and_then(hex_unless_plain);
+        Self { id, path: path.map(display), path_hex, name: None }
     }
 }
 

@@ -10,13 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::charges::ChargesEntry;
 use super::{Access, AccessKind, End, Header, Holder, Lru, Moment, Peak, TaskEventKind};
+use crate::host::workload::{Kind, Workload};
 
 /// How a recording begins.
 pub(super) const MAGIC: [u8; 8] = *b"MEMSTOCK";
-/// What this memstock writes.
+/// What this memstock writes and reads.
 pub(super) const VERSION: u32 = 2;
-/// It reads all formats from this one on: each has what the one before has.
-pub(super) const OLDEST: u32 = 1;
 
 /// The payload of a frame of entries is those of them that follow each other, to its end.
 #[derive(Debug, Deserialize, Serialize)]
@@ -53,7 +52,12 @@ pub(super) struct HeaderEntry<'a> {
     command: Vec<&'a str>,
     started: u64,
     assumes: Vec<&'a str>,
+    #[serde(borrow)]
+    name: Option<NameEntry<'a>>,
 }
+
+/// Its kind, its whole name, and those of its pod, its namespace and itself.
+type NameEntry<'a> = (Kind, &'a str, [Option<&'a str>; 3]);
 
 impl<'a> HeaderEntry<'a> {
     pub(super) fn of(header: &'a Header) -> Self {
@@ -71,6 +75,9 @@ impl<'a> HeaderEntry<'a> {
             command: header.command.iter().map(String::as_str).collect(),
             started: header.started,
             assumes: header.assumes.iter().map(String::as_str).collect(),
+            name: header.name.as_ref().map(|Workload { kind, name, pod, namespace, container }| {
+                (*kind, name.as_str(), [pod, namespace, container].map(Option::as_deref))
+            }),
         }
     }
 
@@ -89,6 +96,10 @@ impl<'a> HeaderEntry<'a> {
             command: own(self.command),
             started: self.started,
             assumes: own(self.assumes),
+            name: self.name.map(|(kind, name, parts)| {
+                let [pod, namespace, container] = parts.map(|part| part.map(str::to_owned));
+                Workload { kind, name: name.into(), pod, namespace, container }
+            }),
         }
     }
 }

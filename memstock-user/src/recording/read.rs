@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use memstock_common::record::{BLOCK_PAGES, block_hash, is_followed};
 
 use super::charges;
-use super::format::{Before, EndEntry, Entry, HeaderEntry, MAGIC, OLDEST, VERSION};
+use super::format::{Before, EndEntry, Entry, HeaderEntry, MAGIC, VERSION};
 use super::frame::{self, Kind, Next};
 use super::{AccessKind, Moment, Recording};
 use crate::exit::Failure;
@@ -59,10 +59,8 @@ pub fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
     };
     let Some((version, rest)) = rest.split_first_chunk() else { return Err(cut()) };
     let version = u32::from_le_bytes(*version);
-    if !(OLDEST..=VERSION).contains(&version) {
-        return Err(format!(
-            "has format {version}, and this memstock reads formats {OLDEST} to {VERSION}"
-        ));
+    if version != VERSION {
+        return Err(format!("has format {version}, and this memstock reads format {VERSION}"));
     }
     let damaged = |rest: &[u8]| format!("is damaged at byte {}", bytes.len() - rest.len());
     let (header, mut rest) = match frame::next(rest) {

@@ -15,6 +15,7 @@ use super::{
     TaskEventKind, Writer, charges, read,
 };
 use crate::exit::exit_code;
+use crate::host::workload::{Kind, Workload};
 
 fn text() -> impl Strategy<Value = String> {
     ".{0,12}"
@@ -33,6 +34,17 @@ fn path() -> impl Strategy<Value = PathBuf> {
 }
 
 prop_compose! {
+    fn name()(
+        name in text(),
+        [pod, namespace, container] in [of(text()), of(text()), of(text())],
+        is_unit: bool,
+    ) -> Workload {
+        let kind = if is_unit { Kind::Unit } else { Kind::Container };
+        Workload { kind, name, pod, namespace, container }
+    }
+}
+
+prop_compose! {
     fn header()(
         words in [text(), text(), text(), text()],
         is_multi_gen: bool,
@@ -43,11 +55,12 @@ prop_compose! {
         command in vec(text(), 0..4),
         started: u64,
         assumes in vec(text(), 0..3),
+        name in of(name()),
     ) -> Header {
         let [version, host, kernel, thp] = words;
         let lru = if is_multi_gen { Lru::MultiGen } else { Lru::Classic };
         let page_size = 1 << page_shift;
-        Header { version, host, kernel, lru, swap, thp, cpus, page_size, cgroup, command, started, assumes }
+        Header { version, host, kernel, lru, swap, thp, cpus, page_size, cgroup, name, command, started, assumes }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod apt;
 pub mod deny;
 mod linker;
 pub mod prometheus;
+pub mod runc;
 mod rust;
 pub mod suite;
 pub mod unpack;

@@ -19,7 +19,7 @@ use memstock_tests::skip::SKIPS;
 use self::binaries::{BENCH, Binary};
 use self::slowest::Slowest;
 use self::tally::Tally;
-use crate::setup::{self, BpfToolchain, apt, prometheus};
+use crate::setup::{self, BpfToolchain, apt, prometheus, runc};
 use crate::{bench, build, exec, pins, vm};
 
 /// Name, folders of the packages, arguments of the test binaries.
@@ -44,6 +44,7 @@ struct Run<'a> {
     /// For how many minutes one daemon is to be at work, with all repetitions.
     soak: Option<u32>,
     prometheus: Option<PathBuf>,
+    runc: Option<PathBuf>,
     skips: tempfile::NamedTempFile,
 }
 
@@ -138,6 +139,7 @@ impl<'a> Run<'a> {
             args,
             soak: None,
             prometheus: None,
+            runc: None,
             skips,
         })
     }
@@ -171,10 +173,11 @@ impl<'a> Run<'a> {
             exec::say("Setup", format_args!("{error:#}"));
         }
         if apt::is_there() {
-            match prometheus::ensure() {
-                Ok(bin) => self.prometheus = Some(bin),
-                Err(error) => exec::say("Setup", format_args!("{error:#}")),
-            }
+            let or_said = |bin: Result<PathBuf>| {
+                bin.inspect_err(|error| exec::say("Setup", format_args!("{error:#}"))).ok()
+            };
+            self.prometheus = or_said(prometheus::ensure());
+            self.runc = or_said(runc::ensure());
         }
         self.group(tally, LIVE);
     }
@@ -230,6 +233,9 @@ impl<'a> Run<'a> {
         }
         if let Some(bin) = &self.prometheus {
             cmd.env(prometheus::VAR, bin);
+        }
+        if let Some(bin) = &self.runc {
+            cmd.env(runc::VAR, bin);
         }
         if self.bless {
             cmd.env("MEMSTOCK_BLESS", "1");

@@ -20,7 +20,7 @@ use crate::view::show::json::drained as document;
 /// No engine is running, or there is no such cgroup or CPU.
 pub fn drain(args: &Drain) -> Result<u8> {
     let (engine, mount) = attached()?;
-    let wanted = args.cgroup.as_ref().map(|path| target(&engine, &mount, path)).transpose()?;
+    let wanted = target(&engine, &mount, args.cgroup.as_deref(), &args.named)?;
     let subtree = wanted.map(|(cgroup, index)| (named(&cgroup), index));
     let receipt = asked(&engine, &cpus(&engine, args)?, subtree, args.repeat)?;
     closed_pipe_is_success(print(&mut io::stdout().lock(), &receipt, args.json))

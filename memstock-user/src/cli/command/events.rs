@@ -21,6 +21,7 @@ use crate::cli::Events;
 use crate::exit::Failure;
 use crate::host::lock;
 use crate::journal;
+use crate::journal::names::Names;
 use crate::journal::read::Reader;
 
 /// Between two looks.
@@ -43,11 +44,20 @@ pub fn events(args: &Events) -> Result<u8> {
     end_well_when_interrupted()?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut reader = Reader::new();
+    let mut names = Names::of_host();
     let mut asked = Instant::now();
     loop {
+        names.look_again();
         let written = reader.read(|read| {
-            if args.json { writeln!(out, "{}", read.line) } else { writeln!(out, "{}", read.entry) }
+            let mut entry = read.entry.clone();
+            let has_names = names.put(&mut entry);
+            match args.json {
+                true if has_names => writeln!(out, "{}", serde_json::to_string(&entry)?),
+                true => writeln!(out, "{}", read.line),
+                false => writeln!(out, "{entry}"),
+            }
         })?;
+        names.warnings().iter().for_each(|warning| log::warn!("{warning}"));
         let written = written.and_then(|()| out.flush());
         if written.is_err() || !args.follow || !runs || reader.is_over() {
             return closed_pipe_is_success(written);

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use anyhow::Result;
 
-use super::{attached, closed_pipe_is_success, target};
+use super::{attached, closed_pipe_is_success, one_target};
 use crate::cli::ForceEmpty;
 use crate::enforce::reclaim::{Cache, MEANS};
 use crate::enforce::room::{LATER, Room, excess};
@@ -18,7 +18,7 @@ use crate::model::size::human;
 /// No engine is running, or the cgroup is not tracked.
 pub fn force_empty(args: &ForceEmpty) -> Result<u8> {
     let (engine, mount) = attached()?;
-    let (cgroup, index) = target(&engine, &mount, &args.cgroup)?;
+    let (cgroup, index) = one_target(&engine, &mount, args.cgroup.as_deref(), &args.named)?;
     let (engine, cache, cgroup, within) = (&engine, &Cache::default(), &cgroup, LATER);
     let room = Room { engine, cache, cgroup, index, within };
     let (mut drained, mut reclaimed) = (0, 0);

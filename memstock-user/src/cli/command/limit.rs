@@ -3,7 +3,7 @@
 use anyhow::Result;
 use memstock_common::NO_LIMIT;
 
-use super::{attached, target};
+use super::{attached, one_target};
 use crate::cli::SetLimit;
 use crate::enforce::names::Names;
 use crate::enforce::reclaim::Cache;
@@ -18,7 +18,7 @@ use crate::exit::{Failure, SUCCESS};
 /// old limit stands.
 pub fn limit(args: &SetLimit) -> Result<u8> {
     let (engine, mount) = attached()?;
-    let (cgroup, index) = target(&engine, &mount, &args.cgroup)?;
+    let (cgroup, index) = one_target(&engine, &mount, args.cgroup.as_deref(), &args.named)?;
     if args.memsw.is_some() && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }

@@ -29,16 +29,17 @@ pub mod verify;
 mod watch;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, Named, Verb};
 use crate::engine::Engine;
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
 use crate::host;
 use crate::host::cgroup::{Cgroup, CgroupMount, display};
+use crate::host::workload::find::find;
 
 /// Does what the command line says; returns the exit code.
 ///
@@ -55,8 +56,8 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::ForceEmpty(args) => force_empty::force_empty(&args),
         Verb::Events(args) => events::events(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
-        Verb::Stat(args) => stat::stat(&args),
-        Verb::Record(args) => record::record(&args),
+        Verb::Stat(args) => stat::stat(args),
+        Verb::Record(args) => record::record(args),
         Verb::Rehearse(args) => rehearse::rehearse(&args),
         Verb::Replay(args) => replay::replay(&args),
         Verb::Recommend(args) => recommend::recommend(&args),
@@ -76,13 +77,47 @@ fn attached() -> Result<(Engine, CgroupMount)> {
     Ok((engine, CgroupMount::find()?))
 }
 
-/// The tracked cgroup that PATH means, and its counter.
-fn target(engine: &Engine, mount: &CgroupMount, path: &Path) -> Result<(Cgroup, u32)> {
-    let cgroup = mount.resolve(path)?;
+/// The cgroup that is meant by PATH or by name; none if neither is given.
+fn meant(mount: &CgroupMount, path: Option<&Path>, named: &Named) -> Result<Option<Cgroup>> {
+    match (path, named.wanted().as_slice()) {
+        (None, []) => Ok(None),
+        (Some(path), []) => mount.resolve(path).map(Some),
+        (None, [wanted]) => find(mount, wanted).map(Some),
+        _ => Err(Failure::Usage.error("more than one cgroup is named: name one")),
+    }
+}
+
+/// Puts the path of what is named where that of a cgroup is.
+fn path_of_name(named: &Named, path: &mut Option<PathBuf>) -> Result<()> {
+    if named.wanted().is_empty() {
+        return Ok(());
+    }
+    *path = meant(&CgroupMount::find()?, path.as_deref(), named)?.map(|cgroup| cgroup.path);
+    Ok(())
+}
+
+/// The tracked cgroup that is meant, and its counter; none if none is named.
+fn target(
+    engine: &Engine,
+    mount: &CgroupMount,
+    path: Option<&Path>,
+    named: &Named,
+) -> Result<Option<(Cgroup, u32)>> {
+    let Some(cgroup) = meant(mount, path, named)? else { return Ok(None) };
     let index = engine.index_of(cgroup.id)?.ok_or_else(|| {
         Failure::Cgroup.error(format!("{} is not tracked by the engine", display(&cgroup.path)))
     })?;
-    Ok((cgroup, index))
+    Ok(Some((cgroup, index)))
+}
+
+/// As [`target`], of a verb that needs one.
+fn one_target(
+    engine: &Engine,
+    mount: &CgroupMount,
+    path: Option<&Path>,
+    named: &Named,
+) -> Result<(Cgroup, u32)> {
+    target(engine, mount, path, named)?.context("no cgroup is named")
 }
 
 /// A reader that went away (`memstock show | head -1`) has what it wanted.

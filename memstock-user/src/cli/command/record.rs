@@ -14,11 +14,11 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use self::output::Output;
-use super::attached;
 use super::beside::{attend, require_tracked, wait_until_tracked};
 use super::run::{Onlooker, run_alone, until_told};
 use super::signals::Signals;
 use super::watch::GRACE;
+use super::{attached, path_of_name};
 use crate::cli::config::Settings;
 use crate::cli::{Record, Run};
 use crate::daemon::record::{Ending, Recorder, Subject, Summary};
@@ -28,6 +28,7 @@ use crate::host;
 use crate::host::cgroup::Cgroup;
 use crate::host::launch::{self, Ended};
 use crate::host::protect::Protection;
+use crate::host::workload::Resolver;
 
 /// Records; returns COMMAND's exit code.
 ///
@@ -35,8 +36,10 @@ use crate::host::protect::Protection;
 /// COMMAND cannot be started, the environment, a cgroup or the kernel does not allow it, or the file cannot be made.
 /// Nothing that was made stays behind then, and the recording before stays what it was. What was recorded until then
 /// is kept.
-pub fn record(args: &Record) -> Result<u8> {
+pub fn record(mut args: Record) -> Result<u8> {
     host::require_privilege()?;
+    path_of_name(&args.named, &mut args.cgroup)?;
+    let args = &args;
     let mut recording =
         Recording { args, output: Output::create(&args.output)?, recorder: None, summary: None };
     let told = until_told(false, async |signals| {
@@ -77,7 +80,9 @@ impl Onlooker for Recording<'_> {
     fn begin(&mut self, pins: &Pins, home: &Cgroup) -> Result<Option<Arc<Notify>>> {
         let text = |word: &OsString| word.to_string_lossy().into_owned();
         let command = self.args.command.iter().map(text).collect();
-        let subject = Subject { cgroup: home.clone(), command, charges: self.args.charges };
+        let charges = self.args.charges;
+        let name = Resolver::name_of(home);
+        let subject = Subject { cgroup: home.clone(), name, command, charges };
         let recorder = Recorder::start(pins, subject, self.output.file()?)?;
         // One that has COMMAND ends with that.
         let gone = self.args.command.is_empty().then(|| recorder.gone());

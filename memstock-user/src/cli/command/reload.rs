@@ -8,7 +8,8 @@
 mod diff;
 mod report;
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use memstock_common::NO_LIMIT;
@@ -18,7 +19,7 @@ use self::report::Report;
 use super::targets::{Awaited, Target, Targets, awaited, note, register};
 use super::watch::{Done, Watch, status};
 use crate::cli::Run;
-use crate::cli::config::{self, Settings};
+use crate::cli::config::{self, Entry, Settings};
 use crate::daemon::parts::Part;
 use crate::enforce::Policy;
 use crate::enforce::drains::Drains;
@@ -29,7 +30,8 @@ use crate::enforce::setting::{self, Limits};
 use crate::engine::Engine;
 use crate::engine::kernel_cgroup::Tracked;
 use crate::exit::{self, Failure, Faults};
-use crate::host::cgroup::{CgroupMount, display};
+use crate::host::cgroup::{Cgroup, CgroupMount, display};
+use crate::host::workload::{Resolver, Workload};
 use crate::journal::Record;
 use crate::journal::record::Outcome;
 
@@ -43,6 +45,12 @@ pub struct Reload<'a> {
     /// Of the start.
     targets: &'a Targets,
     now: Told,
+    /// What the file says.
+    file: Settings,
+    /// The cgroups that it has by name, with their names.
+    named: Vec<(Cgroup, Workload)>,
+    /// What found them out; none while it does.
+    resolver: Option<Resolver>,
     /// The reading that is being applied.
     under_way: Option<UnderWay<'a>>,
     /// Whether there was a SIGHUP meanwhile.
@@ -53,6 +61,7 @@ struct Told {
     settings: Settings,
     targets: Vec<Target>,
     awaited: Awaited,
+    by_name: BTreeSet<PathBuf>,
 }
 
 struct UnderWay<'a> {
@@ -83,8 +92,50 @@ impl<'a> Reload<'a> {
             settings: args.settings.with(engine),
             targets: targets.all().to_vec(),
             awaited: targets.awaited().clone(),
+            by_name: args.by_name.clone(),
         };
-        Some(Self { flags, targets, now, under_way: None, again: false })
+        let (named, resolver, file) = (Vec::new(), None, args.file.clone());
+        Some(Self { flags, targets, now, file, named, resolver, under_way: None, again: false })
+    }
+
+    /// Whether its file has cgroups by what people call them.
+    pub fn has_names(&self) -> bool {
+        self.file.has_names()
+    }
+
+    /// Who finds that out; to be given back to [`named`](Self::named).
+    pub fn take_resolver(&mut self) -> Resolver {
+        self.resolver.take().unwrap_or_default()
+    }
+
+    /// These cgroups have names now: has it so for those that the file names.
+    pub fn named(watch: &mut Watch<'a>, mut resolver: Resolver, found: Vec<(Cgroup, Workload)>) {
+        resolver.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+        let Some(reload) = &mut watch.reload else { return };
+        reload.resolver = Some(resolver);
+        let names: Vec<_> = reload.file.cgroups.iter().filter_map(Entry::name).collect();
+        let is_named = |workload: &Workload| names.iter().any(|name| name.is(workload));
+        let named: Vec<_> = found.into_iter().filter(|(_, workload)| is_named(workload)).collect();
+        // Else it is looked at the next time.
+        if named == reload.named || reload.under_way.is_some() {
+            return;
+        }
+        let mut flags = reload.flags.clone();
+        // What was named by a flag may be gone by now.
+        flags.cgroups.retain(|path| watch.mount.absent(path).is_none());
+        let args = config::with_settings(&flags, reload.file.clone(), &named, watch.mount);
+        let told = reload.told(&args, watch.engine, watch.mount);
+        let Some(told) = watch.state.parts.outcome(Part::Names, told) else { return };
+        let Some(mut reload) = watch.reload.take() else { return };
+        reload.named = named;
+        if told.targets == reload.now.targets {
+            watch.reload = Some(reload);
+            return;
+        }
+        let file = reload.flags.config.as_deref().map(display).unwrap_or_default();
+        let requests = reload.apply(told, watch, Report::new(watch.journal, file));
+        watch.reload = Some(reload);
+        Self::set_limits(watch, requests);
     }
 
     /// Reads the file again and begins to have it so.
@@ -115,10 +166,20 @@ impl<'a> Reload<'a> {
         }
     }
 
-    fn read(&self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
-        let args = config::with_file(self.flags, mount)?;
-        let targets = self.targets.again(mount, &args)?;
-        Ok(Told { settings: args.settings.with(engine), targets, awaited: awaited(mount, &args) })
+    fn read(&mut self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
+        let Some(file) = &self.flags.config else { return self.told(self.flags, engine, mount) };
+        // Names are those of the last look: what has them is not to be waited for here.
+        let settings = config::load(file, mount, self.flags)?;
+        let args = config::with_settings(self.flags, settings, &self.named, mount);
+        let told = self.told(&args, engine, mount)?;
+        self.file = args.file;
+        Ok(told)
+    }
+
+    fn told(&self, args: &Run, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
+        let targets = self.targets.again(mount, args)?;
+        let (settings, awaited) = (args.settings.with(engine), awaited(mount, args));
+        Ok(Told { settings, targets, awaited, by_name: args.by_name.clone() })
     }
 
     /// Does what takes no time, and returns the limits that are to be set.
@@ -141,8 +202,14 @@ impl<'a> Reload<'a> {
                 *cgroup = again;
             }
         }
-        let Told { settings, targets, awaited } = &self.now;
+        let Told { settings, targets, awaited, by_name } = &self.now;
+        let mut gone = old.by_name.difference(by_name);
+        let forget = |path: &PathBuf| match watch.mount.absent(path) {
+            Some(path) => Names::of(watch.engine.pins()).forget(&path),
+            None => Ok(()),
+        };
         let noted = lift(watch.engine, &old, &self.now)
+            .and_then(|()| gone.try_for_each(forget))
             .and_then(|()| note(watch.engine, awaited))
             .and_then(|()| watch.tree.catch_up());
         watch.state.parts.outcome(Part::Tree, noted);

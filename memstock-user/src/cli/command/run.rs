@@ -31,6 +31,7 @@ use crate::host::launch::{self, Ended};
 use crate::host::lock::EngineLock;
 use crate::host::notify::Manager;
 use crate::host::protect::{Protection, protect};
+use crate::host::workload::find::find;
 use crate::journal::{Journal, Record};
 use crate::view::metrics::{Metrics, server};
 use crate::view::show::rehearsed::Rehearsed;
@@ -89,7 +90,11 @@ pub(super) async fn run_alone(
 ) -> Result<Outcome> {
     host::require_privilege()?;
     let mount = CgroupMount::find()?;
-    let flags = args;
+    let mut flags = args.clone();
+    for wanted in args.named.wanted() {
+        flags.cgroups.push(find(&mount, &wanted)?.path);
+    }
+    let flags = &flags;
     let asked = Asked { flags, args: &config::with_file(flags, &mount)? };
     let mut lock = EngineLock::acquire()?;
     let ended = run_locked(asked, signals, onlooker, &mount, &mut lock).await;
@@ -209,7 +214,7 @@ fn watch<'a>(
     started.adopt_pages(args, mount)?;
     let policy = Policy { observe: args.settings.observe, oom_group: args.settings.oom_group };
     let enforcer = Enforcer::start(pins, policy)?;
-    let metrics = listener.map(Metrics::start).transpose()?;
+    let metrics = listener.map(|listener| Metrics::start(listener, mount.dir())).transpose()?;
     let over = match started.targets.home() {
         Ok(home) => onlooker.begin(pins, home)?,
         Err(_) => None,

@@ -4,10 +4,11 @@ use std::io::{self, Write as _};
 
 use anyhow::Result;
 
-use super::{attached, closed_pipe_is_success};
+use super::{attached, closed_pipe_is_success, target};
 use crate::cli::Show;
 use crate::engine::sample::sample;
 use crate::host::page_size;
+use crate::host::workload::Resolver;
 use crate::journal::degraded;
 use crate::model::Sample;
 use crate::view::show::{json, table};
@@ -18,7 +19,15 @@ use crate::view::show::{json, table};
 /// No engine is running, or it cannot be read.
 pub fn show(args: &Show) -> Result<u8> {
     let (engine, mount) = attached()?;
-    let sample = Sample { degraded: degraded::read(), ..sample(&engine, &mount)? };
+    let mut sample = Sample { degraded: degraded::read(), ..sample(&engine, &mount)? };
+    if let Some((cgroup, _)) = target(&engine, &mount, args.cgroup.as_deref(), &args.named)? {
+        sample.keep_below(cgroup.id);
+    }
+    let mut resolver = Resolver::default();
+    sample.ask_names(mount.dir(), &mut resolver);
+    for warning in resolver.warnings() {
+        log::warn!("{warning}");
+    }
     let mut out = io::stdout().lock();
     closed_pipe_is_success(if args.json {
         writeln!(out, "{:#}", json::document(&sample, page_size()))

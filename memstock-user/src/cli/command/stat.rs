@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::attached;
 use super::beside::{attend, require_tracked, wait_until_tracked};
 use super::run::{run_alone, until_told};
 use super::signals::Signals;
+use super::{attached, path_of_name};
 use crate::cli::config::Settings;
 use crate::cli::{Batch, Run, Stat};
 use crate::engine::kernel_stock::KernelStock;
@@ -32,8 +32,10 @@ use crate::view::show::stat::{Report, document, write};
 /// # Errors
 /// COMMAND cannot be started, the environment, a cgroup or the kernel does not allow it, or the report cannot
 /// be written. Nothing that was made stays behind.
-pub fn stat(args: &Stat) -> Result<u8> {
+pub fn stat(mut args: Stat) -> Result<u8> {
     host::require_privilege()?;
+    path_of_name(&args.named, &mut args.cgroup)?;
+    let args = &args;
     let output = args.output.as_deref().map(Output::open).transpose()?;
     let kernel = args.kernel_stock.then(KernelStock::watch).transpose()?;
     let kernel = kernel.as_ref();

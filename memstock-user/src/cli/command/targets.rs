@@ -83,7 +83,8 @@ impl Targets {
             cgroups.insert(0, own.insert(named).clone());
         }
         let home = cgroups.first().cloned();
-        if home.is_none() && inherited.is_none() && args.awaited.is_empty() {
+        let is_awaiting = !args.awaited.is_empty() || args.file.has_names();
+        if home.is_none() && inherited.is_none() && !is_awaiting {
             return Err(Failure::Usage.error(
                 "nothing to track: give --cgroup PATH, --config FILE, --new NAME or -- COMMAND",
             ));

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 
 use anyhow::Result;
 
-use super::{attached, closed_pipe_is_success};
+use super::{attached, closed_pipe_is_success, target};
 use crate::cli::{Top, When};
 use crate::view::top::live::{self, Options};
 use crate::view::top::plain;
@@ -17,7 +17,9 @@ use crate::view::top::source::Source;
 /// No engine is running, or it ends, or it cannot be read.
 pub fn top(args: &Top) -> Result<u8> {
     let (engine, mount) = attached()?;
-    let source = Source::new(engine, mount)?;
+    let only = target(&engine, &mount, args.cgroup.as_deref(), &args.named)?;
+    let only = only.map(|(cgroup, _)| cgroup.id);
+    let source = Source::new(engine, mount, only)?;
     let colour = match args.color {
         When::Auto => env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         When::Always => true,

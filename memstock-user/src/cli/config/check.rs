@@ -17,7 +17,8 @@ pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Mistake>
     let mut mistakes: Vec<_> = cgroups.iter().filter_map(memsw_below_memory).collect();
     let mut found = BTreeMap::<PathBuf, &Entry>::new();
     for entry in cgroups {
-        let (named, at) = (entry.path.get_ref(), entry.path.span().start);
+        let Some(path) = entry.path() else { continue };
+        let (named, at) = (path.get_ref(), path.span().start);
         let path = match (mount.resolve(named), mount.absent(named)) {
             (Ok(cgroup), _) => cgroup.path,
             (Err(_), Some(path)) => path,
@@ -28,7 +29,8 @@ pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Mistake>
         };
         // However it is spelled.
         if let Some(first) = found.get(&path) {
-            let (line, _) = place(text, first.path.span().start);
+            let first = first.path().map_or(0, |path| path.span().start);
+            let (line, _) = place(text, first);
             mistakes.push((at, format!("{} again: line {line} has it", display(&path))));
         } else {
             found.insert(path, entry);

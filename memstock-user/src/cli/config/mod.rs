@@ -11,7 +11,7 @@ mod value;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use toml::Spanned;
@@ -20,7 +20,9 @@ pub use self::settings::{Entry, Settings};
 pub use self::value::Size;
 use crate::cli::{Limit, Run};
 use crate::exit::{Failure, Faults};
-use crate::host::cgroup::{CgroupMount, display};
+use crate::host::cgroup::{Cgroup, CgroupMount, display};
+use crate::host::workload::find;
+use crate::host::workload::{Resolver, Workload};
 
 /// The largest file that is read, in bytes: room for 16,384 cgroups with short names.
 const MAX_BYTES: u64 = 1 << 20;
@@ -37,13 +39,33 @@ type Mistake = (usize, String);
 /// [`Failure::Usage`], a line for each mistake of the file.
 pub fn with_file(args: &Run, mount: &CgroupMount) -> Result<Run> {
     let Some(file) = &args.config else { return Ok(args.clone()) };
-    let mut run = below(&load(file, mount, args)?, args);
+    let settings = load(file, mount, args)?;
+    let found = if settings.has_names() {
+        let mut resolver = Resolver::default();
+        let found = find::named(mount, &mut resolver)?;
+        resolver.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+        found
+    } else {
+        Vec::new()
+    };
+    Ok(with_settings(args, settings, &found, mount))
+}
+
+/// The command line with what its file says, where these cgroups have names.
+pub fn with_settings(
+    args: &Run,
+    settings: Settings,
+    found: &[(Cgroup, Workload)],
+    mount: &CgroupMount,
+) -> Run {
+    let mut run = below(&settings, args, found);
+    run.file = settings;
     let (awaited, there) = run
         .cgroups
         .into_iter()
         .partition(|path| !args.cgroups.contains(path) && mount.absent(path).is_some());
     (run.awaited, run.cgroups) = (awaited, there);
-    Ok(run)
+    run
 }
 
 /// Reads a file and finds what is wrong with it, on this host and with this command line.
@@ -128,7 +150,8 @@ pub fn summary(args: &Run) -> Result<String> {
     let limits = cgroups.iter().flat_map(|entry| [&entry.memory, &entry.memsw]).flatten().count();
     let mut text =
         format!("{}: no mistakes; cgroups: {}, limits: {limits}", display(file), cgroups.len());
-    for path in cgroups.iter().filter_map(|entry| mount.absent(entry.path.get_ref())) {
+    let paths = cgroups.iter().filter_map(|entry| entry.path());
+    for path in paths.filter_map(|path| mount.absent(path.get_ref())) {
         text.push_str(&format!("\nno cgroup {} yet", display(&path)));
     }
     Ok(text)
@@ -136,15 +159,27 @@ pub fn summary(args: &Run) -> Result<String> {
 
 /// The flags, with the file for those that were not given. Cgroups of both are tracked; a limit given as a flag for
 /// one of them wins.
-fn below(file: &Settings, flags: &Run) -> Run {
+fn below(file: &Settings, flags: &Run, found: &[(Cgroup, Workload)]) -> Run {
     let mut run = flags.clone();
     run.settings = flags.settings.or(file);
-    run.cgroups.extend(file.cgroups.iter().map(|entry| entry.path.get_ref().clone()));
-    // The last one for a cgroup holds.
+    let by_name = file.cgroups.iter().filter_map(|entry| Some((entry, entry.name()?)));
+    let by_name = by_name.flat_map(|(entry, name)| {
+        let are = found.iter().filter(|(_, workload)| name.is(workload));
+        are.map(move |(cgroup, _)| (entry, &cgroup.path))
+    });
+    let by_path = file.cgroups.iter().filter_map(|entry| Some((entry, entry.path()?.get_ref())));
+    // The last one for a cgroup holds: a path is more exact than a name.
+    let all: Vec<(&Entry, &PathBuf)> = by_name.clone().chain(by_path).collect();
+    run.by_name = by_name.map(|(_, path)| path.clone()).collect();
+    for (_, path) in &all {
+        if !run.cgroups.contains(path) {
+            run.cgroups.push((*path).clone());
+        }
+    }
     let limits = |of: fn(&Entry) -> &Option<Spanned<Size>>| {
-        file.cgroups.iter().filter_map(move |entry| {
+        all.iter().filter_map(move |(entry, path)| {
             let &Size(nr_pages) = of(entry).as_ref()?.get_ref();
-            Some(Limit { cgroup: Some(entry.path.get_ref().clone()), nr_pages })
+            Some(Limit { cgroup: Some((*path).clone()), nr_pages })
         })
     };
     run.limits.splice(0..0, limits(|entry| &entry.memory));

@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::value::{self as read, Size};
 use crate::cli::value::{Batch, address, batch, max_cgroups, slots};
 use crate::engine::Engine;
+use crate::host::workload::find::Wanted;
 
 /// Settings of a run. None and false: nothing was said.
 #[derive(Args, Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -67,19 +68,81 @@ pub struct Settings {
     pub cgroups: Vec<Entry>,
 }
 
-/// A cgroup of the file, with the places of what may be wrong with it on this host.
+/// A cgroup of the file, or all that have a name, with the places of what may be wrong with it on this host.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct Entry {
-    /// A directory, or a path in the hierarchy.
-    pub path: Spanned<PathBuf>,
+    /// Which.
+    pub which: Which,
     /// The limit of memory.
     pub memory: Option<Spanned<Size>>,
     /// That of memory and swap together.
     pub memsw: Option<Spanned<Size>>,
 }
 
+/// How cgroups are named in the file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Which {
+    /// A directory, or a path in the hierarchy.
+    Path(Spanned<PathBuf>),
+    /// What people call them.
+    Name(Wanted),
+}
+
+/// An entry as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    path: Option<Spanned<PathBuf>>,
+    container: Option<String>,
+    pod: Option<String>,
+    unit: Option<String>,
+    memory: Option<Spanned<Size>>,
+    memsw: Option<Spanned<Size>>,
+}
+
+impl TryFrom<Written> for Entry {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { path, container, pod, unit, memory, memsw } = written;
+        let names = [
+            container.map(Wanted::Container).map(Which::Name),
+            pod.map(Wanted::Pod).map(Which::Name),
+            unit.map(Wanted::Unit).map(Which::Name),
+        ];
+        let mut all = names.into_iter().flatten().chain(path.map(Which::Path));
+        match (all.next(), all.next()) {
+            (Some(which), None) => Ok(Self { which, memory, memsw }),
+            _ => Err("a cgroup needs one of `path`, `container`, `pod`, `unit`"),
+        }
+    }
+}
+
+impl Entry {
+    /// Its path, if it is named by that.
+    pub fn path(&self) -> Option<&Spanned<PathBuf>> {
+        match &self.which {
+            Which::Path(path) => Some(path),
+            Which::Name(_) => None,
+        }
+    }
+
+    /// What people call it, if it is named by that.
+    pub fn name(&self) -> Option<&Wanted> {
+        match &self.which {
+            Which::Path(_) => None,
+            Which::Name(wanted) => Some(wanted),
+        }
+    }
+}
+
 impl Settings {
+    /// Whether a cgroup is named by what people call it.
+    pub fn has_names(&self) -> bool {
+        self.cgroups.iter().any(|entry| entry.name().is_some())
+    }
+
     /// These flags, and what a file says of those that were not given.
     pub fn or(&self, file: &Self) -> Self {
         Self {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cli::Batch;
+use crate::host::workload::Kind;
 use proptest::prelude::*;
 
 /// What is wrong with a text, as it reads after the name of the file.
@@ -22,11 +23,14 @@ fn all_keys_are_read() {
     let [a, c] = &settings.cgroups[..] else { panic!("{settings:?}") };
     let limit = |of: &Option<Spanned<Size>>| of.as_ref().map(|size| size.get_ref().0);
     let pages = |bytes: u64| Some(Some(bytes / rustix::param::page_size() as u64));
-    assert_eq!(a.path.get_ref(), Path::new("/a b"));
+    assert_eq!(a.path().unwrap().get_ref(), Path::new("/a b"));
     assert_eq!((limit(&a.memory), limit(&a.memsw)), (pages(1 << 20), pages(2 << 20)));
     assert_eq!((limit(&c.memory), limit(&c.memsw)), (Some(None), Some(None)));
     let at = |of: &Option<Spanned<Size>>| of.as_ref().map(|size| place(text, size.span().start));
-    assert_eq!((place(text, c.path.span().start), at(&c.memory)), ((15, 8), Some((16, 10))));
+    assert_eq!(
+        (place(text, c.path().unwrap().span().start), at(&c.memory)),
+        ((15, 8), Some((16, 10)))
+    );
     let expected = Settings {
         batch: Some(Batch::Pages(64)),
         slots: Some(2),
@@ -66,7 +70,10 @@ fn what_is_wrong_is_said_with_its_place_and_key() {
             "[cgroup]\npath = '/a'",
             "1:1: invalid type: map, expected [[cgroup]] in two brackets, in `cgroup`",
         ),
-        ("[[cgroup]]\nmemory = '1M'", "1:1: missing field `path`, in `cgroup`"),
+        (
+            "[[cgroup]]\nmemory = '1M'",
+            "1:1: a cgroup needs one of `path`, `container`, `pod`, `unit`, in `cgroup`",
+        ),
         (
             "[[cgroup]]\npath = 7",
             "2:8: invalid type: integer `7`, expected path string, in `cgroup.path`",
@@ -81,7 +88,7 @@ fn what_is_wrong_is_said_with_its_place_and_key() {
         ),
         (
             "[[cgroup]]\npath = '/é'\nlimit = '1M'",
-            "3:1: unknown field `limit`, expected one of `path`, `memory`, `memsw`, in `cgroup`",
+            "3:1: unknown field `limit`, expected one of `path`, `container`, `pod`, `unit`, `memory`, `memsw`, in `cgroup`",
         ),
         ("batch = 1\nbatch = 2", "2:1: duplicate key"),
     ] {
@@ -117,13 +124,40 @@ fn flags_win_over_the_file() {
     let crate::cli::Verb::Run(flags) = cli.verb else { panic!("{cli:?}") };
     let text = "batch = 64\nslots = 4\nobserve = true\n\
                 [[cgroup]]\npath = '/a'\nmemory = '2M'\n";
-    let run = below(&parse(text.as_bytes()).unwrap(), &flags);
+    let run = below(&parse(text.as_bytes()).unwrap(), &flags, &[]);
     let Settings { batch, slots, observe, memsw, .. } = run.settings;
     assert_eq!((batch, slots, observe, memsw), (Some(Batch::Pages(8)), Some(4), true, false));
     assert_eq!(run.cgroups, [Path::new("/f"), Path::new("/a")]);
     let limits: Vec<_> = run.limits.iter().map(|limit| limit.nr_pages.unwrap()).collect();
     let pages = |bytes: u64| bytes / rustix::param::page_size() as u64;
     assert_eq!(limits, [pages(2 << 20), pages(1 << 20)], "the last one holds");
+}
+
+#[test]
+fn names_are_paths_where_they_are_known() {
+    let flags = Run::default();
+    let text = "[[cgroup]]\ncontainer = 'shop/*/api'\nmemory = '1M'\n\
+                [[cgroup]]\nunit = 'nginx'\n\
+                [[cgroup]]\npath = '/b'\nmemory = '2M'\n";
+    let settings = parse(text.as_bytes()).unwrap();
+    assert!(settings.has_names() && !Settings::default().has_names());
+    let api = |path: &str, pod: &str| {
+        let name = format!("shop/{pod}/api");
+        let [pod, namespace, container] = [pod, "shop", "api"].map(|name| Some(name.to_owned()));
+        let workload = Workload { kind: Kind::Container, name, pod, namespace, container };
+        (Cgroup { path: path.into(), dir: path.into(), id: 1 }, workload)
+    };
+    let found = [api("/a", "web-0"), api("/b", "web-1")];
+    let run = below(&settings, &flags, &found);
+    assert_eq!(run.cgroups, [Path::new("/a"), Path::new("/b")]);
+    assert_eq!(run.by_name.iter().collect::<Vec<_>>(), [Path::new("/a"), Path::new("/b")]);
+    let limits: Vec<_> =
+        run.limits.iter().map(|limit| (limit.cgroup.as_deref(), limit.nr_pages)).collect();
+    let pages = |bytes: u64| Some(bytes / rustix::param::page_size() as u64);
+    let [a, b] = ["/a", "/b"].map(|path| Some(Path::new(path)));
+    // The last one holds: what is named by its path.
+    assert_eq!(limits, [(a, pages(1 << 20)), (b, pages(1 << 20)), (b, pages(2 << 20))]);
+    assert_eq!(below(&settings, &flags, &[]).cgroups, [Path::new("/b")]);
 }
 
 #[test]

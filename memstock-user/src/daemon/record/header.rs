@@ -7,14 +7,19 @@ use anyhow::Result;
 use rustix::system::uname;
 
 use crate::host::cgroup::Cgroup;
+use crate::host::workload::Workload;
 use crate::host::{cpus, page_size};
 use crate::recording::{Header, Lru};
 
-/// Of a recording of `cgroup` that begins now, of a `command` if it is run for that.
+/// Of a recording of `cgroup`, which people call by `name`, that begins now; of a `command` if it is run for that.
 ///
 /// # Errors
 /// The CPUs cannot be read.
-pub(super) fn header(cgroup: &Cgroup, command: &[String]) -> Result<Header> {
+pub(super) fn header(
+    cgroup: &Cgroup,
+    name: Option<Workload>,
+    command: &[String],
+) -> Result<Header> {
     let uname = uname();
     let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -30,6 +35,7 @@ pub(super) fn header(cgroup: &Cgroup, command: &[String]) -> Result<Header> {
         cpus: u32::try_from(cpus()?.online.len()).unwrap_or(u32::MAX),
         page_size: u32::try_from(page_size()).unwrap_or(u32::MAX),
         cgroup: cgroup.path.clone(),
+        name,
         command: command.to_vec(),
         started: started.as_nanos().try_into().unwrap_or(u64::MAX),
         assumes: vec![

@@ -78,7 +78,7 @@ impl Recording {
         let cgroup = &subject.cgroup;
         let index = engine.index_of(cgroup.id)?.context("the cgroup is not tracked")?;
         let recorded = Recorded::watch(cgroup)?;
-        let mut header = header(cgroup, &subject.command)?;
+        let mut header = header(cgroup, subject.name.clone(), &subject.command)?;
         if !recorded.missing().is_empty() {
             header.assumes.push(format!(
                 "Accesses to page cache are not all known: this kernel lacks the tracepoints {} (Linux 6.12).",

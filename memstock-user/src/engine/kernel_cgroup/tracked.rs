@@ -69,7 +69,7 @@ impl Tracked {
     /// What the cgroup of a counter is called.
     pub fn name(&self, index: u32) -> Name {
         let id = self.counters.get(&index).map_or(0, |counter| counter.id);
-        Name { id, path: self.path(index).map(Path::to_path_buf) }
+        Name::new(id, self.path(index).map(Path::to_path_buf))
     }
 
     /// The path of the cgroup of a counter, as long as it is there.

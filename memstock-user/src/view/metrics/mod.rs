@@ -4,6 +4,7 @@
 //! - `server` speaks HTTP and knows nothing of engines: it asks.
 //! - `health` says whether the figures can be relied on, and if not, why.
 //! - `check` proves conservation.
+//! - `names` finds out what people call the cgroups, beside the loop.
 //!
 //! Asking goes by a channel to the loop of the daemon, which answers between its duties: one reading for all
 //! that ask at once, however many they are.
@@ -11,11 +12,13 @@
 mod accept;
 pub mod check;
 pub mod health;
+pub mod names;
 pub mod server;
 pub mod text;
 mod vmstat;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -24,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::check::Checked;
 use self::health::Reason;
+use self::names::Names;
 use self::server::{MAX_CLIENTS, Server};
 use crate::daemon::parts::{Errors, Part};
 use crate::journal::kind::Counts;
@@ -84,13 +88,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Begins to serve, on the runtime that calls.
+    /// Begins to serve, on the runtime that calls; cgroup v2 is mounted at `hierarchy`.
     ///
     /// # Errors
     /// The listener is none of the runtime's.
-    pub fn start(listener: TcpListener) -> Result<Self> {
+    pub fn start(listener: TcpListener, hierarchy: &Path) -> Result<Self> {
         let (sender, asks) = mpsc::channel(MAX_CLIENTS);
-        Ok(Self { asks, _server: Server::start(listener, sender)? })
+        let names = Names::new(hierarchy);
+        Ok(Self { asks, _server: Server::start(listener, sender, names)? })
     }
 
     /// The next question.

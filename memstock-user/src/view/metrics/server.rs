@@ -29,6 +29,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Ask;
 use super::accept::format;
+use super::names::Names;
 use crate::exit::{Classify as _, Failure};
 use crate::view::metrics::text;
 
@@ -66,12 +67,12 @@ impl Server {
     ///
     /// # Errors
     /// The listener is none of the runtime's.
-    pub fn start(listener: TcpListener, desk: mpsc::Sender<Ask>) -> Result<Self> {
+    pub fn start(listener: TcpListener, desk: mpsc::Sender<Ask>, names: Names) -> Result<Self> {
         let address = listener.local_addr().context("cannot tell our address")?;
         let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve")?;
         // Nobody left to tell if standard error is gone.
         let _ = writeln!(io::stderr(), "metrics: http://{address}/metrics");
-        Ok(Self(tokio::spawn(accept(listener, desk)).abort_handle()))
+        Ok(Self(tokio::spawn(accept(listener, desk, names)).abort_handle()))
     }
 }
 
@@ -99,7 +100,7 @@ fn make_place(clients: &mut VecDeque<Client>) {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>) {
+async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>, names: Names) {
     // Ends them all when it is dropped.
     let mut tasks = JoinSet::new();
     let mut clients = VecDeque::new();
@@ -109,10 +110,12 @@ async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>) {
             Ok((stream, _)) => {
                 make_place(&mut clients);
                 let has_asked = Arc::new(AtomicBool::new(false));
-                let (desk, asks) = (desk.clone(), Arc::clone(&has_asked));
+                let (desk, names) = (desk.clone(), names.clone());
+                let asks = Arc::clone(&has_asked);
                 // What became of a client is the client's affair.
-                let serve =
-                    async move { drop(timeout(PATIENCE, serve(stream, desk, &asks)).await) };
+                let serve = async move {
+                    drop(timeout(PATIENCE, serve(stream, desk, names, &asks)).await);
+                };
                 clients.push_back(Client { task: tasks.spawn(serve), has_asked });
             }
             Err(error) => {
@@ -128,12 +131,13 @@ async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>) {
 async fn serve(
     stream: TcpStream,
     desk: mpsc::Sender<Ask>,
+    names: Names,
     has_asked: &AtomicBool,
 ) -> hyper::Result<()> {
     let service = service_fn(|request| {
         has_asked.store(true, Relaxed);
         // A body is not read, and ends with the connection.
-        answer(request, &desk)
+        answer(request, &desk, &names)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -150,11 +154,12 @@ type Answer = Response<Full<Bytes>>;
 async fn answer(
     request: Request<Incoming>,
     desk: &mpsc::Sender<Ask>,
+    names: &Names,
 ) -> Result<Answer, Infallible> {
     Ok(match request.uri().path() {
         path @ ("/metrics" | "/healthz" | "/readyz") => match *request.method() {
             Method::GET | Method::HEAD => match path {
-                "/metrics" => figures(&request, desk).await,
+                "/metrics" => figures(&request, desk, names).await,
                 "/readyz" => readiness(desk).await,
                 _ => plain(StatusCode::OK, "alive\n"),
             },
@@ -168,12 +173,13 @@ async fn answer(
     })
 }
 
-async fn figures(request: &Request<Incoming>, desk: &mpsc::Sender<Ask>) -> Answer {
+async fn figures(request: &Request<Incoming>, desk: &mpsc::Sender<Ask>, names: &Names) -> Answer {
     let accept: Vec<_> = request.headers().get_all(ACCEPT).iter().collect();
     let accept: Vec<_> = accept.iter().filter_map(|value| value.to_str().ok()).collect();
     let format = format(&accept.join(","));
     let Some(reading) = ask(desk, Ask::Figures).await else { return over() };
-    match text::text(reading, format) {
+    let named = names.of(&reading.sample).await;
+    match text::text(reading, named, format) {
         Ok(text) => {
             let mut answer = plain(StatusCode::OK, text);
             let kind = HeaderValue::from_static(format.content_type());

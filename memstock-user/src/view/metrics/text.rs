@@ -23,6 +23,15 @@ use prometheus_client::registry::{Registry, Unit as MetricUnit};
 
 use self::points::{Number, Points};
 use crate::view::metrics::Reading;
+use crate::view::metrics::names::Named;
+
+/// Labels of what people call a cgroup, as kubelet spells them in its own metrics; behind all others.
+const NAMES: [&str; 4] = ["container", "pod", "namespace", "unit"];
+
+/// These labels and [`NAMES`].
+macro_rules! with_names {
+    ($($label:literal),+) => { [$($label,)+ NAMES[0], NAMES[1], NAMES[2], NAMES[3]] };
+}
 
 /// First word of every name.
 const PREFIX: &str = "memstock";
@@ -50,9 +59,13 @@ impl Format {
 ///
 /// # Errors
 /// Only those of writing to a string, of which there are none.
-pub fn text(reading: Arc<Reading>, format: Format) -> Result<String, fmt::Error> {
+pub fn text(
+    reading: Arc<Reading>,
+    named: Arc<Named>,
+    format: Format,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Exposition(reading)));
+    registry.register_collector(Box::new(Exposition(reading, named)));
     let mut text = String::new();
     match format {
         Format::OpenMetrics => text::encode(&mut text, &registry)?,
@@ -134,11 +147,11 @@ impl Family {
     pub const fn labels(self) -> &'static [&'static str] {
         match self.0 {
             Source::Info(Info::Build) => &["version"],
-            Source::Info(Info::Cgroup) => &["cgroup", "cgroup_id", "parent"],
+            Source::Info(Info::Cgroup) => &with_names!("cgroup", "cgroup_id", "parent"),
             Source::Cpu(_) | Source::CpuState(_) => &["cpu"],
             Source::Slot(_) => &["cpu", "slot"],
-            Source::Counter(..) | Source::Memory(_) | Source::Cgroup(_) => &["cgroup"],
-            Source::Limit(..) => &["cgroup", "ancestor"],
+            Source::Counter(..) | Source::Memory(_) | Source::Cgroup(_) => &with_names!("cgroup"),
+            Source::Limit(..) => &with_names!("cgroup", "ancestor"),
             Source::Daemon(DaemonStat::Events) => &["kind"],
             Source::Daemon(DaemonStat::Errors) => &["part"],
             Source::Daemon(DaemonStat::Degraded) => &["reason"],
@@ -202,8 +215,10 @@ impl Family {
         };
         let mut family = encoder.encode_descriptor(&base, stat.help, unit.as_ref(), kind)?;
         points.of(self, &mut |values, number| {
+            // To Prometheus an empty label is none; of cgroups without a name there are many.
+            let labels = self.labels().iter().copied().zip(values.iter().copied());
             let labels: Vec<_> =
-                self.labels().iter().copied().zip(values.iter().copied()).collect();
+                labels.filter(|(name, value)| !NAMES.contains(name) || !value.is_empty()).collect();
             let mut point = family.encode_family(&labels)?;
             match (stat.trend, number) {
                 (Trend::Counter, Number::Unsigned(value)) => {
@@ -217,11 +232,11 @@ impl Family {
 }
 
 #[derive(Debug)]
-struct Exposition(Arc<Reading>);
+struct Exposition(Arc<Reading>, Arc<Named>);
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let points = Points::new(&self.0);
+        let points = Points::new(&self.0, &self.1);
         Family::all().try_for_each(|family| family.encode(&mut encoder, &points))
     }
 }

@@ -159,6 +159,9 @@ fn inputs(report: &Report<'_>) -> String {
     let lost = recording.end.iter().flat_map(|end| &end.lost).filter(|(_, count)| *count > 0);
     let lost: Vec<_> = lost.map(|(name, count)| format!("{} {count}", printable(name))).collect();
     rows.push(("lost", if lost.is_empty() { "nothing".into() } else { lost.join(", ") }));
+    if let Some(name) = &header.name {
+        rows.push(("name", name.to_string()));
+    }
     let row = |(name, value): &(&str, String)| {
         format!("<tr><th>{name}</th><td>{}</td></tr>\n", escaped(value))
     };

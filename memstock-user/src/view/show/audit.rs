@@ -103,7 +103,7 @@ mod tests {
         let agreement = Agreement { both: 1999, only_kernels: 1, ..Agreement::default() };
         Audit {
             cgroups: vec![CgroupAudit {
-                name: Name { id: 7, path: Some("/a".into()) },
+                name: Name::new(7, Some("/a".into())),
                 is_dying: false,
                 book: Book { usage: 2030, owned: 1999, unused: 32, ..Book::default() },
                 has_memsw: false,

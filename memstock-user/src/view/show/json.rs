@@ -171,7 +171,8 @@ fn cgroup(cgroup: &Cgroup, page_size: u64) -> CgroupRow {
 }
 
 pub(super) fn named(name: &Name) -> record::Cgroup {
-    record::Cgroup::new(name.id, name.path.as_deref())
+    let named = record::Cgroup::new(name.id, name.path.as_deref());
+    record::Cgroup { name: name.workload.clone(), ..named }
 }
 
 pub(super) fn members(counted: &[(Stat, u64)]) -> Map<String, Value> {

@@ -12,6 +12,7 @@ use crate::forecast::recommend::Advice;
 use crate::forecast::rehearse::{Rehearsal, Row, Victim, page_size};
 use crate::forecast::verdict::Verdict;
 use crate::host::cgroup::display;
+use crate::host::workload::Workload;
 use crate::model::size::{human, human_up};
 use crate::recording::{Lru, Recording};
 
@@ -46,6 +47,9 @@ impl Judged<'_> {
 pub(crate) struct Document {
     /// What was recorded, control characters escaped; empty for a cgroup that ran already.
     command: Vec<String>,
+    /// What people call the cgroup that was recorded, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<Workload>,
     /// The most that was used. Unit: bytes.
     peak: u64,
     /// The most that could not be reclaimed. Unit: bytes.
@@ -117,6 +121,7 @@ pub fn document(judged: &Judged<'_>) -> Value {
     let peaks = rehearsal.peaks();
     json!(Document {
         command: rehearsal.recording.header.command.iter().map(|word| printable(word)).collect(),
+        name: rehearsal.recording.header.name.clone(),
         peak: peaks.usage,
         needed_peak: peaks.needed,
         limits: rows.iter().map(|row| limit(rehearsal.recording, row)).collect(),
@@ -195,7 +200,7 @@ pub fn write(out: &mut dyn Write, judged: &Judged<'_>) -> io::Result<()> {
 pub(crate) fn about(rehearsal: &Rehearsal<'_>) -> String {
     let header = &rehearsal.recording.header;
     let what = match header.command.as_slice() {
-        [] => display(&header.cgroup),
+        [] => header.name.as_ref().map_or_else(|| display(&header.cgroup), ToString::to_string),
         words => printable(&words.join(" ")),
     };
     let peaks = rehearsal.peaks();

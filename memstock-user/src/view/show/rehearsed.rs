@@ -131,7 +131,7 @@ mod tests {
     use memstock_common::PageCounter;
 
     fn report(victim: Option<i32>) -> Record {
-        let cgroup = record::Cgroup { id: 7, path: Some("/a".into()), path_hex: None };
+        let cgroup = record::Cgroup::new(7, Some("/a".as_ref()));
         let victim = victim.map(|victim| Victim {
             victim,
             comm: "java\n".into(),
@@ -154,7 +154,7 @@ mod tests {
 
     fn cgroup(id: u64, parent_id: Option<u64>, limit: Option<u64>) -> Cgroup {
         let mut cgroup = Cgroup { parent_id, ..Cgroup::default() };
-        cgroup.name = Name { id, path: Some(format!("/{id}").into()) };
+        cgroup.name = Name::new(id, Some(format!("/{id}").into()));
         cgroup.memory.stats[PageCounterStat::Limit as usize] = limit;
         cgroup.memory.stats[PageCounterStat::Watermark as usize] = Some(2048);
         cgroup.parts[MemoryStat::NeededWatermark as usize] = 256;
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_was_removed_is_judged_by_the_highest_of_its_name() {
-        let name = |id| record::Cgroup { id, path: Some("/7".into()), path_hex: None };
+        let name = |id| record::Cgroup::new(id, Some("/7".as_ref()));
         let counter = |watermark, needed_watermark| Counter {
             memory: PageCounter { usage: 0, watermark, failcnt: 0 },
             needed_watermark,

@@ -212,7 +212,7 @@ mod tests {
     /// and not.
     fn engine(from_stock: u64, missed: u64) -> Sample {
         let cgroup = |id, parent_id, stats| Cgroup {
-            name: Name { id, path: None },
+            name: Name::new(id, None),
             parent_id,
             memory: PageCounter { stats: [Some(40), None, Some(500), Some(3)] },
             parts: [1, 2, 256, 0],

@@ -116,7 +116,13 @@ fn cached(cpu: &Cpu) -> String {
     names.into_iter().map(label).collect::<Vec<_>>().join(" ")
 }
 
+/// What people call it, else where it is.
 pub(crate) fn label(name: &Name) -> String {
+    name.workload.as_ref().map_or_else(|| place(name), ToString::to_string)
+}
+
+/// Its path, or what stands for it.
+pub(crate) fn place(name: &Name) -> String {
     match &name.path {
         Some(path) => display(path),
         None => format!("id {}", name.id),
@@ -124,11 +130,15 @@ pub(crate) fn label(name: &Name) -> String {
 }
 
 fn cgroups(sample: &Sample, page_size: u64) -> String {
+    // Paths of containers are long: where they have names, the numbers come before the paths.
+    let has_names = sample.cgroups.iter().any(|cgroup| cgroup.name.workload.is_some());
     let columns = std::iter::once("CGROUP".to_owned())
-        .chain(COLUMNS.iter().map(|column| head(column.stat().name)));
-    let mut table = plain(columns, &[0]);
+        .chain(COLUMNS.iter().map(|column| head(column.stat().name)))
+        .chain(has_names.then(|| "PATH".to_owned()));
+    let mut table = plain(columns, &[0, COLUMNS.len() + 1]);
     for cgroup in &sample.cgroups {
-        table.add_row(row(cgroup, page_size));
+        let path = cgroup.name.workload.as_ref().map(|_| place(&cgroup.name));
+        table.add_row(row(cgroup, page_size).into_iter().chain(path));
     }
     table.trim_fmt()
 }
@@ -143,4 +153,36 @@ fn row(cgroup: &Cgroup, page_size: u64) -> Vec<String> {
     let mut row = vec![label(&cgroup.name) + dying];
     row.extend(COLUMNS.iter().map(show));
     row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::workload::{Kind, Workload};
+
+    #[test]
+    fn names_come_first_and_their_paths_last() {
+        let cgroup = |id, path: &str, name: Option<&str>| {
+            let workload = name.map(|name| Workload {
+                kind: Kind::Unit,
+                name: name.into(),
+                pod: None,
+                namespace: None,
+                container: None,
+            });
+            let name = Name { workload, ..Name::new(id, Some(path.into())) };
+            Cgroup { name, ..Cgroup::default() }
+        };
+        let table = |cgroups| cgroups_of(&Sample { cgroups, ..Sample::default() });
+        let plain = table(vec![cgroup(1, "/a", None), cgroup(2, "/b", None)]);
+        assert!(plain[0].ends_with("FORCED") && plain[1].starts_with("/a "), "{plain:?}");
+        let named = table(vec![cgroup(1, "/a", Some("a.service")), cgroup(2, "/b", None)]);
+        assert!(named[0].ends_with("PATH") && named[1].starts_with("a.service "), "{named:?}");
+        assert!(named[1].ends_with(" /a") && named[2].starts_with("/b "), "{named:?}");
+        assert!(!named[2].ends_with("/b"), "{named:?}");
+    }
+
+    fn cgroups_of(sample: &Sample) -> Vec<String> {
+        cgroups(sample, 4096).lines().map(str::to_owned).collect()
+    }
 }

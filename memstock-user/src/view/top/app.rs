@@ -114,6 +114,9 @@ impl App {
             self.events.clear();
             self.message = Some("this is another engine: the one before has ended".into());
         }
+        if let Some(warning) = reading.warnings.first() {
+            self.message = Some(warning.clone());
+        }
         self.rates = match &self.reading {
             Some(before) => {
                 let elapsed = reading.at.saturating_duration_since(before.at);
@@ -184,7 +187,7 @@ mod tests {
     use std::time::Instant;
 
     fn reading(sample: crate::model::Sample, at: Instant) -> Reading {
-        Reading { sample, at, daemon: None, is_another: false }
+        Reading { sample, at, daemon: None, is_another: false, warnings: Vec::new() }
     }
 
     #[test]

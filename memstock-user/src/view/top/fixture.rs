@@ -18,7 +18,7 @@ pub fn cgroup(id: u64, path: &str, parent: Option<u64>, usage: u64, limit: Optio
     let mut parts = [0; MemoryStat::COUNT as usize];
     parts[MemoryStat::Needed as usize] = usage * 3 / 4;
     parts[MemoryStat::NeededWatermark as usize] = usage;
-    let name = Name { id, path: Some(path.into()) };
+    let name = Name::new(id, Some(path.into()));
     Cgroup { name, parent_id: parent, memory, parts, stats, ..Cgroup::default() }
 }
 

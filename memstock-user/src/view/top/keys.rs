@@ -28,7 +28,7 @@ pub const HELP: [(&str, &str); 13] = [
     ("z", "fold or unfold all"),
     ("s > and S <", "sort by the next column, or the one before"),
     ("r", "sort the other way round"),
-    ("/", "show only cgroups with a text in their path"),
+    ("/", "show only cgroups with a text in their name or path"),
     ("p", "pause"),
     ("d", "drain the stocks of the selected cgroup and all below it"),
     ("D", "drain all stocks"),
@@ -188,7 +188,13 @@ mod tests {
 
     fn app() -> App {
         let mut app = App::new(4096, Duration::from_secs(1));
-        app.take(Reading { sample: sample(), at: Instant::now(), daemon: None, is_another: false });
+        app.take(Reading {
+            sample: sample(),
+            at: Instant::now(),
+            daemon: None,
+            is_another: false,
+            warnings: Vec::new(),
+        });
         app.scroll(3);
         app
     }

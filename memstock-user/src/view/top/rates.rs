@@ -96,7 +96,7 @@ mod tests {
     use crate::model::Name;
 
     fn cgroup(id: u64, faults: u64, failed: u64) -> Cgroup {
-        let mut cgroup = Cgroup { name: Name { id, path: None }, ..Cgroup::default() };
+        let mut cgroup = Cgroup { name: Name::new(id, None), ..Cgroup::default() };
         cgroup.stats[CgroupStat::Faults as usize] = Some(faults);
         cgroup.memory.stats[PageCounterStat::Failcnt as usize] = Some(failed);
         cgroup

@@ -14,6 +14,7 @@ use crate::engine::sample::Sampler;
 use crate::exit::{Failure, exit_code};
 use crate::host::cgroup::CgroupMount;
 use crate::host::lock;
+use crate::host::workload::Resolver;
 use crate::journal::Entry;
 use crate::journal::degraded;
 use crate::journal::read::Reader;
@@ -33,6 +34,8 @@ pub struct Reading {
     pub daemon: Option<u32>,
     /// Whether it is of another engine than the one before.
     pub is_another: bool,
+    /// Why some names are not known, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// The running engine, for reading.
@@ -40,6 +43,9 @@ pub struct Source {
     engine: Engine,
     mount: CgroupMount,
     sampler: Sampler,
+    resolver: Resolver,
+    /// Of the cgroup that is shown with all below it; all of them are if there is none.
+    only: Option<u64>,
     /// The pin folder that the engine was opened through.
     folder: Option<(u64, u64)>,
     events: Reader,
@@ -48,16 +54,18 @@ pub struct Source {
 }
 
 impl Source {
-    /// Of an engine that was just opened.
+    /// Of an engine that was just opened; `only` this cgroup with all below it, if one is given.
     ///
     /// # Errors
     /// Its pins cannot be looked at.
-    pub fn new(engine: Engine, mount: CgroupMount) -> Result<Self> {
+    pub fn new(engine: Engine, mount: CgroupMount, only: Option<u64>) -> Result<Self> {
         let folder = folder(&engine)?;
         Ok(Self {
             engine,
             mount,
             sampler: Sampler::default(),
+            resolver: Resolver::default(),
+            only,
             folder,
             events: Reader::new(),
             daemon: None,
@@ -97,8 +105,13 @@ impl Source {
         let sample = self.sampler.sample(&self.engine, &self.mount)?;
         // That there is none is shown by itself.
         let degraded = self.daemon.map(|_| degraded::of_daemon()).unwrap_or_default();
-        let sample = Sample { degraded, ..sample };
-        Ok(Some(Reading { sample, at: Instant::now(), daemon: self.daemon, is_another }))
+        let mut sample = Sample { degraded, ..sample };
+        if let Some(id) = self.only {
+            sample.keep_below(id);
+        }
+        sample.ask_names(self.mount.dir(), &mut self.resolver);
+        let (daemon, warnings) = (self.daemon, self.resolver.warnings());
+        Ok(Some(Reading { sample, at: Instant::now(), daemon, is_another, warnings }))
     }
 
     /// The events since the last call.

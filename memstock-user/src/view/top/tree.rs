@@ -2,16 +2,17 @@
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use memstock_common::stat::{CgroupStat, MemoryStat, PageCounterStat};
 
 use super::column::{Column, Figures};
 use super::rates::{Rates, failcnt};
+use crate::exit::printable;
 use crate::forecast::headroom::headrooms;
 use crate::host::cgroup::display;
-use crate::model::{Cgroup, Sample};
-use crate::view::show::table::label;
+use crate::host::workload::Kind;
+use crate::model::{Cgroup, Name, Sample};
+use crate::view::show::table::{label, place};
 
 /// How the rows are to be.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub struct Order {
     pub reverse: bool,
     /// Those whose children are not shown, by id.
     pub folded: HashSet<u64>,
-    /// Only those whose path has this in it, upper and lower case alike, and those above them.
+    /// Only those whose name or path has this in it, upper and lower case alike, and those above them.
     pub filter: String,
 }
 
@@ -49,7 +50,7 @@ pub enum Below {
 pub struct Row {
     /// cgroup v2 id.
     pub id: u64,
-    /// Its name below the row above it; escaped.
+    /// What people call it, or its path below the row above it; escaped.
     pub name: String,
     /// Its whole path, or what stands for it; escaped.
     pub path: String,
@@ -128,7 +129,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Adds siblings with all below them; says whether any was shown.
-    fn all(&mut self, siblings: &[usize], above: Option<&Path>, depth: usize) -> bool {
+    fn all(&mut self, siblings: &[usize], above: Option<&Name>, depth: usize) -> bool {
         let mut sorted = siblings.to_vec();
         sorted.sort_by(|&a, &b| self.compare(a, b));
         // Each of them, whether one was shown before or not.
@@ -136,14 +137,13 @@ impl Walk<'_> {
         shown > 0
     }
 
-    fn one(&mut self, n: usize, above: Option<&Path>, depth: usize) -> bool {
+    fn one(&mut self, n: usize, above: Option<&Name>, depth: usize) -> bool {
         let node = &self.nodes[n];
         let Cgroup { name, is_dying, .. } = node.cgroup;
-        let path = label(name);
-        let matches = self.filter.is_empty() || path.to_lowercase().contains(&self.filter);
-        let short =
-            above.zip(name.path.as_deref()).and_then(|(above, path)| path.strip_prefix(above).ok());
-        let shown = short.map_or_else(|| path.clone(), display);
+        let path = place(name);
+        let has_it = |text: &str| text.to_lowercase().contains(&self.filter);
+        let matches = self.filter.is_empty() || has_it(&path) || has_it(&label(name));
+        let shown = short(name, above);
         let mut row = Row {
             id: name.id,
             name: if *is_dying { shown + " (dying)" } else { shown },
@@ -164,7 +164,8 @@ impl Walk<'_> {
         }
         let here = self.rows.len();
         self.rows.push(row);
-        if self.all(&node.children, name.path.as_deref().or(above), depth + 1) {
+        let above = if name.path.is_some() { Some(name) } else { above };
+        if self.all(&node.children, above, depth + 1) {
             self.rows[here].below = Below::Shown;
         } else if !matches {
             self.rows.truncate(here);
@@ -202,9 +203,27 @@ impl Walk<'_> {
     }
 }
 
+/// What a cgroup is called below the one `above` it.
+fn short(name: &Name, above: Option<&Name>) -> String {
+    if let Some(workload) = &name.workload {
+        let pod = above.and_then(|above| above.workload.as_ref());
+        let is_in = pod.is_some_and(|it| it.kind == Kind::Pod && it.pod == workload.pod);
+        return match &workload.container {
+            Some(container) if is_in => printable(container),
+            None if is_in => "(sandbox)".into(),
+            _ => workload.to_string(),
+        };
+    }
+    let above = above.and_then(|above| above.path.as_deref());
+    let short =
+        above.zip(name.path.as_deref()).and_then(|(above, path)| path.strip_prefix(above).ok());
+    short.map_or_else(|| place(name), display)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::workload::Workload;
     use crate::view::top::fixture::{cgroup, sample};
 
     fn shown(order: &Order) -> Vec<String> {
@@ -249,6 +268,30 @@ mod tests {
         assert_eq!(rows.iter().map(|row| row.matches).collect::<Vec<_>>(), [false, true]);
         order.filter = "nothing like it".into();
         assert_eq!(shown(&order), Vec::<String>::new());
+    }
+
+    #[test]
+    fn names_stand_for_paths_and_are_found() {
+        let mut sample = sample();
+        let named = |kind, name: &str, container: Option<&str>| {
+            let [pod, namespace] = ["web-0", "shop"].map(|part| Some(part.to_owned()));
+            let container = container.map(str::to_owned);
+            Some(Workload { kind, name: name.into(), pod, namespace, container })
+        };
+        sample.cgroups[2].name.workload = named(Kind::Pod, "shop/web-0", None);
+        let api = named(Kind::Container, "shop/web-0/api", Some("api"));
+        sample.cgroups[3].name.workload = api.clone();
+        sample.cgroups[0].name.workload = api;
+        let shown = |order: &Order| {
+            let rows = rows(&sample, &Rates::default(), order);
+            rows.into_iter().map(|row| row.name).collect::<Vec<_>>()
+        };
+        let all = ["shop/web-0", "api", "static", "shop/web-0/api", "nightly (dying)"];
+        assert_eq!(shown(&Order::default()), all);
+        for filter in ["WEB-0/API", "/batch"] {
+            let order = Order { filter: filter.into(), ..Order::default() };
+            assert!(shown(&order).contains(&"shop/web-0/api".to_owned()), "{filter}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 use crate::cli::command::reload::Changed;
 use crate::daemon::parts::Parts;
 use crate::daemon::work::Work;
+use crate::host::cgroup::Cgroup;
+use crate::host::workload::{Resolver, Workload};
 use crate::journal::Journal;
 use crate::journal::degraded::Degraded;
 use crate::view::metrics::check::{Checked, Proof};
@@ -70,4 +72,6 @@ pub enum Done {
     Adopted,
     /// Limits were set, or not.
     Limits(Vec<Changed>),
+    /// The cgroups that have names now, and who found them out.
+    Named(Box<Resolver>, Vec<(Cgroup, Workload)>),
 }

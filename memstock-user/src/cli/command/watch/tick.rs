@@ -18,6 +18,7 @@ use crate::enforce::enforcer::Enforcer;
 use crate::engine::Engine;
 use crate::engine::sample::{losses, sample};
 use crate::host::cgroup::CgroupMount;
+use crate::host::workload::find::named;
 use crate::host::{has_swap, page_size};
 use crate::view::metrics::check::check;
 use crate::view::metrics::health::{Reason, WINDOW};
@@ -40,6 +41,7 @@ impl Watch<'_> {
         self.retry();
         self.look_at_swap();
         self.look_for_drift();
+        self.look_for_names();
         self.enforce();
         self.tell_state();
     }
@@ -154,6 +156,21 @@ impl Watch<'_> {
         self.note(Part::Audit, started);
     }
 
+    /// For a configuration that has cgroups by what people call them: containers come, go and are renamed.
+    fn look_for_names(&mut self) {
+        let Self { reload, state, .. } = self;
+        let Some(reload) = reload.as_mut().filter(|reload| reload.has_names()) else { return };
+        if !state.work.is_rested(Part::Names) || !state.parts.is_due(Part::Names) {
+            return;
+        }
+        let mut resolver = reload.take_resolver();
+        let started = state.work.start(Part::Names, move |_| {
+            let found = named(&CgroupMount::find()?, &mut resolver)?;
+            Ok(Done::Named(Box::new(resolver), found))
+        });
+        self.note(Part::Names, started);
+    }
+
     /// Has somebody enforce limits if whoever did has ended.
     fn enforce(&mut self) {
         let Self { engine, enforcer, policy, state, .. } = self;
@@ -184,6 +201,7 @@ impl Watch<'_> {
             Some(Done::Checked(proof)) => self.state.checked.note(proof),
             Some(Done::Adopted) => self.state.adopts = false,
             Some(Done::Limits(changed)) => Reload::limits_set(self, changed),
+            Some(Done::Named(resolver, found)) => Reload::named(self, *resolver, found),
         }
         if part == Part::Adoption {
             Reload::adopted(self);

@@ -13,9 +13,11 @@ use super::{Family, Resource, Source};
 use crate::daemon::parts::Part;
 use crate::forecast::headroom::{Headroom, headrooms};
 use crate::host::cgroup::display;
+use crate::host::workload::Workload;
 use crate::model::{Cgroup, PageCounter};
 use crate::view::metrics::Reading;
 use crate::view::metrics::health::Cause;
+use crate::view::metrics::names::Named;
 
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) struct Points<'a> {
     reading: &'a Reading,
     /// Every tracked cgroup with its label.
     tracked: Vec<(&'a Cgroup, String)>,
+    /// What people call them, by id.
+    named: &'a Named,
     labels: BTreeMap<u64, String>,
     memory: Vec<Headroom<'a>>,
     memsw: Vec<Headroom<'a>>,
@@ -45,7 +49,7 @@ fn counter(cgroup: &Cgroup, resource: Resource) -> &PageCounter {
 }
 
 impl<'a> Points<'a> {
-    pub(super) fn new(reading: &'a Reading) -> Self {
+    pub(super) fn new(reading: &'a Reading, named: &'a Named) -> Self {
         let sample = &reading.sample;
         let (mut tracked, mut used) = (Vec::new(), BTreeSet::new());
         for cgroup in sample.cgroups.iter().filter(|cgroup| !cgroup.is_dying) {
@@ -65,6 +69,7 @@ impl<'a> Points<'a> {
             reading,
             labels: labels.collect(),
             tracked,
+            named,
             memory: of(Resource::Memory),
             memsw: if sample.has_memsw { of(Resource::Memsw) } else { Vec::new() },
         }
@@ -117,8 +122,18 @@ impl<'a> Points<'a> {
 
     fn each(&self, take: Take, value: impl Fn(&Cgroup) -> Option<Number>) -> fmt::Result {
         self.tracked.iter().try_for_each(|(cgroup, label)| {
-            value(cgroup).map_or(Ok(()), |number| take(&[label], number))
+            let [container, pod, namespace, unit] = self.names(cgroup);
+            value(cgroup)
+                .map_or(Ok(()), |number| take(&[label, container, pod, namespace, unit], number))
         })
+    }
+
+    /// The values of [`NAMES`](super::NAMES).
+    fn names(&self, cgroup: &Cgroup) -> [&str; 4] {
+        let Some(found) = self.named.get(&cgroup.name.id) else { return [""; 4] };
+        let Workload { pod, namespace, container, .. } = found;
+        [container.as_deref(), pod.as_deref(), namespace.as_deref(), found.unit()]
+            .map(Option::unwrap_or_default)
     }
 
     fn label(&self, cgroup: &Cgroup) -> &str {
@@ -131,7 +146,9 @@ impl<'a> Points<'a> {
             Info::Cgroup => self.tracked.iter().try_for_each(|(cgroup, label)| {
                 let parent = cgroup.parent_id.and_then(|id| self.labels.get(&id));
                 let parent = parent.map_or("", String::as_str);
-                take(&[label, &cgroup.name.id.to_string(), parent], Number::Unsigned(1))
+                let id = cgroup.name.id.to_string();
+                let [container, pod, namespace, unit] = self.names(cgroup);
+                take(&[label, &id, parent, container, pod, namespace, unit], Number::Unsigned(1))
             }),
         }
     }
@@ -165,7 +182,9 @@ impl<'a> Points<'a> {
                 }
                 LimitStat::Binding => Number::Unsigned(headroom.is_binding.into()),
             };
-            take(&[self.label(headroom.cgroup), self.label(headroom.ancestor)], number)
+            let (cgroup, ancestor) = (headroom.cgroup, self.label(headroom.ancestor));
+            let [container, pod, namespace, unit] = self.names(cgroup);
+            take(&[self.label(cgroup), ancestor, container, pod, namespace, unit], number)
         })
     }
 

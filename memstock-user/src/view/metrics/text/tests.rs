@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::daemon::parts::Part;
+use crate::host::workload::{Kind, Workload};
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 use crate::view::metrics::check::{Checked, Proof};
 use crate::view::metrics::health::{Cause, Reason};
@@ -14,7 +15,7 @@ fn cgroup(id: u64, path: &[u8], parent_id: Option<u64>, memory: [Option<u64>; 4]
     let path = Some(std::ffi::OsStr::from_bytes(path).into());
     let memory = PageCounter { stats: memory };
     let mut cgroup = Cgroup { parent_id, memory, memsw: memory, ..Cgroup::default() };
-    cgroup.name = Name { id, path };
+    cgroup.name = Name::new(id, path);
     cgroup.stats[CgroupStat::Stocked as usize] = Some(3);
     cgroup.stats[CgroupStat::Faults as usize] = Some(9);
     cgroup.parts[MemoryStat::Needed as usize] =
@@ -55,7 +56,7 @@ fn reading() -> Reading {
 }
 
 fn exposition(reading: Reading, format: Format) -> String {
-    text(Arc::new(reading), format).unwrap()
+    text(Arc::new(reading), Arc::default(), format).unwrap()
 }
 
 fn check(text: &str, lines: &[&str]) {
@@ -97,6 +98,33 @@ fn numbers_have_their_names_units_and_labels() {
             "memstock_ownerless_bytes 4096",
         ],
     );
+}
+
+#[test]
+fn what_has_a_name_has_it_on_every_series() {
+    let workload = |kind, name: &str, parts: [Option<&str>; 3]| {
+        let [pod, namespace, container] = parts.map(|part| part.map(str::to_owned));
+        Workload { kind, name: name.into(), pod, namespace, container }
+    };
+    let api = ["web-0", "shop", "api"].map(Some);
+    let named = Named::from([
+        (1, workload(Kind::Unit, "a.service", [None; 3])),
+        (2, workload(Kind::Container, "shop/web-0/api", api)),
+    ]);
+    let text = text(Arc::new(reading()), Arc::new(named), Format::OpenMetrics).unwrap();
+    let api = "container=\"api\",pod=\"web-0\",namespace=\"shop\"";
+    let path = "cgroup=\"/a/b\\\"\\\\x2d\"";
+    check(
+        &text,
+        &[
+            "memstock_cgroup_memory_usage_bytes{cgroup=\"/a\",unit=\"a.service\"} 122880",
+            &format!("memstock_cgroup_info{{{path},cgroup_id=\"2\",parent=\"/a\",{api}}} 1"),
+            &format!("memstock_cgroup_stocked_bytes{{{path},{api}}} 12288"),
+            &format!("memstock_cgroup_memory_limit_binding{{{path},ancestor=\"/a\",{api}}} 0"),
+        ],
+    );
+    let of_one = |line: &&str| line.contains(path) && !line.contains("parent=");
+    assert!(text.lines().filter(of_one).all(|line| line.contains(api)), "{text}");
 }
 
 #[test]

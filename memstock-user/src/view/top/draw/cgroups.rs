@@ -54,7 +54,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &mut App) {
     if app.rows.is_empty() && table.height > 1 {
         let why = match app.order.filter.as_str() {
             "" => "no cgroup is tracked",
-            _ => "no cgroup has this in its path; Esc shows all",
+            _ => "no cgroup has this in its name or path; Esc shows all",
         };
         canvas.text(line(table.y + 1), why, canvas.theme.faint);
     }

@@ -24,6 +24,7 @@ fn app() -> App {
         at: start + Duration::from_secs(after),
         daemon: Some(4121),
         is_another: false,
+        warnings: Vec::new(),
     };
     app.take(reading(sample(), 0));
     app.take(reading(later(), 1));
@@ -133,8 +134,13 @@ fn strange_names_break_no_column() {
             let mut app = app();
             let mut sample = sample();
             sample.cgroups = vec![cgroup(9, &format!("/{name}"), None, 256, Some(1024))];
-            app.reading =
-                Some(Reading { sample, at: Instant::now(), daemon: None, is_another: false });
+            app.reading = Some(Reading {
+                sample,
+                at: Instant::now(),
+                daemon: None,
+                is_another: false,
+                warnings: Vec::new(),
+            });
             app.reorder();
             let row =
                 lines(&mut app, width, height).into_iter().find(|line| line.contains("1.0MiB"));

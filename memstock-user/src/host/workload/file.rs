@@ -1,0 +1,220 @@
+//! Reads the files of others: small ones, regular, of the right owner, and only when they have changed. What is not like
+//! that is told of once and taken for nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use crate::host::cgroup::display;
+
+/// Bytes of the largest file about one container.
+pub(super) const SMALL: u64 = 1 << 20;
+/// Of the largest about all of them.
+pub(super) const LARGE: u64 = 8 << 20;
+/// Within it two changes can have the same time: the kernel's clock for files ticks up to every 10 ms.
+const TICKS: Duration = Duration::from_millis(50);
+/// Names in the largest directory.
+const MOST_NAMES: usize = 1 << 16;
+
+/// Files of which something is remembered, each with what was made of it; `None` of those that are not to be believed.
+pub(super) struct Files<T> {
+    most_bytes: u64,
+    known: BTreeMap<PathBuf, Known<T>>,
+}
+
+struct Known<T> {
+    stamp: Stamp,
+    made: Option<Arc<T>>,
+    /// Whether it had been as it was for so long that another change would have another time.
+    is_settled: bool,
+    is_used: bool,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Copy, Eq, PartialEq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(found: &Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            bytes: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        }
+    }
+}
+
+/// Whom files have to belong to, and what was wrong with some.
+pub(super) struct Trust {
+    pub(super) owner: u32,
+    warned: BTreeSet<PathBuf>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Trust {
+    pub(super) fn new(owner: u32) -> Self {
+        Self { owner, warned: BTreeSet::new(), warnings: Vec::new() }
+    }
+
+    fn warn(&mut self, path: &Path, why: &str) {
+        // Whoever makes new ones all the time is not told of without an end.
+        const MOST: usize = 100;
+        if self.warned.len() < MOST && self.warned.insert(path.to_owned()) {
+            let path = display(path);
+            self.warnings
+                .push(format!("{path} is not believed, so there are no names from it: {why}"));
+        }
+    }
+}
+
+impl<T> Files<T> {
+    pub(super) fn new(most_bytes: u64) -> Self {
+        Self { most_bytes, known: BTreeMap::new() }
+    }
+
+    /// What `make` makes of the file as it is now; it is called when the file is another one than before.
+    fn get(
+        &mut self,
+        path: &Path,
+        trust: &mut Trust,
+        look: impl FnOnce(&Path) -> io::Result<Metadata>,
+        make: impl FnOnce(&Path, u32, u64) -> Result<Option<(Metadata, T)>, String>,
+    ) -> Option<Arc<T>> {
+        let looked = look(path).ok()?;
+        let stamp = Stamp::of(&looked);
+        let is_same = |known: &&mut Known<T>| known.is_settled && known.stamp == stamp;
+        if let Some(known) = self.known.get_mut(path).filter(is_same) {
+            known.is_used = true;
+            return known.made.clone();
+        }
+        let age = looked.modified().ok().and_then(|modified| modified.elapsed().ok());
+        let (read, made) = match make(path, trust.owner, self.most_bytes) {
+            Ok(None) => return None,
+            Ok(Some((found, made))) => (Stamp::of(&found), Some(Arc::new(made))),
+            Err(why) => {
+                trust.warn(path, &why);
+                (stamp, None)
+            }
+        };
+        let is_settled = read == stamp && age.is_some_and(|age| age > TICKS);
+        let known = Known { stamp, made: made.clone(), is_settled, is_used: true };
+        self.known.insert(path.to_owned(), known);
+        made
+    }
+
+    /// Forgets what was not asked for since the last time.
+    pub(super) fn forget_unused(&mut self) {
+        self.known.retain(|_, known| std::mem::take(&mut known.is_used));
+    }
+
+    #[cfg(test)]
+    pub(super) fn nr_known(&self) -> usize {
+        self.known.len()
+    }
+}
+
+impl<T: DeserializeOwned> Files<T> {
+    /// What is in a JSON file.
+    pub(super) fn json(&mut self, path: &Path, trust: &mut Trust) -> Option<Arc<T>> {
+        self.get(
+            path,
+            trust,
+            |path| fs::symlink_metadata(path),
+            |path, owner, most_bytes| {
+                let Some((found, bytes)) = read(path, owner, most_bytes)? else { return Ok(None) };
+                // Stops at a depth of 128.
+                let made = serde_json::from_slice(&bytes).map_err(|error| {
+                    // The error quotes from the file.
+                    format!("not the JSON that is expected, at line {}", error.line())
+                })?;
+                Ok(Some((found, made)))
+            },
+        )
+    }
+}
+
+impl Files<Vec<OsString>> {
+    /// The names in a directory; its time changes when one comes or goes.
+    pub(super) fn names(&mut self, path: &Path, trust: &mut Trust) -> Option<Arc<Vec<OsString>>> {
+        // The directory itself may be on another disk.
+        self.get(
+            path,
+            trust,
+            |path| fs::metadata(path),
+            |path, owner, _| {
+                // Before it is read: what comes meanwhile has it read again.
+                let Some(found) = gone_is_none(fs::metadata(path))? else { return Ok(None) };
+                is_ours(&found, owner)?;
+                let Some(entries) = gone_is_none(fs::read_dir(path))? else { return Ok(None) };
+                let names: Vec<_> =
+                    entries.take(MOST_NAMES).flatten().map(|entry| entry.file_name()).collect();
+                Ok(Some((found, names)))
+            },
+        )
+    }
+}
+
+/// The file with what is in it; none if there is none.
+fn read(path: &Path, owner: u32, most_bytes: u64) -> Result<Option<(Metadata, Vec<u8>)>, String> {
+    let mut options = File::options();
+    // A FIFO has nobody wait, and a terminal becomes nobody's.
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
+    let opened = match gone_is_none(options.open(path)) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(None),
+        Err(why) => return Err(why),
+    };
+    let found = opened.metadata().map_err(|error| error.to_string())?;
+    if !found.is_file() {
+        return Err("not a regular file".into());
+    }
+    is_ours(&found, owner)?;
+    let mut bytes = Vec::new();
+    let too_large = || format!("larger than {} MiB", most_bytes >> 20);
+    if found.len() > most_bytes {
+        return Err(too_large());
+    }
+    opened.take(most_bytes + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > most_bytes { Err(too_large()) } else { Ok(Some((found, bytes))) }
+}
+
+/// Not of somebody who could say anything.
+fn is_ours(found: &Metadata, owner: u32) -> Result<(), String> {
+    let (uid, mode) = (found.uid(), found.mode());
+    if uid != owner {
+        return Err(format!("it belongs to uid {uid}"));
+    }
+    if mode & 0o002 != 0 { Err("everybody may write it".into()) } else { Ok(()) }
+}
+
+fn gone_is_none<T>(result: io::Result<T>) -> Result<Option<T>, String> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        // Who may not read it, has no names.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES)
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Err("a symbolic link".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,248 @@
+//! From the path of a cgroup to what it can be: pure. The spellings are those of kubelet and the runtimes, with cgroupfs and
+//! with systemd as their cgroup driver.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+/// What a path says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Place {
+    /// A container of docker, with this id.
+    Docker(String),
+    /// One of podman.
+    Podman(String),
+    /// One of a pod, made by kubelet's runtime.
+    InPod(String),
+    /// The pod with this uid.
+    Pod(String),
+    /// A machine of this name.
+    Machine(String),
+    /// A unit of this name.
+    Unit(String),
+    /// The path does not say: a container's, if its runtime knows the path.
+    Told,
+}
+
+/// Ends of the names of systemd's units that have cgroups.
+const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
+
+/// What the cgroup at `path` can be; none for what is inside of a container, whose names are its own, and for the root.
+pub(super) fn place(path: &Path) -> Option<Place> {
+    let names: Vec<_> = path.strip_prefix("/").unwrap_or(path).iter().map(OsStr::to_str).collect();
+    let (last, above) = names.split_last()?;
+    let is_inside = (0..above.len()).any(|at| one(&names[..=at]).is_some_and(|it| it.has_inside()));
+    if is_inside {
+        return None;
+    }
+    // A name that is not text is none of a runtime's.
+    last.as_ref()?;
+    one(&names).or_else(|| unit(&names)).or(Some(Place::Told))
+}
+
+impl Place {
+    /// Whether what is below is inside of it.
+    fn has_inside(&self) -> bool {
+        matches!(self, Self::Docker(_) | Self::Podman(_) | Self::InPod(_) | Self::Machine(_))
+    }
+}
+
+/// What the last of these is by its own name and that of the cgroup above it.
+fn one(names: &[Option<&str>]) -> Option<Place> {
+    let (last, above) = names.split_last()?;
+    let last = (*last)?;
+    let above = above.last().copied().flatten().unwrap_or_default();
+    if let Some(uid) = pod(last, above) {
+        return Some(Place::Pod(uid));
+    }
+    let (stem, is_scope) = match last.strip_suffix(".scope") {
+        Some(stem) => (stem, true),
+        None => (last, false),
+    };
+    let id_after =
+        |prefix: &str| stem.strip_prefix(prefix).filter(|id| is_id(id)).map(str::to_owned);
+    // containerd that was told a slice while it makes directories: `….slice:cri-containerd:<id>`.
+    let colons = last.rsplit_once(":cri-containerd:").map(|(_, id)| id).filter(|id| is_id(id));
+    if let Some(id) =
+        id_after("cri-containerd-").or_else(|| id_after("crio-")).or(colons.map(Into::into))
+    {
+        return Some(Place::InPod(id));
+    }
+    if pod(above, "kubepods").is_some() {
+        let id = if is_scope { stem.strip_prefix("docker-")? } else { last };
+        return is_id(id).then(|| Place::InPod(id.to_owned()));
+    }
+    if let Some(id) = id_after("libpod-") {
+        return Some(Place::Podman(id));
+    }
+    if let Some(id) = id_after("docker-").filter(|_| is_scope) {
+        return Some(Place::Docker(id));
+    }
+    if above == "docker" && is_id(last) {
+        return Some(Place::Docker(last.to_owned()));
+    }
+    machine(last, stem, above, is_scope).map(Place::Machine)
+}
+
+/// The uid of a pod.
+fn pod(last: &str, above: &str) -> Option<String> {
+    let is_uid = |uid: &str| {
+        uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+    };
+    if let Some(stem) = last.strip_suffix(".slice") {
+        // `-` is what separates slices.
+        let (of, uid) = stem.rsplit_once("-pod")?;
+        let uid = uid.replace('_', "-");
+        return (of.contains("kubepods") && is_uid(&uid)).then_some(uid);
+    }
+    let uid = last.strip_prefix("pod")?;
+    let is_kubelets = ["kubepods", "burstable", "besteffort", "guaranteed"].contains(&above);
+    (is_kubelets && is_uid(uid)).then(|| uid.to_owned())
+}
+
+fn machine(last: &str, stem: &str, above: &str, is_scope: bool) -> Option<String> {
+    let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+    if let Some(name) = last.strip_prefix("lxc.payload.") {
+        return named(name);
+    }
+    if above == "lxc" || above == "lxc.payload" {
+        return named(last);
+    }
+    if above != "machine.slice" {
+        return None;
+    }
+    if let Some(name) = last.strip_prefix("systemd-nspawn@") {
+        return unescape(name.strip_suffix(".service")?);
+    }
+    unescape(stem.strip_prefix("machine-").filter(|_| is_scope)?)
+}
+
+/// What systemd has made of a name to use it in a unit's.
+fn unescape(text: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match (first, tail) {
+            (b'\\', [b'x', high, low, tail @ ..]) => {
+                let digits = [*high, *low];
+                bytes.push(u8::from_str_radix(str::from_utf8(&digits).ok()?, 16).ok()?);
+                rest = tail;
+            }
+            (b'-', _) => bytes.push(b'/'),
+            (&byte, _) => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|name| !name.is_empty())
+}
+
+/// A unit of the system's manager: in slices, and in nothing else.
+fn unit(names: &[Option<&str>]) -> Option<Place> {
+    let (last, above) = names.split_last()?;
+    let last = (*last)?;
+    let is_unit = UNITS.iter().any(|end| last.len() > end.len() && last.ends_with(end));
+    let is_slice = |name: &Option<&str>| name.is_some_and(|name| name.ends_with(".slice"));
+    let is_top = last.ends_with(".slice") || last == "init.scope";
+    let is_manager = if above.is_empty() { is_top } else { above.iter().all(is_slice) };
+    (is_unit && is_manager).then(|| Place::Unit(last.to_owned()))
+}
+
+/// Whether it is an id as docker, podman, containerd's CRI part and CRI-O make them.
+pub(super) fn is_id(text: impl AsRef<OsStr>) -> bool {
+    let bytes = text.as_ref().as_encoded_bytes();
+    bytes.len() == 64 && bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    const UID: &str = "0c7ee08e-2e1f-4d2c-9a55-0e8ae3b9a9d7";
+
+    fn expand(path: &str) -> String {
+        path.replace("$UID_", &UID.replace('-', "_")).replace("$UID", UID).replace("$ID", ID)
+    }
+
+    #[test]
+    fn each_spelling_is_understood() {
+        let (docker, podman) = (Place::Docker(ID.into()), Place::Podman(ID.into()));
+        let (in_pod, pod) = (Place::InPod(ID.into()), Place::Pod(UID.into()));
+        let machine = |name: &str| Place::Machine(name.into());
+        let unit = |name: &str| Place::Unit(name.into());
+        for (path, expected) in [
+            ("/docker/$ID", docker.clone()),
+            ("/system.slice/docker-$ID.scope", docker.clone()),
+            ("/my.slice/docker-$ID.scope", docker),
+            ("/libpod_parent/libpod-$ID", podman.clone()),
+            ("/libpod_parent/$ID/libpod-$ID", podman.clone()),
+            ("/machine.slice/libpod-$ID.scope", podman.clone()),
+            ("/machine.slice/machine-libpod_pod_$ID.slice/libpod-$ID.scope", podman),
+            ("/kubepods/burstable/pod$UID/$ID", in_pod.clone()),
+            ("/kubepods/pod$UID/$ID", in_pod.clone()),
+            ("/kubepods/besteffort/pod$UID/crio-$ID", in_pod.clone()),
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod$UID_.slice/cri-containerd-$ID.scope",
+                in_pod.clone(),
+            ),
+            ("/kubepods.slice/kubepods-pod$UID_.slice/crio-$ID.scope", in_pod.clone()),
+            ("/kubepods.slice/kubepods-pod$UID_.slice/docker-$ID.scope", in_pod.clone()),
+            (
+                "/system.slice/containerd.service/kubepods-burstable-pod$UID_.slice:cri-containerd:$ID",
+                in_pod,
+            ),
+            ("/kubepods/besteffort/pod$UID", pod.clone()),
+            ("/kubepods.slice/kubepods-pod$UID_.slice", pod.clone()),
+            ("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod$UID_.slice", pod),
+            ("/lxc.payload.web", machine("web")),
+            ("/lxc/web", machine("web")),
+            ("/machine.slice/systemd-nspawn@my\\x2dbox.service", machine("my-box")),
+            ("/machine.slice/machine-box.scope", machine("box")),
+            ("/system.slice/nginx.service", unit("nginx.service")),
+            ("/system.slice/system-getty.slice/getty@tty1.service", unit("getty@tty1.service")),
+            ("/system.slice", unit("system.slice")),
+            ("/init.scope", unit("init.scope")),
+            ("/user.slice/user-1000.slice/session-3.scope", unit("session-3.scope")),
+            ("/system.slice/crio-conmon-$ID.scope", unit(&format!("crio-conmon-{ID}.scope"))),
+            ("/machine.slice/libpod-conmon-$ID.scope", unit(&format!("libpod-conmon-{ID}.scope"))),
+            ("/system.slice/runc-web.scope", unit("runc-web.scope")),
+            ("/default/web", Place::Told),
+            ("/$ID", Place::Told),
+            ("/anything", Place::Told),
+            ("/kubepods", Place::Told),
+            ("/docker", Place::Told),
+            // Not the manager's: anybody's who may make cgroups there.
+            ("/mine/nginx.service", Place::Told),
+            ("/user.slice/user-1000.slice/user@1000.service/app.slice/nginx.service", Place::Told),
+            ("/.service", Place::Told),
+            ("/docker/short", Place::Told),
+            ("/kubepods/burstable/podnone/$ID", Place::Told),
+        ] {
+            assert_eq!(place(Path::new(&expand(path))), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_inside_is_not_named() {
+        for path in [
+            "/docker/$ID/init.scope",
+            "/docker/$ID/system.slice/nginx.service",
+            "/docker/$ID/kubelet/kubepods/pod$UID/$ID",
+            "/machine.slice/libpod-$ID.scope/container",
+            "/kubepods/pod$UID/$ID/inner",
+            "/lxc.payload.web/system.slice",
+            "/",
+            "",
+        ] {
+            assert_eq!(place(Path::new(&expand(path))), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn names_of_bytes_are_none() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let odd = OsStr::from_bytes(b"/system.slice/\xff.service");
+        assert_eq!(place(Path::new(odd)), None);
+        assert_eq!(unescape("a\\x2"), Some("a\\x2".into()));
+        assert_eq!(unescape("a\\xzz"), None);
+        assert_eq!(unescape("a\\xff"), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! From cgroups to names: which file is asked for which place, and what was found.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::containerd::Containerd;
+use super::docker::Docker;
+use super::file::Trust;
+use super::kubelet::Kubelet;
+use super::place::{Place, is_id, place};
+use super::podman::Podman;
+use super::runc::Runc;
+use super::{Kind, Workload};
+use crate::host::cgroup::Cgroup;
+
+/// Resolves names, again and again: a file is read when it is new or has changed.
+pub struct Resolver {
+    /// Below which runtimes have their files.
+    root: PathBuf,
+    trust: Trust,
+    docker: Docker,
+    podman: Podman,
+    containerd: Containerd,
+    runc: Runc,
+    kubelet: Kubelet,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::below("/".into(), 0)
+    }
+}
+
+impl Resolver {
+    pub(super) fn below(root: PathBuf, owner: u32) -> Self {
+        Self {
+            root,
+            trust: Trust::new(owner),
+            docker: Docker::new(),
+            podman: Podman::new(),
+            containerd: Containerd::new(),
+            runc: Runc::new(),
+            kubelet: Kubelet::new(),
+        }
+    }
+
+    /// What each of these cgroups is called, by its path; those without a name are left out. `hierarchy` is where
+    /// cgroup v2 is mounted.
+    pub fn names<'a>(
+        &mut self,
+        hierarchy: &Path,
+        paths: impl IntoIterator<Item = &'a Path>,
+    ) -> HashMap<&'a Path, Workload> {
+        self.runc.look(&self.root, &mut self.trust);
+        let (mut found, mut unnamed_pods) = (HashMap::new(), Vec::new());
+        for path in paths {
+            let Some(place) = place(path) else { continue };
+            if !self.is_made_by_owner(hierarchy, path) {
+                continue;
+            }
+            match self.name(hierarchy, path, &place).filter(Workload::is_sound) {
+                Some(workload) => drop(found.insert(path, workload)),
+                None if matches!(place, Place::Pod(_)) => unnamed_pods.push(path),
+                None => {}
+            }
+        }
+        for path in unnamed_pods {
+            // Its containers know whose they are.
+            let below = found.iter().find(|(below, _)| below.parent() == Some(path));
+            let of = below.and_then(|(_, of)| Some((of.namespace.clone()?, of.pod.clone()?)));
+            if let Some((namespace, pod)) = of {
+                found.insert(path, Workload::pod(namespace, pod));
+            }
+        }
+        self.docker.forget_unused();
+        self.podman.forget_unused();
+        self.containerd.forget_unused();
+        self.runc.forget_unused();
+        self.kubelet.forget_unused();
+        found
+    }
+
+    /// What one cgroup is called, asked once.
+    pub fn name_of(cgroup: &Cgroup) -> Option<Workload> {
+        let path = &*cgroup.path;
+        let inside = path.strip_prefix("/").unwrap_or(path).iter().count();
+        let hierarchy = cgroup.dir.ancestors().nth(inside)?;
+        Self::default().names(hierarchy, [path]).remove(path)
+    }
+
+    /// What was wrong with files since the last call, a line each.
+    pub fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.trust.warnings)
+    }
+
+    #[cfg(test)]
+    pub(super) fn owner(&self) -> u32 {
+        self.trust.owner
+    }
+
+    /// Files of docker that are remembered.
+    #[cfg(test)]
+    pub(super) fn nr_known(&self) -> usize {
+        self.docker.nr_known()
+    }
+
+    /// Whoever may make cgroups somewhere may call them as those of others are: only root's are believed.
+    fn is_made_by_owner(&self, hierarchy: &Path, path: &Path) -> bool {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let above = hierarchy.join(inside.parent().unwrap_or(Path::new("")));
+        above.metadata().is_ok_and(|above| above.uid() == self.trust.owner)
+    }
+
+    fn name(&mut self, hierarchy: &Path, path: &Path, place: &Place) -> Option<Workload> {
+        let (root, trust) = (&*self.root, &mut self.trust);
+        match place {
+            Place::Docker(id) => self.docker.name(root, id, trust),
+            Place::Podman(id) => self.podman.name(root, id, trust),
+            Place::InPod(id) => {
+                let of_runtime = self.containerd.in_pod(root, id, trust);
+                of_runtime.or_else(|| self.kubelet.container(root, id, trust))
+            }
+            Place::Pod(uid) => self.kubelet.pod(root, uid, trust),
+            Place::Machine(name) => Some(Workload::new(Kind::Machine, name.clone())),
+            Place::Unit(name) => {
+                // Of runc with systemd as its driver, the unit is the container.
+                let told = self.told(hierarchy, path);
+                told.or_else(|| Some(Workload::new(Kind::Unit, name.clone())))
+            }
+            Place::Told => self.told(hierarchy, path),
+        }
+    }
+
+    /// The container whose runtime says that it is there.
+    fn told(&mut self, hierarchy: &Path, path: &Path) -> Option<Workload> {
+        let (root, trust) = (&*self.root, &mut self.trust);
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        if let Some(found) = self.runc.name(hierarchy, inside) {
+            return Some(found);
+        }
+        let id = path.file_name()?.to_str()?;
+        if is_id(id)
+            && let Some(found) = self.docker.name(root, id, trust)
+        {
+            return Some(found);
+        }
+        self.containerd.at(root, path.to_str()?, trust)
+    }
+}

@@ -1,0 +1,77 @@
+//! What people call the cgroups, for who scrapes. The files that say so may be on a disk that hangs, so a thread reads them and
+//! nobody waits for it long: meanwhile names are what they were.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::time::timeout;
+
+use crate::host::workload::{Resolver, Workload};
+use crate::model::Sample;
+
+/// Names by cgroup v2 id.
+pub type Named = HashMap<u64, Workload>;
+
+/// How long a scrape waits for names.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of the thread's stack.
+const STACK: usize = 256 << 10;
+
+/// What is remembered from one scrape to the next.
+#[derive(Clone)]
+pub struct Names {
+    hierarchy: Arc<Path>,
+    /// With the thread while it reads: there is never more than one.
+    resolver: Arc<Mutex<Resolver>>,
+    last: Arc<std::sync::Mutex<Arc<Named>>>,
+}
+
+impl Names {
+    pub(super) fn new(hierarchy: &Path) -> Self {
+        let (resolver, last) = Default::default();
+        Self { hierarchy: hierarchy.into(), resolver, last }
+    }
+
+    /// Those of the cgroups of a sample.
+    pub(super) async fn of(&self, sample: &Sample) -> Arc<Named> {
+        let resolver = timeout(PATIENCE, Arc::clone(&self.resolver).lock_owned()).await;
+        if let Ok(resolver) = resolver
+            && let Some(found) = self.ask(sample, resolver)
+        {
+            // In vain if the thread panics, or is waited for too long.
+            let _ = timeout(PATIENCE, found).await;
+        }
+        self.last.lock().map_or_else(|_| Arc::default(), |last| Arc::clone(&last))
+    }
+
+    /// Has a thread find out, which says when it has.
+    fn ask(
+        &self,
+        sample: &Sample,
+        mut resolver: OwnedMutexGuard<Resolver>,
+    ) -> Option<oneshot::Receiver<()>> {
+        let of = |name: &crate::model::Name| Some((name.id, name.path.clone()?));
+        let paths: Vec<(u64, PathBuf)> =
+            sample.cgroups.iter().filter_map(|cgroup| of(&cgroup.name)).collect();
+        let (hierarchy, last) = (Arc::clone(&self.hierarchy), Arc::clone(&self.last));
+        let (sender, done) = oneshot::channel();
+        let look = move || {
+            let names = resolver.names(&hierarchy, paths.iter().map(|(_, path)| &**path));
+            let by_id = |(id, path): &(u64, PathBuf)| Some((*id, names.get(&**path)?.clone()));
+            let named = Arc::new(paths.iter().filter_map(by_id).collect());
+            for warning in resolver.warnings() {
+                log::warn!("{warning}");
+            }
+            if let Ok(mut last) = last.lock() {
+                *last = named;
+            }
+            // Who waited may have given up.
+            let _ = sender.send(());
+        };
+        let thread = std::thread::Builder::new().name("names".into()).stack_size(STACK);
+        thread.spawn(look).ok().map(|_| done)
+    }
+}

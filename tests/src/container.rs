@@ -1,0 +1,234 @@
+//! Containers of the real runtimes, in the cgroup of a test, with this host's programs: no image is fetched. What a
+//! runtime makes in other hierarchies beside ours is removed with them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cgroup::{TestCgroup, mount, remove};
+use crate::poll::SOON;
+use crate::process::{Finished, Program};
+
+/// The environment variable by which `cargo xtask test` names the folder with `runc`.
+pub const RUNC: &str = "MEMSTOCK_RUNC";
+/// The reason of a test that skips because [`Runc::find`] found none.
+pub const NO_RUNC: &str = "there is no runc here: `cargo xtask test` unpacks Debian's";
+/// The reason of a test that skips because [`Podman::find`] found none.
+pub const NO_PODMAN: &str = "there is no podman here: `apt-get install podman runc`";
+
+/// A program in a folder that is named, else in those of `PATH`.
+fn program(name: &str, var: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::var_os(var).map(PathBuf::from).into_iter();
+    dirs.chain(std::env::split_paths(&path)).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+fn finish(command: Command) -> Result<Finished> {
+    let what = format!("{command:?}");
+    let finished = Program::from(command).finish(3 * SOON)?;
+    ensure!(finished.code() == 0, "{what}: {finished:?}");
+    Ok(finished)
+}
+
+/// A root for containers: its programs are this host's.
+fn make_root(root: &Path) -> Result<()> {
+    for dir in ["dev", "proc", "sys", "tmp", "etc", "run", "usr"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    for name in ["bin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;
+    }
+    Ok(())
+}
+
+/// A cgroup for containers. On `Drop` those of the same path in all other hierarchies go with it.
+#[derive(Debug)]
+pub struct Place(TestCgroup);
+
+impl Place {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new() -> Result<Self> {
+        TestCgroup::new().map(Self)
+    }
+
+    /// The cgroup.
+    pub fn cgroup(&self) -> &TestCgroup {
+        &self.0
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &str {
+        self.0.path()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = mount().ok();
+        for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
+            let dir = line.split(' ').nth(4).map(|point| format!("{point}{}", self.path()));
+            if let Some(dir) = dir.map(PathBuf::from).filter(|dir| dir.is_dir())
+                && own.as_ref().is_none_or(|own| !dir.starts_with(own))
+            {
+                remove(&dir);
+            }
+        }
+    }
+}
+
+/// runc.
+#[derive(Debug)]
+pub struct Runc {
+    program: PathBuf,
+    bundles: TempDir,
+}
+
+/// A container of runc's that runs. Deleted on `Drop`.
+#[derive(Debug)]
+pub struct Contained<'a> {
+    runc: &'a Runc,
+    /// Its id, which is its name.
+    pub id: String,
+    /// The path of its cgroup.
+    pub path: String,
+}
+
+impl Runc {
+    /// Looks in the folder that is named, else in those of `PATH`.
+    ///
+    /// # Errors
+    /// When there is no folder for bundles to be had.
+    pub fn find() -> Result<Option<Self>> {
+        let Some(program) = program("runc", RUNC) else { return Ok(None) };
+        Ok(Some(Self { program, bundles: tempfile::tempdir()? }))
+    }
+
+    /// Runs `sleep` in a container of this id in a cgroup of its own below `place`, called `name`.
+    ///
+    /// # Errors
+    /// When runc cannot.
+    pub fn run(&self, place: &Place, name: &str, id: &str) -> Result<Contained<'_>> {
+        let path = format!("{}/{name}", place.path());
+        let bundle = self.bundles.path().join(id);
+        if !bundle.exists() {
+            make_root(&bundle.join("root"))?;
+        }
+        fs::write(bundle.join("config.json"), config(&path).to_string())?;
+        let mut command = Command::new(&self.program);
+        command.args(["run", "--detach", "--bundle"]).arg(&bundle).arg(id);
+        finish(command)?;
+        Ok(Contained { runc: self, id: id.to_owned(), path })
+    }
+}
+
+fn config(path: &str) -> Value {
+    let namespaces = ["pid", "mount", "ipc", "uts"].map(|kind| json!({ "type": kind }));
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": { "uid": 0, "gid": 0 },
+            "args": ["/usr/bin/sleep", "1000"],
+            "env": ["PATH=/usr/bin"],
+            "cwd": "/",
+        },
+        "root": { "path": "root" },
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            {
+                "destination": "/usr", "type": "bind", "source": "/usr",
+                "options": ["rbind", "rprivate", "ro"],
+            },
+        ],
+        "linux": { "cgroupsPath": path, "namespaces": namespaces },
+    })
+}
+
+impl Drop for Contained<'_> {
+    fn drop(&mut self) {
+        let mut command = Command::new(&self.runc.program);
+        command.args(["delete", "--force", &self.id]);
+        if let Err(error) = finish(command) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// podman, with runc.
+#[derive(Debug)]
+pub struct Podman {
+    dir: TempDir,
+}
+
+/// A container of podman's. Removed on `Drop`.
+#[derive(Debug)]
+pub struct Pod<'a> {
+    podman: &'a Podman,
+    /// Its id.
+    pub id: String,
+}
+
+impl Podman {
+    /// If it is installed.
+    ///
+    /// # Errors
+    /// When there is no folder for its root to be had.
+    pub fn find() -> Result<Option<Self>> {
+        if ["podman", "runc", "conmon"].iter().any(|name| program(name, "").is_none()) {
+            return Ok(None);
+        }
+        let dir = tempfile::tempdir()?;
+        make_root(&dir.path().join("root"))?;
+        // More is refused where the limits of this process are lower.
+        let text = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
+                    [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
+        fs::write(dir.path().join("containers.conf"), text)?;
+        Ok(Some(Self { dir }))
+    }
+
+    /// Does what is told.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn tell(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new("podman");
+        command.env("CONTAINERS_CONF", self.dir.path().join("containers.conf")).args(args);
+        finish(command).map(|finished| finished.stdout)
+    }
+
+    /// Runs `sleep` in a container of this name, below `place`.
+    ///
+    /// # Errors
+    /// When podman cannot.
+    pub fn run(&self, place: &Place, name: &str) -> Result<Pod<'_>> {
+        let root = self.dir.path().join("root");
+        let root = root.to_str().context("a folder of text")?;
+        let parent = format!("--cgroup-parent={}", place.path());
+        let args = ["run", "--detach", "--name", name, &parent, "--network=none"];
+        let usr = ["--volume", "/usr:/usr:ro", "--rootfs", root, "/usr/bin/sleep", "1000"];
+        let id = self.tell(&[&args[..], &usr[..]].concat())?;
+        Ok(Pod { podman: self, id: id.trim().to_owned() })
+    }
+}
+
+impl Pod<'_> {
+    /// The path of its cgroup below `place`.
+    pub fn path(&self, place: &Place) -> String {
+        format!("{}/libpod-{}", place.path(), self.id)
+    }
+}
+
+impl Drop for Pod<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.podman.tell(&["rm", "--force", "--time=0", &self.id]) {
+            eprintln!("{error:#}");
+        }
+    }
+}
