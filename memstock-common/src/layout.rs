@@ -159,3 +159,76 @@ impl MemoryOwner {
         cgroup_ancestors: 0,
     };
 }
+
+/// The kernel's own stocks, and the way to those of the CPU that a program runs on: offsets in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelStocks {
+    /// `offsetof(struct task_struct, se.cfs_rq)`: a pointer to the `struct cfs_rq` of this CPU that the task is on.
+    pub task_cfs_rq: u32,
+    /// `offsetof(struct cfs_rq, rq)`: a pointer to the CPU's `struct rq`, the per-CPU variable `runqueues`.
+    pub cfs_rq_rq: u32,
+    /// `offsetof(struct rq, cpu)`: an int, the CPU's number.
+    pub rq_cpu: u32,
+    /// `offsetof(struct mem_cgroup, css.cgroup)`: a pointer to a `struct cgroup`.
+    pub memcg_cgroup: u32,
+    /// `offsetof(struct obj_cgroup, memcg)`: a pointer to a `struct mem_cgroup`.
+    pub objcg_memcg: u32,
+    /// Number of the hierarchy that has the memory controller: 0 for cgroup v2.
+    pub hierarchy: u32,
+    /// Pages, by `struct mem_cgroup`.
+    pub pages: KernelSlots,
+    /// Bytes of pages that are charged, by `struct obj_cgroup`.
+    pub bytes: KernelSlots,
+}
+
+/// Slots of one of the kernel's stocks.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelSlots {
+    /// From `runqueues` to the per-CPU variable that has them, wrapping.
+    pub from_rq: u64,
+    /// How many: up to [`MAX_KERNEL_SLOTS`]; 0 if there is no such stock.
+    pub nr_slots: u32,
+    /// Where in it the pointers begin that say whose each is; null is nobody's.
+    pub cached: u32,
+    /// Where the numbers begin that say how much is left in each.
+    pub left: u32,
+    /// Bytes of such a number: 1, 2, 4 or 8.
+    pub left_size: u32,
+}
+
+/// Slots that one of the kernel's stocks can have here: 7 of pages and 5 of bytes are the most so far.
+pub const MAX_KERNEL_SLOTS: u32 = 8;
+
+impl KernelStocks {
+    /// Where the kernel has not been asked: no stock has a slot.
+    pub const UNKNOWN: Self = Self {
+        task_cfs_rq: 0,
+        cfs_rq_rq: 0,
+        rq_cpu: 0,
+        memcg_cgroup: 0,
+        objcg_memcg: 0,
+        hierarchy: 0,
+        pages: KernelSlots::NONE,
+        bytes: KernelSlots::NONE,
+    };
+}
+
+impl KernelSlots {
+    /// Of a stock that is not there.
+    pub const NONE: Self = Self { from_rq: 0, nr_slots: 0, cached: 0, left: 0, left_size: 8 };
+
+    /// The bits of a word that a number in it has, which begins where the word does.
+    #[inline(always)]
+    pub const fn mask(self) -> u64 {
+        match self.left_size {
+            1 => u8::MAX as u64,
+            2 => u16::MAX as u64,
+            4 => u32::MAX as u64,
+            _ => u64::MAX,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<KernelStocks>() == 72);

@@ -52,7 +52,7 @@ pub use machine::{Counters, Machine};
 pub use page::{Chunk, Entry};
 pub use slots::{MAX_SLOTS, slot_of};
 pub use stat::Loss;
-pub use stock::{CgroupCpu, KernelCharges, Stock, StockWord};
+pub use stock::{CgroupCpu, KernelCharges, KernelSlot, Stock, StockWord};
 pub use word::Word;
 
 /// Pages charged at once on a miss: the patch's `CHARGE_SIZE`.
@@ -130,6 +130,8 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::KernelCharges<u64> {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for crate::KernelSlot<u64> {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for crate::Counter<u64> {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::EngineInfo {}
@@ -141,6 +143,8 @@ mod pod {
     unsafe impl aya::Pod for crate::layout::PageLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::layout::GfpFlags {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for crate::layout::KernelStocks {}
     // SAFETY: as above.
     unsafe impl aya::Pod for crate::Chunk<u32> {}
     // SAFETY: as above.

@@ -135,6 +135,18 @@ pub struct KernelCharges<W> {
 
 const _: () = assert!(size_of::<KernelCharges<u64>>() == 24);
 
+/// One slot of one of the kernel's own stocks, as it was seen: the value type of the map `KERNEL_SLOTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelSlot<W> {
+    /// Id of the cgroup that it is cached for, in the hierarchy of the memory controller; 0 for none.
+    pub cgroup_id: W,
+    /// What is left in it: pages, or bytes.
+    pub left: W,
+}
+
+const _: () = assert!(size_of::<KernelSlot<u64>>() == 16);
+
 /// What an allocation found in the stock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {

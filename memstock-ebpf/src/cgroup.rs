@@ -43,7 +43,7 @@ fn tell(ctx: &RawTracePointContext, kind: EventKind) -> i32 {
 
 /// `cgrp->root->hierarchy_id`.
 #[inline(always)]
-fn hierarchy_of(cgroup: u64) -> Option<i32> {
+pub fn hierarchy_of(cgroup: u64) -> Option<i32> {
     // SAFETY: the helper reads kernel memory at any address, or fails.
     unsafe {
         let root = (cgroup + config::cgroup_root()) as *const u64;

@@ -2,7 +2,7 @@
 //! drops the code they rule out.
 
 use aya_ebpf::Global;
-use memstock_common::layout::{FolioLayout, GfpFlags, MemoryOwner, PageLayout};
+use memstock_common::layout::{FolioLayout, GfpFlags, KernelStocks, MemoryOwner, PageLayout};
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::record::MAX_BLOCKS;
 use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
@@ -65,6 +65,9 @@ static FOLIO: Global<FolioLayout> = Global::new(FolioLayout::UNKNOWN);
 /// What `struct page` is like.
 #[unsafe(no_mangle)]
 static PAGE_LAYOUT: Global<PageLayout> = Global::new(PageLayout::UNKNOWN);
+/// The kernel's own stocks, and the way to them.
+#[unsafe(no_mangle)]
+static KERNEL_STOCKS: Global<KernelStocks> = Global::new(KernelStocks::UNKNOWN);
 /// The thread whose allocations `learn` reports, as it is called in its PID namespace.
 #[unsafe(no_mangle)]
 static LEARN_FROM: Global<u32> = Global::new(0);
@@ -202,6 +205,12 @@ pub fn folio() -> FolioLayout {
 #[inline(always)]
 pub fn page_layout() -> PageLayout {
     PAGE_LAYOUT.load()
+}
+
+/// The kernel's own stocks, and the way to them.
+#[inline(always)]
+pub fn kernel_stocks() -> KernelStocks {
+    KERNEL_STOCKS.load()
 }
 
 /// The thread whose allocations `learn` reports, as it is called in its PID namespace.

@@ -4,7 +4,7 @@
 //! remembers of tasks may be stale; `file` marks page cache; `collapse` charges huge pages that one task put
 //! together for another, `migrate` has owners go along with pages that are moved; those of `cgroup` tell of cgroups
 //! that come and go, `reclaim` of reclaim that begins; `hotplug` drains CPUs that go; the programs of `control` run
-//! only when the user half asks (`BPF_PROG_TEST_RUN`); `learn` and the programs of
+//! only when the user half asks (`BPF_PROG_TEST_RUN`); `learn`, `kernel_slots` and the programs of
 //! `kernel_stock`, `record` and `charged` are loaded by themselves.
 #![no_std]
 #![no_main]
@@ -22,6 +22,7 @@ mod fault;
 mod file;
 mod folio;
 mod hotplug;
+mod kernel_slots;
 mod kernel_stock;
 mod learn;
 mod machine;

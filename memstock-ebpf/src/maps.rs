@@ -7,8 +7,9 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf};
 use memstock_common::file::FilePage;
+use memstock_common::layout::MAX_KERNEL_SLOTS;
 use memstock_common::{
-    CgroupCpu, Chunk, Counter, EngineInfo, KernelCharges, Loss, Stock, collapse,
+    CgroupCpu, Chunk, Counter, EngineInfo, KernelCharges, KernelSlot, Loss, Stock, collapse,
 };
 
 use crate::word::{MapEntry, MapWord};
@@ -61,6 +62,12 @@ pub static LEARNT: Array<MapWord> = Array::with_max_entries(1, 0);
 #[map]
 pub static KERNEL_STOCK: PerCpuHashMap<u64, KernelCharges<MapWord>> =
     PerCpuHashMap::with_max_entries(1, 0);
+
+/// What the kernel's own stocks had on the CPU that was looked at last: those of pages, then those of bytes. Written by
+/// `kernel_slots`, which the user half loads alone, runs on one CPU after the other, and reads this after each.
+#[map]
+pub static KERNEL_SLOTS: Array<KernelSlot<MapWord>> =
+    Array::with_max_entries(2 * MAX_KERNEL_SLOTS, 0);
 
 /// One in so many blocks is followed while a cgroup is recorded. Written by the user half, which loads the programs of
 /// `record` alone; they read it.

@@ -1,6 +1,7 @@
 //! What an engine holds at one moment, as people see it. Built by `sample`, rendered by `show`;
 //! knows neither maps nor formats.
 
+pub mod kernel;
 pub mod ratio;
 pub mod size;
 

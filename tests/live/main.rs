@@ -26,6 +26,7 @@ mod host;
 mod hotplug;
 mod identity;
 mod kernel_stock;
+mod kernel_view;
 mod limits;
 mod many_cpus;
 mod metrics;

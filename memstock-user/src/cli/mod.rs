@@ -8,6 +8,7 @@ pub mod manual;
 mod about;
 mod change;
 mod forecast;
+mod kernel;
 mod named;
 mod read;
 mod record;
@@ -21,6 +22,7 @@ use clap::{Command, CommandFactory as _, Parser, Subcommand};
 pub use self::about::{Completions, Man};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
 pub use self::forecast::{Format, Otherwise, Recommend, Rehearse, Replay, Report, Verify};
+pub use self::kernel::Kernel;
 pub use self::named::Named;
 pub use self::read::{Audit, Doctor, Events, Show};
 pub use self::record::Record;
@@ -98,6 +100,19 @@ pub enum Verb {
     /// Where the kernel's memory controller knows a cgroup, by cgroup v2 or by --kernel-cgroup, the owner of
     /// each page is compared with /proc/kpagecgroup. A page counts as different only if it is so twice.
     Audit(Audit),
+    /// Show what the kernel's own memory controller has in stock on each CPU, and for whom
+    ///
+    /// The kernel charges a batch of pages at once and keeps what is left in slots of each CPU. Those pages are in
+    /// the usage of their memory cgroup and of all above it, and nobody uses them: net is the usage without them.
+    /// Each CPU is looked at by itself, from an interrupt; error is by how many pages the slots differed before and
+    /// after the usage was read. Bytes are of pages that are charged and in stock for small objects; they are part of
+    /// net.
+    ///
+    /// Nothing is changed, nothing is attached without --watch, and no engine is needed. The memory controller may be
+    /// on cgroup v1 or v2. Exit code 121 if the kernel has no stock in a way that memstock knows.
+    ///
+    /// A watch ends at SIGINT or SIGTERM, or after N samples.
+    Kernel(Kernel),
     /// Print what happened: limits, drains, cgroups that came and went, losses
     Events(Events),
     /// Run COMMAND in a tracked cgroup of its own, and tell what it used

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::named::Named;
+use super::value::delay;
 
 /// Flags of `memstock top`. Short ones are those of top(1).
 #[derive(Debug, Args)]
@@ -44,28 +45,4 @@ pub enum When {
     Always,
     /// Nowhere.
     Never,
-}
-
-/// Shorter, and the view would be most of what there is to see; longer, and it is no view.
-const DELAYS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
-
-fn delay(value: &str) -> Result<Duration, String> {
-    match value.parse() {
-        Ok(seconds) if DELAYS.contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("not a number of seconds in {}..={}", DELAYS.start(), DELAYS.end())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_have_bounds() {
-        assert_eq!(delay("1"), Ok(Duration::from_secs(1)));
-        assert_eq!(delay("0.25"), Ok(Duration::from_millis(250)));
-        for bad in ["0", "0.09", "-1", "nan", "inf", "1e9", "86401", "", "1s", "1,5"] {
-            assert!(delay(bad).is_err(), "{bad}");
-        }
-    }
 }

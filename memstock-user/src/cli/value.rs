@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use memstock_common::{DEFAULT_BATCH, MAX_BATCH, MAX_CGROUPS, MAX_SLOTS};
@@ -186,6 +187,17 @@ pub fn window(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("not a duration such as 14d".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// Shorter, and the view would be most of what there is to see; longer, and it is no view.
+const DELAYS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
+
+/// A value of `--delay`.
+pub(super) fn delay(value: &str) -> Result<Duration, String> {
+    match value.parse() {
+        Ok(seconds) if DELAYS.contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("not a number of seconds in {}..={}", DELAYS.start(), DELAYS.end())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,6 +271,15 @@ mod tests {
         assert_eq!((slots("1"), slots("7"), slots("64")), (Ok(1), Ok(7), Ok(64)));
         for bad in ["0", "65", "128", "-1", "x"] {
             assert!(slots(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn delays_have_bounds() {
+        assert_eq!(delay("1"), Ok(Duration::from_secs(1)));
+        assert_eq!(delay("0.25"), Ok(Duration::from_millis(250)));
+        for bad in ["0", "0.09", "-1", "nan", "inf", "1e9", "86401", "", "1s", "1,5"] {
+            assert!(delay(bad).is_err(), "{bad}");
         }
     }
 }

@@ -9,10 +9,12 @@ mod look;
 mod map;
 mod pair;
 mod tracked;
+mod tree;
 
 pub use look::{Look, Seen};
 pub use map::{KernelMap, Verdict};
 pub use tracked::Tracked;
+pub use tree::MemoryTree;
 
 use self::pair::have_same_tasks;
 use crate::exit::Failure;

@@ -30,12 +30,17 @@ impl KernelStock {
         })
     }
 
-    /// What was charged so far for tasks of the cgroups with these ids; none when so many cgroups charged that
+    /// The same where that is no reason to refuse anything: none if the functions cannot be traced.
+    pub fn watch_if_possible() -> Option<Self> {
+        attached().inspect_err(|error| log::debug!("{error:#}")).ok().map(Self)
+    }
+
+    /// What was charged so far for tasks of the cgroups with these ids, or of all; none when so many cgroups charged that
     /// some found no room, and theirs may be among them.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn charges(&self, ids: &[u64]) -> Result<Option<KernelCharges<u64>>> {
+    pub fn charges(&self, ids: Option<&[u64]>) -> Result<Option<KernelCharges<u64>>> {
         let loss = self.0.map("LOSS").context("no map LOSS in the object")?;
         let loss: PerCpuArray<_, u64> = PerCpuArray::try_from(loss)?;
         let lost = loss.get(&(Loss::CountersMissing as u32), 0).context("cannot read map LOSS")?;
@@ -50,7 +55,7 @@ impl KernelStock {
         let mut sum = KernelCharges::default();
         for entry in map.iter() {
             let (id, cpus) = entry.context("cannot read map KERNEL_STOCK")?;
-            for cpu in cpus.iter().filter(|_| ids.contains(&id)) {
+            for cpu in cpus.iter().filter(|_| ids.is_none_or(|ids| ids.contains(&id))) {
                 sum.charges += cpu.charges;
                 sum.nr_pages += cpu.nr_pages;
                 sum.shared_operations += cpu.shared_operations;

@@ -3,7 +3,8 @@
 //! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
 //! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there,
 //! `control` asks them for changes, `close` ends a cgroup, `grace` waits for programs that run, `mapped` and `batch` read large maps in passing, and this file
-//! opens the engine and reads its maps. `kernel_stock`, `recorded` and `charged` are not of it: they look on at the kernel's own controller, at what is recorded, and at the engine. User
+//! opens the engine and reads its maps. `kernel_stock`, `kernel_slots`, `recorded` and `charged` are not of it: they look on at the kernel's own
+//! controller, at what is recorded, and at the engine. User
 //! space writes no map that the kernel half writes.
 
 pub mod kernel_cgroup;
@@ -18,6 +19,7 @@ pub mod control;
 mod faults;
 mod file_pages;
 pub mod grace;
+pub mod kernel_slots;
 pub mod kernel_stock;
 pub mod learn;
 mod link;

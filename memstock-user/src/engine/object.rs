@@ -139,6 +139,11 @@ pub(super) const KERNEL_CHARGES: [(&str, &str); 2] =
 /// Their map.
 pub(super) const KERNEL_CHARGES_MAP: &str = "KERNEL_STOCK";
 
+/// What reads the kernel's own stock on the CPU that it is run on; loaded by itself.
+pub(super) const KERNEL_SLOTS: &str = "kernel_slots";
+/// Its map.
+pub(super) const KERNEL_SLOTS_MAP: &str = "KERNEL_SLOTS";
+
 /// What sees accesses to page cache, and the tracepoints that it is attached to while a cgroup is recorded; loaded by
 /// themselves, as all that follow are.
 pub(super) const ACCESSES: [(&str, &str); 3] = [
@@ -187,14 +192,14 @@ pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
 
 /// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
 pub(super) fn is_pinned_map(name: &str) -> bool {
-    let others = RECORD_MAPS.into_iter().chain([KERNEL_CHARGES_MAP, CHARGED_MAP]);
-    !name.starts_with('.') && others.into_iter().all(|other| name != other)
+    let others = [KERNEL_CHARGES_MAP, KERNEL_SLOTS_MAP, CHARGED_MAP];
+    !name.starts_with('.') && RECORD_MAPS.into_iter().chain(others).all(|other| name != other)
 }
 
 /// Whether a program is loaded with the others.
 pub(super) fn is_engines(name: &str) -> bool {
     let mut others = KERNEL_CHARGES.iter().chain(&ACCESSES).chain(&CHANGES).chain(&CHARGES);
-    name != LEARN && name != MIGRATED.0 && others.all(|&(other, _)| name != other)
+    ![LEARN, KERNEL_SLOTS, MIGRATED.0].contains(&name) && others.all(|&(other, _)| name != other)
 }
 
 pub(super) fn is_pinned_program(name: &str) -> bool {

@@ -106,6 +106,23 @@ impl Places {
     }
 }
 
+/// The number of the hierarchy that has the kernel's memory controller: 0 for cgroup v2, where it says nothing else.
+///
+/// # Errors
+/// `/proc` does not say.
+pub fn memory_hierarchy() -> io::Result<u32> {
+    Ok(hierarchy_of_memory(&fs::read_to_string("/proc/self/cgroup")?))
+}
+
+fn hierarchy_of_memory(text: &str) -> u32 {
+    let of_memory = |line: &str| {
+        let (number, rest) = line.split_once(':')?;
+        let (controllers, _) = rest.split_once(':')?;
+        controllers.split(',').any(|name| name == "memory").then(|| number.parse().ok())?
+    };
+    text.lines().find_map(of_memory).unwrap_or(0)
+}
+
 /// The path of our own cgroup v2.
 ///
 /// # Errors
@@ -208,6 +225,13 @@ mod tests {
         );
         assert_eq!(Places::parse(b"0::/a\n"), Places { unified: path(b"/a"), memory: None });
         assert_eq!(Places::parse(b""), Places::default());
+    }
+
+    #[test]
+    fn the_memory_controller_has_a_hierarchy() {
+        let text = "13:name=memory:/x\n4:hugetlb,memory:/a/b:c\n0::/a\n";
+        assert_eq!(hierarchy_of_memory(text), 4);
+        assert_eq!(hierarchy_of_memory("0::/memory\n"), 0);
     }
 
     #[test]

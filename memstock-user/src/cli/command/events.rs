@@ -6,17 +6,14 @@
 //! read has to be looked at anyway.
 
 use std::io::{self, BufWriter, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag::register_conditional_shutdown;
 
 use super::closed_pipe_is_success;
+use super::signals::end_well_when_interrupted;
 use crate::cli::Events;
 use crate::exit::Failure;
 use crate::host::lock;
@@ -89,13 +86,4 @@ fn is_unread() -> Result<bool> {
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error).context("cannot look at standard output"),
     }
-}
-
-/// SIGINT and SIGTERM are how following ends, also while it waits for a pipe that is full.
-fn end_well_when_interrupted() -> Result<()> {
-    for signal in [SIGINT, SIGTERM] {
-        register_conditional_shutdown(signal, 0, Arc::new(AtomicBool::new(true)))
-            .context("cannot install a signal handler")?;
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@ pub mod drain;
 pub mod events;
 pub mod force_empty;
 pub mod guard;
+pub mod kernel;
 pub mod limit;
 pub mod man;
 mod outcome;
@@ -54,6 +55,7 @@ pub fn execute(cli: Cli) -> Result<u8> {
         Verb::Audit(args) => audit::audit(&args),
         Verb::Limit(args) => limit::limit(&args),
         Verb::ForceEmpty(args) => force_empty::force_empty(&args),
+        Verb::Kernel(args) => kernel::kernel(&args),
         Verb::Events(args) => events::events(&args),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Stat(args) => stat::stat(args),

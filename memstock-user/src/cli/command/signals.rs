@@ -1,7 +1,12 @@
 //! The signals that end a run, or have it read its configuration again.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use tokio::signal::unix::{self, SignalKind};
 
 use crate::host;
@@ -45,4 +50,16 @@ async fn recv(signal: &mut Option<unix::Signal>) {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
     }
+}
+
+/// For verbs that only read: SIGINT and SIGTERM are how following ends, also while it waits for a pipe that is full.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn end_well_when_interrupted() -> Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        register_conditional_shutdown(signal, 0, Arc::new(AtomicBool::new(true)))
+            .context("cannot install a signal handler")?;
+    }
+    Ok(())
 }

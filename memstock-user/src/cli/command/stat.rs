@@ -190,7 +190,8 @@ fn measured(
     cgroup: &Cgroup,
     ended: Ended,
 ) -> Result<Measured> {
-    let kernel = kernel.map(|kernel| kernel.charges(&ids_below(after, cgroup.id))).transpose()?;
+    let kernel =
+        kernel.map(|kernel| kernel.charges(Some(&ids_below(after, cgroup.id)))).transpose()?;
     let kernel = kernel.flatten();
     let work = Work { before, after, cgroup_id: cgroup.id, ended, kernel };
     let figures = work

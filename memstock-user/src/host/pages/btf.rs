@@ -47,6 +47,18 @@ pub(super) struct Btf<'a> {
     starts: Vec<usize>,
 }
 
+/// What an array has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Elements {
+    /// Where the first one is, in bytes.
+    pub(super) offset: u32,
+    pub(super) count: u32,
+    /// Bytes of each.
+    pub(super) size: u32,
+    /// Whether they are pointers, and not numbers.
+    pub(super) is_pointer: bool,
+}
+
 /// One type, as far as all types are alike.
 #[derive(Clone, Copy)]
 struct Type {
@@ -108,8 +120,42 @@ impl<'a> Btf<'a> {
     /// in it. `None`, too, for a bit field.
     pub(super) fn member_offset(&self, name: &str, member: &str) -> Option<u32> {
         self.structs(name).find_map(|ty| {
-            let bits = self.member_bits(ty, member, 0)?;
+            let (bits, _) = self.member_bits(ty, member, 0)?;
             bits.is_multiple_of(8).then_some(bits / 8)
+        })
+    }
+
+    /// The elements of `member`, which is an array, or one number or pointer, directly in `struct name`.
+    pub(super) fn elements(&self, name: &str, member: &str) -> Option<Elements> {
+        let offset = self.member_offset(name, member)?;
+        let (_, id) = self.structs(name).find_map(|ty| self.member_bits(ty, member, 0))?;
+        let (count, ty) = match self.resolve(id)? {
+            // `struct btf_array`: type, type of the index, number of elements.
+            array if array.kind == kind::ARRAY => {
+                let ty = self.resolve(word(self.types, array.rest)?)?;
+                (word(self.types, array.rest + 8)?, ty)
+            }
+            one => (1, one),
+        };
+        let is_pointer = ty.kind == kind::PTR;
+        let size = match ty.kind {
+            kind::PTR => size_of::<u64>() as u32,
+            kind::INT => ty.size_or_type,
+            _ => return None,
+        };
+        Some(Elements { offset, count, size, is_pointer })
+    }
+
+    /// Where a variable is in its section, in bytes.
+    pub(super) fn variable_offset(&self, section: &str, name: &str) -> Option<u32> {
+        let is_section = |ty: &Type| ty.kind == kind::DATASEC && self.is_named(ty.name, section);
+        self.all().filter(is_section).find_map(|ty| {
+            // `struct btf_var_secinfo`: type, offset, size.
+            let found = (0..ty.count).map(|index| ty.rest + 12 * index).find(|&at| {
+                let variable = word(self.types, at).and_then(|id| self.resolve(id));
+                variable.is_some_and(|ty| ty.kind == kind::VAR && self.is_named(ty.name, name))
+            })?;
+            word(self.types, found + 4)
         })
     }
 
@@ -138,22 +184,25 @@ impl<'a> Btf<'a> {
         })
     }
 
-    fn member_bits(&self, ty: Type, name: &str, depth: usize) -> Option<u32> {
+    /// Where a member begins, in bits, and the id of its type.
+    fn member_bits(&self, ty: Type, name: &str, depth: usize) -> Option<(u32, u32)> {
         (0..ty.count).find_map(|index| {
             let at = ty.rest + index * MEMBER;
-            let (text, offset) = (word(self.types, at)?, word(self.types, at + 8)?);
+            let (text, id) = (word(self.types, at)?, word(self.types, at + 4)?);
+            let offset = word(self.types, at + 8)?;
             // `BTF_MEMBER_BITFIELD_SIZE` and `BTF_MEMBER_BIT_OFFSET`.
             let (width, bits) =
                 if ty.flag { (offset >> 24, offset & 0xff_ffff) } else { (0, offset) };
             if self.is_named(text, name) {
-                return (width == 0).then_some(bits);
+                return (width == 0).then_some((bits, id));
             }
             if !self.is_named(text, "") || depth == DEPTH {
                 return None;
             }
-            let inner = self.resolve(word(self.types, at + 4)?)?;
+            let inner = self.resolve(id)?;
             let is_nest = matches!(inner.kind, kind::STRUCT | kind::UNION);
-            is_nest.then(|| self.member_bits(inner, name, depth + 1))??.checked_add(bits)
+            let (inside, id) = is_nest.then(|| self.member_bits(inner, name, depth + 1))??;
+            Some((inside.checked_add(bits)?, id))
         })
     }
 
@@ -207,97 +256,4 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STRINGS: &[u8] = b"\0page\0a\0kn\0BIT\0BIG\0NEGATIVE\0bits\0";
-    const FLAG: u32 = 1 << 31;
-
-    fn name(name: &str) -> u32 {
-        let text = format!("\0{name}\0");
-        let at = STRINGS.windows(text.len()).position(|window| window == text.as_bytes());
-        u32::try_from(at.unwrap() + 1).unwrap()
-    }
-
-    fn info(kind: u32, count: u32) -> u32 {
-        kind << 24 | count
-    }
-
-    /// `struct page { int a; bits:3; const union { struct { int; int kn; }; }; }` and three enumerations.
-    fn types() -> Vec<u32> {
-        [
-            // 1: int
-            vec![0, info(kind::INT, 0), 4, 32],
-            // 2: struct { <nameless int>; int kn; }
-            vec![0, info(kind::STRUCT, 2), 8, 0, 1, 0, name("kn"), 1, 32],
-            // 3: union { <2>; }
-            vec![0, info(kind::UNION, 1), 8, 0, 2, 0],
-            // 4: const <3>
-            vec![0, info(kind::CONST, 0), 3],
-            // 5
-            vec![name("page"), info(kind::STRUCT, 3) | FLAG, 16, name("a"), 1, 0],
-            vec![name("bits"), 1, 3 << 24 | 32, 0, 4, 64],
-            // 6 to 8
-            vec![0, info(kind::ENUM, 1), 4, name("BIT"), 3],
-            vec![0, info(kind::ENUM, 1) | FLAG, 4, name("NEGATIVE"), u32::MAX],
-            vec![0, info(kind::ENUM64, 1), 8, name("BIG"), 1, 2],
-            // 9: a union of the same name is no struct.
-            vec![name("page"), info(kind::UNION, 0), 99],
-        ]
-        .concat()
-    }
-
-    fn file(types: &[u32]) -> Vec<u8> {
-        let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
-        let header = [24, 0, len(&types), len(&types), len(STRINGS)];
-        let mut bytes = [&MAGIC.to_ne_bytes()[..], &[1, 0]].concat();
-        bytes.extend(header.iter().flat_map(|word| word.to_ne_bytes()));
-        [bytes, types, STRINGS.to_vec()].concat()
-    }
-
-    #[test]
-    fn members_are_found_in_anonymous_ones() {
-        let bytes = file(&types());
-        let btf = Btf::parse(&bytes).unwrap();
-        assert_eq!(btf.struct_size("page"), Some(16));
-        assert_eq!(btf.member_offset("page", "a"), Some(0));
-        assert_eq!(btf.member_offset("page", "kn"), Some(12));
-        assert_eq!(btf.member_offset("page", "bits"), None);
-        assert_eq!(btf.member_offset("page", "none"), None);
-        assert_eq!(btf.struct_size("pag"), None);
-        assert_eq!(btf.enumerator("BIT"), Some(3));
-        assert_eq!(btf.enumerator("BIG"), Some(2 << 32 | 1));
-        assert_eq!(btf.enumerator("NEGATIVE"), Some(u64::MAX));
-        assert_eq!(btf.enumerator("BI"), None);
-    }
-
-    #[test]
-    fn a_loop_of_types_ends() {
-        let looping = [
-            vec![name("page"), info(kind::STRUCT, 1), 8, 0, 1, 0],
-            vec![name("a"), info(kind::STRUCT, 1), 8, 0, 3, 0],
-            vec![0, info(kind::CONST, 0), 3],
-        ]
-        .concat();
-        let bytes = file(&looping);
-        let btf = Btf::parse(&bytes).unwrap();
-        assert_eq!(btf.member_offset("page", "kn"), None);
-        assert_eq!(btf.member_offset("a", "kn"), None);
-    }
-
-    #[test]
-    fn broken_files_are_errors_or_nothing() {
-        let bytes = file(&types());
-        for len in 0..bytes.len() {
-            assert!(Btf::parse(&bytes[..len]).is_err(), "{len}");
-        }
-        let error = Btf::parse(&file(&[0, info(20, 0), 0])).unwrap_err();
-        assert_eq!(error.to_string(), "types of kind 20 are not known");
-        // More members than the file has: the last type is found, its members are not.
-        let bytes = file(&[name("page"), info(kind::STRUCT, 9), 8, name("a"), 1, 0]);
-        let btf = Btf::parse(&bytes).unwrap();
-        assert_eq!(btf.member_offset("page", "a"), Some(0));
-        assert_eq!(btf.member_offset("page", "kn"), None);
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Sizes, offsets and flags that differ from kernel to kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,18 +49,8 @@ impl Layout {
     }
 
     fn read_from(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path);
-        let gone = matches!(&bytes, Err(error) if error.kind() == io::ErrorKind::NotFound);
-        let bytes = bytes.classify(Failure::Host, || {
-            if gone {
-                "this kernel has no BTF: memstock needs one with CONFIG_DEBUG_INFO_BTF".into()
-            } else {
-                format!("cannot read {}", path.display())
-            }
-        })?;
-        let btf = Btf::parse(&bytes).classify(Failure::Host, || {
-            "the kernel's BTF is not understood: this kernel is not supported".into()
-        })?;
+        let bytes = read(path)?;
+        let btf = parse(&bytes)?;
         let page = btf.struct_size("page").filter(|&size| size > 0);
         Ok(Self {
             page_struct_size: page.map(u64::from).ok_or_else(|| lacks("struct page"))?,
@@ -75,6 +65,25 @@ impl Layout {
             memory_owner: memory_owner(&btf).unwrap_or(MemoryOwner::UNKNOWN),
         })
     }
+}
+
+/// The file with the running kernel's types.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    let bytes = fs::read(path);
+    let gone = matches!(&bytes, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    bytes.classify(Failure::Host, || {
+        if gone {
+            "this kernel has no BTF: memstock needs one with CONFIG_DEBUG_INFO_BTF".into()
+        } else {
+            format!("cannot read {}", path.display())
+        }
+    })
+}
+
+pub(super) fn parse(bytes: &[u8]) -> Result<Btf<'_>> {
+    Btf::parse(bytes).classify(Failure::Host, || {
+        "the kernel's BTF is not understood: this kernel is not supported".into()
+    })
 }
 
 /// The flags that memstock goes by.

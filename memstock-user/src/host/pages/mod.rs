@@ -15,6 +15,7 @@ mod kpage;
 mod layout;
 mod pagemap;
 mod span;
+mod stocks;
 mod words;
 
 pub use cached::Cached;
@@ -23,3 +24,4 @@ pub use kpage::KernelPages;
 pub use layout::{Layout, names_tracepoint};
 pub use pagemap::{Mapped, mapped_pages, own_pfn};
 pub use span::{end_pfn, huge_page_pages};
+pub use stocks::kernel_stocks;

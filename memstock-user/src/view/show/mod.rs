@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod fleet;
 pub mod json;
+pub mod kernel;
 pub mod recommend;
 pub mod rehearse;
 pub mod rehearsed;

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::json::{Drained, Numbers, Show};
-use super::{audit, fleet, recommend, rehearse, replay, stat};
+use super::{audit, fleet, kernel, recommend, rehearse, replay, stat};
 use crate::forecast::measure::{FIGURES, Scope, is_whole};
 use crate::forecast::verdict::Verdict;
 use crate::journal::Entry;
@@ -184,6 +184,7 @@ fn the_published_schemas_are_up_to_date() {
     publish::<Show<'_>>("show");
     publish::<audit::Document>("audit");
     publish::<Drained>("drain");
+    publish::<kernel::Document>("kernel");
     publish::<stat::Document<'_>>("stat");
     publish::<rehearse::Document>("rehearse");
     publish::<recommend::Document>("recommend");

@@ -1,0 +1,128 @@
+//! Owns the looks at the kernel's own per-CPU stocks. Apart from the engine: the program is loaded for this alone, attached to
+//! nothing, and gone with this value. Changes nothing.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, MapData};
+use aya::programs::{RawTracePointRunOptions, TestRun as _};
+use aya::{Ebpf, EbpfLoader};
+use memstock_common::KernelSlot;
+use memstock_common::control::{Answer, MAX_ARGS};
+use memstock_common::layout::{KernelStocks, MAX_KERNEL_SLOTS};
+
+use super::kernel_cgroup::MemoryTree;
+use super::object::{KERNEL_SLOTS, KERNEL_SLOTS_MAP, OBJECT, program, refused};
+use crate::exit::Failure;
+use crate::host;
+use crate::host::pages::{Layout, kernel_stocks};
+use crate::model::kernel::{CpuStocks, View, by_owner, by_path};
+
+/// Looks at one CPU before it is given up: on ours, an interrupt can come in between.
+const TRIES: usize = 8;
+
+/// Reads them.
+pub struct KernelSlots {
+    ebpf: Ebpf,
+    seen: Array<MapData, KernelSlot<u64>>,
+    layout: KernelStocks,
+    tree: MemoryTree,
+}
+
+impl KernelSlots {
+    /// Loads the program.
+    ///
+    /// # Errors
+    /// The kernel has no memory controller, has its stock in a way that is not known, or refuses the program.
+    pub fn load() -> Result<Self> {
+        let tree = MemoryTree::find()?;
+        let (layout, of_cgroups) = (kernel_stocks(tree.hierarchy)?, Layout::read()?);
+        let mut ebpf = EbpfLoader::new()
+            .override_global("KERNEL_STOCKS", &layout, true)
+            .override_global("CGROUP_KN", &of_cgroups.cgroup_kn, true)
+            .override_global("KERNFS_ID", &of_cgroups.kernfs_id, true)
+            .override_global("CGROUP_ROOT", &of_cgroups.cgroup_root, true)
+            .override_global("HIERARCHY_ID", &of_cgroups.hierarchy_id, true)
+            .load(OBJECT)
+            .context("cannot load the BPF object")?;
+        let seen = ebpf.take_map(KERNEL_SLOTS_MAP).context("no map KERNEL_SLOTS in the object")?;
+        let program = program(&mut ebpf, KERNEL_SLOTS)?;
+        program.load().map_err(|error| refused(KERNEL_SLOTS, error))?;
+        Ok(Self { seen: Array::try_from(seen)?, ebpf, layout, tree })
+    }
+
+    /// The hierarchy of the memory controller.
+    pub fn tree(&self) -> &MemoryTree {
+        &self.tree
+    }
+
+    /// Each CPU that is online, one after the other. One that is being used otherwise is interrupted for it.
+    ///
+    /// # Errors
+    /// What is there is not what the kernel's BTF has said, or the program cannot be run.
+    pub fn look(&mut self) -> Result<Vec<CpuStocks>> {
+        let mut seen = Vec::new();
+        for cpu in host::cpus()?.online {
+            match self.look_at(cpu) {
+                Ok(stocks) => seen.push(stocks),
+                // It went offline, and its stocks were drained.
+                Err(_) if !host::cpus()?.online.contains(&cpu) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(seen)
+    }
+
+    fn look_at(&mut self, cpu: u32) -> Result<CpuStocks> {
+        let program = program(&mut self.ebpf, KERNEL_SLOTS)?;
+        let run = || -> Result<bool> {
+            let options = RawTracePointRunOptions { args: [0; MAX_ARGS], cpu: Some(cpu) };
+            let result = program.test_run(options);
+            let result =
+                result.with_context(|| format!("cannot run {KERNEL_SLOTS} on CPU {cpu}"))?;
+            Ok(Answer(result.return_value).result() == Ok(cpu))
+        };
+        let mut tries = 1;
+        while !run()? {
+            if tries == TRIES {
+                return Err(Failure::Host.error(format!(
+                    "the stock of CPU {cpu} is not where, or not as, this kernel's BTF has it: memstock does not \
+                     know it"
+                )));
+            }
+            tries += 1;
+        }
+        let slots = |first: u32, nr_slots| {
+            let slots = (first..first + nr_slots).map(|index| self.seen.get(&index, 0));
+            slots.collect::<Result<Vec<_>, _>>().context("cannot read map KERNEL_SLOTS")
+        };
+        let KernelStocks { pages, bytes, .. } = self.layout;
+        Ok(CpuStocks {
+            cpu,
+            pages: slots(0, pages.nr_slots)?,
+            bytes: slots(MAX_KERNEL_SLOTS, bytes.nr_slots)?,
+        })
+    }
+
+    /// What is in stock for whom, and what of it for the cgroup with the path `of` and those below it. The slots are looked at
+    /// before and after usage is read.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look); or a usage cannot be read.
+    pub fn view(&mut self, of: Option<&Path>) -> Result<View> {
+        let paths: HashMap<_, _> =
+            self.tree.cgroups().into_iter().map(|cgroup| (cgroup.id, cgroup.path)).collect();
+        let before = self.look()?;
+        let wanted: Vec<PathBuf> = match of {
+            Some(of) => paths.values().filter(|path| path.starts_with(of)).cloned().collect(),
+            None => by_path(&by_owner(&before, &[]), &paths).into_keys().collect(),
+        };
+        // In the root, which has the pages of everybody, nothing is stocked.
+        let wanted = wanted.into_iter().filter(|path| path != Path::new("/"));
+        let usage = |path: PathBuf| Ok((self.tree.usage(&path)?, path));
+        let usages = wanted.map(usage).collect::<Result<Vec<_>>>()?;
+        let after = self.look()?;
+        Ok(View::new(self.tree.hierarchy != 0, paths, before, &after, usages))
+    }
+}

@@ -1,0 +1,293 @@
+//! `memstock kernel`: what it shows of the kernel's own stock is what the kernel's counter, less what is known to be used,
+//! leaves; it can be had in closed form; and it costs nothing while it is not asked for.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::programs::{loaded_links, loaded_programs};
+use memstock::engine::kernel_slots::KernelSlots;
+use memstock::model::kernel::{CpuStocks, owned};
+use memstock_tests::hotplug::{CpuOffline, can_go_offline};
+use memstock_tests::kernel_cgroup::ABSENT;
+use memstock_tests::live::name;
+use memstock_tests::poll::{SOON, poll_until, try_poll_until};
+use memstock_tests::process::{Finished, memstock};
+use memstock_tests::skip::skip;
+use memstock_tests::{Engine, KernelCgroup, PAGE, Task, TestCgroup, leftovers, live};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// `MEMCG_CHARGE_BATCH` since Linux 6.0 (`include/linux/memcontrol.h`).
+const BATCH: u64 = 64;
+
+/// A task that was put into a memory cgroup of its own after it had all that it needs: what is charged there from then on
+/// are the pages that it touches, and what the kernel allocates for it.
+struct Charged {
+    // Dropped in this order: a cgroup with a task in it cannot go.
+    task: Task,
+    cgroup: KernelCgroup,
+    /// What it has touched.
+    nr_pages: u64,
+}
+
+impl Charged {
+    fn start(cpu: u32) -> Result<Option<Self>> {
+        let Some(cgroup) = KernelCgroup::new()? else {
+            skip(&name(), ABSENT);
+            return Ok(None);
+        };
+        let task = Task::start_outside(Some(cpu))?;
+        fs::write(cgroup.dir().join("cgroup.procs"), task.id().to_string()).context("moving")?;
+        Ok(Some(Self { task, cgroup, nr_pages: 0 }))
+    }
+
+    /// Its page tables are there already.
+    fn touch(&mut self, nr_pages: u64) -> Result<()> {
+        self.nr_pages += self.task.touch(nr_pages)?;
+        Ok(())
+    }
+
+    /// What the kernel's counter has, and the pages in the slots of all CPUs, or of one. Its task waits, but others may
+    /// have it evicted in between: then it is looked at again.
+    fn look(&self, slots: &mut KernelSlots, cpu: Option<u32>) -> Result<(u64, u64)> {
+        for _ in 0..100 {
+            let before = self.in_slots(&slots.look()?, cpu)?;
+            let usage = self.cgroup.usage_pages()?;
+            if self.in_slots(&slots.look()?, cpu)? == before {
+                return Ok((usage, before));
+            }
+        }
+        bail!("{} is never still", self.cgroup.path())
+    }
+
+    fn in_slots(&self, cpus: &[CpuStocks], cpu: Option<u32>) -> Result<u64> {
+        let id = self.cgroup.inode()?;
+        let cpus = cpus.iter().filter(|it| cpu.is_none_or(|cpu| it.cpu == cpu));
+        let slots = cpus.flat_map(|cpu| owned(&cpu.pages)).filter(|slot| slot.cgroup_id == id);
+        Ok(slots.map(|slot| slot.left).sum())
+    }
+
+    /// Pages that the kernel has allocated for the task: none as a rule, since its pipes have theirs already. v1 counts them
+    /// exactly and at once, in `memory.kmem.usage_in_bytes`, without what is in stock. On v2 `memory.stat` is late: there
+    /// they are what usage, slots and touched pages leave.
+    fn kernels(&self, usage: u64, in_slots: u64) -> Result<u64> {
+        let nr_pages = match self.cgroup.is_v2() {
+            true => {
+                (usage - in_slots).checked_sub(self.nr_pages).context("more used than charged")?
+            }
+            false => self.cgroup.kmem_pages()?,
+        };
+        ensure!(nr_pages <= 8, "{nr_pages} pages of the kernel's own for a task that waits");
+        Ok(nr_pages)
+    }
+}
+
+/// Each page takes one from the slot; when that is empty, a batch is charged. A slot that is given back in between, because
+/// others need it or the kernel reclaims, begins anew: that is seen by the counter, which is no multiple of a batch then.
+#[test]
+fn a_slot_holds_what_the_closed_form_says() -> Result<()> {
+    const CPU: u32 = 0;
+    live(|| {
+        let Some(mut charged) = Charged::start(CPU)? else { return Ok(()) };
+        let mut slots = KernelSlots::load()?;
+        // Pages charged when the slot was given back the last time, and how often it was.
+        let (mut since, mut given_back, mut kernels) = (0, 0, 0);
+        for n in 1..=200 {
+            charged.touch(1)?;
+            let (usage, seen) = charged.look(&mut slots, Some(CPU))?;
+            kernels = charged.kernels(usage, seen)?;
+            let used = n + kernels;
+            if (usage - since) % BATCH != 0 {
+                // Before the last page was charged, or after.
+                since = if seen == 0 { used } else { used - 1 };
+                given_back += 1;
+            }
+            let expected = (BATCH - (used - since) % BATCH) % BATCH;
+            ensure!(
+                seen == expected && usage == used + seen,
+                "{n} pages, {kernels} of the kernel's, {usage} charged: {expected} left, and {seen} are shown"
+            );
+        }
+        eprintln!("200 pages, {kernels} of the kernel's own; given back early {given_back} times");
+        ensure!(given_back <= 20, "given back {given_back} times by others");
+        // The command says the same, once others leave the slot alone while it looks.
+        let row = try_poll_until(SOON, "a look at a slot that is still", || {
+            let shown = json(&["--cgroup", charged.cgroup.path()])?;
+            let rows = shown["cgroups"].as_array().context("no cgroups")?;
+            ensure!(rows.len() == 1 && rows[0]["path"] == charged.cgroup.path(), "{shown:#}");
+            Ok((rows[0]["error"] == 0).then(|| rows[0].clone()))
+        })?;
+        let [usage, stranded, net] = ["usage", "stranded", "net"]
+            .map(|member| row[member].as_u64().map(|bytes| bytes / PAGE));
+        ensure!(net == Some(200 + kernels), "{row:#}");
+        ensure!(usage.zip(net).map(|(usage, net)| usage - net) == stranded, "{row:#}");
+        // So does memory.stat, in its own time.
+        let cgroup = &charged.cgroup;
+        try_poll_until(SOON, "memory.stat to say what net usage is", || {
+            let parts = cgroup.anonymous_pages()? + cgroup.cache_pages()? + cgroup.kmem_pages()?;
+            Ok((Some(parts) == net).then_some(()))
+        })
+    })
+}
+
+/// One cgroup more than there are slots, in turns on one CPU: one of them has none, whichever the kernel chose (at random
+/// in 6.16, one after the other since). What is left of each batch is in a slot, or was given back.
+#[test]
+fn one_more_than_there_are_slots_evicts() -> Result<()> {
+    const CPU: u32 = 0;
+    live(|| {
+        let mut slots = KernelSlots::load()?;
+        let nr_slots = slots.look()?.first().map_or(0, |cpu| cpu.pages.len());
+        let mut all = Vec::new();
+        for _ in 0..=nr_slots {
+            let Some(charged) = Charged::start(CPU)? else { return Ok(()) };
+            all.push(charged);
+        }
+        let ids = all.iter().map(|it| it.cgroup.inode()).collect::<Result<BTreeSet<_>>>()?;
+        let (mut holders, mut last_has_one) = (BTreeSet::new(), 0);
+        for _ in 0..20 {
+            for turn in 0..all.len() {
+                all[turn].touch(3)?;
+                let cpus = slots.look()?;
+                let here = cpus.iter().find(|cpu| cpu.cpu == CPU).context("CPU 0")?;
+                let ours: Vec<_> =
+                    owned(&here.pages).filter(|slot| ids.contains(&slot.cgroup_id)).collect();
+                let owners: BTreeSet<_> = ours.iter().map(|slot| slot.cgroup_id).collect();
+                ensure!(owners.len() == ours.len() && ours.len() <= nr_slots, "{ours:?}");
+                ensure!(ours.iter().all(|slot| slot.left <= BATCH), "{ours:?}");
+                last_has_one += u64::from(owners.contains(&all[turn].cgroup.inode()?));
+                holders.insert(owners);
+                for charged in &all {
+                    let (usage, seen) = charged.look(&mut slots, None)?;
+                    let used = charged.nr_pages + charged.kernels(usage, seen)?;
+                    ensure!(usage == used + seen, "{usage} charged, {used} used, {seen} in slots");
+                }
+            }
+        }
+        let turns = 20 * all.len() as u64;
+        eprintln!(
+            "{} cgroups in {nr_slots} slots: {} sets of holders, {last_has_one} of {turns} times who charged last has one",
+            all.len(),
+            holders.len()
+        );
+        ensure!(holders.len() > 1, "nobody was ever evicted");
+        ensure!(last_has_one > turns / 2, "{last_has_one} of {turns}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_cpu_that_goes_has_nothing() -> Result<()> {
+    const CPU: u32 = 1;
+    live(|| {
+        if !can_go_offline(CPU) {
+            skip(&name(), "CPU 1 cannot be taken offline here");
+            return Ok(());
+        }
+        let Some(mut charged) = Charged::start(CPU)? else { return Ok(()) };
+        let mut slots = KernelSlots::load()?;
+        charged.touch(10)?;
+        let (usage, held) = charged.look(&mut slots, Some(CPU))?;
+        ensure!(held > 0 && held < BATCH, "{held} pages after 10");
+        let offline = CpuOffline::take(CPU)?;
+        ensure!(slots.look()?.iter().all(|cpu| cpu.cpu != CPU), "it is offline");
+        let (left, seen) = charged.look(&mut slots, None)?;
+        ensure!(usage - left == held && seen == 0, "{held} held, {usage} to {left}, {seen} seen");
+        offline.back()?;
+        let cpus = slots.look()?;
+        ensure!(cpus.iter().any(|cpu| cpu.cpu == CPU), "{cpus:?}");
+        ensure!(charged.in_slots(&cpus, None)? == 0, "{cpus:?}");
+        eprintln!("{held} pages were given back");
+        Ok(())
+    })
+}
+
+/// Programs and links in the kernel, of whomever: while an engine runs, and when the view is over, the same.
+fn in_kernel() -> Result<(BTreeSet<String>, BTreeSet<u32>)> {
+    let programs = loaded_programs().map(|program| {
+        let program = program?;
+        Ok(format!("{} {}", program.id(), program.name_as_str().unwrap_or("")))
+    });
+    let links = loaded_links().map(|link| Ok(link?.id()));
+    Ok((programs.collect::<Result<_>>()?, links.collect::<Result<_>>()?))
+}
+
+#[test]
+fn nothing_is_there_unasked() -> Result<()> {
+    const PROGRAM: &str = "kernel_slots";
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let before = in_kernel()?;
+        ensure!(!before.0.iter().any(|program| program.contains("kernel_")), "{before:?}");
+        let mut watch = memstock(["kernel", "--watch", "--delay", "0.1"])?.start()?;
+        try_poll_until(SOON, "a second sample", || {
+            Ok(watch.stdout()?.contains("changed hands").then_some(()))
+        })?;
+        let during = in_kernel()?;
+        let more: Vec<_> = during.0.difference(&before.0).collect();
+        ensure!(more.iter().any(|program| program.ends_with(PROGRAM)), "{more:?}");
+        ensure!(before.0.is_subset(&during.0), "the engine's stay");
+        // Without tracing of functions nothing is attached even now.
+        let has_functions = watch.stdout()?.contains("page_counter_try_charge");
+        ensure!(has_functions == (during.1 != before.1), "{during:?}");
+        watch.signal(Signal::TERM)?;
+        let ended = watch.wait(SOON)?;
+        ensure!(ended.code() == 0 && ended.stderr.is_empty(), "{ended:?}");
+        json(&[])?;
+        // What is not used any more the kernel frees after a grace period.
+        poll_until(SOON, "the programs as they were before", || {
+            in_kernel().is_ok_and(|after| after == before).then_some(())
+        })?;
+        engine.stop().map(drop)
+    })
+}
+
+fn run(args: &[&str]) -> Result<Finished> {
+    memstock(["kernel"].iter().chain(args))?.finish(SOON)
+}
+
+/// What it prints, which keeps to its schema.
+fn json(args: &[&str]) -> Result<Value> {
+    const SCHEMA: &str = include_str!("../../docs/schema/kernel.schema.json");
+    let finished = run(&[&["--json"], args].concat())?;
+    ensure!(finished.code() == 0 && finished.stderr.is_empty(), "{finished:?}");
+    let schema = jsonschema::validator_for(&serde_json::from_str(SCHEMA)?)?;
+    let mut last = Value::Null;
+    let values = serde_json::Deserializer::from_str(&finished.stdout).into_iter::<Value>();
+    for value in values {
+        last = value?;
+        let errors: Vec<_> = schema.iter_errors(&last).map(|error| error.to_string()).collect();
+        ensure!(errors.is_empty(), "{errors:?} in {last:#}");
+    }
+    Ok(last)
+}
+
+#[test]
+fn the_command_line() -> Result<()> {
+    live(|| {
+        let Some(mut charged) = Charged::start(0)? else { return Ok(()) };
+        charged.touch(20)?;
+        let path = charged.cgroup.path().to_owned();
+        let dir = charged.cgroup.dir().display().to_string();
+        let watched = json(&["--watch", "-n", "3", "--delay", "0.1", "--cgroup", &dir])?;
+        ensure!(watched["since"]["changed_hands"].is_u64(), "{watched:#}");
+        ensure!(json(&["--cgroup", &path])?["since"].is_null());
+        let table = run(&[])?;
+        let has = |line: &str| line.split_whitespace().any(|word| word == path);
+        ensure!(table.stdout.lines().filter(|line| has(line)).count() == 2, "{table:?}");
+        for (args, code, said) in [
+            (&["--cgroup", "/memstock-test-none"][..], 122, "no memory cgroup"),
+            (&["--cgroup", "/a/../b"], 122, "\"..\""),
+            (&["--delay", "2"], 2, "--watch"),
+            (&["--watch", "--delay", "0"], 2, "seconds"),
+        ] {
+            let refused = run(args)?;
+            ensure!(refused.code() == code && refused.stdout.is_empty(), "{args:?}: {refused:?}");
+            let one_line = refused.stderr.lines().count() == 1 && refused.stderr.contains(said);
+            ensure!(one_line, "{args:?}: {refused:?}");
+        }
+        leftovers::nothing_held()
+    })
+}
