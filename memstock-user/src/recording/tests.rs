@@ -341,13 +341,3 @@ fn what_does_not_fit_on_the_disk_is_read_up_to_there() {
     let last = read.moments.last().unwrap();
     assert_eq!((last.usage, read.end), (read.moments.len() as u64 - 1, None));
 }
-
-#[test]
-fn kernels_are_compared_by_number() {
-    let header = |kernel: &str| Header { kernel: kernel.into(), ..Header::default() };
-    assert!(header("6.12.117+deb12-cloud-amd64").is_before(6, 13));
-    assert!(header("5.19.0").is_before(6, 13));
-    for other in ["6.13.0", "6.18.44-fc-v782", "7.3.4", "10.1", "", "unknown"] {
-        assert!(!header(other).is_before(6, 13), "{other}");
-    }
-}

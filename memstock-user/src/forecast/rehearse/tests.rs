@@ -161,10 +161,13 @@ fn what_is_taken_for_granted_is_said() {
 #[test]
 fn dirty_pages_are_needed_where_they_are_killed_for() {
     for (kernel, lru, dirty, lives_from) in [
-        ("6.12.1", Lru::MultiGen, 10, 216),
+        ("6.12.117+deb12-cloud-amd64", Lru::MultiGen, 10, 216),
         ("6.12.1", Lru::MultiGen, 90, 257),
         ("6.12.1", Lru::Classic, 10, 206),
+        ("5.19.0", Lru::MultiGen, 10, 216),
         ("6.13.0", Lru::MultiGen, 10, 206),
+        ("10.1", Lru::MultiGen, 10, 206),
+        ("unknown", Lru::MultiGen, 10, 206),
     ] {
         let mut recording = recording();
         (recording.header.kernel, recording.header.lru) = (kernel.into(), lru);

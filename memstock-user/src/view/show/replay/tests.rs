@@ -1,3 +1,5 @@
+//! What a replay shows, of small figures.
+
 use super::*;
 use crate::forecast::replay::replay;
 use crate::recording::{Charge, ChargeKind, Charger, End, Header};
