@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::machine::Step;
-use memstock_common::page::{Replaced, allocated, freed, owner_in};
+use memstock_common::page::{CHUNK_PAGES, Replaced, allocated, freed, owner_in};
 use memstock_common::record::{Charged, RecordKind};
 use memstock_common::{
     CgroupCpu, Chunk, Counter, Counters, Entry, Event, Loss, Machine, NOBODY, Stock, file,
@@ -133,7 +133,7 @@ impl Machine for Teller {
     fn file_changed(&self, _owner: u32, _change: i32) {}
     #[inline(always)]
     fn chunk(&self, pfn: u64) -> Option<&Chunk<MapEntry>> {
-        CHARGED.get(u32::try_from(pfn / u64::from(config::chunk_pages())).unwrap_or(u32::MAX))
+        CHARGED.get(u32::try_from(pfn / u64::from(CHUNK_PAGES)).unwrap_or(u32::MAX))
     }
     #[inline(always)]
     fn replace_block(&self, pfn: u64, order: u32, new: u32) -> Replaced {

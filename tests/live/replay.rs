@@ -9,22 +9,35 @@ use memstock::recording::{ChargeKind, Recording, read};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::show::Show;
-use memstock_tests::workload::hold::Mode;
-use memstock_tests::{Engine, Holder, TestCgroup, live};
+use memstock_tests::{Engine, Task, TestCgroup, live};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// What each task maps, touches and unmaps at a time, and its CPU. Those of one CPU take turns, as those of `cargo xtask
-/// bench table1` do with their 256 pages; one has more than any batch.
-const TASKS: [(u32, u32); 4] = [(256, 0), (256, 0), (1000, 0), (256, 1)];
-const ROUNDS: usize = 40;
+/// The pages that each task touches at a time, at the least, and its CPU: those of `cargo xtask bench table1`, and once more than any
+/// batch has. Those of one CPU take turns.
+const TASKS: [(u64, u32); 4] = [(256, 0), (256, 0), (1000, 0), (256, 1)];
+const ROUNDS: u64 = 40;
 const BATCHES: [u32; 3] = [8, 32, 256];
 const SLOTS: [u32; 2] = [1, 7];
 
-/// How far a figure may be from the counted one: two in a hundred, and what tasks do beside that differs from run to run,
-/// such as a page table more or less.
-fn is_near(replayed: u64, counted: u64, charged: u64) -> bool {
-    replayed.abs_diff(counted) as f64 <= 0.02 * counted as f64 + 0.0005 * charged as f64
+/// How tasks get pages, and how they give them back.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    get: &'static str,
+    give: &'static str,
+    /// Operations that may be there or not.
+    slack: u64,
+}
+
+/// With page tables that stay: nothing is charged but the pages. A batch more or less is there at the end.
+const TOUCHES: Work = Work { get: "touch", give: "drop", slack: 4 };
+/// As in table1: each mapping has page tables of its own, which are freed after a grace period, in the midst of whatever is
+/// done by then: one operation more or less.
+const MAPS: Work = Work { get: "map", give: "unmap", slack: ROUNDS * TASKS.len() as u64 };
+
+/// Whether a count is within two in a hundred of another, but for these.
+fn is_near(replayed: u64, counted: u64, slack: u64) -> bool {
+    replayed.abs_diff(counted) as f64 <= 0.02 * counted as f64 + slack as f64
 }
 
 /// What the engine counted.
@@ -50,20 +63,17 @@ impl Counted {
 }
 
 /// Does the work with an engine of this setting, and records it into a file, if there is one.
-fn run(batch: u32, slots: u32, file: Option<&Path>) -> Result<Counted> {
+fn run(work: Work, batch: u32, slots: u32, file: Option<&Path>) -> Result<Counted> {
     let top = TestCgroup::new()?;
     let cgroups: Vec<_> =
         (0..TASKS.len()).map(|n| top.child(&n.to_string())).collect::<Result<_>>()?;
+    // Before the engine, which then has charged nothing for their start.
+    let start = |(&(_, cpu), cgroup): (&(u64, u32), &TestCgroup)| Task::start(cgroup, Some(cpu));
+    let mut tasks: Vec<_> = TASKS.iter().zip(&cgroups).map(start).collect::<Result<_>>()?;
     let (batch, slots) = (batch.to_string(), slots.to_string());
     let mut args = vec!["--batch", &batch, "--slots", &slots, "--cgroup", top.path()];
     args.extend(cgroups.iter().flat_map(|cgroup| ["--cgroup", cgroup.path()]));
     let engine = Engine::start(args)?;
-    let start = |(&(pages, cpu), cgroup): (&(u32, u32), &TestCgroup)| {
-        Holder::of(Mode::AnonWrite).pages(pages).cpu(cpu).cgroup(cgroup).start()
-    };
-    let mut holders: Vec<_> = TASKS.iter().zip(&cgroups).map(start).collect::<Result<_>>()?;
-    // Stocks and page tables are what they are during the work before anything is counted.
-    turn(&mut holders)?;
     let recorder = file.map(|file| {
         let file = file.to_str().context("a path that is no text")?;
         memstock(["record", "--charges", "-o", file, "--cgroup", top.path()])?.start()
@@ -73,23 +83,24 @@ fn run(batch: u32, slots: u32, file: Option<&Path>) -> Result<Counted> {
         try_poll_until(SOON, "the recording", || Ok(read(file).is_ok().then_some(())))?;
     }
     let before = engine.show()?;
-    (0..ROUNDS).try_for_each(|_| turn(&mut holders))?;
+    let mut turn = |round: u64| -> Result<()> {
+        tasks.iter_mut().zip(TASKS).zip(0..).try_for_each(|((task, (pages, _)), n)| {
+            // Never the same number twice in a row, which would make each round alike.
+            let pages = pages + (97 * round + 31 * n) % 256;
+            task.ask(&format!("{} {pages}", work.get))?;
+            task.ask(work.give).map(drop)
+        })
+    };
+    (0..ROUNDS).try_for_each(turn)?;
     let after = engine.show()?;
     if let Some(recorder) = &mut recorder {
         recorder.signal(Signal::INT)?;
         let finished = recorder.wait(SOON)?;
         ensure!(finished.code() == 0 && finished.stderr.contains("nothing lost"), "{finished:?}");
     }
-    drop(holders);
+    drop(tasks);
     engine.stop()?;
     Ok(Counted::between(&before, &after))
-}
-
-fn turn(holders: &mut [Holder]) -> Result<()> {
-    holders.iter_mut().try_for_each(|holder| {
-        holder.get()?;
-        holder.give()
-    })
 }
 
 /// What `memstock replay --json` says.
@@ -104,43 +115,59 @@ fn number(row: &Value, name: &str) -> Result<u64> {
     row[name].as_u64().with_context(|| format!("no {name} in {row}"))
 }
 
+/// Replays a run with each setting, and does it with each.
+fn compare(work: Work) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("data");
+    let own = run(work, 32, 1, Some(&file))?;
+    let numbers = [
+        BATCHES.map(|n| ["--batch".to_owned(), n.to_string()]).concat(),
+        SLOTS.map(|n| ["--slots".to_owned(), n.to_string()]).concat(),
+    ]
+    .concat();
+    let document = replay(&file, &numbers.iter().map(String::as_str).collect::<Vec<_>>())?;
+    ensure!(document["lost"] == 0 && document["recorded"]["batch"] == 32, "{document}");
+    let rows = document["settings"].as_array().context("no settings")?;
+    ensure!(rows.len() == BATCHES.len() * SLOTS.len(), "{document}");
+    let mut wrong = Vec::new();
+    for row in rows {
+        let setting = [number(row, "batch")? as u32, number(row, "slots")? as u32];
+        let counted =
+            if setting == [32, 1] { own } else { run(work, setting[0], setting[1], None)? };
+        let [charged, hits, operations] = [
+            number(row, "charged_pages")?,
+            number(row, "from_stock_pages")?,
+            number(row, "shared_operations")?,
+        ];
+        let line = format!(
+            "{} with batch {}, slots {}: charged {charged} ({} counted), hits {hits} ({}), operations {operations} ({})",
+            work.get, setting[0], setting[1], counted.charged, counted.hits, counted.operations
+        );
+        eprintln!("{line}");
+        // Of the very run that was recorded nothing is left to chance, but a page whose free the kernel hid from one of both.
+        let is_own = setting == [32, 1];
+        let is_exact = |replayed: u64, counted: u64| replayed.abs_diff(counted) * 500 <= counted;
+        let is_right = is_near(charged, counted.charged, 0)
+            && (!is_own
+                || is_exact(hits, counted.hits) && is_exact(operations, counted.operations))
+            && is_near(hits, counted.hits, 0)
+            && is_near(operations, counted.operations, work.slack);
+        if !is_right {
+            wrong.push(line);
+        }
+    }
+    ensure!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}
+
 #[test]
 fn other_settings_do_what_is_replayed() -> Result<()> {
-    live(|| {
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("data");
-        let own = run(32, 1, Some(&file))?;
-        let document = replay(
-            &file,
-            &["--batch", "8", "--batch", "32", "--batch", "256", "--slots", "1", "--slots", "7"],
-        )?;
-        ensure!(document["lost"] == 0 && document["recorded"]["batch"] == 32, "{document}");
-        let rows = document["settings"].as_array().context("no settings")?;
-        ensure!(rows.len() == BATCHES.len() * SLOTS.len(), "{document}");
-        let mut wrong = Vec::new();
-        for row in rows {
-            let setting = [number(row, "batch")? as u32, number(row, "slots")? as u32];
-            let counted = if setting == [32, 1] { own } else { run(setting[0], setting[1], None)? };
-            let [charged, hits, operations] = [
-                number(row, "charged_pages")?,
-                number(row, "from_stock_pages")?,
-                number(row, "shared_operations")?,
-            ];
-            let line = format!(
-                "batch {}, slots {}: charged {charged} ({} counted), hits {hits} ({}), operations {operations} ({})",
-                setting[0], setting[1], counted.charged, counted.hits, counted.operations
-            );
-            eprintln!("{line}");
-            let is_right = is_near(charged, counted.charged, 0)
-                && is_near(hits, counted.hits, 0)
-                && is_near(operations, counted.operations, counted.charged);
-            if !is_right {
-                wrong.push(line);
-            }
-        }
-        ensure!(wrong.is_empty(), "{wrong:#?}");
-        Ok(())
-    })
+    live(|| compare(TOUCHES))
+}
+
+#[test]
+fn so_they_do_with_page_tables() -> Result<()> {
+    live(|| compare(MAPS))
 }
 
 /// COMMAND with an engine of its own: all that it was charged for is uncharged at its end, and is in the recording.

@@ -6,7 +6,7 @@ use crate::support::{NewWord, missed};
 use memstock_common::file::FileWord;
 use memstock_common::plain::empty_stock;
 use memstock_common::stock::{Pending, Refill, Taken};
-use memstock_common::{Stock, StockWord, Word};
+use memstock_common::{MAX_SLOTS, Stock, StockWord, Word, slot_of};
 
 fn read(word: &AtomicU64) -> u64 {
     Word::load(word)
@@ -215,5 +215,14 @@ fn lost_races_lose_no_pages() {
         stock.uncharge_batch.store(seen.0);
         assert_eq!(stock.batch_up(5, 2, 8), [nothing, StockWord::new(5, 0, 2)]);
         assert_eq!(stock.take_uncharge_batch(), seen);
+    }
+}
+
+#[test]
+fn an_owner_has_one_slot_of_however_many() {
+    for slots in 1..=MAX_SLOTS {
+        for owner in [0, 1, 6, 7, 8, 63, 64, 1000, u32::MAX] {
+            assert_eq!(slot_of(owner, slots), owner % slots, "{owner} of {slots}");
+        }
     }
 }

@@ -13,8 +13,8 @@ use crate::host::cgroup::CgroupMount;
 use crate::recording::{Charge, ChargeKind, Charger, Writer};
 
 /// Said of each recording that has them.
-const ASSUMES: &str = "Charges: who owned pages before is known from a moment before the first one; what memstock itself drained, \
-    adopted, repaired or moved to another cgroup meanwhile is not in it, nor are pages that the kernel moved or put together.";
+const ASSUMES: &str = "Charges: what was stocked before the first one is not in it, nor is what memstock itself drained, \
+    adopted, repaired or moved to another cgroup meanwhile, nor pages that the kernel moved or put together.";
 /// Records that are heard before anything else is done.
 const MUCH: usize = 50_000;
 
