@@ -8,10 +8,8 @@ use memstock_common::{KernelCharges, KernelSlot};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::json::named;
 use super::table::{label, plain};
-use crate::host::cgroup::display;
-use crate::journal::record;
+use crate::host::cgroup::{display, hex_unless_plain};
 use crate::model::Name;
 use crate::model::kernel::{CpuStocks, MemoryCgroup, Since, View, owned};
 use crate::model::ratio::hit_rate;
@@ -68,8 +66,13 @@ struct BytesRow {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct CgroupRow {
-    #[serde(flatten)]
-    name: record::Cgroup,
+    /// Its id in the hierarchy of the memory controller.
+    id: u64,
+    /// Its path there, with what is not text escaped; null once it is removed.
+    path: Option<String>,
+    /// The bytes of the path in hexadecimal, if something in it was escaped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_hex: Option<String>,
     /// What the kernel says that it is charged, with those below it; null once it is removed.
     usage: Option<u64>,
     /// Of that, what is in stock, over all CPUs: charged, and used by nobody.
@@ -119,7 +122,9 @@ pub fn document(view: &View, page_size: u64) -> Value {
         objects: cpu.bytes.iter().map(bytes).collect(),
     };
     let cgroup = |cgroup: &MemoryCgroup| CgroupRow {
-        name: named(&cgroup.name),
+        id: cgroup.name.id,
+        path: cgroup.name.path.as_ref().map(display),
+        path_hex: cgroup.name.path.as_ref().and_then(hex_unless_plain),
         usage: cgroup.usage.map(|usage| usage * page_size),
         stranded: cgroup.stranded * page_size,
         net: cgroup.net().map(|net| net * page_size),
