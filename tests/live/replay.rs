@@ -83,7 +83,7 @@ fn run(work: Work, batch: u32, slots: u32, file: Option<&Path>) -> Result<Counte
         try_poll_until(SOON, "the recording", || Ok(read(file).is_ok().then_some(())))?;
     }
     let before = engine.show()?;
-    let mut turn = |round: u64| -> Result<()> {
+    let turn = |round: u64| -> Result<()> {
         tasks.iter_mut().zip(TASKS).zip(0..).try_for_each(|((task, (pages, _)), n)| {
             // Never the same number twice in a row, which would make each round alike.
             let pages = pages + (97 * round + 31 * n) % 256;
