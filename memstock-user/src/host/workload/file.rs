@@ -131,20 +131,15 @@ impl<T> Files<T> {
 impl<T: DeserializeOwned> Files<T> {
     /// What is in a JSON file.
     pub(super) fn json(&mut self, path: &Path, trust: &mut Trust) -> Option<Arc<T>> {
-        self.get(
-            path,
-            trust,
-            |path| fs::symlink_metadata(path),
-            |path, owner, most_bytes| {
-                let Some((found, bytes)) = read(path, owner, most_bytes)? else { return Ok(None) };
-                // Stops at a depth of 128.
-                let made = serde_json::from_slice(&bytes).map_err(|error| {
-                    // The error quotes from the file.
-                    format!("not the JSON that is expected, at line {}", error.line())
-                })?;
-                Ok(Some((found, made)))
-            },
-        )
+        self.get(path, trust, Path::symlink_metadata, |path, owner, most_bytes| {
+            let Some((found, bytes)) = read(path, owner, most_bytes)? else { return Ok(None) };
+            // Stops at a depth of 128.
+            let made = serde_json::from_slice(&bytes).map_err(|error| {
+                // The error quotes from the file.
+                format!("not the JSON that is expected, at line {}", error.line())
+            })?;
+            Ok(Some((found, made)))
+        })
     }
 }
 
@@ -152,20 +147,15 @@ impl Files<Vec<OsString>> {
     /// The names in a directory; its time changes when one comes or goes.
     pub(super) fn names(&mut self, path: &Path, trust: &mut Trust) -> Option<Arc<Vec<OsString>>> {
         // The directory itself may be on another disk.
-        self.get(
-            path,
-            trust,
-            |path| fs::metadata(path),
-            |path, owner, _| {
-                // Before it is read: what comes meanwhile has it read again.
-                let Some(found) = gone_is_none(fs::metadata(path))? else { return Ok(None) };
-                is_ours(&found, owner)?;
-                let Some(entries) = gone_is_none(fs::read_dir(path))? else { return Ok(None) };
-                let names: Vec<_> =
-                    entries.take(MOST_NAMES).flatten().map(|entry| entry.file_name()).collect();
-                Ok(Some((found, names)))
-            },
-        )
+        self.get(path, trust, Path::metadata, |path, owner, _| {
+            // Before it is read: what comes meanwhile has it read again.
+            let Some(found) = gone_is_none(fs::metadata(path))? else { return Ok(None) };
+            is_ours(&found, owner)?;
+            let Some(entries) = gone_is_none(fs::read_dir(path))? else { return Ok(None) };
+            let names: Vec<_> =
+                entries.take(MOST_NAMES).flatten().map(|entry| entry.file_name()).collect();
+            Ok(Some((found, names)))
+        })
     }
 }
 
@@ -174,11 +164,7 @@ fn read(path: &Path, owner: u32, most_bytes: u64) -> Result<Option<(Metadata, Ve
     let mut options = File::options();
     // A FIFO has nobody wait, and a terminal becomes nobody's.
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-    let opened = match gone_is_none(options.open(path)) {
-        Ok(Some(file)) => file,
-        Ok(None) => return Ok(None),
-        Err(why) => return Err(why),
-    };
+    let Some(opened) = gone_is_none(options.open(path))? else { return Ok(None) };
     let found = opened.metadata().map_err(|error| error.to_string())?;
     if !found.is_file() {
         return Err("not a regular file".into());
