@@ -153,7 +153,7 @@ fn wrong_numbers() -> Result<()> {
         check(&["--limit", "99999999999999999999"], &["--limit"])?;
         check(&["--limit", "/a=12Q"], &["--limit", "12Q"])?;
         check(&["--seconds", "0"], &["--seconds"])?;
-        check(&["--slots", "3"], &["--slots"])
+        check(&["--slots", "65"], &["--slots", "1..=64"])
     })
 }
 
