@@ -21,8 +21,14 @@ use rustix::process::Signal;
 use crate::recorded;
 
 /// What another test runs (`kernel_stock.rs`, `replay.rs`, `containers.rs`), which says so itself where it cannot.
-const ELSEWHERE: [&str; 5] =
-    ["memstock stat --kernel-stock", "memstock replay", " --container ", " --pod ", " --unit "];
+const ELSEWHERE: [&str; 6] = [
+    "memstock stat --kernel-stock",
+    "memstock replay",
+    " --container ",
+    " --pod ",
+    " --unit ",
+    "docker rename ",
+];
 /// Verbs that ask a running engine.
 const ASKING: [&str; 8] =
     ["show", "top", "drain", "limit", "force-empty", "audit", "events", "stop"];
