@@ -73,15 +73,15 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
 /// Frames of a run that has something of everything.
 fn frames() -> Vec<(u32, Vec<u8>)> {
     let mut bytes = Vec::new();
-    write(&mut Writer::new(&mut bytes, &header()).unwrap());
+    write(&mut Writer::new(&mut bytes, &header()).expect("a list takes all"));
     // The end takes the writer.
     let mut whole = Vec::new();
-    let mut writer = Writer::new(&mut whole, &header()).unwrap();
+    let mut writer = Writer::new(&mut whole, &header()).expect("a list takes all");
     write(&mut writer);
     let lost = vec![("records".into(), 7), ("charges".into(), 1)];
     let (code, read_bytes, read_ns_per_page) = (Some(3), Some(1 << 20), Some(90_000));
     let at = Duration::from_secs(9);
-    writer.end(&End { at, code, read_bytes, read_ns_per_page, lost }).unwrap();
+    writer.end(&End { at, code, read_bytes, read_ns_per_page, lost }).expect("a list takes all");
     split(&whole)
 }
 
@@ -102,14 +102,16 @@ fn header() -> Header {
 }
 
 fn write(writer: &mut Writer<&mut Vec<u8>>) {
-    writer.charges(32, 1).unwrap();
+    writer.charges(32, 1).expect("a list takes all");
     for index in 0..3 {
         let parent = u32::checked_sub(index, 1);
-        writer.charger(&Charger { index, parent, path: Some("/a".into()) }).unwrap();
+        writer
+            .charger(&Charger { index, parent, path: Some("/a".into()) })
+            .expect("a list takes all");
     }
     for number in 0..2 {
         let path = Some(PathBuf::from("/f"));
-        writer.file(&File { device: 1, inode: number, path }, number).unwrap();
+        writer.file(&File { device: 1, inode: number, path }, number).expect("a list takes all");
     }
     for n in 0..60_u32 {
         let (at, pages) = (Duration::from_millis(u64::from(n) * 100), u64::from(n));
@@ -125,38 +127,42 @@ fn write(writer: &mut Writer<&mut Vec<u8>>) {
             slab_unreclaimable: None,
             stacks: Some(pages),
         };
-        writer.moment(&moment).unwrap();
+        writer.moment(&moment).expect("a list takes all");
         for (offset, kind) in
             [AccessKind::Added, AccessKind::Read, AccessKind::Mapped].into_iter().enumerate()
         {
             let index = 16 * ((u64::from(n) * 7 + offset as u64) % 40);
-            writer.access(&Access { at, file: n % 2, index, pages: 16, one_in: 1, kind }).unwrap();
+            writer
+                .access(&Access { at, file: n % 2, index, pages: 16, one_in: 1, kind })
+                .expect("a list takes all");
         }
         let charge = |cpu, index, kind| Charge { cpu, index, kind };
         for kind in [ChargeKind::Fault, ChargeKind::Charged(1), ChargeKind::Uncharged(1 + n % 3)] {
-            writer.charge(charge(n % 2, n % 3, kind)).unwrap();
+            writer.charge(charge(n % 2, n % 3, kind)).expect("a list takes all");
         }
-        if n % 20 == 0 {
-            writer.charge(charge(0, 0, ChargeKind::Drained)).unwrap();
+        if n.is_multiple_of(20) {
+            writer.charge(charge(0, 0, ChargeKind::Drained)).expect("a list takes all");
             let task = |comm: &str, pid| Holder { pid, comm: comm.into(), badness: 9, anon: 400 };
             let needed = moment.needed;
-            writer.peak(&Peak { at, needed, tasks: vec![task("cc1", 7), task("sh", 8)] }).unwrap();
+            writer
+                .peak(&Peak { at, needed, tasks: vec![task("cc1", 7), task("sh", 8)] })
+                .expect("a list takes all");
             for kind in [
                 TaskEventKind::Born { parent: 1 },
                 TaskEventKind::Exec { comm: "cc1".into() },
                 TaskEventKind::FollowsLimit { why: "JVM".into() },
                 TaskEventKind::Died,
             ] {
-                writer.task(&TaskEvent { at, pid: 7, kind }).unwrap();
+                writer.task(&TaskEvent { at, pid: 7, kind }).expect("a list takes all");
             }
         }
     }
-    writer.flush().unwrap();
+    writer.flush().expect("a list takes all");
 }
 
 /// Kind and payload of each frame (`docs/recording.md`).
 fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
-    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
     let (mut at, mut frames) = (12, Vec::new());
     while at < bytes.len() {
         let (kind, len) = (number(at), number(at + 4) as usize);
@@ -264,13 +270,13 @@ fn judge(recording: &Recording, is_drawn: bool) {
         let rows = [0, 1, 1 << 20, 1 << 30, u64::MAX].map(|limit| rehearsal.judge(limit));
         let rows = rows.into_iter().chain(Judged::table(&rehearsal)).collect();
         let judged = Judged { rehearsal: &rehearsal, rows, advice };
-        rehearse::write(out, &judged).unwrap();
+        rehearse::write(out, &judged).expect("a sink takes all");
         let _ = rehearse::document(&judged).to_string();
         let rehearsals = std::slice::from_ref(&rehearsal);
         let recommended = Recommended { rehearsals, wish: Wish::default(), advice };
-        recommend::write(out, &recommended).unwrap();
-        recommend::yaml(out, &recommended).unwrap();
-        recommend::systemd(out, &recommended).unwrap();
+        recommend::write(out, &recommended).expect("a sink takes all");
+        recommend::yaml(out, &recommended).expect("a sink takes all");
+        recommend::systemd(out, &recommended).expect("a sink takes all");
         let _ = recommend::document(&recommended).to_string();
         if is_drawn && !is_high {
             let report = Report::of(&rehearsal, advice);
@@ -284,7 +290,7 @@ fn judge(recording: &Recording, is_drawn: bool) {
         let rows = settings.map(|(batch, slots)| Setting { batch, slots });
         let rows = rows.map(|setting| (setting, replay(charges, setting))).to_vec();
         let replayed = Replayed { recording, charges, rows };
-        replays::write(out, &replayed).unwrap();
+        replays::write(out, &replayed).expect("a sink takes all");
         let _ = replays::document(&replayed).to_string();
     }
 }
@@ -318,7 +324,7 @@ fn what_nobody_wrote_is_answered() {
                     refused += 1;
                 }
                 Ok(recording) => {
-                    let is_drawn = judged % DRAWN == 0;
+                    let is_drawn = judged.is_multiple_of(DRAWN);
                     let ((), held) = counted(|| judge(&recording, is_drawn));
                     assert!(held <= JUDGING, "{held} bytes held to judge {}", bytes.len());
                     most_judged = most_judged.max(held);

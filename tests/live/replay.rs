@@ -108,7 +108,13 @@ fn replay(file: &Path, args: &[&str]) -> Result<Value> {
     let file = file.to_str().context("a path that is no text")?;
     let finished = memstock([&["replay", file, "--json"], args].concat())?.finish(3 * SOON)?;
     ensure!(finished.code() == 0, "{finished:?}");
-    serde_json::from_str(&finished.stdout).context("not JSON")
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/replay.schema.json");
+    let schema = fs::read_to_string(schema).context("no schema")?;
+    let schema = jsonschema::validator_for(&serde_json::from_str(&schema)?)?;
+    let document = serde_json::from_str(&finished.stdout).context("not JSON")?;
+    let errors: Vec<_> = schema.iter_errors(&document).map(|error| error.to_string()).collect();
+    ensure!(errors.is_empty(), "{errors:?} in {document}");
+    Ok(document)
 }
 
 fn number(row: &Value, name: &str) -> Result<u64> {
