@@ -69,6 +69,7 @@ impl Cli {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 pub enum Verb {
     /// Charge the pages of cgroups and show them live until interrupted
     ///

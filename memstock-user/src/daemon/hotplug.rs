@@ -19,6 +19,7 @@ use crate::journal::record::Why;
 
 /// A CPU went offline or came online.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, when a CPU comes or goes")]
 pub enum Change {
     /// It is offline, and the kernel half has drained it.
     Dead(u32, Receipt),
