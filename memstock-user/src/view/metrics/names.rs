@@ -72,6 +72,12 @@ impl Names {
             let _ = sender.send(());
         };
         let thread = std::thread::Builder::new().name("names".into()).stack_size(STACK);
-        thread.spawn(look).ok().map(|_| done)
+        match thread.spawn(look) {
+            Ok(_) => Some(done),
+            Err(error) => {
+                log::warn!("names are those of before: cannot start a thread: {error}");
+                None
+            }
+        }
     }
 }
