@@ -1,3 +1,5 @@
+//! What is told of a replay, of a recording that is whole and of one that is not.
+
 use super::*;
 use crate::forecast::replay::replay;
 use crate::recording::{Charge, ChargeKind, Charger, End, Header};
