@@ -1,4 +1,4 @@
-//! What a replay shows, of small figures.
+//! What is told of a replay, of a recording that is whole and of one that is not.
 
 use super::*;
 use crate::forecast::replay::replay;
