@@ -48,7 +48,8 @@ const UNTOLD: [(&str, &str); 31] = [
     ("prctl", "PR_SET_NAME"),
     // Whose a cgroup is, for its name: it has a path without.
     ("statx", "/unified/\""),
-    ("openat", "O_RDONLY|O_NONBLOCK|O_CLOEXEC|O_DIRECTORY"),
+    // Who is below the full cgroup: whoever is not seen now is seen with the next look.
+    ("openat", "/full\", O_RDONLY|O_NONBLOCK|O_CLOEXEC|O_DIRECTORY"),
     // Since when nobody freed memory lazily: not knowing, it looks.
     ("openat", "/proc/vmstat"),
     ("read", "/proc/vmstat>"),
