@@ -25,16 +25,18 @@ const SLOTS: [u32; 2] = [1, 7];
 struct Work {
     get: &'static str,
     give: &'static str,
-    /// Operations that one run has and another has not.
-    slack: u64,
+    /// Operations that one run has and another has not, by the batch.
+    slack: fn(u32) -> u64,
 }
 
-/// With page tables that stay: nothing is charged but the pages. Between two runs of one setting lie some 70 operations all
-/// the same: pages that the kernel frees a moment late, when another cgroup has the slot, are charged and uncharged apart.
-const TOUCHES: Work = Work { get: "touch", give: "drop", slack: 2 * ROUNDS };
+/// With page tables that stay: nothing is charged but the pages. Where a batch is as large as what a task has, two runs of
+/// one setting were 63 operations of 473 apart all the same: pages that the kernel frees a moment late, when another cgroup
+/// has the slot, are charged and uncharged apart, by our guess; at most once in a round is what the test allows.
+const TOUCHES: Work =
+    Work { get: "touch", give: "drop", slack: |batch| if batch < 256 { 0 } else { 2 * ROUNDS } };
 /// As in table1: each mapping has page tables of its own, which are freed after a grace period, in the midst of whatever is
 /// done by then: a charge and an uncharge more or less.
-const MAPS: Work = Work { get: "map", give: "unmap", slack: 2 * ROUNDS * TASKS.len() as u64 };
+const MAPS: Work = Work { get: "map", give: "unmap", slack: |_| 2 * ROUNDS * TASKS.len() as u64 };
 
 /// Whether a count is within two in a hundred of another, but for these.
 fn is_near(replayed: u64, counted: u64, slack: u64) -> bool {
@@ -158,7 +160,7 @@ fn compare(work: Work) -> Result<()> {
             && (!is_own
                 || is_exact(hits, counted.hits) && is_exact(operations, counted.operations))
             && is_near(hits, counted.hits, 0)
-            && is_near(operations, counted.operations, work.slack);
+            && is_near(operations, counted.operations, (work.slack)(setting[0]));
         if !is_right {
             wrong.push(line);
         }

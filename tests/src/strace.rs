@@ -106,13 +106,31 @@ impl Strace {
         self.process.wait(SOON)?;
         let text = fs::read(self.log()).context("what strace saw")?;
         let text = String::from_utf8_lossy(&text);
-        // The thread, which strace pads, and the time come first.
-        let call = |line: &str| {
-            let (_, rest) = line.trim_start().split_once(' ')?;
-            Some(rest.trim_start().split_once(' ')?.1.trim().to_owned())
-        };
-        Ok(text.lines().filter_map(call).collect())
+        Ok(whole_calls(&text))
     }
+}
+
+/// The calls of a log, each in one line: another thread's may have come in between.
+fn whole_calls(log: &str) -> Vec<String> {
+    let (mut calls, mut begun) = (Vec::new(), BTreeMap::new());
+    for line in log.lines() {
+        // The thread, which strace pads, and the time come first.
+        let Some((thread, rest)) = line.trim_start().split_once(' ') else { continue };
+        let Some((_, call)) = rest.trim_start().split_once(' ') else { continue };
+        let call = call.trim();
+        if let Some(start) = call.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, start);
+        } else if let Some((_, end)) =
+            call.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>"))
+        {
+            calls.push(format!("{}{end}", begun.remove(thread).unwrap_or_default()));
+        } else {
+            calls.push(call.to_owned());
+        }
+    }
+    // What is still under way was made, too.
+    calls.extend(begun.into_values().map(str::to_owned));
+    calls
 }
 
 /// How often each call was made that may fail.
@@ -127,4 +145,17 @@ pub fn counts(calls: &[String]) -> BTreeMap<String, u64> {
         }
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_of_a_call_are_put_together() {
+        let log = "12 1.5 read(3</a>,  <unfinished ...>\n  7 1.6 close(3) = 0\n\
+                   12 1.7 <... read resumed>\"x\", 4) = -1 EIO (INJECTED)\n 7 1.8 ppoll( <unfinished ...>\n";
+        let whole = ["close(3) = 0", "read(3</a>, \"x\", 4) = -1 EIO (INJECTED)", "ppoll("];
+        assert_eq!(whole_calls(log), whole);
+    }
 }
