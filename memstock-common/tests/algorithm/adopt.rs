@@ -1,28 +1,17 @@
 //! What user space may ask of the page-owner map: adopting, doubting and disowning pages.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
-use crate::support::{Shape, World, limited, owner, window};
+use crate::support::plain::{Plain, entry, family_of};
+use crate::support::{Shape, limited, owner, window};
 use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::control::{Refusal, close};
 use memstock_common::page::UNCONFIRMED;
-use memstock_common::{Entry, Loss, NO_INDEX, NO_LIMIT};
-
-type Plain = World<AtomicU64>;
+use memstock_common::{Loss, NO_LIMIT};
 
 /// Counter 0 is the parent of counters 1 and 2; two CPUs.
 fn family() -> Plain {
-    let shape = Shape { cpus: 2, batch: 8, memsw: true, chunks: 2, ..Shape::default() };
-    let world = Plain::new(shape);
-    world.add(0, NO_INDEX);
-    world.add(1, 0);
-    world.add(2, 0);
-    world
-}
-
-fn entry(world: &Plain, pfn: u64) -> u32 {
-    Entry::load(world.entry(pfn))
+    family_of(Shape { cpus: 2, batch: 8, chunks: 2, ..Shape::default() })
 }
 
 #[test]

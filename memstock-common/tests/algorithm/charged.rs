@@ -1,16 +1,9 @@
 //! Pages as they are counted when they are charged: from a stock, or with a charge on the shared counters.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World, missed, owner};
+use crate::support::plain::{Plain, read};
+use crate::support::{Shape, missed, owner};
 use memstock_common::fault::{Consumed, consume_or_miss, count_unserved};
-use memstock_common::{NO_INDEX, StockWord, Word};
-
-type Plain = World<AtomicU64>;
-
-fn read(word: &AtomicU64) -> u64 {
-    Word::load(word)
-}
+use memstock_common::{NO_INDEX, StockWord};
 
 fn word(world: &Plain, cpu: u32) -> StockWord {
     StockWord(read(&world.slot(cpu, 0).word))

@@ -1,14 +1,11 @@
 //! The charge path against formulas: on one CPU, with pages charged one fault at a time, every
 //! number has a closed form in the batch and the limit.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World};
+use crate::support::Shape;
+use crate::support::plain::Plain;
 use memstock_common::event::EventKind;
 use memstock_common::fault::Consumed;
 use memstock_common::{MAX_DEPTH, Word};
-
-type Plain = World<AtomicU64>;
 
 const BATCHES: [u32; 11] = [1, 2, 3, 7, 8, 31, 32, 33, 64, 256, 1024];
 

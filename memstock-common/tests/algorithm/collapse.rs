@@ -1,15 +1,12 @@
 //! Huge pages that one task puts together for another: charged to whom the memory belongs, once that is known.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World, key, limited, owner, window};
+use crate::support::plain::{self, Plain, entry};
+use crate::support::{Shape, key, limited, owner, window};
+use memstock_common::NOBODY;
 use memstock_common::adopt::adopt;
 use memstock_common::collapse::{COLLAPSE_ORDER, COLLAPSES};
 use memstock_common::event::EventKind;
 use memstock_common::page::UNCONFIRMED;
-use memstock_common::{Entry, NO_INDEX, NOBODY};
-
-type Plain = World<AtomicU64>;
 
 const HUGE: u64 = 1 << COLLAPSE_ORDER;
 /// The CPU of the task that puts them together, whose cgroup is not tracked.
@@ -23,16 +20,7 @@ fn family(cpus: u32) -> Plain {
 }
 
 fn family_of(shape: Shape) -> Plain {
-    let shape = Shape { batch: 8, cgroups: 3, memsw: true, tells_collapses: true, ..shape };
-    let world = Plain::new(shape);
-    world.add(0, NO_INDEX);
-    world.add(1, 0);
-    world.add(2, 0);
-    world
-}
-
-fn entry(world: &Plain, pfn: u64) -> u32 {
-    Entry::load(world.entry(pfn))
+    plain::family_of(Shape { batch: 8, cgroups: 3, tells_collapses: true, ..shape })
 }
 
 /// The huge page at `pfn` is allocated by a task on `cpu` that is charged to nobody.

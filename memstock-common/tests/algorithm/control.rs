@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 
-use crate::support::{Shape, World, cgroup_id, key, limited, owner, window};
+use crate::support::plain::{Plain, pair, read};
+use crate::support::{Shape, cgroup_id, key, limited, owner, window};
 use memstock_common::adopt::Window;
 use memstock_common::control::{
     Answer, Drain, Flush, Index, Limits, Refusal, Register, Reset, flush, release, reset_cgroup_cpu,
@@ -16,20 +17,6 @@ use memstock_common::{
     CgroupCpu, Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word,
     index_of, key_of, owner_of, slot_of,
 };
-
-type Plain = World<AtomicU64>;
-
-fn read(word: &AtomicU64) -> u64 {
-    Word::load(word)
-}
-
-/// Counter 0 is the parent of counter 1; two CPUs.
-fn pair() -> Plain {
-    let world = Plain::new(Shape { cpus: 2, batch: 8, memsw: true, ..Shape::default() });
-    world.add(0, NO_INDEX);
-    world.add(1, 0);
-    world
-}
 
 #[test]
 fn register_fills_the_counter() {

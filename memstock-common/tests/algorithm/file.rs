@@ -1,49 +1,18 @@
 //! Page cache: which pages get the mark, and who loses it.
 
-use std::sync::atomic::AtomicU64;
-
 use crate::support::folio::Added;
-use crate::support::{Shape, World, owner, window};
+use crate::support::plain::{Plain, entry, family_on_two_cpus, files, read_file, untold};
+use crate::support::{Shape, owner, window};
 use memstock_common::adopt::{disown, doubt};
 use memstock_common::collapse::COLLAPSE_ORDER;
 use memstock_common::file::{FILE, FileWord};
 use memstock_common::migrate::migrated;
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, drained, owner_in};
-use memstock_common::{Entry, Loss, NO_INDEX, Word};
-
-type Plain = World<AtomicU64>;
+use memstock_common::{Loss, NO_INDEX};
 
 /// Counter 0 is the parent of counters 1 and 2; two CPUs, two chunks.
 fn family(batch: u32) -> Plain {
-    family_of(Shape { batch, chunks: 2, ..Shape::default() })
-}
-
-fn family_of(shape: Shape) -> Plain {
-    let world = Plain::new(Shape { cpus: 2, cgroups: 3, chunks: 2, memsw: true, ..shape });
-    world.add(0, NO_INDEX);
-    world.add(1, 0);
-    world.add(2, 0);
-    world
-}
-
-fn entry(world: &Plain, pfn: u64) -> u32 {
-    Entry::load(world.entry(pfn))
-}
-
-fn untold(world: &Plain, cpu: u32) -> FileWord {
-    FileWord(Word::load(&world.slot(cpu, 0).file))
-}
-
-fn files(world: &Plain) -> [i64; 3] {
-    [0, 1, 2].map(|index| world.file(index))
-}
-
-/// Pages of the cgroup that are read from a file, on CPU 0.
-fn read_file(world: &Plain, index: u32, pages: std::ops::Range<u64>) {
-    for pfn in pages {
-        world.touch(0, index, pfn);
-        world.cache(0, pfn, 1);
-    }
+    family_on_two_cpus(Shape { batch, ..Shape::default() })
 }
 
 #[test]
@@ -164,7 +133,7 @@ fn of_a_folio_the_pages_of_its_first_ones_owner_are_marked() {
 #[test]
 fn blocks_of_several_owners_and_kinds_lose_each_mark_once() {
     for code in 0..6_u32.pow(5) {
-        let world = family_of(Shape { batch: 4, ..Shape::default() });
+        let world = family_on_two_cpus(Shape { batch: 4, ..Shape::default() });
         let mut pages = 0;
         for pfn in 0..5 {
             let kind = code / 6_u32.pow(pfn) % 6;
@@ -268,7 +237,8 @@ fn a_huge_page_that_was_put_together_may_be_page_cache() {
     /// Beyond the counters: a cgroup that is never tracked.
     const UNTRACKED: u32 = 3;
     for (is_file, taken) in [(false, 0), (true, 0), (false, 3), (true, 3)] {
-        let world = family_of(Shape { batch: 8, tells_collapses: true, ..Shape::default() });
+        let world =
+            family_on_two_cpus(Shape { batch: 8, tells_collapses: true, ..Shape::default() });
         world.alloc(1, Some(UNTRACKED), 0, COLLAPSE_ORDER);
         for pfn in 0..taken {
             world.touch(0, 2, HUGE - 1 - pfn);

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::AtomicU64;
 
-use crate::support::{Shape, World, owner};
+use crate::support::plain::Plain;
+use crate::support::{Shape, owner};
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind, reclaim_began};
 use memstock_common::{Event, Loss, NO_INDEX, StockWord, drain};
-
-type Plain = World<AtomicU64>;
 
 /// Two cgroups that have something in each slot of CPU 1, and something on CPU 0.
 fn stocked() -> Plain {

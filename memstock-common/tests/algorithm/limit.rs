@@ -1,8 +1,7 @@
 //! Limits: set together, armed again, of memory and swap, and what huge pages may be above them.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World, limited};
+use crate::support::plain::{Plain, pair, read};
+use crate::support::{Shape, limited};
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
 use memstock_common::counter::needed_above;
 use memstock_common::event::EventKind;
@@ -10,20 +9,6 @@ use memstock_common::huge::MOST_HUGE;
 use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
 use memstock_common::{Event, Machine as _, NO_INDEX, NO_LIMIT, Resource, Word};
-
-type Plain = World<AtomicU64>;
-
-fn read(word: &AtomicU64) -> u64 {
-    Word::load(word)
-}
-
-/// Counter 0 is the parent of counter 1.
-fn pair() -> Plain {
-    let world = Plain::new(Shape { cpus: 2, batch: 8, memsw: true, ..Shape::default() });
-    world.add(0, NO_INDEX);
-    world.add(1, 0);
-    world
-}
 
 #[test]
 fn swap_counts_with_memory_and_swap_of_all_levels() {

@@ -1,14 +1,11 @@
 //! Frees that no probe saw: found, told from pages that only seem to be free, and uncharged once.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World, owner, window};
+use crate::support::plain::{Plain, entry};
+use crate::support::{Shape, owner, window};
 use memstock_common::file::mark_file;
 use memstock_common::lost::{disown_free, doubt_free};
 use memstock_common::page::{UNCONFIRMED, UNCOUNTED};
-use memstock_common::{Entry, Loss, Word};
-
-type Plain = World<AtomicU64>;
+use memstock_common::{Loss, Word};
 
 /// A leaf, counter 1, below counter 0, without stocks that get freed pages.
 fn chain() -> Plain {
@@ -20,10 +17,6 @@ fn chain() -> Plain {
         has_counts: true,
         ..Shape::default()
     })
-}
-
-fn entry(world: &Plain, pfn: u64) -> u32 {
-    Entry::load(world.entry(pfn))
 }
 
 fn doubted(world: &Plain) -> u32 {

@@ -1,13 +1,10 @@
 //! Pages that get another frame stay charged to whom they were.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World, owner};
+use crate::support::plain::Plain;
+use crate::support::{Shape, owner};
 use memstock_common::file::FILE;
 use memstock_common::migrate::migrated;
 use memstock_common::{Entry, Loss, NO_INDEX, NOBODY};
-
-type Plain = World<AtomicU64>;
 
 /// Two cgroups beside each other, on two CPUs, and two chunks.
 fn row() -> Plain {

@@ -1,12 +1,9 @@
 //! Blocks whose pages had several owners: runs of one owner are followed, up to a number.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World, owner};
+use crate::support::plain::Plain;
+use crate::support::{Shape, owner};
 use memstock_common::page::owner_in;
 use memstock_common::{Entry, Loss, NO_INDEX};
-
-type Plain = World<AtomicU64>;
 
 /// Runs that are followed; one page of one more is, too.
 const RUNS: usize = 3;

@@ -1,48 +1,17 @@
 //! Page cache: what the counters are told of it and when, and what is needed by that.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World, owner, window};
+use crate::support::plain::{Plain, entry, family_on_two_cpus, files, read_file, untold};
+use crate::support::{Shape, owner, window};
 use memstock_common::adopt::{Window, adopt, disown};
 use memstock_common::control::Refusal;
 use memstock_common::counter::needed;
 use memstock_common::file::{FILE, FileWord, file_changed};
 use memstock_common::page::UNCONFIRMED;
-use memstock_common::{Entry, NO_INDEX, Word};
-
-type Plain = World<AtomicU64>;
+use memstock_common::{NO_INDEX, Word};
 
 /// Counter 0 is the parent of counters 1 and 2; two CPUs, two chunks.
 fn family(batch: u32) -> Plain {
-    family_of(Shape { batch, chunks: 2, ..Shape::default() })
-}
-
-fn family_of(shape: Shape) -> Plain {
-    let world = Plain::new(Shape { cpus: 2, cgroups: 3, chunks: 2, memsw: true, ..shape });
-    world.add(0, NO_INDEX);
-    world.add(1, 0);
-    world.add(2, 0);
-    world
-}
-
-fn entry(world: &Plain, pfn: u64) -> u32 {
-    Entry::load(world.entry(pfn))
-}
-
-fn untold(world: &Plain, cpu: u32) -> FileWord {
-    FileWord(Word::load(&world.slot(cpu, 0).file))
-}
-
-fn files(world: &Plain) -> [i64; 3] {
-    [0, 1, 2].map(|index| world.file(index))
-}
-
-/// Pages of the cgroup that are read from a file, on CPU 0.
-fn read_file(world: &Plain, index: u32, pages: std::ops::Range<u64>) {
-    for pfn in pages {
-        world.touch(0, index, pfn);
-        world.cache(0, pfn, 1);
-    }
+    family_on_two_cpus(Shape { batch, ..Shape::default() })
 }
 
 fn file_window(index: u32, pages: std::ops::Range<u64>) -> Window {
@@ -86,7 +55,7 @@ fn a_loop_tells_nothing() {
 /// What is freed elsewhere may be told first.
 #[test]
 fn a_counter_may_know_of_less_than_nothing() {
-    let world = family_of(Shape { batch: 8, uncharge_batch: Some(2), ..Shape::default() });
+    let world = family_on_two_cpus(Shape { batch: 8, uncharge_batch: Some(2), ..Shape::default() });
     read_file(&world, 1, 0..1);
     read_file(&world, 1, 1..2);
     read_file(&world, 1, 2..3);
@@ -102,7 +71,7 @@ fn a_counter_may_know_of_less_than_nothing() {
 /// Without coalescing each change is told by itself.
 #[test]
 fn without_batches_every_page_is_told() {
-    let world = family_of(Shape { batch: 1, stock_pages: Some(0), ..Shape::default() });
+    let world = family_on_two_cpus(Shape { batch: 1, stock_pages: Some(0), ..Shape::default() });
     read_file(&world, 1, 0..3);
     assert_eq!((files(&world), untold(&world, 0)), ([3, 3, 0], FileWord::EMPTY));
     world.free(1, 0, 0);
@@ -203,7 +172,8 @@ fn the_peak_of_what_is_needed_leaves_page_cache_out() {
 #[test]
 fn a_free_is_judged_as_it_was_before() {
     for order in [0, 1] {
-        let world = family_of(Shape { batch: 1, stock_pages: Some(0), ..Shape::default() });
+        let world =
+            family_on_two_cpus(Shape { batch: 1, stock_pages: Some(0), ..Shape::default() });
         read_file(&world, 1, 0..2);
         world.touch(0, 1, 2);
         for index in [0, 1] {
@@ -219,7 +189,8 @@ fn a_free_is_judged_as_it_was_before() {
 #[test]
 fn a_collapse_of_page_cache_needs_nothing() {
     for (is_file, most) in [(true, 16), (false, 512 + 16)] {
-        let world = family_of(Shape { batch: 8, tells_collapses: true, ..Shape::default() });
+        let world =
+            family_on_two_cpus(Shape { batch: 8, tells_collapses: true, ..Shape::default() });
         read_file(&world, 1, 0..512);
         world.alloc(1, Some(3), 512, 9);
         world.free_each(1, 0..512);

@@ -3,16 +3,11 @@
 
 use std::sync::atomic::AtomicU64;
 
-use crate::support::{Shape, World, missed, owner};
+use crate::support::plain::{Plain, read};
+use crate::support::{Shape, missed, owner};
 use memstock_common::fault::Consumed;
 use memstock_common::page::{self, CHUNK_ORDER, CHUNK_PAGES, owner_in};
-use memstock_common::{Entry, Loss, NO_INDEX, StockWord, Word};
-
-type Plain = World<AtomicU64>;
-
-fn read(word: &AtomicU64) -> u64 {
-    Word::load(word)
-}
+use memstock_common::{Entry, Loss, NO_INDEX, StockWord};
 
 fn word(world: &Plain, cpu: u32) -> StockWord {
     StockWord(read(&world.slot(cpu, 0).word))

@@ -2,15 +2,12 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use crate::support::plain::read;
 use crate::support::{NewWord, missed};
 use memstock_common::file::FileWord;
 use memstock_common::plain::empty_stock;
 use memstock_common::stock::{Pending, Refill, Taken};
 use memstock_common::{MAX_SLOTS, Stock, StockWord, Word, slot_of};
-
-fn read(word: &AtomicU64) -> u64 {
-    Word::load(word)
-}
 
 #[test]
 fn consume_hits_only_for_the_cached_cgroup_with_pages_left() {

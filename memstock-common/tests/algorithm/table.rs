@@ -1,22 +1,13 @@
 //! The patch's table, row by row: what the design promises about charge, stock, drain, limit and
 //! event, each in the smallest world that shows it.
 
-use std::sync::atomic::AtomicU64;
-
-use crate::support::{Shape, World, cgroup_id, missed, owner};
+use crate::support::plain::{Plain, read};
+use crate::support::{Shape, cgroup_id, missed, owner};
 use memstock_common::charge::{charge, is_in_subtree, try_charge};
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind};
 use memstock_common::fault::{Consumed, miss};
 use memstock_common::page::allocated;
-use memstock_common::{
-    Charge, DEFAULT_BATCH, Event, Loss, NO_INDEX, Over, Resource, StockWord, Word,
-};
-
-type Plain = World<AtomicU64>;
-
-fn read(word: &AtomicU64) -> u64 {
-    Word::load(word)
-}
+use memstock_common::{Charge, DEFAULT_BATCH, Event, Loss, NO_INDEX, Over, Resource, StockWord};
 
 fn word(world: &Plain, cpu: u32, slot: u32) -> StockWord {
     StockWord(read(&world.slot(cpu, slot).word))

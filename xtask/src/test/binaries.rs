@@ -14,7 +14,9 @@ use crate::setup::BpfToolchain;
 /// For everything that can be tested.
 pub const ALL: [&str; 4] = ["--lib", "--bins", "--tests", "--benches"];
 
-/// What cargo calls a benchmark.
+/// What cargo calls an integration test.
+pub const TEST: &str = "test";
+/// And a benchmark.
 pub const BENCH: &str = "bench";
 
 /// One program.

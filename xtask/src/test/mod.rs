@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use memstock_tests::scale::{LOAD, MINUTES};
 use memstock_tests::skip::SKIPS;
 
-use self::binaries::{BENCH, Binary};
+use self::binaries::{BENCH, Binary, TEST};
 use self::slowest::Slowest;
 use self::tally::Tally;
 use crate::setup::{self, BpfToolchain, apt, prometheus, runc};
@@ -246,7 +246,7 @@ impl<'a> Run<'a> {
             tally.line(line);
             slowest.line(line);
         });
-        if libtest.contains(&ONE_AT_A_TIME) {
+        if libtest.contains(&ONE_AT_A_TIME) && binary.kind == TEST {
             exec::say("Test", slowest);
         }
         ended

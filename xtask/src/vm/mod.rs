@@ -28,7 +28,7 @@ use self::kernel::Kernel;
 pub use self::matrix::run as matrix;
 pub use self::show::{PROGRAMS, show};
 use crate::setup::{self, BpfToolchain, apt};
-use crate::test::binaries::{self, BENCH, Binary};
+use crate::test::binaries::{self, BENCH, Binary, TEST};
 use crate::test::tally::Tally;
 use crate::{cache, exec, pins};
 
@@ -259,7 +259,7 @@ fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     }
     let is_wanted = |binary: &Binary| match &*binary.kind {
-        "test" => !work.tests.is_empty() || work.benches.is_empty(),
+        TEST => !work.tests.is_empty() || work.benches.is_empty(),
         BENCH => work.benches.contains(&binary.name),
         _ => false,
     };

@@ -9,6 +9,7 @@ mod count;
 pub mod folio;
 pub mod history;
 mod law;
+pub mod plain;
 pub mod reference;
 
 use std::ops::{Deref, Range};
