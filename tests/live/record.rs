@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use memstock::recording::{AccessKind, Recording, TaskEventKind, read};
 use memstock_tests::measured::{figure, hog};
 use memstock_tests::poll::{SOON, try_poll_until};
-use memstock_tests::process::{Finished, Process, memstock};
+use memstock_tests::process::{Finished, Process, Program, memstock};
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, PAGE, Task, TestCgroup, binaries, leftovers, live};
 use rustix::process::Signal;
@@ -29,9 +31,13 @@ impl Recorded {
 }
 
 fn start(folder: &Path, args: &[&str]) -> Result<Process> {
+    program(folder, args)?.start()
+}
+
+fn program(folder: &Path, args: &[&str]) -> Result<Program> {
     let file = folder.join("data");
     let file = file.to_str().context("a path that is no text")?;
-    memstock([&["record", "-o", file], args].concat())?.start()
+    memstock([&["record", "-o", file], args].concat())
 }
 
 fn record(args: &[&str]) -> Result<Recorded> {
@@ -52,7 +58,16 @@ fn the_peak_is_that_of_stat() -> Result<()> {
         let workload = binaries::workload()?.display().to_string();
         let pages = PAGES.to_string();
         let command = ["--", &workload, "hog", "--pages", &pages, "--cpu", "1"];
-        let recorded = record(&command)?;
+        let folder = tempfile::tempdir()?;
+        let (stdin, goes_on) = io::pipe()?;
+        let mut process = program(folder.path(), &command)?.stdin(stdin).start()?;
+        try_poll_until(3 * SOON, "all its memory", || {
+            Ok((process.ended()?.is_some() || process.stdout()? == "done\n").then_some(()))
+        })?;
+        // It has to be looked at while it has all: one that ends leaves in parts.
+        thread::sleep(Duration::from_millis(500));
+        drop(goes_on);
+        let recorded = Recorded { folder, finished: process.finish(3 * SOON)? };
         ensure!(recorded.finished.code() == 0, "{:?}", recorded.finished);
         ensure!(recorded.finished.stdout == "done\n", "{:?}", recorded.finished);
         let line = &recorded.finished.stderr;

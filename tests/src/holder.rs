@@ -13,12 +13,15 @@ use crate::dialogue::Dialogue;
 use crate::kernel_cgroup::KernelCgroup;
 use crate::lru;
 use crate::poll::SOON;
+use crate::resident::evicted;
 use crate::task::enter_dir;
 pub use crate::workload::hold::Unavailable;
 use crate::workload::hold::{Mode, Place, fill, remove_segment};
 
 /// Pages that the slowest way (copying on a disk) does in a second, at the least.
 const PAGES_PER_SECOND: u64 = 4096;
+
+const MEMORY: &str = "/dev/shm";
 
 /// How a [`Holder`] is to be started.
 #[derive(Debug)]
@@ -87,14 +90,14 @@ impl<'a> Wish<'a> {
         ensure!(said == "ready", "the workload cannot start: {said}");
         let patience = SOON + Duration::from_secs(u64::from(pages) / PAGES_PER_SECOND);
         let id = dialogue.id();
-        Ok(Holder { dialogue, _segments: Segments { mode, id }, _dir: dir, patience })
+        Ok(Holder { dialogue, _segments: Segments { mode, id }, dir, patience })
     }
 }
 
 /// Where the files of a mode go.
 fn folder(mode: Mode) -> Result<Option<TempDir>> {
     let dir = match mode.place() {
-        Place::Memory => "/dev/shm",
+        Place::Memory => MEMORY,
         // By the file system standard it survives a reboot, so it is on a disk.
         Place::Disk => "/var/tmp",
         Place::Nowhere if mode.wants_file() => "/var/tmp",
@@ -110,7 +113,7 @@ pub struct Holder {
     // In this order they are dropped: the process has to be dead first.
     dialogue: Dialogue,
     _segments: Segments,
-    _dir: Option<TempDir>,
+    dir: Option<TempDir>,
     patience: Duration,
 }
 
@@ -123,6 +126,17 @@ impl Holder {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.dialogue.id()
+    }
+
+    /// How many pages of its files on a disk are not in memory: the host may evict clean ones.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn evicted(&self) -> Result<u64> {
+        self.dir
+            .as_ref()
+            .filter(|dir| !dir.path().starts_with(MEMORY))
+            .map_or(Ok(0), |dir| evicted(dir.path()))
     }
 
     /// Has it get its memory. The pages that a controller should charge for that (user pages, or

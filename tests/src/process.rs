@@ -33,7 +33,7 @@ impl Finished {
 
 /// A command that is not started yet.
 #[derive(Debug)]
-pub struct Program(Command);
+pub struct Program(Command, Stdio);
 
 /// `memstock` with these arguments.
 ///
@@ -43,12 +43,12 @@ pub fn memstock<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Pr
     let mut command = Command::new(binaries::memstock()?);
     // A message is one line even for those who ask for backtraces.
     command.args(args).env("RUST_BACKTRACE", "1");
-    Ok(Program(command))
+    Ok(command.into())
 }
 
 impl From<Command> for Program {
     fn from(command: Command) -> Self {
-        Self(command)
+        Self(command, Stdio::null())
     }
 }
 
@@ -59,6 +59,12 @@ impl Program {
         self
     }
 
+    /// With this as its standard input, which is empty otherwise.
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.1 = stdin.into();
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -66,7 +72,7 @@ impl Program {
     pub fn start(mut self) -> Result<Process> {
         let stdout = tempfile::tempfile().context("a file for standard output")?;
         let stderr = tempfile::tempfile().context("a file for standard error")?;
-        self.0.stdin(Stdio::null()).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+        self.0.stdin(self.1).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
         let what = format!("{:?}", self.0);
         let child = self.0.spawn().with_context(|| format!("starting {what}"))?;
         Ok(Process { child, what, stdout, stderr })
