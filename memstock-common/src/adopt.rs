@@ -6,7 +6,7 @@
 //! disowns those that turn out not to be the cgroup's. An allocation or a free between the two takes
 //! the mark away, and the entry is left alone: the probe that saw it knows better.
 
-use crate::charge::{add_usage, change_file, raise_watermarks, sub_usage, uncharge};
+use crate::charge::{add_usage, change_file, raise_watermarks, sub_usage};
 use crate::control::{MAX_ARGS, Refusal, live};
 use crate::file::FILE;
 use crate::machine::Step;
@@ -112,7 +112,7 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
     let Found { nr_pages, nr_file } =
         replace(machine, window, owner_of(window.index) | UNCONFIRMED, NOBODY)?;
-    uncharge(machine, window.index, nr_pages as u64);
+    machine.uncharge(window.index, nr_pages);
     change_file(machine, window.index, -(nr_file as i32));
     Ok(nr_pages)
 }

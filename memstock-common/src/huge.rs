@@ -1,8 +1,8 @@
 //! Huge pages, and other allocations of several pages at once, that do not fit under a limit
 //! (`docs/adr/0028-huge-pages-at-a-limit.md`).
 
-use crate::charge::{try_charge, walk};
-use crate::{Counter, Counters, NO_INDEX, Over, Word};
+use crate::charge::walk;
+use crate::{Counter, Machine, NO_INDEX, Over, Word};
 
 /// A counter that allows so many pages allows nothing more: 8 MiB where pages have 4 KiB.
 pub const MOST_HUGE: u64 = 2048;
@@ -14,15 +14,15 @@ pub const MOST_HUGE: u64 = 2048;
 /// # Errors
 /// The nearest ancestor under whose limit not even one page fits; nothing is charged then.
 #[inline(always)]
-pub fn charge_huge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) -> Result<(), Over> {
-    try_charge(counters, leaf, 1)?;
+pub fn charge_huge<M: Machine>(machine: &M, leaf: u32, nr_pages: u64) -> Result<(), Over> {
+    machine.try_charge(leaf, 1)?;
     let others = nr_pages.saturating_sub(1);
-    walk(counters, leaf, NO_INDEX, |c| {
+    walk(machine, leaf, NO_INDEX, |c| {
         c.charge_memory(others);
-        if counters.memsw() {
+        if machine.memsw() {
             c.memsw.charge(others);
         }
-        c.allow_huge(others, counters.memsw());
+        c.allow_huge(others, machine.memsw());
         true
     });
     Ok(())

@@ -1,6 +1,6 @@
 //! What the algorithm asks of the world it runs in: the kernel maps, loom, or plain memory.
 
-use crate::charge::{charge_forced, try_charge};
+use crate::charge::{charge_forced, try_charge, uncharge};
 use crate::file::{claim, file_changed, mark_file};
 use crate::huge::charge_huge;
 use crate::page::{Replaced, charge_rest, replace_block};
@@ -120,6 +120,14 @@ pub trait Machine: Counters {
         Self: Sized,
     {
         uncharge_rest(self, owner, nr_pages);
+    }
+
+    /// [`uncharge`], likewise.
+    fn uncharge(&self, leaf: u32, nr_pages: u32)
+    where
+        Self: Sized,
+    {
+        uncharge(self, leaf, nr_pages.into());
     }
 
     /// [`try_charge`], likewise.

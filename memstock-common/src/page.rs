@@ -329,7 +329,7 @@ impl<E: Entry> Step for Walk<'_, E> {
             let entry = self.chunk.entry(self.pfn + self.at as u64);
             self.at += 1;
             n += 1;
-            if self.new == NOBODY && entry.load() == NOBODY {
+            if self.new | entry.load() == NOBODY {
                 continue;
             }
             let old = entry.swap(self.new);
@@ -337,7 +337,7 @@ impl<E: Entry> Step for Walk<'_, E> {
             if owner == NOBODY {
                 continue;
             }
-            if self.owner != NOBODY && owner != self.owner {
+            if (self.owner != NOBODY) & (owner != self.owner) {
                 self.next = old & !UNCONFIRMED;
                 return false;
             }

@@ -1,7 +1,6 @@
 //! Uncharging what is freed: back into the local stock, else coalesced on the way to the shared
 //! counters, as in the patch's sister "memcg: coalescing uncharge" (2009).
 
-use crate::charge::uncharge;
 use crate::slots::stock_for;
 use crate::{Machine, Stock, StockWord, Word, index_of};
 
@@ -24,7 +23,7 @@ pub fn uncharge_pages<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
 #[inline(always)]
 pub fn uncharge_rest<M: Machine>(machine: &M, owner: u32, rest: u32) {
     let Some(stock) = stock_for(machine, owner) else {
-        uncharge(machine, index_of(owner), rest as u64);
+        machine.uncharge(index_of(owner), rest);
         return;
     };
     match machine.uncharge_batch() {
@@ -48,7 +47,7 @@ pub(crate) fn uncharge_counted<M: Machine>(
 ) {
     if nr_pages > 0 {
         stock.uncharges.fetch_add(1);
-        uncharge(machine, index_of(owner), nr_pages as u64);
+        machine.uncharge(index_of(owner), nr_pages);
     }
 }
 
@@ -62,7 +61,7 @@ pub(crate) fn drain_taken<M: Machine>(
     let nr_pages = taken.charged();
     if nr_pages > 0 {
         stock.drains.fetch_add(1);
-        uncharge(machine, index_of(taken.owner()), nr_pages as u64);
+        machine.uncharge(index_of(taken.owner()), nr_pages);
     }
     nr_pages
 }

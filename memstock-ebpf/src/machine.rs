@@ -299,6 +299,11 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
+    fn uncharge(&self, leaf: u32, nr_pages: u32) {
+        rest::uncharge(leaf, nr_pages);
+    }
+
+    #[inline(always)]
     fn try_charge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over> {
         Over::from_bits(rest::try_charge(leaf, nr_pages))
     }

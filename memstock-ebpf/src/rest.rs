@@ -47,6 +47,14 @@ pub extern "C" fn uncharge_rest(owner: u32, nr_pages: u32) -> u32 {
     0
 }
 
+/// [`charge::uncharge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn uncharge(leaf: u32, nr_pages: u32) -> u32 {
+    charge::uncharge(&Kernel, leaf, nr_pages.into());
+    0
+}
+
 /// [`charge::try_charge`], as [`to_bits`](charge::Over::to_bits).
 #[unsafe(no_mangle)]
 #[inline(never)]

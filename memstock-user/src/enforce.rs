@@ -9,7 +9,7 @@
 //! belong to `names`; `drains` gives back what is stocked before any of that.
 
 pub mod drains;
-pub(crate) mod names;
+pub(crate) mod notes;
 
 mod dispatch;
 pub mod enforcer;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use memstock_common::Counter;
 
-use crate::enforce::names::{NO_LIMITS, Names};
+use crate::enforce::notes::{NO_LIMITS, Notes};
 use crate::enforce::setting::Limits;
 use crate::engine::Engine;
 use crate::exit::Fault;
@@ -31,7 +31,7 @@ pub struct Tree<'a> {
     engine: &'a Engine,
     mount: &'a CgroupMount,
     journal: &'a Journal,
-    names: Names,
+    notes: Notes,
     /// Each tracked cgroup, by id.
     tracked: BTreeMap<u64, Known>,
     /// New cgroups that were not found, or could not be registered, and since when.
@@ -83,7 +83,7 @@ impl<'a> Tree<'a> {
             engine,
             mount,
             journal,
-            names: Names::of(engine.pins()),
+            notes: Notes::of(engine.pins()),
             tracked,
             unknown: BTreeMap::new(),
             going: BTreeSet::new(),
@@ -138,12 +138,12 @@ impl<'a> Tree<'a> {
     /// Prepares for looking for everything that may have been missed: [`look_below`](Self::look_below) continues.
     ///
     /// # Errors
-    /// The names cannot be read.
+    /// The notes cannot be read.
     pub fn catch_up(&mut self) -> Result<()> {
         // Their removal may have been missed; if they exist, they are found now.
         self.unknown.clear();
         self.unseen = self.tracked.keys().copied().collect();
-        for path in self.names.all()? {
+        for path in self.notes.all()? {
             if let Ok(cgroup) = self.mount.resolve(&path)
                 && !self.tracked.contains_key(&cgroup.id)
             {
@@ -213,7 +213,7 @@ impl<'a> Tree<'a> {
 
     /// Registers a cgroup that has a tracked ancestor, or was named; returns its counter if it has one now.
     fn register(&mut self, cgroup: &Cgroup, parent: Option<u32>) -> Result<Option<u32>> {
-        let limits = self.names.limits(&cgroup.path).inspect_err(|_| self.try_again(cgroup.id))?;
+        let limits = self.notes.limits(&cgroup.path).inspect_err(|_| self.try_again(cgroup.id))?;
         if parent.is_none() && limits.is_none() {
             return Ok(None);
         }

@@ -183,11 +183,17 @@ pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     };
     let text = verifier_log.to_string();
     log::debug!("{text}");
-    let said = |line: &&str| !line.is_empty() && !line.starts_with("processed ");
-    let last: Vec<_> = text.lines().rev().filter(said).take(2).collect();
-    let last = last.into_iter().rev().collect::<Vec<_>>().join("; ");
+    let last = reason(&text);
     let message = if last.is_empty() { message } else { format!("{message} ({last})") };
     anyhow::Error::new(io_error).context(message)
+}
+
+/// The last two lines of a verifier's log but for the statistics that it ends with: where it stood, and what is wrong.
+fn reason(log: &str) -> String {
+    const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let said = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|it| line.starts_with(it));
+    let last: Vec<_> = log.lines().rev().filter(said).take(2).collect();
+    last.into_iter().rev().collect::<Vec<_>>().join("; ")
 }
 
 /// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
@@ -211,4 +217,18 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawT
         .program_mut(name)
         .with_context(|| format!("no program {name} in the object"))?
         .try_into()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+
+    #[test]
+    fn the_reason_is_what_stands_before_the_statistics() {
+        let log = "0: R1=ctx() R10=fp0\n5: (79) r1 = *(u64 *)(r1 +0)\nR1 invalid mem access 'scalar'\n\
+            verification time 83 usec\nstack depth 8+0\n\
+            processed 5 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n\n";
+        assert_eq!(reason(log), "5: (79) r1 = *(u64 *)(r1 +0); R1 invalid mem access 'scalar'");
+        assert_eq!(reason(""), "");
+    }
 }

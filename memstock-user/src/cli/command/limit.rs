@@ -5,7 +5,7 @@ use memstock_common::NO_LIMIT;
 
 use super::{attached, one_target};
 use crate::cli::SetLimit;
-use crate::enforce::names::Names;
+use crate::enforce::notes::Notes;
 use crate::enforce::reclaim::Cache;
 use crate::enforce::room::{LATER, Room};
 use crate::enforce::setting::{self, Limits, Request};
@@ -30,6 +30,6 @@ pub fn limit(args: &SetLimit) -> Result<u8> {
     let (engine, cache, cgroup, within) = (&engine, &Cache::default(), &cgroup, LATER);
     let room = Room { engine, cache, cgroup, index, within };
     setting::set(&room, request, args.force, &mut |record| log::info!("{record}"))?;
-    Names::of(engine.pins()).note(&cgroup.path, Limits::of(&engine.counter(index)?))?;
+    Notes::of(engine.pins()).note(&cgroup.path, Limits::of(&engine.counter(index)?))?;
     Ok(SUCCESS)
 }

@@ -71,7 +71,7 @@ impl Recording<'_> {
         let Some(summary) = self.summary.take().transpose()? else { return Ok(None) };
         let kept = self.output.keep();
         let path = self.output.leave();
-        eprintln!("{}", line(&summary, &path));
+        eprintln!("{}", line(&summary, &path, self.args.charges));
         kept.map(|()| Some(summary))
     }
 }
@@ -175,7 +175,7 @@ fn warn_of_end(pins: &Pins) {
 }
 
 /// What is said at the end.
-fn line(summary: &Summary, path: &Path) -> String {
+fn line(summary: &Summary, path: &Path, charges: bool) -> String {
     let Summary { at, tasks, lost, bytes, failed } = summary;
     let lost = match lost.as_slice() {
         [] => "nothing lost".to_owned(),
@@ -190,10 +190,11 @@ fn line(summary: &Summary, path: &Path) -> String {
         }
     };
     let path = printable(&path.to_string_lossy());
+    let verb = if charges { "replay" } else { "rehearse" };
     let next = if path == "memstock.data" {
-        "memstock rehearse".to_owned()
+        format!("memstock {verb}")
     } else {
-        format!("memstock rehearse {path}")
+        format!("memstock {verb} {path}")
     };
     let what = match failed {
         Some(failed) => failed.clone(),
@@ -242,18 +243,18 @@ mod tests {
             ..Summary::default()
         };
         assert_eq!(
-            line(&summary, Path::new("memstock.data")),
+            line(&summary, Path::new("memstock.data"), false),
             "memstock: 41.2 s, 1,204 tasks, nothing lost; written to memstock.data (1.9 MB). Next: memstock rehearse"
         );
         let lost = vec![("records".to_owned(), 7), ("samples".to_owned(), 1)];
         let lost = Summary { lost, tasks: 1, bytes: 12, ..summary.clone() };
         assert_eq!(
-            line(&lost, Path::new("a\nb")),
+            line(&lost, Path::new("a\nb"), false),
             "memstock: 41.2 s, 1 task, lost: 7 records, 1 sample; written to a\\x0ab (12 B). Next: memstock rehearse a\\x0ab"
         );
         let full = Summary { failed: Some("the recording ends at 1.0 s: full".into()), ..summary };
         assert!(
-            line(&full, Path::new("x"))
+            line(&full, Path::new("x"), false)
                 .contains("tasks, the recording ends at 1.0 s: full; written")
         );
     }

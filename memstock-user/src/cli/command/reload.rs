@@ -23,7 +23,7 @@ use crate::cli::config::{self, Entry, Settings};
 use crate::daemon::parts::Part;
 use crate::enforce::Policy;
 use crate::enforce::drains::Drains;
-use crate::enforce::names::Names;
+use crate::enforce::notes::Notes;
 use crate::enforce::reclaim::Cache;
 use crate::enforce::room::{LATER, Room};
 use crate::enforce::setting::{self, Limits};
@@ -205,7 +205,7 @@ impl<'a> Reload<'a> {
         let Told { settings, targets, awaited, by_name } = &self.now;
         let mut gone = old.by_name.difference(by_name);
         let forget = |path: &PathBuf| match watch.mount.absent(path) {
-            Some(path) => Names::of(watch.engine.pins()).forget(&path),
+            Some(path) => Notes::of(watch.engine.pins()).forget(&path),
             None => Ok(()),
         };
         let noted = lift(watch.engine, &old, &self.now)
@@ -297,7 +297,7 @@ fn set(engine: &Engine, request: &Request, tell: &mut dyn FnMut(Record)) -> Resu
     let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
     let room = Room { engine, cache: &Cache::default(), cgroup, index, within: LATER };
     setting::set(&room, request.to.into(), false, &mut |record| tell(record))?;
-    if let Err(error) = Names::of(engine.pins()).note(&cgroup.path, request.to) {
+    if let Err(error) = Notes::of(engine.pins()).note(&cgroup.path, request.to) {
         log::warn!("{error:#}");
     }
     Ok(())
@@ -320,17 +320,17 @@ fn add(target: &Target, no_adopt: bool, watch: &mut Watch<'_>) -> Result<()> {
 
 /// Who is named no more, and is not there, has no limit by the file when it comes. What others have set it keeps.
 fn lift(engine: &Engine, old: &Told, new: &Told) -> Result<()> {
-    let names = Names::of(engine.pins());
+    let notes = Notes::of(engine.pins());
     let named = |told: &Told, path: &Path| {
         let mut awaited = told.awaited.iter().map(|(path, _)| path);
         awaited.any(|it| it == path) || told.targets.iter().any(|it| it.cgroup.path == path)
     };
     let targets = old.targets.iter().map(|it| (&it.cgroup.path, it.limits()));
     for (path, by_file) in old.awaited.iter().map(|(path, it)| (path, *it)).chain(targets) {
-        let Some(noted) = names.limits(path)?.filter(|_| !named(new, path)) else { continue };
+        let Some(noted) = notes.limits(path)?.filter(|_| !named(new, path)) else { continue };
         let kept = |by_file, noted| if by_file == NO_LIMIT { noted } else { NO_LIMIT };
         let memory = kept(by_file.memory, noted.memory);
-        names.note(path, Limits { memory, memsw: kept(by_file.memsw, noted.memsw) })?;
+        notes.note(path, Limits { memory, memsw: kept(by_file.memsw, noted.memsw) })?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use memstock_common::NO_LIMIT;
 use memstock_common::control::Refusal;
 
 use crate::cli::{Limit, Run};
-use crate::enforce::names::{NO_LIMITS, Names};
+use crate::enforce::notes::{NO_LIMITS, Notes};
 use crate::enforce::setting::{Limits, Request};
 use crate::engine::Engine;
 use crate::engine::kernel_cgroup::Tracked;
@@ -157,7 +157,7 @@ impl Targets {
                     )));
                 }
                 let limits = Limits::of(&engine.counter(index)?);
-                Names::of(engine.pins()).note(&cgroup.path, limits)?;
+                Notes::of(engine.pins()).note(&cgroup.path, limits)?;
                 continue;
             }
             let index = register(engine, &done, target)?;
@@ -183,7 +183,7 @@ pub fn register(engine: &Engine, tracked: &BTreeMap<PathBuf, u32>, target: &Targ
         )));
     }
     let parent = path.ancestors().find_map(|above| tracked.get(above)).copied();
-    Names::of(engine.pins()).note(path, target.limits())?;
+    Notes::of(engine.pins()).note(path, target.limits())?;
     let Limits { memory, memsw } = target.limits();
     engine.register(target.cgroup.id, parent, memory, memsw)
 }
@@ -198,7 +198,7 @@ pub fn note(engine: &Engine, awaited: &Awaited) -> Result<()> {
             "no cgroup {} yet: it is tracked, with its limits, when it is made",
             display(path)
         );
-        Names::of(engine.pins()).note(path, *limits)?;
+        Notes::of(engine.pins()).note(path, *limits)?;
     }
     Ok(())
 }

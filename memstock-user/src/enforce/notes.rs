@@ -24,9 +24,9 @@ pub const NO_LIMITS: Limits = Limits { memory: NO_LIMIT, memsw: NO_LIMIT };
 
 /// The notes of an engine.
 #[derive(Debug)]
-pub struct Names(PathBuf);
+pub struct Notes(PathBuf);
 
-impl Names {
+impl Notes {
     /// The notes beside these pins.
     pub fn of(pins: &Pins) -> Self {
         Self(pins.names())
@@ -131,18 +131,18 @@ mod tests {
     #[test]
     fn the_last_limits_of_a_path_are_known() {
         let folder = tempfile::tempdir().unwrap();
-        let names = Names::of(&Pins::at(folder.path().join("engine")));
-        assert!(names.all().unwrap().is_empty());
+        let notes = Notes::of(&Pins::at(folder.path().join("engine")));
+        assert!(notes.all().unwrap().is_empty());
         let strange = PathBuf::from(OsString::from_vec(b"/a b/\x20\xff".to_vec()));
         let paths = [PathBuf::from("/a"), strange, format!("/{}", "deep/".repeat(700)).into()];
         for (memory, path) in (1..).zip(&paths) {
-            assert_eq!(names.limits(path).unwrap(), None);
+            assert_eq!(notes.limits(path).unwrap(), None);
             for limits in [Limits { memory: 7, memsw: 8 }, Limits { memory, memsw: NO_LIMIT }] {
-                names.note(path, limits).unwrap();
-                assert_eq!(names.limits(path).unwrap(), Some(limits));
+                notes.note(path, limits).unwrap();
+                assert_eq!(notes.limits(path).unwrap(), Some(limits));
             }
         }
-        let mut all = names.all().unwrap();
+        let mut all = notes.all().unwrap();
         all.sort();
         let mut expected = paths.to_vec();
         expected.sort();
@@ -152,11 +152,11 @@ mod tests {
     #[test]
     fn a_path_with_the_same_hash_is_another_one() {
         let folder = tempfile::tempdir().unwrap();
-        let names = Names::of(&Pins::at(folder.path().to_owned()));
+        let notes = Notes::of(&Pins::at(folder.path().to_owned()));
         let (here, there) = (Path::new("/here"), Path::new("/there"));
-        names.note(here, Limits { memory: 1, memsw: 2 }).unwrap();
-        fs::rename(names.note_of(here), names.note_of(there)).unwrap();
-        assert_eq!(names.limits(there).unwrap(), None);
+        notes.note(here, Limits { memory: 1, memsw: 2 }).unwrap();
+        fs::rename(notes.note_of(here), notes.note_of(there)).unwrap();
+        assert_eq!(notes.limits(there).unwrap(), None);
     }
 
     #[test]
