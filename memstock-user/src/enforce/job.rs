@@ -115,8 +115,10 @@ pub(super) fn be_prompt() {
 
 /// Returns to normal priority.
 pub(super) fn be_patient() {
-    // Cannot fail: giving up priority is always allowed.
-    let _ = schedule(libc::SCHED_OTHER, 0);
+    // Always allowed, but for a filter of system calls.
+    if let Err(error) = schedule(libc::SCHED_OTHER, 0) {
+        log::warn!("what is done at a limit keeps real-time priority: {error}");
+    }
 }
 
 fn schedule(policy: i32, sched_priority: i32) -> std::io::Result<()> {
