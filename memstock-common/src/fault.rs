@@ -2,10 +2,11 @@
 
 use crate::charge::{Over, charge};
 use crate::limit::throttle;
+use crate::machine::Step;
 use crate::slots::evict;
 use crate::stock::Pending;
 use crate::uncharge::{drain_taken, uncharge_counted};
-use crate::{Charge, Loss, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
+use crate::{Charge, Loss, MAX_DEPTH, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
 
 /// What the fast path found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,18 +43,32 @@ pub fn nearest_tracked<M: Machine>(machine: &M, own: u32, ancestor: impl Fn(u32)
     if let Some(index) = machine.tracked(own) {
         return owner_of(index);
     }
-    let (mut nearest, mut level) = (NOBODY, 1);
-    while level < 4 * machine.max_depth() {
-        let key = ancestor(level);
+    let mut descent = Descent { machine, ancestor, level: 1, nearest: NOBODY };
+    machine.repeat(4 * MAX_DEPTH - 1, &mut descent);
+    descent.nearest
+}
+
+/// The walk from the root down to a cgroup.
+struct Descent<'a, M, F> {
+    machine: &'a M,
+    ancestor: F,
+    level: u32,
+    nearest: u32,
+}
+
+impl<M: Machine, F: Fn(u32) -> u32> Step for Descent<'_, M, F> {
+    #[inline(always)]
+    fn step(&mut self) -> bool {
+        let key = (self.ancestor)(self.level);
         if key == 0 {
-            break;
+            return false;
         }
-        if let Some(index) = machine.tracked(key) {
-            nearest = owner_of(index);
+        if let Some(index) = self.machine.tracked(key) {
+            self.nearest = owner_of(index);
         }
-        level += 1;
+        self.level += 1;
+        true
     }
-    nearest
 }
 
 /// The slow path of a fault of a tracked cgroup: has a page pending, and a batch around it stocked. Who goes on at a limit

@@ -3,7 +3,7 @@
 use crate::charge::{charge_forced, try_charge, uncharge};
 use crate::file::{claim, file_changed, mark_file};
 use crate::huge::charge_huge;
-use crate::page::{Replaced, charge_rest, replace_block};
+use crate::page::{Replaced, charge_rest, replace_block, uncharge_run};
 use crate::uncharge::uncharge_rest;
 use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Over, Stock, Word};
 
@@ -120,6 +120,14 @@ pub trait Machine: Counters {
         Self: Sized,
     {
         uncharge_rest(self, owner, nr_pages);
+    }
+
+    /// [`uncharge_run`], likewise.
+    fn uncharge_run(&self, owner: u32, nr_pages: u32, nr_file: u32)
+    where
+        Self: Sized,
+    {
+        uncharge_run(self, owner, nr_pages, nr_file);
     }
 
     /// [`uncharge`], likewise.

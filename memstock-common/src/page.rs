@@ -163,7 +163,7 @@ pub(crate) fn uncharge_entry<M: Machine>(machine: &M, entry: u32) -> bool {
 
 /// Uncharges pages of which `nr_file` were page cache. In this order, or they would seem needed for a moment.
 #[inline(always)]
-fn uncharge_run<M: Machine>(machine: &M, owner: u32, nr_pages: u32, nr_file: u32) {
+pub fn uncharge_run<M: Machine>(machine: &M, owner: u32, nr_pages: u32, nr_file: u32) {
     uncharge_pages(machine, owner, nr_pages);
     if nr_file > 0 {
         machine.file_changed(owner, -(nr_file as i32));
@@ -284,7 +284,7 @@ pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) ->
         walk.next = NOBODY;
         machine.repeat(CHUNK_PAGES / STRIDE, &mut walk);
         if walk.owner != NOBODY {
-            uncharge_run(machine, walk.owner, walk.nr_pages, walk.nr_file);
+            machine.uncharge_run(walk.owner, walk.nr_pages, walk.nr_file);
             owned += walk.nr_pages;
         }
         if walk.next == NOBODY {
@@ -292,7 +292,7 @@ pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) ->
         }
         run += 1;
     }
-    uncharge_entry(machine, walk.next);
+    machine.uncharge_run(owner_in(walk.next), 1, u32::from(walk.next & FILE != 0));
     let left = end.wrapping_sub(walk.at);
     if left > 0 {
         machine.lose(Loss::BlocksMixed, left as u64);

@@ -299,6 +299,11 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
+    fn uncharge_run(&self, owner: u32, nr_pages: u32, nr_file: u32) {
+        rest::uncharge_run(owner, nr_pages, nr_file);
+    }
+
+    #[inline(always)]
     fn uncharge(&self, leaf: u32, nr_pages: u32) {
         rest::uncharge(leaf, nr_pages);
     }

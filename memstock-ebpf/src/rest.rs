@@ -47,6 +47,14 @@ pub extern "C" fn uncharge_rest(owner: u32, nr_pages: u32) -> u32 {
     0
 }
 
+/// [`page::uncharge_run`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn uncharge_run(owner: u32, nr_pages: u32, nr_file: u32) -> u32 {
+    page::uncharge_run(&Kernel, owner, nr_pages, nr_file);
+    0
+}
+
 /// [`charge::uncharge`].
 #[unsafe(no_mangle)]
 #[inline(never)]
