@@ -256,3 +256,18 @@ fn a_running_engine_is_told_of() -> Result<()> {
         said.code(121, &["no engine of another version"])
     })
 }
+
+/// As in a pod that has the host's processes: its own namespace shows it a part of the hierarchy, `/..`.
+#[test]
+fn a_cgroup_namespace_of_its_own_hides_nothing() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let procs = cgroup.dir().join("cgroup.procs");
+        let enter =
+            format!("echo 0 > {}\nexec unshare --cgroup \"$0\" doctor --json", procs.display());
+        let said = Said::after(&enter)?;
+        said.is_there("cgroup v2", true)?;
+        said.is_there("cgroup.freeze", true)?;
+        said.code(0, &[])
+    })
+}

@@ -27,6 +27,7 @@ mod hotplug;
 mod identity;
 mod kernel_stock;
 mod kernel_view;
+mod kubernetes;
 mod limits;
 mod many_cpus;
 mod metrics;

@@ -21,13 +21,13 @@ pub const NO_RUNC: &str = "there is no runc here: `cargo xtask test` unpacks Deb
 pub const NO_PODMAN: &str = "there is no podman here: `apt-get install podman runc`";
 
 /// A program in a folder that is named, else in those of `PATH`.
-fn program(name: &str, var: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str, var: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::var_os(var).map(PathBuf::from).into_iter();
     dirs.chain(std::env::split_paths(&path)).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-fn finish(command: Command) -> Result<Finished> {
+pub(crate) fn finish(command: Command) -> Result<Finished> {
     let what = format!("{command:?}");
     let finished = Program::from(command).finish(3 * SOON)?;
     ensure!(finished.code() == 0, "{what}: {finished:?}");
@@ -71,15 +71,20 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = mount().ok();
-        for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
-            let dir = line.split(' ').nth(4).map(|point| format!("{point}{}", self.path()));
-            if let Some(dir) = dir.map(PathBuf::from).filter(|dir| dir.is_dir())
-                && own.as_ref().is_none_or(|own| !dir.starts_with(own))
-            {
-                remove(&dir);
-            }
+        remove_from_v1(self.path());
+    }
+}
+
+/// Removes the cgroup of this path from all v1 hierarchies.
+pub(crate) fn remove_from_v1(path: &str) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let own = mount().ok();
+    for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
+        let dir = line.split(' ').nth(4).map(|point| format!("{point}{path}"));
+        if let Some(dir) = dir.map(PathBuf::from).filter(|dir| dir.is_dir())
+            && own.as_ref().is_none_or(|own| !dir.starts_with(own))
+        {
+            remove(&dir);
         }
     }
 }

@@ -84,6 +84,15 @@ enum Verb {
         #[arg(long, default_value_t = 1)]
         revision: u32,
     },
+    /// Build an OCI image of the package, without network and without root, and print its path.
+    Image {
+        /// Of this package, and build none.
+        #[arg(long, value_name = "FILE")]
+        deb: Option<PathBuf>,
+        /// Write the image, an archive, to this file [default: memstock-VERSION.oci.tar, in the target folder].
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Print what the kernel refuses of what memstock needs, in one line; nothing if it grants all.
     #[command(hide = true)]
     Refusal,
@@ -134,6 +143,7 @@ fn main() -> ExitCode {
         Verb::Package { binary, output, revision } => {
             package::run(binary.as_deref(), output.as_deref(), revision)
         }
+        Verb::Image { deb, output } => package::image::run(deb.as_deref(), output.as_deref()),
         Verb::DebianRoot => package::root::run(),
         Verb::Test { filter, bless, vm, args } => test::run(filter.as_deref(), bless, vm, &args),
         Verb::Soak { filter, minutes } => test::soak(filter.as_deref(), minutes),

@@ -6,10 +6,12 @@
 //! cgroup is named by its path in the hierarchy, `/a/b`, wherever that is mounted.
 
 mod handle;
+mod namespace;
 mod owned;
 mod path;
 mod threaded;
 
+pub use namespace::join_that_of_host;
 pub use owned::OwnedCgroup;
 use owned::found;
 pub(in crate::host) use owned::{empty, gone_is_fine, insist};

@@ -4,6 +4,7 @@
 
 mod contents;
 mod control;
+pub mod image;
 pub mod root;
 mod stage;
 
@@ -31,6 +32,11 @@ const NOT_OURS: &str =
 
 /// The verb: packages `binary`, or one that it builds, and prints where the package is.
 pub fn run(binary: Option<&Path>, output: Option<&Path>, revision: u32) -> Result<()> {
+    println!("{}", package(binary, output, revision)?.display());
+    Ok(())
+}
+
+fn package(binary: Option<&Path>, output: Option<&Path>, revision: u32) -> Result<PathBuf> {
     tools()?;
     let binary = match binary {
         Some(binary) => binary.to_owned(),
@@ -53,8 +59,7 @@ pub fn run(binary: Option<&Path>, output: Option<&Path>, revision: u32) -> Resul
     }
     capture(&mut cmd)?;
     check(&package)?;
-    println!("{}", package.display());
-    Ok(())
+    Ok(package)
 }
 
 fn build() -> Result<PathBuf> {

@@ -1,0 +1,30 @@
+//! Owns in which cgroup namespace we look at cgroups.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+const OURS: &str = "/proc/self/ns/cgroup";
+/// That of kthreadd, who never leaves the first one. Where we do not see the host's processes, number 2 is one of ours.
+const OF_HOST: &str = "/proc/2/ns/cgroup";
+
+/// Joins the host's, if we see the host's processes. A pod that does has a cgroup namespace of its own all the same:
+/// there `/proc/self/mountinfo` has only a part of the hierarchy, `/../..`, and the paths of tasks in `/proc`, by
+/// which nobody kills or freezes himself, are not those of cgroups. Without the right to join all stays as it is.
+///
+/// It counts for this thread and those that it starts, so it comes first.
+pub fn join_that_of_host() {
+    let number = |path| std::fs::metadata(path).map(|found| found.ino()).ok();
+    if number(OURS) == number(OF_HOST) {
+        return;
+    }
+    let joined = File::open(OF_HOST).and_then(|namespace| {
+        let kind = Some(LinkNameSpaceType::ControlGroup);
+        move_into_link_name_space(namespace.as_fd(), kind).map_err(Into::into)
+    });
+    if let Err(error) = joined {
+        log::debug!("cannot join the host's cgroup namespace: {error}");
+    }
+}
