@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{loaded_links, loaded_programs};
@@ -14,11 +15,12 @@ use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::{Finished, memstock};
 use memstock_tests::skip::skip;
+use memstock_tests::task::enter_dir;
 use memstock_tests::{Engine, KernelCgroup, PAGE, Task, TestCgroup, leftovers, live};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// `MEMCG_CHARGE_BATCH` since Linux 6.0 (`include/linux/memcontrol.h`).
+/// `MEMCG_CHARGE_BATCH` since Linux 6.0; 32 before (`include/linux/memcontrol.h`).
 const BATCH: u64 = 64;
 
 /// A task that was put into a memory cgroup of its own after it had all that it needs: what is charged there from then on
@@ -199,6 +201,41 @@ fn a_cpu_that_goes_has_nothing() -> Result<()> {
         ensure!(cpus.iter().any(|cpu| cpu.cpu == CPU), "{cpus:?}");
         ensure!(charged.in_slots(&cpus, None)? == 0, "{cpus:?}");
         eprintln!("{held} pages were given back");
+        Ok(())
+    })
+}
+
+/// There is no slack: the kernel adds up what its CPUs have counted every 2 s at the latest (`FLUSH_TIME`), and until then
+/// `memory.stat` is late, not wrong.
+#[test]
+fn on_v2_memory_stat_has_what_is_not_in_slots() -> Result<()> {
+    live(|| {
+        let Some(mut charged) = Charged::start(0)? else { return Ok(()) };
+        if !charged.cgroup.is_v2() {
+            skip(
+                &name(),
+                "the memory controller is on cgroup v1, whose memory.stat has no kernel memory",
+            );
+            return Ok(());
+        }
+        let (mut slots, dir) = (KernelSlots::load()?, tempfile::tempdir()?);
+        for nr_pages in [1, 30, 200] {
+            charged.touch(nr_pages)?;
+            // Page cache, and what the kernel needs for a file.
+            let mut write = Command::new("sh");
+            write
+                .args(["-c", "head -c 200000 /dev/zero > $0"])
+                .arg(dir.path().join(nr_pages.to_string()));
+            enter_dir(&mut write, charged.cgroup.dir())?;
+            ensure!(write.status()?.success(), "writing a file");
+            let (usage, parts) = try_poll_until(SOON, "memory.stat to add up", || {
+                let (usage, seen) = charged.look(&mut slots, None)?;
+                let parts = charged.cgroup.accounted_pages()?;
+                Ok((usage - seen == parts).then_some((usage, parts)))
+            })?;
+            ensure!(parts > charged.nr_pages, "no file in {parts} pages");
+            eprintln!("{usage} pages charged, {} in slots, {parts} in memory.stat", usage - parts);
+        }
         Ok(())
     })
 }
