@@ -176,6 +176,13 @@ stats! {
 }
 
 stats! {
+    /// Of the kernel's own memory controller, per tracked cgroup: with `memstock run --kernel-stock`.
+    KernelStockStat {
+        Stranded: "stranded" Bytes Gauge "In the per-CPU stocks of the kernel's own memory controller, for the memory cgroup of this path and those below it: charged by the kernel, and used by nobody; only with --kernel-stock.",
+    }
+}
+
+stats! {
     /// Of the engine as a whole.
     EngineStat {
         Batch: "batch" Pages Gauge "Charged at once on a miss.",

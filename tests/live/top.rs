@@ -1,16 +1,24 @@
 //! `memstock top` on a terminal: driven by keys, resized, ended in every way.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use memstock::engine::kernel_slots::KernelSlots;
+use memstock::model::kernel::owned;
 use memstock::model::size::human;
-use memstock_tests::poll::SOON;
+use memstock_tests::kernel_cgroup::ABSENT;
+use memstock_tests::live::name;
+use memstock_tests::poll::{SOON, poll_until};
 use memstock_tests::process::memstock;
+use memstock_tests::skip::skip;
 use memstock_tests::tmux::Terminal;
 use memstock_tests::top::{SIZE, Tree, in_tmux, row, top};
-use memstock_tests::{Engine, Task, TestCgroup};
+use memstock_tests::{Engine, KernelCgroup, Task, TestCgroup};
 use rustix::process::Signal;
+
+use crate::in_kernel::in_kernel;
 
 /// The usage of a cgroup, as it is shown.
 fn usage(engine: &Engine, cgroup: &TestCgroup) -> Result<String> {
@@ -208,6 +216,66 @@ fn it_follows_the_size_of_the_terminal() -> Result<()> {
         top.resize((40, 10))?;
         top.wait_for("a few columns", |screen| {
             screen.contains("USAGE") && !screen.contains("FAILCNT") && !screen.contains("EVENTS")
+        })?;
+        top.press(&["q"])?;
+        ensure!(top.restored()?.0 == 0);
+        tree.engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn the_kernels_own_stocks_are_shown_while_asked_for() -> Result<()> {
+    const TITLE: &str = "STOCKS OF THE KERNEL";
+    in_tmux(|| {
+        let tree = Tree::new()?;
+        let Some(cgroup) = KernelCgroup::new()? else {
+            skip(&name(), ABSENT);
+            return Ok(());
+        };
+        let mut task = Task::start_outside(Some(0))?;
+        fs::write(cgroup.dir().join("cgroup.procs"), task.id().to_string())?;
+        task.touch(10)?;
+        let before = in_kernel()?;
+        // All slots of a CPU have a line.
+        let top = top((200, 50), &[], &["-d", "0.2"])?;
+        top.wait_for("the view", |screen| screen.contains("CPUS") && !screen.contains(TITLE))?;
+        ensure!(in_kernel()?.is_within(&before), "something is loaded unasked");
+        top.press(&["K"])?;
+        top.wait_for("the panel", |screen| screen.contains(TITLE) && !screen.contains("CPUS ─"))?;
+        let during = in_kernel()?;
+        let more: Vec<_> = during.programs.difference(&before.programs).collect();
+        ensure!(more.len() == 1 && more[0].ends_with("kernel_slots"), "{more:?}");
+        ensure!(during.links.is_subset(&before.links), "something is attached");
+
+        let (mut slots, id) = (KernelSlots::load()?, cgroup.inode()?);
+        let mut held = || -> Result<Option<u64>> {
+            let cpus = slots.look()?;
+            let cpu = cpus.iter().find(|cpu| cpu.cpu == 0).context("CPU 0")?;
+            Ok(owned(&cpu.pages).find(|slot| slot.cgroup_id == id).map(|slot| slot.left))
+        };
+        for nr_pages in [1, 7] {
+            task.touch(nr_pages)?;
+            top.wait_for("what is in its slot", |screen| {
+                // CPU, pages, objects, cgroup; beside the cgroups that are tracked.
+                let line = screen.lines().find(|line| line.ends_with(cgroup.path()));
+                let words: Vec<_> = line.unwrap_or_default().split_whitespace().rev().collect();
+                let shown = words.get(2).and_then(|pages| pages.parse().ok());
+                match held() {
+                    Ok(Some(held)) => shown == Some(held) && words.get(3) == Some(&"0"),
+                    // Others needed the slot: the next page has one again. If that fails, nothing is ever shown.
+                    _ => {
+                        let _ = task.touch(1);
+                        false
+                    }
+                }
+            })?;
+        }
+        drop(slots);
+        top.press(&["K"])?;
+        top.wait_for("the CPUs", |screen| screen.contains("CPUS ─") && !screen.contains(TITLE))?;
+        // What is not used any more the kernel frees after a grace period.
+        poll_until(SOON, "nothing that was not there before", || {
+            in_kernel().is_ok_and(|after| after.is_within(&before)).then_some(())
         })?;
         top.press(&["q"])?;
         ensure!(top.restored()?.0 == 0);

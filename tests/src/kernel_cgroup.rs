@@ -244,6 +244,15 @@ impl KernelCgroup {
         Ok(self.cache_pages()?.saturating_sub(self.figure("shmem")?))
     }
 
+    /// What `memory.stat` of v2 has in all, in pages: private memory, page cache, the kernel's own, and sockets; as late
+    /// as [`Self::anonymous_pages`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn accounted_pages(&self) -> Result<u64> {
+        ["anon", "file", "kernel", "sock"].iter().map(|name| self.figure(name)).sum()
+    }
+
     /// A figure of `memory.stat`, in pages.
     fn figure(&self, name: &str) -> Result<u64> {
         Ok(self.entry("memory.stat", name)? / PAGE)

@@ -105,6 +105,15 @@ impl KernelSlots {
         })
     }
 
+    /// Pages in stock for each memory cgroup with those below it, by path.
+    ///
+    /// # Errors
+    /// As [`view`](Self::view).
+    pub fn stranded(&mut self) -> Result<HashMap<PathBuf, u64>> {
+        let all = self.view(Some(Path::new("/")))?.cgroups.into_iter();
+        Ok(all.filter_map(|cgroup| Some((cgroup.name.path?, cgroup.stranded))).collect())
+    }
+
     /// What is in stock for whom, and what of it for the cgroup with the path `of` and those below it. The slots are looked at
     /// before and after usage is read.
     ///

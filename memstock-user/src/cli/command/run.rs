@@ -23,6 +23,7 @@ use crate::daemon::tree::Tree;
 use crate::enforce::Policy;
 use crate::enforce::drains::{Drains, drain_offline};
 use crate::enforce::enforcer::Enforcer;
+use crate::engine::kernel_slots::KernelSlots;
 use crate::engine::pins::{Pins, undo_on_error};
 use crate::exit::Failure;
 use crate::host;
@@ -212,6 +213,14 @@ fn watch<'a>(
         journal.publish(offline.into());
     }
     started.adopt_pages(args, mount)?;
+    // Looked at once: whether it is as this kernel's types say is known only then.
+    let kernel =
+        args.settings.metrics.filter(|_| args.settings.kernel_stock).map(|_| -> Result<_> {
+            let mut slots = KernelSlots::load()?;
+            slots.stranded()?;
+            Ok(slots)
+        });
+    let kernel = kernel.transpose()?;
     let policy = Policy { observe: args.settings.observe, oom_group: args.settings.oom_group };
     let enforcer = Enforcer::start(pins, policy)?;
     let metrics = listener.map(|listener| Metrics::start(listener, mount.dir())).transpose()?;
@@ -252,6 +261,7 @@ fn watch<'a>(
         rehearsed: Rehearsed::default(),
         reload: Reload::new(flags, args, engine, &started.targets),
         metrics,
+        kernel,
         over,
         manager: Manager::from_env(),
         state,

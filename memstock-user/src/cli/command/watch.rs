@@ -34,6 +34,7 @@ use crate::enforce::drains::Drains;
 use crate::enforce::enforcer::Enforcer;
 use crate::enforce::job::News;
 use crate::engine::Engine;
+use crate::engine::kernel_slots::KernelSlots;
 use crate::engine::sample::sample;
 use crate::host::cgroup::CgroupMount;
 use crate::host::launch::{Ended, Running};
@@ -93,6 +94,8 @@ pub struct Watch<'a> {
     pub reload: Option<Reload<'a>>,
     /// Who watches it from elsewhere, if anybody may.
     pub metrics: Option<Metrics>,
+    /// What looks at the kernel's own stocks for them, if that is asked for.
+    pub kernel: Option<KernelSlots>,
     /// Told when there is nothing left to watch, if anybody tells.
     pub over: Option<Arc<Notify>>,
     /// The service manager.

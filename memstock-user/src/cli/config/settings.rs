@@ -62,6 +62,11 @@ pub struct Settings {
     #[serde(deserialize_with = "read::metrics")]
     pub metrics: Option<SocketAddr>,
 
+    /// With --metrics, serve also what the kernel's own memory controller has in stock for each cgroup
+    /// (docs/kernel-stock.md)
+    #[arg(long)]
+    pub kernel_stock: bool,
+
     /// Each `[[cgroup]]` of the file.
     #[arg(skip)]
     #[serde(rename = "cgroup", deserialize_with = "read::cgroups", skip_serializing)]
@@ -155,6 +160,7 @@ impl Settings {
             no_adopt: self.no_adopt || file.no_adopt,
             no_drain: self.no_drain || file.no_drain,
             metrics: self.metrics.or(file.metrics),
+            kernel_stock: self.kernel_stock || file.kernel_stock,
             cgroups: Vec::new(),
         }
     }

@@ -16,7 +16,7 @@ fn mistake(text: impl AsRef<[u8]>) -> String {
 fn all_keys_are_read() {
     let text = "\
         batch = 64\nslots = 0x2\nmax-cgroups = 2000\nmemsw = true\nobserve = true\noom-group = true\nno-adopt = true\n\
-        no-drain = true\nmetrics = 9464\n\
+        no-drain = true\nmetrics = 9464\nkernel-stock = true\n\
         [[cgroup]]\npath = '/a b'\nmemory = \"1M\"\nmemsw = 2_097_152\n\
         [[cgroup]]\npath = \"/c\"\nmemory = \"max\"\nmemsw = 0xffff_ffff_ffff_ffff\n";
     let settings = parse(text.as_bytes()).unwrap();
@@ -29,7 +29,7 @@ fn all_keys_are_read() {
     let at = |of: &Option<Spanned<Size>>| of.as_ref().map(|size| place(text, size.span().start));
     assert_eq!(
         (place(text, c.path().unwrap().span().start), at(&c.memory)),
-        ((15, 8), Some((16, 10)))
+        ((16, 8), Some((17, 10)))
     );
     let expected = Settings {
         batch: Some(Batch::Pages(64)),
@@ -41,6 +41,7 @@ fn all_keys_are_read() {
         no_adopt: true,
         no_drain: true,
         metrics: Some("127.0.0.1:9464".parse().unwrap()),
+        kernel_stock: true,
         cgroups: settings.cgroups.clone(),
     };
     assert_eq!(settings, expected);
@@ -55,7 +56,8 @@ fn what_is_wrong_is_said_with_its_place_and_key() {
         (
             "btch = 1",
             "1:1: unknown field `btch`, expected one of `batch`, `slots`, `max-cgroups`, `memsw`, \
-             `observe`, `oom-group`, `no-adopt`, `no-drain`, `metrics`, `cgroup`",
+             `observe`, `oom-group`, `no-adopt`, `no-drain`, `metrics`, `kernel-stock`, \
+             `cgroup`",
         ),
         ("\n\n  batch = 5000", "3:11: neither \"auto\" nor a number in 1..=1024, in `batch`"),
         (

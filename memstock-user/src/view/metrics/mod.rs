@@ -17,8 +17,9 @@ pub mod server;
 pub mod text;
 mod vmstat;
 
+use std::collections::HashMap;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -40,6 +41,8 @@ pub struct Reading {
     pub sample: Sample,
     /// Bytes in a page.
     pub page_size: u64,
+    /// Pages in the kernel's own stocks, by the path of each memory cgroup; empty unless that is asked for.
+    pub stranded: HashMap<PathBuf, u64>,
     /// Records that this daemon has published.
     pub records: Counts,
     /// How often this daemon could not register a cgroup.

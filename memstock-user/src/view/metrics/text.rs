@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use memstock_common::Loss;
 use memstock_common::stat::{
-    CgroupStat, CpuStat, CpuState, DaemonStat, EngineStat, Info, LimitStat, MemoryStat,
-    PageCounterStat, ProbeStat, SlotStat, Stat, StreamStat, Trend, Unit,
+    CgroupStat, CpuStat, CpuState, DaemonStat, EngineStat, Info, KernelStockStat, LimitStat,
+    MemoryStat, PageCounterStat, ProbeStat, SlotStat, Stat, StreamStat, Trend, Unit,
 };
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
@@ -96,6 +96,7 @@ enum Source {
     Limit(Resource, LimitStat),
     Memory(MemoryStat),
     Cgroup(CgroupStat),
+    KernelStock(KernelStockStat),
     Loss(Loss),
     Probe(ProbeStat),
     Unreadable,
@@ -117,6 +118,7 @@ impl Family {
             .chain(counters)
             .chain(MemoryStat::ALL.iter().map(|&s| Source::Memory(s)))
             .chain(CgroupStat::ALL.iter().map(|&s| Source::Cgroup(s)))
+            .chain(KernelStockStat::ALL.iter().map(|&s| Source::KernelStock(s)))
             .chain(Loss::ALL.iter().map(|&s| Source::Loss(s)))
             .chain(ProbeStat::ALL.iter().map(|&s| Source::Probe(s)))
             .chain([Source::Unreadable])
@@ -136,6 +138,7 @@ impl Family {
             Source::Limit(_, stat) => stat.stat(),
             Source::Memory(stat) => stat.stat(),
             Source::Cgroup(stat) => stat.stat(),
+            Source::KernelStock(stat) => stat.stat(),
             Source::Loss(loss) => loss.stat(),
             Source::Probe(stat) => stat.stat(),
             Source::Unreadable => StreamStat::EventsUnreadable.stat(),
@@ -150,7 +153,10 @@ impl Family {
             Source::Info(Info::Cgroup) => &with_names!("cgroup", "cgroup_id", "parent"),
             Source::Cpu(_) | Source::CpuState(_) => &["cpu"],
             Source::Slot(_) => &["cpu", "slot"],
-            Source::Counter(..) | Source::Memory(_) | Source::Cgroup(_) => &with_names!("cgroup"),
+            Source::Counter(..)
+            | Source::Memory(_)
+            | Source::Cgroup(_)
+            | Source::KernelStock(_) => &with_names!("cgroup"),
             Source::Limit(..) => &with_names!("cgroup", "ancestor"),
             Source::Daemon(DaemonStat::Events) => &["kind"],
             Source::Daemon(DaemonStat::Errors) => &["part"],
@@ -170,6 +176,7 @@ impl Family {
             Source::Cpu(_) | Source::CpuState(_) => Some("cpu"),
             Source::Slot(_) => Some("slot"),
             Source::Cgroup(_) => Some("cgroup"),
+            Source::KernelStock(_) => Some("cgroup_kernel"),
             Source::Counter(Resource::Memory, _)
             | Source::Limit(Resource::Memory, _)
             | Source::Memory(_) => Some("cgroup_memory"),

@@ -182,25 +182,31 @@ pub fn write(out: &mut dyn Write, view: &View, page_size: u64) -> io::Result<()>
 fn slots(view: &View) -> String {
     let mut table = plain(["CPU", "CACHED CGROUP", "PAGES", "OBJECTS"], &[1]);
     for cpu in &view.cpus {
-        let mut owners = BTreeMap::<(String, u64), [Option<u64>; 2]>::new();
-        for (n, slots) in [&cpu.pages, &cpu.bytes].into_iter().enumerate() {
-            for slot in owned(slots) {
-                let id = slot.cgroup_id;
-                let name = label(&Name::new(id, view.paths.get(&id).cloned()));
-                *owners.entry((name, id)).or_default()[n].get_or_insert(0) += slot.left;
-            }
-        }
-        let number = cpu.cpu.to_string();
-        if owners.is_empty() {
-            table.add_row([&number, "-", "-", "-"]);
-        }
-        for ((name, _), [pages, bytes]) in owners {
-            let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-            let pages = known(pages.map(|pages| pages.to_string()));
-            table.add_row([&number, &name, &pages, &known(bytes.map(human))]);
+        for [name, pages, bytes] in stocks(view, cpu) {
+            table.add_row([cpu.cpu.to_string(), name, pages, bytes]);
         }
     }
     table.trim_fmt()
+}
+
+/// What a CPU has in stock, a line for each cgroup: its name, pages, and bytes for objects. One line where it has nothing.
+pub fn stocks(view: &View, cpu: &CpuStocks) -> Vec<[String; 3]> {
+    let mut owners = BTreeMap::<(String, u64), [Option<u64>; 2]>::new();
+    for (n, slots) in [&cpu.pages, &cpu.bytes].into_iter().enumerate() {
+        for slot in owned(slots) {
+            let id = slot.cgroup_id;
+            let name = label(&Name::new(id, view.paths.get(&id).cloned()));
+            *owners.entry((name, id)).or_default()[n].get_or_insert(0) += slot.left;
+        }
+    }
+    let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    if owners.is_empty() {
+        return vec![[(); 3].map(|()| known(None))];
+    }
+    let lines = owners.into_iter().map(|((name, _), [pages, bytes])| {
+        [name, known(pages.map(|pages| pages.to_string())), known(bytes.map(human))]
+    });
+    lines.collect()
 }
 
 fn cgroups(view: &View, page_size: u64) -> String {

@@ -8,6 +8,7 @@ use super::rates::Rates;
 use super::source::Reading;
 use super::tree::{Order, Row, rows};
 use crate::journal::Entry;
+use crate::model::kernel::View;
 
 /// Events that are kept, and readings of the stock of each CPU.
 const KEPT: usize = 256;
@@ -74,6 +75,8 @@ pub struct App {
     pub offset: usize,
     /// Rows that are shown; known once it was drawn.
     pub page: usize,
+    /// The kernel's own stocks, while they are shown in place of memstock's.
+    pub kernel: Option<View>,
     /// The first CPU that is shown.
     pub first_cpu: usize,
     /// What the keys are about.
@@ -99,6 +102,7 @@ impl App {
             selected: 0,
             offset: 0,
             page: 1,
+            kernel: None,
             first_cpu: 0,
             mode: Mode::View,
             paused: false,

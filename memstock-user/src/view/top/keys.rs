@@ -15,12 +15,14 @@ pub enum Action {
     Suspend,
     /// To draw everything again.
     Redraw,
+    /// To look at the kernel's own stocks, or not any more.
+    Kernel,
     /// To give stocked pages back.
     Drain(Target),
 }
 
 /// Keys and what they do, as the help says it.
-pub const HELP: [(&str, &str); 13] = [
+pub const HELP: [(&str, &str); 14] = [
     ("up down j k", "select the next cgroup"),
     ("PgUp PgDn Home End", "select a page further, or the first and the last"),
     ("Enter Space", "fold or unfold; a folded row stands for its subtree"),
@@ -33,6 +35,7 @@ pub const HELP: [(&str, &str); 13] = [
     ("d", "drain the stocks of the selected cgroup and all below it"),
     ("D", "drain all stocks"),
     ("[ ]", "scroll the CPUs"),
+    ("K", "show the kernel's own stocks, or memstock's again"),
     ("q Ctrl-C", "quit; Esc closes this and clears the filter"),
 ];
 
@@ -77,6 +80,7 @@ fn view(app: &mut App, key: KeyCode, control: bool) -> Option<Action> {
         KeyCode::Char('r' | 'R') => app.order.reverse = !app.order.reverse,
         KeyCode::Char('p') => app.paused = !app.paused,
         KeyCode::Char('z') => fold_all(app),
+        KeyCode::Char('K') => return Some(Action::Kernel),
         KeyCode::Char('D') => app.mode = Mode::Drain(Target::All),
         KeyCode::Char('d') if control => app.select(app.selected + app.page / 2),
         KeyCode::Char('d') => {
@@ -217,6 +221,12 @@ mod tests {
             assert_eq!(press(&mut app, control('c')), Some(Action::Quit), "{mode}");
         }
         assert_eq!(typed(&mut app(), "?q"), None, "it closes the help");
+    }
+
+    #[test]
+    fn the_kernels_stocks_are_looked_at_by_the_loop() {
+        assert_eq!(typed(&mut app(), "K"), Some(Action::Kernel));
+        assert_eq!(typed(&mut app(), "/K"), None, "it is text");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::keys::{Action, press};
 use super::source::{Source, ended};
 use super::terminal::{Keyboard, Screen, Signals, Waited};
 use crate::enforce::drains;
+use crate::engine::kernel_slots::KernelSlots;
 use crate::host::page_size;
 use crate::journal::record::Cgroup;
 use crate::model::size::human;
@@ -47,6 +48,8 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
     let mut due = Instant::now();
     let mut events_due = due;
     let mut readings = 0;
+    // Loaded while it is shown.
+    let mut kernel = None;
     loop {
         let now = Instant::now();
         let mut is_stale = false;
@@ -56,6 +59,7 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
                 return Ok(0);
             }
             app.take(source.reading()?.ok_or_else(ended)?);
+            look(&mut app, &mut kernel);
             readings += 1;
             // One that comes late does not make the next ones early.
             due = (due + options.delay).max(now);
@@ -71,7 +75,8 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
             screen.draw(|frame| draw(frame, &mut app, &theme))?;
         }
         let next = if app.paused { PAUSE } else { due.saturating_duration_since(Instant::now()) };
-        let acted = handle(&mut app, &source, &mut screen, &keyboard, next.min(PAUSE))?;
+        let acted =
+            handle(&mut app, &source, &mut kernel, &mut screen, &keyboard, next.min(PAUSE))?;
         match acted {
             Some(Acted::Quit) => return Ok(0),
             Some(Acted::Drained) => due = Instant::now(),
@@ -103,6 +108,7 @@ enum Acted {
 fn handle(
     app: &mut App,
     source: &Source,
+    kernel: &mut Option<KernelSlots>,
     screen: &mut Screen,
     keyboard: &Keyboard,
     wait: Duration,
@@ -124,6 +130,16 @@ fn handle(
             Some(Action::Quit) => return Ok(Some(Acted::Quit)),
             Some(Action::Suspend) => screen.suspend()?,
             Some(Action::Redraw) => screen.clear()?,
+            Some(Action::Kernel) => {
+                match kernel.take() {
+                    None => match KernelSlots::load() {
+                        Ok(slots) => *kernel = Some(slots),
+                        Err(error) => app.message = Some(format!("{error:#}")),
+                    },
+                    Some(_) => app.kernel = None,
+                }
+                look(app, kernel);
+            }
             Some(Action::Drain(target)) => {
                 app.message = Some(match drain(source, &target) {
                     Ok(said) => said,
@@ -136,6 +152,18 @@ fn handle(
         }
     }
     Ok(acted)
+}
+
+/// Looks at the kernel's own stocks, while they are shown. What cannot be looked at is not shown any more.
+fn look(app: &mut App, kernel: &mut Option<KernelSlots>) {
+    let Some(slots) = kernel else { return };
+    match slots.view(None) {
+        Ok(view) => app.kernel = Some(view),
+        Err(error) => {
+            app.message = Some(format!("{error:#}"));
+            (app.kernel, *kernel) = (None, None);
+        }
+    }
 }
 
 /// Drains, and says what came of it.

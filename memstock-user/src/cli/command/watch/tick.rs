@@ -1,6 +1,6 @@
 //! What the daemon does every second, or after a while: each thing by itself, so that one that fails keeps no other waiting.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::daemon::reparent::reparent;
 use crate::daemon::swapped;
 use crate::enforce::enforcer::Enforcer;
 use crate::engine::Engine;
+use crate::engine::kernel_slots::KernelSlots;
 use crate::engine::sample::{losses, sample};
 use crate::host::cgroup::CgroupMount;
 use crate::host::workload::find::named;
@@ -240,13 +241,14 @@ impl Watch<'_> {
             self.state.lost = lost;
         }
         let reasons = self.reasons();
-        let Self { engine, mount, journal, tree, metrics, state, .. } = self;
+        let Self { engine, mount, journal, tree, metrics, kernel, state, .. } = self;
         let Some(metrics) = metrics else { return };
         let is_failing = state.parts.fails(Part::Metrics);
         let answered = metrics.answer(ask, &reasons, is_failing, || {
             Ok(Reading {
                 sample: sample(engine, mount)?,
                 page_size: page_size(),
+                stranded: kernel.as_mut().map_or(Ok(HashMap::new()), KernelSlots::stranded)?,
                 records: journal.counts(),
                 left_out: tree.left_out(),
                 unreadable: state.unreadable,

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use memstock_common::stat::{DaemonStat, EngineStat, Info, LimitStat, PageCounterStat, Stat, Unit};
+use memstock_common::stat::{
+    DaemonStat, EngineStat, Info, KernelStockStat, LimitStat, PageCounterStat, Stat, Unit,
+};
 
 use super::{Family, Resource, Source};
 use crate::daemon::parts::Part;
@@ -104,6 +106,10 @@ impl<'a> Points<'a> {
             }
             Source::Memory(stat) => self.each(take, |cgroup| Some(number(cgroup.part(stat)))),
             Source::Cgroup(stat) => self.each(take, |cgroup| cgroup.get(stat).map(number)),
+            Source::KernelStock(KernelStockStat::Stranded) => self.each(take, |cgroup| {
+                let path = cgroup.name.path.as_ref()?;
+                self.reading.stranded.get(path).copied().map(number)
+            }),
             Source::Limit(resource, stat) => self.limits(resource, stat, take),
             Source::Loss(loss) => self.loss(loss.stat(), take),
             Source::Probe(stat) => self.loss(stat.stat(), take),

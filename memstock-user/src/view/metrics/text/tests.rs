@@ -46,6 +46,7 @@ fn reading() -> Reading {
     Reading {
         sample,
         page_size: 4096,
+        stranded: [("/a".into(), 5), ("/other".into(), 6)].into(),
         records: Default::default(),
         left_out: 1,
         unreadable: 0,
@@ -84,6 +85,7 @@ fn numbers_have_their_names_units_and_labels() {
             "memstock_cgroup_memory_failcnt_total{cgroup=\"/a\"} 2",
             "memstock_cgroup_stocked_bytes{cgroup=\"/a\"} 12288",
             "memstock_cgroup_faults_total{cgroup=\"/a\"} 9",
+            "memstock_cgroup_kernel_stranded_bytes{cgroup=\"/a\"} 20480",
             "memstock_cgroup_info{cgroup=\"/a/b\\\"\\\\x2d\",cgroup_id=\"2\",parent=\"/a\"} 1",
             "memstock_cgroups 2",
             "memstock_batch_bytes 131072",
@@ -153,6 +155,8 @@ fn what_there_is_not_has_no_value() {
     let text = exposition(reading, Format::Prometheus);
     assert_eq!(text.matches("\nmemstock_cgroup_memory_limit_bytes{").count(), 1);
     assert_eq!(text.matches("\nmemstock_cgroup_faults_total{").count(), 1);
+    // Neither what is not tracked, nor what has no memory cgroup.
+    assert_eq!(text.matches("\nmemstock_cgroup_kernel_stranded_bytes{").count(), 1);
     let absent = ["memstock_cgroup_memsw", "memstock_drift_bytes", "memstock_cpu_faults_total"];
     for absent in
         absent.map(|name| format!("\n{name}")).iter().chain(&["Inf", "NaN"].map(String::from))

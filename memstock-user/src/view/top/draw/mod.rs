@@ -4,6 +4,7 @@
 mod cgroups;
 pub mod cpus;
 pub mod header;
+mod kernel;
 mod overlay;
 #[cfg(test)]
 mod tests;
@@ -36,9 +37,13 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App, theme: &Theme) {
     let header = if area.height < 12 { 1 } else { 2 };
     let [top, rest, bottom] = split(area, header, 1);
     header::draw(&mut canvas, top, app);
-    let panes = Panes::new(rest, cpus::wanted_lines(app));
+    let lines = app.kernel.as_ref().map_or_else(|| cpus::wanted_lines(app), kernel::wanted_lines);
+    let panes = Panes::new(rest, lines);
     cgroups::draw(&mut canvas, panes.cgroups, app);
-    cpus::draw(&mut canvas, panes.cpus, app);
+    match &app.kernel {
+        Some(view) => kernel::draw(&mut canvas, panes.cpus, view, &mut app.first_cpu),
+        None => cpus::draw(&mut canvas, panes.cpus, app),
+    }
     events(&mut canvas, panes.events, app);
     overlay::bottom(&mut canvas, bottom, app);
     overlay::help(&mut canvas, area, app);

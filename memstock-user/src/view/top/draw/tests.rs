@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use memstock_common::KernelSlot;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -12,6 +13,7 @@ use super::*;
 use crate::journal::Entry;
 use crate::journal::record::{Cgroup, Record};
 use crate::model::Sample;
+use crate::model::kernel::{CpuStocks, View};
 use crate::view::top::app::{Mode, Target};
 use crate::view::top::fixture::{cgroup, later, sample};
 use crate::view::top::source::Reading;
@@ -91,6 +93,30 @@ fn overlays_are_as_they_were() {
     expect("filter.snap", &lines(&mut app, 80, 24));
 }
 
+/// An app that shows the kernel's stocks: CPU 0 has three, one of them a removed cgroup's, and CPU 1 has none.
+fn with_kernel() -> App {
+    let slot = |cgroup_id, left| KernelSlot { cgroup_id, left };
+    let pages = vec![slot(1, 61), slot(3, 4), slot(0, 0), slot(9, 2)];
+    let cpus = vec![
+        CpuStocks { cpu: 0, pages, bytes: vec![slot(3, 1024)] },
+        CpuStocks { cpu: 1, pages: vec![slot(0, 0)], bytes: vec![slot(0, 0)] },
+    ];
+    let paths = [(1, "/web".into()), (3, "/web/api".into())].into();
+    App { kernel: Some(View { cpus, paths, ..View::default() }), ..app() }
+}
+
+#[test]
+fn the_kernels_stocks_take_the_place_of_the_cpus() {
+    let mut app = with_kernel();
+    expect("kernel.snap", &lines(&mut app, 80, 40));
+    app.first_cpu = 9;
+    let screen = lines(&mut app, 200, 50);
+    let has = |text: &str| screen.iter().any(|line| line.contains(text));
+    assert!(
+        has("STOCKS OF THE KERNEL") && has("1      -         -  -") && !has("1.0KiB  /web/api")
+    );
+}
+
 #[test]
 fn nothing_breaks_at_any_size_in_any_mode() {
     let modes = [Mode::View, Mode::Help, Mode::Filter(String::new()), Mode::Drain(Target::All)];
@@ -101,6 +127,7 @@ fn nothing_breaks_at_any_size_in_any_mode() {
             let mut app = app();
             app.mode = mode.clone();
             buffer(&mut app, width, height, &Theme::new(true));
+            buffer(&mut with_kernel(), width, height, &Theme::new(true));
         }
     }
     let mut nothing = App::new(4096, Duration::from_secs(1));
