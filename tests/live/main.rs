@@ -45,6 +45,7 @@ mod payer;
 mod preempted;
 mod prometheus;
 mod record;
+mod record_peak;
 mod recorded;
 mod refusal;
 mod rehearse;
