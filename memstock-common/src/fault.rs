@@ -37,7 +37,7 @@ pub fn consume_or_miss<W: Word>(stock: &Stock<W>, owner: u32) -> Consumed {
 ///
 /// `ancestor(level)` is the ancestor of `own` at that level below the root, which is level 0 and
 /// never tracked; 0 below `own`. Of levels deeper than four times
-/// [`MAX_DEPTH`](crate::MAX_DEPTH) none is looked at.
+/// [`MAX_DEPTH`] none is looked at.
 #[inline(always)]
 pub fn nearest_tracked<M: Machine>(machine: &M, own: u32, ancestor: impl Fn(u32) -> u32) -> u32 {
     if let Some(index) = machine.tracked(own) {

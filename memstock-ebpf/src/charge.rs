@@ -5,8 +5,9 @@ use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use memstock_common::{NOBODY, Word, fault};
 
-use crate::machine::{Kernel, Payer, faulting_task, is_user_fault, owner, slot};
+use crate::machine::{Kernel, slot};
 use crate::maps::{GENERATION, STOCK};
+use crate::payer::{Payer, faulting_task, is_user_fault, owner};
 
 /// Charges a batch for the current cgroup and refills this CPU's stock.
 #[raw_tracepoint(tracepoint = "page_fault_user")]

@@ -17,8 +17,9 @@ use memstock_common::{
 
 use crate::config;
 use crate::folio;
-use crate::machine::{Kernel, Payer};
+use crate::machine::Kernel;
 use crate::maps::{CGROUP_CPU, CHARGED};
+use crate::payer::Payer;
 use crate::record::tell;
 use crate::rest;
 use crate::word::{MapEntry, MapWord};

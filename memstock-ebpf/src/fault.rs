@@ -13,8 +13,9 @@ use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::{Consumed, consume_or_miss};
 use memstock_common::{Loss, Machine, Word};
 
-use crate::machine::{Kernel, Payer, faulting_task, owner, slot};
+use crate::machine::{Kernel, slot};
 use crate::maps::{GENERATION, STOCK, TAIL_CALLS};
+use crate::payer::{Payer, faulting_task, owner};
 use crate::rest;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.

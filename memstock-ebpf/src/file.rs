@@ -11,8 +11,9 @@ use memstock_common::{NOBODY, Word};
 
 use crate::config;
 use crate::folio;
-use crate::machine::{Kernel, Payer, owner, running_task};
+use crate::machine::Kernel;
 use crate::maps::{GENERATION, STOCK};
+use crate::payer::{Payer, owner, running_task};
 
 /// Marks the pages of a cgroup that are page cache, and charges those that nobody has been charged for.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]

@@ -30,6 +30,7 @@ mod maps;
 mod memory;
 mod migrate;
 mod page;
+mod payer;
 mod reclaim;
 mod record;
 mod rest;

@@ -16,8 +16,9 @@ use memstock_common::page::{allocated, drained, freed};
 use memstock_common::{NOBODY, Word};
 
 use crate::config;
-use crate::machine::{Kernel, Payer, owner, running_task, slot};
+use crate::machine::{Kernel, slot};
 use crate::maps::{GENERATION, STOCK};
+use crate::payer::{Payer, owner, running_task};
 
 /// Commits the page that a fault has left pending, or charges what was allocated without one.
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]

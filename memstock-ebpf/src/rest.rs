@@ -8,8 +8,9 @@ use memstock_common::slots::stock_for;
 use memstock_common::{NOBODY, charge, fault, file, huge, page, uncharge};
 
 use crate::charged::Teller;
-use crate::machine::{Kernel, Payer, asked_owner};
+use crate::machine::Kernel;
 use crate::memory;
+use crate::payer::{Payer, asked_owner};
 use crate::record;
 
 /// The owner that is charged for what the current task gets, which is not the one that this CPU remembers, or not

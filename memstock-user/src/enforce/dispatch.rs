@@ -196,9 +196,9 @@ impl Dispatch {
                 continue;
             }
             full.worker = None;
-            let index = self.shared.engine.index_of(key.0).ok().flatten();
-            let counter = index.and_then(|index| self.shared.engine.counter(index).ok());
-            let Some((index, counter)) = index.zip(counter) else {
+            let found = self.shared.engine.find(key.0);
+            let found = found.inspect_err(|error| log::warn!("who was full: {error:#}"));
+            let Ok(Some((index, counter))) = found else {
                 self.full.remove(&key);
                 continue;
             };

@@ -177,8 +177,19 @@ impl Engine {
     /// # Errors
     /// The map cannot be read.
     pub fn index_of(&self, id: u64) -> Result<Option<u32>> {
+        Ok(self.find(id)?.map(|(index, _)| index))
+    }
+
+    /// The counter of the tracked cgroup `id`, and its index.
+    ///
+    /// # Errors
+    /// The maps cannot be read.
+    pub fn find(&self, id: u64) -> Result<Option<(u32, Counter<u64>)>> {
         match self.cgroups.get(&key_of(id), 0) {
-            Ok(index) => Ok((self.counter(index)?.id == id).then_some(index)),
+            Ok(index) => {
+                let counter = self.counter(index)?;
+                Ok((counter.id == id).then_some((index, counter)))
+            }
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error).context("cannot read map CGROUPS"),
         }

@@ -336,6 +336,7 @@ fn lift(engine: &Engine, old: &Told, new: &Told) -> Result<()> {
 }
 
 fn in_force(engine: &Engine, id: u64) -> Option<Limits> {
-    let index = engine.index_of(id).ok()??;
-    Some(Limits::of(&engine.counter(index).ok()?))
+    let found = engine.find(id);
+    let found = found.inspect_err(|error| log::warn!("which limits are in force: {error:#}"));
+    found.ok().flatten().map(|(_, counter)| Limits::of(&counter))
 }

@@ -1,0 +1,93 @@
+//! Who pays: how the task that a program runs for is told from others, and whose it is.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task,
+};
+use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::fault::nearest_tracked;
+use memstock_common::identity::{Answer, Task};
+use memstock_common::{NOBODY, Stock, Word, key_of};
+
+use crate::machine::Kernel;
+use crate::maps::{GENERATION, STOCK};
+use crate::memory;
+use crate::rest;
+use crate::word::MapWord;
+
+/// The key of the current task's cgroup.
+#[inline(always)]
+fn current_cgroup() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    key_of(unsafe { bpf_get_current_cgroup_id() })
+}
+
+/// The key of the ancestor of the current task's cgroup at a level below the root; 0 if there is none.
+#[inline(always)]
+fn current_ancestor(level: u32) -> u32 {
+    // SAFETY: the helper has no preconditions.
+    key_of(unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) })
+}
+
+/// Set in the error code of a fault that was taken in user mode: `X86_PF_USER`
+/// (`arch/x86/include/asm/trap_pf.h`). Elsewhere no bit is known to say so.
+const USER_FAULT: u64 = if cfg!(bpf_target_arch = "x86_64") { 1 << 2 } else { 0 };
+
+/// How the task whose fault this is can be told from every other living one.
+///
+/// Without asking the kernel: by where a fault in user mode saves its registers, at the top of the
+/// task's own kernel stack. Faults in kernel mode may save them on the stack of an interrupt, which is
+/// nobody's.
+#[inline(always)]
+pub fn faulting_task(ctx: &RawTracePointContext) -> Task {
+    if is_user_fault(ctx) { Task::Registers(ctx.arg(1)) } else { Task::Current }
+}
+
+/// Whether a fault was taken in user mode, where a task holds no lock of the kernel's; false where that is not known.
+#[inline(always)]
+pub fn is_user_fault(ctx: &RawTracePointContext) -> bool {
+    ctx.arg::<u64>(2) & USER_FAULT != 0
+}
+
+/// How the task that a program runs for can be told, whatever the tracepoint: by where the tracepoint's
+/// arguments are, which the kernel puts on its stack (`bpf_trace_run*` in `kernel/trace/bpf_trace.c`).
+#[inline(always)]
+pub fn running_task(ctx: &RawTracePointContext) -> Task {
+    Task::Stack(ctx.as_ptr() as u64)
+}
+
+/// Who is charged for what a task gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Payer {
+    /// Of its memory: who owns that.
+    Memory = 0,
+    /// Of the kernel's, for it: itself.
+    Task = 1,
+}
+
+/// The owner that is charged for what the current task gets, which it is told by `task`; the caller has read
+/// `generation` before.
+#[inline(always)]
+pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64, pays: Payer) -> u32 {
+    first.identity.known(task, generation).unwrap_or_else(|| {
+        let registers = if let Task::Registers(registers) = task { registers } else { 0 };
+        rest::ask_owner(registers, pays as u32)
+    })
+}
+
+/// The same, and asks the kernel if it has to.
+#[inline(always)]
+pub fn asked_owner(task: Task, pays: Payer) -> u32 {
+    let generation = GENERATION.load();
+    let Some(first) = STOCK.get(0) else {
+        return NOBODY;
+    };
+    // SAFETY: the helper has no preconditions.
+    let current = || unsafe { bpf_get_current_task() };
+    first.identity.owner(task, generation, current, || {
+        let own = nearest_tracked(&Kernel, current_cgroup(), current_ancestor);
+        let memorys = memory::foreign(current()).map_or(own, |mm| rest::owner_of_memory(mm));
+        Answer { owner: if pays == Payer::Task { own } else { memorys }, holds: own == memorys }
+    })
+}
