@@ -111,7 +111,8 @@ fn nothing_is_lost_whatever_fails() -> Result<()> {
                 eprintln!("died: {}", what());
             }
             if !is_told {
-                untold.extend(injected.into_iter().filter(|line| !is_untold(line)));
+                let all = injected.into_iter().filter(|line| !is_untold(line));
+                untold.extend(all.inspect(|line| eprintln!("not told of: {line}")));
             }
         }
         eprintln!("{failed} calls failed, {deaths} daemons died");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -248,7 +249,7 @@ impl Watch<'_> {
             Ok(Reading {
                 sample: sample(engine, mount)?,
                 page_size: page_size(),
-                stranded: kernel.as_mut().map_or(Ok(HashMap::new()), KernelSlots::stranded)?,
+                stranded: stranded(kernel),
                 records: journal.counts(),
                 left_out: tree.left_out(),
                 unreadable: state.unreadable,
@@ -289,5 +290,18 @@ impl Watch<'_> {
             .and_then(|()| writeln!(out))
             .and_then(|()| out.flush())
             .context("cannot print the table")
+    }
+}
+
+/// What the kernel's own stocks hold, if that is asked for. All else is served without.
+fn stranded(kernel: &mut Option<KernelSlots>) -> HashMap<PathBuf, u64> {
+    match kernel.as_mut().map(KernelSlots::stranded) {
+        None => HashMap::new(),
+        Some(Ok(found)) => found,
+        Some(Err(error)) => {
+            log::warn!("the kernel's own stocks are not served any more: {error:#}");
+            *kernel = None;
+            HashMap::new()
+        }
     }
 }
