@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::engine::kernel_cgroup::directories;
+use crate::host::cgroup::display;
 use crate::host::process::{Places, Stat, Status, directory, living, processes};
 use crate::journal::record::Victim;
 
@@ -93,9 +94,19 @@ fn cgroup_of(pid: i32) -> Option<PathBuf> {
 
 /// The processes of a cgroup and of those below it.
 pub fn pids(dir: &Path) -> Vec<i32> {
-    // Of one that is removed meanwhile there are none, and those of a threaded one are listed above it.
-    let all = directories(dir).into_iter().flat_map(|(_, dir)| processes(&dir));
-    all.flatten().collect()
+    directories(dir).into_iter().flat_map(|(_, dir)| listed(&dir)).collect()
+}
+
+/// Those that a cgroup lists. Of one that is removed meanwhile there are none, and those of a threaded one are listed
+/// above it.
+fn listed(dir: &Path) -> Vec<i32> {
+    const NONE: [i32; 3] = [libc::ENOENT, libc::ENODEV, libc::EOPNOTSUPP];
+    processes(dir).unwrap_or_else(|error| {
+        if !error.raw_os_error().is_some_and(|code| NONE.contains(&code)) {
+            log::warn!("cannot read which processes are in {}: {error}", display(dir));
+        }
+        Vec::new()
+    })
 }
 
 /// The processes with memory in a subtree.
