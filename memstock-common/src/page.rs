@@ -265,9 +265,8 @@ impl Replaced {
 /// Gives every page of a block of `1 << order` pages, which is in one chunk, the owner `new` and uncharges the former
 /// owners.
 ///
-/// In one block a page may have an owner and the next none, or another one: a block is freed as it
-/// was split, merged, seen or missed. More than three owners taking turns are not followed;
-/// the rest is counted and keeps its owners.
+/// In one block a page may have an owner and the next none, or another one: a block is freed as it was split, merged, seen
+/// or missed. More than three owners taking turns are not followed; the rest is counted and keeps its owners.
 #[inline(always)]
 pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) -> Replaced {
     let Some(chunk) = machine.chunk(pfn) else {
@@ -329,6 +328,7 @@ impl<E: Entry> Step for Walk<'_, E> {
             let entry = self.chunk.entry(self.pfn + self.at as u64);
             self.at += 1;
             n += 1;
+            // One branch each, not two: the verifier follows both ways of every one, at every page.
             if self.new | entry.load() == NOBODY {
                 continue;
             }

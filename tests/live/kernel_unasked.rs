@@ -37,6 +37,8 @@ fn metrics_have_it_by_option() -> Result<()> {
         let found = Exposition::get(engine.metrics()?)?;
         ensure!(found.of(FIGURE).next().is_none(), "{}", found.text);
         engine.kill()?;
+        let alone = memstock(["run", "--kernel-stock", "--cgroup", cgroup.path()])?.finish(SOON)?;
+        ensure!(alone.code() == 2 && alone.stderr.contains("give --metrics"), "{alone:?}");
         engine.adopt(["--metrics", "0", "--kernel-stock"])?;
         let at = engine.metrics()?;
         let with = in_kernel()?;

@@ -1,10 +1,9 @@
 //! `memstock record` beside `memstock stat`.
 
 use std::io;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use memstock::recording::{Recording, read};
 use memstock_tests::measured::{figure, hog};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::{PAGE, binaries, live};
@@ -26,7 +25,14 @@ fn the_peak_is_that_of_stat() -> Result<()> {
             Ok((process.ended()?.is_some() || process.stdout()? == "done\n").then_some(()))
         })?;
         // It has to be looked at while it has all: one that ends leaves in parts.
-        thread::sleep(Duration::from_millis(500));
+        let has_all = |it: Recording| {
+            let largest = it.peaks.last().and_then(|peak| peak.tasks.first());
+            largest.is_some_and(|task| task.anon + PAGES / 10 >= PAGES)
+        };
+        let data = folder.path().join("data");
+        try_poll_until(SOON, "the peak in the recording", || {
+            Ok(read(&data).is_ok_and(has_all).then_some(()))
+        })?;
         drop(goes_on);
         let recorded = Recorded { folder, finished: process.finish(3 * SOON)? };
         ensure!(recorded.finished.code() == 0, "{:?}", recorded.finished);

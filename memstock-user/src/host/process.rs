@@ -12,6 +12,8 @@ use super::page_size;
 
 /// `PF_EXITING` (`include/linux/sched.h`): a task that is about to end is in no cgroup v1 any more.
 const EXITING: u64 = 4;
+/// `PF_KTHREAD`.
+const KERNELS: u64 = 0x0020_0000;
 
 /// The fields of `/proc/PID/stat` that are used (proc_pid_stat(5)).
 pub struct Stat {
@@ -46,6 +48,11 @@ impl Stat {
             started: field(22)?.parse().ok()?,
             rss: field(24)?.parse().ok()?,
         })
+    }
+
+    /// Whether it is a thread of the kernel.
+    pub fn is_kernels(&self) -> bool {
+        self.flags & KERNELS != 0
     }
 
     fn has_ended(&self) -> bool {

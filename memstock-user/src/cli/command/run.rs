@@ -97,6 +97,9 @@ pub(super) async fn run_alone(
     }
     let flags = &flags;
     let asked = Asked { flags, args: &config::with_file(flags, &mount)? };
+    if asked.args.settings.kernel_stock && asked.args.settings.metrics.is_none() {
+        return Err(Failure::Usage.error("--kernel-stock is served with metrics: give --metrics"));
+    }
     let mut lock = EngineLock::acquire()?;
     let ended = run_locked(asked, signals, onlooker, &mount, &mut lock).await;
     // What is still there stays noted, for the next run or for `stop`.
@@ -214,12 +217,11 @@ fn watch<'a>(
     }
     started.adopt_pages(args, mount)?;
     // Looked at once: whether it is as this kernel's types say is known only then.
-    let kernel =
-        args.settings.metrics.filter(|_| args.settings.kernel_stock).map(|_| -> Result<_> {
-            let mut slots = KernelSlots::load()?;
-            slots.stranded()?;
-            Ok(slots)
-        });
+    let kernel = args.settings.kernel_stock.then(|| -> Result<_> {
+        let mut slots = KernelSlots::load()?;
+        slots.stranded()?;
+        Ok(slots)
+    });
     let kernel = kernel.transpose()?;
     let policy = Policy { observe: args.settings.observe, oom_group: args.settings.oom_group };
     let enforcer = Enforcer::start(pins, policy)?;

@@ -6,8 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::host::process::{Stat, directory};
+
 const OURS: &str = "/proc/self/ns/cgroup";
-/// That of kthreadd, who never leaves the first one. Where we do not see the host's processes, number 2 is one of ours.
+/// kthreadd, who never leaves the first one. Where we do not see the host's processes, number 2 is another's.
+const KTHREADD: i32 = 2;
 const OF_HOST: &str = "/proc/2/ns/cgroup";
 
 /// Joins the host's, if we see the host's processes. A pod that does has a cgroup namespace of its own all the same:
@@ -17,7 +20,8 @@ const OF_HOST: &str = "/proc/2/ns/cgroup";
 /// It counts for this thread and those that it starts, so it comes first.
 pub fn join_that_of_host() {
     let number = |path| std::fs::metadata(path).map(|found| found.ino()).ok();
-    if number(OURS) == number(OF_HOST) {
+    let is_host = Stat::read(&directory(KTHREADD)).is_some_and(|stat| stat.is_kernels());
+    if !is_host || number(OURS) == number(OF_HOST) {
         return;
     }
     let joined = File::open(OF_HOST).and_then(|namespace| {
