@@ -221,7 +221,21 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawT
 
 #[cfg(test)]
 mod tests {
-    use super::reason;
+    use aya_obj::Object;
+
+    use super::*;
+
+    #[test]
+    fn each_program_is_for_something() {
+        let lists = KERNEL_CHARGES.iter().chain(&ACCESSES).chain(&CHANGES).chain(&CHARGES);
+        let alone = [LEARN, MISS, MIGRATED.0, KERNEL_SLOTS];
+        let known: BTreeSet<_> = lists.map(|it| it.0).chain(alone).chain(probes()).collect();
+        let object = Object::parse(OBJECT).unwrap();
+        for name in object.programs.keys() {
+            let is_known = known.contains(name.as_str()) || name.starts_with("control_");
+            assert!(is_known, "{name} is attached to nothing, and asked by nobody");
+        }
+    }
 
     #[test]
     fn the_reason_is_what_stands_before_the_statistics() {

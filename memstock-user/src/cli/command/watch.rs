@@ -108,7 +108,7 @@ pub struct Watch<'a> {
 pub enum End {
     /// COMMAND did.
     Exited,
-    /// A signal, or the time was up.
+    /// A signal, the time was up, or what is recorded has ended.
     Told,
     /// Nobody reads the table any more.
     Unread,

@@ -9,10 +9,10 @@
 //! Asking goes by a channel to the loop of the daemon, which answers between its duties: one reading for all
 //! that ask at once, however many they are.
 
-mod accept;
 pub mod check;
 pub mod health;
 pub mod names;
+mod negotiate;
 pub mod server;
 pub mod text;
 mod vmstat;

@@ -28,8 +28,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::Ask;
-use super::accept::format;
 use super::names::Names;
+use super::negotiate::format;
 use crate::exit::{Classify as _, Failure};
 use crate::view::metrics::text;
 
