@@ -51,7 +51,9 @@ fn measure(args: &Args) -> Result<()> {
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
     }
     let busy = root.child("busy")?;
-    let mut engine = Engine::start(["--cgroup", root.path(), "--metrics", "0"])?;
+    let room = (args.cgroups + 2).to_string();
+    let mut engine =
+        Engine::start(["--cgroup", root.path(), "--metrics", "0", "--max-cgroups", &room])?;
     let at = engine.metrics()?;
     try_poll_until(6 * SOON, "all cgroups", || {
         Ok((engine.show()?.cgroups.len() > args.cgroups).then_some(()))

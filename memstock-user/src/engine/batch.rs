@@ -1,8 +1,10 @@
-//! Reads ranges of a per-CPU array map with one system call each (`BPF_MAP_LOOKUP_BATCH`, which aya does not
-//! offer). Knows how the kernel lays such values out, and nothing of what they mean.
+//! Reads many entries of a map with one system call (`BPF_MAP_LOOKUP_BATCH`, which aya does not offer): ranges of a per-CPU
+//! array, and all of a hash. Knows how the kernel lays values out, and nothing of what they mean.
 
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use std::io;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::Pod;
@@ -69,5 +71,43 @@ impl<T: Pod> PerCpuRanges<T> {
         // SAFETY: the kernel has written that many values; `T` is plain data.
         unsafe { values.set_len(len) };
         Ok(values)
+    }
+}
+
+/// Entries of a hash that are read at once: more than are ever in one of its buckets, which the kernel gives whole.
+const AT_ONCE: u32 = 4096;
+
+/// The values of a hash from and to 32 bits. Those that come or go meanwhile may be in it or not.
+///
+/// # Errors
+/// The kernel's.
+pub fn values(map: &MapData) -> io::Result<Vec<u32>> {
+    let mut all = Vec::new();
+    let [mut keys, mut values] = [(); 2].map(|()| vec![0_u32; AT_ONCE as usize]);
+    let mut at = None;
+    loop {
+        let mut next = 0_u32;
+        let mut attr = zeroed();
+        attr.batch.in_batch = at.as_ref().map_or(0, |at: &u32| std::ptr::from_ref(at) as u64);
+        attr.batch.out_batch = (&raw mut next) as u64;
+        attr.batch.keys = keys.as_mut_ptr() as u64;
+        attr.batch.values = values.as_mut_ptr() as u64;
+        attr.batch.count = AT_ONCE;
+        attr.batch.map_fd = map.fd().as_fd().as_raw_fd().cast_unsigned();
+        // SAFETY: the kernel reads and writes a position of 32 bits, and writes at most as many keys and values as there is
+        // room for; all of them live until the call returns.
+        let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
+        // SAFETY: the call was about this variant, and wrote to it how many it has read.
+        let read = unsafe { attr.batch.count } as usize;
+        match result {
+            Ok(_) => at = Some(next),
+            // That was the last of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => at = None,
+            Err(error) => return Err(error),
+        }
+        all.extend(values.iter().take(read));
+        if at.is_none() {
+            return Ok(all);
+        }
     }
 }

@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::ProgramFd;
 use memstock_common::control::Register;
 use memstock_common::{CgroupCpu, Chunk, Counter, EngineInfo, LAYOUT, Loss, NO_INDEX};
@@ -200,7 +200,8 @@ impl Engine {
     /// # Errors
     /// The map cannot be read.
     pub fn tracked(&self) -> Result<BTreeSet<u32>> {
-        self.cgroups.iter().map(|entry| Ok(entry.context("cannot read map CGROUPS")?.1)).collect()
+        let indices = batch::values(self.cgroups.map()).context("cannot read map CGROUPS")?;
+        Ok(indices.into_iter().collect())
     }
 
     /// The page-owner map.

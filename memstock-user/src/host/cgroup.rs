@@ -22,10 +22,13 @@ use crate::exit::{Classify as _, Failure};
 use crate::host::mountinfo::{self, Mount};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{Mode, OFlags, fstatfs, open, readlinkat};
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 
 /// `statfs` type of cgroup v2 (`linux/magic.h`).
@@ -212,7 +215,7 @@ impl CgroupMount {
         let look = |dir: OwnedFd| -> Result<T> {
             let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
             let dir = readlinkat(rustix::fs::CWD, link, Vec::new())?;
-            let dir = PathBuf::from(std::ffi::OsString::from_vec(dir.into_bytes()));
+            let dir = PathBuf::from(OsString::from_vec(dir.into_bytes()));
             // A cgroup that is going away reads as "… (deleted)", and one may really be called that.
             ensure!(handle::id(&open_cgroup_dir(&dir)?)? == id, "another one has its path");
             of(Path::new("/").join(dir.strip_prefix(&self.dir)?))
@@ -247,6 +250,22 @@ impl CgroupMount {
             }
         }
         Ok(children)
+    }
+
+    /// What the cgroups right below `path` are called, by their ids: the inode numbers of their directories (`kernfs_ino`). In
+    /// as many system calls as a look at two or three of them takes.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn names_below(&self, path: &Path) -> io::Result<HashMap<u64, OsString>> {
+        let mut names = HashMap::new();
+        for entry in std::fs::read_dir(self.dir.join(path.strip_prefix("/").unwrap_or(path)))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                names.insert(entry.ino(), entry.file_name());
+            }
+        }
+        Ok(names)
     }
 
     fn look(&self, inside: &Path) -> io::Result<Cgroup> {

@@ -50,7 +50,7 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// None has more than there is: what is needed is 1 to 270 MiB, and none takes more than some seconds.
-pub const ALL: [Program; 18] = [
+pub const ALL: [Program; 20] = [
     Program {
         name: "xz",
         about: "compressor: a dictionary and its tables in private memory",
@@ -76,6 +76,18 @@ pub const ALL: [Program; 18] = [
         inputs: &[Input::Text],
         prepare: Some(("text.zst", "zstd -q -1 --long=27 -T1 -f text -o text.zst")),
         script: "zstd -q -d --long=27 -c text.zst >out/text",
+        is_smoke: false,
+    },
+    Program {
+        name: "two xz",
+        about: "two at once: each has its own dictionary, and one ends before the other",
+        starts: &["xz"],
+        inputs: &[Input::Text],
+        prepare: Some((
+            "parts",
+            "mkdir -p parts && head -c 6M text >parts/1 && head -c 3M text >parts/2",
+        )),
+        script: "for n in 1 2; do xz -T1 --lzma2=preset=0,dict=32MiB,nice=8 -c parts/$n >out/$n & done; wait",
         is_smoke: false,
     },
     Program {
@@ -187,6 +199,15 @@ select count(*) from t where b like 1;'",
         prepare: None,
         script: "grep -c qzx text; grep -c zzq text; true",
         is_smoke: true,
+    },
+    Program {
+        name: "sha256sum",
+        about: "file tool: a file that is read once; its cache is worth nothing",
+        starts: &["sha256sum"],
+        inputs: &[Input::Text],
+        prepare: None,
+        script: "sha256sum text",
+        is_smoke: false,
     },
     Program {
         name: "fork",

@@ -1,6 +1,6 @@
 //! `memstock kernel`: what the kernel's own memory controller has in stock. Needs no engine, and leaves nothing behind.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::thread::sleep;
 
 use anyhow::Result;
@@ -26,7 +26,7 @@ pub fn kernel(args: &Kernel) -> Result<u8> {
     let functions = if args.watch { KernelStock::watch_if_possible() } else { None };
     let charges = || functions.as_ref().map_or(Ok(None), |functions| functions.charges(None));
     end_well_when_interrupted()?;
-    let mut out = io::stdout().lock();
+    let mut out = BufWriter::new(io::stdout().lock());
     let mut before: Option<(Vec<CpuStocks>, Option<KernelCharges<u64>>)> = None;
     for sample in 1.. {
         let mut view = slots.view(of.as_deref())?;

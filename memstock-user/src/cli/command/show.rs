@@ -1,6 +1,6 @@
 //! `memstock show`: one sample of the running engine.
 
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 
 use anyhow::Result;
 
@@ -28,10 +28,15 @@ pub fn show(args: &Show) -> Result<u8> {
     for warning in resolver.warnings() {
         log::warn!("{warning}");
     }
-    let mut out = io::stdout().lock();
-    closed_pipe_is_success(if args.json {
-        writeln!(out, "{:#}", json::document(&sample, page_size()))
+    // Else each line is a system call.
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = if args.json {
+        let document = json::document(&sample, page_size());
+        serde_json::to_writer_pretty(&mut out, &document)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
     } else {
         table::write(&mut out, &sample, page_size())
-    })
+    };
+    closed_pipe_is_success(written.and_then(|()| out.flush()))
 }

@@ -1,7 +1,7 @@
 //! containerd's names: the OCI configuration of each container in its state. Kubelet's containers have their pod among the
 //! annotations; of `ctr`'s the id is the name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -13,7 +13,11 @@ const TASKS: &str = "run/containerd/io.containerd.runtime.v2.task";
 /// The namespace of its CRI part.
 const CRI: &str = "k8s.io";
 
-pub(super) struct Containerd(Files<Config>);
+pub(super) struct Containerd {
+    files: Files<Config>,
+    /// Its namespaces, as far as they were asked for since the last call of `forget_unused`: whether there is one.
+    namespaces: HashMap<String, bool>,
+}
 
 #[derive(Deserialize)]
 struct Config {
@@ -31,7 +35,7 @@ struct Linux {
 
 impl Containerd {
     pub(super) fn new() -> Self {
-        Self(Files::new(SMALL))
+        Self { files: Files::new(SMALL), namespaces: HashMap::new() }
     }
 
     /// A container of a pod.
@@ -70,10 +74,16 @@ impl Containerd {
         id: &str,
         trust: &mut Trust,
     ) -> Option<std::sync::Arc<Config>> {
-        self.0.json(&root.join(TASKS).join(namespace).join(id).join("config.json"), trust)
+        let dir = root.join(TASKS).join(namespace);
+        // Not once for each cgroup of a host that has no containerd.
+        if !*self.namespaces.entry(namespace.to_owned()).or_insert_with(|| dir.exists()) {
+            return None;
+        }
+        self.files.json(&dir.join(id).join("config.json"), trust)
     }
 
     pub(super) fn forget_unused(&mut self) {
-        self.0.forget_unused();
+        self.files.forget_unused();
+        self.namespaces.clear();
     }
 }

@@ -54,9 +54,11 @@ impl Resolver {
     ) -> HashMap<&'a Path, Workload> {
         self.runc.look(&self.root, &mut self.trust);
         let (mut found, mut unnamed_pods) = (HashMap::new(), Vec::new());
+        let mut believed = HashMap::new();
         for path in paths {
             let Some(place) = place(path) else { continue };
-            if !self.is_made_by_owner(hierarchy, path) {
+            let above = path.parent().unwrap_or(path);
+            if !*believed.entry(above).or_insert_with(|| self.owns(hierarchy, above)) {
                 continue;
             }
             match self.name(hierarchy, path, &place).filter(Workload::is_sound) {
@@ -105,10 +107,9 @@ impl Resolver {
         self.docker.nr_known()
     }
 
-    /// Whoever may make cgroups somewhere may call them as those of others are: only root's are believed.
-    fn is_made_by_owner(&self, hierarchy: &Path, path: &Path) -> bool {
-        let inside = path.strip_prefix("/").unwrap_or(path);
-        let above = hierarchy.join(inside.parent().unwrap_or(Path::new("")));
+    /// Whoever may make cgroups somewhere may call them as those of others are: only what is below root's is believed.
+    fn owns(&self, hierarchy: &Path, above: &Path) -> bool {
+        let above = hierarchy.join(above.strip_prefix("/").unwrap_or(above));
         above.metadata().is_ok_and(|above| above.uid() == self.trust.owner)
     }
 

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use memstock_common::stat::{
     CgroupStat, CpuStat, DrainStat, MemoryStat, PageCounterStat, SlotStat, Stat, Stats, Unit,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::enforce::drains::Receipt;
@@ -15,18 +15,21 @@ use crate::journal::record::{self, CpuPages, by_cpu};
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 
 /// The numbers of a declaration, as members of an object.
-#[derive(Serialize)]
-#[serde(transparent)]
 pub(super) struct Numbers<T> {
-    members: Map<String, Value>,
-    #[serde(skip)]
+    values: Vec<Option<u64>>,
     of: PhantomData<T>,
 }
 
 impl<T: Stats> Numbers<T> {
-    fn new<N: Into<Value>>(value: impl Fn(T) -> N) -> Self {
-        let member = |&stat: &T| (stat.stat().name.to_owned(), value(stat).into());
-        Self { members: T::ALL.iter().map(member).collect(), of: PhantomData }
+    fn new<N: Into<Option<u64>>>(value: impl Fn(T) -> N) -> Self {
+        Self { values: T::ALL.iter().map(|&stat| value(stat).into()).collect(), of: PhantomData }
+    }
+}
+
+impl<T: Stats> Serialize for Numbers<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let names = T::ALL.iter().map(|stat| stat.stat().name);
+        serializer.collect_map(names.zip(&self.values))
     }
 }
 
@@ -81,8 +84,7 @@ struct CgroupRow {
     /// Whether it is removed, and only waits for its pages to be freed.
     dying: bool,
     memory: Memory,
-    #[cfg_attr(test, schemars(schema_with = "super::schema::page_counter"))]
-    memsw: Map<String, Value>,
+    memsw: Numbers<PageCounterStat>,
     #[serde(flatten)]
     work: Numbers<CgroupStat>,
 }
@@ -91,8 +93,7 @@ struct CgroupRow {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Memory {
     #[serde(flatten)]
-    #[cfg_attr(test, schemars(schema_with = "super::schema::page_counter"))]
-    counter: Map<String, Value>,
+    counter: Numbers<PageCounterStat>,
     #[serde(flatten)]
     parts: Numbers<MemoryStat>,
 }
@@ -107,14 +108,14 @@ pub(super) struct Drained {
 }
 
 /// The document that `memstock show --json` prints.
-pub fn document(sample: &Sample, page_size: u64) -> Value {
-    json!(Show {
+pub fn document(sample: &Sample, page_size: u64) -> impl Serialize {
+    Show {
         cpus: sample.cpus.iter().map(cpu).collect(),
         cgroups: sample.cgroups.iter().map(|it| cgroup(it, page_size)).collect(),
         batch: sample.batch,
         loss: members(&sample.loss),
         degraded: &sample.degraded,
-    })
+    }
 }
 
 /// The document that `memstock drain --json` prints.
@@ -151,11 +152,7 @@ fn cgroup(cgroup: &Cgroup, page_size: u64) -> CgroupRow {
         _ => value,
     };
     let counter = |of: &PageCounter| {
-        let member = |&it: &PageCounterStat| {
-            let value = of.get(it).map(|value| in_unit(value, it.stat()));
-            (it.stat().name.to_owned(), value.into())
-        };
-        PageCounterStat::ALL.iter().map(member).collect()
+        Numbers::new(|it: PageCounterStat| of.get(it).map(|value| in_unit(value, it.stat())))
     };
     CgroupRow {
         name: named(&cgroup.name),

@@ -66,10 +66,6 @@ fn can_be_none(stat: Stat) -> bool {
     [PageCounterStat::Limit.stat().name, CgroupStat::Faults.stat().name].contains(&stat.name)
 }
 
-pub fn page_counter(generator: &mut SchemaGenerator) -> Schema {
-    object(PageCounterStat::ALL.iter().map(|stat| count(stat.stat(), generator)))
-}
-
 pub fn loss(generator: &mut SchemaGenerator) -> Schema {
     let lost = Loss::ALL.iter().map(|stat| stat.stat());
     let lost = lost.chain(ProbeStat::ALL.iter().map(|stat| stat.stat()));

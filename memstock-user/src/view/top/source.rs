@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::engine::Engine;
-use crate::engine::sample::Sampler;
+use crate::engine::sample::sample;
 use crate::exit::{Failure, exit_code};
 use crate::host::cgroup::CgroupMount;
 use crate::host::lock;
@@ -42,7 +42,6 @@ pub struct Reading {
 pub struct Source {
     engine: Engine,
     mount: CgroupMount,
-    sampler: Sampler,
     resolver: Resolver,
     /// Of the cgroup that is shown with all below it; all of them are if there is none.
     only: Option<u64>,
@@ -63,7 +62,6 @@ impl Source {
         Ok(Self {
             engine,
             mount,
-            sampler: Sampler::default(),
             resolver: Resolver::default(),
             only,
             folder,
@@ -102,10 +100,9 @@ impl Source {
             self.daemon = lock::holder().ok().flatten();
             self.daemon_asked = Some(Instant::now());
         }
-        let sample = self.sampler.sample(&self.engine, &self.mount)?;
         // That there is none is shown by itself.
         let degraded = self.daemon.map(|_| degraded::of_daemon()).unwrap_or_default();
-        let mut sample = Sample { degraded, ..sample };
+        let mut sample = Sample { degraded, ..sample(&self.engine, &self.mount)? };
         if let Some(id) = self.only {
             sample.keep_below(id);
         }
