@@ -9,8 +9,8 @@
 use crate::charge::{add_usage, change_file, raise_watermarks, sub_usage};
 use crate::control::{MAX_ARGS, Refusal, live};
 use crate::file::FILE;
-use crate::machine::Step;
 use crate::page::{Chunk, Entry, UNCONFIRMED, UNCOUNTED};
+use crate::world::Step;
 use crate::{Machine, NO_INDEX, NOBODY, Word, key_of, owner_of};
 
 /// Pages that one call can be about.

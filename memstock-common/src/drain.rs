@@ -3,8 +3,8 @@
 use crate::charge::is_in_subtree;
 use crate::event::EventKind;
 use crate::file::{FileWord, told};
-use crate::machine::Step;
 use crate::uncharge::drain_taken;
+use crate::world::Step;
 use crate::{Event, Machine, NO_INDEX, Stock, StockWord, Word, index_of};
 
 /// The patch's `drain_stock`, for a stock of any CPU, and its uncharge batch: returns the pages given

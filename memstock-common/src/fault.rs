@@ -2,10 +2,10 @@
 
 use crate::charge::{Over, charge};
 use crate::limit::throttle;
-use crate::machine::Step;
 use crate::slots::evict;
 use crate::stock::Pending;
 use crate::uncharge::{drain_taken, uncharge_counted};
+use crate::world::Step;
 use crate::{Charge, Loss, MAX_DEPTH, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
 
 /// What the fast path found out.

@@ -6,9 +6,9 @@
 //! shared cache line: changes are collected on each CPU, a batch at a time, as uncharges are.
 
 use crate::charge::change_file;
-use crate::machine::Step;
 use crate::page::{CHUNK_PAGES, Chunk, Entry, commit, owner_in};
 use crate::slots::stock_for;
+use crate::world::Step;
 use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of};
 
 /// Set in the owner entry of a page that is page cache. The page keeps it until it is freed.

@@ -43,17 +43,19 @@ pub mod stock;
 pub mod swap;
 pub mod uncharge;
 pub mod word;
+pub mod world;
 
 pub use charge::{Charge, Over, Resource};
 pub use counter::{Counter, PageCounter};
 pub use event::Event;
 pub use identity::Identity;
-pub use machine::{Counters, Machine};
+pub use machine::Machine;
 pub use page::{Chunk, Entry};
 pub use slots::{MAX_SLOTS, slot_of};
 pub use stat::Loss;
 pub use stock::{CgroupCpu, KernelCharges, KernelSlot, Stock, StockWord};
 pub use word::Word;
+pub use world::{Counters, World};
 
 /// Pages charged at once on a miss: the patch's `CHARGE_SIZE`.
 pub const DEFAULT_BATCH: u32 = 32;

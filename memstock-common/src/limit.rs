@@ -2,7 +2,7 @@
 
 use crate::charge::Over;
 use crate::control::{KEEP_LIMIT, Limits, Refusal, live};
-use crate::machine::Step;
+use crate::world::Step;
 use crate::{Counter, Machine, NO_LIMIT, Resource, Word, counter};
 
 /// Sets the limits that are asked for, all or none. Of two callers at once one is refused, as the kernel has them wait

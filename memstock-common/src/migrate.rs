@@ -1,8 +1,8 @@
 //! Page migration: compaction, NUMA balancing, `move_pages(2)` and memory that goes offline give a page another
 //! frame. The charge goes along: `mem_cgroup_migrate` in `mm/memcontrol.c`.
 
-use crate::machine::Step;
 use crate::page::{CHUNK_PAGES, Chunk, Entry, UNCONFIRMED, freed, owner_in, uncharge_entry};
+use crate::world::Step;
 use crate::{Machine, NOBODY};
 
 /// The contents of the folio of `nr_pages` pages at the frame `from` are in that at `to` now, and the former is about to

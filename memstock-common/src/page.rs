@@ -7,10 +7,10 @@
 use crate::collapse::{COLLAPSE_ORDER, began};
 use crate::fault::{Obtained, obtain, restock};
 use crate::file::FILE;
-use crate::machine::Step;
 use crate::slots::stock_for;
 use crate::stock::Pending;
 use crate::uncharge::uncharge_pages;
+use crate::world::Step;
 use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of};
 
 /// Pages of a [`Chunk`]: the largest block of the buddy allocator (`MAX_PAGE_ORDER` 10) is in one.

@@ -7,7 +7,7 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::Machine;
+use memstock_common::World;
 
 use crate::machine::Kernel;
 

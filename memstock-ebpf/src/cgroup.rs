@@ -8,7 +8,7 @@ use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::event::EventKind;
-use memstock_common::{Event, Machine};
+use memstock_common::{Event, World};
 
 use crate::config;
 use crate::machine::Kernel;

@@ -8,11 +8,11 @@
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::machine::Step;
 use memstock_common::page::{CHUNK_PAGES, Replaced, allocated, freed, owner_in};
 use memstock_common::record::{Charged, RecordKind};
+use memstock_common::world::Step;
 use memstock_common::{
-    CgroupCpu, Chunk, Counter, Counters, Entry, Event, Loss, Machine, NOBODY, Stock, file,
+    CgroupCpu, Chunk, Counter, Counters, Entry, Event, Loss, Machine, NOBODY, Stock, World, file,
 };
 
 use crate::config;
@@ -119,8 +119,6 @@ impl Counters for Teller {
 }
 
 impl Machine for Teller {
-    type Entry = MapEntry;
-
     #[inline(always)]
     fn charge_rest(&self, owner: u32, nr_pages: u32) -> u32 {
         tell_here(RecordKind::Charged, owner, nr_pages);
@@ -133,12 +131,17 @@ impl Machine for Teller {
     #[inline(always)]
     fn file_changed(&self, _owner: u32, _change: i32) {}
     #[inline(always)]
-    fn chunk(&self, pfn: u64) -> Option<&Chunk<MapEntry>> {
-        CHARGED.get(u32::try_from(pfn / u64::from(CHUNK_PAGES)).unwrap_or(u32::MAX))
-    }
-    #[inline(always)]
     fn replace_block(&self, pfn: u64, order: u32, new: u32) -> Replaced {
         Replaced::from_bits(rest::replace_charged(pfn, order, new))
+    }
+}
+
+impl World for Teller {
+    type Entry = MapEntry;
+
+    #[inline(always)]
+    fn chunk(&self, pfn: u64) -> Option<&Chunk<MapEntry>> {
+        CHARGED.get(u32::try_from(pfn / u64::from(CHUNK_PAGES)).unwrap_or(u32::MAX))
     }
     /// Of nobody: who is charged has a share, and nobody reads this one.
     #[inline(always)]

@@ -17,7 +17,7 @@ use memstock_common::file::FILE;
 use memstock_common::limit;
 use memstock_common::lost;
 use memstock_common::swap::set_swapped;
-use memstock_common::{Entry, Machine, Word};
+use memstock_common::{Entry, Word, World};
 
 use crate::machine::Kernel;
 use crate::maps::{ATTENDED_UNTIL, FILE_PAGES};

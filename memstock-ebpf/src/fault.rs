@@ -11,7 +11,7 @@
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::{Consumed, consume_or_miss};
-use memstock_common::{Loss, Machine, Word};
+use memstock_common::{Loss, Word, World};
 
 use crate::machine::{Kernel, slot};
 use crate::maps::{GENERATION, STOCK, TAIL_CALLS};

@@ -9,7 +9,7 @@
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::fentry;
 use aya_ebpf::programs::FEntryContext;
-use memstock_common::{KernelCharges, Loss, Machine, Word};
+use memstock_common::{KernelCharges, Loss, Word, World};
 
 use crate::machine::Kernel;
 use crate::maps::KERNEL_STOCK;

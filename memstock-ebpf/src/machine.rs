@@ -6,10 +6,10 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_loop, bpf_map_lookup_percpu_elem,
 };
 use memstock_common::charge::Over;
-use memstock_common::machine::Step;
 use memstock_common::page::{CHUNK_PAGES, Replaced};
+use memstock_common::world::Step;
 use memstock_common::{
-    CgroupCpu, Chunk, Counter, Counters, Event, Loss, Machine, Stock, Word, slot_of,
+    CgroupCpu, Chunk, Counter, Counters, Event, Loss, Machine, Stock, Word, World, slot_of,
 };
 
 use crate::config;
@@ -65,7 +65,7 @@ impl Counters for Kernel {
     }
 }
 
-impl Machine for Kernel {
+impl World for Kernel {
     type Entry = MapEntry;
 
     #[inline(always)]
@@ -209,7 +209,9 @@ impl Machine for Kernel {
             word.fetch_add(count);
         }
     }
+}
 
+impl Machine for Kernel {
     #[inline(always)]
     fn uncharge_rest(&self, owner: u32, nr_pages: u32) {
         rest::uncharge_rest(owner, nr_pages);

@@ -119,7 +119,7 @@ pub static ATTENDED_UNTIL: MapWord = MapWord::new(0);
 /// Other than 0 while limits are being set, of whatever cgroup. Written and read by `control_limits`.
 pub static SETTING: MapWord = MapWord::new(0);
 
-/// 0, for [`Machine::opaque_zero`](memstock_common::Machine::opaque_zero). Written by nobody.
+/// 0, for [`World::opaque_zero`](memstock_common::World::opaque_zero). Written by nobody.
 pub static NOUGHT: MapWord = MapWord::new(0);
 
 /// When the user half was last told that reclaim began, ns since boot. Written and read by `reclaim_began`.

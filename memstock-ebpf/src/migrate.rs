@@ -9,7 +9,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::{fentry, raw_tracepoint};
 use aya_ebpf::programs::{FEntryContext, RawTracePointContext};
-use memstock_common::{Loss, Machine, migrate};
+use memstock_common::{Loss, World, migrate};
 
 use crate::config;
 use crate::folio;

@@ -19,7 +19,7 @@ use memstock_common::record::{
     Accessed, BLOCK_PAGES, Happened, Recent, RecordKind, WINDOW_SHIFT, block_hash, is_followed,
     pages_in, pages_of,
 };
-use memstock_common::{Loss, Machine, Word};
+use memstock_common::{Loss, Word, World};
 
 use crate::config;
 use crate::folio::{self, read, read_int};

@@ -213,6 +213,7 @@ fn groups_of_blocks(load: &Load) -> u64 {
 
 /// While it is adopted it comes and goes on both CPUs.
 #[test]
+#[ignore = "long"]
 fn adopting_under_load_does_no_harm() -> Result<()> {
     live(|| {
         let top = TestCgroup::new()?;

@@ -122,6 +122,7 @@ fn settled(
 }
 
 #[test]
+#[ignore = "long"]
 fn ten_thousand_cgroups_leave_nothing() -> Result<()> {
     live(|| {
         let parent = TestCgroup::new()?;
@@ -217,6 +218,7 @@ fn pages_of_removed_cgroups_are_those_of_the_one_above() -> Result<()> {
 
 /// Jobs that leave a page each in memory, in a cgroup of their own that is removed at its end: no counter is held for it.
 #[test]
+#[ignore = "long"]
 fn jobs_that_leave_a_page_leave_no_counter() -> Result<()> {
     // More than there are counters.
     const JOBS: u32 = 17_000;

@@ -78,6 +78,7 @@ impl World {
 }
 
 #[test]
+#[ignore = "long"]
 fn every_command_line_works() -> Result<()> {
     live(|| {
         let mut ran = BTreeSet::new();

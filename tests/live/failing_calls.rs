@@ -75,6 +75,7 @@ fn is_untold(line: &str) -> bool {
 }
 
 #[test]
+#[ignore = "long"]
 fn nothing_is_lost_whatever_fails() -> Result<()> {
     live(|| {
         if !strace::is_there() {

@@ -179,6 +179,7 @@ fn storm() -> Result<Vec<Process>> {
 }
 
 #[test]
+#[ignore = "long"]
 fn the_daemon_finds_what_was_lost() -> Result<()> {
     live(|| {
         if !can_go_offline(CPU) {

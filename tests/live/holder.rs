@@ -147,6 +147,7 @@ fn agrees(seat: &Seat, user: u64) -> Result<bool> {
 }
 
 #[test]
+#[ignore = "long"]
 fn every_mode_gets_what_it_promises_and_gives_it_back() -> Result<()> {
     live(|| {
         let Some(mut hall) = Hall::open()? else {

@@ -138,6 +138,7 @@ fn is_healthy(at: SocketAddr) -> bool {
 }
 
 #[test]
+#[ignore = "long"]
 fn the_pod_of_the_daemonset_sees_those_of_the_cri() -> Result<()> {
     // Before an image is built.
     if is_refused() {

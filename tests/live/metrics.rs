@@ -292,6 +292,7 @@ fn lost_events_are_a_reason() -> Result<()> {
 
 /// The map is written as a defect would have it.
 #[test]
+#[ignore = "long"]
 fn drift_is_found_while_nobody_looks() -> Result<()> {
     const PAGES: u64 = 5;
     live(|| {

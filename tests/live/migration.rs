@@ -58,6 +58,7 @@ fn pages_stay_with_the_cgroup_that_was_charged() -> Result<()> {
 
 /// In both hierarchies at once, page by page: huge pages, a file's, and others.
 #[test]
+#[ignore = "long"]
 fn the_kernel_leaves_the_same_pages_behind() -> Result<()> {
     live(|| {
         let top = TestCgroup::new()?;

@@ -311,6 +311,7 @@ fn whoever_is_killed_leaves_nothing_charged() -> Result<()> {
 
 /// 1.5 GiB and its copy.
 #[test]
+#[ignore = "long"]
 fn a_copy_of_3_gib() -> Result<()> {
     const PAGES: u32 = 393_216;
     const ROOM: u64 = 5 << 30;

@@ -186,6 +186,7 @@ fn each_name_can_be_named() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn a_cgroup_with_an_odd_name_is_made_and_removed() -> Result<()> {
     live(|| {
         for name in names().iter().filter(|name| name.len() < 200) {
@@ -236,6 +237,7 @@ fn run_into(args: &[&str], stdout: impl Into<Stdio>) -> Result<(Option<i32>, Str
 }
 
 #[test]
+#[ignore = "long"]
 fn readers_go_away_and_disks_are_full() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;

@@ -73,6 +73,7 @@ fn newer(package: &Path, folder: &Path) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn it_comes_works_and_goes() -> Result<()> {
     // Before an archive is fetched for it.
     if is_refused() {

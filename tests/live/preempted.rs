@@ -79,6 +79,7 @@ impl Side {
 
 /// Each is charged for its own pages and for nobody else's, whoever comes in between; what the kernel skipped is found.
 #[test]
+#[ignore = "long"]
 fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
     live(|| {
         let top = TestCgroup::new()?;

@@ -43,6 +43,7 @@ fn promtool(programs: &Programs, args: &[&str], dir: &Path, input: &str) -> Resu
 }
 
 #[test]
+#[ignore = "long"]
 fn what_is_scraped_under_load_is_what_was_charged() -> Result<()> {
     live(|| {
         let Some(programs) = Programs::find() else {

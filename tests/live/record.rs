@@ -212,6 +212,7 @@ fn a_cgroup_that_runs_goes_on() -> Result<()> {
 
 /// It ends by itself with the cgroup, and after so many seconds.
 #[test]
+#[ignore = "long"]
 fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
@@ -273,6 +274,7 @@ fn command_is_recorded_beside_a_running_engine() -> Result<()> {
 
 /// The one before is kept, and what cannot be recorded changes nothing. One that is killed is read up to there.
 #[test]
+#[ignore = "long"]
 fn the_recording_before_is_kept() -> Result<()> {
     live(|| {
         let folder = tempfile::tempdir()?;

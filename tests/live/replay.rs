@@ -170,11 +170,13 @@ fn compare(work: Work) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn other_settings_do_what_is_replayed() -> Result<()> {
     live(|| compare(TOUCHES))
 }
 
 #[test]
+#[ignore = "long"]
 fn so_they_do_with_page_tables() -> Result<()> {
     live(|| compare(MAPS))
 }

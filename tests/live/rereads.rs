@@ -22,6 +22,7 @@ use rustix::fs::{Advice, fadvise};
 const NEAR: f64 = 0.25;
 
 #[test]
+#[ignore = "long"]
 fn zipf_reads_are_read_again_as_foretold() -> Result<()> {
     live(|| {
         // Else the program would be read again as well.

@@ -58,6 +58,7 @@ fn middles(mut values: Vec<u64>) -> (u64, u64) {
 }
 
 #[test]
+#[ignore = "long"]
 fn a_daemon_that_lasts_does_not_grow() -> Result<()> {
     live(|| {
         let time = DEFAULT.max(Duration::from_secs(60 * minutes()));

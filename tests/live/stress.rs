@@ -72,6 +72,7 @@ fn disk(dir: &Path) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
     live(|| {
         if Command::new("stress-ng").arg("--version").output().is_err() {

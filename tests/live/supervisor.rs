@@ -37,6 +37,7 @@ fn set_limit(process: u32, limit: Rlimit) -> Result<Rlimit> {
 /// Without a file to open, parts of the daemon fail; the engine, its limits and what is counted stay, and when there are
 /// files again all is well by itself.
 #[test]
+#[ignore = "long"]
 fn a_daemon_out_of_files_goes_on() -> Result<()> {
     live(|| {
         let top = TestCgroup::new()?;
@@ -234,6 +235,7 @@ fn sleeps(daemon: u32) -> Result<u64> {
 }
 
 #[test]
+#[ignore = "long"]
 fn v1_directories_cost_an_idle_daemon_nothing() -> Result<()> {
     const WHILE: Duration = Duration::from_secs(4);
     live(|| {

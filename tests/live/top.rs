@@ -183,6 +183,7 @@ fn a_panic_gives_the_terminal_back() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn the_engine_may_end_or_lose_its_daemon() -> Result<()> {
     in_tmux(|| {
         let mut tree = Tree::new()?;

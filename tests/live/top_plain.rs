@@ -28,6 +28,7 @@ fn is_coloured(styled: &str) -> bool {
 }
 
 #[test]
+#[ignore = "long"]
 fn colours_can_be_left_out() -> Result<()> {
     in_tmux(|| {
         let tree = Tree::new()?;

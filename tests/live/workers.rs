@@ -62,6 +62,7 @@ fn trace(request: libc::c_uint, tid: i32) -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
     live(|| {
         let (hung, other) = (TestCgroup::new()?, TestCgroup::new()?);
@@ -116,6 +117,7 @@ fn kill(cgroup: &TestCgroup, times: u32) -> Result<Vec<Duration>> {
 /// 2 GiB that a disk takes half an hour to write are page cache of a cgroup that may have 16 MiB: its own limit is what
 /// they cost, and no time of the others.
 #[test]
+#[ignore = "long"]
 fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
     const DIRTY: u64 = (2 << 30) / PAGE;
     const KILLS: u32 = 9;

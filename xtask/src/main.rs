@@ -49,13 +49,16 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Run every test, with a quarter of what is repeated; the last line printed is `N passed, N failed, N skipped`.
+    /// Run the tests, with few of their repetitions; the last line printed is `N passed, N failed, N skipped`.
     Test {
         /// Run only tests whose name contains this.
         filter: Option<String>,
         /// Accept the output seen as the new expectation of the snapshot tests.
         #[arg(long)]
         bless: bool,
+        /// Run those that take long as well.
+        #[arg(long)]
+        long: bool,
         /// Run live tests in guests with other kernels, too (see `cargo xtask vm`): `short` takes minutes, all in
         /// `one` guest an hour, the whole matrix hours.
         #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "matrix")]
@@ -145,7 +148,9 @@ fn main() -> ExitCode {
         }
         Verb::Image { deb, output } => package::image::run(deb.as_deref(), output.as_deref()),
         Verb::DebianRoot => package::root::run(),
-        Verb::Test { filter, bless, vm, args } => test::run(filter.as_deref(), bless, vm, &args),
+        Verb::Test { filter, bless, long, vm, args } => {
+            test::run(filter.as_deref(), bless, long, vm, &args)
+        }
         Verb::Soak { filter, minutes } => test::soak(filter.as_deref(), minutes),
         Verb::Vm { matrix: Some(lines), work, .. } => vm::matrix(&lines, &work),
         Verb::Vm { guest, work, .. } => vm::run(&guest, &work),

@@ -4,10 +4,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::{FIRST_KEY, Memory, NewWord};
-use crate::machine::Step;
 use crate::page::CHUNK_PAGES;
+use crate::world::Step;
 use crate::{
-    CgroupCpu, Chunk, Counter, Counters, Entry as _, Event, Loss, MAX_DEPTH, Machine, Stock,
+    CgroupCpu, Chunk, Counter, Counters, Entry as _, Event, Loss, MAX_DEPTH, Machine, Stock, World,
 };
 
 /// One CPU of a world.
@@ -38,7 +38,9 @@ impl<W: NewWord> Counters for Cpu<'_, W> {
     }
 }
 
-impl<W: NewWord> Machine for Cpu<'_, W> {
+impl<W: NewWord> Machine for Cpu<'_, W> {}
+
+impl<W: NewWord> World for Cpu<'_, W> {
     type Entry = W::Entry;
 
     fn tracked(&self, key: u32) -> Option<u32> {

@@ -14,7 +14,7 @@ use memstock_common::event::{EventKind, Unknown};
 use memstock_common::fault::Consumed;
 use memstock_common::stat::{CgroupStat, CpuStat, PageCounterStat, Stat};
 use memstock_common::{
-    CgroupCpu, Loss, MAX_DEPTH, MAX_SLOTS, Machine, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word,
+    CgroupCpu, Loss, MAX_DEPTH, MAX_SLOTS, NO_INDEX, NO_LIMIT, NOBODY, Resource, Word, World as _,
     index_of, key_of, owner_of, slot_of,
 };
 

@@ -8,7 +8,7 @@ use memstock_common::event::EventKind;
 use memstock_common::huge::MOST_HUGE;
 use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
-use memstock_common::{Event, Machine as _, NO_INDEX, NO_LIMIT, Resource, Word};
+use memstock_common::{Event, NO_INDEX, NO_LIMIT, Resource, Word, World as _};
 
 #[test]
 fn swap_counts_with_memory_and_swap_of_all_levels() {

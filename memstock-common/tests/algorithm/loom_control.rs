@@ -13,7 +13,7 @@ use memstock_common::counter::needed_above;
 use memstock_common::fault::Consumed;
 use memstock_common::huge::charge_huge;
 use memstock_common::limit;
-use memstock_common::{Machine, NO_INDEX, NO_LIMIT, Resource, Word};
+use memstock_common::{NO_INDEX, NO_LIMIT, Resource, Word, World as _};
 
 /// Once a limit is set, no charge that began earlier has slipped past it.
 #[test]

@@ -14,7 +14,7 @@ use memstock_common::plain::{Cpu, Memory, Shape, cgroup_id};
 use memstock_common::slots::stock_for;
 use memstock_common::uncharge::uncharge_pages;
 use memstock_common::{
-    MAX_SLOTS, Machine as _, NO_INDEX, NO_LIMIT, Stock, StockWord, Word, owner_of, slot_of,
+    MAX_SLOTS, NO_INDEX, NO_LIMIT, Stock, StockWord, Word, World as _, owner_of, slot_of,
 };
 
 use crate::recording::{Charge, ChargeKind, Charges};

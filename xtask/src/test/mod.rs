@@ -31,15 +31,19 @@ const USER: Group = ("user half and xtask", &["memstock-user", "xtask"], &[]);
 const LIVE: Group = ("live", &[TESTS], &[ONE_AT_A_TIME]);
 const TESTS: &str = "tests";
 const ONE_AT_A_TIME: &str = "--test-threads=1";
+/// What another test runs, in a terminal.
+const IN_A_TERMINAL: &str = "panics_in_a_terminal";
 
-/// Percent of the repetitions of a live test; `cargo xtask soak` makes them all.
-const REPEATED: &str = "25";
+/// Percent of the repetitions of a live test, unless [`LOAD`] says otherwise; `cargo xtask soak` makes them all.
+const REPEATED: &str = "5";
 
 struct Run<'a> {
     bpf: BpfToolchain,
     binaries: Vec<Binary>,
     filter: Option<&'a str>,
     bless: bool,
+    /// Whether tests that take long are run as well.
+    long: bool,
     args: &'a [OsString],
     /// For how many minutes one daemon is to be at work, with all repetitions.
     soak: Option<u32>,
@@ -52,17 +56,20 @@ struct Run<'a> {
 pub fn run(
     filter: Option<&str>,
     bless: bool,
+    long: bool,
     vm: Option<vm::Extent>,
     args: &[OsString],
 ) -> Result<()> {
-    closing(|tally| everything(tally, filter, bless, vm, args));
+    // Whoever names tests wants these.
+    let long = long || filter.is_some();
+    closing(|tally| everything(tally, Run::new(filter, bless, long, args)?, vm));
     Ok(())
 }
 
 /// `cargo xtask soak`: live tests only, with all their repetitions.
 pub fn soak(filter: Option<&str>, minutes: u32) -> Result<()> {
     closing(|tally| {
-        let mut run = Run::new(filter, false, &[])?;
+        let mut run = Run::new(filter, false, true, &[])?;
         run.soak = Some(minutes);
         run.build(&["-p", "memstock-tests", "--tests"])?;
         run.on_this_host(tally)?;
@@ -83,14 +90,7 @@ fn closing(tests: impl FnOnce(&mut Tally) -> Result<()>) {
     }
 }
 
-fn everything(
-    tally: &mut Tally,
-    filter: Option<&str>,
-    bless: bool,
-    vm: Option<vm::Extent>,
-    args: &[OsString],
-) -> Result<()> {
-    let mut run = Run::new(filter, bless, args)?;
+fn everything(tally: &mut Tally, mut run: Run<'_>, vm: Option<vm::Extent>) -> Result<()> {
     if let Err(error) = run.build(&binaries::ALL) {
         tally.broken("build", &error);
     }
@@ -118,14 +118,14 @@ fn everything(
     tally.skips(&fs::read_to_string(run.skips.path()).context("the list of skipped tests")?);
     if let Some(extent) = vm {
         let args: Vec<_> =
-            filter.map(OsString::from).into_iter().chain(args.iter().cloned()).collect();
-        vm::guests(tally, &run.bpf, extent, bless, &args);
+            run.filter.map(OsString::from).into_iter().chain(run.args.iter().cloned()).collect();
+        vm::guests(tally, &run.bpf, extent, run.bless, &args);
     }
     Ok(())
 }
 
 impl<'a> Run<'a> {
-    fn new(filter: Option<&'a str>, bless: bool, args: &'a [OsString]) -> Result<Self> {
+    fn new(filter: Option<&'a str>, bless: bool, long: bool, args: &'a [OsString]) -> Result<Self> {
         let skips = tempfile::Builder::new()
             .prefix("memstock-skips-")
             .tempfile()
@@ -136,6 +136,7 @@ impl<'a> Run<'a> {
             binaries: Vec::new(),
             filter,
             bless,
+            long,
             args,
             soak: None,
             prometheus: None,
@@ -208,6 +209,11 @@ impl<'a> Run<'a> {
         let wanted =
             |name: &str| self.filter.is_none_or(|filter| format!("bench {name}").contains(filter));
         for name in bench::NAMES.into_iter().filter(|name| wanted(name)) {
+            // Three programs, each at several limits.
+            if name == "rehearsal" && !self.long {
+                tally.skips("bench rehearsal: long\n");
+                continue;
+            }
             exec::say("Test", format_args!("bench {name}"));
             tally.outcome(&format!("bench {name}"), self.smoke(name));
         }
@@ -225,6 +231,9 @@ impl<'a> Run<'a> {
         exec::say("Running", format_args!("{} {}", binary.kind, binary.name));
         let mut cmd = binary.command();
         cmd.args(self.filter).args(libtest).args(self.args);
+        if self.long && libtest.contains(&ONE_AT_A_TIME) {
+            cmd.args(["--include-ignored", "--skip", IN_A_TERMINAL]);
+        }
         cmd.env(SKIPS, self.skips.path());
         match self.soak {
             Some(minutes) => drop(cmd.env(MINUTES, minutes.to_string())),

@@ -4,6 +4,9 @@
 
 use std::fmt;
 
+/// How the line of a test ends that was not run since it takes long.
+const LONG: &str = ": long";
+
 /// Results so far. Its `Display` ends with the closing line.
 #[derive(Default)]
 pub struct Tally {
@@ -100,8 +103,12 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { passed: _, ignored: _, failed: _, failures, skips } = self;
         writeln!(f)?;
-        for skip in skips {
+        let (long, others): (Vec<_>, Vec<_>) = skips.iter().partition(|skip| skip.ends_with(LONG));
+        for skip in others {
             writeln!(f, "skipped  {skip}")?;
+        }
+        if !long.is_empty() {
+            writeln!(f, "skipped  {} that take long: \"cargo xtask test --long\"", long.len())?;
         }
         for failure in failures {
             writeln!(f, "failed   {failure}")?;
@@ -170,6 +177,16 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let mut tally = tally(OUTPUT);
         tally.skips("huge_pages: no huge pages here\nhuge_pages: no huge pages here\n\n");
         assert_eq!(closing(&tally), "1 passed, 1 failed, 3 skipped");
+    }
+
+    #[test]
+    fn those_that_take_long_are_one_line() {
+        let output = "test churn::a ... ignored, long\ntest churn::b ... ignored, long\n\
+            test plain ... ignored, no long word\ntest result: ok. 0 passed; 0 failed; 3 ignored; ";
+        let text = tally(output).to_string();
+        let expected = "\nskipped  plain: no long word\nskipped  2 that take long: \
+            \"cargo xtask test --long\"\n0 passed, 0 failed, 3 skipped\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

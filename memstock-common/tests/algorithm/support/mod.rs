@@ -21,7 +21,7 @@ use memstock_common::fault::{Consumed, consume_or_miss, miss, nearest_tracked};
 use memstock_common::identity::Task;
 use memstock_common::page;
 use memstock_common::{
-    CgroupCpu, Entry, Machine, NO_INDEX, NO_LIMIT, Resource, Stock, StockWord, charge, collapse,
+    CgroupCpu, Entry, NO_INDEX, NO_LIMIT, Resource, Stock, StockWord, World as _, charge, collapse,
     drain, limit, slot_of,
 };
 
