@@ -3,15 +3,19 @@
 //! `cargo xtask` says which toolchain to use; a plain `cargo build` takes rustup's nightly.
 
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, ensure};
 use aya_build::{Package, Toolchain, build_ebpf};
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 
 /// The package of the BPF object.
 const EBPF: &str = "memstock-ebpf";
+/// Its file.
+const OBJECT: &str = "memstock-probes";
 /// rustup name of the toolchain that compiles for BPF.
 const TOOLCHAIN: &str = "MEMSTOCK_BPF_TOOLCHAIN";
 /// `1` when that toolchain is a stable compiler, which needs leave to use unstable features.
@@ -43,6 +47,8 @@ fn main() -> Result<()> {
     let package = Package { name: EBPF, root_dir: "../memstock-ebpf", ..Package::default() };
     build_ebpf([package], toolchain.as_deref().map_or(Toolchain::Nightly, Toolchain::Custom))
         .context("cannot build the BPF object; `cargo xtask build` sets up what it needs")?;
+    let object = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join(OBJECT);
+    strip(&object).with_context(|| format!("cannot strip {}", object.display()))?;
     println!("cargo:rustc-env=MEMSTOCK_BPF_RUSTC={}", compiler(toolchain.as_deref())?);
     Ok(())
 }
@@ -68,6 +74,26 @@ fn share_target_dir() -> Result<()> {
     }
     symlink(&shared, &of_aya_build)
         .with_context(|| format!("cannot link {}", of_aya_build.display()))
+}
+
+/// Takes the debug information out, four fifths of the object, which would be in the binary and locked in memory. The
+/// compiler needs it to make BTF, which stays.
+fn strip(object: &Path) -> Result<()> {
+    let data = fs::read(object)?;
+    let mut elf = Builder::read(&*data)?;
+    for section in &mut elf.sections {
+        let debug = [&b".debug_"[..], b".rel.debug_"];
+        section.delete = debug.iter().any(|name| section.name.starts_with(name));
+    }
+    // Symbols of these.
+    elf.delete_orphans();
+    // The linker has all strings in one section, and what writes here wants those of sections by themselves.
+    let names = elf.sections.add();
+    names.name = b".shstrtab"[..].into();
+    (names.sh_type, names.data) = (SHT_STRTAB, SectionData::SectionString);
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(fs::write(object, stripped)?)
 }
 
 /// The compiler of the BPF object, as `rustc --version` says it: instruction counts depend on it.
