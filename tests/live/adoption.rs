@@ -85,6 +85,7 @@ fn adopted(engine: &Engine) -> Result<()> {
 
 /// From the kernel's own figures: page by page, and to the number.
 #[test]
+#[ignore = "long"]
 fn what_the_kernel_charges_is_adopted() -> Result<()> {
     const MODES: [Mode; 10] = [
         Mode::AnonWrite,

@@ -290,6 +290,7 @@ fn every_mode_is_charged_as_the_kernel_does() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn whoever_is_killed_leaves_nothing_charged() -> Result<()> {
     live(|| {
         let Some(mut hall) = Hall::open(&all_modes())? else {

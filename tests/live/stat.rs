@@ -187,6 +187,7 @@ fn up(trap: &str) -> Result<Process> {
 }
 
 #[test]
+#[ignore = "long"]
 fn signals_reach_command_and_the_report_comes() -> Result<()> {
     live(|| {
         for (trap, signal, code) in [
