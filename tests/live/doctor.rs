@@ -189,6 +189,7 @@ fn without_privilege_most_is_unknown() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn what_is_hidden_is_absent() -> Result<()> {
     live(|| {
         let hide = |dir: &str| format!("mount -t tmpfs none {dir}");

@@ -37,6 +37,7 @@ fn the_kernel_kills_nobody_for_page_cache() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn nobody_is_killed_for_page_cache() -> Result<()> {
     live(|| {
         for mode in FILLERS {

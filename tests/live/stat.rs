@@ -96,6 +96,7 @@ fn figures_keep_closed_forms_and_the_kernels_word() -> Result<()> {
 }
 
 #[test]
+#[ignore = "long"]
 fn the_exit_code_and_the_output_are_commands() -> Result<()> {
     live(|| {
         for (script, code) in [
