@@ -6,6 +6,7 @@
 //! drawn is its own.
 
 use std::fs;
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -98,15 +99,16 @@ fn measure(args: &Args) -> Result<()> {
     engine.end()
 }
 
-/// Time that the threads of a process have had on a CPU (`proc_pid_schedstat`: its first field, in ns).
+/// Time that a process has had on a CPU, with that of its threads that have ended.
 fn on_cpu(pid: u32) -> Result<Duration> {
-    let mut total = Duration::ZERO;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-        let ns = text.split_whitespace().next().context("an empty schedstat")?;
-        total += Duration::from_nanos(ns.parse()?);
-    }
-    Ok(total)
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: a number is written, which lives until the call returns.
+    let result = unsafe { libc::clock_getcpuclockid(pid.try_into()?, &raw mut clock) };
+    ensure!(result == 0, "no CPU clock of {pid}: {}", io::Error::from_raw_os_error(result));
+    // SAFETY: the kernel writes a time, which lives until the call returns.
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    ensure!(result == 0, "the CPU time of {pid}: {}", io::Error::last_os_error());
+    Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?))
 }
 
 /// CPU time of all processes that were started here and have ended.
@@ -115,7 +117,7 @@ fn of_children() -> Result<Duration> {
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes to `usage`, which lives until the call returns.
     let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
-    ensure!(result == 0, "getrusage: {}", std::io::Error::last_os_error());
+    ensure!(result == 0, "getrusage: {}", io::Error::last_os_error());
     let time = |of: libc::timeval| {
         Duration::from_secs(of.tv_sec.cast_unsigned())
             + Duration::from_micros(of.tv_usec.cast_unsigned())
