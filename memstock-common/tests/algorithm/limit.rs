@@ -2,13 +2,14 @@
 
 use crate::support::plain::{Plain, pair, read};
 use crate::support::{Shape, limited};
+use memstock_common::charge::{charge, charge_forced};
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
 use memstock_common::counter::needed_above;
 use memstock_common::event::EventKind;
 use memstock_common::huge::MOST_HUGE;
 use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
-use memstock_common::{Event, NO_INDEX, NO_LIMIT, Resource, Word, World as _};
+use memstock_common::{Charge, Event, NO_INDEX, NO_LIMIT, Over, Resource, Word, World as _};
 
 #[test]
 fn swap_counts_with_memory_and_swap_of_all_levels() {
@@ -38,7 +39,7 @@ fn limits_are_set_together_or_not_at_all() {
         (read(&counter.memory_limit), read(&counter.memsw_limit))
     };
     let set = |memory, memsw| set_limits(&cpu, Limits { index: 1, memory, memsw, force: 0 });
-    memstock_common::charge::charge_forced(&cpu, 1, 8);
+    charge_forced(&cpu, 1, 8);
     set_swapped(&cpu, 1, 2).unwrap();
     assert_eq!(set(9, 12), Ok(0));
     assert_eq!(set(8, 9), Err(Refusal::Busy), "10 pages of memory and swap");
@@ -61,7 +62,7 @@ fn a_forced_limit_may_be_below_the_usage_and_be_raised_there() {
     let world = pair();
     let cpu = world.cpu(0);
     let force = |index, memory| set_limits(&cpu, Limits { index, memory, memsw: 7, force: 1 });
-    memstock_common::charge::charge_forced(&cpu, 1, 8);
+    charge_forced(&cpu, 1, 8);
     assert_eq!(world.set_limit(1, Resource::Memory, 7), Err(Refusal::Busy));
     assert_eq!(force(1, 6), Ok(0));
     let counter = world.counter(1);
@@ -157,4 +158,16 @@ fn rearming_has_the_next_event_sent() {
     assert_eq!(rearm(&cpu, 1), Ok(0));
     assert_eq!([read(&counter.near_at), read(&counter.hit_at)], [0, 0]);
     assert_eq!(rearm(&cpu, 2), Err(Refusal::Missing));
+}
+
+/// Who goes on at a limit is held up once user space has been told of it; while the news goes out, nobody is.
+#[test]
+fn the_first_at_a_limit_does_not_wait() {
+    let world = pair_with_limit();
+    let cpu = world.cpu(0);
+    charge_forced(&cpu, 1, 600);
+    let over = Over { ancestor: 1, resource: Resource::Memory };
+    assert_eq!(charge(&cpu, 1, 1, 1), (Charge::Forced(over), 0));
+    assert_eq!(charge(&cpu, 1, 1, 1), (Charge::Forced(over), Over::to_bits(Err(over))));
+    assert_eq!(world.usage(1), 602);
 }
