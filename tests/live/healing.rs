@@ -99,6 +99,7 @@ fn checked(engine: &Engine) -> Result<Audit> {
 }
 
 #[test]
+#[ignore = "long"]
 fn what_is_allocated_again_is_healed() -> Result<()> {
     live(|| {
         if !can_go_offline(CPU) {
