@@ -1,10 +1,9 @@
 //! Reads many entries of a map with one system call (`BPF_MAP_LOOKUP_BATCH`, which aya does not offer): ranges of a per-CPU
 //! array, and all of a hash. Knows how the kernel lays values out, and nothing of what they mean.
 
+use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-
-use std::io;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::Pod;
