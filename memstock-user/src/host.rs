@@ -5,6 +5,7 @@
 //! raw tracepoints are attached by name through bpf(2) and need neither.
 
 pub mod cgroup;
+pub(crate) mod disks;
 pub(crate) mod inode;
 pub mod launch;
 pub mod lock;

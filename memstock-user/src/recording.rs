@@ -227,9 +227,10 @@ pub struct End {
     pub at: Duration,
     /// Exit code of the command, 128 + signal; none for a cgroup that ran already.
     pub code: Option<i32>,
-    /// Bytes that its tasks read from devices, and how long a cold read of a page took, as far as it is known.
+    /// Bytes that its tasks read from devices, as far as it is known.
     pub read_bytes: Option<u64>,
-    /// Nanoseconds for a page that had to be read from its device, in the mean.
+    /// Nanoseconds that the devices of its files took for a page, in the mean, while they were busy; none if they read and
+    /// wrote next to nothing.
     pub read_ns_per_page: Option<u64>,
     /// What was lost, by the name of the loss.
     pub lost: Vec<(String, u64)>,

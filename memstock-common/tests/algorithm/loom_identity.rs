@@ -71,3 +71,22 @@ fn two_tasks_are_never_mixed() {
         probes(&identity, TASK, OLD, 0x1_0000);
     });
 }
+
+/// An interrupt on the task's own stack, while its probe writes over what was remembered of another: it is charged to the
+/// task, too.
+#[test]
+fn an_interrupt_does_not_see_half_of_what_is_written() {
+    const TOP: u64 = 0x1_0000;
+    explore_steps(|| {
+        let identity = Arc::new(empty_stock::<Checked>().identity);
+        assert_eq!(identity.owner(Task::Current, 1, || TASK + 1, || NEW as u32), NEW as u32);
+        let probe = |identity: &Identity<Checked>, task| {
+            let owner = identity.owner(task, 1, || TASK, || OLD as u32);
+            assert_eq!(u64::from(owner), OLD, "{task:?}");
+        };
+        let theirs = Arc::clone(&identity);
+        let interrupt = thread::spawn(move || probe(&theirs, Task::Stack(TOP - 1)));
+        probe(&identity, Task::Registers(TOP));
+        interrupt.join().expect("it is charged to the task");
+    });
+}

@@ -12,6 +12,12 @@ use super::timeline::PARTS;
 use super::uses::{Use, Uses, What};
 use crate::recording::Lru;
 
+/// How often a page is read once more, at least, that was read ahead and evicted before it was used: the kernel begins anew
+/// from there, and evicts as much again (measured: `docs/rehearsal.md`).
+const THRASHED: f64 = 2.0;
+/// Pages with which it begins (`get_init_ra_size` for a read of 128 KiB, mm/readahead.c).
+const FIRST_WINDOW: u64 = 128;
+
 /// Pages that were used and are in the cache or were once, and which of them go when there is no room.
 trait Policy {
     /// A page enters that was not in the cache, for a use or ahead of one.
@@ -37,6 +43,16 @@ pub struct Rereads {
     pub by_time: [u64; PARTS],
 }
 
+impl Rereads {
+    fn add(&mut self, uses: &Uses, part: u16, Use { page, weight }: Use, times: f64) {
+        let pages = (times * f64::from(weight)).round() as u64;
+        let file = &mut self.by_file[uses.file_of[page as usize] as usize];
+        *file = file.saturating_add(pages);
+        let time = &mut self.by_time[usize::from(part)];
+        *time = time.saturating_add(pages);
+    }
+}
+
 /// Simulates a cache at a limit of so many pages.
 pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
     let pages = uses.file_of.len();
@@ -58,20 +74,28 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
             What::First(used) => {
                 if !cache.touch(used.page) {
                     cache.enter(used, true);
+                    rereads.add(uses, event.part, used, thrashed(uses.ahead, room));
                 }
             }
             What::Again(used) => {
                 if !cache.touch(used.page) {
                     cache.refault(used);
-                    let weight = u64::from(used.weight);
-                    rereads.by_file[uses.file_of[used.page as usize] as usize] += weight;
-                    rereads.by_time[usize::from(event.part)] += weight;
+                    rereads.add(uses, event.part, used, 1.0 + thrashed(uses.ahead, room));
                 }
             }
         }
         while cache.size() > room && cache.evict() {}
     }
     rereads
+}
+
+/// How often a page is read once more, in the mean, because it was evicted before it was used. Of a file that is read ahead
+/// two windows are there at once, the one that is in use and the next. With less room a part of each is missed; with less
+/// than one, as much of it lasts as there is room for, and it is read until all of it was used.
+fn thrashed(ahead: u64, room: u64) -> f64 {
+    let (window, room) = (ahead as f64 / 2.0, room.max(FIRST_WINDOW) as f64);
+    let missed = ((2.0 * window - room) / window.max(1.0)).clamp(0.0, 1.0);
+    missed * THRASHED.max(window / room)
 }
 
 #[cfg(test)]

@@ -79,6 +79,8 @@ pub struct Uses {
     pub file_of: Vec<u32>,
     /// Pages that were used, but brought in by somebody else, who pays for them.
     pub others: u64,
+    /// How far ahead files were read: of one file, the most pages that entered between a page and its first use.
+    pub ahead: u64,
 }
 
 impl Uses {
@@ -94,6 +96,7 @@ impl Uses {
             pages: HashMap::new(),
             states: Vec::new(),
             last_read: HashMap::new(),
+            entered: HashMap::new(),
             now: Taken::default(),
         };
         let mut steps = timeline.steps.iter().peekable();
@@ -118,8 +121,8 @@ enum State {
     Absent,
     /// In it, but somebody else's.
     Others,
-    /// It entered then, and was not used yet.
-    Entered(Duration),
+    /// It entered then, as so many pages of its file had, and was not used yet.
+    Entered(Duration, u64),
     /// In it.
     Cached,
     /// In it and mapped, standing for so many.
@@ -137,6 +140,8 @@ struct Reading<'a> {
     states: Vec<State>,
     /// By file, the page that was read last.
     last_read: HashMap<u32, u64>,
+    /// By file, pages that entered so far.
+    entered: HashMap<u32, u64>,
     now: Taken,
 }
 
@@ -192,7 +197,9 @@ impl Reading<'_> {
             (AccessKind::Added, _) => {
                 self.unmap(before);
                 self.push(at, What::Enter(used));
-                State::Entered(at)
+                let entered = self.entered.entry(access.file).or_default();
+                *entered += u64::from(used.weight);
+                State::Entered(at, *entered)
             }
             (AccessKind::Removed, _) => {
                 self.unmap(before);
@@ -210,11 +217,13 @@ impl Reading<'_> {
                 self.push(at, What::Enter(used));
                 self.in_use(kind, at, used)
             }
-            (kind, State::Entered(then)) if at.saturating_sub(then) < READ_AHEAD => {
+            (kind, State::Entered(then, entered)) if at.saturating_sub(then) < READ_AHEAD => {
+                let since = self.entered.get(&access.file).map_or(0, |now| now - entered);
+                self.uses.ahead = self.uses.ahead.max(since);
                 self.push(at, What::First(used));
                 self.in_use(kind, at, used)
             }
-            (kind, State::Entered(_) | State::Cached) => {
+            (kind, State::Entered(..) | State::Cached) => {
                 self.push(at, What::Again(used));
                 self.in_use(kind, at, used)
             }
@@ -280,6 +289,21 @@ mod tests {
             [What::Taken(0), What::Enter(on), What::First(on), What::Again(on), What::Leave(0)]
         );
         assert_eq!(uses.taken[0].all(), 7);
+    }
+
+    #[test]
+    fn how_far_ahead_is_what_entered_meanwhile() {
+        let reads = [
+            access(1, AccessKind::Added, 0, 8),
+            access(2, AccessKind::Read, 0, 8),
+            access(3, AccessKind::Added, 16, 2),
+            // Only what is used soon was read ahead.
+            access(4, AccessKind::Read, 16, 1),
+            access(400, AccessKind::Added, 32, 16),
+            access(401, AccessKind::Read, 17, 1),
+        ];
+        // The eighth of a block was followed by none; the first by seven, each of which stands for four.
+        assert_eq!(uses(&["cat"], &reads).ahead, 28);
     }
 
     #[test]

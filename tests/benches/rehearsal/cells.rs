@@ -73,6 +73,8 @@ fn times(bytes: u64, part: f64) -> u64 {
 pub struct Cell {
     pub limit: Limit,
     pub runs: Vec<Run>,
+    /// One without a limit, after those that lived: a disk is not as fast all the time.
+    pub free: Option<Run>,
 }
 
 impl Cell {
@@ -81,15 +83,16 @@ impl Cell {
         limit: Limit,
         recording: &Recording,
         repeats: usize,
-        run: impl Fn(u64) -> Result<Run>,
+        run: impl Fn(Option<u64>) -> Result<Run>,
     ) -> Result<Self> {
         let is_far = limit.bytes + near(recording.needed) < recording.needed;
         let times = if is_far { 1 } else { repeats };
         let mut runs = Vec::<Run>::new();
         while runs.len() < times && runs.iter().all(Run::lived) {
-            runs.push(run(limit.bytes)?);
+            runs.push(run(Some(limit.bytes))?);
         }
-        Ok(Self { limit, runs })
+        let free = runs.iter().all(Run::lived).then(|| run(None)).transpose()?;
+        Ok(Self { limit, runs, free })
     }
 
     /// In every run.

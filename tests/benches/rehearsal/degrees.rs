@@ -29,10 +29,13 @@ struct Happened {
 }
 
 impl Happened {
-    fn at(cell: &Cell, one: &Rehearsed) -> Self {
-        let quickest = cell.runs.iter().min_by_key(|run| run.wall);
-        let (wall, free) = (quickest.map_or(0.0, seconds), one.wall.as_secs_f64());
-        let slowdown = wall / free - 1.0;
+    /// At the `n`th limit.
+    fn at(n: usize, one: &Rehearsed) -> Self {
+        let cell = &one.cells[n];
+        // Those of the limits beside it were run shortly before and after.
+        let beside = one.cells.iter().take(n + 2).skip(n.saturating_sub(1));
+        let free = median(beside.filter_map(|cell| cell.free.as_ref()).map(seconds).collect());
+        let slowdown = median(cell.runs.iter().map(seconds).collect()) / free - 1.0;
         let verdict = if !cell.lived() {
             Verdict::Oom
         } else if cell.runs.iter().all(|run| run.hits == 0) {
@@ -42,8 +45,16 @@ impl Happened {
         } else {
             Verdict::Reclaims
         };
-        Self { verdict, reread: quickest.map_or(0, |run| run.reread), slowdown }
+        let reread = median(cell.runs.iter().map(|run| run.reread as f64).collect()) as u64;
+        Self { verdict, reread, slowdown }
     }
+}
+
+/// Of none it is not a number.
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    let at = |n: usize| of.get(n).copied().unwrap_or(f64::NAN);
+    at(of.len().saturating_sub(1) / 2).midpoint(at(of.len() / 2))
 }
 
 fn seconds(run: &Run) -> f64 {
@@ -101,9 +112,9 @@ impl<'a> Degrees<'a> {
         let mut pairs = Vec::new();
         for one in all {
             let rehearsal = Rehearsal::new(&one.recording.data, WhatIf::default());
-            pairs.extend(one.cells.iter().map(|cell| {
+            pairs.extend(one.cells.iter().enumerate().map(|(n, cell)| {
                 let said = rehearsal.judge(cell.limit.bytes);
-                Pair { one, cell, said, happened: Happened::at(cell, one) }
+                Pair { one, cell, said, happened: Happened::at(n, one) }
             }));
         }
         Self(pairs)

@@ -19,7 +19,7 @@ mod rules;
 mod table;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
@@ -60,8 +60,6 @@ struct Args {
 struct Rehearsed {
     program: &'static Program,
     recording: Recording,
-    /// How long it takes without a limit.
-    wall: Duration,
     /// The most that the kernel charged then, in bytes.
     peak: u64,
     cells: Vec<Cell>,
@@ -146,16 +144,12 @@ fn rehearse(
     }
     eprintln!("{}: {free}, of the kernel's peak {}", program.name, table::mib(free.peak));
     recording.max_rss = free.max_rss;
-    // How long it takes is compared by a few percent, and the quickest is the one that nobody disturbed.
-    let mut wall = free.wall;
-    for _ in 1..args.repeats {
-        wall = wall.min(oracle.run(place, program, None, oracle::FREE)?.wall);
-    }
     let patience = std::cell::Cell::new(oracle::patience(free.wall));
-    let run = |limit: u64| {
+    let run = |limit: Option<u64>| {
         loop {
-            let run = oracle.run(place, program, Some(limit), patience.get())?;
-            eprintln!("{} at {}: {run}", program.name, table::mib(limit));
+            let run = oracle.run(place, program, limit, patience.get())?;
+            let at = limit.map_or("no limit".to_owned(), table::mib);
+            eprintln!("{} at {at}: {run}", program.name);
             if run.end != End::Stuck {
                 return Ok(run);
             }
@@ -176,7 +170,7 @@ fn rehearse(
     let boundary = if args.common.smoke {
         Boundary::foretold(&recording)
     } else {
-        bisect::bisect(&cells, args.repeats, run)?
+        bisect::bisect(&cells, args.repeats, |limit| run(Some(limit)))?
     };
-    Ok(Rehearsed { program, recording, wall, peak: free.peak, cells, boundary })
+    Ok(Rehearsed { program, recording, peak: free.peak, cells, boundary })
 }

@@ -38,6 +38,17 @@ impl Place {
         Ok(Self { dir, owns_text })
     }
 
+    /// Runs it once, so that its text is in the page cache for each run that counts, and charged to none of them.
+    pub fn warm(&self, program: &Program) -> Result<()> {
+        if self.owns_text {
+            return Ok(());
+        }
+        let mut command = self.shell(program.script);
+        let output = command.stdin(Stdio::null()).output().context(program.script)?;
+        ensure!(output.status.success(), "{}: {}", program.script, output.status);
+        Ok(())
+    }
+
     /// Makes what a program reads, unless it is there.
     pub fn prepare(&self, program: &Program, size: Size) -> Result<()> {
         self.clear()?;
@@ -52,13 +63,18 @@ impl Place {
             ensure!(status.success(), "{script}: {:?}, {:?}", status.code(), status.signal());
         }
         // What is dirty could not be dropped from the cache.
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
         File::open(self.dir.path()).and_then(|dir| Ok(syncfs(dir)?)).context("syncfs")
     }
 
-    /// Before a run: nothing in `out`, and in the page cache nothing of what the program reads. What is there
-    /// already would be charged to nobody.
+    /// Before a run: nothing in `out`, nothing that is yet to be written, and in the page cache nothing of what the program
+    /// reads. What is there already would be charged to nobody.
     pub fn refresh(&self, program: &Program) -> Result<()> {
         self.clear()?;
+        self.sync()?;
         let made = program.prepare.map(|(made, _)| made);
         let inputs = program.inputs.iter().map(|input| input.name()).chain(made);
         let inputs = inputs.map(|name| self.dir.path().join(name));

@@ -49,6 +49,7 @@ const RETRIES: u32 = 3;
 /// Runs it once below `memstock record`, without a limit and with none of its files in the cache. Once more if memstock
 /// says that pages were moved, which it does not see on every host: of those it lacks some then.
 pub fn record(place: &Place, program: &Program) -> Result<Recording> {
+    place.warm(program)?;
     for _ in 0..RETRIES {
         let recording = record_once(place, program)?;
         if !recording.loss.contains(Loss::MovedUnseen.stat().name) {

@@ -1,7 +1,7 @@
 //! Owns which accesses to page cache are recorded: those of blocks that are followed, and no more of them than there is
 //! room for. Must not know how they are told of.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +26,7 @@ const FREE: u64 = 20_000;
 const AT_ONCE: u64 = 100;
 
 /// The cache that is followed.
+#[derive(Default)]
 pub(super) struct Cache {
     one_in: u32,
     /// Which pages of a block were seen, a bit each, by the file's key and the block.
@@ -33,6 +34,8 @@ pub(super) struct Cache {
     /// Accesses that were recorded, and those since the last look.
     told: u64,
     lately: u64,
+    /// Of the files that are recorded, as `stat(2)` numbers them.
+    devices: BTreeSet<u64>,
     names: Option<FileSystems>,
 }
 
@@ -40,7 +43,7 @@ impl Cache {
     pub(super) fn new() -> Self {
         let names =
             FileSystems::find().inspect_err(|error| log::debug!("no paths: {error:#}")).ok();
-        Self { one_in: 1, followed: HashMap::new(), told: 0, lately: 0, names }
+        Self { one_in: 1, names, ..Self::default() }
     }
 
     /// Records what was told.
@@ -102,7 +105,12 @@ impl Cache {
         self.followed.retain(|&(key, block), _| is_followed(block_hash(key, block), self.one_in));
     }
 
-    fn number(&self, accessed: &Accessed, to: &mut Writer<impl Write>) -> io::Result<u32> {
+    /// Devices of the files that are recorded, as `stat(2)` numbers them.
+    pub(super) fn devices(&self) -> impl Iterator<Item = u64> {
+        self.devices.iter().copied()
+    }
+
+    fn number(&mut self, accessed: &Accessed, to: &mut Writer<impl Write>) -> io::Result<u32> {
         let &Accessed { file: key, inode, device, .. } = accessed;
         // The kernel numbers devices in its own way: MINORBITS in include/linux/kdev_t.h.
         let (generation, device) = ((device >> 32) as u32, device as u32);
@@ -111,6 +119,7 @@ impl Cache {
             Some(number) => Ok(number),
             None => {
                 let path = self.path(Inode { device, number: inode, generation });
+                self.devices.insert(told);
                 to.file(&File { device: told, inode, path }, key)
             }
         }

@@ -1,5 +1,4 @@
-//! Owns what the kernel says of a cgroup by itself: kernel memory that memstock does not see, where its memory controller
-//! tells, and for how long its tasks waited for devices.
+//! Owns what the kernel's memory controller says of a cgroup, where there is one: kernel memory that memstock does not see.
 
 use std::fs;
 use std::path::Path;
@@ -25,17 +24,6 @@ fn pages(stat: &str, name: &str) -> Option<u64> {
     Some(line.trim().parse::<u64>().ok()? / page_size())
 }
 
-/// For how long some task of the cgroup with this directory has waited for devices so far, in microseconds; none where the
-/// kernel does not tell (`CONFIG_PSI`).
-pub(super) fn waited_us(dir: &Path) -> Option<u64> {
-    waited(&fs::read_to_string(dir.join("io.pressure")).ok()?)
-}
-
-fn waited(pressure: &str) -> Option<u64> {
-    let some = pressure.lines().find(|line| line.starts_with("some "))?;
-    some.rsplit_once("total=")?.1.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,8 +33,5 @@ mod tests {
         let stat = "anon 8192\nslab_reclaimable 40960\nslab 1\n";
         assert_eq!(pages(stat, "slab_reclaimable"), Some(40960 / page_size()));
         assert_eq!(pages(stat, "kernel_stack"), None);
-        let pressure =
-            "some avg10=0.00 avg60=0.35 avg300=0.34 total=9309576\nfull avg10=0 total=1\n";
-        assert_eq!((waited(pressure), waited("")), (Some(9_309_576), None));
     }
 }

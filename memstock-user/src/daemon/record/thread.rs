@@ -21,7 +21,8 @@ use crate::engine::Engine;
 use crate::engine::pins::Pins;
 use crate::engine::recorded::{Recorded, Told, comm};
 use crate::host::cgroup::{ById, CgroupMount};
-use crate::host::{now_ns, page_size};
+use crate::host::disks::Disks;
+use crate::host::now_ns;
 use crate::recording::{CHARGES, End, TaskEvent, TaskEventKind, Writer};
 
 /// Between two rounds.
@@ -57,7 +58,7 @@ pub(super) struct Recording {
     cache: Cache,
     charging: Option<Charging>,
     lost_before: lost::Counts,
-    waited_us: Option<u64>,
+    disks: Disks,
     kernel_at: Duration,
     flushed_at: Duration,
     gone: Arc<Notify>,
@@ -102,7 +103,6 @@ impl Recording {
         let lost_before = lost::of_engine(&engine)?;
         let is_new = !subject.command.is_empty();
         let before = if is_new { None } else { Some(Now::read(&engine, index)?) };
-        let waited_us = kernel::waited_us(&cgroup.dir);
         let mut to = Writer::new(file, &header).context("cannot write the recording")?;
         if charging.is_some() {
             charges::begin(&engine, &mut to).context("cannot write the recording")?;
@@ -124,7 +124,7 @@ impl Recording {
             cache: Cache::new(),
             charging,
             lost_before,
-            waited_us,
+            disks: Disks::read(),
             kernel_at: Duration::ZERO,
             flushed_at: Duration::ZERO,
             gone,
@@ -299,14 +299,11 @@ impl Recording {
         }
         let at = self.begun.elapsed();
         let lost = self.lost();
-        let waited = kernel::waited_us(&self.subject.cgroup.dir).zip(self.waited_us);
-        let waited = waited.map(|(now, before)| now.saturating_sub(before));
-        let pages = ending.read_bytes.map(|bytes| bytes / page_size()).filter(|&pages| pages > 0);
         let end = End {
             at,
             code: ending.code,
             read_bytes: ending.read_bytes,
-            read_ns_per_page: waited.zip(pages).map(|(us, pages)| us * 1000 / pages),
+            read_ns_per_page: Disks::read().ns_per_page(&self.disks, self.cache.devices()),
             lost: lost.clone(),
         };
         let (tasks, mut failed) = (self.tasks.count, self.failed);

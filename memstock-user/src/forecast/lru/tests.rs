@@ -11,7 +11,7 @@ const BOTH: [Lru; 2] = [Lru::Classic, Lru::MultiGen];
 fn of(whats: impl IntoIterator<Item = What>, pages: usize) -> Uses {
     let events = whats.into_iter().map(|what| Event { part: 3, what }).collect();
     let taken = vec![Taken { needed: 100, ..Taken::default() }, Taken::default()];
-    Uses { events, taken, file_of: vec![0; pages], others: 0 }
+    Uses { events, taken, file_of: vec![0; pages], others: 0, ahead: 0 }
 }
 
 fn reread(uses: &Uses, lru: Lru, limit: u64) -> u64 {
@@ -57,6 +57,31 @@ fn a_need_for_a_moment_takes_all() {
 }
 
 /// Where an LRU keeps nothing of what is in use, since more passes by than there is room for, the kernel keeps it.
+/// Two windows of 1,000 pages are there at once: with room for both nothing is lost; with less a part of each window goes
+/// before it is used, and with less than one, each page is read as often as it is larger than the room.
+#[test]
+fn what_is_read_ahead_and_evicted_is_read_over_and_over() {
+    let window = |n: u32| (1000 * n..1000 * (n + 1)).map(|page| Use { page, weight: 1 });
+    let rounds =
+        (0..10).flat_map(|n| window(n + 1).map(What::Enter).chain(window(n).map(What::First)));
+    let whats = window(0).map(What::Enter).chain(rounds);
+    let uses = Uses { ahead: 2000, ..of(whats, 11_000) };
+    for lru in BOTH {
+        let rereads = [2000, 1500, 1000, 250, 1].map(|room| reread(&uses, lru, room));
+        // At least 128 pages are read at once.
+        assert_eq!(rereads, [0, 10_000, 20_000, 40_000, 80_000], "{lru:?}");
+    }
+}
+
+/// A second reading is ahead of its use as the first was.
+#[test]
+fn what_is_read_again_is_read_ahead_as_well() {
+    let again = (0..2).flat_map(|_| (0..1000).map(again));
+    let uses = Uses { ahead: 800, ..of((0..1000).flat_map(read).chain(again), 1000) };
+    let rereads = [800, 600, 400, 200].map(|room| reread(&uses, Lru::Classic, room));
+    assert_eq!(rereads, [2000, 4000, 6000, 6000]);
+}
+
 #[test]
 fn a_stream_does_not_push_out_what_is_in_use() {
     let mut whats: Vec<_> = (0..40).flat_map(read).collect();

@@ -1,0 +1,85 @@
+//! How fast the host's block devices are, by what they did meanwhile (`Documentation/admin-guide/iostats.rst`).
+
+use std::collections::HashMap;
+use std::fs;
+
+use rustix::fs::makedev;
+
+use super::page_size;
+
+/// Of a sector in `/proc/diskstats`, whatever the device has.
+const SECTOR: u64 = 512;
+/// Of less than so many pages no speed can be told: 1 MiB.
+const FEWEST_PAGES: u64 = 256;
+
+/// What each device has done so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disks(HashMap<u64, Done>);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Done {
+    /// Read and written.
+    sectors: u64,
+    /// Milliseconds in which there was something in flight.
+    busy_ms: u64,
+}
+
+impl Disks {
+    /// As of now; no devices where the kernel does not tell.
+    pub(crate) fn read() -> Self {
+        Self::parse(&fs::read_to_string("/proc/diskstats").unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let device = |line: &str| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let number = |n: usize| fields.get(n)?.parse::<u64>().ok();
+            let device = makedev(number(0)?.try_into().ok()?, number(1)?.try_into().ok()?);
+            let sectors = number(5)?.saturating_add(number(9)?);
+            Some((device, Done { sectors, busy_ms: number(12)? }))
+        };
+        Self(text.lines().filter_map(device).collect())
+    }
+
+    /// How many nanoseconds these devices (as `stat(2)` numbers them) took for a page since `before`; none if they moved
+    /// next to nothing, or are no block devices.
+    pub(crate) fn ns_per_page(
+        &self,
+        before: &Self,
+        devices: impl IntoIterator<Item = u64>,
+    ) -> Option<u64> {
+        let (mut pages, mut busy_ms) = (0, 0);
+        for device in devices {
+            let Some(now) = self.0.get(&device) else { continue };
+            let then = before.0.get(&device).copied().unwrap_or_default();
+            pages += now.sectors.saturating_sub(then.sectors) * SECTOR / page_size();
+            busy_ms += now.busy_ms.saturating_sub(then.busy_ms);
+        }
+        (pages >= FEWEST_PAGES).then(|| busy_ms * 1_000_000 / pages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "\
+ 254       0 vda 969 1675 8192 335 788 1078 0 793 0 100 421 77 12 5735 502 612 978
+   7       1 loop1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
+";
+    const AFTER: &str = "\
+ 254       0 vda 969 1675 16384 335 788 1078 8192 793 0 108 421 77 12 5735 502 612 978
+   7       1 loop1 0 0 8 0 0 0 0 0 0 4 0 0 0 0 0 0 0
+";
+
+    #[test]
+    fn the_time_of_a_page_is_that_of_the_devices_that_were_busy() {
+        let (before, after) = (Disks::parse(BEFORE), Disks::parse(AFTER));
+        let (vda, loop1, none) = (makedev(254, 0), makedev(7, 1), makedev(0, 33));
+        let pages = (2 * 8192 * SECTOR) / page_size();
+        assert_eq!(after.ns_per_page(&before, [vda, none]), Some(8_000_000 / pages));
+        assert_eq!(after.ns_per_page(&before, [loop1]), None);
+        assert_eq!(after.ns_per_page(&before, [none]), None);
+        assert_eq!(Disks::parse("254 0 vda 1 2\nx\n\n").0.len(), 0);
+    }
+}
