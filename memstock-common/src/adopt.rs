@@ -9,7 +9,7 @@
 use crate::charge::{add_usage, change_file, raise_watermarks, sub_usage};
 use crate::control::{MAX_ARGS, Refusal, live};
 use crate::file::FILE;
-use crate::page::{Chunk, Entry, UNCONFIRMED, UNCOUNTED};
+use crate::page::{Chunk, Entry, UNCONFIRMED, UNCOUNTED, owner_in};
 use crate::world::Step;
 use crate::{Machine, NO_INDEX, NOBODY, Word, key_of, owner_of};
 
@@ -118,8 +118,8 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
 }
 
 /// Gives pages of a dying cgroup to the one above it, as the kernel does (`memcg_reparent_objcgs`); answers with how
-/// many there were. Those above have them in their usage already, so nothing else is charged or uncharged. A page
-/// that is marked stays until it is not.
+/// many there were. Those above have them in their usage already, so nothing else is charged or uncharged. Marks go with the
+/// page: what was adopted bears one for good, and whoever looks again at a page that is the other's by then leaves it.
 ///
 /// # Errors
 /// [`Refusal::Missing`], also where nobody is above it; [`Refusal::Busy`] if it is tracked.
@@ -133,8 +133,16 @@ pub fn reparent<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal>
     if above == NO_INDEX {
         return Err(Refusal::Missing);
     }
-    let Found { nr_pages, nr_file } =
-        replace(machine, window, owner_of(window.index), owner_of(above))?;
+    let (from, to) = (owner_of(window.index), owner_of(above));
+    let Found { nr_pages, nr_file } = each(machine, window, |entry, _| {
+        let seen = entry.load();
+        let marks = seen ^ owner_in(seen);
+        if owner_in(seen) == from && entry.replace(seen, to | marks) {
+            Found { nr_pages: 1, nr_file: u32::from(marks & FILE != 0) }
+        } else {
+            Found::default()
+        }
+    })?;
     counter.uncharge_memory(nr_pages as u64);
     if machine.memsw() {
         counter.memsw.uncharge(nr_pages as u64);

@@ -7,9 +7,10 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::audit::beside;
-use memstock_tests::live::live;
+use memstock_tests::live::{live, name};
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::show::Show;
+use memstock_tests::skip::skip;
 use memstock_tests::task::enter_dir;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, lru, scaled};
@@ -213,6 +214,39 @@ fn pages_of_removed_cgroups_are_those_of_the_one_above() -> Result<()> {
         settled(&engine, kernel.as_ref(), "the end of all", none)?;
         let audit = engine.audit_at_rest::<&str>(&[])?;
         ensure!(audit.owned == 0, "{audit:#?}");
+        engine.stop().map(drop)
+    })
+}
+
+/// The same of pages that were there before the engine and that it took from the kernel's own controller.
+#[test]
+fn adopted_pages_of_a_removed_cgroup_are_those_of_the_one_above() -> Result<()> {
+    const PAGES: u32 = 700;
+    live(|| {
+        let top = TestCgroup::new()?;
+        let Some(kernel) = KernelCgroup::beside(&top)? else {
+            skip(&name(), "only the kernel's own controller knows whose the pages of a file are");
+            return Ok(());
+        };
+        let cgroup = top.child("removed")?;
+        let wish = Holder::of(Mode::TmpfsWrite).pages(PAGES).cgroup(&cgroup).kernel(&kernel);
+        let mut holder = wish.start()?;
+        holder.get()?;
+        let engine = Engine::start_adopting(["--cgroup", top.path()])?;
+        try_poll_until(SOON, "its pages to be adopted", || {
+            let show = engine.show()?;
+            let used = show.cgroup(cgroup.path()).map_or(0, |cgroup| cgroup.used_pages());
+            Ok((used >= PAGES.into() && !engine.stdout()?.is_empty()).then_some(()))
+        })?;
+        holder.kill()?;
+        gone(cgroup.dir())?;
+        let only_top = |show: &Show| show.cgroups.len() == 1;
+        let show = settled(&engine, None, "a counter that is free", only_top)?;
+        show.check()?;
+        let used = show.cgroup(top.path())?.used_pages();
+        ensure!(used >= PAGES.into(), "they are those of the one above: {used}");
+        engine.audit_at_rest::<&str>(&[])?;
+        drop(holder);
         engine.stop().map(drop)
     })
 }

@@ -6,6 +6,7 @@ use crate::support::plain::{Plain, entry, family_of};
 use crate::support::{Shape, limited, owner, window};
 use memstock_common::adopt::{Window, adopt, disown, doubt, reparent};
 use memstock_common::control::{Refusal, close};
+use memstock_common::file::FILE;
 use memstock_common::page::UNCONFIRMED;
 use memstock_common::{Loss, NO_LIMIT};
 
@@ -120,6 +121,22 @@ fn windows_of_no_counter_or_chunk_are_refused() {
     assert_eq!(adopt(&cpu, within), Ok(2));
     assert_eq!([512, 513].map(|pfn| entry(&world, pfn)), [owner(1) | UNCONFIRMED; 2]);
     assert_eq!(world.register(limited(3, 1, NO_LIMIT)), Ok(0));
+}
+
+/// What was adopted bears its mark for as long as it is there, and is no reason for a removed cgroup to stay.
+#[test]
+fn adopted_pages_of_a_dying_cgroup_go_to_the_one_above_with_their_mark() {
+    let world = family();
+    let cpu = world.cpu(0);
+    assert_eq!(adopt(&cpu, Window { is_file: 1, ..window(1, 0..3) }), Ok(3));
+    close(&cpu, 1).unwrap();
+    assert_eq!(reparent(&cpu, window(1, 0..512)), Ok(3));
+    assert_eq!(entry(&world, 0), owner(0) | UNCONFIRMED | FILE);
+    assert_eq!(disown(&cpu, window(1, 0..3)), Ok(0), "it is the other's by now");
+    assert_eq!(world.release(1), Ok(0));
+    assert_eq!(disown(&cpu, window(0, 0..1)), Ok(1));
+    world.assert_owned(&[2, 0, 0, 0]);
+    world.assert_file_pages(&[2, 0, 0, 0]);
 }
 
 /// Two levels are removed; the usage of those above does not move, and what is free again is nobody's.

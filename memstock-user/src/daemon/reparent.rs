@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, owner_in};
+use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{NOBODY, index_of, owner_of};
 
 use crate::audit::adoption::{Page, windows};
@@ -30,7 +30,7 @@ pub fn reparent(engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
         let first = number as u64 * u64::from(CHUNK_PAGES);
         let theirs = (first..).zip(chunk.owners).filter(|&(_, entry)| {
             let owner = owner_in(entry) as usize;
-            entry & UNCONFIRMED == 0 && is_dying.get(owner).is_some_and(|&is_dying| is_dying)
+            is_dying.get(owner).is_some_and(|&is_dying| is_dying)
         });
         let pages: Vec<_> = theirs
             .map(|(pfn, entry)| Page { pfn, index: index_of(owner_in(entry)), is_file: false })

@@ -155,9 +155,7 @@ impl Reference {
     pub fn reparent(&mut self, group: u32, pages: &[u64]) -> Option<u64> {
         let member = &self.groups[&group];
         let above = member.parent.filter(|_| !member.open)?;
-        let is_moved = |(pfn, page): (&u64, &Page)| {
-            page.group == group && !page.unconfirmed && pages.contains(pfn)
-        };
+        let is_moved = |(pfn, page): (&u64, &Page)| page.group == group && pages.contains(pfn);
         let moved: Vec<_> =
             self.pages.iter().filter(|&page| is_moved(page)).map(|page| *page.0).collect();
         for pfn in &moved {
