@@ -59,7 +59,8 @@ pub const CACHE_INTERVAL_NS: u64 = 100 * EVENT_INTERVAL_NS;
 #[inline(always)]
 pub fn may_send<W: Word>(sent: &W, now: u64, interval: u64) -> bool {
     let last = sent.load();
-    (last == 0 || now.wrapping_sub(last) >= interval) && sent.replace(last, now)
+    // Another CPU may have sent since this one read the clock.
+    (last == 0 || now.saturating_sub(last) >= interval) && sent.replace(last, now)
 }
 
 /// The kernel begins to reclaim memory, on any CPU: tells the user half, which drains. `sent` is when

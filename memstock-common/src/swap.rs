@@ -14,8 +14,11 @@ use crate::{Machine, Word};
 pub fn set_swapped<M: Machine>(machine: &M, index: u32, nr_pages: u64) -> Result<u32, Refusal> {
     let counter = live(machine, index)?;
     let before = counter.swapped.swap(nr_pages);
-    // In this order, or there would be a peak that never was.
-    sub_memsw(machine, index, before);
-    add_memsw(machine, index, nr_pages);
+    // Only what it changed by: nobody else finds room, or a peak, that never was.
+    if nr_pages > before {
+        add_memsw(machine, index, nr_pages - before);
+    } else {
+        sub_memsw(machine, index, before - nr_pages);
+    }
     Ok(0)
 }
