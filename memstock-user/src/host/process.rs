@@ -66,7 +66,9 @@ pub struct Status(String);
 impl Status {
     /// Of a process or thread with this directory in `/proc`; none when it is gone.
     pub fn read(dir: &Path) -> Option<Self> {
-        fs::read_to_string(dir.join("status")).ok().map(Self)
+        // A name need not be UTF-8, and must hide nobody from a limit.
+        let text = fs::read(dir.join("status")).ok()?;
+        Some(Self(String::from_utf8_lossy(&text).into_owned()))
     }
 
     /// What the line `name` says.
@@ -212,6 +214,19 @@ mod tests {
         assert_eq!((stat.comm.as_str(), stat.state), ("a) R (b", 'S'));
         assert_eq!((stat.flags, stat.started, stat.rss), (9, 22, 24));
         assert!(Stat::parse(b"7 (a) S 1 2").is_none());
+    }
+
+    /// Whoever has such a name must not be spared at a limit.
+    #[test]
+    fn a_name_need_not_be_utf8() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(OsStr::from_bytes(b"\xff"));
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("60").spawn().unwrap();
+        let status = Status::read(&directory(child.id().cast_signed()));
+        child.kill().and_then(|()| child.wait()).unwrap();
+        let status = status.expect("it is there");
+        assert!(status.field("Name").is_some() && status.pages("VmSize") > 0);
     }
 
     #[test]

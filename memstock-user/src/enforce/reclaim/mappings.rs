@@ -86,10 +86,10 @@ fn advise_all(
     advised > 0
 }
 
-/// A file of a process in `/proc`; empty when it is gone.
+/// A file of a process in `/proc`, in which names of files need not be UTF-8; empty when it is gone.
 fn read(task: &Task, name: &str) -> String {
-    let text = living(task.pid).and_then(|dir| fs::read_to_string(dir.join(name)).ok());
-    text.unwrap_or_default()
+    let text = living(task.pid).and_then(|dir| fs::read(dir.join(name)).ok());
+    String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
 }
 
 /// The number of bytes for which the kernel took the advice.
