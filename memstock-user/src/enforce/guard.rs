@@ -21,7 +21,8 @@ use rustix::io::Errno;
 
 use super::freeze::{let_go, thaw};
 
-/// How long a cgroup may be held at once. The daemon lets go sooner; this is for when it hangs.
+/// How long a cgroup may be held at once. This is for when the daemon hangs, and for several victims that take long to die: the
+/// tasks run again while the rest is killed.
 pub const MOST: Duration = Duration::from_secs(2);
 
 /// The daemon's side.

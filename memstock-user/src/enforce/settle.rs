@@ -179,7 +179,8 @@ impl<'a> Full<'a> {
             // A task that is already dying, whoever killed it, comes first: it may be enough.
             let dying = all.iter().find(|task| task.is_dying && !was_tried(task)).cloned();
             let is_dying = dying.is_some();
-            let limit = self.counter()?.memory_limit;
+            let Counter { memory_limit, memsw_limit, .. } = self.counter()?;
+            let limit = memory_limit.min(memsw_limit);
             let spared = |task: &Task| was_tried(task) || is_ours(task);
             let Some(victim) = dying.or_else(|| victim::choose(all, limit, spared)) else {
                 if !std::mem::replace(&mut has_told, true) {
