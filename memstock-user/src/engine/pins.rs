@@ -200,12 +200,12 @@ impl Pins {
         }
     }
 
-    /// Drops the notes.
+    /// Drops the notes of these: others may have been noted meanwhile.
     ///
     /// # Errors
     /// One cannot be removed.
-    pub fn all_adopted(&self) -> Result<()> {
-        remove_folder(&self.unadopted_folder())
+    pub fn adopted(&self, ids: &BTreeSet<u64>) -> Result<()> {
+        ids.iter().try_for_each(|id| remove_folder(&self.unadopted_folder().join(id.to_string())))
     }
 
     /// Removes every pin, links first so that nothing is charged while the rest goes.
@@ -331,10 +331,11 @@ mod tests {
         pins.unfinished().note_unadopted([7, 1 << 40, 7]).unwrap();
         pins.finish().unwrap();
         assert_eq!(pins.unadopted().unwrap(), [7, 1 << 40].into());
-        pins.all_adopted().unwrap();
-        pins.all_adopted().unwrap();
-        assert!(pins.unadopted().unwrap().is_empty());
         pins.note_unadopted([8]).unwrap();
+        for _ in 0..2 {
+            pins.adopted(&[7, 1 << 40].into()).unwrap();
+            assert_eq!(pins.unadopted().unwrap(), [8].into(), "noted meanwhile");
+        }
         pins.remove().unwrap();
         assert_eq!(fs::read_dir(bpffs.path()).unwrap().count(), 0);
     }

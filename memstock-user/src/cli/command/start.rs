@@ -230,5 +230,5 @@ pub fn adopt_noted(
         let adopted = adoption::adopt(engine, mount, &unadopted)?;
         log::info!("{adopted}");
     }
-    engine.pins().all_adopted()
+    engine.pins().adopted(&unadopted)
 }
