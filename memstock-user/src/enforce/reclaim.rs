@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anyhow::Result;
-use memstock_common::{Counter, index_of};
+use memstock_common::Counter;
 
 pub use self::cache::Cache;
 use super::task;
 use crate::engine::Engine;
+use crate::engine::needed::lineage;
 use crate::host;
 use crate::host::cgroup::Cgroup;
 use crate::journal::record::Means;
@@ -56,8 +57,7 @@ impl Taken {
 
 /// The counters at and below one.
 pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32> {
-    let parent = |&at: &u32| counters.get(&at).map(|counter| index_of(counter.parent as u32));
-    let is_below = |&index: &u32| std::iter::successors(Some(index), parent).any(|at| at == top);
+    let is_below = |&index: &u32| lineage(counters, index).any(|at| at == top);
     counters.keys().copied().filter(is_below).collect()
 }
 

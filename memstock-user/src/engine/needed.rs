@@ -54,13 +54,18 @@ fn spread(
     all: &mut BTreeMap<u32, InFlight>,
     add: impl Fn(&mut InFlight),
 ) {
-    let mut at = index;
-    // A bound, should a counter be its own ancestor: what is read may be changing.
-    for _ in 0..MAX_DEPTH {
-        let Some(counter) = counters.get(&at) else { return };
-        add(all.entry(at).or_default());
-        at = index_of(counter.parent as u32);
-    }
+    lineage(counters, index).for_each(|at| add(all.entry(at).or_default()));
+}
+
+/// A counter and those above it, as far as they are there: at most [`MAX_DEPTH`], should one be its own ancestor, since what is
+/// read may be changing.
+pub fn lineage(
+    counters: &BTreeMap<u32, Counter<u64>>,
+    index: u32,
+) -> impl Iterator<Item = u32> + use<'_> {
+    let above = |&at: &u32| Some(index_of(counters.get(&at)?.parent as u32));
+    let there = move |at: &u32| counters.contains_key(at);
+    std::iter::successors(Some(index), above).take_while(there).take(MAX_DEPTH as usize)
 }
 
 impl Need {

@@ -5,14 +5,15 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use anyhow::Result;
+use memstock_common::Chunk;
 use memstock_common::file::FILE;
 use memstock_common::page::CHUNK_PAGES;
 use memstock_common::record::is_of;
-use memstock_common::{Chunk, MAX_DEPTH, index_of};
 
 use super::usage::Beside;
 use crate::engine::Engine;
 use crate::engine::mapped::Mapped;
+use crate::engine::needed::lineage;
 use crate::host::pace::{cpu_time, spent_since};
 use crate::host::pages::{KernelPages, Kind};
 
@@ -127,17 +128,9 @@ fn next_run(
 fn below(engine: &Engine, index: u32) -> Vec<bool> {
     let counters = engine.counters();
     let mut ours = vec![false; engine.max_cgroups() as usize];
-    for &own in counters.keys() {
-        let mut at = own;
-        // A bound, should a counter be its own ancestor: what is read may be changing.
-        for _ in 0..MAX_DEPTH {
-            if at == index
-                && let Some(is_ours) = ours.get_mut(own as usize)
-            {
-                *is_ours = true;
-            }
-            let Some(counter) = counters.get(&at) else { break };
-            at = index_of(counter.parent as u32);
+    for &own in counters.keys().filter(|&&own| lineage(&counters, own).any(|at| at == index)) {
+        if let Some(is_ours) = ours.get_mut(own as usize) {
+            *is_ours = true;
         }
     }
     ours

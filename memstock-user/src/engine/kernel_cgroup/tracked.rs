@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use memstock_common::{Counter, NO_INDEX, index_of};
+use memstock_common::Counter;
 
 use crate::engine::Engine;
+use crate::engine::needed::lineage;
 use crate::host::cgroup::CgroupMount;
 use crate::model::Name;
 
@@ -99,15 +100,7 @@ impl Tracked {
 
     /// A counter and its ancestors, upwards.
     pub fn lineage(&self, index: u32) -> impl Iterator<Item = u32> {
-        let parent = |&index: &u32| self.parent(index);
-        // A bound, should a parent be its own ancestor: what is read here may be changing.
-        std::iter::successors(self.counters.contains_key(&index).then_some(index), parent)
-            .take(memstock_common::MAX_DEPTH as usize)
-    }
-
-    fn parent(&self, index: u32) -> Option<u32> {
-        let parent = index_of(self.counters.get(&index)?.parent as u32);
-        (parent != NO_INDEX && self.counters.contains_key(&parent)).then_some(parent)
+        lineage(&self.counters, index)
     }
 
     /// The paths of the cgroups that have no tracked ancestor, in alphabetical order.
