@@ -1,74 +1,24 @@
-//! The kinds of records by number and name, and how many of each were written: what metrics tell of the
-//! stream. What a record contains is `record`'s.
+//! How many records of each kind were written: what metrics tell of the stream.
 
-use super::record::Record;
+use strum::{EnumCount as _, VariantNames as _};
 
-/// Every kind, named as in the field `kind`.
-pub const KINDS: [&str; 22] = [
-    "limit-near",
-    "limit-hit",
-    "drain",
-    "reclaim",
-    "oom-kill",
-    "no-victim",
-    "cache-over-limit",
-    "would-enforce",
-    "cpu-dead",
-    "cpu-online",
-    "cgroup-added",
-    "cgroup-dying",
-    "cgroup-removed",
-    "healed",
-    "lost",
-    "engine-adopted",
-    "part-failed",
-    "part-recovered",
-    "config-changed",
-    "config-reloaded",
-    "config-refused",
-    "ended",
-];
+use super::record::{Kind, Record};
 
-/// Which of [`KINDS`] it is.
-const fn number(record: &Record) -> usize {
-    match record {
-        Record::LimitNear(_) => 0,
-        Record::LimitHit(_) => 1,
-        Record::Drain { .. } => 2,
-        Record::Reclaim { .. } => 3,
-        Record::OomKill { .. } => 4,
-        Record::NoVictim { .. } => 5,
-        Record::CacheOverLimit { .. } => 6,
-        Record::WouldEnforce { .. } => 7,
-        Record::CpuDead { .. } => 8,
-        Record::CpuOnline { .. } => 9,
-        Record::CgroupAdded { .. } => 10,
-        Record::CgroupDying { .. } => 11,
-        Record::CgroupRemoved { .. } => 12,
-        Record::Healed { .. } => 13,
-        Record::Lost { .. } => 14,
-        Record::EngineAdopted { .. } => 15,
-        Record::PartFailed { .. } => 16,
-        Record::PartRecovered { .. } => 17,
-        Record::ConfigChanged { .. } => 18,
-        Record::ConfigReloaded { .. } => 19,
-        Record::ConfigRefused { .. } => 20,
-        Record::Ended => 21,
-    }
-}
+/// How each is called: as in the field `kind`.
+pub(super) const KINDS: &[&str] = Kind::VARIANTS;
 
 /// How many records of each kind there were.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts([u64; KINDS.len()]);
+pub struct Counts([u64; Kind::COUNT]);
 
 impl Counts {
     pub(super) fn count(&mut self, record: &Record) {
-        self.0[number(record)] += 1;
+        self.0[Kind::from(record) as usize] += 1;
     }
 
     /// Every kind with its number, those that never were included.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        KINDS.into_iter().zip(self.0)
+        KINDS.iter().copied().zip(self.0)
     }
 }
 
@@ -82,7 +32,7 @@ mod tests {
         let mut counts = Counts::default();
         for record in every_kind() {
             let json = serde_json::to_value(&record).unwrap();
-            assert_eq!(json["kind"], KINDS[number(&record)]);
+            assert_eq!(json["kind"], KINDS[Kind::from(&record) as usize]);
             counts.count(&record);
         }
         assert!(counts.iter().all(|(_, count)| count > 0));

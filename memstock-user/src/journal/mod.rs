@@ -14,6 +14,7 @@ pub mod line;
 pub mod names;
 pub mod read;
 pub mod record;
+mod stderr;
 mod victim;
 pub mod write;
 

@@ -30,9 +30,14 @@ pub struct Entry {
 }
 
 /// What happened.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, strum::EnumDiscriminants)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
+#[strum_discriminants(name(Kind), vis(pub(crate)))]
+#[strum_discriminants(
+    derive(strum::EnumCount, strum::VariantNames),
+    strum(serialize_all = "kebab-case")
+)]
 pub enum Record {
     /// A batch did not fit under a limit: the early warning.
     LimitNear(Limit),

@@ -1,5 +1,5 @@
-//! The writing end of the event stream, of which there is one: the daemon's. Owns numbering, rotation and
-//! what is seen on standard error; knows nothing of readers.
+//! The writing end of the event stream, of which there is one: the daemon's. Owns numbering and rotation; knows nothing of
+//! readers. Standard error has a part of it (`stderr`).
 //!
 //! A record that cannot be written (no space in /run) leaves a gap in the numbers, by which readers see that it
 //! is missing; it never ends the daemon, and never leaves half a line.
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use memstock_common::Loss;
 
 use super::kind::Counts;
 use super::record::{Entry, Record};
+use super::stderr::Stderr;
 use super::{BEFORE, CURRENT, remove_in};
 use crate::host;
 use crate::host::lock::RUN_DIR;
@@ -34,6 +34,7 @@ struct State {
     bytes: u64,
     next_seq: u64,
     counts: Counts,
+    stderr: Stderr,
     failed: bool,
     /// Why a record could not be written, until somebody has asked.
     error: Option<anyhow::Error>,
@@ -59,8 +60,15 @@ impl Journal {
                 .with_context(|| format!("cannot shorten {}", path.display()))?;
         }
         let last_seq = before.last_seq.max(current.last_seq);
-        let (bytes, next_seq, counts) = (current.bytes, last_seq + 1, Counts::default());
-        let state = State { file, bytes, next_seq, counts, failed: false, error: None };
+        let state = State {
+            file,
+            bytes: current.bytes,
+            next_seq: last_seq + 1,
+            counts: Counts::default(),
+            stderr: Stderr::default(),
+            failed: false,
+            error: None,
+        };
         Ok(Self { dir: dir.to_owned(), max_bytes, state: RefCell::new(state) })
     }
 
@@ -69,6 +77,7 @@ impl Journal {
     /// # Errors
     /// One cannot be removed.
     pub fn end(self) -> Result<()> {
+        self.state.borrow_mut().stderr.tell_withheld(u64::MAX);
         self.publish(Record::Ended);
         remove_in(&self.dir)
     }
@@ -84,10 +93,7 @@ impl Journal {
         let entry = Entry { seq: state.next_seq, time_ns, time: wall_clock(time_ns), record };
         state.next_seq += 1;
         state.counts.count(&entry.record);
-        if is_for_stderr(&entry.record) {
-            // Nobody left to tell if standard error is gone.
-            let _ = io::stderr().write_all(format!("{entry}\n").as_bytes());
-        }
+        state.stderr.tell(&entry);
         match self.append(&mut state, &entry) {
             Ok(()) => (state.failed, state.error) = (false, None),
             Err(error) => {
@@ -98,6 +104,11 @@ impl Journal {
                 (state.failed, state.error) = (true, Some(error));
             }
         }
+    }
+
+    /// Says on standard error how many events of the last second were not told there; to be called now and then.
+    pub fn tell_withheld(&self) {
+        self.state.borrow_mut().stderr.tell_withheld(host::now_ns());
     }
 
     /// How many records of each kind this daemon has published.
@@ -142,35 +153,6 @@ impl Journal {
             append_to(&current).with_context(|| format!("cannot open {}", current.display()))?;
         state.bytes = 0;
         Ok(())
-    }
-}
-
-/// Standard error has what an operator acts on, and none of what comes by the thousand.
-fn is_for_stderr(record: &Record) -> bool {
-    match record {
-        Record::LimitNear(_)
-        | Record::LimitHit(_)
-        | Record::Drain { .. }
-        | Record::Reclaim { .. }
-        | Record::OomKill { .. }
-        | Record::NoVictim { .. }
-        | Record::CacheOverLimit { .. }
-        | Record::WouldEnforce { .. }
-        | Record::EngineAdopted { .. }
-        | Record::PartFailed { .. }
-        | Record::PartRecovered { .. }
-        | Record::ConfigChanged { .. }
-        | Record::ConfigReloaded { .. }
-        | Record::ConfigRefused { .. }
-        | Record::CpuDead { .. }
-        | Record::CpuOnline { .. } => true,
-        // Then lines are missing there, too.
-        Record::Lost { counter, .. } => counter == Loss::EventsLost.stat().name,
-        Record::CgroupAdded { .. }
-        | Record::CgroupDying { .. }
-        | Record::CgroupRemoved { .. }
-        | Record::Healed { .. }
-        | Record::Ended => false,
     }
 }
 

@@ -33,6 +33,7 @@ const CHECK: Duration = Duration::from_secs(10);
 impl Watch<'_> {
     pub(super) fn tick(&mut self) {
         self.flush_log();
+        self.journal.tell_withheld();
         if self.read_losses() {
             // Events of cgroups that came or went may be among those that were lost.
             let caught_up = self.tree.catch_up();
@@ -201,7 +202,10 @@ impl Watch<'_> {
             }
             Some(Done::Inherited) => self.retry(),
             Some(Done::Checked(proof)) => self.state.checked.note(proof),
-            Some(Done::Adopted) => self.state.adopts = false,
+            Some(Done::Adopted) => match self.engine.pins().unadopted() {
+                Ok(noted) => self.state.adopts = !noted.is_empty(),
+                Err(error) => self.state.parts.failed(Part::Adoption, &error),
+            },
             Some(Done::Limits(changed)) => Reload::limits_set(self, changed),
             Some(Done::Named(resolver, found)) => Reload::named(self, *resolver, found),
         }

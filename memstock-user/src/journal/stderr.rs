@@ -1,0 +1,157 @@
+//! What of the event stream is on standard error: what an operator acts on, and of what comes by the thousand so much that the
+//! rest can still be read. The stream has it all.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+
+use memstock_common::Loss;
+
+use super::kind::KINDS;
+use super::record::{Cgroup, Entry, Kind, Record, Why};
+
+/// Lines of one kind about one cgroup in a second.
+const BURST: u32 = 3;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What was said lately, by kind and by the id of a cgroup.
+#[derive(Debug, Default)]
+pub(super) struct Stderr(BTreeMap<(usize, u64), Lately>);
+
+#[derive(Clone, Copy, Debug)]
+struct Lately {
+    began_ns: u64,
+    told: u32,
+    withheld: u64,
+}
+
+impl Stderr {
+    /// Says it if it is for there.
+    pub(super) fn tell(&mut self, entry: &Entry) {
+        if let Some(line) = self.line(entry) {
+            say(&line);
+        }
+    }
+
+    /// Says of how many events nothing was said in a second that is over by now.
+    pub(super) fn tell_withheld(&mut self, now_ns: u64) {
+        say(&self.withheld(now_ns));
+    }
+
+    fn line(&mut self, entry: &Entry) -> Option<String> {
+        if !is_wanted(&entry.record) {
+            return None;
+        }
+        let Some(cgroup) = comes_by_the_thousand(&entry.record) else {
+            return Some(format!("{entry}\n"));
+        };
+        let before = self.withheld(entry.time_ns);
+        let new = Lately { began_ns: entry.time_ns, told: 0, withheld: 0 };
+        let kind = Kind::from(&entry.record) as usize;
+        let lately = self.0.entry((kind, cgroup)).or_insert(new);
+        if lately.told == BURST {
+            lately.withheld += 1;
+            return None;
+        }
+        lately.told += 1;
+        Some(format!("{before}{entry}\n"))
+    }
+
+    fn withheld(&mut self, now_ns: u64) -> String {
+        let mut sums = BTreeMap::<usize, u64>::new();
+        self.0.retain(|&(kind, _), lately| {
+            let is_over = now_ns.saturating_sub(lately.began_ns) >= SECOND_NS;
+            if is_over && lately.withheld > 0 {
+                *sums.entry(kind).or_default() += lately.withheld;
+            }
+            !is_over
+        });
+        let line = |(kind, more): (usize, u64)| {
+            format!("{more} more events {}: see memstock events\n", KINDS[kind])
+        };
+        sums.into_iter().map(line).collect()
+    }
+}
+
+fn say(text: &str) {
+    // Nobody left to tell if standard error is gone.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// About which cgroup an event is of which there may be one each millisecond, at a limit.
+fn comes_by_the_thousand(record: &Record) -> Option<u64> {
+    match record {
+        Record::LimitNear(limit) | Record::LimitHit(limit) => Some(limit.ancestor.id),
+        Record::Reclaim { cgroup, .. } => Some(cgroup.id),
+        Record::WouldEnforce { ancestor, .. } => Some(ancestor.id),
+        Record::Drain { why: Why::Asked | Why::CpuDead, .. } => None,
+        Record::Drain { cgroup, .. } => Some(cgroup.as_ref().map_or(0, |Cgroup { id, .. }| *id)),
+        _ => None,
+    }
+}
+
+fn is_wanted(record: &Record) -> bool {
+    match record {
+        Record::LimitNear(_)
+        | Record::LimitHit(_)
+        | Record::Drain { .. }
+        | Record::Reclaim { .. }
+        | Record::OomKill { .. }
+        | Record::NoVictim { .. }
+        | Record::CacheOverLimit { .. }
+        | Record::WouldEnforce { .. }
+        | Record::EngineAdopted { .. }
+        | Record::PartFailed { .. }
+        | Record::PartRecovered { .. }
+        | Record::ConfigChanged { .. }
+        | Record::ConfigReloaded { .. }
+        | Record::ConfigRefused { .. }
+        | Record::CpuDead { .. }
+        | Record::CpuOnline { .. } => true,
+        // Then lines are missing there, too.
+        Record::Lost { counter, .. } => counter == Loss::EventsLost.stat().name,
+        Record::CgroupAdded { .. }
+        | Record::CgroupDying { .. }
+        | Record::CgroupRemoved { .. }
+        | Record::Healed { .. }
+        | Record::Ended => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::tests::every_kind;
+
+    fn entry(ms: u64, record: &Record) -> Entry {
+        let time_ns = 1_000_000_000_000 + ms * 1_000_000;
+        Entry { seq: ms, time_ns, time: String::new(), record: record.clone() }
+    }
+
+    #[test]
+    fn of_what_comes_by_the_thousand_the_first_of_each_second_are_told() {
+        let (mut stderr, all) = (Stderr::default(), every_kind());
+        let (near, hit) = (&all[0], &all[1]);
+        let lines = |stderr: &mut Stderr, of: std::ops::Range<u64>, record| {
+            of.filter_map(|ms| stderr.line(&entry(ms, record))).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&mut stderr, 0..700, near).len(), 3);
+        assert_eq!(lines(&mut stderr, 0..5, hit).len(), 3, "each kind has its own");
+        let next = lines(&mut stderr, 1000..2000, near);
+        assert_eq!(next.len(), 3);
+        let withheld = "697 more events limit-near: see memstock events\n\
+                        2 more events limit-hit: see memstock events\nevent: ";
+        assert!(next[0].starts_with(withheld), "{next:?}");
+        assert!(lines(&mut stderr, 1500..1501, hit)[0].starts_with("event: limit-hit "));
+        assert_eq!(stderr.withheld(u64::MAX), "997 more events limit-near: see memstock events\n");
+        assert_eq!(stderr.withheld(u64::MAX), "");
+    }
+
+    #[test]
+    fn what_is_done_to_somebody_is_always_told() {
+        let mut stderr = Stderr::default();
+        for record in every_kind().iter().filter(|record| comes_by_the_thousand(record).is_none()) {
+            let told = (0..100).filter_map(|ms| stderr.line(&entry(ms, record))).count();
+            assert_eq!(told, if is_wanted(record) { 100 } else { 0 }, "{record}");
+        }
+    }
+}
