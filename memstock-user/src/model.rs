@@ -21,7 +21,7 @@ pub struct Sample {
     pub has_memsw: bool,
     /// Every possible CPU.
     pub cpus: Vec<Cpu>,
-    /// Every tracked and every dying cgroup, parents before children.
+    /// Every dying cgroup, and then every tracked one, parents before children.
     pub cgroups: Vec<Cgroup>,
     /// Everything that was lost, skipped or merged.
     pub loss: Vec<(Stat, u64)>,
@@ -156,18 +156,27 @@ impl Sample {
         }
     }
 
+    /// The ids of a cgroup and of those below it.
+    pub fn ids_below(&self, id: u64) -> BTreeSet<u64> {
+        let mut ids = BTreeSet::from([id]);
+        // Dying ones have no path to be sorted by, so a child can come before its parent.
+        loop {
+            let before = ids.len();
+            for cgroup in &self.cgroups {
+                if cgroup.parent_id.is_some_and(|parent| ids.contains(&parent)) {
+                    ids.insert(cgroup.name.id);
+                }
+            }
+            if ids.len() == before {
+                return ids;
+            }
+        }
+    }
+
     /// Keeps one cgroup and what is below it.
     pub fn keep_below(&mut self, id: u64) {
-        let mut kept = BTreeSet::from([id]);
-        // Parents come before children.
-        self.cgroups.retain(|cgroup| {
-            let is_kept = cgroup.name.id == id
-                || cgroup.parent_id.is_some_and(|parent| kept.contains(&parent));
-            if is_kept {
-                kept.insert(cgroup.name.id);
-            }
-            is_kept
-        });
+        let ids = self.ids_below(id);
+        self.cgroups.retain(|cgroup| ids.contains(&cgroup.name.id));
     }
 
     /// The sum of a number over all tracked cgroups, if it is known.

@@ -1,7 +1,6 @@
 //! Owns what a measured command comes to: from samples of an engine, and what the kernel says of the command, to
 //! figures; from several runs to their mean. Must not read an engine: `sample` does.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -11,8 +10,8 @@ use memstock_common::stat::{
 };
 
 use crate::host::launch::Ended;
+use crate::model::Sample;
 use crate::model::ratio::hit_rate;
-use crate::model::{Cgroup, Sample};
 
 /// Whose a figure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
@@ -103,7 +102,9 @@ impl Work<'_> {
     /// # Errors
     /// The cgroup is not tracked any more.
     pub fn figures(&self, page_size: u64) -> Result<[Option<f64>; FIGURES.len()]> {
-        let subtree = subtree(self.after, self.cgroup_id);
+        let ids = self.after.ids_below(self.cgroup_id);
+        let cgroups = self.after.cgroups.iter();
+        let subtree: Vec<_> = cgroups.filter(|cgroup| ids.contains(&cgroup.name.id)).collect();
         let top = subtree.iter().find(|cgroup| cgroup.name.id == self.cgroup_id);
         let top = top.context("the cgroup was removed while COMMAND ran in it")?;
         let bytes = |nr_pages: Option<u64>| Some((nr_pages? * page_size) as f64);
@@ -161,30 +162,6 @@ impl Work<'_> {
         let before = self.before.map_or(Some(0), |sample| sample.all_cpus(stat));
         Some(self.after.all_cpus(stat)?.saturating_sub(before?))
     }
-}
-
-/// The ids of a cgroup and of those below it.
-pub fn ids_below(sample: &Sample, id: u64) -> Vec<u64> {
-    subtree(sample, id).iter().map(|cgroup| cgroup.name.id).collect()
-}
-
-/// The cgroup with this id and those below it.
-fn subtree(sample: &Sample, id: u64) -> Vec<&Cgroup> {
-    let mut ids = BTreeSet::from([id]);
-    let is_below = |cgroup: &Cgroup, ids: &BTreeSet<u64>| {
-        cgroup.parent_id.is_some_and(|parent| ids.contains(&parent))
-    };
-    // Dying ones have no path to be sorted by, so a child can come before its parent.
-    loop {
-        let below = sample.cgroups.iter().filter(|cgroup| is_below(cgroup, &ids));
-        let more: Vec<_> = below.map(|cgroup| cgroup.name.id).collect();
-        let before = ids.len();
-        ids.extend(more);
-        if ids.len() == before {
-            break;
-        }
-    }
-    sample.cgroups.iter().filter(|cgroup| ids.contains(&cgroup.name.id)).collect()
 }
 
 /// A figure over all runs.

@@ -19,7 +19,7 @@ use crate::engine::kernel_stock::KernelStock;
 use crate::engine::pins::Pins;
 use crate::engine::sample::sample;
 use crate::exit::{Classify as _, Failure, SUCCESS};
-use crate::forecast::measure::{Measured, Work, ids_below};
+use crate::forecast::measure::{Measured, Work};
 use crate::host::cgroup::{Cgroup, display};
 use crate::host::launch::{self, Ended};
 use crate::host::protect::Protection;
@@ -190,8 +190,8 @@ fn measured(
     cgroup: &Cgroup,
     ended: Ended,
 ) -> Result<Measured> {
-    let kernel =
-        kernel.map(|kernel| kernel.charges(Some(&ids_below(after, cgroup.id)))).transpose()?;
+    let ids: Vec<_> = after.ids_below(cgroup.id).into_iter().collect();
+    let kernel = kernel.map(|kernel| kernel.charges(Some(&ids))).transpose()?;
     let kernel = kernel.flatten();
     let work = Work { before, after, cgroup_id: cgroup.id, ended, kernel };
     let figures = work
