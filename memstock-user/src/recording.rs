@@ -18,6 +18,8 @@ pub use write::Writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::host::workload::Workload;
 
 /// A run, or as much of it as a file has.
@@ -131,7 +133,7 @@ pub struct Peak {
 }
 
 /// A process and what it held.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Holder {
     /// Its id.
     pub pid: u32,
@@ -155,7 +157,7 @@ pub struct TaskEvent {
 }
 
 /// What can happen to a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum TaskEventKind {
     /// It was made, by `parent`.
     Born {
@@ -221,9 +223,10 @@ pub struct File {
 pub const CHARGES: &str = "charges";
 
 /// How a recording ended.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct End {
     /// How long it was.
+    #[serde(with = "format::as_micros")]
     pub at: Duration,
     /// Exit code of the command, 128 + signal; none for a cgroup that ran already.
     pub code: Option<i32>,

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::charges::ChargesEntry;
-use super::{Access, AccessKind, End, Header, Holder, Lru, Moment, Peak, TaskEventKind};
+use super::{Access, AccessKind, Header, Holder, Lru, Moment, Peak, TaskEvent, TaskEventKind};
 use crate::host::workload::{Kind, Workload};
 
 /// How a recording begins.
@@ -21,10 +21,8 @@ pub(super) const VERSION: u32 = 2;
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Entry<'a> {
     Moment(MomentEntry),
-    #[serde(borrow)]
-    Peak(PeakEntry<'a>),
-    #[serde(borrow)]
-    Task(TaskEntry<'a>),
+    Peak(PeakEntry),
+    Task(TaskEntry),
     /// The next file: its number is how many there were before.
     #[serde(borrow)]
     File(FileEntry<'a>),
@@ -119,35 +117,17 @@ pub(super) struct MomentEntry {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct PeakEntry<'a> {
+pub(super) struct PeakEntry {
     after_us: u64,
     needed: u64,
-    #[serde(borrow)]
-    tasks: Vec<HolderEntry<'a>>,
+    tasks: Vec<Holder>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct HolderEntry<'a> {
-    pid: u32,
-    comm: &'a str,
-    badness: u64,
-    anon: u64,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-pub(super) struct TaskEntry<'a> {
+pub(super) struct TaskEntry {
     after_us: u64,
     pid: u32,
-    #[serde(borrow)]
-    kind: TaskKind<'a>,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-enum TaskKind<'a> {
-    Born { parent: u32 },
-    Exec { comm: &'a str },
-    Died,
-    FollowsLimit { why: &'a str },
+    kind: TaskEventKind,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -181,40 +161,26 @@ pub(super) struct AccessEntry {
     more_pages: u32,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
-pub(super) struct EndEntry<'a> {
-    at_us: u64,
-    code: Option<i32>,
-    read_bytes: Option<u64>,
-    read_ns_per_page: Option<u64>,
-    #[serde(borrow)]
-    lost: Vec<(&'a str, u64)>,
-}
-
-impl<'a> EndEntry<'a> {
-    pub(super) fn of(end: &'a End) -> Self {
-        Self {
-            at_us: micros(end.at),
-            code: end.code,
-            read_bytes: end.read_bytes,
-            read_ns_per_page: end.read_ns_per_page,
-            lost: end.lost.iter().map(|(name, count)| (name.as_str(), *count)).collect(),
-        }
-    }
-
-    pub(super) fn into_end(self) -> End {
-        End {
-            at: Duration::from_micros(self.at_us),
-            code: self.code,
-            read_bytes: self.read_bytes,
-            read_ns_per_page: self.read_ns_per_page,
-            lost: self.lost.into_iter().map(|(name, count)| (name.into(), count)).collect(),
-        }
-    }
-}
-
 fn micros(at: Duration) -> u64 {
     at.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+/// Of [`End::at`](super::End::at).
+pub(super) mod as_micros {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        at: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(micros(*at))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_micros)
+    }
 }
 
 /// What entries are differences from: those before them. Both who writes and who reads keep it.
@@ -274,44 +240,24 @@ impl Before {
         })
     }
 
-    pub(super) fn note_peak<'a>(&mut self, peak: &'a Peak) -> PeakEntry<'a> {
-        let holder = |task: &'a Holder| {
-            let Holder { pid, comm, badness, anon } = task;
-            HolderEntry { pid: *pid, comm, badness: *badness, anon: *anon }
-        };
-        let tasks = peak.tasks.iter().map(holder).collect();
-        PeakEntry { after_us: self.pass(peak.at), needed: peak.needed, tasks }
+    pub(super) fn note_peak(&mut self, peak: &Peak) -> PeakEntry {
+        let Peak { at, needed, tasks } = peak;
+        PeakEntry { after_us: self.pass(*at), needed: *needed, tasks: tasks.clone() }
     }
 
-    pub(super) fn peak(&mut self, entry: PeakEntry<'_>) -> Option<Peak> {
-        let holder = |HolderEntry { pid, comm, badness, anon }| Holder {
-            pid,
-            comm: String::from(comm),
-            badness,
-            anon,
-        };
-        let tasks = entry.tasks.into_iter().map(holder).collect();
-        Some(Peak { at: self.passed(entry.after_us)?, needed: entry.needed, tasks })
+    pub(super) fn peak(&mut self, entry: PeakEntry) -> Option<Peak> {
+        let PeakEntry { after_us, needed, tasks } = entry;
+        Some(Peak { at: self.passed(after_us)?, needed, tasks })
     }
 
-    pub(super) fn note_task<'a>(&mut self, event: &'a super::TaskEvent) -> TaskEntry<'a> {
-        let kind = match &event.kind {
-            TaskEventKind::Born { parent } => TaskKind::Born { parent: *parent },
-            TaskEventKind::Exec { comm } => TaskKind::Exec { comm },
-            TaskEventKind::Died => TaskKind::Died,
-            TaskEventKind::FollowsLimit { why } => TaskKind::FollowsLimit { why },
-        };
-        TaskEntry { after_us: self.pass(event.at), pid: event.pid, kind }
+    pub(super) fn note_task(&mut self, event: &TaskEvent) -> TaskEntry {
+        let TaskEvent { at, pid, kind } = event;
+        TaskEntry { after_us: self.pass(*at), pid: *pid, kind: kind.clone() }
     }
 
-    pub(super) fn task(&mut self, entry: TaskEntry<'_>) -> Option<super::TaskEvent> {
-        let kind = match entry.kind {
-            TaskKind::Born { parent } => TaskEventKind::Born { parent },
-            TaskKind::Exec { comm } => TaskEventKind::Exec { comm: comm.into() },
-            TaskKind::Died => TaskEventKind::Died,
-            TaskKind::FollowsLimit { why } => TaskEventKind::FollowsLimit { why: why.into() },
-        };
-        Some(super::TaskEvent { at: self.passed(entry.after_us)?, pid: entry.pid, kind })
+    pub(super) fn task(&mut self, entry: TaskEntry) -> Option<TaskEvent> {
+        let TaskEntry { after_us, pid, kind } = entry;
+        Some(TaskEvent { at: self.passed(after_us)?, pid, kind })
     }
 
     pub(super) fn note_access(&mut self, access: &Access) -> Entry<'static> {

@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 use memstock_common::record::{BLOCK_PAGES, block_hash, is_followed};
 
 use super::charges;
-use super::format::{Before, EndEntry, Entry, HeaderEntry, MAGIC, VERSION};
+use super::format::{Before, Entry, HeaderEntry, MAGIC, VERSION};
 use super::frame::{self, Kind, Next};
-use super::{AccessKind, Moment, Recording};
+use super::{AccessKind, End, Moment, Recording};
 use crate::exit::Failure;
 use crate::host::cgroup::display;
 
@@ -83,8 +83,8 @@ pub fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
                 behind
             }
             Next::Frame(Kind::End, payload, behind) => {
-                let end = whole::<EndEntry<'_>>(payload).filter(|_| behind.is_empty());
-                reading.recording.end = Some(end.ok_or_else(|| damaged(rest))?.into_end());
+                let end = whole::<End>(payload).filter(|_| behind.is_empty());
+                reading.recording.end = Some(end.ok_or_else(|| damaged(rest))?);
                 break;
             }
             _ => return Err(damaged(rest)),

@@ -5,7 +5,7 @@ use std::fs::File as Disk;
 use std::io::{self, Write};
 
 use super::charges::{Charge, Charger, ChargesEntry};
-use super::format::{Before, EndEntry, Entry, FileEntry, HeaderEntry, MAGIC, VERSION};
+use super::format::{Before, Entry, FileEntry, HeaderEntry, MAGIC, VERSION};
 use super::frame::{self, Kind};
 use super::{Access, End, File, Header, Moment, Peak, TaskEvent};
 
@@ -159,7 +159,7 @@ impl<W: Write> Writer<W> {
     /// As above.
     pub fn end(mut self, end: &End) -> io::Result<u64> {
         self.flush()?;
-        self.frame(Kind::End, &bytes(&EndEntry::of(end))?)?;
+        self.frame(Kind::End, &bytes(end)?)?;
         Ok(self.bytes)
     }
 
