@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::timeline::Timeline;
 
-/// Pages for which one penalty is (`MEMCG_CHARGE_BATCH`).
+/// Pages for which one penalty is (`MEMCG_CHARGE_BATCH`; before Linux 6.0 half of that).
 const BATCH: u64 = 64;
 /// So many penalties of one step are each reckoned; of more, equally many in a row are taken to be alike.
 const EACH: u64 = 1 << 16;

@@ -15,7 +15,8 @@ use crate::recording::Lru;
 /// How often a page is read once more, at least, that was read ahead and evicted before it was used: the kernel begins anew
 /// from there, and evicts as much again (measured: `docs/rehearsal.md`).
 const THRASHED: f64 = 2.0;
-/// Pages with which it begins (`get_init_ra_size` for a read of 128 KiB, mm/readahead.c).
+/// Pages with which it begins if windows are large (`get_init_ra_size` for a read of 128 KiB, mm/readahead.c); two windows of
+/// the default size have room in as many.
 const FIRST_WINDOW: u64 = 128;
 
 /// Pages that were used and are in the cache or were once, and which of them go when there is no room.

@@ -195,11 +195,16 @@ impl<'a> Rehearsal<'a> {
         if self.what_if.is_high {
             row.throttled = high::throttled(&self.timeline, limit);
         }
+        let end = self.timeline.end;
+        // Of a run that took no time nothing can be a part.
+        let part = |extra: f64| Some(extra / end.as_secs_f64()).filter(|part| part.is_finite());
         if self.is_blind() {
-            (row.reread, row.slowdown) = (None, None);
+            // At least as long as its tasks are held up.
+            let is_high = self.what_if.is_high;
+            row.slowdown = part(row.throttled.as_secs_f64()).filter(|_| is_high);
+            row.reread = None;
             return;
         }
-        let end = self.timeline.end;
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
         let (rereads, by_file) = match &self.curve {
@@ -218,8 +223,7 @@ impl<'a> Rehearsal<'a> {
         row.files = self.largest(&by_file);
         let waited = self.bytes(pages).saturating_add(row.dirty);
         let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
-        // Of a run that took no time nothing can be a part.
-        row.slowdown = Some(extra / end.as_secs_f64()).filter(|part| part.is_finite());
+        row.slowdown = part(extra);
     }
 
     fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {
@@ -283,7 +287,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     /// Whether there was page cache, and nothing is known of its use.
-    pub(super) fn is_blind(&self) -> bool {
+    pub fn is_blind(&self) -> bool {
         !self.knows_use && self.peaks().usage > self.lives_from()
     }
 

@@ -17,6 +17,8 @@ const TIERS: usize = 4;
 const MOST_USES: u8 = 8;
 /// Comebacks of a tier below which nothing is concluded from them (`MIN_LRU_BATCH`).
 const FEWEST_COMEBACKS: u64 = 64;
+/// A tier is protected if its pages come back so many times as often as those of the first (`get_tier_idx`).
+const GAIN: u128 = 2;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
@@ -58,7 +60,7 @@ impl Generations {
         self.lists.push(place(generation), page, weight);
     }
 
-    /// The last tier whose pages are evicted (`get_tier_idx`): those above come back at a higher rate than the first.
+    /// The last tier whose pages are evicted (`get_tier_idx`): those above come back at twice the rate of the first.
     fn last_evicted(&self) -> usize {
         let first = self.tiers[0];
         let is_evicted = |&tier: &usize| {
@@ -67,7 +69,7 @@ impl Generations {
             // As in `positive_ctrl_err`.
             refaulted < FEWEST_COMEBACKS
                 || wide(refaulted, first.left.saturating_add(FEWEST_COMEBACKS))
-                    <= wide(first.refaulted.saturating_add(1), left)
+                    <= GAIN * wide(first.refaulted.saturating_add(1), left)
         };
         (1..TIERS).take_while(is_evicted).last().unwrap_or(0)
     }

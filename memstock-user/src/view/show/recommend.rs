@@ -90,7 +90,12 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     writeln!(out, "because  {}", reason(advice))?;
     // In hundredths of a percent: 0.07 * 100 is not 7.
     let [slower, margin] = [wish.slower, wish.margin].map(|part| (part * 1e4).round() / 100.0);
-    writeln!(out, "         at most {slower} % slower, and {margin} % added for other loads")?;
+    if rehearsals.iter().any(Rehearsal::is_blind) {
+        write!(out, "         how much slower is not known")?;
+    } else {
+        write!(out, "         at most {slower} % slower")?;
+    }
+    writeln!(out, ", and {margin} % added for other loads")?;
     for warning in recommended.warnings() {
         writeln!(out, "warning  {}", printable(&warning))?;
     }

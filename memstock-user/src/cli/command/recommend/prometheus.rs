@@ -53,14 +53,14 @@ pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
     };
     let needed = query(url, &highest("needed_watermark"))?;
     let peak = query(url, &highest("watermark"))?;
-    let limit = query(
-        url,
-        &format!("min by (cgroup) (last_over_time(memstock_cgroup_memory_limit_bytes[{window}]))"),
-    )?;
+    // Of now: one that was lifted is no limit.
+    let limit = query(url, "min by (cgroup) (memstock_cgroup_memory_limit_bytes)")?;
+    // A container that was renamed has several series on one host.
     let hosts = query(
         url,
         &format!(
-            "count by (cgroup) (last_over_time(memstock_cgroup_memory_watermark_bytes[{window}]))"
+            "count by (cgroup) (count by (cgroup, instance) \
+             (last_over_time(memstock_cgroup_memory_watermark_bytes[{window}])))"
         ),
     )?;
     if needed.is_empty() {
