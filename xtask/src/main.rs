@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod cache;
+mod demo;
 mod exec;
 mod fuzz;
 mod lint;
@@ -45,7 +46,7 @@ enum Verb {
         /// Run it on this host, whatever the kernel refuses.
         #[arg(long)]
         host: bool,
-        /// Arguments of `memstock run`; without any, a demonstration load of ten seconds.
+        /// Arguments of `memstock run`; without any, a demonstration of ten seconds: two cgroups, and a limit that is met.
         #[arg(last = true)]
         args: Vec<OsString>,
     },

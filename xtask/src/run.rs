@@ -1,15 +1,16 @@
 //! `cargo xtask run`: builds memstock and becomes it, so that Ctrl-C and the exit code are its own; where the kernel
-//! refuses BPF, it shows the same in a guest.
+//! refuses BPF, it shows the same in a guest. Without arguments it is the demonstration, on a terminal by `memstock top`.
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::exec::{self, capture};
-use crate::{build, setup, vm};
+use crate::{build, demo, setup, vm};
 
 /// Where memstock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +32,22 @@ pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
     // As the tests are built, so that both build once; the kernel half is always optimised.
     build::workspace(&bpf, false)?;
     let built = exec::target_dir().join("debug");
-    let mut cmd = match place {
-        Place::Guest => return vm::show(&bpf, &arguments(args, vm::PROGRAMS.as_ref())),
-        Place::Here => Command::new(built.join("memstock")),
-        Place::Sudo => {
+    if place == Place::Guest {
+        return vm::show(&bpf, &arguments(args, vm::PROGRAMS.as_ref()));
+    }
+    let memstock = || {
+        if place == Place::Sudo {
             let mut cmd = Command::new("sudo");
             cmd.arg(built.join("memstock"));
             cmd
+        } else {
+            Command::new(built.join("memstock"))
         }
     };
-    exec::replace(cmd.arg("run").args(arguments(args, &built)))
+    if args.is_empty() && io::stdout().is_terminal() {
+        return demo::in_place(memstock, &arguments(args, &built));
+    }
+    exec::replace(memstock().arg("run").args(arguments(args, &built)))
 }
 
 /// Where to run; `is_granted` asks whether sudo is granted what we are refused.
@@ -65,10 +72,9 @@ fn arguments(args: &[OsString], programs: &Path) -> Vec<OsString> {
     if !args.is_empty() {
         return args.to_vec();
     }
-    let mut all: Vec<OsString> =
-        ["--new", "memstock-demo", "--seconds", "10", "--"].map(OsString::from).into();
-    all.push(programs.join("memstock-workload").into());
-    all.extend(["--cpus", "all"].map(OsString::from));
+    let flags = ["--observe", "--limit", "96M", "--new", "memstock-demo", "--seconds", "10", "--"];
+    let mut all: Vec<_> = flags.map(OsString::from).into();
+    all.extend([programs.join("memstock-workload").into(), "demo".into()]);
     all
 }
 

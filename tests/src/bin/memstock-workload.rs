@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use memstock_tests::workload::{churn, cpus::Cpus, fuse, grow, hog, hold, reads, serve, share};
+use memstock_tests::workload::{
+    churn, cpus::Cpus, demo, fuse, grow, hog, hold, reads, serve, share,
+};
 
 /// Maps, touches and unmaps pages on each CPU until the time is over or SIGINT or SIGTERM comes.
 #[derive(Parser)]
@@ -74,6 +76,8 @@ enum Verb {
         #[arg(long)]
         silent: bool,
     },
+    /// Two cgroups below its own, for people to look at, until SIGINT or SIGTERM comes.
+    Demo,
     /// The share of one CPU, until SIGINT or SIGTERM comes.
     Churn {
         /// CPU to stay on.
@@ -99,6 +103,7 @@ fn main() -> Result<()> {
         }
         Some(Verb::Grow(order)) => grow::run(order),
         Some(Verb::Reads(order)) => reads::run(&order),
+        Some(Verb::Demo) => demo::run(),
         Some(Verb::Fuse { dir, silent }) => fuse::serve(&dir, silent),
         Some(Verb::Share { pages }) => share::run(pages.try_into()?),
         Some(Verb::Churn { cpu, pages, counted }) => churn::churn(cpu, pages.try_into()?, counted),

@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod churn;
 pub mod cpus;
+pub mod demo;
 pub mod fuse;
 pub mod grow;
 pub mod hog;

@@ -102,9 +102,9 @@ impl Rehearsed {
             writeln!(out, "  {}", peaks.judge(*limit))?;
             let Some(Reports { nr, first_victim }) = self.reports.get(id) else { continue };
             let victim = match first_victim {
-                None => "nobody killed".to_owned(),
+                None => "would have killed nobody".to_owned(),
                 Some(Victim { victim, comm, rss_pages, .. }) => format!(
-                    "killed first {} ({victim}, {} resident)",
+                    "would have killed {} ({victim}, {} resident) first",
                     printable(comm),
                     human(rss_pages * page_size)
                 ),
@@ -181,7 +181,7 @@ mod tests {
             text,
             "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n  \
              512.0KiB: oom (1.0MiB needed)\n  \
-             reported 3 times, killed first java\\x0a (2, 1.0MiB resident)\n"
+             reported 3 times, would have killed java\\x0a (2, 1.0MiB resident) first\n"
         );
         let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(1792))]);
         assert!(text.ends_with("\n  7.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
