@@ -26,6 +26,8 @@ struct Happened {
     verdict: Verdict,
     reread: u64,
     slowdown: f64,
+    /// By what part runs without a limit differ: what is slower by less than that, perhaps is not.
+    spread: f64,
 }
 
 impl Happened {
@@ -36,6 +38,9 @@ impl Happened {
         let beside = one.cells.iter().take(n + 2).skip(n.saturating_sub(1));
         let free = median(beside.filter_map(|cell| cell.free.as_ref()).map(seconds).collect());
         let slowdown = median(cell.runs.iter().map(seconds).collect()) / free - 1.0;
+        let all: Vec<_> =
+            one.cells.iter().filter_map(|cell| cell.free.as_ref()).map(seconds).collect();
+        let spread = all.iter().copied().fold(0.0, f64::max) / median(all) - 1.0;
         let verdict = if !cell.lived() {
             Verdict::Oom
         } else if cell.runs.iter().all(|run| run.hits == 0) {
@@ -46,7 +51,7 @@ impl Happened {
             Verdict::Reclaims
         };
         let reread = median(cell.runs.iter().map(|run| run.reread as f64).collect()) as u64;
-        Self { verdict, reread, slowdown }
+        Self { verdict, reread, slowdown, spread }
     }
 }
 
@@ -77,7 +82,8 @@ impl Pair<'_> {
         let lives = self.one.boundary.lives;
         let may_be_slow = self.happened.verdict != Verdict::Oom
             && self.happened.verdict != Verdict::Fits
-            && UNSURE.contains(&self.happened.slowdown);
+            && (UNSURE.start..self.happened.spread.max(UNSURE.end))
+                .contains(&self.happened.slowdown);
         limit.abs_diff(lives) <= near(lives)
             || of_peak <= PEAK_PART
             || may_be_slow
@@ -99,8 +105,13 @@ impl Pair<'_> {
     }
 
     fn knew_slowdown(&self) -> bool {
+        let said = self.said.slowdown.unwrap_or(0.0);
+        if said.max(self.happened.slowdown) < self.happened.spread {
+            // Neither can be told from nothing.
+            return true;
+        }
         let bucket = |part: f64| (part >= SLOW, part >= MUCH_SLOWER);
-        bucket(self.said.slowdown.unwrap_or(0.0)) == bucket(self.happened.slowdown)
+        bucket(said) == bucket(self.happened.slowdown)
     }
 }
 

@@ -78,9 +78,15 @@ impl Place {
         let made = program.prepare.map(|(made, _)| made);
         let inputs = program.inputs.iter().map(|input| input.name()).chain(made);
         let inputs = inputs.map(|name| self.dir.path().join(name));
-        // As long as nobody else runs it; the kernel keeps what is mapped.
-        let text = program.files().filter(|_| self.owns_text);
-        inputs.chain(text).try_for_each(|path| forget(&path))
+        inputs.into_iter().try_for_each(|path| forget(&path))?;
+        program.files().try_for_each(|path| {
+            if self.owns_text {
+                // As long as nobody else runs it; the kernel keeps what is mapped.
+                return forget(&path);
+            }
+            // The host may have paged it out meanwhile (DAMON), and the run would be charged for it.
+            fs::read(&path).map(drop).with_context(|| path.display().to_string())
+        })
     }
 
     /// Empties `out`. What is dirty there need not be written any more.
