@@ -223,7 +223,7 @@ stats! {
         TailCallsFailed: "tail_calls_failed" Count Counter "Misses left to the allocation because the tail call fell through.",
         RefillsReturned: "refills_returned" Pages Counter "Pages of a batch that found no room in the stock and were uncharged.",
         CountersMissing: "counters_missing" Count Counter "Charges not made because a map entry was missing: a defect if not 0.",
-        Healed: "healed" Pages Counter "Pages whose free was lost, uncharged when they left the CPU's free list or were allocated again.",
+        Healed: "healed" Pages Counter "Pages whose free was lost, uncharged when that was found.",
         PagesOutside: "pages_outside" Pages Counter "Pages allocated or freed outside the page-owner map: not charged.",
         MovedUnseen: "moved_unseen" Pages Counter "Pages of this host that the kernel moved unseen, since its functions cannot be traced: of these, charged ones are now charged to nobody.",
         BlocksMixed: "blocks_mixed" Pages Counter "Pages of blocks with too many different owners, which kept theirs.",

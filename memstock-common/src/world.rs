@@ -54,9 +54,6 @@ pub trait World: Counters {
     /// The owners of the pages around a page frame; none if it is outside the page-owner map.
     fn chunk(&self, pfn: u64) -> Option<&Chunk<Self::Entry>>;
 
-    /// [`CHUNK_PAGES`](crate::page::CHUNK_PAGES), as [`Counters::max_depth`] is told.
-    fn chunk_pages(&self) -> u32;
-
     /// 0, without the verifier knowing: a known start value would have it track each count as a separate state.
     fn opaque_zero(&self) -> u32;
 

@@ -179,10 +179,6 @@ impl World for Teller {
         Kernel.next_generation();
     }
     #[inline(always)]
-    fn chunk_pages(&self) -> u32 {
-        config::chunk_pages()
-    }
-    #[inline(always)]
     fn opaque_zero(&self) -> u32 {
         Kernel.opaque_zero()
     }

@@ -3,7 +3,6 @@
 
 use aya_ebpf::Global;
 use memstock_common::layout::{FolioLayout, GfpFlags, KernelStocks, MemoryOwner, PageLayout};
-use memstock_common::page::CHUNK_PAGES;
 use memstock_common::record::MAX_BLOCKS;
 use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 
@@ -25,10 +24,6 @@ static MEMSW: Global<u32> = Global::new(0);
 /// Not for setting: a constant that LLVM cannot use to unroll loops, but the verifier can.
 #[unsafe(no_mangle)]
 static DEPTH: Global<u32> = Global::new(MAX_DEPTH);
-
-/// As `DEPTH`.
-#[unsafe(no_mangle)]
-static CHUNK: Global<u32> = Global::new(CHUNK_PAGES);
 /// Address of the `struct page` of page frame 0, had it one.
 #[unsafe(no_mangle)]
 static PAGE_BASE: Global<u64> = Global::new(0);
@@ -128,12 +123,6 @@ pub fn memsw() -> bool {
 #[inline(always)]
 pub fn max_depth() -> u32 {
     DEPTH.load()
-}
-
-/// Bound of the walks over a chunk of the page-owner map.
-#[inline(always)]
-pub fn chunk_pages() -> u32 {
-    CHUNK.load()
 }
 
 /// Number of the page frame with this `struct page`.

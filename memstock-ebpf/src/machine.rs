@@ -123,11 +123,6 @@ impl World for Kernel {
     }
 
     #[inline(always)]
-    fn chunk_pages(&self) -> u32 {
-        config::chunk_pages()
-    }
-
-    #[inline(always)]
     fn opaque_zero(&self) -> u32 {
         NOUGHT.load() as u32
     }

@@ -1,4 +1,5 @@
-//! The kernel half: thin programs around `memstock-common`. Nothing here decides anything.
+//! The kernel half: thin programs around `memstock-common`, which decides what is charged and drained. Here is what the
+//! kernel's own structures say: whose a page is, and whether it is charged.
 //!
 //! `fault` is attached to the page-fault tracepoints, where there are any, and tail-calls `charge` on a miss; the probes of `page` commit and uncharge pages; `bump_generation` says when what a CPU
 //! remembers of tasks may be stale; `file` marks page cache; `collapse` charges huge pages that one task put

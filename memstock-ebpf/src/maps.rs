@@ -37,7 +37,8 @@ pub static CGROUPS: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 pub static CGROUP_CPU: PerCpuArray<CgroupCpu<MapWord>> = PerCpuArray::with_max_entries(1, 0);
 
 /// The page-owner map, by page frame number divided by the pages of a chunk. Written by `page_alloc` and
-/// `page_free`, and by the control programs that adopt and repair; read by the user half, which sets
+/// `page_free`, by what follows page cache, collapses and migrations, and by the control programs that adopt, repair and
+/// reparent; read by the user half, which sets
 /// its size at load: 4 bytes for each page of the host. Page frames beyond it are counted in `LOSS`.
 #[map]
 pub static OWNERS: Array<Chunk<MapEntry>> = Array::with_max_entries(1, BPF_F_MMAPABLE);

@@ -51,7 +51,7 @@ fn the_kernel_charges_the_same_in_batches_of_its_own() -> Result<()> {
         grew(&few, &many, "/kernel/charges", MORE + TABLES, START)?;
         grew(&few, &many, "/kernel/charged", (MORE + TABLES) * PAGE, START * PAGE)?;
         for (pointer, batch) in [("/kernel/shared_operations", 64), ("/engine/charges", 32)] {
-            // As in `live_stat`: what the start differs by, and what a task that moves to another CPU leaves
+            // As in `live::stat`: what the start differs by, and what a task that moves to another CPU leaves
             // behind on the one before.
             let batches = (MORE + TABLES) / batch;
             grew(&few, &many, pointer, batches, START / batch + batches / 50 + 4)?;

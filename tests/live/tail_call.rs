@@ -11,7 +11,7 @@ const CPU: u32 = 1;
 const BATCH: u64 = 32;
 
 /// The kernel lets a tail call fall through when its entry is empty, among other reasons that a
-/// test cannot bring about. Counting has no tolerance: see `live_faults`.
+/// test cannot bring about. Counting has no tolerance: see `live::faults`.
 #[test]
 fn counting_stays_exact_without_the_tail_call() -> Result<()> {
     live(|| {

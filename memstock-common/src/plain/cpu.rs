@@ -77,9 +77,6 @@ impl<W: NewWord> World for Cpu<'_, W> {
         let chunk = usize::try_from(pfn / u64::from(CHUNK_PAGES)).ok()?;
         self.memory.chunks.get(chunk).map(|chunk| &**chunk)
     }
-    fn chunk_pages(&self) -> u32 {
-        CHUNK_PAGES
-    }
     fn opaque_zero(&self) -> u32 {
         0
     }

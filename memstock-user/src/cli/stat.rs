@@ -30,7 +30,7 @@ pub struct Stat {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
     pub batch: Option<u32>,
 
-    /// Cgroups that a CPU's stock can be cached for at once: a power of two [default: 1]
+    /// Cgroups that a CPU's stock can be cached for at once, up to 64 [default: 1]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
 

@@ -225,8 +225,9 @@ pub fn awaited(mount: &CgroupMount, args: &Run) -> Awaited {
 fn with_limits(mount: &CgroupMount, mut cgroups: Vec<Cgroup>, args: &Run) -> Result<Vec<Target>> {
     cgroups.sort_by(|a, b| a.path.cmp(&b.path));
     cgroups.dedup_by_key(|cgroup| cgroup.id);
-    let memory = resolve_limits(mount, &cgroups, &args.limits, &args.awaited)?;
-    let memsw = resolve_limits(mount, &cgroups, &args.memsw_limits, &args.awaited)?;
+    let resolve = |flag, limits| resolve_limits(mount, &cgroups, flag, limits, &args.awaited);
+    let memory = resolve("--limit", &args.limits)?;
+    let memsw = resolve("--memsw-limit", &args.memsw_limits)?;
     let targets: Vec<_> = cgroups
         .into_iter()
         .zip(memory.into_iter().zip(memsw))
@@ -245,6 +246,7 @@ fn with_limits(mount: &CgroupMount, mut cgroups: Vec<Cgroup>, args: &Run) -> Res
 fn resolve_limits(
     mount: &CgroupMount,
     cgroups: &[Cgroup],
+    flag: &str,
     limits: &[Limit],
     awaited: &[PathBuf],
 ) -> Result<Vec<Option<u64>>> {
@@ -259,7 +261,7 @@ fn resolve_limits(
                 let id = mount.resolve(path)?.id;
                 let Some(n) = cgroups.iter().position(|cgroup| cgroup.id == id) else {
                     return Err(Failure::Cgroup.error(format!(
-                        "--limit for {}, which is not tracked: add --cgroup",
+                        "{flag} for {}, which is not tracked: add --cgroup",
                         display(path)
                     )));
                 };

@@ -25,8 +25,7 @@ pub struct Settings {
     #[serde(deserialize_with = "read::batch", serialize_with = "read::text")]
     pub batch: Option<Batch>,
 
-    /// Cgroups that a CPU's stock can be cached for at once: a power of two [default: 1, or what an adopted
-    /// engine has]
+    /// Cgroups that a CPU's stock can be cached for at once, up to 64 [default: 1, or what an adopted engine has]
     #[arg(long, value_name = "N", value_parser = slots)]
     #[serde(deserialize_with = "read::slots")]
     pub slots: Option<u32>,

@@ -42,10 +42,10 @@ impl Host {
                     .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
             });
         let detail = format!("{error:#}");
-        if is_denied || !self.is_privileged {
-            Finding::unknown(detail)
-        } else {
-            Finding::absent(detail)
+        match (self.is_privileged, is_denied) {
+            (false, _) => Finding::unknown(detail),
+            (true, true) => Finding::unknown_before(detail, DENIED_TO_ROOT),
+            (true, false) => Finding::absent(detail),
         }
     }
 
@@ -57,6 +57,9 @@ impl Host {
         }
     }
 }
+
+const DENIED_TO_ROOT: &str =
+    "run it where root may: a container, an LSM or a filter of system calls denies it here";
 
 /// A question.
 #[derive(Clone, Copy, Debug)]
