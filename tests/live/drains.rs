@@ -24,7 +24,7 @@ fn start(args: &[&str]) -> Result<Engine> {
 
 /// The receipts of drains for this reason.
 fn receipts(engine: &Engine, why: &str) -> Result<Vec<Event>> {
-    let mut events = engine.events()?;
+    let mut events = engine.stream()?;
     events.retain(|event| event.kind == "drain" && event.field("why") == why);
     Ok(events)
 }

@@ -158,16 +158,18 @@ fn a_limit_is_told_with_the_ancestor_that_has_it() -> Result<()> {
             ensure!(record.number("limit") == 64 * PAGE, "{record:?}");
             ensure!(record.number("nr_pages") > 0 && record.number("usage") > 0, "{record:?}");
         }
-        // Standard error has the same lines as the text of the stream.
-        let text = memstock(["events"])?.finish(SOON)?.stdout;
+        // Standard error has the first of the lines that are the text of the stream.
         let stderr = engine.stderr()?;
-        let lines: Vec<_> =
-            stderr.lines().filter(|line| line.starts_with("event: limit")).collect();
-        ensure!(!lines.is_empty() && lines.len() >= limits.len(), "{stderr}");
-        ensure!(
-            text.lines().filter(|l| l.starts_with("event: limit")).all(|l| lines.contains(&l)),
-            "{text}\n{stderr}"
-        );
+        let text = memstock(["events"])?.finish(SOON)?.stdout;
+        let lines = |text: &str, kind: &str| -> Vec<String> {
+            let start = format!("event: {kind} ");
+            text.lines().filter(|line| line.starts_with(&start)).map(str::to_owned).collect()
+        };
+        for kind in ["limit-near", "limit-hit"] {
+            let (said, all) = (lines(&stderr, kind), lines(&text, kind));
+            ensure!(!said.is_empty() && said[0] == all[0], "{text}\n{stderr}");
+            ensure!(said.iter().all(|line| all.contains(line)), "{text}\n{stderr}");
+        }
         drop(task);
         engine.stop()?;
         ensure!(follower.process().wait(SOON)?.code() == 0);

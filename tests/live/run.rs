@@ -1,5 +1,6 @@
 //! How a run ends: by COMMAND, by a signal, by a closed pipe, by force; and what it then leaves.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -39,6 +40,25 @@ fn the_exit_code_is_commands() -> Result<()> {
             leftovers::none().context(script)?;
         }
         Ok(())
+    })
+}
+
+/// What `cargo xtask run` shows.
+#[test]
+#[ignore = "long"]
+fn the_demonstration_meets_its_limit() -> Result<()> {
+    live(|| {
+        let name = format!("{PREFIX}demo-{}", std::process::id());
+        let (workload, seconds) = (binaries::workload()?, "7");
+        let args = ["run", "--observe", "--limit", "96M", "--new", &name, "--seconds", seconds];
+        let args = args.map(OsString::from).into_iter();
+        let finished = memstock(args.chain(["--".into(), workload.into(), "demo".into()]))?
+            .finish(2 * SOON)?;
+        ensure!(finished.code() == 0, "{finished:?}");
+        for part in ["/web", "/batch", "96.0MiB: reclaims (", "would have killed nobody"] {
+            ensure!(finished.stderr.contains(part), "{part}: {finished:?}");
+        }
+        leftovers::none()
     })
 }
 

@@ -156,13 +156,20 @@ impl Engine {
         self.run.stderr()
     }
 
-    /// The `event:` lines so far, as their kind and their `key=value` fields.
+    /// The `event:` lines of its standard error so far, as their kind and their `key=value` fields.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn events(&self) -> Result<Vec<Event>> {
-        let stderr = self.stderr()?;
-        Ok(stderr.lines().filter_map(|line| line.strip_prefix("event:")).map(Event::new).collect())
+        Ok(Event::all(&self.stderr()?))
+    }
+
+    /// All that happened, as the stream has it: of what comes by the thousand, standard error has the first.
+    ///
+    /// # Errors
+    /// When `memstock events` does not end well.
+    pub fn stream(&self) -> Result<Vec<Event>> {
+        answer(["events"].into_iter()).map(|text| Event::all(&text))
     }
 
     /// Those of one kind.
@@ -253,6 +260,10 @@ pub struct Event {
 }
 
 impl Event {
+    fn all(text: &str) -> Vec<Self> {
+        text.lines().filter_map(|line| line.strip_prefix("event:")).map(Self::new).collect()
+    }
+
     fn new(text: &str) -> Self {
         let mut words = text.split_whitespace();
         let kind = words.next().unwrap_or_default().to_owned();
