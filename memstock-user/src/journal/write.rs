@@ -77,7 +77,6 @@ impl Journal {
     /// # Errors
     /// One cannot be removed.
     pub fn end(self) -> Result<()> {
-        self.state.borrow_mut().stderr.tell_withheld(u64::MAX);
         self.publish(Record::Ended);
         remove_in(&self.dir)
     }
@@ -106,9 +105,10 @@ impl Journal {
         }
     }
 
-    /// Says on standard error how many events of the last second were not told there; to be called now and then.
-    pub fn tell_withheld(&self) {
-        self.state.borrow_mut().stderr.tell_withheld(host::now_ns());
+    /// Says on standard error how many events were not told there, in the seconds that are over, or `at_last`.
+    pub fn tell_withheld(&self, at_last: bool) {
+        let until_ns = if at_last { u64::MAX } else { host::now_ns() };
+        self.state.borrow_mut().stderr.tell_withheld(until_ns);
     }
 
     /// How many records of each kind this daemon has published.

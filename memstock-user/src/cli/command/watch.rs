@@ -186,6 +186,7 @@ impl Watch<'_> {
         while let Ok(news) = self.enforcer.news.try_recv() {
             self.hear(news);
         }
+        self.journal.tell_withheld(true);
         self.read_losses();
         let sample = sample(self.engine, self.mount)?;
         if !self.is_measured && !self.quiet && !matches!(end, End::Unread) {

@@ -33,7 +33,7 @@ const CHECK: Duration = Duration::from_secs(10);
 impl Watch<'_> {
     pub(super) fn tick(&mut self) {
         self.flush_log();
-        self.journal.tell_withheld();
+        self.journal.tell_withheld(false);
         if self.read_losses() {
             // Events of cgroups that came or went may be among those that were lost.
             let caught_up = self.tree.catch_up();
