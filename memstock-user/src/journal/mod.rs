@@ -6,6 +6,7 @@
 //! Beside them, [`mod@degraded`] has what holds now. One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`;
 //! [`mod@names`] has what people call cgroups, for that verb.
 
+mod cgroup;
 pub mod event;
 
 pub mod degraded;

@@ -4,15 +4,13 @@
 //! `docs/events.md` explains every field. Fields that count pages end in `pages`; all other sizes are bytes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use memstock_common::stat::Stat;
 use serde::{Deserialize, Serialize};
 
+pub use super::cgroup::{Cgroup, named};
 pub use super::victim::Victim;
-use crate::host::cgroup::{display, hex_unless_plain};
-use crate::host::workload::Workload;
 
 /// One line of the stream.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -244,35 +242,6 @@ pub struct Limit {
     pub usage: u64,
     /// Limit of the ancestor, bytes.
     pub limit: u64,
-}
-
-/// A cgroup by id and name.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Cgroup {
-    /// cgroup v2 id.
-    pub id: u64,
-    /// Path in the hierarchy, with what is not text escaped; none when it is not known any more.
-    pub path: Option<String>,
-    /// The bytes of the path in hexadecimal, if something in it was escaped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_hex: Option<String>,
-    /// What people call it, if that is known. Not in the files of the stream: who reads them asks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<Workload>,
-}
-
-impl Cgroup {
-    /// Named as people see it.
-    pub fn new(id: u64, path: Option<&Path>) -> Self {
-        let path_hex = path.and_then(hex_unless_plain);
-        Self { id, path: path.map(display), path_hex, name: None }
-    }
-}
-
-/// A living cgroup.
-pub fn named(cgroup: &crate::host::cgroup::Cgroup) -> Cgroup {
-    Cgroup::new(cgroup.id, Some(&cgroup.path))
 }
 
 /// Which counter is limited.

@@ -1,0 +1,111 @@
+//! What each kind of access comes to.
+
+use super::*;
+use crate::recording::{Header, Moment};
+
+fn access(ms: u64, kind: AccessKind, index: u64, pages: u32) -> Access {
+    Access { at: Duration::from_millis(ms), file: 0, index, pages, one_in: 4, kind }
+}
+
+fn uses(command: &[&str], accesses: &[Access]) -> Uses {
+    let recording = Recording {
+        header: Header {
+            command: command.iter().map(|&word| word.into()).collect(),
+            ..Header::default()
+        },
+        moments: vec![Moment { needed: 7, ..Moment::default() }],
+        accesses: accesses.to_vec(),
+        ..Recording::default()
+    };
+    Uses::of(&recording, &Timeline::of(&recording, 0))
+}
+
+fn whats(uses: &Uses) -> Vec<What> {
+    uses.events.iter().map(|event| event.what).collect()
+}
+
+#[test]
+fn the_read_that_brought_it_in_is_not_the_second() {
+    let on = Use { page: 0, weight: 4 };
+    let reads = [
+        access(1, AccessKind::Added, 9, 1),
+        access(2, AccessKind::Read, 9, 1),
+        access(3, AccessKind::Read, 3, 0),
+        access(900, AccessKind::Read, 9, 1),
+        access(901, AccessKind::Removed, 9, 1),
+    ];
+    let uses = uses(&["cat"], &reads);
+    assert_eq!(
+        whats(&uses),
+        [What::Taken(0), What::Enter(on), What::First(on), What::Again(on), What::Leave(0)]
+    );
+    assert_eq!(uses.taken[0].all(), 7);
+}
+
+#[test]
+fn how_far_ahead_is_what_entered_meanwhile() {
+    let reads = [
+        access(1, AccessKind::Added, 0, 8),
+        access(2, AccessKind::Read, 0, 8),
+        access(3, AccessKind::Added, 16, 2),
+        // Only what is used soon was read ahead.
+        access(4, AccessKind::Read, 16, 1),
+        access(400, AccessKind::Added, 32, 16),
+        access(401, AccessKind::Read, 17, 1),
+    ];
+    // The eighth of a block was followed by none; the first by seven, each of which stands for four.
+    assert_eq!(uses(&["cat"], &reads).ahead, 28);
+}
+
+#[test]
+fn what_was_written_is_read_again_later() {
+    let on = Use { page: 0, weight: 4 };
+    let written = [access(1, AccessKind::Added, 9, 1), access(400, AccessKind::Read, 9, 1)];
+    let uses = uses(&["sort"], &written);
+    assert_eq!(whats(&uses)[1..], [What::Enter(on), What::Again(on)]);
+}
+
+#[test]
+fn a_page_that_is_read_in_pieces_is_used_once() {
+    let pieces = [
+        access(1, AccessKind::Added, 0, 2),
+        access(2, AccessKind::Read, 0, 2),
+        access(2, AccessKind::Read, 1, 1),
+        access(2, AccessKind::Read, 1, 1),
+    ];
+    assert_eq!(uses(&["cat"], &pieces).events.len(), 5);
+}
+
+#[test]
+fn somebody_elses_cache_costs_nothing_here() {
+    let read = [access(1, AccessKind::Read, 0, 3), access(2, AccessKind::Mapped, 0, 1)];
+    let others = uses(&["cat"], &read);
+    assert_eq!((others.events.len(), others.others), (1, 12));
+    // A cgroup that ran already has brought it in before.
+    let own = uses(&[], &read);
+    assert_eq!((own.events.len(), own.others), (7, 0));
+}
+
+#[test]
+fn what_is_mapped_is_taken_until_it_leaves() {
+    let mapped = [
+        access(1, AccessKind::Added, 0, 2),
+        access(2, AccessKind::Mapped, 0, 2),
+        access(3, AccessKind::Mapped, 0, 2),
+        access(4, AccessKind::Read, 0, 2),
+        access(5, AccessKind::Removed, 0, 1),
+    ];
+    let uses = uses(&["cc1"], &mapped);
+    let taken: Vec<_> = uses.taken.iter().map(|taken| taken.mapped).collect();
+    assert_eq!(taken, [0, 8, 4]);
+    assert_eq!(
+        whats(&uses)[5..],
+        [
+            What::First(Use { page: 1, weight: 4 }),
+            What::Leave(1),
+            What::Taken(1),
+            What::Leave(0),
+            What::Taken(2)
+        ]
+    );
+}
