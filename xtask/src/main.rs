@@ -102,7 +102,11 @@ enum Verb {
     Refusal,
     /// Print the path of an archive with a minimal Debian root, made when it is missing.
     #[command(hide = true)]
-    DebianRoot,
+    DebianRoot {
+        /// With systemd, to boot it.
+        #[arg(long)]
+        systemd: bool,
+    },
     /// Run the live tests in a guest with another kernel: `cargo xtask vm --kernel 6.12 -- TEST`.
     Vm {
         #[command(flatten)]
@@ -148,7 +152,7 @@ fn main() -> ExitCode {
             package::run(binary.as_deref(), output.as_deref(), revision)
         }
         Verb::Image { deb, output } => package::image::run(deb.as_deref(), output.as_deref()),
-        Verb::DebianRoot => package::root::run(),
+        Verb::DebianRoot { systemd } => package::root::run(systemd),
         Verb::Test { filter, bless, long, vm, args } => {
             test::run(filter.as_deref(), bless, long, vm, &args)
         }

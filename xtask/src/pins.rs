@@ -57,6 +57,10 @@ pub const DENY_SHA256: &str = "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e3
 pub const DEBIAN_LIVE: &[&str] =
     &["stress-ng", "strace", "e2fsprogs", "tmux", "debootstrap", "mandoc", "chromium"];
 
+/// What is added to a Debian root to boot it. The bus is a virtual package to systemd-container, which debootstrap does not
+/// resolve.
+pub const DEBIAN_SYSTEMD: &[&str] = &["systemd", "systemd-sysv", "systemd-container", "dbus"];
+
 /// What builds and checks a Debian package.
 pub const DEBIAN_PACKAGE: &[&str] = &["dpkg-dev", "binutils", "lintian"];
 

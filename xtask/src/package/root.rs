@@ -9,31 +9,33 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cache;
 use crate::exec::{capture, logged};
+use crate::{cache, pins};
 
-/// The verb: prints where the archive is, which is made when it is missing.
-pub fn run() -> Result<()> {
-    println!("{}", ensure()?.display());
+/// The verb: prints where the archive is, which is made when it is missing. `systemd`: of a root that can be booted.
+pub fn run(systemd: bool) -> Result<()> {
+    println!("{}", ensure(systemd)?.display());
     Ok(())
 }
 
-fn ensure() -> Result<PathBuf> {
+fn ensure(systemd: bool) -> Result<PathBuf> {
     let release = release()?;
     let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
-    let archive = format!("debian-{release}-{}.tar", architecture.trim());
+    let (more, packages) =
+        if systemd { ("-systemd", pins::DEBIAN_SYSTEMD) } else { ("", [].as_slice()) };
+    let archive = format!("debian-{release}-{}{more}.tar", architecture.trim());
     let archive = cache::dir()?.join(archive);
     if archive.exists() {
         return Ok(archive);
     }
     let _lock = cache::lock()?;
     if !archive.exists() {
-        make(&release, &archive)?;
+        make(&release, packages, &archive)?;
     }
     Ok(archive)
 }
 
-fn make(release: &str, archive: &PathBuf) -> Result<()> {
+fn make(release: &str, packages: &[&str], archive: &PathBuf) -> Result<()> {
     if !rustix::process::geteuid().is_root() || which::which("debootstrap").is_err() {
         bail!("a Debian root is made by root with debootstrap: `apt-get install debootstrap`");
     }
@@ -43,7 +45,11 @@ fn make(release: &str, archive: &PathBuf) -> Result<()> {
     let root = place.path().join("root");
     // It mounts, and may be killed: what is mounted goes with the namespace.
     let mut cmd = Command::new("unshare");
-    cmd.args(["--mount", "debootstrap", "--variant=minbase", release]).arg(&root).arg(server);
+    cmd.args(["--mount", "debootstrap", "--variant=minbase"]);
+    if !packages.is_empty() {
+        cmd.arg(format!("--include={}", packages.join(",")));
+    }
+    cmd.arg(release).arg(&root).arg(server);
     if let Some(proxy) = apt_setting("Acquire::http::Proxy")? {
         cmd.env("http_proxy", proxy);
     }
