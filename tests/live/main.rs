@@ -65,6 +65,7 @@ mod subtree;
 mod supervisor;
 mod survival;
 mod swap;
+mod systemd;
 mod tail_call;
 mod top;
 mod top_plain;

@@ -12,6 +12,7 @@ use memstock_tests::live::{is_refused, live, name};
 use memstock_tests::poll::SOON;
 use memstock_tests::process::{Finished, Program, memstock};
 use memstock_tests::skip::{in_guest, skip};
+use tempfile::TempDir;
 
 /// A download of a hundred packages on a slow line.
 const DOWNLOAD: Duration = Duration::from_secs(1200);
@@ -72,34 +73,41 @@ fn newer(package: &Path, folder: &Path) -> Result<()> {
     .map(drop)
 }
 
-#[test]
-#[ignore = "long"]
-fn it_comes_works_and_goes() -> Result<()> {
+/// The archive of a Debian root, and a folder with `memstock.deb` and `newer.deb`; none where they cannot be had, which is
+/// reported.
+pub fn root_and_packages(kind: &[&str]) -> Result<Option<(PathBuf, TempDir)>> {
     // Before an archive is fetched for it.
     if is_refused() {
-        return Ok(());
+        return Ok(None);
     }
     if in_guest() {
         skip(&name(), "needs cargo xtask and Debian's archive, which a guest has not");
-        return Ok(());
+        return Ok(None);
     }
-    let archive = xtask(&["debian-root"], DOWNLOAD)?;
+    let archive = xtask(&[&["debian-root"], kind].concat(), DOWNLOAD)?;
     if archive.code() != 0 {
         let reason = archive.stderr.lines().rfind(|line| line.starts_with("error: "));
         skip(&name(), reason.unwrap_or("no Debian root can be made"));
-        return Ok(());
+        return Ok(None);
     }
     let folder = tempfile::tempdir()?;
     let package = build(folder.path())?;
     newer(&package, folder.path())?;
     fs::rename(&package, folder.path().join("memstock.deb"))?;
+    Ok(Some((archive.stdout.trim_end().into(), folder)))
+}
+
+#[test]
+#[ignore = "long"]
+fn it_comes_works_and_goes() -> Result<()> {
+    let Some((archive, folder)) = root_and_packages(&[])? else { return Ok(()) };
     fs::write(folder.path().join("inside"), INSIDE)?;
     let root = tempfile::tempdir()?;
     live(|| {
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", OUTSIDE]);
         unshare.env("ROOT", root.path()).env("PACKAGES", folder.path());
-        unshare.env("ARCHIVE", archive.stdout.trim_end()).env("LC_ALL", "C");
+        unshare.env("ARCHIVE", archive).env("LC_ALL", "C");
         unshare.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let done = Program::from(unshare).finish(10 * SOON)?;
         ensure!(

@@ -1,5 +1,5 @@
 //! memstock as a service: what it tells the service manager, played by a socket, and that its unit gives it
-//! all the power it needs. systemd itself does not run here.
+//! all the power it needs. systemd itself runs in `systemd.rs`.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -58,6 +58,30 @@ impl Place {
         TestCgroup::new().map(Self)
     }
 
+    /// Makes it, and one of the same path in each v1 hierarchy; the folders of all.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub fn everywhere() -> Result<(Self, Vec<PathBuf>)> {
+        let place = Self::new()?;
+        let mut dirs = vec![place.cgroup().dir().to_owned()];
+        for above in v1_mounts() {
+            let dir = above.join(&place.path()[1..]);
+            fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+            // One of cpuset has none of its own, and nobody can enter it without.
+            for file in ["cpuset.cpus", "cpuset.mems"].map(Path::new) {
+                if let Ok(given) = fs::read(above.join(file)) {
+                    fs::write(dir.join(file), given)?;
+                }
+            }
+            // Nor has one of cpu, for whom has real-time priority. Others may have been given all there is.
+            let time = Path::new("cpu.rt_runtime_us");
+            let _ = fs::read(above.join(time)).and_then(|all| fs::write(dir.join(time), all));
+            dirs.push(dir);
+        }
+        Ok((place, dirs))
+    }
+
     /// The cgroup.
     pub fn cgroup(&self) -> &TestCgroup {
         &self.0
@@ -77,16 +101,20 @@ impl Drop for Place {
 
 /// Removes the cgroup of this path from all v1 hierarchies.
 pub(crate) fn remove_from_v1(path: &str) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = mount().ok();
-    for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
-        let dir = line.split(' ').nth(4).map(|point| format!("{point}{path}"));
-        if let Some(dir) = dir.map(PathBuf::from).filter(|dir| dir.is_dir())
-            && own.as_ref().is_none_or(|own| !dir.starts_with(own))
-        {
+    for mount in v1_mounts() {
+        let dir = mount.join(path.trim_start_matches('/'));
+        if dir.is_dir() && own.as_ref().is_none_or(|own| !dir.starts_with(own)) {
             remove(&dir);
         }
     }
+}
+
+/// Where the v1 hierarchies are mounted.
+fn v1_mounts() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let v1 = mounts.lines().filter(|line| line.contains(" - cgroup "));
+    v1.filter_map(|line| line.split(' ').nth(4).map(PathBuf::from)).collect()
 }
 
 /// runc.

@@ -49,6 +49,7 @@ pub mod show;
 pub mod skip;
 pub mod slow_disk;
 pub mod strace;
+pub mod systemd;
 pub mod task;
 pub mod tmux;
 pub mod top;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::container::remove_from_v1;
 use crate::poll::{SOON, times};
 use crate::process::memstock;
 use crate::refusal::{refusal, refusal_of_cgroups};
@@ -194,7 +195,13 @@ impl Drop for Cleaner {
 /// Removes what bears the name of a test: only that is sure to be ours.
 fn remove_cgroups() {
     if let Ok(mount) = cgroup::mount() {
-        of_tests(&mount).iter().for_each(|dir| cgroup::remove(dir));
+        for dir in of_tests(&mount) {
+            cgroup::remove(&dir);
+            // Whoever was in it may have been in others of the same path.
+            if let Ok(path) = dir.strip_prefix(&mount) {
+                remove_from_v1(&Path::new("/").join(path).display().to_string());
+            }
+        }
     }
     // After ours, since killing is theirs: by now the tasks that were in both are dead.
     if let Ok(Some(mount)) = cgroup::mount_v1_memory() {
