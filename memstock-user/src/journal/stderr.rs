@@ -66,7 +66,7 @@ impl Stderr {
             !is_over
         });
         let line = |(kind, more): (usize, u64)| {
-            format!("{more} more events {}: see memstock events\n", KINDS[kind])
+            format!("event: withheld kind={} number={more}\n", KINDS[kind])
         };
         sums.into_iter().map(line).collect()
     }
@@ -138,11 +138,11 @@ mod tests {
         assert_eq!(lines(&mut stderr, 0..5, hit).len(), 3, "each kind has its own");
         let next = lines(&mut stderr, 1000..2000, near);
         assert_eq!(next.len(), 3);
-        let withheld = "697 more events limit-near: see memstock events\n\
-                        2 more events limit-hit: see memstock events\nevent: ";
+        let withheld = "event: withheld kind=limit-near number=697\n\
+                        event: withheld kind=limit-hit number=2\nevent: limit-near ";
         assert!(next[0].starts_with(withheld), "{next:?}");
         assert!(lines(&mut stderr, 1500..1501, hit)[0].starts_with("event: limit-hit "));
-        assert_eq!(stderr.withheld(u64::MAX), "997 more events limit-near: see memstock events\n");
+        assert_eq!(stderr.withheld(u64::MAX), "event: withheld kind=limit-near number=997\n");
         assert_eq!(stderr.withheld(u64::MAX), "");
     }
 
