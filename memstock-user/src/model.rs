@@ -184,3 +184,24 @@ impl Sample {
         self.cgroups.iter().map(|cgroup| cgroup.get(stat)).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dying_child_is_kept_though_it_comes_before_its_parent() {
+        let cgroup = |id, parent_id| {
+            let name = Name { id, ..Name::default() };
+            Cgroup { name, parent_id, ..Cgroup::default() }
+        };
+        let cgroups =
+            vec![cgroup(3, Some(2)), cgroup(1, None), cgroup(2, Some(1)), cgroup(4, None)];
+        let mut sample = Sample { cgroups, ..Sample::default() };
+        sample.keep_below(1);
+        assert_eq!(
+            sample.cgroups.iter().map(|cgroup| cgroup.name.id).collect::<Vec<_>>(),
+            [3, 1, 2]
+        );
+    }
+}

@@ -1,11 +1,13 @@
 //! Limits: set together, armed again, of memory and swap, and what huge pages may be above them.
 
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
 use crate::support::plain::{Plain, pair, read};
 use crate::support::{Shape, limited};
 use memstock_common::charge::{charge, charge_forced};
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
 use memstock_common::counter::needed_above;
-use memstock_common::event::EventKind;
+use memstock_common::event::{EVENT_INTERVAL_NS, EventKind, may_send};
 use memstock_common::huge::MOST_HUGE;
 use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
@@ -170,4 +172,13 @@ fn the_first_at_a_limit_does_not_wait() {
     assert_eq!(charge(&cpu, 1, 1, 1), (Charge::Forced(over), 0));
     assert_eq!(charge(&cpu, 1, 1, 1), (Charge::Forced(over), Over::to_bits(Err(over))));
     assert_eq!(world.usage(1), 602);
+}
+
+/// Of two CPUs the one whose clock was read first may come last.
+#[test]
+fn an_event_is_not_sent_again_by_an_older_clock() {
+    let sent = AtomicU64::new(2 * EVENT_INTERVAL_NS);
+    assert!(!may_send(&sent, 2 * EVENT_INTERVAL_NS - 1, EVENT_INTERVAL_NS));
+    assert!(may_send(&sent, 3 * EVENT_INTERVAL_NS, EVENT_INTERVAL_NS));
+    assert_eq!(sent.load(SeqCst), 3 * EVENT_INTERVAL_NS);
 }

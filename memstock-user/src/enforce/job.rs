@@ -115,7 +115,7 @@ pub(super) fn be_prompt() {
 
 /// Returns to normal priority.
 pub(super) fn be_patient() {
-    // Refused, if at all, by a filter of system calls, or without CAP_SYS_NICE since the task was to give it up at a fork.
+    // Refused by a filter of system calls, or without CAP_SYS_NICE, since the priority was not to be inherited.
     if let Err(error) = schedule(libc::SCHED_OTHER, 0) {
         log::warn!("what is done at a limit keeps real-time priority: {error}");
     }

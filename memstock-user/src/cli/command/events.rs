@@ -1,5 +1,4 @@
-//! `memstock events`: prints the event stream. Works on its files alone, so any number of it run
-//! at once.
+//! `memstock events`: prints the event stream. Works on its files alone, so any number of them can run at once.
 //!
 //! Following is looking twenty times a second, not inotify: a rotation is seen only by watching all of /run, which
 //! wakes up for every other daemon's files, and whether the engine still runs and standard output is still
