@@ -14,6 +14,19 @@ pub enum Resource {
     Memsw = 1,
 }
 
+impl Resource {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Memory, Self::Memsw];
+
+    /// What output and the configuration call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Memsw => "memsw",
+        }
+    }
+}
+
 /// The counter that refused a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over {

@@ -18,6 +18,7 @@
 extern crate std;
 
 pub mod adopt;
+pub mod again;
 pub mod charge;
 pub mod collapse;
 pub mod control;

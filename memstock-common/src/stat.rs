@@ -241,7 +241,7 @@ stats! {
 stats! {
     /// Of the probes; the kernel counts them.
     ProbeStat {
-        RecursionMisses: "recursion_misses" Count Counter "Runs of a probe that the kernel skipped because it was running on that CPU already.",
+        RecursionMisses: "recursion_misses" Count Counter "Runs of a probe that the kernel skipped because it was running on that CPU already, and that no second one made up for.",
     }
 }
 

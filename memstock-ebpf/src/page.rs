@@ -8,45 +8,98 @@
 //! The kernel does not run a program inside itself on one CPU. An interrupt that frees page tables
 //! after a grace period frees many at once, and all of them unseen if it came while `page_free` ran.
 //! They are repaired when they leave the CPU's list of free pages for the buddy allocator, or when
-//! they are allocated again from that list.
+//! they are allocated again from that list. Where other tasks can come in between as well, each
+//! tracepoint has a second program (`memstock_common::again`).
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
+use memstock_common::again::allocated_unseen;
 use memstock_common::page::{allocated, drained, freed};
-use memstock_common::{NOBODY, Word};
+use memstock_common::{NOBODY, Stock, Word};
 
 use crate::config;
 use crate::machine::{Kernel, slot};
 use crate::maps::{GENERATION, STOCK};
 use crate::payer::{Payer, owner, running_task};
+use crate::word::MapWord;
 
 /// Commits the page that a fault has left pending, or charges what was allocated without one.
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
-    let (page, order, gfp): (u64, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
-    if page != 0 {
-        let flags = config::gfp_flags();
-        let (is_charged, is_compound) = (flags.is_charged(gfp, order), gfp & flags.compound != 0);
-        allocated(&Kernel, config::pfn_of(page), order, is_charged, is_compound, || {
-            let generation = GENERATION.load();
-            let Some(first) = STOCK.get(0) else {
-                return (NOBODY, None);
-            };
-            let pays = if flags.is_kernels(gfp) { Payer::Task } else { Payer::Memory };
-            let owner = owner(first, running_task(&ctx), generation, pays);
-            (owner, slot(first, owner))
-        });
+    if let Some(seen) = Allocation::of(&ctx) {
+        let Allocation { pfn, order, is_charged, is_compound, .. } = seen;
+        allocated(&Kernel, pfn, order, is_charged, is_compound, || seen.payer(&ctx));
     }
     0
+}
+
+/// Charges what was allocated while [`page_alloc`] was preempted on this CPU; attached where it can be, behind it.
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+#[inline(always)]
+pub fn alloc_again(ctx: RawTracePointContext) -> i32 {
+    if let Some(seen) = Allocation::of(&ctx) {
+        let Allocation { pfn, order, is_charged, is_compound, .. } = seen;
+        allocated_unseen(&Kernel, pfn, order, is_charged, is_compound, || seen.payer(&ctx));
+    }
+    0
+}
+
+/// What is known of an allocation by the tracepoint's arguments.
+#[derive(Clone, Copy)]
+struct Allocation {
+    pfn: u64,
+    order: u32,
+    is_charged: bool,
+    is_compound: bool,
+    pays: Payer,
+}
+
+impl Allocation {
+    /// None if there was no page.
+    #[inline(always)]
+    fn of(ctx: &RawTracePointContext) -> Option<Self> {
+        let (page, order, gfp): (u64, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
+        if page == 0 {
+            return None;
+        }
+        let flags = config::gfp_flags();
+        Some(Self {
+            pfn: config::pfn_of(page),
+            order,
+            is_charged: flags.is_charged(gfp, order),
+            is_compound: gfp & flags.compound != 0,
+            pays: if flags.is_kernels(gfp) { Payer::Task } else { Payer::Memory },
+        })
+    }
+
+    /// Who is charged, and that one's slot.
+    #[inline(always)]
+    fn payer(self, ctx: &RawTracePointContext) -> (u32, Option<&'static Stock<MapWord>>) {
+        let generation = GENERATION.load();
+        let Some(first) = STOCK.get(0) else {
+            return (NOBODY, None);
+        };
+        let owner = owner(first, running_task(ctx), generation, self.pays);
+        (owner, slot(first, owner))
+    }
 }
 
 /// Uncharges the owners of what is freed.
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 #[inline(always)]
 pub fn page_free(ctx: RawTracePointContext) -> i32 {
-    let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
-    freed(&Kernel, config::pfn_of(page), order);
+    let (pfn, order) = block(&ctx);
+    freed(&Kernel, pfn, order);
+    0
+}
+
+/// The same, of what is freed while [`page_free`] is preempted on this CPU.
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+#[inline(always)]
+pub fn free_again(ctx: RawTracePointContext) -> i32 {
+    let (pfn, order) = block(&ctx);
+    freed(&Kernel, pfn, order);
     0
 }
 
@@ -54,7 +107,13 @@ pub fn page_free(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_pcpu_drain")]
 #[inline(always)]
 pub fn page_drain(ctx: RawTracePointContext) -> i32 {
-    let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
-    drained(&Kernel, config::pfn_of(page), order);
+    let (pfn, order) = block(&ctx);
+    drained(&Kernel, pfn, order);
     0
+}
+
+/// The block that is freed: its first page frame, and its order.
+#[inline(always)]
+fn block(ctx: &RawTracePointContext) -> (u64, u32) {
+    (config::pfn_of(ctx.arg(0)), ctx.arg(1))
 }

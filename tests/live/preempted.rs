@@ -1,7 +1,8 @@
 //! Tasks of two cgroups that take turns on one CPU and allocate all the time.
 //!
 //! Since Linux 7.0 one of them may be preempted in the midst of a program by another that runs the same one. The kernel skips
-//! the other's run, and both write what the CPU remembers of the current task. Older kernels run the same test.
+//! the other's run, which a second program at that tracepoint sees, and both write what the CPU remembers of the current
+//! task. Older kernels run the same test, without the second programs.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use memstock_tests::audit::{Audit, beside};
 use memstock_tests::live::live;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::{Engine, KernelCgroup, Task, TestCgroup, lru, release, scaled};
+
+use crate::unseen_faults::are_those_of_the_kernel;
 
 /// Where all of them run.
 const CPU: u32 = 1;
@@ -77,6 +80,31 @@ impl Side {
     }
 }
 
+/// The programs that look again, where they are attached though nobody preempts: they charge nothing a second time.
+#[test]
+fn what_was_seen_is_not_charged_again() -> Result<()> {
+    live(|| are_those_of_the_kernel(Engine::looking_again))
+}
+
+/// A daemon takes over an engine with these programs as it does any other.
+#[test]
+fn an_engine_that_looks_again_is_adopted() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let mut engine = Engine::looking_again(&cgroup)?;
+        let mut task = Task::start(&cgroup, Some(CPU))?;
+        task.touch(TOUCHED)?;
+        let used = engine.used_at_rest(&cgroup)?;
+        engine.kill()?;
+        engine.adopt(["--no-adopt", "--no-drain"])?;
+        task.touch(TOUCHED)?;
+        let since = engine.used_at_rest(&cgroup)? - used;
+        ensure!(since == TOUCHED, "{since} pages, not {TOUCHED}");
+        drop(task);
+        engine.stop().map(drop)
+    })
+}
+
 /// Each is charged for its own pages and for nobody else's, whoever comes in between; what the kernel skipped is found.
 #[test]
 #[ignore = "long"]
@@ -108,8 +136,11 @@ fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
         eprintln!("{audit}");
         let counts = compared(&audit);
         ensure!(counts.other == 0, "charged to another: {audit:#?}");
-        // Each allocation of which a run was skipped is nobody's, and no other is.
-        ensure!(counts.only_kernels <= start.only_kernels + missed, "{missed} skipped: {audit:#?}");
+        // What is nobody's are allocations of which all runs were skipped. Where programs are preempted, one look misses some
+        // 4 % of them (ADR 0026), and so both miss some 4 % of 4 %.
+        let touched = wakes * TOUCHED * sides.len() as u64;
+        let most = if release()? >= (7, 0) { missed.min(touched / 100) } else { missed };
+        ensure!(counts.only_kernels <= start.only_kernels + most, "{missed} skipped: {audit:#?}");
         let mut all = (0, 0);
         for side in &sides {
             let (seen, counted) = side.faults(&engine)?;

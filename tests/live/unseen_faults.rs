@@ -76,9 +76,13 @@ fn pages_are_charged_as_they_are_allocated() -> Result<()> {
     })
 }
 
-/// Page by page what the kernel's own accounting says, for the ways that fault and those that do not.
 #[test]
 fn pages_are_those_of_the_kernel() -> Result<()> {
+    live(|| are_those_of_the_kernel(|top| Engine::without_faults(top, &[])))
+}
+
+/// Page by page what the kernel's own accounting says, for ways to get memory that fault and others, by this engine.
+pub fn are_those_of_the_kernel(start: impl FnOnce(&TestCgroup) -> Result<Engine>) -> Result<()> {
     const MODES: [Mode; 8] = [
         Mode::AnonWrite,
         Mode::AnonReadWrite,
@@ -89,27 +93,25 @@ fn pages_are_those_of_the_kernel() -> Result<()> {
         Mode::MmapFileShared,
         Mode::ForkWrite,
     ];
-    live(|| {
-        let top = TestCgroup::new()?;
-        let Some(kernel) = KernelCgroup::beside(&top)? else {
-            skip(&name(), ABSENT);
-            return Ok(());
-        };
-        let engine = Engine::without_faults(&top, &[])?;
-        let mut holders = Vec::new();
-        for mode in MODES {
-            let mut holder = Holder::of(mode).pages(600).cgroup(&top).kernel(&kernel).start()?;
-            holder.get().with_context(|| mode.name())?;
-            holders.push(holder);
-        }
-        let audit = engine.audit_at_rest(&beside(&top, &kernel))?;
-        eprintln!("{audit}");
-        ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
-        engine.show()?.check()?;
-        drop(holders);
-        engine.audit_at_rest::<&str>(&[])?;
-        engine.stop().map(drop)
-    })
+    let top = TestCgroup::new()?;
+    let Some(kernel) = KernelCgroup::beside(&top)? else {
+        skip(&name(), ABSENT);
+        return Ok(());
+    };
+    let engine = start(&top)?;
+    let mut holders = Vec::new();
+    for mode in MODES {
+        let mut holder = Holder::of(mode).pages(600).cgroup(&top).kernel(&kernel).start()?;
+        holder.get().with_context(|| mode.name())?;
+        holders.push(holder);
+    }
+    let audit = engine.audit_at_rest(&beside(&top, &kernel))?;
+    eprintln!("{audit}");
+    ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
+    engine.show()?.check()?;
+    drop(holders);
+    engine.audit_at_rest::<&str>(&[])?;
+    engine.stop().map(drop)
 }
 
 /// Nobody is held up on the way to a limit, so it is for the daemon to be in time.

@@ -61,9 +61,22 @@ impl Engine {
     /// # Errors
     /// As [`start_adopting`](Self::start_adopting).
     pub fn without_faults(cgroup: &TestCgroup, args: &[&str]) -> Result<Self> {
-        let all = [&["--no-adopt", "--no-drain", "--cgroup", cgroup.path()], args].concat();
         // `engine/faults.rs` reads it.
-        Self::of(memstock_run(all)?.env("MEMSTOCK_NO_FAULT_TRACEPOINTS", "1"))
+        Self::as_if("MEMSTOCK_NO_FAULT_TRACEPOINTS", cgroup, args)
+    }
+
+    /// The same, as on a kernel that preempts the programs.
+    ///
+    /// # Errors
+    /// As [`start_adopting`](Self::start_adopting).
+    pub fn looking_again(cgroup: &TestCgroup) -> Result<Self> {
+        // `engine/again.rs` reads it.
+        Self::as_if("MEMSTOCK_AS_IF_PREEMPTED", cgroup, &[])
+    }
+
+    fn as_if(variable: &str, cgroup: &TestCgroup, args: &[&str]) -> Result<Self> {
+        let all = [&["--no-adopt", "--no-drain", "--cgroup", cgroup.path()], args].concat();
+        Self::of(memstock_run(all)?.env(variable, "1"))
     }
 
     fn of(run: Program) -> Result<Self> {

@@ -1,6 +1,7 @@
 //! Tests of the algorithm: closed forms, models of it (proptest) and every interleaving (loom).
 
 mod adopt;
+mod again;
 mod charged;
 mod closed_forms;
 mod collapse;

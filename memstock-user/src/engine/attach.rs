@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfLoader};
 
+use super::again;
 use super::faults;
 use super::link::{link_to, pin_link};
 use super::migrate;
@@ -37,7 +38,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
             },
         }
     }
-    Ok(())
+    again::attach(ebpf, pins)
 }
 
 /// A program that reads no argument, so that any tracepoint takes it, and writes to a map of its own only.
@@ -66,7 +67,12 @@ pub fn has_tracepoint(probing: &mut Ebpf, tracepoint: &str) -> Result<bool> {
 }
 
 /// Attaches a program and pins the link; false if the kernel has no such tracepoint.
-fn attach_to(ebpf: &mut Ebpf, pins: &Pins, name: &str, tracepoint: &str) -> Result<bool> {
+pub(super) fn attach_to(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    name: &str,
+    tracepoint: &str,
+) -> Result<bool> {
     let program = program(ebpf, name)?;
     let Some(id) = link_to(program, tracepoint)? else { return Ok(false) };
     pin_link(FdLink::from(program.take_link(id)?), pins, name, tracepoint)?;

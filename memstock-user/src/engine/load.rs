@@ -16,6 +16,7 @@ use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo, LAYOUT};
 
 use super::Engine;
+use super::again;
 use super::attach::attach;
 use super::learn::learn;
 use super::migrate;
@@ -111,7 +112,10 @@ pub fn verdicts() -> Result<Vec<(String, Result<(), ProgramError>)>> {
 /// Loads those of an engine. The verifier takes longest of all that a start does, and verifies for each thread at once
 /// (`bpf_check` in kernel/bpf/verifier.c locks for the unprivileged only).
 fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
-    let engines: Vec<_> = ebpf.programs_mut().filter(|&(name, _)| is_engines(name)).collect();
+    let engines: Vec<_> = ebpf
+        .programs_mut()
+        .filter(|&(name, _)| is_engines(name) && again::is_wanted(name))
+        .collect();
     let others = available_parallelism().map_or(1, NonZero::get).min(engines.len()).max(1) - 1;
     let queue = Mutex::new(engines.into_iter());
     // Not part of the loop below, which would hold the lock for as long as it loads.

@@ -11,6 +11,7 @@ pub mod kernel_cgroup;
 pub mod needed;
 pub mod sample;
 
+mod again;
 pub mod attach;
 pub mod batch;
 pub mod charged;
@@ -64,7 +65,8 @@ pub struct Engine {
     cgroup_cpu: PerCpuRanges<CgroupCpu<u64>>,
     loss: PerCpuArray<MapData, u64>,
     control: Control,
-    probes: Vec<ProgramFd>,
+    /// Each with the one that looks again, if there is one.
+    probes: Vec<(ProgramFd, Option<ProgramFd>)>,
     sees_faults: bool,
     next_index: AtomicU32,
     file_pages: FilePages,
@@ -112,7 +114,9 @@ impl Engine {
             cgroup_cpu: PerCpuRanges::open(pins, "CGROUP_CPU", possible.len())?,
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
             control: Control::open(pins)?,
-            probes: probes.map(|name| program::fd(pins, name)).collect::<Result<_>>()?,
+            probes: probes
+                .map(|name| Ok((program::fd(pins, name)?, again::after(pins, name)?)))
+                .collect::<Result<_>>()?,
             sees_faults,
             next_index: AtomicU32::new(0),
             file_pages: FilePages::open(pins)?,
@@ -261,12 +265,17 @@ impl Engine {
         Ok(values.iter().sum())
     }
 
-    /// Runs of the probes that the kernel skipped because one was running on that CPU already.
+    /// Runs of the probes that the kernel skipped because one was running on that CPU already. Of two that look after each
+    /// other, what both have missed is no more than what either has.
     ///
     /// # Errors
     /// The kernel does not tell.
     pub fn recursion_misses(&self) -> Result<u64> {
-        self.probes.iter().map(recursion_misses).sum()
+        let missed = |(first, again): &(ProgramFd, Option<ProgramFd>)| {
+            let most = again.as_ref().map_or(Ok(u64::MAX), recursion_misses)?;
+            Ok(recursion_misses(first)?.min(most))
+        };
+        self.probes.iter().map(missed).sum()
     }
 
     /// The control programs.

@@ -130,6 +130,10 @@ pub(super) const LEARN: &str = "learn";
 /// Bytes of the event ring: some 3,000 events.
 pub(super) const RING_BYTES: u32 = 256 * 1024;
 
+/// What looks again, at what, and where both are attached.
+pub(super) const AGAIN: [(&str, &str, &str); 2] =
+    [("free_again", "page_free", "mm_page_free"), ("alloc_again", "page_alloc", "mm_page_alloc")];
+
 /// What sees pages that are moved, and the function that it is attached to.
 pub(super) const MIGRATED: (&str, &str) = ("migrated", "mem_cgroup_migrate");
 
@@ -229,7 +233,9 @@ mod tests {
     fn each_program_is_for_something() {
         let lists = KERNEL_CHARGES.iter().chain(&ACCESSES).chain(&CHANGES).chain(&CHARGES);
         let alone = [LEARN, MISS, MIGRATED.0, KERNEL_SLOTS];
-        let known: BTreeSet<_> = lists.map(|it| it.0).chain(alone).chain(probes()).collect();
+        let again = AGAIN.iter().map(|it| it.0);
+        let known: BTreeSet<_> =
+            lists.map(|it| it.0).chain(alone).chain(again).chain(probes()).collect();
         let object = Object::parse(OBJECT).unwrap();
         for name in object.programs.keys() {
             let is_known = known.contains(name.as_str()) || name.starts_with("control_");

@@ -14,9 +14,11 @@ use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_T
 use memstock_common::adopt::WINDOW_PAGES;
 
 use super::Engine;
+use super::again;
 use super::migrate;
 use super::object::{
-    ATTACHMENTS, Attachment, MIGRATED, OBJECT, PROBE, RING_BYTES, is_pinned_map, is_pinned_program,
+    AGAIN, ATTACHMENTS, Attachment, MIGRATED, OBJECT, PROBE, RING_BYTES, is_pinned_map,
+    is_pinned_program,
 };
 use super::pins::Pins;
 use crate::exit::Failure;
@@ -71,9 +73,11 @@ fn whole(pins: &Pins) -> Result<Engine> {
     let mut ids = HashMap::new();
     let sees_migration = migrate::is_seen(pins)?;
     let sees_faults = engine.sees_faults();
+    let again = again::attached(pins)?;
     let is_there = |name: &str| match name {
         PROBE => sees_faults,
         name if name == MIGRATED.0 => sees_migration,
+        name if AGAIN.iter().any(|it| it.0 == name) => again.iter().any(|it| it.0 == name),
         _ => true,
     };
     let pinned = object.programs.keys().filter(|name| is_pinned_program(name) && is_there(name));
@@ -87,6 +91,9 @@ fn whole(pins: &Pins) -> Result<Engine> {
         if !may_be_missing || pin.exists() {
             check_link(&pin, tracepoint, ids.get(program))?;
         }
+    }
+    for (program, tracepoint) in again {
+        check_link(&pins.link(program, tracepoint), tracepoint, ids.get(program))?;
     }
     if sees_migration {
         check_link(&migrate::link(pins), MIGRATED.1, ids.get(MIGRATED.0))?;

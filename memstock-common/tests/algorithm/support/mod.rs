@@ -16,6 +16,7 @@ use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use memstock_common::adopt::{self, Window};
+use memstock_common::again;
 use memstock_common::control::{self, Refusal};
 use memstock_common::fault::{Consumed, consume_or_miss, miss, nearest_tracked};
 use memstock_common::identity::Task;
@@ -190,9 +191,21 @@ impl<W: NewWord> World<W> {
         let counted = if is_compound { 1 << order } else { 1 };
         self.set_count(pfn..pfn.saturating_add(counted), true);
         page::allocated(&self.cpu(cpu), pfn, order, task.is_some(), is_compound, || {
-            let owner = self.ask(cpu, task.expect("not asked for what is not charged"));
-            (owner, Some(self.slot(cpu, slot_of(owner, self.shape.slots))))
+            self.payer(cpu, task.expect("not asked for what is not charged"))
         });
+    }
+
+    /// What the second program at an allocation does.
+    pub fn alloc_again(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
+        again::allocated_unseen(&self.cpu(cpu), pfn, order, task.is_some(), true, || {
+            self.payer(cpu, task.expect("not asked for what is not charged"))
+        });
+    }
+
+    /// Whom an allocation of a task is charged to, and that one's slot.
+    fn payer(&self, cpu: u32, task: u32) -> (u32, Option<&Stock<W>>) {
+        let owner = self.ask(cpu, task);
+        (owner, Some(self.slot(cpu, slot_of(owner, self.shape.slots))))
     }
 
     /// A fault that allocates the page `pfn`.

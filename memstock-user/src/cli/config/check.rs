@@ -36,7 +36,7 @@ pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Mistake>
             found.insert(path, entry);
         }
     }
-    for resource in [Resource::Memory, Resource::Memsw] {
+    for resource in Resource::ALL {
         mistakes.extend(found.keys().filter_map(|path| above_parent(&found, path, resource, text)));
     }
     mistakes
@@ -80,10 +80,7 @@ fn above_parent(
         .ancestors()
         .skip(1)
         .find_map(|above| Some((above, limit(found.get(above)?, resource)?)))?;
-    let name = match resource {
-        Resource::Memory => "memory",
-        Resource::Memsw => "memsw",
-    };
+    let name = resource.name();
     (own > limit_above).then(|| {
         let (line, _) = place(text, at_above);
         let what = format!(

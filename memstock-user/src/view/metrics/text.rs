@@ -11,11 +11,11 @@ mod points;
 use std::fmt;
 use std::sync::Arc;
 
-use memstock_common::Loss;
 use memstock_common::stat::{
     CgroupStat, CpuStat, CpuState, DaemonStat, EngineStat, Info, KernelStockStat, LimitStat,
     MemoryStat, PageCounterStat, ProbeStat, SlotStat, Stat, StreamStat, Trend, Unit,
 };
+use memstock_common::{Loss, Resource};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
 use prometheus_client::metrics::MetricType;
@@ -74,13 +74,6 @@ pub fn text(
     Ok(text)
 }
 
-/// Which counter of a cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resource {
-    Memory,
-    Memsw,
-}
-
 /// One declaration, and what it is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family(Source);
@@ -106,7 +99,7 @@ enum Source {
 impl Family {
     /// All of them, in the order in which they are shown.
     pub fn all() -> impl Iterator<Item = Self> {
-        let counters = [Resource::Memory, Resource::Memsw].into_iter().flat_map(|resource| {
+        let counters = Resource::ALL.into_iter().flat_map(|resource| {
             let own = PageCounterStat::ALL.iter().map(move |&s| Source::Counter(resource, s));
             own.chain(LimitStat::ALL.iter().map(move |&s| Source::Limit(resource, s)))
         });

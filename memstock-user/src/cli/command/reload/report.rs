@@ -63,19 +63,22 @@ impl<'a> Report<'a> {
         tried: Result<()>,
     ) {
         let why = tried.err().map(|error| format!("{error:#}"));
-        for resource in [Resource::Memory, Resource::Memsw] {
+        for resource in Resource::ALL {
             let [from, to] = [from, to].map(|limits| limits.get(resource));
             if from == to {
                 continue;
             }
             let is_done = now.is_some_and(|now| now.get(resource) == to);
             let outcome = if is_done { Outcome::Done } else { Outcome::Refused };
-            let key = match resource {
-                Resource::Memory => "memory",
-                Resource::Memsw => "memsw",
-            };
             let note = why.clone().filter(|_| !is_done);
-            self.change(Some(named(cgroup)), key, bytes(from), bytes(to), outcome, note);
+            self.change(
+                Some(named(cgroup)),
+                resource.name(),
+                bytes(from),
+                bytes(to),
+                outcome,
+                note,
+            );
         }
     }
 

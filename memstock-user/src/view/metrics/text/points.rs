@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use memstock_common::Resource;
 use memstock_common::stat::{
     DaemonStat, EngineStat, Info, KernelStockStat, LimitStat, PageCounterStat, Stat, Unit,
 };
 
-use super::{Family, Resource, Source};
+use super::{Family, Source};
 use crate::daemon::parts::Part;
 use crate::forecast::headroom::{Headroom, headrooms};
 use crate::host::cgroup::display;
