@@ -183,6 +183,14 @@ stats! {
 }
 
 stats! {
+    /// Per tracked cgroup, from its `memory.pressure`, where the kernel accounts pressure.
+    PressureStat {
+        Waiting: "waiting" Seconds Counter "Time in which at least one task of the cgroup or below it waited for memory (memory.pressure, some).",
+        Stalled: "stalled" Seconds Counter "Time in which all of its tasks that could have run waited for memory (memory.pressure, full).",
+    }
+}
+
+stats! {
     /// Of the engine as a whole.
     EngineStat {
         Batch: "batch" Pages Gauge "Charged at once on a miss.",

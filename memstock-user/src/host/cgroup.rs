@@ -9,6 +9,7 @@ mod handle;
 mod namespace;
 mod owned;
 mod path;
+mod pressure;
 mod threaded;
 
 pub use namespace::join_that_of_host;
@@ -17,6 +18,7 @@ use owned::found;
 pub(in crate::host) use owned::{empty, gone_is_fine, insist};
 pub(crate) use path::names;
 pub use path::{display, hex_unless_plain};
+pub use pressure::MemoryPressure;
 
 use crate::exit::{Classify as _, Failure};
 use crate::host::mountinfo::{self, Mount};

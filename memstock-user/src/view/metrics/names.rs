@@ -1,5 +1,6 @@
-//! What people call the cgroups, for who scrapes. The files that say so may be on a disk that hangs, so a thread reads them and
-//! nobody waits for it long: meanwhile names are what they were.
+//! What people call the cgroups, and how long these waited for memory, for whoever scrapes. The files with the names may be
+//! on a disk that hangs, so a thread reads them and a scrape waits for it only briefly: until then the answers are the last
+//! ones.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +10,18 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 
+use crate::host::cgroup::MemoryPressure;
 use crate::host::workload::{Resolver, Workload};
 use crate::model::Sample;
 
-/// Names by cgroup v2 id.
-pub type Named = HashMap<u64, Workload>;
+/// What was found out, by cgroup v2 id.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What people call a cgroup.
+    pub workloads: HashMap<u64, Workload>,
+    /// How long it waited for memory.
+    pub pressures: HashMap<u64, MemoryPressure>,
+}
 
 /// How long a scrape waits for names.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,7 +34,7 @@ pub struct Names {
     hierarchy: Arc<Path>,
     /// With the thread while it reads: there is never more than one.
     resolver: Arc<Mutex<Resolver>>,
-    last: Arc<std::sync::Mutex<Arc<Named>>>,
+    last: Arc<std::sync::Mutex<Arc<Found>>>,
 }
 
 impl Names {
@@ -36,13 +44,13 @@ impl Names {
     }
 
     /// Those of the cgroups of a sample.
-    pub(super) async fn of(&self, sample: &Sample) -> Arc<Named> {
+    pub(super) async fn of(&self, sample: &Sample) -> Arc<Found> {
         let resolver = timeout(PATIENCE, Arc::clone(&self.resolver).lock_owned()).await;
         if let Ok(resolver) = resolver
-            && let Some(found) = self.ask(sample, resolver)
+            && let Some(done) = self.ask(sample, resolver)
         {
             // In vain if the thread panics, or is waited for too long.
-            let _ = timeout(PATIENCE, found).await;
+            let _ = timeout(PATIENCE, done).await;
         }
         self.last.lock().map_or_else(|_| Arc::default(), |last| Arc::clone(&last))
     }
@@ -60,13 +68,18 @@ impl Names {
         let (sender, done) = oneshot::channel();
         let look = move || {
             let names = resolver.names(&hierarchy, paths.iter().map(|(_, path)| &**path));
-            let by_id = |(id, path): &(u64, PathBuf)| Some((*id, names.get(&**path)?.clone()));
-            let named = Arc::new(paths.iter().filter_map(by_id).collect());
+            let name = |(id, path): &(u64, PathBuf)| Some((*id, names.get(&**path)?.clone()));
+            let pressure =
+                |(id, path): &(u64, PathBuf)| Some((*id, MemoryPressure::of(&hierarchy, path)?));
+            let found = Arc::new(Found {
+                workloads: paths.iter().filter_map(name).collect(),
+                pressures: paths.iter().filter_map(pressure).collect(),
+            });
             for warning in resolver.warnings() {
                 log::warn!("{warning}");
             }
             if let Ok(mut last) = last.lock() {
-                *last = named;
+                *last = found;
             }
             // Who waited may have given up.
             let _ = sender.send(());

@@ -178,8 +178,8 @@ async fn figures(request: &Request<Incoming>, desk: &mpsc::Sender<Ask>, names: &
     let accept: Vec<_> = accept.iter().filter_map(|value| value.to_str().ok()).collect();
     let format = format(&accept.join(","));
     let Some(reading) = ask(desk, Ask::Figures).await else { return over() };
-    let named = names.of(&reading.sample).await;
-    match text::text(reading, named, format) {
+    let found = names.of(&reading.sample).await;
+    match text::text(reading, found, format) {
         Ok(text) => {
             let mut answer = plain(StatusCode::OK, text);
             let kind = HeaderValue::from_static(format.content_type());

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use memstock_common::stat::{
     CgroupStat, CpuStat, CpuState, DaemonStat, EngineStat, Info, KernelStockStat, LimitStat,
-    MemoryStat, PageCounterStat, ProbeStat, SlotStat, Stat, StreamStat, Trend, Unit,
+    MemoryStat, PageCounterStat, PressureStat, ProbeStat, SlotStat, Stat, StreamStat, Trend, Unit,
 };
 use memstock_common::{Loss, Resource};
 use prometheus_client::collector::Collector;
@@ -23,7 +23,7 @@ use prometheus_client::registry::{Registry, Unit as MetricUnit};
 
 use self::points::{Number, Points};
 use crate::view::metrics::Reading;
-use crate::view::metrics::names::Named;
+use crate::view::metrics::names::Found;
 
 /// Labels of what people call a cgroup, as kubelet spells them in its own metrics; behind all others.
 const NAMES: [&str; 4] = ["container", "pod", "namespace", "unit"];
@@ -61,11 +61,11 @@ impl Format {
 /// Only those of writing to a string, of which there are none.
 pub fn text(
     reading: Arc<Reading>,
-    named: Arc<Named>,
+    found: Arc<Found>,
     format: Format,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Exposition(reading, named)));
+    registry.register_collector(Box::new(Exposition(reading, found)));
     let mut text = String::new();
     match format {
         Format::OpenMetrics => text::encode(&mut text, &registry)?,
@@ -89,6 +89,7 @@ enum Source {
     Limit(Resource, LimitStat),
     Memory(MemoryStat),
     Cgroup(CgroupStat),
+    Pressure(PressureStat),
     KernelStock(KernelStockStat),
     Loss(Loss),
     Probe(ProbeStat),
@@ -111,6 +112,7 @@ impl Family {
             .chain(counters)
             .chain(MemoryStat::ALL.iter().map(|&s| Source::Memory(s)))
             .chain(CgroupStat::ALL.iter().map(|&s| Source::Cgroup(s)))
+            .chain(PressureStat::ALL.iter().map(|&s| Source::Pressure(s)))
             .chain(KernelStockStat::ALL.iter().map(|&s| Source::KernelStock(s)))
             .chain(Loss::ALL.iter().map(|&s| Source::Loss(s)))
             .chain(ProbeStat::ALL.iter().map(|&s| Source::Probe(s)))
@@ -131,6 +133,7 @@ impl Family {
             Source::Limit(_, stat) => stat.stat(),
             Source::Memory(stat) => stat.stat(),
             Source::Cgroup(stat) => stat.stat(),
+            Source::Pressure(stat) => stat.stat(),
             Source::KernelStock(stat) => stat.stat(),
             Source::Loss(loss) => loss.stat(),
             Source::Probe(stat) => stat.stat(),
@@ -149,6 +152,7 @@ impl Family {
             Source::Counter(..)
             | Source::Memory(_)
             | Source::Cgroup(_)
+            | Source::Pressure(_)
             | Source::KernelStock(_) => &with_names!("cgroup"),
             Source::Limit(..) => &with_names!("cgroup", "ancestor"),
             Source::Daemon(DaemonStat::Events) => &["kind"],
@@ -169,6 +173,7 @@ impl Family {
             Source::Cpu(_) | Source::CpuState(_) => Some("cpu"),
             Source::Slot(_) => Some("slot"),
             Source::Cgroup(_) => Some("cgroup"),
+            Source::Pressure(_) => Some("cgroup_memory_pressure"),
             Source::KernelStock(_) => Some("cgroup_kernel"),
             Source::Counter(Resource::Memory, _)
             | Source::Limit(Resource::Memory, _)
@@ -196,15 +201,16 @@ impl Family {
     fn unit(self) -> Option<MetricUnit> {
         match self.stat().unit {
             Unit::Bytes | Unit::Pages => Some(MetricUnit::Bytes),
-            Unit::Count | Unit::Seconds | Unit::Percent => None,
+            Unit::Seconds => Some(MetricUnit::Seconds),
+            Unit::Count | Unit::Percent => None,
         }
     }
 
     /// The name of its values.
     pub fn name(self) -> String {
-        let unit = self.unit().map_or("", |_| "_bytes");
+        let unit = self.unit().map_or_else(String::new, |unit| format!("_{}", unit.as_str()));
         let total = if self.stat().trend == Trend::Counter { "_total" } else { "" };
-        self.base() + unit + total
+        self.base() + &unit + total
     }
 
     fn encode(self, encoder: &mut DescriptorEncoder, points: &Points) -> fmt::Result {
@@ -225,6 +231,9 @@ impl Family {
                     point.encode_counter::<NoLabelSet, u64, u64>(&value, None)
                 }
                 (Trend::Gauge, Number::Unsigned(value)) => point.encode_gauge(&value),
+                (_, Number::Seconds(value)) => {
+                    point.encode_counter::<NoLabelSet, f64, f64>(&value.as_secs_f64(), None)
+                }
                 (_, Number::Signed(value)) => point.encode_gauge(&value),
             }
         })
@@ -232,7 +241,7 @@ impl Family {
 }
 
 #[derive(Debug)]
-struct Exposition(Arc<Reading>, Arc<Named>);
+struct Exposition(Arc<Reading>, Arc<Found>);
 
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {

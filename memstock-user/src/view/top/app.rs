@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::column::Column;
 use super::rates::Rates;
 use super::source::Reading;
 use super::tree::{Order, Row, rows};
@@ -152,7 +153,7 @@ impl App {
     pub fn reorder(&mut self) {
         let selected = self.rows.get(self.selected).map(|row| row.id);
         self.rows = match &self.reading {
-            Some(reading) => rows(&reading.sample, &self.rates, &self.order),
+            Some(reading) => rows(&reading.sample, &self.rates, &reading.pressures, &self.order),
             None => Vec::new(),
         };
         let same = self.rows.iter().position(|row| Some(row.id) == selected);
@@ -172,6 +173,15 @@ impl App {
         self.offset = self.offset.clamp(lowest, self.selected.max(lowest)).min(most);
     }
 
+    /// Whether the next reading is to have the pressure of the cgroup `id`, which takes the kernel a while to sum up: only if
+    /// it is shown, or the order depends on it.
+    pub fn wants_pressure(&self, id: u64) -> bool {
+        let shown = self.rows.iter().skip(self.offset).take(self.page);
+        self.reading.is_none()
+            || self.order.sort == Column::Psi
+            || shown.map(|row| row.id).any(|it| it == id)
+    }
+
     /// The selected row.
     pub fn row(&self) -> Option<&Row> {
         self.rows.get(self.selected)
@@ -187,12 +197,8 @@ fn keep<T>(all: &mut VecDeque<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::top::fixture::{later, sample};
+    use crate::view::top::fixture::{later, reading, sample};
     use std::time::Instant;
-
-    fn reading(sample: crate::model::Sample, at: Instant) -> Reading {
-        Reading { sample, at, daemon: None, is_another: false, warnings: Vec::new() }
-    }
 
     #[test]
     fn two_readings_make_rates_and_another_engine_none() {

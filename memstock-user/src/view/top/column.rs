@@ -30,6 +30,8 @@ pub struct Figures {
     pub charged: Option<f64>,
     /// Those of them that came from a stock.
     pub from_stock: Option<f64>,
+    /// Percent of the last ten seconds in which at least one task waited for memory.
+    pub pressure: Option<f64>,
     /// Charges that were refused.
     pub failcnt: u64,
     /// The same a second.
@@ -100,6 +102,8 @@ pub enum Column {
     Part,
     /// What may still be needed until the first limit is met.
     Headroom,
+    /// `memory.pressure`: some, avg10.
+    Psi,
     /// [`CgroupStat::Faults`] a second.
     Faults,
     /// [`CgroupStat::FromStock`] as part of the pages charged.
@@ -114,7 +118,7 @@ impl Column {
     /// All, from left to right.
     pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
     /// All but the name, the one that is left out last first.
-    pub const BY_WORTH: [Self; 10] = [
+    pub const BY_WORTH: [Self; 11] = [
         Self::Usage,
         Self::Needed,
         Self::Limit,
@@ -124,6 +128,7 @@ impl Column {
         Self::Peak,
         Self::Stocked,
         Self::Hits,
+        Self::Psi,
         Self::Failcnt,
     ];
 
@@ -139,6 +144,7 @@ impl Column {
             Self::Part => head(MemoryStat::Needed.stat().name) + "%",
             Self::Peak => "PEAK".into(),
             Self::Headroom => "HEADROOM".into(),
+            Self::Psi => "PSI%".into(),
             Self::Faults => work(CgroupStat::Faults) + "/S",
             Self::Hits => "STOCK%".into(),
             Self::Stocked => work(CgroupStat::Stocked),
@@ -154,7 +160,7 @@ impl Column {
             Self::Headroom => 10,
             Self::Part => 14,
             Self::Faults => 8,
-            Self::Hits => 6,
+            Self::Hits | Self::Psi => 6,
             Self::Failcnt => 8,
         }
     }
@@ -175,6 +181,7 @@ impl Column {
             }),
             Self::Limit => of.limit.map_or("max".into(), |limit| human(limit * page_size)),
             Self::Part => of.needed_part().map_or_else(unknown, |part| percent(part) + mark),
+            Self::Psi => of.pressure.map_or_else(unknown, |part| percent(part / 100.0)),
             Self::Faults => of.faults.map_or_else(unknown, short),
             Self::Hits => of.hit_rate().map_or_else(unknown, |rate| percent(rate / 100.0)),
             Self::Stocked => human(of.stocked * page_size),
@@ -200,6 +207,7 @@ impl Column {
                 left(a).cmp(&left(b))
             }
             Self::Part => by(Figures::needed_part),
+            Self::Psi => by(|of| of.pressure),
             Self::Faults => by(|of| of.faults),
             Self::Hits => by(Figures::hit_rate),
             Self::Stocked => b.stocked.cmp(&a.stocked),
@@ -228,6 +236,7 @@ mod tests {
             headroom: Some(1 - (1 << 30)),
             limit: Some((1 << 30) - 1),
             stocked: 261_888,
+            pressure: Some(100.0),
             faults: Some(9.999e8),
             charged: Some(9.999e8),
             from_stock: Some(9.999e8),

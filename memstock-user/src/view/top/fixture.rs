@@ -1,9 +1,18 @@
 //! A sample for the tests of the view.
 
+use std::time::Instant;
+
 use memstock_common::Loss;
 use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat};
 
+use super::source::Reading;
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+
+/// A reading of this sample.
+pub fn reading(sample: Sample, at: Instant) -> Reading {
+    let (pressures, warnings) = Default::default();
+    Reading { sample, at, daemon: Some(4121), is_another: false, pressures, warnings }
+}
 
 /// A cgroup with this id, path, parent, usage and limit in pages.
 pub fn cgroup(id: u64, path: &str, parent: Option<u64>, usage: u64, limit: Option<u64>) -> Cgroup {

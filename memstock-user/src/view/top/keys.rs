@@ -186,19 +186,12 @@ fn drain(app: &mut App, key: KeyCode, target: Target) -> Option<Action> {
 mod tests {
     use super::*;
     use crate::view::top::column::Column;
-    use crate::view::top::fixture::sample;
-    use crate::view::top::source::Reading;
+    use crate::view::top::fixture::{reading, sample};
     use std::time::{Duration, Instant};
 
     fn app() -> App {
         let mut app = App::new(4096, Duration::from_secs(1));
-        app.take(Reading {
-            sample: sample(),
-            at: Instant::now(),
-            daemon: None,
-            is_another: false,
-            warnings: Vec::new(),
-        });
+        app.take(reading(sample(), Instant::now()));
         app.scroll(3);
         app
     }

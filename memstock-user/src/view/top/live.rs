@@ -58,7 +58,7 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
             if options.readings.is_some_and(|wanted| readings == wanted) {
                 return Ok(0);
             }
-            app.take(source.reading()?.ok_or_else(ended)?);
+            app.take(source.reading(|id| app.wants_pressure(id))?.ok_or_else(ended)?);
             look(&mut app, &mut kernel);
             readings += 1;
             // One that comes late does not make the next ones early.

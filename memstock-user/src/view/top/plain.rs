@@ -33,7 +33,7 @@ pub fn run(mut source: Source, options: &Options) -> Result<io::Result<()>> {
     let mut due = Instant::now();
     let mut readings = 0;
     loop {
-        let reading = source.reading()?.ok_or_else(ended)?;
+        let reading = source.reading(|_| true)?.ok_or_else(ended)?;
         reading.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         app.take(reading);
         let mut out = BufWriter::new(io::stdout().lock());

@@ -1,6 +1,7 @@
 //! One reading after the other of the running engine, with the events and the daemon beside it. Notices
 //! that the engine ended, or that another one has its place; shows nothing.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,16 +13,19 @@ use anyhow::{Context as _, Result};
 use crate::engine::Engine;
 use crate::engine::sample::sample;
 use crate::exit::{Failure, exit_code};
-use crate::host::cgroup::CgroupMount;
+use crate::host::cgroup::{CgroupMount, MemoryPressure};
 use crate::host::lock;
 use crate::host::workload::Resolver;
 use crate::journal::Entry;
 use crate::journal::degraded;
 use crate::journal::read::Reader;
-use crate::model::Sample;
+use crate::model::{Name, Sample};
 
 /// Between two questions who the daemon is: the answer takes a look at each file that it has open.
 const DAEMON_PAUSE: Duration = Duration::from_secs(5);
+
+/// Memory pressure by cgroup v2 id.
+pub type Pressures = HashMap<u64, MemoryPressure>;
 
 /// A sample, and when it was taken.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ pub struct Reading {
     pub daemon: Option<u32>,
     /// Whether it is of another engine than the one before.
     pub is_another: bool,
+    /// Memory pressure of those cgroups for which it was asked, and is known.
+    pub pressures: Pressures,
     /// Why some names are not known, a line each.
     pub warnings: Vec<String>,
 }
@@ -81,11 +87,12 @@ impl Source {
         &self.engine
     }
 
-    /// The next reading; none when the engine has ended and no other one runs.
+    /// The next reading, with the memory pressure of the cgroups that `wants` it; none when the engine has ended and no
+    /// other one runs.
     ///
     /// # Errors
     /// The engine cannot be read.
-    pub fn reading(&mut self) -> Result<Option<Reading>> {
+    pub fn reading(&mut self, wants: impl Fn(u64) -> bool) -> Result<Option<Reading>> {
         let folder = folder(&self.engine)?;
         let is_another = folder != self.folder;
         if is_another {
@@ -107,8 +114,14 @@ impl Source {
             sample.keep_below(id);
         }
         sample.ask_names(self.mount.dir(), &mut self.resolver);
+        let pressure = |Name { id, path, .. }: &Name| {
+            Some((*id, MemoryPressure::of(self.mount.dir(), path.as_deref()?)?))
+        };
+        let wanted = sample.cgroups.iter().map(|cgroup| &cgroup.name).filter(|name| wants(name.id));
+        let pressures = wanted.filter_map(pressure).collect();
         let (daemon, warnings) = (self.daemon, self.resolver.warnings());
-        Ok(Some(Reading { sample, at: Instant::now(), daemon, is_another, warnings }))
+        let at = Instant::now();
+        Ok(Some(Reading { sample, at, daemon, is_another, pressures, warnings }))
     }
 
     /// The events since the last call.

@@ -7,6 +7,7 @@ use memstock_common::stat::{CgroupStat, MemoryStat, PageCounterStat};
 
 use super::column::{Column, Figures};
 use super::rates::{Rates, failcnt};
+use super::source::Pressures;
 use crate::exit::printable;
 use crate::forecast::headroom::headrooms;
 use crate::host::cgroup::display;
@@ -72,14 +73,18 @@ struct Node<'a> {
 }
 
 /// The rows of a sample.
-pub fn rows(sample: &Sample, rates: &Rates, order: &Order) -> Vec<Row> {
-    let (nodes, tops) = nodes(sample, rates);
+pub fn rows(sample: &Sample, rates: &Rates, pressures: &Pressures, order: &Order) -> Vec<Row> {
+    let (nodes, tops) = nodes(sample, rates, pressures);
     let mut walk = Walk { nodes: &nodes, order, filter: order.filter.to_lowercase(), rows: vec![] };
     walk.all(&tops, None, 0);
     walk.rows
 }
 
-fn nodes<'a>(sample: &'a Sample, rates: &Rates) -> (Vec<Node<'a>>, Vec<usize>) {
+fn nodes<'a>(
+    sample: &'a Sample,
+    rates: &Rates,
+    pressures: &Pressures,
+) -> (Vec<Node<'a>>, Vec<usize>) {
     let place: HashMap<_, _> =
         sample.cgroups.iter().enumerate().map(|(n, cgroup)| (cgroup.name.id, n)).collect();
     let headrooms = headrooms(sample, |cgroup| &cgroup.memory);
@@ -87,7 +92,8 @@ fn nodes<'a>(sample: &'a Sample, rates: &Rates) -> (Vec<Node<'a>>, Vec<usize>) {
     let left: HashMap<_, _> = binding.map(|h| (h.cgroup.name.id, h.nr_pages)).collect();
     let node = |cgroup: &'a Cgroup| {
         let headroom = left.get(&cgroup.name.id).copied();
-        let figures = Figures { headroom, ..figures(cgroup, rates) };
+        let pressure = pressures.get(&cgroup.name.id).map(|it| it.some.avg10);
+        let figures = Figures { headroom, pressure, ..figures(cgroup, rates) };
         Node { cgroup, figures, children: Vec::new() }
     };
     let mut nodes: Vec<_> = sample.cgroups.iter().map(node).collect();
@@ -115,8 +121,9 @@ fn figures(cgroup: &Cgroup, rates: &Rates) -> Figures {
         from_stock: rates.get(CgroupStat::FromStock),
         failcnt: failcnt(cgroup),
         failing: rates.failcnt,
-        // Known once all cgroups are.
+        // Not of the cgroup alone.
         headroom: None,
+        pressure: None,
     }
 }
 
@@ -228,7 +235,7 @@ mod tests {
 
     fn shown(order: &Order) -> Vec<String> {
         let sample = sample();
-        let rows = rows(&sample, &Rates::default(), order);
+        let rows = rows(&sample, &Rates::default(), &Pressures::new(), order);
         rows.iter().map(|row| format!("{}{}", " ".repeat(row.depth), row.name)).collect()
     }
 
@@ -247,10 +254,10 @@ mod tests {
     #[test]
     fn a_folded_row_stands_for_its_subtree() {
         let sample = sample();
-        let open = rows(&sample, &Rates::default(), &Order::default());
+        let open = rows(&sample, &Rates::default(), &Pressures::new(), &Order::default());
         assert_eq!((open[0].below, open[1].below), (Below::Shown, Below::Nothing));
         let order = Order { folded: HashSet::from([1, 2]), ..Order::default() };
-        let folded = rows(&sample, &Rates::default(), &order);
+        let folded = rows(&sample, &Rates::default(), &Pressures::new(), &order);
         assert_eq!(folded.len(), 2);
         assert_eq!(folded[0].below, Below::Folded(2));
         assert_eq!(folded[0].figures.usage, open[0].figures.usage);
@@ -264,7 +271,7 @@ mod tests {
         assert_eq!(shown(&order), ["/web", " static"]);
         order.folded.insert(1);
         assert_eq!(shown(&order), ["/web", " static"]);
-        let rows = rows(&sample(), &Rates::default(), &order);
+        let rows = rows(&sample(), &Rates::default(), &Pressures::new(), &order);
         assert_eq!(rows.iter().map(|row| row.matches).collect::<Vec<_>>(), [false, true]);
         order.filter = "nothing like it".into();
         assert_eq!(shown(&order), Vec::<String>::new());
@@ -283,7 +290,7 @@ mod tests {
         sample.cgroups[3].name.workload = api.clone();
         sample.cgroups[0].name.workload = api;
         let shown = |order: &Order| {
-            let rows = rows(&sample, &Rates::default(), order);
+            let rows = rows(&sample, &Rates::default(), &Pressures::new(), order);
             rows.into_iter().map(|row| row.name).collect::<Vec<_>>()
         };
         let all = ["shop/web-0", "api", "static", "shop/web-0/api", "nightly (dying)"];
@@ -299,7 +306,7 @@ mod tests {
         let mut sample = sample();
         sample.cgroups.push(cgroup(77, "/lost/child", Some(999), 1, None));
         sample.cgroups.push(cgroup(78, "/own/parent", Some(78), 1, None));
-        let rows = rows(&sample, &Rates::default(), &Order::default());
+        let rows = rows(&sample, &Rates::default(), &Pressures::new(), &Order::default());
         assert_eq!(rows.len(), sample.cgroups.len());
         assert!(rows.iter().any(|row| row.name == "/lost/child" && row.depth == 0));
     }

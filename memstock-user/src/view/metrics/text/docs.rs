@@ -19,7 +19,11 @@ fn table() -> String {
             Trend::Counter => "counter",
         };
         let labels: Vec<_> = family.labels().iter().map(|label| format!("`{label}`")).collect();
-        let unit = if family.unit().is_some() { " Bytes." } else { "" };
+        let unit = match family.unit() {
+            Some(MetricUnit::Bytes) => " Bytes.",
+            Some(_) => " Seconds.",
+            None => "",
+        };
         writeln!(text, "| `{}` | {kind} | {} | {help}{unit} |", family.name(), labels.join(", "))
             .unwrap();
     }

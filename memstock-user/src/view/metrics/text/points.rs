@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use memstock_common::Resource;
 use memstock_common::stat::{
-    DaemonStat, EngineStat, Info, KernelStockStat, LimitStat, PageCounterStat, Stat, Unit,
+    DaemonStat, EngineStat, Info, KernelStockStat, LimitStat, PageCounterStat, PressureStat, Stat,
+    Unit,
 };
 
 use super::{Family, Source};
@@ -20,13 +22,14 @@ use crate::host::workload::Workload;
 use crate::model::{Cgroup, PageCounter};
 use crate::view::metrics::Reading;
 use crate::view::metrics::health::Cause;
-use crate::view::metrics::names::Named;
+use crate::view::metrics::names::Found;
 
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
     Unsigned(u64),
     Signed(i64),
+    Seconds(Duration),
 }
 
 /// Takes the values of a family's labels, in their order, and the number.
@@ -37,8 +40,8 @@ pub(super) struct Points<'a> {
     reading: &'a Reading,
     /// Every tracked cgroup with its label.
     tracked: Vec<(&'a Cgroup, String)>,
-    /// What people call them, by id.
-    named: &'a Named,
+    /// What was found out about them beside the engine.
+    found: &'a Found,
     labels: BTreeMap<u64, String>,
     memory: Vec<Headroom<'a>>,
     memsw: Vec<Headroom<'a>>,
@@ -52,7 +55,7 @@ fn counter(cgroup: &Cgroup, resource: Resource) -> &PageCounter {
 }
 
 impl<'a> Points<'a> {
-    pub(super) fn new(reading: &'a Reading, named: &'a Named) -> Self {
+    pub(super) fn new(reading: &'a Reading, found: &'a Found) -> Self {
         let sample = &reading.sample;
         let (mut tracked, mut used) = (Vec::new(), BTreeSet::new());
         for cgroup in sample.cgroups.iter().filter(|cgroup| !cgroup.is_dying) {
@@ -72,7 +75,7 @@ impl<'a> Points<'a> {
             reading,
             labels: labels.collect(),
             tracked,
-            named,
+            found,
             memory: of(Resource::Memory),
             memsw: if sample.has_memsw { of(Resource::Memsw) } else { Vec::new() },
         }
@@ -107,6 +110,14 @@ impl<'a> Points<'a> {
             }
             Source::Memory(stat) => self.each(take, |cgroup| Some(number(cgroup.part(stat)))),
             Source::Cgroup(stat) => self.each(take, |cgroup| cgroup.get(stat).map(number)),
+            Source::Pressure(stat) => self.each(take, |cgroup| {
+                let pressure = self.found.pressures.get(&cgroup.name.id)?;
+                let stall = match stat {
+                    PressureStat::Waiting => pressure.some,
+                    PressureStat::Stalled => pressure.full,
+                };
+                Some(Number::Seconds(stall.total))
+            }),
             Source::KernelStock(KernelStockStat::Stranded) => self.each(take, |cgroup| {
                 let path = cgroup.name.path.as_ref()?;
                 self.reading.stranded.get(path).copied().map(number)
@@ -122,7 +133,7 @@ impl<'a> Points<'a> {
     fn scaled(&self, value: u64, declared: Stat) -> u64 {
         match declared.unit {
             Unit::Bytes | Unit::Pages => value.saturating_mul(self.reading.page_size),
-            // Of the last two, which only a command's report has, nothing is exported.
+            // Seconds and percentages are not numbers of the engine's.
             Unit::Count | Unit::Seconds | Unit::Percent => value,
         }
     }
@@ -137,7 +148,7 @@ impl<'a> Points<'a> {
 
     /// The values of [`NAMES`](super::NAMES).
     fn names(&self, cgroup: &Cgroup) -> [&str; 4] {
-        let Some(found) = self.named.get(&cgroup.name.id) else { return [""; 4] };
+        let Some(found) = self.found.workloads.get(&cgroup.name.id) else { return [""; 4] };
         let Workload { pod, namespace, container, .. } = found;
         [container.as_deref(), pod.as_deref(), namespace.as_deref(), found.unit()]
             .map(Option::unwrap_or_default)

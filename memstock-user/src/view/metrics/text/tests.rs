@@ -1,10 +1,11 @@
 //! The exposition of a reading made by hand: names, units, labels, escapes, and what is left out.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::daemon::parts::Part;
+use crate::host::cgroup::MemoryPressure;
 use crate::host::workload::{Kind, Workload};
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 use crate::view::metrics::check::{Checked, Proof};
@@ -109,11 +110,12 @@ fn what_has_a_name_has_it_on_every_series() {
         Workload { kind, name: name.into(), pod, namespace, container }
     };
     let api = ["web-0", "shop", "api"].map(Some);
-    let named = Named::from([
+    let workloads = [
         (1, workload(Kind::Unit, "a.service", [None; 3])),
         (2, workload(Kind::Container, "shop/web-0/api", api)),
-    ]);
-    let text = text(Arc::new(reading()), Arc::new(named), Format::OpenMetrics).unwrap();
+    ];
+    let found = Found { workloads: workloads.into(), ..Found::default() };
+    let text = text(Arc::new(reading()), Arc::new(found), Format::OpenMetrics).unwrap();
     let api = "container=\"api\",pod=\"web-0\",namespace=\"shop\"";
     let path = "cgroup=\"/a/b\\\"\\\\x2d\"";
     check(
@@ -127,6 +129,23 @@ fn what_has_a_name_has_it_on_every_series() {
     );
     let of_one = |line: &&str| line.contains(path) && !line.contains("parent=");
     assert!(text.lines().filter(of_one).all(|line| line.contains(api)), "{text}");
+}
+
+#[test]
+fn pressure_is_told_where_the_kernel_tells_it() {
+    let mut pressure = MemoryPressure::default();
+    pressure.some.total = Duration::from_millis(1500);
+    let found = Found { pressures: [(1, pressure)].into(), ..Found::default() };
+    let text = text(Arc::new(reading()), Arc::new(found), Format::Prometheus).unwrap();
+    check(
+        &text,
+        &[
+            "memstock_cgroup_memory_pressure_waiting_seconds_total{cgroup=\"/a\"} 1.5",
+            "memstock_cgroup_memory_pressure_stalled_seconds_total{cgroup=\"/a\"} 0.0",
+        ],
+    );
+    let told = text.lines().filter(|line| line.starts_with("memstock_cgroup_memory_pressure"));
+    assert_eq!(told.count(), 2, "nothing of the other cgroup: {text}");
 }
 
 #[test]

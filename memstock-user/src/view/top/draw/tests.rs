@@ -12,24 +12,15 @@ use ratatui::style::Color;
 use super::*;
 use crate::journal::Entry;
 use crate::journal::record::{Cgroup, Record};
-use crate::model::Sample;
 use crate::model::kernel::{CpuStocks, View};
 use crate::view::top::app::{Mode, Target};
-use crate::view::top::fixture::{cgroup, later, sample};
-use crate::view::top::source::Reading;
+use crate::view::top::fixture::{cgroup, later, reading, sample};
 
 fn app() -> App {
     let mut app = App::new(4096, Duration::from_secs(1));
     let start = Instant::now();
-    let reading = |sample: Sample, after| Reading {
-        sample,
-        at: start + Duration::from_secs(after),
-        daemon: Some(4121),
-        is_another: false,
-        warnings: Vec::new(),
-    };
-    app.take(reading(sample(), 0));
-    app.take(reading(later(), 1));
+    app.take(reading(sample(), start));
+    app.take(reading(later(), start + Duration::from_secs(1)));
     let added = |seq, id, path: &str| Entry {
         seq,
         time_ns: seq,
@@ -161,13 +152,7 @@ fn strange_names_break_no_column() {
             let mut app = app();
             let mut sample = sample();
             sample.cgroups = vec![cgroup(9, &format!("/{name}"), None, 256, Some(1024))];
-            app.reading = Some(Reading {
-                sample,
-                at: Instant::now(),
-                daemon: None,
-                is_another: false,
-                warnings: Vec::new(),
-            });
+            app.reading = Some(reading(sample, Instant::now()));
             app.reorder();
             let row =
                 lines(&mut app, width, height).into_iter().find(|line| line.contains("1.0MiB"));

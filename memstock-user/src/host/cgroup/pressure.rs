@@ -1,0 +1,60 @@
+//! How long the tasks of a cgroup have waited for memory: its `memory.pressure`
+//! (Documentation/accounting/psi.rst).
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// A line of `memory.pressure`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stall {
+    /// Percent of the last ten seconds.
+    pub avg10: f64,
+    /// Since the cgroup was created.
+    pub total: Duration,
+}
+
+/// `memory.pressure` of a cgroup, descendants included.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MemoryPressure {
+    /// Time in which at least one task waited.
+    pub some: Stall,
+    /// Time in which no task could run because all of them waited.
+    pub full: Stall,
+}
+
+impl MemoryPressure {
+    /// That of the cgroup at `path` in the hierarchy mounted at `hierarchy`; `None` if the cgroup is gone or the kernel does
+    /// not account pressure for it (`psi=0`, `cgroup.pressure`). The kernel sums it up over all CPUs when it is asked.
+    pub fn of(hierarchy: &Path, path: &Path) -> Option<Self> {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        parse(&fs::read_to_string(hierarchy.join(inside).join("memory.pressure")).ok()?)
+    }
+}
+
+fn parse(text: &str) -> Option<MemoryPressure> {
+    let stall = |kind: &str| {
+        let mut fields = text.lines().find_map(|line| line.strip_prefix(kind))?.split_whitespace();
+        let mut value = |key: &str| fields.find_map(|field| field.strip_prefix(key));
+        let avg10 = value("avg10=")?.parse().ok()?;
+        Some(Stall { avg10, total: Duration::from_micros(value("total=")?.parse().ok()?) })
+    };
+    Some(MemoryPressure { some: stall("some ")?, full: stall("full ")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_lines_are_read() {
+        let text = "some avg10=12.50 avg60=3.00 avg300=0.10 total=1500000\n\
+            full avg10=0.00 avg60=0.00 avg300=0.00 total=42\n";
+        let some = Stall { avg10: 12.5, total: Duration::from_millis(1500) };
+        let full = Stall { avg10: 0.0, total: Duration::from_micros(42) };
+        assert_eq!(parse(text), Some(MemoryPressure { some, full }));
+        for bad in ["", "some avg10=1 total=2\n", "some avg10=x total=2\nfull avg10=0 total=0\n"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}
