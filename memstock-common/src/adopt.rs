@@ -1,10 +1,10 @@
-//! What user space may ask of the page-owner map: adopting pages that were allocated before anybody
-//! looked, and repairing what was missed since. The bodies of the control programs for it.
+//! What user space may ask of the page-owner map: adopting pages that were allocated before memstock was attached, and
+//! repairing what was missed since. The bodies of the control programs for it.
 //!
-//! User space learns whose a page is from `/proc`, which is out of date when it is read. So it acts
-//! twice: it adopts (or doubts) pages, which marks their entries [`UNCONFIRMED`], looks again, and
-//! disowns those that turn out not to be the cgroup's. An allocation or a free between the two takes
-//! the mark away, and the entry is left alone: the probe that saw it knows better.
+//! User space learns the owner of a page from `/proc`, which is outdated as soon as it is read. So it acts twice: it
+//! adopts (or doubts) pages, which marks their entries [`UNCONFIRMED`], looks again, and disowns those that do not
+//! belong to the cgroup. An allocation or a free in between clears the mark, and the entry is left alone: the probe
+//! that saw it knows better.
 
 use crate::charge::{add_usage, change_file, raise_watermarks, sub_usage};
 use crate::control::{MAX_ARGS, Refusal, live};
@@ -13,25 +13,25 @@ use crate::page::{Chunk, Entry, UNCONFIRMED, UNCOUNTED, owner_in};
 use crate::world::Step;
 use crate::{Machine, NO_INDEX, NOBODY, Word, key_of, owner_of};
 
-/// Pages that one call can be about.
+/// Pages that one call can cover.
 pub const WINDOW_PAGES: u32 = 512;
 
-/// Arguments of `control_adopt`, `control_doubt`, `control_disown`, `control_reparent`, and of `control_doubt_free`,
-/// `control_disown_free` and `control_file_pages`, which ask for no cgroup.
+/// Arguments of `control_adopt`, `control_doubt`, `control_disown`, `control_reparent`; and of `control_doubt_free`,
+/// `control_disown_free` and `control_file_pages`, which ignore the cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// The counter of the cgroup.
     pub index: u32,
     /// Page frame number of the first page, a multiple of [`WINDOW_PAGES`].
     pub first_pfn: u64,
-    /// A bit for each page that the call is about, lowest first.
+    /// A bit for each page of the call, lowest first.
     pub pages: [u64; WINDOW_PAGES as usize / 64],
-    /// 1 when they are page cache that can be taken back; only `control_adopt` asks.
+    /// 1 when they are reclaimable page cache; only `control_adopt` reads it.
     pub is_file: u32,
 }
 
 impl Window {
-    /// As `BPF_PROG_TEST_RUN` wants them: raw tracepoint arguments.
+    /// As raw tracepoint arguments, for `BPF_PROG_TEST_RUN`.
     pub fn to_args(self) -> [u64; MAX_ARGS] {
         let mut args = [0; MAX_ARGS];
         args[0] = self.index.into();
@@ -41,20 +41,20 @@ impl Window {
         args
     }
 
-    /// As the program finds them: `arg(n)` is the n-th argument.
+    /// From the program's arguments: `arg(n)` is the n-th one.
     #[inline(always)]
     pub fn from_args(arg: impl Fn(usize) -> u64) -> Self {
         let pages = [arg(2), arg(3), arg(4), arg(5), arg(6), arg(7), arg(8), arg(9)];
         Self { index: arg(0) as u32, first_pfn: arg(1), pages, is_file: arg(10) as u32 }
     }
 
-    /// Adds the page frame `pfn`, which is in the window.
+    /// Adds the page frame `pfn`, which must be in the window.
     pub fn add(&mut self, pfn: u64) {
         let bit = pfn % WINDOW_PAGES as u64;
         self.pages[(bit / 64) as usize] |= 1 << (bit % 64);
     }
 
-    /// How many pages it is about.
+    /// The number of pages selected.
     #[inline(always)]
     pub fn nr_pages(&self) -> u32 {
         let mut nr_pages = 0;
@@ -67,15 +67,15 @@ impl Window {
     }
 }
 
-/// Charges pages that nobody owns to a cgroup, whatever its limit; answers with how many there were.
+/// Charges pages without an owner to a cgroup, regardless of its limit; returns how many there were.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
 #[inline(always)]
 pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
-    // Charged first: a free that finds the entry uncharges at once. Page cache is told of before it is charged,
-    // and until what is left is uncharged, or a charge in between would take it for needed.
+    // Charge first: a free that finds the entry uncharges at once. Report page cache before charging it, and until the
+    // rest is uncharged: a charge in between would count it as needed.
     let nr_pages = window.nr_pages();
     let (bit, nr_file) = if window.is_file == 0 { (0, 0) } else { (FILE, nr_pages as i32) };
     change_file(machine, window.index, nr_file);
@@ -91,8 +91,7 @@ pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     adopted
 }
 
-/// Marks pages that a cgroup owns, before user space looks again whether it really does; answers with
-/// how many it marked.
+/// Marks pages that a cgroup owns, before user space checks again whether it really does; returns how many it marked.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
@@ -103,7 +102,7 @@ pub fn doubt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     replace(machine, window, owner, owner | UNCONFIRMED).map(|found| found.nr_pages)
 }
 
-/// Takes pages that are still marked from a cgroup and uncharges them; answers with how many there were.
+/// Takes pages that are still marked from a cgroup and uncharges them; returns how many there were.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
@@ -117,12 +116,12 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     Ok(nr_pages)
 }
 
-/// Gives pages of a dying cgroup to the one above it, as the kernel does (`memcg_reparent_objcgs`); answers with how
-/// many there were. Those above have them in their usage already, so nothing else is charged or uncharged. Marks go with the
-/// page: what was adopted bears one for good, and whoever looks again at a page that is the other's by then leaves it.
+/// Gives pages of a dying cgroup to its parent, as the kernel does (`memcg_reparent_objcgs`); returns how many there
+/// were. The ancestors' usage includes them already, so only the dying cgroup is uncharged. Marks stay on the page: an
+/// adopted page keeps its mark, and a second look at a page that has changed owner leaves it alone.
 ///
 /// # Errors
-/// [`Refusal::Missing`], also where nobody is above it; [`Refusal::Busy`] if it is tracked.
+/// [`Refusal::Missing`], also if it has no tracked ancestor; [`Refusal::Busy`] if it is tracked.
 #[inline(always)]
 pub fn reparent<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     let counter = live(machine, window.index)?;
@@ -152,16 +151,16 @@ pub fn reparent<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal>
     Ok(nr_pages)
 }
 
-/// What was found in a window.
+/// The pages found in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Pages.
     pub nr_pages: u32,
-    /// Those of them that were page cache before.
+    /// Those that were page cache before.
     pub nr_file: u32,
 }
 
-/// Replaces entries of a window, page cache or not; whoever keeps an owner keeps [`FILE`] and
+/// Replaces the entries of a window that are `current`, page cache or not; entries that keep an owner keep [`FILE`] and
 /// [`UNCOUNTED`].
 #[inline(always)]
 pub(crate) fn replace<M: Machine>(
@@ -173,7 +172,7 @@ pub(crate) fn replace<M: Machine>(
     each(machine, window, |entry, _| {
         let seen = entry.load();
         let bits = seen & (FILE | UNCOUNTED);
-        // A huge page whose task was told of no owner bears the mark, and is nobody's all the same.
+        // A huge page that was allocated for nobody yet (`collapse`) has the mark and no owner.
         let is_current = seen & !bits == current || current == NOBODY && seen == UNCONFIRMED;
         let new = if new == NOBODY { NOBODY } else { new | bits };
         if is_current && entry.replace(seen, new) {
@@ -184,10 +183,10 @@ pub(crate) fn replace<M: Machine>(
     })
 }
 
-/// Has `act` look at each page that a window is about, at its entry and its number, and adds up what it found.
+/// Calls `act` with the entry and page frame number of each page of a window, and adds up the results.
 ///
 /// # Errors
-/// [`Refusal::Missing`]: the page-owner map does not have them.
+/// [`Refusal::Missing`] if they are outside the page-owner map.
 #[inline(always)]
 pub fn each<M: Machine>(
     machine: &M,

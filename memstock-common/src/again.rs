@@ -1,17 +1,17 @@
-//! The second look at an allocation, for kernels that preempt the program which has the first.
+//! A second look at each allocation, for kernels that can preempt the program that takes the first.
 //!
-//! The kernel does not run a program inside itself on one CPU. Since Linux 7.0 a program can be preempted, and then its
-//! runs for whatever other tasks allocate and free on that CPU are skipped. A second program at the same tracepoint,
-//! attached behind the first, is not running meanwhile: it sees what the first has not, and has nothing to do where that
-//! has been. What both are in the midst of is lost.
+//! The kernel does not run a program inside itself on one CPU. Since Linux 7.0 a program can be preempted, and other
+//! tasks' allocations and frees on that CPU then skip it. A second program on the same tracepoint, attached after the
+//! first, is not running at that time: it sees what the first one missed, and does nothing where the first one ran. An
+//! event is lost only while both are in the middle of a run.
 //!
-//! Frees need no rule of their own: where [`freed`](crate::page::freed) has been, a page has no owner.
+//! Frees need no extra rule: once [`freed`](crate::page::freed) has run, the page has no owner.
 
 use crate::page::{Entry, allocated};
 use crate::{Machine, NOBODY, Stock};
 
-/// What [`allocated`] does, if that has not seen this allocation: none of its owners are known. One that the kernel does
-/// not charge is left to the first look alone.
+/// Does what [`allocated`] does if that has not seen this allocation: none of the pages has an owner. Allocations that
+/// the kernel does not charge are left to the first look.
 #[inline(always)]
 pub fn allocated_unseen<'a, M: Machine>(
     machine: &M,

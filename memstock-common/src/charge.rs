@@ -30,14 +30,14 @@ impl Resource {
 /// The counter that refused a charge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over {
-    /// Index of the failing ancestor's counter (the cgroup's own, when it is over itself).
+    /// Index of the counter that refused: an ancestor's, or the cgroup's own.
     pub ancestor: u32,
-    /// Which of its limits was reached.
+    /// The limit that was reached.
     pub resource: Resource,
 }
 
 impl Over {
-    /// A refusal in one register, or 0 for none.
+    /// Packs a result into one register; 0 is success.
     #[inline(always)]
     pub const fn to_bits(charged: Result<(), Self>) -> u64 {
         match charged {
@@ -46,7 +46,7 @@ impl Over {
         }
     }
 
-    /// Out of it.
+    /// Unpacks it.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Result<(), Self> {
         if bits == 0 {
@@ -60,17 +60,17 @@ impl Over {
 /// How a miss got its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {
-    /// A whole batch was charged: what is needed, and the rest to stock.
+    /// A whole batch was charged: the pages needed, and the rest to stock.
     Batch,
-    /// The batch did not fit; what is needed did.
+    /// The batch did not fit; the pages needed did.
     Single(Over),
-    /// Not even that fitted; it was charged all the same, since what has been allocated cannot be refused.
+    /// Not even those fitted; they were charged all the same, because an allocation that was made cannot be refused.
     Forced(Over),
 }
 
 /// Calls `visit` for `leaf` and each of its ancestors up to, not including, `end`.
 ///
-/// Stops early, and returns the index it stopped at, when `visit` says false.
+/// Stops early when `visit` returns false, and returns the index where it stopped.
 #[inline(always)]
 pub(crate) fn walk<C: Counters>(
     counters: &C,
@@ -79,14 +79,13 @@ pub(crate) fn walk<C: Counters>(
     mut visit: impl FnMut(&crate::Counter<C::Word>) -> bool,
 ) -> Option<u32> {
     let (mut at, mut level) = (leaf, 0);
-    // Asked for at each level: kept in a register, the bound may be spilled where the verifier
-    // loses its value.
+    // Read the bound at each level: kept in a register, it may be spilled, and the verifier then loses its value.
     while level < counters.max_depth() {
         if at == end {
             return None;
         }
         let counter = counters.counter(at)?;
-        // Before the visit: once its last page is uncharged, a dying counter may be another's.
+        // Before the visit: once its last page is uncharged, a dying counter may be reused.
         let above = counter.parent();
         if !visit(counter) {
             return Some(at);
@@ -99,10 +98,9 @@ pub(crate) fn walk<C: Counters>(
 
 /// Charges `nr_pages` to `leaf` and all its ancestors, or to none of them.
 ///
-/// The patch's order: memory all the way up, then memory+swap, whose failure takes memory back
-/// (`res_counter_charge` of `mem->res`, then `mem->memsw`). Watermarks are raised only when every
-/// level has agreed: the kernel raises them on the way up, so that a batch refused further up
-/// stays visible below as a peak that never was.
+/// The patch's order: memory all the way up, then memory+swap, whose failure takes memory back (`res_counter_charge` of
+/// `mem->res`, then `mem->memsw`). Watermarks are raised only after every level has accepted. The kernel raises them on
+/// the way up, so a batch refused further up stays visible below as a peak that never existed.
 ///
 /// # Errors
 /// The nearest ancestor that is over its limit.
@@ -148,7 +146,7 @@ fn uncharge_memory<C: Counters>(counters: &C, leaf: u32, end: u32, nr_pages: u64
     });
 }
 
-/// Takes back what [`add_usage`] has added and nobody has used.
+/// Takes back the part of [`add_usage`] that was not used.
 #[inline(always)]
 pub(crate) fn sub_usage<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
@@ -161,7 +159,7 @@ pub(crate) fn sub_usage<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     });
 }
 
-/// Charges `nr_pages` to `leaf` and its ancestors without regard to limits: `page_counter_charge`.
+/// Charges `nr_pages` to `leaf` and its ancestors regardless of limits: `page_counter_charge`.
 #[inline(always)]
 pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
@@ -173,7 +171,7 @@ pub fn charge_forced<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     });
 }
 
-/// As [`charge_forced`], but leaves the watermarks alone: some of it is about to be taken back.
+/// Like [`charge_forced`], but leaves the watermarks alone: part of it is about to be taken back.
 #[inline(always)]
 pub(crate) fn add_usage<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
@@ -185,7 +183,7 @@ pub(crate) fn add_usage<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     });
 }
 
-/// Adds to memory+swap alone, without regard to limits.
+/// Adds to memory+swap alone, regardless of limits.
 #[inline(always)]
 pub(crate) fn add_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
@@ -194,7 +192,7 @@ pub(crate) fn add_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     });
 }
 
-/// Takes back from memory+swap alone.
+/// Subtracts from memory+swap alone.
 #[inline(always)]
 pub(crate) fn sub_memsw<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
@@ -216,9 +214,9 @@ pub(crate) fn raise_watermarks<C: Counters>(counters: &C, leaf: u32) {
     });
 }
 
-/// Takes `nr_pages` back from `leaf` and its ancestors: `page_counter_uncharge`.
+/// Uncharges `nr_pages` from `leaf` and its ancestors: `page_counter_uncharge`.
 ///
-/// `leaf` may be [`NO_INDEX`], which is above every top: nothing happens.
+/// With [`NO_INDEX`] as `leaf` it does nothing.
 #[inline(always)]
 pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
     walk(counters, leaf, NO_INDEX, |c| {
@@ -240,7 +238,7 @@ pub(crate) fn change_file<C: Counters>(counters: &C, leaf: u32, change: i32) {
     });
 }
 
-/// How many levels `leaf` and its ancestors are.
+/// The number of levels from `leaf` to the top.
 #[inline(always)]
 pub(crate) fn levels<C: Counters>(counters: &C, leaf: u32) -> u32 {
     let mut levels = 0;
@@ -268,11 +266,10 @@ pub fn is_in_subtree<C: Counters>(counters: &C, index: u32, ancestor: u32) -> bo
     ancestor == NO_INDEX
 }
 
-/// Gets `nr_pages` for `leaf`: with a `batch` around them, alone, or by force. A batch is no smaller
-/// than what is needed.
+/// Charges `nr_pages` to `leaf`: as part of a `batch`, alone, or by force. A batch is no smaller than the pages needed.
 ///
-/// Sends the events of the refusals: a batch that did not fit is the early warning. Gives the limit at which there was no
-/// room ([`Over::to_bits`]) if user space was told of it before, so that it is time to wait; else 0.
+/// Sends an event for each refusal; for a batch that did not fit it is an early warning. Returns the limit that refused
+/// ([`Over::to_bits`]) if user space was told about it before, so that it is time to wait; else 0.
 #[inline(always)]
 pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> (Charge, u64) {
     let near = match machine.try_charge(leaf, batch) {
@@ -301,11 +298,11 @@ pub fn charge<M: Machine>(machine: &M, leaf: u32, nr_pages: u32, batch: u32) -> 
 fn force<M: Machine>(machine: &M, leaf: u32, over: Over, nr_pages: u32) -> (Charge, u64) {
     let is_news = announce(machine, EventKind::LimitHit, leaf, over, nr_pages);
     machine.charge_forced(leaf, nr_pages);
-    // One number, and not an option: what of that is not set the compiler may have read, which the verifier refuses.
+    // A number instead of an `Option`: the compiler may read the unset part of one, which the verifier refuses.
     (Charge::Forced(over), if is_news { 0 } else { Over::to_bits(Err(over)) })
 }
 
-/// Sends an event; false if it was merged into one sent a moment ago.
+/// Sends an event; false if it was merged into an earlier one.
 #[inline(always)]
 fn announce<M: Machine>(
     machine: &M,

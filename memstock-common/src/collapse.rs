@@ -1,9 +1,9 @@
-//! Huge pages that one task allocates for another, to put the small pages of that other one together: khugepaged,
-//! and whoever calls `process_madvise(MADV_COLLAPSE)`.
+//! Huge pages that one task allocates for another, to replace the other's small pages: khugepaged, and callers of
+//! `process_madvise(MADV_COLLAPSE)`.
 //!
-//! The kernel charges them to the owner of the memory (`alloc_charge_folio` in `mm/khugepaged.c`), and of whom it is
-//! nothing is said at the allocation, only once it is done. So a huge page that is allocated for nobody is kept in
-//! mind: which one, for each task that may be at it, and in the page-owner map by a mark that goes with its free.
+//! The kernel charges them to the owner of the memory (`alloc_charge_folio` in `mm/khugepaged.c`), whom no tracepoint
+//! names at the allocation, only at the end of the collapse. So a huge page allocated for nobody is recorded until
+//! then: its number for each task that may be collapsing, and a mark in the page-owner map that its free clears.
 
 use crate::adopt::{Found, WINDOW_PAGES, Window, replace};
 use crate::file::FILE;
@@ -12,13 +12,13 @@ use crate::slots::stock_for;
 use crate::uncharge::uncharge_pages;
 use crate::{Machine, NOBODY, Word};
 
-/// log2 of the pages of a huge page that is put together. Where the kernel's are larger, it is not told.
+/// log2 of the pages of a huge page made by a collapse. Collapses to larger ones are not tracked.
 pub const COLLAPSE_ORDER: u32 = WINDOW_PAGES.trailing_zeros();
-/// Tasks that can be at it at once, by their number modulo this. Of two that meet, the one that allocated first has
-/// its huge page charged to nobody, until a repair.
+/// Tasks that can collapse at once, by their number modulo this. If two meet, the huge page of the one that allocated
+/// first is charged to nobody, until a repair.
 pub const COLLAPSES: u32 = 64;
 
-/// Keeps in mind that this task has allocated a huge page, of which `head` is the first entry, for nobody.
+/// Records that this task has allocated a huge page, with the first entry `head`, for nobody.
 #[inline(always)]
 pub(crate) fn began<M: Machine>(machine: &M, head: &M::Entry, pfn: u64) {
     let task = machine.task();
@@ -28,12 +28,12 @@ pub(crate) fn began<M: Machine>(machine: &M, head: &M::Entry, pfn: u64) {
     }
 }
 
-/// This task has put small pages together, or failed to, of memory that belongs to `owner`: charges to it the huge
-/// page that the task allocated last, unless that is free again. `is_file` says of its first page frame whether it is
-/// page cache that can be taken back.
+/// This task has finished, or failed, a collapse in memory that belongs to `owner`: charges to it the huge page that
+/// the task allocated last, unless that is free again. `is_file` says of its first page frame whether it is reclaimable
+/// page cache.
 ///
-/// The small pages are uncharged as they are freed, which is before this. A page of it that is freed meanwhile is as
-/// one of which the free is missed.
+/// The small pages are uncharged as they are freed, which is before this. A page of the huge one that is freed
+/// meanwhile counts as a missed free.
 #[inline(always)]
 pub fn collapsed<M: Machine>(
     machine: &M,
@@ -57,8 +57,8 @@ pub fn collapsed<M: Machine>(
     }
     let is_file = is_file(first_pfn);
     let new = if is_file { owner | FILE } else { owner };
-    // Told first, or the charge would take it for needed; and charged before there is an entry: a free that finds one
-    // uncharges at once.
+    // Report page cache first, or the charge would count it as needed; and charge before there is an entry: a free that
+    // finds one uncharges at once.
     if is_file {
         machine.file_changed(owner, WINDOW_PAGES as i32);
     }

@@ -10,8 +10,8 @@ use crate::uncharge::drain_taken;
 use crate::{CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, StockWord, Word};
 use crate::{key_of, owner_of};
 
-/// The result of a control program, in the 32 bits that `BPF_PROG_TEST_RUN` hands back:
-/// `refusal << 24` or a number of pages.
+/// The result of a control program, in the 32 bits that `BPF_PROG_TEST_RUN` returns: `refusal << 24` or a number of
+/// pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer(pub u32);
 
@@ -23,15 +23,15 @@ pub enum Refusal {
     Missing = 1,
     /// The counter is in use, or the cgroup is tracked already.
     Taken = 2,
-    /// The usage is higher than the limit asked for, or something is charged to the cgroup still.
+    /// The usage is above the limit asked for, or something is still charged to the cgroup.
     Busy = 3,
     /// More levels of tracked cgroups than [`MAX_DEPTH`].
     Deep = 4,
-    /// Limits are being set: ask again.
+    /// Limits are being set by somebody else: try again.
     Setting = 5,
-    /// Memory and swap together would be limited to less than memory alone.
+    /// The memory+swap limit would be below the memory limit.
     Order = 6,
-    /// The kernel has no room for one more in the map of the tracked cgroups.
+    /// The map of tracked cgroups is full.
     Full = 7,
 }
 
@@ -48,7 +48,7 @@ impl Answer {
     /// Unpacks a result.
     ///
     /// # Errors
-    /// The refusal, or the tag of one that this version does not know.
+    /// The refusal, or its tag if this version does not know it.
     pub fn result(self) -> Result<u32, Result<Refusal, crate::event::Unknown>> {
         match self.0 >> 24 {
             0 => Ok(self.0),
@@ -72,7 +72,7 @@ macro_rules! arguments {
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)+ }
 
         impl $name {
-            /// As `BPF_PROG_TEST_RUN` wants them: raw tracepoint arguments.
+            /// As raw tracepoint arguments, for `BPF_PROG_TEST_RUN`.
             pub fn to_args(self) -> [u64; MAX_ARGS] {
                 let mut args = [0; MAX_ARGS];
                 for (arg, value) in args.iter_mut().zip([$(u64::from(self.$field)),+]) {
@@ -81,7 +81,7 @@ macro_rules! arguments {
                 args
             }
 
-            /// As the program finds them: `arg(n)` is the n-th argument.
+            /// From the program's arguments: `arg(n)` is the n-th one.
             #[inline(always)]
             pub fn from_args(arg: impl Fn(usize) -> u64) -> Self {
                 let mut n = 0..;
@@ -124,7 +124,7 @@ arguments! {
     Reset {
         /// A free counter.
         index: u32,
-        /// The CPU whose share is zeroed.
+        /// The CPU whose statistics are zeroed.
         cpu: u32,
     }
 }
@@ -175,7 +175,7 @@ arguments! {
         cpu: u32,
         /// The slot.
         slot: u32,
-        /// Only if it is cached for this counter or one below; [`NO_INDEX`]: for any.
+        /// Drain only if it is cached for this counter or a descendant; [`NO_INDEX`] for any.
         subtree: u32,
     }
 }
@@ -189,7 +189,7 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
     let counter = machine.counter(args.index).ok_or(Refusal::Missing)?;
     if args.parent != NO_INDEX {
         let parent = machine.counter(args.parent).ok_or(Refusal::Missing)?;
-        // A closed parent counts as gone: its release would leave this child hanging.
+        // A closed parent counts as gone: after its release this child would have no valid parent.
         if machine.tracked(key_of(parent.id.load())) != Some(args.parent) {
             return Err(Refusal::Missing);
         }
@@ -200,7 +200,7 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
     if !counter.id.replace(0, args.cgroup_id) {
         return Err(Refusal::Taken);
     }
-    // Nobody finds the counter before it is tracked, so the rest needs no order.
+    // Nobody finds the counter before it is tracked, so the order of the rest does not matter.
     counter.memory_limit.store(args.memory_limit);
     counter.memsw_limit.store(args.memsw_limit);
     counter.parent.store(owner_of(args.parent).into());
@@ -216,16 +216,17 @@ pub fn register<M: Machine>(machine: &M, args: Register) -> Result<u32, Refusal>
     Ok(0)
 }
 
-/// Ends the charging of a cgroup: from now on nobody finds it anew, and its tasks are charged to the
-/// nearest ancestor that is tracked.
+/// Ends the charging of a cgroup: from now on no look-up finds it, and its tasks are charged to the nearest tracked
+/// ancestor.
 ///
-/// What is charged stays charged: the counter is *dying* until its last page is freed, or given to the cgroup above
-/// ([`reparent`](crate::adopt::reparent)), as the memory cgroup of a removed cgroup is in the kernel. The user half waits for a grace period, after which no
-/// probe that found the cgroup before is running, and then tries [`flush`] on each CPU and [`release`]
-/// until it succeeds. When its usage is 0 it tries `flush` on each CPU once more before that: see `release`.
+/// What is charged stays charged: the counter is *dying* until its last page is freed or given to the parent
+/// ([`reparent`](crate::adopt::reparent)), like the memory cgroup of a removed cgroup in the kernel. The user half
+/// waits for a grace period, after which no probe that found the cgroup is still running, and then tries [`flush`] on
+/// each CPU and [`release`] until it succeeds. Once its usage is 0 it runs `flush` on each CPU once more before that:
+/// see `release`.
 ///
 /// # Errors
-/// [`Refusal::Missing`] if there is no such cgroup, or it is dying already.
+/// [`Refusal::Missing`] if there is no such cgroup, or it is already dying.
 #[inline(always)]
 pub fn close<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     let counter = live(machine, index)?;
@@ -238,9 +239,9 @@ pub fn close<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     Ok(0)
 }
 
-/// Gives what one CPU has stocked, or is about to uncharge, for a dying cgroup back to it, tells what the CPU has yet
-/// to tell of its page cache, and forgets the faults that were not credited, so that they cannot go to the next cgroup
-/// with this counter.
+/// Returns to a dying cgroup what one CPU has stocked, or is about to uncharge, for it; reports the CPU's pending
+/// change of its page cache; and drops its uncredited faults, so that they cannot go to the next cgroup with this
+/// counter.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
@@ -251,7 +252,7 @@ pub fn flush<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
     let mut nr_pages = 0;
     for word in [&stock.word, &stock.uncharge_batch] {
         let seen = StockWord(word.load());
-        // A race with a free is lost: the next attempt finds what it left.
+        // If a free wins a race, the next attempt finds what it left.
         if seen.owner() == owner_of(index) && word.replace(seen.0, StockWord::EMPTY.0) {
             nr_pages += drain_taken(machine, stock, seen);
         }
@@ -264,16 +265,15 @@ pub fn flush<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
     Ok(nr_pages)
 }
 
-/// Frees the counter of a dying cgroup to which nothing is charged any more.
+/// Frees the counter of a dying cgroup that has nothing charged any more.
 ///
-/// Unlike what is charged, what the CPUs have yet to tell of page cache can add up to nothing: told to the next cgroup
-/// with this counter, it would be wrong for ever above both. So each CPU has to be flushed once more after the usage
-/// was 0: all that came was told by then, and what went and is not told of yet, since a free uncharges first, leaves
-/// more than none.
+/// Unlike charges, the page-cache changes that the CPUs have yet to report can cancel out; reported to the next cgroup
+/// with this counter, they would be wrong for ever in the ancestors of both. So each CPU must be flushed once more
+/// after the usage was 0: every addition was reported by then, and a removal not yet reported, since a free uncharges
+/// first, leaves `file` above 0.
 ///
 /// # Errors
-/// [`Refusal::Missing`]; [`Refusal::Busy`] while it is tracked, something is charged, or a dying cgroup
-/// is below.
+/// [`Refusal::Missing`]; [`Refusal::Busy`] while it is tracked, something is charged, or it has a dying child.
 #[inline(always)]
 pub fn release<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     let counter = live(machine, index)?;

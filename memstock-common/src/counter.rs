@@ -8,26 +8,28 @@ use crate::{NO_LIMIT, Word, index_of};
 pub struct PageCounter<W> {
     /// Pages charged: used, stocked, and in flight.
     pub usage: W,
-    /// Highest usage that every level of the hierarchy agreed to.
+    /// Highest usage that every level of the hierarchy accepted.
     pub watermark: W,
-    /// Charges that failed at this counter; batches that were too large count.
+    /// Charges that failed at this counter, including batches that did not fit.
     pub failcnt: W,
 }
 
 impl<W: Word> PageCounter<W> {
-    /// Adds speculatively; over `limit` and what `huge` pages are allowed above it, takes it back and counts the failure.
+    /// Adds speculatively; if that exceeds `limit` plus the allowance for `huge` pages, subtracts again and counts the
+    /// failure.
     ///
-    /// A charge that is too large to fit, and about to be taken back, can push out one that fits,
-    /// as in the kernel ("racy, but tolerable", `page_counter_try_charge`): a charge is refused
-    /// too early by at most what the other CPUs have in flight, CPUs × batch pages, and never
-    /// granted too late. A reader may see the usage above the limit by as much for a moment.
+    /// A charge that does not fit, and is about to be taken back, can push out one that fits, as in the kernel ("racy,
+    /// but tolerable", `page_counter_try_charge`): a charge is refused too early by at most what the other CPUs have in
+    /// flight, CPUs × batch pages, and never granted too late. For a moment a reader may see the usage above the limit
+    /// by as much.
     #[inline(always)]
     pub fn try_charge(&self, nr_pages: u64, limit: &W, huge: &W) -> bool {
         let before = self.usage.fetch_add(nr_pages);
         let new = before.wrapping_add(nr_pages);
-        // The limit is read after the add, or `set_limit` could miss a charge in flight.
+        // Read the limit after the add, or `set_limit` could miss a charge in flight.
         let limit = limit.load();
-        // Nobody is the first to get above the limit by what is allowed: it is void by then, and forgotten at once.
+        // No charge may be the first to use the allowance: with usage at or below the limit it is void, and about to be
+        // reset.
         if new <= limit || before > limit && new <= limit.saturating_add(huge.load()) {
             return true;
         }
@@ -36,31 +38,31 @@ impl<W: Word> PageCounter<W> {
         false
     }
 
-    /// Adds without regard to a limit.
+    /// Adds regardless of the limit.
     #[inline(always)]
     pub fn charge(&self, nr_pages: u64) {
         let new = self.usage.fetch_add(nr_pages).wrapping_add(nr_pages);
         self.watermark.raise(new);
     }
 
-    /// Takes back.
+    /// Subtracts.
     #[inline(always)]
     pub fn uncharge(&self, nr_pages: u64) {
         self.usage.fetch_sub(nr_pages);
     }
 
-    /// Raises the watermark to the usage, but not above `limit`: what is above is another
-    /// CPU's speculative charge, about to be taken back.
+    /// Raises the watermark to the usage, but not above `limit`: any excess is another CPU's speculative charge, about
+    /// to be taken back.
     #[inline(always)]
     pub fn raise_watermark(&self, limit: u64) {
         let usage = self.usage.load();
         self.watermark.raise(if usage < limit { usage } else { limit });
     }
 
-    /// Sets `limit` to `nr_pages`, or refuses to lower it because the usage is higher: `page_counter_set_max`, and as
-    /// there nobody else may be setting it.
+    /// Sets `limit` to `nr_pages`, or refuses to lower it because the usage is higher: `page_counter_set_max`. As
+    /// there, the caller makes sure that nobody else is setting it.
     ///
-    /// Once it has succeeded, no charge that began later brings the usage above `nr_pages`.
+    /// After it succeeds, no charge that began later brings the usage above `nr_pages`.
     #[inline(always)]
     pub fn set_limit(&self, limit: &W, nr_pages: u64) -> bool {
         let old = limit.load();
@@ -87,8 +89,8 @@ impl<W: Word> PageCounter<W> {
 
 /// The shared counters of a tracked cgroup: the value type of the map `COUNTERS`, two cache lines.
 ///
-/// The first line is written by charges, drains and uncharges from any CPU; the second by the control
-/// programs and, once a millisecond at most, by an event, so that reading limit and parent stays cheap.
+/// Charges, drains and uncharges on any CPU write the first line. Only the control programs and, at most once a
+/// millisecond, an event write the second, so that reading limit and parent stays cheap.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counter<W> {
@@ -96,14 +98,14 @@ pub struct Counter<W> {
     pub memory: PageCounter<W>,
     /// Memory+swap; stays 0 unless swap accounting is on.
     pub memsw: PageCounter<W>,
-    /// Page cache in `memory`'s usage, as far as the CPUs have told: a signed number, for what goes may be told before
-    /// what came.
+    /// Page cache in `memory`'s usage, as reported by the CPUs so far; signed, because a removal may be reported before
+    /// the addition.
     pub file: W,
-    /// Highest usage less `file`, as it was when either changed next: only then is it known whether what was charged
-    /// last is page cache. Too high by what was stocked, about to be uncharged, or cache yet to be told of, each of which
-    /// is at most a batch for each slot of a CPU, and by a folio that another CPU was about to add to the cache; too
-    /// low by cache of which the end was yet to be told, and what was charged or told last: less than three batches for
-    /// each slot of a CPU.
+    /// Highest usage less `file`, taken just before either changed: only then is it known whether the pages charged
+    /// last are page cache. Too high by pages that were stocked, about to be uncharged, or page cache not yet reported
+    /// (each at most a batch for each slot of a CPU), and by a folio that another CPU was about to add to the cache.
+    /// Too low by page cache whose removal was not yet reported, and by what was charged or reported last: less than
+    /// three batches for each slot of a CPU.
     pub needed_watermark: W,
 
     /// Hard limit of `memory` in pages, or [`NO_LIMIT`].
@@ -112,10 +114,10 @@ pub struct Counter<W> {
     pub memsw_limit: W,
     /// cgroup v2 id; 0 while the counter is free.
     pub id: W,
-    /// [`owner_of`](crate::owner_of) the nearest ancestor that was tracked, 0 at the top; and, from [`CHILD`] up, how many
-    /// tracked and dying cgroups are right below.
+    /// [`owner_of`](crate::owner_of) the nearest ancestor that was tracked, 0 at the top; the bits from [`CHILD`] up
+    /// count the tracked and dying cgroups directly below.
     pub parent: W,
-    /// What huge pages that did not fit may be above the limits, in pages: see [`huge`](crate::huge).
+    /// How far huge pages that did not fit may exceed the limits, in pages: see [`huge`](crate::huge).
     pub huge: W,
     /// Pages in swap of the tasks of this cgroup itself, part of `memsw`'s usage.
     pub swapped: W,
@@ -125,38 +127,38 @@ pub struct Counter<W> {
     pub hit_at: W,
 }
 
-/// One cgroup below, in the word of the parent.
+/// One child, in the parent's `parent` word.
 pub const CHILD: u64 = 1 << 32;
 const _: () = assert!(size_of::<Counter<u64>>() == 128, "two cache lines");
 
 impl<W: Word> Counter<W> {
-    /// Charges memory without regard to its limit.
+    /// Charges memory regardless of its limit.
     #[inline(always)]
     pub fn charge_memory(&self, nr_pages: u64) {
         let before = self.memory.usage.fetch_add(nr_pages);
         self.raise_memory(before.wrapping_add(nr_pages), nr_pages);
     }
 
-    /// Takes memory back.
+    /// Uncharges memory.
     #[inline(always)]
     pub fn uncharge_memory(&self, nr_pages: u64) {
         let before = self.memory.usage.fetch_sub(nr_pages);
         self.needed_watermark.raise(needed(before, self.file.load()));
     }
 
-    /// Raises the watermarks of memory to the usage, of which `nr_pages` were charged just now, but not above
-    /// `limit`: what is above is another CPU's speculative charge, about to be taken back.
+    /// Raises the memory watermarks to the usage, of which `nr_pages` were charged just now, but not above `limit`: any
+    /// excess is another CPU's speculative charge, about to be taken back.
     #[inline(always)]
     pub fn raise_memory_watermarks(&self, nr_pages: u64, limit: u64) {
         let usage = self.memory.usage.load();
         self.raise_memory(if usage < limit { usage } else { limit }, nr_pages);
     }
 
-    /// Adds to the page cache.
+    /// Adds `change` to the page cache.
     ///
-    /// What goes of it may give its place to what is needed without another charge: by way of a stock, a batch at a
-    /// time, as reclaim does. So what was needed until now is looked at here as well. Not what is needed from now on:
-    /// the pages that went are about to be uncharged.
+    /// Reclaimed page cache can be replaced by needed memory without another charge: by way of a stock, a batch at a
+    /// time. So a removal, too, raises the watermark to what was needed until now; not to what is needed afterwards,
+    /// because the removed pages are about to be uncharged.
     #[inline(always)]
     pub fn change_file(&self, change: i32) {
         let before = self.file.fetch_add(change as i64 as u64);
@@ -173,19 +175,20 @@ impl<W: Word> Counter<W> {
     }
 }
 
-/// What of `usage` could not be taken back: all but `file`, which is a signed number.
+/// The part of `usage` that the kernel could not reclaim: all but `file`, which is a signed number.
 #[inline(always)]
 pub const fn needed(usage: u64, file: u64) -> u64 {
     if (file as i64) < 0 { usage } else { usage.saturating_sub(file) }
 }
 
-/// What of `usage` is needed above a limit, less what huge pages may be above it: somebody is killed for nothing else.
+/// The part of `usage` that is needed above a limit, less the allowance for huge pages. Nobody is killed for anything
+/// else.
 #[inline(always)]
 pub const fn needed_above(usage: u64, file: u64, limit: u64, huge: u64) -> u64 {
     needed(usage, file).saturating_sub(limit.saturating_add(huge))
 }
 
-/// A limit in pages as people see it: none, or a number.
+/// A limit in pages, as shown to people: none, or a number.
 #[inline(always)]
 pub const fn limit_of(nr_pages: u64) -> Option<u64> {
     if nr_pages == NO_LIMIT { None } else { Some(nr_pages) }
@@ -198,7 +201,7 @@ impl<W: Word> Counter<W> {
         index_of(self.parent.load() as u32)
     }
 
-    /// How many tracked and dying cgroups are right below.
+    /// The number of tracked and dying cgroups directly below.
     #[inline(always)]
     pub fn children(&self) -> u64 {
         self.parent.load() / CHILD

@@ -1,4 +1,4 @@
-//! Draining: giving stocked pages back to the shared counters, from any CPU.
+//! Draining: returns stocked pages to the shared counters, from any CPU.
 
 use crate::charge::is_in_subtree;
 use crate::event::EventKind;
@@ -7,17 +7,16 @@ use crate::uncharge::drain_taken;
 use crate::world::Step;
 use crate::{Event, Machine, NO_INDEX, Stock, StockWord, Word, index_of};
 
-/// The patch's `drain_stock`, for a stock of any CPU, and its uncharge batch: returns the pages given
-/// back. What the CPU has yet to tell of page cache is told as well.
+/// The patch's `drain_stock`, for the stock of any CPU and its uncharge batch: returns the pages given back. Also
+/// reports the CPU's pending change of page cache.
 ///
-/// Only what is cached for the subtree of the counter `subtree` is touched ([`NO_INDEX`]: everything).
-/// Wait-free: one swap takes the stock and says whose it was. Should the CPU have cached
-/// another cgroup between look and swap, that cgroup's pages go back to that cgroup, and the
-/// stock that was asked for is gone as well.
+/// Touches only what is cached for the subtree of the counter `subtree` ([`NO_INDEX`]: everything). Wait-free: one swap
+/// takes the stock and says whose it was. If the CPU has cached another cgroup between the check and the swap, that
+/// cgroup's pages go back to that cgroup, and the stock that was asked for is gone as well.
 #[inline(always)]
 pub fn drain_stock<M: Machine>(machine: &M, stock: &Stock<M::Word>, subtree: u32) -> u32 {
     let mut drained = 0;
-    // Before the stock: a miss moves a batch into the stock, and nothing moves it back.
+    // Before the stock: a miss moves the batch into the stock, and nothing moves it back.
     if is_due(machine, StockWord(stock.uncharge_batch.load()), subtree) {
         drained += drain_taken(machine, stock, stock.take_uncharge_batch());
     }
@@ -31,20 +30,19 @@ pub fn drain_stock<M: Machine>(machine: &M, stock: &Stock<M::Word>, subtree: u32
     drained
 }
 
-/// A CPU is on its way down or up and this runs on `here`: drains all that the other has, as the patch
+/// A CPU is going down or coming up, and this runs on `here`: drains everything that the other CPU has, as the patch
 /// does on `CPU_DEAD`, and tells the user half.
 ///
-/// The kernel takes most of the steps of a CPU's way on another one, among them each that comes after
-/// its death. What those before it drain as well is stocked again if it is needed. Nothing is told of those
-/// on the CPU itself: some are taken with interrupts off, when nobody can be woken any more, and a ring buffer
-/// that waits for that wakes nobody else either.
+/// The kernel runs most hotplug steps of a CPU on another one, including every step after its death. Pages that the
+/// earlier steps drain are stocked again if needed. Steps on the CPU itself are ignored: some run with interrupts off,
+/// when nobody can be woken any more, and a ring buffer that waits for that wakes nobody else either.
 #[inline(always)]
 pub fn cpu_hotplug<M: Machine>(machine: &M, cpu: u32, here: u32) {
     if cpu == here {
         return;
     }
-    // Not a loop: the verifier of Linux 6.1 follows one through every slot, at every depth of each, and gives
-    // up at 64 slots.
+    // Not a loop: the verifier of Linux 6.1 follows a loop through every slot, at every depth, and gives up at 64
+    // slots.
     let mut walk = Walk { machine, cpu, slot: 0, drained: 0 };
     machine.repeat(machine.slots(), &mut walk);
     machine.emit(&Event {

@@ -1,10 +1,10 @@
-//! What the kernel half tells the user half, and nobody else: the records of the ring buffer.
+//! What the kernel half tells the user half: the records of the ring buffer.
 
 use crate::{Loss, Machine, Resource, Word};
 
 /// One record of the ring buffer `EVENTS`.
 ///
-/// Integers only and no padding: it crosses the border as bytes. Counts are pages.
+/// Integers only and no padding: the user half reads it as bytes. Counts are pages.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
@@ -14,17 +14,17 @@ pub struct Event {
     pub resource: u32,
     /// Time since boot, ns.
     pub time_ns: u64,
-    /// The cgroup that was being charged, made or removed.
+    /// The cgroup that was charged, made or removed.
     pub cgroup_id: u64,
-    /// The failing ancestor: the cgroup whose limit was reached.
+    /// The cgroup whose limit was reached: `cgroup_id` or an ancestor of it.
     pub ancestor_id: u64,
-    /// Pages that did not fit; of a CPU that is going or coming, those that were drained.
+    /// Pages that did not fit; for a hotplug step, the pages drained.
     pub nr_pages: u64,
-    /// Usage of the failing ancestor, as it was read after the refusal.
+    /// Usage of that cgroup, read after the refusal.
     pub usage: u64,
-    /// Limit of the failing ancestor.
+    /// Limit of that cgroup.
     pub limit: u64,
-    /// The CPU that is going or coming.
+    /// The CPU that is going down or coming up.
     pub cpu: u64,
 }
 
@@ -36,26 +36,26 @@ const _: () = assert!(size_of::<Event>() == 64, "no implicit padding");
 pub enum EventKind {
     /// A batch did not fit under a limit: the early warning. One page is tried next.
     LimitNear = 1,
-    /// Not even what was needed fitted; it was charged by force.
+    /// Not even the pages needed fitted; they were charged by force.
     LimitHit = 2,
     /// A cgroup was made, tracked or not. Only its id and the time are set.
     CgroupMade = 3,
     /// A cgroup was removed, tracked or not. Only its id and the time are set.
     CgroupRemoved = 4,
-    /// A CPU is on its way down or up, one step of many; whether it is there, the user half looks up.
-    /// Only its number, the pages drained and the time are set.
+    /// A CPU went one of many steps down or up; the user half looks up whether it is online. Only its number, the pages
+    /// drained and the time are set.
     CpuHotplug = 5,
     /// The kernel began to reclaim memory. Only the time is set.
     ReclaimBegan = 6,
 }
 
-/// Least time between two events of a kind about one thing, ns; those between are merged.
+/// Least time between two events of one kind about the same thing, ns; those in between are merged.
 pub const EVENT_INTERVAL_NS: u64 = 1_000_000;
-/// The same for a limit that only page cache is above: nothing is urgent about it, and it may last.
+/// The same for a limit that only page cache exceeds: that is not urgent, and may last.
 pub const CACHE_INTERVAL_NS: u64 = 100 * EVENT_INTERVAL_NS;
 
-/// Whether an event may be sent `now`, the last one having been `sent`, at least `interval` before; the caller that is
-/// told so is the only one, and sends it.
+/// Whether an event may be sent `now`: the last one was `sent` at least `interval` before. Returns true to only one
+/// caller, which must send it.
 #[inline(always)]
 pub fn may_send<W: Word>(sent: &W, now: u64, interval: u64) -> bool {
     let last = sent.load();
@@ -63,8 +63,7 @@ pub fn may_send<W: Word>(sent: &W, now: u64, interval: u64) -> bool {
     (last == 0 || now.saturating_sub(last) >= interval) && sent.replace(last, now)
 }
 
-/// The kernel begins to reclaim memory, on any CPU: tells the user half, which drains. `sent` is when
-/// it was told last.
+/// The kernel begins to reclaim memory, on any CPU: tells the user half, which drains. `sent` is when it was last told.
 #[inline(always)]
 pub fn reclaim_began<M: Machine>(machine: &M, sent: &M::Word) {
     let time_ns = machine.now();
@@ -76,7 +75,7 @@ pub fn reclaim_began<M: Machine>(machine: &M, sent: &M::Word) {
     }
 }
 
-/// A number that stands for nothing this version knows.
+/// A tag that this version does not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unknown(pub u32);
 

@@ -8,7 +8,7 @@ use crate::uncharge::{drain_taken, uncharge_counted};
 use crate::world::Step;
 use crate::{Charge, Loss, MAX_DEPTH, Machine, NOBODY, Stock, StockWord, Word, index_of, owner_of};
 
-/// What the fast path found out.
+/// The result of the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consumed {
     /// A page of this CPU's stock is pending for the fault. Done.
@@ -32,12 +32,11 @@ pub fn consume_or_miss<W: Word>(stock: &Stock<W>, owner: u32) -> Consumed {
     Consumed::Miss
 }
 
-/// The owner that the tasks of a cgroup are charged to: the cgroup itself if it is tracked, else its
-/// nearest tracked ancestor, else [`NOBODY`]. Cgroups are given by [`key_of`](crate::key_of) their ids.
+/// The owner that the tasks of a cgroup are charged to: the cgroup itself if it is tracked, else its nearest tracked
+/// ancestor, else [`NOBODY`]. Cgroups are given by the [`key_of`](crate::key_of) their ids.
 ///
-/// `ancestor(level)` is the ancestor of `own` at that level below the root, which is level 0 and
-/// never tracked; 0 below `own`. Of levels deeper than four times
-/// [`MAX_DEPTH`] none is looked at.
+/// `ancestor(level)` is the ancestor of `own` at that level below the root, which is level 0 and never tracked; 0 below
+/// `own`. Levels deeper than four times [`MAX_DEPTH`] are ignored.
 #[inline(always)]
 pub fn nearest_tracked<M: Machine>(machine: &M, own: u32, ancestor: impl Fn(u32) -> u32) -> u32 {
     if let Some(index) = machine.tracked(own) {
@@ -71,13 +70,13 @@ impl<M: Machine, F: Fn(u32) -> u32> Step for Descent<'_, M, F> {
     }
 }
 
-/// The slow path of a fault of a tracked cgroup: has a page pending, and a batch around it stocked. Who goes on at a limit
-/// is held up for a while if it `may_wait`: it holds no lock of the kernel's, for which others would wait as well.
+/// The slow path of a fault of a tracked cgroup: leaves one page pending and stocks the rest of a batch. Above a limit
+/// the task is throttled if it `may_wait`, that is, if it holds no kernel lock that others would then wait for.
 #[inline(always)]
 pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32, may_wait: bool) {
     let Obtained { nr_pages, missed, refused } = obtain(machine, stock, owner, 1);
     if nr_pages > 0 {
-        // After the faults of whom the slot served before were credited.
+        // After the faults of the slot's previous owner were credited.
         stock.faults.fetch_add(1);
         restock(machine, stock, owner, Pending { nr_pages: 1, missed: missed > 0 }, nr_pages);
     }
@@ -86,29 +85,28 @@ pub fn miss<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32, may_wai
     }
 }
 
-/// Counts a fault that missed and is not served: what it goes on to allocate is charged then.
+/// Counts a fault that missed and is not served: its allocation will be charged instead.
 #[inline(always)]
 pub fn count_unserved<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
     credit_faults(machine, stock, owner);
     stock.faults.fetch_add(1);
 }
 
-/// What was got for an allocation, or a fault.
+/// The pages obtained for an allocation or a fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Obtained {
-    /// Pages charged, those to stock included.
+    /// Pages charged, including those to stock.
     pub nr_pages: u32,
-    /// Those of the pages asked for that were charged on the shared counters.
+    /// Pages of the request that were charged on the shared counters.
     pub missed: u32,
-    /// The limit at which it is time to wait: see [`charge`].
+    /// The limit at which to wait: see [`charge`].
     pub refused: u64,
 }
 
-/// Gets at least `nr_pages` charged for `owner`, and a batch if that is more.
+/// Charges at least `nr_pages` for `owner`, and a batch if that is more.
 ///
-/// None only when a map entry is missing. Another cgroup's stock is drained first: it may be what makes
-/// room under a common ancestor. Freed pages of the owner that are on their way to the shared counters
-/// are used before these are touched.
+/// Returns no pages only when a map entry is missing. First drains another cgroup's stock, which may make room under a
+/// common ancestor, and uses the owner's freed pages that are on their way to the shared counters.
 #[inline(always)]
 pub(crate) fn obtain<M: Machine>(
     machine: &M,
@@ -151,7 +149,7 @@ pub(crate) fn obtain<M: Machine>(
     Obtained { nr_pages: reused + charged, missed: needed, refused }
 }
 
-/// Puts charged pages that are left over into the stock, `pending` of them for the fault.
+/// Puts the remaining charged pages into the stock, `pending` of them for the fault.
 #[inline(always)]
 pub(crate) fn restock<M: Machine>(
     machine: &M,
@@ -169,21 +167,21 @@ pub(crate) fn restock<M: Machine>(
     }
 }
 
-/// Credits the faults since the last miss to the cgroup that had them, and the next ones to `owner`.
+/// Credits the faults since the last miss to the cgroup that had them, and later ones to `owner`.
 ///
-/// Between two misses a slot serves one cgroup only, which is what makes a hit free of any
-/// per-cgroup work. An allocation in an interrupt may come in between, for the same task: each fault is
-/// credited once all the same. Only if the task is being moved from another CPU at that moment can the
-/// two be for different cgroups, and up to a batch of faults be credited to the one for the other.
+/// Between two misses a slot serves one cgroup only, so a hit needs no per-cgroup work. An allocation in an interrupt
+/// may come in between, for the same task; each fault is still credited once. Only if the task is being moved from
+/// another CPU at that moment can the two be for different cgroups; up to a batch of faults may then be credited to the
+/// wrong one.
 #[inline(always)]
 fn credit_faults<M: Machine>(machine: &M, stock: &Stock<M::Word>, owner: u32) {
     let credited = stock.credited.load();
     let faults = stock.faults.load();
-    // Read after what is credited: an interrupting probe that changes it credits as well.
+    // Read after `credited`: an interrupting probe that changes it credits as well.
     let creditor = stock.creditor.load();
     let uncredited = faults.wrapping_sub(credited);
     if uncredited > 0 && stock.credited.replace(credited, faults) {
-        // Those of a cgroup that is gone (no creditor) are dropped with it.
+        // Faults of a removed cgroup (no creditor) are dropped with it.
         if let Some(share) = machine.cgroup_cpu(index_of(creditor as u32)) {
             share.faults.fetch_add(uncredited);
         }

@@ -1,9 +1,9 @@
-//! The page cache: which of a cgroup's pages the kernel could take back.
+//! The page cache: which of a cgroup's pages the kernel could reclaim.
 //!
-//! The owner entry of a page of the page cache has the bit [`FILE`], unless its mapping is unevictable (ramfs,
-//! `memfd_secret`, AIO rings). Each counter knows how many such pages are below it, so that
-//! `usage - file - stocked` is what is *needed*: what the kernel could not take back without swap. A page costs no
-//! shared cache line: changes are collected on each CPU, a batch at a time, as uncharges are.
+//! The owner entry of a page-cache page has the bit [`FILE`], unless its mapping is unevictable (ramfs, `memfd_secret`,
+//! AIO rings). Each counter knows how many such pages it and its descendants have, so that `usage - file - stocked` is
+//! what is *needed*: what the kernel could not reclaim without swap. A page costs no access to a shared cache line:
+//! changes are collected on each CPU, a batch at a time, like uncharges.
 
 use crate::charge::change_file;
 use crate::page::{CHUNK_PAGES, Chunk, Entry, commit, owner_in};
@@ -14,63 +14,64 @@ use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of};
 /// Set in the owner entry of a page that is page cache. The page keeps it until it is freed.
 pub const FILE: u32 = 1 << 30;
 
-/// What a CPU has yet to tell the shared counters of one owner's page cache: `owner << 32 | change`, the change in
-/// pages a signed 32-bit number.
+/// The change of one owner's page cache that a CPU has yet to report to the shared counters: `owner << 32 | change`,
+/// the change in pages as a signed 32-bit number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileWord(pub u64);
 
 impl FileWord {
-    /// Nothing to tell, of nobody.
+    /// No change, of nobody.
     pub const EMPTY: Self = Self(0);
 
-    /// `change` pages of `owner`.
+    /// A change by `change` pages of `owner`.
     #[inline(always)]
     pub const fn new(owner: u32, change: i32) -> Self {
         Self((owner as u64) << 32 | change as u32 as u64)
     }
 
-    /// Whose page cache has changed.
+    /// The owner of the page cache.
     #[inline(always)]
     pub const fn owner(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// By how many pages.
+    /// The change in pages.
     #[inline(always)]
     pub const fn change(self) -> i32 {
         self.0 as i32
     }
 }
 
-/// Which page of which file a page is: the value type of the map `FILE_PAGES`. What open_by_handle_at(2) wants, as long
-/// as the file system names its files by these.
+/// The file that a page belongs to, and where: the value type of the map `FILE_PAGES`. What open_by_handle_at(2) needs,
+/// for file systems that identify their files by inode and generation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FilePage<W> {
-    /// `i_ino`; 0 of a page that is no page cache.
+    /// `i_ino`; 0 if the page is not page cache.
     pub inode: W,
-    /// Where in the file, in pages.
+    /// The offset in the file, in pages.
     pub index: W,
-    /// `s_dev` of the file system, as the kernel numbers devices, and in the upper half `i_generation` of the inode.
+    /// `s_dev` of the file system in the kernel's encoding; in the upper half `i_generation` of the inode.
     pub dev: W,
 }
 
-/// What can be asked of a folio that was added to the page cache.
+/// What can be asked about a folio that was added to the page cache.
 pub trait Folio {
-    /// How many pages it has; none if that is not known.
+    /// The number of pages it has; none if not known.
     fn nr_pages(&self) -> Option<u32>;
-    /// Whether it can be taken back: its mapping is not unevictable.
+    /// Whether it can be reclaimed: its mapping is not unevictable.
     fn is_evictable(&self) -> bool;
     /// Whether the kernel charges page cache of its mapping.
     fn is_charged(&self) -> bool;
-    /// Who is charged for what the current task adds.
+    /// The owner charged for what the current task adds.
     fn owner(&self) -> u32;
 }
 
-/// A folio was added to the page cache: if nobody is charged for it, since its allocation did not look like that, the
-/// current task is; and if it can be taken back, those of its pages that the owner of the first one has get the bit.
+/// A folio was added to the page cache. If it has no owner yet, because its allocation did not look like one that is
+/// charged, charges the current task; and if it is evictable, sets the bit in those of its pages that the first page's
+/// owner has.
 ///
-/// The kernel holds the folio locked: it is neither allocated nor freed meanwhile.
+/// The kernel holds the folio lock, so the folio is neither allocated nor freed meanwhile.
 #[inline(always)]
 pub fn added<M: Machine>(machine: &M, pfn: u64, folio: &impl Folio) {
     let Some(chunk) = machine.chunk(pfn) else { return };
@@ -101,16 +102,16 @@ pub fn added<M: Machine>(machine: &M, pfn: u64, folio: &impl Folio) {
     }
 }
 
-/// Gives the pages of a folio that `owner` has the bit; says how many had not had it. A folio is in one chunk.
+/// Sets the bit in a folio's pages that `owner` has; returns how many did not have it before. A folio is in one chunk.
 #[inline(always)]
 pub fn mark_file<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) -> u32 {
     walk(machine, pfn, nr_pages, owner, mark)
 }
 
-/// Charges `owner` for the pages of a folio that nobody is charged for. A folio is in one chunk.
+/// Charges `owner` for the pages of a folio that have no owner. A folio is in one chunk.
 #[inline(always)]
 pub fn claim<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) {
-    // A page that is recorded must be charged.
+    // A page with an owner entry must be charged.
     let Some(share) = machine.cgroup_cpu(index_of(owner)) else {
         machine.lose(Loss::CountersMissing, 1);
         return;
@@ -124,8 +125,9 @@ pub fn claim<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) {
     count_claimed(share, stock, claimed - missed, missed);
 }
 
-/// Counts pages as [`allocated`](crate::page::allocated) does, whose program may interrupt this one: by atomic
-/// operations. Where programs can be preempted (Linux 7.0), its plain stores may lose what is counted here.
+/// Counts pages as [`allocated`](crate::page::allocated) does, but by atomic operations, since the program that runs
+/// `allocated` may interrupt this one. Where programs can be preempted (Linux 7.0), its plain stores may lose what is
+/// counted here.
 #[inline(always)]
 fn count_claimed<W: Word>(
     share: &CgroupCpu<W>,
@@ -141,7 +143,7 @@ fn count_claimed<W: Word>(
     }
 }
 
-/// Has `change` look at the entry of each page of a folio; says how many it has changed.
+/// Calls `change` for the entry of each page of a folio; returns how many it changed.
 #[inline(always)]
 fn walk<M: Machine, F: Fn(&M::Entry, u32) -> bool>(
     machine: &M,
@@ -180,7 +182,7 @@ impl<E: Entry, F: Fn(&E, u32) -> bool> Step for Walk<'_, E, F> {
     }
 }
 
-/// Sets the bit in an entry of `owner`; says whether it was not set. User space may set or take
+/// Sets the bit in an entry of `owner`; returns whether it was clear. User space may set or clear
 /// [`UNCONFIRMED`](crate::page::UNCONFIRMED) meanwhile, hence the second try.
 #[inline(always)]
 fn mark<E: Entry>(entry: &E, owner: u32) -> bool {
@@ -196,7 +198,7 @@ fn mark<E: Entry>(entry: &E, owner: u32) -> bool {
     false
 }
 
-/// Tells the shared counters that the page cache of `owner` has changed by so many pages, with the next batch.
+/// Reports a change of `owner`'s page cache to the shared counters, with the next batch.
 #[inline(always)]
 pub fn file_changed<M: Machine>(machine: &M, owner: u32, change: i32) {
     let Some(stock) = stock_for(machine, owner) else {
@@ -208,7 +210,7 @@ pub fn file_changed<M: Machine>(machine: &M, owner: u32, change: i32) {
     }
 }
 
-/// Tells the shared counters what was taken from a CPU.
+/// Reports a change that was taken from a CPU to the shared counters.
 #[inline(always)]
 pub(crate) fn told<M: Machine>(machine: &M, word: FileWord) {
     if word.change() != 0 {

@@ -4,12 +4,12 @@
 use crate::charge::walk;
 use crate::{Counter, Machine, NO_INDEX, Over, Word};
 
-/// A counter that allows so many pages allows nothing more: 8 MiB where pages have 4 KiB.
+/// The allowance of a counter does not grow beyond this: 8 MiB with pages of 4 KiB.
 pub const MOST_HUGE: u64 = 2048;
 
-/// Charges `nr_pages` that were allocated at once, and do not fit, if one of them does, as the kernel would then take
-/// one: that one as any other, the others by force, as far as they may be above the limits
-/// ([`allow_huge`](Counter::allow_huge)).
+/// Charges `nr_pages` that were allocated at once and do not fit, provided that one of them fits, as the kernel would
+/// then fall back to one small page. That one is charged normally, the others by force, and they are allowed above the
+/// limits ([`allow_huge`](Counter::allow_huge)).
 ///
 /// # Errors
 /// The nearest ancestor under whose limit not even one page fits; nothing is charged then.
@@ -29,12 +29,12 @@ pub fn charge_huge<M: Machine>(machine: &M, leaf: u32, nr_pages: u64) -> Result<
 }
 
 impl<W: Word> Counter<W> {
-    /// Allows `nr_pages` above the limits if it takes that: they were charged by force just now, all of a huge page but one,
-    /// which did fit.
+    /// Allows `nr_pages` above the limits if the usage exceeds them: the pages of a huge page, all but the one that
+    /// fitted, that were just charged by force.
     ///
-    /// The kernel takes a small page where a huge one does not fit, and kills nobody. Which of a huge page's small ones it
-    /// would have taken in the end, those that are touched, nobody can say; so single pages are charged as if it were one
-    /// of them, until they do not fit without it. That cannot go on for ever: see [`MOST_HUGE`].
+    /// Where a huge page does not fit the kernel takes a small one, and kills nobody. Nobody can say which of a huge
+    /// page's small pages it would have taken in the end (those that are touched); so single pages are charged as if
+    /// they were among them, until they do not fit without the allowance. [`MOST_HUGE`] bounds it.
     #[inline(always)]
     pub fn allow_huge(&self, nr_pages: u64, memsw: bool) {
         let allowed = self.huge.load();
@@ -43,18 +43,18 @@ impl<W: Word> Counter<W> {
             || memsw && is_above(&self.memsw.usage, &self.memsw_limit);
         if is_needed && allowed < MOST_HUGE {
             self.huge.fetch_add(nr_pages);
-            // What was uncharged since it was found to be needed had nothing to forget.
+            // An uncharge since that check had no allowance to reset.
             self.forget_huge(memsw);
         }
     }
 
-    /// Allows nothing any more if the usage is not above the limits, as it may be after pages were uncharged. Gives false,
-    /// for whoever goes on to refuse.
+    /// Resets the allowance if the usage is not above the limits, as after an uncharge. Always returns false, for a
+    /// caller that goes on to refuse.
     #[inline(always)]
     pub fn forget_huge(&self, memsw: bool) -> bool {
         let allowed = self.huge.load();
-        // A huge page is charged before it is allowed for. So what is seen to be allowed is charged, and this must be read
-        // later: plain loads are ordered by nothing.
+        // A huge page is charged before it is allowed for, so an allowance seen here has been charged. The usage must
+        // be read later than the allowance, and plain loads are not ordered.
         let fits = |usage: &W, limit: &W| usage.fetch_add(0) <= limit.load();
         if allowed != 0
             && fits(&self.memory.usage, &self.memory_limit)

@@ -1,56 +1,55 @@
-//! Whose fault or allocation it is: remembers the cgroup of the task that a CPU served last.
+//! Which cgroup to charge: remembers the owner of the task that a CPU served last.
 //!
-//! Asking the kernel for the current cgroup is most of what a hit costs
-//! (`docs/adr/0006-remember-whose-fault-it-is.md`). A task keeps its cgroup for long, so the answer
-//! is kept for as long as nothing has happened that could change it: no task was born (it could have
-//! the place of a dead one), none was moved, no cgroup became tracked or untracked. Each of these
-//! starts a new *generation*.
+//! Asking the kernel for the current cgroup is most of the cost of a hit
+//! (`docs/adr/0006-remember-whose-fault-it-is.md`). A task stays in its cgroup for long, so the answer is kept until
+//! something happens that could change it: a task is born (it could have the address of a dead one), a task is moved,
+//! or a cgroup becomes tracked or untracked. Each of these starts a new *generation*.
 
 use crate::Word;
 
-/// What one CPU remembers, beside its stock.
+/// What one CPU remembers, next to its stock word.
 ///
-/// Read and written by the probes on that CPU, of which one may run in the midst of another, for the same task or, since
-/// Linux 7.0, for one that has preempted it. So it has one writer at a time, and who reads it makes sure that it was not
-/// written meanwhile.
+/// Read and written by the probes on that CPU. One may run in the middle of another, for the same task or, since Linux
+/// 7.0, for a task that has preempted it. So it has one writer at a time, and readers check that it was not written
+/// meanwhile.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity<W> {
-    /// Where the task saves its registers when it faults in user mode; 0 if that is not known.
+    /// The address where the task saves its registers when it faults in user mode; 0 if not known.
     pub registers: W,
-    /// What the kernel calls the task; 0 as long as nothing is remembered.
+    /// The address of the task's `task_struct`; 0 while nothing is remembered.
     pub task: W,
-    /// The generation in which the cgroup was asked for.
+    /// The generation in which the kernel was asked for the cgroup.
     pub generation: W,
-    /// The owner, and above it how often this was written to: an odd number while it is.
+    /// The owner in the lower half; in the upper, a sequence count that is odd during a write.
     pub owner: W,
 }
 
-/// In [`Identity::owner`]: added when writing begins, and when it ends.
+/// In [`Identity::owner`]: added at the beginning and at the end of a write.
 const WRITTEN: u64 = 1 << 32;
 
 const _: () = assert!(size_of::<Identity<u64>>() == 32);
 
-/// How a probe tells the task that it runs for.
+/// How a probe identifies the current task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// By the address of its saved registers, which is at hand.
     Registers(u64),
-    /// By an address on the stack that the probe runs on, which is the task's own unless this is an
-    /// interrupt; by its name where that does not tell.
+    /// By an address on the stack that the probe runs on, which is the task's own unless this is an interrupt; by its
+    /// address where that does not tell.
     Stack(u64),
-    /// By its name, which has to be asked for.
+    /// By the address of its `task_struct`, for which the kernel has to be asked.
     Current,
 }
 
-/// Who is charged, as the kernel was asked.
+/// The kernel's answer about who is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The owner.
     pub owner: u32,
-    /// Whether it is so for whatever the task allocates, and stays so until a new generation. Not for one that has
-    /// memory of another cgroup's task in common with it: what it gets for that is the other's, and at its next
-    /// exec it has memory of its own, which starts no generation.
+    /// Whether it holds for all that the task allocates, until a new generation. It does not for a task that shares its
+    /// memory with a task of another cgroup: user pages are then charged to the other cgroup, and its next exec gives
+    /// it memory of its own without starting a generation.
     pub holds: bool,
 }
 
@@ -60,13 +59,13 @@ impl From<u32> for Answer {
     }
 }
 
-/// Bytes below the registers of a user-mode fault that are the task's kernel stack for certain: they are
-/// saved at its top, and it has 16 KiB or more (`THREAD_SIZE` in `arch/x86/include/asm/page_64_types.h`).
+/// Bytes below the registers of a user-mode fault that certainly belong to the task's kernel stack: they are saved at
+/// its top, and it has 16 KiB or more (`THREAD_SIZE` in `arch/x86/include/asm/page_64_types.h`).
 pub const STACK_BYTES: u64 = 8192;
 
 impl<W: Word> Identity<W> {
-    /// The owner that faults and allocations of the current task are charged to in this `generation`,
-    /// which the caller has read before, if that is remembered and seen without asking the kernel.
+    /// The owner that faults and allocations of the current task are charged to in this `generation`, which the caller
+    /// has read before; none if that is not remembered or would need asking the kernel.
     #[inline(always)]
     pub fn known(&self, task: Task, generation: u64) -> Option<u32> {
         let seen = self.owner.load();
@@ -81,9 +80,9 @@ impl<W: Word> Identity<W> {
         (same && self.is_still(seen)).then_some(seen as u32)
     }
 
-    /// The same, whatever is remembered: asks who the task is, and `owner` if it is another.
+    /// Like [`known`](Self::known), but asks the kernel which task this is, and for its `owner` if it is another.
     ///
-    /// `current` is the kernel's name of the task, never 0.
+    /// `current` is the address of the task's `task_struct`, never 0.
     #[inline(always)]
     pub fn owner<A: Into<Answer>>(
         &self,
@@ -112,10 +111,10 @@ impl<W: Word> Identity<W> {
         seen as u32
     }
 
-    /// Whether an address is on the kernel stack of the task that is known by its registers.
+    /// Whether an address is on the kernel stack of the task whose registers are remembered.
     ///
-    /// Two comparisons and no difference: the BPF verifier lets pointers be compared with numbers, not
-    /// calculated with.
+    /// Two comparisons instead of a difference: the BPF verifier allows comparing pointers with numbers, but no
+    /// arithmetic on them.
     #[inline(always)]
     fn is_stack_of(&self, at: u64) -> bool {
         let top = self.registers.load();
@@ -131,8 +130,8 @@ impl<W: Word> Identity<W> {
         owner: impl FnOnce() -> A,
     ) -> u32 {
         let seen = self.owner.load();
-        // Also a full barrier: the cgroup must not be asked for before the generation was read, or
-        // an answer from before a move would be kept under the generation that followed it.
+        // Also a full barrier: the kernel must not be asked for the cgroup before the generation is read, or an answer
+        // from before a move would be kept under the generation that follows the move.
         let has_begun = self.begin(seen);
         let Answer { owner, holds } = owner().into();
         if !has_begun {
@@ -149,19 +148,19 @@ impl<W: Word> Identity<W> {
         owner
     }
 
-    /// Whether nobody writes, or has written, since the owner was `seen`.
+    /// Whether nobody is writing or has written since the owner was `seen`.
     #[inline(always)]
     fn is_still(&self, seen: u64) -> bool {
         seen & WRITTEN == 0 && self.owner.load() == seen
     }
 
-    /// Begins to write, unless somebody else does, or has since the owner was `seen`.
+    /// Begins a write, unless somebody else is writing or has written since the owner was `seen`.
     #[inline(always)]
     fn begin(&self, seen: u64) -> bool {
         seen & WRITTEN == 0 && self.owner.replace(seen, seen.wrapping_add(WRITTEN))
     }
 
-    /// Ends what [`begin`](Self::begin) has begun.
+    /// Ends the write that [`begin`](Self::begin) began.
     #[inline(always)]
     fn end(&self, seen: u64, owner: u32) {
         let written = seen.wrapping_add(2 * WRITTEN) & !(WRITTEN - 1);

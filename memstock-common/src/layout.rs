@@ -1,33 +1,34 @@
-//! What the kernel half has to know of structures of the running kernel: offsets in bytes, and numbers of bits. The
+//! What the kernel half needs to know about structures of the running kernel: offsets in bytes, and bit numbers. The
 //! user half reads them from BTF.
 
-/// Of a folio.
+/// Layout of a folio and of what it leads to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FolioLayout {
     /// `offsetof(struct folio, flags)`: a word.
     pub flags: u32,
-    /// `PG_head`: the bit of it that a folio of more than one page has.
+    /// `PG_head`: the bit of `flags` that a folio of more than one page has.
     pub head_bit: u32,
-    /// `PG_swapbacked`: the bit of it that anonymous and shared memory have, and page cache of files has not.
+    /// `PG_swapbacked`: the bit of `flags` that anonymous and shared memory have, and page cache of files does not.
     pub swapbacked_bit: u32,
-    /// `offsetof(struct folio, _nr_pages)`: an int, the pages of a folio of more than one.
+    /// `offsetof(struct folio, _nr_pages)`: an int, the number of pages of a folio of more than one.
     pub nr_pages: u32,
     /// `offsetof(struct folio, mapping)`: a pointer to a `struct address_space`.
     pub mapping: u32,
     /// `offsetof(struct address_space, flags)`: a word.
     pub mapping_flags: u32,
-    /// `AS_UNEVICTABLE`: the bit of it that a mapping has of which no page can be taken back.
+    /// `AS_UNEVICTABLE`: the bit of the mapping's flags that says that none of its pages can be reclaimed.
     pub unevictable_bit: u32,
-    /// `1 << AS_KERNEL_FILE`, if there is that bit: a mapping that is charged to nobody has it (Linux 6.18).
+    /// `1 << AS_KERNEL_FILE`, or 0 if the kernel has no such bit: it marks mappings that are charged to nobody (Linux
+    /// 6.18).
     pub kernel_file: u32,
     /// `offsetof(struct address_space, host)`: a pointer to the `struct inode`.
     pub mapping_host: u32,
     /// `offsetof(struct inode, i_sb)`: a pointer to its `struct super_block`.
     pub inode_sb: u32,
-    /// `offsetof(struct super_block, s_magic)`: a word, what kind of file system it is.
+    /// `offsetof(struct super_block, s_magic)`: a word, the type of the file system.
     pub sb_magic: u32,
-    /// `offsetof(struct folio, index)`: a word, where in the file it begins, in pages.
+    /// `offsetof(struct folio, index)`: a word, its offset in the file, in pages.
     pub index: u32,
     /// `offsetof(struct inode, i_ino)`: a word.
     pub inode_ino: u32,
@@ -61,28 +62,28 @@ impl FolioLayout {
     };
 }
 
-/// Of a `struct page`: what says that it is free.
+/// Layout of a `struct page`: the fields that show that it is free.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageLayout {
-    /// `offsetof(struct page, _refcount)`: an int, 0 of a page that is free.
+    /// `offsetof(struct page, _refcount)`: an int, 0 if the page is free.
     pub refcount: u32,
-    /// `offsetof(struct page, compound_head)`: a word, odd of all pages but the first of one that is several.
+    /// `offsetof(struct page, compound_head)`: a word, odd in all pages of a compound page but the first.
     pub compound_head: u32,
-    /// `offsetof(struct page, page_type)`: an int, of which all bits are set if the page has no type.
+    /// `offsetof(struct page, page_type)`: an int with all bits set if the page has no type.
     pub page_type: u32,
-    /// Bits of the type that say that it is the first page of a block of the buddy allocator.
+    /// Bits of the type that mark the first page of a block of the buddy allocator.
     pub buddy_mask: u32,
-    /// What they are then.
+    /// The value of these bits in such a page.
     pub buddy: u32,
 }
 
 impl PageLayout {
-    /// Where the kernel does not say: no page is seen to be free.
+    /// Where the kernel does not say: no page is recognized as free.
     pub const UNKNOWN: Self =
         Self { refcount: 0, compound_head: 0, page_type: 0, buddy_mask: 0, buddy: 1 };
 
-    /// Whether a page is free with these. The kernel has pages in use that have no count, slab for one; those have a type.
+    /// Whether a page with these values is free. Pages in use that have no reference count, such as slab, have a type.
     #[inline(always)]
     pub const fn is_free(self, refcount: u32, compound_head: u64, page_type: u32) -> bool {
         let is_untyped = page_type == u32::MAX;
@@ -92,34 +93,34 @@ impl PageLayout {
     }
 }
 
-/// Flags of an allocation (`gfp_t`) by which it is known whether the kernel charges it. Macros before Linux 6.9.
+/// Flags of an allocation (`gfp_t`) that tell whether the kernel charges it. Macros before Linux 6.9.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GfpFlags {
     /// `__GFP_ACCOUNT`: kernel memory that is charged, to the task that allocates it.
     pub account: u32,
-    /// `__GFP_MOVABLE | __GFP_HARDWALL`: memory that is mapped or cached for user space has both. What drivers have for
-    /// themselves lacks the second (zram, zswap), and what cannot be moved the first (`docs/adr/0023-what-is-charged.md`).
+    /// `__GFP_MOVABLE | __GFP_HARDWALL`: memory that is mapped or cached for user space has both. Drivers' own memory
+    /// lacks the second (zram, zswap), and memory that cannot be moved the first (`docs/adr/0023-what-is-charged.md`).
     pub user: u32,
-    /// `__GFP_NOMEMALLOC | __GFP_NORETRY`: of several pages at once, which the kernel can do without, at least one;
-    /// huge pages of hugetlb, which are nobody's, have neither.
+    /// `__GFP_NOMEMALLOC | __GFP_NORETRY`: an allocation of several pages that the kernel can do without has at least
+    /// one of them; huge pages of hugetlb, which are charged to nobody, have neither.
     pub large: u32,
-    /// `__GFP_COMP`: several pages are to be one.
+    /// `__GFP_COMP`: the pages form one compound page.
     pub compound: u32,
 }
 
 impl GfpFlags {
-    /// Where the kernel has not been asked: nothing is charged.
+    /// Where the flags are not known: nothing is charged.
     pub const UNKNOWN: Self = Self { account: 0, user: u32::MAX, large: 0, compound: 0 };
 
-    /// Whether it is memory of the kernel's own that is charged.
+    /// Whether it is kernel memory that is charged.
     #[inline(always)]
     pub const fn is_kernels(self, gfp: u32) -> bool {
         gfp & self.account != 0
     }
 
-    /// Whether the kernel charges an allocation of `1 << order` pages with these flags. Page cache for which this says no
-    /// is charged when it is added to the cache: [`added`](crate::file::added).
+    /// Whether the kernel charges an allocation of `1 << order` pages with these flags. Page cache for which this says
+    /// no is charged when it is added to the cache: [`added`](crate::file::added).
     #[inline(always)]
     pub const fn is_charged(self, gfp: u32, order: u32) -> bool {
         let is_user = gfp & self.user == self.user && (order == 0 || gfp & self.large != 0);
@@ -127,7 +128,7 @@ impl GfpFlags {
     }
 }
 
-/// The way from a `struct mm_struct` of the running kernel to the cgroups of whom it belongs to: offsets in bytes.
+/// The way from a `struct mm_struct` to the cgroups of its owner: offsets in bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryOwner {
@@ -143,12 +144,12 @@ pub struct MemoryOwner {
     pub css_set_dfl_cgrp: u32,
     /// `offsetof(struct cgroup, level)`: an int, 0 at the root.
     pub cgroup_level: u32,
-    /// `offsetof(struct cgroup, ancestors)`: a pointer to one for each level, from the root to itself.
+    /// `offsetof(struct cgroup, ancestors)`: a pointer for each level, from the root to the cgroup itself.
     pub cgroup_ancestors: u32,
 }
 
 impl MemoryOwner {
-    /// Where the kernel does not say: without CONFIG_MEMCG, and before Linux 6.1. Whoever allocates is charged then.
+    /// Where the kernel does not say: without CONFIG_MEMCG, and before Linux 6.1. The allocating task is then charged.
     pub const UNKNOWN: Self = Self {
         task_mm: 0,
         task_group_leader: 0,
@@ -186,23 +187,23 @@ pub struct KernelStocks {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelSlots {
-    /// From `runqueues` to the per-CPU variable that has them, wrapping.
+    /// Distance from `runqueues` to the per-CPU variable with the slots, wrapping.
     pub from_rq: u64,
-    /// How many: up to [`MAX_KERNEL_SLOTS`]; 0 if there is no such stock.
+    /// Number of slots, up to [`MAX_KERNEL_SLOTS`]; 0 if there is no such stock.
     pub nr_slots: u32,
-    /// Where in it the pointers begin that say whose each is; null is nobody's.
+    /// Offset of the array of pointers to whom each slot is cached for; null is nobody.
     pub cached: u32,
-    /// Where the numbers begin that say how much is left in each.
+    /// Offset of the array of amounts left in each.
     pub left: u32,
-    /// Bytes of such a number: 1, 2, 4 or 8.
+    /// Bytes of such an amount: 1, 2, 4 or 8.
     pub left_size: u32,
 }
 
-/// Slots that one of the kernel's stocks can have here: 7 of pages and 5 of bytes are the most so far.
+/// Slots that one of the kernel's stocks can have here: the most so far are 7 of pages and 5 of bytes.
 pub const MAX_KERNEL_SLOTS: u32 = 8;
 
 impl KernelStocks {
-    /// Where the kernel has not been asked: no stock has a slot.
+    /// Where the layout is not known: no stock has a slot.
     pub const UNKNOWN: Self = Self {
         task_cfs_rq: 0,
         cfs_rq_rq: 0,
@@ -216,10 +217,10 @@ impl KernelStocks {
 }
 
 impl KernelSlots {
-    /// Of a stock that is not there.
+    /// A stock that does not exist.
     pub const NONE: Self = Self { from_rq: 0, nr_slots: 0, cached: 0, left: 0, left_size: 8 };
 
-    /// The bits of a word that a number in it has, which begins where the word does.
+    /// Mask for an amount that was read as a word, in whose low bits it is.
     #[inline(always)]
     pub const fn mask(self) -> u64 {
         match self.left_size {

@@ -1,17 +1,16 @@
-//! memstock's algorithm and wire types: everything that decides, and everything that crosses a border.
+//! memstock's algorithm and wire types: everything that decides, and everything that the two halves exchange.
 //!
-//! The model is the kernel patch "memcg: coalesce charging via percpu storage" (2009) on top of
-//! `mm/page_counter.c`. The code here is compiled three times: into the BPF programs, where a
-//! [`Word`] is a word of a map changed with BPF atomics; under `loom`, which explores
-//! interleavings; and on plain memory, for property tests. It owns no memory and makes no system
-//! call: what it works on is handed to it through [`Word`], [`Counters`] and [`Machine`].
+//! The model is the kernel patch "memcg: coalesce charging via percpu storage" (2009) on top of `mm/page_counter.c`.
+//! The code here is compiled three times: into the BPF programs, where a [`Word`] is a word of a map changed with BPF
+//! atomics; under `loom`, which explores interleavings; and on plain memory, for property tests. It owns no memory and
+//! makes no system call: its callers pass what it works on through [`Word`], [`Counters`] and [`Machine`].
 //!
-//! The road of one page: [`Identity`] knows whose fault it is; [`fault::consume_or_miss`] consumes a page
-//! of this CPU's [`Stock`] and leaves it pending; on a miss [`fault::miss`] charges a batch with
-//! [`charge::charge`] and refills the stock. [`page::allocated`] commits the pending page, or consumes
-//! what is missing, and records the [`Owner`](owner_of); [`page::freed`] looks the owner up and has
-//! [`uncharge::uncharge_pages`] put the page back. [`drain::drain_stock`] gives stocked pages to the
-//! shared counters; [`file::added`] marks what of it is page cache. All counts are in pages (`nr_pages`).
+//! The life of one page: [`Identity`] knows whom to charge for a fault; [`fault::consume_or_miss`] takes a page from
+//! this CPU's [`Stock`] and leaves it pending; on a miss [`fault::miss`] charges a batch with [`charge::charge`] and
+//! refills the stock. [`page::allocated`] commits the pending page, or takes what is missing, and records the
+//! [`Owner`](owner_of); [`page::freed`] looks up the owner, and [`uncharge::uncharge_pages`] puts the page back.
+//! [`drain::drain_stock`] gives stocked pages to the shared counters; [`file::added`] marks pages that are page cache.
+//! All counts are in pages (`nr_pages`).
 #![no_std]
 
 #[cfg(not(target_arch = "bpf"))]
@@ -62,9 +61,9 @@ pub use world::{Counters, World};
 pub const DEFAULT_BATCH: u32 = 32;
 /// The largest batch that can be asked for, in pages.
 pub const MAX_BATCH: u32 = 1024;
-/// Cgroups that can be tracked at once, if nobody says otherwise.
+/// Cgroups that can be tracked at once, by default.
 pub const DEFAULT_MAX_CGROUPS: u32 = 1024;
-/// The most that can be asked for.
+/// The largest number of tracked cgroups that can be asked for.
 pub const MAX_CGROUPS: u32 = 16384;
 /// Levels of tracked cgroups, the leaf included. The BPF verifier wants a bound on the walk up.
 pub const MAX_DEPTH: u32 = 16;
@@ -72,11 +71,11 @@ pub const MAX_DEPTH: u32 = 16;
 pub const NO_LIMIT: u64 = u64::MAX;
 /// "No counter": the parent of a top-most cgroup.
 pub const NO_INDEX: u32 = u32::MAX;
-/// The owner of what belongs to no tracked cgroup.
+/// The owner of pages that belong to no tracked cgroup.
 pub const NOBODY: u32 = 0;
 
-/// Version of the maps' layout, of what is pinned and of the control programs' arguments. An engine of another
-/// version can be stopped, but neither read nor driven.
+/// Version of the map layout, the pins and the arguments of the control programs. An engine of another version can be
+/// stopped, but not read or controlled.
 pub const LAYOUT: u32 = 9;
 
 /// What an engine was loaded with: the value type of the map `ENGINE`.
@@ -106,11 +105,11 @@ pub const fn key_of(cgroup_id: u64) -> u32 {
     cgroup_id as u32
 }
 
-/// What the cgroup with counter `index` is called in packed words and in the page-owner map:
-/// the index plus one; [`NOBODY`] for [`NO_INDEX`].
+/// The name of the cgroup with counter `index` in packed words and in the page-owner map: the index plus one;
+/// [`NOBODY`] for [`NO_INDEX`].
 ///
-/// Not the cgroup's id: a removed cgroup keeps its counter for as long as a page is charged to it,
-/// while its id may be another's (`docs/adr/0008-owners-are-counters.md`).
+/// Not the cgroup's id: a removed cgroup keeps its counter for as long as a page is charged to it, while its id may be
+/// reused (`docs/adr/0008-owners-are-counters.md`).
 #[inline(always)]
 pub const fn owner_of(index: u32) -> u32 {
     index.wrapping_add(1)

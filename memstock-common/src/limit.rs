@@ -1,12 +1,12 @@
-//! Limits: setting them, who sees to it that they hold, and who is held up at one until he does.
+//! Limits: setting them, the lease of the user half that enforces them, and throttling tasks until it acts.
 
 use crate::charge::Over;
 use crate::control::{KEEP_LIMIT, Limits, Refusal, live};
 use crate::world::Step;
 use crate::{Counter, Machine, NO_LIMIT, Resource, Word, counter};
 
-/// Sets the limits that are asked for, all or none. Of two callers at once one is refused, as the kernel has them wait
-/// for `memcg_max_mutex`: each would take the limit that the other one is trying for the one that was there before.
+/// Sets the requested limits, all or none. Of two concurrent callers one is refused, where the kernel makes it wait for
+/// `memcg_max_mutex`: each would take the limit that the other is trying for the previous one.
 ///
 /// # Errors
 /// [`Refusal::Missing`]; [`Refusal::Setting`]; [`Refusal::Order`]; [`Refusal::Busy`] when the usage is higher than a
@@ -29,7 +29,7 @@ fn set_both<W: Word>(counter: &Counter<W>, asked: Limits) -> Result<u32, Refusal
     let old = [counter.memory_limit.load(), counter.memsw_limit.load()];
     let memory = if asked.memory == KEEP_LIMIT { old[0] } else { asked.memory };
     let memsw = if asked.memsw == KEEP_LIMIT { old[1] } else { asked.memsw };
-    // A limit of memory above the other one would never be met; none at all is no limit to be above.
+    // A memory limit above the memory+swap limit would never be reached; no memory limit at all is fine.
     if memory != NO_LIMIT && memsw < memory {
         return Err(Refusal::Order);
     }
@@ -38,7 +38,7 @@ fn set_both<W: Word>(counter: &Counter<W>, asked: Limits) -> Result<u32, Refusal
         counter.memsw_limit.swap(memsw);
         return Ok(0);
     }
-    // What is lowered may be refused; so it comes first, and what is put back for it is the higher one.
+    // Lowering may be refused, so it comes first, and undoing it means raising the limit again.
     if memory <= old[0] {
         if !counter.memory.set_limit(&counter.memory_limit, memory) {
             return Err(Refusal::Busy);
@@ -56,16 +56,16 @@ fn set_both<W: Word>(counter: &Counter<W>, asked: Limits) -> Result<u32, Refusal
     Ok(0)
 }
 
-/// Says until when user space acts on limits that are met, at most [`ATTENDANCE_NS`] from now.
+/// Returns when a lease that is renewed now ends, ns since boot.
 #[inline(always)]
 pub fn attend<M: Machine>(machine: &M) -> u64 {
     machine.now() + ATTENDANCE_NS
 }
 
-/// How long user space is taken to be there after it last said so, ns.
+/// How long a lease lasts after its last renewal, ns.
 pub const ATTENDANCE_NS: u64 = 1_000_000_000;
 
-/// Has the next limit that is met at a counter announced at once: the last one has been dealt with.
+/// Makes the next limit hit at a counter send its event at once: the last one has been dealt with.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
@@ -77,21 +77,21 @@ pub fn rearm<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     Ok(0)
 }
 
-/// How long a task is held up at a fault that is charged by force, ns, times the cube of the pages above the limit.
+/// How long a task is throttled at a fault that is charged by force, ns, times the cube of the pages above the limit.
 ///
-/// User space needs some 100 us to hear of a limit and to hold the tasks there, in which they would take a
-/// page each 1.5 us; milliseconds when a hypervisor has the CPU that it is to run on; and tens of milliseconds when others
-/// move tasks between cgroups, which takes the same lock. The first charge by force is not held up, so that the news of it
-/// is not either. The later user space is, the slower they get, as at the kernel's `memory.high`
-/// (`calculate_high_delay` in mm/memcontrol.c), whose penalty grows with the square; it may sleep. The sum up to n pages is
-/// n⁴/12 us: 0.2 ms to 7 pages, and 2.8 ms to 13.
+/// User space needs about 100 us to hear of a limit hit and to freeze the tasks, in which time they would take a page
+/// each 1.5 us; it needs milliseconds when a hypervisor has taken its CPU, and tens of milliseconds when others move
+/// tasks between cgroups, which takes the same lock. The first forced charge is not throttled, so that its event is not
+/// delayed either. The later user space is, the slower the tasks get, as with the kernel's `memory.high`
+/// (`calculate_high_delay` in mm/memcontrol.c), whose penalty grows with the square; it may sleep. The sum up to n
+/// pages is n⁴/12 us: 0.2 ms to 7 pages, and 2.8 ms to 13.
 const THROTTLE_NS: u64 = 333;
-/// Pages above the limit from which on the throttle grows no more. At this many it is 0.9 ms, the longest time
-/// that a CPU is held up at once: on x86 interrupts are off where a fault begins.
+/// Pages above the limit at which the throttle stops growing. There it is 0.9 ms, the longest that a CPU is stopped at
+/// once: on x86 interrupts are off where a fault begins.
 const MOST_THROTTLED: u64 = 14;
 
-/// Waits, if user space has said that it attends to limits, and more is needed than is allowed: what page cache is
-/// above a limit is nobody's fault.
+/// Waits, if user space holds the lease and needed memory exceeds the limit: no task is to blame for page cache above
+/// it.
 #[inline(always)]
 pub(crate) fn throttle<M: Machine>(machine: &M, over: Over) {
     let now = machine.now();
@@ -117,8 +117,8 @@ pub(crate) fn at<W: Word>(counter: &Counter<W>, resource: Resource) -> (&W, &W) 
     }
 }
 
-/// [`needed_above`](counter::needed_above) the limit of a resource, stocked pages included, with `more` beside those that
-/// are charged.
+/// [`needed_above`](counter::needed_above) the limit of a resource, stocked pages included, with `more` pages in
+/// addition to those charged.
 #[inline(always)]
 pub(crate) fn needed_above<W: Word>(counter: &Counter<W>, resource: Resource, more: u32) -> u64 {
     let (usage, limit) = at(counter, resource);
@@ -126,7 +126,7 @@ pub(crate) fn needed_above<W: Word>(counter: &Counter<W>, resource: Resource, mo
     counter::needed_above(usage, counter.file.load(), limit.load(), counter.huge.load())
 }
 
-/// Looks at the clock while throttling, at some 30 ns each. For a clock that stands still.
+/// Reads of the clock while throttling, about 30 ns each. Guards against a clock that stands still.
 const MOST_LOOKS: u32 = 65536;
 
 struct Wait<'a, M> {

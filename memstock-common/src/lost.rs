@@ -1,20 +1,20 @@
-//! Lost frees: pages that the kernel has free and that are still somebody's, because the run of the probe that would have
-//! seen them go was skipped. They are repaired when they are allocated again, or leave a CPU's list; on an idle host that
-//! is never, so user space has them looked for.
+//! Lost frees: pages that are free in the kernel but still have an owner, because a run of the probe that would have
+//! seen the free was skipped. They are repaired when they are allocated again or leave a CPU's list. On an idle host
+//! that never happens, so user space has them looked for.
 //!
-//! A free page has a count of 0. One in use can have that as well, for a moment: while it is moved, or a huge page is
-//! split (`folio_ref_freeze`). So it is looked twice: what is free is marked, and taken some time later if it still is.
-//! Whoever allocates or frees the page in between takes the mark away.
+//! A free page has a reference count of 0. A page in use can have that as well for a moment: while it is moved, or a
+//! huge page is split (`folio_ref_freeze`). So each page is checked twice: a free one is marked, and uncharged some
+//! time later if it is still marked and free. An allocation or free in between clears the mark.
 
 use crate::adopt::{Found, Window, each};
 use crate::control::Refusal;
 use crate::page::{Entry, UNCONFIRMED, UNCOUNTED, owner_in, uncharge_entry};
 use crate::{Loss, Machine, NOBODY};
 
-/// Marks pages of the window that have an owner and are free; answers with how many it marked.
+/// Marks pages of the window that have an owner and are free; returns how many it marked.
 ///
 /// # Errors
-/// [`Refusal::Missing`]: the page-owner map does not have them.
+/// [`Refusal::Missing`] if they are outside the page-owner map.
 #[inline(always)]
 pub fn doubt_free<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     look(machine, window, |entry, seen, pfn| {
@@ -22,8 +22,8 @@ pub fn doubt_free<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusa
     })
 }
 
-/// Uncharges pages of the window that are marked and free, and takes the mark from those that are not free; answers with
-/// how many it uncharged.
+/// Uncharges pages of the window that are marked and free, and clears the mark of those that are not free; returns how
+/// many it uncharged.
 ///
 /// # Errors
 /// As [`doubt_free`].
@@ -37,7 +37,7 @@ pub fn disown_free<M: Machine>(machine: &M, window: Window) -> Result<u32, Refus
             entry.replace(seen, seen & !UNCONFIRMED);
             return false;
         }
-        // Allocated since it was seen to be free, it has lost the mark.
+        // A page allocated since the check has lost the mark.
         entry.replace(seen, NOBODY) && uncharge_entry(machine, seen)
     })?;
     if nr_pages > 0 {
@@ -46,8 +46,8 @@ pub fn disown_free<M: Machine>(machine: &M, window: Window) -> Result<u32, Refus
     Ok(nr_pages)
 }
 
-/// Has `act` look at each page of the window that has an owner and a count of its own: at its entry, what was seen there,
-/// and which page it is. Says of how many it was true.
+/// Calls `act` for each page of the window that has an owner and a reference count of its own, with its entry, the
+/// value read there, and its frame number. Returns for how many it was true.
 #[inline(always)]
 fn look<M: Machine>(
     machine: &M,

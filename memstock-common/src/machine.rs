@@ -1,5 +1,5 @@
-//! Parts of the algorithm that may be functions of their own: the BPF verifier then follows each once, and not at each place
-//! where it is called (`docs/adr/0021-rare-parts-are-global-functions.md`). Elsewhere they are called as they are.
+//! Parts of the algorithm that can be functions of their own, so that the BPF verifier checks each once instead of at
+//! every call (`docs/adr/0021-rare-parts-are-global-functions.md`). Outside BPF they are called directly.
 
 use crate::charge::{charge_forced, try_charge, uncharge};
 use crate::file::{claim, file_changed, mark_file};
@@ -8,7 +8,7 @@ use crate::page::{Replaced, charge_rest, replace_block, uncharge_run};
 use crate::uncharge::uncharge_rest;
 use crate::{Over, World};
 
-/// A [`World`], on the CPU that runs the algorithm, and where the parts of that are.
+/// A [`World`], on the CPU that runs the algorithm, together with the out-of-line parts of the algorithm.
 pub trait Machine: World {
     /// [`uncharge_rest`].
     fn uncharge_rest(&self, owner: u32, nr_pages: u32)

@@ -1,12 +1,12 @@
-//! Page migration: compaction, NUMA balancing, `move_pages(2)` and memory that goes offline give a page another
-//! frame. The charge goes along: `mem_cgroup_migrate` in `mm/memcontrol.c`.
+//! Page migration: compaction, NUMA balancing, `move_pages(2)` and memory offlining move a page to another frame. The
+//! charge moves along: `mem_cgroup_migrate` in `mm/memcontrol.c`.
 
 use crate::page::{CHUNK_PAGES, Chunk, Entry, UNCONFIRMED, freed, owner_in, uncharge_entry};
 use crate::world::Step;
 use crate::{Machine, NOBODY};
 
-/// The contents of the folio of `nr_pages` pages at the frame `from` are in that at `to` now, and the former is about to
-/// be freed. Its owners go along; whoever was charged for the latter, because it was allocated, is not any more.
+/// The contents of the folio of `nr_pages` pages at frame `from` have been moved to the one at `to`, and the old one is
+/// about to be freed. Moves its owners along, and uncharges whoever was charged for allocating the new one.
 #[inline(always)]
 pub fn migrated<M: Machine>(machine: &M, from: u64, to: u64, nr_pages: u32) {
     if !nr_pages.is_power_of_two() || nr_pages > CHUNK_PAGES {
@@ -43,7 +43,7 @@ impl<M: Machine> Step for Walk<'_, M> {
         }
         let entry = old.swap(NOBODY) & !UNCONFIRMED;
         if owner_in(entry) != NOBODY {
-            // It may have been adopted since it was taken from its owner, or be left of a block with too many.
+            // The new page may have been adopted after `freed`, or be left over from a block with too many owners.
             uncharge_entry(self.machine, self.new.entry(self.to + at).swap(entry));
         }
         true

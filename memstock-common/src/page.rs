@@ -1,8 +1,8 @@
-//! Pages: who owns each, from its allocation to its free. Our `page_cgroup`.
+//! Pages: who owns each one, from its allocation to its free. Our `page_cgroup`.
 //!
-//! The page-owner map has one [`Entry`] for each page frame. Allocation and free of a page are never
-//! at the same time, so an entry has one writer among the probes; only what user space asks for
-//! (adoption, repair) races with them, which is why every change is one atomic operation.
+//! The page-owner map has one [`Entry`] for each page frame. Allocation and free of a page never run at the same time,
+//! so an entry has one writer among the probes. Only requests from user space (adoption, repair) race with them, which
+//! is why every change is one atomic operation.
 
 use crate::collapse::{COLLAPSE_ORDER, began};
 use crate::fault::{Obtained, obtain, restock};
@@ -13,27 +13,27 @@ use crate::uncharge::uncharge_pages;
 use crate::world::Step;
 use crate::{CgroupCpu, Loss, Machine, NOBODY, Stock, Word, index_of};
 
-/// Pages of a [`Chunk`]: the largest block of the buddy allocator (`MAX_PAGE_ORDER` 10) is in one.
+/// Pages of a [`Chunk`]: the largest block of the buddy allocator (`MAX_PAGE_ORDER` 10) fits into one.
 pub const CHUNK_PAGES: u32 = 1024;
 /// log2 of [`CHUNK_PAGES`].
 pub const CHUNK_ORDER: u32 = CHUNK_PAGES.trailing_zeros();
-/// Set in an entry by user space, and of a huge page that may be on its way to another's memory (`collapse`); gone
-/// with the next allocation or free of the page: as long as it is there, the page has been neither allocated nor
-/// freed since.
+/// Set in an entry by user space, and in that of a huge page that may become part of another task's memory
+/// (`collapse`). The next allocation or free of the page clears it, so while it is set, the page has been neither
+/// allocated nor freed.
 pub const UNCONFIRMED: u32 = 1 << 31;
-/// Set in the entry of a page that was allocated together with the ones before it and has no count of its own, as pages
-/// without `__GFP_COMP` are but for the first: its count says nothing of it. Gone with the next allocation or free.
+/// Set in the entry of a page that has no reference count of its own, so that a count of 0 does not mean that it is
+/// free: all but the first page of an allocation without `__GFP_COMP`. The next allocation or free clears it.
 pub const UNCOUNTED: u32 = 1 << 29;
-/// Runs of pages with the same former owner that are looked for in one block.
+/// Runs of pages with the same former owner that one call handles in a block.
 const MAX_RUNS: u32 = 3;
-/// Pages of a block that are walked over in one step. A step costs a call.
+/// Pages of a block handled in one step. A step costs a call.
 const STRIDE: u32 = 8;
 
 /// A 32-bit entry of the page-owner map, with the atomic operations that BPF has.
 pub trait Entry {
     /// Reads the entry.
     fn load(&self) -> u32;
-    /// Replaces the entry and returns what was there before.
+    /// Replaces the entry and returns the previous value.
     fn swap(&self, value: u32) -> u32;
     /// Replaces `current` by `new`; true if `current` was there.
     fn replace(&self, current: u32, new: u32) -> bool;
@@ -57,7 +57,7 @@ impl Entry for core::sync::atomic::AtomicU32 {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<E> {
-    /// By page frame number modulo [`CHUNK_PAGES`]: an owner, and bits that may be set: [`UNCONFIRMED`], [`FILE`],
+    /// By page frame number modulo [`CHUNK_PAGES`]: an owner, possibly with the bits [`UNCONFIRMED`], [`FILE`] and
     /// [`UNCOUNTED`].
     pub owners: [E; CHUNK_PAGES as usize],
 }
@@ -76,9 +76,9 @@ pub const fn owner_in(entry: u32) -> u32 {
     entry & !(UNCONFIRMED | FILE | UNCOUNTED)
 }
 
-/// A block of `1 << order` pages was allocated: charges it to the owner that `ask` gives, with this CPU's
-/// slot for that, if the kernel charges such allocations (`is_charged`), and repairs what a lost free left
-/// behind. `is_compound` says that its pages are one to the kernel (`__GFP_COMP`).
+/// A block of `1 << order` pages was allocated: if the kernel charges such allocations (`is_charged`), charges it to
+/// the owner that `ask` returns together with this CPU's slot for that owner; and repairs what a lost free left behind.
+/// `is_compound` says that the pages form one compound page (`__GFP_COMP`).
 #[inline(always)]
 pub fn allocated<'a, M: Machine>(
     machine: &M,
@@ -95,7 +95,7 @@ pub fn allocated<'a, M: Machine>(
     };
     let (mut owner, stock) = if is_charged { ask() } else { (NOBODY, None) };
     let share = if owner == NOBODY { None } else { machine.cgroup_cpu(index_of(owner)) };
-    // A page that is recorded must be charged.
+    // A page with an owner entry must be charged.
     if owner != NOBODY && share.is_none() {
         machine.lose(Loss::CountersMissing, 1);
         owner = NOBODY;
@@ -127,8 +127,8 @@ pub fn allocated<'a, M: Machine>(
     }
 }
 
-/// Charges pages that were allocated for `owner`, of which this CPU counts in `share` what it did. By plain stores: only
-/// [`claim`](crate::file::claim) writes these words as well, whose program does not interrupt this one.
+/// Charges pages that were allocated for `owner`, and counts them in `share`, this CPU's statistics. By plain stores:
+/// only [`claim`](crate::file::claim) also writes these words, and its program does not interrupt this one.
 #[inline(always)]
 pub fn charge_allocated<W: Word, M: Machine<Word = W>>(
     machine: &M,
@@ -150,7 +150,7 @@ pub fn charge_allocated<W: Word, M: Machine<Word = W>>(
     }
 }
 
-/// Uncharges the page of an entry that was taken out of the map; says whether it had an owner.
+/// Uncharges the page of an entry that was taken out of the map; returns whether it had an owner.
 #[inline(always)]
 pub(crate) fn uncharge_entry<M: Machine>(machine: &M, entry: u32) -> bool {
     let owner = owner_in(entry);
@@ -170,8 +170,7 @@ pub fn uncharge_run<M: Machine>(machine: &M, owner: u32, nr_pages: u32, nr_file:
     }
 }
 
-/// A block of `1 << order` pages is being freed: uncharges those that have an owner. Returns how many
-/// had one.
+/// A block of `1 << order` pages is being freed: uncharges those that have an owner. Returns how many had one.
 #[inline(always)]
 pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) -> u32 {
     let Some(chunk) = chunk_of(machine, pfn, order) else {
@@ -187,7 +186,7 @@ pub fn freed<M: Machine>(machine: &M, pfn: u64, order: u32) -> u32 {
     u32::from(uncharge_entry(machine, entry.swap(NOBODY)))
 }
 
-/// Free pages leave a CPU's list for the buddy allocator: one that still has an owner was freed unseen.
+/// Free pages leave a CPU's list for the buddy allocator: if one still has an owner, its free was missed.
 #[inline(always)]
 pub fn drained<M: Machine>(machine: &M, pfn: u64, order: u32) {
     let healed = freed(machine, pfn, order);
@@ -206,7 +205,7 @@ fn chunk_of<M: Machine>(machine: &M, pfn: u64, order: u32) -> Option<&Chunk<M::E
     chunk
 }
 
-/// Commits the pending page, or takes from the stock, or charges; says how many pages were charged on the shared
+/// Commits the pending page, or takes from the stock, or charges; returns how many pages were charged on the shared
 /// counters.
 #[inline(always)]
 pub(crate) fn commit<M: Machine>(
@@ -224,8 +223,8 @@ pub(crate) fn commit<M: Machine>(
     if missed < nr_pages { missed } else { nr_pages }
 }
 
-/// Charges pages that were allocated for `owner` and that the stock did not have, and a batch around them if that is
-/// more; says how many of them were charged on the shared counters.
+/// Charges pages that were allocated for `owner` and that the stock did not have, and a batch if that is more; returns
+/// how many of them were charged on the shared counters.
 #[inline(always)]
 pub fn charge_rest<M: Machine>(machine: &M, owner: u32, missing: u32) -> u32 {
     let Some(stock) = stock_for(machine, owner) else {
@@ -239,23 +238,23 @@ pub fn charge_rest<M: Machine>(machine: &M, owner: u32, missing: u32) -> u32 {
     missed
 }
 
-/// What was found in a block.
+/// The result of [`replace_block`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// Pages that had an owner.
     pub owned: u32,
-    /// Pages that were left as they were.
+    /// Pages that were not changed.
     pub left: u32,
 }
 
 impl Replaced {
-    /// In one register.
+    /// Packs it into one register.
     #[inline(always)]
     pub const fn to_bits(self) -> u64 {
         (self.left as u64) << 32 | self.owned as u64
     }
 
-    /// Out of it.
+    /// Unpacks it.
     #[inline(always)]
     pub const fn from_bits(bits: u64) -> Self {
         Self { owned: bits as u32, left: (bits >> 32) as u32 }
@@ -265,8 +264,9 @@ impl Replaced {
 /// Gives every page of a block of `1 << order` pages, which is in one chunk, the owner `new` and uncharges the former
 /// owners.
 ///
-/// In one block a page may have an owner and the next none, or another one: a block is freed as it was split, merged, seen
-/// or missed. More than three owners taking turns are not followed; the rest is counted and keeps its owners.
+/// The pages of a block may have different owners, or none: it may have been split or merged, and allocations and frees
+/// missed. At most three runs of pages with one owner are uncharged, and the first page of a fourth; later pages keep
+/// their owners and are reported in `left`.
 #[inline(always)]
 pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) -> Replaced {
     let Some(chunk) = machine.chunk(pfn) else {
@@ -299,25 +299,25 @@ pub fn replace_block<M: Machine>(machine: &M, pfn: u64, order: u32, new: u32) ->
     Replaced { owned: owned + 1, left }
 }
 
-/// The walk over the pages of one block, from one owner to the next.
+/// The walk over the pages of one block, from one change of owner to the next.
 struct Walk<'a, E> {
     chunk: &'a Chunk<E>,
     pfn: u64,
     end: u32,
     new: u32,
-    /// The page it has come to.
+    /// The next page.
     at: u32,
-    /// Whose the pages so far were, and how many of them had an owner.
+    /// The owner of this run of pages, and how many they are.
     owner: u32,
     nr_pages: u32,
-    /// Those of them that were page cache.
+    /// Pages of the run that were page cache.
     nr_file: u32,
-    /// The entry of one more page, where its owner is another one.
+    /// The entry of the page after the run, if it has another owner.
     next: u32,
 }
 
 impl<E: Entry> Step for Walk<'_, E> {
-    /// Goes on by [`STRIDE`] pages, or to the end of the block, or until the owner changes.
+    /// Advances by [`STRIDE`] pages, to the end of the block, or to a change of owner.
     #[inline(always)]
     fn step(&mut self) -> bool {
         let mut n = 0;
@@ -328,7 +328,7 @@ impl<E: Entry> Step for Walk<'_, E> {
             let entry = self.chunk.entry(self.pfn + self.at as u64);
             self.at += 1;
             n += 1;
-            // One branch each, not two: the verifier follows both ways of every one, at every page.
+            // One branch per page, not two: the verifier follows both ways of each.
             if self.new | entry.load() == NOBODY {
                 continue;
             }

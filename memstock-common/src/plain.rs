@@ -1,8 +1,7 @@
-//! A world for the algorithm to work on that is no kernel: counters, stocks, the page-owner map and the table of
-//! tracked cgroups, made of whatever words there are. Of plain atomics for property tests and replays, of model-checked
-//! ones for models.
+//! A [`World`](crate::World) without a kernel: counters, stocks, the page-owner map and the table of tracked cgroups,
+//! built of any kind of word. Plain atomics for property tests and replays, model-checked ones for loom.
 //!
-//! It stores, looks up and records. It must not decide anything: all that does is the rest of this crate.
+//! It stores, looks up and records. Decisions are made in the rest of this crate only.
 
 mod cpu;
 mod make;
@@ -18,16 +17,16 @@ use crate::{CgroupCpu, Chunk, Counter, Entry, Event, Loss, Stock, Word};
 pub use cpu::Cpu;
 pub use make::empty_stock;
 
-/// A word that a world can make.
+/// A word that can be created.
 pub trait NewWord: Word {
-    /// An entry of the page-owner map that goes with such words.
+    /// The type of page-owner entries that goes with these words.
     type Entry: NewEntry;
 
-    /// One with this in it.
+    /// Creates a word with this value.
     fn new(value: u64) -> Self;
 
-    /// Reads an entry of the table of tracked cgroups. A map look-up orders what the reader then
-    /// does with the value after the update that it found, whatever a plain load does.
+    /// Reads an entry of the table of tracked cgroups. A map look-up orders the reader's later accesses to the value
+    /// after the update that it found, even where a plain load does not.
     fn look_up(&self) -> u64 {
         self.load()
     }
@@ -41,9 +40,9 @@ impl NewWord for AtomicU64 {
     }
 }
 
-/// An entry of the page-owner map that a world can make.
+/// An entry of the page-owner map that can be created.
 pub trait NewEntry: Entry {
-    /// That of the page at this place in its chunk; nobody's.
+    /// Creates the entry of the page at this place in its chunk, without an owner.
     fn new(at: u32) -> Self;
 }
 
@@ -53,32 +52,32 @@ impl NewEntry for AtomicU32 {
     }
 }
 
-/// How large a world is, and what it is loaded with.
+/// The size and the settings of a world.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     /// CPUs, numbered from 0.
     pub cpus: u32,
-    /// Stock slots of each.
+    /// Stock slots per CPU.
     pub slots: u32,
     /// Pages charged at once on a miss.
     pub batch: u32,
-    /// Where it is not a batch.
+    /// Pages that a stock keeps of those freed, if not a batch.
     pub stock_pages: Option<u32>,
-    /// Where it is not a batch.
+    /// Freed pages uncharged at once, if not a batch.
     pub uncharge_batch: Option<u32>,
     /// Whether memory+swap is charged as well.
     pub memsw: bool,
     /// Counters, all free at first.
     pub cgroups: u32,
-    /// Whether the CPUs count together what each cgroup did, and not each by itself.
+    /// Whether the CPUs share one set of statistics per cgroup, instead of one each.
     pub counts_together: bool,
     /// Chunks of the page-owner map.
     pub chunks: u32,
-    /// Whether it is told when a huge page was put together.
+    /// Whether [`collapsed`](crate::collapse::collapsed) runs after a collapse.
     pub tells_collapses: bool,
-    /// Whether pages have counts, which is one step more at each allocation and free.
+    /// Whether pages have reference counts, which is one step more at each allocation and free.
     pub has_counts: bool,
-    /// How far apart the numbers are of the tasks on two CPUs beside each other.
+    /// Difference between the task numbers of two neighbouring CPUs.
     pub tasks_apart: u32,
 }
 
@@ -101,32 +100,32 @@ impl Default for Shape {
     }
 }
 
-/// What the kernel has in maps. The cgroup with counter `index` has the id `cgroup_id(index)`.
+/// What the kernel half keeps in maps. The cgroup with counter `index` has the id `cgroup_id(index)`.
 pub struct Memory<W: NewWord> {
-    /// How large it is.
+    /// Size and settings.
     pub shape: Shape,
     /// The shared counters.
     pub counters: Vec<Counter<W>>,
-    /// By CPU and slot.
+    /// Stocks, by CPU and slot.
     pub stocks: Vec<Vec<Stock<W>>>,
-    /// By CPU and counter.
+    /// Statistics, by CPU and counter.
     pub shares: Vec<Vec<CgroupCpu<W>>>,
     /// The page-owner map.
     pub chunks: Vec<Box<Chunk<W::Entry>>>,
-    /// The kernel's: 1 of a page of the first chunk that is in use, 0 of one that is free.
+    /// The kernel's reference counts of the first chunk: 1 of a page in use, 0 of a free one.
     pub counts: Option<Box<Chunk<W::Entry>>>,
-    /// By key: index of the counter plus one.
+    /// Tracked cgroups, by key: index of the counter plus one.
     table: Vec<W>,
     generation: W,
     setting: W,
     collapses: Vec<W>,
-    // What follows only records, and is no part of what a model checker explores.
+    // The fields below only record; a model checker does not explore them.
     now: AtomicU64,
     events: Mutex<Vec<Event>>,
     losses: Vec<AtomicU64>,
 }
 
-/// Keys begin here, so that none passes for an owner or an index.
+/// Keys begin here, so that none can be mistaken for an owner or an index.
 const FIRST_KEY: u32 = 1_000_000;
 
 /// The key of the cgroup with counter `index`.
@@ -140,22 +139,22 @@ pub const fn cgroup_id(index: u32) -> u64 {
 }
 
 impl<W: NewWord> Memory<W> {
-    /// It, as the programs on a CPU see it.
+    /// The world as seen by programs on a CPU.
     pub fn cpu(&self, cpu: u32) -> Cpu<'_, W> {
         Cpu { memory: self, cpu }
     }
 
-    /// A counter that there is.
+    /// A counter; panics if there is none.
     pub fn counter(&self, index: u32) -> &Counter<W> {
         &self.counters[index as usize]
     }
 
-    /// A slot that there is.
+    /// A slot of a CPU; panics if there is none.
     pub fn slot(&self, cpu: u32, slot: u32) -> &Stock<W> {
         &self.stocks[cpu as usize][slot as usize]
     }
 
-    /// What a cgroup did on a CPU.
+    /// The statistics of a cgroup on a CPU.
     pub fn share(&self, cpu: u32, index: u32) -> &CgroupCpu<W> {
         &self.shares[cpu as usize][index as usize]
     }
@@ -165,12 +164,12 @@ impl<W: NewWord> Memory<W> {
         self.chunks[(pfn / u64::from(CHUNK_PAGES)) as usize].entry(pfn)
     }
 
-    /// What was lost.
+    /// The count of a loss.
     pub fn loss(&self, loss: Loss) -> u64 {
         self.losses[loss as usize].load(SeqCst)
     }
 
-    /// Has time pass, ns.
+    /// Advances the clock by this many ns.
     pub fn advance(&self, ns: u64) {
         self.now.fetch_add(ns, SeqCst);
     }

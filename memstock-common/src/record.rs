@@ -1,22 +1,22 @@
-//! What the kernel half tells while a cgroup is recorded: the records of the ring buffer `RECORDED`, and which blocks of
-//! files are followed (SHARDS: spatially hashed sampling).
+//! What the kernel half reports while a cgroup is recorded: the records of the ring buffer `RECORDED`, and which blocks
+//! of files are followed (SHARDS: spatially hashed sampling).
 //!
-//! A block is followed or not by its hash alone, so each access to one that is followed is seen, and those that are
-//! followed at a lower rate are among those at a higher one.
+//! The hash of a block alone decides whether it is followed. So every access to a followed block is seen, and the
+//! blocks followed at a lower rate are a subset of those followed at a higher one.
 
 use crate::index_of;
 use crate::page::{Chunk, owner_in};
 
-/// Pages of a block, which are followed together.
+/// Pages of a block; they are followed together.
 pub const BLOCK_PAGES: u64 = 16;
-/// Blocks that are looked at in one go.
+/// Blocks examined in one call.
 pub const MAX_BLOCKS: u32 = 64;
-/// Places of [`Recent`].
+/// Number of places for a [`Recent`].
 pub const PLACES: u32 = 1 << 16;
-/// For how long an access to a page that was told of is not told again: two ticks of the kernel's clock, 2 to 20 ms.
+/// How long an access to a page that was reported is not reported again: two ticks of the kernel's clock, 2 to 20 ms.
 pub const WINDOW_SHIFT: u32 = 1;
 
-/// The hash of a block of a file, by what the file is known by (the address of its mapping).
+/// The hash of a block of a file, which is identified by the address of its mapping.
 #[inline(always)]
 pub const fn block_hash(file: u64, block: u64) -> u32 {
     // MurmurHash3's finalizer (fmix64), with the golden ratio between neighbours.
@@ -26,18 +26,18 @@ pub const fn block_hash(file: u64, block: u64) -> u32 {
     (mixed >> 32) as u32
 }
 
-/// Whether a block with this hash is followed when one in `one_in`, a power of two, is.
+/// Whether a block with this hash is followed when one block in `one_in`, a power of two, is.
 #[inline(always)]
 pub const fn is_followed(hash: u32, one_in: u32) -> bool {
     hash & one_in.wrapping_sub(1) == 0
 }
 
-/// What was told of a block lately, in one word: its hash, when (modulo 2^16 windows), and of which of its pages.
+/// What was reported of a block lately, in one word: its hash, the time (modulo 2^16 windows), and which of its pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recent(pub u64);
 
 impl Recent {
-    /// Of these pages, a bit each, those that are yet to be told of; and what is then to be remembered.
+    /// Returns which of `pages`, a bit each, are yet to be reported, and the word to store then.
     #[inline(always)]
     pub const fn tell(self, hash: u32, window: u16, pages: u16) -> (u16, Self) {
         let same = (self.0 >> 16) == ((hash as u64) << 16 | window as u64);
@@ -46,25 +46,25 @@ impl Recent {
         (pages & !told, Self(next))
     }
 
-    /// Of a block that nothing was told of.
+    /// The word of a block of which nothing was reported.
     #[inline(always)]
     pub const fn of(hash: u32) -> Self {
         Self((hash as u64) << 32)
     }
 
-    /// Where it is remembered, of 2^16 places: by the bits that are the last to say whether a block is followed.
+    /// Its place, of 2^16: by the bits of the hash that matter last for whether a block is followed.
     #[inline(always)]
     pub const fn place(hash: u32) -> u32 {
         hash >> 16
     }
 
-    /// The same, as if these pages were never told of.
+    /// The same word, as if these pages had never been reported.
     #[inline(always)]
     pub const fn forget(self, pages: u16) -> Self {
         Self(self.0 & !(pages as u64))
     }
 
-    /// Whether the block with this hash is the one that is remembered.
+    /// Whether the word is about the block with this hash.
     #[inline(always)]
     pub const fn is_of(self, hash: u32) -> bool {
         (self.0 >> 32) as u32 == hash
@@ -90,8 +90,8 @@ pub const fn pages_of(block: u64, size: u64, page_shift: u32) -> u16 {
 }
 
 impl Chunk<u32> {
-    /// The first and the last page of those counters of which `counters` is true, by index; none in most chunks, which
-    /// have no owner at all.
+    /// The first and the last page whose counter, by index, is true in `counters`; none in most chunks, which have no
+    /// owner at all.
     pub fn span(&self, counters: &[bool]) -> Option<(usize, usize)> {
         if self.owners.iter().fold(0, |all, owner| all | owner) == 0 {
             return None;
@@ -102,7 +102,7 @@ impl Chunk<u32> {
     }
 }
 
-/// Whether the owner in an entry is one of the counters of which `counters` is true, by index.
+/// Whether the counter of an entry's owner is true in `counters`, by index.
 pub fn is_of(entry: u32, counters: &[bool]) -> bool {
     counters.get(index_of(owner_in(entry)) as usize).copied().unwrap_or(false)
 }
@@ -117,13 +117,13 @@ pub struct Accessed {
     pub pages: u32,
     /// Time since boot, ns.
     pub time_ns: u64,
-    /// The address of its mapping.
+    /// The address of the file's mapping.
     pub file: u64,
     /// Which block of the file.
     pub block: u64,
-    /// The inode's number.
+    /// The inode number.
     pub inode: u64,
-    /// The device as the kernel numbers it, below the generation of the inode number.
+    /// The device in the kernel's encoding in the lower half, the inode's generation in the upper.
     pub device: u64,
 }
 
@@ -139,17 +139,17 @@ pub struct Happened {
     pub pid: u32,
     /// Time since boot, ns.
     pub time_ns: u64,
-    /// Who made it, of one that was born.
+    /// Its parent, if it was born.
     pub parent: u32,
-    /// Nothing.
+    /// Always 0.
     pub zero: u32,
-    /// The name of the program, of one that runs another: up to a NUL.
+    /// The name of the new program, if it execs: up to a NUL.
     pub comm: [u8; 16],
 }
 
 const _: () = assert!(size_of::<Happened>() == 40, "no implicit padding");
 
-/// A charge of the engine, or what gave back charged pages.
+/// A charge of the engine, or an event that gave charged pages back.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charged {
@@ -157,7 +157,7 @@ pub struct Charged {
     pub kind: u32,
     /// The CPU.
     pub cpu: u32,
-    /// Whom; [`NOBODY`](crate::NOBODY) of a CPU that was drained.
+    /// The owner; [`NOBODY`](crate::NOBODY) for a CPU that was drained.
     pub owner: u32,
     /// Pages.
     pub nr_pages: u32,
@@ -165,7 +165,7 @@ pub struct Charged {
 
 const _: () = assert!(size_of::<Charged>() == 16, "no implicit padding");
 
-/// What a record is of.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum RecordKind {
@@ -179,13 +179,13 @@ pub enum RecordKind {
     Removed = 4,
     /// A process was born.
     Born = 5,
-    /// A process runs another program.
+    /// A process execs.
     Exec = 6,
     /// A process ended.
     Died = 7,
     /// A page fault consumed a page, or missed.
     Fault = 8,
-    /// Pages were charged, as they were allocated.
+    /// Pages were charged at their allocation.
     Charged = 9,
     /// Pages were uncharged.
     Uncharged = 10,

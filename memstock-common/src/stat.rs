@@ -1,11 +1,11 @@
-//! Every number that people see: its name, unit and help, written once.
+//! Every number that people see: its name, unit and help, declared once.
 //!
-//! Tables, JSON and metrics render these declarations; none of them spells a name again.
+//! Tables, JSON and metrics render these declarations and repeat none of the names.
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Memory; kept in pages, shown in bytes.
+    /// Memory; stored in pages, shown in bytes.
     Bytes,
     /// Pages.
     Pages,
@@ -29,7 +29,7 @@ pub enum Trend {
 /// The declaration of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// As in JSON and in column heads.
+    /// The name in JSON and in column heads.
     pub name: &'static str,
     /// What it counts.
     pub unit: Unit,
@@ -86,7 +86,7 @@ stats! {
     CpuStat {
         Faults: "faults" Count Counter "Page faults of tracked cgroups; unknown where the kernel has no tracepoints for them.",
         Charged: "charged_pages" Pages Counter "Charged to tracked cgroups as they were allocated.",
-        FromStock: "from_stock_pages" Pages Counter "Those of them that were charged without a charge on the shared counters.",
+        FromStock: "from_stock_pages" Pages Counter "Charged from a stock, without a charge on the shared counters.",
         Refills: "refills" Count Counter "Times charged pages were put into the stock after a miss.",
         Drains: "drains" Count Counter "Times stocked pages were given back unused.",
         Charges: "charges" Count Counter "Charges on the shared counters.",
@@ -95,7 +95,7 @@ stats! {
 }
 
 stats! {
-    /// Per CPU: what it is, not what it did.
+    /// Per CPU: its state, not its work.
     CpuState {
         Online: "online" Count Gauge "Whether the CPU is online: 1, or 0.",
     }
@@ -123,18 +123,18 @@ stats! {
 stats! {
     /// What the memory of a tracked cgroup consists of.
     MemoryStat {
-        File: "file" Bytes Gauge "Page cache, of the cgroup and its descendants, that the kernel could take back.",
-        Needed: "needed" Bytes Gauge "Usage less file and stocked: what the kernel could not take back without swap.",
+        File: "file" Bytes Gauge "Page cache of the cgroup and its descendants that the kernel could reclaim.",
+        Needed: "needed" Bytes Gauge "Usage less file and stocked: what the kernel could not reclaim without swap.",
         NeededWatermark: "needed_watermark" Bytes Gauge "Highest usage less file so far: the smallest limit at which the kernel would have killed nobody; too high by at most two batches for each slot of a CPU.",
-        FileOver: "file_over_limit" Bytes Gauge "Page cache above the hard limit, where what is needed is not: nobody is killed for it.",
+        FileOver: "file_over_limit" Bytes Gauge "Page cache above the hard limit while needed is not above it: nobody is killed for it.",
     }
 }
 
 stats! {
     /// Per resource of a tracked cgroup, and per limit that it is under: its own and its ancestors'.
     LimitStat {
-        Headroom: "headroom" Bytes Gauge "Limit less what is needed of the ancestor: how much more it may need before somebody is killed; negative above the limit.",
-        Binding: "limit_binding" Count Gauge "1 for the limit that is met first: the one with the least headroom, the nearest if several have; else 0.",
+        Headroom: "headroom" Bytes Gauge "Limit less what the ancestor needs: how much more it may need before a process is killed; negative above the limit.",
+        Binding: "limit_binding" Count Gauge "1 for the limit that will be reached first: the one with the least headroom, the nearest if several are equal; else 0.",
     }
 }
 
@@ -144,17 +144,17 @@ stats! {
         Stocked: "stocked" Bytes Gauge "Charged to the cgroup and not in use: in the CPUs' stocks, pending, or in an uncharge batch.",
         Faults: "faults" Count Counter "Page faults; unknown where the kernel has no tracepoints for them.",
         Charged: "charged_pages" Pages Counter "Charged as they were allocated.",
-        FromStock: "from_stock_pages" Pages Counter "Those of them that were charged without a charge on the shared counters.",
-        Singles: "singles" Count Counter "Charges for which what was needed fitted but a batch did not.",
+        FromStock: "from_stock_pages" Pages Counter "Charged from a stock, without a charge on the shared counters.",
+        Singles: "singles" Count Counter "Charges for which only the pages needed fitted, not a batch.",
         Forced: "forced" Count Counter "Pages charged although a limit was reached.",
     }
 }
 
 stats! {
-    /// Of a command that `memstock stat` has run, beside what is shown of its cgroup and of the CPUs.
+    /// Of a command that `memstock stat` ran, in addition to what is shown of its cgroup and of the CPUs.
     CommandStat {
         Peak: "peak" Bytes Gauge "Highest usage of the cgroup, stocked pages included.",
-        NeededPeak: "needed_peak" Bytes Gauge "Highest usage of the cgroup less page cache that the kernel could take back: the smallest limit at which it would have killed nobody.",
+        NeededPeak: "needed_peak" Bytes Gauge "Highest usage of the cgroup less page cache that the kernel could reclaim: the smallest limit at which it would have killed nobody.",
         End: "end" Bytes Gauge "Usage of the cgroup when the command had ended: what it left behind, stocked pages included.",
         Stranded: "stranded" Bytes Gauge "Stocked for the cgroup when the command had ended: charged and not in use.",
         HitRate: "hit_rate" Percent Gauge "Pages charged from a stock, of all that were charged.",
@@ -170,8 +170,8 @@ stats! {
     /// Of the kernel's own memory controller while `memstock stat --kernel-stock` ran a command.
     KernelStat {
         Charges: "charges" Count Counter "Charges that the kernel's own memory controller was asked for (try_charge_memcg).",
-        Charged: "charged" Bytes Counter "What they asked for.",
-        SharedOperations: "shared_operations" Count Counter "Charges on its shared counters (page_counter_try_charge): what its stocks did not have.",
+        Charged: "charged" Bytes Counter "Memory that these charges asked for.",
+        SharedOperations: "shared_operations" Count Counter "Charges on its shared counters (page_counter_try_charge), for what its stocks did not have.",
     }
 }
 
@@ -195,20 +195,20 @@ stats! {
     EngineStat {
         Batch: "batch" Pages Gauge "Charged at once on a miss.",
         Cgroups: "cgroups" Count Gauge "Tracked cgroups.",
-        DyingCgroups: "dying_cgroups" Count Gauge "Removed cgroups of which pages are left.",
-        DyingUsage: "dying_usage" Bytes Gauge "Charged to removed cgroups of which pages are left.",
+        DyingCgroups: "dying_cgroups" Count Gauge "Removed cgroups that still have pages charged to them.",
+        DyingUsage: "dying_usage" Bytes Gauge "Still charged to removed cgroups.",
     }
 }
 
 stats! {
-    /// Of the daemon: counted from its start, not the engine's.
+    /// Of the daemon: counted from its start, not from the engine's.
     DaemonStat {
         Events: "events" Count Counter "Records of the event stream, by kind.",
-        LeftOut: "cgroups_left_out" Count Counter "Times a cgroup could not be registered, and is charged to the one above it.",
-        Errors: "daemon_errors" Count Counter "Errors of the daemon, by the part that they are of; each goes on, and tries again.",
-        Degraded: "degraded" Count Gauge "Whether figures or duties are not what they should be, by reason: 1, or 0.",
+        LeftOut: "cgroups_left_out" Count Counter "Times a cgroup could not be registered; it is charged to its nearest tracked ancestor instead.",
+        Errors: "daemon_errors" Count Counter "Errors of the daemon, by part; each part goes on and tries again.",
+        Degraded: "degraded" Count Gauge "Whether the daemon is degraded, by reason: 1, or 0.",
         Checks: "checks" Count Counter "Checks that usage is what the pages add up to, by result: exact, or moving when too much changed meanwhile.",
-        Drift: "drift" Pages Gauge "What does not add up in the cgroup where it is most, as found by the last exact check: 0, or a defect.",
+        Drift: "drift" Pages Gauge "Largest difference that the last exact check found in one cgroup: 0, or a defect.",
         Ownerless: "ownerless" Pages Gauge "Owned by or stocked for no counter in use, as found by the last exact check: 0, or a defect.",
     }
 }
@@ -222,19 +222,18 @@ stats! {
 }
 
 stats! {
-    /// Everything that was lost, skipped, merged or done the long way round. Also the index into
-    /// the per-CPU map `LOSS`.
+    /// Everything that was lost, skipped, merged or done in a slower way. Also the index into the per-CPU map `LOSS`.
     Loss {
         EventsLost: "events_lost" Count Counter "Events dropped because the ring buffer was full.",
         EventsMerged: "events_merged" Count Counter "Limit events merged into one sent less than 1 ms before.",
-        ReclaimsMerged: "reclaims_merged" Count Counter "Starts of reclaim merged into one told less than 1 ms before.",
+        ReclaimsMerged: "reclaims_merged" Count Counter "Starts of reclaim merged into one reported less than 1 ms before.",
         TailCallsFailed: "tail_calls_failed" Count Counter "Misses left to the allocation because the tail call fell through.",
         RefillsReturned: "refills_returned" Pages Counter "Pages of a batch that found no room in the stock and were uncharged.",
         CountersMissing: "counters_missing" Count Counter "Charges not made because a map entry was missing: a defect if not 0.",
         Healed: "healed" Pages Counter "Pages whose free was lost, uncharged when that was found.",
         PagesOutside: "pages_outside" Pages Counter "Pages allocated or freed outside the page-owner map: not charged.",
-        MovedUnseen: "moved_unseen" Pages Counter "Pages of this host that the kernel moved unseen, since its functions cannot be traced: of these, charged ones are now charged to nobody.",
-        BlocksMixed: "blocks_mixed" Pages Counter "Pages of blocks with too many different owners, which kept theirs.",
+        MovedUnseen: "moved_unseen" Pages Counter "Pages that the kernel moved unseen on this host, because its functions cannot be traced; those that were charged are now charged to nobody.",
+        BlocksMixed: "blocks_mixed" Pages Counter "Pages that kept their owner because their block had too many different ones.",
     }
 }
 
@@ -247,14 +246,14 @@ stats! {
 }
 
 stats! {
-    /// Of the probes; the kernel counts them.
+    /// Of the probes; counted by the kernel.
     ProbeStat {
-        RecursionMisses: "recursion_misses" Count Counter "Runs of a probe that the kernel skipped because it was running on that CPU already, and that no second one made up for.",
+        RecursionMisses: "recursion_misses" Count Counter "Runs of a probe that the kernel skipped because the probe was already running on that CPU, and that no second program made up for.",
     }
 }
 
 stats! {
-    /// Of the event stream; kept by nobody, each loss is a record of its own.
+    /// Of the event stream; not stored, since each loss is a record of its own.
     StreamStat {
         EventsUnreadable: "events_unreadable" Count Counter "Events of the kernel half that the user half could not decode.",
         RecordsLost: "records_lost" Count Counter "Records that a reader of the event stream did not get.",

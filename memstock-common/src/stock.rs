@@ -1,5 +1,4 @@
-//! The per-CPU stock: one packed word of pre-charged pages, the uncharge batch, and the statistics
-//! beside them.
+//! The per-CPU stock: one packed word of pre-charged pages, the uncharge batch, and their statistics.
 //!
 //! The word is `owner << 32 | pending << 16 | nr_pages`. Everything that is charged but not yet
 //! used sits in this one word, so that a single atomic swap, by any CPU, takes the whole stock
@@ -8,14 +7,14 @@
 use crate::file::FileWord;
 use crate::{Identity, Word};
 
-/// The value of a stock word, and of an uncharge batch, in which nothing is ever pending.
+/// The value of a stock word, or of an uncharge batch, in which nothing is ever pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StockWord(pub u64);
 
 /// One pending page in a stock word.
 const PENDING: u64 = 1 << 16;
-/// Set in a stock word while the page that is pending has been charged for the fault that left it: it is of this
-/// CPU, but not from its stock.
+/// Set in a stock word while the pending page was charged for the fault that left it: that page belongs to this CPU,
+/// but did not come from its stock.
 const MISSED: u64 = 1 << 31;
 
 impl StockWord {
@@ -28,7 +27,7 @@ impl StockWord {
         Self(((owner as u64) << 32) | (pending as u64 * PENDING) | nr_pages as u64)
     }
 
-    /// Whom it is cached for; [`NOBODY`](crate::NOBODY) when it is empty from the start or drained.
+    /// The owner it is cached for; [`NOBODY`](crate::NOBODY) when it was never filled, or was drained.
     #[inline(always)]
     pub const fn owner(self) -> u32 {
         (self.0 >> 32) as u32
@@ -46,7 +45,7 @@ impl StockWord {
         (self.0 >> 16 & 0x7fff) as u32
     }
 
-    /// Those of them that were charged for that fault: 0 or 1.
+    /// Pending pages that were charged for that fault: 0 or 1.
     #[inline(always)]
     pub const fn missed(self) -> u32 {
         (self.0 >> 31 & 1) as u32
@@ -59,13 +58,13 @@ impl StockWord {
     }
 }
 
-/// One slot of a CPU's stock: the value type of the map `STOCK`, what a hit needs first.
+/// One slot of a CPU's stock: the value type of the map `STOCK`. What a hit needs comes first.
 ///
-/// `word`, `uncharge_batch`, `file` and `drains` may be changed by any CPU, `creditor` also by the
-/// unregistering one. The others are written by the programs on the CPU that owns the slot: what one
-/// program writes alone by plain stores, since the kernel never nests it (the recursion guard of raw
-/// tracepoint programs); what several write, and one may interrupt another, by atomic
-/// operations. Only `creditor` is stored plainly by several: see `credit_faults` in [`fault`](crate::fault).
+/// Any CPU may change `word`, `uncharge_batch`, `file` and `drains`; a CPU that unregisters a cgroup also changes
+/// `creditor`. The others are written only by programs on the CPU that owns the slot. A field that one program writes
+/// gets plain stores, since the kernel never nests a program (the recursion guard of raw tracepoint programs); one that
+/// several programs write, of which one may interrupt another, gets atomic operations. Only `creditor` is stored
+/// plainly by several: see `credit_faults` in [`fault`](crate::fault).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stock<W> {
@@ -73,19 +72,19 @@ pub struct Stock<W> {
     pub word: W,
     /// Page faults of tracked cgroups.
     pub faults: W,
-    /// Whose fault or allocation the CPU served last; only that of slot 0 is used.
+    /// The owner of the fault or allocation that the CPU served last; only slot 0's is used.
     pub identity: Identity<W>,
     /// Freed pages on their way to the shared counters, as a [`StockWord`].
     pub uncharge_batch: W,
-    /// The part of `faults` that is already credited to a cgroup in [`CgroupCpu`].
+    /// The part of `faults` already credited to a cgroup in [`CgroupCpu`].
     pub credited: W,
     /// The owner to credit `faults - credited` to.
     pub creditor: W,
-    /// Page cache that came or went, on its way to the shared counters, as a [`FileWord`].
+    /// Page cache added or removed, on its way to the shared counters, as a [`FileWord`].
     pub file: W,
-    /// Pages charged, as they were allocated, without a charge on the shared counters.
+    /// Pages charged at allocation without a charge on the shared counters.
     pub from_stock: W,
-    /// Pages charged, as they were allocated, with one.
+    /// Pages charged at allocation with a charge on the shared counters.
     pub missed: W,
     /// Times charged pages were put into the stock after a miss.
     pub refills: W,
@@ -108,11 +107,11 @@ const _: () = assert!(core::mem::offset_of!(Stock<u64>, credited) == 56, "what i
 pub struct CgroupCpu<W> {
     /// Page faults, credited at each miss of the CPU.
     pub faults: W,
-    /// Pages charged, as they were allocated, without a charge on the shared counters.
+    /// Pages charged at allocation without a charge on the shared counters.
     pub from_stock: W,
-    /// Pages charged, as they were allocated, with one.
+    /// Pages charged at allocation with a charge on the shared counters.
     pub missed: W,
-    /// Charges for which only what was needed fitted, not a batch.
+    /// Charges for which only the pages needed fitted, not a batch.
     pub singles: W,
     /// Pages charged although a limit was reached.
     pub forced: W,
@@ -120,28 +119,28 @@ pub struct CgroupCpu<W> {
 
 const _: () = assert!(size_of::<CgroupCpu<u64>>() == 40);
 
-/// What the kernel's own memory controller did for the tasks of one cgroup on one CPU: the value type of
-/// the per-CPU map `KERNEL_STOCK`.
+/// What the kernel's own memory controller did for the tasks of one cgroup on one CPU: the value type of the per-CPU
+/// map `KERNEL_STOCK`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KernelCharges<W> {
-    /// Charges that it was asked for.
+    /// Charges requested from it.
     pub charges: W,
-    /// Pages that they asked for.
+    /// Pages requested by those charges.
     pub nr_pages: W,
-    /// Charges on its shared counters: what its stocks did not have.
+    /// Charges on its shared counters, for pages that its stocks did not have.
     pub shared_operations: W,
 }
 
 const _: () = assert!(size_of::<KernelCharges<u64>>() == 24);
 
-/// One slot of one of the kernel's own stocks, as it was seen: the value type of the map `KERNEL_SLOTS`.
+/// One slot of one of the kernel's own stocks, at the time it was read: the value type of the map `KERNEL_SLOTS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelSlot<W> {
-    /// Id of the cgroup that it is cached for, in the hierarchy of the memory controller; 0 for none.
+    /// Id of the cgroup it is cached for, in the hierarchy of the memory controller; 0 for none.
     pub cgroup_id: W,
-    /// What is left in it: pages, or bytes.
+    /// The amount left in it: pages, or bytes.
     pub left: W,
 }
 
@@ -152,11 +151,11 @@ const _: () = assert!(size_of::<KernelSlot<u64>>() == 16);
 pub struct Taken {
     /// Pages.
     pub nr_pages: u32,
-    /// Those of them that were charged for the fault before: 0 or 1.
+    /// Those charged for the preceding fault: 0 or 1.
     pub missed: u32,
 }
 
-/// The page of a refill that is for the fault which missed.
+/// The page of a refill that is reserved for the fault that missed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
     /// Pages: 1, or 0 where no fault missed.
@@ -165,7 +164,7 @@ pub struct Pending {
     pub missed: bool,
 }
 
-/// What a refill could not leave in the stock, for the caller to uncharge.
+/// What did not fit into the stock at a refill; the caller uncharges it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refill {
     /// The stock of another cgroup that was displaced; [`StockWord::EMPTY`] if none was.
@@ -174,14 +173,14 @@ pub struct Refill {
     pub excess: u32,
 }
 
-/// Times a lost race for a word is run again. Only drains and an interrupting probe take part.
+/// Attempts to change a word before a lost race is given up. Only drains and an interrupting probe compete for it.
 const TRIES: u32 = 2;
 
 impl<W: Word> Stock<W> {
-    /// The patch's `consume_stock`: has one page pending for `owner`.
+    /// The patch's `consume_stock`: leaves one page pending for `owner`.
     ///
-    /// A page that is pending already, since no allocation took it, is simply used again. A race with
-    /// a drain counts as "not stocked": the pages are gone.
+    /// A page that is already pending, because no allocation took it, is used again. A race with a drain counts as "not
+    /// stocked": the pages are gone.
     #[inline(always)]
     pub fn consume(&self, owner: u32) -> bool {
         let seen = StockWord(self.word.load());
@@ -209,8 +208,8 @@ impl<W: Word> Stock<W> {
         Taken::default()
     }
 
-    /// The patch's `refill_stock`: stocks `nr_pages` charged pages for `owner`, `pending` of them
-    /// for the fault that missed, for which `missed` of those were charged.
+    /// The patch's `refill_stock`: stocks `nr_pages` charged pages for `owner`, `pending` of them for the fault that
+    /// missed; `missed` says whether those were charged on the shared counters.
     ///
     /// The stock never holds more than `batch` pages, pending ones included.
     #[inline(always)]
@@ -241,8 +240,7 @@ impl<W: Word> Stock<W> {
         Refill { displaced: StockWord::EMPTY, excess: nr_pages + pending }
     }
 
-    /// Puts freed pages of `owner` back, if the stock is cached for it; returns those that found no
-    /// room.
+    /// Puts freed pages of `owner` back if the stock is cached for it; returns how many found no room.
     #[inline(always)]
     pub fn put_back(&self, owner: u32, nr_pages: u32, batch: u32) -> u32 {
         for _ in 0..TRIES {
@@ -270,14 +268,14 @@ impl<W: Word> Stock<W> {
         StockWord(self.uncharge_batch.swap(StockWord::EMPTY.0))
     }
 
-    /// Takes what is to be told of page cache, of whoever's, from any CPU.
+    /// Takes the pending page-cache change, whoever's it is, from any CPU.
     #[inline(always)]
     pub fn take_file(&self) -> FileWord {
         FileWord(self.file.swap(FileWord::EMPTY.0))
     }
 
-    /// Adds to what is to be told of the page cache of `owner` and returns what is now to be told: a batch that is
-    /// full, or another owner's.
+    /// Adds a page-cache change of `owner` and returns what the shared counters must now be told: a full batch, or
+    /// another owner's change.
     #[inline(always)]
     pub fn batch_file(&self, owner: u32, change: i32, batch: u32) -> [FileWord; 2] {
         for _ in 0..TRIES {
@@ -294,8 +292,8 @@ impl<W: Word> Stock<W> {
         [FileWord::EMPTY, FileWord::new(owner, change)]
     }
 
-    /// Adds freed pages of `owner` to the uncharge batch and returns what is now to be uncharged on
-    /// the shared counters: a batch that is full, or another owner's.
+    /// Adds freed pages of `owner` to the uncharge batch and returns what must now be uncharged on the shared counters:
+    /// a full batch, or another owner's.
     #[inline(always)]
     pub fn batch_up(&self, owner: u32, nr_pages: u32, batch: u32) -> [StockWord; 2] {
         for _ in 0..TRIES {

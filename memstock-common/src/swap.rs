@@ -1,12 +1,12 @@
-//! Swap: swapped-out pages stay charged to memory+swap. The kernel half does not see them go; user
-//! space looks at the tasks and says how many they are.
+//! Swap: swapped-out pages stay charged to memory+swap. The kernel half does not see pages being swapped out; user
+//! space looks at the tasks and reports how many there are.
 
 use crate::charge::{add_memsw, sub_memsw};
 use crate::control::{Refusal, live};
 use crate::{Machine, Word};
 
-/// Says that the tasks of a cgroup itself, not of those below it, have `nr_pages` in swap. They count
-/// with memory+swap of it and all above it until told otherwise, whatever the limits.
+/// Sets the number of pages that the cgroup's own tasks, not those of its descendants, have in swap. They count towards
+/// memory+swap of the cgroup and its ancestors until the next call, regardless of limits.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
@@ -14,7 +14,7 @@ use crate::{Machine, Word};
 pub fn set_swapped<M: Machine>(machine: &M, index: u32, nr_pages: u64) -> Result<u32, Refusal> {
     let counter = live(machine, index)?;
     let before = counter.swapped.swap(nr_pages);
-    // Only what it changed by: nobody else finds room, or a peak, that never was.
+    // Apply only the difference, so that nobody sees room, or a peak, that never existed.
     if nr_pages > before {
         add_memsw(machine, index, nr_pages - before);
     } else {

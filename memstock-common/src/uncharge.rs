@@ -1,13 +1,13 @@
-//! Uncharging what is freed: back into the local stock, else coalesced on the way to the shared
-//! counters, as in the patch's sister "memcg: coalescing uncharge" (2009).
+//! Uncharging freed pages: back into the local stock, or else batched on the way to the shared counters, as in the
+//! patch's sister "memcg: coalescing uncharge" (2009).
 
 use crate::slots::stock_for;
 use crate::{Machine, Stock, StockWord, Word, index_of};
 
-/// Gives back `nr_pages` freed pages of `owner`, on the CPU that frees them.
+/// Returns `nr_pages` freed pages of `owner`, on the CPU that frees them.
 ///
-/// They go into this CPU's stock while it is cached for the owner and not full, else into its uncharge
-/// batch, which is uncharged in one operation when it has as many pages as a batch.
+/// They go into this CPU's stock while it is cached for the owner and not full, or else into its uncharge batch, which
+/// is uncharged in one operation when it is full.
 #[inline(always)]
 pub fn uncharge_pages<M: Machine>(machine: &M, owner: u32, nr_pages: u32) {
     let rest = match stock_for(machine, owner) {
@@ -27,7 +27,7 @@ pub fn uncharge_rest<M: Machine>(machine: &M, owner: u32, rest: u32) {
         return;
     };
     match machine.uncharge_batch() {
-        // Nothing is ever left in the batch.
+        // The batch always stays empty.
         1 => uncharge_counted(machine, stock, owner, rest),
         batch => {
             for word in stock.batch_up(owner, rest, batch) {
@@ -51,7 +51,7 @@ pub(crate) fn uncharge_counted<M: Machine>(
     }
 }
 
-/// Gives a stock that was taken back to the shared counters, and returns how many pages that were.
+/// Returns a taken stock to the shared counters; says how many pages it had.
 #[inline(always)]
 pub(crate) fn drain_taken<M: Machine>(
     machine: &M,

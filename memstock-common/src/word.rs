@@ -9,11 +9,11 @@ pub trait Word {
     fn load(&self) -> u64;
     /// Overwrites the word. Only for words with a single writer: never for a stock word or a usage.
     fn store(&self, value: u64);
-    /// Adds and returns what was there before.
+    /// Adds and returns the previous value.
     fn fetch_add(&self, value: u64) -> u64;
-    /// Subtracts and returns what was there before.
+    /// Subtracts and returns the previous value.
     fn fetch_sub(&self, value: u64) -> u64;
-    /// Replaces and returns what was there before.
+    /// Replaces the word and returns the previous value.
     fn swap(&self, value: u64) -> u64;
     /// Replaces `current` by `new`; true if `current` was there.
     fn replace(&self, current: u64, new: u64) -> bool;
@@ -26,7 +26,7 @@ pub trait Word {
 
     /// Raises the word to `value` if it is lower.
     ///
-    /// Gives up after a few lost races: a word that others keep raising is being raised.
+    /// Gives up after a few lost races: others are then raising the word already.
     #[inline(always)]
     fn raise(&self, value: u64) {
         for _ in 0..4 {

@@ -1,4 +1,4 @@
-//! The world as the programs on one CPU see it.
+//! The world as seen by programs on one CPU.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::SeqCst;
@@ -14,7 +14,7 @@ use crate::{
 pub struct Cpu<'a, W: NewWord> {
     /// The world.
     pub memory: &'a Memory<W>,
-    /// Which one.
+    /// Its number.
     pub cpu: u32,
 }
 

@@ -1,4 +1,4 @@
-//! How a world is made: everything zero, as the kernel hands out maps.
+//! Creating a world: all zero, like maps that the kernel has just created.
 
 use std::boxed::Box;
 use std::sync::Mutex;
@@ -52,8 +52,7 @@ pub fn empty_stock<W: NewWord>() -> Stock<W> {
     }
 }
 
-/// A chunk without owners, made where it stays: the stack of a model-checked thread is too small
-/// for one.
+/// A chunk without owners, built on the heap: the stack of a model-checked thread is too small for one.
 fn chunk<E: NewEntry>() -> Box<Chunk<E>> {
     let entries: Box<[E]> = (0..CHUNK_PAGES).map(E::new).collect();
     let entries: Result<Box<[E; CHUNK_PAGES as usize]>, _> = entries.try_into();
@@ -63,7 +62,7 @@ fn chunk<E: NewEntry>() -> Box<Chunk<E>> {
 }
 
 impl<W: NewWord> Memory<W> {
-    /// One of this shape.
+    /// Creates a world of this shape.
     pub fn new(shape: Shape) -> Self {
         let share = || CgroupCpu {
             faults: W::new(0),
