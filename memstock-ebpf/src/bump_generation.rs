@@ -1,9 +1,8 @@
-//! The probe that makes stale what the CPUs remember of tasks and their cgroups.
+//! The probe that invalidates what the CPUs remember of tasks and their cgroups.
 //!
-//! Kernel prototypes: `task:task_newtask` `(struct task_struct *task, u64 clone_flags)`, at the end of
-//! `copy_process`, before the child can run; `cgroup:cgroup_attach_task` `(struct cgroup *dst_cgrp,
-//! const char *path, struct task_struct *task, bool threadgroup)`, after the tasks were moved. No
-//! argument is read.
+//! Kernel prototypes: `task:task_newtask` `(struct task_struct *task, u64 clone_flags)`, at the end of `copy_process`,
+//! before the child can run; `cgroup:cgroup_attach_task` `(struct cgroup *dst_cgrp, const char *path, struct
+//! task_struct *task, bool threadgroup)`, after the tasks were moved. It reads no argument.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;

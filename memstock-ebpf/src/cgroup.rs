@@ -1,8 +1,8 @@
-//! The probes that tell the user half of cgroups that come and go.
+//! The probes that tell the user half which cgroups are made and removed.
 //!
-//! Kernel prototypes (`cgroup:cgroup_mkdir`, `cgroup:cgroup_rmdir`, `include/trace/events/cgroup.h`):
-//! `(struct cgroup *cgrp, const char *path)`, after it was made, and after it was removed; of v1 hierarchies too, whose
-//! directories have ids of their own, so that one of them has that of a cgroup v2 now and then.
+//! Kernel prototypes (`cgroup:cgroup_mkdir`, `cgroup:cgroup_rmdir`, `include/trace/events/cgroup.h`): `(struct cgroup
+//! *cgrp, const char *path)`, after the cgroup was made, and after it was removed. They fire for v1 hierarchies too,
+//! whose directories have ids of their own: now and then one equals that of a cgroup v2.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::raw_tracepoint;
@@ -13,17 +13,18 @@ use memstock_common::{Event, World};
 use crate::config;
 use crate::machine::Kernel;
 
-/// That of cgroup v2: the first one made (`cgroup_init` in `kernel/cgroup/cgroup.c`), and 0 in `/proc/PID/cgroup`.
+/// The id of the cgroup v2 hierarchy: the first one made (`cgroup_init` in `kernel/cgroup/cgroup.c`), and 0 in
+/// `/proc/PID/cgroup`.
 const DEFAULT_HIERARCHY: i32 = 0;
 
-/// Says that a cgroup was made.
+/// Reports that a cgroup was made.
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 #[inline(always)]
 pub fn cgroup_made(ctx: RawTracePointContext) -> i32 {
     tell(&ctx, EventKind::CgroupMade)
 }
 
-/// Says that a cgroup was removed.
+/// Reports that a cgroup was removed.
 #[raw_tracepoint(tracepoint = "cgroup_rmdir")]
 #[inline(always)]
 pub fn cgroup_removed(ctx: RawTracePointContext) -> i32 {

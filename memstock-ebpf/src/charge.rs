@@ -1,4 +1,4 @@
-//! The shared-counter program: `fault` tail-calls it when the stock could not serve.
+//! The shared-counter program: `fault` tail-calls it when the stock is empty or another cgroup's.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
@@ -24,7 +24,7 @@ pub fn charge(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     fault::miss(&Kernel, stock, owner, is_user_fault(&ctx));
-    // Off unless the user half raises the level at load: then the verifier drops this.
+    // Off unless the user half raises the log level at load: the verifier then drops this.
     debug!(&ctx, "miss: owner {}", owner);
     0
 }

@@ -1,9 +1,11 @@
-//! Every charge and uncharge of an engine, told in the order in which they come on a CPU. Loaded by themselves, for
-//! `memstock record --charges`, with the engine's `OWNERS` and `CGROUPS`, and attached only meanwhile, which puts each
-//! behind the engine's own program at the same tracepoint: whom that has charged is in `OWNERS` by then.
+//! Reports every charge and uncharge of an engine, in the order in which they happen on a CPU. Loaded separately, for
+//! `memstock record --charges`, with the engine's `OWNERS` and `CGROUPS`, and attached only while recording. Each
+//! program then comes after the engine's own at the same tracepoint, when `OWNERS` already says whom the engine
+//! charged.
 //!
-//! Which pages those are the algorithm finds out, as it does for the engine, on a page-owner map of its own and without a
-//! stock: where it would charge, [`Teller`] tells. Kernel prototypes: those of `fault`, `page`, `file` and `hotplug`.
+//! The algorithm finds out which pages those are, as it does for the engine, on a page-owner map of its own and without
+//! a stock: where it would charge, [`Teller`] reports. Kernel prototypes: those of `fault`, `page`, `file` and
+//! `hotplug`.
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::raw_tracepoint;
@@ -27,7 +29,7 @@ use crate::word::{MapEntry, MapWord};
 /// A page fault of a tracked cgroup.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
 pub fn charged_fault(_ctx: RawTracePointContext) -> i32 {
-    // Whatever is remembered here of a task, nobody says when it is stale.
+    // Forget what is remembered of a task: nothing invalidates it here.
     Kernel.next_generation();
     match rest::ask_owner(0, Payer::Memory as u32) {
         NOBODY => {}
@@ -36,7 +38,7 @@ pub fn charged_fault(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Pages were allocated, and charged to whom the engine has put into its map.
+/// Pages were allocated, and charged to the owner in the engine's map.
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 pub fn charged_alloc(ctx: RawTracePointContext) -> i32 {
     let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
@@ -48,7 +50,7 @@ pub fn charged_alloc(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Pages are freed, or leave a CPU's list of free pages after that was not seen.
+/// Pages are freed, or leave a CPU's list of free pages after a missed free.
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 pub fn charged_free(ctx: RawTracePointContext) -> i32 {
     let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
@@ -56,7 +58,7 @@ pub fn charged_free(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Pages enter the page cache, and were charged for that if they had not been before.
+/// Pages enter the page cache, and were charged for that if they had no owner before.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
 pub fn charged_file(ctx: RawTracePointContext) -> i32 {
     let folio: u64 = ctx.arg(0);
@@ -71,7 +73,7 @@ pub fn charged_file(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A CPU goes or comes, and was drained.
+/// A CPU is going down or coming up, and was drained.
 #[raw_tracepoint(tracepoint = "cpuhp_exit")]
 pub fn charged_hotplug(ctx: RawTracePointContext) -> i32 {
     let cpu: u32 = ctx.arg(0);
@@ -98,7 +100,7 @@ fn owner_at<M: Machine>(machine: &M, pfn: u64) -> u32 {
     machine.chunk(pfn).map_or(NOBODY, |chunk| owner_in(chunk.entry(pfn).load()))
 }
 
-/// What the algorithm runs on here: [`Kernel`], with the page-owner map of these programs, and nothing to charge.
+/// The world of the algorithm here: [`Kernel`], but with the page-owner map of these programs, and nothing to charge.
 pub struct Teller;
 
 impl Counters for Teller {
@@ -143,7 +145,7 @@ impl World for Teller {
     fn chunk(&self, pfn: u64) -> Option<&Chunk<MapEntry>> {
         CHARGED.get(u32::try_from(pfn / u64::from(CHUNK_PAGES)).unwrap_or(u32::MAX))
     }
-    /// Of nobody: who is charged has a share, and nobody reads this one.
+    /// Any entry will do: the algorithm needs statistics to write to, and nobody reads these.
     #[inline(always)]
     fn cgroup_cpu(&self, _index: u32) -> Option<&CgroupCpu<MapWord>> {
         CGROUP_CPU.get(0)

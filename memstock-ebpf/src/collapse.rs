@@ -1,10 +1,9 @@
-//! The probe of collapses: huge pages that one task has put together in the memory of another.
+//! The probe of collapses: huge pages that one task has put together in another's memory.
 //!
 //! Kernel prototypes (`include/trace/events/huge_memory.h`), of which the first argument is read:
 //! `huge_memory:mm_collapse_huge_page` `(struct mm_struct *mm, int isolated, int status)` and, since Linux 6.2 and in
-//! stable kernels of 6.1,
-//! `huge_memory:mm_khugepaged_collapse_file` `(struct mm_struct *mm, struct folio *new_folio, ..., int result)`,
-//! both at the end, by the task that has allocated the huge page, whether it could be used or not.
+//! stable kernels of 6.1, `huge_memory:mm_khugepaged_collapse_file` `(struct mm_struct *mm, struct folio *new_folio,
+//! ..., int result)`. Both fire at the end, in the task that allocated the huge page, whether it could be used or not.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
@@ -15,7 +14,7 @@ use crate::folio;
 use crate::machine::Kernel;
 use crate::rest;
 
-/// Charges the huge page to whom the memory belongs.
+/// Charges the huge page to the owner of the memory.
 #[raw_tracepoint(tracepoint = "mm_collapse_huge_page")]
 #[inline(always)]
 pub fn collapsed(ctx: RawTracePointContext) -> i32 {

@@ -1,5 +1,5 @@
-//! What the user half sets once, before load. Read-only data: the verifier knows the values and
-//! drops the code they rule out.
+//! What the user half sets once, before load. Read-only data: the verifier knows the values and drops the code that
+//! they rule out.
 
 use aya_ebpf::Global;
 use memstock_common::layout::{FolioLayout, GfpFlags, KernelStocks, MemoryOwner, PageLayout};
@@ -9,10 +9,10 @@ use memstock_common::{DEFAULT_BATCH, MAX_DEPTH};
 /// Pages charged at once on a miss, 1..=1024.
 #[unsafe(no_mangle)]
 static BATCH: Global<u32> = Global::new(DEFAULT_BATCH);
-/// Pages that a stock keeps of those that are freed: `BATCH`, or 0 to stock nothing.
+/// Freed pages that a stock keeps: `BATCH`, or 0 to stock nothing.
 #[unsafe(no_mangle)]
 static STOCK_PAGES: Global<u32> = Global::new(DEFAULT_BATCH);
-/// Freed pages uncharged at once: `BATCH`, or what is measured.
+/// Freed pages uncharged at once: `BATCH`, or another number in benchmarks.
 #[unsafe(no_mangle)]
 static UNCHARGE_BATCH: Global<u32> = Global::new(DEFAULT_BATCH);
 /// Stock slots per CPU.
@@ -21,19 +21,19 @@ static SLOTS: Global<u32> = Global::new(1);
 /// 1 to charge memory+swap as well.
 #[unsafe(no_mangle)]
 static MEMSW: Global<u32> = Global::new(0);
-/// Not for setting: a constant that LLVM cannot use to unroll loops, but the verifier can.
+/// Never set: a constant that LLVM cannot use to unroll loops, but the verifier knows.
 #[unsafe(no_mangle)]
 static DEPTH: Global<u32> = Global::new(MAX_DEPTH);
-/// Address of the `struct page` of page frame 0, had it one.
+/// Address of the `struct page` of page frame 0, whether that exists or not.
 #[unsafe(no_mangle)]
 static PAGE_BASE: Global<u64> = Global::new(0);
 /// Bytes of a `struct page`.
 #[unsafe(no_mangle)]
 static PAGE_STRUCT_SIZE: Global<u64> = Global::new(64);
-/// log2 of it, or 64 when it is no power of two.
+/// log2 of that size, or 64 when it is no power of two.
 #[unsafe(no_mangle)]
 static PAGE_STRUCT_SHIFT: Global<u32> = Global::new(6);
-/// By which flags of an allocation it is known whether the kernel charges it.
+/// The flags of an allocation that tell whether the kernel charges it.
 #[unsafe(no_mangle)]
 static GFP_FLAGS: Global<GfpFlags> = Global::new(GfpFlags::UNKNOWN);
 /// Byte offset of `kn` in `struct cgroup`.
@@ -48,25 +48,25 @@ static CGROUP_ROOT: Global<u32> = Global::new(0);
 /// Byte offset of `hierarchy_id` in `struct cgroup_root`.
 #[unsafe(no_mangle)]
 static HIERARCHY_ID: Global<u32> = Global::new(0);
-/// The way from a memory to the cgroups of whom it belongs to.
+/// The way from an `mm_struct` to the cgroups of its owner.
 #[unsafe(no_mangle)]
 static MEMORY_OWNER: Global<MemoryOwner> = Global::new(MemoryOwner::UNKNOWN);
-/// 1 if `collapsed` is run, and can tell whose a huge page is.
+/// 1 if `collapsed` is attached, and can tell whose a huge page is.
 #[unsafe(no_mangle)]
 static TELLS_COLLAPSES: Global<u32> = Global::new(0);
-/// What `struct folio` is like.
+/// Layout of `struct folio`.
 #[unsafe(no_mangle)]
 static FOLIO: Global<FolioLayout> = Global::new(FolioLayout::UNKNOWN);
-/// What `struct page` is like.
+/// Layout of `struct page`.
 #[unsafe(no_mangle)]
 static PAGE_LAYOUT: Global<PageLayout> = Global::new(PageLayout::UNKNOWN);
 /// The kernel's own stocks, and the way to them.
 #[unsafe(no_mangle)]
 static KERNEL_STOCKS: Global<KernelStocks> = Global::new(KernelStocks::UNKNOWN);
-/// The thread whose allocations `learn` reports, as it is called in its PID namespace.
+/// The id, in its PID namespace, of the thread whose allocations `learn` reports.
 #[unsafe(no_mangle)]
 static LEARN_FROM: Global<u32> = Global::new(0);
-/// Device of that namespace's file, as the kernel numbers it.
+/// Device of that namespace's file, in the kernel's encoding.
 #[unsafe(no_mangle)]
 static PID_NS_DEV: Global<u32> = Global::new(0);
 /// Inode of that file.
@@ -76,7 +76,7 @@ static PID_NS_INO: Global<u64> = Global::new(0);
 /// Id of the cgroup that is recorded.
 #[unsafe(no_mangle)]
 static RECORDED_ID: Global<u64> = Global::new(0);
-/// How far it is below the root.
+/// Its level below the root.
 #[unsafe(no_mangle)]
 static RECORDED_LEVEL: Global<u32> = Global::new(0);
 /// Byte offset of `tgid` in `struct task_struct`.
@@ -85,7 +85,7 @@ static TASK_TGID: Global<u32> = Global::new(0);
 /// log2 of the bytes of a page.
 #[unsafe(no_mangle)]
 static PAGE_SHIFT: Global<u32> = Global::new(12);
-/// As `DEPTH`.
+/// Like `DEPTH`, for blocks.
 #[unsafe(no_mangle)]
 static BLOCKS: Global<u32> = Global::new(MAX_BLOCKS);
 
@@ -95,7 +95,7 @@ pub fn batch() -> u32 {
     BATCH.load()
 }
 
-/// Pages that a stock keeps of those that are freed.
+/// Freed pages that a stock keeps.
 #[inline(always)]
 pub fn stock_pages() -> u32 {
     STOCK_PAGES.load()
@@ -129,7 +129,7 @@ pub fn max_depth() -> u32 {
 #[inline(always)]
 pub fn pfn_of(page: u64) -> u64 {
     let offset = page.wrapping_sub(PAGE_BASE.load());
-    // The verifier knows the shift and drops the other way.
+    // The verifier knows the shift and drops the other branch.
     match PAGE_STRUCT_SHIFT.load() {
         shift @ 0..64 => offset >> shift,
         _ => offset.checked_div(PAGE_STRUCT_SIZE.load()).unwrap_or(u64::MAX),
@@ -142,7 +142,7 @@ pub fn page_of(pfn: u64) -> u64 {
     PAGE_BASE.load().wrapping_add(pfn.wrapping_mul(PAGE_STRUCT_SIZE.load()))
 }
 
-/// By which flags of an allocation it is known whether the kernel charges it.
+/// The flags of an allocation that tell whether the kernel charges it.
 #[inline(always)]
 pub fn gfp_flags() -> GfpFlags {
     GFP_FLAGS.load()
@@ -178,19 +178,19 @@ pub fn tells_collapses() -> bool {
     TELLS_COLLAPSES.load() != 0
 }
 
-/// The way from a memory to the cgroups of whom it belongs to.
+/// The way from an `mm_struct` to the cgroups of its owner.
 #[inline(always)]
 pub fn memory_owner() -> MemoryOwner {
     MEMORY_OWNER.load()
 }
 
-/// What `struct folio` is like.
+/// Layout of `struct folio`.
 #[inline(always)]
 pub fn folio() -> FolioLayout {
     FOLIO.load()
 }
 
-/// What `struct page` is like.
+/// Layout of `struct page`.
 #[inline(always)]
 pub fn page_layout() -> PageLayout {
     PAGE_LAYOUT.load()
@@ -202,7 +202,7 @@ pub fn kernel_stocks() -> KernelStocks {
     KERNEL_STOCKS.load()
 }
 
-/// The thread whose allocations `learn` reports, as it is called in its PID namespace.
+/// The id, in its PID namespace, of the thread whose allocations `learn` reports.
 #[inline(always)]
 pub fn learn_from() -> u32 {
     LEARN_FROM.load()
@@ -214,7 +214,7 @@ pub fn pid_ns() -> (u64, u64) {
     (PID_NS_DEV.load().into(), PID_NS_INO.load())
 }
 
-/// The cgroup that is recorded: how far it is below the root, and its id.
+/// The cgroup that is recorded: its level below the root, and its id.
 #[inline(always)]
 pub fn recorded() -> (i32, u64) {
     (RECORDED_LEVEL.load() as i32, RECORDED_ID.load())

@@ -1,9 +1,9 @@
-//! The control programs: arguments in through `BPF_PROG_TEST_RUN`, one answer out. The arguments
-//! and the bodies are those of `memstock_common::control`.
+//! The control programs: arguments in through `BPF_PROG_TEST_RUN`, one answer out. Their arguments and bodies are in
+//! `memstock_common::control`.
 //!
-//! They are raw tracepoint programs because those can be test-run with arguments; the tracepoint
-//! named is never attached to. The `raw_tracepoint` macro drops a program's result, since nobody
-//! asks a tracepoint for one; here it is the answer, so the programs are declared by hand.
+//! They are raw tracepoint programs because those can be test-run with arguments; they are never attached to the
+//! tracepoint named. The `raw_tracepoint` macro drops a program's result, which a tracepoint does not need; here it is
+//! the answer, so the programs are declared by hand.
 
 use core::ffi::c_void;
 
@@ -56,7 +56,7 @@ control! {
 }
 
 control! {
-    /// Takes what one CPU has stocked for a dying cgroup: [`Flush`].
+    /// Takes back what one CPU has stocked for a dying cgroup: [`Flush`].
     control_flush, |arg| {
         let Flush { index, cpu, slot } = Flush::from_args(arg);
         control::flush(&Kernel, index, cpu, slot)
@@ -69,7 +69,7 @@ control! {
 }
 
 control! {
-    /// Says what of a cgroup's tasks is in swap: [`Swapped`].
+    /// Sets how many pages of a cgroup's tasks are in swap: [`Swapped`].
     control_swapped, |arg| {
         let Swapped { index, nr_pages } = Swapped::from_args(arg);
         set_swapped(&Kernel, index, nr_pages)
@@ -77,7 +77,7 @@ control! {
 }
 
 control! {
-    /// User space attends to limits, for a while from now.
+    /// Renews the lease: user space acts on limits for a while from now.
     control_attend, |_arg| {
         ATTENDED_UNTIL.store(limit::attend(&Kernel));
         Ok(0)
@@ -85,7 +85,7 @@ control! {
 }
 
 control! {
-    /// Has the next limit that is met announced at once: [`Index`].
+    /// Makes the next limit hit send its event at once: [`Index`].
     control_rearm, |arg| limit::rearm(&Kernel, Index::from_args(arg).index)
 }
 
@@ -95,7 +95,7 @@ control! {
 }
 
 control! {
-    /// Drains one slot of one CPU: [`Drain`]. Answers with the pages given back.
+    /// Drains one slot of one CPU: [`Drain`]. Returns the pages given back.
     control_drain, |arg| {
         let Drain { cpu, slot, subtree } = Drain::from_args(arg);
         match Kernel.stock_of(cpu, slot) {
@@ -106,17 +106,17 @@ control! {
 }
 
 control! {
-    /// Charges pages that nobody owns to a cgroup: [`Window`].
+    /// Charges pages without an owner to a cgroup: [`Window`].
     control_adopt, |arg| adopt::adopt(&Kernel, Window::from_args(arg))
 }
 
 control! {
-    /// Gives pages of a dying cgroup to the one above it: [`Window`].
+    /// Gives pages of a dying cgroup to its nearest tracked ancestor: [`Window`].
     control_reparent, |arg| adopt::reparent(&Kernel, Window::from_args(arg))
 }
 
 control! {
-    /// Marks pages that have an owner and that the kernel has free: [`Window`].
+    /// Marks pages that have an owner although they are free: [`Window`].
     control_doubt_free, |arg| lost::doubt_free(&Kernel, Window::from_args(arg))
 }
 
@@ -126,7 +126,7 @@ control! {
 }
 
 control! {
-    /// Puts into `FILE_PAGES` which files the pages are of: [`Window`]. Answers with how many are page cache.
+    /// Stores the file of each page in `FILE_PAGES`: [`Window`]. Returns how many pages are page cache.
     control_file_pages, |arg| {
         let window = Window::from_args(arg);
         let found = adopt::each(&Kernel, window, |entry, pfn| {
@@ -145,7 +145,7 @@ control! {
 }
 
 control! {
-    /// Marks pages of a cgroup before they are looked at again: [`Window`].
+    /// Marks pages of a cgroup, to be checked again: [`Window`].
     control_doubt, |arg| adopt::doubt(&Kernel, Window::from_args(arg))
 }
 

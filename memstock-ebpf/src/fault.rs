@@ -4,9 +4,9 @@
 //! `include/trace/events/exceptions.h`): `(unsigned long address, struct pt_regs *regs,
 //! unsigned long error_code)`.
 //!
-//! One program for both tracepoints: the kernel does not run a raw tracepoint program inside
-//! itself on one CPU, so the fault of a profiler's stack walk in an NMI cannot nest into the
-//! plain stores to this CPU's slot. Such a fault is skipped and shows as a recursion miss.
+//! One program for both tracepoints: the kernel does not run a raw tracepoint program inside itself on one CPU, so a
+//! fault of a profiler's stack walk in an NMI cannot interrupt the plain stores to this CPU's slot. Such a fault is
+//! skipped and counted as a recursion miss.
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
@@ -31,7 +31,7 @@ pub fn fault(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// The owner for which a miss is left to be served, if it is one.
+/// The owner to charge, if the fault missed.
 #[inline(always)]
 fn consume(ctx: &RawTracePointContext) -> Option<u32> {
     let first = STOCK.get(0)?;

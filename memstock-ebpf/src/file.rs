@@ -15,7 +15,7 @@ use crate::machine::Kernel;
 use crate::maps::{GENERATION, STOCK};
 use crate::payer::{Payer, owner, running_task};
 
-/// Marks the pages of a cgroup that are page cache, and charges those that nobody has been charged for.
+/// Marks pages as page cache, and charges those that have no owner yet.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
 #[inline(always)]
 pub fn file_added(ctx: RawTracePointContext) -> i32 {

@@ -15,8 +15,8 @@ pub fn nr_pages(folio: u64) -> Option<u32> {
     read_int(folio, config::folio().nr_pages)
 }
 
-/// Whether page cache can be taken back: its mapping is not unevictable, as those of ramfs, `memfd_secret` and AIO
-/// rings are.
+/// Whether page cache can be reclaimed: its mapping is not unevictable, as those of ramfs, `memfd_secret` and AIO rings
+/// are.
 #[inline(always)]
 pub fn is_evictable(folio: u64) -> Option<bool> {
     let layout = config::folio();
@@ -27,11 +27,11 @@ pub fn is_evictable(folio: u64) -> Option<bool> {
     Some(read(mapping, layout.mapping_flags)? >> (layout.unevictable_bit & 63) & 1 == 0)
 }
 
-/// What statfs(2) says of hugetlbfs (`include/uapi/linux/magic.h`).
+/// `f_type` of hugetlbfs in statfs(2) (`include/uapi/linux/magic.h`).
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 
-/// Whether page cache of its mapping is charged to who adds it: not huge pages of hugetlbfs, and not what a file system
-/// has there for itself (`filemap_add_folio` in `mm/filemap.c`).
+/// Whether page cache of its mapping is charged to the task that adds it: not huge pages of hugetlbfs, and not a file
+/// system's own data (`filemap_add_folio` in `mm/filemap.c`).
 #[inline(always)]
 pub fn is_charged(folio: u64) -> Option<bool> {
     let layout = config::folio();
@@ -67,7 +67,7 @@ pub fn is_free(page: u64) -> Option<bool> {
     ))
 }
 
-/// Which page of which file a page is.
+/// The file that a page belongs to, and its offset there.
 #[inline(always)]
 pub fn file_page(page: u64) -> Option<FilePage<u64>> {
     let (layout, of_page) = (config::folio(), config::page_layout());
@@ -76,7 +76,7 @@ pub fn file_page(page: u64) -> Option<FilePage<u64>> {
     }
     let head = read(page, of_page.compound_head)?;
     let folio = if head & 1 == 0 { page } else { head - 1 };
-    // Of anonymous memory a bit is set, and of others that have no file.
+    // The low bits are set for anonymous memory, and for other pages that have no file.
     let mapping =
         read(folio, layout.mapping).filter(|&mapping| mapping != 0 && mapping & 3 == 0)?;
     let inode = read(mapping, layout.mapping_host)?;
@@ -95,14 +95,14 @@ fn flags(folio: u64) -> Option<u64> {
     read(folio, config::folio().flags)
 }
 
-/// The int at `offset` in a structure of the kernel.
+/// The int at `offset` in a kernel structure.
 #[inline(always)]
 pub fn read_int(base: u64, offset: u32) -> Option<u32> {
     // SAFETY: the helper reads kernel memory at any address, or fails.
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const u32).ok() }
 }
 
-/// The word at `offset` in a structure of the kernel.
+/// The word at `offset` in a kernel structure.
 #[inline(always)]
 pub fn read(base: u64, offset: u32) -> Option<u64> {
     // SAFETY: the helper reads kernel memory at any address, or fails.

@@ -1,8 +1,8 @@
-//! The probe that drains a CPU which goes offline, whether anybody of the user half lives or not.
+//! The probe that drains a CPU that goes offline, whether the user half is running or not.
 //!
-//! Kernel prototype (`cpuhp:cpuhp_exit`, `include/trace/events/cpuhp.h`): `(unsigned int cpu, int state,
-//! int idx, int ret)`, after each step that takes a CPU up or down, on the CPU that took it. The numbers
-//! of the states differ from kernel to kernel, and none is read.
+//! Kernel prototype (`cpuhp:cpuhp_exit`, `include/trace/events/cpuhp.h`): `(unsigned int cpu, int state, int idx, int
+//! ret)`, after each step that takes a CPU up or down, on the CPU that ran the step. The state numbers differ between
+//! kernels, so they are not read.
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::raw_tracepoint;
@@ -11,7 +11,7 @@ use memstock_common::drain;
 
 use crate::machine::Kernel;
 
-/// Drains the CPU that goes or comes.
+/// Drains the CPU that is going down or coming up.
 #[raw_tracepoint(tracepoint = "cpuhp_exit")]
 #[inline(always)]
 pub fn cpu_hotplug(ctx: RawTracePointContext) -> i32 {

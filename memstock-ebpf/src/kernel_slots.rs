@@ -1,10 +1,10 @@
-//! What the kernel's own memory controller has in stock on one CPU: whose, and how much. Reads, and changes nothing of the
-//! kernel's. Loaded by itself, for `memstock kernel`, and never attached: the user half runs it on the CPU in question
-//! (`BPF_PROG_TEST_RUN`), where it is called from an interrupt. The kernel changes its stocks with interrupts off, so they
-//! hold still meanwhile, and who is cached in one cannot go.
+//! What the kernel's own memory controller has stocked on one CPU: for whom, and how much. Only reads the kernel's
+//! structures. Loaded separately, for `memstock kernel`, and never attached: the user half runs it on the CPU in
+//! question (`BPF_PROG_TEST_RUN`), where it is called from an interrupt. The kernel changes its stocks with interrupts
+//! off, so they do not change meanwhile, and no cgroup cached in one can be freed.
 //!
-//! Their address is said by nobody: per-CPU variables lie as far from each other on every CPU, and of one of them,
-//! `runqueues`, a pointer can be had from the task that runs.
+//! The kernel does not export the stocks' address. But per-CPU variables have the same distance from each other on
+//! every CPU, and the running task leads to one of them, `runqueues`.
 
 use core::ffi::c_void;
 
@@ -18,7 +18,7 @@ use crate::config;
 use crate::folio::{read, read_int};
 use crate::maps::KERNEL_SLOTS;
 
-/// Looks, and answers with the CPU; refuses where what is found is not what it was told to expect.
+/// Reads the stocks and returns the CPU; refuses if the structures are not as expected.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/page_fault_user")]
 pub fn kernel_slots(_ctx: *mut c_void) -> u32 {

@@ -1,5 +1,5 @@
-//! How the user half learns where the array of `struct page` begins: this program tells it the
-//! `struct page` of each page that it allocates. Loaded and attached by itself, before all others.
+//! How the user half learns where the array of `struct page` begins: this program reports the `struct page` of each
+//! page that it allocates. Loaded and attached by itself, before all others.
 
 use aya_ebpf::bindings::bpf_pidns_info;
 use aya_ebpf::helpers::generated::bpf_get_ns_current_pid_tgid;
@@ -10,7 +10,7 @@ use memstock_common::Word;
 use crate::config;
 use crate::maps::LEARNT;
 
-/// Keeps the `struct page` of the last charged single page that the user half has allocated.
+/// Stores the `struct page` of the last charged single page that the user half has allocated.
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn learn(ctx: RawTracePointContext) -> i32 {
@@ -25,16 +25,16 @@ pub fn learn(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Whether the thread that wants to learn runs. It knows only what it is called in its own PID namespace, which a
-/// container has (`bpf_get_ns_current_pid_tgid` came with Linux 5.7).
+/// Whether the learning thread is running. It knows only its id in its own PID namespace, which a container has
+/// (`bpf_get_ns_current_pid_tgid` came with Linux 5.7).
 #[inline(always)]
 fn is_learner() -> bool {
     let (dev, ino) = config::pid_ns();
     let mut info = bpf_pidns_info { pid: 0, tgid: 0 };
-    // SAFETY: `info` is as long as is said, and lives until the call returns.
+    // SAFETY: `info` has the size given, and lives until the call returns.
     let found = unsafe {
         bpf_get_ns_current_pid_tgid(dev, ino, &raw mut info, size_of::<bpf_pidns_info>() as u32)
     };
-    // A thread of another namespace is none.
+    // A thread of another namespace is not found.
     found == 0 && info.pid == config::learn_from()
 }

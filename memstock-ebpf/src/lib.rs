@@ -1,3 +1,3 @@
-//! Empty on purpose: `memstock-user` depends on this target so that cargo rebuilds the BPF object
-//! when one of this crate's dependencies changes. The programs are in `main.rs`.
+//! Empty on purpose: `memstock-user` depends on this target so that cargo rebuilds the BPF object when a dependency of
+//! this crate changes. The programs are in `main.rs`.
 #![no_std]

@@ -1,4 +1,4 @@
-//! The maps as the algorithm sees them.
+//! The [`World`] of the algorithm in the kernel: maps, clock and loops.
 
 use core::ffi::c_void;
 
@@ -21,11 +21,11 @@ use crate::maps::{
 use crate::rest;
 use crate::word::{MapEntry, MapWord};
 
-/// This kernel.
+/// The running kernel.
 pub struct Kernel;
 
-/// The slot of this CPU in which `owner` may be cached. With one slot, which is `first`, the verifier
-/// drops the look-up.
+/// The slot of this CPU in which `owner` may be cached. With one slot, which is `first`, the verifier drops the
+/// look-up.
 #[inline(always)]
 pub fn slot(first: &'static Stock<MapWord>, owner: u32) -> Option<&'static Stock<MapWord>> {
     match slot_of(owner, config::slots()) {
@@ -37,8 +37,8 @@ pub fn slot(first: &'static Stock<MapWord>, owner: u32) -> Option<&'static Stock
 /// The value of another CPU in a per-CPU array; none if there is no such CPU or index.
 #[inline(always)]
 fn percpu_value<M, V>(map: &'static M, index: u32, cpu: u32) -> Option<&'static V> {
-    // SAFETY: a map static is the map's definition, which the loader replaces by the map, and
-    // its values are of type V, live as long as the map and are shared through `MapWord` only.
+    // SAFETY: a map static is the map's definition, which the loader replaces by the map. The map's values are of type
+    // V, live as long as the map and are shared through `MapWord` only.
     unsafe {
         let map = core::ptr::from_ref(map).cast_mut().cast::<c_void>();
         let key = core::ptr::from_ref(&index).cast::<c_void>();
@@ -82,7 +82,7 @@ impl World for Kernel {
 
     #[inline(always)]
     fn untrack(&self, key: u32) {
-        // Removing what is not there is no error to anybody.
+        // Removing a missing key is not an error.
         let _ = CGROUPS.remove(key);
     }
 
@@ -118,7 +118,7 @@ impl World for Kernel {
 
     #[inline(always)]
     fn chunk(&self, pfn: u64) -> Option<&Chunk<MapEntry>> {
-        // A map has at most 2^32 entries: a page frame beyond that must not wrap around to one.
+        // A map has at most 2^32 entries: a page frame beyond that must not wrap around.
         OWNERS.get(u32::try_from(pfn / u64::from(CHUNK_PAGES)).unwrap_or(u32::MAX))
     }
 
@@ -130,7 +130,7 @@ impl World for Kernel {
     #[inline(always)]
     fn repeat<S: Step>(&self, times: u32, walk: &mut S) {
         let step: unsafe extern "C" fn(u32, *mut c_void) -> i64 = step::<S>;
-        // SAFETY: `step` is called back with `walk`, before the helper returns.
+        // SAFETY: the helper calls `step` with `walk` before it returns.
         unsafe { bpf_loop(times, step as *mut c_void, core::ptr::from_mut(walk).cast(), 0) };
     }
 
@@ -179,7 +179,8 @@ impl World for Kernel {
 
     #[inline(always)]
     fn task(&self) -> u32 {
-        // SAFETY: the helper has no preconditions. Below is what the kernel calls a PID and user space a thread.
+        // SAFETY: the helper has no preconditions. The low half is what the kernel calls a PID and user space a thread
+        // id.
         unsafe { bpf_get_current_pid_tgid() as u32 }
     }
 
@@ -263,10 +264,10 @@ impl Machine for Kernel {
     }
 }
 
-/// What `bpf_loop` (Linux 5.17) calls; 0 goes on.
+/// The callback of `bpf_loop` (Linux 5.17); 0 continues.
 ///
 /// # Safety
-/// `walk` is an `S` that nobody else refers to.
+/// `walk` is an `S` that nothing else refers to.
 unsafe extern "C" fn step<S: Step>(_index: u32, walk: *mut c_void) -> i64 {
     // SAFETY: the caller's promise.
     let walk = unsafe { &mut *walk.cast::<S>() };

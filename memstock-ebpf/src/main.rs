@@ -1,12 +1,13 @@
-//! The kernel half: thin programs around `memstock-common`, which decides what is charged and drained. Here is what the
-//! kernel's own structures say: whose a page is, and whether it is charged.
+//! The kernel half: thin programs around `memstock-common`, which decides what is charged and drained. The code here
+//! reads the kernel's own structures: whose a page is, and whether it is charged.
 //!
-//! `fault` is attached to the page-fault tracepoints, where there are any, and tail-calls `charge` on a miss; the probes of `page` commit and uncharge pages; `bump_generation` says when what a CPU
-//! remembers of tasks may be stale; `file` marks page cache; `collapse` charges huge pages that one task put
-//! together for another, `migrate` has owners go along with pages that are moved; those of `cgroup` tell of cgroups
-//! that come and go, `reclaim` of reclaim that begins; `hotplug` drains CPUs that go; the programs of `control` run
-//! only when the user half asks (`BPF_PROG_TEST_RUN`); `learn`, `kernel_slots` and the programs of
-//! `kernel_stock`, `record` and `charged` are loaded by themselves.
+//! `fault` is attached to the page-fault tracepoints, where they exist, and tail-calls `charge` on a miss. The probes
+//! of `page` commit and uncharge pages; `bump_generation` marks what a CPU remembers of tasks as stale; `file` marks
+//! page cache; `collapse` charges huge pages that one task put together for another; `migrate` moves owners along with
+//! migrated pages. The probes of `cgroup` report cgroups that are made or removed, `reclaim` that reclaim begins;
+//! `hotplug` drains CPUs that go offline. The programs of `control` run only when the user half asks
+//! (`BPF_PROG_TEST_RUN`). `learn`, `kernel_slots` and the programs of `kernel_stock`, `record` and `charged` are loaded
+//! separately from the engine.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -43,7 +44,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-// The helpers used are for GPL-compatible programs. MIT is, and this is how the kernel spells it.
+// The helpers used require a GPL-compatible licence. MIT is one, and this is how the kernel spells it.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

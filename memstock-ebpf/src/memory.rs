@@ -1,5 +1,5 @@
-//! Whose memory it is: the kernel charges a page of user space to the task that owns the memory (`mm->owner`), which may
-//! be another one than the one that runs.
+//! Whom to charge for memory: the kernel charges a page of user space to the task that owns the memory (`mm->owner`),
+//! which may not be the task that runs.
 
 use memstock_common::fault::nearest_tracked;
 use memstock_common::key_of;
@@ -10,7 +10,7 @@ use crate::config;
 use crate::folio::read;
 use crate::machine::Kernel;
 
-/// The memory that `task` uses, if a task of another process owns it: one that shares it (`CLONE_VM`), as a child of
+/// The memory that `task` uses, if a task of another process owns it: `task` then shares it (`CLONE_VM`), as a child of
 /// vfork(2) does until it execs.
 #[inline(always)]
 pub fn foreign(task: u64) -> Option<u64> {
@@ -26,14 +26,14 @@ pub fn foreign(task: u64) -> Option<u64> {
     Some(mm)
 }
 
-/// Whom memory is charged to: `get_mem_cgroup_from_mm` in `mm/memcontrol.c`, with our cgroups.
+/// The owner that memory is charged to: `get_mem_cgroup_from_mm` in `mm/memcontrol.c`, for our cgroups.
 #[inline(always)]
 pub fn owner_of(mm: u64) -> Option<u32> {
     let offsets = config::memory_owner();
     let task = read(mm, offsets.mm_owner).filter(|&task| task != 0)?;
     let css_set = read(task, offsets.task_cgroups)?;
     let cgroup = read(css_set, offsets.css_set_dfl_cgrp)?;
-    // An int.
+    // It is an int.
     let own_level = read(cgroup, offsets.cgroup_level)? as u32;
     let ancestor = |level| {
         if level > own_level {

@@ -1,9 +1,9 @@
 //! The probes of page migration: at the kernel's function, since no tracepoint has both pages; and where functions
-//! cannot be traced, at the tracepoint that has but their number.
+//! cannot be traced, at the tracepoint that has only the number of pages.
 //!
-//! Kernel prototype (`mm/memcontrol.c`): `mem_cgroup_migrate(struct folio *old, struct folio *new)`, once the contents
-//! are in the new one, with both locked. It is in every kernel with CONFIG_MEMCG, and is called where the controller is
-//! not mounted, too.
+//! Kernel prototype (`mm/memcontrol.c`): `mem_cgroup_migrate(struct folio *old, struct folio *new)`, after the contents
+//! were moved to the new folio, with both locked. Every kernel with CONFIG_MEMCG has it, and calls it even if the
+//! controller is not mounted.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
@@ -15,7 +15,7 @@ use crate::config;
 use crate::folio;
 use crate::machine::Kernel;
 
-/// Has the owners go along.
+/// Moves the owners along with the pages.
 #[fentry(function = "mem_cgroup_migrate")]
 pub fn migrated(ctx: FEntryContext) -> i32 {
     if let (Some(old), Some(new)) = (argument(&ctx, 0), argument(&ctx, 1))
@@ -26,7 +26,7 @@ pub fn migrated(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// Counts what nobody sees. Attached only where `migrated` cannot be.
+/// Counts pages that move unseen. Attached only where `migrated` cannot be.
 ///
 /// Kernel prototype (`include/trace/events/migrate.h`): `(unsigned long succeeded, ...)`, in small pages, after a list of
 /// pages was moved.
@@ -37,8 +37,8 @@ pub fn moved_unseen(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// An argument as a number: the verifier knows the arguments of functions as pointers, with which it does not let
-/// programs calculate.
+/// An argument as a number: the verifier knows arguments of functions as pointers, and does not allow arithmetic on
+/// them.
 #[inline(always)]
 fn argument(ctx: &FEntryContext, index: usize) -> Option<u64> {
     // SAFETY: the helper reads kernel memory at any address, or fails.

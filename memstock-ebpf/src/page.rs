@@ -1,15 +1,14 @@
 //! The probes of the page allocator.
 //!
-//! Kernel prototypes (`kmem:mm_page_alloc`, `kmem:mm_page_free`, `include/trace/events/kmem.h`):
-//! `(struct page *page, unsigned int order, gfp_t gfp_flags, int migratetype)`, where `page` is NULL
-//! when there was none; `(struct page *page, unsigned int order)`; and, of `kmem:mm_page_pcpu_drain`,
-//! `(struct page *page, unsigned int order, int migratetype)`.
+//! Kernel prototypes (`kmem:mm_page_alloc`, `kmem:mm_page_free`, `include/trace/events/kmem.h`): `(struct page *page,
+//! unsigned int order, gfp_t gfp_flags, int migratetype)`, where `page` is NULL if the allocation failed; `(struct page
+//! *page, unsigned int order)`; and, of `kmem:mm_page_pcpu_drain`, `(struct page *page, unsigned int order, int
+//! migratetype)`.
 //!
-//! The kernel does not run a program inside itself on one CPU. An interrupt that frees page tables
-//! after a grace period frees many at once, and all of them unseen if it came while `page_free` ran.
-//! They are repaired when they leave the CPU's list of free pages for the buddy allocator, or when
-//! they are allocated again from that list. Where other tasks can come in between as well, each
-//! tracepoint has a second program (`memstock_common::again`).
+//! The kernel does not run a program inside itself on one CPU. An interrupt that frees page tables after a grace period
+//! frees many at once, all unseen if it came while `page_free` ran. They are repaired when they leave the CPU's list of
+//! free pages for the buddy allocator, or when they are allocated again from that list. Where other tasks can preempt a
+//! program as well, each tracepoint has a second program (`memstock_common::again`).
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
@@ -23,7 +22,7 @@ use crate::maps::{GENERATION, STOCK};
 use crate::payer::{Payer, owner, running_task};
 use crate::word::MapWord;
 
-/// Commits the page that a fault has left pending, or charges what was allocated without one.
+/// Commits the page that a fault left pending, or charges an allocation without a fault.
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
@@ -34,7 +33,8 @@ pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Charges what was allocated while [`page_alloc`] was preempted on this CPU; attached where it can be, behind it.
+/// Charges what was allocated while [`page_alloc`] was preempted on this CPU. Attached after it, where that is
+/// possible.
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn alloc_again(ctx: RawTracePointContext) -> i32 {
@@ -45,7 +45,7 @@ pub fn alloc_again(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// What is known of an allocation by the tracepoint's arguments.
+/// What the tracepoint's arguments say about an allocation.
 #[derive(Clone, Copy)]
 struct Allocation {
     pfn: u64,
@@ -56,7 +56,7 @@ struct Allocation {
 }
 
 impl Allocation {
-    /// None if there was no page.
+    /// None if the allocation failed.
     #[inline(always)]
     fn of(ctx: &RawTracePointContext) -> Option<Self> {
         let (page, order, gfp): (u64, u32, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));
@@ -73,7 +73,7 @@ impl Allocation {
         })
     }
 
-    /// Who is charged, and that one's slot.
+    /// The owner to charge, and its slot.
     #[inline(always)]
     fn payer(self, ctx: &RawTracePointContext) -> (u32, Option<&'static Stock<MapWord>>) {
         let generation = GENERATION.load();
@@ -85,7 +85,7 @@ impl Allocation {
     }
 }
 
-/// Uncharges the owners of what is freed.
+/// Uncharges the owners of the pages freed.
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 #[inline(always)]
 pub fn page_free(ctx: RawTracePointContext) -> i32 {
@@ -94,7 +94,7 @@ pub fn page_free(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// The same, of what is freed while [`page_free`] is preempted on this CPU.
+/// The same, for frees while [`page_free`] is preempted on this CPU.
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 #[inline(always)]
 pub fn free_again(ctx: RawTracePointContext) -> i32 {
@@ -103,7 +103,7 @@ pub fn free_again(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Uncharges the owners of what was freed unseen.
+/// Uncharges the owners of pages whose free was missed.
 #[raw_tracepoint(tracepoint = "mm_page_pcpu_drain")]
 #[inline(always)]
 pub fn page_drain(ctx: RawTracePointContext) -> i32 {

@@ -1,4 +1,4 @@
-//! Who pays: how the task that a program runs for is told from others, and whose it is.
+//! Whom to charge: how a program identifies the current task, and finds its owner.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{
@@ -29,45 +29,44 @@ fn current_ancestor(level: u32) -> u32 {
     key_of(unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) })
 }
 
-/// Set in the error code of a fault that was taken in user mode: `X86_PF_USER`
-/// (`arch/x86/include/asm/trap_pf.h`). Elsewhere no bit is known to say so.
+/// Set in the error code of a fault that was taken in user mode: `X86_PF_USER` (`arch/x86/include/asm/trap_pf.h`).
+/// Other architectures have no such bit here.
 const USER_FAULT: u64 = if cfg!(bpf_target_arch = "x86_64") { 1 << 2 } else { 0 };
 
-/// How the task whose fault this is can be told from every other living one.
+/// How to tell the faulting task from every other living one.
 ///
-/// Without asking the kernel: by where a fault in user mode saves its registers, at the top of the
-/// task's own kernel stack. Faults in kernel mode may save them on the stack of an interrupt, which is
-/// nobody's.
+/// Without asking the kernel: by where a fault in user mode saves its registers, at the top of the task's own kernel
+/// stack. Faults in kernel mode may save them on an interrupt stack, which belongs to no task.
 #[inline(always)]
 pub fn faulting_task(ctx: &RawTracePointContext) -> Task {
     if is_user_fault(ctx) { Task::Registers(ctx.arg(1)) } else { Task::Current }
 }
 
-/// Whether a fault was taken in user mode, where a task holds no lock of the kernel's; false where that is not known.
+/// Whether a fault was taken in user mode, where a task holds no kernel lock; false if not known.
 #[inline(always)]
 pub fn is_user_fault(ctx: &RawTracePointContext) -> bool {
     ctx.arg::<u64>(2) & USER_FAULT != 0
 }
 
-/// How the task that a program runs for can be told, whatever the tracepoint: by where the tracepoint's
-/// arguments are, which the kernel puts on its stack (`bpf_trace_run*` in `kernel/trace/bpf_trace.c`).
+/// How to tell the current task at any tracepoint: by the address of the tracepoint's arguments, which the kernel puts
+/// on its stack (`bpf_trace_run*` in `kernel/trace/bpf_trace.c`).
 #[inline(always)]
 pub fn running_task(ctx: &RawTracePointContext) -> Task {
     Task::Stack(ctx.as_ptr() as u64)
 }
 
-/// Who is charged for what a task gets.
+/// Who is charged for an allocation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Payer {
-    /// Of its memory: who owns that.
+    /// User pages: the owner of the task's memory.
     Memory = 0,
-    /// Of the kernel's, for it: itself.
+    /// Kernel memory: the task itself.
     Task = 1,
 }
 
-/// The owner that is charged for what the current task gets, which it is told by `task`; the caller has read
-/// `generation` before.
+/// The owner charged for an allocation of the current task, which `task` identifies; the caller has read `generation`
+/// before.
 #[inline(always)]
 pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64, pays: Payer) -> u32 {
     first.identity.known(task, generation).unwrap_or_else(|| {
@@ -76,7 +75,7 @@ pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64, pays: Payer) -
     })
 }
 
-/// The same, and asks the kernel if it has to.
+/// The same, but asks the kernel if it has to.
 #[inline(always)]
 pub fn asked_owner(task: Task, pays: Payer) -> u32 {
     let generation = GENERATION.load();

@@ -11,7 +11,7 @@ use memstock_common::event;
 use crate::machine::Kernel;
 use crate::maps::RECLAIM_TOLD;
 
-/// Says that reclaim begins.
+/// Reports that reclaim begins.
 #[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_begin")]
 #[inline(always)]
 pub fn reclaim_began(_ctx: RawTracePointContext) -> i32 {

@@ -1,5 +1,5 @@
-//! What a recorded cgroup does: accesses to blocks of page cache that are followed, and processes that come and go. Loaded
-//! by themselves, for `memstock record`, and attached only meanwhile.
+//! What a recorded cgroup does: accesses to followed blocks of page cache, and processes that start and end. Loaded
+//! separately, for `memstock record`, and attached only while recording.
 //!
 //! Kernel prototypes (`include/trace/events/filemap.h`): since Linux 6.12 `mm_filemap_get_pages` and
 //! `mm_filemap_map_pages`: `(struct address_space *mapping, pgoff_t index, pgoff_t last_index)`, and
@@ -27,9 +27,10 @@ use crate::machine::Kernel;
 use crate::maps::{FOLLOWED, RECENT, RECORDED};
 use crate::rest;
 
-/// What statfs(2) says of tmpfs, and of shared memory, which is not page cache of a file (`include/uapi/linux/magic.h`).
+/// `f_type` of tmpfs and of shared memory in statfs(2), which is not page cache of a file
+/// (`include/uapi/linux/magic.h`).
 const TMPFS_MAGIC: u64 = 0x0102_1994;
-/// Who reads the records looks at them by the clock: waking it would cost more than the record.
+/// The reader polls: waking it would cost more than the record.
 const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// Pages are read.
@@ -50,7 +51,7 @@ pub fn record_fault(ctx: RawTracePointContext) -> i32 {
     accessed(RecordKind::Mapped, ctx.arg(0), ctx.arg(1), ctx.arg(1))
 }
 
-/// Pages enter the cache. The access for which they do is told by itself.
+/// Pages enter the cache. The access that causes it is reported separately.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
 pub fn record_added(ctx: RawTracePointContext) -> i32 {
     if !is_recorded() {
@@ -58,7 +59,7 @@ pub fn record_added(ctx: RawTracePointContext) -> i32 {
     }
     let _ = of_folio(ctx.arg(0), |mapping, hash, block, pages| {
         let word = RECENT.get(Recent::place(hash))?;
-        // Remembered for when it is removed.
+        // Remember it, so that its removal is reported.
         if !Recent(word.load()).is_of(hash) {
             word.store(Recent::of(hash).0);
         }
@@ -68,7 +69,7 @@ pub fn record_added(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Pages leave the cache, whoever takes them. Of most of them nothing was ever told.
+/// Pages leave the cache, whoever removes them. Most of them were never reported.
 #[raw_tracepoint(tracepoint = "mm_filemap_delete_from_page_cache")]
 pub fn record_removed(ctx: RawTracePointContext) -> i32 {
     let _ = of_folio(ctx.arg(0), |mapping, hash, block, pages| {
@@ -83,7 +84,7 @@ pub fn record_removed(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A process is born. A thread is not told of.
+/// A process is born. Threads are not reported.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn record_born(ctx: RawTracePointContext) -> i32 {
     if !is_recorded() {
@@ -99,7 +100,7 @@ pub fn record_born(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A process runs another program.
+/// A process execs.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn record_exec(_ctx: RawTracePointContext) -> i32 {
     if is_recorded() {
@@ -142,17 +143,17 @@ fn is_recorded() -> bool {
     unsafe { bpf_get_current_ancestor_cgroup_id(level) == id }
 }
 
-/// Tells of an access to the pages of a range, of which most that are accessed were told of just now: those take neither a
-/// call nor a look at whose task it is.
+/// Reports an access to the pages of a range. Most of them were reported just now: those need neither a call nor a
+/// check of whose task it is.
 #[inline(always)]
 fn accessed(kind: RecordKind, mapping: u64, first: u64, last: u64) -> i32 {
-    // Not the time: that takes as long as all the rest. SAFETY: the helper has no preconditions.
+    // Jiffies, not the time: reading that takes as long as all the rest. SAFETY: the helper has no preconditions.
     let window = (unsafe { bpf_jiffies64() } >> WINDOW_SHIFT) as u16;
     each_block(mapping, first, last, |hash, block, pages| {
         let word = RECENT.get(Recent::place(hash))?;
         let (new, recent) = Recent(word.load()).tell(hash, window, pages);
         if new != 0 && is_recorded() {
-            // Two that meet tell twice.
+            // Two CPUs that race report twice.
             word.store(recent.0);
             rest::tell_access(kind as u32, mapping, block, new.into());
         }
@@ -161,7 +162,7 @@ fn accessed(kind: RecordKind, mapping: u64, first: u64, last: u64) -> i32 {
     0
 }
 
-/// Goes through the blocks of a folio that are followed.
+/// Calls `tell` for each followed block of a folio.
 #[inline(always)]
 fn of_folio(folio: u64, tell: impl Fn(u64, u32, u64, u16) -> Option<()>) -> Option<()> {
     let layout = config::folio();
@@ -176,15 +177,15 @@ fn of_folio(folio: u64, tell: impl Fn(u64, u32, u64, u16) -> Option<()>) -> Opti
     Some(())
 }
 
-/// Goes through the blocks of a range that are followed. What is beyond the bound, the call that gets there tells of:
-/// one gets some dozen folios at most (`PAGEVEC_SIZE`).
+/// Calls `tell` for each followed block of a range. Blocks beyond the bound are reported by the call that reaches them:
+/// one call gets some dozen folios at most (`PAGEVEC_SIZE`).
 #[inline(always)]
 fn each_block(mapping: u64, first: u64, last: u64, tell: impl Fn(u32, u64, u16) -> Option<()>) {
     let Some(one_in) = FOLLOWED.get(0) else { return };
     let one_in = one_in.load() as u32;
     let begin = first / BLOCK_PAGES;
     let end = last / BLOCK_PAGES;
-    // A constant that the verifier knows and the compiler does not, so that it stays a loop.
+    // A constant that the verifier knows and the compiler does not, so that this stays a loop.
     for n in 0..config::max_blocks() {
         let block = begin.wrapping_add(n.into());
         if block > end {
@@ -197,7 +198,7 @@ fn each_block(mapping: u64, first: u64, last: u64, tell: impl Fn(u32, u64, u16) 
     }
 }
 
-/// Tells of an access to these pages of a block.
+/// Reports an access to these pages of a block.
 #[inline(always)]
 pub fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
     let layout = config::folio();
@@ -206,7 +207,7 @@ pub fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()
     if read(super_block, layout.sb_magic)? == TMPFS_MAGIC {
         return None;
     }
-    // What is read may be asked for beyond the end.
+    // A read may reach beyond the end of the file.
     let size = read(inode, layout.inode_size)?;
     let is_gone = kind == RecordKind::Removed as u32;
     let there = u32::from(pages_of(block, size, config::page_shift()));

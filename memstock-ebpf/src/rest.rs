@@ -1,7 +1,7 @@
-//! What is rare, as functions that are called. The verifier looks at a global function once, whatever its arguments
-//! are, and then knows of a call only that it gives a number; what is inlined, or a function of the object's own, it
-//! follows anew on each way that leads there (commit 51c39bb1d5d1, Linux 5.6). So these take
-//! numbers, no pointers, and look up again what their callers had.
+//! Rarely run parts, as functions that are called. The verifier checks a global function once, for any arguments, and
+//! then only knows that a call returns a number; inlined code and static functions it follows anew on each path that
+//! leads to them (commit 51c39bb1d5d1, Linux 5.6). So these functions take numbers, no pointers, and repeat their
+//! callers' look-ups.
 
 use memstock_common::identity::Task;
 use memstock_common::slots::stock_for;
@@ -13,8 +13,8 @@ use crate::memory;
 use crate::payer::{Payer, asked_owner};
 use crate::record;
 
-/// The owner that is charged for what the current task gets, which is not the one that this CPU remembers, or not
-/// known to be; `registers` where it faulted, 0 if that is not known; `pays` a [`Payer`].
+/// The owner charged for an allocation of the current task, if this CPU does not remember it; `registers` is where it
+/// faulted, 0 if not known; `pays` is a [`Payer`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ask_owner(registers: u64, pays: u32) -> u32 {

@@ -5,9 +5,8 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 
 use memstock_common::{Entry, Word};
 
-/// A word of a map value. The BPF target declares no compare-and-swap, so
-/// `core::sync::atomic` has only load and store; the intrinsics compile to
-/// `atomic_fetch_add`, `xchg_64` and `cmpxchg_64` (instruction set v3).
+/// A word of a map value. The BPF target declares no compare-and-swap, so `core::sync::atomic` has only load and store;
+/// the intrinsics compile to `atomic_fetch_add`, `xchg_64` and `cmpxchg_64` (instruction set v3).
 #[repr(transparent)]
 #[derive(Debug, Default)]
 pub struct MapWord(UnsafeCell<u64>);
