@@ -1,9 +1,9 @@
-//! Owns the audit: the proof that what is charged is what is owned, the comparison with the kernel page by
-//! page, and their repair. Renders nothing.
+//! Owns the audit: the proof that what is charged is what is owned, the page-by-page comparison with the kernel, and
+//! the repair. Renders nothing.
 //!
 //! - `conserve`: for each counter, usage = pages owned + pages charged and not in use.
 //! - `compare`: each page's owner beside what the kernel says.
-//! - `repair`: moves pages to where the kernel has them.
+//! - `repair`: moves pages to the cgroups that the kernel charges.
 
 pub mod adoption;
 
@@ -35,16 +35,16 @@ pub struct Audit {
     pub owned: u64,
     /// Pages owned by, or stocked for, a counter that is not in use.
     pub ownerless: u64,
-    /// Pages with an owner that the kernel has as free or as slab: frees that the probe missed, which
-    /// their next allocation will repair.
+    /// Pages with an owner that are free or slab in the kernel: frees that the probe missed, which their next
+    /// allocation will repair.
     pub stale: u64,
-    /// Whether nothing moved while it was read. Otherwise it is the best of several readings.
+    /// Whether nothing changed while it was read. Otherwise the figures are the best of several readings.
     pub is_exact: bool,
-    /// All cgroups that the kernel knows together; none when it knows none.
+    /// All cgroups that the kernel knows, summed up; none if it knows none.
     pub agreement: Option<Agreement>,
-    /// The same by kind of page: those that the kernel or memstock gives to such a cgroup.
+    /// The same by kind of page: pages that the kernel or memstock gives to such a cgroup.
     pub kinds: Vec<(Kind, Agreement)>,
-    /// Pages with an owner that are page cache by memstock, by the kernel, or both.
+    /// Pages with an owner that are page cache according to memstock, the kernel, or both.
     pub file: Agreement,
     /// What the repair moved, if one was asked for.
     pub repaired: Option<Vec<CgroupAdopted>>,
@@ -55,18 +55,18 @@ pub struct Audit {
 pub struct CgroupAudit {
     /// Which.
     pub name: Name,
-    /// Whether it is charged no more.
+    /// Whether it is dying.
     pub is_dying: bool,
-    /// Usage and what it is made of, with its descendants.
+    /// Usage and what it consists of, including descendants.
     pub book: Book,
     /// Whether memory+swap is charged as well.
     pub has_memsw: bool,
-    /// Its own user pages, without descendants, on both sides; none when the kernel does not know it.
+    /// Its own user pages, without descendants, on both sides; none if the kernel does not know it.
     pub agreement: Option<Agreement>,
 }
 
 impl Audit {
-    /// Whether something is wrong for sure.
+    /// Whether something is certainly wrong.
     pub fn is_off(&self) -> bool {
         let drifts =
             |cgroup: &CgroupAudit| cgroup.book.drifts(cgroup.has_memsw).any(|drift| drift != 0);
@@ -74,9 +74,9 @@ impl Audit {
     }
 }
 
-/// Audits a running engine, and repairs what can be repaired when `does_repair`.
+/// Audits a running engine, and repairs what can be repaired if `does_repair`.
 ///
-/// What is returned was found before the repair.
+/// Returns what was found before the repair.
 ///
 /// # Errors
 /// A map or a file in `/proc` cannot be read, a kernel cgroup does not fit, or the engine refuses.
@@ -94,7 +94,7 @@ pub fn audit(
         ));
     }
     let kernel = KernelCgroups::find(mount, named, &roots)?;
-    // The law first: the comparison takes longer, and is about single pages.
+    // Conservation first: the comparison takes longer, and concerns single pages.
     let books = Books::read(engine)?;
     let look = Look::open(engine, kernel.map(&tracked))?;
     let comparison = Comparison::of(&look)?;

@@ -1,10 +1,10 @@
-//! Owns the adoption of memory that cgroups hold already when they become tracked. Must run after
-//! the probes are attached: what is allocated or freed meanwhile is theirs.
+//! Owns the adoption of memory that cgroups already hold when they become tracked. Must run after the probes are
+//! attached: they handle what is allocated or freed meanwhile.
 //!
-//! Whose a page is comes from the kernel's own memory controller where that knows the cgroup, and else
-//! from the pagemaps of the cgroup's tasks. Both are out of date once they are read. So pages are adopted,
-//! which marks them; then looked at again; and those that are not the cgroup's are given back, if
-//! the mark says that they were neither allocated nor freed since (`memstock_common::adopt`).
+//! The owner of a page comes from the kernel's own memory controller if that knows the cgroup, and otherwise from the
+//! pagemaps of the cgroup's tasks. Both are outdated as soon as they are read. So pages are adopted, which marks them,
+//! and checked again; those that do not belong to the cgroup are given back, if the mark shows that they were neither
+//! allocated nor freed since (`memstock_common::adopt`).
 
 mod pfns;
 mod tasks;
@@ -30,7 +30,7 @@ use tasks::Tasks;
 /// What was adopted.
 #[derive(Clone, Debug, Default)]
 pub struct Adopted {
-    /// For each cgroup that got something.
+    /// The cgroups that got pages.
     pub cgroups: Vec<CgroupAdopted>,
     /// The time it took.
     pub elapsed: Duration,
@@ -43,7 +43,7 @@ pub struct CgroupAdopted {
     pub name: Name,
     /// Pages charged to it.
     pub adopted: u64,
-    /// Those of them that turned out not to be the cgroup's, and were given back.
+    /// Those that turned out not to be the cgroup's, and were given back.
     pub disowned: u64,
 }
 
@@ -54,7 +54,7 @@ impl Adopted {
     }
 }
 
-/// One short line.
+/// A single short line.
 impl fmt::Display for Adopted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (nr_pages, nr_cgroups) = (self.nr_pages(), self.cgroups.len());
@@ -63,10 +63,10 @@ impl fmt::Display for Adopted {
     }
 }
 
-/// Charges to the cgroups `of`, by id, and to those below them what they hold and nobody owns yet.
+/// Charges to the cgroups `of`, by id, and their descendants what they hold and nobody owns yet.
 ///
-/// Where the kernel knows the cgroup: its user pages and page tables. Else: the pages that only tasks of
-/// tracked cgroups have mapped; page cache that nobody maps has no owner that could be found.
+/// If the kernel knows the cgroup: its user pages and page tables. Otherwise: the pages that only tasks of tracked
+/// cgroups have mapped; the owner of unmapped page cache cannot be found.
 ///
 /// # Errors
 /// A map or a file in `/proc` cannot be read, or the engine refuses.
@@ -94,8 +94,8 @@ pub fn adopt(engine: &Engine, mount: &CgroupMount, of: &BTreeSet<u64>) -> Result
     Ok(adopted)
 }
 
-/// Gives back what was adopted for the cgroups `of` and those below them, as far as it was neither allocated
-/// nor freed since: half of an adoption that was cut short, which is then begun anew.
+/// Gives back what was adopted for the cgroups `of` and their descendants, if it was neither allocated nor freed since:
+/// undoes an interrupted adoption, which then starts again.
 ///
 /// # Errors
 /// A map cannot be read, or the engine refuses.
@@ -119,25 +119,25 @@ pub fn undo(engine: &Engine, mount: &CgroupMount, of: &BTreeSet<u64>) -> Result<
     Ok(())
 }
 
-/// The counters of the cgroups with these ids, and all below them.
+/// The counters of the cgroups with these ids, and of their descendants.
 fn at_or_below(tracked: &Tracked, ids: &BTreeSet<u64>) -> BTreeSet<u32> {
     let is_one = |index| tracked.counters().get(&index).is_some_and(|one| ids.contains(&one.id));
     let all = tracked.counters().keys().copied();
     all.filter(|&index| tracked.lineage(index).any(is_one)).collect()
 }
 
-/// Whether memstock charges pages of this kind one by one, so that it can adopt those that the kernel
-/// charges: not slab, where many cgroups have objects in one page.
+/// Whether memstock charges pages of this kind individually, so that it can adopt those that the kernel charges: not
+/// slab, where a page can hold objects of many cgroups.
 pub(crate) fn is_adoptable(kind: Kind) -> bool {
     kind.is_user() || kind == Kind::PageTable
 }
 
-/// A page as it was seen, for the counter `index`.
+/// A page as read, for the counter `index`.
 pub(crate) fn to_adopt(page: &Seen, index: u32) -> Page {
     Page { pfn: page.pfn, index, is_file: page.is_file.unwrap_or(true) }
 }
 
-/// What was moved, for people.
+/// What was moved, by name.
 pub(crate) fn by_name(moved: &Moved, tracked: &Tracked) -> Vec<CgroupAdopted> {
     let mut all = BTreeMap::<u32, (u64, u64)>::new();
     for (&index, nr_pages) in &moved.adopted {
@@ -156,10 +156,10 @@ pub(crate) fn by_name(moved: &Moved, tracked: &Tracked) -> Vec<CgroupAdopted> {
         .collect()
 }
 
-/// Adopts what the kernel charges to the memory cgroups that stand for tracked ones.
+/// Adopts what the kernel charges to the memory cgroups that are counterparts of tracked ones.
 fn from_kernel(transfer: &Transfer<'_>, look: &Look, of: &BTreeSet<u32>) -> Result<Moved> {
     let mut moved = Moved::default();
-    // One chunk after the other, so that each is looked at again at once and little is held in memory.
+    // One chunk after the other, so that each is soon read again and little is held in memory.
     look.all(|seen| {
         let wanted: Vec<Page> = seen
             .iter()
@@ -173,7 +173,7 @@ fn from_kernel(transfer: &Transfer<'_>, look: &Look, of: &BTreeSet<u32>) -> Resu
     Ok(moved)
 }
 
-/// Adopts what the tasks of the cgroups have mapped that the kernel does not know.
+/// Adopts what the tasks have mapped of cgroups that the kernel does not know.
 fn from_tasks(
     transfer: &Transfer<'_>,
     look: &Look,
@@ -184,14 +184,14 @@ fn from_tasks(
     held.retain(|(_, index)| of.contains(index));
     let pfns: Vec<u64> = held.iter().map(|&(pfn, _)| pfn).collect();
     let seen = look.again(&pfns)?;
-    // Drivers map pages of theirs, and the zero pages are everybody's.
-    // Those that the owner map does not cover were not looked at.
+    // Drivers map pages of their own, and the zero pages belong to everybody. Pages outside the owner map were not
+    // read.
     let held: BTreeMap<u64, u32> = held.into_iter().collect();
     let free = seen.iter().filter(|page| page.index == NO_INDEX && page.kind.is_user());
     let wanted = free.filter_map(|page| Some(to_adopt(page, *held.get(&page.pfn)?)));
     let wanted: Vec<_> = wanted.collect();
     let mut moved = Moved { adopted: transfer.adopt(&wanted)?, ..Moved::default() };
-    // Mapped still, and neither allocated nor freed since: so it was the cgroup's when it was adopted.
+    // A page that is still mapped, and was neither allocated nor freed since, was the cgroup's when it was adopted.
     let mapped = tasks.mapped()?;
     let wrong: Vec<_> = wanted.into_iter().filter(|page| !mapped.has(page.pfn)).collect();
     moved.disowned = transfer.disown(&wrong)?;

@@ -1,9 +1,8 @@
 //! Owns the comparison of the two sides, page by page. Changes nothing.
 //!
-//! Reading what the kernel says of all pages takes half a second, and a page can move between the
-//! reading of its one side and the other. So those that differ are looked at again a moment later, and
-//! count only if they still do. Where the kernel knows no cgroup, what is left to compare is whether a
-//! page with an owner is free.
+//! Reading what the kernel says about all pages takes half a second, and a page can move between the two reads. So
+//! pages that differ are read again a moment later, and count only if they still differ. Where the kernel knows no
+//! cgroup, all that can be compared is whether a page with an owner is free.
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -15,8 +14,7 @@ use memstock_common::NO_INDEX;
 use crate::engine::kernel_cgroup::{KernelMap, Look, Seen, Verdict};
 use crate::host::pages::Kind;
 
-/// Until pages that differ are looked at again: longer than an allocation waits to be charged, or a page
-/// on its way to be freed.
+/// Time until pages that differ are read again: longer than an allocation waits to be charged, or a page to be freed.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Numbers of pages by what the two sides say.
@@ -28,7 +26,7 @@ pub struct Agreement {
     pub only_ours: u64,
     /// Only the kernel does.
     pub only_kernels: u64,
-    /// Both do, to different ones.
+    /// Both give them to different ones.
     pub other: u64,
 }
 
@@ -38,8 +36,8 @@ impl Agreement {
         self.both + self.only_ours + self.only_kernels + self.other
     }
 
-    /// How many thousandths of a percent of them both give to the same one, rounded down: all of them only
-    /// if all do. None when there are no pages.
+    /// Thousandths of a percent of them that both give to the same cgroup, rounded down: 100 % only if all do. None if
+    /// there are no pages.
     pub fn millipercent(&self) -> Option<u64> {
         let both = u128::from(self.both) * 100_000;
         both.checked_div(self.either().into()).and_then(|part| u64::try_from(part).ok())
@@ -59,22 +57,22 @@ impl Agreement {
 /// What the comparison found.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// User pages of each cgroup's own; those that only the kernel has, with the cgroup that it gives them.
+    /// Each cgroup's own user pages; those that only the kernel gives to a cgroup count for that one.
     pub cgroups: BTreeMap<u32, Agreement>,
     /// User pages of all cgroups.
     pub all: Agreement,
-    /// Pages of every kind that there is, in the order of [`Kind::ALL`].
+    /// Pages by kind, for each kind that occurs, in the order of [`Kind::ALL`].
     pub kinds: Vec<(Kind, Agreement)>,
-    /// Pages with an owner that are page cache by memstock, by the kernel, or both.
+    /// Pages with an owner that are page cache according to memstock, the kernel, or both.
     pub file: Agreement,
     /// Pages with an owner that are free or slab.
     pub stale: u64,
-    /// The pages that differ, or are stale, as they were seen last; ascending.
+    /// The pages that differ, or are stale, as last read; ascending.
     pub different: Vec<Seen>,
 }
 
 impl Comparison {
-    /// Looks at all pages, and once more at those that differ.
+    /// Reads all pages, and those that differ once more.
     ///
     /// # Errors
     /// A map or a file in `/proc` cannot be read.
@@ -111,15 +109,15 @@ impl Comparison {
     }
 }
 
-/// Whether there is something to look at again.
+/// Whether the page must be read again.
 pub(super) fn differs(map: &KernelMap, page: &Seen) -> bool {
     is_stale(page)
         || !matches!(map.judge(page), Verdict::Both | Verdict::Neither)
         || !matches!(judge_file(page), Verdict::Both | Verdict::Neither)
 }
 
-/// Who has a page with an owner as page cache. Of one that is free there is nothing to compare, and of one that is
-/// locked the kernel does not tell.
+/// Which side has a page with an owner as page cache. Nothing is compared for a free page, nor for a locked one, of
+/// which the kernel does not say.
 fn judge_file(page: &Seen) -> Verdict {
     let Some(is_file) = page.is_file.filter(|_| page.index != NO_INDEX && !is_stale(page)) else {
         return Verdict::Neither;
@@ -132,8 +130,8 @@ fn judge_file(page: &Seen) -> Verdict {
     }
 }
 
-/// Whether it has an owner and cannot have one: it is free, or the kernel's small objects are in it, of
-/// which each is charged by itself (`new_slab` in mm/slub.c takes no `__GFP_ACCOUNT` along).
+/// Whether it has an owner but cannot have one: it is free, or a slab page, whose objects are charged individually
+/// (`new_slab` in mm/slub.c drops `__GFP_ACCOUNT`).
 pub(super) fn is_stale(page: &Seen) -> bool {
     page.index != NO_INDEX && matches!(page.kind, Kind::Buddy | Kind::Slab)
 }

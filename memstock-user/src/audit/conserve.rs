@@ -1,10 +1,10 @@
-//! Owns the law of conservation: for each counter, usage is the pages owned by its cgroup and those below,
-//! plus the pages charged and not in use for them; and file is those of the former that are page cache, less what
-//! the CPUs have yet to tell of that. Reads maps only.
+//! Owns the law of conservation: a counter's usage is the pages owned by its cgroup and its descendants, plus the pages
+//! charged but not in use for them; its `file` is the part of the former that is page cache, less what the CPUs have
+//! yet to report. Reads maps only.
 //!
-//! It holds when nothing is in flight. So everything that moves when a page does is read before and after
-//! the owner map: if it was the same, nothing moved. On a busy host that never happens; then the one of
-//! several readings counts that comes nearest to the law, and is not exact.
+//! It holds when nothing is in flight. So everything that changes when a page moves is read before and after the owner
+//! map: if it is the same, nothing moved. On a busy host that never happens; then the reading that comes nearest to the
+//! law counts, and is not exact.
 
 use std::collections::BTreeMap;
 use std::thread::sleep;
@@ -17,12 +17,12 @@ use memstock_common::{Chunk, Counter, MAX_DEPTH, NO_INDEX, Stock, StockWord, ind
 
 use crate::engine::Engine;
 
-/// Readings before it is given up that nothing moves.
+/// Readings before it gives up waiting for a moment without motion.
 const READINGS: u32 = 10;
-/// Between two of them.
+/// Time between two of them.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What one counter says and what it is made of, with its descendants.
+/// What one counter says and what it consists of, including descendants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Book {
     /// Memory charged.
@@ -35,16 +35,16 @@ pub struct Book {
     pub unused: u64,
     /// Pages in swap, part of memory+swap.
     pub swapped: u64,
-    /// Page cache, as the CPUs have told of it.
+    /// Page cache, as reported by the CPUs.
     pub file: i64,
-    /// Page cache that has come or gone, and is not yet told of.
+    /// Change of page cache that is not yet reported.
     pub untold: i64,
     /// Pages owned that are page cache.
     pub owned_file: u64,
 }
 
 impl Book {
-    /// Pages charged that are nowhere; negative for pages somewhere that are not charged.
+    /// Pages charged that nobody owns; negative for owned pages that are not charged.
     pub fn drift(&self) -> i64 {
         self.off(self.usage)
     }
@@ -54,12 +54,12 @@ impl Book {
         self.off(self.memsw.wrapping_sub(self.swapped))
     }
 
-    /// Page cache told of that is nowhere; negative for page cache somewhere that is not told of.
+    /// Page cache reported that does not exist; negative for page cache that was not reported.
     pub fn file_drift(&self) -> i64 {
         self.file.wrapping_add(self.untold).wrapping_sub(self.owned_file.cast_signed())
     }
 
-    /// All of what does not add up, that of memory+swap if it is counted.
+    /// All differences, including that of memory+swap if it is counted.
     pub fn drifts(&self, memsw: bool) -> impl Iterator<Item = i64> {
         let memsw = memsw.then(|| self.memsw_drift());
         [self.drift(), self.file_drift()].into_iter().chain(memsw)
@@ -101,8 +101,8 @@ impl Books {
             let owned = count((0..owners.len()).map_while(|n| owners.get(n)));
             let after = Moment::read(engine)?;
             let books = Self::new(&after, &owned);
-            // What shows no motion in the counters, a page allocated for the one freed just before, can
-            // make a drift once, but hardly the same one twice.
+            // Motion that the counters do not show, a page allocated for the one freed just before, can cause a drift
+            // once, but hardly the same one twice.
             let twice = last.as_ref() == Some(&books);
             if before == after && (books.balance(memsw) || twice) {
                 return Ok(Self { is_exact: true, ..books });
@@ -147,7 +147,7 @@ impl Books {
         books
     }
 
-    /// Enters pages of a counter with it and with its ancestors.
+    /// Enters pages of a counter in its book and those of its ancestors.
     fn spread(
         &mut self,
         moment: &Moment,
@@ -160,7 +160,7 @@ impl Books {
             return;
         }
         let mut at = index;
-        // A bound, should a counter be its own ancestor: what is read may be changing.
+        // Bounded, in case a counter is its own ancestor: it may be changing while it is read.
         for _ in 0..MAX_DEPTH {
             let Some(row) = moment.rows.get(&at) else { return };
             if let Some(book) = self.cgroups.get_mut(&at) {
@@ -175,8 +175,8 @@ impl Books {
             && self.cgroups.values().all(|book| book.drifts(memsw).all(|drift| drift == 0))
     }
 
-    /// The counter that is farthest from the law and by how many pages, of memory, of page cache or of
-    /// memory+swap; none if all keep it.
+    /// The counter that is farthest from the law and by how many pages, of memory, page cache or memory+swap; none if
+    /// all keep it.
     pub fn worst(&self, memsw: bool) -> Option<(u32, i64)> {
         let drifts = self
             .cgroups
@@ -193,14 +193,14 @@ impl Books {
     }
 }
 
-/// All that moves when a page does, but the owner map.
+/// Everything that changes when a page moves, except the owner map.
 #[derive(Debug, PartialEq, Eq)]
 struct Moment {
     rows: BTreeMap<u32, Row>,
     stocks: Vec<Moving>,
 }
 
-/// What of a counter is needed.
+/// The part of a counter that is needed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Row {
     id: u64,
@@ -227,7 +227,7 @@ impl Moment {
     }
 }
 
-/// What a slot has, and what only goes up with each page that passes through it.
+/// What a slot holds, and counts that only grow with each page that passes through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Moving {
     word: StockWord,
@@ -252,7 +252,7 @@ impl Moving {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Owned {
     nr_pages: u64,
-    /// Those of them that are page cache.
+    /// Those that are page cache.
     nr_file: u64,
 }
 
@@ -260,7 +260,7 @@ struct Owned {
 fn count(chunks: impl Iterator<Item = Chunk<u32>>) -> BTreeMap<u32, Owned> {
     let mut owned = BTreeMap::<u32, Owned>::new();
     for chunk in chunks {
-        // Most memory is nobody's, and the compiler makes this much faster than a look at each.
+        // Most memory has no owner, and the compiler makes this much faster than checking each entry.
         if chunk.owners.iter().fold(0, |all, owner| all | owner) == 0 {
             continue;
         }

@@ -1,5 +1,5 @@
-//! Owns the repair: moves pages that differ to where the kernel has them. Must not touch a counter but
-//! through the pages it owns: a drift stays, for it is a defect that must be seen.
+//! Owns the repair: moves pages that differ to the cgroups that the kernel charges. Must not change a counter except
+//! through the pages it owns: a drift stays, because it is a defect that must be seen.
 
 use anyhow::Result;
 
@@ -8,11 +8,11 @@ use crate::audit::adoption::{Moved, Page, Transfer, is_adoptable, to_adopt};
 use crate::engine::Engine;
 use crate::engine::kernel_cgroup::{Look, Seen, Tracked};
 
-/// Takes pages from cgroups that do not have them by the kernel, and gives those that nobody owns then
-/// to the cgroups that do. Where the kernel knows no cgroup: takes what is free.
+/// Takes pages from cgroups that do not own them in the kernel, then gives pages without an owner to the cgroups that
+/// do. Where the kernel knows no cgroup, it takes free pages only.
 ///
-/// `different` is what differed when it was looked at, ascending. Each page is marked, looked at again,
-/// and moved only if it still differs and was neither allocated nor freed since.
+/// `different` are the pages that differed, ascending. Each page is marked, checked again, and moved only if it still
+/// differs and was neither allocated nor freed since.
 pub(super) fn repair(
     engine: &Engine,
     tracked: &Tracked,
@@ -30,13 +30,13 @@ pub(super) fn repair(
     Ok(moved)
 }
 
-/// Time for a page that was allocated just before it was doubted to be charged by the kernel as well,
-/// which comes right after: else the second look would still not see whose it is.
+/// Time for the kernel to charge a page that was allocated just before it was marked, which it does right after the
+/// allocation. Otherwise the second look would still not see its owner.
 const CHARGED: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Takes the pages that do not belong to their owners.
+/// Takes pages from cgroups that do not own them.
 fn take(transfer: &Transfer<'_>, look: &Look, different: &[Seen]) -> Result<Moved> {
-    // What belongs to a cgroup that the kernel does not know is judged by one thing only: that it is free.
+    // A page of a cgroup that the kernel does not know is wrong only if it is free.
     let is_known = |page: &&Seen| look.map().knows(page.index) || is_stale(page);
     let owned = different.iter().filter(is_known).map(|page| to_adopt(page, page.index));
     let owned: Vec<_> = owned.collect();

@@ -1,4 +1,4 @@
-//! The programs that look again, where the kernel preempts those that look first ([`memstock_common::again`]). Elsewhere
+//! The programs that look again after a probe, on kernels that preempt probes ([`memstock_common::again`]). Elsewhere
 //! they are not loaded.
 
 use std::env;
@@ -12,12 +12,12 @@ use super::object::AGAIN;
 use super::pins::Pins;
 use super::program;
 
-/// If this variable is set, an engine that starts has them on any kernel. For tests, and for nothing else.
+/// If this variable is set, a new engine loads them on any kernel. For tests only.
 const AS_IF_PREEMPTED: &str = "MEMSTOCK_AS_IF_PREEMPTED";
-/// The first kernel that preempts programs of raw tracepoints (commit a46023d5616e); nothing but its number tells.
+/// The first major version that preempts raw tracepoint programs (commit a46023d5616e). Only the version tells.
 const PREEMPTS: u32 = 7;
 
-/// Whether a program is to be loaded: each one is, but these only where they are needed.
+/// Whether to load a program: these only where they are needed, all others always.
 pub(super) fn is_wanted(name: &str) -> bool {
     AGAIN.iter().all(|&(again, ..)| again != name)
         || env::var_os(AS_IF_PREEMPTED).is_some()
@@ -29,7 +29,7 @@ fn major(release: &[u8]) -> Option<u32> {
     str::from_utf8(release).ok()?.split('.').next()?.parse().ok()
 }
 
-/// Attaches those that are loaded. To be called last: the kernel runs programs in the order in which they were attached.
+/// Attaches those that are loaded. Call it last: the kernel runs programs in the order in which they were attached.
 pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     for (again, _, tracepoint) in AGAIN {
         if ebpf.program(again).is_some_and(|program| program.fd().is_ok()) {
@@ -39,7 +39,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-/// Those that an engine has, each with the tracepoint.
+/// Those that an engine has, each with its tracepoint.
 ///
 /// # Errors
 /// The pins cannot be read.
@@ -49,7 +49,7 @@ pub(super) fn attached(pins: &Pins) -> Result<Vec<(&'static str, &'static str)>>
     all.map(|it| Ok(is_there(it.0)?.then_some(it))).filter_map(Result::transpose).collect()
 }
 
-/// The program that an engine has look again after the one of this name.
+/// The program that looks again after the one of this name, if the engine has it.
 ///
 /// # Errors
 /// The pins cannot be read.

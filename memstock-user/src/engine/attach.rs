@@ -1,5 +1,5 @@
-//! Attaches the loaded programs to the tracepoints that they are for and pins the links. What sees faults is for
-//! `faults`; loads nothing but one program, to find out what there is.
+//! Attaches the loaded programs to their tracepoints and pins the links. `faults` attaches the probe of page faults. To
+//! find out which tracepoints exist, loads one program itself.
 
 use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
@@ -41,10 +41,10 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     again::attach(ebpf, pins)
 }
 
-/// A program that reads no argument, so that any tracepoint takes it, and writes to a map of its own only.
+/// A program that reads no argument, so that it fits any tracepoint, and only writes to a map of its own.
 const PROBING: &str = "bump_generation";
 
-/// That program by itself, in the kernel, to be attached to what may not be there.
+/// Loads that program alone, to be attached to tracepoints that may not exist.
 ///
 /// # Errors
 /// The kernel refuses it.
@@ -54,10 +54,10 @@ pub fn probing() -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// Whether the kernel has a tracepoint: attaches [`probing`] to it, and detaches it again.
+/// Whether the kernel has a tracepoint: attaches [`probing`] to it and detaches it again.
 ///
 /// # Errors
-/// The kernel refuses for another reason than that there is none.
+/// The kernel refuses for any reason but that there is none.
 pub fn has_tracepoint(probing: &mut Ebpf, tracepoint: &str) -> Result<bool> {
     let program = program(probing, PROBING)?;
     match link_to(program, tracepoint)? {

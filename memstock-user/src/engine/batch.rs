@@ -1,5 +1,5 @@
-//! Reads many entries of a map with one system call (`BPF_MAP_LOOKUP_BATCH`, which aya does not offer): ranges of a per-CPU
-//! array, and all of a hash. Knows how the kernel lays values out, and nothing of what they mean.
+//! Reads many entries of a map with one system call (`BPF_MAP_LOOKUP_BATCH`, which aya does not offer): ranges of a
+//! per-CPU array, and all of a hash. Knows how the kernel lays out values, but not what they mean.
 
 use std::io;
 use std::marker::PhantomData;
@@ -17,7 +17,7 @@ use super::syscall::{bpf, zeroed};
 #[derive(Debug)]
 pub struct PerCpuRanges<T> {
     map: MapData,
-    /// Values of one key: one for each possible CPU.
+    /// Values per key: one for each possible CPU.
     nr_cpus: usize,
     of: PhantomData<T>,
 }
@@ -41,7 +41,7 @@ impl<T: Pod> PerCpuRanges<T> {
         Ok(Self { map, nr_cpus, of: PhantomData })
     }
 
-    /// The values of `nr` keys from `first` on: for each key one value a possible CPU.
+    /// The values of `nr` keys from `first` on: for each key, one value per possible CPU.
     ///
     /// # Errors
     /// The map ends before the last one, or the kernel refuses.
@@ -49,7 +49,7 @@ impl<T: Pod> PerCpuRanges<T> {
         let len = nr as usize * self.nr_cpus;
         let mut values = Vec::<T>::with_capacity(len);
         let mut keys = vec![0_u32; nr as usize];
-        // The key before the first; none for that of the map.
+        // The key before the first; none at the start of the map.
         let before = first.checked_sub(1);
         let mut last = 0_u32;
         let mut attr = zeroed();
@@ -64,7 +64,7 @@ impl<T: Pod> PerCpuRanges<T> {
         let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
         let cannot = || format!("cannot read {nr} values from {first} on of a per-CPU map");
         result.with_context(cannot)?;
-        // SAFETY: the call was about this variant, and wrote to it how many it has read.
+        // SAFETY: the call used this variant, and wrote to it how many it read.
         let read = unsafe { attr.batch.count };
         ensure!(read == nr, "{}: there are only {read}", cannot());
         // SAFETY: the kernel has written that many values; `T` is plain data.
@@ -73,13 +73,13 @@ impl<T: Pod> PerCpuRanges<T> {
     }
 }
 
-/// Entries of a hash that are read at once: more than are ever in one of its buckets, which the kernel gives whole.
+/// Entries of a hash read at once: more than any of its buckets ever has, which the kernel returns as a whole.
 const AT_ONCE: u32 = 4096;
 
-/// The values of a hash from and to 32 bits. Those that come or go meanwhile may be in it or not.
+/// The values of a hash from 32 to 32 bits. Entries added or removed meanwhile may be missing or included.
 ///
 /// # Errors
-/// The kernel's.
+/// Those of the system call.
 pub fn values(map: &MapData) -> io::Result<Vec<u32>> {
     let mut all = Vec::new();
     let [mut keys, mut values] = [(); 2].map(|()| vec![0_u32; AT_ONCE as usize]);
@@ -96,11 +96,11 @@ pub fn values(map: &MapData) -> io::Result<Vec<u32>> {
         // SAFETY: the kernel reads and writes a position of 32 bits, and writes at most as many keys and values as there is
         // room for; all of them live until the call returns.
         let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
-        // SAFETY: the call was about this variant, and wrote to it how many it has read.
+        // SAFETY: the call used this variant, and wrote to it how many it read.
         let read = unsafe { attr.batch.count } as usize;
         match result {
             Ok(_) => at = Some(next),
-            // That was the last of it.
+            // The end of the hash.
             Err(error) if error.kind() == io::ErrorKind::NotFound => at = None,
             Err(error) => return Err(error),
         }

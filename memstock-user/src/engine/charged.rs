@@ -1,5 +1,5 @@
-//! Owns what is seen of an engine while its charges are recorded: each charge and uncharge, and what else a replay needs.
-//! Its programs are loaded, attached and gone with this value. Must not say what becomes of it.
+//! Owns the recording of an engine's charges: each charge and uncharge, and what else a replay needs. Its programs are
+//! loaded, attached and removed with this value. Must not decide what becomes of the records.
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
@@ -14,12 +14,12 @@ use super::object::{CHARGED_MAP, CHARGES, OBJECT, RECORD_MAPS, program, refused}
 use super::recorded::kind;
 use crate::host::pages::Layout;
 
-/// Bytes of the ring: some 2.8 million records, one to three for each page that comes or goes.
+/// Bytes of the ring: about 2.8 million records, one to three for each page charged or uncharged.
 const RING_BYTES: u32 = 1 << 26;
-/// The maps of the engine that are looked into.
+/// The maps of the engine that the programs read.
 const ENGINES: [&str; 2] = ["OWNERS", "CGROUPS"];
 
-/// Looks on until it is dropped.
+/// Records until it is dropped.
 pub struct Charges {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
@@ -28,7 +28,7 @@ pub struct Charges {
 }
 
 impl Charges {
-    /// Begins to look at all that an engine charges.
+    /// Begins to record all that an engine charges.
     ///
     /// # Errors
     /// The kernel refuses, or the engine's maps cannot be read.
@@ -57,7 +57,7 @@ impl Charges {
             |name| ebpf.take_map(name).with_context(|| format!("no map {name} in the object"));
         let ring = RingBuf::try_from(map(RECORD_MAPS[2])?)?;
         let mut charged: Array<_, Chunk<u32>> = Array::try_from(map(CHARGED_MAP)?)?;
-        // Before anything is attached: from then on the programs write it. What changes in between is not seen.
+        // Before anything is attached: afterwards the programs write it. Changes in between are missed.
         for (n, index) in (0..chunks).enumerate() {
             let chunk = owners.get(n).filter(|chunk| chunk.owners.iter().any(|&it| it != NOBODY));
             if let Some(chunk) = chunk {
@@ -82,15 +82,15 @@ impl Charges {
         &self.missing
     }
 
-    /// The next of what was told; none if there is nothing more for now.
+    /// The next record; none if there is no more for now.
     ///
     /// # Errors
-    /// It is not understood.
+    /// The record is malformed.
     pub fn told(&mut self) -> Result<Option<(RecordKind, Charged)>> {
         self.ring.next().map(|bytes| decode(&bytes).context("a charge is unreadable")).transpose()
     }
 
-    /// Records that found no room.
+    /// Records dropped because the ring was full.
     ///
     /// # Errors
     /// The map cannot be read.

@@ -7,8 +7,8 @@ use super::Engine;
 use super::grace::grace_period;
 
 impl Engine {
-    /// Ends the tracking of cgroups: they are dying until nothing is charged to them any more. After an error it can be
-    /// called again with all of them.
+    /// Ends the tracking of cgroups: they are dying until nothing is charged to them. After an error it can be called
+    /// again with all of them.
     ///
     /// # Errors
     /// The kernel refuses, or cannot wait for a grace period.
@@ -23,11 +23,11 @@ impl Engine {
             }
             self.control.close(index)?;
         }
-        // A fault that found one of them before it was closed may still be on its way to a stock.
+        // A fault that found one of them before it was closed may still be filling a stock.
         grace_period()
     }
 
-    /// Frees the counter of a dying cgroup if nothing is charged to it any more; says whether it did.
+    /// Frees the counter of a dying cgroup if nothing is charged to it any more; returns whether it did.
     ///
     /// # Errors
     /// It is not dying.
@@ -38,7 +38,7 @@ impl Engine {
         if [counter.memory.usage, counter.memsw.usage, children] != [0; 3] {
             return Ok(false);
         }
-        // What the CPUs had yet to tell of page cache while there was some: see `control::release`.
+        // Again, for page-cache changes that were pending while the usage was not 0: see `control::release`.
         self.flush(index)?;
         if self.counter(index)?.file != 0 {
             return Ok(false);
@@ -46,7 +46,7 @@ impl Engine {
         self.control.release(index).map(|()| true)
     }
 
-    /// Gives what the CPUs have for a dying cgroup back to it.
+    /// Returns what the CPUs have stocked for a dying cgroup.
     fn flush(&self, index: u32) -> Result<()> {
         for &cpu in &self.possible {
             for slot in 0..self.info.slots {

@@ -89,7 +89,7 @@ impl Control {
         run(&self.release, "control_release", Index { index }.to_args()).map(drop)
     }
 
-    /// Says that the tasks of a cgroup itself have so many pages in swap.
+    /// Sets how many pages the cgroup's own tasks have in swap.
     ///
     /// # Errors
     /// There is no such counter.
@@ -97,7 +97,7 @@ impl Control {
         run(&self.swapped, "control_swapped", Swapped { index, nr_pages }.to_args()).map(drop)
     }
 
-    /// Tells the kernel half that limits are attended to: for a second it slows down who goes on at one.
+    /// Renews the lease: for a second the kernel half throttles tasks above a limit.
     ///
     /// # Errors
     /// The program cannot be run.
@@ -105,7 +105,7 @@ impl Control {
         run(&self.attend, "control_attend", [0; MAX_ARGS]).map(drop)
     }
 
-    /// Has the next limit that is met at this counter announced at once.
+    /// Makes the next limit hit at this counter send its event at once.
     ///
     /// # Errors
     /// There is no such counter.
@@ -113,8 +113,8 @@ impl Control {
         run(&self.rearm, "control_rearm", Index { index }.to_args()).map(drop)
     }
 
-    /// Sets limits, all that are asked for or none; waits while somebody else sets some. Inside is why it was refused:
-    /// [`Refusal::Busy`] or [`Refusal::Order`].
+    /// Sets limits, all of the request or none; waits while somebody else sets some. The inner error says why it was
+    /// refused: [`Refusal::Busy`] or [`Refusal::Order`].
     ///
     /// # Errors
     /// There is no such counter.
@@ -132,8 +132,8 @@ impl Control {
         }
     }
 
-    /// Drains one slot of one CPU if it is cached for the subtree of counter `subtree`
-    /// (`NO_INDEX`: for anybody), and returns the pages given back.
+    /// Drains one slot of one CPU if it is cached for the subtree of counter `subtree` (`NO_INDEX`: for anybody), and
+    /// returns the pages given back.
     ///
     /// # Errors
     /// There is no such CPU or slot.
@@ -143,8 +143,8 @@ impl Control {
 }
 
 impl Control {
-    /// Charges pages of `window` that nobody owns to its cgroup; returns how many there were. They are
-    /// marked until they are allocated or freed.
+    /// Charges pages of `window` without an owner to its cgroup; returns how many there were. They stay marked until
+    /// they are allocated or freed.
     ///
     /// # Errors
     /// There is no such counter, or a page frame is outside the owner map.
@@ -169,15 +169,15 @@ impl Control {
         run(&self.disown, "control_disown", window.to_args())
     }
 
-    /// Gives pages of `window` that a dying cgroup owns to the one above it; returns how many there were.
+    /// Gives pages of `window` that a dying cgroup owns to its nearest tracked ancestor; returns how many there were.
     ///
     /// # Errors
-    /// As for [`adopt`](Self::adopt); it is tracked, or nobody is above it.
+    /// As for [`adopt`](Self::adopt); it is tracked, or has no such ancestor.
     pub fn reparent(&self, window: Window) -> Result<u32> {
         run(&self.reparent, "control_reparent", window.to_args())
     }
 
-    /// Marks pages of `window` that have an owner and that the kernel has free; returns how many it marked.
+    /// Marks pages of `window` that have an owner although they are free; returns how many it marked.
     ///
     /// # Errors
     /// A page frame is outside the owner map.
@@ -185,8 +185,8 @@ impl Control {
         run(&self.doubt_free, "control_doubt_free", window.to_args())
     }
 
-    /// Uncharges pages of `window` that are marked and free, and takes the mark from those that are not free; returns how
-    /// many it uncharged.
+    /// Uncharges pages of `window` that are marked and free, and clears the mark of those that are not free; returns
+    /// how many it uncharged.
     ///
     /// # Errors
     /// As for [`doubt_free`](Self::doubt_free).
@@ -194,7 +194,7 @@ impl Control {
         run(&self.disown_free, "control_disown_free", window.to_args())
     }
 
-    /// Puts into the map `FILE_PAGES` which files the pages of `window` are of; returns how many are page cache.
+    /// Stores the file of each page of `window` in the map `FILE_PAGES`; returns how many are page cache.
     ///
     /// # Errors
     /// As for [`doubt_free`](Self::doubt_free).

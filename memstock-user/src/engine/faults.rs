@@ -1,7 +1,7 @@
-//! What sees faults: attached where the kernel has tracepoints for them. Where it has none there is no fault program, an
-//! engine charges by allocations alone, and how many faults there were is unknown (`docs/adr/0017-one-fault-path.md`).
+//! The fault program: attached where the kernel has page-fault tracepoints. Without them there is no fault program, an
+//! engine charges at allocations alone, and the number of faults is unknown (`docs/adr/0017-one-fault-path.md`).
 //!
-//! Which it is, the pin of the program says.
+//! Whether an engine has it shows in the pin of the program.
 
 use std::env;
 use std::fs;
@@ -14,11 +14,12 @@ use super::link::{link_to, pin_link};
 use super::object::{FAULT_TRACEPOINTS, PROBE, program};
 use super::pins::Pins;
 
-/// If this variable is set, an engine that starts attaches as on a kernel without the tracepoints. For tests on
-/// hosts that have them, and for nothing else.
+/// If this variable is set, a new engine behaves as on a kernel without the tracepoints. For tests on hosts that have
+/// them only.
 const AS_IF_THERE_WERE_NONE: &str = "MEMSTOCK_NO_FAULT_TRACEPOINTS";
 
-/// Attaches the program to both tracepoints and pins the links. Without the tracepoints no pin of the program is left.
+/// Attaches the program to both tracepoints and pins the links. If the tracepoints are missing, removes the program's
+/// pin.
 pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     let program = program(ebpf, PROBE)?;
     let mut links = Vec::new();
@@ -39,7 +40,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-/// Whether a pinned engine sees them.
+/// Whether a pinned engine counts faults.
 ///
 /// # Errors
 /// The pins cannot be read.

@@ -1,4 +1,4 @@
-//! Which files pages are of: asked of the kernel half, a window at a time.
+//! Which files pages belong to: asks the kernel half, one window at a time.
 
 use std::sync::Mutex;
 
@@ -10,7 +10,7 @@ use super::Engine;
 use super::mapped::Mapped;
 use super::pins::Pins;
 
-/// The map by which the kernel half answers. Whoever asks holds the lock until it has read the answer.
+/// The map in which the kernel half answers. The lock is held until the answer has been read.
 pub(super) struct FilePages(Mutex<Mapped<FilePage<u64>>>);
 
 impl FilePages {
@@ -20,8 +20,8 @@ impl FilePages {
 }
 
 impl Engine {
-    /// Which files the pages of `window` are of, by page frame number modulo [`WINDOW_PAGES`]; none while another
-    /// thread asks, which is not waited for: it may be stopped.
+    /// The files of the pages of `window`, by page frame number modulo [`WINDOW_PAGES`]. Returns none while another
+    /// thread is asking, instead of waiting for it: it may be stopped.
     ///
     /// # Errors
     /// A page frame is outside the page-owner map.

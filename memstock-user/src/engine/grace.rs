@@ -1,8 +1,8 @@
-//! Grace periods: waiting until no program runs that has seen what was before.
+//! Grace periods: waits until no running program can still use what it read before.
 //!
 //! The kernel waits for running programs (`synchronize_rcu`) when user space changes an array of maps
-//! (`maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`), whatever CPUs there are and whether programs can be preempted.
-//! `membarrier(2)` does neither: it is refused where there are `nohz_full` CPUs, and waits for nothing with one CPU.
+//! (`maybe_wait_bpf_programs` in `kernel/bpf/syscall.c`), on all CPUs and whether programs can be preempted or not.
+//! `membarrier(2)` does not: it is refused if there are `nohz_full` CPUs, and does not wait if there is only one CPU.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -37,9 +37,9 @@ fn array(kind: bpf_map_type, inner: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     attr.__bindgen_anon_1.value_size = 4;
     attr.__bindgen_anon_1.max_entries = 1;
     attr.__bindgen_anon_1.inner_map_fd = inner.map_or(0, |fd| fd.as_raw_fd().cast_unsigned());
-    // SAFETY: it refers to no memory.
+    // SAFETY: the arguments refer to no memory.
     let fd = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr) }.context("cannot make a BPF map")?;
-    // SAFETY: the descriptor is new, and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

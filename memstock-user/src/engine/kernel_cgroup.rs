@@ -1,9 +1,9 @@
-//! Owns the question which memory cgroup of the kernel's own stands for which tracked cgroup. Must not
-//! look at pages: `look` does that, with what is found here.
+//! Owns the mapping between tracked cgroups and the kernel's own memory cgroups. Must not look at pages: `look` does
+//! that, with this mapping.
 //!
-//! Where the v2 hierarchy has the memory controller, a cgroup stands for itself. Elsewhere a v1 memory cgroup of the same
-//! path does that has the same tasks (`pair`), or one that is named; below the two, cgroups with the same relative
-//! path belong together.
+//! Where the v2 hierarchy has the memory controller, a cgroup is its own counterpart. Elsewhere its counterpart is the
+//! v1 memory cgroup of the same path if it has the same tasks (`pair`), or one that the user names. Below the two,
+//! cgroups with the same relative path belong together.
 
 mod look;
 mod map;
@@ -25,40 +25,40 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// What a directory of a memory cgroup has in it: on v1, and on v2.
+/// A file that each memory cgroup has: on v1, and on v2.
 const MEMORY_FILES: [&str; 2] = ["memory.usage_in_bytes", "memory.current"];
 
-/// One that was named for a tracked cgroup, by `--kernel-cgroup`.
+/// A counterpart named by `--kernel-cgroup`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelCgroup {
-    /// The tracked cgroup that it stands for, unless it is the first one.
+    /// The tracked cgroup; none for the first root.
     pub cgroup: Option<PathBuf>,
-    /// The kernel's: a directory, or a path in the v1 memory hierarchy.
+    /// The kernel's cgroup: a directory, or a path in the v1 memory hierarchy.
     pub path: PathBuf,
 }
 
-/// Tracked cgroups of which the kernel's memory controller knows, too, with all below them.
+/// Tracked cgroups that the kernel's memory controller knows as well, with all their descendants.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct KernelCgroups {
     trees: Vec<Tree>,
 }
 
-/// Two cgroups that stand for each other, and so do those below them.
+/// Two cgroups that are counterparts, and so are their descendants.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Tree {
-    /// The path of the tracked one.
+    /// The path of the tracked cgroup.
     cgroup: PathBuf,
-    /// The directory of the kernel's.
+    /// The directory of the kernel's cgroup.
     dir: PathBuf,
 }
 
 impl KernelCgroups {
-    /// What `--kernel-cgroup` names, and what is found without it, of the top-most tracked cgroups
-    /// `roots` and those below them. Without CGROUP, the first root is meant.
+    /// Finds the counterparts of the top-most tracked cgroups `roots` and of their descendants: those that
+    /// `--kernel-cgroup` names, and those found without it. If it names no CGROUP, the first root is meant.
     ///
     /// # Errors
-    /// [`Failure::Cgroup`] when there is no such cgroup or it is not tracked, [`Failure::Host`] when the
-    /// kernel has no memory controller, [`Failure::Usage`] when one is named twice.
+    /// [`Failure::Cgroup`] if there is no such cgroup or it is not tracked, [`Failure::Host`] if the kernel has no
+    /// memory controller, [`Failure::Usage`] if one is named twice.
     pub fn find(mount: &CgroupMount, named: &[KernelCgroup], roots: &[PathBuf]) -> Result<Self> {
         let mut trees = Vec::<Tree>::new();
         for named in named {
@@ -88,7 +88,7 @@ impl KernelCgroups {
         self.trees.iter().any(|tree| path.starts_with(&tree.cgroup))
     }
 
-    /// Which is which at this moment.
+    /// The mapping at this moment.
     pub fn map(&self, tracked: &Tracked) -> KernelMap {
         let mut map = KernelMap::default();
         for tree in &self.trees {
@@ -104,8 +104,8 @@ pub(crate) fn dir_of(mount: &CgroupMount, path: &Path) -> PathBuf {
     mount.dir().join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The directories below `dir`, and itself, with their paths below it: parents before children. Those
-/// that are removed meanwhile are left out.
+/// `dir` and the directories below it, each with its path below `dir`: parents before children. Those removed meanwhile
+/// are left out.
 pub(crate) fn directories(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
     let mut found = vec![(PathBuf::new(), dir.to_path_buf())];
     let mut next = 0;
@@ -120,12 +120,12 @@ pub(crate) fn directories(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
     found
 }
 
-/// The memory cgroups at and below `dir`: the path below it, and the number that `/proc/kpagecgroup`
-/// has for it, which is the directory's inode number.
+/// The memory cgroups at and below `dir`: the path below it, and the cgroup's number in `/proc/kpagecgroup`, which is
+/// the directory's inode number.
 fn memory_cgroups(dir: &Path) -> Vec<(PathBuf, u64)> {
     directories(dir)
         .into_iter()
-        // On v2 the controller can be off below a cgroup: then its pages are charged to the cgroup itself.
+        // On v2 the controller can be off below a cgroup: pages are then charged to that cgroup.
         .filter(|(_, dir)| has_memory(dir))
         .filter_map(|(below, dir)| Some((below, fs::metadata(dir).ok()?.ino())))
         .collect()
@@ -138,7 +138,7 @@ fn has_memory(dir: &Path) -> bool {
 fn tracked_cgroup(mount: &CgroupMount, named: &KernelCgroup, roots: &[PathBuf]) -> Result<PathBuf> {
     let Some(cgroup) = &named.cgroup else {
         return roots.first().cloned().ok_or_else(|| {
-            Failure::Cgroup.error("--kernel-cgroup: no cgroup is tracked that it could stand for")
+            Failure::Cgroup.error("--kernel-cgroup: no cgroup is tracked that it could belong to")
         });
     };
     let path = mount.resolve(cgroup)?.path;
@@ -173,7 +173,7 @@ fn pair_of(mounts: &[Mount], path: &Path, own: &Path) -> Option<PathBuf> {
     (has_memory(&dir) && have_same_tasks(path, [own, &dir])).then_some(dir)
 }
 
-/// The directory that `path` means: one below a cgroup mount, or a path in the v1 memory hierarchy.
+/// The directory that `path` refers to: one below a cgroup mount, or a path in the v1 memory hierarchy.
 fn kernel_dir(mounts: &[Mount], path: &Path) -> Result<PathBuf> {
     let memory = v1_memory_of(mounts);
     let is_dir = path.is_absolute() && mounts.iter().any(|m| path.starts_with(&m.point));
@@ -197,7 +197,7 @@ fn kernel_dir(mounts: &[Mount], path: &Path) -> Result<PathBuf> {
             MEMORY_FILES.join(" or ")
         )));
     }
-    // The comparison of paths leaves a trailing slash out.
+    // Comparing paths ignores a trailing slash.
     if mounts.iter().any(|m| m.root == Path::new("/") && m.point == dir) {
         return Err(Failure::Cgroup.error(format!(
             "{} is the root cgroup, which has the pages of everybody: name one below it",

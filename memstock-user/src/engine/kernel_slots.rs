@@ -1,5 +1,5 @@
-//! Owns the looks at the kernel's own per-CPU stocks. Apart from the engine: the program is loaded for this alone, attached to
-//! nothing, and gone with this value. Changes nothing.
+//! Reads the kernel's own per-CPU stocks. Separate from the engine: the program is loaded only for this, never
+//! attached, and removed with this value. Changes nothing.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use crate::host;
 use crate::host::pages::{Layout, kernel_stocks};
 use crate::model::kernel::{CpuStocks, View, by_owner, by_path};
 
-/// Looks at one CPU before it is given up: on ours, an interrupt can come in between.
+/// Attempts for one CPU: on ours, an interrupt can come in between.
 const TRIES: usize = 8;
 
-/// Reads them.
+/// The reader.
 pub struct KernelSlots {
     ebpf: Ebpf,
     seen: Array<MapData, KernelSlot<u64>>,
@@ -34,7 +34,7 @@ impl KernelSlots {
     /// Loads the program.
     ///
     /// # Errors
-    /// The kernel has no memory controller, has its stock in a way that is not known, or refuses the program.
+    /// The kernel has no memory controller, lays out its stock in an unknown way, or refuses the program.
     pub fn load() -> Result<Self> {
         let tree = MemoryTree::find()?;
         let (layout, of_cgroups) = (kernel_stocks(tree.hierarchy)?, Layout::read()?);
@@ -57,16 +57,16 @@ impl KernelSlots {
         &self.tree
     }
 
-    /// Each CPU that is online, one after the other. One that is being used otherwise is interrupted for it.
+    /// Reads each online CPU, one after the other. A CPU that is busy is interrupted for it.
     ///
     /// # Errors
-    /// What is there is not what the kernel's BTF has said, or the program cannot be run.
+    /// The stocks are not as the kernel's BTF says, or the program cannot be run.
     pub fn look(&mut self) -> Result<Vec<CpuStocks>> {
         let mut seen = Vec::new();
         for cpu in host::cpus()?.online {
             match self.look_at(cpu) {
                 Ok(stocks) => seen.push(stocks),
-                // It went offline, and its stocks were drained.
+                // It went offline, and the kernel drained its stocks.
                 Err(_) if !host::cpus()?.online.contains(&cpu) => {}
                 Err(error) => return Err(error),
             }
@@ -87,7 +87,7 @@ impl KernelSlots {
         while !run()? {
             if tries == TRIES {
                 return Err(Failure::Host.error(format!(
-                    "the stock of CPU {cpu} is not where, or not as, this kernel's BTF has it: memstock does not \
+                    "the stock of CPU {cpu} is not where, or not as, this kernel's BTF says: memstock does not \
                      know it"
                 )));
             }
@@ -105,7 +105,7 @@ impl KernelSlots {
         })
     }
 
-    /// Pages in stock for each memory cgroup with those below it, by path.
+    /// Pages in stock for each memory cgroup with its descendants, by path.
     ///
     /// # Errors
     /// As [`view`](Self::view).
@@ -114,8 +114,8 @@ impl KernelSlots {
         Ok(all.filter_map(|cgroup| Some((cgroup.name.path?, cgroup.stranded))).collect())
     }
 
-    /// What is in stock for whom, and what of it for the cgroup with the path `of` and those below it. The slots are looked at
-    /// before and after usage is read.
+    /// What is in stock for whom, and how much of it for the cgroup with the path `of` and its descendants. The slots
+    /// are read before and after the usages.
     ///
     /// # Errors
     /// As [`look`](Self::look); or a usage cannot be read.
@@ -127,7 +127,7 @@ impl KernelSlots {
             Some(of) => paths.values().filter(|path| path.starts_with(of)).cloned().collect(),
             None => by_path(&by_owner(&before, &[]), &paths).into_keys().collect(),
         };
-        // In the root, which has the pages of everybody, nothing is stocked.
+        // Nothing is stocked for the root, which has everybody's pages.
         let wanted = wanted.into_iter().filter(|path| path != Path::new("/"));
         let usage = |path: PathBuf| Ok((self.tree.usage(&path)?, path));
         let usages = wanted.map(usage).collect::<Result<Vec<_>>>()?;

@@ -1,5 +1,5 @@
-//! Owns what the kernel's own memory controller is seen to do, at its functions (fentry), while a command is measured.
-//! Apart from the engine: its programs are loaded, attached and gone with this value.
+//! Counts what the kernel's own memory controller does, at its functions (fentry), while a command is measured.
+//! Separate from the engine: its programs are loaded, attached and removed with this value.
 
 use anyhow::{Context as _, Result};
 use aya::maps::{PerCpuArray, PerCpuHashMap};
@@ -10,10 +10,10 @@ use memstock_common::{KernelCharges, Loss};
 use super::object::{KERNEL_CHARGES, KERNEL_CHARGES_MAP, OBJECT, refused};
 use crate::exit::Failure;
 
-/// Cgroups that charge meanwhile, on the whole host.
+/// Cgroups that can charge meanwhile, on the whole host.
 const MAX_CGROUPS: u32 = 4096;
 
-/// Looks on until it is dropped.
+/// Counts until it is dropped.
 pub struct KernelStock(Ebpf);
 
 impl KernelStock {
@@ -24,19 +24,19 @@ impl KernelStock {
     pub fn watch() -> Result<Self> {
         attached().map(Self).map_err(|error| {
             Failure::Host.error(format!(
-                "the kernel's own charges cannot be seen: {error:#}; it takes CONFIG_MEMCG and \
+                "the kernel's own charges cannot be seen: {error:#}; this needs CONFIG_MEMCG and \
                  CONFIG_FUNCTION_TRACER: leave out --kernel-stock"
             ))
         })
     }
 
-    /// The same where that is no reason to refuse anything: none if the functions cannot be traced.
+    /// The same, but returns none if the functions cannot be traced.
     pub fn watch_if_possible() -> Option<Self> {
         attached().inspect_err(|error| log::debug!("{error:#}")).ok().map(Self)
     }
 
-    /// What was charged so far for tasks of the cgroups with these ids, or of all; none when so many cgroups charged that
-    /// some found no room, and theirs may be among them.
+    /// What the kernel was asked to charge so far for tasks of the cgroups with these ids, or of all. None if the map
+    /// was too small for all cgroups that charged, since these may be missing.
     ///
     /// # Errors
     /// The maps cannot be read.
@@ -66,7 +66,7 @@ impl KernelStock {
 }
 
 fn attached() -> Result<Ebpf> {
-    let btf = Btf::from_sys_fs().context("the kernel tells no types (CONFIG_DEBUG_INFO_BTF)")?;
+    let btf = Btf::from_sys_fs().context("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)")?;
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(KERNEL_CHARGES_MAP, MAX_CGROUPS)
         .load(OBJECT)

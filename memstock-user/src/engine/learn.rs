@@ -1,8 +1,8 @@
-//! What has to be learnt of the running kernel before the programs can tell pages apart.
+//! What has to be found out about the running kernel before the programs can identify pages.
 //!
-//! A raw tracepoint hands over `struct page *`. Where these lie in one array (`CONFIG_SPARSEMEM_VMEMMAP`),
-//! the page frame number is the place in it; where the array begins is said by nobody, so it is worked
-//! out from pages of our own, whose frame numbers our pagemap has.
+//! A raw tracepoint passes a `struct page *`. Where these lie in one array (`CONFIG_SPARSEMEM_VMEMMAP`), the page frame
+//! number is the index in it. The kernel does not export where the array begins, so we compute it from pages of our
+//! own, whose frame numbers our pagemap has.
 
 use std::collections::BTreeSet;
 
@@ -20,22 +20,21 @@ use crate::host::pages::{Layout, end_pfn, own_pfn};
 
 /// Own pages that must all agree on where the array begins.
 const WITNESSES: usize = 64;
-/// Times that one is tried: between its fault and our look at what was reported, this thread may have
-/// allocated another page.
+/// Attempts for each page: between its fault and our read of the report, this thread may have allocated another page.
 const TRIES: usize = 8;
 
-/// The kernel's pages, as the programs need to know them.
+/// What the programs need to know about the kernel's pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pages {
-    /// The kernel's structures.
+    /// Offsets in the kernel's structures.
     pub layout: Layout,
-    /// Address of the `struct page` of page frame 0, had it one.
+    /// Address of the `struct page` of page frame 0, whether that exists or not.
     pub base: u64,
     /// One past the highest page frame number.
     pub end_pfn: u64,
 }
 
-/// Learns all of it.
+/// Finds out all of it.
 ///
 /// # Errors
 /// The kernel has no BTF, hides page frame numbers, or its `struct page`s are not in one array.
@@ -49,7 +48,8 @@ pub fn learn() -> Result<Pages> {
 fn base(layout: Layout) -> Result<u64> {
     const PID_NS: &str = "/proc/self/ns/pid";
     let pid_ns = stat(PID_NS).with_context(|| format!("cannot stat {PID_NS}"))?;
-    // As the kernel has it in itself, MKDEV in include/linux/kdev_t.h, which is not what it tells.
+    // In the kernel's internal encoding, MKDEV in include/linux/kdev_t.h, which differs from the one that stat(2)
+    // returns.
     let pid_ns_dev = major(pid_ns.st_dev) << 20 | minor(pid_ns.st_dev);
     let mut ebpf = EbpfLoader::new()
         .override_global("GFP_FLAGS", &layout.gfp, true)

@@ -1,4 +1,4 @@
-//! Links of programs to what they are attached to.
+//! Links of programs to tracepoints and functions.
 
 use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
@@ -24,7 +24,7 @@ pub(super) fn link_to(
     }
 }
 
-/// Pins one.
+/// Pins a link.
 pub(super) fn pin_link(link: FdLink, pins: &Pins, name: &str, tracepoint: &str) -> Result<()> {
     link.pin(pins.link(name, tracepoint))
         .map(drop)

@@ -1,4 +1,4 @@
-//! Puts the kernel half into the kernel: loads, wires the tail call, pins. What runs it is attached by `attach`.
+//! Loads the kernel half: loads the programs, sets up the tail call, pins. `attach` attaches it.
 
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
@@ -26,13 +26,13 @@ use super::object::{
 use super::pins::{Pins, undo_on_error};
 use crate::host::pages::{Layout, huge_page_pages};
 
-/// What is coalesced on its way to the shared counters. Less than everything is for benches, which
-/// measure what coalescing is worth.
+/// What is batched on its way to the shared counters. Anything but `Everything` is for benchmarks, which measure what
+/// batching is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coalescing {
-    /// Every page is charged and uncharged there by itself; `batch` is 1.
+    /// Every page is charged and uncharged individually; `batch` is 1.
     Nothing,
-    /// Uncharges are, in batches of so many pages; nothing is stocked and `batch` is 1.
+    /// Only uncharges, in batches of this many pages; nothing is stocked and `batch` is 1.
     Uncharges(u32),
     /// Charges and uncharges.
     Everything,
@@ -51,7 +51,7 @@ pub struct Settings {
     pub memsw: bool,
     /// Whether the programs log what they do (slow).
     pub trace: bool,
-    /// What is coalesced.
+    /// What is batched.
     pub coalescing: Coalescing,
 }
 
@@ -72,17 +72,17 @@ impl Default for Settings {
 pub struct Loaded {
     ebpf: Ebpf,
     pins: Pins,
-    /// To register cgroups with, before the first fault.
+    /// Used to register cgroups before the first fault.
     pub engine: Engine,
-    /// What the programs log, when they were asked to.
+    /// The programs' log, if they were asked for one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
-/// Loads the object with `settings` and returns it with every program in the kernel. Its maps have room for this host, or
-/// for nothing if it `is_tried` only.
+/// Loads the object with `settings` and returns it with every program in the kernel. Its maps have the size that this
+/// host needs, or the smallest if it `is_tried` only.
 ///
 /// # Errors
-/// The verifier or the kernel refuses; the message carries its words.
+/// The verifier or the kernel refuses; the message quotes it.
 pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
     let (mut ebpf, folio) = maps(settings, is_tried)?;
     for (name, loaded) in load_programs(&mut ebpf) {
@@ -99,18 +99,18 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// What the kernel says to each program of an engine, none of which is attached: why it refuses it, if it does. Its maps are
-/// as small as can be, and nothing stays.
+/// Whether the kernel accepts each program of an engine, and why not. None is attached, the maps are as small as
+/// possible, and nothing stays behind.
 ///
 /// # Errors
-/// It does not come to that: memstock does not know this kernel's memory, or a map cannot be made.
+/// The programs cannot be tried: memstock does not know this kernel's memory, or a map cannot be created.
 pub fn verdicts() -> Result<Vec<(String, Result<(), ProgramError>)>> {
     let (mut ebpf, _) = maps(Settings::default(), true)?;
     Ok(load_programs(&mut ebpf))
 }
 
-/// Loads those of an engine. The verifier takes longest of all that a start does, and verifies for each thread at once
-/// (`bpf_check` in kernel/bpf/verifier.c locks for the unprivileged only).
+/// Loads the programs of an engine, on several threads. The verifier takes most of the time of a start, and runs in
+/// parallel (`bpf_check` in kernel/bpf/verifier.c takes its lock for unprivileged users only).
 fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
     let engines: Vec<_> = ebpf
         .programs_mut()
@@ -118,7 +118,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
         .collect();
     let others = available_parallelism().map_or(1, NonZero::get).min(engines.len()).max(1) - 1;
     let queue = Mutex::new(engines.into_iter());
-    // Not part of the loop below, which would hold the lock for as long as it loads.
+    // Not inlined into the loop below, which would then hold the lock while it loads.
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let load = |program: &mut Program| {
         <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load)
@@ -131,7 +131,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
         loaded
     };
     thread::scope(|scope| {
-        // Where no thread can be made, this one does it all.
+        // If no thread can be created, this one does all the work.
         let spawn = |_| Builder::new().spawn_scoped(scope, work).ok();
         let threads: Vec<_> = (0..others).filter_map(spawn).collect();
         let mut loaded = work();
@@ -142,7 +142,7 @@ fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
     })
 }
 
-/// The object with its maps, and no program in the kernel.
+/// Loads the object with its maps, but no program.
 fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
     let Settings { batch, slots, max_cgroups, memsw, trace, coalescing } = settings;
     let (batch, stock_pages, uncharge_batch) = match coalescing {
@@ -163,7 +163,7 @@ fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
     let chunks = pages.end_pfn.div_ceil(CHUNK_PAGES.into()).max(1);
     let chunks = u32::try_from(chunks).context("more page frames than the owner map can have")?;
     let log_level: u8 = if trace { aya_log::Level::Debug as u8 } else { 0 };
-    // Whoever only tries it needs no map.
+    // Trying it needs no maps.
     let (chunks, cgroups, ring) =
         if is_tried { (1, 1, 4096) } else { (chunks, max_cgroups, RING_BYTES) };
     let mut ebpf = EbpfLoader::new()
@@ -226,7 +226,7 @@ pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
 }
 
 impl Loaded {
-    /// One of the programs, attached to nothing.
+    /// One of the programs, not attached.
     ///
     /// # Errors
     /// The object has no such program.
@@ -234,13 +234,13 @@ impl Loaded {
         program(&mut self.ebpf, name)
     }
 
-    /// Attaches the probe, pins the links and gives the pins their name: from now on faults are
-    /// charged, whether this process lives or not. On failure nothing stays behind.
+    /// Attaches the probes, pins the links and renames the pins: from now on pages are charged, whether this process
+    /// lives or not. On failure nothing stays behind.
     ///
     /// # Errors
-    /// The kernel lacks what they are attached to, or refuses.
+    /// The kernel lacks a required tracepoint, or refuses.
     pub fn attach(mut self) -> Result<(Engine, Option<EbpfLogger<&'static dyn log::Log>>)> {
-        // Opened anew: what is not attached is not pinned any more, and must not be kept by us.
+        // Opened again: programs that could not be attached are no longer pinned, and we must not keep them open.
         let opened = attach(&mut self.ebpf, &self.pins.unfinished())
             .and_then(|()| self.pins.finish())
             .and_then(|()| Engine::open(&self.pins));

@@ -1,4 +1,4 @@
-//! A map of the kernel half mapped into this process: read in passing, without a system call an entry.
+//! A map of the kernel half, mapped into this process: reads need no system calls.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::pins::Pins;
 
-/// An array map made with `BPF_F_MMAPABLE`, mapped for reading.
+/// An array map created with `BPF_F_MMAPABLE`, mapped for reading.
 pub struct Mapped<T> {
     values: NonNull<T>,
     len: NonZero<usize>,
@@ -72,8 +72,7 @@ impl<T: Pod> Mapped<T> {
 
 impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and nothing refers into it. Unmapping all that was
-        // mapped does not fail.
+        // SAFETY: the mapping is this value's own, and nothing refers into it. Unmapping all of it does not fail.
         let _ = unsafe { munmap(self.values.as_ptr().cast(), self.len.get() * size_of::<T>()) };
     }
 }

@@ -1,5 +1,5 @@
-//! Page migration, seen at the kernel's function (fentry), where functions can be traced. Without, what is moved is
-//! nobody's from then on (`docs/limitations.md`).
+//! Page migration, observed at the kernel's function (fentry), where functions can be traced. Elsewhere migrated pages
+//! lose their owner (`docs/limitations.md`).
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,18 +18,18 @@ use crate::host::pages::Layout;
 const PROBE: &str = MIGRATED.0;
 const FUNCTION: &str = MIGRATED.1;
 
-/// Has the kernel take the program.
+/// Loads the program.
 ///
 /// # Errors
-/// It cannot trace functions, has no such one, or does not say how large a folio is.
+/// The kernel cannot trace functions, lacks this one, or does not say how large a folio is.
 pub(super) fn load(ebpf: &mut Ebpf, folio: FolioLayout) -> Result<()> {
     ensure!(folio != FolioLayout::UNKNOWN, "the kernel's BTF does not say how large a folio is");
-    let btf = Btf::from_sys_fs().context("the kernel tells no types (CONFIG_DEBUG_INFO_BTF)")?;
+    let btf = Btf::from_sys_fs().context("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)")?;
     program(ebpf)?.load(FUNCTION, &btf).map_err(|error| refused(PROBE, error))
 }
 
-/// Attaches the program, if it is loaded, and pins the link; says whether it did. Of one that cannot be attached no
-/// pin is left.
+/// Attaches the program, if it is loaded, and pins the link; returns whether it did. If it cannot be attached, removes
+/// its pin.
 pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<bool> {
     let program = program(ebpf)?;
     if program.fd().is_err() {
@@ -48,7 +48,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<bool> {
     }
 }
 
-/// Whether an engine sees it.
+/// Whether an engine follows migrations.
 ///
 /// # Errors
 /// The pins cannot be read.
@@ -56,12 +56,12 @@ pub fn is_seen(pins: &Pins) -> Result<bool> {
     pins.has_program(PROBE)
 }
 
-/// Where the link of such an engine is pinned.
+/// The pin of that link.
 pub(super) fn link(pins: &Pins) -> PathBuf {
     pins.link(PROBE, FUNCTION)
 }
 
-/// Finds out whether it could be seen here; nothing stays.
+/// Checks whether this host can do it; nothing stays behind.
 ///
 /// # Errors
 /// Why not.

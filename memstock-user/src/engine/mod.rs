@@ -1,11 +1,11 @@
 //! The engine: the loaded kernel half, opened through its pins.
 //!
-//! `learn` finds out what the programs need to know of this kernel, `load` puts them into it, `attach` and `faults`
-//! link them to what runs them, `pins` knows where they lie, `remains` judges what a daemon that died left there,
-//! `control` asks them for changes, `close` ends a cgroup, `grace` waits for programs that run, `mapped` and `batch` read large maps in passing, and this file
-//! opens the engine and reads its maps. `kernel_stock`, `kernel_slots`, `recorded` and `charged` are not of it: they look on at the kernel's own
-//! controller, at what is recorded, and at the engine. User
-//! space writes no map that the kernel half writes.
+//! `learn` finds out what the programs need to know about this kernel, `load` loads them with it, `attach` and `faults`
+//! attach them, `pins` knows where they are pinned, `remains` decides what to do with the pins of a daemon that died,
+//! `control` asks the programs for changes, `close` ends a cgroup, `grace` waits for running programs, `mapped` and
+//! `batch` read large maps cheaply, and this file opens the engine and reads its maps. `kernel_stock`, `kernel_slots`,
+//! `recorded` and `charged` are separate: they watch the kernel's own controller, a recorded cgroup, and the engine.
+//! User space writes no map that the kernel half writes.
 
 pub mod kernel_cgroup;
 pub mod needed;
@@ -54,7 +54,7 @@ use mapped::Mapped;
 use pins::Pins;
 use program::recursion_misses;
 
-/// A kernel half that is loaded and pinned, whoever loaded it.
+/// A loaded and pinned kernel half, whoever loaded it.
 pub struct Engine {
     pins: Pins,
     info: EngineInfo,
@@ -65,14 +65,14 @@ pub struct Engine {
     cgroup_cpu: PerCpuRanges<CgroupCpu<u64>>,
     loss: PerCpuArray<MapData, u64>,
     control: Control,
-    /// Each with the one that looks again, if there is one.
+    /// Each probe, with the program that looks again after it, if any.
     probes: Vec<(ProgramFd, Option<ProgramFd>)>,
     sees_faults: bool,
     next_index: AtomicU32,
     file_pages: FilePages,
 }
 
-/// Counters that are read in vain rather than with another system call.
+/// Gaps of up to this many counters are read over: that is cheaper than another system call.
 const GAP: u32 = 8;
 
 /// One value of a per-CPU map for each possible CPU, by CPU number.
@@ -82,7 +82,7 @@ impl Engine {
     /// Opens the pinned engine.
     ///
     /// # Errors
-    /// None is loaded, it is of another version, or the pins cannot be opened, or could be changed by others.
+    /// No engine is loaded, it has another version, its pins cannot be opened, or others could change them.
     pub fn open(pins: &Pins) -> Result<Self> {
         if !pins.exist() {
             remains::refuse_other_versions(pins)?;
@@ -139,7 +139,7 @@ impl Engine {
         self.counters.len() as u32
     }
 
-    /// Whether faults are counted: not where the kernel has no tracepoints for them.
+    /// Whether faults are counted: not if the kernel has no tracepoints for them.
     pub fn sees_faults(&self) -> bool {
         self.sees_faults
     }
@@ -233,7 +233,7 @@ impl Engine {
         Ok(self.possible.iter().copied().zip(values).collect())
     }
 
-    /// What the cgroups with the counters `indices`, which ascend, did: handed over one by one, with a value for
+    /// Passes what the cgroups with the counters `indices`, which ascend, did to `take`, one by one, with a value for
     /// each possible CPU.
     ///
     /// # Errors
@@ -243,7 +243,7 @@ impl Engine {
         indices: &[u32],
         mut take: impl FnMut(u32, &[CgroupCpu<u64>]),
     ) -> Result<()> {
-        // Counters are handed out in order: most are neighbours.
+        // Counters are allocated in order, so most are neighbours.
         for run in indices.chunk_by(|before, next| next - before <= GAP) {
             let (Some(&first), Some(&last)) = (run.first(), run.last()) else { continue };
             let values = self.cgroup_cpu.read(first, last - first + 1);
@@ -256,7 +256,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A loss counter, all CPUs together.
+    /// A loss counter, summed over all CPUs.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -265,11 +265,12 @@ impl Engine {
         Ok(values.iter().sum())
     }
 
-    /// Runs of the probes that the kernel skipped because one was running on that CPU already. Of two that look after each
-    /// other, what both have missed is no more than what either has.
+    /// Runs of the probes that the kernel skipped because the probe was already running on that CPU. If a second
+    /// program looks again after a probe, counts the smaller number of the two: an event is lost only if both missed
+    /// it.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel does not report it.
     pub fn recursion_misses(&self) -> Result<u64> {
         let missed = |(first, again): &(ProgramFd, Option<ProgramFd>)| {
             let most = again.as_ref().map_or(Ok(u64::MAX), recursion_misses)?;
@@ -283,7 +284,7 @@ impl Engine {
         &self.control
     }
 
-    /// CPUs that may ever exist.
+    /// The possible CPUs, online or not.
     pub fn possible(&self) -> &[u32] {
         &self.possible
     }
@@ -291,7 +292,7 @@ impl Engine {
     /// Tracks a cgroup, with limits in pages, and returns the index of its counter.
     ///
     /// # Errors
-    /// It is tracked already, too deep, or there is no room.
+    /// It is already tracked, too deep, or there is no room.
     pub fn register(
         &self,
         cgroup_id: u64,

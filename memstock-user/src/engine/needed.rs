@@ -1,9 +1,9 @@
-//! What of a cgroup's usage is needed: what the kernel could not take back without swap. Reads no maps; who has read
-//! them asks.
+//! How much of a cgroup's usage is needed: the part that the kernel could not reclaim without swap. Reads no maps; the
+//! callers do.
 //!
-//! The kernel kills a task at a limit for what it cannot take back, not for usage: clean page cache goes first. So
-//! `usage - file - stocked` is what every limit is held against. Without drains, part of it is still on its way to the
-//! shared counters ([`InFlight`]).
+//! At a limit the kernel kills for what it cannot reclaim, not for usage: clean page cache goes first. So every limit
+//! is compared with `usage - file - stocked`. Until the CPUs are drained, part of the figures is still on its way to
+//! the shared counters ([`InFlight`]).
 
 use std::collections::BTreeMap;
 
@@ -11,25 +11,25 @@ use memstock_common::counter::needed;
 use memstock_common::file::FileWord;
 use memstock_common::{Counter, MAX_DEPTH, Stock, StockWord, index_of};
 
-/// What the CPUs have for a counter and those below it that its own figures do not tell. In pages.
+/// What the CPUs hold for a counter and its descendants that is not in its own figures yet. In pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InFlight {
-    /// Charged and not in use: in stocks, pending, in uncharge batches.
+    /// Charged but not in use: in stocks, pending, in uncharge batches.
     pub stocked: u64,
-    /// Page cache that has come or gone and is not yet told of.
+    /// Change of page cache that is not yet reported.
     pub file: i64,
 }
 
 /// What a counter's usage consists of. In pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Page cache that could be taken back.
+    /// Page cache that could be reclaimed.
     pub file: u64,
-    /// What could not be.
+    /// The rest, which could not.
     pub needed: u64,
 }
 
-/// What the slots `stocks` have in flight, by counter, each with those below it.
+/// What the slots `stocks` have in flight, by counter, including its descendants.
 pub fn in_flight<'a>(
     counters: &BTreeMap<u32, Counter<u64>>,
     stocks: impl IntoIterator<Item = &'a Stock<u64>>,
@@ -47,7 +47,7 @@ pub fn in_flight<'a>(
     all
 }
 
-/// Adds to a counter and to all above it.
+/// Adds to a counter and to all its ancestors.
 fn spread(
     counters: &BTreeMap<u32, Counter<u64>>,
     index: u32,
@@ -57,8 +57,8 @@ fn spread(
     lineage(counters, index).for_each(|at| add(all.entry(at).or_default()));
 }
 
-/// A counter and those above it, as far as they are there: at most [`MAX_DEPTH`], should one be its own ancestor, since what is
-/// read may be changing.
+/// A counter and its ancestors, as far as they exist: at most [`MAX_DEPTH`], in case one is its own ancestor, since the
+/// counters may be changing while they are read.
 pub fn lineage(
     counters: &BTreeMap<u32, Counter<u64>>,
     index: u32,
@@ -69,12 +69,12 @@ pub fn lineage(
 }
 
 impl Need {
-    /// That of memory.
+    /// The need of memory.
     pub fn of(counter: &Counter<u64>, flight: InFlight) -> Self {
         Self::of_usage(counter.memory.usage, counter.file, flight)
     }
 
-    /// That of memory and swap together: what is in swap is needed.
+    /// The need of memory and swap together: swapped pages are needed.
     pub fn of_memsw(counter: &Counter<u64>, flight: InFlight) -> Self {
         Self::of_usage(counter.memsw.usage, counter.file, flight)
     }
@@ -83,7 +83,7 @@ impl Need {
         let used = usage.saturating_sub(flight.stocked);
         let file = file.cast_signed().saturating_add(flight.file).cast_unsigned();
         let needed = needed(used, file);
-        // While pages come and go, what is read of them need not go together.
+        // While pages come and go, the figures read may not fit together.
         Self { file: used - needed, needed }
     }
 }

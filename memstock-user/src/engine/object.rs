@@ -1,4 +1,4 @@
-//! The BPF object: its programs by their names, what each is attached to, and which are pinned. Loads nothing.
+//! The BPF object: the names of its programs, what each is attached to, and which are pinned. Loads nothing.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ pub const COMPILER: &str = env!("MEMSTOCK_BPF_RUSTC");
 
 /// The probe of the page-fault tracepoints.
 pub const PROBE: &str = "fault";
-/// What counts the pages that are moved, where it cannot be seen which.
+/// Counts the pages that are migrated, on kernels where it is unknown which.
 pub(super) const MOVED_UNSEEN: &str = "moved_unseen";
 
 /// A program and a tracepoint that it is attached to.
@@ -25,18 +25,18 @@ pub struct Attachment {
     pub program: &'static str,
     /// The tracepoint.
     pub tracepoint: &'static str,
-    /// What follows where the kernel does not have it; none where nothing works without it.
+    /// What is lost on a kernel without it; none if memstock needs it.
     pub without: Option<Without>,
 }
 
 /// A tracepoint that a kernel may lack.
 #[derive(Clone, Copy, Debug)]
 pub struct Without {
-    /// What it is for.
+    /// Its purpose.
     pub purpose: &'static str,
     /// What is lost.
     pub lost: &'static str,
-    /// Which kernel has it.
+    /// Which kernel to boot.
     pub remedy: &'static str,
 }
 
@@ -61,8 +61,8 @@ const NOBODYS: &str = "they are charged to nobody, until \"memstock audit --repa
 const FAULTS: [&str; 3] =
     ["counting page faults", "page faults are not counted", "boot a kernel for x86 or riscv"];
 
-/// All of them, in the order in which they are attached: what a CPU remembers of a task must be made stale from before
-/// the first fault on, and what is charged be uncharged.
+/// All attachments, in the order in which they are attached: before the first fault, the probes must be there that
+/// invalidate what CPUs remember of tasks and that uncharge pages.
 pub const ATTACHMENTS: [Attachment; 17] = [
     // Before anything can be stocked.
     required("cpu_hotplug", "cpuhp_exit"),
@@ -72,7 +72,7 @@ pub const ATTACHMENTS: [Attachment; 17] = [
     required("cgroup_removed", "cgroup_rmdir"),
     required("page_free", "mm_page_free"),
     required("page_drain", "mm_page_pcpu_drain"),
-    // What is page cache must be known from the first page that is charged on.
+    // Page cache must be marked from the first charged page on.
     required("file_added", "mm_filemap_add_to_page_cache"),
     required("page_alloc", "mm_page_alloc"),
     optional(PROBE, FAULT_TRACEPOINTS[0], FAULTS),
@@ -108,7 +108,7 @@ pub const ATTACHMENTS: [Attachment; 17] = [
         ],
     ),
 ];
-/// Those of faults, which x86 and riscv have.
+/// The tracepoints of faults, which x86 and riscv have.
 pub(super) const FAULT_TRACEPOINTS: [&str; 2] = ["page_fault_user", "page_fault_kernel"];
 
 /// The programs that charge, and what they are attached to.
@@ -124,38 +124,37 @@ pub fn probes() -> impl Iterator<Item = &'static str> {
 
 /// The program that `fault` tail-calls.
 pub(super) const MISS: &str = "charge";
-/// What finds out where the kernel keeps what a fault needs; loaded by itself.
+/// Finds out where the array of `struct page` begins; loaded by itself.
 pub(super) const LEARN: &str = "learn";
 
-/// Bytes of the event ring: some 3,000 events.
+/// Bytes of the event ring: about 3,000 events.
 pub(super) const RING_BYTES: u32 = 256 * 1024;
 
-/// What looks again, at what, and where both are attached.
+/// The program that looks again, the one it looks after, and the tracepoint of both.
 pub(super) const AGAIN: [(&str, &str, &str); 2] =
     [("free_again", "page_free", "mm_page_free"), ("alloc_again", "page_alloc", "mm_page_alloc")];
 
-/// What sees pages that are moved, and the function that it is attached to.
+/// The program that follows migrated pages, and the function it is attached to.
 pub(super) const MIGRATED: (&str, &str) = ("migrated", "mem_cgroup_migrate");
 
-/// What counts the kernel's own charges, and the functions that they are attached to; loaded by themselves.
+/// The programs that count the kernel's own charges, and the functions they are attached to; loaded by themselves.
 pub(super) const KERNEL_CHARGES: [(&str, &str); 2] =
     [("kernel_charge", "try_charge_memcg"), ("kernel_shared", "page_counter_try_charge")];
 /// Their map.
 pub(super) const KERNEL_CHARGES_MAP: &str = "KERNEL_STOCK";
 
-/// What reads the kernel's own stock on the CPU that it is run on; loaded by itself.
+/// The program that reads the kernel's own stocks on the CPU it runs on; loaded by itself.
 pub(super) const KERNEL_SLOTS: &str = "kernel_slots";
 /// Its map.
 pub(super) const KERNEL_SLOTS_MAP: &str = "KERNEL_SLOTS";
 
-/// What sees accesses to page cache, and the tracepoints that it is attached to while a cgroup is recorded; loaded by
-/// themselves, as all that follow are.
+/// The programs that record accesses to page cache, and their tracepoints; loaded by themselves, like all below.
 pub(super) const ACCESSES: [(&str, &str); 3] = [
     ("record_read", "mm_filemap_get_pages"),
     ("record_mapped", "mm_filemap_map_pages"),
     ("record_fault", "mm_filemap_fault"),
 ];
-/// What sees it grow and shrink, and processes come and go.
+/// The programs that record additions and removals of page cache, and processes that start and end.
 pub(super) const CHANGES: [(&str, &str); 5] = [
     ("record_removed", "mm_filemap_delete_from_page_cache"),
     ("record_added", "mm_filemap_add_to_page_cache"),
@@ -166,7 +165,7 @@ pub(super) const CHANGES: [(&str, &str); 5] = [
 /// Their maps.
 pub(super) const RECORD_MAPS: [&str; 3] = ["FOLLOWED", "RECENT", "RECORDED"];
 
-/// What sees charges and uncharges, and the tracepoints that it is attached to while these are recorded.
+/// The programs that record charges and uncharges, and their tracepoints.
 pub(super) const CHARGES: [(&str, &str); 7] = [
     ("charged_hotplug", "cpuhp_exit"),
     ("charged_free", "mm_page_free"),
@@ -179,7 +178,8 @@ pub(super) const CHARGES: [(&str, &str); 7] = [
 /// Their page-owner map.
 pub(super) const CHARGED_MAP: &str = "CHARGED";
 
-/// The verifier's log can be megabytes: the message has its last words, the debug log all of it.
+/// An error for a refused program. The verifier's log can be megabytes: the message has its last lines, the debug log
+/// all of it.
 pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     let message = format!("the kernel refuses the program {name}");
     let ProgramError::LoadError { io_error, verifier_log } = error else {
@@ -192,7 +192,7 @@ pub fn refused(name: &str, error: ProgramError) -> anyhow::Error {
     anyhow::Error::new(io_error).context(message)
 }
 
-/// The last two lines of a verifier's log but for the statistics that it ends with: where it stood, and what is wrong.
+/// The last two lines of a verifier's log before the final statistics: where it stopped, and why.
 fn reason(log: &str) -> String {
     const STATISTICS: [&str; 3] = ["verification time ", "stack depth ", "processed "];
     let said = |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|it| line.starts_with(it));
@@ -200,13 +200,13 @@ fn reason(log: &str) -> String {
     last.into_iter().rev().collect::<Vec<_>>().join("; ")
 }
 
-/// Names such as `.rodata` cannot be pinned, and need not be: the programs hold them.
+/// Maps such as `.rodata` cannot be pinned, and need not be: the programs keep them.
 pub(super) fn is_pinned_map(name: &str) -> bool {
     let others = [KERNEL_CHARGES_MAP, KERNEL_SLOTS_MAP, CHARGED_MAP];
     !name.starts_with('.') && RECORD_MAPS.into_iter().chain(others).all(|other| name != other)
 }
 
-/// Whether a program is loaded with the others.
+/// Whether a program is loaded with the engine.
 pub(super) fn is_engines(name: &str) -> bool {
     let mut others = KERNEL_CHARGES.iter().chain(&ACCESSES).chain(&CHANGES).chain(&CHARGES);
     ![LEARN, KERNEL_SLOTS, MIGRATED.0].contains(&name) && others.all(|&(other, _)| name != other)

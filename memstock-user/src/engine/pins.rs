@@ -1,9 +1,9 @@
-//! Where the engine is pinned, and how the pins come and go. Knows no map and no program by name.
+//! Where the engine is pinned, and how pins are created and removed. Knows no map and no program by name.
 //!
-//! The folder's name has the version of what is in it. An engine is made in a folder beside it, which gets
-//! its name when all is there and attached, and loses it again before the first pin goes: one rename
-//! each. So whenever its maker was killed, what has the name is a whole engine, and what has not never
-//! was one or was told to end (`docs/adr/0013-adopted-pins.md`).
+//! The folder's name contains the version of its contents. An engine is created in a folder beside it, which gets its
+//! name when everything is there and attached, and loses it again before the first pin is removed: one rename each. So
+//! whenever its creator is killed, the folder with the name holds a whole engine, and one without it holds an engine
+//! that was never complete or was told to end (`docs/adr/0013-adopted-pins.md`).
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use memstock_common::LAYOUT;
 
-/// Begins the name of an engine's folder on the BPF file system; a dash and the version follow. It is the
-/// whole name of engines from before there were versions.
+/// Start of the name of an engine's folder on the BPF file system; a dash and the version follow. Engines from before
+/// there were versions have only this name.
 const FOLDER: &str = "memstock";
-/// Ends the name of a folder that is being filled or emptied. (bpffs allows no dots.)
+/// End of the name of a folder that is being filled or emptied. (bpffs allows no dots.)
 const UNFINISHED: &str = "-unfinished";
 
 /// The folder that holds the pins of an engine.
@@ -33,7 +33,7 @@ impl Pins {
         Self::at(bpffs.join(format!("{FOLDER}-{LAYOUT}")))
     }
 
-    /// The pins in a folder of their own, for an engine beside the one (benches, tests).
+    /// The pins in a folder of their own, for another engine beside the usual one (benches, tests).
     pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
@@ -48,14 +48,14 @@ impl Pins {
         self.root.exists()
     }
 
-    /// The pins while they are made and removed.
+    /// The pins while they are created or removed.
     pub fn unfinished(&self) -> Self {
         let mut root = self.root.clone().into_os_string();
         root.push(UNFINISHED);
         Self::at(root.into())
     }
 
-    /// Those of all other versions beside these, finished or not: they are memstock's by name.
+    /// The pins of all other versions on this file system, finished or not: their names say that they are memstock's.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -79,10 +79,10 @@ impl Pins {
         Ok(found)
     }
 
-    /// Makes the folders, under the name of what is unfinished.
+    /// Creates the folders, under the unfinished name.
     ///
     /// # Errors
-    /// They exist already or cannot be made.
+    /// They already exist or cannot be created.
     pub fn create(&self) -> Result<()> {
         let Self { root } = self.unfinished();
         for folder in [root.clone(), root.join("maps"), root.join("programs"), root.join("links")] {
@@ -94,7 +94,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Gives what is complete now its name.
+    /// Renames the folder, now complete, to its final name.
     ///
     /// # Errors
     /// The name is taken.
@@ -103,11 +103,11 @@ impl Pins {
             .with_context(|| format!("cannot name the pin folder {}", self.root.display()))
     }
 
-    /// Refuses a folder that somebody else has made, or can change: on a BPF file system that everybody may write to,
-    /// anybody can make one.
+    /// Refuses a folder that another user has created, or can change: if the BPF file system is writable for everybody,
+    /// anybody can create one.
     ///
     /// # Errors
-    /// It is such a one, or cannot be looked at.
+    /// It is such a folder, or cannot be examined.
     pub fn check(&self) -> Result<()> {
         let root = self.root.display();
         let found =
@@ -116,7 +116,7 @@ impl Pins {
         let is_ours = owner == rustix::process::geteuid().as_raw();
         ensure!(
             found.is_dir() && is_ours,
-            "{root} is none of ours, but of user {owner}: remove it"
+            "{root} is not ours, but belongs to user {owner}: remove it"
         );
         ensure!(mode & 0o022 == 0, "others may write to {root} (mode {mode:o}): remove it");
         Ok(())
@@ -147,7 +147,7 @@ impl Pins {
         self.programs().join(name)
     }
 
-    /// Whether the program `name` is pinned: an engine goes without some where the kernel lacks what they are for.
+    /// Whether the program `name` is pinned: an engine lacks programs whose tracepoints the kernel lacks.
     ///
     /// # Errors
     /// The pins cannot be read.
@@ -160,13 +160,13 @@ impl Pins {
         self.links().join(format!("{program}-{tracepoint}"))
     }
 
-    /// The folder of the paths that were named (`names.rs`).
+    /// The folder of the paths found by name (`names.rs`).
     pub fn names(&self) -> PathBuf {
         self.root.join("names")
     }
 
-    /// A folder for each cgroup whose tasks' pages are still to be adopted. Notes that live exactly as long as
-    /// the engine, which no file elsewhere does.
+    /// Holds a folder for each cgroup whose tasks' pages are still to be adopted. Unlike a file elsewhere, these notes
+    /// live exactly as long as the engine.
     fn unadopted_folder(&self) -> PathBuf {
         self.root.join("unadopted")
     }
@@ -183,7 +183,7 @@ impl Pins {
         Ok(())
     }
 
-    /// The cgroups that are noted.
+    /// The cgroups noted.
     ///
     /// # Errors
     /// The notes cannot be read.
@@ -200,7 +200,7 @@ impl Pins {
         }
     }
 
-    /// Drops the notes of these: others may have been noted meanwhile.
+    /// Removes the notes of these cgroups only: others may have been noted meanwhile.
     ///
     /// # Errors
     /// One cannot be removed.
@@ -208,13 +208,13 @@ impl Pins {
         ids.iter().try_for_each(|id| remove_folder(&self.unadopted_folder().join(id.to_string())))
     }
 
-    /// Removes every pin, links first so that nothing is charged while the rest goes.
+    /// Removes every pin, links first, so that nothing is charged while the rest is removed.
     ///
     /// # Errors
-    /// A pin cannot be removed. What is already gone is no error.
+    /// A pin cannot be removed. A pin that is already gone is no error.
     pub fn remove(&self) -> Result<()> {
         let unfinished = self.unfinished();
-        // Of an earlier removal, or of a start that failed: it has the name that is needed now.
+        // Left by an earlier removal or a failed start; it occupies the name that is needed now.
         unfinished.clear()?;
         match fs::rename(&self.root, &unfinished.root) {
             Err(error) if is_gone(&error) => Ok(()),
@@ -230,10 +230,10 @@ impl Pins {
     }
 }
 
-/// Has nothing stay behind of a start that failed.
+/// Removes what a failed start left behind.
 ///
 /// # Errors
-/// That with which it did.
+/// Those of `result`.
 pub fn undo_on_error<T>(pins: &Pins, result: Result<T>) -> Result<T> {
     if result.is_err()
         && let Err(error) = pins.remove()
@@ -298,7 +298,7 @@ mod tests {
         for other in others {
             other.remove().unwrap();
         }
-        // Killed while it removed, and a new one came.
+        // Killed during the removal, and a new one started.
         pins.create().unwrap();
         pins.remove().unwrap();
         pins.remove().unwrap();

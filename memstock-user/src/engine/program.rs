@@ -1,4 +1,4 @@
-//! One pinned program: opening it, and what the kernel counts about it.
+//! One pinned program: opens it and reads the kernel's counts about it.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -18,7 +18,7 @@ pub fn open(pins: &Pins, name: &str) -> Result<RawTracePoint> {
         .with_context(|| format!("cannot open the pinned program {}", path.display()))
 }
 
-/// Opens a pinned program of any type, for what the kernel counts about it.
+/// Opens a pinned program of any type, to read the kernel's counts about it.
 ///
 /// # Errors
 /// The pin cannot be opened.
@@ -29,11 +29,11 @@ pub fn fd(pins: &Pins, name: &str) -> Result<ProgramFd> {
         .with_context(|| format!("cannot open the pinned program {}", path.display()))
 }
 
-/// Runs of the program behind `fd` that the kernel skipped because it was running already on that CPU
+/// Runs of the program behind `fd` that the kernel skipped because it was already running on that CPU
 /// (`bpf_prog_show_fdinfo` in `kernel/bpf/syscall.c`).
 ///
 /// # Errors
-/// `fd` is not a program's, or the kernel does not tell (before Linux 5.12).
+/// `fd` is not a program's, or the kernel does not report it (before Linux 5.12).
 pub fn recursion_misses(fd: &ProgramFd) -> Result<u64> {
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;

@@ -1,5 +1,6 @@
-//! Owns what the kernel half tells of a cgroup that is recorded: accesses to page cache, and processes that come and go.
-//! Apart from the engine: its programs are loaded, attached and gone with this value. Must not say what is recorded of it.
+//! Owns what the kernel half reports of a recorded cgroup: accesses to page cache, and processes that start and end.
+//! Separate from the engine: its programs are loaded, attached and removed with this value. Must not decide what is
+//! kept in the recording.
 
 use std::ffi::CStr;
 
@@ -16,10 +17,10 @@ use crate::host::cgroup::Cgroup;
 use crate::host::page_size;
 use crate::host::pages::Layout;
 
-/// Bytes of the ring: some 37,000 records.
+/// Bytes of the ring: about 37,000 records.
 const RING_BYTES: u32 = 1 << 21;
 
-/// Something that the kernel half told.
+/// A record from the kernel half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// Pages of a block were accessed, added or removed.
@@ -28,7 +29,7 @@ pub enum Told {
     Happened(RecordKind, Happened),
 }
 
-/// Looks on until it is dropped.
+/// Watches until it is dropped.
 pub struct Recorded {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
@@ -38,7 +39,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Begins to look at a cgroup and those below it, and follows all of its cache.
+    /// Begins to watch a cgroup and its descendants, and follows all of its page cache.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -47,7 +48,7 @@ impl Recorded {
         let level = u32::try_from(cgroup.path.components().count()).unwrap_or(u32::MAX);
         let mut ebpf = EbpfLoader::new()
             .override_global("RECORDED_ID", &cgroup.id, true)
-            // The root is a component, too.
+            // The root counts as a component.
             .override_global("RECORDED_LEVEL", &level.saturating_sub(1), true)
             .override_global("TASK_TGID", &layout.task_tgid, true)
             .override_global("FOLIO", &layout.folio, true)
@@ -78,7 +79,7 @@ impl Recorded {
         &self.missing
     }
 
-    /// Follows one in `one_in` blocks from now on: a power of two.
+    /// From now on follows one in `one_in` blocks: a power of two.
     ///
     /// # Errors
     /// The map cannot be written.
@@ -86,15 +87,15 @@ impl Recorded {
         self.followed.set(0, u64::from(one_in), 0).context("cannot write map FOLLOWED")
     }
 
-    /// The next of what was told; none if there is nothing more for now.
+    /// The next record; none if there is no more for now.
     ///
     /// # Errors
-    /// It is not understood.
+    /// The record is malformed.
     pub fn told(&mut self) -> Result<Option<Told>> {
         self.ring.next().map(|bytes| decode(&bytes).context("a record is unreadable")).transpose()
     }
 
-    /// Records that found no room.
+    /// Records dropped because the ring was full.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -138,7 +139,7 @@ pub(super) fn kind(number: u32) -> Result<RecordKind> {
     number.try_into().map_err(|unknown| anyhow::anyhow!("{unknown}"))
 }
 
-/// The name in a record.
+/// The program name in a record.
 pub fn comm(happened: &Happened) -> String {
     let name = CStr::from_bytes_until_nul(&happened.comm).map(CStr::to_bytes);
     String::from_utf8_lossy(name.unwrap_or(&happened.comm)).into_owned()

@@ -1,5 +1,5 @@
-//! Owns the judgement of what is pinned when a daemon starts: nothing, a whole engine of ours, or what
-//! cannot be used. Clears only what was never attached, never finished, or told to end.
+//! Decides what to do with the pins found when a daemon starts: there are none, a whole engine of ours, or something
+//! unusable. Clears only what was never attached, never finished, or told to end.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,15 +26,15 @@ use crate::exit::Failure;
 /// Characters of a name that the kernel keeps (`BPF_OBJ_NAME_LEN`).
 const NAME_LEN: usize = 15;
 
-/// The engine that a daemon that died left charging, if there is one. What it left of a start or of an end
-/// is cleared away. To be called with the lock held.
+/// The engine that a dead daemon left running, if there is one. Clears what it left of an unfinished start or end. Call
+/// it with the lock held.
 ///
 /// # Errors
-/// [`Failure::Running`] for an engine that cannot be taken over: of another version, or with pins missing.
+/// [`Failure::Running`] for an engine that cannot be adopted: of another version, or with pins missing.
 pub fn adopt(pins: &Pins) -> Result<Option<Engine>> {
     refuse_other_versions(pins)?;
     if !pins.exist() {
-        // What is unfinished has no figures that anybody has seen, though it may be attached.
+        // Nobody has seen the figures of an unfinished engine, though it may be attached.
         pins.remove()?;
         return Ok(None);
     }
@@ -45,14 +45,14 @@ pub fn adopt(pins: &Pins) -> Result<Option<Engine>> {
             pins.root().display()
         ))),
         Err(error) => {
-            log::info!("clearing pins that nothing is attached by: {error:#}");
+            log::info!("clearing the pins of an engine that is not attached: {error:#}");
             pins.remove()?;
             Ok(None)
         }
     }
 }
 
-/// Refuses to go on beside an engine of another version, which would charge each page once more.
+/// Refuses to run beside an engine of another version, which would charge each page a second time.
 pub(super) fn refuse_other_versions(pins: &Pins) -> Result<()> {
     match pins.of_other_versions()?.first() {
         None => Ok(()),
@@ -63,7 +63,7 @@ pub(super) fn refuse_other_versions(pins: &Pins) -> Result<()> {
     }
 }
 
-/// Opens an engine after a look at each of its pins.
+/// Opens an engine and checks each of its pins.
 fn whole(pins: &Pins) -> Result<Engine> {
     let object = Object::parse(OBJECT).context("cannot read the BPF object")?;
     let engine = Engine::open(pins)?;
@@ -86,7 +86,7 @@ fn whole(pins: &Pins) -> Result<Engine> {
     }
     for Attachment { program, tracepoint, without } in ATTACHMENTS {
         let pin = pins.link(program, tracepoint);
-        // Of faults, what is there is known already.
+        // For faults it is already known which are there.
         let may_be_missing = without.is_some() && (program != PROBE || !sees_faults);
         if !may_be_missing || pin.exists() {
             check_link(&pin, tracepoint, ids.get(program))?;
@@ -116,7 +116,7 @@ fn check_map(pins: &Pins, name: &str, map: &aya_obj::Map, engine: &Engine) -> Re
         "COUNTERS" | "CGROUPS" | "CGROUP_CPU" => engine.max_cgroups(),
         "EVENTS" => RING_BYTES,
         "FILE_PAGES" => WINDOW_PAGES,
-        // By how much memory there was when it was made.
+        // Depends on the memory that the host had when it was created.
         "OWNERS" => info.max_entries(),
         _ => map.max_entries(),
     };
@@ -149,7 +149,7 @@ fn kept(name: &str) -> &[u8] {
     &name.as_bytes()[..name.len().min(NAME_LEN)]
 }
 
-/// Whether anything is pinned that charges by itself. What cannot be read may be.
+/// Whether a link is pinned, so that the engine charges by itself. If the folder cannot be read, assumes so.
 fn is_attached(pins: &Pins) -> bool {
     match fs::read_dir(pins.links()) {
         Ok(mut entries) => entries.next().is_some(),

@@ -1,5 +1,5 @@
-//! From maps to model: reads a running engine, in as many system calls as it has CPU slots, and some for each cgroup that
-//! has others below it. `work` owns what is read twice to be exact.
+//! From maps to model: reads a running engine, with as many system calls as it has CPU slots, plus some for each cgroup
+//! with children. `work` reads twice what must be exact.
 
 mod work;
 
@@ -55,17 +55,17 @@ pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
     })
 }
 
-/// What is called how, by counter index.
+/// The names of cgroups, by counter index.
 type Names = BTreeMap<u32, Name>;
 
-/// From the top: what the children of a cgroup are called is asked once for all of them. Those that are not right below one
-/// that is tracked are looked for by their ids, which takes some ten times as long.
+/// Looks up names from the top down: one listing gives the names of all children of a cgroup. Cgroups that are not
+/// direct children of a tracked one are looked up by id, which takes about ten times as long.
 fn names(
     counters: &BTreeMap<u32, Counter<u64>>,
     tracked: &BTreeSet<u32>,
     mount: &CgroupMount,
 ) -> Names {
-    // The id of a dying one may be another's by now.
+    // The id of a dying cgroup may have been reused.
     let unnamed = |(&index, counter): (&u32, &Counter<u64>)| (index, Name::new(counter.id, None));
     let mut names: Names = counters.iter().map(unnamed).collect();
     let mut below = BTreeMap::<u32, Vec<u32>>::new();
@@ -91,10 +91,10 @@ fn names(
     names
 }
 
-/// Everything that was lost, skipped or merged, and how often.
+/// Everything that was lost, skipped or merged, with its counts.
 ///
 /// # Errors
-/// A map cannot be read, or the kernel does not tell.
+/// A map cannot be read, or the kernel does not report it.
 pub fn losses(engine: &Engine) -> Result<Vec<(Stat, u64)>> {
     let counted = Loss::ALL.iter().map(|&loss| Ok((loss.stat(), engine.loss(loss)?)));
     let skipped = ProbeStat::ALL.iter().map(|&stat| {
@@ -106,7 +106,7 @@ pub fn losses(engine: &Engine) -> Result<Vec<(Stat, u64)>> {
     counted.chain(skipped).collect()
 }
 
-/// Every slot of every CPU: outer by slot.
+/// Every slot of every CPU; the outer index is the slot.
 type Stocks = Vec<PerCpu<Stock<u64>>>;
 
 fn stocks(engine: &Engine) -> Result<Stocks> {
@@ -177,7 +177,7 @@ fn parts(counter: &Counter<u64>, flight: InFlight) -> [u64; MemoryStat::COUNT as
     let value = |stat| match stat {
         MemoryStat::File => file,
         MemoryStat::Needed => needed,
-        // What was charged last is judged with the next change.
+        // The watermark covers the last charge only at the next change.
         MemoryStat::NeededWatermark => counter.needed_watermark.max(needed),
         MemoryStat::FileOver if needed > counter.memory_limit => 0,
         MemoryStat::FileOver => (file + needed).saturating_sub(counter.memory_limit),

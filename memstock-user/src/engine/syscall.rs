@@ -4,19 +4,19 @@ use std::{io, mem};
 
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
-/// Arguments that are all zero, as the kernel wants those that a command does not have.
+/// Arguments that are all zero, as the kernel requires for unused ones.
 pub(super) fn zeroed() -> bpf_attr {
-    // SAFETY: all of its variants are plain integers, for which zeros are valid.
+    // SAFETY: all variants are plain integers, for which zeros are valid.
     unsafe { mem::zeroed() }
 }
 
 /// Runs a command, which may write to its arguments.
 ///
 /// # Errors
-/// The kernel's.
+/// Those of the system call.
 ///
 /// # Safety
-/// Whatever the arguments refer to is as large as the command has it, and lives until this returns.
+/// The memory that the arguments refer to is as large as the command expects, and lives until this returns.
 pub(super) unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: the caller's promise.
     let result = unsafe {

@@ -1,9 +1,8 @@
-//! Owns the question which pages the tasks of tracked cgroups hold, where only their pagemaps tell.
-//! Must not change anything.
+//! Finds the pages that the tasks of tracked cgroups hold, where only their pagemaps tell. Must not change anything.
 //!
-//! A page counts as a cgroup's when nobody but tasks of tracked cgroups has it mapped. One that is mapped
-//! by others as well, such as a library's or what a parent outside still shares, may have been charged
-//! to anybody. Of several tasks that map a page the first one has it.
+//! A page counts as a cgroup's if only tasks of tracked cgroups have it mapped. A page that others map as well, such as
+//! a library's or one still shared with a parent outside, may have been charged to anybody. If several of these tasks
+//! map a page, it belongs to the first.
 
 use std::collections::HashSet;
 use std::io;
@@ -17,7 +16,7 @@ use crate::host::cgroup::{CgroupMount, display};
 use crate::host::pages::{KernelPages, mapped_pages};
 use crate::host::process::processes_with_threads;
 
-/// The tasks of the tracked cgroups of which the kernel's memory controller does not know.
+/// The tasks of the tracked cgroups that the kernel's memory controller does not know.
 pub(super) struct Tasks<'a> {
     pub(super) mount: &'a CgroupMount,
     pub(super) tracked: &'a Tracked,
@@ -28,7 +27,7 @@ pub(super) struct Tasks<'a> {
 pub(super) type Held = (u64, u32);
 
 impl Tasks<'_> {
-    /// The top-most tracked cgroups of which the kernel does not know.
+    /// The top-most tracked cgroups that the kernel does not know.
     pub(super) fn roots(&self) -> Vec<PathBuf> {
         self.tracked.roots().into_iter().filter(|root| !self.kernel.knows(root)).collect()
     }
@@ -44,7 +43,7 @@ impl Tasks<'_> {
             visited.with_context(|| format!("cannot read the pagemap of process {pid}"))?;
         }
         held.extend(nobody_elses(shared, &KernelPages::counts()?)?);
-        // Unmapped by one and mapped by the next while we read: it is the first one's.
+        // Unmapped by one task and mapped by the next while we read: the first one has it.
         held.sort_by_key(|&(pfn, _)| pfn);
         held.dedup_by_key(|&mut (pfn, _)| pfn);
         Ok(held)
@@ -84,7 +83,7 @@ impl Tasks<'_> {
     }
 }
 
-/// Leaves the pages that as many of the mappings are known of as the kernel counts.
+/// Keeps the pages of which we know as many mappings as the kernel counts.
 fn nobody_elses(mut mappings: Vec<Held>, counts: &KernelPages) -> io::Result<Vec<Held>> {
     // Stable: the first task stays the first.
     mappings.sort_by_key(|&(pfn, _)| pfn);

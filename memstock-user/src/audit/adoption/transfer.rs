@@ -1,5 +1,5 @@
-//! Owns the giving of pages to cgroups and the taking of them, through the control programs of the kernel
-//! half: window by window, and nothing to a cgroup that was removed meanwhile.
+//! Gives pages to cgroups and takes them, through the control programs of the kernel half: window by window, and
+//! nothing to a cgroup that was removed meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(crate) type Tally = BTreeMap<u32, u64>;
 pub(crate) struct Moved {
     /// Pages charged to a cgroup.
     pub(crate) adopted: Tally,
-    /// Pages taken from a cgroup, those among them that had just been adopted.
+    /// Pages taken from a cgroup, including those just adopted.
     pub(crate) disowned: Tally,
 }
 
@@ -34,16 +34,16 @@ impl Moved {
     }
 }
 
-/// A page, and the counter of a cgroup that has it or is to have it.
+/// A page, and the counter of the cgroup that has it or is to get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Page {
     pub(crate) pfn: u64,
     pub(crate) index: u32,
-    /// Whether it is page cache that can be taken back; of no account where pages are taken away.
+    /// Whether it is reclaimable page cache; ignored when pages are taken away.
     pub(crate) is_file: bool,
 }
 
-/// Moves pages between nobody and the cgroups that are tracked.
+/// Moves pages between no owner and the tracked cgroups.
 pub(crate) struct Transfer<'a> {
     engine: &'a Engine,
     tracked: &'a Tracked,
@@ -54,24 +54,24 @@ impl<'a> Transfer<'a> {
         Self { engine, tracked }
     }
 
-    /// Charges pages that nobody owns, ascending by page frame number, to the counters with them.
+    /// Charges pages without an owner, ascending by page frame number, to their counters.
     pub(crate) fn adopt(&self, pages: &[Page]) -> Result<Tally> {
         self.act(pages, Control::adopt)
     }
 
-    /// Marks pages of these counters, so that [`disown`](Self::disown) takes them as long as they are
-    /// neither allocated nor freed.
+    /// Marks pages of these counters, so that [`disown`](Self::disown) takes them if they are neither allocated nor
+    /// freed in between.
     pub(crate) fn doubt(&self, pages: &[Page]) -> Result<Tally> {
         self.act(pages, Control::doubt)
     }
 
-    /// Takes the marked ones of these pages from these counters.
+    /// Takes those of these pages that are marked from their counters.
     pub(crate) fn disown(&self, pages: &[Page]) -> Result<Tally> {
         self.act(pages, Control::disown)
     }
 
-    /// Adopts pages that the kernel was seen to charge to the memory cgroups that stand for these
-    /// counters, and gives back those for which that is not so any more.
+    /// Adopts pages that the kernel charged to the counterparts of these counters, and gives back those for which that
+    /// is no longer so.
     pub(crate) fn adopt_as_kernel(&self, look: &Look, pages: &[Page]) -> Result<Moved> {
         let adopted = self.adopt(pages)?;
         if adopted.is_empty() {
@@ -91,7 +91,7 @@ impl<'a> Transfer<'a> {
     fn act(&self, pages: &[Page], action: fn(&Control, Window) -> Result<u32>) -> Result<Tally> {
         let mut tally = Tally::new();
         for window in windows(pages) {
-            // Its index may be another cgroup's by now.
+            // Its index may have been reused.
             if !self.is_there(window.index)? {
                 continue;
             }
@@ -111,7 +111,8 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Pages, ascending, as the control programs take them: a window for each stretch, each counter, and page cache or not.
+/// Groups ascending pages as the control programs take them: one window for each stretch and counter, separately for
+/// page cache.
 pub(crate) fn windows(pages: &[Page]) -> impl Iterator<Item = Window> {
     let size = u64::from(WINDOW_PAGES);
     pages.chunk_by(move |a, b| a.pfn / size == b.pfn / size).flat_map(move |pages| {

@@ -42,7 +42,7 @@ fn a_drift_has_a_sign() {
     assert!(!books.balance(false));
     let drifts: Vec<i64> = books.cgroups.values().map(Book::drift).collect();
     assert_eq!(drifts, [1, -1, 2, 2]);
-    // The lower of the two, which is where it is; both say so.
+    // The lower of the two, where the drift is; both show it.
     assert_eq!(books.worst(true), Some((3, 2)));
     assert_eq!(Books::default().worst(true), None);
 }

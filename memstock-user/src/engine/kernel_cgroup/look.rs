@@ -1,8 +1,8 @@
-//! Owns the looking at pages from both sides: our page-owner map, and the kernel's `/proc/kpagecgroup` and
-//! `/proc/kpageflags`. Must not judge or change anything.
+//! Reads pages from both sides: our page-owner map, and the kernel's `/proc/kpagecgroup` and `/proc/kpageflags`. Must
+//! not judge or change anything.
 //!
-//! The files are read one chunk of the owner map after the other, so that the two sides of a page are
-//! read within a millisecond, though all pages of a host take half a second.
+//! It reads one chunk of the owner map after the other, so that the two sides of a page are read within a millisecond,
+//! although all pages of a host take half a second.
 
 use std::io;
 use std::ops::Range;
@@ -20,25 +20,25 @@ use crate::host::pages::{KernelPages, Kind};
 
 /// Pages in a chunk.
 const CHUNK: usize = CHUNK_PAGES as usize;
-/// Pages that nobody wants are read as well when they are fewer than this: a system call costs as much.
+/// Gaps of fewer pages than this are read over: a system call costs as much.
 const GAP: usize = 16;
 /// `KPF_COMPOUND_TAIL`: not the first page of a larger allocation.
 const COMPOUND_TAIL: u64 = 1 << 16;
 
-/// A page as it was seen.
+/// A page, as read from both sides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Seen {
     /// Its page frame number.
     pub pfn: u64,
-    /// The counter of its owner; [`NO_INDEX`] for nobody's.
+    /// The counter of its owner; [`NO_INDEX`] if it has none.
     pub index: u32,
-    /// The number of the memory cgroup that the kernel charges it to; 0 for none, or when nobody asked.
+    /// The number of the memory cgroup that the kernel charges it to; 0 for none, or if that was not read.
     pub number: u64,
     /// What it is used for.
     pub kind: Kind,
-    /// Whether the kernel has it as page cache that can be taken back; none where it does not tell.
+    /// Whether it is reclaimable page cache in the kernel; none where the kernel does not say.
     pub is_file: Option<bool>,
-    /// Whether our owner map has.
+    /// Whether it is page cache in our owner map.
     pub is_our_file: bool,
 }
 
@@ -47,19 +47,19 @@ pub struct Seen {
 pub struct Look {
     owners: Mapped<Chunk<u32>>,
     flags: KernelPages,
-    /// Read only when the kernel knows one of the cgroups.
+    /// Present only if the kernel knows one of the cgroups.
     cgroups: Option<KernelPages>,
     map: KernelMap,
 }
 
-/// What the kernel says of the pages of one chunk.
+/// What the kernel says about the pages of one chunk.
 struct Words {
     cgroups: [u64; CHUNK],
     flags: [u64; CHUNK],
 }
 
 impl Look {
-    /// Opens what is to be read.
+    /// Opens the map and the files.
     ///
     /// # Errors
     /// A map or a file in `/proc` cannot be opened.
@@ -75,16 +75,15 @@ impl Look {
         Ok(Self { owners: engine.owners()?, flags: KernelPages::flags()?, cgroups, map })
     }
 
-    /// Which cgroup is which.
+    /// The mapping between the two sides' cgroups.
     pub fn map(&self) -> &KernelMap {
         &self.map
     }
 
-    /// Calls `visit` with the pages of each chunk that either side gives to a cgroup that it knows; not
-    /// with an empty slice.
+    /// Calls `visit` with the pages of each chunk that either side gives to a known cgroup; never with an empty slice.
     ///
     /// # Errors
-    /// A file cannot be read, or what `visit` returns.
+    /// A file cannot be read, or `visit` fails.
     pub fn all(&self, mut visit: impl FnMut(&[Seen]) -> Result<()>) -> Result<()> {
         let mut words = Words { cgroups: [0; CHUNK], flags: [0; CHUNK] };
         let mut found = Vec::with_capacity(CHUNK);
@@ -110,8 +109,7 @@ impl Look {
         Ok(())
     }
 
-    /// Looks at pages again: at every one of `pfns`, which ascend, but those that the owner map does not
-    /// cover.
+    /// Reads pages again: all of `pfns`, which ascend, except those that the owner map does not cover.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -132,14 +130,14 @@ impl Look {
         Ok(found)
     }
 
-    /// Whose pages they are by the kernel; says whether any of them is one of our cgroups'.
+    /// Reads the kernel's owners of the pages; returns whether any of them is one of our cgroups.
     fn read_cgroups(&self, first: u64, words: &mut Words) -> Result<bool> {
         let Some(cgroups) = &self.cgroups else { return Ok(false) };
         fill(cgroups, first, &mut words.cgroups).context("cannot read /proc/kpagecgroup")?;
         Ok(words.cgroups.iter().any(|&number| self.map.counter(number).is_some()))
     }
 
-    /// What the pages are used for: those that are wanted, or all that are needed to say whose they are.
+    /// Reads the kinds of the pages: of the wanted ones, or of all if the kernel's owners depend on them.
     fn read_flags(
         &self,
         first: u64,
@@ -172,9 +170,9 @@ impl Words {
         }
     }
 
-    /// The kernel's cgroup of a page. Of two pages that the kernel has allocated together for itself and
-    /// charges together, the second has none of its own: page directories of kernels before Linux 6.15 that
-    /// may isolate page tables (`PGD_ALLOCATION_ORDER` in arch/x86). We own both then.
+    /// The kernel's cgroup of a page. When the kernel allocates two pages together for itself and charges them
+    /// together, the second page shows no cgroup: page directories of kernels before Linux 6.15 that may isolate page
+    /// tables (`PGD_ALLOCATION_ORDER` in arch/x86). In our map both then have the same owner.
     fn number(&self, chunk: &Chunk<u32>, n: usize) -> u64 {
         let is_second = n % 2 == 1
             && self.cgroups[n] == 0
@@ -183,7 +181,7 @@ impl Words {
         self.cgroups[if is_second { n - 1 } else { n }]
     }
 
-    /// Gives each page of a larger allocation the cgroup of its first page: some kernels have 0 there
+    /// Gives each page of a compound page the cgroup of its first page: some kernels report 0 for the others
     /// (`page_cgroup_ino` in mm/memcontrol.c before Linux 6.4).
     fn spread_heads(&mut self) {
         let mut head = 0;
@@ -197,7 +195,7 @@ impl Words {
     }
 }
 
-/// The parts of a chunk in which pages are wanted.
+/// The ranges of a chunk that cover the wanted pages.
 fn stretches(wanted: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
     let mut stretches = Vec::<Range<usize>>::new();
     for n in (0..CHUNK).filter(|&n| wanted(n)) {
@@ -209,7 +207,7 @@ fn stretches(wanted: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
     stretches
 }
 
-/// Reads the words of pages; what is beyond the file's end is 0.
+/// Reads the words of pages; those beyond the end of the file are 0.
 fn fill(pages: &KernelPages, first: u64, out: &mut [u64]) -> io::Result<()> {
     let count = pages.read(first, out)?;
     out[count..].fill(0);
@@ -235,7 +233,7 @@ mod tests {
         let mut chunk = Chunk { owners: [0; CHUNK] };
         (words.cgroups[4], words.cgroups[6], words.cgroups[9]) = (77, 77, 77);
         chunk.owners[4..12].fill(5);
-        // Another's, whoever allocated it; and one that is free.
+        // One page is another cgroup's; and one is free.
         chunk.owners[7] = 6;
         words.flags[11] = 1 << 10;
         let number = |n| words.seen(&chunk, 0, n).number;

@@ -1,4 +1,4 @@
-//! Owns the judgement whether the two sides give a page to the same cgroup. Must not read anything.
+//! Owns the verdict on whether the two sides give a page to the same cgroup. Must not read anything.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -7,27 +7,26 @@ use memstock_common::NO_INDEX;
 
 use super::{Seen, Tracked};
 
-/// Which cgroup is which, at one moment.
+/// The mapping between cgroups of both sides, at one moment.
 ///
-/// The trees of both sides need not have the same shape: a memory cgroup without a counterpart stands for
-/// its nearest tracked ancestor, and a tracked cgroup without one is charged by the kernel to the
-/// nearest that has one. A removed cgroup's pages count on both sides for the nearest ancestor that is
-/// not removed, as `/proc/kpagecgroup` has it.
+/// The trees of the two sides may differ in shape: a memory cgroup without a counterpart maps to its nearest tracked
+/// ancestor, and the kernel charges a tracked cgroup without one to the nearest ancestor that has one. Pages of a
+/// removed cgroup count on both sides for the nearest living ancestor, as `/proc/kpagecgroup` reports them.
 #[derive(Debug, Default)]
 pub struct KernelMap {
-    /// The kernel's number of a memory cgroup → the counter that it stands for.
+    /// The kernel's number of a memory cgroup → the counter it maps to.
     counters: HashMap<u64, u32>,
-    /// The least and the greatest of these numbers.
+    /// The smallest and the largest of these numbers.
     span: (u64, u64),
-    /// Every counter below the trees → the counter and the memory cgroup that stand for it.
+    /// Every counter in the trees → the living counter and the memory cgroup it maps to.
     stands: HashMap<u32, (u32, u64)>,
-    /// By path of a tracked cgroup: the kernel's number for it.
+    /// By path of a tracked cgroup: the kernel's number of it.
     numbers: BTreeMap<PathBuf, u64>,
-    /// Where the trees begin.
+    /// The tops of the trees.
     tops: Vec<PathBuf>,
 }
 
-/// What two looks at one page come to.
+/// The result of comparing the two sides of a page.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// Neither side gives it to one of these cgroups.
@@ -38,7 +37,7 @@ pub enum Verdict {
     OnlyOurs,
     /// Only the kernel does.
     OnlyKernels,
-    /// Both do, to different ones.
+    /// Both give it to different ones.
     Other,
 }
 
@@ -55,7 +54,7 @@ impl KernelMap {
         }
     }
 
-    /// Finds out what stands for each counter, once all trees are there.
+    /// Maps each counter, once all trees are there.
     pub(super) fn resolve(&mut self, tracked: &Tracked) {
         for &index in tracked.counters().keys() {
             let Some(living) = tracked.living(index) else { continue };
@@ -68,14 +67,14 @@ impl KernelMap {
         }
         let least = self.counters.keys().min().copied();
         let greatest = self.counters.keys().max().copied();
-        // Empty: from 1 to 0.
+        // An empty range: from 1 to 0.
         self.span = least.zip(greatest).unwrap_or((1, 0));
     }
 
-    /// The counter for which the memory cgroup with this number stands.
+    /// The counter that the memory cgroup with this number maps to.
     #[inline]
     pub fn counter(&self, number: u64) -> Option<u32> {
-        // Nearly all pages of a host are somebody else's: they need no look-up.
+        // Nearly all pages of a host belong to other cgroups: they need no look-up.
         let (least, greatest) = self.span;
         (least <= number && number <= greatest).then(|| self.counters.get(&number).copied())?
     }
@@ -100,7 +99,7 @@ impl KernelMap {
             }
             (Some(_), None) => Verdict::OnlyOurs,
             (None, None) => Verdict::Neither,
-            // Another tracked cgroup has it, which the kernel knows nothing of.
+            // A page of a tracked cgroup that the kernel does not know is judged `Other`.
             (None, Some(_)) if seen.index == NO_INDEX => Verdict::OnlyKernels,
             (_, Some(_)) => Verdict::Other,
         }

@@ -1,5 +1,5 @@
-//! Owns the question which v1 memory cgroup has the tasks of a cgroup v2, without being told: the one of the same path,
-//! as container runtimes and systemd make them, if it has the same tasks.
+//! Finds the v1 memory cgroup of a cgroup v2: the one of the same path, as container runtimes and systemd create them,
+//! if it has the same tasks.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use super::directories;
 use crate::host::process::{Places, directory, is_ending, processes_with_threads};
 
-/// Whether all tasks at and below the cgroup `path` of v2, and there are some, are at and below that of the v1 memory
-/// hierarchy; `dirs` are the two. Of a task both are told at once, so those that fork or move meanwhile are no matter.
+/// Whether all tasks at and below the cgroup v2 `path` are also at and below that path of the v1 memory hierarchy, and
+/// there is at least one; `dirs` are the two directories. Each task's two places are read at once, so tasks that fork
+/// or move meanwhile do not matter.
 pub(super) fn have_same_tasks(path: &Path, dirs: [&Path; 2]) -> bool {
     let mut has_some = false;
     let all: BTreeSet<_> = dirs.into_iter().flat_map(all).collect();
     for pid in all {
-        // One that cannot be asked has ended.
+        // A task that cannot be read has ended.
         let Some(Places { unified, memory }) = Places::read(&directory(pid)) else { continue };
         match [unified, memory].map(|place| place.is_some_and(|place| place.starts_with(path))) {
             [true, true] => has_some = true,

@@ -1,4 +1,4 @@
-//! Which cgroup is which, on trees made by hand.
+//! The mapping of cgroups, on trees made by hand.
 
 use memstock_common::NO_INDEX;
 
@@ -17,7 +17,7 @@ fn tracked() -> Tracked {
     ])
 }
 
-/// The kernel has the same as /t, as /t/a, and two that are not tracked.
+/// The kernel has counterparts of /t and /t/a, and two cgroups that are not tracked.
 fn map() -> KernelMap {
     let mut map = KernelMap::default();
     let numbers = [("", 100), ("a", 101), ("c", 102), ("a/x", 103)];
@@ -49,7 +49,7 @@ fn verdicts() {
     let map = map();
     for (index, number, verdict) in [
         (1, 100, Both),
-        // Not tracked: it is charged to /t by us.
+        // Not tracked: we charge it to /t.
         (1, 102, Both),
         (2, 103, Both),
         // /t/a/b has no counterpart: the kernel charges /t/a.
@@ -64,7 +64,7 @@ fn verdicts() {
         (2, 999, OnlyOurs),
         (NO_INDEX, 101, OnlyKernels),
         (NO_INDEX, 999, Neither),
-        // The kernel knows nothing of /u.
+        // The kernel does not know /u.
         (5, 999, Neither),
         (5, 101, Other),
     ] {

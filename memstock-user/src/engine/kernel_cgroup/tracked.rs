@@ -1,4 +1,4 @@
-//! Owns where the tracked cgroups are at one moment: counters by path. Must not change any.
+//! The tracked cgroups at one moment: counters by path. Must not change any.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ impl Tracked {
         let mut found =
             Self { counters: engine.counters(), open: engine.tracked()?, ..Self::default() };
         for (&index, counter) in &found.counters {
-            // The id of a dying one may be another's by now.
+            // The id of a dying cgroup may have been reused.
             if found.open.contains(&index)
                 && let Some(path) = mount.path_of(counter.id)
             {
@@ -62,18 +62,18 @@ impl Tracked {
         &self.counters
     }
 
-    /// Whether a counter is charged no more.
+    /// Whether the counter's cgroup is dying.
     pub fn is_dying(&self, index: u32) -> bool {
         !self.open.contains(&index)
     }
 
-    /// What the cgroup of a counter is called.
+    /// The name of the cgroup of a counter.
     pub fn name(&self, index: u32) -> Name {
         let id = self.counters.get(&index).map_or(0, |counter| counter.id);
         Name::new(id, self.path(index).map(Path::to_path_buf))
     }
 
-    /// The path of the cgroup of a counter, as long as it is there.
+    /// The path of the cgroup of a counter, while it exists.
     pub fn path(&self, index: u32) -> Option<&Path> {
         self.paths.get(&index).map(PathBuf::as_path)
     }
@@ -83,7 +83,7 @@ impl Tracked {
         self.paths.iter().map(|(&index, path)| (index, path.as_path()))
     }
 
-    /// The counters of the cgroups that have a path, by it.
+    /// The counters of the cgroups that have a path, by path.
     pub fn by_path(self) -> BTreeMap<PathBuf, u32> {
         self.by_path
     }
@@ -93,7 +93,7 @@ impl Tracked {
         path.ancestors().find_map(|path| self.by_path.get(path)).copied()
     }
 
-    /// The counter itself, or that of its nearest ancestor, that has a path.
+    /// The counter itself, or that of its nearest ancestor, whichever has a path.
     pub fn living(&self, index: u32) -> Option<u32> {
         self.lineage(index).find(|index| self.paths.contains_key(index))
     }

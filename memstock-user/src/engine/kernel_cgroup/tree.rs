@@ -1,5 +1,5 @@
-//! Owns the hierarchy that has the kernel's memory controller: where it is mounted, which cgroups are in it, and what
-//! they are charged.
+//! Owns the hierarchy of the kernel's memory controller: where it is mounted, which cgroups are in it, and what is
+//! charged to them.
 
 use std::fs;
 use std::io;
@@ -32,14 +32,14 @@ pub struct InTree {
 }
 
 impl MemoryTree {
-    /// Finds its mount.
+    /// Finds where it is mounted.
     ///
     /// # Errors
-    /// [`Failure::Host`]: the kernel has no memory controller, or its hierarchy is not mounted as a whole.
+    /// [`Failure::Host`] if the kernel has no memory controller, or its hierarchy is not mounted as a whole.
     pub fn find() -> Result<Self> {
         let hierarchy = memory_hierarchy().context("cannot read /proc/self/cgroup")?;
         let kind = if hierarchy == 0 { "cgroup2" } else { "cgroup" };
-        // In the root of v2 is no usage.
+        // The root of v2 has no usage file.
         let is_memory = |dir: &Path| match hierarchy {
             0 => fs::read_to_string(dir.join("cgroup.controllers"))
                 .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory")),
@@ -51,28 +51,28 @@ impl MemoryTree {
         });
         let dir = found.map(|mount| mount.point).ok_or_else(|| {
             Failure::Host.error(
-                "the kernel's memory controller is not there (CONFIG_MEMCG, cgroup_disable=memory), \
+                "the kernel's memory controller is missing (CONFIG_MEMCG, cgroup_disable=memory), \
                  or its hierarchy is not mounted as a whole",
             )
         })?;
         Ok(Self { dir, hierarchy })
     }
 
-    /// All cgroups that are charged by themselves. Those that are removed meanwhile are left out.
+    /// All cgroups that are charged separately. Those removed meanwhile are left out.
     pub fn cgroups(&self) -> Vec<InTree> {
         let in_tree = |(below, dir): (PathBuf, PathBuf)| {
             let is_root = below.as_os_str().is_empty();
             let id = fs::metadata(&dir).ok()?.ino();
-            // On v2 the controller can be off below a cgroup: what is there is charged to the one above.
+            // On v2 the controller can be off below a cgroup: pages are then charged to that cgroup.
             (is_root || has_memory(&dir)).then(|| InTree { path: Path::new("/").join(below), id })
         };
         directories(&self.dir).into_iter().filter_map(in_tree).collect()
     }
 
-    /// What the cgroup with this path is charged, with those below it, in pages; none when it is gone.
+    /// What is charged to the cgroup with this path and its descendants, in pages; none if it is gone.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The file cannot be read.
     pub fn usage(&self, path: &Path) -> Result<Option<u64>> {
         let [v1, v2] = MEMORY_FILES;
         let file = self.dir_of(path).join(if self.hierarchy == 0 { v2 } else { v1 });
@@ -85,10 +85,10 @@ impl MemoryTree {
         Ok(Some(bytes / page_size()))
     }
 
-    /// The path in the hierarchy that `path` means: a directory below the mount, or a path from the root.
+    /// The path in the hierarchy that `path` refers to: a directory below the mount, or a path from the root.
     ///
     /// # Errors
-    /// [`Failure::Cgroup`]: there is no such memory cgroup.
+    /// [`Failure::Cgroup`] if there is no such memory cgroup.
     pub fn resolve(&self, path: &Path) -> Result<PathBuf> {
         let inside = names(path.strip_prefix(&self.dir).unwrap_or(path))?;
         let is_root = inside.as_os_str().is_empty();
@@ -107,7 +107,7 @@ impl MemoryTree {
     }
 }
 
-/// Reading a file of a cgroup that is removed meanwhile is ENODEV.
+/// Reading a file of a cgroup that was removed meanwhile gives ENODEV.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }

@@ -1,11 +1,10 @@
-//! What cgroups did on all CPUs together: the credited figures of each, and the faults that slots have yet to
-//! credit to it.
+//! What cgroups did on all CPUs together: the credited figures of each, plus the faults that slots have yet to credit
+//! to it.
 //!
-//! A miss moves faults from the slot to the share of the cgroup that the slot credits; read in between, they
-//! would be seen twice or not at all. So a cgroup's figures count only when the slots that credit it were the
-//! same before and after its shares were read. The few that a slot credited just then are read again; one
-//! that misses faster than it can be read is taken as it was seen last: off by at most a batch for each CPU,
-//! for this one reading.
+//! A miss moves faults from the slot to the statistics of the cgroup that the slot credits; a read in between would
+//! count them twice or not at all. So a cgroup's figures are accepted only if the slots that credit it were the same
+//! before and after its statistics were read. Cgroups that a slot credited in between are read again. If misses come
+//! faster than they can be read, the last figures stay: off by at most a batch for each CPU, for this one reading.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +14,7 @@ use memstock_common::{CgroupCpu, Stock, index_of};
 use super::{Stocks, stocks};
 use crate::engine::Engine;
 
-/// Times that the cgroups which were disturbed are read.
+/// Attempts to read cgroups that were disturbed.
 const TRIES: u32 = 16;
 
 /// What a cgroup did on all CPUs together.
@@ -27,7 +26,7 @@ pub struct Work {
     pub from_stock: u64,
     /// Pages charged with a charge on the shared counters.
     pub missed: u64,
-    /// Charges of what was needed only.
+    /// Charges of only the pages needed.
     pub singles: u64,
     /// Pages charged although a limit was reached.
     pub forced: u64,
@@ -69,17 +68,17 @@ pub fn of(engine: &Engine, indices: &[u32]) -> Result<BTreeMap<u32, Work>> {
     Ok(work)
 }
 
-/// Faults that are in slots, by the counter index of the cgroup to be credited.
+/// Faults in slots, by the counter index of the cgroup to be credited.
 fn uncredited(stocks: &Stocks) -> BTreeMap<u32, u64> {
     let mut faults = BTreeMap::new();
     for (_, stock) in stocks.iter().flatten() {
-        // A slot that is being credited may be read in parts, and less than nothing is nothing.
+        // The two words of a slot that is being credited may not fit together; less than nothing counts as nothing.
         *faults.entry(credited(stock)).or_default() += stock.faults.saturating_sub(stock.credited);
     }
     faults
 }
 
-/// Whom slots credited whose share changed between the two readings, by counter index.
+/// The cgroups that slots credited between the two readings, by counter index.
 fn disturbed(before: &Stocks, after: &Stocks) -> BTreeSet<u32> {
     let pairs = before.iter().flatten().zip(after.iter().flatten());
     let moved = pairs.filter(|((_, before), (_, after))| {
