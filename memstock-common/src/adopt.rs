@@ -74,8 +74,8 @@ impl Window {
 #[inline(always)]
 pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     live(machine, window.index)?;
-    // Charge first: a free that finds the entry uncharges at once. Report page cache before charging it, and until the
-    // rest is uncharged: a charge in between would count it as needed.
+    // Charge first: a free that finds the entry uncharges at once. Report page cache before it is charged, and take
+    // that back only after the rest is uncharged: a charge in between would count it as needed.
     let nr_pages = window.nr_pages();
     let (bit, nr_file) = if window.is_file == 0 { (0, 0) } else { (FILE, nr_pages as i32) };
     change_file(machine, window.index, nr_file);
@@ -91,7 +91,8 @@ pub fn adopt<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     adopted
 }
 
-/// Marks pages that a cgroup owns, before user space checks again whether it really does; returns how many it marked.
+/// Marks pages that a cgroup owns, before user space checks whether they still belong to it; returns how many it
+/// marked.
 ///
 /// # Errors
 /// [`Refusal::Missing`].

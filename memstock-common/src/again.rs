@@ -10,8 +10,8 @@
 use crate::page::{Entry, allocated};
 use crate::{Machine, NOBODY, Stock};
 
-/// Does what [`allocated`] does if that has not seen this allocation: none of the pages has an owner. Allocations that
-/// the kernel does not charge are left to the first look.
+/// Does what [`allocated`] does if that has not seen this allocation: the first page has no owner. Allocations that the
+/// kernel does not charge are left to the first look.
 #[inline(always)]
 pub fn allocated_unseen<'a, M: Machine>(
     machine: &M,

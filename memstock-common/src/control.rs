@@ -239,9 +239,9 @@ pub fn close<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     Ok(0)
 }
 
-/// Returns to a dying cgroup what one CPU has stocked, or is about to uncharge, for it; reports the CPU's pending
+/// Gives back to a dying cgroup what one CPU has stocked, or is about to uncharge, for it; reports the CPU's pending
 /// change of its page cache; and drops its uncredited faults, so that they cannot go to the next cgroup with this
-/// counter.
+/// counter. Returns the pages given back.
 ///
 /// # Errors
 /// [`Refusal::Missing`].
@@ -273,7 +273,7 @@ pub fn flush<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
 /// first, leaves `file` above 0.
 ///
 /// # Errors
-/// [`Refusal::Missing`]; [`Refusal::Busy`] while it is tracked, something is charged, or it has a dying child.
+/// [`Refusal::Missing`]; [`Refusal::Busy`] while it is tracked, something is charged, or it has a child.
 #[inline(always)]
 pub fn release<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
     let counter = live(machine, index)?;

@@ -34,7 +34,7 @@ const _: () = assert!(size_of::<Event>() == 64, "no implicit padding");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum EventKind {
-    /// A batch did not fit under a limit: the early warning. One page is tried next.
+    /// A batch did not fit under a limit: the early warning. A smaller charge is tried next.
     LimitNear = 1,
     /// Not even the pages needed fitted; they were charged by force.
     LimitHit = 2,

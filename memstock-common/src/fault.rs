@@ -33,7 +33,7 @@ pub fn consume_or_miss<W: Word>(stock: &Stock<W>, owner: u32) -> Consumed {
 }
 
 /// The owner that the tasks of a cgroup are charged to: the cgroup itself if it is tracked, else its nearest tracked
-/// ancestor, else [`NOBODY`]. Cgroups are given by the [`key_of`](crate::key_of) their ids.
+/// ancestor, else [`NOBODY`]. Cgroups are identified by [`key_of`](crate::key_of) their ids.
 ///
 /// `ancestor(level)` is the ancestor of `own` at that level below the root, which is level 0 and never tracked; 0 below
 /// `own`. Levels deeper than four times [`MAX_DEPTH`] are ignored.

@@ -4,11 +4,11 @@
 use crate::charge::walk;
 use crate::{Counter, Machine, NO_INDEX, Over, Word};
 
-/// The allowance of a counter does not grow beyond this: 8 MiB with pages of 4 KiB.
+/// A counter whose allowance has reached this gets no more: 8 MiB with pages of 4 KiB.
 pub const MOST_HUGE: u64 = 2048;
 
-/// Charges `nr_pages` that were allocated at once and do not fit, provided that one of them fits, as the kernel would
-/// then fall back to one small page. That one is charged normally, the others by force, and they are allowed above the
+/// Charges `nr_pages` that were allocated at once and do not fit, provided that one of them fits: the kernel would then
+/// fall back to one small page. That one is charged normally, the others by force, and they are allowed above the
 /// limits ([`allow_huge`](Counter::allow_huge)).
 ///
 /// # Errors

@@ -36,7 +36,7 @@ pub enum Task {
     /// By the address of its saved registers, which is at hand.
     Registers(u64),
     /// By an address on the stack that the probe runs on, which is the task's own unless this is an interrupt; by its
-    /// address where that does not tell.
+    /// `task_struct` where that does not tell.
     Stack(u64),
     /// By the address of its `task_struct`, for which the kernel has to be asked.
     Current,

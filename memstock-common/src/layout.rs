@@ -191,7 +191,7 @@ pub struct KernelSlots {
     pub from_rq: u64,
     /// Number of slots, up to [`MAX_KERNEL_SLOTS`]; 0 if there is no such stock.
     pub nr_slots: u32,
-    /// Offset of the array of pointers to whom each slot is cached for; null is nobody.
+    /// Offset of the array of pointers to the owner of each slot; null for none.
     pub cached: u32,
     /// Offset of the array of amounts left in each.
     pub left: u32,
@@ -220,7 +220,7 @@ impl KernelSlots {
     /// A stock that does not exist.
     pub const NONE: Self = Self { from_rq: 0, nr_slots: 0, cached: 0, left: 0, left_size: 8 };
 
-    /// Mask for an amount that was read as a word, in whose low bits it is.
+    /// Mask for an amount read as a word: the amount is in the low bits.
     #[inline(always)]
     pub const fn mask(self) -> u64 {
         match self.left_size {

@@ -1,4 +1,4 @@
-//! Limits: setting them, the lease of the user half that enforces them, and throttling tasks until it acts.
+//! Limits: setting them, the lease by which user space promises to enforce them, and throttling tasks until it does.
 
 use crate::charge::Over;
 use crate::control::{KEEP_LIMIT, Limits, Refusal, live};
@@ -6,7 +6,7 @@ use crate::world::Step;
 use crate::{Counter, Machine, NO_LIMIT, Resource, Word, counter};
 
 /// Sets the requested limits, all or none. Of two concurrent callers one is refused, where the kernel makes it wait for
-/// `memcg_max_mutex`: each would take the limit that the other is trying for the previous one.
+/// `memcg_max_mutex`: each would mistake the limit that the other is trying for the old one.
 ///
 /// # Errors
 /// [`Refusal::Missing`]; [`Refusal::Setting`]; [`Refusal::Order`]; [`Refusal::Busy`] when the usage is higher than a
@@ -90,8 +90,7 @@ const THROTTLE_NS: u64 = 333;
 /// once: on x86 interrupts are off where a fault begins.
 const MOST_THROTTLED: u64 = 14;
 
-/// Waits, if user space holds the lease and needed memory exceeds the limit: no task is to blame for page cache above
-/// it.
+/// Waits, if the lease is valid and needed memory exceeds the limit: no task is to blame for page cache above it.
 #[inline(always)]
 pub(crate) fn throttle<M: Machine>(machine: &M, over: Over) {
     let now = machine.now();

@@ -37,7 +37,7 @@ pub trait Machine: World {
     /// [`try_charge`].
     ///
     /// # Errors
-    /// As that.
+    /// As [`try_charge`].
     fn try_charge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over>
     where
         Self: Sized,
@@ -48,7 +48,7 @@ pub trait Machine: World {
     /// [`charge_huge`].
     ///
     /// # Errors
-    /// As that.
+    /// As [`charge_huge`].
     fn charge_huge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over>
     where
         Self: Sized,

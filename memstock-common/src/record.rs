@@ -179,7 +179,7 @@ pub enum RecordKind {
     Removed = 4,
     /// A process was born.
     Born = 5,
-    /// A process execs.
+    /// A process executed another program.
     Exec = 6,
     /// A process ended.
     Died = 7,

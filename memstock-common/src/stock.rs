@@ -21,7 +21,7 @@ impl StockWord {
     /// Nothing stocked, cached for nobody.
     pub const EMPTY: Self = Self(0);
 
-    /// A stock of `nr_pages` for `owner`, `pending` of them consumed by a fault already.
+    /// A stock of `nr_pages` for `owner`, and `pending` more that a fault has already consumed.
     #[inline(always)]
     pub const fn new(owner: u32, pending: u32, nr_pages: u32) -> Self {
         Self(((owner as u64) << 32) | (pending as u64 * PENDING) | nr_pages as u64)
@@ -256,19 +256,19 @@ impl<W: Word> Stock<W> {
         nr_pages
     }
 
-    /// Takes the whole stock, whoever it is cached for, from any CPU.
+    /// Takes the whole stock, whatever its owner, from any CPU.
     #[inline(always)]
     pub fn take(&self) -> StockWord {
         StockWord(self.word.swap(StockWord::EMPTY.0))
     }
 
-    /// Takes the whole uncharge batch, whoever it is for, from any CPU.
+    /// Takes the whole uncharge batch, whatever its owner, from any CPU.
     #[inline(always)]
     pub fn take_uncharge_batch(&self) -> StockWord {
         StockWord(self.uncharge_batch.swap(StockWord::EMPTY.0))
     }
 
-    /// Takes the pending page-cache change, whoever's it is, from any CPU.
+    /// Takes the pending page-cache change, whatever its owner, from any CPU.
     #[inline(always)]
     pub fn take_file(&self) -> FileWord {
         FileWord(self.file.swap(FileWord::EMPTY.0))

@@ -4,7 +4,7 @@
 use crate::slots::stock_for;
 use crate::{Machine, Stock, StockWord, Word, index_of};
 
-/// Returns `nr_pages` freed pages of `owner`, on the CPU that frees them.
+/// Takes back `nr_pages` freed pages of `owner`, on the CPU that frees them.
 ///
 /// They go into this CPU's stock while it is cached for the owner and not full, or else into its uncharge batch, which
 /// is uncharged in one operation when it is full.
@@ -51,7 +51,7 @@ pub(crate) fn uncharge_counted<M: Machine>(
     }
 }
 
-/// Returns a taken stock to the shared counters; says how many pages it had.
+/// Uncharges a taken stock on the shared counters; returns how many pages it had.
 #[inline(always)]
 pub(crate) fn drain_taken<M: Machine>(
     machine: &M,

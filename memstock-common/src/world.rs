@@ -23,7 +23,7 @@ pub trait World: Counters {
     /// What the page-owner map is made of.
     type Entry: Entry;
 
-    /// The counter index of the tracked cgroup whose id has this [`key_of`](crate::key_of).
+    /// The counter index of the tracked cgroup with this [`key`](crate::key_of).
     fn tracked(&self, key: u32) -> Option<u32>;
 
     /// Makes a cgroup tracked; false if that fails (taken, or no room).

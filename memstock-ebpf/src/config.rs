@@ -51,7 +51,7 @@ static HIERARCHY_ID: Global<u32> = Global::new(0);
 /// The way from an `mm_struct` to the cgroups of its owner.
 #[unsafe(no_mangle)]
 static MEMORY_OWNER: Global<MemoryOwner> = Global::new(MemoryOwner::UNKNOWN);
-/// 1 if `collapsed` is attached, and can tell whose a huge page is.
+/// 1 if `collapsed` is attached, and can find the owner of a huge page.
 #[unsafe(no_mangle)]
 static TELLS_COLLAPSES: Global<u32> = Global::new(0);
 /// Layout of `struct folio`.
@@ -172,7 +172,7 @@ pub fn hierarchy_id() -> u64 {
     HIERARCHY_ID.load().into()
 }
 
-/// Whether `collapsed` can tell whose a huge page is.
+/// Whether `collapsed` can find the owner of a huge page.
 #[inline(always)]
 pub fn tells_collapses() -> bool {
     TELLS_COLLAPSES.load() != 0

@@ -1,5 +1,5 @@
 //! The kernel half: thin programs around `memstock-common`, which decides what is charged and drained. The code here
-//! reads the kernel's own structures: whose a page is, and whether it is charged.
+//! reads the kernel's own structures: which cgroup a page belongs to, and whether it is charged.
 //!
 //! `fault` is attached to the page-fault tracepoints, where they exist, and tail-calls `charge` on a miss. The probes
 //! of `page` commit and uncharge pages; `bump_generation` marks what a CPU remembers of tasks as stale; `file` marks

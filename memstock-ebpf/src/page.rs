@@ -33,8 +33,8 @@ pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Charges what was allocated while [`page_alloc`] was preempted on this CPU. Attached after it, where that is
-/// possible.
+/// Charges what was allocated while [`page_alloc`] was preempted on this CPU. Attached after it, on kernels that
+/// preempt it.
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn alloc_again(ctx: RawTracePointContext) -> i32 {

@@ -27,8 +27,8 @@ use crate::machine::Kernel;
 use crate::maps::{FOLLOWED, RECENT, RECORDED};
 use crate::rest;
 
-/// `f_type` of tmpfs and of shared memory in statfs(2), which is not page cache of a file
-/// (`include/uapi/linux/magic.h`).
+/// `f_type` of tmpfs in statfs(2), which shared memory uses as well (`include/uapi/linux/magic.h`): no page cache of a
+/// file.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// The reader polls: waking it would cost more than the record.
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -100,7 +100,7 @@ pub fn record_born(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A process execs.
+/// A process executes another program.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn record_exec(_ctx: RawTracePointContext) -> i32 {
     if is_recorded() {

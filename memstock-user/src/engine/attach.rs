@@ -57,7 +57,7 @@ pub fn probing() -> Result<Ebpf> {
 /// Whether the kernel has a tracepoint: attaches [`probing`] to it and detaches it again.
 ///
 /// # Errors
-/// The kernel refuses for any reason but that there is none.
+/// The kernel refuses for another reason than a missing tracepoint.
 pub fn has_tracepoint(probing: &mut Ebpf, tracepoint: &str) -> Result<bool> {
     let program = program(probing, PROBING)?;
     match link_to(program, tracepoint)? {

@@ -73,10 +73,10 @@ impl<T: Pod> PerCpuRanges<T> {
     }
 }
 
-/// Entries of a hash read at once: more than any of its buckets ever has, which the kernel returns as a whole.
+/// Entries of a hash map read at once: more than any of its buckets ever has, which the kernel returns as a whole.
 const AT_ONCE: u32 = 4096;
 
-/// The values of a hash from 32 to 32 bits. Entries added or removed meanwhile may be missing or included.
+/// The values of a hash map with 32-bit keys and values. Entries added or removed meanwhile may be missing or included.
 ///
 /// # Errors
 /// Those of the system call.
@@ -100,7 +100,7 @@ pub fn values(map: &MapData) -> io::Result<Vec<u32>> {
         let read = unsafe { attr.batch.count } as usize;
         match result {
             Ok(_) => at = Some(next),
-            // The end of the hash.
+            // The end of the map.
             Err(error) if error.kind() == io::ErrorKind::NotFound => at = None,
             Err(error) => return Err(error),
         }

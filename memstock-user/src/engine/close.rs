@@ -46,7 +46,7 @@ impl Engine {
         self.control.release(index).map(|()| true)
     }
 
-    /// Returns what the CPUs have stocked for a dying cgroup.
+    /// Gives pages that the CPUs have stocked for a dying cgroup back to it.
     fn flush(&self, index: u32) -> Result<()> {
         for &cpu in &self.possible {
             for slot in 0..self.info.slots {

@@ -68,7 +68,7 @@ impl Default for Settings {
     }
 }
 
-/// A loaded and pinned engine whose probe is not attached yet.
+/// A loaded and pinned engine whose probes are not attached yet.
 pub struct Loaded {
     ebpf: Ebpf,
     pins: Pins,

@@ -200,7 +200,7 @@ fn reason(log: &str) -> String {
     last.into_iter().rev().collect::<Vec<_>>().join("; ")
 }
 
-/// Maps such as `.rodata` cannot be pinned, and need not be: the programs keep them.
+/// Whether a map is pinned. Maps such as `.rodata` cannot be, and need not be: the programs keep them.
 pub(super) fn is_pinned_map(name: &str) -> bool {
     let others = [KERNEL_CHARGES_MAP, KERNEL_SLOTS_MAP, CHARGED_MAP];
     !name.starts_with('.') && RECORD_MAPS.into_iter().chain(others).all(|other| name != other)

@@ -147,7 +147,7 @@ impl Pins {
         self.programs().join(name)
     }
 
-    /// Whether the program `name` is pinned: an engine lacks programs whose tracepoints the kernel lacks.
+    /// Whether the program `name` is pinned: an engine lacks programs that its kernel cannot run or does not need.
     ///
     /// # Errors
     /// The pins cannot be read.
@@ -160,7 +160,7 @@ impl Pins {
         self.links().join(format!("{program}-{tracepoint}"))
     }
 
-    /// The folder of the paths found by name (`names.rs`).
+    /// The folder of the notes on named paths and their limits (`enforce/notes.rs`).
     pub fn names(&self) -> PathBuf {
         self.root.join("names")
     }

@@ -54,7 +54,7 @@ impl KernelMap {
         }
     }
 
-    /// Maps each counter, once all trees are there.
+    /// Maps each counter, once all trees have been added.
     pub(super) fn resolve(&mut self, tracked: &Tracked) {
         for &index in tracked.counters().keys() {
             let Some(living) = tracked.living(index) else { continue };

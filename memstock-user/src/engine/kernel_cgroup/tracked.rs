@@ -93,7 +93,7 @@ impl Tracked {
         path.ancestors().find_map(|path| self.by_path.get(path)).copied()
     }
 
-    /// The counter itself, or that of its nearest ancestor, whichever has a path.
+    /// The counter itself if its cgroup has a path, else that of its nearest ancestor that has one.
     pub fn living(&self, index: u32) -> Option<u32> {
         self.lineage(index).find(|index| self.paths.contains_key(index))
     }
