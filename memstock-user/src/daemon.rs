@@ -1,4 +1,4 @@
-//! What `memstock run` does in the background. Each file is a part of that, or what the parts use.
+//! What `memstock run` does in the background: one file for each part, and what they share.
 
 pub mod hotplug;
 pub mod loss;

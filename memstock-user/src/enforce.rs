@@ -1,12 +1,12 @@
-//! Makes limits hold: what happens when not even one page fits. The kernel half has charged it by force by
-//! then, since a fault cannot be refused; here its subtree is drained and reclaimed, up to five times, and then,
-//! if what is *needed* is still above the limit, a task is killed: `mem_cgroup_charge` and
-//! `mem_cgroup_out_of_memory` in the patch. Page cache that is above a limit is told of, and kills nobody.
+//! Enforces limits: what happens when not even one page fits. The kernel half has charged the page by force by then,
+//! since a fault cannot be refused. Here the subtree is drained and reclaimed, up to five times; if what is *needed* is
+//! still above the limit, a task is killed: `mem_cgroup_charge` and `mem_cgroup_out_of_memory` in the patch. Page cache
+//! above a limit is reported, and kills nobody.
 //!
-//! `enforcer` is the thread that reads the events; it waits for nothing else. `dispatch` gives each cgroup that is full a
-//! `worker` with a `job`, which `settle`s it: `hold`, `room`, `reclaim`, `victim` and `kill` each own a step, `rehearsal` what is said
-//! instead when nothing may be done (`--observe`), `guard` that nobody stays held. `setting` sets limits, which
-//! belong to `names`; `drains` gives back what is stocked before any of that.
+//! `enforcer` is the thread that reads the events; it never blocks. `dispatch` gives each full cgroup a `worker` with a
+//! `job`, which `settle`s it: `hold`, `room`, `reclaim`, `victim` and `kill` each own a step. `rehearsal` reports
+//! instead of acting (`--observe`); `guard` makes sure that nobody stays held. `setting` sets limits, which `notes`
+//! keeps by path; `drains` gives back stocked pages before any of that.
 
 pub mod drains;
 pub(crate) mod notes;
@@ -27,11 +27,11 @@ pub mod task;
 pub mod victim;
 mod worker;
 
-/// What may be done at a limit.
+/// What enforcement may do at a limit.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Policy {
-    /// Nothing: only say what would be.
+    /// Only report what would be done.
     pub observe: bool,
-    /// Kill all tasks of the cgroup that is over its limit, not one.
+    /// Kill all tasks of the cgroup that is over its limit, not just one.
     pub oom_group: bool,
 }

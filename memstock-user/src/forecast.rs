@@ -1,6 +1,6 @@
-//! What limits would do: what a run needs, and what is said of it. From a recording, `timeline` has what was needed when,
-//! and `uses` what was used of the page cache; `curve`, `lru`, `mapped` and `high` say what either costs at a limit, and
-//! `rehearse` judges; `replay` says what other batches and slots would.
+//! Predicts what limits would do to a run. From a recording, `timeline` derives what was needed when, and `uses` how
+//! the page cache was used; `curve`, `lru`, `mapped` and `high` compute the cost of a limit, and `rehearse` judges.
+//! `replay` predicts the effect of other batches and slots.
 
 pub mod assume;
 pub mod headroom;

@@ -1,5 +1,5 @@
-//! What an engine holds at one moment, as people see it. Built by `sample`, rendered by `show`;
-//! knows neither maps nor formats.
+//! What an engine holds at one moment, in the terms that people see. Built by `sample`, rendered by `show`; knows
+//! neither maps nor formats.
 
 pub mod kernel;
 pub mod ratio;
@@ -17,15 +17,15 @@ use crate::host::workload::{Resolver, Workload};
 pub struct Sample {
     /// Pages charged at once on a miss.
     pub batch: u32,
-    /// Whether memory+swap is charged as well, and not only the memory again.
+    /// Whether memory+swap is charged; without it, `memsw` repeats the memory.
     pub has_memsw: bool,
     /// Every possible CPU.
     pub cpus: Vec<Cpu>,
-    /// Every dying cgroup, and then every tracked one, parents before children.
+    /// The dying cgroups, then the tracked ones, parents before children.
     pub cgroups: Vec<Cgroup>,
     /// Everything that was lost, skipped or merged.
     pub loss: Vec<(Stat, u64)>,
-    /// Why the daemon is degraded, a line each; empty when it is not, or nobody was asked.
+    /// Why the daemon is degraded, one line for each reason; empty when it is not, or was not asked.
     pub degraded: Vec<String>,
 }
 
@@ -38,18 +38,18 @@ pub struct Cpu {
     pub online: bool,
     /// Its stock.
     pub slots: Vec<Slot>,
-    /// Indexed by [`CpuStat`]; none for what is unknown.
+    /// Indexed by [`CpuStat`]; `None` if unknown.
     pub stats: [Option<u64>; CpuStat::COUNT as usize],
 }
 
 /// One slot of a CPU's stock.
 #[derive(Clone, Debug, Default)]
 pub struct Slot {
-    /// The cgroup it is cached for, if any.
+    /// The cgroup whose pages it holds, if any.
     pub cgroup: Option<Name>,
     /// Pages stocked, pending ones included.
     pub nr_pages: u64,
-    /// Those of them that a fault has consumed and no allocation taken.
+    /// Of these, the pages that a fault has taken and no allocation has claimed.
     pub pending: u64,
     /// The cgroup that the uncharge batch is for, if any.
     pub uncharge_cgroup: Option<Name>,
@@ -57,19 +57,19 @@ pub struct Slot {
     pub uncharge_pages: u64,
 }
 
-/// A cgroup by name and number.
+/// What identifies a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Name {
     /// cgroup v2 id.
     pub id: u64,
-    /// Path in the hierarchy; none once the cgroup is removed.
+    /// Path in the hierarchy; `None` once the cgroup is removed.
     pub path: Option<PathBuf>,
-    /// What people call it, if that was asked ([`Sample::ask_names`]) and is known.
+    /// What people call it, if known; filled in by [`Sample::ask_names`].
     pub workload: Option<Workload>,
 }
 
 impl Name {
-    /// Not asked yet what people call it.
+    /// Makes a name without the one that people use.
     pub fn new(id: u64, path: Option<PathBuf>) -> Self {
         Self { id, path, workload: None }
     }
@@ -78,23 +78,23 @@ impl Name {
 /// One tracked cgroup.
 #[derive(Clone, Debug, Default)]
 pub struct Cgroup {
-    /// Which.
+    /// The cgroup.
     pub name: Name,
     /// The nearest tracked ancestor.
     pub parent_id: Option<u64>,
-    /// Whether it is charged no more, and only waits for its pages to be freed: a removed cgroup.
+    /// Whether the cgroup was removed and only waits for its pages to be freed.
     pub is_dying: bool,
     /// Memory.
     pub memory: PageCounter,
-    /// What it consists of; indexed by [`MemoryStat`].
+    /// The parts of the memory; indexed by [`MemoryStat`].
     pub parts: [u64; MemoryStat::COUNT as usize],
-    /// Memory and swap together. Without swap accounting nothing is swapped, so it is the memory.
+    /// Memory and swap together. Without swap accounting this equals the memory.
     pub memsw: PageCounter,
-    /// Indexed by [`CgroupStat`]; none for what is unknown.
+    /// Indexed by [`CgroupStat`]; `None` if unknown.
     pub stats: [Option<u64>; CgroupStat::COUNT as usize],
 }
 
-/// Usage of one resource; none is "no limit".
+/// Usage of one resource. A limit of `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageCounter {
     /// Indexed by [`PageCounterStat`].
@@ -102,14 +102,14 @@ pub struct PageCounter {
 }
 
 impl Cpu {
-    /// One of its numbers.
+    /// One of its statistics.
     pub fn get(&self, stat: CpuStat) -> Option<u64> {
         self.stats[stat as usize]
     }
 }
 
 impl Slot {
-    /// One of its numbers.
+    /// One of its statistics.
     pub fn get(&self, stat: SlotStat) -> u64 {
         match stat {
             SlotStat::NrPages => self.nr_pages,
@@ -120,26 +120,26 @@ impl Slot {
 }
 
 impl Cgroup {
-    /// One of its numbers.
+    /// One of its statistics.
     pub fn get(&self, stat: CgroupStat) -> Option<u64> {
         self.stats[stat as usize]
     }
 
-    /// One of the numbers of what its memory consists of.
+    /// One part of its memory.
     pub fn part(&self, stat: MemoryStat) -> u64 {
         self.parts[stat as usize]
     }
 }
 
 impl PageCounter {
-    /// One of its numbers.
+    /// One of its statistics.
     pub fn get(&self, stat: PageCounterStat) -> Option<u64> {
         self.stats[stat as usize]
     }
 }
 
 impl Sample {
-    /// The sum of a number over all CPUs, if it is known.
+    /// The sum of a statistic over all CPUs, if it is known.
     pub fn all_cpus(&self, stat: CpuStat) -> Option<u64> {
         self.cpus.iter().map(|cpu| cpu.get(stat)).sum()
     }
@@ -156,10 +156,10 @@ impl Sample {
         }
     }
 
-    /// The ids of a cgroup and of those below it.
+    /// The ids of a cgroup and of all below it.
     pub fn ids_below(&self, id: u64) -> BTreeSet<u64> {
         let mut ids = BTreeSet::from([id]);
-        // Dying ones have no path to be sorted by, so a child can come before its parent.
+        // Dying cgroups have no path to sort by, so a child can come before its parent.
         loop {
             let before = ids.len();
             for cgroup in &self.cgroups {
@@ -173,13 +173,13 @@ impl Sample {
         }
     }
 
-    /// Keeps one cgroup and what is below it.
+    /// Keeps only one cgroup and those below it.
     pub fn keep_below(&mut self, id: u64) {
         let ids = self.ids_below(id);
         self.cgroups.retain(|cgroup| ids.contains(&cgroup.name.id));
     }
 
-    /// The sum of a number over all tracked cgroups, if it is known.
+    /// The sum of a statistic over all tracked cgroups, if it is known.
     pub fn all_cgroups(&self, stat: CgroupStat) -> Option<u64> {
         self.cgroups.iter().map(|cgroup| cgroup.get(stat)).sum()
     }

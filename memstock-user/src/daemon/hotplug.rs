@@ -1,10 +1,8 @@
-//! What the daemon knows of CPUs that go offline and come online. The kernel half drains them; here they are reported,
-//! with the receipts.
+//! Reports CPUs that go offline and come online, with the receipts of their drains. The kernel half does the draining.
 //!
-//! The kernel half reports every step of a CPU hotplug transition without its direction: the numbers of the steps differ
-//! between kernels. Whether a CPU is online is read from sysfs; that it was gone in between is only known from a step
-//! having been reported. The last step can be missed when it runs on the CPU that is coming up, so sysfs is polled until
-//! that CPU is online.
+//! The kernel half reports every step of a CPU hotplug transition, but not its direction: step numbers differ between
+//! kernels. sysfs says whether a CPU is online; that it was offline in between is known only from the reported steps.
+//! The last step can be missed when it runs on the CPU that is coming up, so sysfs is polled until that CPU is online.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,7 +26,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// As records; a dead one with the receipt of its drain.
+    /// Converts it to records; for a CPU that went offline these include the receipt of its drain.
     pub fn into_records(self) -> Vec<Record> {
         match self {
             Self::Dead(cpu, receipt) => vec![Record::CpuDead { cpu }, receipt.into()],
@@ -45,7 +43,7 @@ struct Way {
     last_ns: u64,
 }
 
-/// The CPUs as they were seen last.
+/// The CPUs that were online at the last look, and the transitions in progress.
 #[derive(Debug)]
 pub struct Hotplug {
     online: BTreeSet<u32>,
@@ -54,16 +52,16 @@ pub struct Hotplug {
 }
 
 impl Hotplug {
-    /// The CPUs as they are now.
+    /// Starts from the CPUs that are online now.
     ///
     /// # Errors
-    /// sysfs does not say.
+    /// sysfs cannot be read.
     pub fn new() -> Result<Self> {
         let online = host::cpus()?.online.into_iter().collect();
         Ok(Self { online, ways: BTreeMap::new(), is_due: false })
     }
 
-    /// A step of a transition was reported.
+    /// Notes that a step of a transition was reported.
     pub fn step(&mut self, event: &Event) {
         // The kernel's CPU number, which fits into 32 bits.
         let cpu = event.cpu as u32;
@@ -76,12 +74,12 @@ impl Hotplug {
         self.is_due = true;
     }
 
-    /// Who took a step may have arrived since.
+    /// Schedules another look at sysfs if a transition is in progress.
     pub fn look_again(&mut self) {
         self.is_due |= !self.ways.is_empty();
     }
 
-    /// Steps may have been taken unheard of.
+    /// Schedules a look at sysfs because events may have been lost.
     pub fn catch_up(&mut self) {
         self.is_due = true;
     }
@@ -89,7 +87,7 @@ impl Hotplug {
     /// The CPUs that went offline or came online since the last call.
     ///
     /// # Errors
-    /// sysfs does not say.
+    /// sysfs cannot be read.
     pub fn changes(&mut self) -> Result<Vec<Change>> {
         if !std::mem::take(&mut self.is_due) {
             return Ok(Vec::new());
@@ -146,7 +144,7 @@ mod tests {
         assert_eq!(hotplug.compare([0, 2, 5, 7].into()), [Change::Online(7)]);
     }
 
-    /// Reported too early, and then never again.
+    /// The step is reported before sysfs shows the CPU, and no other step follows.
     #[test]
     fn one_that_is_under_way_is_looked_at_again() {
         let online = host::cpus().unwrap().online;
@@ -155,7 +153,7 @@ mod tests {
         hotplug.look_again();
         assert_eq!(hotplug.changes().unwrap(), []);
         hotplug.step(&Event { cpu: here.into(), ..Event::default() });
-        // As if that had been before it was there.
+        // As if sysfs had been read before the CPU was online.
         hotplug.is_due = false;
         hotplug.look_again();
         assert_eq!(hotplug.changes().unwrap(), [Change::Online(here)]);

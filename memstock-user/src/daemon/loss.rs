@@ -1,4 +1,4 @@
-//! From counters of losses to records: what has risen since the last look. Counts nothing itself.
+//! Turns counters of losses into records: reports what has risen since the last look. Counts nothing itself.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::engine::Engine;
 use crate::engine::sample::losses as losses_of;
 use crate::journal::{Journal, Record};
 
-/// What was reported, by the name of the counter.
+/// The value last reported of each counter, by name.
 #[derive(Debug, Default)]
 pub struct Losses(BTreeMap<&'static str, u64>);
 
 impl Losses {
-    /// Everything that was counted up to now.
+    /// Takes everything counted so far as reported.
     ///
     /// # Errors
     /// The counters cannot be read.

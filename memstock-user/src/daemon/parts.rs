@@ -1,7 +1,7 @@
-//! The state of the daemon's parts. An error of one of them ends nothing: it is reported, counted, shown for as long as
-//! it lasts, and what failed is tried again, after growing pauses.
+//! The state of the daemon's parts. An error in one of them never ends the daemon: it is reported, counted and shown
+//! for as long as it lasts, and the work is tried again after growing pauses.
 //!
-//! Each part is one thing that is done repeatedly, so its next success shows that it works.
+//! Each part is one thing that is done repeatedly, so its next success shows that it works again.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use anyhow::Result;
 
 use crate::journal::{Journal, Record};
 
-/// The pause after a first failure; doubled with each one that follows.
+/// The pause after a first failure; each further failure doubles it.
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(10);
-/// For how long the same error is not reported again, if the part has worked in between.
+/// How long the same error is not reported again if the part has worked in between.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// A part of the daemon.
@@ -24,11 +24,11 @@ const QUIET: Duration = Duration::from_secs(60);
 pub enum Part {
     /// Follows cgroups that come and go.
     Tree,
-    /// Gives the pages of removed cgroups to those above.
+    /// Gives the pages of removed cgroups to their ancestors.
     Reparent,
-    /// Follows CPUs that go and come.
+    /// Follows CPUs that go offline and come online.
     Cpus,
-    /// Drains.
+    /// Drains stocks when somebody or the kernel asks for it.
     Drains,
     /// Enforces limits.
     Enforcement,
@@ -36,7 +36,7 @@ pub enum Part {
     Swap,
     /// Reads the counters of losses, and searches for lost frees.
     Accounting,
-    /// Charges what new cgroups hold already.
+    /// Charges what cgroups held before they were tracked.
     Adoption,
     /// Proves that usage is what the pages add up to.
     Audit,
@@ -46,7 +46,7 @@ pub enum Part {
     Journal,
     /// Applies a configuration that was read again.
     Reload,
-    /// Looks for what the configuration names by what people call it.
+    /// Looks for workloads that the configuration gives by name.
     Names,
     /// Prints tables.
     Table,
@@ -56,7 +56,7 @@ impl Part {
     /// All of them.
     pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// As people see it.
+    /// The name that people see.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -71,7 +71,7 @@ struct State {
     errors: u64,
     /// None while it works.
     failing: Option<Failing>,
-    /// What was last reported, and when that last happened.
+    /// The last error and when it last happened; not reported again within [`QUIET`].
     told: Option<(String, Instant)>,
 }
 
@@ -118,17 +118,17 @@ pub struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// All of them work.
+    /// Starts with every part working.
     pub fn new(journal: &'a Journal) -> Self {
         Self { journal, states: Default::default() }
     }
 
-    /// Whether it is time to try it again.
+    /// Whether it is time to try the part: it works, or its pause is over.
     pub fn is_due(&self, part: Part) -> bool {
         self.states[part as usize].is_due(Instant::now())
     }
 
-    /// Tries it if it is time to; returns the result of a success.
+    /// Runs `work` if it is due; returns the result of a success.
     pub fn attempt<T>(&mut self, part: Part, work: impl FnOnce() -> Result<T>) -> Option<T> {
         if self.is_due(part) { self.outcome(part, work()) } else { None }
     }
@@ -147,14 +147,14 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// It works.
+    /// Records a success.
     pub fn worked(&mut self, part: Part) {
         if self.states[part as usize].worked() {
             self.journal.publish(Record::PartRecovered { part: part.name().into() });
         }
     }
 
-    /// It failed in something that is not retried by itself: its next attempt shows whether it works.
+    /// Records a failure of something that is not retried by itself: the part's next attempt shows whether it works.
     pub fn failed(&mut self, part: Part, error: &anyhow::Error) {
         let error = format!("{error:#}");
         if self.states[part as usize].failed(Instant::now(), error.clone()) {
@@ -162,22 +162,22 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Whether this one fails.
+    /// Whether this part is failing.
     pub fn fails(&self, part: Part) -> bool {
         self.states[part as usize].failing.is_some()
     }
 
-    /// Whether any part fails.
+    /// Whether any part is failing.
     pub fn any_fails(&self) -> bool {
         self.states.iter().any(|state| state.failing.is_some())
     }
 
-    /// For how long a failing part has had no further error.
+    /// How long ago the last error of a failing part was.
     pub fn quiet_for(&self, part: Part) -> Option<Duration> {
         self.states[part as usize].failing.as_ref().map(|failing| failing.since.elapsed())
     }
 
-    /// The parts that fail, with their errors.
+    /// The parts that are failing, with their errors.
     pub fn failing(&self) -> Vec<(Part, String)> {
         let all = Part::ALL.iter().zip(&self.states);
         let failing =
@@ -185,7 +185,7 @@ impl<'a> Parts<'a> {
         failing.collect()
     }
 
-    /// The number of errors of each.
+    /// The number of errors of each part.
     pub fn errors(&self) -> Errors {
         self.states.each_ref().map(|state| state.errors)
     }

@@ -1,6 +1,6 @@
-//! Records a cgroup while it runs: a thread that looks at the engine a hundred times a second, hears what the programs of
-//! `record` tell, and writes. What to record of usage, pages, cache and processes, each file below it owns. Touches
-//! nothing that is recorded.
+//! Records a cgroup while it runs: a thread that samples the engine a hundred times a second, reads the records of the
+//! `record` programs, and writes both to a file. Each file below owns one subject: usage, pages, cache, processes.
+//! Nothing here changes what is recorded.
 
 mod cache;
 mod charges;
@@ -39,32 +39,32 @@ pub struct Subject {
     pub charges: bool,
 }
 
-/// How what is recorded ended.
+/// How the recorded command ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ending {
-    /// Exit code of the command, 128 + signal.
+    /// Exit code of the command; 128 + signal if one killed it.
     pub code: Option<i32>,
-    /// Bytes that it read from devices.
+    /// Bytes that it read from block devices.
     pub read_bytes: Option<u64>,
 }
 
 /// What was recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// How long it was.
+    /// How long the recording is.
     pub at: Duration,
-    /// How many processes there were.
+    /// The number of processes seen.
     pub tasks: u64,
-    /// What was lost, by the name of the loss.
+    /// What was lost, by name of the loss.
     pub lost: Vec<(String, u64)>,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Why it ends before its end, if it does.
+    /// Why the recording ended early, if it did.
     pub failed: Option<String>,
 }
 
-/// Records until it is told to end. When it is dropped, the thread writes an end by itself, if the process lives on for
-/// that long.
+/// Records until [`finish`](Self::finish). If it is dropped instead, the thread ends the recording by itself, provided
+/// that the process lives long enough.
 pub struct Recorder {
     ending: Sender<Ending>,
     thread: JoinHandle<Summary>,
@@ -84,7 +84,7 @@ impl Recorder {
         Ok(Self { ending, thread: thread.context("cannot start a thread")?, gone })
     }
 
-    /// Told when there is nothing more to record: the cgroup or the engine is gone, or the file takes no more.
+    /// Notified when nothing more can be recorded: the cgroup or the engine is gone, or the file cannot be written.
     pub fn gone(&self) -> Arc<Notify> {
         Arc::clone(&self.gone)
     }
@@ -95,10 +95,10 @@ impl Recorder {
     /// The thread has panicked.
     pub fn finish(self, ending: Ending) -> Result<Summary> {
         let Self { ending: told, thread, gone: _ } = self;
-        // If nobody hears, the thread has ended, and says why.
+        // If this fails, the thread has already ended, and `join` says why.
         let _ = told.send(ending);
         thread
             .join()
-            .map_err(|_| anyhow::anyhow!("the recording was cut short by a defect of memstock"))
+            .map_err(|_| anyhow::anyhow!("the recording was cut short by a bug in memstock"))
     }
 }

@@ -1,5 +1,5 @@
-//! Finds the pages of removed cgroups, and has the kernel half give them to the cgroup above, as the kernel does.
-//! Otherwise a counter would be occupied for as long as a library or a file that a job left is in memory.
+//! Finds the pages of removed cgroups; the kernel half then charges them to the parent, as the kernel does. Otherwise a
+//! library or file that a job left in memory would keep its counter occupied.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use memstock_common::{NOBODY, index_of, owner_of};
 use crate::audit::adoption::{Page, windows};
 use crate::engine::Engine;
 
-/// Gives the pages of dying cgroups to their nearest living ancestors. `parents` maps the counters of the dying to those
-/// of the cgroups above them.
+/// Gives the pages of dying cgroups to their nearest living ancestors. `parents` maps the counter index of each dying
+/// cgroup to its parent's.
 ///
 /// # Errors
-/// The map cannot be read, or the kernel refuses.
+/// The owner map cannot be read, or the kernel refuses.
 pub fn reparent(engine: &Engine, parents: &BTreeMap<u32, u32>) -> Result<()> {
     let highest = parents.keys().max().map_or(0, |&index| owner_of(index) as usize);
     let mut is_dying = vec![false; highest + 1];

@@ -1,5 +1,5 @@
-//! What the tasks of tracked cgroups have in swap, where that is charged. Pages may go and come between two looks;
-//! memory+swap is right again with the next one.
+//! Measures the swap use of tracked cgroups, where swap is charged. Pages may move between two looks; the next look
+//! corrects memory+swap.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::host::cgroup::{ById, CgroupMount};
 use crate::host::process::processes;
 
-/// Pages in swap of the cgroups with these ids: reads a file of each of their processes.
+/// Pages in swap of the cgroups with these ids. Reads one file of each of their processes.
 pub fn look(mount: &CgroupMount, ids: &[u64]) -> Vec<(u64, u64)> {
     let pages = |&id: &u64| {
         let ById::Found(cgroup) = mount.cgroup_of(id) else { return None };
@@ -18,7 +18,7 @@ pub fn look(mount: &CgroupMount, ids: &[u64]) -> Vec<(u64, u64)> {
     ids.iter().filter_map(pages).collect()
 }
 
-/// Reports it to the kernel half. Not for cgroups that are no longer tracked: nobody would take it back.
+/// Reports them to the kernel half; skips cgroups that are no longer tracked, whose charge nobody would take back.
 ///
 /// # Errors
 /// The kernel refuses.

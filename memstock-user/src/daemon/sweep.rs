@@ -1,5 +1,5 @@
-//! Searches for pages that are free to the kernel but still owned, after runs of the probes were skipped. The kernel half
-//! decides page by page ([`memstock_common::lost`]); this walks the owner map, a little at a time.
+//! Searches for pages that the kernel has freed but that still have an owner, after runs of the probes were skipped.
+//! The kernel half decides page by page ([`memstock_common::lost`]); this file walks the owner map, a little at a time.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::mapped::Mapped;
 use crate::host::pace::{Pace, spent_since};
 
-/// Approximate CPU time of one step: [`Pace`] makes one step a second of it.
+/// Approximate CPU time of one step; [`Pace`] makes one such step a second.
 const STEP: Duration = Duration::from_millis(9);
 
 /// A chunk of the map without owners.
@@ -22,22 +22,22 @@ const UNOWNED: [u32; CHUNK_PAGES as usize] = [NOBODY; _];
 #[derive(Debug, Default)]
 pub struct Sweep {
     pace: Pace,
-    /// The skipped runs that have been searched for, or are being searched for.
+    /// The number of skipped runs that the last search, or the one in progress, covers.
     seen: u64,
-    /// The map and the next chunk, while a search is under way. Mapping it costs more than searching a part of it.
+    /// The map and the next chunk, while a search is in progress. Mapping costs more than searching a part of it.
     at: Option<(Mapped<Chunk<u32>>, usize)>,
-    /// Pages that were free at the first look.
+    /// Pages that were free at the first look and are checked again at the next step.
     doubted: Vec<Page>,
     /// CPU time that this search has taken so far.
     spent: Duration,
 }
 
 impl Sweep {
-    /// Continues the search, if there are skipped runs that have not been searched for. To be called about once a second,
-    /// which is how long a page has to stay free.
+    /// Continues the search, or starts one if runs were skipped since the last. Call it about once a second: a page
+    /// must stay free for that long.
     ///
     /// # Errors
-    /// The map cannot be read, or the kernel refuses.
+    /// The owner map cannot be read, or the kernel refuses.
     pub fn step(&mut self, engine: &Engine) -> Result<()> {
         let Self { pace, seen, at, doubted, spent } = self;
         pace.work(|start| {
@@ -56,7 +56,7 @@ impl Sweep {
             }
             *spent += spent_since(start)?;
             if *number == owners.len() {
-                log::debug!("looked for pages that were freed unseen: {spent:?} of a CPU");
+                log::debug!("searched for missed frees: {spent:?} of CPU time");
                 *at = None;
             }
             Ok(())
@@ -64,7 +64,7 @@ impl Sweep {
     }
 }
 
-/// Marks the free pages of a chunk, and adds them to `doubted`.
+/// Marks the free pages of a chunk as doubted, and adds them to `doubted`.
 fn doubt(
     engine: &Engine,
     owners: &Mapped<Chunk<u32>>,
@@ -85,7 +85,7 @@ fn doubt(
         return Ok(());
     }
     let Some(after) = owners.get(number) else { return Ok(()) };
-    // A page that was marked before belongs to somebody else's repair.
+    // A page that was already marked belongs to another repair.
     let is_new = |&n: &usize| after.owners[n] & !before.owners[n] & UNCONFIRMED != 0;
     doubted.extend((0..UNOWNED.len()).filter(is_new).map(page));
     Ok(())

@@ -1,10 +1,10 @@
-//! Keeps the tracked cgroups in step with the cgroup tree: the whole subtree of each cgroup named. New cgroups are
-//! registered, removed ones closed, and their counters released when their last page is freed or has moved to the cgroup
-//! above. Decides nothing about charging.
+//! Keeps the tracked cgroups in step with the cgroup tree: the whole subtree of each named cgroup. New cgroups are
+//! registered; removed ones are closed, and their counters released when their last page has been freed or moved to the
+//! parent. Decides nothing about charging.
 //!
 //! It lags behind the host: until a new cgroup is registered, the kernel half charges its nearest registered ancestor,
-//! and there those pages stay. A cgroup at a path that was named is tracked as the one before it was, with the limits
-//! given to that path. What happens to removed cgroups is in `dying`.
+//! and those pages stay there. A cgroup re-created at a named path is tracked again, with the limits given to that
+//! path. `dying` handles removed cgroups.
 
 mod dying;
 
@@ -23,7 +23,7 @@ use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
 use crate::journal::record;
 use crate::journal::{Journal, Record};
 
-/// How long a new cgroup may take to become visible.
+/// How long a new cgroup may take to become visible after its event.
 const COMES: Duration = Duration::from_secs(2);
 
 /// The tracked and the dying cgroups of an engine.
@@ -34,7 +34,7 @@ pub struct Tree<'a> {
     notes: Notes,
     /// Each tracked cgroup, by id.
     tracked: BTreeMap<u64, Known>,
-    /// New cgroups that were not found, or could not be registered, and since when.
+    /// New cgroups that were not found or could not be registered, each with the time of the first attempt.
     unknown: BTreeMap<u64, Instant>,
     /// Tracked cgroups that may be gone.
     going: BTreeSet<u64>,
@@ -53,7 +53,7 @@ pub struct Tree<'a> {
 struct Known {
     index: u32,
     id: u64,
-    /// Kept for after its removal; a cgroup cannot be renamed.
+    /// Kept so that it is known after the removal; a cgroup cannot be renamed.
     path: Option<PathBuf>,
 }
 
@@ -64,7 +64,7 @@ impl Known {
 }
 
 impl<'a> Tree<'a> {
-    /// The present state of the engine.
+    /// Reads the present state of the engine.
     ///
     /// # Errors
     /// A map cannot be read.
@@ -75,7 +75,7 @@ impl<'a> Tree<'a> {
             if open.contains(&index) {
                 tracked.insert(id, Known { index, id, path: mount.path_of(id) });
             } else {
-                // Its id may belong to another cgroup by now, or to none.
+                // The host may have reused its id by now.
                 dying.push(Known { index, id, path: None });
             }
         }
@@ -94,7 +94,7 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// Publishes all tracked cgroups as added: for a new engine.
+    /// Publishes all tracked cgroups as added, for a new engine.
     pub fn announce(&self) {
         let mut known: Vec<_> = self.tracked.values().collect();
         known.sort_by(|a, b| a.path.cmp(&b.path));
@@ -103,12 +103,12 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// How many are tracked.
+    /// The number of tracked cgroups.
     pub fn nr_tracked(&self) -> usize {
         self.tracked.len()
     }
 
-    /// The ids of those that are tracked.
+    /// The ids of the tracked cgroups.
     pub fn ids(&self) -> impl Iterator<Item = u64> {
         self.tracked.keys().copied()
     }
@@ -118,7 +118,7 @@ impl<'a> Tree<'a> {
         self.tracked.get(&id).map(|known| known.index)
     }
 
-    /// A cgroup was registered by its name. Its children are still to be looked for.
+    /// Notes that a cgroup was registered by name. Its children are still to be looked for.
     pub fn added(&mut self, cgroup: &Cgroup, index: u32) {
         let known = Known { index, id: cgroup.id, path: Some(cgroup.path.clone()) };
         self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
@@ -126,7 +126,7 @@ impl<'a> Tree<'a> {
         self.tracked.insert(known.id, known);
     }
 
-    /// The name of the cgroup with this id, even when it is dying.
+    /// The name of the cgroup with this id, also of a dying one.
     pub fn name(&self, id: u64) -> record::Cgroup {
         let dying = || self.removed.iter().chain(&self.dying).rfind(|known| known.id == id);
         match self.tracked.get(&id).or_else(dying) {
@@ -135,12 +135,12 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Prepares for looking for everything that may have been missed: [`look_below`](Self::look_below) continues.
+    /// Queues everything that may have been missed; [`look_below`](Self::look_below) works through it.
     ///
     /// # Errors
-    /// The notes cannot be read.
+    /// The notes of limits cannot be read.
     pub fn catch_up(&mut self) -> Result<()> {
-        // Their removal may have been missed; if they exist, they are found now.
+        // Their removal may have been missed; those that exist are found again below.
         self.unknown.clear();
         self.unseen = self.tracked.keys().copied().collect();
         for path in self.notes.all()? {
@@ -158,7 +158,7 @@ impl<'a> Tree<'a> {
         !self.unseen.is_empty()
     }
 
-    /// Registers the children of a tracked cgroup, or notes that it is gone. Reads one directory.
+    /// Registers the children of the next tracked cgroup, or notes that it is gone. Reads one directory.
     ///
     /// # Errors
     /// The kernel refuses for now; [`retry`](Self::retry) tries again.
@@ -183,7 +183,7 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// A cgroup was created: registers it if it is in the subtree of a tracked one, or at a path that was named.
+    /// Registers a created cgroup if it is in the subtree of a tracked one, or at a named path.
     ///
     /// # Errors
     /// The kernel refuses for now; [`look_again`](Self::look_again) tries again.
@@ -191,8 +191,8 @@ impl<'a> Tree<'a> {
         let since = *self.unknown.entry(id).or_insert_with(Instant::now);
         let lineage = match self.mount.lineage(id) {
             ById::Found(lineage) => lineage,
-            // The event comes a moment before it can be found (`TRACE_CGROUP_PATH(mkdir, …)` before `kernfs_activate` in
-            // `cgroup_mkdir`).
+            // The event comes a moment before the cgroup can be found (`TRACE_CGROUP_PATH(mkdir, …)` before
+            // `kernfs_activate` in `cgroup_mkdir`).
             ById::Gone if since.elapsed() > COMES => {
                 self.unknown.remove(&id);
                 return Ok(());
@@ -200,7 +200,7 @@ impl<'a> Tree<'a> {
             ById::Gone | ById::Unknown => return Ok(()),
         };
         let mut parent = None;
-        // From the top: of two new ones, the lower may be reported first.
+        // From the top: of two new cgroups, the lower may be reported first.
         for cgroup in lineage {
             match self.tracked.get(&cgroup.id) {
                 Some(known) => parent = Some(known.index),
@@ -211,14 +211,14 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Registers a cgroup that has a tracked ancestor, or was named; returns its counter if it has one now.
+    /// Registers a cgroup that has a tracked ancestor or was named; returns its counter index if it has one now.
     fn register(&mut self, cgroup: &Cgroup, parent: Option<u32>) -> Result<Option<u32>> {
         let limits = self.notes.limits(&cgroup.path).inspect_err(|_| self.try_again(cgroup.id))?;
         if parent.is_none() && limits.is_none() {
             return Ok(None);
         }
         if parent.is_none() && self.has_below(cgroup) {
-            // Pages of the cgroups below were not charged to it, and it cannot be inserted between.
+            // Pages of the cgroups below were not charged to it, and it cannot be inserted above them.
             return Ok(None);
         }
         let Limits { memory, memsw } = limits.unwrap_or(NO_LIMITS);
@@ -252,13 +252,13 @@ impl<'a> Tree<'a> {
         log::debug!("{path}: {error:#}");
         if self.left_out == 1 {
             log::warn!(
-                "{path} is charged to the cgroup above it, and so are others to come: {error:#}"
+                "{path} is charged to the cgroup above it, and so will others be: {error:#}"
             );
         }
     }
 
-    /// The removal of a cgroup was reported. It is believed when the host no longer knows the id. Returns whether a
-    /// tracked cgroup is gone.
+    /// Handles the reported removal of a cgroup, once the host no longer knows its id. Returns whether a tracked cgroup
+    /// is gone.
     pub fn removed(&mut self, id: u64) -> bool {
         let is_gone = match self.mount.cgroup_of(id) {
             ById::Gone => true,
@@ -279,7 +279,7 @@ impl<'a> Tree<'a> {
         true
     }
 
-    /// How often a cgroup could not be registered, and is charged to the one above it.
+    /// How often a cgroup could not be registered and is charged to the one above it instead.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -289,7 +289,7 @@ impl<'a> Tree<'a> {
         !self.unknown.is_empty()
     }
 
-    /// For how long the latest of them has been looked for.
+    /// How long the latest of these has been looked for.
     pub fn looked_for(&self) -> Duration {
         self.unknown.values().map(Instant::elapsed).min().unwrap_or_default()
     }
@@ -302,7 +302,7 @@ impl<'a> Tree<'a> {
         let ids: Vec<_> = self.unknown.keys().copied().collect();
         let mut outcome = Ok(());
         for id in ids {
-            // A refused one must not delay the others.
+            // One that is refused must not delay the others.
             outcome = outcome.and(self.made(id));
         }
         outcome

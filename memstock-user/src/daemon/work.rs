@@ -1,5 +1,5 @@
-//! Work that takes longer than the daemon's loop may: started here, its result is received when it is done. Each piece
-//! has a thread of its own, so one that hangs delays no other; each part has at most one at a time.
+//! Runs work that takes too long for the daemon's loop, and returns its result when it is done. Each piece has a thread
+//! of its own, so one that hangs delays no other; each part has at most one at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,7 @@ use crate::daemon::parts::Part;
 use crate::host::pace::{cpu_time, rest_after};
 use crate::journal::Record;
 
-/// Size of a thread's stack, all of which may be locked in memory.
+/// Stack size of a thread in bytes; all of it may be locked in memory.
 const STACK: usize = 512 << 10;
 
 /// What a thread reports.
@@ -34,7 +34,7 @@ pub struct Work<T> {
     sender: UnboundedSender<Said<T>>,
     said: UnboundedReceiver<Said<T>>,
     under_way: BTreeSet<Part>,
-    /// Until when a part has used its share of a CPU.
+    /// When each part may use a CPU again: it has used its share until then.
     rests: BTreeMap<Part, Instant>,
 }
 
@@ -51,13 +51,13 @@ impl<T: Send + 'static> Work<T> {
         self.under_way.contains(&part)
     }
 
-    /// Whether no work is in progress, and the last used less than a hundredth of a CPU: for background work.
+    /// Whether no work of this part is in progress and it has used less than a hundredth of a CPU: for background work.
     pub fn is_rested(&self, part: Part) -> bool {
         let rests = self.rests.get(&part).is_some_and(|until| Instant::now() < *until);
         !rests && !self.is_under_way(part)
     }
 
-    /// Starts work of a part, which gets a function to report what happens meanwhile.
+    /// Starts work of a part. `work` is given a function that publishes records meanwhile.
     ///
     /// # Errors
     /// No thread can be started.
@@ -72,7 +72,7 @@ impl<T: Send + 'static> Work<T> {
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut tell)));
             let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked: a defect")));
             let spent = cpu_time().unwrap_or_default();
-            // Nobody receives it when the daemon ends.
+            // Fails when the daemon ends: nobody receives it.
             let _ = sender.send(Said::Done { part, outcome, spent });
         };
         let thread = std::thread::Builder::new().name(part.name().into()).stack_size(STACK);
@@ -90,7 +90,7 @@ impl<T: Send + 'static> Work<T> {
                 self.rests.insert(part, Instant::now() + rest_after(spent));
                 Heard::Done(part, outcome)
             }
-            // We hold a sender ourselves.
+            // Unreachable: `self` holds a sender.
             None => std::future::pending().await,
         }
     }

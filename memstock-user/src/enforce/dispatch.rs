@@ -1,4 +1,4 @@
-//! Which cgroups are full, and which worker has each. Never blocks.
+//! Knows which cgroups are full and which worker has each. Never blocks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use super::settle::{Outcome, needs_more, over_limit};
 use super::worker::{Done, Worker};
 use crate::host;
 
-/// Pause before the next attempt where nothing could be done; doubled each time.
+/// Pause before the next attempt when nothing could be done; doubled each time.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
-/// How often counters are searched for cgroups above their limit that no event announced.
+/// Interval between two searches for cgroups above their limit that no event announced.
 const LOOK: Duration = Duration::from_secs(1);
-/// A worker that takes longer over one step hangs: each step ends sooner by itself.
+/// A worker that takes longer over one step hangs: each step is bounded by less.
 const HANGS: Duration = Duration::from_secs(4);
 
-/// In place of the counts of refused charges: try again, charged or not.
+/// Stands for the counts of refused charges when another attempt is due whether or not more is charged.
 const NEVER: [u64; 2] = [u64::MAX; 2];
 
 /// The cgroups at their limits, and the workers.
@@ -34,7 +34,7 @@ pub(super) struct Dispatch {
     shared: Arc<Shared>,
     policy: Policy,
     guard: Option<Arc<Guard>>,
-    /// By id and what is above the limit, so that looking for page cache delays no kill.
+    /// By id and what is above the limit, so that reclaiming page cache delays no kill.
     full: BTreeMap<(u64, What), Full>,
     workers: Vec<Worker>,
     done: Receiver<Done>,
@@ -46,11 +46,11 @@ pub(super) struct Dispatch {
 struct Full {
     worker: Option<usize>,
     is_over: Arc<AtomicBool>,
-    /// A worker that hung over it before.
+    /// A worker that hangs while settling it.
     hangs: Option<usize>,
     not_before: Instant,
     backoff: Duration,
-    /// Its limits and counts of refused charges, when it was last looked at.
+    /// Its limits and counts of refused charges at the last look.
     seen: (Limits, [u64; 2]),
     has_told: bool,
 }
@@ -88,19 +88,19 @@ impl Dispatch {
         self.policy = policy;
         self.guard = guard.map(Arc::new);
         self.end();
-        // What could not be done before may be possible now.
+        // What failed before may be possible now.
         self.full.values_mut().for_each(|full| {
             let Full { worker, hangs, seen, .. } = *full;
             *full = Full { worker, hangs, ..Full::new(seen.0) };
         });
     }
 
-    /// Tells all workers to give up as soon as they can.
+    /// Tells all workers to stop as soon as they can.
     pub(super) fn end(&mut self) {
         self.full.values().for_each(|full| full.is_over.store(true, Ordering::Relaxed));
     }
 
-    /// Whether no worker is busy, except those that hang.
+    /// Whether no worker is busy, except hung ones.
     pub(super) fn is_idle(&mut self) -> bool {
         self.reap();
         self.workers.iter().all(|worker| !worker.is_busy || worker.lasts() > HANGS)
@@ -111,14 +111,14 @@ impl Dispatch {
         !self.policy.observe
     }
 
-    /// A limit was hit.
+    /// Assigns the cgroup whose limit was hit.
     pub(super) fn hit(&mut self, hit: &Event) -> Result<()> {
         let Some(index) = self.shared.engine.index_of(hit.ancestor_id)? else { return Ok(()) };
         let counter = self.shared.engine.counter(index)?;
         self.assign(index, &counter, *hit)
     }
 
-    /// Periodic work: to be called several times a second.
+    /// Periodic work; call it several times a second.
     pub(super) fn turn(&mut self) {
         self.reap();
         if self.looked.elapsed() < LOOK {
@@ -132,7 +132,7 @@ impl Dispatch {
         }
     }
 
-    /// Gives the cgroup a worker, unless it has one or is in its backoff.
+    /// Gives the cgroup a worker, unless it has one or its backoff is not over.
     fn assign(&mut self, index: u32, counter: &Counter<u64>, hit: Event) -> Result<()> {
         let now = seen(counter);
         let is_cache = self.enforces() && !needs_more(counter);
@@ -142,7 +142,7 @@ impl Dispatch {
         if full.worker.is_some() {
             return Ok(());
         }
-        // Other limits are a different case.
+        // Changed limits start afresh.
         if full.seen.0 != now.0 {
             *full = Full { hangs: full.hangs, ..Full::new(now.0) };
         }
@@ -161,7 +161,7 @@ impl Dispatch {
             is_over: Arc::clone(&full.is_over),
         };
         let Some(number) = self.workers.iter().position(|worker| !worker.is_busy) else {
-            // The next look finds it again.
+            // The next periodic look finds it again.
             self.have_spare();
             return Ok(());
         };
@@ -173,7 +173,7 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Starting a thread takes time that the next full cgroup may not have.
+    /// Keeps a worker idle: starting a thread takes time that the next full cgroup may not have.
     fn have_spare(&mut self) {
         if self.workers.iter().any(|worker| !worker.is_busy) {
             return;
@@ -197,7 +197,7 @@ impl Dispatch {
             }
             full.worker = None;
             let found = self.shared.engine.find(key.0);
-            let found = found.inspect_err(|error| log::warn!("who was full: {error:#}"));
+            let found = found.inspect_err(|error| log::warn!("looking up a full cgroup: {error:#}"));
             let Ok(Some((index, counter))) = found else {
                 self.full.remove(&key);
                 continue;
@@ -218,17 +218,17 @@ impl Dispatch {
             }
             full.seen = seen(&counter);
             if outcome == Outcome::Failed {
-                // Whoever filled it may have stopped charging, so no further event would come.
+                // Its tasks may have stopped charging, so no further event would come.
                 full.seen.1 = NEVER;
             }
-            // Charges while it was being settled were not announced.
+            // Charges made while it was being settled sent no event.
             if self.enforces() && outcome == Outcome::Room {
                 self.assign_if_over(index, &counter);
             }
         }
     }
 
-    /// Assigns cgroups that are above their limit and were charged since they were last settled, or whose limit changed.
+    /// Assigns cgroups above their limit that were charged since they were last settled, or whose limit changed.
     fn look(&mut self) {
         for (index, counter) in self.shared.engine.counters() {
             let what = if needs_more(&counter) { What::Needed } else { What::Cache };
@@ -264,7 +264,7 @@ impl Dispatch {
         }
     }
 
-    /// Abandons hung workers; another one kills instead.
+    /// Abandons hung workers; another worker takes over and only kills.
     fn replace_hung(&mut self) {
         let mut hung = Vec::new();
         for (&key, full) in &mut self.full {
@@ -279,7 +279,7 @@ impl Dispatch {
         for key in hung {
             let name = self.shared.mount.path_of(key.0).map(crate::host::cgroup::display);
             let name = name.unwrap_or_else(|| format!("cgroup {}", key.0));
-            self.shared.fail(anyhow!("{name} is at its limit, and to reclaim of it hangs: who is to be killed is seen to by another thread"));
+            self.shared.fail(anyhow!("{name} is at its limit, and its reclaim hangs: another thread takes over, and only kills"));
             if let Some(full) = self.full.get_mut(&key) {
                 full.seen.1 = NEVER;
             }
@@ -290,7 +290,7 @@ impl Dispatch {
         if self.guard.as_ref().is_none_or(|guard| guard.is_alive()) {
             return;
         }
-        self.shared.fail(anyhow!("the guard has ended: another one is started"));
+        self.shared.fail(anyhow!("the guard has ended: starting another"));
         match this_program().and_then(|program| Guard::start(&program)) {
             Ok(guard) => self.guard = Some(Arc::new(guard)),
             Err(error) => self.shared.fail(error),

@@ -1,9 +1,9 @@
-//! Draining: which stocks, in which order, and the receipt of each drain. What a drain does to a stock is up to the
-//! kernel half.
+//! Decides which stocks are drained and in which order, and makes the receipt of each drain. The kernel half does the
+//! draining.
 //!
-//! `memstock drain` is synchronous: [`drain_cpus`] returns when each stock has been taken once since the call. The
-//! daemon's own drains ([`Drains`]) proceed CPU by CPU between its other work; a request that arrives while one for the
-//! same stocks is waiting or running is merged into it, like the patch's `memcg_drain_count`.
+//! `memstock drain` is synchronous: [`drain_cpus`] returns when each stock has been drained once since the call. The
+//! daemon's own drains ([`Drains`]) proceed CPU by CPU between its other work; a request is merged into one for the
+//! same stocks that is waiting or running, like the patch's `memcg_drain_count`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -20,15 +20,15 @@ use crate::journal::record::{Cgroup, Why, by_cpu, nanos};
 /// What a drain did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Why.
+    /// The reason.
     pub why: Why,
-    /// The cgroup whose subtree was drained; none: every cgroup.
+    /// The cgroup whose subtree was drained; `None` for every cgroup.
     pub cgroup: Option<Cgroup>,
-    /// Pages given back by each CPU that was drained.
+    /// Pages given back by each drained CPU.
     pub cpus: BTreeMap<u32, u64>,
-    /// From the first stock to the last.
+    /// Time from the first stock to the last.
     pub took: Duration,
-    /// From the kernel's event to the last stock, if an event was the reason.
+    /// Time from the kernel's event to the last stock, if an event was the reason.
     pub since_event: Option<Duration>,
     /// Further requests that this drain served.
     pub merged: u64,
@@ -57,11 +57,11 @@ impl From<Receipt> for Record {
     }
 }
 
-/// Drains what `cpus` have stocked for the subtree of the counter `subtree` ([`NO_INDEX`]: for all), and returns the
-/// pages that each gave back.
+/// Drains what `cpus` have stocked for the subtree of the counter `subtree` ([`NO_INDEX`] for every cgroup), and
+/// returns the pages that each gave back.
 ///
-/// Synchronous: when it returns, each stock and uncharge batch in question has been without a page for the subtree at
-/// some moment since the call. What running tasks have stocked since is not included.
+/// Synchronous: each of these stocks and uncharge batches has held no page of the subtree at some moment since the
+/// call. What running tasks have stocked since then stays.
 ///
 /// # Errors
 /// There is no such CPU.
@@ -81,7 +81,7 @@ fn drain_cpu(engine: &Engine, cpu: u32, subtree: u32) -> Result<u64> {
     Ok(nr_pages)
 }
 
-/// Drains `cpus` this many times on request: the stocks of the subtree of a cgroup with its counter, or all.
+/// Drains `cpus` `times` times on request: the stocks of one cgroup's subtree, given with its counter index, or all.
 ///
 /// # Errors
 /// There is no such CPU.
@@ -103,9 +103,9 @@ pub fn asked(
     Ok(Receipt { why, cgroup, cpus: given, took, since_event: None, merged: 0 })
 }
 
-/// Drains the CPUs that are not online: they may have gone offline while the kernel half was not attached.
+/// Drains the CPUs that are offline: they may have gone offline while the kernel half was not attached.
 ///
-/// Includes CPUs that are possible but not present: an unplugged one leaves its stock, too.
+/// Includes CPUs that are possible but not present: an unplugged CPU leaves its stock behind, too.
 ///
 /// # Errors
 /// The CPU lists cannot be read, or the kernel refuses.
@@ -122,13 +122,13 @@ pub fn drain_offline(engine: &Engine) -> Result<Receipt> {
 #[derive(Debug)]
 struct Request {
     subtree: u32,
-    /// When the first event that asked for it came, ns since boot.
+    /// Time of the first event that asked for it, ns since boot.
     event_ns: u64,
     start: Option<Instant>,
     receipt: Receipt,
 }
 
-/// The drains that the daemon has to do. The first one is running, one CPU at a time.
+/// The daemon's queue of drains. The first one is running, one CPU at a time.
 #[derive(Debug, Default)]
 struct Queue(VecDeque<Request>);
 
@@ -154,22 +154,22 @@ pub struct Drains<'a> {
 }
 
 impl<'a> Drains<'a> {
-    /// None yet.
+    /// Starts with an empty queue.
     pub fn new(engine: &'a Engine, mount: &'a CgroupMount) -> Self {
         Self { engine, mount, queue: Queue::default() }
     }
 
-    /// The kernel began to reclaim memory at `event_ns`: drains all stocks.
+    /// Queues a drain of all stocks because the kernel began to reclaim memory at `event_ns`.
     pub fn reclaim_began(&mut self, event_ns: u64) {
         self.queue.push(Why::Reclaim, NO_INDEX, None, event_ns);
     }
 
-    /// A limit of `ancestor` is near: drains those of its subtree.
+    /// Queues a drain of the subtree of `ancestor` because it is near its limit.
     ///
     /// # Errors
     /// A map cannot be read.
     pub fn limit_near(&mut self, ancestor: u64, event_ns: u64) -> Result<()> {
-        // None if it was removed meanwhile, with its limit.
+        // It is `None` if the cgroup, and its limit, were removed meanwhile.
         if let Some(index) = self.engine.index_of(ancestor)? {
             let cgroup = Cgroup::new(ancestor, self.mount.path_of(ancestor).as_deref());
             self.queue.push(Why::LimitNear, index, Some(cgroup), event_ns);
@@ -182,7 +182,7 @@ impl<'a> Drains<'a> {
         !self.queue.0.is_empty()
     }
 
-    /// Drains the next CPU of the first request; its receipt when that was the last.
+    /// Drains the next CPU of the first request; returns its receipt if that was the last CPU.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -190,7 +190,7 @@ impl<'a> Drains<'a> {
         let Some(first) = self.queue.0.front_mut() else { return Ok(None) };
         let start = *first.start.get_or_insert_with(Instant::now);
         let done = &mut first.receipt.cpus;
-        // In the order of the list, so the number done is the place of the next.
+        // CPUs are drained in list order, so the number done is the position of the next.
         if let Some(&cpu) = self.engine.possible().get(done.len()) {
             done.insert(cpu, drain_cpu(self.engine, cpu, first.subtree)?);
         }

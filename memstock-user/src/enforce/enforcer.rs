@@ -1,5 +1,5 @@
-//! The enforcer thread: reads the event ring, assigns full cgroups to workers (`dispatch`), renews the lease of the
-//! throttle, and forwards all events. It waits for nothing but events.
+//! The enforcer thread: reads the event ring, assigns full cgroups to workers (`dispatch`), renews the lease that
+//! throttling needs, and forwards all events. It waits for nothing but events.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -33,14 +33,14 @@ pub struct Enforcer {
     pub news: UnboundedReceiver<News>,
     /// Set in each round of its loop.
     moved: Arc<AtomicBool>,
-    /// None when it is to end.
+    /// `None` tells the thread to end.
     orders: Option<Sender<Order>>,
     /// Signals that there is an order, or that none will come.
     wake: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Continue with this.
+/// A policy to switch to.
 struct Order {
     policy: Policy,
     guard: Option<Guard>,
@@ -54,7 +54,7 @@ impl Order {
 }
 
 impl Enforcer {
-    /// Starts it for a pinned engine. Tasks still held by a daemon that died are let go.
+    /// Starts the thread for a pinned engine. First thaws tasks that a dead daemon still holds.
     ///
     /// # Errors
     /// The pins cannot be opened, or no thread or process can be started.
@@ -73,7 +73,7 @@ impl Enforcer {
         let moved = Arc::new(AtomicBool::new(true));
         let moves = Arc::clone(&moved);
         let cache = Cache::default();
-        // Mapped now rather than when the first limit is hit.
+        // Maps the owners now rather than when the first limit is hit.
         cache.host_pages(&engine)?;
         let shared = Shared { engine, mount, cache, news: sender, wake: wakes };
         let work =
@@ -83,7 +83,7 @@ impl Enforcer {
         Ok(Self { news, moved, orders: Some(orders), wake, thread })
     }
 
-    /// Whether the thread has made progress since the last call; it does several times a second, unless it has ended.
+    /// Whether the thread has made progress since the last call; a live one does so several times a second.
     pub fn has_moved(&self) -> bool {
         self.moved.swap(false, Ordering::Relaxed)
     }
@@ -94,7 +94,7 @@ impl Enforcer {
     /// No process can be started, or the thread has ended.
     pub fn order(&self, policy: Policy) -> Result<()> {
         let order = Order::new(policy)?;
-        let orders = self.orders.as_ref().context("it is to end")?;
+        let orders = self.orders.as_ref().context("the enforcer is being stopped")?;
         orders.send(order).ok().context("the thread that enforces limits has ended")?;
         self.wake();
         Ok(())
@@ -115,7 +115,7 @@ impl Drop for Enforcer {
     }
 }
 
-/// Between two renewals of the lease: a fraction of [`ATTENDANCE_NS`](memstock_common::limit::ATTENDANCE_NS).
+/// Interval between two renewals of the lease: a fraction of [`ATTENDANCE_NS`](memstock_common::limit::ATTENDANCE_NS).
 const ATTENDS: Duration = Duration::from_millis(250);
 /// How long workers have to finish.
 const ENDS: Duration = Duration::from_secs(2);
@@ -149,7 +149,7 @@ fn serve(
                 }
                 Err(error) => drop(shared.news.send(News::Unreadable(error))),
             }
-            // Events may never stop coming.
+            // Events may keep coming without a pause.
             attend(shared, &dispatch, &mut attended);
             dispatch.turn();
             moved.store(true, Ordering::Relaxed);
@@ -167,7 +167,7 @@ fn serve(
                 sleep(ATTENDS);
             }
         }
-        // Nothing to read is fine, too.
+        // There may be nothing to read.
         let _ = rustix::io::read(woken, &mut [0; 8]);
         loop {
             match orders.try_recv() {

@@ -1,4 +1,4 @@
-//! Our freezes of cgroups: set with a mark, and lifted only where the mark is.
+//! Freezes that memstock sets on cgroups. Each is marked, and only marked ones are lifted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::host::cgroup::display;
 
-/// Extended attribute of a cgroup that we have frozen: it goes with the cgroup, and survives us.
+/// Extended attribute of a cgroup that we have frozen; it outlives us, and goes when the cgroup does.
 pub(super) const MARK: &str = "trusted.memstock.held";
 
 /// The file that freezes a cgroup.
@@ -16,8 +16,8 @@ pub(super) fn file(dir: &Path) -> PathBuf {
     dir.join("cgroup.freeze")
 }
 
-/// Thaws a cgroup if we hold it, and removes the mark, which only its owner may do, or whoever comes after the owner's
-/// death.
+/// Thaws a cgroup if it is marked, and removes the mark. Only the owner of the hold may call this, or whoever comes
+/// after the owner's death.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -26,7 +26,7 @@ pub(super) fn let_go(dir: &Path) -> Result<()> {
     unmark(dir)
 }
 
-/// Thaws without removing the mark, which may belong to the next hold by now. Without a mark there is nothing to thaw.
+/// Thaws without removing the mark, which may already belong to the next hold. Does nothing without a mark.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -43,7 +43,7 @@ pub(super) fn thaw(dir: &Path) -> Result<()> {
     }
 }
 
-/// Records that we no longer hold it.
+/// Removes the mark.
 ///
 /// # Errors
 /// The kernel refuses.

@@ -1,9 +1,9 @@
-//! Ends freezes even if this process does not. A second process, the *guard*, is told of each before it happens, and
-//! thaws what is left when the daemon is gone, or what is held for longer than [`MOST`].
+//! Ends freezes even if this process does not. A second process, the *guard*, is told of each freeze before it happens.
+//! It thaws what is left when the daemon is gone, and what has been held for longer than [`MOST`].
 //!
-//! The guard is `memstock guard`, with one end of a pipe as its standard input. The kernel closes the other end whenever
-//! and however the daemon dies. Each message is one line, `+DIR` or `-DIR`, by one write of at most `PIPE_BUF`, which is
-//! atomic, so the daemon's threads need no lock.
+//! The guard is `memstock guard`, with one end of a pipe as its standard input; the kernel closes the other end however
+//! the daemon dies. Each message is one line, `+DIR` or `-DIR`, in one write of at most `PIPE_BUF` bytes. Such writes
+//! are atomic, so the daemon's threads need no lock.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::freeze::{let_go, thaw};
 
-/// How long a cgroup may be held at once. This is for when the daemon hangs, and for several victims that take long to die: the
+/// How long a cgroup may be held at once. It bounds a hang of the daemon, and several victims that die slowly: the
 /// tasks run again while the rest is killed.
 pub const MOST: Duration = Duration::from_secs(2);
 
@@ -33,14 +33,14 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts the guard, as a process of `memstock`.
+    /// Starts the guard, running the program `memstock`.
     ///
     /// # Errors
     /// No process can be started.
     pub fn start(memstock: &Path) -> Result<Self> {
         let mut command = Command::new(memstock);
         command.arg("guard").stdin(Stdio::piped()).stdout(Stdio::null());
-        // Signals to the terminal's foreground group are not meant for it.
+        // So that signals to the terminal's foreground group do not reach it.
         command.process_group(0);
         let mut process = command.spawn().context("cannot start the guard")?;
         let pipe = process.stdin.take().map(OwnedFd::from);
@@ -56,7 +56,7 @@ impl Guard {
         poll(&mut fds, Some(&now)).is_ok_and(|_| !fds[0].revents().contains(PollFlags::ERR))
     }
 
-    /// Kills it, for tests: it lets go of nothing.
+    /// Kills the guard without letting it thaw anything. For tests.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -84,7 +84,7 @@ impl Guard {
         let pipe = self.pipe.as_ref().context("the guard has ended")?;
         let dir = dir.as_os_str().as_bytes();
         let line = [&[sign], dir, b"\n"].concat();
-        ensure!(line.len() <= libc::PIPE_BUF && !dir.contains(&b'\n'), "no line can say this");
+        ensure!(line.len() <= libc::PIPE_BUF && !dir.contains(&b'\n'), "the path does not fit in one line");
         rustix::io::write(pipe, &line).context("the guard is gone")?;
         Ok(())
     }
@@ -100,7 +100,7 @@ impl Drop for Guard {
 /// The path of this program.
 ///
 /// # Errors
-/// The kernel does not say.
+/// The kernel does not tell.
 pub(super) fn this_program() -> Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
 }
@@ -120,7 +120,7 @@ pub fn guard(input: BorrowedFd<'_>) -> Result<()> {
             _ => rustix::io::read(input, &mut buffer).map(Some),
         }) {
             Err(Errno::INTR) => continue,
-            len => len.context("cannot hear from the daemon")?,
+            len => len.context("cannot read from the daemon")?,
         };
         match len {
             Some(0) => break,
@@ -143,10 +143,10 @@ pub fn guard(input: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What is held, as far as it was told.
+/// The cgroups that the daemon holds, as far as the guard was told.
 #[derive(Debug, Default)]
 struct Held {
-    /// By directory, with the deadline.
+    /// The deadline of each, by directory.
     until: BTreeMap<PathBuf, Instant>,
     /// The beginning of an incomplete line.
     rest: Vec<u8>,
@@ -166,12 +166,12 @@ impl Held {
         }
     }
 
-    /// Time until the next deadline; none while nothing is held.
+    /// Time until the next deadline; `None` while nothing is held.
     fn next(&self, now: Instant) -> Option<Duration> {
         self.until.values().min().map(|until| until.saturating_duration_since(now))
     }
 
-    /// Those past their deadline; they are forgotten.
+    /// Removes and returns those past their deadline.
     fn overdue(&mut self, now: Instant) -> Vec<PathBuf> {
         self.until.extract_if(.., |_, until| *until <= now).map(|(dir, _)| dir).collect()
     }

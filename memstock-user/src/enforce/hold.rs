@@ -1,5 +1,5 @@
-//! Holds the tasks of a subtree while room is made or a victim chosen: freezes the cgroup (`cgroup.freeze`), and thaws it
-//! when the hold is dropped. Failing that, the guard does, or, if both were killed, the next start.
+//! Holds the tasks of a subtree while room is made or a victim chosen: freezes the cgroup (`cgroup.freeze`), and thaws
+//! it when the hold is dropped. If that fails, the guard thaws it or, if both were killed, the next start.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -16,13 +16,13 @@ use super::victim::own_cgroup_below;
 use crate::engine::Engine;
 use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
 
-/// Watches for other writers to `cgroup.freeze`. Kept from hold to hold: closing an inotify descriptor waits for a grace
-/// period of the kernel, tens of milliseconds in which released tasks would go on charging.
+/// Watches for other writers to `cgroup.freeze`. Kept from hold to hold: closing an inotify descriptor waits for a
+/// kernel grace period, tens of milliseconds in which released tasks would go on charging.
 #[derive(Debug)]
 pub struct Writes(OwnedFd);
 
 impl Writes {
-    /// Watches nothing yet.
+    /// Starts without watching anything.
     ///
     /// # Errors
     /// No inotify instance is left (`fs.inotify.max_user_instances`).
@@ -50,8 +50,8 @@ pub struct Hold<'a> {
 }
 
 impl<'a> Hold<'a> {
-    /// Freezes `cgroup`; `None` where that must not be: we are in it ourselves, or somebody else has frozen it and has to
-    /// thaw it.
+    /// Freezes `cgroup`. Returns `None` if it must not: we are in it ourselves, or somebody else has frozen it and has
+    /// to thaw it.
     ///
     /// # Errors
     /// The guard is gone or the kernel refuses.
@@ -71,7 +71,7 @@ impl<'a> Hold<'a> {
         guard.holds(dir)?;
         rustix::fs::setxattr(dir, MARK, b"", XattrFlags::empty()).with_context(cannot)?;
         fs::write(&file, "1").with_context(cannot)?;
-        // Our own write.
+        // Discards the event of our own write.
         writes.happened();
         Ok(Some(hold))
     }
@@ -79,19 +79,19 @@ impl<'a> Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        // If somebody else wrote meanwhile, what the file says is theirs.
+        // If somebody else has written to the file, its value is theirs.
         let released = if self.writes.happened() { unmark(&self.dir) } else { let_go(&self.dir) };
         match released {
             Ok(()) => self.guard.released(&self.dir),
-            // If it is not told of the release, the guard lets go.
-            Err(error) => log::warn!("{error:#}; the guard will"),
+            // Since the guard is not told of a release, it lets go.
+            Err(error) => log::warn!("{error:#}; left to the guard"),
         }
         // The watch is removed with its cgroup.
         let _ = inotify::remove_watch(&self.writes.0, self.watch);
     }
 }
 
-/// Thaws what a daemon held that was killed together with its guard.
+/// Thaws what was held by a daemon that was killed together with its guard.
 pub fn thaw_left(engine: &Engine, mount: &CgroupMount) {
     for counter in engine.counters().values() {
         if let ById::Found(cgroup) = mount.cgroup_of(counter.id)

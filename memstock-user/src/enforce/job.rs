@@ -1,4 +1,4 @@
-//! What a worker has to do about a full cgroup, what all workers share, and what they report.
+//! The job of a worker, what all workers share, and what they report.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,12 +17,12 @@ use crate::host::cgroup::CgroupMount;
 use crate::journal::Record;
 use crate::journal::event::Decoded;
 
-/// What is forwarded to the daemon.
+/// A message to the daemon's loop.
 #[derive(Debug)]
 pub enum News {
     /// An event of the kernel half.
     Event(Decoded),
-    /// Something was done at a limit.
+    /// A record of something done at a limit.
     Record(Box<Record>),
     /// An event of the kernel half that cannot be decoded.
     Unreadable(anyhow::Error),
@@ -35,7 +35,7 @@ pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) mount: CgroupMount,
     pub(super) cache: Cache,
-    /// Receives what was done.
+    /// Messages to the daemon's loop.
     pub(super) news: UnboundedSender<News>,
     /// Wakes the enforcer.
     pub(super) wake: OwnedFd,
@@ -58,27 +58,27 @@ impl Shared {
 /// What is above a limit.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum What {
-    /// More than page cache: somebody may have to be killed for it.
+    /// More than page cache: a task may have to be killed for it.
     Needed,
     /// Page cache: not urgent, and nobody is killed for it.
     Cache,
 }
 
-/// A full cgroup to be settled.
+/// A full cgroup to settle.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
-    /// Its counter.
+    /// Its counter index.
     pub(super) index: u32,
     /// The limit that was hit; `ancestor_id` is the cgroup.
     pub(super) hit: Event,
     pub(super) what: What,
     /// What may be done.
     pub(super) policy: Policy,
-    /// Ends the hold if we do not; none if nothing is ever held.
+    /// Ends the hold if we do not; `None` if nothing is ever held.
     pub(super) guard: Option<Arc<Guard>>,
-    /// Another worker hangs over it: leave out the steps that may have caused it.
+    /// Another worker hangs while settling it: skip the steps that may have caused that.
     pub(super) kills_only: bool,
-    /// That there is nobody to kill was reported already.
+    /// Whether it was already reported that there is nobody to kill.
     pub(super) has_told: bool,
     /// Set when the job is cancelled.
     pub(super) is_over: Arc<AtomicBool>,
@@ -104,8 +104,8 @@ impl Step {
     }
 }
 
-/// Gives this thread real-time priority: the tasks at a limit keep all CPUs busy, and are charged by force until it has
-/// run.
+/// Gives this thread real-time priority: until it runs, the tasks at a limit may keep all CPUs busy and are charged by
+/// force.
 pub(super) fn be_prompt() {
     let flags = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     if let Err(error) = schedule(flags, 1) {
@@ -115,9 +115,10 @@ pub(super) fn be_prompt() {
 
 /// Returns to normal priority.
 pub(super) fn be_patient() {
-    // Refused by a filter of system calls, or without CAP_SYS_NICE, since the priority was not to be inherited.
+    // A system-call filter may refuse this, and so does the kernel without CAP_SYS_NICE, since SCHED_RESET_ON_FORK was
+    // set.
     if let Err(error) = schedule(libc::SCHED_OTHER, 0) {
-        log::warn!("what is done at a limit keeps real-time priority: {error}");
+        log::warn!("reclaim of page cache keeps real-time priority: {error}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Kills: one chosen task, by pidfd, or a whole cgroup; and waits for its memory. Does not choose.
+//! Kills one chosen task, by pidfd, or a whole cgroup, and waits for the memory. Does not choose.
 
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -16,7 +16,7 @@ use crate::host::cgroup::{Cgroup, display};
 
 /// Opens `task` if it is still the same process, inside `cgroup`; `None` otherwise.
 ///
-/// It is opened first and checked then: the pid can be reused in between, the pidfd cannot.
+/// Opens first and then checks: the pid can be reused in between, the pidfd cannot.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -30,7 +30,7 @@ pub fn open(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
     Ok(task.is_still_in(&cgroup.path).then_some(pidfd))
 }
 
-/// Kills `task` if it is still the same process, inside `cgroup`; `None` otherwise.
+/// Kills `task` if it is still the same process, inside `cgroup`, and returns its pidfd; `None` otherwise.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -43,8 +43,8 @@ pub fn kill(task: &Task, cgroup: &Cgroup) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Kills every task in `cgroup` and below it: `memory.oom.group`. If one of them is never killed or `is_ours`, kills
-/// the others one by one, as the kernel does.
+/// Kills every task in `cgroup` and below it, as for `memory.oom.group`. If some of them are never killed or `is_ours`,
+/// kills the others one by one, as the kernel does.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -61,18 +61,18 @@ pub fn kill_group(cgroup: &Cgroup, is_ours: impl Fn(&Task) -> bool) -> Result<()
         .with_context(|| format!("cannot kill the tasks of cgroup {}", display(&cgroup.path)))
 }
 
-/// Between two attempts to reap the memory of a process that is slow to end.
+/// Interval between two attempts to reap the memory of a process that is slow to exit.
 const TURN: Duration = Duration::from_millis(5);
 
-/// Waits until the memory of a killed process is free, at most until `deadline`; returns whether it is.
+/// Waits until the memory of a killed process is free, or until `deadline`; returns whether it is free.
 ///
-/// A process that ends frees it. If it cannot end, because one of its threads waits for a disk or a server, its memory is
-/// reaped (`process_mrelease`, Linux 5.15), as by the kernel's OOM reaper.
+/// A process frees its memory when it exits. If it cannot, because one of its threads waits for a disk or a server, its
+/// memory is reaped (`process_mrelease`, Linux 5.15), as by the kernel's OOM reaper.
 pub fn gives_back(pidfd: &OwnedFd, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(wait) = Timespec::try_from(left.min(TURN)) else { return false };
-        // A pidfd is readable when the process has ended.
+        // A pidfd becomes readable when its process exits.
         match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&wait)) {
             Ok(1..) => return true,
             Ok(0) | Err(Errno::INTR) => {}
@@ -88,6 +88,6 @@ pub fn gives_back(pidfd: &OwnedFd, deadline: Instant) -> bool {
 }
 
 fn release(pidfd: &OwnedFd) -> bool {
-    // SAFETY: the call takes a descriptor, which is open, and no memory of ours.
+    // SAFETY: the call takes an open descriptor and none of our memory.
     unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_raw_fd(), 0) == 0 }
 }

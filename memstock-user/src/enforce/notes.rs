@@ -1,9 +1,9 @@
-//! Which paths were named, and the limits each was given, by command line, configuration or `memstock limit`. A cgroup
-//! that is removed and created again under its name is a new one to the kernel; to people it is the same.
+//! Remembers which paths were named and the limits each was given, by command line, configuration or `memstock limit`.
+//! A cgroup that is removed and created again under its name is a new one to the kernel, but not to people.
 //!
-//! A note is a symbolic link beside the pins: it lives exactly as long as the engine, whoever is killed, and is replaced
-//! by one rename. Its target is the text `MEMORY MEMSW PATH`, in pages. Its name is a hash of the path, so one system
-//! call finds it; of two paths with the same hash the latter is remembered.
+//! A note is a symbolic link beside the pins, so it lives exactly as long as the engine, whoever is killed, and one
+//! rename replaces it. Its target is the text `MEMORY MEMSW PATH`, in pages. Its name is a hash of the path, so one
+//! system call finds it; of two paths with the same hash, only the one noted last is remembered.
 
 use std::ffi::OsString;
 use std::fs;
@@ -32,10 +32,10 @@ impl Notes {
         Self(pins.names())
     }
 
-    /// Notes that the cgroup at `path` is to be tracked, with these limits, whenever it exists.
+    /// Notes that the cgroup at `path` is to be tracked with these limits whenever it exists.
     ///
     /// # Errors
-    /// The link cannot be made; a path of some 4,000 bytes is too long for one.
+    /// The link cannot be made, for example because the path is longer than some 4,000 bytes.
     pub fn note(&self, path: &Path, limits: Limits) -> Result<()> {
         let mut text = format!("{} {} ", limits.memory, limits.memsw).into_bytes();
         text.extend(path.as_os_str().as_bytes());
@@ -43,7 +43,7 @@ impl Notes {
         let new = self.0.join(format!("new-{}", std::process::id()));
         let noted = || -> io::Result<()> {
             fs::create_dir_all(&self.0)?;
-            // Left by a process that was killed, and had our pid.
+            // May be left by a killed process that had our pid.
             remove(&new)?;
             symlink(OsString::from_vec(text), &new)?;
             fs::rename(&new, &note)
@@ -51,7 +51,7 @@ impl Notes {
         noted().with_context(|| format!("cannot note the limits of {}", display(path)))
     }
 
-    /// The limits that were given to `path`; none if it was never named.
+    /// The limits given to `path`; `None` if it was never named.
     ///
     /// # Errors
     /// The note cannot be read.
@@ -61,10 +61,10 @@ impl Notes {
         Ok(note.and_then(|(noted, limits)| (noted == path).then_some(limits)))
     }
 
-    /// Takes the note of a path away, if there is one.
+    /// Removes the note of a path, if there is one.
     ///
     /// # Errors
-    /// It cannot be taken away.
+    /// It cannot be removed.
     pub fn forget(&self, path: &Path) -> Result<()> {
         if self.limits(path)?.is_none() {
             return Ok(());
@@ -94,7 +94,7 @@ impl Notes {
     }
 }
 
-/// None if there is no note, or it is not one of ours.
+/// Returns `None` if there is no note, or it is not one of ours.
 fn read(note: &Path) -> io::Result<Option<(PathBuf, Limits)>> {
     match fs::read_link(note) {
         Ok(text) => Ok(parse(&text.into_os_string().into_vec())),

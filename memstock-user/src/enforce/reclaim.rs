@@ -1,5 +1,5 @@
-//! Reclaims memory of a subtree without killing anybody: by the kernel's own reclaim where it knows the cgroup, otherwise
-//! by what a process may ask for the memory of others. Does not decide when.
+//! Reclaims memory of a subtree without killing anybody: by the kernel's own reclaim where it knows the cgroup,
+//! otherwise by the advice that one process may give on the memory of others. Does not decide when.
 
 mod cache;
 mod kernel;
@@ -26,13 +26,13 @@ pub struct Request<'a> {
     pub engine: &'a Engine,
     /// Finds page cache.
     pub cache: &'a Cache,
-    /// Whose memory.
+    /// The cgroup to reclaim from.
     pub cgroup: &'a Cgroup,
-    /// Its counter.
+    /// Its counter index.
     pub index: u32,
     /// How many pages.
     pub nr_pages: u64,
-    /// Whether pages may go to swap. They must not where memory+swap is full.
+    /// Whether pages may go to swap; they must not if memory+swap is full.
     pub may_swap: bool,
     /// When to stop.
     pub deadline: Instant,
@@ -41,11 +41,11 @@ pub struct Request<'a> {
 /// What one method reclaimed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Taken {
-    /// It does not apply, or found nothing.
+    /// The method does not apply, or found nothing.
     Nothing,
-    /// Something: the change of usage says how much.
+    /// Something; the change in usage says how much.
     Some,
-    /// So many pages.
+    /// This many pages.
     Pages(u64),
 }
 
@@ -55,7 +55,7 @@ impl Taken {
     }
 }
 
-/// The counters at and below one.
+/// The counter indices of `top` and of those below it.
 pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32> {
     let is_below = |&index: &u32| lineage(counters, index).any(|at| at == top);
     counters.keys().copied().filter(is_below).collect()
@@ -64,7 +64,7 @@ pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32
 /// Reclaims by one method.
 ///
 /// # Errors
-/// A method that exists failed for another reason than that nothing could be reclaimed.
+/// The method failed for a reason other than having nothing to reclaim.
 pub fn reclaim(means: Means, request: &Request<'_>) -> Result<Taken> {
     let has_swap = host::has_swap()?;
     let must_not_swap = has_swap && !request.may_swap;
@@ -80,6 +80,6 @@ pub fn reclaim(means: Means, request: &Request<'_>) -> Result<Taken> {
     }
 }
 
-/// All methods, in the order in which they are tried: what is cheapest to get back comes first.
+/// All methods in the order in which they are tried, cheapest to get back first.
 pub const MEANS: [Means; 4] =
     [Means::MemoryReclaim, Means::Lazyfree, Means::Fadvise, Means::Pageout];

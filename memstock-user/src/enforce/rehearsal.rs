@@ -1,4 +1,4 @@
-//! What would have been done at a limit: for `--observe`, which does nothing.
+//! Reports what would have been done at a limit, for `--observe`. Does nothing else.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::host::cgroup::{Cgroup, CgroupMount};
 use crate::journal::Record;
 use crate::journal::record::{self, by_cpu, named};
 
-/// Examines a cgroup at its limit.
+/// Examines the cgroup `full`, which is at its limit.
 ///
 /// # Errors
 /// The engine cannot be read.

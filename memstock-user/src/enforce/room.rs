@@ -1,5 +1,5 @@
-//! Makes room in a subtree without killing anybody: drains its stocks, reclaims, checks again. The patch's rounds in
-//! `mem_cgroup_charge`; `memstock limit` and `memstock force-empty` use it, too.
+//! Makes room in a subtree without killing anybody: drains its stocks, reclaims, checks again. These are the rounds of
+//! `mem_cgroup_charge` in the patch; `memstock limit` and `memstock force-empty` use them, too.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,25 +18,25 @@ use crate::journal::record::{Means, Why, named, nanos};
 
 /// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
 pub const ROUNDS: u32 = 5;
-/// Time limit where tasks are waiting, as far as the kernel returns from each call.
+/// Time limit while tasks wait. It is only checked between system calls.
 pub const SOON: Duration = Duration::from_secs(1);
-/// Time limit for background work, and for requests of people.
+/// Time limit for background work and for requests by people.
 pub const LATER: Duration = Duration::from_secs(5);
-/// Beyond the excess, this fraction of the limit (1/16) is reclaimed, or the next page would exceed it again.
+/// The excess and 1/16 of the limit are reclaimed, or the next page would exceed the limit again.
 const SPARE: u64 = 16;
 
-/// Pages above a limit, and which resource; `None` when there is room.
+/// Pages above a limit, and of which resource; `None` when there is room.
 pub type Excess = Option<(u64, Resource)>;
 
-/// By how many pages the usage exceeds what `memory` and `memsw` allow: what is needed above them, and page cache, to
-/// which the allowance for huge pages does not apply. Memory+swap first: what is reclaimed for it must not go to swap.
+/// By how many pages a usage exceeds `memory` or `memsw`: what is needed above it, plus page cache, to which the
+/// allowance for huge pages does not apply. Memory+swap comes first: what is reclaimed for it must not go to swap.
 pub fn excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
     let file = u64::try_from(counter.file.cast_signed()).unwrap_or(0);
     above(counter, memory, memsw, |usage, limit| file.min(usage.saturating_sub(limit)))
 }
 
-/// By how many pages what is needed exceeds that: the kernel kills for nothing else. Stocks must have been drained, or
-/// what is in them counts as needed.
+/// By how many pages what is needed exceeds `memory` or `memsw`: the kernel kills for nothing else. Drain the stocks
+/// first, or what is in them counts as needed.
 pub fn needed_excess(counter: &Counter<u64>, memory: u64, memsw: u64) -> Excess {
     above(counter, memory, memsw, |_, _| 0)
 }
@@ -56,7 +56,7 @@ fn above(
     memsw.or_else(|| above(counter.memory.usage, memory, Resource::Memory))
 }
 
-/// Reports that a cgroup's page cache is above its limit and could not be reclaimed.
+/// The record that a cgroup's page cache is above its limit and could not be reclaimed.
 pub fn cache_over_limit(cgroup: &Cgroup, counter: &Counter<u64>, over: u64) -> Record {
     let Need { file, needed } = Need::of(counter, InFlight::default());
     Record::CacheOverLimit {
@@ -67,7 +67,7 @@ pub fn cache_over_limit(cgroup: &Cgroup, counter: &Counter<u64>, over: u64) -> R
     }
 }
 
-/// A subtree in which room is to be made.
+/// A subtree in which to make room.
 pub struct Room<'a> {
     /// The engine.
     pub engine: &'a Engine,
@@ -75,26 +75,26 @@ pub struct Room<'a> {
     pub cache: &'a Cache,
     /// The cgroup.
     pub cgroup: &'a Cgroup,
-    /// Its counter.
+    /// Its counter index.
     pub index: u32,
-    /// How long it may take: [`SOON`] or [`LATER`].
+    /// How long making room may take: [`SOON`] or [`LATER`].
     pub within: Duration,
 }
 
-/// The result.
+/// The result of making room.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Made {
     /// There is room.
     Room,
-    /// There is none, but something was gained.
+    /// There is no room, but something was gained.
     Some,
     /// Nothing was gained.
     Nothing,
 }
 
 impl Room<'_> {
-    /// Drains and reclaims by these methods, in their order, until `excess` finds room, or nothing more is gained, or
-    /// time is up.
+    /// Drains, and reclaims by these methods in their order, until `excess` finds room, nothing more is gained, or time
+    /// is up.
     ///
     /// # Errors
     /// The engine cannot be read or driven.
@@ -123,7 +123,7 @@ impl Room<'_> {
         Ok(if all == 0 { Made::Nothing } else { Made::Some })
     }
 
-    /// Gives back what is stocked for the subtree; returns the number of pages.
+    /// Drains the stocks of the subtree; returns the number of pages given back.
     ///
     /// # Errors
     /// The engine cannot be driven.
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(excess(&huge, 5, NO_LIMIT), Some((4, Resource::Memory)));
         assert_eq!(excess(&Counter { file: 0, ..huge }, 9, NO_LIMIT), None);
         assert_eq!(excess(&counter, 0, NO_LIMIT), Some((10, Resource::Memory)));
-        // A decrease may be reported before the increase.
+        // A decrease of `file` may be reported before its increase.
         let early = Counter { file: u64::MAX, ..counter };
         assert_eq!(needed_excess(&early, 9, NO_LIMIT), Some((1, Resource::Memory)));
     }

@@ -1,5 +1,5 @@
-//! Sets limits of a tracked cgroup while its tasks run, as the kernel does: below the usage only after draining and
-//! reclaiming, or, if more than page cache exceeds it, not at all. Kills nobody.
+//! Sets limits of a tracked cgroup while its tasks run, as the kernel does. A limit below the usage is set after
+//! draining and reclaiming, or refused if more than page cache exceeds it. Kills nobody.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::host::page_size;
 use crate::journal::Record;
 use crate::model::size::human;
 
-/// The refusal of a memory+swap limit by an engine that does not charge it.
+/// The error for a memory+swap limit when the engine does not charge memory+swap.
 pub const NO_MEMSW: &str =
     "memory and swap together are not charged: start memstock run with --memsw";
 
@@ -30,12 +30,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Those of a counter.
+    /// The limits of a counter.
     pub fn of(counter: &Counter<u64>) -> Self {
         Self { memory: counter.memory_limit, memsw: counter.memsw_limit }
     }
 
-    /// One of them.
+    /// The limit of one resource.
     pub fn get(self, resource: Resource) -> u64 {
         match resource {
             Resource::Memory => self.memory,
@@ -49,7 +49,7 @@ impl Limits {
     /// [`Failure::Usage`].
     pub fn in_order(self, path: &Path) -> Result<()> {
         let Self { memory, memsw } = self;
-        // A memory limit above the memory+swap limit could never be reached; "none" is not above it.
+        // A memory limit above the memory+swap limit could never be reached, unless it is "none".
         if memory != NO_LIMIT && memsw < memory {
             return Err(Failure::Usage.error(format!(
                 "{}: memory and swap together may not be limited to less ({}) than memory alone ({})",
@@ -70,7 +70,7 @@ pub fn text(nr_pages: u64) -> String {
     }
 }
 
-/// Limits to be set, in pages; `None` leaves one as it is.
+/// Limits to set, in pages; `None` leaves one as it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     /// Of memory.
@@ -86,7 +86,7 @@ impl From<Limits> for Request {
 }
 
 impl Request {
-    /// The request to the kernel half, for the counter `index`.
+    /// The request to the kernel half for the counter `index`.
     pub fn asked(self, index: u32, force: bool) -> control::Limits {
         control::Limits {
             index,
@@ -101,7 +101,7 @@ impl Request {
         Limits { memory: self.memory.unwrap_or(old.memory), memsw: self.memsw.unwrap_or(old.memsw) }
     }
 
-    /// Those that would be lowered from `old`; no limit for the others.
+    /// The limits that would be lowered from `old`; no limit for the others.
     fn lowered(self, old: Limits) -> Limits {
         let lowered =
             |request: Option<u64>, old| request.filter(|&new| new < old).unwrap_or(NO_LIMIT);
@@ -109,12 +109,12 @@ impl Request {
     }
 }
 
-/// Sets limits of a room's cgroup, all that are requested or none. `force` sets them below the usage, too. What is done
-/// for it is passed to `say`.
+/// Sets all requested limits of the room's cgroup, or none. With `force`, sets them below the usage, too. Records of
+/// what is done for this are passed to `say`.
 ///
 /// # Errors
 /// The limits contradict each other, memory+swap is not charged, or the usage cannot be brought below one of them. The
-/// old limits then stay.
+/// old limits then stay in force.
 pub fn set(
     room: &Room<'_>,
     request: Request,
@@ -130,11 +130,11 @@ pub fn set(
     }
     let above = |counter: &Counter<u64>| {
         let Limits { memory, memsw } = request.lowered(Limits::of(counter));
-        // The allowance of huge pages above the present limit does not apply to the new one.
+        // The allowance for huge pages above the present limit does not apply to the new one.
         excess(&Counter { huge: 0, ..*counter }, memory, memsw)
     };
     room.make(say, &MEANS, above)?;
-    // Its tasks keep running: the usage may have risen again.
+    // The cgroup's tasks keep running, so the usage may have risen again.
     if is_set(room, request, false)? {
         return Ok(());
     }
@@ -152,7 +152,7 @@ pub fn set(
     }
 }
 
-/// Tries to set them; false if the usage is too high.
+/// Tries to set the limits; returns false if the usage is too high.
 fn is_set(room: &Room<'_>, request: Request, force: bool) -> Result<bool> {
     let Room { engine, index, .. } = *room;
     match engine.control().limits(request.asked(index, force))? {
@@ -160,7 +160,7 @@ fn is_set(room: &Room<'_>, request: Request, force: bool) -> Result<bool> {
         Err(Refusal::Order) => {
             // Somebody else may have changed one of them meanwhile.
             request.after(Limits::of(&engine.counter(index)?)).in_order(&room.cgroup.path)?;
-            bail!("the limits of {} are changed by somebody else", display(&room.cgroup.path))
+            bail!("somebody else is changing the limits of {}", display(&room.cgroup.path))
         }
         Err(_) => Ok(false),
     }

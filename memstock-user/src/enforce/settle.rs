@@ -1,4 +1,4 @@
-//! What a worker does about one cgroup above its limit, step by step.
+//! Settles one cgroup above its limit, step by step.
 
 use std::sync::Arc;
 use std::thread::sleep;
@@ -19,13 +19,13 @@ use crate::host::cgroup::{ById, Cgroup, display};
 use crate::journal::Record;
 use crate::journal::record::{self, Means, named};
 
-/// How long a subtree is held at once: until a killed task's memory is back, or while there is nobody to kill.
+/// The longest hold while waiting for a killed task's memory, or while there is nobody to kill.
 const HELD: Duration = Duration::from_secs(1);
 /// How much longer a killed task's memory may take before another task is killed.
 const COMES_BACK: Duration = Duration::from_secs(1);
 /// How long tasks that may not be killed run between two holds.
 const LET_GO: Duration = Duration::from_millis(10);
-/// How often they are checked for room.
+/// Interval between two checks for room during such a hold.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The result of a job.
@@ -37,18 +37,18 @@ pub(super) enum Outcome {
     Over,
     /// A task was killed and freed nothing: the next kill waits for the next charge.
     Fruitless,
-    /// There is no room, and nobody that may be killed.
+    /// There is no room, and nobody may be killed.
     NoVictim,
     /// An error; the next attempt may succeed.
     Failed,
-    /// Only observed; whether somebody would have been killed.
+    /// Observed only; whether somebody would have been killed.
     Observed(bool),
 }
 
 /// Brings the cgroup of a job below its limit, or reports what would be done.
 ///
 /// # Errors
-/// The engine cannot be read or driven, or its answer makes no sense.
+/// The engine cannot be read or driven, or its figures are impossible.
 pub(super) fn settle(shared: &Shared, job: &Job, step: &Step, writes: &Writes) -> Result<Outcome> {
     let ById::Found(cgroup) = shared.mount.cgroup_of(job.hit.ancestor_id) else {
         return Ok(Outcome::Room);
@@ -89,20 +89,20 @@ impl<'a> Full<'a> {
             What::Cache => self.make_cache()?,
         };
         if matches!(outcome, Outcome::Room | Outcome::Fruitless) {
-            // Events are merged for a while after one; released tasks would get a head start.
+            // After an event, further ones are merged for a while, which would give released tasks a head start.
             self.shared.engine.control().rearm(self.job.index)?;
         }
         drop(hold);
         Ok(outcome)
     }
 
-    /// Reclaims page cache above the limit, or reports that it cannot. Nobody waits for it, and finding page cache takes
-    /// a while.
+    /// Reclaims page cache above the limit, or reports that it cannot. Runs without real-time priority: nobody waits
+    /// for it, and finding page cache takes a while.
     fn make_cache(&self) -> Result<Outcome> {
         be_patient();
         let made = self.make_room(&MEANS, LATER);
         be_prompt();
-        // A task that goes on reading as fast is not stopped: the job just starts again.
+        // A task that reads as fast as we reclaim is not stopped: the job just starts again.
         if made? != Made::Nothing {
             return Ok(Outcome::Room);
         }
@@ -116,17 +116,17 @@ impl<'a> Full<'a> {
         Ok(Outcome::Over)
     }
 
-    /// Brings what is needed down to the limit: by reclaim, or else by killing.
+    /// Brings what is needed down to the limit: by reclaim or, failing that, by killing.
     fn make_needed(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         if !self.job.kills_only {
-            // Without swap no other needed page can be reclaimed.
+            // Without swap, these two are the only methods that reclaim needed pages.
             let means = [Means::MemoryReclaim, Means::Lazyfree, Means::Pageout];
             self.make_room(if host::has_swap()? { &means } else { &means[..2] }, SOON)?;
         }
         self.kill(hold)
     }
 
-    /// Usage above the host's memory is a corrupt counter, for which nobody is killed.
+    /// Fails if the usage is above the host's memory: such a counter is corrupt, and nobody is killed for it.
     fn is_possible(&self) -> Result<()> {
         let Shared { engine, cache, .. } = self.shared;
         let usage = self.counter()?.memory.usage;
@@ -134,7 +134,7 @@ impl<'a> Full<'a> {
         let path = display(&self.cgroup.path);
         ensure!(
             usage <= most,
-            "{path}: its counter says {usage} pages, and the host has {most}: its limit is not enforced; \
+            "{path}: its counter says {usage} pages, but the host has only {most}: its limit is not enforced; \
              \"memstock stop\" and \"memstock run\" start anew"
         );
         Ok(())
@@ -159,8 +159,8 @@ impl<'a> Full<'a> {
         Room { engine, cache, cgroup: &self.cgroup, index: self.job.index, within: SOON }
     }
 
-    /// Kills one task after the other until what is needed fits, or a kill frees nothing: then the memory is not the
-    /// tasks' own (files in memory), and the next kill waits for the next charge.
+    /// Kills one task after another until what is needed fits, or until a kill frees nothing. Then the memory is not
+    /// the tasks' own (such as files in tmpfs), and the next kill waits for the next charge.
     fn kill(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         let (mut killed, mut missed) = (Vec::<Task>::new(), Vec::<Task>::new());
         let mut has_told = self.job.has_told;
@@ -176,7 +176,7 @@ impl<'a> Full<'a> {
             };
             let was_tried = |task: &Task| is_among(&killed, task) || is_among(&missed, task);
             let all = tasks(&self.cgroup.dir);
-            // A task that is already dying, whoever killed it, comes first: it may be enough.
+            // A task that is already dying, whoever killed it, comes first: its memory may be enough.
             let dying = all.iter().find(|task| task.is_dying && !was_tried(task)).cloned();
             let is_dying = dying.is_some();
             let Counter { memory_limit, memsw_limit, .. } = self.counter()?;
@@ -207,10 +207,10 @@ impl<'a> Full<'a> {
                 *hold = None;
                 kill::gives_back(&pidfd, Instant::now() + COMES_BACK)
             };
-            // Its pages are freed before its exit is reported, and some of them go into stocks.
+            // Some of the pages freed at its exit are now in stocks.
             self.room().drain(&mut |record| self.say(record))?;
             if !is_back {
-                log::warn!("the memory of the killed process {} does not come back", victim.pid);
+                log::warn!("the memory of the killed process {} is not freed", victim.pid);
             } else if !is_dying && self.counter()?.memory.usage >= before {
                 return Ok(Outcome::Fruitless);
             }
@@ -232,8 +232,8 @@ impl<'a> Full<'a> {
         Ok(())
     }
 
-    /// There is nobody to kill: holds the subtree most of the time, until there is room, or until there is somebody to
-    /// kill (no outcome).
+    /// Waits while there is nobody to kill, holding the subtree most of the time. Returns an outcome when there is room
+    /// or the wait must end, `None` when there is somebody to kill.
     fn outlast(
         &self,
         hold: &mut Option<Hold<'a>>,

@@ -1,4 +1,4 @@
-//! What `/proc` says about a task that memory may be taken from: its size, its place, its identity. Signals nobody.
+//! Reads from `/proc` what a victim is judged by: size, cgroup and identity of a task. Signals nobody.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use crate::journal::record::Victim;
 /// `OOM_SCORE_ADJ_MIN`: never killed (`include/uapi/linux/oom.h`).
 pub const NEVER: i64 = -1000;
 
-/// A process in a cgroup, as it was when it was examined.
+/// A process in a cgroup, as of when it was examined.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Task {
     /// Its process id.
     pub pid: i32,
-    /// Its start time, in clock ticks since boot: with the pid, its identity.
+    /// Its start time, in clock ticks since boot; with the pid, this identifies it.
     pub started: u64,
-    /// Its name, of up to 15 bytes.
+    /// Its name, up to 15 bytes.
     pub comm: String,
     /// Resident pages.
     pub rss: u64,
@@ -28,12 +28,12 @@ pub struct Task {
     pub page_tables: u64,
     /// `oom_score_adj`, -1000..=1000.
     pub adj: i64,
-    /// Whether it has been killed already, by whomever, and has not ended yet.
+    /// Whether somebody has killed it and it has not exited yet.
     pub is_dying: bool,
 }
 
 impl Task {
-    /// Examines a process; `None` if it is gone, has ended, or has no memory of its own.
+    /// Examines a process; `None` if it is gone, has exited, or has no memory of its own.
     pub fn look(pid: i32) -> Option<Self> {
         let Stat { comm, started, .. } = Stat::read(&directory(pid))?;
         let dir = living(pid)?;
@@ -53,7 +53,7 @@ impl Task {
         Some(Self { pid, started, comm, rss, swap, page_tables, adj, is_dying })
     }
 
-    /// Whether it is in the cgroup `path` itself, or may be: one that cannot be asked is.
+    /// Whether it is in the cgroup `path` itself. True also when its cgroup cannot be read.
     pub fn is_in(&self, path: &Path) -> bool {
         cgroup_of(self.pid).is_none_or(|cgroup| cgroup == path)
     }
@@ -82,7 +82,7 @@ impl From<&Task> for Victim {
 /// SIGKILL in a mask of signals.
 const SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
 
-/// Pages of a process in swap; 0 when the kernel does not say.
+/// Pages of a process in swap; 0 if they cannot be read.
 pub fn swapped(pid: i32) -> u64 {
     let status = living(pid).and_then(|dir| Status::read(&dir));
     status.map_or(0, |status| status.pages("VmSwap"))
@@ -97,8 +97,8 @@ pub fn pids(dir: &Path) -> Vec<i32> {
     directories(dir).into_iter().flat_map(|(_, dir)| listed(&dir)).collect()
 }
 
-/// Those that a cgroup lists. Of one that is removed meanwhile there are none, and those of a threaded one are listed
-/// above it.
+/// The processes that a cgroup lists: none if it is removed meanwhile. Those of a threaded cgroup are listed further
+/// up.
 fn listed(dir: &Path) -> Vec<i32> {
     const NONE: [i32; 3] = [libc::ENOENT, libc::ENODEV, libc::EOPNOTSUPP];
     processes(dir).unwrap_or_else(|error| {
@@ -109,7 +109,7 @@ fn listed(dir: &Path) -> Vec<i32> {
     })
 }
 
-/// The processes with memory in a subtree.
+/// The processes in a subtree that have memory.
 pub fn tasks(dir: &Path) -> Vec<Task> {
     pids(dir).into_iter().filter_map(Task::look).collect()
 }

@@ -1,5 +1,5 @@
-//! Whom to kill when nothing else helped: the kernel's choice (`oom_badness` in mm/oom_kill.c) among the tasks of one
-//! subtree. Decides only; `kill` acts.
+//! Chooses whom to kill when nothing else helped: the kernel's choice (`oom_badness` in mm/oom_kill.c) among the tasks
+//! of one subtree. Decides only; `kill` acts.
 
 use std::path::{Path, PathBuf};
 
@@ -8,24 +8,25 @@ use anyhow::{Context as _, Result};
 use super::task::{NEVER, Task};
 use crate::host::process::own_cgroup;
 
-/// Our own cgroup, if it is in the subtree of `path`: nobody in it is killed, which includes the guard and the shell that
+/// Our own cgroup, if it is in the subtree of `path`. Nobody in it is killed: this spares the guard and the shell that
 /// started us.
 ///
 /// # Errors
-/// `/proc` does not say: nobody may be killed then.
+/// `/proc` cannot be read; then nobody may be killed.
 pub fn own_cgroup_below(path: &Path) -> Result<Option<PathBuf>> {
     let own = own_cgroup().context("cannot find our own cgroup")?;
     Ok(Some(own).filter(|own| own.starts_with(path)))
 }
 
-/// Whether no limit kills it: init, and who has `OOM_SCORE_ADJ_MIN` (`oom_unkillable_task` and `oom_badness` in the kernel).
+/// Whether no limit may kill it: init, and tasks with `OOM_SCORE_ADJ_MIN` (`oom_unkillable_task` and `oom_badness` in
+/// the kernel).
 pub fn is_never_killed(task: &Task) -> bool {
     task.pid == 1 || task.adj <= NEVER
 }
 
-/// How much memory killing a task would free, in pages, with its adjustment; `None` for one that is never killed.
+/// The pages that killing a task would free, plus its adjustment; `None` for one that is never killed.
 ///
-/// `total` is the limit that was hit, as in the kernel for a memory cgroup: `oom_score_adj` is in thousandths of it.
+/// `total` is the limit that was hit, as for a memory cgroup in the kernel: `oom_score_adj` is in thousandths of it.
 pub fn badness(task: &Task, total: u64) -> Option<i64> {
     if is_never_killed(task) {
         return None;
@@ -43,7 +44,7 @@ pub fn choose(tasks: Vec<Task>, total: u64, is_spared: impl Fn(&Task) -> bool) -
         let badness = badness(&task, total)?;
         Some((badness, task))
     });
-    // Among equals the youngest: it has done the least work.
+    // The youngest of equals: it has done the least work.
     judged.max_by_key(|(badness, task)| (*badness, task.started)).map(|(_, task)| task)
 }
 

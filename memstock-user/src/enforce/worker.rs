@@ -1,4 +1,4 @@
-//! The threads that settle full cgroups, one cgroup at a time each. One that hangs, in a system call or under a debugger,
+//! The threads that settle full cgroups, each one cgroup at a time. One that hangs in a system call or under a debugger
 //! affects only its own cgroup.
 
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::settle::{Outcome, settle};
 
 /// A finished job.
 pub(super) struct Done {
-    /// By which worker.
+    /// Number of the worker that did it.
     pub(super) worker: usize,
-    /// Of which cgroup, and what.
+    /// Id of the cgroup, and what was above the limit.
     pub(super) key: (u64, What),
     pub(super) outcome: Outcome,
 }
@@ -30,7 +30,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts worker number `number`; it ends when this is dropped and it has nothing to do.
+    /// Starts worker `number`. It ends once this value is dropped and it has nothing left to do.
     pub(super) fn start(shared: &Arc<Shared>, number: usize, done: Sender<Done>) -> Result<Self> {
         let (jobs, orders) = channel::<Job>();
         let (step, writes) = (Arc::new(Step::default()), Writes::new()?);
@@ -54,7 +54,7 @@ impl Worker {
         Ok(Self { jobs, step, is_busy: false })
     }
 
-    /// Gives it a job. It must not have one.
+    /// Gives it a job. It must be idle.
     pub(super) fn take(&mut self, job: Job) -> Result<()> {
         self.step.begin();
         self.is_busy = true;

@@ -1,9 +1,9 @@
-//! What a verdict takes for granted, in words: what the recording lacks, what was asked for, what no recording can tell.
+//! Lists what a verdict takes for granted: what the recording lacks, what was asked for, what no recording can tell.
 
 use super::rehearse::{Kernel, Rehearsal, page_size};
 use crate::model::size::human;
 
-/// A sentence each; the most important ones first.
+/// One sentence for each assumption, the most important first.
 pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     let (recording, uses) = (rehearsal.recording, &rehearsal.uses);
     let bytes = |pages: u64| human(pages.saturating_mul(page_size(recording)));
@@ -15,7 +15,7 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     });
     match &recording.end {
         None => all.push(format!(
-            "the recording was cut off after {:.1} s: what came then is not known",
+            "the recording was cut off after {:.1} s: what happened later is not known",
             rehearsal.timeline.end.as_secs_f64()
         )),
         Some(end) => {
@@ -25,31 +25,31 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     }
     all.extend(recording.header.assumes.iter().cloned());
     if rehearsal.is_blind() {
-        all.push("what was read of the page cache is not known, nor how slow it would be".into());
+        all.push("what would be read again, and how slow that is, is not known".into());
     } else if rehearsal.known_read_ns().is_none() && rehearsal.knows_use {
-        all.push("a page that is read again takes 20 µs: the disk's time was not recorded".into());
+        all.push("reading a page again takes 20 µs: the disk's time was not recorded".into());
     }
     if uses.taken.iter().any(|taken| taken.mapped > 0) {
-        all.push("files that are mapped are in constant use: touches of them are not seen".into());
+        all.push("mapped files are in constant use: touches of them are not seen".into());
     }
     if uses.others > 0 {
         all.push(format!(
-            "about {} of page cache that others had brought in stays theirs",
+            "about {} of page cache that others had read stays charged to them",
             bytes(uses.others)
         ));
     }
     match rehearsal.what_if.swap {
         0 if recording.header.swap > 0 => all.push(format!(
-            "no swap is used, of the host's {} (--swap host has it count)",
+            "none of the host's {} of swap is used (--swap host counts it)",
             bytes(recording.header.swap)
         )),
         0 => {}
-        swap => all.push(format!("{} of swap, and it takes no time", human(swap))),
+        swap => all.push(format!("{} of swap, which takes no time", human(swap))),
     }
     match rehearsal.killed_for() {
         0 => {}
         dirty => all.push(format!(
-            "{} of dirty pages are needed as well: with MGLRU, Linux before 6.13 kills for them",
+            "{} of dirty pages count as needed: with MGLRU, Linux before 6.13 kills for them",
             human(dirty)
         )),
     }
@@ -57,8 +57,8 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
         all.push("tasks above memory.high wait one after the other".into());
     }
     if rehearsal.what_if.kernel == Kernel::Lru {
-        all.push("the kernel keeps what was used last, whatever that was".into());
+        all.push("the kernel evicts pages strictly in the order of their last use".into());
     }
-    all.push("the next run has the same load, and needs the same however fast it is".into());
+    all.push("the next run has the same load, and needs the same memory at any speed".into());
     all
 }

@@ -1,16 +1,16 @@
-//! What would be read again at every limit at once, if the kernel kept exactly the pages that were used last: Mattson's
-//! stack algorithm with a capacity that moves.
+//! Computes what would be read again at every limit at once, if the kernel kept exactly the pages used last: Mattson's
+//! stack algorithm with a capacity that changes over time.
 //!
-//! At a limit L there is room for L less what is taken, U(s), at the time s. A page that was used at t₀ and again at t₁ is
-//! still there if U(s) and the distinct pages used since t₀, D(s), left room for it all the time. So the smallest limit
-//! at which it need not be read again is
+//! At a limit L, the cache has room for L - U(s) at time s, where U(s) is what other memory takes. A page used at t₀
+//! and again at t₁ is still cached if there was always room for D(s), the distinct pages used since t₀. So the smallest
+//! limit at which it is not read again is
 //!
 //! ```text
 //! c = 1 + max over s in (t₀, t₁] of U(s) + D(s)
 //! ```
 //!
-//! Since the room grows with L at every time, a larger limit keeps all that a smaller one does, and one pass is enough.
-//! [`History`] has U + D of each page and its highest value, so that this pass takes O(log n) for each use.
+//! Since the room grows with L at every time, a larger limit keeps all that a smaller one keeps, and one pass is
+//! enough. [`History`] keeps U + D of each page and its highest value, so that this pass takes O(log n) for each use.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -19,20 +19,20 @@ use super::history::History;
 use super::timeline::PARTS;
 use super::uses::{Use, Uses, What};
 
-/// Fewer pages than this are not worth a smaller tree.
+/// Smaller trees are not worth it.
 const FEWEST_PLACES: usize = 1024;
-/// Critical limits are kept to so many binary digits (0.05 %), rounded up.
+/// Critical limits are rounded up to this many binary digits (0.05 %).
 const DIGITS: u32 = 11;
 
-/// Pages read again, by limit.
+/// The pages read again, as a function of the limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Curve {
-    /// From this limit on, in pages, so many less are read again in this part of the run; in the order of limits.
+    /// The pages no longer read again from this limit (in pages) on, in this part of the run; sorted by limit.
     saved: BTreeMap<(u64, u16), u64>,
 }
 
 impl Curve {
-    /// Of what was used.
+    /// Computes the curve.
     pub fn of(uses: &Uses) -> Self {
         let mut stack = Stack::new(uses);
         let mut curve = Self::default();
@@ -52,7 +52,7 @@ impl Curve {
         curve
     }
 
-    /// Pages that would be read again at a limit of so many, by the parts of the run.
+    /// The pages that would be read again at a limit of `limit` pages, by parts of the run.
     pub fn rereads(&self, limit: u64) -> [u64; PARTS] {
         let mut by_time = [0; PARTS];
         for (&(_, part), weight) in self.saved.range((Excluded((limit, u16::MAX)), Unbounded)) {
@@ -67,14 +67,14 @@ fn rounded(limit: u64) -> u64 {
     limit.div_ceil(1 << shift) << shift
 }
 
-/// The pages in the cache, in the order of their last use, each with U + D.
+/// The cached pages in the order of their last use, each with U + D.
 struct Stack {
     history: History,
-    /// By page, where it is.
+    /// The place of each page.
     places: Vec<Option<usize>>,
-    /// By page, how many it stands for.
+    /// How many pages each page stands for.
     weights: Vec<u32>,
-    /// By place, the page there; it may have left.
+    /// The page at each place; it may have left.
     pages: Vec<u32>,
     taken: i64,
 }
@@ -96,7 +96,7 @@ impl Stack {
         self.taken = taken;
     }
 
-    /// Takes a page out; returns the smallest limit at which it would still be there.
+    /// Removes a page; returns the smallest limit at which it would still be cached.
     fn remove(&mut self, page: u32) -> Option<u64> {
         let place = self.places[page as usize].take()?;
         let (_, highest) = self.history.get(place);
@@ -104,7 +104,7 @@ impl Stack {
         Some(1 + highest.max(0).cast_unsigned())
     }
 
-    /// Puts a page on top; returns what [`Self::remove`] does, if it was there before.
+    /// Puts a page on top; returns what [`Self::remove`] does if it was cached.
     fn put(&mut self, Use { page, weight }: Use) -> Option<u64> {
         let critical = self.remove(page);
         if self.pages.len() == self.history.places() {
@@ -119,7 +119,7 @@ impl Stack {
         critical
     }
 
-    /// Closes the gaps; there is room for as many again as are left.
+    /// Closes the gaps, and makes room for as many pages again as are left.
     fn compact(&mut self) {
         let pages = std::mem::take(&mut self.pages).into_iter().enumerate();
         let left: Vec<_> = pages

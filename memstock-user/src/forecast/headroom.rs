@@ -1,5 +1,5 @@
-//! How far each tracked cgroup is from each limit that it is under, and which of them it meets first. Reads
-//! a sample only; renders nothing.
+//! Computes how far each tracked cgroup is from each limit that applies to it, and which it would hit first. Reads a
+//! sample only; renders nothing.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,14 @@ pub struct Headroom<'a> {
     pub ancestor: &'a Cgroup,
     /// Limit less what is needed of the ancestor, in pages; negative above the limit.
     pub nr_pages: i64,
-    /// Whether this limit is met first.
+    /// Whether this limit would be hit first.
     pub is_binding: bool,
 }
 
-/// Every tracked cgroup under every limit on its way to the root, of one resource.
+/// Pairs every tracked cgroup with every limit on its way to the root, for one resource.
 ///
-/// The binding limit is the one with the least headroom. Of several the nearest to the cgroup: charging goes
-/// from there to the root, and the first that refuses is named by its events.
+/// The binding limit is the one with the least headroom; of several, the nearest to the cgroup: charging goes from
+/// there to the root, and events name the first that refuses.
 pub fn headrooms<'a>(
     sample: &'a Sample,
     resource: impl Fn(&Cgroup) -> &PageCounter,
@@ -34,7 +34,7 @@ pub fn headrooms<'a>(
     let mut all = Vec::new();
     for cgroup in tracked() {
         let up = |below: &&Cgroup| by_id.get(&below.parent_id?).copied();
-        // A bound, should the sample have been taken while the tree changed.
+        // Bounded in case the sample was taken while the tree changed.
         let lineage = std::iter::successors(Some(cgroup), up).take(MAX_DEPTH as usize);
         let first = all.len();
         all.extend(lineage.filter_map(|ancestor| {
@@ -51,7 +51,7 @@ pub fn headrooms<'a>(
     all
 }
 
-/// What is needed of a resource of a cgroup: all of its usage but what of memory is not.
+/// What is needed of a resource: its usage less the memory that is not needed.
 fn needed(cgroup: &Cgroup, counter: &PageCounter) -> Option<u64> {
     let memory = cgroup.memory.get(PageCounterStat::Usage)?;
     let spare = memory.saturating_sub(cgroup.part(MemoryStat::Needed));
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::model::Name;
 
-    /// With as much page cache as is needed.
+    /// A cgroup with as much page cache as needed memory.
     fn cgroup(id: u64, parent_id: Option<u64>, needed: u64, limit: Option<u64>) -> Cgroup {
         let mut memory = PageCounter::default();
         memory.stats[PageCounterStat::Usage as usize] = Some(2 * needed);
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn without_a_limit_there_is_none() {
         assert!(found(&[cgroup(1, None, 9, None), cgroup(2, Some(7), 9, None)]).is_empty());
-        // Charged no more.
+        // A dying cgroup is no longer charged.
         let dying = Cgroup { is_dying: true, ..cgroup(1, None, 9, Some(10)) };
         assert!(found(&[dying]).is_empty());
     }

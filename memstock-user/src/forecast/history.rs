@@ -1,10 +1,11 @@
-//! A number at each place of a line, of which a whole beginning can be raised or lowered at once, and of each the highest
-//! that it ever was: a segment tree whose pending changes carry their own highest sum. Everything takes O(log n).
+//! A line of numbers in which all places before an end can be raised or lowered at once, and which remembers the
+//! highest value of each: a segment tree whose pending changes carry their highest prefix sum. All operations take
+//! O(log n).
 //!
-//! For [`super::curve`], which has a page at each place. Knows nothing of pages.
+//! Used by [`super::curve`], which keeps a page at each place. Knows nothing of pages.
 
-/// A change that awaits the places below: what it comes to, and the most that it came to on the way. At a place itself:
-/// its number, and the highest that it was.
+/// In an inner node, the pending change of all places below: its sum, and the most that it came to on the way. In a
+/// leaf, the number and its highest value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Change {
     sum: i64,
@@ -18,25 +19,25 @@ impl Change {
     }
 }
 
-/// The numbers.
+/// The line of numbers.
 #[derive(Clone, Debug)]
 pub struct History {
-    /// A heap: the children of n are 2n and 2n + 1; places are its second half.
+    /// A heap: the children of n are 2n and 2n + 1; its second half holds the places.
     nodes: Vec<Change>,
 }
 
 impl History {
-    /// With this many places at least, one at least.
+    /// Makes at least this many places, and at least one.
     pub fn with_places(places: usize) -> Self {
         Self { nodes: vec![Change::default(); 2 * places.max(1).next_power_of_two()] }
     }
 
-    /// How many there are.
+    /// The number of places.
     pub fn places(&self) -> usize {
         self.nodes.len() / 2
     }
 
-    /// Changes the numbers of all places before `end` by this much.
+    /// Adds `by` to the numbers of all places before `end`.
     pub fn change_before(&mut self, end: usize, by: i64) {
         let change = Change { sum: by, most: by.max(0) };
         if end >= self.places() {
@@ -46,19 +47,19 @@ impl History {
         self.descend(end, change);
     }
 
-    /// The number at a place, and the highest that it was since it was set.
+    /// The number at a place, and the highest it has been since it was set.
     pub fn get(&mut self, place: usize) -> (i64, i64) {
         let leaf = self.descend(place, Change::default());
         (self.nodes[leaf].sum, self.nodes[leaf].most)
     }
 
-    /// Sets both.
+    /// Sets the number at a place and its highest value.
     pub fn set(&mut self, place: usize, now: i64, highest: i64) {
         let leaf = self.descend(place, Change::default());
         self.nodes[leaf] = Change { sum: now, most: highest };
     }
 
-    /// Brings all that is pending down to `place`, and `change` to all before it; returns its node.
+    /// Pushes pending changes down to `place` and applies `change` to all places before it; returns the leaf.
     fn descend(&mut self, place: usize, change: Change) -> usize {
         let (mut node, mut half) = (1, self.places() / 2);
         while node < self.places() {
@@ -84,7 +85,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever is done, in whatever order.
+        /// Holds for all operations in any order.
         #[test]
         fn it_is_what_a_plain_list_says(
             steps in prop::collection::vec((0_usize..9, 0_usize..9, -20_i64..20), 0..200)

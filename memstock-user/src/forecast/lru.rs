@@ -1,6 +1,6 @@
-//! What the kernel's own two ways of choosing what to reclaim would have read again at one limit: each simulated on the
-//! sampled pages, in which a page stands for many (Waldspurger et al., "Cache Modeling and Optimization using Miniature
-//! Simulations", 2017). `classic` and `generations` decide what goes; this has the limit and counts.
+//! Simulates what the kernel's two reclaim policies would have read again at one limit, on the sampled pages, each of
+//! which stands for many (Waldspurger et al., "Cache Modeling and Optimization using Miniature Simulations", 2017).
+//! `classic` and `generations` choose what to evict; this file applies the limit and counts.
 
 mod classic;
 mod generations;
@@ -12,35 +12,35 @@ use super::timeline::PARTS;
 use super::uses::{Use, Uses, What};
 use crate::recording::Lru;
 
-/// How often a page is read once more, at least, that was read ahead and evicted before it was used: the kernel begins anew
+/// How often at least a page is read once more that was read ahead and evicted before its use: the kernel starts again
 /// from there, and evicts as much again (measured: `docs/rehearsal.md`).
 const THRASHED: f64 = 2.0;
-/// Pages with which it begins if windows are large (`get_init_ra_size` for a read of 128 KiB, mm/readahead.c); two windows of
-/// the default size have room in as many.
+/// Pages of the first window if windows are large (`get_init_ra_size` for a read of 128 KiB, mm/readahead.c); two
+/// windows of the default size fit in as many.
 const FIRST_WINDOW: u64 = 128;
 
-/// Pages that were used and are in the cache or were once, and which of them go when there is no room.
+/// Keeps the pages that are or were in the cache, and chooses which to evict when there is no room.
 trait Policy {
-    /// A page enters that was not in the cache, for a use or ahead of one.
+    /// A page enters the cache, for a use or ahead of one.
     fn enter(&mut self, used: Use, is_used: bool);
-    /// A page is used; false if it has been evicted, and thus has to be read again.
+    /// A page is used; false if it was evicted and has to be read again.
     fn touch(&mut self, page: u32) -> bool;
-    /// A page that has been evicted is read again.
+    /// An evicted page is read again.
     fn refault(&mut self, used: Use);
-    /// A page leaves, and is forgotten.
+    /// A page leaves the cache and is forgotten.
     fn leave(&mut self, page: u32);
-    /// Evicts one; false if none is left.
+    /// Evicts a page; false if none is left.
     fn evict(&mut self) -> bool;
-    /// How many pages those in the cache stand for.
+    /// The number of pages that those in the cache stand for.
     fn size(&self) -> u64;
 }
 
 /// What was read again at a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rereads {
-    /// Pages, by file; as [`Uses::file_of`] numbers them.
+    /// Pages, by file as [`Uses::file_of`] numbers them.
     pub by_file: Vec<u64>,
-    /// The same, by the parts of the run.
+    /// Pages, by parts of the run.
     pub by_time: [u64; PARTS],
 }
 
@@ -54,7 +54,7 @@ impl Rereads {
     }
 }
 
-/// Simulates a cache at a limit of so many pages.
+/// Simulates a cache at a limit of `limit` pages.
 pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
     let pages = uses.file_of.len();
     match lru {
@@ -90,9 +90,9 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
     rereads
 }
 
-/// How often a page is read once more, in the mean, because it was evicted before it was used. Of a file that is read ahead
-/// two windows are there at once, the one that is in use and the next. With less room a part of each is missed; with less
-/// than one, as much of it lasts as there is room for, and it is read until all of it was used.
+/// How often, on average, a page is read once more because it was evicted before its use. A file that is read ahead has
+/// two windows in the cache, the current one and the next. With less room, a part of each is missed; with less than one
+/// window, only what fits survives, and it is read until all of it was used.
 fn thrashed(ahead: u64, room: u64) -> f64 {
     let (window, room) = (ahead as f64 / 2.0, room.max(FIRST_WINDOW) as f64);
     let missed = ((2.0 * window - room) / window.max(1.0)).clamp(0.0, 1.0);

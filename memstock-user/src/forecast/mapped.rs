@@ -1,14 +1,15 @@
-//! What is read again of page cache that is mapped. Its use is not seen (`docs/rehearsal.md`): text and data that a program
-//! works with are in constant use, and a limit that leaves no room for all of them has the rest read over and over.
+//! Estimates how much mapped page cache is read again. Its use is not seen (`docs/rehearsal.md`): the text and data
+//! that a program works with are assumed to be in constant use, so a limit without room for all of them makes the rest
+//! be read over and over.
 
 use std::time::Duration;
 
 use super::uses::{Taken, Uses};
 
-/// How often a page is taken to be touched again.
+/// The assumed interval between two touches of a page.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// Pages read again at a limit of so many, in each of `parts` equal parts of a run that ended at `end`.
+/// Pages read again at a limit of `limit` pages, in each of `parts` equal parts of a run that ended at `end`.
 pub fn rereads(uses: &Uses, limit: u64, end: Duration, parts: usize) -> Vec<u64> {
     let mut by_time = vec![0.0; parts];
     let width = end.as_secs_f64() / parts as f64;
@@ -28,7 +29,7 @@ pub fn rereads(uses: &Uses, limit: u64, end: Duration, parts: usize) -> Vec<u64>
     by_time.into_iter().map(|pages: f64| pages.round() as u64).collect()
 }
 
-/// The most that there is no room for, in pages.
+/// The most mapped pages without room at any time.
 pub fn most_missing(uses: &Uses, limit: u64) -> u64 {
     uses.taken.iter().map(|taken| missing(taken, limit)).max().unwrap_or(0)
 }

@@ -1,5 +1,5 @@
-//! Owns what a measured command comes to: from samples of an engine, and what the kernel says of the command, to
-//! figures; from several runs to their mean. Must not read an engine: `sample` does.
+//! Computes the figures of a measured command from samples of an engine and from what the kernel says of the command;
+//! averages them over runs. Must not read an engine: `sample` does.
 
 use std::path::PathBuf;
 
@@ -13,25 +13,25 @@ use crate::host::launch::Ended;
 use crate::model::Sample;
 use crate::model::ratio::hit_rate;
 
-/// Whose a figure is.
+/// What a figure describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Scope {
-    /// The cgroup's that was made for the command, with those below it.
+    /// The cgroup that was made for the command, with those below it.
     Cgroup,
-    /// The engine's, while the command ran. Of an engine that tracks nothing else, it is the command's.
+    /// The engine while the command ran; if it tracks nothing else, that is the command.
     Engine,
-    /// Of the kernel's own memory controller, for the cgroup and those below it.
+    /// The kernel's own memory controller, for the cgroup and those below it.
     Kernel,
-    /// The process's, as the kernel told who waited for it.
+    /// The process, as the kernel reports to its parent (`wait4`).
     Process,
 }
 
 impl Scope {
-    /// All of them, in the order in which they are shown.
+    /// All scopes, in the order in which they are shown.
     pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// As in JSON.
+    /// Its name in JSON.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -69,13 +69,13 @@ pub const FIGURES: [(Scope, Stat); 23] = [
 pub struct Measured {
     /// The path of the cgroup that it ran in.
     pub cgroup: PathBuf,
-    /// Whether the engine had nothing else to track.
+    /// Whether the engine tracked nothing else.
     pub is_own_engine: bool,
     /// Pages charged at once on a miss.
     pub batch: u32,
     /// How the command ended.
     pub ended: Ended,
-    /// As [`FIGURES`], each in its unit; none for what cannot be said.
+    /// In the order of [`FIGURES`], each in its unit; `None` if unknown.
     pub figures: [Option<f64>; FIGURES.len()],
     /// What was lost, skipped or merged meanwhile.
     pub loss: Vec<(Stat, u64)>,
@@ -84,20 +84,20 @@ pub struct Measured {
 /// What a command did to the engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<'a> {
-    /// The engine before it was started; none for one that was new then, and tracks nothing else.
+    /// The engine before the command started; `None` for one that was new then and tracks nothing else.
     pub before: Option<&'a Sample>,
-    /// The engine when it had ended.
+    /// The engine after the command ended.
     pub after: &'a Sample,
     /// The id of the cgroup that was made for it.
     pub cgroup_id: u64,
-    /// How it ended.
+    /// How the command ended.
     pub ended: Ended,
-    /// What the kernel's own controller did for it, if somebody looked on.
+    /// What the kernel's own controller did for it, if that was watched.
     pub kernel: Option<KernelCharges<u64>>,
 }
 
 impl Work<'_> {
-    /// The figures of a run, in which a page has `page_size` bytes.
+    /// The figures of a run; a page has `page_size` bytes.
     ///
     /// # Errors
     /// The cgroup is not tracked any more.
@@ -114,7 +114,7 @@ impl Work<'_> {
         let [charges, uncharges, refills, drains] =
             [CpuStat::Charges, CpuStat::Uncharges, CpuStat::Refills, CpuStat::Drains]
                 .map(|stat| self.since(stat));
-        // What cgroups had that were made and removed by COMMAND is in the sums over the CPUs only.
+        // Cgroups that COMMAND made and removed are counted only in the sums over the CPUs.
         let [faults, charged, from_stock] = match self.before {
             None => {
                 [CpuStat::Faults, CpuStat::Charged, CpuStat::FromStock].map(|stat| self.since(stat))
@@ -167,13 +167,13 @@ impl Work<'_> {
 /// A figure over all runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
-    /// Whose it is.
+    /// What it describes.
     pub scope: Scope,
-    /// What it is.
+    /// The statistic.
     pub stat: Stat,
-    /// Its mean; none when it cannot be said.
+    /// Its mean; `None` if unknown.
     pub mean: Option<f64>,
-    /// Its standard deviation; none for a single run.
+    /// Its standard deviation; `None` for a single run.
     pub deviation: Option<f64>,
 }
 
@@ -186,7 +186,7 @@ pub fn summarize(runs: &[Measured]) -> Vec<Figure> {
     FIGURES.iter().enumerate().map(figure).collect()
 }
 
-/// The losses over `runs`, summed up.
+/// The sums of the losses over `runs`.
 pub fn losses(runs: &[Measured]) -> Vec<(Stat, u64)> {
     let Some((first, rest)) = runs.split_first() else { return Vec::new() };
     let mut sums = first.loss.clone();
@@ -198,7 +198,7 @@ pub fn losses(runs: &[Measured]) -> Vec<(Stat, u64)> {
     sums
 }
 
-/// Every engine tells of the same losses in the same order.
+/// Every engine reports the same losses in the same order.
 fn sums_of(loss: &[(Stat, u64)]) -> impl Iterator<Item = (usize, u64)> {
     loss.iter().map(|&(_, count)| count).enumerate()
 }
@@ -207,7 +207,7 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// Of a sample: with one degree of freedom less than there are values.
+/// The standard deviation of a sample, with one degree of freedom less than there are values.
 fn deviation(values: &[f64]) -> Option<f64> {
     let mean = mean(values).filter(|_| values.len() > 1)?;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();

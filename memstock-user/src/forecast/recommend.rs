@@ -1,4 +1,4 @@
-//! The limit to set, by one or several recordings of the same program.
+//! Recommends a limit from one or more recordings of the same program.
 
 use super::rehearse::{Rehearsal, SLOW};
 use super::verdict::Peaks;
@@ -6,23 +6,23 @@ use super::verdict::Peaks;
 /// Limits are whole MiB: nobody pastes bytes.
 const ROUND: u64 = 1 << 20;
 
-/// What is worth how much.
+/// What the recommendation aims at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wish {
-    /// A run may take longer by this part.
+    /// By what part a run may take longer.
     pub slower: f64,
-    /// For loads that were not recorded, this part is added.
+    /// The part that is added for loads that were not recorded.
     pub margin: f64,
 }
 
 impl Default for Wish {
-    /// What `memstock recommend` takes unless it is told.
+    /// The defaults of `memstock recommend`.
     fn default() -> Self {
         Self { slower: SLOW, margin: 0.1 }
     }
 }
 
-/// What to set, in bytes, and of what it is made; each the highest over the recordings.
+/// The limits to set and the figures behind them, in bytes; each the highest over the recordings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Advice {
     /// `MemoryMax=`.
@@ -31,16 +31,16 @@ pub struct Advice {
     pub high: u64,
     /// What cannot be reclaimed.
     pub needed: u64,
-    /// Nobody is killed from here on.
+    /// From this limit on nobody is killed.
     pub lives_from: u64,
-    /// It is no slower than it may be from here on.
+    /// From this limit on the run is not slower than allowed.
     pub fast_from: u64,
-    /// The most that was used.
+    /// The highest usage.
     pub peak: u64,
 }
 
 impl Advice {
-    /// Of recordings of one program.
+    /// Advice from recordings of one program.
     pub fn of(rehearsals: &[Rehearsal<'_>], wish: Wish) -> Self {
         let mut all = Self::default();
         for one in rehearsals {
@@ -53,7 +53,7 @@ impl Advice {
         all.with_margin(wish.margin)
     }
 
-    /// By the highest figures alone, where it is not known what is read again.
+    /// Advice from the peaks alone, if it is not known what would be read again.
     pub fn by_peaks(peaks: Peaks, margin: f64) -> Self {
         let lives_from = peaks.lives_from();
         let (needed, peak) = (peaks.needed, peaks.usage);
@@ -64,7 +64,7 @@ impl Advice {
     fn with_margin(self, margin: f64) -> Self {
         let up = |bytes: u64| bytes.div_ceil(ROUND).saturating_mul(ROUND);
         let high = self.lives_from.max(self.fast_from);
-        // What cannot be seen is a part of the margin, not one more below it.
+        // The margin includes what cannot be seen; it is not added on top of that.
         let base = if self.fast_from > self.lives_from { self.fast_from } else { self.needed };
         let max = base.saturating_add((base as f64 * margin) as u64);
         Self { high: up(high), max: up(max.max(high)), ..self }

@@ -1,4 +1,4 @@
-//! One recording at any limit: the verdict, what is read again and how much slower that is, and who dies. Decides by
+//! Judges one recording at any limit: the verdict, what is read again and how much slower that is, and who dies. Uses
 //! the figures of the modules beside it; renders nothing.
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,13 +13,13 @@ use crate::recording::{AccessKind, Lru, Recording, TaskEventKind};
 
 /// A run that takes longer by this part is *slow*.
 pub const SLOW: f64 = 0.05;
-/// Of a page that is read again, where the recording does not know: 4 KiB at 200 MiB a second.
+/// The time to read a page if the recording does not tell: 4 KiB at 200 MiB a second.
 const READ_NS_PER_PAGE: u64 = 20_000;
-/// So many of the files that are read again are named, if they are this part of it all.
+/// At most this many of the files that are read again most are named, each only if it is this part of the total.
 const FILES: usize = 3;
 const WORTH_NAMING: f64 = 0.05;
 
-/// Which kernel is asked how it would reclaim.
+/// The reclaim policy to simulate.
 #[derive(
     Clone,
     Copy,
@@ -33,14 +33,14 @@ const WORTH_NAMING: f64 = 0.05;
 )]
 #[strum(serialize_all = "lowercase")]
 pub enum Kernel {
-    /// The one of the recording.
+    /// The one of the recorded kernel.
     #[default]
     Host,
-    /// One with active and inactive lists.
+    /// Active and inactive lists.
     Classic,
-    /// One with generations (MGLRU).
+    /// Generations (MGLRU).
     Mglru,
-    /// None: pages go in the order of their last use, whatever that was.
+    /// An ideal LRU: pages are evicted strictly in the order of their last use.
     Lru,
 }
 
@@ -49,72 +49,72 @@ impl Kernel {
     pub const VARIANTS: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 }
 
-/// What is to be different from the recorded run.
+/// What should differ from the recorded run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WhatIf {
-    /// Bytes of swap that it may use.
+    /// Bytes of swap that the run may use.
     pub swap: u64,
-    /// Whether the limits are `memory.high`, which nobody is killed at.
+    /// Whether the limits are `memory.high`, at which nobody is killed.
     pub is_high: bool,
-    /// Who reclaims.
+    /// Which policy reclaims.
     pub kernel: Kernel,
 }
 
-/// Who would be killed.
+/// The process that would be killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Victim {
-    /// When.
+    /// The time of the kill.
     pub at: Duration,
-    /// Its process id and name, and its anonymous memory in bytes; none where nobody was seen.
+    /// Its process id, name, and anonymous memory in bytes; `None` if no process was recorded.
     pub task: Option<(u32, String, u64)>,
 }
 
 /// What a limit would do.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// In bytes.
+    /// The limit in bytes.
     pub limit: u64,
     /// The verdict: never [`Verdict::Near`].
     pub verdict: Verdict,
-    /// Whether this limit is so near to what is needed that runs at it differ: it may also live.
+    /// Whether this limit is so near to what is needed that runs at it differ: the run may also survive.
     pub is_near: bool,
-    /// Bytes read again; none if it dies before, or if it is not known what was read.
+    /// Bytes read again; `None` if the run dies before, or if reads were not recorded.
     pub reread: Option<u64>,
-    /// Of them, by the parts of the run.
+    /// These bytes, by parts of the run.
     pub reread_by_time: Vec<u64>,
-    /// By what part it takes longer; none as above.
+    /// By what part the run takes longer; `None` as above.
     pub slowdown: Option<f64>,
-    /// Of the files that are read again most, the number in the recording, and bytes.
+    /// The files that are read again most: their numbers in the recording, and bytes.
     pub files: Vec<(u32, u64)>,
-    /// Bytes of mapped files for which there would be no room.
+    /// Bytes of mapped files for which there is no room.
     pub unmapped: u64,
-    /// Bytes of dirty cache that would be waited for.
+    /// Bytes of dirty cache whose writeback is waited for.
     pub dirty: u64,
-    /// For how long its tasks would be held up at `memory.high`.
+    /// How long tasks are throttled at `memory.high`.
     pub throttled: Duration,
     /// Who is killed first.
     pub victim: Option<Victim>,
 }
 
-/// A recording that can be judged.
+/// A recording, prepared for judging limits.
 #[derive(Debug)]
 pub struct Rehearsal<'a> {
-    /// What is judged.
+    /// The recording.
     pub recording: &'a Recording,
-    /// And how.
+    /// What should differ from it.
     pub what_if: WhatIf,
     /// What was needed when.
     pub timeline: Timeline,
-    /// What was done with the page cache.
+    /// How the page cache was used.
     pub(super) uses: Uses,
-    /// Of an ideal LRU; only where that is asked for.
+    /// The curve of an ideal LRU; only if that is asked for.
     curve: Option<Curve>,
-    /// Whether uses of the page cache were recorded: older kernels only tell what enters and leaves it.
+    /// Whether uses of the page cache were recorded: older kernels only report what enters and leaves it.
     pub(super) knows_use: bool,
 }
 
 impl<'a> Rehearsal<'a> {
-    /// Takes the time that a look at each access takes.
+    /// Looks at each access once, which takes a while.
     pub fn new(recording: &'a Recording, what_if: WhatIf) -> Self {
         let swap = what_if.swap / page_size(recording);
         let timeline = Timeline::of(recording, swap);
@@ -137,7 +137,7 @@ impl<'a> Rehearsal<'a> {
         if self.what_if.is_high { usage } else { usage.max(self.lives_from()) }
     }
 
-    /// The smallest limit in bytes at which nobody is killed, or of `memory.high`, nobody held up.
+    /// The smallest limit in bytes at which nobody is killed, or with `memory.high`, throttled.
     pub fn lives_from(&self) -> u64 {
         let peaks = self.peaks();
         if self.what_if.is_high {
@@ -146,9 +146,9 @@ impl<'a> Rehearsal<'a> {
         peaks.lives_from().saturating_add(self.killed_for())
     }
 
-    /// Bytes of dirty cache that the kernel kills for instead of waiting for them to be written: with MGLRU, before Linux
-    /// 6.13 (1bc542c6a0d1). A fifth of what a cgroup may have is allowed to be dirty (`vm.dirty_ratio`), so this is at
-    /// most a quarter of the rest.
+    /// Bytes of dirty cache for which the kernel kills rather than wait for writeback: with MGLRU, before Linux 6.13
+    /// (1bc542c6a0d1). A fifth of what a cgroup may have is allowed to be dirty (`vm.dirty_ratio`), so this is at most
+    /// a quarter of the rest.
     pub(super) fn killed_for(&self) -> u64 {
         if self.lru() != Lru::MultiGen || !self.recording.header.is_before(6, 13) {
             return 0;
@@ -156,7 +156,7 @@ impl<'a> Rehearsal<'a> {
         self.bytes(self.timeline.dirty_above(0)).min(self.peaks().lives_from() / 4)
     }
 
-    /// How much slower it is with so many bytes of memory, what is read again, and who dies.
+    /// Judges a limit in bytes: how much slower the run is, what is read again, and who dies.
     pub fn judge(&self, limit: u64) -> Row {
         let pages = limit / page_size(self.recording);
         let peaks = self.peaks();
@@ -196,10 +196,10 @@ impl<'a> Rehearsal<'a> {
             row.throttled = high::throttled(&self.timeline, limit);
         }
         let end = self.timeline.end;
-        // Of a run that took no time nothing can be a part.
+        // A run that took no time has no such part.
         let part = |extra: f64| Some(extra / end.as_secs_f64()).filter(|part| part.is_finite());
         if self.is_blind() {
-            // At least as long as its tasks are held up.
+            // The delay is at least the time that its tasks are throttled.
             let is_high = self.what_if.is_high;
             row.slowdown = part(row.throttled.as_secs_f64()).filter(|_| is_high);
             row.reread = None;
@@ -237,7 +237,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn victim(&self, limit: u64) -> Option<Victim> {
-        // Near to what is needed it is the last peak that may be too much.
+        // Near what is needed, only the highest peak may be too much.
         let needed = limit.min(self.timeline.needed_peak().saturating_sub(1));
         let at = self.timeline.killed_at(needed)?;
         let nearest = self.recording.peaks.iter().min_by_key(|peak| peak.at.abs_diff(at));
@@ -246,11 +246,11 @@ impl<'a> Rehearsal<'a> {
         Some(Victim { at, task })
     }
 
-    /// The smallest limit in bytes from which on a run takes no more than this part longer, and nobody is killed.
+    /// The smallest limit in bytes from which on a run takes at most this part longer, and nobody is killed.
     pub fn smallest(&self, slower: f64) -> u64 {
-        /// Between limits that are looked at first.
+        /// Steps between the limits that are judged first.
         const STEPS: usize = 24;
-        /// Halvings of the step that is left.
+        /// Bisections of the remaining step.
         const HALVINGS: usize = 4;
         let is_slow = |limit| self.judge(limit).slowdown.is_some_and(|part| part > slower);
         let limits = self.between(STEPS);
@@ -266,7 +266,7 @@ impl<'a> Rehearsal<'a> {
         fast
     }
 
-    /// Limits of whole pages in equal proportions from where it lives to where it fits, both included if they differ.
+    /// Limits in whole pages, in equal proportions from `lives_from` to `fits_from`, both included if they differ.
     pub fn between(&self, steps: usize) -> Vec<u64> {
         let (from, to) = (self.lives_from().max(1) as f64, self.fits_from() as f64);
         let limit = |n: usize| from * (to / from).powf(n as f64 / steps as f64);
@@ -277,7 +277,7 @@ impl<'a> Rehearsal<'a> {
         limits
     }
 
-    /// How the kernel that is asked reclaims; an ideal LRU is not one of its ways.
+    /// The kernel policy to simulate; an ideal LRU is not among them.
     pub fn lru(&self) -> Lru {
         match self.what_if.kernel {
             Kernel::Classic => Lru::Classic,
@@ -286,7 +286,7 @@ impl<'a> Rehearsal<'a> {
         }
     }
 
-    /// Whether there was page cache, and nothing is known of its use.
+    /// Whether there was page cache whose use was not recorded.
     pub fn is_blind(&self) -> bool {
         !self.knows_use && self.peaks().usage > self.lives_from()
     }
@@ -295,24 +295,24 @@ impl<'a> Rehearsal<'a> {
         self.known_read_ns().unwrap_or(READ_NS_PER_PAGE)
     }
 
-    /// As far as the recording knows.
+    /// Nanoseconds to read a page, if the recording tells.
     pub(super) fn known_read_ns(&self) -> Option<u64> {
         self.recording.end.as_ref()?.read_ns_per_page
     }
 
-    /// Seconds that it takes to read so many bytes again.
+    /// Seconds to read so many bytes again.
     pub fn seconds_to_read(&self, bytes: u64) -> f64 {
         bytes as f64 / page_size(self.recording) as f64 * self.read_ns_per_page() as f64 / 1e9
     }
 
-    /// Pages in bytes.
+    /// Converts pages to bytes.
     pub fn bytes(&self, pages: u64) -> u64 {
         pages.saturating_mul(page_size(self.recording))
     }
 
-    /// Processes that look at their limit, with why that is thought.
+    /// Processes that seem to read their limit, each with the reason.
     pub fn followers(&self) -> Vec<String> {
-        // A pid is whatever it ran last at the time: it may run something else later, or be another process.
+        // A pid runs the program of its last exec at that time; later it may run another or be another process.
         let (mut comms, mut found) = (HashMap::new(), BTreeSet::new());
         for event in &self.recording.tasks {
             match &event.kind {
@@ -328,7 +328,7 @@ impl<'a> Rehearsal<'a> {
     }
 }
 
-/// Bytes of a page of the recording.
+/// The page size of the recording, in bytes.
 pub fn page_size(recording: &Recording) -> u64 {
     u64::from(recording.header.page_size).max(1)
 }

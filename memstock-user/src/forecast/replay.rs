@@ -1,7 +1,7 @@
-//! Recorded charges under other settings: the same faults, charges and uncharges run through the algorithm once more, on a
-//! machine of plain memory with another batch or other slots. Must not know a rule of charging.
+//! Replays recorded charges under other settings: the same faults, charges and uncharges run through the algorithm
+//! again, on a machine of plain memory with another batch or other slots. Must not contain a rule of charging.
 //!
-//! Of the machine's CPUs one at a time does something, in the order of the recording. No limit is set there.
+//! The machine's CPUs act one at a time, in the order of the recording. No limit is set.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -19,7 +19,7 @@ use memstock_common::{
 
 use crate::recording::{Charge, ChargeKind, Charges};
 
-/// What an engine may be loaded with.
+/// Settings with which an engine may be loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// Pages charged at once on a miss.
@@ -28,24 +28,24 @@ pub struct Setting {
     pub slots: u32,
 }
 
-/// What it comes to. Counts of the whole run, in pages where they are of pages.
+/// The result of a replay: counts over the whole run, in pages unless they count operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Page faults.
     pub faults: u64,
     /// Pages charged.
     pub charged: u64,
-    /// Those of them that came from a stock.
+    /// Of these, the pages that came from a stock.
     pub from_stock: u64,
     /// Charges on the shared counters.
     pub charges: u64,
-    /// Uncharges of freed pages there.
+    /// Uncharges of freed pages on the shared counters.
     pub uncharges: u64,
-    /// Stocks that were given back unused.
+    /// Stocks given back unused.
     pub drains: u64,
-    /// The most that was charged at once and not in use: stocked, pending or on its way back.
+    /// The most pages charged at any time but not in use: stocked, pending or in an uncharge batch.
     pub stranded_peak: u64,
-    /// As much is left so at the end.
+    /// Pages charged but not in use at the end.
     pub stranded_end: u64,
 }
 
@@ -56,7 +56,7 @@ impl Outcome {
     }
 }
 
-/// Fewest slots with which no two cgroups that were charged share one; [`MAX_SLOTS`] if there are none.
+/// The fewest slots with which no two charged cgroups share one; [`MAX_SLOTS`] if no number is enough.
 pub fn slot_each(charges: &Charges) -> u32 {
     let mut owners: Vec<_> = charges
         .events
@@ -75,7 +75,7 @@ pub fn slot_each(charges: &Charges) -> u32 {
     (1..MAX_SLOTS).find(is_enough).unwrap_or(MAX_SLOTS)
 }
 
-/// Runs the charges with a setting.
+/// Replays the charges with a setting.
 pub fn replay(charges: &Charges, setting: Setting) -> Outcome {
     let cpus = numbered(charges.events.iter().map(|charge| charge.cpu));
     let cgroups = charges.cgroups.iter().map(|it| it.index + 1).max().unwrap_or(0);
@@ -89,7 +89,7 @@ pub fn replay(charges: &Charges, setting: Setting) -> Outcome {
         ..Shape::default()
     });
     for cgroup in &charges.cgroups {
-        // What is refused has no counter: it is charged all the same.
+        // A refused cgroup has no counter; its charges are replayed all the same.
         let _ = register(
             &memory.cpu(0),
             Register {
@@ -110,7 +110,7 @@ pub fn replay(charges: &Charges, setting: Setting) -> Outcome {
     replay.outcome()
 }
 
-/// Numbers from 0, in order.
+/// Maps each number to its rank, from 0.
 fn numbered(all: impl Iterator<Item = u32>) -> BTreeMap<u32, u32> {
     let mut numbers: BTreeMap<u32, u32> = all.map(|number| (number, 0)).collect();
     numbers.values_mut().zip(0..).for_each(|(place, number)| *place = number);
@@ -134,7 +134,7 @@ impl Replay<'_> {
             return;
         }
         let Some(stock) = stock_for(&machine, owner) else { return };
-        // Of what a cgroup does only its slot knows.
+        // What a cgroup does changes only its own slot.
         let before = unused([stock]);
         step(&machine, stock, owner, charge);
         self.stranded = self.stranded + unused([stock]) - before;
@@ -178,7 +178,7 @@ fn step(machine: &Cpu<'_, AtomicU64>, stock: &Stock<AtomicU64>, owner: u32, char
     }
 }
 
-/// Pages that are charged and not in use.
+/// Pages that are charged but not in use.
 fn unused<'a>(stocks: impl IntoIterator<Item = &'a Stock<AtomicU64>>) -> u64 {
     let words = stocks.into_iter().flat_map(|stock| [&stock.word, &stock.uncharge_batch]);
     words.map(|word| u64::from(StockWord(Word::load(word)).charged())).sum()

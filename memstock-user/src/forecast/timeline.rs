@@ -1,45 +1,45 @@
-//! Usage and what is needed over the time of a recording, as another host would have it: with the kernel's own memory
-//! where that was told, and with swap. Pages throughout.
+//! Usage and need over the time of a recording, as another host would have them: with the kernel's own memory where it
+//! was recorded, and with swap. All figures are in pages.
 
 use std::time::Duration;
 
 use crate::recording::{Moment, Recording};
 
-/// How far back a moment reaches: what changes is written within this time, so that a figure that comes after a long
-/// silence is not true of all of it.
+/// How far back a moment reaches: changes are recorded within this time, so a figure after a long silence does not hold
+/// for all of it.
 const RESOLUTION: Duration = Duration::from_millis(10);
 
-/// In so many equal parts of a run it is told when something happened.
+/// The number of equal parts into which a run is divided to say when something happened.
 pub const PARTS: usize = 200;
 
-/// From one moment to the next.
+/// The state from one moment to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Since when.
+    /// The beginning of the step.
     pub from: Duration,
     /// Usage, the kernel's own memory included.
     pub usage: u64,
-    /// Of that, what could not be reclaimed.
+    /// The part of the usage that could not be reclaimed.
     pub needed: u64,
     /// Page cache that is dirty or under writeback.
     pub dirty: u64,
-    /// Of what is needed, shared memory and tmpfs.
+    /// Shared memory and tmpfs, part of what is needed.
     pub shmem: u64,
-    /// Of what is needed, the kernel's own.
+    /// The kernel's own memory, part of what is needed.
     pub kernel: u64,
 }
 
-/// A run, step by step, in the order of time.
+/// The steps of a run, in the order of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeline {
-    /// What was when.
+    /// The steps.
     pub steps: Vec<Step>,
     /// When the run ended.
     pub end: Duration,
 }
 
 impl Timeline {
-    /// Of a recording, if there were so many pages of swap for it.
+    /// The timeline of a recording, if there were `swap` pages of swap for it.
     pub fn of(recording: &Recording, swap: u64) -> Self {
         let mut steps = Vec::<Step>::with_capacity(recording.moments.len());
         let (mut kernel, mut before) = (Kernel::default(), Duration::ZERO);
@@ -49,7 +49,7 @@ impl Timeline {
             steps.push(kernel.step(moment, from, swap));
             before = before.max(moment.at);
         }
-        // One that was cut has no end, and its figures may have stood still while all else went on.
+        // A recording that was cut off has no end, and its figures may not have changed while other things happened.
         let last = [
             recording.end.as_ref().map(|end| end.at),
             recording.peaks.last().map(|peak| peak.at),
@@ -60,28 +60,28 @@ impl Timeline {
         Self { steps, end }
     }
 
-    /// In which of the [`PARTS`] of the run this time is.
+    /// The number of the part of the run, of [`PARTS`], that contains this time.
     pub fn part(&self, at: Duration) -> u16 {
         let part = at.as_nanos() * PARTS as u128 / self.end.as_nanos().max(1);
         u16::try_from(part.min(PARTS as u128 - 1)).unwrap_or(0)
     }
 
-    /// The most that was used.
+    /// The highest usage.
     pub fn peak(&self) -> u64 {
         self.steps.iter().map(|step| step.usage).max().unwrap_or(0)
     }
 
-    /// The most that was needed.
+    /// The highest need.
     pub fn needed_peak(&self) -> u64 {
         self.steps.iter().map(|step| step.needed).max().unwrap_or(0)
     }
 
-    /// When more than `limit` was needed for the first time.
+    /// When more than `limit` pages were needed for the first time.
     pub fn killed_at(&self, limit: u64) -> Option<Duration> {
         self.steps.iter().find(|step| step.needed > limit).map(|step| step.from)
     }
 
-    /// How much dirty cache there was at most that would not have had room at `limit`, and so would have been waited for.
+    /// The most dirty cache that would not have had room at `limit`, and whose writeback would have been waited for.
     pub fn dirty_above(&self, limit: u64) -> u64 {
         let above = |step: &Step| {
             step.needed.saturating_add(step.dirty).saturating_sub(limit).min(step.dirty)
@@ -89,14 +89,14 @@ impl Timeline {
         self.steps.iter().map(above).max().unwrap_or(0)
     }
 
-    /// Each step with the time that it lasted.
+    /// Each step with its duration.
     pub fn lasting(&self) -> impl Iterator<Item = (&Step, Duration)> {
         let ends = self.steps.iter().skip(1).map(|step| step.from).chain([self.end]);
         self.steps.iter().zip(ends).map(|(step, end)| (step, end.saturating_sub(step.from)))
     }
 }
 
-/// The kernel's own memory as it was last told; it is looked at less often than the rest.
+/// The kernel's own memory at its last reading; it is read less often than the rest.
 #[derive(Clone, Copy, Debug, Default)]
 struct Kernel {
     reclaimable: u64,
@@ -113,7 +113,7 @@ impl Kernel {
 
     fn step(&self, moment: &Moment, from: Duration, swap: u64) -> Step {
         let kernel = self.unreclaimable.saturating_add(self.stacks);
-        // Locked cache is not told from locked private memory, of which there is no more than what is needed.
+        // Locked cache and locked private memory are recorded as one; the private part is at most what is needed.
         let locked_cache = moment.mlocked.saturating_sub(moment.needed).min(moment.file);
         let swappable = moment.needed.saturating_sub(moment.mlocked).min(swap);
         let usage = moment.usage.saturating_add(kernel).saturating_add(self.reclaimable);
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(of(&[locked], 10).needed_peak(), 30);
         assert_eq!(of(&[locked], 1000).needed_peak(), 15);
         assert_eq!(of(&[locked], 1000).peak(), 75);
-        // More is locked than is needed: that is page cache.
+        // More pages are locked than needed, so the rest is page cache.
         let cache = Moment { mlocked: 55, ..moment(0, 100, 40) };
         assert_eq!(of(&[cache], 0).needed_peak(), 55);
     }

@@ -1,8 +1,8 @@
-//! The sampled accesses of a recording as events for whoever simulates a cache: first use, use, end, and how much memory
-//! is left beside it. Decides what an access means; pages throughout.
+//! Turns the sampled accesses of a recording into events for a cache simulation: entry, first use, further use, exit,
+//! and how much memory is left beside it. Decides what an access means. All figures are in pages.
 //!
-//! What is mapped is touched without being seen. From the moment when it is mapped until it leaves the page cache it is
-//! taken to be in constant use, as memory that is needed for speed, but not for life.
+//! Touches of mapped pages are not seen. From its mapping until it leaves the page cache, a page is taken to be in
+//! constant use: memory that is needed for speed, but not for survival.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,32 +12,32 @@ use memstock_common::record::BLOCK_PAGES;
 use super::timeline::Timeline;
 use crate::recording::{Access, AccessKind, Recording};
 
-/// Within this time of being read from its device, a page is used for what it was read for: it was read ahead.
+/// A use within this time of the read from the device is the one that the page was read ahead for.
 const READ_AHEAD: Duration = Duration::from_millis(250);
 
-/// What happened at one time. There are millions.
+/// Something that happened to the cache. There are millions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// In which part of the run.
+    /// The part of the run in which it happened.
     pub part: u16,
-    /// What.
+    /// What happened.
     pub what: What,
 }
 
 const _: () = assert!(size_of::<Event>() == 16);
 
-/// What can happen.
+/// What can happen to the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// From now on other memory takes this; an index into [`Uses::taken`].
+    /// The memory taken by others changes; an index into [`Uses::taken`].
     Taken(u32),
-    /// A page enters the cache, where it was not before; it stands for so many.
+    /// A page enters the cache.
     Enter(Use),
-    /// A page that has just entered is used for what it entered for.
+    /// A page that has just entered has its first use: the one it was read for.
     First(Use),
-    /// A page is used that was in the cache.
+    /// A cached page is used again.
     Again(Use),
-    /// A page leaves the cache, or is counted under [`Taken::mapped`] from now on.
+    /// A page leaves the cache, or is counted in [`Taken::mapped`] from now on.
     Leave(u32),
 }
 
@@ -46,14 +46,14 @@ pub enum What {
 pub struct Use {
     /// The page; an index into [`Uses::file_of`].
     pub page: u32,
-    /// How many it stands for.
+    /// How many pages it stands for.
     pub weight: u32,
 }
 
-/// What the cache has to leave room for.
+/// Memory for which the cache has to leave room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
-    /// Since when.
+    /// The time from which this holds.
     pub from: Duration,
     /// What could not be reclaimed.
     pub needed: u64,
@@ -62,34 +62,34 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Both.
+    /// The sum of both.
     pub fn all(self) -> u64 {
         self.needed.saturating_add(self.mapped)
     }
 }
 
-/// All that happened to the cache.
+/// Everything that happened to the cache.
 #[derive(Clone, Debug, Default)]
 pub struct Uses {
-    /// In the order of time.
+    /// The events in the order of time.
     pub events: Vec<Event>,
-    /// What was taken when.
+    /// The memory that was taken, over time.
     pub taken: Vec<Taken>,
-    /// Of each page, the file; an index into [`Recording::files`].
+    /// The file of each page; an index into [`Recording::files`].
     pub file_of: Vec<u32>,
-    /// Pages that were used, but brought in by somebody else, who pays for them.
+    /// Pages that were used here but brought in by, and charged to, somebody else.
     pub others: u64,
-    /// How far ahead files were read: of one file, the most pages that entered between a page and its first use.
+    /// How far ahead files were read: the most pages of one file that entered between a page's entry and its first use.
     pub ahead: u64,
 }
 
 impl Uses {
-    /// Of a recording whose usage was `timeline`.
+    /// Reads the accesses of a recording; `timeline` is its need over time.
     pub fn of(recording: &Recording, timeline: &Timeline) -> Self {
         let added = recording.accesses.iter().filter(|access| access.kind == AccessKind::Added);
         let mut reading = Reading {
             timeline,
-            // A cgroup that is new has no cache but what it brings in.
+            // A new cgroup has no cache but what it brings in.
             is_new: !recording.header.command.is_empty(),
             added: added.map(|access| access.file).collect(),
             uses: Self::default(),
@@ -116,31 +116,32 @@ impl Uses {
 /// What is known of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Not in the cache, as far as it is known.
+    /// Not known to be in the cache.
     #[default]
     Absent,
-    /// In it, but somebody else's.
+    /// In the cache, but charged to somebody else.
     Others,
-    /// It entered then, as so many pages of its file had, and was not used yet.
+    /// Not used since it entered: the time, and how many pages of its file had entered by then.
     Entered(Duration, u64),
-    /// In it.
+    /// In the cache.
     Cached,
-    /// In it and mapped, standing for so many.
+    /// In the cache and mapped; stands for so many pages.
     Mapped(u32),
 }
 
 struct Reading<'a> {
     timeline: &'a Timeline,
     is_new: bool,
-    /// Files that it brought in: a page of them that never came is behind their end, to which a call may ask to read.
+    /// Files of which the cgroup brought in pages. A page of them that never entered is behind their end, where a call
+    /// may ask to read.
     added: HashSet<u32>,
     uses: Uses,
     pages: HashMap<(u32, u64), u32>,
-    /// By page.
+    /// The state of each page.
     states: Vec<State>,
-    /// By file, the page that was read last.
+    /// The page read last, by file.
     last_read: HashMap<u32, u64>,
-    /// By file, pages that entered so far.
+    /// Pages that have entered so far, by file.
     entered: HashMap<u32, u64>,
     now: Taken,
 }
@@ -163,12 +164,12 @@ impl Reading<'_> {
     }
 
     fn access(&mut self, access: &Access) {
-        // An access lies in one block; a file that says otherwise is not believed, nor is room made for it.
+        // An access lies within one block; a longer one, from a corrupt file, is cut, so that it takes no memory.
         let run = u64::from(access.pages).min(BLOCK_PAGES);
         let (first, end) = (access.index, access.index.saturating_add(run));
         let mut pages = first..end;
         if access.kind == AccessKind::Read {
-            // As in `filemap_read`: who reads a page in several calls uses it once.
+            // As in `filemap_read`: reading a page in several calls uses it once.
             let last = self.last_read.insert(access.file, end.saturating_sub(1));
             if last == Some(first) {
                 pages.next();

@@ -1,17 +1,17 @@
-//! What a memory limit would do, for every limit at once, from one run without it. Owns the rule; reads nothing.
+//! Predicts what any memory limit would do, from one run without it. Owns the rule; reads nothing.
 //!
-//! Of a run that has used at most `usage`, and needed at most `needed` of that, the kernel would at a limit
+//! A run used at most `usage`, and needed at most `needed` of that. Its kernel, at a limit of
 //!
-//! - of `usage` or more never have reclaimed: it *fits*;
-//! - of `needed` or more have taken page cache back, and killed nobody: it *reclaims*;
-//! - below that have killed: *oom*. A charge kills once whole passes of reclaim free nothing
-//!   (`try_charge_memcg` in `mm/memcontrol.c`), and those take back all that is not needed.
+//! - `usage` or more, would never have reclaimed: the run *fits*;
+//! - `needed` or more, would have reclaimed page cache and killed nobody: it *reclaims*;
+//! - less, would have killed: *oom*. A charge kills once whole passes of reclaim free nothing
+//!   (`try_charge_memcg` in `mm/memcontrol.c`), and those reclaim everything that is not needed.
 //!
-//! What memstock does not see (slab), and what the kernel cannot take back at this moment (pages in the CPUs' LRU
-//! batches, or on their way to a disk), is needed as well: from `needed` to [`unseen`] above it, *near*, runs at the
-//! same limit differ, even where usage never was higher.
+//! Memory that memstock does not see (slab), and pages that the kernel cannot reclaim at the moment (in the CPUs' LRU
+//! batches, or under writeback), are needed as well. So from `needed` to [`unseen`] above it, *near*, runs at the same
+//! limit differ, even if usage never was higher.
 //!
-//! It holds as far as what a run needs does not depend on its speed, or on the limit itself.
+//! This holds as far as a run's need depends neither on its speed nor on the limit itself.
 
 use std::fmt;
 
@@ -25,25 +25,25 @@ pub enum Verdict {
     Oom,
     /// Somebody may be killed.
     Near,
-    /// Nobody is killed, but what is read again takes time.
+    /// Nobody is killed, but reading pages again takes time.
     Slow,
-    /// Page cache is taken back, and nobody is killed.
+    /// Page cache is reclaimed, and nobody is killed.
     Reclaims,
-    /// Nothing.
+    /// Nothing happens.
     Fits,
 }
 
 /// The highest figures of a run, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peaks {
-    /// Of usage.
+    /// The highest usage.
     pub usage: u64,
-    /// Of what is needed.
+    /// The most that was needed.
     pub needed: u64,
 }
 
-/// How much more may be needed than `needed` bytes: 3 %, and 6 MiB at least. It was up to 2.8 %, and for `cp` to a busy
-/// disk, whose pages on their way there cannot be taken back, 4.6 MiB (`docs/rehearsal.md`).
+/// How much more than `needed` bytes may be needed: 3 %, at least 6 MiB. Measured were up to 2.8 %, and 4.6 MiB for
+/// `cp` to a busy disk, whose pages under writeback cannot be reclaimed (`docs/rehearsal.md`).
 pub const fn unseen(needed: u64) -> u64 {
     let (part, least) = (needed / 100 * 3, 6 << 20);
     if part > least { part } else { least }
@@ -57,7 +57,7 @@ impl Verdict {
 }
 
 impl Peaks {
-    /// What a limit of so many bytes would have done.
+    /// What a limit of `limit` bytes would have done.
     pub const fn at(self, limit: u64) -> Verdict {
         if limit < self.needed {
             Verdict::Oom
@@ -75,19 +75,19 @@ impl Peaks {
         self.needed.saturating_add(unseen(self.needed))
     }
 
-    /// The higher of two, each by itself: a limit has to do for both.
+    /// The higher of each figure: a limit has to do for both runs.
     pub fn or(self, other: Self) -> Self {
         Self { usage: self.usage.max(other.usage), needed: self.needed.max(other.needed) }
     }
 
-    /// That, for people: `100.0MiB: reclaims (48.0MiB needed)`.
+    /// Formats a verdict for people: `100.0MiB: reclaims (48.0MiB needed)`.
     pub fn judge(self, limit: u64) -> String {
         format!("{}: {} ({} needed)", human(limit), self.at(limit).name(), human_up(self.needed))
     }
 }
 
-/// For all limits: `fits at 173.0MiB and above, reclaims down to 54.0MiB, oom below 48.0MiB`. Rounded up, so that what
-/// is copied from here is enough; without the middle where next to all that is used is needed.
+/// Formats the verdict for all limits: `fits at 173.0MiB and above, reclaims down to 54.0MiB, oom below 48.0MiB`.
+/// Rounded up, so that a figure copied from here is enough; without the middle part if almost all usage is needed.
 impl fmt::Display for Peaks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [fits, reclaims, oom] =

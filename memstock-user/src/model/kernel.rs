@@ -1,4 +1,4 @@
-//! What the kernel's own memory controller has in stock, at one moment: on each CPU, and for each memory cgroup. Must not
+//! What the kernel's own memory controller has in stock at one moment, on each CPU and for each memory cgroup. Does not
 //! know how it is read.
 
 use std::collections::{BTreeMap, HashMap};
@@ -8,56 +8,57 @@ use memstock_common::{KernelCharges, KernelSlot};
 
 use super::Name;
 
-/// The kernel's stocks of one CPU that is online. Each was still while it was read.
+/// The kernel's stocks of one online CPU. Each was read while it did not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CpuStocks {
     /// Its number.
     pub cpu: u32,
-    /// Its slots, with pages.
+    /// Its slots; `left` is in pages.
     pub pages: Vec<KernelSlot<u64>>,
-    /// The slots for objects of slab, with bytes of pages that are charged.
+    /// Its slots for slab objects; `left` is in bytes of charged pages.
     pub bytes: Vec<KernelSlot<u64>>,
 }
 
 /// One memory cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryCgroup {
-    /// Which, in the hierarchy of the memory controller.
+    /// The cgroup, in the hierarchy of the memory controller.
     pub name: Name,
-    /// What the kernel says that it is charged, with those below it: pages. None once it is removed.
+    /// The kernel's usage in pages, descendants included; `None` once it is removed.
     pub usage: Option<u64>,
-    /// Pages of that which are in stock on some CPU: charged, and used by nobody.
+    /// Pages of the usage that are in stock on some CPU: charged, but not in use.
     pub stranded: u64,
-    /// By how many pages the slots differed before and after the usage was read.
+    /// The difference in pages between the slots before and after the usage was read.
     pub error: u64,
-    /// Bytes of charged pages that are in stock for objects.
+    /// Bytes of charged pages in stock for slab objects.
     pub bytes: u64,
 }
 
 impl MemoryCgroup {
-    /// Its usage without what is stranded: pages.
+    /// Its usage without stranded pages, in pages.
     pub fn net(&self) -> Option<u64> {
         self.usage.map(|usage| usage.saturating_sub(self.stranded))
     }
 }
 
-/// All of it.
+/// All stocks and memory cgroups at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Whether the memory controller is on cgroup v1.
     pub is_v1: bool,
-    /// Every CPU that is online.
+    /// Every online CPU.
     pub cpus: Vec<CpuStocks>,
     /// The paths of living cgroups, by id.
     pub paths: HashMap<u64, PathBuf>,
-    /// The cgroups that something is in stock for, and those above them; or all that were asked for.
+    /// The cgroups that have something in stock and their ancestors, or all that were asked for.
     pub cgroups: Vec<MemoryCgroup>,
-    /// What the look before this one and this one make known; none in the first.
+    /// What happened since the look before; `None` in the first.
     pub since: Option<Since>,
 }
 
 impl View {
-    /// Of two looks, `before` and `after` each usage in pages was read, by path.
+    /// Combines two looks, `before` and `after` the usages were read. The usages are in pages, each with its cgroup's
+    /// path.
     pub fn new(
         is_v1: bool,
         paths: HashMap<u64, PathBuf>,
@@ -83,7 +84,7 @@ impl View {
         Self { is_v1, cpus: before, paths, cgroups, since: None }
     }
 
-    /// Leaves out what is not of the cgroup with this path or those below it.
+    /// Keeps only the cgroup with this path and those below it.
     pub fn only(&mut self, of: &Path) {
         let is_of = |path: Option<&PathBuf>| path.is_some_and(|path| path.starts_with(of));
         self.cgroups.retain(|cgroup| is_of(cgroup.name.path.as_ref()));
@@ -100,24 +101,24 @@ impl View {
 /// What happened between two looks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Since {
-    /// Slots of pages that were another cgroup's before: what happened in between and was undone is not seen.
+    /// Slots for pages that now have another owner. A change that was undone in between is not seen.
     pub changed_hands: u64,
-    /// The kernel's charges, where its functions can be traced.
+    /// The kernel's charges; known where its functions can be traced.
     pub charges: Option<KernelCharges<u64>>,
 }
 
-/// What is in stock for whom, over all CPUs.
+/// What is in stock for one cgroup, over all CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stocked {
     /// Pages.
     pub pages: u64,
-    /// By how many pages two looks differ, each CPU by itself.
+    /// By how many pages two looks differ, summed over the CPUs.
     pub moved: u64,
-    /// Bytes for objects.
+    /// Bytes for slab objects.
     pub bytes: u64,
 }
 
-/// Adds up the first of two looks, by the id of the cgroup.
+/// Sums the first of two looks by cgroup id.
 pub fn by_owner(first: &[CpuStocks], second: &[CpuStocks]) -> BTreeMap<u64, Stocked> {
     let mut sums = BTreeMap::<u64, Stocked>::new();
     let mut cpus = BTreeMap::<(u32, u64), [u64; 2]>::new();
@@ -139,12 +140,12 @@ pub fn by_owner(first: &[CpuStocks], second: &[CpuStocks]) -> BTreeMap<u64, Stoc
     sums
 }
 
-/// The slots that are somebody's.
+/// The slots that have an owner.
 pub fn owned(slots: &[KernelSlot<u64>]) -> impl Iterator<Item = &KernelSlot<u64>> {
     slots.iter().filter(|slot| slot.cgroup_id != 0)
 }
 
-/// Adds each owner's to itself and all above it but the root, by path.
+/// Sums stocks by path: each owner's count for itself and all its ancestors but the root.
 pub fn by_path(
     owners: &BTreeMap<u64, Stocked>,
     paths: &HashMap<u64, PathBuf>,
@@ -161,7 +162,7 @@ pub fn by_path(
     sums
 }
 
-/// The slots that had one owner before and have another.
+/// The number of slots that had one owner before and have another now.
 pub fn changed_hands(before: &[CpuStocks], after: &[CpuStocks]) -> u64 {
     let before: HashMap<u32, &CpuStocks> = before.iter().map(|cpu| (cpu.cpu, cpu)).collect();
     let differ = |cpu: &CpuStocks| {

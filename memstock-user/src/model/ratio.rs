@@ -1,12 +1,12 @@
-//! The ratios that people are shown of what was counted where pages are charged. Nothing else is divided by anything.
+//! The ratios shown to people, all computed from counts taken where pages are charged.
 
-/// The part of the pages charged that came from a stock, in percent; none when nothing was charged.
+/// The share of charged pages that came from a stock, in percent; `None` when nothing was charged.
 pub fn hit_rate(from_stock: f64, charged: f64) -> Option<f64> {
-    // Of the two, read in passing, the part can be ahead of the whole.
+    // The two are not read at the same instant, so the part may exceed the whole.
     (charged > 0.0).then(|| 100.0 * (from_stock / charged).clamp(0.0, 1.0))
 }
 
-/// Operations on the shared counters for each page charged; none when nothing was charged.
+/// Operations on the shared counters for each page charged; `None` when nothing was charged.
 pub fn operations_per_page(operations: f64, charged: f64) -> Option<f64> {
     (charged > 0.0).then(|| operations / charged)
 }
@@ -17,7 +17,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever the counters are.
+        /// Holds for all values of the counters.
         #[test]
         fn a_percentage_is_one(from_stock: u64, missed: u64, operations: u64) {
             let charged = from_stock as f64 + missed as f64;

@@ -1,6 +1,5 @@
-//! Owns how sizes are read and shown. A limit is read as the kernel reads `memory.max`
-//! (`page_counter_memparse`), so that a value can be moved between the two; must not know what
-//! the size is for.
+//! Reads and formats sizes. A limit is read as the kernel reads `memory.max` (`page_counter_memparse`), so that a value
+//! can be moved between the two. Does not know what a size is for.
 
 /// A text that is not a size, or a size that no counter can hold.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -16,17 +15,17 @@ pub enum SizeError {
     TooLarge(String),
 }
 
-/// Bytes to whole pages, rounded down; `None` means no limit.
+/// Converts bytes to whole pages, rounded down; `None` means no limit.
 ///
-/// Decimal, `0x` hexadecimal and `0` octal numbers, as the kernel's `memparse` takes them. It also
-/// takes an empty text and a lone suffix as 0 and wraps around silently; those are errors here. "-1"
-/// is what v1 wrote for "max". A limit that the kernel's counter would clamp is no limit either.
+/// Takes decimal, `0x` hexadecimal and `0` octal numbers, as the kernel's `memparse` does. The kernel also takes an
+/// empty text and a lone suffix as 0, and wraps around silently; those are errors here. "-1" is what v1 wrote for
+/// "max". A limit that the kernel's counter would clamp is no limit either.
 ///
 /// # Errors
 ///
 /// When `text` is anything else, or overflows.
 pub fn parse_size(text: &str) -> Result<Option<u64>, SizeError> {
-    // The kernel strips what is written to a limit file, too.
+    // The kernel strips white space from limits, too.
     let size = text.trim_ascii();
     if matches!(size, "max" | "-1") {
         return Ok(None);
@@ -38,7 +37,7 @@ pub fn parse_size(text: &str) -> Result<Option<u64>, SizeError> {
     let shift = shift_of(suffix)
         .filter(|_| !number.is_empty())
         .ok_or_else(|| SizeError::NotASize(text.into()))?;
-    // Only digits are left, so overflow is all that can be wrong.
+    // Only digits are left, so the only possible error is overflow.
     let bytes = u64::from_str_radix(number, radix)
         .ok()
         .and_then(|number| number.checked_mul(1 << shift))
@@ -50,7 +49,7 @@ pub fn parse_size(text: &str) -> Result<Option<u64>, SizeError> {
     Ok(Some(bytes / page).filter(|&nr_pages| nr_pages < unlimited))
 }
 
-/// The digits without their prefix, and the base. "08" is octal and thus no number.
+/// The digits without their prefix, and the base. "08" is octal and thus not a number.
 fn radix_of(size: &str) -> (&str, u32) {
     match size.strip_prefix("0x").or_else(|| size.strip_prefix("0X")) {
         Some(hex) => (hex, 16),
@@ -72,12 +71,12 @@ fn shift_of(suffix: &str) -> Option<u32> {
     })
 }
 
-/// Bytes with a unit, to one decimal: `0B`, `4.0KiB`, `1.5GiB`.
+/// Formats bytes with a unit, to one decimal: `0B`, `4.0KiB`, `1.5GiB`.
 pub fn human(bytes: u64) -> String {
     rounded(bytes, |scale| scale / 2)
 }
 
-/// The same, rounded up: what a limit has to be, at least.
+/// The same, rounded up: for the smallest limit that is enough.
 pub fn human_up(bytes: u64) -> String {
     rounded(bytes, |scale| scale - 1)
 }
@@ -89,7 +88,7 @@ fn rounded(bytes: u64, more: impl Fn(u128) -> u128) -> String {
     }
     let mut unit = 0;
     loop {
-        // Integers, in 128 bits: a float would round 1023.99KiB up to "1024.0KiB".
+        // In 128-bit integers: a float would round 1023.99KiB up to "1024.0KiB".
         let scale = 1024_u128 << (10 * unit);
         let tenths = (u128::from(bytes) * 10 + more(scale)) / scale;
         if tenths < 10 * 1024 || unit + 1 == UNITS.len() {
@@ -132,7 +131,7 @@ mod tests {
             ("0200000", pages(0o200000)),
             ("0100K", pages(64 << 10)),
             ("0K", Some(0)),
-            // The last one that is a limit, the first one that is none.
+            // Above what the kernel's counter can hold.
             ("9223372036854775807", None),
             ("8E", None),
             ("18446744073709551615", None),

@@ -1,5 +1,5 @@
-//! Owns which accesses to page cache are recorded: those of blocks that are followed, and no more of them than there is
-//! room for. Must not know how they are told of.
+//! Decides which accesses to page cache are recorded: those of followed blocks, and no more blocks than there is room
+//! for. Does not know how accesses are reported.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
@@ -12,29 +12,29 @@ use rustix::fs::makedev;
 use crate::host::inode::{FileSystems, Inode};
 use crate::recording::{Access, AccessKind, File, Writer};
 
-/// Blocks that are followed at once, at the most.
+/// The largest number of blocks followed at once.
 const MAX_BLOCKS: usize = 8192;
-/// As few as are left are followed, however often they are accessed: of fewer nothing can be said.
+/// This few blocks stay followed however often they are accessed: fewer would say nothing about the rest.
 const MIN_BLOCKS: usize = 64;
-/// Accesses that are recorded before it matters how many there are a second: some 1 MiB.
+/// Accesses recorded before their rate matters: some 1 MiB.
 const CREDIT: u64 = 150_000;
-/// The same, a second: some 15 MiB an hour.
+/// Accesses recorded for each second after that: some 15 MiB an hour.
 const A_SECOND: u64 = 600;
-/// As many are free: no program that is over soon is followed at a lower rate for what its start reads.
+/// Bursts reduce the rate only after this many accesses, so the start of a short program does not.
 const FREE: u64 = 20_000;
-/// The same, in one look: what they cost those who are recorded, some 1.5 µs each.
+/// Accesses between two looks that count as a burst: each costs the recorded task some 1.5 µs.
 const AT_ONCE: u64 = 100;
 
-/// The cache that is followed.
+/// The followed part of the page cache.
 #[derive(Default)]
 pub(super) struct Cache {
     one_in: u32,
-    /// Which pages of a block were seen, a bit each, by the file's key and the block.
+    /// The pages seen of each block, one bit a page, by the file's key and the block.
     followed: HashMap<(u64, u64), u16>,
-    /// Accesses that were recorded, and those since the last look.
+    /// Accesses recorded in all, and since the last look.
     told: u64,
     lately: u64,
-    /// Of the files that are recorded, as `stat(2)` numbers them.
+    /// Devices of the recorded files, as `stat(2)` numbers them.
     devices: BTreeSet<u64>,
     names: Option<FileSystems>,
 }
@@ -46,7 +46,7 @@ impl Cache {
         Self { one_in: 1, names, ..Self::default() }
     }
 
-    /// Records what was told.
+    /// Records an access.
     pub(super) fn take(
         &mut self,
         at: Duration,
@@ -81,12 +81,12 @@ impl Cache {
         Ok(())
     }
 
-    /// Whether so much is told that the next look should be soon.
+    /// Whether accesses come so fast that the next look should be soon.
     pub(super) fn is_busy(&self) -> bool {
         self.told > FREE && self.lately > AT_ONCE && self.followed.len() > MIN_BLOCKS
     }
 
-    /// Says at which rate blocks are to be followed from now on, if at another.
+    /// Adjusts how many blocks are followed; returns the new rate, one block in so many, if it changed.
     pub(super) fn rate(&mut self, at: Duration) -> Option<u32> {
         let before = self.one_in;
         let room = CREDIT + A_SECOND * at.as_secs();
@@ -105,7 +105,7 @@ impl Cache {
         self.followed.retain(|&(key, block), _| is_followed(block_hash(key, block), self.one_in));
     }
 
-    /// Devices of the files that are recorded, as `stat(2)` numbers them.
+    /// Devices of the recorded files, as `stat(2)` numbers them.
     pub(super) fn devices(&self) -> impl Iterator<Item = u64> {
         self.devices.iter().copied()
     }
@@ -130,7 +130,7 @@ impl Cache {
     }
 }
 
-/// The runs of bits that are set: the first, and how many.
+/// The runs of set bits: first bit and length.
 fn runs(mut pages: u16) -> impl Iterator<Item = (u32, u32)> {
     let mut at = 0;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Owns what is recorded of charges: each one, and the cgroups that they are of. Must not know how they are told of.
+//! Records charges: each one, and the cgroups they belong to. Does not know how they are reported.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -12,16 +12,16 @@ use crate::engine::charged::Charges;
 use crate::host::cgroup::CgroupMount;
 use crate::recording::{Charge, ChargeKind, Charger, Writer};
 
-/// Said of each recording that has them.
-const ASSUMES: &str = "Charges: what was stocked before the first one is not in it, nor is what memstock itself drained, \
-    adopted, repaired or moved to another cgroup meanwhile, nor pages that the kernel moved or put together.";
-/// Records that are heard before anything else is done.
+/// Stated in the header of each recording that has charges.
+const ASSUMES: &str = "Charges: not recorded are pages stocked before the first, pages that memstock itself drained, \
+    adopted, repaired or moved to another cgroup, and pages that the kernel migrated or collapsed.";
+/// Records read before anything else is done.
 const MUCH: usize = 50_000;
 
 /// The charges that are being recorded.
 pub(super) struct Charging {
     of: Charges,
-    /// The counters that were told of.
+    /// Counter indices that the file already describes.
     known: HashSet<u32>,
 }
 
@@ -30,7 +30,7 @@ impl Charging {
         Ok(Self { of: Charges::watch(engine)?, known: HashSet::new() })
     }
 
-    /// What has to be said of them in the header.
+    /// What the header must say about them.
     pub(super) fn assumes(&self) -> Vec<String> {
         let missing = self.of.missing();
         let lacks = (!missing.is_empty())
@@ -38,7 +38,7 @@ impl Charging {
         [ASSUMES.to_owned()].into_iter().chain(lacks).collect()
     }
 
-    /// Records what was told, or much of it; says whether there is more.
+    /// Records what was reported, at most [`MUCH`] records; returns whether there is more.
     pub(super) fn hear(
         &mut self,
         engine: &Engine,
@@ -64,7 +64,7 @@ impl Charging {
         Ok(true)
     }
 
-    /// Writes who a counter is of, behind those above it.
+    /// Writes which cgroup a counter belongs to, after its ancestors.
     fn introduce(
         &mut self,
         index: u32,
@@ -82,13 +82,13 @@ impl Charging {
         Ok(to.charger(&Charger { index, parent, path: mount.path_of(counter.id) })?)
     }
 
-    /// Records that found no room.
+    /// Records that found no room in the ring.
     pub(super) fn lost(&self) -> Result<u64> {
         self.of.lost()
     }
 }
 
-/// Says with which settings they were made.
+/// Writes the settings under which they were made.
 pub(super) fn begin(engine: &Engine, to: &mut Writer<impl Write>) -> io::Result<()> {
     to.charges(engine.info().batch, engine.info().slots)
 }

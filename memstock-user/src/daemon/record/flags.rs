@@ -1,5 +1,5 @@
-//! Owns the walk over the flags of a cgroup's pages, which tells what of them is dirty, locked and shared; seldom, for it
-//! takes some 0.4 µs a page. Must not decide what is recorded.
+//! Walks the flags of a cgroup's pages to count the dirty, locked and shared ones; rarely, since it takes some 0.4 µs a
+//! page. Does not decide what is recorded.
 
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -17,25 +17,25 @@ use crate::engine::needed::lineage;
 use crate::host::pace::{cpu_time, spent_since};
 use crate::host::pages::{KernelPages, Kind};
 
-/// What walks may take at first, beyond their part of the time.
+/// CPU time that walks may take in advance of their share.
 const CREDIT: Duration = Duration::from_millis(100);
-/// One part in so many of the time.
+/// Walks may take one part in so many of the time.
 const PART: u32 = 100;
-/// Between two when nothing new is needed.
+/// The interval between two walks while there is no new peak.
 const SELDOM: Duration = Duration::from_secs(1);
 
-/// Pages of others that are read in vain rather than with another system call.
+/// Up to this many pages of others are read rather than making another system call.
 const GAP: usize = 8;
 
-/// Walks, within its part of the time.
+/// Walks the pages within its share of the time.
 pub(super) struct Walks {
     owners: Mapped<Chunk<u32>>,
     flags: KernelPages,
     spent: Duration,
-    /// What the last one took, and when it was.
+    /// CPU time of the last walk, and when it was.
     took: Duration,
     last_at: Duration,
-    /// The highest that was needed then, in pages.
+    /// The highest need at any walk so far, in pages.
     needed: u64,
     words: Vec<u64>,
 }
@@ -53,14 +53,14 @@ impl Walks {
         })
     }
 
-    /// Whether it is time for one, with so many pages needed.
+    /// Whether a walk is due, with so many pages needed.
     pub(super) fn is_due(&self, at: Duration, needed: u64) -> bool {
         let is_peak = needed > self.needed + self.needed / 50;
         let is_late = at.saturating_sub(self.last_at) >= SELDOM;
         (is_peak || is_late) && self.spent + self.took <= CREDIT + at / PART
     }
 
-    /// Looks at the pages of the cgroup with counter `index` and of those below it, and enters what they are.
+    /// Counts the dirty, locked and shared pages of the cgroup with counter `index` and of those below it.
     pub(super) fn walk(
         &mut self,
         engine: &Engine,
@@ -71,7 +71,7 @@ impl Walks {
     ) -> Result<()> {
         let begun = cpu_time()?;
         let counted = self.count(&below(engine, index));
-        // One that fails takes its time, too.
+        // A walk that fails takes time, too.
         self.took = spent_since(begun)?;
         self.spent += self.took;
         (self.last_at, self.needed) = (at, needed.max(self.needed));
@@ -79,7 +79,7 @@ impl Walks {
         Ok(())
     }
 
-    /// How many of the pages whose counters are `ours` are dirty, locked and shared.
+    /// How many of the pages charged to `ours` are dirty, locked and shared.
     fn count(&mut self, ours: &[bool]) -> Result<(u64, u64, u64)> {
         let (mut dirty, mut mlocked, mut shmem) = (0, 0, 0);
         for number in 0..self.owners.len() {
@@ -103,8 +103,7 @@ impl Walks {
     }
 }
 
-/// The next pages of `rest`, of a chunk, that are read at once: from one that is ours to one that is, with few others
-/// in between.
+/// The next run of `rest` to read at once: it begins and ends with a page of ours, with only small gaps between.
 fn next_run(
     chunk: &Chunk<u32>,
     ours: &[bool],
@@ -124,7 +123,7 @@ fn next_run(
     Some(first..end)
 }
 
-/// Which counters are those of a cgroup and of the ones below it.
+/// Which counters belong to a cgroup and those below it.
 fn below(engine: &Engine, index: u32) -> Vec<bool> {
     let counters = engine.counters();
     let mut ours = vec![false; engine.max_cgroups() as usize];

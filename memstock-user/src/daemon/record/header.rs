@@ -1,4 +1,4 @@
-//! Owns what is said of the host and the kernel at the beginning of a recording.
+//! Describes the host and the kernel at the beginning of a recording.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,10 +11,11 @@ use crate::host::workload::Workload;
 use crate::host::{cpus, page_size};
 use crate::recording::{Header, Lru};
 
-/// Of a recording of `cgroup`, which people call by `name`, that begins now; of a `command` if it is run for that.
+/// The header of a recording that begins now. `name` is what people call the cgroup; `command` is empty unless the
+/// recording runs one.
 ///
 /// # Errors
-/// The CPUs cannot be read.
+/// The CPUs cannot be listed.
 pub(super) fn header(
     cgroup: &Cgroup,
     name: Option<Workload>,
@@ -39,12 +40,12 @@ pub(super) fn header(
         command: command.to_vec(),
         started: started.as_nanos().try_into().unwrap_or(u64::MAX),
         assumes: vec![
-            "Pages that are mapped are seen when they are mapped in, not each time they are touched.".into(),
+            "Mapped pages are seen when they are mapped, not each time they are touched.".into(),
         ],
     })
 }
 
-/// Of a mask of which the lowest bit is the switch (`Documentation/admin-guide/mm/multigen_lru.rst`).
+/// Reads a mask whose lowest bit is the switch (`Documentation/admin-guide/mm/multigen_lru.rst`).
 fn lru_of(text: &str) -> Lru {
     let digits = text.trim().trim_start_matches("0x");
     let mask = u32::from_str_radix(digits, 16).unwrap_or(0);
@@ -56,7 +57,7 @@ fn chosen(text: &str) -> Option<&str> {
     Some(text.split_once('[')?.1.split_once(']')?.0)
 }
 
-/// Swap of the host, in pages.
+/// The host's swap, in pages.
 fn swap(meminfo: &str) -> u64 {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("SwapTotal:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());

@@ -1,4 +1,5 @@
-//! Owns what the kernel's memory controller says of a cgroup, where there is one: kernel memory that memstock does not see.
+//! Reads what the kernel's memory controller, where there is one, says of a cgroup: kernel memory that memstock does
+//! not see.
 
 use std::fs;
 use std::path::Path;
@@ -6,12 +7,12 @@ use std::path::Path;
 use super::usage::Beside;
 use crate::host::page_size;
 
-/// Whether the kernel's own memory controller tells of this cgroup: on v2, where it is on.
+/// Whether the kernel's own memory controller covers this cgroup: on v2, where it is enabled.
 pub(super) fn tells(dir: &Path) -> bool {
     dir.join("memory.stat").exists()
 }
 
-/// Slab and stacks of the cgroup with this directory, in pages.
+/// Reads slab and kernel stacks of the cgroup with this directory, in pages.
 pub(super) fn read(dir: &Path, into: &mut Beside) {
     let Ok(text) = fs::read_to_string(dir.join("memory.stat")) else { return };
     into.slab_reclaimable = pages(&text, "slab_reclaimable");

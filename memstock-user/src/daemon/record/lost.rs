@@ -1,4 +1,4 @@
-//! Owns what is said of losses at the end of a recording.
+//! Counts the losses that are reported at the end of a recording.
 
 use anyhow::Result;
 use memstock_common::Loss;
@@ -9,10 +9,10 @@ use crate::engine::Engine;
 const LOSSES: [Loss; 4] =
     [Loss::CountersMissing, Loss::PagesOutside, Loss::BlocksMixed, Loss::MovedUnseen];
 
-/// How often each was, since the engine was started.
+/// The count of each since the engine was started.
 pub(super) type Counts = [u64; LOSSES.len()];
 
-/// Those of an engine so far.
+/// The losses of an engine so far.
 pub(super) fn of_engine(engine: &Engine) -> Result<Counts> {
     let mut all = [0; LOSSES.len()];
     for (count, loss) in all.iter_mut().zip(LOSSES) {
@@ -21,7 +21,7 @@ pub(super) fn of_engine(engine: &Engine) -> Result<Counts> {
     Ok(all)
 }
 
-/// What there was between two looks at the engine, and what the recording lost by itself, by name.
+/// What an engine lost between two looks, and what the recording itself lost, by name.
 pub(super) fn named(before: Counts, after: Counts, own: [(&str, u64); 3]) -> Vec<(String, u64)> {
     let engines = LOSSES.iter().zip(after).zip(before);
     let engines =

@@ -1,5 +1,4 @@
-//! Owns what is recorded of processes: who comes and goes, who holds most, and who sizes itself by its limit. Signals
-//! nobody.
+//! Records processes: which come and go, which hold most, and which size themselves by their limit. Signals nobody.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,28 +12,28 @@ use crate::enforce::victim::badness;
 use crate::host::process::{Stat, Status, directory};
 use crate::recording::{Holder, Peak};
 
-/// How many of the largest are recorded.
+/// The number of processes recorded at a peak.
 const LARGEST: usize = 5;
-/// They are looked for when what is needed has grown by one part in so many, from this many pages on.
+/// A new peak is need that has grown by one part in so many, from [`SMALLEST`] pages on.
 const STEP: u64 = 50;
 const SMALLEST: u64 = 256;
-/// A look is followed by a pause of so many times what it took.
+/// The pause after a look, in multiples of what the look took.
 const PAUSE: u32 = 20;
 
-/// Said once: each child inherits the variable, whatever it is written in.
+/// Reported once: each child inherits the variable, whatever language it is written in.
 const GO: &str = "GOMEMLIMIT is set: if it is a Go program, GOMEMLIMIT must be below the limit";
 
-/// The processes of a cgroup, as far as they are known, by pid.
+/// The known processes of a cgroup, by pid.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     living: HashSet<u32>,
-    /// How many there were in all.
+    /// The number of processes so far.
     pub(super) count: u64,
     has_go: bool,
 }
 
 impl Tasks {
-    /// Something happened to one.
+    /// Notes what happened to a process.
     pub(super) fn note(&mut self, kind: RecordKind, pid: u32) {
         if kind == RecordKind::Died {
             self.living.remove(&pid);
@@ -43,7 +42,7 @@ impl Tasks {
         }
     }
 
-    /// Those that are there when it begins, with their names.
+    /// The processes that exist at the beginning, with their names.
     pub(super) fn begin(&mut self, dir: &Path) -> Vec<(u32, String)> {
         let named = |pid: i32| Some((pid.cast_unsigned(), Stat::read(&directory(pid))?.comm));
         let found: Vec<_> = pids(dir).into_iter().filter_map(named).collect();
@@ -52,7 +51,7 @@ impl Tasks {
         found
     }
 
-    /// Why a process may size itself by its limit, if there is something new to be said of it.
+    /// Why a process may size itself by its limit, if that was not reported before.
     pub(super) fn follows_limit(&mut self, pid: u32) -> Option<&'static str> {
         follows_limit(pid).filter(|&why| self.is_new(why))
     }
@@ -62,17 +61,17 @@ impl Tasks {
     }
 }
 
-/// Looks for the largest at each new peak.
+/// Looks for the largest processes at each new peak.
 #[derive(Debug, Default)]
 pub(super) struct Peaks {
-    /// What was needed at the last one, in pages.
+    /// Need at the last peak, in pages.
     last: u64,
-    /// Not before: the last look took its time.
+    /// No look before this time.
     next: Option<Instant>,
 }
 
 impl Peaks {
-    /// The largest of the cgroup with this directory, if what is needed, in pages, is a new peak.
+    /// The largest processes of the cgroup with this directory, if `needed`, in pages, is a new peak.
     pub(super) fn step(&mut self, at: Duration, dir: &Path, needed: u64) -> Option<Peak> {
         let begun = Instant::now();
         let is_new = needed >= SMALLEST && needed > self.last + self.last / STEP;
@@ -86,11 +85,11 @@ impl Peaks {
     }
 }
 
-/// Those whom the kernel would kill first at a limit of `total` pages.
+/// The processes that the kernel would kill first at a limit of `total` pages.
 fn largest(tasks: Vec<Task>, total: u64) -> Vec<Holder> {
     let judged = tasks.into_iter().filter_map(|task| Some((badness(&task, total)?, task)));
     let mut judged: Vec<_> = judged.collect();
-    // Among equals the youngest, as where one is chosen.
+    // The youngest of equals first, as in `victim::choose`.
     judged.sort_by_key(|(badness, task)| std::cmp::Reverse((*badness, task.started)));
     judged.truncate(LARGEST);
     let holder = |(badness, task): (i64, Task)| Holder {
@@ -102,7 +101,7 @@ fn largest(tasks: Vec<Task>, total: u64) -> Vec<Holder> {
     judged.into_iter().map(holder).collect()
 }
 
-/// Why a process may size itself by its limit, which it reads itself; by its program and what that was told.
+/// Why a process may size itself by the limit that it reads; judged by its program, arguments and environment.
 fn follows_limit(pid: u32) -> Option<&'static str> {
     let dir = directory(pid.cast_signed());
     let words = |name: &str| {

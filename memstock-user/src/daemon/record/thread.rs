@@ -1,4 +1,4 @@
-//! The thread that records: what it does in each round, and at the end.
+//! The recording thread: what it does in each round, and at the end.
 
 use std::fs::File;
 use std::io;
@@ -25,20 +25,20 @@ use crate::host::disks::Disks;
 use crate::host::now_ns;
 use crate::recording::{CHARGES, End, TaskEvent, TaskEventKind, Writer};
 
-/// Between two rounds.
+/// The interval between two rounds.
 const ROUND: Duration = Duration::from_millis(10);
-/// The same, while more is told than there is room for.
+/// The same, while more is reported than there is room for.
 const SOON: Duration = Duration::from_millis(1);
-/// Records that are heard before anything else is done.
+/// Records read before anything else is done.
 const MUCH: usize = 1000;
-/// So many times that, at the most, is heard at the end: more than the ring has room for. Who tells goes on telling.
+/// The most rounds of reading at the end, which is more than the ring holds: recorded tasks keep on reporting.
 const LAST: usize = 64;
-/// Between two looks at what the kernel says by itself.
+/// The interval between two looks at the kernel's own figures.
 const KERNEL: Duration = Duration::from_millis(100);
-/// Between two writes, at the most; and two looks whether cgroup and engine are still there.
+/// The interval between two flushes, and between two checks that cgroup and engine still exist.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// A recording that is being made.
+/// A recording in progress.
 pub(super) struct Recording {
     subject: Subject,
     engine: Engine,
@@ -48,7 +48,7 @@ pub(super) struct Recording {
     recorded: Recorded,
     to: Writer<File>,
     begun: Instant,
-    /// The same, by the clock of the kernel half.
+    /// The same instant, by the clock of the kernel half.
     begun_ns: u64,
     moments: Moments,
     beside: Beside,
@@ -62,9 +62,9 @@ pub(super) struct Recording {
     kernel_at: Duration,
     flushed_at: Duration,
     gone: Arc<Notify>,
-    /// What the file did not take.
+    /// Why writing failed.
     failed: Option<String>,
-    /// What could not be read.
+    /// How often something could not be read.
     unreadable: u64,
 }
 
@@ -82,7 +82,7 @@ impl Recording {
         let mut header = header(cgroup, subject.name.clone(), &subject.command)?;
         if !recorded.missing().is_empty() {
             header.assumes.push(format!(
-                "Accesses to page cache are not all known: this kernel lacks the tracepoints {} (Linux 6.12).",
+                "Some accesses to page cache are not known: this kernel lacks the tracepoints {} (Linux 6.12).",
                 recorded.missing().join(", ")
             ));
         }
@@ -96,7 +96,7 @@ impl Recording {
         if let Err(error) = &walks {
             header
                 .assumes
-                .push(format!("What is dirty, locked or shared memory is not known: {error:#}."));
+                .push(format!("Dirty, locked and shared memory are not known: {error:#}."));
         }
         let charging = subject.charges.then(|| Charging::begin(&engine)).transpose()?;
         header.assumes.extend(charging.iter().flat_map(Charging::assumes));
@@ -175,14 +175,14 @@ impl Recording {
             self.flushed_at = at;
             let flushed = self.to.flush();
             self.note(flushed);
-            // The figures of an engine that was ended stay what they were.
+            // The figures of an engine that has ended no longer change.
             if self.mount.cgroup_of(self.subject.cgroup.id) == ById::Gone || !self.pins.exist() {
                 self.gone.notify_one();
             }
         }
     }
 
-    /// Records what the engine says.
+    /// Records the engine's figures.
     fn look(&mut self, is_last: bool) -> Result<()> {
         let at = self.begun.elapsed();
         let now = Now::read(&self.engine, self.index)?;
@@ -191,7 +191,7 @@ impl Recording {
             && walks.is_due(at, now.needed)
         {
             let walked = walks.walk(&self.engine, self.index, at, now.needed, &mut self.beside);
-            // All else is known without.
+            // Everything else is known without walks.
             if let Err(error) = walked {
                 self.not_read(&error);
                 self.walks = None;
@@ -208,8 +208,8 @@ impl Recording {
         Ok(())
     }
 
-    /// Records what was told, or much of it: at which rate more is told has to be looked at in between. Returns whether
-    /// there is more.
+    /// Records what was reported, at most [`MUCH`] records: the rate must be checked in between. Returns whether there
+    /// is more.
     fn hear(&mut self) -> bool {
         let has_more = self.hear_charges();
         for _ in 0..MUCH {
@@ -276,14 +276,14 @@ impl Recording {
             let failed = format!("the recording ends at {at:.1} s: {error}");
             log::warn!("{failed}");
             self.failed = Some(failed);
-            // Nothing more comes of it.
+            // Going on would be useless.
             self.gone.notify_one();
         }
     }
 
     fn not_read(&mut self, error: &anyhow::Error) {
         if self.unreadable == 0 {
-            log::warn!("the recording goes on, and lacks something: {error:#}");
+            log::warn!("the recording continues, but is incomplete: {error:#}");
         }
         self.unreadable += 1;
     }
@@ -330,7 +330,7 @@ impl Recording {
         lost::named(self.lost_before, engines, own)
     }
 
-    /// What could not be counted is none, and said.
+    /// Stands for a count that could not be read: warns, and returns 0.
     fn lacks(&mut self, error: &anyhow::Error) -> u64 {
         self.not_read(error);
         0

@@ -1,5 +1,5 @@
-//! Owns what of a cgroup's usage is recorded, and when: the highest since the last moment, so that no peak is missed that
-//! the engine knows of. Must not write anything.
+//! Decides which moments of a cgroup's usage are recorded: each holds the highest values since the last, so that no
+//! peak is missed that the engine knows of. Writes nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::engine::Engine;
 use crate::engine::needed::{Need, in_flight};
 use crate::recording::Moment;
 
-/// After which a moment is recorded although little changed.
+/// After this time a moment is recorded even if little has changed.
 const AT_LEAST: Duration = Duration::from_secs(1);
 /// A change of one part in so many is recorded at once.
 const CHANGE: u64 = 100;
 
-/// What an engine says of a cgroup. In pages.
+/// What an engine says of a cgroup, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Now {
     pub(super) usage: u64,
@@ -27,14 +27,14 @@ pub(super) struct Now {
 }
 
 impl Now {
-    /// Reads the counter `index`, and of the others those that something is in flight for.
+    /// Reads the counter `index`, and those that have pages in flight.
     pub(super) fn read(engine: &Engine, index: u32) -> Result<Self> {
         let counter = engine.counter(index)?;
         let stocks = engine.all_stocks()?;
         let mut counters = BTreeMap::new();
         for owner in stocks.iter().flat_map(|(_, stock)| owners(stock)) {
             let mut at = index_of(owner);
-            // A bound, should a counter be its own ancestor: what is read may be changing.
+            // Bounded in case a counter seems to be its own ancestor: the maps may change while they are read.
             for _ in 0..MAX_DEPTH {
                 let Ok(counter) = engine.counter(at) else { break };
                 counters.insert(at, counter);
@@ -49,7 +49,7 @@ impl Now {
             needed,
             file,
             watermark: counter.memory.watermark,
-            // What was charged last is judged with the next change.
+            // The engine judges the last charge only at the next change.
             needed_watermark: counter.needed_watermark.max(needed),
         })
     }
@@ -60,7 +60,7 @@ fn owners(stock: &Stock<u64>) -> [u32; 3] {
     [StockWord(stock.word).owner(), StockWord(stock.uncharge_batch).owner(), file.owner()]
 }
 
-/// What else is recorded with a moment. In pages.
+/// What else is recorded with a moment, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Beside {
     pub(super) dirty: u64,
@@ -71,26 +71,26 @@ pub(super) struct Beside {
     pub(super) stacks: Option<u64>,
 }
 
-/// Says which moments are recorded.
+/// Decides which moments are recorded.
 #[derive(Debug, Default)]
 pub(super) struct Moments {
     last: Option<Moment>,
-    /// The highest since then.
+    /// The highest values since then.
     usage: u64,
     needed: u64,
-    /// The engine's highest, as of the last look.
+    /// The engine's watermarks at the last look.
     watermark: u64,
     needed_watermark: u64,
 }
 
 impl Moments {
-    /// Of a cgroup whose watermarks were `before` when it began; none for one that is new.
+    /// Starts from the watermarks in `before`; `None` for a new cgroup.
     pub(super) fn since(before: Option<Now>) -> Self {
         let Now { watermark, needed_watermark, .. } = before.unwrap_or_default();
         Self { watermark, needed_watermark, ..Self::default() }
     }
 
-    /// What is recorded of what is so at `at`, if it is the last or differs enough from what was recorded before.
+    /// The moment to record at `at`, if it is the last or differs enough from the one recorded before.
     pub(super) fn step(
         &mut self,
         at: Duration,

@@ -1,4 +1,4 @@
-//! What happens to removed cgroups: their counters are closed, and released when nothing is charged to them any more.
+//! Closes the counters of removed cgroups, and releases them when nothing is charged to them any more.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ impl Tree<'_> {
         !self.removed.is_empty() || !self.going.is_empty()
     }
 
-    /// Closes the removed cgroups, all in one grace period.
+    /// Closes all removed cgroups in one grace period.
     ///
     /// # Errors
-    /// The kernel refuses; the rest is done the next time.
+    /// The kernel refuses; the rest is tried again the next time.
     pub fn retry(&mut self) -> Result<()> {
         for id in std::mem::take(&mut self.going) {
             self.removed(id);
@@ -30,8 +30,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// The cgroups above dying ones that still have pages, by their counters: they are to get these (`reparent.rs`). With
-    /// none above, pages stay until they are freed.
+    /// Maps the counter index of each dying cgroup to its parent's, which is to get its pages (`reparent.rs`); `None`
+    /// if no pages are left. Pages of a cgroup without a tracked parent stay until they are freed.
     ///
     /// # Errors
     /// A map cannot be read.
@@ -53,13 +53,13 @@ impl Tree<'_> {
         Ok(have_pages.then_some(parents))
     }
 
-    /// Releases the counters of dying cgroups to which nothing is charged any more. Not while their pages are being
-    /// reparented.
+    /// Releases the counters of dying cgroups to which nothing is charged any more. Must not run while their pages are
+    /// being reparented.
     ///
     /// # Errors
-    /// The kernel refuses; the rest is done the next time.
+    /// The kernel refuses; the rest is tried again the next time.
     pub fn release(&mut self) -> Result<()> {
-        // A dying cgroup goes after those below it.
+        // A cgroup can be released only after those below it.
         let mut before = usize::MAX;
         while !self.dying.is_empty() && self.dying.len() < before {
             before = self.dying.len();

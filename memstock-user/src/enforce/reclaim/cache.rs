@@ -1,6 +1,6 @@
-//! Reclaims page cache of a subtree page by page: found in the owner map, whichever file it belongs to and whoever has
-//! that open, and dropped (`POSIX_FADV_DONTNEED`). Other cgroups' pages in the same file stay, and so do mapped pages. If
-//! there are not enough clean pages, writeback of dirty ones is started, and not waited for.
+//! Reclaims page cache of a subtree page by page. Pages are found in the owner map, whichever file they belong to and
+//! whoever has it open, and dropped (`POSIX_FADV_DONTNEED`). Other cgroups' pages of the same file stay, and so do
+//! mapped pages. If there are too few clean pages, it starts writeback of dirty ones without waiting for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd as _;
@@ -23,11 +23,11 @@ use crate::host::inode::{FileSystems, Inode};
 use crate::host::page_size;
 use crate::host::pages::{Cached, KernelPages};
 
-/// Finds page cache. Kept, since mapping the owner map costs more than searching a part of it.
+/// Finds page cache. Kept, since mapping the owner map costs more than searching part of it.
 #[derive(Default)]
 pub struct Cache {
     owners: OnceLock<Mapped<Chunk<u32>>>,
-    /// The chunk that was searched last, by anybody: the next search continues there.
+    /// The chunk that was searched last, by any thread: the next search continues there.
     at: AtomicUsize,
 }
 
@@ -42,7 +42,7 @@ impl Cache {
 }
 
 impl Cache {
-    /// The number of pages that the host can have.
+    /// The largest number of pages that the host can have.
     ///
     /// # Errors
     /// The page-owner map cannot be mapped.
@@ -60,8 +60,8 @@ struct Found {
     pages: Vec<(u64, u32)>,
 }
 
-/// Drops clean pages until enough were found, starting with those that the kernel considers inactive; if there are too
-/// few, starts writeback of dirty ones. Returns how many are gone.
+/// Drops clean pages until enough are gone, those that the kernel considers inactive first; if there are too few,
+/// starts writeback of dirty ones. Returns how many pages are gone.
 pub(super) fn drop_clean(request: &Request<'_>) -> Result<Taken> {
     if request.engine.counter(request.index)?.file.cast_signed() <= 0 {
         return Ok(Taken::Nothing);
@@ -76,7 +76,7 @@ pub(super) fn drop_clean(request: &Request<'_>) -> Result<Taken> {
     for wanted in [Cached::Inactive, Cached::Active] {
         let Found { files, pages } = find(request, wanted, request.nr_pages.saturating_sub(gone))?;
         each_range(&systems, &files, |file, offset, len| {
-            // Only advice: what cannot be dropped stays.
+            // This is only advice: what cannot be dropped stays.
             let _ = fadvise(file, offset, std::num::NonZero::new(len), Advice::DontNeed);
         });
         found += pages.len();
@@ -95,7 +95,7 @@ pub(super) fn drop_clean(request: &Request<'_>) -> Result<Taken> {
     Ok(if found == 0 { Taken::Nothing } else { Taken::Pages(gone) })
 }
 
-/// Pages of the subtree in that state, until there are enough, none are left, or time is up.
+/// Finds pages of the subtree in state `wanted`, until there are enough, none are left, or time is up.
 fn find(request: &Request<'_>, wanted: Cached, enough: u64) -> Result<Found> {
     let Request { engine, cache, .. } = *request;
     let (owners, below) = (cache.owners(engine)?, subtree(&engine.counters(), request.index));
@@ -136,7 +136,7 @@ fn find(request: &Request<'_>, wanted: Cached, enough: u64) -> Result<Found> {
     Ok(found)
 }
 
-/// Asks which files the pages of one window belong to. False while another thread asks.
+/// Finds out which files the pages of one window belong to. False while another thread does so.
 fn add_files(engine: &Engine, pages: &[(u64, u32)], found: &mut Found) -> Result<bool> {
     let first_pfn = pages[0].0 / WINDOW * WINDOW;
     let mut window = Window { first_pfn, ..Window::default() };
@@ -156,7 +156,7 @@ fn add_files(engine: &Engine, pages: &[(u64, u32)], found: &mut Found) -> Result
 
 const WINDOW: u64 = WINDOW_PAGES as u64;
 
-/// Passes on each reachable run of pages, as bytes of its file.
+/// Calls `act` with the file, offset and length in bytes of each run of pages whose file can be opened.
 fn each_range(
     systems: &FileSystems,
     files: &BTreeMap<Inode, BTreeSet<u64>>,

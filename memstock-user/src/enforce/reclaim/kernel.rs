@@ -1,4 +1,4 @@
-//! The kernel's own reclaim, where its memory controller knows the cgroup.
+//! Uses the kernel's own reclaim, where its memory controller knows the cgroup.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ pub(super) fn memory_reclaim(request: &Request<'_>) -> Result<bool> {
     let bytes = request.nr_pages.saturating_mul(page_size());
     let text = if request.may_swap { bytes.to_string() } else { format!("{bytes} swappiness=0") };
     match fs::write(&file, &text) {
-        // Less was reclaimed than asked for; or `swappiness=` is unknown, before Linux 6.11.
+        // Less was reclaimed than asked for; or, before Linux 6.11, `swappiness=` is unknown.
         Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !request.may_swap => Ok(false),
         written => {

@@ -1,5 +1,5 @@
-//! Reclaims what tasks have mapped: `process_madvise(MADV_PAGEOUT)` (Linux 5.10), largest first. Without swap this takes
-//! `MADV_FREE`d pages, and clean file pages that a single process maps.
+//! Reclaims what tasks have mapped: `process_madvise(MADV_PAGEOUT)` (Linux 5.10), largest task first. Without swap this
+//! takes `MADV_FREE`d pages, and clean file pages that only one process maps.
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -18,7 +18,7 @@ use crate::host::process::living;
 /// The most mappings in one call: `UIO_MAXIOV`.
 const MAX_MAPPINGS: usize = 1024;
 
-/// Pages out what tasks have mapped, until several times as many pages were advised as are wanted: some of them are
+/// Pages out what tasks have mapped, until several times as many pages were advised as are wanted, since some are
 /// shared, locked or dirty. Returns whether there was anything to advise.
 pub(super) fn pageout(tasks: &[Task], request: &Request<'_>) -> bool {
     const EACH: u64 = 8;
@@ -28,16 +28,16 @@ pub(super) fn pageout(tasks: &[Task], request: &Request<'_>) -> bool {
     })
 }
 
-/// Pages out mappings with `MADV_FREE`d pages, until as many of those were advised as are wanted. Returns whether there
-/// were any.
+/// Pages out mappings that contain `MADV_FREE`d pages, of all tasks, until the deadline. Returns whether there were
+/// any.
 pub(super) fn lazyfree(tasks: &[Task], request: &Request<'_>) -> bool {
     let since = quiet_since();
     advise_all(tasks, request, u64::MAX, |task| {
-        // Looking takes the kernel 60 ns a page, while the subtree waits.
+        // Reading smaps takes the kernel 60 ns a page, while the subtree waits.
         if task.started > since {
             return Vec::new();
         }
-        // A few lines for a whole process, at a third of the cost.
+        // This gives a few lines for the whole process, at a third of the cost.
         if sum_lazyfree(&read(task, "smaps_rollup")) == 0 {
             return Vec::new();
         }
@@ -45,8 +45,8 @@ pub(super) fn lazyfree(tasks: &[Task], request: &Request<'_>) -> bool {
     })
 }
 
-/// Since when nobody on this host has freed memory lazily (`pglazyfree` of `/proc/vmstat`), in clock ticks since boot: a
-/// task started later has no such pages, except those inherited from a parent.
+/// Returns since when no task on this host has freed memory lazily (`pglazyfree` in `/proc/vmstat`), in clock ticks
+/// since boot. A task started later has no such pages, except those inherited from a parent.
 fn quiet_since() -> u64 {
     static LAST: Mutex<(u64, u64)> = Mutex::new((u64::MAX, u64::MAX));
     let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
@@ -78,7 +78,7 @@ fn advise_all(
         if advised >= wanted || Instant::now() > request.deadline {
             break;
         }
-        // A process that is gone frees its memory anyway.
+        // A process that is gone has freed its memory.
         let Some(pid) = Pid::from_raw(task.pid) else { continue };
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
         advised += advise(&pidfd, &mappings(task));
@@ -86,19 +86,19 @@ fn advise_all(
     advised > 0
 }
 
-/// A file of a process in `/proc`, in which names of files need not be UTF-8; empty when it is gone.
+/// Reads a `/proc` file of a process, in which file names need not be UTF-8; empty if the process is gone.
 fn read(task: &Task, name: &str) -> String {
     let text = living(task.pid).and_then(|dir| fs::read(dir.join(name)).ok());
     String::from_utf8_lossy(&text.unwrap_or_default()).into_owned()
 }
 
-/// The number of bytes for which the kernel took the advice.
+/// Gives the advice; returns the number of bytes for which the kernel took it.
 fn advise(pidfd: &OwnedFd, mappings: &[libc::iovec]) -> u64 {
     let (mut rest, mut advised) = (mappings, 0_u64);
     while !rest.is_empty() {
         let batch = &rest[..rest.len().min(MAX_MAPPINGS)];
-        // SAFETY: the kernel reads `batch.len()` entries of `batch`, and takes what they say as addresses
-        // of the other process; the advice changes no memory's contents.
+        // SAFETY: the kernel reads `batch.len()` entries of `batch` and takes them as addresses in the other process;
+        // the advice changes no memory's contents.
         let done = unsafe {
             libc::syscall(
                 libc::SYS_process_madvise,
@@ -111,7 +111,7 @@ fn advise(pidfd: &OwnedFd, mappings: &[libc::iovec]) -> u64 {
         };
         let done = u64::try_from(done).unwrap_or(0);
         advised += done;
-        // The kernel stops at the first mapping that cannot be paged out (a device's, for example): skip it.
+        // The kernel stops at the first mapping that cannot be paged out (such as a device's): skip it.
         let mut sum = 0;
         let whole = batch.iter().take_while(|mapping| {
             sum += mapping.iov_len as u64;
@@ -123,7 +123,7 @@ fn advise(pidfd: &OwnedFd, mappings: &[libc::iovec]) -> u64 {
     advised
 }
 
-/// The mappings in `/proc/PID/maps` that can be reclaimed: of files, and with swap others, too.
+/// The mappings in `/proc/PID/maps` that can be reclaimed: of files, and with swap also the others.
 fn mappings(maps: &str, may_swap: bool) -> Vec<libc::iovec> {
     maps.lines().filter_map(|line| mapping(line, may_swap)).collect()
 }

@@ -1,11 +1,11 @@
-//! The curve by hand, against a list that is searched, and of a sample against all.
+//! Tests the curve by hand, against a plain simulation, and a sample against all pages.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::forecast::uses::{Event, Taken};
 
-/// Of pages that are used again and again, beside a need that changes.
+/// One step of a run: what is needed changes, or a page is used or leaves.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Need(u64),
@@ -34,7 +34,7 @@ fn uses(steps: &[Step], one_in: u32) -> Uses {
     uses
 }
 
-/// What a cache of this size that evicts what was used longest ago would read again.
+/// What an LRU cache with room for `limit` less what is needed would read again.
 fn searched(steps: &[Step], limit: u64) -> u64 {
     let (mut cache, mut known) = (Vec::<u32>::new(), std::collections::BTreeSet::new());
     let (mut needed, mut reread) = (0, 0);
@@ -65,15 +65,15 @@ fn reread(curve: &Curve, limit: u64) -> u64 {
 #[test]
 fn by_hand() {
     use Step::{Leave, Need, Use};
-    // Two pages in turn beside 10: both need 12.
+    // Two pages in turn beside a need of 10: both fit from 12 on.
     let turns = [Need(10), Use(0), Use(1), Use(0), Use(1)];
     let curve = Curve::of(&uses(&turns, 1));
     assert_eq!([0, 11, 12, 99].map(|limit| reread(&curve, limit)), [2, 2, 0, 0]);
-    // A short need of 50 in between throws out what came before, and not what comes after.
+    // A short need of 50 evicts what came before it, but not what comes after.
     let peak = [Need(10), Use(0), Need(50), Need(10), Use(1), Use(0), Use(1)];
     let curve = Curve::of(&uses(&peak, 1));
     assert_eq!([11, 12, 50, 51].map(|limit| reread(&curve, limit)), [2, 1, 1, 0]);
-    // What is truncated makes room, and is read for the first time when it comes again.
+    // A truncated page makes room; its next use is a first one.
     let truncated = [Use(0), Use(1), Use(2), Leave(1), Leave(2), Use(3), Use(0), Use(1)];
     let curve = Curve::of(&uses(&truncated, 1));
     assert_eq!([2, 3].map(|limit| reread(&curve, limit)), [1, 0]);
@@ -91,7 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Without a sample it is what a cache does, at each limit, and more memory is never worse.
+    /// Unsampled, the curve equals a simulation at each limit, and more memory is never worse.
     #[test]
     fn it_is_what_a_search_says(steps in prop::collection::vec(step(), 0..400)) {
         let curve = Curve::of(&uses(&steps, 1));
@@ -104,7 +104,7 @@ proptest! {
         }
     }
 
-    /// With whatever weights.
+    /// Holds for all weights.
     #[test]
     fn more_memory_is_never_worse(
         all in prop::collection::vec((step(), 1_u32..500), 0..300)
@@ -153,7 +153,7 @@ fn a_sample_is_near_to_all() {
     };
     let sampled: Vec<_> = steps.iter().copied().filter(is_followed).collect();
     let (all, sample) = (Curve::of(&uses(&steps, 1)), Curve::of(&uses(&sampled, ONE_IN)));
-    // From where on the sample has some dozens of pages in the cache.
+    // From the limit on at which the sample has some dozens of pages in the cache.
     for limit in (0..).map(|n| 1000_u64 << n).take_while(|&limit| limit < PAGES as u64) {
         let [exact, near] = [&all, &sample].map(|curve| reread(curve, limit) as f64 / USES as f64);
         assert!((exact - near).abs() < 0.02, "{limit} pages: {near} for {exact}");

@@ -1,6 +1,6 @@
-//! The two lists, inactive and active, as `mm/swap.c`, `mm/vmscan.c` and `mm/workingset.c` have them for page cache that is
-//! not mapped: a page enters the inactive list, is activated when it is used a second time there, and is activated at
-//! once when it comes back after fewer evictions and activations than there are active pages.
+//! The inactive and the active list, as `mm/swap.c`, `mm/vmscan.c` and `mm/workingset.c` keep them for unmapped page
+//! cache. A page enters the inactive list and is activated at its second use there. It is activated at once if it comes
+//! back after fewer evictions and activations than there are active pages.
 
 use super::super::uses::Use;
 use super::Policy;
@@ -8,9 +8,9 @@ use super::list::Lists;
 
 const INACTIVE: usize = 0;
 const ACTIVE: usize = 1;
-/// Pages that one pass of reclaim is for (`SWAP_CLUSTER_MAX`).
+/// Pages evicted in one pass of reclaim (`SWAP_CLUSTER_MAX`).
 const PASS: u64 = 32;
-/// Pages of 1 GiB, for the ratio of the lists; of 4 KiB, as all else here.
+/// 1 GiB in pages of 4 KiB, the unit of this file; for the ratio of the lists.
 const GIB: u64 = 1 << 18;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,17 +26,17 @@ pub struct Classic {
     lists: Lists<2>,
     pages: Vec<Page>,
     age: u64,
-    /// Whether a page came back as an active one since the last pass of reclaim began (`WORKINGSET_ACTIVATE`).
+    /// Whether a page was activated as it came back since the last pass of reclaim began (`WORKINGSET_ACTIVATE`).
     has_refaulted: bool,
-    /// How much this pass has yet to evict.
+    /// Pages that this pass has yet to evict.
     left: u64,
-    /// Whether this pass deactivates pages (`may_deactivate`), and how much is due.
+    /// Whether this pass deactivates pages (`may_deactivate`), and how many are due.
     may_deactivate: bool,
     due: f64,
 }
 
 impl Classic {
-    /// For so many pages.
+    /// Starts with empty lists, for `pages` pages.
     pub fn new(pages: usize) -> Self {
         Self {
             lists: Lists::new(pages),
@@ -55,7 +55,7 @@ impl Classic {
         self.age += u64::from(weight);
     }
 
-    /// As in `inactive_is_low`: up to 1 GiB as much as is active, and less above.
+    /// As in `inactive_is_low`: up to 1 GiB, inactive should be as large as active; above that, smaller.
     fn is_inactive_low(&self) -> bool {
         let (inactive, active) = (self.lists.weight(INACTIVE), self.lists.weight(ACTIVE));
         let gib = inactive.saturating_add(active) / GIB;
@@ -63,8 +63,8 @@ impl Classic {
         inactive.saturating_mul(ratio) < active
     }
 
-    /// Both lists are scanned in proportion to their sizes (`get_scan_count`): for so much that is evicted, as much is
-    /// deactivated as the active list is larger than the inactive one.
+    /// Both lists are scanned in proportion to their sizes (`get_scan_count`): the ratio of deactivated to evicted
+    /// pages is that of the active list to the inactive one.
     fn deactivate(&mut self, evicted: u64) {
         let (inactive, active) = (self.lists.weight(INACTIVE), self.lists.weight(ACTIVE));
         self.due += evicted as f64 * active as f64 / inactive.max(1) as f64;
@@ -106,7 +106,7 @@ impl Policy for Classic {
     fn refault(&mut self, used: Use) {
         let evicted = self.pages[used.page as usize].evicted;
         self.enter(used, true);
-        // As in `workingset_test_recent`, where there is no swap.
+        // As in `workingset_test_recent` without swap.
         if evicted.is_some_and(|evicted| self.age - evicted <= self.lists.weight(ACTIVE)) {
             self.activate(used.page, used.weight);
             self.has_refaulted = true;

@@ -1,7 +1,7 @@
-//! Generations (MGLRU) as `mm/vmscan.c` and `mm/workingset.c` have them for page cache that is not mapped. A page enters
-//! the oldest generation, and its uses are counted, not followed by a move; by their number it belongs to a tier. What
-//! is evicted comes from the oldest generation; a tier that comes back more often than the first one, whose pages were
-//! used once, is moved to the next generation instead.
+//! The generations of MGLRU, as `mm/vmscan.c` and `mm/workingset.c` keep them for unmapped page cache. A page enters
+//! the oldest generation; its uses do not move it but are counted, and the count decides its tier. Pages are evicted
+//! from the oldest generation. A tier that comes back more often than the first, whose pages were used once, is moved
+//! to the next generation instead.
 
 use super::super::uses::Use;
 use super::Policy;
@@ -9,25 +9,25 @@ use super::list::Lists;
 
 /// `MAX_NR_GENS`.
 const GENERATIONS: usize = 4;
-/// `MIN_NR_GENS`: with fewer, a new one is begun.
+/// `MIN_NR_GENS`: with fewer, a new generation is begun.
 const FEWEST: u64 = 2;
 /// `MAX_NR_TIERS`.
 const TIERS: usize = 4;
-/// Uses that are counted: enough for the last tier.
+/// Uses are counted up to this, which is enough for the last tier.
 const MOST_USES: u8 = 8;
-/// Comebacks of a tier below which nothing is concluded from them (`MIN_LRU_BATCH`).
+/// With fewer refaults of a tier, nothing is concluded from them (`MIN_LRU_BATCH`).
 const FEWEST_COMEBACKS: u64 = 64;
-/// A tier is protected if its pages come back so many times as often as those of the first (`get_tier_idx`).
+/// A tier is protected if its pages refault this many times as often as those of the first (`get_tier_idx`).
 const GAIN: u128 = 2;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
     uses: u8,
-    /// The oldest generation when it was evicted, and its tier then.
+    /// The oldest generation and the page's tier when it was evicted.
     evicted: Option<(u64, usize)>,
 }
 
-/// What came of a tier (`struct ctrl_pos`).
+/// What became of a tier's pages (`struct ctrl_pos`).
 #[derive(Clone, Copy, Debug, Default)]
 struct Tier {
     refaulted: u64,
@@ -45,7 +45,7 @@ pub struct Generations {
 }
 
 impl Generations {
-    /// For so many pages.
+    /// Starts with empty generations, for `pages` pages.
     pub fn new(pages: usize) -> Self {
         Self {
             lists: Lists::new(pages),
@@ -60,7 +60,7 @@ impl Generations {
         self.lists.push(place(generation), page, weight);
     }
 
-    /// The last tier whose pages are evicted (`get_tier_idx`): those above come back at twice the rate of the first.
+    /// The last tier whose pages are evicted (`get_tier_idx`): those above refault at twice the rate of the first.
     fn last_evicted(&self) -> usize {
         let first = self.tiers[0];
         let is_evicted = |&tier: &usize| {
@@ -74,14 +74,15 @@ impl Generations {
         (1..TIERS).take_while(is_evicted).last().unwrap_or(0)
     }
 
-    /// Makes room for pages to be evicted: a new generation if there are too few, the next oldest if one is empty.
+    /// Makes sure that the oldest generation has pages: skips it if it is empty, and begins a new one if there are too
+    /// few.
     fn age(&mut self) {
         while self.lists.weight(place(self.oldest)) == 0 && self.lists.size() > 0 {
             if self.youngest - self.oldest < FEWEST {
                 self.youngest += 1;
             }
             self.oldest += 1;
-            // What was learnt of the tiers counts for half from now on (`reset_ctrl_pos`).
+            // What was learnt of the tiers counts half from now on (`reset_ctrl_pos`).
             for tier in &mut self.tiers {
                 tier.refaulted /= 2;
                 tier.left /= 2;
@@ -95,7 +96,7 @@ fn place(generation: u64) -> usize {
 }
 
 fn tier_of(uses: u8) -> usize {
-    // A page that was used n times through a descriptor is in tier order_base_2(n).
+    // A page used n times through a descriptor is in tier order_base_2(n).
     uses.max(1).next_power_of_two().ilog2() as usize
 }
 
@@ -117,7 +118,7 @@ impl Policy for Generations {
     fn refault(&mut self, used: Use) {
         let evicted = self.pages[used.page as usize].evicted;
         self.enter(used, true);
-        // As in `lru_gen_refault`: of another time, nothing is learnt from it.
+        // As in `lru_gen_refault`: a page evicted too long ago teaches nothing.
         if let Some((oldest, tier)) = evicted
             && self.oldest - oldest < FEWEST
         {

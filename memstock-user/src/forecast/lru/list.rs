@@ -1,4 +1,4 @@
-//! Lists of pages that a page can leave from anywhere, all in one array, and how much is in each.
+//! Linked lists of pages in one array, each with its total weight. A page can leave from anywhere.
 
 /// No page.
 const NONE: u32 = u32::MAX;
@@ -19,7 +19,7 @@ struct List {
     weight: u64,
 }
 
-/// `N` lists, and where each page is.
+/// `N` lists, and the position of each page.
 #[derive(Clone, Debug)]
 pub struct Lists<const N: usize> {
     links: Vec<Link>,
@@ -27,7 +27,7 @@ pub struct Lists<const N: usize> {
 }
 
 impl<const N: usize> Lists<N> {
-    /// Empty, for so many pages.
+    /// Makes empty lists for `pages` pages.
     pub fn new(pages: usize) -> Self {
         let link = Link { newer: NONE, older: NONE, list: None, weight: 0 };
         let list = List { newest: NONE, oldest: NONE, weight: 0 };
@@ -39,27 +39,27 @@ impl<const N: usize> Lists<N> {
         self.links[page as usize].list.map(usize::from)
     }
 
-    /// What a page stands for, or stood for when it was in a list.
+    /// How many pages a page stands for; its last weight if it is in no list.
     pub fn weight_of(&self, page: u32) -> u32 {
         self.links[page as usize].weight
     }
 
-    /// How much is in a list.
+    /// The weight of a list.
     pub fn weight(&self, list: usize) -> u64 {
         self.lists[list].weight
     }
 
-    /// How much is in all of them.
+    /// The weight of all lists.
     pub fn size(&self) -> u64 {
         self.lists.iter().map(|list| list.weight).sum()
     }
 
-    /// The page that has been in a list for longest.
+    /// The page that has been in a list longest.
     pub fn oldest(&self, list: usize) -> Option<u32> {
         Some(self.lists[list].oldest).filter(|&page| page != NONE)
     }
 
-    /// Puts a page, that is taken from wherever it is, at the newer end of a list.
+    /// Moves a page, from wherever it is, to the newer end of a list.
     pub fn push(&mut self, list: usize, page: u32, weight: u32) {
         self.remove(page);
         let newest = self.lists[list].newest;
@@ -73,7 +73,7 @@ impl<const N: usize> Lists<N> {
         self.lists[list].weight += u64::from(weight);
     }
 
-    /// Takes a page from the list that it is in, if any.
+    /// Removes a page from its list, if it is in one.
     pub fn remove(&mut self, page: u32) {
         let Link { newer, older, list, weight } = self.links[page as usize];
         let Some(list) = list else { return };

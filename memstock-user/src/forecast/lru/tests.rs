@@ -1,4 +1,4 @@
-//! Both policies on uses by hand, beside the curve, and on whatever is used.
+//! Tests both policies by hand, against the curve, and on arbitrary uses.
 
 use proptest::prelude::*;
 
@@ -56,9 +56,9 @@ fn a_need_for_a_moment_takes_all() {
     }
 }
 
-/// Where an LRU keeps nothing of what is in use, since more passes by than there is room for, the kernel keeps it.
-/// Two windows of 1,000 pages are there at once: with room for both nothing is lost; with less a part of each window goes
-/// before it is used, and with less than one, each page is read as often as it is larger than the room.
+/// Two windows of 1,000 pages are in the cache at once. With room for both nothing is lost; with less, a part of each
+/// window goes before it is used; with less than one window, each page is read as often as the window is larger than
+/// the room.
 #[test]
 fn what_is_read_ahead_and_evicted_is_read_over_and_over() {
     let window = |n: u32| (1000 * n..1000 * (n + 1)).map(|page| Use { page, weight: 1 });
@@ -73,7 +73,7 @@ fn what_is_read_ahead_and_evicted_is_read_over_and_over() {
     }
 }
 
-/// A second reading is ahead of its use as the first was.
+/// The second read is ahead of its use, as the first was.
 #[test]
 fn what_is_read_again_is_read_ahead_as_well() {
     let again = (0..2).flat_map(|_| (0..1000).map(again));
@@ -82,6 +82,7 @@ fn what_is_read_again_is_read_ahead_as_well() {
     assert_eq!(rereads, [2000, 4000, 6000, 6000]);
 }
 
+/// An LRU keeps nothing of what is in use, since more passes by than there is room for; the kernel keeps it.
 #[test]
 fn a_stream_does_not_push_out_what_is_in_use() {
     let mut whats: Vec<_> = (0..40).flat_map(read).collect();

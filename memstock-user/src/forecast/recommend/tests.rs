@@ -1,4 +1,4 @@
-//! Advice by hand.
+//! Advice checked by hand.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn the_highest_of_several_and_a_margin() {
     let wish = Wish { slower: 0.05, margin: 0.1 };
     let advice = Advice::of(&both, wish);
     assert_eq!((advice.peak >> 20, advice.needed >> 20), (800, 400));
-    // 3 % of 400 MiB may be needed and not seen; a tenth is for that and for other loads.
+    // 3 % of 400 MiB may be needed without being seen; the margin of a tenth is for that and for other loads.
     assert_eq!((advice.high >> 20, advice.max >> 20), (412, 440));
     let alone = Advice::of(&both[..1], Wish { margin: 0.0, ..wish });
     assert_eq!((alone.high >> 20, alone.max >> 20), (309, 309));

@@ -1,4 +1,4 @@
-//! Verdicts on small recordings whose figures can be reckoned by hand.
+//! Verdicts on small recordings whose figures can be computed by hand.
 
 use super::*;
 use crate::forecast::assume::assumes;
@@ -12,19 +12,19 @@ fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// To the first so many pages of the file, block by block.
+/// Accesses to the first `pages` pages of the file, block by block.
 fn accesses(ms: u64, kind: AccessKind, pages: u64) -> impl Iterator<Item = Access> {
     let blocks = (0..pages / 16).map(|block| block * 16);
     blocks.map(move |index| Access { at: at(ms), file: 0, index, pages: 16, one_in: 1, kind })
 }
 
-/// Read at one second, and again at eight.
+/// Reads at one second, and again at eight.
 fn read_twice(pages: u64) -> Vec<Access> {
     let reads = [(1000, AccessKind::Added), (1000, AccessKind::Read), (8000, AccessKind::Read)];
     reads.into_iter().flat_map(|(ms, kind)| accesses(ms, kind, pages)).collect()
 }
 
-/// Ten seconds, with 100 MiB needed, 200 at five seconds; 2 MiB of a file are read at one and at eight seconds.
+/// Ten seconds; 100 MiB needed, 200 at five seconds; 2 MiB of a file read at one and at eight seconds.
 pub fn recording() -> Recording {
     let moment = |ms, usage: u64, needed: u64| Moment {
         at: at(ms),
@@ -78,14 +78,14 @@ fn each_limit_has_its_verdict() {
     let victim = dead.victim.unwrap();
     assert_eq!(victim.at, at(4990));
     assert_eq!(victim.task, Some((2, "cc2".into(), 50 << 20)));
-    // 203 MiB may be enough: nobody is sure to die, and this is what it would cost.
+    // 203 MiB may be enough: it is not certain that somebody dies.
     let near = rehearsal.judge(203 << 20);
     assert_eq!((near.verdict, near.is_near), (Verdict::Oom, true));
     assert_eq!(near.victim.unwrap().at, at(4990));
     assert_eq!(rehearsal.judge(50 << 20).victim.unwrap().at, Duration::ZERO);
 }
 
-/// The peak leaves no room for the 2 MiB that are read again: 512 pages of 2 ms in ten seconds.
+/// The peak leaves no room for 2 MiB, which are read again: 512 pages of 2 ms in ten seconds.
 #[test]
 fn what_is_read_again_makes_it_slow() {
     let mut recording = recording();
@@ -105,7 +105,7 @@ fn what_is_read_again_makes_it_slow() {
         assert_eq!(rehearsal.judge(208 << 20).verdict, Verdict::Reclaims, "{kernel:?}");
         let fast = rehearsal.smallest(SLOW);
         assert!(rehearsal.judge(fast).slowdown.unwrap() <= SLOW, "{kernel:?}");
-        // 5 % are 250 pages, of 2048; the last step is within 1/16 of 1/24 of the way.
+        // 5 % are 250 of 2048 pages; the last step is within 1/16 of 1/24 of the range.
         assert!(((207 << 20)..=(208 << 20)).contains(&fast), "{kernel:?} {fast}");
         assert_eq!(rehearsal.smallest(1.0), rehearsal.lives_from());
     }
@@ -124,7 +124,7 @@ fn swap_and_memory_high_kill_later_or_not_at_all() {
 
 #[test]
 fn without_uses_nothing_is_said_of_speed() {
-    // Before Linux 6.12 it is recorded what enters and leaves the cache, and no more.
+    // Before Linux 6.12 only what enters and leaves the cache is recorded.
     for accesses in [Vec::new(), accesses(1000, AccessKind::Added, 2 * MIB).collect()] {
         let recording = Recording { accesses, ..recording() };
         let rehearsal = Rehearsal::new(&recording, WhatIf::default());
@@ -139,7 +139,7 @@ fn without_uses_nothing_is_said_of_speed() {
 fn what_is_taken_for_granted_is_said() {
     let mut recording = recording();
     let said = assumes(&Rehearsal::new(&recording, WhatIf::default()));
-    for part in ["no runtime that sizes itself", "--swap host has it count", "same load"] {
+    for part in ["no runtime that sizes itself", "--swap host counts it", "same load"] {
         assert!(said.iter().any(|said| said.contains(part)), "{part}: {said:?}");
     }
     let event = |kind| TaskEvent { at: at(1), pid: 7, kind };
@@ -157,7 +157,8 @@ fn what_is_taken_for_granted_is_said() {
     }
 }
 
-/// By a kernel that does not wait for them to be written: 200 MiB, 6 MiB that are not seen, and at most a quarter of that.
+/// On kernels that kill rather than wait for writeback: 200 MiB, 6 MiB that are not seen, and the dirty pages, at most
+/// a quarter of that.
 #[test]
 fn dirty_pages_are_needed_where_they_are_killed_for() {
     for (kernel, lru, dirty, lives_from) in [
@@ -181,7 +182,7 @@ fn dirty_pages_are_needed_where_they_are_killed_for() {
     }
 }
 
-/// Of nothing, and of what no run can have come to.
+/// Recordings of nothing, and with figures that no run can have.
 #[test]
 fn odd_recordings_are_judged_too() {
     let huge = Moment {

@@ -1,4 +1,4 @@
-//! What a replay counts, where it can be reckoned by hand.
+//! Replays whose counts can be computed by hand.
 
 use super::*;
 use crate::recording::Charger;
@@ -17,7 +17,7 @@ fn charge(cpu: u32, index: u32, kind: ChargeKind) -> Charge {
     Charge { cpu, index, kind }
 }
 
-/// A page that is faulted in.
+/// A page fault and the charge of its page.
 fn touched(cpu: u32, index: u32) -> [Charge; 2] {
     [charge(cpu, index, ChargeKind::Fault), charge(cpu, index, ChargeKind::Charged(1))]
 }

@@ -1,4 +1,4 @@
-//! What each kind of access comes to.
+//! What each kind of access turns into.
 
 use super::*;
 use crate::recording::{Header, Moment};
@@ -48,12 +48,12 @@ fn how_far_ahead_is_what_entered_meanwhile() {
         access(1, AccessKind::Added, 0, 8),
         access(2, AccessKind::Read, 0, 8),
         access(3, AccessKind::Added, 16, 2),
-        // Only what is used soon was read ahead.
+        // Only pages that are used soon count as read ahead.
         access(4, AccessKind::Read, 16, 1),
         access(400, AccessKind::Added, 32, 16),
         access(401, AccessKind::Read, 17, 1),
     ];
-    // The eighth of a block was followed by none; the first by seven, each of which stands for four.
+    // After the first page of a block, seven more entered, each standing for four.
     assert_eq!(uses(&["cat"], &reads).ahead, 28);
 }
 
@@ -81,7 +81,7 @@ fn somebody_elses_cache_costs_nothing_here() {
     let read = [access(1, AccessKind::Read, 0, 3), access(2, AccessKind::Mapped, 0, 1)];
     let others = uses(&["cat"], &read);
     assert_eq!((others.events.len(), others.others), (1, 12));
-    // A cgroup that ran already has brought it in before.
+    // A cgroup that was already running brought them in before.
     let own = uses(&[], &read);
     assert_eq!((own.events.len(), own.others), (7, 0));
 }
