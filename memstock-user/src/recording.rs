@@ -1,5 +1,6 @@
-//! One run of a cgroup, as `memstock record` saw it and `rehearse`, `recommend` and `report` judge it: what was used
-//! and needed when, who ran, what was read of the page cache, and, for `replay`, what was charged. Plain data; `recording/format.rs` writes and reads it.
+//! One run of a cgroup, recorded by `memstock record` and judged by `rehearse`, `recommend` and `report`: what was used
+//! and needed when, which processes ran, what was read of the page cache and, for `replay`, what was charged. Plain
+//! data; `recording/format.rs` gives its serial form.
 //!
 //! Sizes are in pages of [`Header::page_size`] bytes; times are since the start of the run.
 
@@ -22,14 +23,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::workload::Workload;
 
-/// A run, or as much of it as a file has.
+/// A run, or the part of it that a file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recording {
-    /// Where, when and of what.
+    /// Where and when it was recorded, and of what.
     pub header: Header,
-    /// Usage and what it consists of, each time it changed; in the order of time.
+    /// Usage and its parts, whenever they changed; in the order of time.
     pub moments: Vec<Moment>,
-    /// Who held most memory, at each new peak of what is needed.
+    /// The processes that held most memory, at each new peak of need.
     pub peaks: Vec<Peak>,
     /// Births, execs and deaths.
     pub tasks: Vec<TaskEvent>,
@@ -37,13 +38,13 @@ pub struct Recording {
     pub accesses: Vec<Access>,
     /// The files that [`Access::file`] numbers.
     pub files: Vec<File>,
-    /// What was charged; none if that was not recorded.
+    /// The charges; `None` if they were not recorded.
     pub charges: Option<Charges>,
-    /// How it ended; none for a file that was cut off.
+    /// How it ended; `None` for a file that was cut off.
     pub end: Option<End>,
 }
 
-/// Where, when and of what a recording is.
+/// Where and when a recording was made, and of what.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Header {
     /// memstock's version.
@@ -56,26 +57,26 @@ pub struct Header {
     pub lru: Lru,
     /// Swap of the host, in pages.
     pub swap: u64,
-    /// `/sys/kernel/mm/transparent_hugepage/enabled`, the chosen word.
+    /// The chosen word of `/sys/kernel/mm/transparent_hugepage/enabled`.
     pub thp: String,
-    /// CPUs that were online.
+    /// The number of online CPUs.
     pub cpus: u32,
-    /// Bytes of a page.
+    /// Page size in bytes.
     pub page_size: u32,
     /// The cgroup.
     pub cgroup: PathBuf,
     /// What people call it.
     pub name: Option<Workload>,
-    /// The command; empty for a cgroup that ran already.
+    /// The command; empty for a cgroup that was already running.
     pub command: Vec<String>,
     /// Start, in nanoseconds since 1970.
     pub started: u64,
-    /// What could not be recorded on this kernel, or is coarser, a sentence each.
+    /// What this kernel could not record, or only coarsely, one sentence each.
     pub assumes: Vec<String>,
 }
 
 impl Header {
-    /// Whether its kernel is older than that version of Linux; one that is not understood is not.
+    /// Whether its kernel is older than this version of Linux; false if the release cannot be parsed.
     pub fn is_before(&self, major: u32, minor: u32) -> bool {
         // `6.12.117+deb12`
         let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
@@ -96,39 +97,40 @@ pub enum Lru {
     MultiGen,
 }
 
-/// What a cgroup held at one moment, those below it included.
+/// What a cgroup and those below it held at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
     /// When.
     pub at: Duration,
     /// Highest usage since the moment before.
     pub usage: u64,
-    /// Highest of what was needed since the moment before: usage that the kernel could not reclaim without swap.
+    /// Highest need since the moment before: usage that the kernel could not reclaim without swap.
     pub needed: u64,
     /// Page cache that could be reclaimed.
     pub file: u64,
-    /// Of the page cache, dirty or under writeback.
+    /// Page cache that is dirty or under writeback.
     pub dirty: u64,
-    /// Of the usage, locked (`mlock`).
+    /// Locked pages (`mlock`), part of the usage.
     pub mlocked: u64,
-    /// Of the usage, shared memory and tmpfs.
+    /// Shared memory and tmpfs, part of the usage.
     pub shmem: u64,
-    /// Kernel memory that memstock does not see, where the kernel's own controller tells: slab that can be reclaimed.
+    /// Reclaimable slab. Memstock does not see kernel memory; the kernel's own controller reports it where it is
+    /// enabled.
     pub slab_reclaimable: Option<u64>,
-    /// As above: slab that cannot.
+    /// As above: slab that cannot be reclaimed.
     pub slab_unreclaimable: Option<u64>,
     /// As above: kernel stacks.
     pub stacks: Option<u64>,
 }
 
-/// The largest tasks when what was needed reached a new peak.
+/// The largest tasks when the need reached a new peak.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peak {
     /// When.
     pub at: Duration,
-    /// What was needed then.
+    /// The need at that time.
     pub needed: u64,
-    /// The five whom the kernel would kill first, first of all the victim.
+    /// The five that the kernel would kill first, the victim first.
     pub tasks: Vec<Holder>,
 }
 
@@ -139,7 +141,7 @@ pub struct Holder {
     pub pid: u32,
     /// Its name.
     pub comm: String,
-    /// The kernel's measure of whom to kill (`oom_badness`).
+    /// The kernel's measure for choosing a victim (`oom_badness`).
     pub badness: u64,
     /// Anonymous memory.
     pub anon: u64,
@@ -150,30 +152,30 @@ pub struct Holder {
 pub struct TaskEvent {
     /// When.
     pub at: Duration,
-    /// Whom.
+    /// The process.
     pub pid: u32,
-    /// What.
+    /// What happened.
     pub kind: TaskEventKind,
 }
 
 /// What can happen to a process.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum TaskEventKind {
-    /// It was made, by `parent`.
+    /// It was created by `parent`.
     Born {
-        /// Who made it.
+        /// Its parent's process id.
         parent: u32,
     },
-    /// It runs another program from now on.
+    /// It executed another program.
     Exec {
         /// Name of the program.
         comm: String,
     },
-    /// It is no more.
+    /// It exited.
     Died,
-    /// It looks at its limit, and may size itself by it: why that is thought (`JVM`).
+    /// It reads its limit and may size itself by it.
     FollowsLimit {
-        /// Why.
+        /// Why that is thought, such as `JVM`.
         why: String,
     },
 }
@@ -187,20 +189,20 @@ pub struct Access {
     pub file: u32,
     /// The first page.
     pub index: u64,
-    /// How many.
+    /// The number of pages.
     pub pages: u32,
-    /// One in so many blocks was followed at this time: each page stands for so many.
+    /// One in so many blocks was followed at this time, so each page stands for so many.
     pub one_in: u32,
-    /// What was done.
+    /// What happened to the pages.
     pub kind: AccessKind,
 }
 
 /// What can happen to a page of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessKind {
-    /// `read(2)` and the like found it in the page cache.
+    /// `read(2)` or the like found it in the page cache.
     Read,
-    /// It was mapped in, or a fault found it in the page cache.
+    /// It was mapped, or a fault found it in the page cache.
     Mapped,
     /// It entered the page cache.
     Added,
@@ -211,30 +213,30 @@ pub enum AccessKind {
 /// A file of which pages were followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct File {
-    /// Its device, as `stat(2)` has it.
+    /// Its device number, as in `stat(2)`.
     pub device: u64,
-    /// Its inode.
+    /// Its inode number.
     pub inode: u64,
     /// Its path, if it was found while the file was open.
     pub path: Option<PathBuf>,
 }
 
-/// In [`End::lost`]: charges that found no room where they were to be read.
+/// The name in [`End::lost`] of charges that found no room in the ring buffer.
 pub const CHARGES: &str = "charges";
 
 /// How a recording ended.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct End {
-    /// How long it was.
+    /// The length of the recording.
     #[serde(with = "format::as_micros")]
     pub at: Duration,
-    /// Exit code of the command, 128 + signal; none for a cgroup that ran already.
+    /// Exit code of the command, or 128 + signal; `None` for a cgroup that was already running.
     pub code: Option<i32>,
-    /// Bytes that its tasks read from devices, as far as it is known.
+    /// Bytes that its tasks read from devices, if known.
     pub read_bytes: Option<u64>,
-    /// Nanoseconds that the devices of its files took for a page, in the mean, while they were busy; none if they read and
+    /// Average nanoseconds that the devices of its files took for a page while they were busy; `None` if they read and
     /// wrote next to nothing.
     pub read_ns_per_page: Option<u64>,
-    /// What was lost, by the name of the loss.
+    /// What was lost, by name of the loss.
     pub lost: Vec<(String, u64)>,
 }

@@ -197,7 +197,8 @@ impl Dispatch {
             }
             full.worker = None;
             let found = self.shared.engine.find(key.0);
-            let found = found.inspect_err(|error| log::warn!("looking up a full cgroup: {error:#}"));
+            let found =
+                found.inspect_err(|error| log::warn!("looking up a full cgroup: {error:#}"));
             let Ok(Some((index, counter))) = found else {
                 self.full.remove(&key);
                 continue;
@@ -279,7 +280,9 @@ impl Dispatch {
         for key in hung {
             let name = self.shared.mount.path_of(key.0).map(crate::host::cgroup::display);
             let name = name.unwrap_or_else(|| format!("cgroup {}", key.0));
-            self.shared.fail(anyhow!("{name} is at its limit, and its reclaim hangs: another thread takes over, and only kills"));
+            self.shared.fail(anyhow!(
+                "{name} is at its limit and its reclaim hangs: another thread only kills"
+            ));
             if let Some(full) = self.full.get_mut(&key) {
                 full.seen.1 = NEVER;
             }

@@ -84,7 +84,10 @@ impl Guard {
         let pipe = self.pipe.as_ref().context("the guard has ended")?;
         let dir = dir.as_os_str().as_bytes();
         let line = [&[sign], dir, b"\n"].concat();
-        ensure!(line.len() <= libc::PIPE_BUF && !dir.contains(&b'\n'), "the path does not fit in one line");
+        ensure!(
+            line.len() <= libc::PIPE_BUF && !dir.contains(&b'\n'),
+            "the path does not fit in one line"
+        );
         rustix::io::write(pipe, &line).context("the guard is gone")?;
         Ok(())
     }

@@ -13,12 +13,12 @@ use crate::host::workload::Workload;
 pub struct Cgroup {
     /// cgroup v2 id.
     pub id: u64,
-    /// Path in the hierarchy, with what is not text escaped; none when it is not known any more.
+    /// Path in the hierarchy, with bytes that are not text escaped; none if it is no longer known.
     pub path: Option<String>,
     /// The bytes of the path in hexadecimal, if something in it was escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_hex: Option<String>,
-    /// What people call it, if that is known. Not in the files of the stream: who reads them asks.
+    /// What people call it, if known. Not written to the files of the stream: readers look it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Workload>,
 }

@@ -1,8 +1,8 @@
-//! Why the daemon is degraded, for `memstock show` and `memstock top`, which do not ask the daemon: a line a reason in a file
-//! beside the stream. That says when something began and ended; here is what holds.
+//! Why the daemon is degraded, for `memstock show` and `memstock top`, which do not ask the daemon: a file beside the
+//! stream with one reason a line. The stream says when a reason began and ended; this file says which hold now.
 //!
-//! The file stays open, and is written in place: a daemon that is out of descriptors has to be able to say so. Who reads it
-//! at that very moment can see the end of what it said before.
+//! The file stays open and is written in place, since a daemon that is out of file descriptors must be able to say so.
+//! A reader at that very moment may see the tail of the previous text.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -14,14 +14,14 @@ use anyhow::{Context as _, Result};
 use crate::exit::printable;
 use crate::host::lock::{self, RUN_DIR};
 
-/// The file.
+/// The name of the file.
 pub const DEGRADED: &str = "memstock.degraded";
 
-/// What is said where no daemon runs.
+/// The reason shown when no daemon runs.
 const NO_DAEMON: &str =
     "no-enforcer: no daemon runs, and limits are not enforced: start one with \"memstock run\"";
 
-/// The writing end. Its file goes with the stream.
+/// The writing end. The file is removed with the stream.
 #[derive(Debug)]
 pub struct Degraded {
     file: File,
@@ -29,7 +29,7 @@ pub struct Degraded {
 }
 
 impl Degraded {
-    /// Says that nothing is wrong.
+    /// Opens the file and empties it: nothing is wrong.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -46,7 +46,7 @@ impl Degraded {
                 .mode(0o644)
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(path)?;
-            // As those of the stream.
+            // The mode of `open` is subject to the umask, and ignored for an existing file.
             file.set_permissions(Permissions::from_mode(0o644))?;
             Ok(file)
         };
@@ -55,12 +55,12 @@ impl Degraded {
         Ok(Self { file, written: Vec::new() })
     }
 
-    /// What was said last.
+    /// The reasons last written.
     pub fn said(&self) -> &[String] {
         &self.written
     }
 
-    /// Says that these are the reasons, if they are not those of the last time.
+    /// Writes the reasons, if they have changed.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -78,16 +78,16 @@ impl Degraded {
     }
 }
 
-/// Why the running engine is degraded; nothing when it is not.
+/// Reads why the running engine is degraded; empty if it is not.
 pub fn read() -> Vec<String> {
     match lock::holder() {
-        // What a dead one wrote is not so any more, or not known to be.
+        // What a dead daemon wrote may no longer hold.
         Ok(None) => vec![NO_DAEMON.into()],
         _ => of_daemon(),
     }
 }
 
-/// The same where it is known that a daemon runs.
+/// The same if a daemon is known to run.
 pub fn of_daemon() -> Vec<String> {
     read_in(Path::new(RUN_DIR))
 }

@@ -1,4 +1,4 @@
-//! From the ring buffer to records: decodes the kernel half's events. Tells nobody: `journal` does.
+//! Decodes the kernel half's events from the ring buffer. Publishes nothing: `journal` does.
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Buf;
@@ -12,16 +12,16 @@ use crate::journal::record::{Cgroup, Limit};
 pub struct Decoded {
     /// What happened.
     pub kind: EventKind,
-    /// Which limit it is about.
+    /// The resource of the limit that it is about.
     pub resource: Resource,
-    /// The record.
+    /// The event as it was sent.
     pub event: Event,
 }
 
 /// Decodes one record of the ring buffer.
 ///
 /// # Errors
-/// It has another size, or tags that this version does not know.
+/// Its size is wrong, or this version does not know its tags.
 pub fn decode(mut record: &[u8]) -> Result<Decoded> {
     ensure!(
         record.len() == size_of::<Event>(),
@@ -48,7 +48,7 @@ pub fn decode(mut record: &[u8]) -> Result<Decoded> {
     })
 }
 
-/// What a limit event says, with names instead of ids and bytes instead of pages of usage.
+/// Turns a limit event into its record: names instead of ids, and usage in bytes instead of pages.
 pub fn limit(decoded: &Decoded, name: impl Fn(u64) -> Cgroup, page_size: u64) -> Limit {
     let Decoded { resource, event, .. } = decoded;
     Limit {

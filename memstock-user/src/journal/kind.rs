@@ -1,13 +1,13 @@
-//! How many records of each kind were written: what metrics tell of the stream.
+//! Counts the records published of each kind, for the metrics.
 
 use strum::{EnumCount as _, VariantNames as _};
 
 use super::record::{Kind, Record};
 
-/// How each is called: as in the field `kind`.
+/// The name of each kind, as in the field `kind`.
 pub(super) const KINDS: &[&str] = Kind::VARIANTS;
 
-/// How many records of each kind there were.
+/// The number of records of each kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts([u64; Kind::COUNT]);
 
@@ -16,7 +16,7 @@ impl Counts {
         self.0[Kind::from(record) as usize] += 1;
     }
 
-    /// Every kind with its number, those that never were included.
+    /// Every kind with its count, also those without a record.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         KINDS.iter().copied().zip(self.0)
     }

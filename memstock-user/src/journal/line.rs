@@ -1,8 +1,8 @@
-//! A record as one line for people, `event: KIND key=value …`, with the names that it has as JSON. Owns
-//! the quoting; what a record contains is `record`'s.
+//! Formats a record as one line for people, `event: KIND key=value …`, with the names of the JSON form. Owns the
+//! quoting; `record` owns the contents.
 //!
-//! A value with blanks, or a quotation mark, stands in quotation marks; those within are `\x22`. So a line splits
-//! at the blanks outside quotation marks, whatever a cgroup or a task is called.
+//! A value with white space or a quotation mark is quoted, and quotation marks within become `\x22`. So a line can be
+//! split at the white space outside quotation marks, whatever a cgroup or a task is called.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::record::{Entry, Record};
 use crate::exit::printable;
 
-/// How a cgroup without a name reads.
+/// Stands for the path of a cgroup that has none.
 const REMOVED: &str = "removed";
 
 impl fmt::Display for Entry {
@@ -22,7 +22,7 @@ impl fmt::Display for Entry {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A record is a flat structure of integers and strings: it has a JSON form.
+        // A record is a struct of integers and strings, so it has a JSON form.
         let Ok(Value::Object(fields)) = serde_json::to_value(self) else { return Err(fmt::Error) };
         let kind = fields.get("kind").and_then(Value::as_str).ok_or(fmt::Error)?;
         write!(f, "event: {kind}")?;

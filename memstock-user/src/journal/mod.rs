@@ -1,10 +1,10 @@
-//! The event stream: what happened, for any number of readers, without a socket. Owns the two files of the
-//! stream and what is in them; decides nothing about what happens.
+//! The event stream: what happened, for any number of readers, without a socket. Owns the two files of the stream and
+//! their contents; decides nothing about what happens.
 //!
-//! The daemon appends to [`CURRENT`], a line a record ([`mod@record`]), by one write(2) each ([`mod@write`]), and
-//! renames it to [`BEFORE`] when it is full. Readers ([`mod@read`]) need nothing of the daemon but the files.
-//! Beside them, [`mod@degraded`] has what holds now. One text form ([`mod@line`]) is for people: standard error of `memstock run`, and `memstock events`;
-//! [`mod@names`] has what people call cgroups, for that verb.
+//! The daemon appends each record ([`mod@record`]) to [`CURRENT`] as one line, by one write(2) ([`mod@write`]), and
+//! renames the file to [`BEFORE`] when it is full. Readers ([`mod@read`]) need only the files, not the daemon. A file
+//! beside them says what holds now ([`mod@degraded`]). The text form ([`mod@line`]) is for people: standard error of
+//! `memstock run`, and `memstock events`, for which [`mod@names`] finds what people call cgroups.
 
 mod cgroup;
 pub mod event;
@@ -30,12 +30,12 @@ pub use write::Journal;
 
 use crate::host::lock::RUN_DIR;
 
-/// The file that is appended to.
+/// The file to which records are appended.
 pub const CURRENT: &str = "memstock.events";
-/// The file that was full before it.
+/// The previous file.
 pub const BEFORE: &str = "memstock.events.1";
-/// Bytes after which the current file becomes the one before: readers that are less than this behind
-/// lose nothing.
+/// Size in bytes at which the current file becomes the previous one. Readers that are less than this behind lose
+/// nothing.
 pub const MAX_BYTES: u64 = 4 << 20;
 
 /// Both files, in the order in which they are read.
@@ -43,15 +43,15 @@ pub fn files() -> [PathBuf; 2] {
     [BEFORE, CURRENT].map(|name| Path::new(RUN_DIR).join(name))
 }
 
-/// Whether there is a stream to be read, of a running engine or of one whose daemon died.
+/// Whether there is a stream to read, of a running engine or of one whose daemon died.
 pub fn exists() -> bool {
     files().iter().any(|file| file.exists())
 }
 
-/// Removes the files, and that of the daemon's state; those who read them keep what they have open.
+/// Removes these files and the one that says why the daemon is degraded. Readers keep what they have open.
 ///
 /// # Errors
-/// One cannot be removed.
+/// A file cannot be removed.
 pub fn remove() -> Result<()> {
     remove_in(Path::new(RUN_DIR))
 }

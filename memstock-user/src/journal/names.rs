@@ -1,4 +1,4 @@
-//! What people call the cgroups of records, for who reads them: a cgroup that is gone has its name from when it was there.
+//! Finds what people call the cgroups of records, for readers. A cgroup that is gone keeps the name that it had.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -7,29 +7,30 @@ use super::record::{Cgroup, Entry, Record};
 use crate::host::cgroup::CgroupMount;
 use crate::host::workload::{Resolver, Workload};
 
-/// Finds names, and remembers them by the id of the cgroup.
+/// Finds names, and remembers them by cgroup id.
 #[derive(Default)]
 pub struct Names {
-    /// None where there is no hierarchy, and so no names.
+    /// `None` if there is no hierarchy, and so no names.
     mount: Option<CgroupMount>,
     resolver: Resolver,
     known: HashMap<u64, Workload>,
-    /// Not known when they were last looked for.
+    /// Cgroups without a name at the last look.
     unknown: HashSet<u64>,
 }
 
 impl Names {
-    /// Of this host.
+    /// Finds the names of this host.
     pub fn of_host() -> Self {
         Self { mount: CgroupMount::find().ok(), ..Self::default() }
     }
 
-    /// Has those that are not known looked for again: a runtime names its containers after it has made their cgroups.
+    /// Forgets which names are unknown, to look again: a runtime names its containers only after it has made their
+    /// cgroups.
     pub fn look_again(&mut self) {
         self.unknown.clear();
     }
 
-    /// Puts names where they are known; says whether there are any.
+    /// Fills in the known names; returns whether there are any.
     pub fn put(&mut self, entry: &mut Entry) -> bool {
         let mut has_name = false;
         for cgroup in entry.record.cgroups_mut() {
@@ -43,7 +44,7 @@ impl Names {
         if let Some(known) = self.known.get(&cgroup.id) {
             return Some(known.clone());
         }
-        // A path with bytes that are no text is none of a runtime's.
+        // Runtimes use only paths that are text.
         let path = Path::new(cgroup.path.as_deref().filter(|_| cgroup.path_hex.is_none())?);
         let mount = self.mount.as_ref().filter(|_| !self.unknown.contains(&cgroup.id))?;
         match self.resolver.names(mount.dir(), [path]).remove(path) {
@@ -58,14 +59,14 @@ impl Names {
         }
     }
 
-    /// What was wrong with files since the last call, a line each.
+    /// Problems with files since the last call, one line each.
     pub fn warnings(&mut self) -> Vec<String> {
         self.resolver.warnings()
     }
 }
 
 impl Record {
-    /// The cgroups that it is about.
+    /// The cgroups that the record is about.
     pub fn cgroups_mut(&mut self) -> Vec<&mut Cgroup> {
         match self {
             Self::LimitNear(limit) | Self::LimitHit(limit) => {

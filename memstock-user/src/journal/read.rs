@@ -1,9 +1,9 @@
-//! The reading end of the event stream: any number of readers, each on its own. Owns the order of the two
-//! files, what a rotation does to it, and the finding of gaps; waits for nothing and prints nothing.
+//! The reading end of the event stream: any number of readers, independent of each other. Owns the order of the two
+//! files, rotation, and the finding of gaps; waits for nothing and prints nothing.
 //!
-//! A reader holds files, not names: the writer may rename what it reads and remove what it has yet to read, and
-//! it goes on. It keeps the offset of the last whole line, so a line of which a part is there is read when
-//! all of it is. Only a reader that is more than two files behind loses records, and says how many.
+//! A reader holds open files, so the writer may rename the file being read and remove one that is yet to be read. It
+//! keeps the offset of the last whole line, so a partly written line is read when it is complete. Only a reader that is
+//! more than two files behind loses records, and reports how many.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,30 +19,30 @@ use super::{BEFORE, CURRENT};
 use crate::exit::Failure;
 use crate::host::lock::RUN_DIR;
 
-/// Bytes asked for at once; more than any line has.
+/// Bytes read at once; more than any line has.
 const CHUNK: usize = 256 * 1024;
 
-/// A record, and the line that it was.
+/// A record and its line in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
-    /// The line of the file, without its end; made up here for a gap.
+    /// The line without its end; made up for a gap.
     pub line: String,
-    /// What it says.
+    /// The record.
     pub entry: Entry,
 }
 
-/// One reader's place in the stream.
+/// One reader's position in the stream.
 #[derive(Debug)]
 pub struct Reader {
     dir: PathBuf,
-    /// Being read, and to be read after it.
+    /// The file being read and those to read after it.
     files: VecDeque<Part>,
     last_seq: Option<u64>,
     is_over: bool,
     chunk: Vec<u8>,
 }
 
-/// A file of the stream, and how far it was read.
+/// A file of the stream, and how far it has been read.
 #[derive(Debug)]
 struct Part {
     file: File,
@@ -51,7 +51,7 @@ struct Part {
 }
 
 impl Reader {
-    /// At the oldest record that is there.
+    /// Starts at the oldest record that exists.
     pub fn new() -> Self {
         Self::of(Path::new(RUN_DIR))
     }
@@ -66,15 +66,15 @@ impl Reader {
         }
     }
 
-    /// Whether the engine that was read of has ended: the last record says so, or another one's came.
+    /// Whether the engine has ended: its last record said so, or the records of another engine followed.
     pub fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// Hands over each whole line that is there now, in order, until there is none or `take` fails.
+    /// Passes each whole line to `take`, in order, until there are no more or `take` fails.
     ///
     /// # Errors
-    /// A file cannot be read; the inner one is that of `take`.
+    /// The outer error: a file cannot be read. The inner one is that of `take`.
     pub fn read(
         &mut self,
         mut take: impl FnMut(&Read) -> io::Result<()>,
@@ -84,8 +84,8 @@ impl Reader {
             let Some(part) = self.files.front_mut() else { return Ok(Ok(())) };
             let text = part.whole_lines(&mut self.chunk)?;
             if text.is_empty() {
-                // A file that has a successor is not written to any more, and this was seen before it was
-                // read to its end.
+                // A file with a successor is no longer written to, and the successor was seen before this file was read
+                // to its end.
                 if self.files.len() == 1 {
                     return Ok(Ok(()));
                 }
@@ -96,14 +96,14 @@ impl Reader {
                 let read = match decode(line) {
                     Ok(read) => read,
                     Err(error) => {
-                        // Its number is missing then, and said to be.
+                        // Its missing number is then reported as a gap.
                         log::warn!("a line of the event stream is unreadable: {error:#}");
                         continue;
                     }
                 };
                 let seq = read.entry.seq;
                 if self.last_seq.is_some_and(|last| seq <= last) {
-                    // Numbers begin anew with an engine: the one before was killed, and all of it removed.
+                    // Numbers restart with a new engine: the old one was killed, and its files removed.
                     self.is_over = true;
                     return Ok(Ok(()));
                 }
@@ -117,10 +117,10 @@ impl Reader {
         }
     }
 
-    /// Opens what came after the last file that is open, if anything did.
+    /// Opens files that came after the last open one.
     fn look(&mut self) -> Result<()> {
         let [before, current] = [BEFORE, CURRENT].map(|name| self.dir.join(name));
-        // A rotation between the two would hide a file: both names are to be of one moment.
+        // A rotation between the two opens would hide a file: repeat until both are from one moment.
         let (before, current) = loop {
             let parts = (Part::open(&before)?, Part::open(&current)?);
             if inode(&parts.0) == inode(&Part::open(&before)?) {
@@ -160,7 +160,7 @@ impl Part {
         Ok(Some(Self { file, inode: (meta.dev(), meta.ino()), offset: 0 }))
     }
 
-    /// The whole lines that come next, as many as fit.
+    /// The next whole lines, as many as fit.
     fn whole_lines<'a>(&mut self, chunk: &'a mut [u8]) -> Result<&'a [u8]> {
         let len = self.file.read_at(chunk, self.offset).context("cannot read the event stream")?;
         let end = chunk[..len].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
@@ -178,7 +178,7 @@ fn decode(line: &[u8]) -> Result<Read> {
     Ok(Read { line: line.to_owned(), entry: serde_json::from_str(line)? })
 }
 
-/// The record that stands for those missing between number `last` and `next`.
+/// The record that stands for the missing ones between number `last` and `next`.
 fn gap(last: u64, next: &Entry) -> Option<Read> {
     let missing = next.seq.checked_sub(last + 1).filter(|&missing| missing > 0)?;
     let record = Record::lost(StreamStat::RecordsLost.stat(), missing);

@@ -16,11 +16,11 @@ pub use super::victim::Victim;
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
-    /// Counts the records of an engine; a daemon that adopts one goes on with it.
+    /// Number of the record; a daemon that adopts an engine continues it.
     pub seq: u64,
-    /// When it happened, ns since boot as the kernel half counts them (`CLOCK_MONOTONIC`).
+    /// When it happened: ns since boot (`CLOCK_MONOTONIC`).
     pub time_ns: u64,
-    /// The same, by the wall clock, for people.
+    /// The same by the wall clock, for people.
     pub time: String,
     /// What happened.
     #[serde(flatten)]
@@ -43,27 +43,27 @@ pub enum Record {
     LimitHit(Limit),
     /// Stocks were given back.
     Drain {
-        /// Who wanted it.
+        /// The reason.
         why: Why,
-        /// Only the stocks of this cgroup and those below it; none for all.
+        /// The cgroup whose subtree was drained; none for all cgroups.
         cgroup: Option<Cgroup>,
-        /// What each CPU gave back.
+        /// Pages given back by each CPU.
         cpus: Vec<CpuPages>,
-        /// In all.
+        /// Pages given back in all.
         nr_pages: u64,
         /// How long it took.
         took_ns: u64,
-        /// From the kernel's event to the last stock, if an event was the reason.
+        /// Time from the kernel's event to the last stock, if an event was the reason.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since_event_ns: Option<u64>,
         /// Further requests that this drain served.
         merged: u64,
     },
-    /// Memory was to be freed.
+    /// Memory was reclaimed, or that was tried.
     Reclaim {
-        /// Whose.
+        /// The cgroup whose memory it is.
         cgroup: Cgroup,
-        /// How.
+        /// The method.
         means: Means,
         /// Pages that were asked for.
         tried_pages: u64,
@@ -79,28 +79,28 @@ pub enum Record {
         /// The victim.
         #[serde(flatten)]
         victim: Victim,
-        /// Whether all tasks of the cgroup over its limit went with it.
+        /// Whether all tasks of `ancestor` were killed with it.
         group: bool,
-        /// From the limit to the kill.
+        /// Time from the limit hit to the kill.
         after_ns: u64,
     },
-    /// Nothing made room, and there is nobody that may be killed.
+    /// Nothing made room, and nobody may be killed.
     NoVictim {
         /// The cgroup that is over its limit.
         ancestor: Cgroup,
     },
-    /// Nothing made room, and nobody is killed for it: what is above the limit is page cache.
+    /// Nothing made room, but only page cache is above the limit, and nobody is killed for that.
     CacheOverLimit {
         /// The cgroup that is over its limit.
         ancestor: Cgroup,
         /// Pages above the limit.
         over_pages: u64,
-        /// Pages that the kernel could not take back, at or below the limit.
+        /// Pages that the kernel could not reclaim, at or below the limit.
         needed_pages: u64,
-        /// Page cache.
+        /// Pages of page cache.
         file_pages: u64,
     },
-    /// What would have been done at a limit, were it not only observed.
+    /// What would have been done at a limit, with `--observe`.
     WouldEnforce {
         /// The cgroup that is over its limit.
         ancestor: Cgroup,
@@ -108,53 +108,53 @@ pub enum Record {
         cgroup: Cgroup,
         /// Pages above the limit.
         over_pages: u64,
-        /// Pages that the kernel could not take back.
+        /// Pages that the kernel could not reclaim.
         needed_pages: u64,
-        /// Page cache that it could.
+        /// Pages of page cache that it could reclaim.
         file_pages: u64,
         /// Pages stocked for the subtree.
         stocked: Vec<CpuPages>,
-        /// Whether giving those back would have made room.
+        /// Whether draining these would have made room.
         drain_is_enough: bool,
-        /// Who would have been killed; nobody while what is needed is not above the limit.
+        /// The task that would have been killed; none unless more is needed than the limit allows.
         #[serde(flatten)]
         victim: Option<Victim>,
     },
     /// A CPU went offline.
     CpuDead {
-        /// Its number.
+        /// Number of the CPU.
         cpu: u32,
     },
     /// A CPU came online.
     CpuOnline {
-        /// Its number.
+        /// Number of the CPU.
         cpu: u32,
     },
     /// A cgroup is charged from now on.
     CgroupAdded {
-        /// Which.
+        /// The cgroup.
         cgroup: Cgroup,
     },
     /// A tracked cgroup was removed; its pages may be left.
     CgroupDying {
-        /// Which.
+        /// The cgroup.
         cgroup: Cgroup,
     },
-    /// No page is a dying cgroup's own any more, and its counter is free.
+    /// No page is charged to a dying cgroup any more, and its counter is free.
     CgroupRemoved {
-        /// Which.
+        /// The cgroup.
         cgroup: Cgroup,
     },
-    /// Pages whose free was lost were uncharged.
+    /// Pages whose free was missed were uncharged.
     Healed {
-        /// How many.
+        /// Number of pages.
         nr_pages: u64,
     },
     /// A counter of losses rose, or a reader missed records.
     Lost {
         /// The name of the counter.
         counter: String,
-        /// By how much.
+        /// How much it rose by.
         by: u64,
     },
     /// A daemon has taken over the engine of one that died.
@@ -162,38 +162,38 @@ pub enum Record {
         /// Where the engine is pinned.
         pins: String,
     },
-    /// A part of the daemon does not work; it is tried again.
+    /// A part of the daemon failed; it is tried again.
     PartFailed {
-        /// Which.
+        /// The part.
         part: String,
-        /// Why.
+        /// The error.
         error: String,
     },
-    /// It works again.
+    /// A part of the daemon works again.
     PartRecovered {
-        /// Which.
+        /// The part.
         part: String,
     },
-    /// The configuration was read again, and this is different.
+    /// The configuration was read again, and this differs from what is in force.
     ConfigChanged {
-        /// Whose; none of a setting.
+        /// The cgroup concerned; none for a setting.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cgroup: Option<Cgroup>,
-        /// The key; `cgroup` for whether it is named.
+        /// The key; `cgroup` if the difference is whether the cgroup is named.
         key: String,
-        /// What was in force, as it reads in the file.
+        /// The value that was in force, as written in the file.
         from: String,
-        /// What is to be.
+        /// The value in the file now.
         to: String,
-        /// What came of it.
+        /// What came of the change.
         outcome: Outcome,
-        /// Why it was refused, or what goes on.
+        /// Why it was refused, or what remains.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
-    /// The configuration was read again, and all differences told of.
+    /// The configuration was read again, and all differences were reported.
     ConfigReloaded {
-        /// The file.
+        /// The configuration file.
         file: String,
         /// Changes that are in force.
         done: u64,
@@ -202,25 +202,25 @@ pub enum Record {
         /// Changes that the next start makes.
         needs_restart: u64,
     },
-    /// The configuration was read again, and nothing changed because of mistakes in it.
+    /// The configuration was read again, and nothing changed because it has mistakes.
     ConfigRefused {
-        /// The file.
+        /// The configuration file.
         file: String,
-        /// How many mistakes standard error has.
+        /// Number of mistakes reported on standard error.
         mistakes: u64,
     },
     /// The engine ended. Nothing follows.
     Ended,
 }
 
-/// What came of a difference between two readings of the configuration.
+/// What came of a change in the configuration.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Outcome {
     /// It is in force.
     Done,
-    /// It could not be made, and is tried again with the next reading.
+    /// It could not be made; the next reading tries again.
     Refused,
     /// It cannot change while the engine runs.
     NeedsRestart,
@@ -234,17 +234,17 @@ pub struct Limit {
     pub cgroup: Cgroup,
     /// The cgroup whose limit it is.
     pub ancestor: Cgroup,
-    /// Of what.
+    /// The resource that is limited.
     pub resource: Resource,
     /// Pages that did not fit.
     pub nr_pages: u64,
-    /// Usage of the ancestor, bytes.
+    /// Usage of the ancestor in bytes.
     pub usage: u64,
-    /// Limit of the ancestor, bytes.
+    /// Limit of the ancestor in bytes.
     pub limit: u64,
 }
 
-/// Which counter is limited.
+/// A resource that can be limited.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -271,13 +271,13 @@ impl From<memstock_common::Resource> for Resource {
 pub enum Why {
     /// Somebody asked.
     Asked,
-    /// The kernel reclaims.
+    /// The kernel began to reclaim.
     Reclaim,
     /// A limit is near.
     LimitNear,
     /// A limit was reached.
     LimitHit,
-    /// The CPU is gone.
+    /// The CPU went offline.
     CpuDead,
 }
 
@@ -290,19 +290,19 @@ pub enum Means {
     MemoryReclaim,
     /// `MADV_PAGEOUT` on mappings of its tasks that have `MADV_FREE`d pages.
     Lazyfree,
-    /// `POSIX_FADV_DONTNEED` on its clean page cache, whichever files that is of.
+    /// `POSIX_FADV_DONTNEED` on its clean page cache, whatever file it belongs to.
     Fadvise,
     /// `MADV_PAGEOUT` on what its tasks have mapped.
     Pageout,
 }
 
-/// What one CPU has or gave back.
+/// Pages that one CPU has or gave back.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CpuPages {
-    /// Its number.
+    /// Number of the CPU.
     pub cpu: u32,
-    /// Pages.
+    /// Number of pages.
     pub nr_pages: u64,
 }
 

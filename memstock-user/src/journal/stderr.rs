@@ -1,5 +1,5 @@
-//! What of the event stream is on standard error: what an operator acts on, and of what comes by the thousand so much that the
-//! rest can still be read. The stream has it all.
+//! Decides which events go to standard error: those that an operator acts on. Kinds that come by the thousand are
+//! limited, so that the rest can be read. The stream has all of them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -9,11 +9,11 @@ use memstock_common::Loss;
 use super::kind::KINDS;
 use super::record::{Cgroup, Entry, Kind, Record, Why};
 
-/// Lines of one kind about one cgroup in a second.
+/// The most lines of one kind about one cgroup in a second.
 const BURST: u32 = 3;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// What was said lately, by kind and by the id of a cgroup.
+/// Recent lines, by kind and cgroup id.
 #[derive(Debug, Default)]
 pub(super) struct Stderr(BTreeMap<(usize, u64), Lately>);
 
@@ -25,14 +25,14 @@ struct Lately {
 }
 
 impl Stderr {
-    /// Says it if it is for there.
+    /// Prints the entry if it is for standard error.
     pub(super) fn tell(&mut self, entry: &Entry) {
         if let Some(line) = self.line(entry) {
             say(&line);
         }
     }
 
-    /// Says of how many events nothing was said in a second that is over by now.
+    /// Prints how many events were withheld in seconds that are over by now.
     pub(super) fn tell_withheld(&mut self, now_ns: u64) {
         say(&self.withheld(now_ns));
     }
@@ -73,11 +73,11 @@ impl Stderr {
 }
 
 fn say(text: &str) {
-    // Nobody left to tell if standard error is gone.
+    // If standard error is gone, nobody is left to read it.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// About which cgroup an event is of which there may be one each millisecond, at a limit.
+/// The cgroup of an event of a kind that may come each millisecond at a limit.
 fn comes_by_the_thousand(record: &Record) -> Option<u64> {
     match record {
         Record::LimitNear(limit) | Record::LimitHit(limit) => Some(limit.ancestor.id),
@@ -107,7 +107,7 @@ fn is_wanted(record: &Record) -> bool {
         | Record::ConfigRefused { .. }
         | Record::CpuDead { .. }
         | Record::CpuOnline { .. } => true,
-        // Then lines are missing there, too.
+        // Lines are missing on standard error then, too.
         Record::Lost { counter, .. } => counter == Loss::EventsLost.stat().name,
         Record::CgroupAdded { .. }
         | Record::CgroupDying { .. }

@@ -1,4 +1,4 @@
-//! The stream in a folder of its own: numbers, rotation, torn lines, names that are not nice.
+//! The stream in a temporary folder: numbers, rotation, torn lines, hostile names.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -29,12 +29,12 @@ fn numbers(reader: &mut Reader) -> Vec<u64> {
     all(reader).iter().map(|read| read.entry.seq).collect()
 }
 
-/// As kill -9 does: no last record, the files stay.
+/// Dies as by `kill -9`: no last record, and the files stay.
 fn die(journal: Journal) {
     std::mem::forget(journal);
 }
 
-/// One of each kind, with every optional part there and not.
+/// Records of each kind, with and without every optional part.
 pub(crate) fn every_kind() -> Vec<Record> {
     let cgroup = || Cgroup::new(7, Some("/a/b".as_ref()));
     let gone = || Cgroup::new(8, None);
@@ -229,7 +229,7 @@ fn a_reader_that_is_too_late_is_told_how_much_it_missed() {
     let gap = read.iter().position(|r| matches!(r.entry.record, Record::Lost { .. })).unwrap();
     let Record::Lost { counter, by } = &read[gap].entry.record else { panic!() };
     assert_eq!(counter, "records_lost");
-    // What it had open it still reads to the end; the rest is there or counted.
+    // It still reads what it had open; the rest is there or counted.
     assert_eq!(read.len() as u64 - 1 + by, 99);
     assert_eq!(read[gap].entry.seq + by, read[gap + 1].entry.seq);
     assert_eq!(serde_json::from_str::<Entry>(&read[gap].line).unwrap(), read[gap].entry);

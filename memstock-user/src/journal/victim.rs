@@ -1,4 +1,4 @@
-//! Who is killed at a limit, or would be: a part of records.
+//! The task that is killed at a limit, or would be: a part of records.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
-//! The writing end of the event stream, of which there is one: the daemon's. Owns numbering and rotation; knows nothing of
-//! readers. Standard error has a part of it (`stderr`).
+//! The writing end of the event stream; only the daemon has one. Owns numbering and rotation; knows nothing of readers.
+//! `stderr` passes a part of it to standard error.
 //!
-//! A record that cannot be written (no space in /run) leaves a gap in the numbers, by which readers see that it
-//! is missing; it never ends the daemon, and never leaves half a line.
+//! A record that cannot be written (no space in /run) leaves a gap in the numbers, by which readers notice. It never
+//! ends the daemon, and never leaves half a line.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -20,7 +20,7 @@ use super::{BEFORE, CURRENT, remove_in};
 use crate::host;
 use crate::host::lock::RUN_DIR;
 
-/// The stream of this daemon. When that dies, the next one goes on with it; [`end`](Self::end) is the end of it.
+/// The stream of an engine. If the daemon dies, the next one continues it; [`end`](Self::end) ends it.
 #[derive(Debug)]
 pub struct Journal {
     dir: PathBuf,
@@ -36,13 +36,13 @@ struct State {
     counts: Counts,
     stderr: Stderr,
     failed: bool,
-    /// Why a record could not be written, until somebody has asked.
+    /// Why a record could not be written, until [`outcome`](Journal::outcome) is called.
     error: Option<anyhow::Error>,
 }
 
 impl Journal {
-    /// Opens the stream, and goes on with the numbers of a daemon that died. Only the holder of the engine's lock
-    /// may do so.
+    /// Opens the stream, and continues the numbers of a daemon that died. Only the holder of the engine's lock may call
+    /// this.
     ///
     /// # Errors
     /// A file cannot be read or written.
@@ -55,7 +55,7 @@ impl Journal {
         let file = append_to(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let [before, current] = [BEFORE, CURRENT].map(|name| Written::in_file(&dir.join(name)));
         if current.bytes < current.found {
-            // A daemon that was killed while it wrote. Readers wait for the rest of the line, at its start.
+            // A daemon was killed while writing. Readers wait at the start of the line for the rest.
             file.set_len(current.bytes)
                 .with_context(|| format!("cannot shorten {}", path.display()))?;
         }
@@ -72,21 +72,21 @@ impl Journal {
         Ok(Self { dir: dir.to_owned(), max_bytes, state: RefCell::new(state) })
     }
 
-    /// Tells all readers that nothing follows, and removes the files.
+    /// Publishes that nothing follows, and removes the files.
     ///
     /// # Errors
-    /// One cannot be removed.
+    /// A file cannot be removed.
     pub fn end(self) -> Result<()> {
         self.publish(Record::Ended);
         remove_in(&self.dir)
     }
 
-    /// Tells all readers that `record` happened just now, and standard error if it is for there.
+    /// Publishes that `record` happened just now, also on standard error if it is for there.
     pub fn publish(&self, record: Record) {
         self.publish_at(host::now_ns(), record);
     }
 
-    /// Tells all readers that `record` happened at `time_ns` since boot (`CLOCK_MONOTONIC`).
+    /// Publishes that `record` happened at `time_ns` since boot (`CLOCK_MONOTONIC`).
     pub fn publish_at(&self, time_ns: u64, record: Record) {
         let mut state = self.state.borrow_mut();
         let entry = Entry { seq: state.next_seq, time_ns, time: wall_clock(time_ns), record };
@@ -96,7 +96,7 @@ impl Journal {
         match self.append(&mut state, &entry) {
             Ok(()) => (state.failed, state.error) = (false, None),
             Err(error) => {
-                let error = error.context("records are missing in the event stream");
+                let error = error.context("records are missing from the event stream");
                 if !state.failed {
                     log::warn!("{error:#}");
                 }
@@ -105,18 +105,19 @@ impl Journal {
         }
     }
 
-    /// Says on standard error how many events were not told there, in the seconds that are over, or `at_last`.
+    /// Prints on standard error how many events were withheld there, in the seconds that are over, or if `at_last`, in
+    /// all.
     pub fn tell_withheld(&self, at_last: bool) {
         let until_ns = if at_last { u64::MAX } else { host::now_ns() };
         self.state.borrow_mut().stderr.tell_withheld(until_ns);
     }
 
-    /// How many records of each kind this daemon has published.
+    /// The number of records of each kind that this daemon has published.
     pub fn counts(&self) -> Counts {
         self.state.borrow().counts
     }
 
-    /// Whether records are written, as far as that was tried since the last call: nothing if it was not.
+    /// Whether records could be written since the last call; `None` if that was not tried again after a failure.
     pub fn outcome(&self) -> Option<Result<()>> {
         let mut state = self.state.borrow_mut();
         match state.error.take() {
@@ -132,20 +133,20 @@ impl Journal {
         if state.bytes > 0 && state.bytes + len > self.max_bytes {
             self.rotate(state)?;
         }
-        // One write(2): a reader sees all of a line or, when there is no space, a part that goes again.
+        // One write(2): a reader sees the whole line or, without space, a part that is removed again.
         let written = state.file.write(&line);
         if written.as_ref().is_ok_and(|&written| written == line.len()) {
             state.bytes += len;
             return Ok(());
         }
-        state.file.set_len(state.bytes).context("cannot take half a line back")?;
+        state.file.set_len(state.bytes).context("cannot remove half a line")?;
         written.and(Err(io::ErrorKind::StorageFull.into())).context("cannot append")
     }
 
     fn rotate(&self, state: &mut State) -> Result<()> {
         let current = self.dir.join(CURRENT);
         match fs::rename(&current, self.dir.join(BEFORE)) {
-            // It was renamed before, and no new one could be made; or somebody removed it.
+            // It was renamed earlier, and the new file could not be made; or somebody removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed.with_context(|| format!("cannot rename {}", current.display()))?,
         }
@@ -156,7 +157,7 @@ impl Journal {
     }
 }
 
-/// What is in a file of the stream already.
+/// The contents of an existing file of the stream.
 #[derive(Default)]
 struct Written {
     last_seq: u64,
@@ -167,7 +168,7 @@ struct Written {
 }
 
 impl Written {
-    /// A file that is not there, or has other things in it, has no record.
+    /// A file that does not exist, or holds other things, has no record.
     fn in_file(path: &Path) -> Self {
         let text = fs::read(path).unwrap_or_default();
         let bytes = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
@@ -188,7 +189,7 @@ fn append_to(path: &Path) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)?;
-    // Of older versions anybody could read it. It tells of others' processes what /proc may hide (hidepid).
+    // Files of older versions are readable by all. The stream names processes that /proc may hide (hidepid).
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }

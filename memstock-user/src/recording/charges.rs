@@ -1,5 +1,5 @@
-//! What an engine charged while it was recorded with `--charges`: as data, and as entries. Each charge is of the CPU that
-//! was named last, and of a cgroup that was named before.
+//! What an engine charged while it was recorded with `--charges`: as data, and as entries of the file. Each charge
+//! happened on the CPU that was named last, to a cgroup that was named before.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -10,28 +10,28 @@ use memstock_common::page::CHUNK_PAGES;
 use memstock_common::{MAX_BATCH, MAX_CGROUPS, MAX_DEPTH, MAX_SLOTS};
 use serde::{Deserialize, Serialize};
 
-/// No kernel is built for more CPUs (`NR_CPUS`).
+/// The most CPUs that a kernel can be built for (`NR_CPUS`).
 const MOST_CPUS: u32 = 8192;
 
-/// What an engine charged, of whatever cgroup, and what else a replay needs.
+/// What an engine charged, of all its cgroups, and its settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Charges {
-    /// Pages that it charged at once.
+    /// Its batch: pages charged at once on a miss.
     pub batch: u32,
-    /// Stock slots that it had on each CPU.
+    /// Its stock slots on each CPU.
     pub slots: u32,
-    /// The cgroups that were charged and those above them, each behind the one above it.
+    /// The charged cgroups and their ancestors, parents before children.
     pub cgroups: Vec<Charger>,
-    /// In the order in which they came on each CPU.
+    /// The charges, in order for each CPU.
     pub events: Vec<Charge>,
 }
 
-/// A cgroup that was charged, or is above one.
+/// A cgroup that was charged, or an ancestor of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Charger {
-    /// Of its counter.
+    /// The index of its counter.
     pub index: u32,
-    /// Of the counter above; none at the top.
+    /// The index of the parent's counter; `None` at the top.
     pub parent: Option<u32>,
     /// Its path, if it was found.
     pub path: Option<PathBuf>,
@@ -40,20 +40,20 @@ pub struct Charger {
 /// Something that moved pages between cgroups, stocks and counters, or would with other settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// On which CPU.
+    /// The CPU on which it happened.
     pub cpu: u32,
-    /// The cgroup's counter; of no meaning for [`ChargeKind::Drained`].
+    /// The cgroup's counter index; meaningless for [`ChargeKind::Drained`].
     pub index: u32,
-    /// What.
+    /// What happened.
     pub kind: ChargeKind,
 }
 
-/// What there is to replay.
+/// The kinds of events to replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChargeKind {
     /// A page fault consumed a page, or missed.
     Fault,
-    /// So many pages were charged, as they were allocated.
+    /// So many pages were charged when they were allocated.
     Charged(u32),
     /// So many pages were uncharged.
     Uncharged(u32),
@@ -63,14 +63,14 @@ pub enum ChargeKind {
 
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum ChargesEntry<'a> {
-    /// Charges are recorded, of an engine with this batch and these slots.
+    /// The settings of the engine whose charges follow: batch and slots.
     Begun(u32, u32),
-    /// A cgroup: index of its counter, that of the one above, path.
+    /// A cgroup: the index of its counter, that of the parent's counter, its path.
     Charger(u32, Option<u32>, #[serde(borrow)] Option<&'a [u8]>),
-    /// What follows is of this CPU.
+    /// The entries that follow happened on this CPU.
     Cpu(u32),
     Fault(u32),
-    /// Pages less one: nobody is charged for none.
+    /// The second number is the pages less one: no charge is of 0 pages.
     Charged(u32, u32),
     Uncharged(u32, u32),
     Drained,
@@ -93,17 +93,17 @@ impl<'a> ChargesEntry<'a> {
     }
 }
 
-/// What was read so far.
+/// The charges read so far.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     charges: Option<Charges>,
     cpu: Option<u32>,
-    /// How far below the top, by index.
+    /// Levels of the known cgroups, by index; 1 at the top.
     levels: HashMap<u32, u32>,
 }
 
 impl Reading {
-    /// Takes an entry; none if no engine can have said so.
+    /// Takes an entry; `None` if no engine can have written it.
     pub(super) fn take(&mut self, entry: &ChargesEntry<'_>) -> Option<()> {
         let charge = match *entry {
             ChargesEntry::Begun(batch, slots) => {
@@ -145,7 +145,7 @@ impl Reading {
     }
 }
 
-/// No more are charged at once than a chunk of the page-owner map has.
+/// Decodes a number of pages; no charge is larger than a chunk of the owner map.
 fn pages(more: u32) -> Option<u32> {
     more.checked_add(1).filter(|&pages| pages <= CHUNK_PAGES)
 }

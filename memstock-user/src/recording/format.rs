@@ -1,5 +1,5 @@
-//! What a recording is as bytes, but for the frames that they are in: entries, each told by its difference from the one
-//! before it. `docs/recording.md` describes it; whoever changes anything here changes [`VERSION`].
+//! The bytes of a recording inside its frames: entries, each encoded as the difference from the one before.
+//! `docs/recording.md` describes the format; any change here also changes [`VERSION`].
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,18 +12,18 @@ use super::charges::ChargesEntry;
 use super::{Access, AccessKind, Header, Holder, Lru, Moment, Peak, TaskEvent, TaskEventKind};
 use crate::host::workload::{Kind, Workload};
 
-/// How a recording begins.
+/// The first bytes of a recording.
 pub(super) const MAGIC: [u8; 8] = *b"MEMSTOCK";
-/// What this memstock writes and reads.
+/// The format that this memstock writes and reads.
 pub(super) const VERSION: u32 = 2;
 
-/// The payload of a frame of entries is those of them that follow each other, to its end.
+/// An entry; the payload of a frame of entries is a sequence of these.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Entry<'a> {
     Moment(MomentEntry),
     Peak(PeakEntry),
     Task(TaskEntry),
-    /// The next file: its number is how many there were before.
+    /// The next file; files are numbered from 0.
     #[serde(borrow)]
     File(FileEntry<'a>),
     /// One in so many blocks is followed from now on.
@@ -54,7 +54,7 @@ pub(super) struct HeaderEntry<'a> {
     name: Option<NameEntry<'a>>,
 }
 
-/// Its kind, its whole name, and those of its pod, its namespace and itself.
+/// The kind, the whole name, and the names of the pod, the namespace and the container.
 type NameEntry<'a> = (Kind, &'a str, [Option<&'a str>; 3]);
 
 impl<'a> HeaderEntry<'a> {
@@ -109,7 +109,7 @@ fn path(bytes: &[u8]) -> PathBuf {
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct MomentEntry {
     after_us: u64,
-    /// The first six numbers, each as its change.
+    /// The changes of the first six numbers.
     changes: [i64; 6],
     slab_reclaimable: Option<u64>,
     slab_unreclaimable: Option<u64>,
@@ -135,7 +135,7 @@ pub(super) struct FileEntry<'a> {
     device: u64,
     inode: u64,
     path: Option<&'a [u8]>,
-    /// By what its blocks were hashed.
+    /// The key by which its blocks were hashed.
     pub(super) key: u64,
 }
 
@@ -155,9 +155,9 @@ impl<'a> FileEntry<'a> {
 pub(super) struct AccessEntry {
     after_us: u64,
     pub(super) file: u32,
-    /// From behind the access before it.
+    /// Distance from the end of the access before it.
     ahead: i64,
-    /// Less one: there is no access to none.
+    /// The number of pages less one: no access is to 0 pages.
     more_pages: u32,
 }
 
@@ -165,7 +165,7 @@ fn micros(at: Duration) -> u64 {
     at.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
-/// Of [`End::at`](super::End::at).
+/// Serializes [`End::at`](super::End::at) in microseconds.
 pub(super) mod as_micros {
     use super::*;
 
@@ -183,19 +183,19 @@ pub(super) mod as_micros {
     }
 }
 
-/// What entries are differences from: those before them. Both who writes and who reads keep it.
+/// The values that entries are differences from. Writer and reader both keep them.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     at_us: u64,
     moment: [u64; 6],
-    /// The page behind the last access.
+    /// The page after the last access.
     behind: u64,
-    /// One in so many blocks is followed; 0 before it was said.
+    /// One in so many blocks is followed; 0 until an entry says so.
     pub(super) one_in: u32,
 }
 
 impl Before {
-    /// The time since the entry before. What comes late is as if it came with the one before it.
+    /// The time since the entry before; 0 for one that comes late.
     fn pass(&mut self, at: Duration) -> u64 {
         let at_us = micros(at).max(self.at_us);
         at_us - std::mem::replace(&mut self.at_us, at_us)

@@ -1,9 +1,9 @@
-//! Owns the frames of a recording: a kind, a length, a payload, and check sums of both, so that neither a file that was
-//! cut nor one with a bit flipped passes for another. Must not know what is in them.
+//! The frames of a recording: kind, length, payload, and check sums of both parts, so that a file that was cut or has a
+//! flipped bit is recognised. Does not know the contents.
 
 use std::io::{self, Write};
 
-/// What a frame has in it.
+/// What a frame contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Header = 1,
@@ -17,12 +17,12 @@ impl Kind {
     }
 }
 
-/// Kind, length, and the check sum of these two.
+/// Size of kind, length, and their check sum.
 const HEAD: usize = 12;
-/// The check sum of the payload, behind it.
+/// Size of the check sum after the payload.
 const TAIL: usize = 4;
 
-/// Writes a frame, as a whole if the file takes it.
+/// Writes a frame in one piece.
 pub(super) fn write(to: &mut impl Write, kind: Kind, payload: &[u8]) -> io::Result<()> {
     let len = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut frame = Vec::with_capacity(HEAD + payload.len() + TAIL);
@@ -37,17 +37,17 @@ pub(super) fn write(to: &mut impl Write, kind: Kind, payload: &[u8]) -> io::Resu
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
-    /// A frame, and what is behind it.
+    /// A frame: kind, payload, and the bytes after the frame.
     Frame(Kind, &'a [u8], &'a [u8]),
     /// The file ends here, maybe within a frame.
     Cut,
-    /// What is here was never written so.
+    /// The bytes are not a frame that was written.
     Damaged,
 }
 
-/// Reads a frame.
+/// Reads the next frame.
 pub(super) fn next(bytes: &[u8]) -> Next<'_> {
-    // Where the host went down, a file system may have left zeroes for what it had no time to write.
+    // When the host crashes, a file system may leave zeroes for what it had no time to write.
     if bytes.iter().all(|&byte| byte == 0) {
         return Next::Cut;
     }

@@ -1,4 +1,4 @@
-//! Owns reading a recording: whole, or as much as there is of one that was cut. What it cannot read it says in one line.
+//! Reads a recording, or what there is of one that was cut. Errors are one line.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -14,18 +14,18 @@ use super::{AccessKind, End, Moment, Recording};
 use crate::exit::Failure;
 use crate::host::cgroup::display;
 
-/// No host has more pages; what is reckoned with as many stays far from overflowing.
+/// No host has more pages; sums of a few such numbers do not overflow.
 pub(super) const MOST_PAGES: u64 = 1 << 52;
-/// One block in more is never followed.
+/// The lowest rate at which blocks are followed: one in so many.
 const RAREST: u32 = 1 << 24;
 
 /// Reads the recording in the file `path`.
 ///
-/// One that was cut is read up to there, and has no [`end`](Recording::end). All accesses are of the blocks that were
-/// followed at the lowest rate of all, which the others are left out for: each is then one of as many.
+/// A recording that was cut is read up to there, and has no [`end`](Recording::end). Accesses are reduced to the blocks
+/// that were followed at the lowest rate of the recording, and [`one_in`](super::Access::one_in) of each is that rate.
 ///
 /// # Errors
-/// There is no such file, it is no recording, one of another version, or damaged.
+/// The file does not exist, is not a recording, has another version, or is damaged.
 pub fn read(path: &Path) -> Result<Recording> {
     let name = display(path);
     let mut file = match File::open(path) {
@@ -45,17 +45,17 @@ pub fn read(path: &Path) -> Result<Recording> {
     parse(&bytes).map_err(|wrong| Failure::Other.error(format!("{name} {wrong}")))
 }
 
-/// Reads the bytes of a recording, or says what is wrong with them.
+/// Parses the bytes of a recording.
 ///
 /// # Errors
-/// As [`read`], without the name.
+/// What is wrong with them, without the name of the file.
 pub fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
     if bytes.is_empty() {
-        return Err("is empty: it is no recording".into());
+        return Err("is empty: it is not a recording".into());
     }
     let is_begun = MAGIC.starts_with(bytes);
     let Some(rest) = bytes.strip_prefix(&MAGIC).filter(|_| !is_begun) else {
-        return Err(if is_begun { cut() } else { "is not a recording of memstock's".into() });
+        return Err(if is_begun { cut() } else { "is not a recording made by memstock".into() });
     };
     let Some((version, rest)) = rest.split_first_chunk() else { return Err(cut()) };
     let version = u32::from_le_bytes(*version);
@@ -95,10 +95,10 @@ pub fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
 }
 
 fn cut() -> String {
-    "was cut before it had begun: nothing was recorded".into()
+    "was cut within its header: nothing was recorded".into()
 }
 
-/// What a payload has in it, and nothing else.
+/// Decodes a payload that must hold one value and nothing else.
 fn whole<'a, T: serde::Deserialize<'a>>(payload: &'a [u8]) -> Option<T> {
     let (value, rest) = postcard::take_from_bytes(payload).ok()?;
     rest.is_empty().then_some(value)
@@ -115,7 +115,7 @@ fn is_possible(moment: &Moment) -> bool {
 struct Reading {
     recording: Recording,
     before: Before,
-    /// By what the blocks of each file are hashed.
+    /// The key by which the blocks of each file are hashed.
     keys: Vec<u64>,
     charges: charges::Reading,
 }

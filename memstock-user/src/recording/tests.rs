@@ -1,4 +1,4 @@
-//! What is written is read again; what is cut is read up to there; what is anything else is refused in one line.
+//! What is written is read again; a cut file is read up to the cut; anything else is refused in one line.
 
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
@@ -141,12 +141,12 @@ prop_compose! {
     }
 }
 
-/// What is recorded comes in the order of time, whatever it is.
+/// Writes a recording, all entries in the order of time.
 fn written(all: &Recording) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes, &all.header).unwrap();
     for (number, file) in all.files.iter().enumerate() {
-        // Two files may be the same, and stay two.
+        // Two files may be equal and are still two.
         assert_eq!(writer.file(file, number as u64).unwrap() as usize, number);
     }
     let mut times: Vec<_> = all.moments.iter().map(|it| it.at).collect();
@@ -213,10 +213,10 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        // Whatever it says: it says it, and does not panic.
+        // It may fail, but must not panic.
         let _ = parse(&bytes);
         let _ = parse(&noise);
-        // Behind a beginning that is one.
+        // The same after a valid beginning.
         let _ = parse(&[&bytes[..12], &noise].concat());
     }
 }
@@ -305,7 +305,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         assert!(line.contains(said) && !line.contains('\n'), "{line}");
         assert_eq!(exit_code(&error), 125, "{line}");
     }
-    // What the host had no time to write.
+    // Zeroes that a crash left behind.
     let torn = file("torn", &[&bytes[..], &[0; 4096]].concat());
     assert_eq!(read(&torn).unwrap().end, None);
 }

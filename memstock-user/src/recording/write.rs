@@ -1,4 +1,4 @@
-//! Owns writing a recording as it comes: whatever was written stays readable if the rest never comes.
+//! Writes a recording as it happens: what was written stays readable if nothing follows.
 
 use std::collections::BTreeMap;
 use std::fs::File as Disk;
@@ -12,18 +12,18 @@ use super::{Access, End, File, Header, Moment, Peak, TaskEvent};
 /// Bytes of entries after which a frame is written.
 const FRAME: usize = 4096;
 
-/// Writes a recording. What is not [flushed](Self::flush) when the process dies is lost, some 4 KiB at most.
+/// Writes a recording. If the process dies, what was not [flushed](Self::flush) is lost, some 4 KiB at most.
 ///
-/// After an error nothing more is written, so that the recording is readable up to there.
+/// After an error nothing more is written, so that the recording stays readable up to there.
 #[derive(Debug)]
 pub struct Writer<W = Disk> {
     to: W,
     before: Before,
-    /// Entries that are yet to be written.
+    /// Entries not yet written.
     entries: Vec<u8>,
-    /// The number of each file, by what its blocks are hashed by, its device and its inode.
+    /// The number of each file, by the key that its blocks are hashed by, its device and its inode.
     files: BTreeMap<(u64, u64, u64), u32>,
-    /// That of the last charge.
+    /// The CPU of the last charge.
     cpu: Option<u32>,
     bytes: u64,
     has_failed: bool,
@@ -33,7 +33,7 @@ impl<W: Write> Writer<W> {
     /// Begins a recording.
     ///
     /// # Errors
-    /// `to` does not take it.
+    /// `to` cannot be written.
     pub fn new(mut to: W, header: &Header) -> io::Result<Self> {
         to.write_all(&MAGIC)?;
         to.write_all(&VERSION.to_le_bytes())?;
@@ -50,7 +50,7 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Bytes that were written so far.
+    /// Bytes written so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -58,7 +58,7 @@ impl<W: Write> Writer<W> {
     /// Adds a moment.
     ///
     /// # Errors
-    /// As with all that follow: the file does not take it.
+    /// The file cannot be written; the same holds for the methods below.
     pub fn moment(&mut self, moment: &Moment) -> io::Result<()> {
         let entry = Entry::Moment(self.before.note_moment(moment));
         self.entry(&entry)
@@ -73,7 +73,7 @@ impl<W: Write> Writer<W> {
         self.entry(&entry)
     }
 
-    /// Adds what happened to a task.
+    /// Adds an event of a task.
     ///
     /// # Errors
     /// As above.
@@ -97,7 +97,7 @@ impl<W: Write> Writer<W> {
         Ok(*self.files.entry((key, file.device, file.inode)).or_insert(number))
     }
 
-    /// Adds an access, which lies in one block.
+    /// Adds an access, which must lie within one block.
     ///
     /// # Errors
     /// As above.
@@ -110,7 +110,7 @@ impl<W: Write> Writer<W> {
         self.entry(&entry)
     }
 
-    /// Says that charges are recorded, of an engine with this batch and these slots.
+    /// Notes that charges are recorded, of an engine with this batch and these slots.
     ///
     /// # Errors
     /// As above.
@@ -118,7 +118,7 @@ impl<W: Write> Writer<W> {
         self.entry(&Entry::Charges(ChargesEntry::Begun(batch, slots)))
     }
 
-    /// Adds a cgroup before it is charged, behind the one above it.
+    /// Adds a cgroup; must come before its charges, and after its parent.
     ///
     /// # Errors
     /// As above.
@@ -138,7 +138,7 @@ impl<W: Write> Writer<W> {
         self.entry(&Entry::Charges(ChargesEntry::of(charge)))
     }
 
-    /// Writes what is yet to be written.
+    /// Writes the entries not yet written.
     ///
     /// # Errors
     /// As above.
@@ -153,7 +153,7 @@ impl<W: Write> Writer<W> {
         written
     }
 
-    /// Ends the recording; says how many bytes it has.
+    /// Ends the recording; returns its size in bytes.
     ///
     /// # Errors
     /// As above.
@@ -176,7 +176,7 @@ impl<W: Write> Writer<W> {
         let mut counted = Counted { to: &mut self.to, bytes: 0 };
         let written = frame::write(&mut counted, kind, payload);
         self.bytes += counted.bytes;
-        // What would follow half a frame could not be read.
+        // What follows half a frame could not be read.
         self.has_failed = written.is_err();
         written
     }
@@ -186,7 +186,7 @@ fn bytes(value: &impl serde::Serialize) -> io::Result<Vec<u8>> {
     postcard::to_stdvec(value).map_err(io::Error::other)
 }
 
-/// Counts what is taken.
+/// Counts the bytes written.
 struct Counted<'a, W> {
     to: &'a mut W,
     bytes: u64,

@@ -1,4 +1,4 @@
-//! Charges as they may be recorded, and what is refused.
+//! Charges that are valid and charges that are refused.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ fn kind() -> impl Strategy<Value = ChargeKind> {
 }
 
 prop_compose! {
-    /// Of a few cgroups, one below the other.
+    /// Charges of a few cgroups, each below the one before it.
     pub(crate) fn charges()(
         batch in 1..=1024_u32,
         slots in 1..=64_u32,
