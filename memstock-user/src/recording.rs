@@ -114,8 +114,7 @@ pub struct Moment {
     pub mlocked: u64,
     /// Shared memory and tmpfs, part of the usage.
     pub shmem: u64,
-    /// Reclaimable slab. Memstock does not see kernel memory; the kernel's own controller reports it where it is
-    /// enabled.
+    /// Reclaimable slab, which memstock does not see; known where the kernel's own controller is enabled.
     pub slab_reclaimable: Option<u64>,
     /// As above: slab that cannot be reclaimed.
     pub slab_unreclaimable: Option<u64>,

@@ -28,7 +28,7 @@ pub enum Part {
     Reparent,
     /// Follows CPUs that go offline and come online.
     Cpus,
-    /// Drains stocks when somebody or the kernel asks for it.
+    /// Drains stocks when the kernel reclaims or a limit is near.
     Drains,
     /// Enforces limits.
     Enforcement,

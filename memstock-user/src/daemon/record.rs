@@ -33,7 +33,7 @@ pub struct Subject {
     pub cgroup: Cgroup,
     /// What people call it.
     pub name: Option<Workload>,
-    /// The command that is run in it; empty for a cgroup that runs already.
+    /// The command that is run in it; empty for a cgroup that was already running.
     pub command: Vec<String>,
     /// Whether each charge is recorded.
     pub charges: bool,
@@ -72,7 +72,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins to record into `file`.
+    /// Starts recording into `file`.
     ///
     /// # Errors
     /// The kernel refuses the programs, the engine does not track the cgroup, or the file cannot be written.

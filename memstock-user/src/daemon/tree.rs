@@ -161,7 +161,7 @@ impl<'a> Tree<'a> {
     /// Registers the children of the next tracked cgroup, or notes that it is gone. Reads one directory.
     ///
     /// # Errors
-    /// The kernel refuses for now; [`retry`](Self::retry) tries again.
+    /// The kernel refuses for now; [`look_again`](Self::look_again) tries again.
     pub fn look_below(&mut self) -> Result<()> {
         let Some(id) = self.unseen.pop_front() else { return Ok(()) };
         match self.mount.cgroup_of(id) {
@@ -257,8 +257,8 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Handles the reported removal of a cgroup, once the host no longer knows its id. Returns whether a tracked cgroup
-    /// is gone.
+    /// Handles a report that a cgroup was removed, which is believed only if the host no longer knows the id. Returns
+    /// whether a tracked cgroup is gone.
     pub fn removed(&mut self, id: u64) -> bool {
         let is_gone = match self.mount.cgroup_of(id) {
             ById::Gone => true,

@@ -73,7 +73,7 @@ impl Enforcer {
         let moved = Arc::new(AtomicBool::new(true));
         let moves = Arc::clone(&moved);
         let cache = Cache::default();
-        // Maps the owners now rather than when the first limit is hit.
+        // Maps the owner map now rather than when the first limit is hit.
         cache.host_pages(&engine)?;
         let shared = Shared { engine, mount, cache, news: sender, wake: wakes };
         let work =

@@ -175,7 +175,7 @@ fn busy(room: &Room<'_>, resource: Resource, nr_pages: u64) -> Result<anyhow::Er
     let needed = needed(usage, counter.file);
     Ok(Failure::Other.error(format!(
         "{} is busy: it needs {}, and draining and reclaiming did not bring that below {}; its limit \
-         stays {}: free memory of it, or use \"memstock limit\" with --force",
+         stays {}: free some of its memory, or use \"memstock limit\" with --force",
         display(&room.cgroup.path),
         text(needed),
         text(nr_pages),

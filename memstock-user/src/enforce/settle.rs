@@ -143,7 +143,7 @@ impl<'a> Full<'a> {
     fn hold(&self) -> Option<Hold<'a>> {
         let guard: &Arc<Guard> = self.job.guard.as_ref()?;
         Hold::freeze(guard, self.writes, &self.cgroup).unwrap_or_else(|error| {
-            self.shared.fail(error.context("a subtree at its limit is not held"));
+            self.shared.fail(error.context("cannot hold the tasks of a full cgroup"));
             None
         })
     }

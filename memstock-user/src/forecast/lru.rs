@@ -12,8 +12,8 @@ use super::timeline::PARTS;
 use super::uses::{Use, Uses, What};
 use crate::recording::Lru;
 
-/// How often at least a page is read once more that was read ahead and evicted before its use: the kernel starts again
-/// from there, and evicts as much again (measured: `docs/rehearsal.md`).
+/// The fewest extra reads of a page that was read ahead and evicted before its use: the kernel starts again from there,
+/// and evicts as much again (measured: `docs/rehearsal.md`).
 const THRASHED: f64 = 2.0;
 /// Pages of the first window if windows are large (`get_init_ra_size` for a read of 128 KiB, mm/readahead.c); two
 /// windows of the default size fit in as many.

@@ -1,6 +1,6 @@
 //! Estimates how much mapped page cache is read again. Its use is not seen (`docs/rehearsal.md`): the text and data
-//! that a program works with are assumed to be in constant use, so a limit without room for all of them makes the rest
-//! be read over and over.
+//! that a program works with are assumed to be in constant use, so what a limit leaves no room for is read over and
+//! over.
 
 use std::time::Duration;
 

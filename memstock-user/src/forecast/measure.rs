@@ -23,7 +23,7 @@ pub enum Scope {
     Engine,
     /// The kernel's own memory controller, for the cgroup and those below it.
     Kernel,
-    /// The process, as the kernel reports to its parent (`wait4`).
+    /// The process, as the kernel reports it to its parent.
     Process,
 }
 

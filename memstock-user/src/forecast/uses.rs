@@ -29,7 +29,7 @@ const _: () = assert!(size_of::<Event>() == 16);
 /// What can happen to the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The memory taken by others changes; an index into [`Uses::taken`].
+    /// The memory beside the cache changes; an index into [`Uses::taken`].
     Taken(u32),
     /// A page enters the cache.
     Enter(Use),

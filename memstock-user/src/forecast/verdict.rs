@@ -1,10 +1,10 @@
 //! Predicts what any memory limit would do, from one run without it. Owns the rule; reads nothing.
 //!
-//! A run used at most `usage`, and needed at most `needed` of that. Its kernel, at a limit of
+//! Take a run that used at most `usage`, of which it needed at most `needed`. Under a limit of
 //!
-//! - `usage` or more, would never have reclaimed: the run *fits*;
-//! - `needed` or more, would have reclaimed page cache and killed nobody: it *reclaims*;
-//! - less, would have killed: *oom*. A charge kills once whole passes of reclaim free nothing
+//! - `usage` or more, the kernel would never have reclaimed: it *fits*;
+//! - `needed` or more, the kernel would have reclaimed page cache and killed nobody: it *reclaims*;
+//! - less, the kernel would have killed: *oom*. A charge kills once whole passes of reclaim free nothing
 //!   (`try_charge_memcg` in `mm/memcontrol.c`), and those reclaim everything that is not needed.
 //!
 //! Memory that memstock does not see (slab), and pages that the kernel cannot reclaim at the moment (in the CPUs' LRU

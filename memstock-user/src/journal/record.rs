@@ -1,4 +1,4 @@
-//! What can happen, as one type: the records of the event stream, with their serial form. Nothing here
+//! The records of the event stream as one type: what can happen, with the serial form. Nothing here
 //! reads a clock or a file.
 //!
 //! `docs/events.md` explains every field. Fields that count pages end in `pages`; all other sizes are bytes.
@@ -39,7 +39,7 @@ pub struct Entry {
 pub enum Record {
     /// A batch did not fit under a limit: the early warning.
     LimitNear(Limit),
-    /// Not even what was needed fitted.
+    /// Not even the pages that were needed fitted.
     LimitHit(Limit),
     /// Stocks were given back.
     Drain {
@@ -59,9 +59,9 @@ pub enum Record {
         /// Further requests that this drain served.
         merged: u64,
     },
-    /// Memory was reclaimed, or that was tried.
+    /// Memory was reclaimed, or an attempt was made.
     Reclaim {
-        /// The cgroup whose memory it is.
+        /// The cgroup that memory was reclaimed from.
         cgroup: Cgroup,
         /// The method.
         means: Means,

@@ -201,7 +201,7 @@ fn readers_go_over_rotations_without_gap_or_repeat() {
     for n in 1..=100 {
         journal.publish(added(n, b"/a"));
         fast_saw.extend(numbers(&mut fast));
-        // About seven records are a file.
+        // A file holds about seven records.
         if n % 7 == 0 {
             slow_saw.extend(numbers(&mut slow));
         }

@@ -37,7 +37,7 @@ pub struct Charger {
     pub path: Option<PathBuf>,
 }
 
-/// Something that moved pages between cgroups, stocks and counters, or would with other settings.
+/// An event that moved pages between cgroups, stocks and counters, or would do so under other settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// The CPU on which it happened.

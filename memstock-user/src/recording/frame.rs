@@ -34,12 +34,12 @@ pub(super) fn write(to: &mut impl Write, kind: Kind, payload: &[u8]) -> io::Resu
     to.write_all(&frame)
 }
 
-/// What comes next.
+/// What the next bytes are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
     /// A frame: kind, payload, and the bytes after the frame.
     Frame(Kind, &'a [u8], &'a [u8]),
-    /// The file ends here, maybe within a frame.
+    /// The file ends here, perhaps within a frame.
     Cut,
     /// The bytes are not a frame that was written.
     Damaged,

@@ -14,7 +14,7 @@ use crate::recording::{Holder, Peak};
 
 /// The number of processes recorded at a peak.
 const LARGEST: usize = 5;
-/// A new peak is need that has grown by one part in so many, from [`SMALLEST`] pages on.
+/// A peak counts as new if the need has grown by one part in so many, from [`SMALLEST`] pages on.
 const STEP: u64 = 50;
 const SMALLEST: u64 = 256;
 /// The pause after a look, in multiples of what the look took.

@@ -74,8 +74,7 @@ impl Generations {
         (1..TIERS).take_while(is_evicted).last().unwrap_or(0)
     }
 
-    /// Makes sure that the oldest generation has pages: skips it if it is empty, and begins a new one if there are too
-    /// few.
+    /// Moves on from an empty oldest generation, and begins a new one if too few are left.
     fn age(&mut self) {
         while self.lists.weight(place(self.oldest)) == 0 && self.lists.size() > 0 {
             if self.youngest - self.oldest < FEWEST {

@@ -100,7 +100,7 @@ fn a_stream_does_not_push_out_what_is_in_use() {
     }
 }
 
-/// Around a ring that does not fit by a little, nothing is there when it is needed.
+/// If a ring almost fits, no page is still cached when its turn comes again.
 #[test]
 fn of_a_ring_that_does_not_fit_nothing_is_kept() {
     let rounds = (0..50).flat_map(|_| (0..100).map(again));
@@ -108,7 +108,8 @@ fn of_a_ring_that_does_not_fit_nothing_is_kept() {
     assert_eq!((Curve::of(&ring).rereads(90)[3], reread(&ring, Lru::Classic, 90)), (5000, 5000));
 }
 
-/// Pages that come back soon enough to have fitted in the place of active ones are activated, and those make room.
+/// Pages that come back soon enough to have fitted in place of active ones are activated, and the active ones make
+/// room.
 #[test]
 fn what_is_active_no_more_makes_room() {
     let active = (85..125).flat_map(read).chain((85..125).map(again));
@@ -119,7 +120,7 @@ fn what_is_active_no_more_makes_room() {
 }
 
 proptest! {
-    /// Never more is read again than was used again, and nothing where there is room for all.
+    /// Never more is read again than was used again.
     #[test]
     fn rereads_are_bounded(
         steps in prop::collection::vec((0_u8..8, 0_u32..30, 1_u32..5), 0..300),

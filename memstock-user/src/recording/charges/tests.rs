@@ -33,7 +33,7 @@ prop_compose! {
     }
 }
 
-/// Writes them.
+/// Writes the charges.
 pub(crate) fn write(charges: &Charges, writer: &mut Writer<impl std::io::Write>) {
     writer.charges(charges.batch, charges.slots).unwrap();
     charges.cgroups.iter().for_each(|it| writer.charger(it).unwrap());
