@@ -150,7 +150,7 @@ impl Part {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(Failure::Permission.error(format!(
-                    "{} is root's: run it as root, for example with sudo",
+                    "only root can read {}: run it as root, for example with sudo",
                     path.display()
                 )));
             }
