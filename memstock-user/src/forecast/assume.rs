@@ -34,7 +34,7 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     }
     if uses.others > 0 {
         all.push(format!(
-            "about {} of page cache that others had read stays charged to them",
+            "about {} of page cache that others had brought in stays charged to them",
             bytes(uses.others)
         ));
     }
