@@ -74,8 +74,8 @@ fn a_bad_file_does_nothing() -> Result<()> {
                 vec![":1:1: unknown field `memmory`", "`cgroup`"],
             ),
             (in_top("memory = '12Q'"), vec![":3:10: \"12Q\" is not a size", "`cgroup.memory`"]),
-            (in_top("") + &in_top(""), vec![":5:8: ", " again: line 2 has it"]),
-            (in_top("") + &spelled, vec![":5:8: ", " again: line 2 has it"]),
+            (in_top("") + &in_top(""), vec![":5:8: ", " again: first named in line 2"]),
+            (in_top("") + &spelled, vec![":5:8: ", " again: first named in line 2"]),
             (
                 in_below("memory = '2M'") + &in_top("memory = '1M'"),
                 vec![":3:10: memory: 2.0MiB is above the limit of", "(1.0MiB, line 6)"],

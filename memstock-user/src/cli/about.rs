@@ -8,7 +8,7 @@ use clap_complete::Shell;
 /// Flags of `memstock completions`.
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// The shell that is to read it
+    /// Shell to print the script for
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
 }
@@ -16,11 +16,11 @@ pub struct Completions {
 /// Flags of `memstock man`.
 #[derive(Debug, Args)]
 pub struct Man {
-    /// The verb whose page is wanted, not that of memstock
+    /// Print the page of this verb instead of memstock's
     #[arg(value_name = "VERB", conflicts_with = "dir")]
     pub verb: Option<String>,
 
-    /// Write all pages to files in this folder
+    /// Write all pages to files in this directory
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }

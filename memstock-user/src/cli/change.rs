@@ -1,4 +1,4 @@
-//! Flags of the verbs that have a running engine do something.
+//! Flags of the verbs that change something in a running engine.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::value::{Limited, limited};
 /// Flags of `memstock drain`.
 #[derive(Debug, Args)]
 pub struct Drain {
-    /// Only the stocks cached for this cgroup and those below it
+    /// Only stocks of this cgroup and those below it
     #[arg(long, value_name = "PATH", conflicts_with = "Named")]
     pub cgroup: Option<PathBuf>,
 
@@ -43,11 +43,11 @@ pub struct SetLimit {
     #[command(flatten)]
     pub named: Named,
 
-    /// Limit its memory (bytes, or with K, M, G, T; "max" for none)
+    /// Limit of memory (bytes, or with K, M, G, T; "max" for none)
     #[arg(long, value_name = "SIZE", value_parser = limited, group = "limits")]
     pub memory: Option<Limited>,
 
-    /// Limit its memory and swap together
+    /// Limit of memory and swap together
     #[arg(long, value_name = "SIZE", value_parser = limited, group = "limits")]
     pub memsw: Option<Limited>,
 

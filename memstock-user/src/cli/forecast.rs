@@ -9,7 +9,7 @@ use memstock_common::MAX_BATCH;
 use super::value::{Swap, bytes, kernel, part, slots, swap, window};
 use crate::forecast::rehearse::Kernel;
 
-/// Where `memstock record` writes and its readers look, unless they are told.
+/// The default file of `memstock record` and of the verbs that read recordings.
 pub const FILE: &str = "memstock.data";
 
 /// Flags of `memstock rehearse`.
@@ -19,32 +19,32 @@ pub struct Rehearse {
     #[arg(value_name = "FILE", default_value = FILE)]
     pub file: PathBuf,
 
-    /// Judge this limit (bytes, or with K, M, G, T); may be given more than once [default: some between what
+    /// Judge this limit (bytes, or with K, M, G, T); may be given more than once [default: several between what
     /// fits and what kills]
     #[arg(long = "limit", value_name = "SIZE", value_parser = bytes)]
     pub limits: Vec<u64>,
 
-    /// As it would be elsewhere.
+    /// Assumptions that differ from the recorded run.
     #[command(flatten)]
     pub what_if: Otherwise,
 
-    /// Judge the limits as memory.high, at which nobody is killed and tasks are held up
+    /// Judge the limits as memory.high: nobody is killed, tasks are throttled
     #[arg(long)]
     pub high: bool,
 
-    /// Print JSON; sizes in bytes, times in seconds, slowdown as a part of the time
+    /// Print JSON; sizes in bytes, times in seconds, slowdown as a fraction of the time
     #[arg(long)]
     pub json: bool,
 }
 
-/// What is to be different from the recorded run, for every verb.
+/// Assumptions that differ from the recorded run.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Otherwise {
     /// Assume this much swap, or "host" for as much as the recorded host had
     #[arg(long, value_name = "SIZE", value_parser = swap, default_value = "0")]
     pub swap: Swap,
 
-    /// With the recorded kernel's way to choose what to reclaim, with that of another, or by last use alone
+    /// Assume the reclaim policy of the recorded kernel, of another one, or strict least recently used order
     #[arg(long, value_name = "KERNEL", value_parser = kernel(), default_value = "host")]
     pub kernel: Kernel,
 }
@@ -52,7 +52,7 @@ pub struct Otherwise {
 /// Flags of `memstock recommend`.
 #[derive(Debug, Args)]
 pub struct Recommend {
-    /// Recordings of one program, which are taken together
+    /// Recordings of one program, judged together
     #[arg(value_name = "FILE", default_value = FILE)]
     pub files: Vec<PathBuf>,
 
@@ -60,30 +60,30 @@ pub struct Recommend {
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = part)]
     pub slower: f64,
 
-    /// Add so much for loads that were not recorded
+    /// Add this much for loads that were not recorded
     #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = part)]
     pub margin: f64,
 
-    /// As it would be elsewhere.
+    /// Assumptions that differ from the recorded run.
     #[command(flatten)]
     pub what_if: Otherwise,
 
-    /// Judge by what a Prometheus has scraped instead, for each cgroup that it knows: http://HOST:PORT, or the address
-    /// of what answers like one (Thanos, Mimir)
+    /// Judge by the metrics of a Prometheus server instead, for each cgroup that it knows: http://HOST:PORT of
+    /// Prometheus or of a compatible server (Thanos, Mimir)
     #[arg(long, value_name = "URL", conflicts_with_all = ["files", "slower", "swap", "kernel"])]
     pub prometheus: Option<String>,
 
-    /// Take the cgroups that were scraped within this time, as Prometheus writes it; the figures are the highest since
-    /// each was tracked
+    /// Judge cgroups that were scraped within this time (a Prometheus duration); the figures are the highest since each
+    /// was tracked
     #[arg(long, value_name = "DURATION", default_value = "14d", requires = "prometheus", value_parser = window)]
     pub window: String,
 
-    /// How to write it
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
 }
 
-/// How a recommendation is written.
+/// The output format of a recommendation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people, with reasons
@@ -92,7 +92,7 @@ pub enum Format {
     Json,
     /// The resources of a container
     Yaml,
-    /// A drop-in for a unit
+    /// A drop-in for a systemd unit
     Systemd,
 }
 
@@ -107,8 +107,7 @@ pub struct Replay {
     #[arg(long = "batch", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
     pub batches: Vec<u32>,
 
-    /// Have N slots in each CPU's stock; may be given more than once [default: 1, 7, as recorded, and one for each
-    /// cgroup]
+    /// Give each CPU's stock N slots; may be given more than once [default: 1, 7, as recorded, and one for each cgroup]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Vec<u32>,
 
@@ -128,7 +127,7 @@ pub struct Verify {
     #[arg(value_name = "FILE", default_value = FILE)]
     pub file: PathBuf,
 
-    /// As it would be elsewhere.
+    /// Assumptions that differ from the recorded run.
     #[command(flatten)]
     pub what_if: Otherwise,
 
@@ -145,15 +144,15 @@ pub struct Report {
     #[arg(value_name = "FILE", default_value = FILE)]
     pub file: PathBuf,
 
-    /// Write a page with pictures, whole in one file
+    /// Write an HTML page with pictures, all in one file
     #[arg(long, value_name = "FILE", group = "as")]
     pub html: Option<PathBuf>,
 
-    /// Write the picture of all limits
+    /// Write the picture of all limits as SVG
     #[arg(long, value_name = "FILE", group = "as")]
     pub svg: Option<PathBuf>,
 
-    /// As it would be elsewhere.
+    /// Assumptions that differ from the recorded run.
     #[command(flatten)]
     pub what_if: Otherwise,
 }

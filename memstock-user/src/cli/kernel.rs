@@ -10,12 +10,11 @@ use super::value::delay;
 /// Flags of `memstock kernel`.
 #[derive(Debug, Args)]
 pub struct Kernel {
-    /// Print JSON; sizes in bytes, what is in a slot in pages; with --watch, a sample a line
+    /// Print JSON; sizes in bytes, slots in pages; with --watch, one sample per line
     #[arg(long)]
     pub json: bool,
 
-    /// Look again and again, and count the slots that changed hands; where functions can be traced, the kernel's
-    /// charges, too
+    /// Repeat, and count slots that changed hands; where functions can be traced, also count the kernel's charges
     #[arg(long)]
     pub watch: bool,
 

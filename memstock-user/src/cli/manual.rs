@@ -1,5 +1,5 @@
-//! Owns the manual: a page for memstock and one for each of its verbs, rendered from the declaration of the
-//! command line, so that they cannot say anything else than `--help` does. Must not write files.
+//! Owns the manual: a page for memstock and one for each verb, rendered from the same declaration as `--help`, so that
+//! the two cannot differ. Must not write files.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::cli;
 
 /// The program's name, and that of its first page.
 pub const NAME: &str = "memstock";
-/// Commands that people type are in this section, whoever may run them.
+/// Section 1 is user commands, including those that only root may run.
 const SECTION: &str = "1";
 
 /// A manual page.
@@ -18,7 +18,7 @@ const SECTION: &str = "1";
 pub struct Page {
     /// The verb that it is about; none for memstock itself.
     pub verb: Option<String>,
-    /// Its text, as man(7) has it.
+    /// Its text, in the format of man(7).
     pub text: Vec<u8>,
 }
 
@@ -36,7 +36,7 @@ fn title(verb: Option<&str>) -> String {
 /// All pages, memstock's own first.
 ///
 /// # Errors
-/// clap_mangen cannot render one, which it has no reason to.
+/// clap_mangen cannot render a page, which is not expected.
 pub fn pages() -> io::Result<Vec<Page>> {
     let mut command = cli::shown();
     command.build();
@@ -51,7 +51,7 @@ fn first(command: &Command) -> io::Result<Page> {
     let mut text = render(command)?;
     section(&mut text, "EXIT STATUS");
     text.extend(b".nf\n");
-    // Below their heading, which is this section's.
+    // Without their heading: this section has one.
     for line in cli::EXIT_CODES.lines().skip(1) {
         text.extend(format!("{}\n", line.replace('-', "\\-")).as_bytes());
     }
@@ -79,7 +79,7 @@ fn render(command: &Command) -> io::Result<Vec<u8>> {
         .source(format!("{NAME} {}", env!("CARGO_PKG_VERSION")))
         .manual("Memory-cgroup controller")
         .render(&mut text)?;
-    // An empty date, which clap_mangen writes as nothing at all: the next field would be taken for it.
+    // clap_mangen writes an empty date as nothing, and the next field would be taken for the date.
     let text = String::from_utf8_lossy(&text);
     Ok(text.replacen(&format!(" {SECTION}  "), &format!(" {SECTION} \"\" "), 1).into_bytes())
 }

@@ -1,4 +1,4 @@
-//! The command line: flags and their values, nothing that acts.
+//! The command line: flags and their values here, what the verbs do in `command`.
 
 pub mod command;
 pub mod config;
@@ -31,7 +31,7 @@ pub use self::stat::Stat;
 pub use self::top::{Top, When};
 pub use self::value::{Batch, Limit, Swap};
 
-/// How the exit codes read in `--help`.
+/// The exit codes, as `--help` shows them.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0        success
@@ -60,7 +60,7 @@ impl Cli {
     /// What is logged unless `RUST_LOG` says otherwise.
     pub fn log_level(&self) -> &'static str {
         match &self.verb {
-            // The kernel half's crate, whose log comes by the ring buffer.
+            // The crate of the kernel half, whose log arrives through a ring buffer.
             Verb::Run(Run { trace: true, .. }) => "warn,memstock_probes=debug",
             _ => "warn",
         }
@@ -73,121 +73,121 @@ impl Cli {
 pub enum Verb {
     /// Charge the pages of cgroups and show them live until interrupted
     ///
-    /// An engine whose daemon was killed goes on charging, and is adopted: what it tracks keeps its counters,
-    /// cgroups named here are added, and limits given here are set.
+    /// An engine whose daemon was killed keeps charging and is adopted: its cgroups keep their counters, cgroups named
+    /// here are added, and limits given here are set.
     Run(Run),
     /// Show one sample of the running engine
     Show(Show),
     /// Show the running engine live: cgroups, CPUs and events
     ///
-    /// Where standard output is not a terminal that can be drawn on, prints plain samples, as with
-    /// --batch-mode. "?" shows the keys.
+    /// If standard output is not a terminal that can be drawn on, prints plain samples, as with --batch-mode. Press "?"
+    /// for the keys.
     Top(Top),
     /// Give stocked pages back to the counters
     Drain(Drain),
     /// Change the limits of a tracked cgroup
     ///
-    /// A limit below the usage is set after draining and reclaiming, or refused.
+    /// A limit below the usage is set once draining and reclaim have made room; otherwise it is refused.
     Limit(SetLimit),
-    /// Drain the stocks of a cgroup and reclaim what can be of its memory
+    /// Drain the stocks of a cgroup and reclaim as much of its memory as possible
     ForceEmpty(ForceEmpty),
-    /// Prove that usage is what the cgroups' pages add up to, and compare with the kernel page by page
+    /// Check that each cgroup's usage is the sum of its pages, and compare with the kernel page by page
     ///
-    /// For each cgroup, with those below it, usage is the pages owned and the unused ones (stocked, pending,
-    /// on their way back); drift is what is missing, 0 when nothing is wrong. All figures are pages.
-    /// They are exact only if nothing moved while they were read: stop the tasks for that. With a
-    /// real drift, the exit code is 125.
+    /// For each cgroup, including those below it, usage should be the pages owned plus the unused ones (stocked,
+    /// pending, or in uncharge batches); drift is the difference, 0 when nothing is wrong. All figures are pages. They
+    /// are exact only if nothing changed while they were read: stop the tasks for that. If there is real drift, the
+    /// exit code is 125.
     ///
-    /// Where the kernel's memory controller knows a cgroup, by cgroup v2 or by --kernel-cgroup, the owner of
-    /// each page is compared with /proc/kpagecgroup. A page counts as different only if it is so twice.
+    /// If the kernel's memory controller knows a cgroup, through cgroup v2 or --kernel-cgroup, the owner of each page
+    /// is compared with /proc/kpagecgroup. A page counts as different only if it differs twice.
     Audit(Audit),
-    /// Show what the kernel's own memory controller has in stock on each CPU, and for whom
+    /// Show what the kernel's own memory controller has in stock on each CPU, and for which cgroup
     ///
-    /// The kernel charges a batch of pages at once and keeps what is left in slots of each CPU. Those pages are in
-    /// the usage of their memory cgroup and of all above it, and nobody uses them: net is the usage without them.
-    /// Each CPU is looked at by itself, from an interrupt; error is by how many pages the slots differed before and
-    /// after the usage was read. Bytes are of pages that are charged and in stock for small objects; they are part of
+    /// The kernel charges a batch of pages at once and keeps the rest in slots of each CPU. Those pages count in the
+    /// usage of their memory cgroup and its ancestors although nobody uses them: net is the usage without them. Each
+    /// CPU is read separately, from an interrupt; error is the number of pages by which the slots differed before and
+    /// after the usage was read. Bytes are what is left of charged pages, in stock for small objects; they are part of
     /// net.
     ///
-    /// Nothing is changed, nothing is attached without --watch, and no engine is needed. The memory controller may be
-    /// on cgroup v1 or v2. Exit code 121 if the kernel has no stock in a way that memstock knows.
+    /// Changes nothing, attaches nothing without --watch, and needs no engine. The memory controller may be on cgroup
+    /// v1 or v2. Exit code 121 if the kernel has no stock of a kind that memstock knows.
     ///
-    /// A watch ends at SIGINT or SIGTERM, or after N samples.
+    /// --watch ends at SIGINT or SIGTERM, or after N samples.
     Kernel(Kernel),
-    /// Print what happened: limits, drains, cgroups that came and went, losses
+    /// Print what happened: limits, drains, cgroups created and removed, losses
     Events(Events),
-    /// Run COMMAND in a tracked cgroup of its own, and tell what it used
+    /// Run COMMAND in a tracked cgroup of its own, and report what it used
     ///
-    /// Without a running engine, one is started for COMMAND alone and ended with it: then all figures are
-    /// COMMAND's. While an engine is running, COMMAND's cgroup is made below one that it tracks (--cgroup), and the
-    /// figures of the CPUs are those of the whole engine in the meantime; cgroups that COMMAND made and removed
-    /// are then missing in faults, hits and misses.
+    /// Without a running engine, one is started for COMMAND alone and ended with it; all figures are then COMMAND's.
+    /// While an engine is running, COMMAND's cgroup is created below one that it tracks (--cgroup); figures of the CPUs
+    /// then cover the whole engine during that time, and faults, hits and misses lack cgroups that COMMAND created and
+    /// removed.
     ///
-    /// The report goes to standard error, so that standard output is COMMAND's. Peak and end include stocked
-    /// pages, up to a batch for each CPU and slot; those stocked at the end are told as stranded.
+    /// The report goes to standard error; standard output is COMMAND's. Peak and end include stocked pages, up to a
+    /// batch for each CPU and slot; those stocked at the end are reported as stranded.
     ///
-    /// SIGINT is handed to COMMAND. At SIGTERM it gets one, too, and is killed if it has not ended after two
-    /// seconds. The report comes all the same.
+    /// SIGINT and SIGTERM are passed to COMMAND; after SIGTERM it is killed if it has not ended within two seconds. The
+    /// report is printed in any case.
     Stat(Stat),
-    /// Record what COMMAND, or a cgroup that runs already, uses and reads, to judge every limit by it
+    /// Record what COMMAND, or a running cgroup, uses and reads, to judge limits by it
     ///
-    /// Writes usage, what of it is needed, who holds most at each peak, processes that come and go, and a sample of
-    /// the accesses to page cache. Once COMMAND runs, the file of a recording before this one is renamed to
-    /// FILE.old. One that is cut short, by a full disk or a kill, can be read up to there. Only its owner reads the
-    /// file; a FILE that is a symbolic link to a file is refused.
+    /// Records usage, the part of it that is needed, the largest processes at each peak, processes that start and end,
+    /// and a sample of the accesses to page cache. Once COMMAND runs, an existing FILE is renamed to FILE.old. A
+    /// recording cut short by a full disk or a kill can be read up to that point. Only its owner can read the file; a
+    /// FILE that is a symbolic link to a file is refused.
     ///
     /// COMMAND runs in a tracked cgroup of its own. Without a running engine, one is started for the recording and
-    /// ended with it. While an engine is running, PATH is a cgroup that it tracks: the one to be recorded or, with
-    /// COMMAND, the one below which COMMAND's is made. What is recorded is not touched.
+    /// ended with it. While an engine is running, PATH must be a cgroup that it tracks: the one to record or, with
+    /// COMMAND, the one below which COMMAND's is created. Recording does not change what is recorded.
     ///
-    /// A recording of a cgroup ends at SIGINT or SIGTERM, after N seconds, or when the cgroup is removed. SIGINT is
-    /// handed to COMMAND; at SIGTERM it gets one, too, and is killed if it has not ended after two seconds.
+    /// The recording of a cgroup ends at SIGINT or SIGTERM, after N seconds, or when the cgroup is removed. SIGINT and
+    /// SIGTERM are passed to COMMAND; after SIGTERM it is killed if it has not ended within two seconds.
     Record(Record),
-    /// Say what limits would do to a recorded run
+    /// Show what limits would do to a recorded run
     ///
-    /// Of each limit: whether the run fits, has page cache reclaimed, is slow (by 5 % or more) or out of memory
-    /// (oom); what would be read again, how much slower that is; and who would be killed, when.
+    /// For each limit: whether the run fits, has page cache reclaimed, is slow (by 5 % or more) or runs out of memory
+    /// (oom); what would be read again, and how much slower that is; and which process would be killed, and when.
     ///
     /// Exit code 10 if a --limit makes it slow, 11 if one would get a process killed.
     Rehearse(Rehearse),
-    /// Say what other batches and slots would do with recorded charges
+    /// Show what other batches and slots would do with recorded charges
     ///
-    /// Runs the charges and uncharges of a recording ("memstock record --charges") through the algorithm once more,
-    /// for each setting: how many pages came from a stock (hits), how often the shared counters were touched, how
-    /// often stocked pages were given back unused (drains), and how much was charged and not in use (stranded), at the
-    /// most and at the end.
+    /// Runs the charges and uncharges of a recording ("memstock record --charges") through the algorithm again with
+    /// each setting, and shows how many pages came from a stock (hits), how often the shared counters were touched, how
+    /// often stocked pages were given back unused (drains), and how much was charged but unused (stranded), at most and
+    /// at the end.
     Replay(Replay),
-    /// Say which limits to set for a recorded program
+    /// Recommend limits for a recorded program
     Recommend(Recommend),
-    /// Run COMMAND under a limit, once, and compare with what a recording foretold
+    /// Run COMMAND once under a limit, and compare with what a recording predicted
     ///
-    /// The limit is of the kernel's own memory controller, or where that is not mounted, of memstock.
-    /// Exit code 10 if it was slow, 11 if anybody was killed; else COMMAND's own.
+    /// The kernel's own memory controller enforces the limit; where it is not mounted, memstock does. Exit code 10 if
+    /// COMMAND was slow, 11 if a process was killed; otherwise COMMAND's own.
     Verify(Verify),
     /// Draw what limits would do to a recorded run
     Report(Report),
-    /// Say what memstock needs or can use, and whether this host has it
+    /// Show what memstock needs or can use, and whether this host has it
     ///
-    /// Each facility is found, absent, or unknown: not to be told without root. The tracepoints are attached to
-    /// for a moment. Exit code 0 if all that is required is found; 121 if the host lacks any of it; 120 if only
-    /// privilege is missing, or what is unknown without it.
+    /// Each facility is found, absent, or unknown (cannot be determined without root). Attaches to the tracepoints for
+    /// a moment. Exit code 0 if everything required is found; 121 if the host lacks any of it; 120 if only privilege is
+    /// missing, or what is unknown without it.
     Doctor(Doctor),
     /// End the running engine, or remove what one left behind
     Stop,
-    /// Print the script by which a shell completes verbs and flags
+    /// Print a shell's completion script for verbs and flags
     ///
     /// For bash: memstock completions bash > /etc/bash_completion.d/memstock
     Completions(Completions),
-    /// Print a manual page: that of memstock, or of a verb
+    /// Print the manual page of memstock, or of a verb
     ///
     /// To read it: memstock man run | man -l -
     Man(Man),
-    /// Let go of what a daemon holds, when it dies (started by `run`)
+    /// Unfreeze the cgroups that a daemon holds if it dies (started by `run`)
     #[command(hide = true)]
     Guard,
 }
 
-/// The command line as people are to see it, without the verbs that memstock has for itself.
+/// The command line without hidden verbs, for manual pages and completions.
 pub fn shown() -> Command {
     let all = Cli::command();
     let shown: Vec<_> = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();

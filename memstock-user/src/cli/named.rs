@@ -1,4 +1,4 @@
-//! Flags that name a cgroup by what people call it.
+//! Flags that name a cgroup by container, pod or unit.
 
 use clap::Args;
 
@@ -21,7 +21,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// All that is named.
+    /// What the flags name.
     pub fn wanted(&self) -> Vec<Wanted> {
         let containers = self.containers.iter().cloned().map(Wanted::Container);
         let pods = self.pods.iter().cloned().map(Wanted::Pod);

@@ -27,11 +27,11 @@ pub struct Show {
 /// Flags of `memstock events`.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// Print JSON, a record a line
+    /// Print JSON, one record per line
     #[arg(long)]
     pub json: bool,
 
-    /// Go on with what happens, until the engine ends
+    /// Keep printing new records until the engine ends
     #[arg(long)]
     pub follow: bool,
 }
@@ -39,8 +39,8 @@ pub struct Events {
 /// Flags of `memstock audit`.
 #[derive(Debug, Args)]
 pub struct Audit {
-    /// Adopt what only the kernel has and take away what only memstock has; without a kernel cgroup,
-    /// take away what is free
+    /// Charge pages that only the kernel charges, and uncharge those that only memstock charges; without a kernel
+    /// cgroup, uncharge pages that are free
     #[arg(long)]
     pub repair: bool,
 
@@ -48,8 +48,7 @@ pub struct Audit {
     #[arg(long)]
     pub json: bool,
 
-    /// The kernel's own (v1) memory cgroup of CGROUP, or of the only one that is tracked, where its path is
-    /// another one
+    /// The kernel's own (v1) memory cgroup for CGROUP, or for the only one that is tracked, if its path differs
     #[arg(long = "kernel-cgroup", value_name = "[CGROUP=]PATH", value_parser = kernel_cgroup())]
     pub kernel_cgroups: Vec<KernelCgroup>,
 }

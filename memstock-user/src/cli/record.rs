@@ -14,11 +14,11 @@ pub struct Record {
     #[arg(long, short, value_name = "FILE", default_value = "memstock.data")]
     pub output: PathBuf,
 
-    /// End after this many seconds, and COMMAND with it
+    /// End after this many seconds, and end COMMAND
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: Option<u64>,
 
-    /// Record this cgroup (a directory, or a path such as /system.slice/x) with all below it; with COMMAND, make
+    /// Record this cgroup (a directory, or a path such as /system.slice/x) and all below it; with COMMAND, create
     /// COMMAND's below it
     #[arg(long, value_name = "PATH", required_unless_present_any = ["command", "Named"], conflicts_with = "Named")]
     pub cgroup: Option<PathBuf>,
@@ -27,8 +27,8 @@ pub struct Record {
     #[command(flatten)]
     pub named: Named,
 
-    /// Record each charge and uncharge as well, for "memstock replay": some 8 bytes for a page that comes and goes,
-    /// and time for each; for short runs
+    /// Also record each charge and uncharge, for "memstock replay": takes time, and some 8 bytes for each page charged
+    /// and uncharged; for short runs
     #[arg(long)]
     pub charges: bool,
 

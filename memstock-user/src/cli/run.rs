@@ -1,4 +1,4 @@
-//! Flags of the verb that has an engine.
+//! Flags of the verb that runs an engine.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,27 +14,27 @@ use crate::journal::MAX_BYTES;
 /// Flags of `memstock run`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Run {
-    /// COMMAND is measured (`memstock stat`): nothing is printed, and SIGINT is for COMMAND.
+    /// COMMAND is measured (`memstock stat`): print nothing, and pass SIGINT to COMMAND.
     #[arg(skip)]
     pub is_measured: bool,
 
-    /// Track this cgroup v2 with all below it: a directory, or a path such as /system.slice/x
+    /// Track this cgroup (v2) and all below it: a directory, or a path such as /system.slice/x
     #[arg(long = "cgroup", value_name = "PATH")]
     pub cgroups: Vec<PathBuf>,
 
-    /// And these by name.
+    /// More cgroups, by name.
     #[command(flatten)]
     pub named: Named,
 
-    /// Read further cgroups, limits and settings from this TOML file, and again at SIGHUP; flags win
+    /// Read more cgroups, limits and settings from this TOML file, and again at SIGHUP; flags win over it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Only check the --config FILE, on this host: print what is wrong with it, and end
+    /// Only check the --config FILE on this host: print its mistakes, and exit
     #[arg(long, requires = "config")]
     pub check: bool,
 
-    /// Make a cgroup of this name, track it, and remove it at the end
+    /// Create a cgroup of this name, track it, and remove it at the end
     #[arg(long, value_name = "NAME")]
     pub new: Option<PathBuf>,
 
@@ -46,7 +46,7 @@ pub struct Run {
     #[arg(long = "memsw-limit", value_name = "[PATH=]SIZE", value_parser = limit())]
     pub memsw_limits: Vec<Limit>,
 
-    /// What a file may say as well.
+    /// Settings that the file may have as well.
     #[command(flatten)]
     pub settings: Settings,
 
@@ -54,7 +54,7 @@ pub struct Run {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: Option<u64>,
 
-    /// Print neither tables nor the summary: for a service, whose journal gets the events
+    /// Print neither tables nor the summary (for a service: its journal gets the events)
     #[arg(long)]
     pub quiet: bool,
 
@@ -62,23 +62,23 @@ pub struct Run {
     #[arg(long)]
     pub trace: bool,
 
-    /// Bytes after which a new file of the event stream is begun
+    /// Begin a new file of the event stream after this many bytes
     #[arg(long, value_name = "N", default_value_t = MAX_BYTES, hide = true)]
     pub events_bytes: u64,
 
-    /// Of the configuration, what is tracked when it is made.
+    /// Paths of the configuration without a cgroup yet: tracked once one is created.
     #[arg(skip)]
     pub awaited: Vec<PathBuf>,
 
-    /// Of `cgroups`, those that the configuration has by what people call them.
+    /// Those of `cgroups` that the configuration names by container, pod or unit.
     #[arg(skip)]
     pub by_name: BTreeSet<PathBuf>,
 
-    /// What the configuration says.
+    /// The settings of the configuration file.
     #[arg(skip)]
     pub file: Settings,
 
-    /// Start this in the cgroup: in NAME, else in the first PATH, else in one made for it
+    /// Command to start in the cgroup NAME, else in the first PATH, else in one created for it
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }

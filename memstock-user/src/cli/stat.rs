@@ -12,8 +12,8 @@ use super::value::slots;
 /// Flags of `memstock stat`.
 #[derive(Debug, Args)]
 pub struct Stat {
-    /// Make COMMAND's cgroup below this one (a directory, or a path such as /system.slice/x); while an engine
-    /// is running, below one that it tracks
+    /// Create COMMAND's cgroup below this one (a directory, or a path such as /system.slice/x); if an engine is
+    /// running, it must track this one
     #[arg(long, value_name = "PATH", conflicts_with = "Named")]
     pub cgroup: Option<PathBuf>,
 
@@ -30,7 +30,7 @@ pub struct Stat {
           value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_BATCH)))]
     pub batch: Option<u32>,
 
-    /// Cgroups that a CPU's stock can be cached for at once, up to 64 [default: 1]
+    /// Cgroups for which a CPU can hold stocks at once, up to 64 [default: 1]
     #[arg(long, value_name = "N", value_parser = slots)]
     pub slots: Option<u32>,
 
@@ -42,7 +42,7 @@ pub struct Stat {
     #[arg(long)]
     pub json: bool,
 
-    /// Write the report to FILE, not to standard error
+    /// Write the report to FILE instead of standard error
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 

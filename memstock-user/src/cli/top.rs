@@ -36,13 +36,13 @@ pub struct Top {
     pub color: When,
 }
 
-/// When something is to be.
+/// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum When {
-    /// Where it is wanted.
+    /// Unless NO_COLOR is set.
     Auto,
-    /// Everywhere.
+    /// Always.
     Always,
-    /// Nowhere.
+    /// Never.
     Never,
 }

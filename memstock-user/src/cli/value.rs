@@ -18,20 +18,20 @@ use crate::model::size;
 /// A value of `--batch`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batch {
-    /// What suits this machine.
+    /// By the number of CPUs.
     Auto,
-    /// So many.
+    /// This many.
     Pages(u32),
 }
 
-/// The most pages that `auto` takes. With them 256 CPUs have up to 512 MiB charged that nobody uses: a stock and an
-/// uncharge batch each.
+/// The most pages that `auto` takes. With it, 256 CPUs have up to 512 MiB charged but unused: a stock and an uncharge
+/// batch each.
 const MOST: u32 = 256;
 
 impl Batch {
-    /// What `auto` is: two pages for each CPU, as the batch of the kernel's own per-CPU counters grows
-    /// (`compute_batch_value` in `lib/percpu_counter.c`). The more CPUs share a counter, the less often each may touch
-    /// it: twice the CPUs, twice the batch, and its cache line is asked for as often as before (ADR 0015).
+    /// `auto`: two pages per CPU, as for the kernel's own per-CPU counters (`compute_batch_value` in
+    /// `lib/percpu_counter.c`). If twice the CPUs share a counter, twice the batch keeps the accesses to its cache line
+    /// as rare as before (ADR 0015).
     pub fn for_cpus(cpus: usize) -> u32 {
         let two_each = u32::try_from(2 * cpus).unwrap_or(MOST);
         two_each.clamp(DEFAULT_BATCH, MOST)
@@ -64,7 +64,7 @@ pub struct Limit {
     pub nr_pages: Option<u64>,
 }
 
-/// Of `[CGROUP=]VALUE`: names of cgroups are bytes, and may have a `=`.
+/// Splits `[CGROUP=]VALUE` at the last `=`: the name of a cgroup is bytes, and may contain `=`.
 fn split(text: &OsStr) -> (Option<PathBuf>, &OsStr) {
     let bytes = text.as_bytes();
     match bytes.iter().rposition(|&byte| byte == b'=') {
@@ -89,7 +89,7 @@ fn to_kernel_cgroup(text: &OsStr) -> Result<KernelCgroup, String> {
     Ok(KernelCgroup { cgroup, path: path.into() })
 }
 
-/// Pages, or none for no limit: a type of its own for clap, to which `Option<u64>` means another thing.
+/// Pages, or none for no limit. An alias, because clap gives `Option<u64>` another meaning.
 pub(super) type Limited = Option<u64>;
 
 pub(super) fn limited(value: &str) -> Result<Limited, String> {
@@ -98,7 +98,7 @@ pub(super) fn limited(value: &str) -> Result<Limited, String> {
 
 /// A limit in bytes.
 pub(super) fn bytes(value: &str) -> Result<u64, String> {
-    let nr_pages = limited(value)?.ok_or("no limit needs no judgement: give a size")?;
+    let nr_pages = limited(value)?.ok_or("there is nothing to judge without a limit: give a size")?;
     Ok(nr_pages * page_size())
 }
 
@@ -107,7 +107,7 @@ pub(super) fn bytes(value: &str) -> Result<u64, String> {
 pub enum Swap {
     /// As much as the recorded host had.
     Host,
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
 }
 
@@ -116,7 +116,7 @@ pub(super) fn swap(value: &str) -> Result<Swap, String> {
         return Ok(Swap::Host);
     }
     let nr_pages =
-        limited(value)?.ok_or("how much that is, is not known: give a size, or \"host\"")?;
+        limited(value)?.ok_or("no limit is no amount of swap: give a size, or \"host\"")?;
     Ok(Swap::Bytes(nr_pages * page_size()))
 }
 
@@ -125,7 +125,7 @@ pub(super) fn kernel() -> impl TypedValueParser<Value = Kernel> {
     PossibleValuesParser::new(names).try_map(|name| name.parse())
 }
 
-/// Percent as a part of the whole.
+/// Reads a percentage; returns a fraction.
 pub(super) fn part(value: &str) -> Result<f64, String> {
     match value.strip_suffix('%').unwrap_or(value).parse::<f64>() {
         Ok(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent / 100.0),
@@ -154,15 +154,15 @@ pub(super) fn limit() -> impl TypedValueParser<Value = Limit> {
 
 fn to_limit(text: &OsStr) -> Result<Limit, String> {
     let (cgroup, size) = split(text);
-    // A size that is not text is none: this says so.
+    // If it is not UTF-8, the parser refuses it.
     let nr_pages = size::parse_size(&size.to_string_lossy()).map_err(|error| error.to_string())?;
     Ok(Limit { cgroup, nr_pages })
 }
 
-/// `[ADDR:]PORT`; without an address nobody but this host is answered.
+/// `[ADDR:]PORT`; loopback without an address.
 pub(super) fn address(value: &str) -> Result<SocketAddr, String> {
     let port = value.strip_prefix(':').unwrap_or(value);
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     if port.bytes().all(|byte| byte.is_ascii_digit())
         && let Ok(port) = port.parse()
     {
@@ -187,7 +187,7 @@ pub fn window(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("not a duration such as 14d".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// Shorter, and the view would be most of what there is to see; longer, and it is no view.
+/// With a shorter delay, the view would mostly show its own cost; with a longer one, it is not live.
 const DELAYS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
 
 /// A value of `--delay`.

@@ -1,5 +1,5 @@
-//! The cgroups of the file beside this host: whether they are there or can be, are different ones, and have limits that
-//! go together. Looks only.
+//! Checks the file's cgroups on this host: each exists or could, none is named twice, and their limits are consistent.
+//! Changes nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::host::cgroup::{CgroupMount, display};
 use crate::host::page_size;
 use crate::model::size::human;
 
-/// All that is wrong with the cgroups of a file with this text.
+/// Every mistake in the cgroups of a file with this text.
 pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Mistake> {
     let mut mistakes: Vec<_> = cgroups.iter().filter_map(memsw_below_memory).collect();
     let mut found = BTreeMap::<PathBuf, &Entry>::new();
@@ -27,11 +27,11 @@ pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Mistake>
                 continue;
             }
         };
-        // However it is spelled.
+        // The same cgroup, however its path is spelled.
         if let Some(first) = found.get(&path) {
             let first = first.path().map_or(0, |path| path.span().start);
             let (line, _) = place(text, first);
-            mistakes.push((at, format!("{} again: line {line} has it", display(&path))));
+            mistakes.push((at, format!("{} again: first named in line {line}", display(&path))));
         } else {
             found.insert(path, entry);
         }
@@ -42,7 +42,7 @@ pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Mistake>
     mistakes
 }
 
-/// The limit in pages, and where it stands.
+/// The limit in pages, and its position in the file.
 fn limit(entry: &Entry, resource: Resource) -> Option<(u64, usize)> {
     let limit = match resource {
         Resource::Memory => entry.memory.as_ref()?,
@@ -68,7 +68,7 @@ fn memsw_below_memory(entry: &Entry) -> Option<Mistake> {
     })
 }
 
-/// The limit would never be met: the one above is.
+/// A limit above that of an ancestor is never reached.
 fn above_parent(
     found: &BTreeMap<PathBuf, &Entry>,
     path: &Path,

@@ -1,8 +1,8 @@
-//! Owns the file of `memstock run --config`: how it is read, what is wrong with it, and how it goes together with the
-//! command line. Must not change anything on the host: what the file says becomes flags that were not given.
+//! Owns the file of `memstock run --config`: reads it, finds its mistakes, and merges it into the command line, where
+//! it fills in flags that were not given. Must not change anything on the host.
 //!
-//! serde reads the text into `settings` and stops at a mistake; what is wrong with the cgroups on this host (`check`) is
-//! found at once. Nothing is done before that.
+//! serde reads the text into `settings` and stops at the first mistake; `check` then finds all mistakes in the cgroups
+//! on this host. Nothing is applied before that.
 
 mod check;
 mod settings;
@@ -27,16 +27,16 @@ use crate::host::workload::{Resolver, Workload};
 /// The largest file that is read, in bytes: room for 16,384 cgroups with short names.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Mistakes of one file: more than people read at once.
+/// The most mistakes reported of one file: people do not read more at once.
 const MOST: usize = 20;
 
-/// The byte of the file at which something is wrong, and what.
+/// The position of a mistake in bytes, and what is wrong.
 type Mistake = (usize, String);
 
-/// The command line with what its `--config` says, if it has one.
+/// The command line, merged with its `--config` file if it has one.
 ///
 /// # Errors
-/// [`Failure::Usage`], a line for each mistake of the file.
+/// [`Failure::Usage`], with a line for each mistake in the file.
 pub fn with_file(args: &Run, mount: &CgroupMount) -> Result<Run> {
     let Some(file) = &args.config else { return Ok(args.clone()) };
     let settings = load(file, mount, args)?;
@@ -51,7 +51,7 @@ pub fn with_file(args: &Run, mount: &CgroupMount) -> Result<Run> {
     Ok(with_settings(args, settings, &found, mount))
 }
 
-/// The command line with what its file says, where these cgroups have names.
+/// The command line merged with its file, where these cgroups have names.
 pub fn with_settings(
     args: &Run,
     settings: Settings,
@@ -68,7 +68,7 @@ pub fn with_settings(
     run
 }
 
-/// Reads a file and finds what is wrong with it, on this host and with this command line.
+/// Reads a file and checks it, on this host and with this command line.
 ///
 /// # Errors
 /// As [`with_file`].
@@ -91,7 +91,7 @@ pub fn load(file: &Path, mount: &CgroupMount, args: &Run) -> Result<Settings> {
     if lines.is_empty() { Ok(settings) } else { Err(refuse(file, lines)) }
 }
 
-/// `FILE:LINE:COLUMN: what`, or `FILE: what` of the file as a whole.
+/// `FILE:LINE:COLUMN: what`, or `FILE: what` for the file as a whole.
 fn refuse(file: &Path, mut lines: Vec<String>) -> anyhow::Error {
     for line in &mut lines {
         *line = format!("{}:{line}", display(file));
@@ -99,10 +99,10 @@ fn refuse(file: &Path, mut lines: Vec<String>) -> anyhow::Error {
     Faults { kind: Failure::Usage, lines }.into()
 }
 
-/// What is in the file, or why it cannot be read.
+/// The file's contents, or why it cannot be read.
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: io::Error| format!("cannot be read: {error}");
-    // A FIFO without a writer would have it wait here.
+    // Opening a FIFO without a writer would block.
     let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
     let opened = File::options().read(true).custom_flags(flags).open(file).map_err(cannot)?;
     let kind = opened.metadata().map_err(cannot)?.file_type();
@@ -113,19 +113,19 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     let mut text = Vec::new();
     opened.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(cannot)?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(format!("is larger than {} MiB, which no configuration is", MAX_BYTES >> 20));
+        return Err(format!("is larger than {} MiB, the most that is read", MAX_BYTES >> 20));
     }
     Ok(text)
 }
 
-/// What the text says, or something that is wrong with it.
+/// Parses the text, or returns its first mistake.
 fn parse(bytes: &[u8]) -> Result<Settings, Mistake> {
     let text = str::from_utf8(bytes).map_err(|error| {
         let what = "a byte that is not UTF-8: a configuration is text in TOML";
         (error.valid_up_to(), what.to_owned())
     })?;
     toml::from_str(text).map_err(|mut error| {
-        // Else it shows the line, and not the key.
+        // Otherwise the message shows the line, and not the key.
         error.set_input(None);
         let at = error.span().map_or(0, |span| span.start);
         (at, error.to_string().trim_end().replace('\n', ", "))
@@ -139,7 +139,7 @@ fn place(text: &str, at: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, column + 1)
 }
 
-/// What `--check` has to say of a file that is sound here. Needs no privilege.
+/// What `--check` prints about a file without mistakes. Needs no privilege.
 ///
 /// # Errors
 /// As [`with_file`].
@@ -157,8 +157,7 @@ pub fn summary(args: &Run) -> Result<String> {
     Ok(text)
 }
 
-/// The flags, with the file for those that were not given. Cgroups of both are tracked; a limit given as a flag for
-/// one of them wins.
+/// The flags, with those not given taken from the file. Cgroups of both are tracked; a limit given as a flag wins.
 fn below(file: &Settings, flags: &Run, found: &[(Cgroup, Workload)]) -> Run {
     let mut run = flags.clone();
     run.settings = flags.settings.or(file);
@@ -168,7 +167,7 @@ fn below(file: &Settings, flags: &Run, found: &[(Cgroup, Workload)]) -> Run {
         are.map(move |(cgroup, _)| (entry, &cgroup.path))
     });
     let by_path = file.cgroups.iter().filter_map(|entry| Some((entry, entry.path()?.get_ref())));
-    // The last one for a cgroup holds: a path is more exact than a name.
+    // The last entry for a cgroup wins: a path is more specific than a name.
     let all: Vec<(&Entry, &PathBuf)> = by_name.clone().chain(by_path).collect();
     run.by_name = by_name.map(|(_, path)| path.clone()).collect();
     for (_, path) in &all {

@@ -1,5 +1,5 @@
-//! Owns the settings of a run that are flags and, under the same names, keys of its file; and the cgroups of that.
-//! Which of them can change while it runs is said here, too.
+//! Owns the settings of a run that are both flags and keys of its file, the cgroups of the file, and which settings can
+//! change while an engine runs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,44 +15,44 @@ use crate::cli::value::{Batch, address, batch, max_cgroups, slots};
 use crate::engine::Engine;
 use crate::host::workload::find::Wanted;
 
-/// Settings of a run. None and false: nothing was said.
+/// Settings of a run. None or false if not given.
 #[derive(Args, Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// Pages charged at once when a stock is empty: a number, or "auto" for two for each CPU, from 32 to 256
-    /// [default: 32, or what an adopted engine has]
+    /// Pages charged at once when a stock is empty: a number, or "auto" for two per CPU, from 32 to 256 [default: 32,
+    /// or that of an adopted engine]
     #[arg(long, value_name = "N|auto", value_parser = batch)]
     #[serde(deserialize_with = "read::batch", serialize_with = "read::text")]
     pub batch: Option<Batch>,
 
-    /// Cgroups that a CPU's stock can be cached for at once, up to 64 [default: 1, or what an adopted engine has]
+    /// Cgroups for which a CPU can hold stocks at once, up to 64 [default: 1, or that of an adopted engine]
     #[arg(long, value_name = "N", value_parser = slots)]
     #[serde(deserialize_with = "read::slots")]
     pub slots: Option<u32>,
 
-    /// Cgroups that can be tracked at once, up to 16384: 40 bytes for each on each possible CPU, and 128 more
-    /// [default: 1024, or what an adopted engine has]
+    /// Cgroups that can be tracked at once, up to 16384; each takes 40 bytes per possible CPU, and 128 more [default:
+    /// 1024, or that of an adopted engine]
     #[arg(long, value_name = "N", value_parser = max_cgroups)]
     #[serde(deserialize_with = "read::max_cgroups")]
     pub max_cgroups: Option<u32>,
 
-    /// Charge memory+swap as well (on by itself when the host has swap)
+    /// Charge memory+swap as well (always on if the host has swap)
     #[arg(long)]
     pub memsw: bool,
 
-    /// Stop and kill nobody at a limit: only say what would have been done
+    /// At a limit, stop and kill nobody; only report what would have been done
     #[arg(long)]
     pub observe: bool,
 
-    /// At a limit, kill all tasks of the cgroup that is over it (as memory.oom.group does), not the largest
+    /// At a limit, kill all tasks of the cgroup above it (as memory.oom.group does), not only the largest
     #[arg(long)]
     pub oom_group: bool,
 
-    /// Leave alone what the cgroups' tasks hold already; charge only what is allocated from now on
+    /// Do not charge what the cgroups' tasks already hold, only what they allocate from now on
     #[arg(long)]
     pub no_adopt: bool,
 
-    /// Do not drain stocks by itself when the kernel reclaims memory or a limit is near
+    /// Do not drain stocks automatically when the kernel reclaims memory or a limit is near
     #[arg(long)]
     pub no_drain: bool,
 
@@ -61,7 +61,7 @@ pub struct Settings {
     #[serde(deserialize_with = "read::metrics")]
     pub metrics: Option<SocketAddr>,
 
-    /// With --metrics, serve also what the kernel's own memory controller has in stock for each cgroup
+    /// With --metrics, also serve what the kernel's own memory controller has in stock for each cgroup
     /// (docs/kernel-stock.md)
     #[arg(long)]
     pub kernel_stock: bool,
@@ -72,15 +72,16 @@ pub struct Settings {
     pub cgroups: Vec<Entry>,
 }
 
-/// A cgroup of the file, or all that have a name, with the places of what may be wrong with it on this host.
+/// A `[[cgroup]]` of the file: one by path, or all with a name. Values that may be wrong on this host have their
+/// position.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "Written")]
 pub struct Entry {
-    /// Which.
+    /// Which cgroup or cgroups.
     pub which: Which,
-    /// The limit of memory.
+    /// Limit of memory.
     pub memory: Option<Spanned<Size>>,
-    /// That of memory and swap together.
+    /// Limit of memory and swap together.
     pub memsw: Option<Spanned<Size>>,
 }
 
@@ -89,7 +90,7 @@ pub struct Entry {
 pub enum Which {
     /// A directory, or a path in the hierarchy.
     Path(Spanned<PathBuf>),
-    /// What people call them.
+    /// A container, pod or unit.
     Name(Wanted),
 }
 
@@ -124,7 +125,7 @@ impl TryFrom<Written> for Entry {
 }
 
 impl Entry {
-    /// Its path, if it is named by that.
+    /// Its path, if it has one.
     pub fn path(&self) -> Option<&Spanned<PathBuf>> {
         match &self.which {
             Which::Path(path) => Some(path),
@@ -132,7 +133,7 @@ impl Entry {
         }
     }
 
-    /// What people call it, if it is named by that.
+    /// Its name, if it has one instead of a path.
     pub fn name(&self) -> Option<&Wanted> {
         match &self.which {
             Which::Path(_) => None,
@@ -142,12 +143,12 @@ impl Entry {
 }
 
 impl Settings {
-    /// Whether a cgroup is named by what people call it.
+    /// Whether any cgroup is named by container, pod or unit.
     pub fn has_names(&self) -> bool {
         self.cgroups.iter().any(|entry| entry.name().is_some())
     }
 
-    /// These flags, and what a file says of those that were not given.
+    /// These flags, with those not given taken from the file.
     pub fn or(&self, file: &Self) -> Self {
         Self {
             batch: self.batch.or(file.batch),
@@ -164,7 +165,7 @@ impl Settings {
         }
     }
 
-    /// These, with what the running engine has where they leave that open.
+    /// These settings, with those not given taken from the running engine.
     pub fn with(&self, engine: &Engine) -> Self {
         let EngineInfo { batch, slots, memsw, .. } = engine.info();
         Self {
@@ -176,19 +177,19 @@ impl Settings {
         }
     }
 
-    /// These as far as they can change while an engine runs, and those of `old` for the rest.
+    /// These settings where they can change while an engine runs, and those of `old` elsewhere.
     pub fn while_running(&self, old: &Self) -> Self {
         let &Self { observe, oom_group, no_adopt, no_drain, .. } = self;
         Self { observe, oom_group, no_adopt, no_drain, ..old.clone() }
     }
 
-    /// What differs from `self` to `new`: key, old value, new value.
+    /// The changes from `self` to `new`: key, old value, new value.
     pub fn changes(&self, new: &Self) -> impl Iterator<Item = (String, String, String)> {
         let pairs = self.values().into_iter().zip(new.values());
         pairs.filter(|(old, new)| old != new).map(|((key, from), (_, to))| (key, from, to))
     }
 
-    /// The keys, and how their values read in the file.
+    /// The keys, and their values as written in the file.
     fn values(&self) -> Vec<(String, String)> {
         let Ok(Value::Object(values)) = serde_json::to_value(self) else { return Vec::new() };
         let text = |value| match value {

@@ -1,11 +1,11 @@
-//! The text alone: keys, mistakes and their places; and how a file goes together with flags.
+//! The text alone: keys, mistakes and their positions; and how a file is merged with flags.
 
 use super::*;
 use crate::cli::Batch;
 use crate::host::workload::Kind;
 use proptest::prelude::*;
 
-/// What is wrong with a text, as it reads after the name of the file.
+/// The mistake in a text, as printed after the name of the file.
 fn mistake(text: impl AsRef<[u8]>) -> String {
     let (at, what) = parse(text.as_ref()).unwrap_err();
     let (line, column) = place(&String::from_utf8_lossy(text.as_ref()), at);
@@ -62,7 +62,7 @@ fn what_is_wrong_is_said_with_its_place_and_key() {
         ("\n\n  batch = 5000", "3:11: neither \"auto\" nor a number in 1..=1024, in `batch`"),
         (
             "batch = true",
-            "1:9: invalid type: boolean `true`, expected a number or a text, in `batch`",
+            "1:9: invalid type: boolean `true`, expected a number or a string, in `batch`",
         ),
         ("slots = 65", "1:9: not a number in 1..=64, in `slots`"),
         ("[[cgroup]]\npath = '/a'\nmemory = -1", "3:10: a negative number, in `cgroup.memory`"),
@@ -111,7 +111,7 @@ fn files_that_are_none_are_refused() {
         ("missing", "cannot be read: No such file or directory (os error 2)"),
         (".", "is a directory: name a TOML file"),
         ("fifo", "is not a regular file: name a TOML file"),
-        ("large", "is larger than 1 MiB, which no configuration is"),
+        ("large", "is larger than 1 MiB, the most that is read"),
     ] {
         assert_eq!(read(&at(name)), Err(what.to_owned()));
     }
@@ -157,7 +157,7 @@ fn names_are_paths_where_they_are_known() {
         run.limits.iter().map(|limit| (limit.cgroup.as_deref(), limit.nr_pages)).collect();
     let pages = |bytes: u64| Some(bytes / rustix::param::page_size() as u64);
     let [a, b] = ["/a", "/b"].map(|path| Some(Path::new(path)));
-    // The last one holds: what is named by its path.
+    // The last one wins: the one named by its path.
     assert_eq!(limits, [(a, pages(1 << 20)), (b, pages(1 << 20)), (b, pages(2 << 20))]);
     assert_eq!(below(&settings, &flags, &[]).cgroups, [Path::new("/b")]);
 }

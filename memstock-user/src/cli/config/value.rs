@@ -1,4 +1,4 @@
-//! Owns how a value of the file is read: a number or a text, as the flag of that name takes it.
+//! Reads a value of the file, a number or a string, with the parser of the flag of that name.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ pub fn cgroups<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Entry>, D::Erro
     from.deserialize_seq(Cgroups)
 }
 
-/// As it reads in the file.
+/// Serializes a value as it is written in the file.
 pub fn text<T: fmt::Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => to.collect_str(value),
@@ -48,18 +48,18 @@ pub fn text<T: fmt::Display, S: Serializer>(value: &Option<T>, to: S) -> Result<
     }
 }
 
-/// What the parser of a flag makes of a value.
+/// Reads a value with the parser of a flag.
 struct AsFlag<T>(fn(&str) -> Result<T, String>);
 
 impl<T> Visitor<'_> for AsFlag<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number or a text")
+        f.write_str("a number or a string")
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
-        // A flag takes -1 for no limit, as cgroup v1 does; in a file it is a slip.
+        // A flag accepts -1 for no limit, as cgroup v1 does; in a file it is a mistake.
         let number = u64::try_from(number).map_err(|_| E::custom("a negative number"))?;
         self.visit_u64(number)
     }
@@ -73,7 +73,7 @@ impl<T> Visitor<'_> for AsFlag<T> {
     }
 }
 
-/// Says how it is written.
+/// Expects a list, and says how it is written.
 struct Cgroups;
 
 impl<'de> Visitor<'de> for Cgroups {
