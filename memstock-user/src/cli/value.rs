@@ -98,7 +98,8 @@ pub(super) fn limited(value: &str) -> Result<Limited, String> {
 
 /// A limit in bytes.
 pub(super) fn bytes(value: &str) -> Result<u64, String> {
-    let nr_pages = limited(value)?.ok_or("there is nothing to judge without a limit: give a size")?;
+    let nr_pages =
+        limited(value)?.ok_or("there is nothing to judge without a limit: give a size")?;
     Ok(nr_pages * page_size())
 }
 

@@ -1,4 +1,4 @@
-//! Questions about the kernel's BPF.
+//! Probes of the kernel's BPF.
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ pub(super) fn bpf(host: &Host) -> Finding {
 pub(super) fn tracepoint(host: &mut Host, name: &str) -> Finding {
     let attached = match &mut host.probing {
         Ok(probing) => has_tracepoint(probing, name),
-        // Second best, and only good for a yes.
+        // BTF is second best: it can only say yes.
         Err(error) => {
             return match names_tracepoint(name) {
                 Ok(true) => Finding::found("by BTF; not attached to"),
@@ -47,7 +47,7 @@ pub(super) fn tracepoint(host: &mut Host, name: &str) -> Finding {
 pub(super) fn migration(host: &Host) -> Finding {
     match migrate::try_it() {
         Ok(()) => Finding::found(""),
-        // A kernel whose functions cannot be traced says EPERM to root, too.
+        // A kernel whose functions cannot be traced returns EPERM even to root.
         Err(error) if host.is_privileged => Finding::absent(format!("{error:#}")),
         Err(error) => host.failed(&error),
     }
@@ -59,7 +59,7 @@ pub(super) fn struct_pages(host: &Host) -> Finding {
     })
 }
 
-/// As `run` loads them; nothing is attached or pinned.
+/// Loads them as `run` does; attaches and pins nothing.
 pub(super) fn programs(host: &Host) -> Finding {
     judge(host, verdicts())
 }
@@ -76,7 +76,7 @@ fn judge(host: &Host, verdicts: Result<Vec<(String, Result<(), ProgramError>)>>)
         let is_of_verifier = matches!(&error, ProgramError::LoadError { verifier_log, .. }
             if !verifier_log.to_string().is_empty());
         let refusal = refused(&name, error);
-        // It has not been looked at: for want of privilege, or of memory, or there is no bpf(2).
+        // The verifier has not seen it: no privilege, no memory, or no bpf(2).
         if !is_of_verifier {
             return host.failed(&refusal);
         }
@@ -150,7 +150,7 @@ mod tests {
         let [first, second] = &finding.said[..] else { panic!("{finding:?}") };
         assert!(first.contains("p1") && first.contains("invalid func unknown#181"), "{first}");
         assert!(second.contains("p2") && second.contains("no"), "{second}");
-        // Nobody has looked at it.
+        // The verifier has not seen it.
         let finding = judged(vec![Err(refusal("", libc::EPERM)), Ok(())]);
         assert_eq!((finding.state, finding.said.len()), (State::Unknown, 0));
     }

@@ -1,6 +1,6 @@
-//! Owns the question what this host has of what memstock needs or can use: each facility is declared once, in
-//! `facility`; `probe` asks the host, by the same functions that `run` asks; this file judges the answers.
-//! Changes nothing: what is attached or mounted for a probe is gone when it is over.
+//! Owns what memstock needs or can use of a host: `facility` declares each facility once, `probe` looks for it with the
+//! same functions as `run`, and this file judges the findings. Changes nothing: what a probe attaches or mounts is gone
+//! when it is done.
 
 mod bpf;
 mod facility;
@@ -21,31 +21,31 @@ use crate::exit::{Failure, SUCCESS};
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum State {
-    /// It has.
+    /// The host has it.
     Found,
-    /// It has not.
+    /// The host lacks it.
     Absent,
-    /// It could not be told.
+    /// It could not be determined.
     Unknown,
 }
 
 impl State {
-    /// As people see it.
+    /// As printed.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
-/// What a probe has found out.
+/// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Whether it is there.
     pub state: State,
-    /// What exactly, or why not.
+    /// What exactly was found, or why not.
     pub detail: String,
-    /// What the kernel said of what it refuses, a line each.
+    /// What the kernel said about each program that it refused.
     pub said: Vec<String>,
-    /// Of what is unknown even to root: the command after which it can be told.
+    /// If even root cannot tell: the command to run first.
     pub first: Option<String>,
 }
 
@@ -66,7 +66,7 @@ impl Finding {
         Self::new(State::Unknown, detail)
     }
 
-    /// Unknown until `command` was given.
+    /// Unknown until `command` has been run.
     pub(crate) fn unknown_before(detail: impl Into<String>, command: impl Into<String>) -> Self {
         Self { first: Some(command.into()), ..Self::unknown(detail) }
     }
@@ -82,7 +82,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// What to do about it: one command, or a setting of the kernel; none where nothing is wrong.
+    /// What to do about it: one command or kernel setting; none if nothing is wrong.
     pub fn remedy(&self) -> Option<&str> {
         match self.finding.state {
             State::Found => None,
@@ -96,7 +96,7 @@ impl Answer {
     }
 }
 
-/// What tells more than can be told now.
+/// Finds out what is unknown for want of privilege.
 const LOOK_AS_ROOT: &str = "sudo memstock doctor";
 
 /// What was found on this host.
@@ -104,12 +104,12 @@ const LOOK_AS_ROOT: &str = "sudo memstock doctor";
 pub struct Diagnosis {
     /// In the order of the declarations.
     pub answers: Vec<Answer>,
-    /// What is said of a running engine.
+    /// The state of a running engine.
     pub engine: String,
 }
 
 impl Diagnosis {
-    /// Asks for everything.
+    /// Runs every probe.
     pub fn make() -> Self {
         let mut host = Host::new();
         let answer = |facility: Facility| {
@@ -120,15 +120,15 @@ impl Diagnosis {
         Self { answers, engine: system::engine() }
     }
 
-    /// What is required and not found.
+    /// The required facilities that were not found.
     pub fn missing(&self) -> impl Iterator<Item = &Answer> {
         self.answers
             .iter()
             .filter(|answer| answer.is_missing(State::Absent) || answer.is_missing(State::Unknown))
     }
 
-    /// 0 if all that is required is found; that of a host that lacks something if it does; that of missing
-    /// permission if that is all that is missing, or hides the rest.
+    /// 0 if everything required is found; [`Failure::Host`] if the host lacks any of it; [`Failure::Permission`] if
+    /// only privilege is missing, or hides the rest.
     pub fn exit_code(&self) -> u8 {
         let lacks = |answer: &&Answer| {
             answer.finding.state == State::Absent && !answer.facility.probe.is_privilege()
@@ -180,7 +180,7 @@ mod tests {
             _ => unprivileged(facility),
         };
         assert_eq!(code(&without_btf), 121);
-        // What root cannot be told of is not there for memstock.
+        // What even root cannot determine counts as absent.
         let unknown = |facility: &Facility| match facility.name.as_str() {
             "btf" => State::Unknown,
             _ => State::Found,

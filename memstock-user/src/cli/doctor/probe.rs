@@ -1,4 +1,4 @@
-//! What can be asked of a host, and what is kept between two questions.
+//! The kinds of probes, and what they share.
 
 use std::io;
 
@@ -12,14 +12,14 @@ use crate::exit::{Failure, exit_code};
 use crate::host;
 use crate::host::cgroup::CgroupMount;
 
-/// What is known of the host so far.
+/// What the probes share about the host.
 #[derive(Debug)]
 pub struct Host {
     pub(super) capabilities: Option<CapabilitySet>,
     /// Whether we may load programs at all.
     pub(super) is_privileged: bool,
     pub(super) cgroup2: Result<CgroupMount>,
-    /// The program that is attached to find out whether a tracepoint is there.
+    /// The program that is attached to find out whether a tracepoint exists.
     pub(super) probing: Result<Ebpf>,
 }
 
@@ -33,7 +33,7 @@ impl Host {
         }
     }
 
-    /// A failure as a finding: with privilege the host lacks what failed; without, nobody can tell.
+    /// Turns a failure into a finding: with privilege the host lacks what failed; without, that is unknown.
     pub(super) fn failed(&self, error: &anyhow::Error) -> Finding {
         let is_denied = exit_code(error) == Failure::Permission.code()
             || error.chain().any(|cause| {
@@ -49,7 +49,7 @@ impl Host {
         }
     }
 
-    /// The answer of a function that `run` asks, too.
+    /// Turns the result of a function that `run` uses as well into a finding.
     pub(super) fn of<T>(&self, answer: Result<T>, detail: impl FnOnce(T) -> String) -> Finding {
         match answer {
             Ok(answer) => Finding::found(detail(answer)),
@@ -59,12 +59,12 @@ impl Host {
 }
 
 const DENIED_TO_ROOT: &str =
-    "run it where root may: a container, an LSM or a filter of system calls denies it here";
+    "run it where root may do this: a container, an LSM or a seccomp filter denies it here";
 
-/// A question.
+/// A way to look for a facility.
 #[derive(Clone, Copy, Debug)]
 pub enum Probe {
-    /// Whether we are root where it counts.
+    /// Whether we are root in the first user namespace.
     Privilege,
     /// Whether we have a capability.
     Capability(CapabilitySet),
@@ -84,7 +84,7 @@ impl Probe {
         }
     }
 
-    /// Whether it is about us and not about the host.
+    /// Whether it is about our privilege and not about the host.
     pub fn is_privilege(self) -> bool {
         matches!(self, Self::Privilege | Self::Capability(_))
     }

@@ -1,4 +1,4 @@
-//! A diagnosis as a table with what follows, and as JSON.
+//! Prints a diagnosis as a table with remedies, or as JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,32 +13,32 @@ use crate::view::show::table::plain;
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Document<'a> {
-    /// Whether all that is required was found.
+    /// Whether everything required was found.
     runs_here: bool,
-    /// The names of what is required and was not found.
+    /// Names of the required facilities that were not found.
     missing: Vec<&'a str>,
-    /// What is said of a running engine. For people.
+    /// The state of a running engine. For people.
     engine: &'a str,
     facilities: Vec<Row<'a>>,
 }
 
-/// Something that a host can have.
+/// Something that a host can have, and memstock needs or can use.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Row<'a> {
     /// Its name, the same on every host.
     name: &'a str,
-    /// Whether memstock can do without.
+    /// Whether memstock can run without it.
     need: Need,
-    /// Whether the host has it; unknown when that could not be told.
+    /// Whether the host has it; unknown if that could not be determined.
     state: State,
     /// What exactly was found, or why not. For people.
     detail: &'a str,
-    /// What the kernel says of each program that it refuses.
+    /// What the kernel said about each program that it refused.
     said: &'a [String],
     /// What memstock does with it.
     purpose: &'a str,
-    /// What follows if it is absent.
+    /// What is lost if it is absent.
     without: &'a str,
     /// The one command, or kernel setting, that helps; null when it is found.
     remedy: Option<&'a str>,
@@ -68,7 +68,7 @@ fn row(answer: &Answer) -> Row<'_> {
     }
 }
 
-/// Writes the table, and below it what follows from what was not found.
+/// Writes the table, and below it the consequences and remedies of what was not found.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -79,7 +79,7 @@ pub fn write(out: &mut dyn Write, diagnosis: &Diagnosis) -> io::Result<()> {
             finding.state.name(),
             facility.need.name(),
             &facility.name,
-            // Of an error with all its causes, below, too.
+            // Shortened: an error with all its causes is printed below.
             &short(&finding.detail),
         ]);
     }
@@ -101,7 +101,7 @@ pub fn write(out: &mut dyn Write, diagnosis: &Diagnosis) -> io::Result<()> {
     writeln!(out, "\nengine: {}\n{}", printable(&diagnosis.engine), verdict(diagnosis))
 }
 
-/// Mostly many are unknown for one reason, so they come together.
+/// Grouped by remedy: usually many are unknown for one reason.
 fn unknown(out: &mut dyn Write, diagnosis: &Diagnosis) -> io::Result<()> {
     let mut by_remedy = BTreeMap::<&str, Vec<&str>>::new();
     for answer in &diagnosis.answers {
@@ -133,7 +133,7 @@ fn verdict(diagnosis: &Diagnosis) -> String {
     }
 }
 
-/// The first cause is enough beside others.
+/// Shortens a detail to fit into the table.
 fn short(detail: &str) -> String {
     const LONGEST: usize = 60;
     let detail = printable(detail);

@@ -1,4 +1,4 @@
-//! Questions about everything but BPF: ourselves, mounts, /proc, system calls, and a running engine.
+//! Probes of everything but BPF: privilege, mounts, /proc, system calls, and a running engine.
 
 use std::fs;
 use std::io;
@@ -56,7 +56,7 @@ pub(super) fn bpffs(host: &Host) -> Finding {
     }
 }
 
-/// It is found in a list that everybody can read, so that it is absent for everybody.
+/// Anybody can read the list of mounts, so that absent does not depend on privilege.
 pub(super) fn cgroup2(host: &Host) -> Finding {
     match &host.cgroup2 {
         Ok(mount) => Finding::found(display(mount.dir())),
@@ -99,7 +99,7 @@ pub(super) fn cgroup_kill(host: &Host) -> Finding {
     file_of_cgroups(host, "cgroup.kill")
 }
 
-/// Every cgroup but the root has the file, or none.
+/// Either every cgroup but the root has the file, or none has.
 fn file_of_cgroups(host: &Host, name: &str) -> Finding {
     let Ok(mount) = &host.cgroup2 else { return Finding::absent("cgroup v2 is not mounted") };
     match some_cgroup(mount) {
@@ -195,7 +195,9 @@ pub(super) fn memlock(host: &Host) -> Finding {
     let is_free = host.capabilities.is_some_and(|has| has.contains(CapabilitySet::IPC_LOCK));
     match limit {
         None => Finding::found("unlimited"),
-        Some(bytes) if is_free => Finding::found(format!("{bytes} bytes, not for CAP_IPC_LOCK")),
+        Some(bytes) if is_free => {
+            Finding::found(format!("{bytes} bytes, but CAP_IPC_LOCK exempts us"))
+        }
         Some(bytes) => Finding::absent(format!("{bytes} bytes")),
     }
 }
@@ -218,7 +220,7 @@ pub(super) fn no_other_version(host: &Host) -> Finding {
     }
 }
 
-/// What is said of an engine of this version.
+/// Describes the engine of this version.
 pub(super) fn engine() -> String {
     let pins = Pins::on(host::BPFFS.as_ref());
     let daemon = lock::holder();
@@ -228,7 +230,7 @@ pub(super) fn engine() -> String {
             return match daemon {
                 Ok(Some(pid)) => format!("starting or ending (pid {pid})"),
                 Ok(None) if pins.unfinished().exist() => {
-                    "none; the start or end of one was cut short: \"memstock stop\" clears up"
+                    "none; the start or end of one was cut short: \"memstock stop\" cleans up"
                         .into()
                 }
                 Ok(None) => "none".into(),
