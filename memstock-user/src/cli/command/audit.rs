@@ -1,4 +1,4 @@
-//! `memstock audit`: proves the law of conservation, compares with the kernel, repairs.
+//! `memstock audit`: proves conservation, compares with the kernel, repairs.
 
 use std::io::{self, Write as _};
 
@@ -13,7 +13,7 @@ use crate::view::show;
 /// Audits, repairs if asked to, and prints what it found.
 ///
 /// # Errors
-/// No engine is running, it cannot be read, or, after printing: something does not add up.
+/// No engine is running, it cannot be read, or (after printing) something does not add up.
 pub fn audit(args: &Audit) -> Result<u8> {
     let (engine, mount) = attached()?;
     let found = run_audit(&engine, &mount, &args.kernel_cgroups, args.repair)?;
@@ -26,7 +26,7 @@ pub fn audit(args: &Audit) -> Result<u8> {
     if found.is_off() {
         return Err(Failure::Other.error(
             "the pages do not add up to what is charged (see drift and ownerless above): this is a \
-             defect of memstock, please report it; \"memstock stop\" and \"memstock run\" start anew",
+             bug in memstock, please report it; \"memstock stop\" and \"memstock run\" start afresh",
         ));
     }
     Ok(code)

@@ -1,4 +1,4 @@
-//! What it takes to run COMMAND below a cgroup that a running engine tracks, whose daemon then tracks COMMAND's as well.
+//! Runs COMMAND below a cgroup that a running engine tracks; the engine's daemon then tracks COMMAND's cgroup as well.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::host::cgroup::{Cgroup, CgroupMount, display};
 use crate::host::launch::{Ended, Running};
 use crate::host::lock;
 
-/// How long the daemon may take to track a cgroup that was made.
+/// How long the daemon may take to track a new cgroup.
 const TRACKED: Duration = Duration::from_secs(5);
-/// Between two looks whether it does.
+/// Between two checks whether it does.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Whether COMMAND's cgroup can be made below `above`: a daemon tracks it, and what is made there as well. Returns it.
-/// `has_settings` says that some of the engine's were given.
+/// Makes sure that a daemon tracks `above`, and so will track COMMAND's cgroup below it; returns `above`.
+/// `has_settings`: the command line has settings of an engine.
 ///
 /// # Errors
-/// [`Failure::Running`]: it cannot.
+/// [`Failure::Running`]: it does not.
 pub(super) fn require_tracked(
     above: Option<&Path>,
     has_settings: bool,
@@ -48,30 +48,30 @@ pub(super) fn require_tracked(
     let Some(path) = above else {
         return running(format!(
             "an engine is already running (pid {pid}): name a cgroup that it tracks with --cgroup \
-             (\"memstock show\" has them), or end it with \"memstock stop\""
+             (\"memstock show\" lists them), or end it with \"memstock stop\""
         ));
     };
     let above = mount.resolve(path)?;
     if engine.index_of(above.id)?.is_none() {
         return running(format!(
             "an engine is already running (pid {pid}) and does not track {}: name a cgroup that it \
-             tracks (\"memstock show\" has them), or end it with \"memstock stop\"",
+             tracks (\"memstock show\" lists them), or end it with \"memstock stop\"",
             display(&above.path)
         ));
     }
     Ok(above)
 }
 
-/// Waits until the daemon tracks a cgroup that was made.
+/// Waits until the daemon tracks a new cgroup.
 ///
 /// # Errors
-/// It does not.
+/// It does not in time.
 pub(super) async fn wait_until_tracked(engine: &Engine, cgroup: &Cgroup) -> Result<()> {
     let deadline = Instant::now() + TRACKED;
     while engine.index_of(cgroup.id)?.is_none() {
         if Instant::now() > deadline {
             return Err(Failure::Other.error(format!(
-                "the running engine does not track {}: see what its daemon says",
+                "the running engine does not track {}: see what its daemon reports",
                 display(&cgroup.path)
             )));
         }
@@ -80,10 +80,10 @@ pub(super) async fn wait_until_tracked(engine: &Engine, cgroup: &Cgroup) -> Resu
     Ok(())
 }
 
-/// Waits for COMMAND. SIGINT is handed to it; at SIGTERM it has to end.
+/// Waits for COMMAND. Passes SIGINT on to it, and ends it at SIGTERM.
 ///
 /// # Errors
-/// It can be neither signalled nor waited for.
+/// COMMAND cannot be signalled or waited for.
 pub(super) async fn attend(child: &mut Running, signals: &mut Signals) -> Result<Ended> {
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! `memstock completions`: prints the script by which a shell completes memstock's verbs and flags.
+//! `memstock completions`: prints a shell's completion script.
 
 use std::io::{self, Write as _};
 

@@ -31,7 +31,7 @@ fn cpus(engine: &Engine, args: &Drain) -> Result<Vec<u32>> {
         None => Ok(engine.possible().to_vec()),
         Some(cpu) if engine.possible().contains(&cpu) => Ok(vec![cpu]),
         Some(cpu) => Err(Failure::Other
-            .error(format!("there is no CPU {cpu}; possible are {:?}", engine.possible()))),
+            .error(format!("there is no CPU {cpu}; possible CPUs are {:?}", engine.possible()))),
     }
 }
 

@@ -1,8 +1,8 @@
 //! `memstock events`: prints the event stream. Works on its files alone, so any number of them can run at once.
 //!
-//! Following is looking twenty times a second, not inotify: a rotation is seen only by watching all of /run, which
-//! wakes up for every other daemon's files, and whether the engine still runs and standard output is still
-//! read has to be looked at anyway.
+//! `--follow` polls twenty times a second instead of using inotify: to see a rotation, inotify would have to watch all
+//! of /run and wake up for every other daemon's files, and polling is needed anyway to see whether the engine still
+//! runs and standard output is still read.
 
 use std::io::{self, BufWriter, Write as _};
 use std::thread::sleep;
@@ -20,17 +20,17 @@ use crate::journal;
 use crate::journal::names::Names;
 use crate::journal::read::Reader;
 
-/// Between two looks.
+/// Between two reads.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Between two questions whether the engine still runs, which is said by a record unless it was killed.
+/// Between two checks whether the engine still runs: a record says that it ended, unless it was killed.
 const ENGINE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Prints the records that are there and, if told to, those to come until the engine ends.
+/// Prints the existing records and, with `--follow`, new ones until the engine ends.
 ///
 /// # Errors
-/// There is neither an engine nor what one left behind; or the files cannot be read.
+/// No engine is running or has left records behind, or the files cannot be read.
 pub fn events(args: &Events) -> Result<u8> {
-    // Asked first: what it wrote before it ended is read after that.
+    // Checked before reading, so that the last records of an engine that is ending are read.
     let mut runs = runs();
     if !runs && !journal::exists() {
         return Err(
@@ -69,13 +69,13 @@ pub fn events(args: &Events) -> Result<u8> {
     }
 }
 
-/// Whether an engine's daemon runs. One that cannot be asked (without privilege it is not told who has the lock)
-/// has the lock.
+/// Whether an engine's daemon runs. On an error, it does: somebody has the lock, but without privilege we cannot see
+/// who.
 fn runs() -> bool {
     !matches!(lock::holder(), Ok(None))
 }
 
-/// Whether the reader of standard output went away, which would else be noticed at the next record only.
+/// Whether the reader of standard output has gone away, which would otherwise be noticed only at the next record.
 fn is_unread() -> Result<bool> {
     let stdout = io::stdout();
     let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
@@ -83,6 +83,6 @@ fn is_unread() -> Result<bool> {
     match poll(&mut fds, Some(&now)) {
         Ok(_) => Ok(fds[0].revents().contains(PollFlags::ERR)),
         Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error).context("cannot look at standard output"),
+        Err(error) => Err(error).context("cannot poll standard output"),
     }
 }

@@ -1,4 +1,4 @@
-//! `memstock force-empty`: drains a cgroup's stocks and reclaims all of its memory that can be.
+//! `memstock force-empty`: drains a cgroup's stocks and reclaims as much of its memory as possible.
 
 use std::io::{self, Write as _};
 
@@ -12,7 +12,7 @@ use crate::host::page_size;
 use crate::journal::Record;
 use crate::model::size::human;
 
-/// Empties it as far as that is possible, and says what was done and what is left.
+/// Empties it as far as possible, and prints what was drained, reclaimed and left.
 ///
 /// # Errors
 /// No engine is running, or the cgroup is not tracked.

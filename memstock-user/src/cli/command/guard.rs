@@ -1,4 +1,4 @@
-//! `memstock guard`: what the daemon starts beside itself, to let go of what it holds if it dies.
+//! `memstock guard`: a process that the daemon starts, to unfreeze what it holds if it dies.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::enforce::guard as freezes;
 use crate::exit::SUCCESS;
 
-/// Hears from standard input until it ends.
+/// Reads the daemon's messages from standard input until end of file.
 ///
 /// # Errors
 /// It cannot be read.

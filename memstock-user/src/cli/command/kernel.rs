@@ -15,10 +15,10 @@ use crate::host::{self, page_size};
 use crate::model::kernel::{CpuStocks, Since, changed_hands};
 use crate::view::show::kernel::{document, write};
 
-/// Prints one sample, or one after the other.
+/// Prints one sample, or with `--watch` one after the other.
 ///
 /// # Errors
-/// The kernel has no stock that is known, there is no such cgroup, or it cannot be read.
+/// The kernel has no stock that memstock knows, there is no such cgroup, or it cannot be read.
 pub fn kernel(args: &Kernel) -> Result<u8> {
     host::require_privilege()?;
     let mut slots = KernelSlots::load()?;

@@ -14,8 +14,8 @@ use crate::exit::{Failure, SUCCESS};
 /// Sets one limit or both; where the usage is above one, drains and reclaims first.
 ///
 /// # Errors
-/// No engine is running, the cgroup is not tracked, or the usage cannot be brought below the limit. Then the
-/// old limit stands.
+/// No engine is running, the cgroup is not tracked, or the usage cannot be brought below the limit. The old limit then
+/// stays.
 pub fn limit(args: &SetLimit) -> Result<u8> {
     let (engine, mount) = attached()?;
     let (cgroup, index) = one_target(&engine, &mount, args.cgroup.as_deref(), &args.named)?;

@@ -10,7 +10,7 @@ use crate::cli::Man;
 use crate::cli::manual;
 use crate::exit::{Failure, SUCCESS, printable};
 
-/// Prints the page of memstock or of a verb, or writes all to a folder.
+/// Prints the page of memstock or of a verb, or writes all of them to a folder.
 ///
 /// # Errors
 /// There is no such verb; the folder or standard output cannot be written.

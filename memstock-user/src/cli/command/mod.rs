@@ -1,4 +1,4 @@
-//! One file a verb; this one only chooses.
+//! One file per verb; this one dispatches.
 
 pub mod audit;
 mod beside;
@@ -42,10 +42,10 @@ use crate::host;
 use crate::host::cgroup::{Cgroup, CgroupMount, display, join_that_of_host};
 use crate::host::workload::find::find;
 
-/// Does what the command line says; returns the exit code.
+/// Runs the verb; returns the exit code.
 ///
 /// # Errors
-/// Whatever went wrong, with its exit code somewhere in the chain.
+/// Whatever goes wrong, with its exit code somewhere in the chain.
 pub fn execute(cli: Cli) -> Result<u8> {
     join_that_of_host();
     match cli.verb {
@@ -80,7 +80,7 @@ fn attached() -> Result<(Engine, CgroupMount)> {
     Ok((engine, CgroupMount::find()?))
 }
 
-/// The cgroup that is meant by PATH or by name; none if neither is given.
+/// The cgroup given by PATH or by name; none if neither is.
 fn meant(mount: &CgroupMount, path: Option<&Path>, named: &Named) -> Result<Option<Cgroup>> {
     match (path, named.wanted().as_slice()) {
         (None, []) => Ok(None),
@@ -90,7 +90,7 @@ fn meant(mount: &CgroupMount, path: Option<&Path>, named: &Named) -> Result<Opti
     }
 }
 
-/// Puts the path of what is named where that of a cgroup is.
+/// If a cgroup is named, sets `path` to its path.
 fn path_of_name(named: &Named, path: &mut Option<PathBuf>) -> Result<()> {
     if named.wanted().is_empty() {
         return Ok(());
@@ -99,7 +99,7 @@ fn path_of_name(named: &Named, path: &mut Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The tracked cgroup that is meant, and its counter; none if none is named.
+/// The tracked cgroup given by PATH or by name, and its counter index; none if neither is given.
 fn target(
     engine: &Engine,
     mount: &CgroupMount,
@@ -113,7 +113,7 @@ fn target(
     Ok(Some((cgroup, index)))
 }
 
-/// As [`target`], of a verb that needs one.
+/// As [`target`], for a verb that needs one.
 fn one_target(
     engine: &Engine,
     mount: &CgroupMount,
@@ -123,7 +123,7 @@ fn one_target(
     target(engine, mount, path, named)?.context("no cgroup is named")
 }
 
-/// A reader that went away (`memstock show | head -1`) has what it wanted.
+/// A closed pipe (`memstock show | head -1`) is success: the reader has what it wanted.
 fn closed_pipe_is_success(written: io::Result<()>) -> Result<u8> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),

@@ -1,19 +1,19 @@
-//! What a run leaves when it is over.
+//! The outcome of a run.
 
 use crate::exit::SUCCESS;
 use crate::host::cgroup::Cgroup;
 use crate::host::launch::{self, Ended};
 use crate::model::Sample;
 
-/// What is left.
+/// The outcome of a run.
 pub struct Outcome {
     /// How COMMAND ended, when there was one.
     pub command: Option<Ended>,
-    /// What the engine had then.
+    /// The last sample of the engine.
     pub sample: Sample,
     /// The cgroup that COMMAND was started in.
     pub home: Option<Cgroup>,
-    /// How often the enforcer killed, as far as that was heard of.
+    /// How many kills the enforcer reported.
     pub kills: u64,
 }
 

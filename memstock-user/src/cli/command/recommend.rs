@@ -1,4 +1,4 @@
-//! `memstock recommend`: says which limits to set for a recorded program, or for what a Prometheus has seen.
+//! `memstock recommend`: recommends limits for a recorded program, or for the cgroups that a Prometheus has scraped.
 
 mod prometheus;
 
@@ -19,7 +19,7 @@ use crate::view::show::recommend::{Recommended, document, systemd, write, yaml};
 /// Prints the limits.
 ///
 /// # Errors
-/// A recording or Prometheus cannot be read, or standard output not written.
+/// A recording or Prometheus cannot be read, or standard output cannot be written.
 pub fn recommend(args: &Recommend) -> Result<u8> {
     if let Some(url) = &args.prometheus {
         return fleet(args, url);
@@ -47,8 +47,9 @@ fn fleet(args: &Recommend, url: &str) -> Result<u8> {
         Format::Table => fleet::write,
         Format::Json => fleet::json,
         Format::Yaml | Format::Systemd => {
-            return Err(Failure::Usage
-                .error("--format: what is recommended for many cgroups is a table, or JSON"));
+            return Err(
+                Failure::Usage.error("--format: with --prometheus, the output is a table or JSON")
+            );
         }
     };
     let services = prometheus::services(url, &args.window, args.margin)?;

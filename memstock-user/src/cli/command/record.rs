@@ -1,6 +1,6 @@
 //! `memstock record`: records COMMAND in a tracked cgroup of its own, or a cgroup that runs already.
 //!
-//! With no engine running it has one of its own, for the recording alone. A running one is recorded from instead.
+//! Without a running engine, it starts one for the recording alone; otherwise it records from the running one.
 
 mod output;
 
@@ -33,9 +33,8 @@ use crate::host::workload::Resolver;
 /// Records; returns COMMAND's exit code.
 ///
 /// # Errors
-/// COMMAND cannot be started, the environment, a cgroup or the kernel does not allow it, or the file cannot be made.
-/// Nothing that was made stays behind then, and the recording before stays what it was. What was recorded until then
-/// is kept.
+/// COMMAND cannot be started; the host, a cgroup or the kernel does not allow it; or the file cannot be created.
+/// Nothing is left behind then but what was recorded, and an earlier recording stays as it was.
 pub fn record(mut args: Record) -> Result<u8> {
     host::require_privilege()?;
     path_of_name(&args.named, &mut args.cgroup)?;
@@ -49,15 +48,15 @@ pub fn record(mut args: Record) -> Result<u8> {
             alone(&mut recording, signals).await
         }
     });
-    // A recording that has its end is none the worse for what fails after it.
+    // A complete recording is reported and kept, whatever failed after its end.
     let ended = recording.say_end();
     let code = told?;
     let is_cut = ended?.is_some_and(|summary| summary.failed.is_some());
-    // That is all there was to do; with COMMAND, its code comes first.
+    // Without COMMAND, a recording cut short is a failure; with COMMAND, its exit code comes first.
     if is_cut && args.command.is_empty() { Ok(Failure::Other.code()) } else { Ok(code) }
 }
 
-/// What is recorded, from its beginning to its end.
+/// A recording, from its beginning to its end.
 struct Recording<'a> {
     args: &'a Record,
     output: Output,
@@ -66,7 +65,7 @@ struct Recording<'a> {
 }
 
 impl Recording<'_> {
-    /// Says what was recorded, if it has ended, and where it is.
+    /// Prints what was recorded and where it is, if the recording has ended.
     fn say_end(&mut self) -> Result<Option<Summary>> {
         let Some(summary) = self.summary.take().transpose()? else { return Ok(None) };
         let kept = self.output.keep();
@@ -84,16 +83,16 @@ impl Onlooker for Recording<'_> {
         let name = Resolver::name_of(home);
         let subject = Subject { cgroup: home.clone(), name, command, charges };
         let recorder = Recorder::start(pins, subject, self.output.file()?)?;
-        // One that has COMMAND ends with that.
+        // With COMMAND, the recording ends when COMMAND does.
         let gone = self.args.command.is_empty().then(|| recorder.gone());
         self.recorder = Some(recorder);
         Ok(gone)
     }
 
     fn launched(&mut self) {
-        // COMMAND runs: this is no reason to end it, and is tried again at the end.
+        // COMMAND runs and is not ended for this; it is tried again at the end.
         if let Err(error) = self.output.keep() {
-            log::warn!("the recording does not have its name yet: {error:#}");
+            log::warn!("the recording still has its temporary name: {error:#}");
         }
     }
 
@@ -107,12 +106,12 @@ impl Onlooker for Recording<'_> {
     }
 }
 
-/// A name for COMMAND's cgroup, below the one that was named.
+/// The path of COMMAND's cgroup, below the one that was named.
 fn own_name(above: Option<&Path>) -> PathBuf {
     above.unwrap_or(Path::new("/")).join(format!("memstock-{}", std::process::id()))
 }
 
-/// With an engine of its own.
+/// Records with an engine of its own.
 async fn alone(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<u8> {
     let Record { seconds, cgroup, command, .. } = recording.args;
     let has_command = !command.is_empty();
@@ -134,7 +133,7 @@ async fn alone(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<u
     run_alone(&run, signals, recording).await.map(|outcome| outcome.code())
 }
 
-/// From a running engine.
+/// Records from a running engine.
 async fn beside(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<u8> {
     let (engine, mount) = attached()?;
     let args = recording.args;
@@ -170,11 +169,11 @@ async fn beside(recording: &mut Recording<'_>, signals: &mut Signals) -> Result<
 
 fn warn_of_end(pins: &Pins) {
     if !pins.exist() {
-        log::warn!("the engine was ended before the recording was: what came then is not in it");
+        log::warn!("the engine ended before the recording: what happened afterwards is not in it");
     }
 }
 
-/// What is said at the end.
+/// The closing line.
 fn line(summary: &Summary, path: &Path, charges: bool) -> String {
     let Summary { at, tasks, lost, bytes, failed } = summary;
     let lost = match lost.as_slice() {

@@ -1,4 +1,4 @@
-//! `memstock rehearse`: says what limits would do to a recorded run.
+//! `memstock rehearse`: shows what limits would do to a recorded run.
 
 use std::io::{self, Write as _};
 
@@ -16,7 +16,7 @@ use crate::view::show::rehearse::{Judged, document, write};
 /// Prints a row for each limit; returns the exit code.
 ///
 /// # Errors
-/// The recording cannot be read, or standard output not written.
+/// The recording cannot be read, or standard output cannot be written.
 pub fn rehearse(args: &Rehearse) -> Result<u8> {
     let recording = recording::read(&args.file)?;
     let what_if = what_if(args.what_if, &recording);
@@ -38,7 +38,7 @@ pub fn rehearse(args: &Rehearse) -> Result<u8> {
     Ok(code(asked.iter().map(|row| row.verdict)))
 }
 
-/// The exit code of verdicts: that of the worst.
+/// The exit code of the worst of these verdicts.
 pub(super) fn code(verdicts: impl Iterator<Item = Verdict>) -> u8 {
     match verdicts.min() {
         Some(Verdict::Oom | Verdict::Near) => OOM,
@@ -47,7 +47,7 @@ pub(super) fn code(verdicts: impl Iterator<Item = Verdict>) -> u8 {
     }
 }
 
-/// What is asked of a recording.
+/// The assumptions of the command line, for this recording.
 pub(super) fn what_if(asked: Otherwise, recording: &Recording) -> WhatIf {
     let swap = match asked.swap {
         Swap::Host => recording.header.swap.saturating_mul(page_size(recording)),

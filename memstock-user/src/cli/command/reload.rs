@@ -1,9 +1,9 @@
-//! What `memstock run` does at SIGHUP: reads its configuration again and applies what is different. Owns the
-//! order of that and what is told of it; `diff` finds the differences.
+//! What `memstock run` does at SIGHUP: reads its configuration again and applies what has changed. Owns the order of
+//! the changes and how they are reported; `diff` finds them.
 //!
-//! A file with a mistake changes nothing. Of a sound one each change is tried by itself: one that is refused
-//! (a limit below the usage) is told of, and tried again at the next SIGHUP. What takes long, setting limits and adopting
-//! what new cgroups hold, is done beside the loop; then it goes on here. Nothing here ends the daemon.
+//! A file with a mistake changes nothing. Otherwise each change is tried separately: one that is refused (a limit below
+//! the usage) is reported, and tried again at the next SIGHUP. Setting limits and adopting pages of new cgroups takes
+//! long, so other threads do it, and the reload continues here afterwards. Nothing here ends the daemon.
 
 mod diff;
 mod report;
@@ -35,23 +35,23 @@ use crate::host::workload::{Resolver, Workload};
 use crate::journal::Record;
 use crate::journal::record::Outcome;
 
-/// Said of a cgroup that the file does not name any more.
+/// The note on a cgroup that the file no longer names.
 const STAYS: &str = "it stays tracked until the engine ends";
 
-/// What a run was told, to be compared with what its file says next time.
+/// The configuration of a run, to be compared with the next version of its file.
 pub struct Reload<'a> {
     /// The command line without the file.
     flags: &'a Run,
-    /// Of the start.
+    /// The targets of the start.
     targets: &'a Targets,
     now: Told,
-    /// What the file says.
+    /// The settings of the file.
     file: Settings,
-    /// The cgroups that it has by name, with their names.
+    /// The cgroups that the file names by container, pod or unit, with their names.
     named: Vec<(Cgroup, Workload)>,
-    /// What found them out; none while it does.
+    /// Finds those; none while it is at work.
     resolver: Option<Resolver>,
-    /// The reading that is being applied.
+    /// The reload that is under way.
     under_way: Option<UnderWay<'a>>,
     /// Whether there was a SIGHUP meanwhile.
     again: bool,
@@ -66,18 +66,18 @@ struct Told {
 
 struct UnderWay<'a> {
     report: Report<'a>,
-    /// To be tracked when limits are set.
+    /// To be tracked once limits are set.
     added: Vec<Target>,
 }
 
-/// A limit that was to be set.
+/// A change of limits that is wanted.
 pub struct Request {
     target: Target,
     from: Limits,
     to: Limits,
 }
 
-/// What came of it.
+/// Its result.
 pub struct Changed {
     request: Request,
     now: Option<Limits>,
@@ -85,7 +85,7 @@ pub struct Changed {
 }
 
 impl<'a> Reload<'a> {
-    /// For a run with these `flags` and, from them and its file, these `args`; none if it has no file.
+    /// For a run with these `flags`, and the `args` made from them and its file; none if it has no file.
     pub fn new(flags: &'a Run, args: &Run, engine: &Engine, targets: &'a Targets) -> Option<Self> {
         flags.config.as_ref()?;
         let now = Told {
@@ -98,17 +98,17 @@ impl<'a> Reload<'a> {
         Some(Self { flags, targets, now, file, named, resolver, under_way: None, again: false })
     }
 
-    /// Whether its file has cgroups by what people call them.
+    /// Whether its file names cgroups by container, pod or unit.
     pub fn has_names(&self) -> bool {
         self.file.has_names()
     }
 
-    /// Who finds that out; to be given back to [`named`](Self::named).
+    /// What finds those; to be given back to [`named`](Self::named).
     pub fn take_resolver(&mut self) -> Resolver {
         self.resolver.take().unwrap_or_default()
     }
 
-    /// These cgroups have names now: has it so for those that the file names.
+    /// Applies the file to the cgroups that have these names now.
     pub fn named(watch: &mut Watch<'a>, mut resolver: Resolver, found: Vec<(Cgroup, Workload)>) {
         resolver.warnings().iter().for_each(|warning| log::warn!("{warning}"));
         let Some(reload) = &mut watch.reload else { return };
@@ -116,7 +116,7 @@ impl<'a> Reload<'a> {
         let names: Vec<_> = reload.file.cgroups.iter().filter_map(Entry::name).collect();
         let is_named = |workload: &Workload| names.iter().any(|name| name.is(workload));
         let named: Vec<_> = found.into_iter().filter(|(_, workload)| is_named(workload)).collect();
-        // Else it is looked at the next time.
+        // If a reload is under way, the next look applies them.
         if named == reload.named || reload.under_way.is_some() {
             return;
         }
@@ -138,9 +138,9 @@ impl<'a> Reload<'a> {
         Self::set_limits(watch, requests);
     }
 
-    /// Reads the file again and begins to have it so.
+    /// Reads the file again and begins to apply it.
     pub fn begin(watch: &mut Watch<'a>) {
-        // Taken out for as long as it works on what it is a part of.
+        // Taken out of `watch` while it works on `watch`.
         let Some(mut reload) = watch.reload.take() else { return };
         watch.manager.reloading();
         if reload.under_way.is_some() {
@@ -168,7 +168,7 @@ impl<'a> Reload<'a> {
 
     fn read(&mut self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
         let Some(file) = &self.flags.config else { return self.told(self.flags, engine, mount) };
-        // Names are those of the last look: what has them is not to be waited for here.
+        // Uses the names of the last look: the loop must not wait for a new one.
         let settings = config::load(file, mount, self.flags)?;
         let args = config::with_settings(self.flags, settings, &self.named, mount);
         let told = self.told(&args, engine, mount)?;
@@ -182,7 +182,7 @@ impl<'a> Reload<'a> {
         Ok(Told { settings, targets, awaited, by_name: args.by_name.clone() })
     }
 
-    /// Does what takes no time, and returns the limits that are to be set.
+    /// Applies what takes no time, and returns the limits to be set.
     fn apply(
         &mut self,
         request: Told,
@@ -197,7 +197,7 @@ impl<'a> Reload<'a> {
         }
         let mut old = std::mem::replace(&mut self.now, Told { settings, ..request });
         for Target { cgroup, .. } in &mut old.targets {
-            // One that was made again has the limits of the one before.
+            // A cgroup that was re-created has the limits of the one before.
             if let Ok(again) = watch.mount.resolve(&cgroup.path) {
                 *cgroup = again;
             }
@@ -258,7 +258,7 @@ impl<'a> Reload<'a> {
         }
     }
 
-    /// Goes on when limits are set, or could not be.
+    /// Continues once limits are set, or could not be.
     pub fn limits_set(watch: &mut Watch<'a>, changed: Vec<Changed>) {
         let Some(mut reload) = watch.reload.take() else { return };
         let Some(UnderWay { report, added }) = &mut reload.under_way else {
@@ -270,7 +270,7 @@ impl<'a> Reload<'a> {
         }
         let is_more = !added.is_empty();
         for target in std::mem::take(added) {
-            // One that is refused is noted as to be adopted: the note has to go, too.
+            // A refused cgroup may be noted for adoption: `adopt` has to clear the note, too.
             let added = add(&target, reload.now.settings.no_adopt, watch);
             report.named(&target.cgroup, true, added.map(|()| None));
         }
@@ -279,7 +279,7 @@ impl<'a> Reload<'a> {
         if watch.state.adopts { watch.adopt() } else { Self::adopted(watch) }
     }
 
-    /// Goes on when what new cgroups hold is charged, or could not be.
+    /// Continues once pages of new cgroups are adopted, or could not be.
     pub fn adopted(watch: &mut Watch<'a>) {
         let Some(reload) = &mut watch.reload else { return };
         let Some(UnderWay { report, .. }) = reload.under_way.take() else { return };
@@ -291,7 +291,7 @@ impl<'a> Reload<'a> {
     }
 }
 
-/// As `memstock limit` does.
+/// Sets limits as `memstock limit` does.
 fn set(engine: &Engine, request: &Request, tell: &mut dyn FnMut(Record)) -> Result<()> {
     let cgroup = &request.target.cgroup;
     let Some(index) = engine.index_of(cgroup.id)? else { return Ok(()) };
@@ -303,7 +303,7 @@ fn set(engine: &Engine, request: &Request, tell: &mut dyn FnMut(Record)) -> Resu
     Ok(())
 }
 
-/// As at the start; those below it are found by the loop, and what they hold is adopted then.
+/// Registers a cgroup as at the start; the loop finds those below it, and their pages are adopted then.
 fn add(target: &Target, no_adopt: bool, watch: &mut Watch<'_>) -> Result<()> {
     let engine = watch.engine;
     if target.memsw_limit.is_some_and(|limit| limit != NO_LIMIT) && engine.info().memsw == 0 {
@@ -318,7 +318,8 @@ fn add(target: &Target, no_adopt: bool, watch: &mut Watch<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Who is named no more, and is not there, has no limit by the file when it comes. What others have set it keeps.
+/// Removes the file's limits from the notes of paths that it no longer names, for a cgroup that is created there later.
+/// Limits that others have set stay.
 fn lift(engine: &Engine, old: &Told, new: &Told) -> Result<()> {
     let notes = Notes::of(engine.pins());
     let named = |told: &Told, path: &Path| {
@@ -337,6 +338,6 @@ fn lift(engine: &Engine, old: &Told, new: &Told) -> Result<()> {
 
 fn in_force(engine: &Engine, id: u64) -> Option<Limits> {
     let found = engine.find(id);
-    let found = found.inspect_err(|error| log::warn!("which limits are in force: {error:#}"));
+    let found = found.inspect_err(|error| log::warn!("cannot read the limits in force: {error:#}"));
     found.ok().flatten().map(|(_, counter)| Limits::of(&counter))
 }

@@ -1,4 +1,4 @@
-//! `memstock replay`: says what other batches and slots would have made of recorded charges.
+//! `memstock replay`: shows what other batches and slots would do with recorded charges.
 
 use std::io::{self, Write as _};
 
@@ -12,9 +12,10 @@ use crate::host::cgroup::display;
 use crate::recording::{self, Charges};
 use crate::view::show::replay::{Replayed, document, write};
 
-/// The batches that are tried unless others are asked for, beside the recorded one.
+/// The batches that are tried by default, beside the recorded one.
 const BATCHES: [u32; 5] = [8, 32, 64, 128, 256];
-/// The same of slots, beside one for each cgroup: the patch's, and the newer kernels' (`NR_MEMCG_STOCK`).
+/// The slots that are tried by default, beside the recorded number and one for each cgroup: those of the patch, and of
+/// newer kernels (`NR_MEMCG_STOCK`).
 const SLOTS: [u32; 2] = [1, 7];
 
 /// Prints a row for each setting.
@@ -50,7 +51,7 @@ fn settings(args: &Replay, charges: &Charges) -> impl Iterator<Item = Setting> {
         all
     };
     let each = slot_each(charges);
-    // With one cgroup, or none, more slots are as one.
+    // With one cgroup, or none, more slots make no difference.
     let tried = if each == 1 { vec![1] } else { [&SLOTS[..], &[each, charges.slots]].concat() };
     let slots = asked(&args.slots, &tried);
     let batches = asked(&args.batches, &[&BATCHES[..], &[charges.batch]].concat());

@@ -17,7 +17,7 @@ use crate::view::report::Report;
 /// Writes the files that were asked for.
 ///
 /// # Errors
-/// The recording cannot be read, a picture not drawn, or a file not written.
+/// The recording cannot be read, a picture cannot be drawn, or a file cannot be written.
 pub fn report(args: &cli::Report) -> Result<u8> {
     let recording = recording::read(&args.file)?;
     let rehearsal = Rehearsal::new(&recording, what_if(args.what_if, &recording));

@@ -1,4 +1,4 @@
-//! `memstock run`: has an engine started or adopted, starts COMMAND, watches, and cleans up.
+//! `memstock run`: starts or adopts an engine, starts COMMAND, watches, and cleans up.
 
 use std::io::{self, Write as _};
 use std::mem::ManuallyDrop;
@@ -40,8 +40,8 @@ use crate::view::show::rehearsed::Rehearsed;
 /// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
 ///
 /// # Errors
-/// The environment, a cgroup or the kernel does not allow it. A start that fails leaves nothing behind; an engine that
-/// runs is left to who adopts it.
+/// The host, a cgroup or the kernel does not allow it. A failed start leaves nothing behind; a running engine is left
+/// for the next daemon to adopt.
 pub fn run(args: Run) -> Result<u8> {
     if args.check {
         let summary = config::summary(&args)?;
@@ -51,7 +51,7 @@ pub fn run(args: Run) -> Result<u8> {
     until_told(reloads, async |signals| Ok(run_alone(&args, signals, &mut ()).await?.code()))
 }
 
-/// Does what takes time, with SIGINT, SIGTERM and SIGHUP caught from its first moment to its last.
+/// Runs `body` with SIGINT, SIGTERM and SIGHUP caught from beginning to end.
 pub(super) fn until_told<T>(
     reloads: bool,
     body: impl AsyncFnOnce(&mut Signals) -> Result<T>,
@@ -63,12 +63,12 @@ pub(super) fn until_told<T>(
     runtime.block_on(async { body(&mut Signals::catch(reloads)?).await })
 }
 
-/// Who looks on while an engine charges.
+/// Follows a run from its start to its end.
 pub(super) trait Onlooker {
-    /// COMMAND is about to be started in `home`, or would be. Says who tells that there is nothing left to look at.
+    /// COMMAND, if there is one, is about to be started in `home`. May return a notification that ends the run.
     ///
     /// # Errors
-    /// Nothing is started then.
+    /// COMMAND is not started then.
     fn begin(&mut self, _pins: &Pins, _home: &Cgroup) -> Result<Option<Arc<Notify>>> {
         Ok(None)
     }
@@ -80,10 +80,10 @@ pub(super) trait Onlooker {
     fn end(&mut self, _command: Option<&Ended>) {}
 }
 
-/// Nobody.
+/// Follows nothing.
 impl Onlooker for () {}
 
-/// Everything made here but a running engine is undone in reverse order, however this ends.
+/// However this ends, everything made here but a running engine is undone in reverse order.
 pub(super) async fn run_alone(
     args: &Run,
     signals: &mut Signals,
@@ -102,19 +102,19 @@ pub(super) async fn run_alone(
     }
     let mut lock = EngineLock::acquire()?;
     let ended = run_locked(asked, signals, onlooker, &mount, &mut lock).await;
-    // What is still there stays noted, for the next run or for `stop`.
+    // A cgroup that still exists stays noted, for the next run or for `stop`.
     if let Err(error) = lock.forget(|id| mount.cgroup_of(id) == ById::Gone) {
         log::warn!("{error:#}");
     }
     ended
 }
 
-/// What is asked for.
+/// What is to be run.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
-    /// By the command line.
+    /// The command line alone.
     flags: &'a Run,
-    /// By that and the file it names.
+    /// The command line merged with its file.
     args: &'a Run,
 }
 
@@ -125,15 +125,15 @@ async fn run_locked(
     mount: &CgroupMount,
     lock: &mut EngineLock,
 ) -> Result<Outcome> {
-    // Before anything is made: an address that cannot be had is no reason to begin.
+    // Before anything is made: without the address, the run does not begin.
     let listener = asked.args.settings.metrics.map(server::bind).transpose()?;
-    // Under the lock, so that no other run takes away an empty one that it has just mounted.
+    // Under the lock, so that no other run unmounts an empty bpffs that it has just mounted.
     let bpffs = host::bpffs()?;
     let pins = Pins::on(bpffs.dir);
-    // Ends when all else has: its readers take that for the end of the engine.
+    // Ends last: its readers take that for the end of the engine.
     let journal = Journal::open(asked.args.events_bytes)?;
     let ended = run_engine(asked, signals, onlooker, mount, lock, &pins, &journal, listener).await;
-    // An engine that is there goes on, and so does the stream, for the daemon that adopts it.
+    // If the engine still runs, so does the stream, for the daemon that adopts it.
     if !pins.exist() {
         journal.end()?;
     }
@@ -155,7 +155,7 @@ async fn run_engine(
 ) -> Result<Outcome> {
     let args = asked.args;
     if args.is_measured && pins.exist() {
-        // Adopted, it would be ended with COMMAND.
+        // If it were adopted, it would end with COMMAND.
         return Err(Failure::Running.error(
             "an engine is charging already: adopt it with \"memstock run\", or end it with \
              \"memstock stop\"",
@@ -163,7 +163,7 @@ async fn run_engine(
     }
     let mut started = start(args, pins, mount, lock, journal)?;
     let is_new = started.is_new;
-    // Not dropped when this ends with an error: the engine goes on, and with it the cgroup, for who adopts them.
+    // Not dropped on an error: the engine and the cgroup stay for the next daemon to adopt.
     let owned = started.targets.owned.take().map(ManuallyDrop::new);
     let begun = watch(asked, &mut started, onlooker, mount, pins, journal, listener);
     let mut watch = match begun {
@@ -178,15 +178,15 @@ async fn run_engine(
     let end = watch.run(signals).await?;
     let outcome = watch.finish(end).await;
     onlooker.end(outcome.as_ref().ok().and_then(|outcome| outcome.command.as_ref()));
-    // The end of the engine: it was told to end, and nothing else gets here.
+    // The engine ends here, and only because it was told to.
     pins.remove()?;
     owned.map_or(Ok(()), |owned| ManuallyDrop::into_inner(owned).remove())?;
-    // Of the daemons before us.
+    // Cgroups of earlier daemons.
     remove_noted(mount, lock)?;
     Ok(Outcome { home: started.targets.home().ok().cloned(), ..outcome? })
 }
 
-/// What is to be watched of an engine that charges; COMMAND is started.
+/// Starts COMMAND and all that the daemon watches of an engine that charges.
 fn watch<'a>(
     Asked { flags, args }: Asked<'a>,
     started: &'a mut Started,
@@ -200,23 +200,23 @@ fn watch<'a>(
     let log = started.log.take();
     let started = &*started;
     let (engine, is_new) = (&started.engine, started.is_new);
-    // First: the engine can be asked already.
+    // First: other verbs can use the engine already.
     let mut tree = Tree::of(engine, mount, journal)?;
     if is_new {
         tree.announce();
     }
     catch_up(&mut tree)?;
-    // Not before: what is learnt of the kernel is learnt from memory that is not there yet.
-    // One that goes with COMMAND needs none, and what is locked would count as COMMAND's before its exec.
+    // Not earlier: the kernel's layout is learnt from memory that is not populated yet. A measured run needs no
+    // protection, and locked memory would count as COMMAND's before its exec.
     let protection = if args.is_measured { Protection::default() } else { protect() };
-    // From now on the kernel half sees to those that go.
+    // From now on the kernel half drains CPUs that go offline.
     let hotplug = Hotplug::new()?;
     let offline = drain_offline(engine)?;
     if offline.nr_pages() > 0 {
         journal.publish(offline.into());
     }
     started.adopt_pages(args, mount)?;
-    // Looked at once: whether it is as this kernel's types say is known only then.
+    // Read once: only that shows whether it is as this kernel's types say.
     let kernel = args.settings.kernel_stock.then(|| -> Result<_> {
         let mut slots = KernelSlots::load()?;
         slots.stranded()?;
@@ -238,7 +238,7 @@ fn watch<'a>(
         }
     };
     onlooker.launched();
-    // What an adopted engine has lost before was told of.
+    // Earlier losses of an adopted engine have been reported.
     let losses = if is_new { Losses::default() } else { Losses::until_now(engine)? };
     if !is_new {
         let pins = pins.root().display().to_string();

@@ -28,7 +28,7 @@ pub fn show(args: &Show) -> Result<u8> {
     for warning in resolver.warnings() {
         log::warn!("{warning}");
     }
-    // Else each line is a system call.
+    // Unbuffered, each line would be a system call.
     let mut out = BufWriter::new(io::stdout().lock());
     let written = if args.json {
         let document = json::document(&sample, page_size());

@@ -1,4 +1,4 @@
-//! The signals that end a run, or have it read its configuration again.
+//! The signals that end a run or make it reload its configuration.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,17 +11,16 @@ use tokio::signal::unix::{self, SignalKind};
 
 use crate::host;
 
-/// SIGINT, SIGTERM and SIGHUP, caught from before anything is made until all of it is gone.
+/// SIGINT, SIGTERM and SIGHUP, caught before anything is made until all of it is gone.
 pub struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
-    /// None when we were started with it ignored (`nohup`), and it stays so.
+    /// None if it was ignored when we were started (`nohup`): it stays ignored.
     hangup: Option<unix::Signal>,
 }
 
 impl Signals {
-    /// Starts to catch them. With `reloads`, SIGHUP asks for the configuration to be read again, and is caught
-    /// in any case.
+    /// Starts to catch them. With `reloads`, SIGHUP asks for a reload and is always caught.
     ///
     /// # Errors
     /// The handlers cannot be installed.
@@ -52,7 +51,7 @@ async fn recv(signal: &mut Option<unix::Signal>) {
     }
 }
 
-/// For verbs that only read: SIGINT and SIGTERM are how following ends, also while it waits for a pipe that is full.
+/// For verbs that only read: SIGINT and SIGTERM exit with success, even while the verb waits for a full pipe.
 ///
 /// # Errors
 /// The handlers cannot be installed.

@@ -1,5 +1,5 @@
-//! Owns how `memstock run` comes by its engine: loads a new one, or adopts the one that a daemon left charging
-//! when it was killed. Must not start COMMAND or watch: `run` does.
+//! Owns how `memstock run` gets its engine: loads a new one, or adopts the one that a killed daemon left charging. Must
+//! not start COMMAND or watch: `run` does.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,13 +25,13 @@ use crate::journal::Journal;
 
 /// An engine that charges, with its cgroups.
 pub struct Started {
-    /// Whether it is a new one: a start that fails removes that, and leaves an adopted one as it was found.
+    /// Whether it is new: a failed start removes a new engine, and leaves an adopted one as it was found.
     pub is_new: bool,
     /// The engine.
     pub engine: Engine,
     /// Its log, when it has one.
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// What the command line names.
+    /// The cgroups of the command line.
     pub targets: Targets,
     /// Cgroups, by id, whose adoption was cut short when the daemon was killed.
     interrupted: BTreeSet<u64>,
@@ -39,10 +39,9 @@ pub struct Started {
 
 /// Starts or adopts an engine. The lock is held.
 ///
-/// A cgroup that a dead daemon made for its run goes on with the engine that tracks it, tasks and all: the
-/// run that adopts the engine takes it over under its name, and removes it at its own end as its maker would
-/// have done. Without an engine to adopt it is removed at once, as `memstock stop` does; its tasks go to its
-/// parent.
+/// A cgroup that a dead daemon made for its run stays with the engine that tracks it, and keeps its tasks: the run that
+/// adopts the engine takes it over by its name, and removes it when it ends. Without an engine to adopt, it is removed
+/// at once, as `memstock stop` does; its tasks go to its parent.
 ///
 /// # Errors
 /// The engine cannot be adopted as the command line wants it, or the kernel does not allow a new one.
@@ -96,9 +95,9 @@ fn adopt(
     journal: &Journal,
 ) -> Result<Started> {
     same_settings(args, &engine)?;
-    // The daemon may have been killed between closing a cgroup and waiting for those that had found it.
+    // The daemon may have been killed after closing a cgroup, before it had waited for probes that still used it.
     grace_period()?;
-    // What came and went while nobody looked, so that what is named finds its place among it.
+    // Follows cgroups created and removed without a daemon, so that the named ones get the right parents.
     let mut tree = Tree::of(&engine, mount, journal)?;
     catch_up(&mut tree)?;
     tree.retry()?;
@@ -115,7 +114,7 @@ fn adopt(
     Ok(Started { engine, log: None, targets, is_new: false, interrupted })
 }
 
-/// Has everything tracked that is to be.
+/// Tracks every cgroup that is to be tracked.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -135,7 +134,7 @@ fn prepare(
     inherited: Option<&[u64]>,
 ) -> Result<Targets> {
     let make = |name: &Path| {
-        // What is there is somebody's, and not to be noted as ours even for a moment.
+        // An existing cgroup is somebody else's, and must not be noted as ours even for a moment.
         if mount.resolve(name).is_err() {
             lock.note_making(name)?;
         }
@@ -149,7 +148,7 @@ fn prepare(
     Targets::prepare(mount, args, inherited, make)
 }
 
-/// Removes the cgroups that daemons which died had made, and drops the notes of them.
+/// Removes the cgroups that dead daemons had made, and their notes.
 ///
 /// # Errors
 /// One stays busy.
@@ -163,7 +162,7 @@ pub fn remove_noted(mount: &CgroupMount, lock: &mut EngineLock) -> Result<()> {
     lock.forget(|_| true)
 }
 
-/// Before they are registered: once they are tracked, nobody can tell what of theirs was there before.
+/// Called before they are registered: afterwards nobody can tell which of their pages were there before.
 fn note_unadopted(args: &Run, targets: &Targets, engine: &Engine) -> Result<()> {
     if args.settings.no_adopt {
         return Ok(());
@@ -171,7 +170,7 @@ fn note_unadopted(args: &Run, targets: &Targets, engine: &Engine) -> Result<()> 
     engine.pins().note_unadopted(targets.untracked(engine)?)
 }
 
-/// Refuses settings that were given and are not those of an engine, which cannot be changed.
+/// Refuses given settings that differ from the engine's, which cannot be changed.
 fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
     let info = engine.info();
     let EngineInfo { layout: _, batch, slots, memsw, page_base: _, page_struct_size: _ } = info;
@@ -194,14 +193,14 @@ fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
         _ if (args.settings.memsw || !args.memsw_limits.is_empty()) && memsw == 0 => {
             differs("was started without --memsw".into())
         }
-        // Whether it logs is nowhere to be seen, and who wants a log has to get one.
-        _ if args.trace => differs("is to be adopted, which goes without --trace".into()),
+        // Nothing shows whether it logs, and --trace must not be ignored.
+        _ if args.trace => differs("cannot be adopted with --trace".into()),
         _ => Ok(()),
     }
 }
 
 impl Started {
-    /// Charges to the cgroups that are new what they hold already, unless that is not wanted.
+    /// Adopts the pages that new cgroups already hold, unless `--no-adopt` is given.
     ///
     /// # Errors
     /// A map or a file in `/proc` cannot be read, or the engine refuses.
@@ -211,8 +210,8 @@ impl Started {
     }
 }
 
-/// Charges to the cgroups that are noted what they hold already, unless that is not wanted; of `interrupted`
-/// ones, half of it may be charged.
+/// Adopts the pages that noted cgroups already hold, unless `no_adopt`; some pages of `interrupted` ones may be charged
+/// already.
 ///
 /// # Errors
 /// A map or a file in `/proc` cannot be read, or the engine refuses.

@@ -1,7 +1,7 @@
-//! `memstock stat`: runs COMMAND in a tracked cgroup of its own, and tells what it used.
+//! `memstock stat`: runs COMMAND in a tracked cgroup of its own, and reports what it used.
 //!
-//! With no engine running it has one of its own, for COMMAND alone. A running one is asked instead: what is
-//! made below a cgroup that it tracks, its daemon tracks as well.
+//! Without a running engine, it starts one for COMMAND alone. Otherwise it uses the running one, whose daemon tracks
+//! every cgroup created below a tracked one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -30,8 +30,8 @@ use crate::view::show::stat::{Report, document, write};
 /// Measures COMMAND and writes the report; returns COMMAND's exit code.
 ///
 /// # Errors
-/// COMMAND cannot be started, the environment, a cgroup or the kernel does not allow it, or the report cannot
-/// be written. Nothing that was made stays behind.
+/// COMMAND cannot be started; the host, a cgroup or the kernel does not allow it; or the report cannot be written.
+/// Nothing that was made is left behind.
 pub fn stat(mut args: Stat) -> Result<u8> {
     host::require_privilege()?;
     path_of_name(&args.named, &mut args.cgroup)?;
@@ -55,8 +55,8 @@ fn print(out: &mut dyn Write, args: &Stat, report: &Report) -> io::Result<()> {
     if args.json { writeln!(out, "{:#}", document(report)) } else { write(out, report) }
 }
 
-/// The file of `--output`, opened before COMMAND is started: afterwards it would be too late to say that it
-/// cannot be. One that was made for a report which never came is removed.
+/// The file of `--output`, opened before COMMAND is started: afterwards it would be too late to report an error. A new
+/// file is removed if no report is written.
 struct Output {
     path: PathBuf,
     file: File,
@@ -75,7 +75,8 @@ impl Output {
     fn write(mut self, args: &Stat, report: &Report) -> Result<()> {
         let mut text = Vec::new();
         let written = print(&mut text, args, report);
-        // Only now: a run that failed has not cost the former report. What is no file has no length.
+        // Truncated only now, so that a failed run does not lose the former report. What is not a regular file has no
+        // length.
         let _ = self.file.set_len(0);
         let written = written.and_then(|()| self.file.write_all(&text));
         written.with_context(|| format!("cannot write {}", display(&self.path)))?;
@@ -129,7 +130,7 @@ async fn once(
     }
 }
 
-/// With an engine of its own.
+/// Measures with an engine of its own.
 async fn alone(
     args: &Stat,
     kernel: Option<&KernelStock>,
@@ -157,7 +158,7 @@ async fn alone(
     measured(kernel, None, &outcome.sample, &cgroup, ended).map(Some)
 }
 
-/// Below a cgroup that the running engine tracks.
+/// Measures below a cgroup that the running engine tracks.
 async fn beside(
     args: &Stat,
     kernel: Option<&KernelStock>,
@@ -176,7 +177,9 @@ async fn beside(
     let ended = attend(&mut child, signals).await?;
     let after = sample(&engine, &mount)?;
     if !engine.pins().exist() {
-        log::warn!("the engine was ended before COMMAND was: what came then is not in the figures");
+        log::warn!(
+            "the engine ended before COMMAND: what happened afterwards is not in the figures"
+        );
     }
     let measured = measured(kernel, Some(&before), &after, &home, ended)?;
     cgroup.remove()?;

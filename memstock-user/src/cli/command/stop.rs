@@ -17,13 +17,13 @@ use crate::host::lock;
 use crate::host::lock::EngineLock;
 use crate::journal;
 
-/// How long a daemon may take to go.
+/// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Ends the daemon, and removes what it or one that died has left: pins of any version, and cgroups.
+/// Ends the daemon, and removes what it or a dead one has left: pins of any version, and cgroups.
 ///
 /// # Errors
-/// There is neither; or the daemon does not go.
+/// There is neither, or the daemon does not end.
 pub fn stop() -> Result<u8> {
     host::require_privilege()?;
     let pins = Pins::on(host::BPFFS.as_ref());
@@ -59,7 +59,7 @@ fn end(raw: u32) -> Result<()> {
         Err(Errno::SRCH) => return Ok(()),
         pidfd => pidfd.with_context(|| format!("cannot open process {raw}"))?,
     };
-    // The pidfd names whoever has the number now; only the holder of the lock is the daemon.
+    // The pidfd is of whoever has the pid now; only the holder of the lock is the daemon.
     if lock::holder()? != Some(raw) {
         return Ok(());
     }
@@ -70,7 +70,7 @@ fn end(raw: u32) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while lock::holder()? == Some(raw) {
         if Instant::now() > deadline {
-            bail!("the engine (pid {raw}) does not end; look at what it waits for");
+            bail!("the engine (pid {raw}) does not end: see what it is waiting for");
         }
         std::thread::sleep(Duration::from_millis(10));
     }

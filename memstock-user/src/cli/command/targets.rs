@@ -18,27 +18,27 @@ use crate::host::cgroup::{Cgroup, CgroupMount, OwnedCgroup, display};
 /// The cgroups of a run, parents before children.
 pub struct Targets {
     targets: Vec<Target>,
-    /// What is to be tracked when it is made.
+    /// Paths to be tracked once a cgroup is made there.
     awaited: Awaited,
-    /// Where COMMAND starts; none if only what an adopted engine tracks is watched.
+    /// Where COMMAND starts; none if the run only watches an adopted engine.
     home: Option<Cgroup>,
     /// Tracked because of `--new` or COMMAND, whoever made it.
     own: Option<Cgroup>,
-    /// Made for this run, removed with it.
+    /// Made for this run, and removed with it.
     pub owned: Option<OwnedCgroup>,
 }
 
-/// Paths at which no cgroup is yet, and the limits that one will have.
+/// Paths without a cgroup yet, and the limits that one will have.
 pub type Awaited = Vec<(PathBuf, Limits)>;
 
-/// A cgroup that is to be tracked. Limits are in pages, and none if none was given.
+/// A cgroup to be tracked. Limits are in pages; none if not given.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
-    /// Which.
+    /// The cgroup.
     pub cgroup: Cgroup,
-    /// Of memory.
+    /// Limit of memory.
     pub memory_limit: Option<u64>,
-    /// Of memory and swap together.
+    /// Limit of memory and swap together.
     pub memsw_limit: Option<u64>,
 }
 
@@ -52,11 +52,11 @@ impl Target {
 }
 
 impl Targets {
-    /// Resolves the cgroups of the command line and has the one made that is to be made, unless it is among
-    /// `inherited`: those, by id, that a daemon made whose engine is adopted, none if there is no such engine.
+    /// Resolves the cgroups of the command line, and calls `make` for the one of `--new` or COMMAND unless it is among
+    /// `inherited`: the ids of cgroups that an earlier daemon of an adopted engine made; none without such an engine.
     ///
     /// # Errors
-    /// A cgroup cannot be tracked or made, a limit is for none of them, or there is none.
+    /// A cgroup cannot be tracked or made, a limit is for none of them, or there is nothing to track.
     pub fn prepare(
         mount: &CgroupMount,
         args: &Run,
@@ -93,7 +93,7 @@ impl Targets {
         Ok(Self { targets, awaited: awaited(mount, args), home, own, owned })
     }
 
-    /// What the command line names now, and what was made: for a configuration that was read again.
+    /// The cgroups that the command line names now, and the one that was made: for a configuration that was read again.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
@@ -103,12 +103,12 @@ impl Targets {
         with_limits(mount, own.chain(named).collect::<Result<_>>()?, args)
     }
 
-    /// Those of the start.
+    /// The targets of the start.
     pub fn all(&self) -> &[Target] {
         &self.targets
     }
 
-    /// What is awaited since the start.
+    /// What was awaited at the start.
     pub fn awaited(&self) -> &Awaited {
         &self.awaited
     }
@@ -135,8 +135,8 @@ impl Targets {
         Ok(untracked)
     }
 
-    /// Registers every cgroup with its nearest tracked ancestor as parent; of those that are tracked
-    /// already, sets the limits that were given.
+    /// Registers every cgroup with its nearest tracked ancestor as parent; sets the given limits of those that are
+    /// tracked already.
     ///
     /// # Errors
     /// The engine refuses one, or it is above one that is tracked already.
@@ -152,7 +152,7 @@ impl Targets {
                         _ => "uses more than that limit",
                     };
                     return Err(Failure::Other.error(format!(
-                        "{} {what}: leave it out to adopt the engine, and use \"memstock limit\" then",
+                        "{} {what}: leave the limit out to adopt the engine, then use \"memstock limit\"",
                         display(&cgroup.path)
                     )));
                 }
@@ -173,7 +173,7 @@ impl Targets {
 /// The engine refuses it, or it is above one that is tracked already.
 pub fn register(engine: &Engine, tracked: &BTreeMap<PathBuf, u32>, target: &Target) -> Result<u32> {
     let path = &target.cgroup.path;
-    // The pages of those below were not charged to it, and it cannot be put in between.
+    // Pages of those below were not charged to it, and it cannot be inserted above them.
     if let Some(below) = tracked.keys().find(|below| below.starts_with(path)) {
         return Err(Failure::Running.error(format!(
             "the engine that is charging tracks {}, which is below {}: end it with \
@@ -188,7 +188,7 @@ pub fn register(engine: &Engine, tracked: &BTreeMap<PathBuf, u32>, target: &Targ
     engine.register(target.cgroup.id, parent, memory, memsw)
 }
 
-/// Has them tracked when they are made.
+/// Notes the paths, so that a cgroup is tracked once it is made there.
 ///
 /// # Errors
 /// They cannot be noted.
@@ -203,7 +203,7 @@ pub fn note(engine: &Engine, awaited: &Awaited) -> Result<()> {
     Ok(())
 }
 
-/// What is awaited, with the limits of the command line.
+/// The awaited paths, with the limits of the command line.
 pub fn awaited(mount: &CgroupMount, args: &Run) -> Awaited {
     let limit = |limits: &[Limit], of: &Path| {
         let is_of = |path: &PathBuf| mount.named(path).is_ok_and(|path| path == of);
@@ -211,7 +211,7 @@ pub fn awaited(mount: &CgroupMount, args: &Run) -> Awaited {
         let for_all = || limits.iter().rfind(|limit| limit.cgroup.is_none());
         own.or_else(for_all).and_then(|limit| limit.nr_pages).unwrap_or(NO_LIMIT)
     };
-    // One that was made since is found with all others that were named.
+    // A cgroup that was made since is found with all others that are named.
     let paths = args.awaited.iter().filter_map(|path| mount.named(path).ok());
     let limits = |path: PathBuf| {
         let memory = limit(&args.limits, &path);

@@ -1,4 +1,4 @@
-//! `memstock verify`: runs COMMAND under a limit, once, and compares with what a recording foretold.
+//! `memstock verify`: runs COMMAND once under a limit, and compares with what a recording predicted.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,10 +22,11 @@ use crate::host::{self, page_size};
 use crate::recording::{self, Recording};
 use crate::view::show::verify::{Outcome, write};
 
-/// Runs COMMAND and prints both; returns the exit code of what happened, else COMMAND's.
+/// Runs COMMAND, prints prediction and outcome; returns the exit code of the outcome, else COMMAND's.
 ///
 /// # Errors
-/// The recording cannot be read, COMMAND not started, or the limit not set. Nothing that was made stays behind.
+/// The recording cannot be read, COMMAND cannot be started, or the limit cannot be set. Nothing that was made is left
+/// behind.
 pub fn verify(args: &Verify) -> Result<u8> {
     let recording = recording::read(&args.file)?;
     host::require_privilege()?;
@@ -50,7 +51,7 @@ pub fn verify(args: &Verify) -> Result<u8> {
     })
 }
 
-/// Under the kernel's own limit.
+/// Runs COMMAND under the kernel's own limit.
 async fn below(
     args: &Verify,
     limited: &Limited,
@@ -63,7 +64,7 @@ async fn below(
     Ok((ended, limited.happened()?))
 }
 
-/// Under a limit of memstock's.
+/// Runs COMMAND under a limit of memstock's.
 async fn by_ourselves(
     args: &Verify,
     name: &str,
@@ -86,7 +87,7 @@ async fn by_ourselves(
         cgroup.ok_or_else(|| Failure::Cgroup.error("the cgroup of COMMAND was removed"))?;
     let get = |stat| cgroup.memory.get(stat);
     let hits = get(PageCounterStat::Failcnt).unwrap_or(0);
-    // Of the kill that ended COMMAND the enforcer may tell too late to be heard.
+    // The enforcer's report of the kill that ended COMMAND may come too late.
     let is_killed = hits > 0 && launch::exit_code_of(ended.status) == SIGNALED + KILL;
     Ok(Some((
         ended,
@@ -98,12 +99,12 @@ async fn by_ourselves(
     )))
 }
 
-/// The verdict on what happened, by the rules of those on recordings.
+/// The verdict on what happened, by the same rules as for recordings.
 fn outcome(recording: &Recording, ended: Ended, happened: Happened) -> Outcome {
-    // How long a service was recorded, and what it read, says nothing of a command.
+    // How long a service was recorded, and what it read, says nothing about a command.
     let end = recording.end.as_ref().filter(|_| !recording.header.command.is_empty());
     let before = end.map(|end| end.at.as_secs_f64()).filter(|&seconds| seconds > 0.0);
-    // One that was killed was not quick.
+    // A killed run was cut short: its time says nothing.
     let before = before.filter(|_| happened.kills == 0);
     let slowdown = before.map(|before| ended.wall.as_secs_f64() / before - 1.0);
     let verdict = match (happened.kills, happened.hits) {

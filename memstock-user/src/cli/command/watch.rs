@@ -1,4 +1,4 @@
-//! The live part of `memstock run`: waits, and hands on what it hears of to the parts of the daemon. Nothing here takes
+//! The main loop of `memstock run`: waits for events and passes them to the parts of the daemon. Nothing here takes
 //! long, and no error of a part ends it ([`Parts`](crate::daemon::parts::Parts)); `tick` has what is done every second.
 
 mod state;
@@ -49,26 +49,26 @@ use crate::view::show::{rehearsed::Rehearsed, summary};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Time until the first one: COMMAND has something to show by then.
 const FIRST: Duration = Duration::from_millis(100);
-/// Time between two tries of what was deferred while cgroups come and go: each waits for a grace period.
+/// Time between two retries of deferred work while cgroups come and go: each waits for a grace period.
 const RETRY: Duration = Duration::from_millis(100);
-/// Until a cgroup that was made is looked for again: it is there a moment after the kernel tells of it.
+/// Time until a new cgroup is looked for again: it appears a moment after its event.
 const LOOK: Duration = Duration::from_millis(2);
-/// Time COMMAND gets to end after SIGTERM.
+/// Time that COMMAND has to end after SIGTERM.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-/// What is watched.
+/// The state of the main loop.
 pub struct Watch<'a> {
     /// The running engine.
     pub engine: &'a Engine,
-    /// Where its cgroups are.
+    /// The hierarchy of its cgroups.
     pub mount: &'a CgroupMount,
     /// The cgroups that it tracks.
     pub tree: Tree<'a>,
-    /// What enforces its limits, and hands its events on.
+    /// Enforces its limits, and passes its events on.
     pub enforcer: Enforcer,
-    /// With what that was started.
+    /// The policy that the enforcer was started with.
     pub policy: Policy,
-    /// The drains that it asks for by its events, unless they are not wanted.
+    /// The drains that its events ask for; none with `--no-drain`.
     pub drains: Option<Drains<'a>>,
     /// The CPUs that it runs on.
     pub hotplug: Hotplug,
@@ -76,37 +76,37 @@ pub struct Watch<'a> {
     pub log: Option<EbpfLogger<&'static dyn log::Log>>,
     /// COMMAND, when there is one.
     pub child: Option<Running>,
-    /// COMMAND is measured: nothing is printed, and SIGINT is for COMMAND.
+    /// COMMAND is measured: print nothing, and pass SIGINT to COMMAND.
     pub is_measured: bool,
     /// When to end, at the latest.
     pub seconds: Option<u64>,
     /// Whether tables and the summary are left out.
     pub quiet: bool,
-    /// Where everybody is told what happened.
+    /// The event stream.
     pub journal: &'a Journal,
     /// What was lost so far.
     pub losses: Losses,
-    /// What finds frees that were.
+    /// Finds lost frees.
     pub sweep: Sweep,
     /// What the limits would have done so far.
     pub rehearsed: Rehearsed,
-    /// What reads the configuration again, when there is one.
+    /// Reloads the configuration, if there is one.
     pub reload: Option<Reload<'a>>,
-    /// Who watches it from elsewhere, if anybody may.
+    /// The server of metrics, if asked for.
     pub metrics: Option<Metrics>,
-    /// What looks at the kernel's own stocks for them, if that is asked for.
+    /// Reads the kernel's own stocks for the metrics, if asked for.
     pub kernel: Option<KernelSlots>,
-    /// Told when there is nothing left to watch, if anybody tells.
+    /// Notified when there is nothing left to watch.
     pub over: Option<Arc<Notify>>,
     /// The service manager.
     pub manager: Manager,
-    /// How it fares.
+    /// Parts of the daemon and work under way.
     pub state: State<'a>,
 }
 
-/// Why the watching ended: on purpose, each of them.
+/// Why the loop ended; each is on purpose.
 pub enum End {
-    /// COMMAND did.
+    /// COMMAND ended.
     Exited,
     /// A signal, the time was up, or what is recorded has ended.
     Told,
@@ -122,7 +122,7 @@ impl Watch<'_> {
     pub async fn run(&mut self, signals: &mut Signals) -> Result<End> {
         self.manager.ready(&status(&self.tree));
         let start = Instant::now();
-        // What is beyond all clocks is no end.
+        // A time beyond the range of the clock is no end.
         let end = self.seconds.and_then(|seconds| start.checked_add(Duration::from_secs(seconds)));
         let mut ticks = interval_at(start + FIRST, PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -138,13 +138,13 @@ impl Watch<'_> {
                 }
                 Some(news) = self.enforcer.news.recv() => self.hear(news),
                 heard = self.state.work.heard() => self.hear_work(heard),
-                // CPU by CPU, and directory by directory, so that nothing else has to wait.
+                // One CPU and one directory at a time, so that nothing else has to wait.
                 () = yield_now(), if self.has_drains() => self.drain(),
                 () = yield_now(), if self.tree.has_unseen() && self.state.parts.is_due(Part::Tree) => {
                     let looked = self.tree.look_below();
                     self.note(Part::Tree, looked);
                 }
-                // Here and not in a task of its own: it shows that this loop and the enforcing thread go round.
+                // Here and not in a task of its own: it shows that this loop and the enforcer make progress.
                 () = self.manager.watchdog_due() => if self.enforcer.has_moved() {
                     self.manager.alive(&status(&self.tree));
                 },
@@ -170,7 +170,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Ends COMMAND if it still runs, hears what there is to be heard, and prints the summary.
+    /// Ends COMMAND if it still runs, handles what the enforcer has sent, and prints the summary.
     ///
     /// # Errors
     /// COMMAND does not end, or the engine cannot be read.
@@ -178,7 +178,7 @@ impl Watch<'_> {
         self.manager.stopping();
         let mut out = self.out();
         let command = match self.child.take() {
-            // One that has ended says it again.
+            // If it has ended already, this returns the same.
             Some(mut child) => Some(child.terminate(GRACE).await?),
             None => None,
         };
@@ -193,7 +193,7 @@ impl Watch<'_> {
             let printed = writeln!(out)
                 .and_then(|()| summary::write(&mut out, &sample))
                 .and_then(|()| self.rehearsed.write(&mut out, &sample, page_size()));
-            // The exit code of COMMAND comes first, and what it has printed to is its own matter.
+            // COMMAND's exit code comes before an error in printing.
             if command.is_none() {
                 closed_pipe_is_success(printed)?;
             }
@@ -201,7 +201,7 @@ impl Watch<'_> {
         Ok(Outcome { command, sample, home: None, kills: self.state.kills })
     }
 
-    /// COMMAND's output is COMMAND's.
+    /// Standard output is COMMAND's.
     fn out(&self) -> Box<dyn Write> {
         match &self.child {
             Some(_) => Box::new(io::stderr()),
@@ -209,7 +209,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Takes note of an error of what is not tried again by itself.
+    /// Reports an error of work that is not retried by itself.
     fn note(&mut self, part: Part, outcome: Result<()>) {
         if let Err(error) = outcome {
             self.state.parts.failed(part, &error);
@@ -239,7 +239,7 @@ impl Watch<'_> {
         self.state.look_at = Instant::now() + self.tree.looked_for().clamp(LOOK, RETRY);
     }
 
-    /// Follows cgroups and CPUs that came and went, has stocks drained, and tells of what else happened.
+    /// Handles what the enforcer sends: follows cgroups and CPUs, has stocks drained, publishes the rest.
     fn hear(&mut self, news: News) {
         match news {
             News::Event(decoded) => self.follow(&decoded),
@@ -295,7 +295,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Goes on with what was started beside.
+    /// Continues with work that another thread has done.
     fn hear_work(&mut self, heard: Heard<Done>) {
         match heard {
             Heard::Record(record) => self.journal.publish(*record),
@@ -307,7 +307,7 @@ impl Watch<'_> {
     }
 }
 
-/// For the service manager, which shows it to people.
+/// The status line that the service manager shows.
 pub(super) fn status(tree: &Tree<'_>) -> String {
     format!("cgroups tracked: {}", tree.nr_tracked())
 }

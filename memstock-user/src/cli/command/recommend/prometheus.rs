@@ -1,4 +1,4 @@
-//! Asks a Prometheus what cgroups have used and needed.
+//! Asks a Prometheus server what cgroups have used and needed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::forecast::recommend::Advice;
 use crate::forecast::verdict::Peaks;
 use crate::view::show::fleet::Service;
 
-/// Until it has answered.
+/// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest answer that is read: of some 100,000 cgroups.
+/// The longest answer that is read, in bytes: enough for some 100,000 cgroups.
 const LONGEST: u64 = 64 << 20;
 
-/// What the HTTP API answers (`/api/v1/query`), as far as it is of interest.
+/// What is used of an answer of the HTTP API (`/api/v1/query`).
 #[derive(Deserialize)]
 struct Answer {
     data: Option<Data>,
@@ -32,7 +32,7 @@ struct Data {
 #[derive(Deserialize)]
 struct Series {
     metric: Labels,
-    /// When, and what: a number as text.
+    /// Time, and value as text.
     value: (f64, String),
 }
 
@@ -41,19 +41,19 @@ struct Labels {
     cgroup: Option<String>,
 }
 
-/// Each cgroup by its path, over all hosts that have one of that path.
+/// Each cgroup by its path, over all hosts that have one with that path.
 ///
 /// # Errors
-/// Nobody answers at `url`, or not like a Prometheus, or it knows of no cgroup.
+/// Nothing answers at `url`, it is not a Prometheus, or it knows no cgroup.
 pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
-    // A watermark is the highest since the cgroup was tracked: it has the peaks between two scrapes as well, and those
-    // before the window.
+    // A watermark is the highest since the cgroup was tracked: it includes peaks between two scrapes, and before the
+    // window.
     let highest = |metric: &str| {
         format!("max by (cgroup) (max_over_time(memstock_cgroup_memory_{metric}_bytes[{window}]))")
     };
     let needed = query(url, &highest("needed_watermark"))?;
     let peak = query(url, &highest("watermark"))?;
-    // Of now: one that was lifted is no limit.
+    // The current value: a limit that was lifted does not count.
     let limit = query(url, "min by (cgroup) (memstock_cgroup_memory_limit_bytes)")?;
     // A container that was renamed has several series on one host.
     let hosts = query(
@@ -65,7 +65,7 @@ pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
     )?;
     if needed.is_empty() {
         return Err(Failure::Other.error(format!(
-            "{url} has no memstock_cgroup_memory_needed_watermark_bytes of the last {window}: have it scrape \
+            "{url} has no memstock_cgroup_memory_needed_watermark_bytes for the last {window}: make it scrape \
              \"memstock run --metrics\""
         )));
     }
@@ -83,7 +83,8 @@ fn query(url: &str, query: &str) -> Result<BTreeMap<String, f64>> {
     let cannot = |why: String| Failure::Other.error(format!("cannot ask {url}: {why}"));
     if !url.starts_with("http://") {
         return Err(cannot(
-            "memstock speaks http:// only; \"kubectl port-forward\" or a proxy on this host gives that".into(),
+            "memstock speaks http:// only: use \"kubectl port-forward\" or a proxy on this host"
+                .into(),
         ));
     }
     let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);

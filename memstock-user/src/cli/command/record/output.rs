@@ -1,5 +1,6 @@
-//! The file of a recording. It has a name of its own until there is something to record; then the one before becomes
-//! `.old`, and it gets its name. What was recorded may be secret: nobody else reads it, and no link leads it elsewhere.
+//! The file of a recording. It has a temporary name until there is something to record; then an existing file becomes
+//! `.old`, and it gets its own name. A recording may hold secrets: only its owner can read it, and no link to a file is
+//! followed.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -16,15 +17,15 @@ use crate::host::cgroup::display;
 pub(super) struct Output {
     path: PathBuf,
     file: File,
-    /// Where it is until it gets its name.
+    /// Its temporary name, until it gets its own.
     own: Option<PathBuf>,
 }
 
 impl Output {
-    /// Makes it, empty. What is there stays as it is.
+    /// Creates it, empty. An existing file stays as it is.
     ///
     /// # Errors
-    /// It cannot be made, or its name is that of a link.
+    /// It cannot be created, or `path` is a link to a file or to nothing.
     pub(super) fn create(path: &Path) -> Result<Self> {
         let cannot = || format!("cannot write {}", display(path));
         let found = match fs::symlink_metadata(path) {
@@ -43,7 +44,7 @@ impl Output {
         Ok(Self { path: path.into(), file, own: Some(own) })
     }
 
-    /// To write to.
+    /// A handle to write to.
     ///
     /// # Errors
     /// There are no descriptors left.
@@ -51,10 +52,10 @@ impl Output {
         self.file.try_clone()
     }
 
-    /// Something comes of it: gives it its name, if it has not got it, and the one before that of the old one.
+    /// Gives it its own name, once there is something to keep; an existing file is renamed to `.old`.
     ///
     /// # Errors
-    /// A file cannot be renamed. The one before is where it was.
+    /// A file cannot be renamed. The existing one is where it was.
     pub(super) fn keep(&mut self) -> Result<()> {
         let (path, Some(from)) = (self.path.as_path(), &self.own) else { return Ok(()) };
         let old = with_suffix(path, ".old");
@@ -65,7 +66,7 @@ impl Output {
         }
         let renamed = fs::rename(from, path);
         if renamed.is_err() && has_old {
-            // The error that is told of is the first one.
+            // The first error is the one to report.
             let _ = fs::rename(&old, path);
         }
         renamed.with_context(|| format!("cannot rename {}", display(from)))?;
@@ -73,7 +74,7 @@ impl Output {
         Ok(())
     }
 
-    /// Leaves it where it is, and says where that is.
+    /// Keeps it where it is; returns its path.
     pub(super) fn leave(&mut self) -> PathBuf {
         self.own.take().unwrap_or_else(|| self.path.clone())
     }
@@ -81,18 +82,18 @@ impl Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // Its own name is all that is surely ours. Nobody is left to tell.
+        // Only the temporary name is certainly ours. An error can no longer be reported.
         let _ = self.own.take().map(fs::remove_file);
     }
 }
 
-/// Opens what is there and no file, `/dev/stdout` for example.
+/// Opens what exists and is not a regular file, `/dev/stdout` for example.
 fn special(path: &Path) -> Result<File> {
     let refused = || {
         let path = display(path);
-        Failure::Other.error(format!("{path} is a link: name the file that is to be written"))
+        Failure::Other.error(format!("{path} is a link: name the file to write instead"))
     };
-    // A link that leads nowhere, or to a file.
+    // A link to nothing, or to a file.
     if !fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(refused());
     }
@@ -137,7 +138,7 @@ mod tests {
         output.keep().unwrap();
         assert_eq!((text(&path), text(&old)), (Some(String::new()), Some("1".into())));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        // Again, it changes nothing; and what has its name stays.
+        // A second call changes nothing, and a file with its own name stays.
         output.keep().unwrap();
         assert_eq!(output.leave(), path);
         drop(output);
@@ -156,7 +157,7 @@ mod tests {
         fs::write(&path, "of another").unwrap();
         drop(first);
         assert_eq!(text(&path).as_deref(), Some("of another"));
-        // What cannot get its name is kept all the same.
+        // A file that cannot get its own name is kept.
         fs::create_dir(dir.path().join("b.old")).unwrap();
         let path = dir.path().join("b");
         fs::write(&path, "before").unwrap();
@@ -183,7 +184,7 @@ mod tests {
             assert_eq!(file.exists(), is_there);
         }
         assert_eq!(text(&file).as_deref(), Some("secret"));
-        // What is no file is neither renamed nor removed, by whatever name.
+        // What is not a regular file is neither renamed nor removed.
         let null = dir.path().join("null");
         symlink("/dev/null", &null).unwrap();
         for path in [null.as_path(), Path::new("/dev/null")] {

@@ -1,25 +1,25 @@
-//! What is different between two readings of a configuration, beside what is in force: pure.
+//! Compares two versions of a configuration with what is in force. Pure.
 
 use memstock_common::NO_LIMIT;
 
 use super::super::targets::Target;
 use crate::enforce::setting::Limits;
 
-/// A difference, in the order in which they are applied.
+/// A change; they are applied in the order of the variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
-    /// A cgroup is not named any more.
+    /// A cgroup is no longer named.
     Removed(&'a Target),
-    /// Its limits are these, and are to be those.
+    /// A cgroup's limits: those in force, and those wanted.
     Limits(&'a Target, Limits, Limits),
-    /// One is named that is not tracked.
+    /// A named cgroup is not tracked yet.
     Added(&'a Target),
 }
 
-/// What leads from `old` to `new`, where `in_force` has the limits of what is tracked.
+/// The changes that lead from `old` to `new`; `in_force` returns the limits of a tracked cgroup.
 ///
-/// What the file says has to be in force afterwards, whoever changed it meanwhile. What it says no more, and
-/// has said before, is lifted; what it never said is left alone.
+/// The limits of the file are in force afterwards, whoever changed them meanwhile. A limit that the file no longer has
+/// is lifted; one that it never had is left alone.
 pub fn diff<'a>(
     old: &'a [Target],
     new: &'a [Target],
@@ -29,7 +29,7 @@ pub fn diff<'a>(
     let mut changes = Vec::new();
     let mut limits = Vec::new();
     for target in old {
-        // One that is gone took its limits with it.
+        // A cgroup that is gone took its limits with it.
         if find(new, target.cgroup.id).is_none()
             && let Some(now) = in_force(target.cgroup.id)
         {
@@ -90,7 +90,7 @@ mod tests {
     fn the_file_holds_whoever_changed_it() {
         let old = [target(1, Some(10), None)];
         let now = |_| Some(limits(99, 100));
-        // The file says the same as before, and `memstock limit` said otherwise.
+        // The file is unchanged, but `memstock limit` has changed the limit.
         let expected = [Change::Limits(&old[0], limits(99, 100), limits(10, 100))];
         assert_eq!(diff(&old, &old, now), expected);
         let new = [target(1, Some(20), Some(30))];
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn one_that_is_not_tracked_is_added() {
         let (old, new) = ([target(1, Some(10), None)], [target(2, Some(10), None)]);
-        // The cgroup was removed and made again: another id, and nothing to be said of the old one.
+        // The cgroup was re-created: it has another id, and the old one needs no change.
         assert_eq!(diff(&old, &new, |_| None), [Change::Added(&new[0])]);
     }
 }

@@ -1,4 +1,4 @@
-//! Owns what is told of a reload: a record for each difference, and one that sums up.
+//! Owns the report of a reload: a record for each change, and a summary.
 
 use anyhow::Result;
 use memstock_common::{NO_LIMIT, Resource};
@@ -9,7 +9,7 @@ use crate::host::page_size;
 use crate::journal::record::{self, Outcome, named};
 use crate::journal::{Journal, Record};
 
-/// Counts what it tells.
+/// Publishes changes and counts them.
 pub struct Report<'a> {
     journal: &'a Journal,
     file: String,
@@ -19,12 +19,12 @@ pub struct Report<'a> {
 }
 
 impl<'a> Report<'a> {
-    /// Of a reading of `file`.
+    /// For a reload of `file`.
     pub fn new(journal: &'a Journal, file: String) -> Self {
         Self { journal, file, done: 0, refused: 0, needs_restart: 0 }
     }
 
-    /// A difference.
+    /// Publishes a change.
     pub fn change(
         &mut self,
         cgroup: Option<record::Cgroup>,
@@ -43,7 +43,7 @@ impl<'a> Report<'a> {
         self.journal.publish(Record::ConfigChanged { cgroup, key, from, to, outcome, note });
     }
 
-    /// A cgroup is named, or is so no more.
+    /// Publishes that a cgroup is named, or no longer.
     pub fn named(&mut self, cgroup: &Cgroup, is_now: bool, tried: Result<Option<&str>>) {
         let (from, to) = if is_now { ("absent", "named") } else { ("named", "absent") };
         let (outcome, note) = match tried {
@@ -53,7 +53,7 @@ impl<'a> Report<'a> {
         self.change(Some(named(cgroup)), "cgroup", from.into(), to.into(), outcome, note);
     }
 
-    /// Limits were to change, and are `now` what they are.
+    /// Publishes a change of limits, given those that are in force `now`.
     pub fn limits(
         &mut self,
         cgroup: &Cgroup,
@@ -82,14 +82,14 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// What sums up.
+    /// Publishes the summary.
     pub fn sum_up(self) {
         let Self { journal, file, done, refused, needs_restart } = self;
         journal.publish(Record::ConfigReloaded { file, done, refused, needs_restart });
     }
 }
 
-/// A limit in pages as it reads in the file.
+/// A limit in pages, as it is written in the file.
 fn bytes(nr_pages: u64) -> String {
     match nr_pages {
         NO_LIMIT => "max".to_owned(),

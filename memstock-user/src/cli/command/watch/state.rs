@@ -1,4 +1,4 @@
-//! How the daemon fares: its parts, what is under way beside its loop, and what it has told of that.
+//! The state of the daemon: its parts, work in other threads, and what it has reported.
 
 use anyhow::Result;
 use memstock_common::stat::Stat;
@@ -14,35 +14,35 @@ use crate::journal::degraded::Degraded;
 use crate::view::metrics::check::{Checked, Proof};
 use crate::view::metrics::health::Health;
 
-/// How the daemon fares.
+/// The state of the daemon.
 pub struct State<'a> {
     /// Its parts.
     pub parts: Parts<'a>,
-    /// What is under way beside the loop.
+    /// Work in other threads.
     pub work: Work<Done>,
-    /// Whether new cgroups hold something that is not charged yet.
+    /// Whether new cgroups hold pages that are still to be adopted.
     pub adopts: bool,
     pub(super) health: Health,
     pub(super) checked: Checked,
     /// When the next check is due.
     pub(super) check_at: Instant,
-    /// When cgroups that were made are looked for again.
+    /// When new cgroups are looked for again.
     pub(super) look_at: Instant,
     /// Events that could not be decoded.
     pub(super) unreadable: u64,
     /// How often the enforcer killed.
     pub(super) kills: u64,
-    /// What was lost, as of the last time that it could be read.
+    /// Losses, as last read.
     pub(super) lost: Vec<(Stat, u64)>,
-    /// Says why it is degraded.
+    /// Publishes why it is degraded.
     pub(super) degraded: Degraded,
 }
 
 impl<'a> State<'a> {
-    /// All is well.
+    /// A daemon that is well.
     ///
     /// # Errors
-    /// That cannot be said.
+    /// The file of the reasons cannot be opened.
     pub fn new(journal: &'a Journal) -> Result<Self> {
         Ok(Self {
             parts: Parts::new(journal),
@@ -60,18 +60,18 @@ impl<'a> State<'a> {
     }
 }
 
-/// What came of the work of a part.
+/// The result of a part's work.
 pub enum Done {
     /// Pages in swap, by cgroup id.
     Swapped(Vec<(u64, u64)>),
-    /// Pages of removed cgroups are those of the cgroups above.
+    /// Pages of removed cgroups belong to their ancestors now.
     Inherited,
-    /// What was proved, if anything.
+    /// The result of a check for drift, if there is one.
     Checked(Option<Proof>),
-    /// What new cgroups held is charged.
+    /// Pages of new cgroups are adopted.
     Adopted,
     /// Limits were set, or not.
     Limits(Vec<Changed>),
-    /// The cgroups that have names now, and who found them out.
+    /// What finds names, and the cgroups that have them now.
     Named(Box<Resolver>, Vec<(Cgroup, Workload)>),
 }

@@ -1,4 +1,5 @@
-//! What the daemon does every second, or after a while: each thing by itself, so that one that fails keeps no other waiting.
+//! What the daemon does every second, or after a while: each task on its own, so that one that fails does not delay
+//! others.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write as _};
@@ -27,7 +28,7 @@ use crate::view::metrics::health::{Reason, WINDOW};
 use crate::view::metrics::{Ask, Facts, Reading};
 use crate::view::show::table;
 
-/// Between two checks for drift, at the least.
+/// The shortest time between two checks for drift.
 const CHECK: Duration = Duration::from_secs(10);
 
 impl Watch<'_> {
@@ -35,7 +36,7 @@ impl Watch<'_> {
         self.flush_log();
         self.journal.tell_withheld(false);
         if self.read_losses() {
-            // Events of cgroups that came or went may be among those that were lost.
+            // Lost events may be of cgroups that were created or removed.
             let caught_up = self.tree.catch_up();
             self.note(Part::Tree, caught_up);
             self.hotplug.catch_up();
@@ -49,7 +50,7 @@ impl Watch<'_> {
         self.tell_state();
     }
 
-    /// Reads and tells of what was lost, and looks for frees that were; returns whether events were lost.
+    /// Reads and reports losses, and looks for lost frees; returns whether events were lost.
     pub(super) fn read_losses(&mut self) -> bool {
         let Self { engine, sweep, state, .. } = self;
         let read = state.parts.attempt(Part::Accounting, || {
@@ -67,7 +68,7 @@ impl Watch<'_> {
         self.tree.has_deferred() || self.state.adopts || self.state.parts.any_fails()
     }
 
-    /// Does what was put off.
+    /// Retries deferred work.
     pub(super) fn retry(&mut self) {
         let Self { tree, state, .. } = self;
         let is_inherited = state.work.is_under_way(Part::Reparent);
@@ -81,7 +82,7 @@ impl Watch<'_> {
         self.adopt();
     }
 
-    /// Has pages of removed cgroups be those of the cgroups above.
+    /// Moves pages of removed cgroups to their ancestors.
     fn find_heirs(&mut self) {
         let Self { engine, tree, state, .. } = self;
         if !state.work.is_rested(Part::Reparent) || !state.parts.is_due(Part::Reparent) {
@@ -108,12 +109,12 @@ impl Watch<'_> {
         records.for_each(|record| self.journal.publish(record));
     }
 
-    /// Charges what cgroups that were named anew hold already.
+    /// Adopts pages of newly named cgroups.
     pub(in crate::cli::command) fn adopt(&mut self) {
         let Self { engine, tree, state, .. } = self;
         let is_idle =
             !state.work.is_under_way(Part::Adoption) && state.parts.is_due(Part::Adoption);
-        // What is below those has to be tracked first.
+        // Cgroups below those have to be tracked first.
         if !state.adopts || !is_idle || tree.has_unseen() {
             return;
         }
@@ -145,7 +146,7 @@ impl Watch<'_> {
         self.note(Part::Swap, started);
     }
 
-    /// For those who watch from elsewhere.
+    /// For metrics only.
     fn look_for_drift(&mut self) {
         let Self { engine, metrics, state, .. } = self;
         let is_due = state.work.is_rested(Part::Audit) && state.parts.is_due(Part::Audit);
@@ -159,7 +160,7 @@ impl Watch<'_> {
         self.note(Part::Audit, started);
     }
 
-    /// For a configuration that has cgroups by what people call them: containers come, go and are renamed.
+    /// For a configuration that names containers, pods or units: they come, go and are renamed.
     fn look_for_names(&mut self) {
         let Self { reload, state, .. } = self;
         let Some(reload) = reload.as_mut().filter(|reload| reload.has_names()) else { return };
@@ -174,7 +175,7 @@ impl Watch<'_> {
         self.note(Part::Names, started);
     }
 
-    /// Has somebody enforce limits if whoever did has ended.
+    /// Starts a new enforcer if the old one has ended.
     fn enforce(&mut self) {
         let Self { engine, enforcer, policy, state, .. } = self;
         let parts = &mut state.parts;
@@ -186,12 +187,12 @@ impl Watch<'_> {
                 }
             }
         } else if parts.quiet_for(Part::Enforcement).is_some_and(|quiet| quiet >= WINDOW) {
-            // A limit that was not enforced is tried again when it is met again, of which nothing is heard if it works.
+            // A limit that was not enforced is tried again when it is hit again; success is not reported.
             parts.worked(Part::Enforcement);
         }
     }
 
-    /// What came of work, if it was good.
+    /// Continues with the result of a part's work; none if it failed.
     pub(super) fn go_on(&mut self, part: Part, done: Option<Done>) {
         match done {
             None if part == Part::Reload => Reload::limits_set(self, Vec::new()),
@@ -227,12 +228,12 @@ impl Watch<'_> {
         state.health.reasons(&state.checked)
     }
 
-    /// Says why the daemon is degraded, where those look who do not ask it.
+    /// Publishes why the daemon is degraded, for readers that do not ask it.
     fn tell_state(&mut self) {
         let reasons = self.reasons().iter().map(ToString::to_string).collect();
         let said = self.state.degraded.say(reasons);
         match (self.journal.outcome(), said) {
-            // There was nothing to write since that failed.
+            // Nothing has been written to the journal since the last tick.
             (None, Ok(())) => {}
             (outcome, said) => {
                 self.state.parts.outcome(Part::Journal, outcome.unwrap_or(Ok(())).and(said));
@@ -241,7 +242,7 @@ impl Watch<'_> {
     }
 
     pub(super) fn answer(&mut self, ask: Ask) {
-        // If they cannot be read, the next tick says so.
+        // If they cannot be read, the next tick reports it.
         if let Ok(lost) = losses(self.engine) {
             self.state.lost = lost;
         }
@@ -270,7 +271,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Prints the table; nobody may read it any more.
+    /// Prints the table; the only error is a closed pipe.
     pub(super) fn print(&mut self) -> io::Result<()> {
         if self.is_measured || self.quiet || !self.state.parts.is_due(Part::Table) {
             return Ok(());
@@ -297,13 +298,13 @@ impl Watch<'_> {
     }
 }
 
-/// What the kernel's own stocks hold, if that is asked for. All else is served without.
+/// What the kernel's own stocks hold, if asked for. After an error, metrics are served without it.
 fn stranded(kernel: &mut Option<KernelSlots>) -> HashMap<PathBuf, u64> {
     match kernel.as_mut().map(KernelSlots::stranded) {
         None => HashMap::new(),
         Some(Ok(found)) => found,
         Some(Err(error)) => {
-            log::warn!("the kernel's own stocks are not served any more: {error:#}");
+            log::warn!("the kernel's own stocks are no longer served: {error:#}");
             *kernel = None;
             HashMap::new()
         }
