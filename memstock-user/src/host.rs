@@ -1,5 +1,5 @@
-//! Owns the questions about the host: may we, and does it have what we need? Must not load programs
-//! or make cgroups; all that it may change is to mount bpffs where it is missing (`bpffs`).
+//! Owns what memstock asks of the host: privilege, CPUs, page size, swap, bpffs. Must not load programs or make
+//! cgroups; the only change that it makes is to mount bpffs where it is missing (`bpffs`).
 //!
 //! Facilities are looked for, versions are never compared. Nothing here looks for tracefs or debugfs:
 //! raw tracepoints are attached by name through bpf(2) and need neither.
@@ -56,8 +56,7 @@ pub fn require_privilege() -> Result<()> {
 }
 
 fn privilege(effective: CapabilitySet, user_ns: u64) -> Result<()> {
-    // CAP_SYS_ADMIN is needed by itself, for pagemap, kpagecgroup and mount(2); where the
-    // kernel asks for CAP_BPF or CAP_PERFMON it is enough, too.
+    // CAP_SYS_ADMIN is needed for pagemap, kpagecgroup and mount(2), and includes CAP_BPF and CAP_PERFMON.
     if !effective.contains(CapabilitySet::SYS_ADMIN) {
         return Err(Failure::Permission.error(
             "memstock needs root (CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN): run it with sudo",
@@ -76,11 +75,11 @@ fn privilege(effective: CapabilitySet, user_ns: u64) -> Result<()> {
 /// The CPUs of this host, each list sorted; numbers may have holes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Cpus {
-    /// Those that can ever be; per-CPU maps have a value for each.
+    /// CPUs that can ever exist; per-CPU maps have a value for each.
     pub possible: Vec<u32>,
-    /// Those that are plugged in.
+    /// CPUs that are plugged in.
     pub present: Vec<u32>,
-    /// Those that run now.
+    /// CPUs that are online now.
     pub online: Vec<u32>,
 }
 
@@ -103,7 +102,7 @@ pub fn cpus() -> Result<Cpus> {
     Ok(Cpus { possible: list("possible")?, present: list("present")?, online: list("online")? })
 }
 
-/// The kernel's `%*pbl`: `0-1,4,8-11`, ascending; empty for no CPU.
+/// Parses the kernel's `%*pbl`: `0-1,4,8-11`, ascending; empty for no CPU.
 fn cpu_list(text: &str) -> Option<Vec<u32>> {
     let mut cpus: Vec<u32> = Vec::new();
     for range in text.split(',').filter(|_| !text.is_empty()) {
@@ -118,8 +117,8 @@ fn cpu_list(text: &str) -> Option<Vec<u32>> {
     Some(cpus)
 }
 
-/// The time of the clock that the kernel half's events are stamped with (`bpf_ktime_get_ns`): since boot,
-/// without what was slept, ns.
+/// The time in ns of the clock that stamps the kernel half's events (`bpf_ktime_get_ns`): since boot, without suspended
+/// time.
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()

@@ -1,5 +1,4 @@
-//! Owns the BPF file system: whether it is mounted, and mounting it where it is missing. What is pinned in it is
-//! not for this file.
+//! Owns the BPF file system: finds it, and mounts it where it is missing. Must not know what is pinned in it.
 
 use std::fs;
 use std::io;
@@ -17,7 +16,7 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// What the kernel itself puts into each new bpffs (`CONFIG_BPF_PRELOAD`).
 const PRELOADED: [&str; 2] = ["maps.debug", "progs.debug"];
-/// The source that our mounts name: it tells them from others' for as long as they are there.
+/// The source that our mounts name, to tell them from those of others.
 const OUR_SOURCE: &str = "memstock";
 
 /// The BPF file system; unmounted on drop when memstock mounted it and it is empty.
@@ -29,7 +28,7 @@ pub struct Bpffs {
     pub mounted_by_us: bool,
 }
 
-/// Makes sure that bpffs is mounted.
+/// Finds bpffs, or mounts it.
 ///
 /// # Errors
 ///
@@ -106,7 +105,7 @@ fn holds_pins(dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether bpffs is what is on top at `dir`.
+/// Whether the topmost mount at `dir` is bpffs.
 ///
 /// # Errors
 ///

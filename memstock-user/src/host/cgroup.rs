@@ -1,9 +1,8 @@
-//! Owns where the cgroup v2 hierarchy is mounted, what a PATH given by people means in it, and the
-//! ids of cgroups. Only `owned` changes anything, and only in cgroups that memstock made; nothing
-//! here knows what is charged.
+//! Owns where the cgroup v2 hierarchy is mounted, what a PATH on the command line means in it, and the ids of cgroups.
+//! Only `owned` changes anything, and only in cgroups that memstock made; nothing here knows what is charged.
 //!
-//! Names of cgroups are bytes without `/`, NUL and newline; nothing here takes them for UTF-8. A
-//! cgroup is named by its path in the hierarchy, `/a/b`, wherever that is mounted.
+//! Names of cgroups are bytes without `/`, NUL and newline, and need not be UTF-8. A cgroup is named by its path in the
+//! hierarchy, `/a/b`, wherever that is mounted.
 
 mod handle;
 mod namespace;
@@ -36,7 +35,7 @@ use std::path::{Path, PathBuf};
 /// `statfs` type of cgroup v2 (`linux/magic.h`).
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
-/// One cgroup of the v2 hierarchy that was there when it was looked up.
+/// A cgroup of the v2 hierarchy, as of when it was looked up.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Cgroup {
     /// Its path in the hierarchy: `/a/b`.
@@ -52,7 +51,7 @@ impl Cgroup {
     ///
     /// # Errors
     ///
-    /// When the cgroup is gone or may not be written.
+    /// When the cgroup is gone, or we may not write to it.
     pub fn procs(&self) -> Result<File> {
         File::options()
             .write(true)
@@ -66,26 +65,26 @@ impl Cgroup {
 /// What is known of a cgroup by its id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ById<T> {
-    /// It is there.
+    /// It exists.
     Found(T),
     /// There is none with this id, and never will be again.
     Gone,
-    /// It is being made, moved or removed: ask again later.
+    /// It is being created, moved or removed: ask again later.
     Unknown,
 }
 
-/// Times a cgroup is looked for before its fate is left unknown.
+/// How often a cgroup is looked for before it counts as unknown.
 const LOOKS: u32 = 8;
 
 /// The mounted cgroup v2 hierarchy.
 #[derive(Debug)]
 pub struct CgroupMount {
     dir: PathBuf,
-    /// Kept open: file handles are opened through it.
+    /// Open, because file handles are opened through it.
     root: OwnedFd,
-    /// Other places where the same hierarchy is mounted, and people may have a path from.
+    /// Other mount points of the same hierarchy, from which paths may be given.
     twins: Vec<PathBuf>,
-    /// Mounts of v1 hierarchies, to tell what is wrong with a path.
+    /// Mount points of v1 hierarchies, to explain what is wrong with a path.
     v1: Vec<PathBuf>,
 }
 
@@ -95,7 +94,7 @@ impl CgroupMount {
     ///
     /// # Errors
     ///
-    /// [`Failure::Host`] when there is none, or only one of a part of the hierarchy.
+    /// [`Failure::Host`] when there is none, or only a part of the hierarchy is mounted.
     pub fn find() -> Result<Self> {
         let text =
             std::fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
@@ -109,9 +108,9 @@ impl CgroupMount {
             .partition(|mount| mount.fs_type == "cgroup2");
         let v1 = v1.into_iter().map(|mount| mount.point).collect();
         let mut found: Option<Self> = None;
-        // Containers bind-mount parts of the hierarchy; ids and paths are those of the whole one.
+        // Containers bind-mount parts of the hierarchy; ids and paths need the whole.
         for mount in v2.iter().filter(|mount| mount.root == Path::new("/")) {
-            // Another mount on top hides this one.
+            // Fails if another mount on top hides this one.
             let Ok(root) = open_cgroup_dir(&mount.point) else { continue };
             match &mut found {
                 Some(found) => found.twins.push(mount.point.clone()),
@@ -134,7 +133,7 @@ impl CgroupMount {
         }
     }
 
-    /// The root, which is never charged and has no id here: to look below it.
+    /// The root, which is never charged and has no id here; for looking below it.
     pub(in crate::host) fn root(&self) -> Cgroup {
         Cgroup { path: "/".into(), dir: self.dir.clone(), id: 0 }
     }
@@ -163,12 +162,12 @@ impl CgroupMount {
     /// The path in the hierarchy that `path` means, whether there is such a cgroup or not.
     ///
     /// # Errors
-    /// [`Failure::Cgroup`]: it can be no cgroup's.
+    /// [`Failure::Cgroup`] when no cgroup can have it.
     pub fn named(&self, path: impl AsRef<Path>) -> Result<PathBuf> {
         Ok(Path::new("/").join(self.inside(path.as_ref())?))
     }
 
-    /// The same of a cgroup that could be there and is not.
+    /// The same, if there could be a cgroup and there is none.
     pub fn absent(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         let path = self.named(path).ok()?;
         let looked = found(self.look(path.strip_prefix("/").ok()?));
@@ -183,7 +182,8 @@ impl CgroupMount {
         }
     }
 
-    /// Whether the cgroup with this id is at `path`, as [`path_of`](Self::path_of) has given it: one system call.
+    /// Whether the cgroup with this id is still at `path`, which [`path_of`](Self::path_of) returned. Takes one system
+    /// call.
     pub fn is_at(&self, id: u64, path: &Path) -> bool {
         let inside = path.strip_prefix("/").unwrap_or(path);
         handle::id_at(&self.root, inside).is_ok_and(|found| found == id)
@@ -210,15 +210,14 @@ impl CgroupMount {
         })
     }
 
-    /// Finds the path of a cgroup and what `of` makes of it. Only the kernel's word that it knows no such
-    /// id makes a cgroup gone: while one is being made or removed, or one above it is renamed, its path
-    /// may lead nowhere.
+    /// Finds the path of a cgroup and applies `of` to it. A cgroup is gone only if the kernel does not know its id:
+    /// while it is created or removed, or an ancestor is renamed, its path may lead nowhere.
     fn by_id<T>(&self, id: u64, of: impl Fn(PathBuf) -> Result<T>) -> ById<T> {
         let look = |dir: OwnedFd| -> Result<T> {
             let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
             let dir = readlinkat(rustix::fs::CWD, link, Vec::new())?;
             let dir = PathBuf::from(OsString::from_vec(dir.into_bytes()));
-            // A cgroup that is going away reads as "… (deleted)", and one may really be called that.
+            // The path of a removed cgroup ends in " (deleted)", and so may the real name of another.
             ensure!(handle::id(&open_cgroup_dir(&dir)?)? == id, "another one has its path");
             of(Path::new("/").join(dir.strip_prefix(&self.dir)?))
         };
@@ -236,7 +235,7 @@ impl CgroupMount {
         ById::Unknown
     }
 
-    /// The cgroups right below `cgroup`. Those that go away meanwhile are left out.
+    /// The children of `cgroup`. Those that are removed meanwhile are left out.
     ///
     /// # Errors
     /// Its directory cannot be read.
@@ -254,8 +253,8 @@ impl CgroupMount {
         Ok(children)
     }
 
-    /// What the cgroups right below `path` are called, by their ids: the inode numbers of their directories (`kernfs_ino`). In
-    /// as many system calls as a look at two or three of them takes.
+    /// The names of the children of the cgroup at `path`, by id: the inode number of the directory (`kernfs_ino`).
+    /// Takes as many system calls as looking up two or three of them.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -273,7 +272,7 @@ impl CgroupMount {
     fn look(&self, inside: &Path) -> io::Result<Cgroup> {
         let path = Path::new("/").join(inside);
         let dir = self.dir.join(inside);
-        // One descriptor for all questions, so that all answers are about the same directory.
+        // One descriptor for both checks, so that both are about the same directory.
         let id = open_cgroup_dir(&dir).and_then(|dir| handle::id(&dir))?;
         Ok(Cgroup { path, dir, id })
     }
@@ -283,7 +282,7 @@ impl CgroupMount {
             let path = Path::new("/").join(inside);
             Failure::Cgroup.error(match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENODEV) => format!(
-                    "no cgroup {} in {}: make it first with mkdir",
+                    "no cgroup {} in {}: create it first with mkdir",
                     display(&path),
                     display(&self.dir)
                 ),
@@ -295,7 +294,7 @@ impl CgroupMount {
         })
     }
 
-    /// `path` relative to the root of the hierarchy, with nothing in it but names.
+    /// `path` relative to the root of the hierarchy, reduced to its names.
     fn inside(&self, path: &Path) -> Result<PathBuf> {
         if path.as_os_str().is_empty() {
             return Err(Failure::Cgroup.error("an empty path names no cgroup"));
@@ -304,7 +303,7 @@ impl CgroupMount {
             return names(&inside);
         }
         let inside = names(path)?;
-        // Where the mount is reached through a symbolic link.
+        // The mount may be reached through a symbolic link.
         if path.is_absolute()
             && !self.dir.join(&inside).exists()
             && let Ok(real) = path.canonicalize()
@@ -316,8 +315,8 @@ impl CgroupMount {
     }
 
     fn below_mount(&self, path: &Path) -> Result<Option<PathBuf>> {
-        // Of nested mounts, the innermost has the path: v1 mounts sit beside "unified", and v2 may be
-        // mounted on the directory that holds them all.
+        // Of nested mounts, the innermost one counts: v1 mounts are beside "unified", and v2 may be mounted on the
+        // directory that holds them all.
         let v2 = std::iter::once(&self.dir).chain(&self.twins).map(|dir| (dir, true));
         let v1 = self.v1.iter().map(|dir| (dir, false));
         let innermost = v2

@@ -1,4 +1,5 @@
-//! How fast the host's block devices are, by what they did meanwhile (`Documentation/admin-guide/iostats.rst`).
+//! How fast the host's block devices are, from their statistics over a period
+//! (`Documentation/admin-guide/iostats.rst`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,9 +8,9 @@ use rustix::fs::makedev;
 
 use super::page_size;
 
-/// Of a sector in `/proc/diskstats`, whatever the device has.
+/// Bytes of a sector in `/proc/diskstats`, whatever the device's own size.
 const SECTOR: u64 = 512;
-/// Of less than so many pages no speed can be told: 1 MiB.
+/// With fewer pages than these (1 MiB) there is no telling a speed.
 const FEWEST_PAGES: u64 = 256;
 
 /// What each device has done so far.
@@ -18,14 +19,14 @@ pub(crate) struct Disks(HashMap<u64, Done>);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Done {
-    /// Read and written.
+    /// Sectors read and written.
     sectors: u64,
-    /// Milliseconds in which there was something in flight.
+    /// Milliseconds in which I/O was in flight.
     busy_ms: u64,
 }
 
 impl Disks {
-    /// As of now; no devices where the kernel does not tell.
+    /// The state now; empty if the kernel has no statistics.
     pub(crate) fn read() -> Self {
         Self::parse(&fs::read_to_string("/proc/diskstats").unwrap_or_default())
     }
@@ -41,8 +42,8 @@ impl Disks {
         Self(text.lines().filter_map(device).collect())
     }
 
-    /// How many nanoseconds these devices (as `stat(2)` numbers them) took for a page since `before`; none if they moved
-    /// next to nothing, or are no block devices.
+    /// How many nanoseconds these devices (numbered as in `stat(2)`) took for a page since `before`; none if they moved
+    /// next to nothing, or are not block devices.
     pub(crate) fn ns_per_page(
         &self,
         before: &Self,

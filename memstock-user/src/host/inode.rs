@@ -1,7 +1,7 @@
-//! Opens files by inode number, including those that nobody has open or whose name nobody knows.
+//! Opens files by inode number, even if nobody has them open or their names are unknown.
 //!
-//! Only on file systems on a disk of this host: any other may ask a server, or a process of the very cgroup that is at
-//! its limit. Which those are is read from `/proc/self/mountinfo`, which asks nobody.
+//! Only on file systems on a disk of this host: any other may depend on a server, or on a process of the very cgroup
+//! that is at its limit. `/proc/self/mountinfo` says which those are, and depends on nobody.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,12 +15,12 @@ use anyhow::{Context as _, Result};
 
 use super::mountinfo::{self, Mount};
 
-/// A file of a file system.
+/// A file, by its inode.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Inode {
     /// The device, as the kernel numbers it.
     pub(crate) device: u32,
-    /// Its inode number.
+    /// The inode number.
     pub(crate) number: u64,
     /// The generation of that inode number.
     pub(crate) generation: u32,
@@ -39,7 +39,7 @@ const LOCAL: [(&str, Handles); 5] = [
 enum Handles {
     /// `FILEID_INO32_GEN`: the number, the generation.
     Short,
-    /// `XFS_FILEID_TYPE_64FLAG` beside that: the number has 64 bits.
+    /// The same with `XFS_FILEID_TYPE_64FLAG`: the number has 64 bits.
     Xfs,
 }
 
@@ -67,7 +67,7 @@ impl FileSystems {
         options.open(link_to(&found)).ok()
     }
 
-    /// The path of a file, as long as the kernel remembers it; that of one that was removed is what it was.
+    /// The path of a file, as long as the kernel remembers it; for a removed file, its last path.
     pub(crate) fn path(&self, inode: Inode) -> Option<PathBuf> {
         let found = self.find_inode(inode)?;
         let path = fs::read_link(link_to(&found)).ok()?;
@@ -79,7 +79,7 @@ impl FileSystems {
         Some(OsStr::from_bytes(was).into())
     }
 
-    /// A descriptor of a regular file, for nothing but to name it.
+    /// A descriptor that only names a regular file (`O_PATH`).
     fn find_inode(&self, inode: Inode) -> Option<File> {
         let Inode { device, number, generation } = inode;
         let (dir, handles) = self.0.get(&device)?;
@@ -117,8 +117,8 @@ struct Handle {
     id: [u32; 3],
 }
 
-/// The local file systems among `mounts`, by device, with a place where each is mounted. Not below a mount of another
-/// kind: the path there may ask a server.
+/// The local file systems among `mounts`, by device, with a mount point of each. Not below a mount of another kind: a
+/// path through that may depend on a server.
 fn local(mounts: &[Mount]) -> impl Iterator<Item = (u32, Handles, &PathBuf)> {
     let handles = |mount: &Mount| {
         let known = LOCAL.iter().find(|(name, _)| *name == mount.fs_type);
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(found, [(1, Handles::Short), (4, Handles::Xfs), (6, Handles::Short)]);
     }
 
-    /// Where the tests run on such a file system.
+    /// Needs the tests to run on such a file system.
     #[test]
     fn a_file_is_opened_by_its_number() {
         let mut file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();

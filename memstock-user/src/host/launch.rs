@@ -1,5 +1,5 @@
-//! Owns how COMMAND is started inside a cgroup, and how its end is turned into an exit code; `running` has
-//! it in between. Must not make or remove cgroups, nor signal any process but the child.
+//! Owns how COMMAND is started inside a cgroup, and how its end becomes an exit code; `running` owns it in between.
+//! Must not make or remove cgroups, nor signal any process but the child.
 
 mod running;
 
@@ -17,22 +17,21 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
-/// Marks an errno of the step into the cgroup: all that a child can tell about a failure before
-/// its exec is one number, and ENOENT of the cgroup must not read as "command not found". It is
-/// above the kernel's largest errno, 4095.
+/// Marks an errno of joining the cgroup: a child can report only one number about a failure before its exec, and ENOENT
+/// of the cgroup must not read as "command not found". It is above the kernel's largest errno, 4095.
 const ENTERING: i32 = 1 << 16;
 
 /// Starts `command` with `args`, inside the cgroup whose opened `cgroup.procs` is `procs`.
 ///
-/// The child joins before its exec, so that every page of COMMAND itself is charged there. Standard
-/// streams and environment are ours; std starts it with no signal blocked and SIGPIPE at its default,
-/// exec resets the handlers. Our `protection` is not its, nor our service manager. It lives on when we die: accounting does,
-/// too. Call it inside a tokio runtime.
+/// The child joins before its exec, so that every page of COMMAND itself is charged there. It inherits our standard
+/// streams and environment, but neither our `protection` nor our service manager; std starts it with no signal blocked
+/// and SIGPIPE at its default, and exec resets the handlers. It lives on if we die, as accounting does. Call it inside
+/// a tokio runtime.
 ///
 /// # Errors
 ///
-/// [`Failure::NotFound`], [`Failure::CannotExecute`], [`Failure::Cgroup`] when the cgroup does not
-/// take it, and [`Failure::Other`] when the host cannot start a process at all.
+/// [`Failure::NotFound`], [`Failure::CannotExecute`], [`Failure::Cgroup`] when it cannot join the cgroup, and
+/// [`Failure::Other`] when the host cannot start a process at all.
 pub fn start(
     command: &OsStr,
     args: &[OsString],
@@ -76,7 +75,7 @@ fn not_started(command: &OsStr, error: &io::Error) -> anyhow::Error {
         libc::ENOENT if has_slash(command) && Path::new(command).exists() => Failure::NotFound
             .error(format!("{name}: its interpreter was not found: check its first line")),
         libc::ENOENT => Failure::NotFound.error(format!("{name}: command not found")),
-        // No process could be made, which says nothing about COMMAND.
+        // No process could be created, which says nothing about COMMAND.
         libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE => {
             Failure::Other.error(format!("{name}: cannot be started: {error}"))
         }
@@ -111,17 +110,17 @@ mod tests {
         args.iter().map(OsString::from).collect()
     }
 
-    /// Takes a write and forgets it: for tests that need no cgroup.
+    /// Ignores what is written: for tests that need no cgroup.
     fn sink() -> File {
         File::options().write(true).open("/dev/null").unwrap()
     }
 
-    /// Of a process that has none.
+    /// Starts a child of a process without protection.
     fn start(command: &OsStr, args: &[OsString], procs: impl AsFd) -> Result<Running> {
         super::start(command, args, procs, &Protection::default())
     }
 
-    /// A score can be raised by everybody, so this shows without privilege that it is put back.
+    /// Anybody may raise a score, so this needs no privilege to show that it is put back.
     #[tokio::test]
     async fn the_child_is_not_protected() {
         let script = args(&["-c", "grep -qx 345 /proc/self/oom_score_adj"]);
@@ -174,7 +173,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str, mode| {
             let path = dir.path().join(name);
-            // Not by this process: a thread that forks meanwhile would have it open, and busy (ETXTBSY).
+            // Not written by this process: a thread that forks meanwhile would keep it open, and so busy (ETXTBSY).
             let mut shell = std::process::Command::new("sh");
             let written = shell.args(["-c", "printf %s \"$1\" >\"$2\"", "sh", text]).arg(&path);
             assert!(written.status().unwrap().success());
@@ -236,7 +235,7 @@ mod tests {
         assert_eq!(exit_code_of(ended.status), 137);
     }
 
-    /// Each child's own: the first is the larger one, which the sum over all children would not show.
+    /// Not the sum over all children, which would hide that the second child is smaller than the first.
     #[tokio::test]
     async fn what_a_child_used_is_its_own() {
         let mut used = Vec::new();
@@ -246,8 +245,8 @@ mod tests {
         }
         let [large, small] = used[..] else { panic!("{used:?}") };
         assert_eq!((large.status.code(), small.status.code()), (Some(4), Some(0)));
-        // What is no more than we have is lost in it, and other tests run beside this one.
-        // SAFETY: all bits of it may be 0, and it is written to.
+        // A peak below our own resident set is not reported, and other tests in this process may raise ours. SAFETY:
+        // all bits of it may be 0, and it is written to.
         let own = unsafe {
             let mut own: libc::rusage = std::mem::zeroed();
             libc::getrusage(libc::RUSAGE_SELF, &raw mut own);

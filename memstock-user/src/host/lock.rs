@@ -1,13 +1,12 @@
-//! Owns the lock that keeps a second engine from starting, and the answer to "who runs?". Must not
-//! signal anybody: `stop` does that.
+//! Owns the lock that keeps a second engine from starting, and finds its holder. Must not signal anybody: `stop` does
+//! that.
 //!
-//! The lock is a `flock` on a file, so the kernel gives it up when its holder dies, however it dies. The
-//! file's text is only what the holder says about itself; it is believed when the kernel says, in that
-//! process's `fdinfo`, that it has this very file locked. It is root's alone: anybody who may read a file may lock it,
-//! and keep every engine from starting.
+//! The lock is a `flock` on a file, so the kernel releases it when its holder dies, however it dies. The file's text is
+//! only the holder's claim; it counts if that process's `fdinfo` shows that it has this very file locked. Only root may
+//! read the file: whoever can read a file can lock it, and keep every engine from starting.
 //!
-//! The file also notes the cgroups that engines made and that have to be removed, from one holder to the
-//! next, until they are gone.
+//! The file also notes cgroups that engines made and that still have to be removed; holders pass the notes on until the
+//! cgroups are gone.
 
 use crate::exit::{Classify as _, Failure};
 use anyhow::{Context as _, Result, bail};
@@ -25,13 +24,13 @@ pub const RUN_DIR: &str = "/run";
 /// The lock file's name in [`RUN_DIR`].
 pub const LOCK_FILE: &str = "memstock.lock";
 
-/// How long the file may be locked without its holder's pid in it, or by somebody who only asks.
+/// How long the file may be locked without its holder's pid in it, or by a process that only looks for the holder.
 const GRACE: Duration = Duration::from_millis(200);
-/// Between two looks.
+/// Between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Held by the one engine of this host; dropping it gives the lock up, and removes the file unless a
-/// cgroup is noted in it.
+/// Held by the one engine of this host; dropping it releases the lock, and removes the file unless a cgroup is noted in
+/// it.
 #[derive(Debug)]
 pub struct EngineLock {
     file: File,
@@ -41,7 +40,7 @@ pub struct EngineLock {
 }
 
 impl EngineLock {
-    /// Takes the lock, or says who has it.
+    /// Takes the lock, or reports who has it.
     ///
     /// # Errors
     ///
@@ -63,26 +62,26 @@ impl EngineLock {
                 .custom_flags(libc::O_NOFOLLOW)
                 .open(&path)
                 .with_context(|| format!("cannot open {}", path.display()))?;
-            // One that was left by a version that made it readable: whoever may read a file may lock it.
+            // An older version may have left it readable, and so lockable by others.
             file.set_permissions(Permissions::from_mode(0o600))
                 .with_context(|| format!("cannot change {}", path.display()))?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => match holder_in(dir) {
-                    // It was somebody who only asked, or the holder is just gone.
+                    // Another process only looked for the holder, or the holder has just gone.
                     Ok(None) if Instant::now() < deadline => {
                         sleep(PAUSE);
                         continue;
                     }
-                    // Who it is may be unknown, in another PID namespace; that it runs is sure.
+                    // The holder may be unknown (in another PID namespace), but it certainly runs.
                     who => return Err(already_running(who.ok().flatten())),
                 },
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot lock {}", path.display()));
                 }
             }
-            // The former holder removes the file before it gives the lock up: what was locked may
-            // have no name any more, and somebody else may be locking its successor.
+            // The former holder removes the file before it releases the lock: the file that we locked may have been
+            // removed, and another process may be locking its successor.
             if is_at(&file, &path)? {
                 let (noted, making) = notes(&file, &path)?;
                 let lock = Self { file, path, noted, making };
@@ -92,8 +91,8 @@ impl EngineLock {
         }
     }
 
-    /// Notes that a cgroup is about to be made for this engine. (Not one whose path is no text: that one is
-    /// noted once it is made.)
+    /// Notes that a cgroup is about to be made for this engine. (If its path is not UTF-8, it is noted only once it is
+    /// made.)
     ///
     /// # Errors
     ///
@@ -113,7 +112,7 @@ impl EngineLock {
         !self.noted.is_empty() || self.making.is_some()
     }
 
-    /// Notes a cgroup that was made for this engine, for whoever clears up if we cannot.
+    /// Notes a cgroup that was made for this engine, for whoever cleans up if we cannot.
     ///
     /// # Errors
     ///
@@ -124,7 +123,7 @@ impl EngineLock {
         self.write()
     }
 
-    /// The ids of the cgroups that are noted, since the boot, by us or by former holders that died.
+    /// The ids of cgroups noted since boot, by us or by former holders that died.
     pub fn noted(&self) -> &[u64] {
         &self.noted
     }
@@ -141,7 +140,7 @@ impl EngineLock {
     }
 
     fn write(&self) -> Result<()> {
-        // Ids are given out anew after a boot, and not every /run is cleared by one.
+        // Ids are reused after a reboot, and not every /run is cleared by one.
         let boot = if self.has_notes() { boot_id()? } else { String::new() };
         let mut text = format!("{}\n", std::process::id());
         for id in &self.noted {
@@ -150,8 +149,8 @@ impl EngineLock {
         if let Some(path) = self.making.as_ref().and_then(|path| path.to_str()) {
             text += &format!("{boot} {path}\n");
         }
-        // Cut off afterwards: killed in between, we leave the notes, and behind them the end of one,
-        // which names no boot.
+        // Truncated afterwards: if we are killed in between, the notes remain, followed by the rest of an older one
+        // without a valid boot id.
         self.file
             .write_all_at(text.as_bytes(), 0)
             .and_then(|()| self.file.set_len(text.len() as u64))
@@ -161,17 +160,17 @@ impl EngineLock {
 
 impl Drop for EngineLock {
     fn drop(&mut self) {
-        // Still locked, so nobody can have it under this name but us, unless somebody removed
-        // it by hand and a new engine came; then it is theirs.
+        // Still locked, so the file of this name is ours, unless somebody removed it by hand and a new engine started;
+        // then it is theirs.
         if !self.has_notes() && is_at(&self.file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
-        // Said outright: closing alone would leave it with a child that is between fork and exec.
+        // Unlocked explicitly: after closing alone, a child between fork and exec would still hold it.
         let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
-/// Whether there is a lock file: of a running engine, or left by one that died or could not clear up.
+/// Whether there is a lock file: of a running engine, or left by one that died or could not clean up.
 pub fn is_left() -> bool {
     Path::new(RUN_DIR).join(LOCK_FILE).exists()
 }
@@ -180,7 +179,7 @@ pub fn is_left() -> bool {
 ///
 /// # Errors
 ///
-/// When the lock file cannot be read, or is locked by a process that does not say which it is.
+/// When the lock file cannot be read, or is locked by an unknown process.
 pub fn holder() -> Result<Option<u32>> {
     holder_in(Path::new(RUN_DIR))
 }
@@ -202,11 +201,11 @@ fn holder_in(dir: &Path) -> Result<Option<u32>> {
         {
             return Ok(Some(pid));
         }
-        // Nobody who says so holds it. Asked last, as it takes the lock for an instant, which
-        // `acquire` has to tolerate.
+        // The pid in the file does not hold it. Tried last, because this takes the lock for an instant, which `acquire`
+        // has to tolerate.
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => return Ok(None),
-            // Locked a moment ago: the pid is not written yet, or a dead holder's is still there.
+            // Locked a moment ago: the pid is not written yet, or that of a dead holder is still there.
             Err(Errno::WOULDBLOCK) if Instant::now() < deadline => sleep(PAUSE),
             Err(Errno::WOULDBLOCK) => {
                 bail!("{0} is locked by an unknown process: see \"fuser {0}\"", path.display())
@@ -218,9 +217,9 @@ fn holder_in(dir: &Path) -> Result<Option<u32>> {
     }
 }
 
-/// Whether the process `pid` has `file` open and locked, by the kernel's word.
+/// Whether the process `pid` has `file` open and locked, according to the kernel.
 ///
-/// Not from `/proc/locks`: that list is read in pieces, and misses entries while others come and go.
+/// Does not use `/proc/locks`: that list is read in pieces, and misses entries while others come and go.
 fn holds(pid: u32, file: &File) -> bool {
     let (Ok(wanted), Ok(fds)) = (file.metadata(), fs::read_dir(format!("/proc/{pid}/fd"))) else {
         return false;
@@ -243,8 +242,8 @@ fn has_exclusive_lock(fdinfo: &str) -> bool {
     })
 }
 
-/// The lines of the file after the pid: what holders noted during this boot. `ID BOOT` is a cgroup, `BOOT
-/// PATH` one that was about to be made.
+/// Reads the lines after the pid: the notes of holders since boot. `ID BOOT` is a cgroup, `BOOT PATH` one that was
+/// about to be made.
 fn notes(mut file: &File, path: &Path) -> Result<(Vec<u64>, Option<PathBuf>)> {
     let mut text = String::new();
     file.read_to_string(&mut text).with_context(|| format!("cannot read {}", path.display()))?;

@@ -1,5 +1,4 @@
-//! Fresh small pages of this process, for who needs page faults of its own.
-//! Must not know what they are for.
+//! Fresh small pages of this process, for callers that need to cause page faults. Must not know what they are for.
 
 use std::io;
 use std::ptr;
@@ -16,10 +15,10 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps so many pages and touches none.
+    /// Maps this many pages and touches none.
     ///
     /// # Errors
-    /// There is no such address space.
+    /// There is not enough address space.
     pub fn new(nr_pages: usize) -> io::Result<Self> {
         let bytes = nr_pages * page_size() as usize;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
@@ -33,7 +32,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Writes to page `n`, or to the last one where there is none; returns its address.
+    /// Writes to page `n`, or to the last one if there are fewer; returns its address.
     pub fn touch(&self, n: usize) -> *const u8 {
         let n = n.min(self.nr_pages.saturating_sub(1));
         // SAFETY: within the mapping, which is writable and which nobody else knows of.

@@ -1,5 +1,5 @@
-//! Owns a cgroup of the kernel's own memory controller that is made for one command, with a limit, and goes with it and
-//! all that was made below it. Must not touch any other, but for the tasks that are left: they go to its parent.
+//! Owns a cgroup of the kernel's own memory controller with a limit, made for one command and removed afterwards, with
+//! all cgroups below it. Must not touch any other cgroup, except that remaining tasks are moved to its parent.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use super::cgroup::{CgroupMount, display, empty, gone_is_fine, insist};
 use super::mountinfo;
 
-/// The names of its files.
+/// Decides the names of its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     V1,
@@ -24,23 +24,23 @@ pub struct Limited {
     version: Version,
 }
 
-/// What came of the limit.
+/// What happened at the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Happened {
-    /// How often a charge met the limit.
+    /// How often a charge hit the limit.
     pub hits: u64,
     /// How many tasks the kernel killed.
     pub kills: u64,
-    /// The most that was charged, in bytes; some kernels of v2 do not tell.
+    /// The most that was charged, in bytes; unknown on some kernels with v2.
     pub peak: Option<u64>,
 }
 
 impl Limited {
-    /// Makes one of this name, with limits in bytes of its memory and of the swap that it may use beside it; none where the
-    /// host has no memory controller for it.
+    /// Makes one of this name, with limits in bytes of its memory and of its swap; none if the host has no memory
+    /// controller for it.
     ///
     /// # Errors
-    /// It cannot be made, or the limit not set.
+    /// It cannot be made, or the limit cannot be set.
     pub fn make(name: &str, limit: u64, swap: u64) -> Result<Option<Self>> {
         let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
         let mounts = mountinfo::parse(&text).into_iter();
@@ -51,9 +51,9 @@ impl Limited {
             None => (CgroupMount::find()?.dir().to_owned(), Version::V2),
         };
         let dir = parent.join(name);
-        fs::create_dir(&dir).with_context(|| format!("cannot make cgroup {}", display(&dir)))?;
+        fs::create_dir(&dir).with_context(|| format!("cannot create cgroup {}", display(&dir)))?;
         let made = Self { dir, version };
-        // Below a root that does not hand it on, there is no controller.
+        // If the root does not delegate the controller, it is missing here.
         if !made.dir.join(made.limit_file()).exists() {
             return Ok(None);
         }
@@ -74,7 +74,7 @@ impl Limited {
             Version::V2 => ("memory.swap.max", swap),
         };
         self.write(self.limit_file(), limit)?;
-        // Without it the kernel accounts no swap, and there is none to be used.
+        // Without the file the kernel does not account swap, and there is none to use.
         if self.dir.join(file).exists() { self.write(file, value) } else { Ok(()) }
     }
 
@@ -84,7 +84,7 @@ impl Limited {
             .with_context(|| format!("cannot set {}", display(&file)))
     }
 
-    /// Where tasks are put into it, opened.
+    /// Opens its `cgroup.procs`, for tasks to join.
     ///
     /// # Errors
     /// It is gone.
@@ -94,19 +94,19 @@ impl Limited {
         opened.with_context(|| format!("cannot open {}", display(&file)))
     }
 
-    /// Its folder.
+    /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// What came of its limit so far.
+    /// What happened at its limit so far.
     ///
     /// # Errors
     /// It is gone.
     pub fn happened(&self) -> Result<Happened> {
         let number = |name: &str| Some(self.read(name).ok()?.trim().parse().unwrap_or(0));
         let (hits, killed, peak) = match self.version {
-            // The limit of memory and swap together is met first where no swap may be used.
+            // The limit of memory and swap together is hit first if no swap may be used.
             Version::V1 => (
                 ["memory.failcnt", "memory.memsw.failcnt"].into_iter().filter_map(number).sum(),
                 self.read("memory.oom_control")?,
@@ -143,7 +143,7 @@ impl Drop for Limited {
     }
 }
 
-/// The number after this name, in a file of names and numbers; 0 if it has none.
+/// The number after this name, in a file of names and numbers; 0 if the name is missing.
 fn field(text: &str, name: &str) -> u64 {
     let mut fields = text.lines().filter_map(|line| line.split_once(' '));
     fields

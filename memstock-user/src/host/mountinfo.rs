@@ -1,4 +1,4 @@
-//! Owns the reading of `/proc/self/mountinfo`. Must not open anything else.
+//! Owns parsing `/proc/self/mountinfo`. Must not open anything.
 //!
 //! The procfs crate reads it as UTF-8 and leaves the octal escapes in; one odd mount point
 //! elsewhere would then hide all cgroups.
@@ -17,11 +17,11 @@ pub(crate) struct Mount {
     /// Where it is mounted.
     pub(crate) point: PathBuf,
     pub(crate) fs_type: String,
-    /// What was named as mounted; of a file system without a device, a mere name.
+    /// What was named as mounted; for a file system without a device, any name.
     pub(crate) source: Vec<u8>,
 }
 
-/// All mounts, in the kernel's order; lines that are not understood are left out.
+/// All mounts, in the kernel's order; lines that cannot be parsed are left out.
 pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
 }

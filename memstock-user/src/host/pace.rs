@@ -1,14 +1,14 @@
-//! Work that nobody waits for: it gets no more than a hundredth of a CPU's time.
+//! Limits work that nobody waits for to a hundredth of a CPU's time.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 
-/// One part in so many of a CPU's time.
+/// Such work gets one part in this many of a CPU's time.
 const SHARE: u32 = 100;
 
-/// When there is time again.
+/// When such work may run again.
 #[derive(Debug)]
 pub struct Pace {
     not_before: Instant,
@@ -21,10 +21,10 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Does some of the work, unless its share is used up. `work` is told what it began with, for [`spent_since`].
+    /// Calls `work` unless its share is used up, with this thread's CPU time so far, for [`spent_since`].
     ///
     /// # Errors
-    /// Those of `work`, or there is no such clock.
+    /// Those of `work`, or the clock is missing.
     pub fn work(&mut self, work: impl FnOnce(Duration) -> Result<()>) -> Result<()> {
         if Instant::now() < self.not_before {
             return Ok(());
@@ -36,23 +36,23 @@ impl Pace {
     }
 }
 
-/// Time without such work, after some that took `spent` of a CPU.
+/// How long to rest after work that took `spent` of a CPU.
 pub fn rest_after(spent: Duration) -> Duration {
     spent * SHARE
 }
 
-/// CPU time of this thread since it had `before`.
+/// CPU time of this thread since it was `before`.
 ///
 /// # Errors
-/// There is no such clock.
+/// The clock is missing.
 pub fn spent_since(before: Duration) -> Result<Duration> {
     Ok(cpu_time()?.saturating_sub(before))
 }
 
-/// What this thread has had of the CPUs: that it waited for one cost nobody anything.
+/// CPU time of this thread. Wall time would include waiting for a CPU, which costs nobody anything.
 ///
 /// # Errors
-/// There is no such clock.
+/// The clock is missing.
 pub fn cpu_time() -> Result<Duration> {
     Ok(Duration::try_from(clock_gettime(ClockId::ThreadCPUTime))?)
 }

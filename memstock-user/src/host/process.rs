@@ -1,4 +1,4 @@
-//! Owns what `/proc` says of processes: `stat`, `status` and `cgroup`, and which process a cgroup has.
+//! Owns what `/proc` says about processes (`stat`, `status`, `cgroup`), and which processes a cgroup has.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::page_size;
 
-/// `PF_EXITING` (`include/linux/sched.h`): a task that is about to end is in no cgroup v1 any more.
+/// `PF_EXITING` (`include/linux/sched.h`): an exiting task is no longer in any cgroup v1.
 const EXITING: u64 = 4;
 /// `PF_KTHREAD`.
 const KERNELS: u64 = 0x0020_0000;
@@ -28,14 +28,14 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Of a process or thread with this directory in `/proc`; none when it is gone.
+    /// Reads that of the process or thread with this directory in `/proc`; none if it is gone.
     pub fn read(dir: &Path) -> Option<Self> {
         Self::parse(&fs::read(dir.join("stat")).ok()?)
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(text);
-        // The name may hold anything, brackets too.
+        // The name may contain anything, including brackets.
         let (name, rest) = text.rsplit_once(") ")?;
         let comm = name.split_once('(')?.1.to_owned();
         // The first of these is field 3.
@@ -50,7 +50,7 @@ impl Stat {
         })
     }
 
-    /// Whether it is a thread of the kernel.
+    /// Whether it is a kernel thread.
     pub fn is_kernels(&self) -> bool {
         self.flags & KERNELS != 0
     }
@@ -64,26 +64,26 @@ impl Stat {
 pub struct Status(String);
 
 impl Status {
-    /// Of a process or thread with this directory in `/proc`; none when it is gone.
+    /// Reads that of the process or thread with this directory in `/proc`; none if it is gone.
     pub fn read(dir: &Path) -> Option<Self> {
-        // A name need not be UTF-8, and must hide nobody from a limit.
+        // A name need not be UTF-8, and must not hide a process from a limit.
         let text = fs::read(dir.join("status")).ok()?;
         Some(Self(String::from_utf8_lossy(&text).into_owned()))
     }
 
-    /// What the line `name` says.
+    /// The value of the line `name`.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     }
 
-    /// The same, in pages; 0 where the kernel does not say.
+    /// The same, in pages; 0 if the line is missing.
     pub fn pages(&self, name: &str) -> u64 {
         let kib = self.field(name).and_then(|line| line.strip_suffix("kB")?.trim().parse().ok());
         kib.unwrap_or(0_u64) * 1024 / page_size()
     }
 }
 
-/// Where a task is.
+/// The cgroups of a task.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Places {
     /// The path of its cgroup v2.
@@ -93,7 +93,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// Of a process or thread with this directory in `/proc`; none when it is gone.
+    /// Reads that of the process or thread with this directory in `/proc`; none if it is gone.
     pub fn read(dir: &Path) -> Option<Self> {
         Some(Self::parse(&fs::read(dir.join("cgroup")).ok()?))
     }
@@ -115,7 +115,7 @@ impl Places {
     }
 }
 
-/// The number of the hierarchy that has the kernel's memory controller: 0 for cgroup v2, where it says nothing else.
+/// The number of the hierarchy that has the kernel's memory controller; 0 for cgroup v2, and if no v1 hierarchy has it.
 ///
 /// # Errors
 /// `/proc` does not say.
@@ -146,8 +146,8 @@ pub fn directory(pid: i32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
 
-/// Where in `/proc` a process is described: its own directory, or, once its main thread has ended, which says nothing of
-/// memory any more, that of a thread that goes on. None when all have ended.
+/// The directory in `/proc` that describes the memory of a process: its own or, once its main thread has ended, that of
+/// a thread that still runs. None when all have ended.
 pub fn living(pid: i32) -> Option<PathBuf> {
     let dir = directory(pid);
     if !Stat::read(&dir)?.has_ended() {
@@ -157,15 +157,15 @@ pub fn living(pid: i32) -> Option<PathBuf> {
     threads.into_iter().find(|thread| Stat::read(thread).is_some_and(|stat| !stat.has_ended()))
 }
 
-/// Whether it is about to end, or has.
+/// Whether it is exiting, or gone.
 pub fn is_ending(pid: i32) -> bool {
     Stat::read(&directory(pid)).is_none_or(|stat| stat.flags & EXITING != 0)
 }
 
-/// The processes of the cgroup with the directory `dir`. A threaded one has none: they are the domain's.
+/// The processes of the cgroup with the directory `dir`. A threaded one has none: they belong to the domain.
 ///
 /// # Errors
-/// As reading `cgroup.procs`: the cgroup is gone, or it is threaded.
+/// The cgroup is gone, or it is threaded.
 pub fn processes(dir: &Path) -> io::Result<Vec<i32>> {
     Ok(numbers(&fs::read_to_string(dir.join("cgroup.procs"))?).collect())
 }
@@ -185,12 +185,12 @@ pub fn processes_with_threads(dir: &Path) -> io::Result<Vec<i32>> {
     }
 }
 
-/// One number a line; 0 is a process of another pid namespace.
+/// One number per line; 0 is a process of another pid namespace.
 fn numbers(text: &str) -> impl Iterator<Item = i32> {
     text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0)
 }
 
-/// The process that a thread is of.
+/// The process of a thread.
 fn process_of(thread: i32) -> Option<i32> {
     Status::read(&directory(thread))?.field("Tgid")?.parse().ok()
 }
@@ -216,7 +216,7 @@ mod tests {
         assert!(Stat::parse(b"7 (a) S 1 2").is_none());
     }
 
-    /// Whoever has such a name must not be spared at a limit.
+    /// A process with such a name must not be spared at a limit.
     #[test]
     fn a_name_need_not_be_utf8() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Owns what keeps the daemon alive and awake while memory is short: its memory stays in RAM, and the
-//! OOM killer spares it. Must not touch any other process; COMMAND gets back what the daemon had.
+//! Owns what keeps the daemon alive and responsive while memory is short: its memory stays in RAM, and the OOM killer
+//! spares it. Must not touch any other process; COMMAND gets the daemon's former score.
 
 use std::fs;
 use std::io;
@@ -9,18 +9,18 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::thread::{CapabilitySet, capabilities};
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
-/// The least that is not "never": a daemon that leaks has to go last, but it has to go.
+/// The lowest score short of "never": a daemon that leaks has to be killed last, but it has to be.
 const SPARED: &str = "-999";
 
-/// What was changed, for those who are not to inherit it.
+/// What was changed, so that a child can undo it.
 #[derive(Clone, Debug, Default)]
 pub struct Protection {
-    /// What `oom_score_adj` was, as the kernel wrote it; none when it is that still.
+    /// The former `oom_score_adj`, as the kernel wrote it; none if unchanged.
     former: Option<Vec<u8>>,
 }
 
-/// Protects this process. A daemon that cannot is not worse than others, so failures are only told: the
-/// lack of a capability to those who want to know, anything else as a warning.
+/// Protects this process. The daemon works without it, so failures are only logged: a missing capability as
+/// information, anything else as a warning.
 pub fn protect() -> Protection {
     let has = capabilities(None).map(|has| has.effective).unwrap_or(CapabilitySet::empty());
     lock_memory(has.contains(CapabilitySet::IPC_LOCK));
@@ -28,16 +28,16 @@ pub fn protect() -> Protection {
 }
 
 fn lock_memory(is_unlimited: bool) {
-    // What the start took and gave back, for BTF most of all, would be brought in again.
+    // Otherwise memory that the start freed, for BTF most of all, would be locked as well.
     #[cfg(target_env = "gnu")]
     // SAFETY: it may be called at any time; it gives free memory of malloc's back to the kernel.
     unsafe {
         libc::malloc_trim(0);
     }
-    // All code is brought in now: at a limit there may be no memory to read it with.
+    // Reads all code into memory now: at a limit there may be no memory to read it into.
     let mut locked = mlockall(MlockAllFlags::CURRENT);
-    // Under a limit, memory that is mapped later may not be locked, and mapping it would fail. Without one it is locked
-    // once it is used, which of a thread's stack and of malloc's arenas is little.
+    // With RLIMIT_MEMLOCK, mapping more memory later could fail if that were locked too. Without it, later memory is
+    // locked once used, which is little of a thread's stack and malloc's arenas.
     if is_unlimited {
         let later = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
         locked = locked.and_then(|()| mlockall(later));
@@ -65,11 +65,10 @@ fn tell(is_unexpected: bool, message: &str) {
 }
 
 impl Protection {
-    /// Takes it from this process, a child between fork and exec: allocates nothing. (Locked memory is not
-    /// inherited.)
+    /// Undoes it in this process, a child between fork and exec; allocates nothing. (Locked memory is not inherited.)
     ///
     /// # Errors
-    /// The kernel refuses, which it has no reason to: a higher score is everybody's right.
+    /// The kernel refuses, which is not expected: anybody may raise a score.
     pub fn undo_in_child(&self) -> io::Result<()> {
         let Some(former) = &self.former else { return Ok(()) };
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;

@@ -69,8 +69,7 @@ pub fn events(args: &Events) -> Result<u8> {
     }
 }
 
-/// Whether an engine's daemon runs. On an error, it does: somebody has the lock, but without privilege we cannot see
-/// who.
+/// Whether an engine's daemon runs. An error counts as yes: without privilege, the lock file cannot be read.
 fn runs() -> bool {
     !matches!(lock::holder(), Ok(None))
 }

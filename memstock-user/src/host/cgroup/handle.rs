@@ -1,5 +1,4 @@
-//! Owns the two system calls that turn a cgroup directory into its id and back. Must not know what a path
-//! means.
+//! Owns the two system calls that translate between a cgroup directory and its id. Must not know what a path means.
 //!
 //! A kernfs file handle is the 64-bit id of the node, which is the cgroup v2 id
 //! (`fs/kernfs/mount.c`, `kernfs_encode_fh` and `__kernfs_fh_to_dentry`).
@@ -66,8 +65,7 @@ fn name_to_handle(dir: impl AsFd, path: &CStr, flags: libc::c_int) -> io::Result
     Ok(handle.id)
 }
 
-/// Opens the cgroup with this id, in the hierarchy that the directory `root` belongs to. `ESTALE`
-/// means that there is none.
+/// Opens the cgroup with this id, in the hierarchy of the directory `root`. Fails with `ESTALE` if there is none.
 pub(super) fn open(root: impl AsFd, id: u64) -> io::Result<OwnedFd> {
     let mut handle = FileHandle::new(id);
     // SAFETY: the kernel reads the 16 bytes of `handle`, which lives until the call returns.

@@ -1,4 +1,4 @@
-//! Owns in which cgroup namespace we look at cgroups.
+//! Owns the cgroup namespace in which we look at cgroups.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -9,15 +9,16 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::host::process::{Stat, directory};
 
 const OURS: &str = "/proc/self/ns/cgroup";
-/// kthreadd, who never leaves the first one. Where we do not see the host's processes, number 2 is another's.
+/// kthreadd, which never leaves the first one. In another pid namespace, pid 2 is another process.
 const KTHREADD: i32 = 2;
 const OF_HOST: &str = "/proc/2/ns/cgroup";
 
-/// Joins the host's, if we see the host's processes. A pod that does has a cgroup namespace of its own all the same:
-/// there `/proc/self/mountinfo` has only a part of the hierarchy, `/../..`, and the paths of tasks in `/proc`, by
-/// which nobody kills or freezes himself, are not those of cgroups. Without the right to join all stays as it is.
+/// Joins the host's cgroup namespace, if we see the host's processes. A pod that sees them still has its own cgroup
+/// namespace, where `/proc/self/mountinfo` shows only a part of the hierarchy (`/../..`), and the cgroup paths in
+/// `/proc`, which keep us from killing or freezing ourselves, are not real ones. Without permission to join, nothing
+/// changes.
 ///
-/// It counts for this thread and those that it starts, so it comes first.
+/// Applies to this thread and those that it starts, so it is called first.
 pub fn join_that_of_host() {
     let number = |path| std::fs::metadata(path).map(|found| found.ino()).ok();
     let is_host = Stat::read(&directory(KTHREADD)).is_some_and(|stat| stat.is_kernels());

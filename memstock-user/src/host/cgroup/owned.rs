@@ -1,5 +1,5 @@
-//! Owns the life of a cgroup that memstock makes for itself (`--new NAME`). Must not touch any cgroup
-//! but that one and what is below it; tasks go to its parent and nowhere else.
+//! Owns a cgroup that memstock makes for itself (`--new NAME`), from creation to removal. Must not touch any cgroup but
+//! that one and those below it; tasks are moved to its parent and nowhere else.
 
 use super::{Cgroup, CgroupMount, display, open_cgroup_dir};
 use crate::exit::Failure;
@@ -11,25 +11,25 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long a cgroup may stay busy: tasks that fork while they are moved, or that are exiting.
+/// How long a cgroup may stay busy, with tasks that fork while they are moved or that are exiting.
 const REMOVE: Duration = Duration::from_secs(1);
 
-/// A cgroup that was made by us and goes with us.
+/// A cgroup that we made; removed on drop.
 #[derive(Debug)]
 pub struct OwnedCgroup {
     cgroup: Cgroup,
     parent: PathBuf,
-    /// All is done through this descriptor, so that a namesake made after somebody removed ours is
-    /// never taken for it. `None` once removed.
+    /// All work goes through this descriptor, so that a cgroup of the same name made after ours was removed is never
+    /// mistaken for it. `None` once removed.
     root: Option<OwnedFd>,
 }
 
 impl CgroupMount {
-    /// Makes the cgroup `name`: below the root of the hierarchy, or below a cgroup that is there.
+    /// Creates the cgroup `name`, below the root of the hierarchy or below an existing cgroup.
     ///
     /// # Errors
     ///
-    /// [`Failure::Cgroup`] when the name cannot be one, exists, or its parent does not.
+    /// [`Failure::Cgroup`] when the name is not possible, the cgroup exists, or its parent does not.
     pub fn create(&self, name: impl AsRef<Path>) -> Result<OwnedCgroup> {
         let name = name.as_ref();
         let refuse = |what: &str| Failure::Cgroup.error(format!("{}: {what}", display(name)));
@@ -45,13 +45,13 @@ impl CgroupMount {
             }
             Some(libc::EEXIST) => refuse("this is the name of a control file: choose another one"),
             Some(libc::ENOENT | libc::ENOTDIR | libc::ENODEV) => {
-                refuse("the parent cgroup does not exist: make it first with mkdir")
+                refuse("the parent cgroup does not exist: create it first with mkdir")
             }
             Some(libc::EINVAL) => refuse("the kernel refuses this name: choose another one"),
             Some(libc::EAGAIN) => refuse(
-                "too many or too deep: see cgroup.max.descendants and cgroup.max.depth above it",
+                "too many or too deep: see cgroup.max.descendants and cgroup.max.depth of its ancestors",
             ),
-            _ => refuse(&format!("cannot make the cgroup: {error}")),
+            _ => refuse(&format!("cannot create the cgroup: {error}")),
         })?;
         self.own(&inside, parent).inspect_err(|_| {
             // It is empty and a moment old; nobody else can be in it.
@@ -59,8 +59,8 @@ impl CgroupMount {
         })
     }
 
-    /// Removes the cgroup `id` that an engine made and, having died, did not remove; its tasks go to
-    /// its parent. One that is gone is fine.
+    /// Removes the cgroup `id` that a dead engine left behind; its tasks are moved to its parent. No error if it is
+    /// gone.
     ///
     /// # Errors
     ///
@@ -75,8 +75,8 @@ impl CgroupMount {
         self.own(inside, dir.parent().unwrap_or(&self.dir).to_path_buf())?.remove()
     }
 
-    /// Removes the cgroup with this path if an engine that was about to make it got as far as that: there
-    /// is no task in it and nothing below it.
+    /// Removes the cgroup with this path if a dead engine that was about to make it got that far: it has no tasks and
+    /// no children.
     pub fn remove_unused(&self, path: &Path) {
         if let Ok(cgroup) = self.resolve(path)
             && let Err(error) = fs::remove_dir(&cgroup.dir)
@@ -99,8 +99,8 @@ impl OwnedCgroup {
         &self.cgroup
     }
 
-    /// Moves its tasks, and those of cgroups made below it since, to its parent, and removes all of
-    /// them. Blocks for up to a second. One that somebody removed already is fine.
+    /// Moves its tasks, and those of cgroups made below it since, to its parent, and removes all these cgroups. Blocks
+    /// for up to a second. No error if somebody has removed it already.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl OwnedCgroup {
     }
 
     fn remove_all(&mut self) -> Result<()> {
-        // Taken: what cannot be removed now is reported now, and not tried once more by drop.
+        // Taken, so that drop does not try again what fails and is reported here.
         let Some(root) = self.root.take() else { return Ok(()) };
         self.remove_below(&PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())))
     }
@@ -126,7 +126,7 @@ impl OwnedCgroup {
 
     fn try_remove(&self, root: &Path) -> io::Result<()> {
         empty(root, &self.parent)?;
-        // Only the name of the top one is outside; it must still mean ours.
+        // The top one is removed by its name in its parent, which must still be ours.
         match open_cgroup_dir(&self.cgroup.dir).and_then(|dir| super::handle::id(&dir)) {
             Ok(id) if id == self.cgroup.id => gone_is_fine(fs::remove_dir(&self.cgroup.dir)),
             Ok(_) => Ok(()),
@@ -143,7 +143,7 @@ impl Drop for OwnedCgroup {
     }
 }
 
-/// Tries for up to a second: a cgroup stays busy while its tasks are on their way out.
+/// Retries for up to a second: a cgroup stays busy while its tasks are exiting.
 pub(in crate::host) fn insist(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let deadline = Instant::now() + REMOVE;
     let mut pause = Duration::from_millis(1);
@@ -156,7 +156,7 @@ pub(in crate::host) fn insist(mut attempt: impl FnMut() -> io::Result<()>) -> io
     }
 }
 
-/// Moves the tasks of a cgroup and of all below it to `parent`, and removes those below.
+/// Moves the tasks of a cgroup and of all below it to `parent`, and removes the ones below.
 pub(in crate::host) fn empty(root: &Path, parent: &Path) -> io::Result<()> {
     // Parents come before children in the list.
     let all = subtree(root)?;
@@ -169,10 +169,9 @@ pub(in crate::host) fn empty(root: &Path, parent: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A pid that dies and is given to another process between the two system calls would move that
-/// one; the kernel offers no way to name a task here but its number.
+/// If a pid is reused between the two system calls, the wrong process is moved; the kernel takes only numbers here.
 fn move_tasks(dir: &Path, parent: &Path) -> io::Result<()> {
-    // The processes of a threaded cgroup are listed by the domain above it; here are its threads.
+    // A threaded cgroup lists its threads only; the domain above it lists their processes.
     let (file, tasks) = match fs::read_to_string(dir.join("cgroup.procs")) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
             ("cgroup.threads", fs::read_to_string(dir.join("cgroup.threads"))?)
@@ -197,13 +196,12 @@ pub(in crate::host) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     found(result).map(|_| ())
 }
 
-/// `root` and all cgroups below it, each before its children. Without recursion: how deep it is was
-/// up to the tasks in it.
+/// `root` and all cgroups below it, each before its children. Not recursive: its tasks decide how deep it is.
 fn subtree(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut all = vec![root.to_path_buf()];
     let mut next = 0;
     while let Some(dir) = all.get(next) {
-        // Removed meanwhile: then there is nothing below it either.
+        // None if removed meanwhile: then nothing is below it either.
         if let Some(entries) = found(fs::read_dir(dir))? {
             let mut children = Vec::new();
             for entry in entries {
@@ -219,7 +217,7 @@ fn subtree(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// None of what is gone.
+/// None if it is gone.
 pub(super) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),

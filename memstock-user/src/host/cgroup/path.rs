@@ -1,4 +1,4 @@
-//! Paths of cgroups: as they are given, and as people are shown them.
+//! Paths of cgroups, as given and as shown.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -9,10 +9,10 @@ use anyhow::Result;
 
 use crate::exit::{Failure, printable};
 
-/// `path` with nothing in it but names.
+/// `path` reduced to its names.
 ///
 /// # Errors
-/// [`Failure::Cgroup`]: it has ".." in it.
+/// [`Failure::Cgroup`] when it contains "..".
 pub fn names(path: &Path) -> Result<PathBuf> {
     let mut names = PathBuf::new();
     for component in path.components() {
@@ -30,8 +30,7 @@ pub fn names(path: &Path) -> Result<PathBuf> {
     Ok(names)
 }
 
-/// A path for people: bytes that are not UTF-8, and characters that could disturb the terminal, are
-/// escaped as `\xNN`.
+/// A path for display: bytes that are not UTF-8, and characters that could disturb a terminal, are escaped as `\xNN`.
 pub fn display(path: impl AsRef<OsStr>) -> String {
     let mut out = String::new();
     for chunk in path.as_ref().as_bytes().utf8_chunks() {
@@ -44,8 +43,8 @@ pub fn display(path: impl AsRef<OsStr>) -> String {
     out
 }
 
-/// The bytes of a path in hexadecimal, if [`display`] had to escape some: what is escaped there can read
-/// like what another cgroup is really called.
+/// The bytes of a path in hexadecimal, if [`display`] escapes any: the escaped form can be the real name of another
+/// cgroup.
 pub fn hex_unless_plain(path: impl AsRef<OsStr>) -> Option<String> {
     let bytes = path.as_ref().as_bytes();
     (display(&path).as_bytes() != bytes)

@@ -12,7 +12,7 @@ fn mount() -> CgroupMount {
     CgroupMount::find().unwrap()
 }
 
-/// Whether there is no hierarchy to look at, in a container say.
+/// Whether there is no hierarchy to look at, as in a container.
 fn is_unmounted() -> bool {
     CgroupMount::find().is_err() && memstock_tests::live::has_no_cgroups()
 }
@@ -168,7 +168,7 @@ fn the_whole_hierarchy_is_taken_and_its_absence_told() {
     };
     let found = CgroupMount::among(vec![
         entry("/part", real.dir(), "cgroup2"),
-        // Hidden: something else is seen there.
+        // Hidden by another mount.
         entry("/", Path::new("/proc"), "cgroup2"),
         entry("/", real.dir(), "cgroup2"),
         entry("/", Path::new("/v1"), "cgroup"),
@@ -308,7 +308,7 @@ fn a_namesake_is_left_alone() {
     owned.remove().unwrap();
     assert_eq!(other.cgroup(), "/memstock-unit-namesake");
     drop(other);
-    // A zombie keeps no cgroup busy, but its exit may take a moment to be complete.
+    // A zombie does not keep a cgroup busy, but its exit may take a moment.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
     while fs::remove_dir(&dir).is_err() {
         assert!(std::time::Instant::now() < deadline);
@@ -321,7 +321,7 @@ fn bytes_are_given_where_the_name_is_not_what_is_shown() {
         assert_eq!((display(plain).as_str(), hex_unless_plain(plain)), (plain, None));
     }
     let odd = OsStr::from_bytes(b"/a\xff");
-    // It reads like the last one above.
+    // Displayed like the last one above.
     assert_eq!(display(odd), "/a\\xff");
     assert_eq!(hex_unless_plain(odd).as_deref(), Some("2f61ff"));
     assert_eq!(hex_unless_plain("/\x1b").as_deref(), Some("2f1b"));

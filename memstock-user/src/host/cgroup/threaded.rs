@@ -1,5 +1,6 @@
-//! Owns which cgroups can have a limit of memory: not a threaded one. Its threads may be any of a process, whose memory is
-//! one; the kernel has no memory controller there either ("Threads" in `Documentation/admin-guide/cgroup-v2.rst`).
+//! Owns which cgroups can have a limit of memory: all but threaded ones. The threads of one process, which share its
+//! memory, may be in several of these; the kernel has no memory controller there either ("Threads" in
+//! `Documentation/admin-guide/cgroup-v2.rst`).
 
 use super::{Cgroup, display};
 use crate::exit::Failure;
@@ -7,10 +8,10 @@ use anyhow::Result;
 use std::path::Path;
 
 impl Cgroup {
-    /// Refuses a limit for a threaded cgroup, or for one that can be nothing else.
+    /// Refuses a limit for a cgroup that is threaded or can only become threaded.
     ///
     /// # Errors
-    /// [`Failure::Cgroup`], with the cgroup that can have it.
+    /// [`Failure::Cgroup`], naming the cgroup that can have one.
     pub fn can_be_limited(&self) -> Result<()> {
         if !is_threaded(&self.dir) {
             return Ok(());
@@ -20,13 +21,13 @@ impl Cgroup {
         let domain = domain.map_or_else(|| "/".into(), |(path, _)| display(path));
         Err(Failure::Cgroup.error(format!(
             "{} is a threaded cgroup and cannot have a limit: its threads share the memory of their process, which is in \
-             {domain}: limit that",
+             {domain}: limit that one",
             display(&self.path)
         )))
     }
 }
 
-/// `threaded`, or `domain invalid`: one below a threaded one, which no task can join before it is threaded too.
+/// `threaded`, or `domain invalid`: below a threaded one, and no task can join before it is threaded too.
 fn is_threaded(dir: &Path) -> bool {
     // The root has no such file.
     let kind = std::fs::read_to_string(dir.join("cgroup.type")).unwrap_or_default();

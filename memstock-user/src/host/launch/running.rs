@@ -1,5 +1,5 @@
-//! Owns COMMAND from its start to its end: waiting for it, signals to it, and what the kernel says that it
-//! used. It is waited for by its pidfd and reaped by wait4(2), which alone tells what this one child used.
+//! Owns COMMAND from its start to its end: waiting for it, signals to it, and what the kernel says it used. It is
+//! waited for by its pidfd and reaped by wait4(2), the only call that reports what this one child used.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,11 +18,11 @@ use tokio::time::timeout;
 use crate::host::page_size;
 use crate::host::process::Stat;
 
-/// A child that was started. When it is dropped the child lives on.
+/// A child that was started. It lives on when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     pid: Pid,
-    /// Readable when it has ended, and never anybody else's.
+    /// Readable once the child has ended; never refers to another process.
     pidfd: AsyncFd<OwnedFd>,
     origin: Origin,
     ended: Option<Ended>,
@@ -37,30 +37,30 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// To be asked for right before the start.
+    /// To be taken right before the start.
     pub(super) fn now() -> io::Result<Self> {
         let own = Stat::read("/proc/self".as_ref()).ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { started: Instant::now(), our_rss: own.rss * page_size() })
     }
 }
 
-/// By how much a child can have more than we have before it is another program: the CPUs' shares of the
-/// kernel's count of resident pages are off by some, and it touches a few pages of its own.
+/// By how much a child's peak can exceed our resident set before its exec, in bytes: the kernel's per-CPU counts of
+/// resident pages are inexact, and the child touches a few pages of its own.
 const SLACK: u64 = 1 << 20;
 
 /// How a child ended, and what it used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// How.
+    /// Its exit status.
     pub status: ExitStatus,
     /// From before its start until it was reaped.
     pub wall: Duration,
-    /// Time in user space, with that of the children that it has waited for.
+    /// Time in user space, including children that it has waited for.
     pub user: Duration,
-    /// Time in the kernel, with that of the children that it has waited for.
+    /// Time in the kernel, including children that it has waited for.
     pub system: Duration,
-    /// The largest resident set of it or of one child that it has waited for, in bytes; none when that was
-    /// not more than ours: between fork and exec it has ours, which the kernel counts.
+    /// The largest resident set of it or of one child that it has waited for, in bytes; none if that was no larger than
+    /// ours: between fork and exec it has ours, and the kernel counts that.
     pub max_rss: Option<u64>,
     /// Bytes that it, and the children that it has waited for, read from devices.
     pub read_bytes: u64,
@@ -83,15 +83,15 @@ impl Running {
         Ok(Self { pid, pidfd: pidfd?, origin, ended: None })
     }
 
-    /// Its process id; another's once it was waited for.
+    /// Its process id, which may be reused once it was waited for.
     pub fn id(&self) -> i32 {
         self.pid.as_raw_pid()
     }
 
-    /// Waits for its end; once it has ended, says the same again. Cancelled, nothing is lost.
+    /// Waits for its end; after that, returns the same again. Safe to cancel.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel refuses.
     pub async fn wait(&mut self) -> io::Result<Ended> {
         loop {
             if let Some(ended) = self.ended {
@@ -103,7 +103,7 @@ impl Running {
         }
     }
 
-    /// Sends it a signal. One that has ended does not mind.
+    /// Sends it a signal; does nothing if it has ended.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -116,10 +116,10 @@ impl Running {
         }
     }
 
-    /// Asks it to end, with SIGTERM, and after `grace` makes it, with SIGKILL; then reaps it.
+    /// Ends it with SIGTERM, after `grace` with SIGKILL; then reaps it.
     ///
     /// # Errors
-    /// It can be neither signalled nor waited for.
+    /// It cannot be signalled or waited for.
     pub async fn terminate(&mut self, grace: Duration) -> Result<Ended> {
         self.signal(Signal::TERM)?;
         if let Ok(ended) = timeout(grace, self.wait()).await {

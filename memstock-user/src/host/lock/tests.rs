@@ -1,4 +1,4 @@
-//! On lock files of their own, in temporary directories; `/run` is not touched.
+//! Use lock files in temporary directories, and do not touch `/run`.
 
 use super::*;
 use crate::exit::exit_code;
@@ -55,7 +55,7 @@ fn notes_outlive_their_holders_but_not_the_boot() {
     assert!(!lock.has_notes());
     lock.note_cgroup(77).unwrap();
     assert_eq!(holder_in(dir.path()).unwrap(), Some(std::process::id()));
-    // It could not clear up, or was killed.
+    // As if it could not clean up, or was killed.
     drop(lock);
     let left = fs::read_to_string(&path).unwrap();
     let mut lock = EngineLock::acquire_in(dir.path()).unwrap();
@@ -88,7 +88,7 @@ fn what_is_about_to_be_made_is_noted() {
     assert_eq!((lock.noted(), lock.making()), (&[5][..], None));
 }
 
-/// The text of a holder with a longer pid shows through where one was killed before it cut it off.
+/// The rest of an older, longer text remains if a holder is killed before it truncates the file.
 #[test]
 fn the_rest_of_an_older_text_notes_nothing() {
     let dir = tempfile::tempdir().unwrap();
