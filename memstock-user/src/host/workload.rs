@@ -1,10 +1,10 @@
-//! Owns what people call a cgroup: container, pod, unit, machine. From its path and from the files that runtimes keep
-//! for themselves; no daemon is asked, so a name is right while its runtime is dead.
+//! Owns the names of cgroups: container, pod, unit, machine. They come from a cgroup's path and from the files of
+//! runtimes; no daemon is asked, so names are known while a runtime is dead.
 //!
-//! `place` says by the path alone what a cgroup can be; a file a runtime (`docker`, `podman`, `containerd`, `runc`,
-//! `kubelet`) has the name, read with suspicion by `file`; `resolve` puts them together and remembers; `find` goes the other
-//! way. A name that cannot be had is none, and never an error. Must not be used where the daemon may not wait: a file may
-//! be on a disk that hangs.
+//! `place` tells from the path alone what a cgroup can be; one module per runtime (`docker`, `podman`, `containerd`,
+//! `runc`, `kubelet`) knows the file with the name, which `file` reads with suspicion; `resolve` combines them and
+//! caches; `find` goes from names to cgroups. A name that cannot be found is none, never an error. Must not be used
+//! where the daemon may not wait: a file may be on a disk that hangs.
 
 mod containerd;
 mod docker;
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::printable;
 
-/// Bytes of the longest name that is believed: two of Kubernetes' and a container's.
+/// The longest name that is accepted, in bytes: namespace, pod and container of Kubernetes.
 const LONGEST: usize = 253 + 1 + 253 + 1 + 253;
 
 /// What people call a cgroup.
@@ -94,23 +94,23 @@ impl Workload {
         (self.kind == Kind::Unit).then_some(&*self.name)
     }
 
-    /// Whether every name in it is one that a runtime would give.
+    /// Whether every name in it can be a name.
     fn is_sound(&self) -> bool {
         let names = [&self.pod, &self.namespace, &self.container].into_iter().flatten();
         names.chain([&self.name]).all(|name| is_sound(name))
     }
 }
 
-/// For people, harmless on a terminal.
+/// Escaped, so that it is harmless on a terminal.
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&printable(&self.name))
     }
 }
 
-/// Whether text can be a name at all: runtimes allow less.
+/// Whether text can be a name at all; runtimes allow fewer.
 fn is_sound(name: &str) -> bool {
-    // A path begins with a slash, and a name does not read like one.
+    // A name must not look like a path, which begins with a slash.
     let is_odd = name.trim().is_empty() || name.starts_with('/') || name.contains(char::is_control);
     !is_odd && name.len() <= LONGEST
 }

@@ -1,8 +1,8 @@
 //! Owns the look-ups in the kernel's type information (BTF, `include/uapi/linux/btf.h`). Must not know
 //! which types memstock asks for.
 //!
-//! Of the crates, btf-rs is LGPL and, where the kernel's file cannot be mapped, takes 250 ms for what
-//! takes 10 ms here; btf takes 350 ms; aya keeps members and enumerators to itself.
+//! Why no crate: btf-rs is LGPL and, where the kernel's file cannot be mapped, takes 250 ms for what takes 10 ms here;
+//! btf takes 350 ms; aya does not expose members and enumerators.
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -13,7 +13,7 @@ const TYPE: usize = 12;
 const MEMBER: usize = 12;
 /// `struct btf_enum`.
 const ENUM: usize = 8;
-/// More anonymous structures in each other, or modifiers on a type, than any kernel has.
+/// Limit of nested anonymous structures, and of modifiers on a type; no kernel has as many.
 const DEPTH: usize = 32;
 
 mod kind {
@@ -43,47 +43,47 @@ mod kind {
 pub(super) struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where in `types` each type is; the first has the id 1.
+    /// The offset of each type in `types`; the first has the id 1.
     starts: Vec<usize>,
 }
 
-/// What an array has.
+/// The elements of an array.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Elements {
-    /// Where the first one is, in bytes.
+    /// Offset of the first one, in bytes.
     pub(super) offset: u32,
     pub(super) count: u32,
-    /// Bytes of each.
+    /// Size of each, in bytes.
     pub(super) size: u32,
-    /// Whether they are pointers, and not numbers.
+    /// Whether they are pointers instead of numbers.
     pub(super) is_pointer: bool,
 }
 
-/// One type, as far as all types are alike.
+/// What all types have in common.
 #[derive(Clone, Copy)]
 struct Type {
-    /// Of its name in the strings; 0 for none.
+    /// Offset of its name in the strings; 0 for none.
     name: u32,
     kind: u32,
     /// How many members or enumerators it has.
     count: usize,
-    /// Of a structure: members can be bit fields. Of an enumeration: it is signed.
+    /// For a structure: members can be bit fields. For an enumeration: it is signed.
     flag: bool,
     /// A size in bytes, or the id of another type.
     size_or_type: u32,
-    /// Where in the types its members or enumerators are.
+    /// Offset of its members or enumerators in the types.
     rest: usize,
 }
 
 impl<'a> Btf<'a> {
-    /// Finds where each type is.
+    /// Finds the offset of each type.
     ///
     /// # Errors
     ///
-    /// When it is cut short, or has a kind of type that is not known here and cannot be skipped.
+    /// When it is truncated, or has an unknown kind of type, which cannot be skipped.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
         let magic = bytes.first_chunk().map(|magic| u16::from_ne_bytes(*magic));
-        ensure!(magic == Some(MAGIC), "it has not the magic number of BTF");
+        ensure!(magic == Some(MAGIC), "the magic number of BTF is missing");
         // `struct btf_header`; the sections' offsets count from its end.
         let header = |offset| word(bytes, offset).context("the header is cut short");
         let body = bytes.get(header(4)? as usize..).context("the header is cut short")?;
@@ -116,8 +116,8 @@ impl<'a> Btf<'a> {
         self.structs(name).map(|ty| ty.size_or_type).next()
     }
 
-    /// `offsetof(struct name, member)` in bytes; the member can be in anonymous structures or unions
-    /// in it. `None`, too, for a bit field.
+    /// `offsetof(struct name, member)` in bytes; the member can be in anonymous structures or unions in it. `None` for
+    /// a bit field as well.
     pub(super) fn member_offset(&self, name: &str, member: &str) -> Option<u32> {
         self.structs(name).find_map(|ty| {
             let (bits, _) = self.member_bits(ty, member, 0)?;
@@ -125,7 +125,7 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// The elements of `member`, which is an array, or one number or pointer, directly in `struct name`.
+    /// The elements of `member` of `struct name`, which is an array, or a single number or pointer.
     pub(super) fn elements(&self, name: &str, member: &str) -> Option<Elements> {
         let offset = self.member_offset(name, member)?;
         let (_, id) = self.structs(name).find_map(|ty| self.member_bits(ty, member, 0))?;
@@ -146,7 +146,7 @@ impl<'a> Btf<'a> {
         Some(Elements { offset, count, size, is_pointer })
     }
 
-    /// Where a variable is in its section, in bytes.
+    /// The offset of a variable in its section, in bytes.
     pub(super) fn variable_offset(&self, section: &str, name: &str) -> Option<u32> {
         let is_section = |ty: &Type| ty.kind == kind::DATASEC && self.is_named(ty.name, section);
         self.all().filter(is_section).find_map(|ty| {
@@ -184,7 +184,7 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// Where a member begins, in bits, and the id of its type.
+    /// The offset of a member in bits, and the id of its type.
     fn member_bits(&self, ty: Type, name: &str, depth: usize) -> Option<(u32, u32)> {
         (0..ty.count).find_map(|index| {
             let at = ty.rest + index * MEMBER;
@@ -233,8 +233,7 @@ impl<'a> Btf<'a> {
         let info = word(self.types, at + 4)?;
         Some(Type {
             name: word(self.types, at)?,
-            // Kinds have 5 bits and counts 16; those above them are 0 so far, and the only ones into
-            // which either can grow.
+            // Kinds have 5 bits and counts 16; the bits above them are 0 so far, and each could grow only into these.
             kind: info >> 24 & 0x7f,
             count: (info & 0xff_ffff) as usize,
             flag: info >> 31 == 1,

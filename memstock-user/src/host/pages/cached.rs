@@ -1,4 +1,4 @@
-//! Owns what the bits of `/proc/kpageflags` say about page cache that could be dropped. Must not open anything.
+//! Owns which page cache could be dropped, by the bits of `/proc/kpageflags`. Must not open anything.
 
 /// Part of the kernel's interface (`include/uapi/linux/kernel-page-flags.h`), and `KPF_MLOCKED`, the same since 2.6.31.
 mod bit {
@@ -9,8 +9,8 @@ mod bit {
     pub(super) const WRITEBACK: u64 = 1 << 8;
     pub(super) const COMPOUND_HEAD: u64 = 1 << 15;
     pub(super) const COMPOUND_TAIL: u64 = 1 << 16;
-    /// Mapped by somebody, kept in memory, or no page cache of a file at all: slab, free, anonymous, on its way to swap,
-    /// shared memory, hugetlb, unevictable, a page table, locked.
+    /// Mapped, or not droppable page cache of a file: slab, free, anonymous, in the swap cache, shared memory, hugetlb,
+    /// unevictable, page table, locked.
     pub(super) const KEPT: u64 = 1 << 11
         | 1 << 7
         | 1 << 10
@@ -26,21 +26,21 @@ mod bit {
 /// Page cache that nobody has mapped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Cached {
-    /// Clean, and on the list of those that the kernel reclaims first.
+    /// Clean, and on the inactive list, which the kernel reclaims first.
     Inactive,
-    /// Clean, and used more than once.
+    /// Clean, and on the active list.
     Active,
-    /// To be written before it can go.
+    /// Dirty: to be written before it can be dropped.
     Dirty,
 }
 
 impl Cached {
-    /// The state of each page, from the words of pages that follow each other; none of other pages, of those being
-    /// written, and of the rest of a folio that began before.
+    /// The state of each page, from the words of consecutive pages; none for other pages, for pages under writeback,
+    /// and for the rest of a folio that began before.
     pub fn of(words: &[u64]) -> Vec<Option<Self>> {
         let mut head = None;
         let each = words.iter().map(|&word| {
-            // Before Linux 6.11 the flags of a folio are in the word of its first page alone.
+            // Before Linux 6.11, only the word of its first page has the flags of a folio.
             if word & bit::COMPOUND_TAIL != 0 {
                 return head;
             }

@@ -1,5 +1,5 @@
-//! Owns the reading of GFP flags from the text with which the `mm_page_alloc` event describes itself:
-//! kernels before 6.9 have them as macros, which BTF does not know. Must not leave anything mounted.
+//! Owns reading GFP flags from the format text of the `mm_page_alloc` event: before 6.9 the flags are macros, which BTF
+//! does not have. Must not leave anything mounted.
 
 use crate::exit::{Classify as _, Failure};
 use anyhow::{Context as _, Result};
@@ -34,7 +34,7 @@ pub(super) fn masks<const N: usize>(names: [&str; N]) -> Result<[u32; N]> {
 
 fn format_text() -> io::Result<String> {
     for mount in MOUNTS {
-        // Whatever is wrong there, our own mount does not depend on it.
+        // Whatever the error, our own mount does not depend on these.
         if let Ok(text) = fs::read_to_string(format!("{mount}/{FORMAT}")) {
             return Ok(text);
         }
@@ -42,7 +42,7 @@ fn format_text() -> io::Result<String> {
     detached_format_text()
 }
 
-/// Reads it from a mount that nobody sees and that goes away with its descriptor.
+/// Reads it from a detached mount, which goes away with its descriptor.
 fn detached_format_text() -> io::Result<String> {
     let tracefs = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&tracefs)?;
@@ -58,7 +58,7 @@ fn detached_format_text() -> io::Result<String> {
 fn flag(format: &str, name: &str) -> Option<u32> {
     let (before, _) = format.split_once(&format!(", \"{name}\"}}"))?;
     let (_, expression) = before.rsplit_once('{')?;
-    // Casts and parentheses change nothing in what is left: a number, or one shifted left.
+    // Without casts and parentheses, it is a number, or one shifted left.
     let bare = expression.replace("unsigned long", "").replace("gfp_t", "");
     let bare: String = bare.chars().filter(|c| !matches!(c, '(' | ')' | ' ')).collect();
     match bare.split_once("<<") {
@@ -70,7 +70,7 @@ fn flag(format: &str, name: &str) -> Option<u32> {
     }
 }
 
-/// A number as in C: `0x08u`, `10`, `1UL`.
+/// Parses a number as in C: `0x08u`, `10`, `1UL`.
 fn number(text: &str) -> Option<u32> {
     let text = text.trim_end_matches(['u', 'U', 'l', 'L']);
     match text.strip_prefix("0x") {
@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(flag(format, "__GFP_MOVABLE"), Some(0x08));
             assert_eq!(flag(format, "__GFP_ACCOUNT"), Some(0x40_0000));
             assert_eq!(flag(format, "__GFP_NONE"), None);
-            // Several bits are not what is asked for.
+            // A mask of several bits is not a flag.
             assert_eq!(flag(format, "__GFP_RECLAIM"), None);
             assert_eq!(flag(format, "GFP_KERNEL_ACCOUNT"), None);
         }

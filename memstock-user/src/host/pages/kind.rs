@@ -1,4 +1,4 @@
-//! Owns what the bits of `/proc/kpageflags` say about the use of a page. Must not open anything.
+//! Owns what a page is used for, by the bits of `/proc/kpageflags`. Must not open anything.
 
 /// Bits that are part of the kernel's interface (`include/uapi/linux/kernel-page-flags.h`), and
 /// `KPF_RESERVED`, which is "for kernel hacking" and has been the same since 2.6.31.
@@ -24,10 +24,9 @@ mod bit {
     pub(super) const MLOCKED: u64 = 1 << 33;
 }
 
-/// The first line of which a page has a bit says its kind.
+/// The first rule of which a page has a bit decides its kind.
 ///
-/// Typed pages come before user pages: where those have their mapping they keep other things,
-/// which can look like `KPF_ANON`.
+/// Typed pages come before user pages: in place of a mapping they store other things, which can look like `KPF_ANON`.
 const RULES: [(u64, Kind); 10] = [
     (bit::NOPAGE, Kind::Nopage),
     (bit::BUDDY, Kind::Buddy),
@@ -35,13 +34,13 @@ const RULES: [(u64, Kind); 10] = [
     (bit::PGTABLE, Kind::PageTable),
     (bit::HUGE, Kind::Hugetlb),
     (bit::OFFLINE | bit::RESERVED | bit::HWPOISON, Kind::Reserved),
-    // The huge one; the small one is reserved. Both are mapped by many and belong to nobody.
+    // The huge zero page; the small one is reserved. Both are mapped by many and belong to nobody.
     (bit::ZERO_PAGE, Kind::Kernel),
-    // Pages that were read ahead from swap have no `KPF_ANON` before somebody maps them. Shared memory
-    // on its way to swap looks the same.
+    // Pages read ahead from swap have no `KPF_ANON` until they are mapped. Shared memory on its way to swap looks the
+    // same.
     (bit::ANON | bit::SWAPCACHE, Kind::Anonymous),
     (bit::SWAPBACKED, Kind::Shared),
-    // New pages wait in a batch of each CPU before they get onto the LRU (mm/swap.c).
+    // New pages wait in a per-CPU batch before they are put on the LRU (mm/swap.c).
     (bit::LRU | bit::UPTODATE, Kind::File),
 ];
 
@@ -49,7 +48,7 @@ const RULES: [(u64, Kind); 10] = [
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Kind {
-    /// Private memory of processes, small or huge; merged by KSM, or in the swap cache, too.
+    /// Private memory of processes, small or huge, also if merged by KSM or in the swap cache.
     Anonymous,
     /// Page cache of files and block devices.
     File,
@@ -60,39 +59,38 @@ pub enum Kind {
     /// Page tables of processes and of the kernel.
     #[strum(serialize = "page table")]
     PageTable,
-    /// Free, in the page allocator.
+    /// Free in the page allocator.
     #[strum(serialize = "free")]
     Buddy,
     /// In hugetlb's pool, used or not.
     Hugetlb,
-    /// Not for the page allocator: the kernel's image, firmware, a balloon, broken memory.
+    /// Withheld from the page allocator: the kernel's image, firmware, a balloon, broken memory.
     Reserved,
-    /// Anything else: the kernel's own, given to a driver, free in a CPU's list, or not set up yet
+    /// Anything else: the kernel's own, a driver's, free in a CPU's list, or not initialised yet
     /// (`CONFIG_DEFERRED_STRUCT_PAGE_INIT`).
     Kernel,
-    /// There is no page with this number. Newer kernels say it no more (6.18 does not: `kpage_read`): a
-    /// hole looks like [`Kind::Kernel`] there.
+    /// There is no page with this number. Newer kernels no longer report this (6.18 does not: `kpage_read`); a hole
+    /// looks like [`Kind::Kernel`] there.
     #[strum(serialize = "no page")]
     Nopage,
 }
 
 impl Kind {
-    /// Every kind, in the order in which people see them.
+    /// Every kind, in the order in which they are shown.
     pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// The kind of a page from its word in `/proc/kpageflags` (`stable_page_flags` in
-    /// fs/proc/page.c). A page inside a huge one has the flags of the whole.
+    /// The kind of a page, from its word in `/proc/kpageflags` (`stable_page_flags` in fs/proc/page.c). A page of a
+    /// huge page has the flags of the whole.
     ///
-    /// A page of the page cache is on the LRU or up to date; while it waits for its first read or write
-    /// it can be neither, and is taken for [`Kind::Kernel`]. `KPF_MMAP` does not help: drivers map
-    /// their own pages, too.
+    /// A page of the page cache is on the LRU or up to date; before its first read or write it can be neither, and is
+    /// taken for [`Kind::Kernel`]. `KPF_MMAP` does not help: drivers map their own pages, too.
     pub fn of(flags: u64) -> Self {
         let rule = RULES.iter().find(|(bits, _)| flags & bits != 0);
         rule.map_or(Self::Kernel, |&(_, kind)| kind)
     }
 
-    /// Whether a page is page cache of a mapping that is not unevictable, from the same word; none where that cannot
-    /// be told: of one that is locked into memory the mapping may be unevictable as well (`memfd_secret`).
+    /// Whether a page is page cache of an evictable mapping, from the same word; none if unknown: the mapping of a page
+    /// that is locked into memory may be unevictable as well (`memfd_secret`).
     pub fn is_file(flags: u64) -> Option<bool> {
         let (is_unevictable, is_locked) =
             (flags & bit::UNEVICTABLE != 0, flags & bit::MLOCKED != 0);
@@ -103,7 +101,7 @@ impl Kind {
         }
     }
 
-    /// Whether what a page has is yet to be written, or is being written, from the same word.
+    /// Whether a page is dirty or under writeback, from the same word.
     pub fn is_dirty(flags: u64) -> bool {
         flags & (bit::DIRTY | bit::WRITEBACK) != 0
     }
@@ -113,16 +111,16 @@ impl Kind {
         flags & bit::MLOCKED != 0
     }
 
-    /// Whether a page of this kind is memory of processes, which memory cgroups are charged for page by
-    /// page and which reclaim can take back: anonymous, file and shared memory.
+    /// Whether a page of this kind is memory of processes, charged to memory cgroups page by page and reclaimable:
+    /// anonymous, file and shared memory.
     ///
-    /// Kernel memory is not, though the kernel charges some of it, nor are hugetlb pages, which
-    /// come from a pool of their own.
+    /// Kernel memory is not, although the kernel charges some of it; nor are hugetlb pages, which come from a pool of
+    /// their own.
     pub const fn is_user(self) -> bool {
         matches!(self, Self::Anonymous | Self::File | Self::Shared)
     }
 
-    /// Its name for people.
+    /// Its name, as shown.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -167,7 +165,7 @@ mod tests {
         for (flags, is_file) in [
             (cache, Some(true)),
             (cache | bit::UNEVICTABLE | bit::MLOCKED, None),
-            // As of ramfs.
+            // Such as ramfs.
             (cache | bit::UNEVICTABLE, Some(false)),
             (cache | bit::SWAPBACKED, Some(false)),
             (cache | bit::ANON, Some(false)),

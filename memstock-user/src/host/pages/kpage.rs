@@ -1,5 +1,5 @@
-//! Owns the three files in `/proc` that have one word for each page frame of the host. Must not say
-//! what the words mean: `kind` does that for the flags.
+//! Owns the three files in `/proc` with one word for each page frame of the host. Must not interpret the words: `kind`
+//! does that for the flags.
 
 use super::words;
 use crate::exit::{Classify as _, Failure};
@@ -7,8 +7,8 @@ use anyhow::Result;
 use std::fs::File;
 use std::io;
 
-/// Words in a block. The kernel spends some 80 ns on each page whatever the block's size is
-/// (measured from 4 KiB to 16 MiB), so this one is small enough for a CPU's cache.
+/// Words in a block. The kernel spends some 80 ns on each page whatever the block's size (measured from 4 KiB to 16
+/// MiB), so a block fits into a CPU's cache.
 const BLOCK: usize = 16384;
 
 /// An array in `/proc` that is indexed by page frame number.
@@ -18,9 +18,9 @@ pub struct KernelPages {
 }
 
 impl KernelPages {
-    /// `/proc/kpagecgroup`: the inode number of the memory cgroup that the page is charged to, or of
-    /// its nearest ancestor that is not removed (`page_cgroup_ino` in mm/memcontrol.c); 0 for none. On
-    /// cgroup v2 the inode number is the cgroup's id.
+    /// `/proc/kpagecgroup`: the inode number of the memory cgroup that the page is charged to, or of its nearest
+    /// ancestor that still exists (`page_cgroup_ino` in mm/memcontrol.c); 0 for none. On cgroup v2 the inode number is
+    /// the cgroup's id.
     ///
     /// `None` on kernels without `CONFIG_MEMCG`. With `cgroup_disable=memory` all words are 0.
     ///
@@ -43,8 +43,8 @@ impl KernelPages {
         opened_as("/proc/kpageflags", File::open("/proc/kpageflags"))
     }
 
-    /// `/proc/kpagecount`: how many page table entries map the page; of a page in a larger
-    /// allocation, on some kernels, the average of the allocation (`get_kpage_count`).
+    /// `/proc/kpagecount`: how many page table entries map the page; on some kernels, for a page of a larger
+    /// allocation, the average over the allocation (`get_kpage_count`).
     ///
     /// # Errors
     ///
@@ -53,10 +53,10 @@ impl KernelPages {
         opened_as("/proc/kpagecount", File::open("/proc/kpagecount"))
     }
 
-    /// Reads the words of the pages from `first_pfn` on into `out`; says how many there were.
+    /// Reads the words of the pages from `first_pfn` on into `out`; returns how many.
     ///
-    /// They are fewer than asked for only where the kernel's page frames end. Of a frame without a
-    /// page the word is 0, or `KPF_NOPAGE` in `/proc/kpageflags` of older kernels.
+    /// There are fewer than asked for only at the end of the kernel's page frames. A frame without a page has the word
+    /// 0, or `KPF_NOPAGE` in `/proc/kpageflags` of older kernels.
     ///
     /// # Errors
     ///
@@ -68,11 +68,11 @@ impl KernelPages {
     /// Calls `visit` with the number of the first page and the words of each block of pages below
     /// `end_pfn`, in ascending order and without gaps; the kernel's page frames may end earlier.
     ///
-    /// All pages of a host with 24 GiB take about half a second.
+    /// Reading all pages of a host with 24 GiB takes about half a second.
     ///
     /// # Errors
     ///
-    /// Those of pread(2), and the first that `visit` returns, which ends the reading.
+    /// Those of pread(2), and the first of `visit`, which ends the reading.
     pub fn for_each_block<E: From<io::Error>>(
         &self,
         end_pfn: u64,
@@ -161,8 +161,8 @@ mod tests {
         assert_eq!((calls, error.to_string().as_str()), (1, "enough"));
     }
 
-    /// The word of a page of ours is the inode of our memory cgroup, or, on v2, of the nearest ancestor
-    /// that has the memory controller.
+    /// The word of one of our pages is the inode of our memory cgroup or, on v2, of the nearest ancestor that has the
+    /// memory controller.
     #[test]
     fn our_pages_are_charged_to_our_cgroup() {
         if memstock_tests::live::is_refused() {
@@ -189,7 +189,7 @@ mod tests {
         assert!(inodes.contains(&word[0]), "{word:?} {inodes:?}");
     }
 
-    /// The kernel's own counts say whether the bits mean what we think.
+    /// Compares with the kernel's own counts whether the bits mean what we think.
     #[test]
     fn all_pages_add_up() {
         if memstock_tests::live::is_refused() {
@@ -215,13 +215,13 @@ mod tests {
             })
             .unwrap();
         let after = meminfo("Slab:");
-        // The file ends with the last section that has memory, which is not before the last zone.
+        // The file ends with the last section that has memory, which does not end before the last zone.
         assert_eq!(all, end);
-        // Others allocate and free meanwhile. A wrong bit would give none at all, and counting
-        // the first pages only of large slabs about a third.
+        // Others allocate and free meanwhile. A wrong bit would count none at all, and counting only the first page of
+        // large slabs about a third.
         let expected = before.min(after) * 3 / 4..=before.max(after) * 4 / 3;
         assert!(expected.contains(&slab), "{slab} is not in {expected:?}");
-        // Page tables come and go with each process; our own are there.
+        // Page tables come and go with processes; our own exist.
         assert!(tables > 0);
     }
 

@@ -1,5 +1,5 @@
-//! Owns the facts about the kernel's structures that the kernel half is told when it is loaded. Must not
-//! parse: `btf` and `gfp` do.
+//! Owns the facts about the kernel's structures that are passed to the kernel half when it is loaded. Must not parse:
+//! `btf` and `gfp` do.
 
 use super::btf::Btf;
 use super::gfp;
@@ -17,7 +17,7 @@ pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 pub struct Layout {
     /// `sizeof(struct page)`, in bytes; never 0.
     pub page_struct_size: u64,
-    /// By which flags of an allocation it is known whether the kernel charges it.
+    /// The flags of an allocation that tell whether the kernel charges it.
     pub gfp: GfpFlags,
     /// `offsetof(struct cgroup, kn)`, in bytes: a pointer to its `struct kernfs_node`.
     pub cgroup_kn: u32,
@@ -27,19 +27,19 @@ pub struct Layout {
     pub cgroup_root: u32,
     /// `offsetof(struct cgroup_root, hierarchy_id)`, in bytes: 32 bits, 0 for cgroup v2.
     pub hierarchy_id: u32,
-    /// Whom memory belongs to, or [`MemoryOwner::UNKNOWN`].
+    /// How to find the owner of memory, or [`MemoryOwner::UNKNOWN`].
     pub memory_owner: MemoryOwner,
-    /// What says that a page is free, or [`PageLayout::UNKNOWN`].
+    /// How to tell that a page is free, or [`PageLayout::UNKNOWN`].
     pub page: PageLayout,
     /// `offsetof(struct task_struct, tgid)`, in bytes: an int.
     pub task_tgid: u32,
-    /// How large a folio is and what it is for, or [`FolioLayout::UNKNOWN`].
+    /// How to tell the size and use of a folio, or [`FolioLayout::UNKNOWN`].
     pub folio: FolioLayout,
 }
 
 impl Layout {
-    /// Reads it from the running kernel's BTF; on kernels before 6.9, the flags from tracefs, which need
-    /// not be mounted.
+    /// Reads it from the running kernel's BTF; on kernels before 6.9, reads the flags from tracefs, which need not be
+    /// mounted.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Btf<'_>> {
     })
 }
 
-/// The flags that memstock goes by.
+/// The flags that memstock uses.
 const FLAGS: [&str; 6] = [
     "__GFP_ACCOUNT",
     "__GFP_MOVABLE",
@@ -106,7 +106,7 @@ fn gfp_flags(btf: &Btf<'_>) -> Result<GfpFlags> {
     Ok(of_masks(masks))
 }
 
-/// Of the masks of [`FLAGS`].
+/// Makes them from the masks of [`FLAGS`].
 const fn of_masks(masks: [u32; 6]) -> GfpFlags {
     let [account, movable, hardwall, nomemalloc, noretry, compound] = masks;
     GfpFlags { account, user: movable | hardwall, large: nomemalloc | noretry, compound }
@@ -125,13 +125,13 @@ fn memory_owner(btf: &Btf<'_>) -> Option<MemoryOwner> {
 }
 
 fn page_layout(btf: &Btf<'_>) -> Option<PageLayout> {
-    // Type numbers since Linux 6.12, flags that are cleared before; those had a base that BTF does not know.
+    // Type numbers since Linux 6.12; before, flags that are cleared, with a base that BTF does not have.
     let (buddy_mask, buddy) = match btf.enumerator("PGTY_buddy") {
         Some(number) => (0xff << 24, u32::try_from(number).ok()? << 24),
         None if btf.enumerator("PG_buddy").is_some() => (0x8000_0000 | 0x4000_0000, 0x8000_0000),
         None => (0xf000_0080, 0xf000_0000),
     };
-    // Its name until Linux 7.0. What it says of the first page is another thing since, but it is odd for the same pages.
+    // Its name until Linux 7.0. It holds something else about the first page since, but is odd for the same pages.
     let compound_head = btf.member_offset("page", "compound_head");
     Some(PageLayout {
         refcount: btf.member_offset("page", "_refcount")?,
@@ -165,8 +165,8 @@ fn folio(btf: &Btf<'_>) -> Option<FolioLayout> {
     })
 }
 
-/// Whether the running kernel's BTF, which everybody may read, knows a tracepoint: it has a type for the
-/// arguments of each (`btf_trace_NAME` of include/trace/bpf_probe.h). One that it does not know may be there.
+/// Whether the running kernel's BTF, which anybody may read, has a tracepoint: it has a type for the arguments of each
+/// (`btf_trace_NAME` of include/trace/bpf_probe.h). A tracepoint without one may still exist.
 ///
 /// # Errors
 ///
@@ -180,7 +180,7 @@ fn bit_number(btf: &Btf<'_>, name: &str) -> Option<u32> {
     u32::try_from(btf.enumerator(name)?).ok().filter(|&bit| bit < u64::BITS)
 }
 
-/// The mask of a flag of which BTF has the bit's number.
+/// The mask of a flag whose bit number BTF has.
 fn bit(btf: &Btf<'_>, name: &str) -> Option<u32> {
     1u32.checked_shl(u32::try_from(btf.enumerator(name)?).ok()?)
 }
@@ -210,7 +210,7 @@ mod tests {
         assert!(layout.page != PageLayout::UNKNOWN);
         assert!(owner != MemoryOwner::UNKNOWN && layout.folio != FolioLayout::UNKNOWN);
         assert!(owner.mm_owner.is_multiple_of(8) && owner.cgroup_ancestors.is_multiple_of(8));
-        // The event's own text is another source for the same flags.
+        // The event's format text is another source for the same flags.
         assert_eq!(layout.gfp, of_masks(gfp::masks(FLAGS).unwrap()));
     }
 

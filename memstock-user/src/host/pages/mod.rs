@@ -1,11 +1,10 @@
-//! Owns what the user half reads from the kernel about physical pages: how its structures are laid out,
-//! how many page frames there are, what each frame is used for, and who maps it. Must not load
-//! programs or open maps, and changes nothing on the host.
+//! Owns what the user half reads from the kernel about physical pages: the layout of its structures, the number of page
+//! frames, what each frame is used for, and who maps it. Must not load programs or open maps, and changes nothing on
+//! the host.
 //!
-//! A page is named by its page frame number (pfn): its physical address divided by the page size. All
-//! of it needs a 64-bit kernel, `CONFIG_PROC_PAGE_MONITOR`, and CAP_SYS_ADMIN in the first user
-//! namespace. What is read is a snapshot of pages that come and go: a page can have another use by the
-//! time that its word is looked at.
+//! A page is named by its page frame number (pfn): its physical address divided by the page size. All this needs a
+//! 64-bit kernel, `CONFIG_PROC_PAGE_MONITOR`, and CAP_SYS_ADMIN in the first user namespace. What is read is a
+//! snapshot: a page can have another use by the time its word is looked at.
 
 mod btf;
 mod cached;

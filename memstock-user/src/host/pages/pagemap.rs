@@ -1,5 +1,5 @@
-//! Owns the question which physical pages a process has mapped: `/proc/PID/maps` and
-//! `/proc/PID/pagemap` (fs/proc/task_mmu.c). Must not judge the pages.
+//! Owns which physical pages a process has mapped, from `/proc/PID/maps` and `/proc/PID/pagemap` (fs/proc/task_mmu.c).
+//! Must not judge the pages.
 
 use super::words;
 use crate::exit::{Classify as _, Failure};
@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 
-/// Entries of pagemap that are read at once: those of 32 MiB, in 64 KiB.
+/// Entries of pagemap read at once: 64 KiB, for 32 MiB of addresses.
 const BLOCK: usize = 8192;
 /// Ranges that one scan can return.
 const REGIONS: usize = 512;
@@ -32,14 +32,14 @@ const PFN: u64 = (1 << 55) - 1;
 pub struct Mapped {
     /// Its page frame number.
     pub pfn: u64,
-    /// It belongs to a file, tmpfs or other shared memory: not private memory of processes.
+    /// It belongs to a file, tmpfs or other shared memory; it is not private memory.
     pub is_file_or_shared: bool,
     /// No other process has it mapped, and this one only once.
     pub is_exclusive: bool,
 }
 
 impl Mapped {
-    /// `None` for a page that is not there.
+    /// `None` if no page is present.
     ///
     /// # Errors
     ///
@@ -48,7 +48,7 @@ impl Mapped {
         if entry & PRESENT == 0 {
             return Ok(None);
         }
-        // No process has frame 0: the kernel shows it to those without CAP_SYS_ADMIN.
+        // No process has frame 0: the kernel reports it without CAP_SYS_ADMIN.
         if entry & PFN == 0 {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -60,21 +60,20 @@ impl Mapped {
     }
 }
 
-/// Calls `visit` with each page that the process has mapped and that is in memory, in the order of
-/// its addresses; a page that is mapped twice, twice.
+/// Calls `visit` with each page that the process has mapped and that is in memory, in the order of addresses; twice
+/// with a page that is mapped twice.
 ///
-/// Not every page is memory of processes: the vDSO is the kernel's, and drivers map pages of theirs. Ask
-/// `/proc/kpageflags` ([`Kind::is_user`](super::Kind::is_user)) before using one. Zero pages are left
-/// out where the kernel tells them apart (`PAGEMAP_SCAN`, Linux 6.7). There, addresses without pages
-/// cost nothing; before, each TiB of them takes about a second.
+/// Not every page is memory of processes: the vDSO is the kernel's, and drivers map their own pages. Check
+/// `/proc/kpageflags` ([`Kind::is_user`](super::Kind::is_user)) before using one. Zero pages are left out if the kernel
+/// tells them apart (`PAGEMAP_SCAN`, Linux 6.7). There, addresses without pages cost nothing; before, each TiB of them
+/// takes about a second.
 ///
-/// A process that ends or calls execve(2) meanwhile is no error: the rest of its pages is left out.
-/// Pages that it maps or unmaps meanwhile may be left out or not. Kernel threads have no pages.
+/// If the process ends or calls execve(2) meanwhile, that is no error: the rest of its pages is left out. Pages that it
+/// maps or unmaps meanwhile may be left out or not. Kernel threads have no pages.
 ///
 /// # Errors
 ///
-/// `PermissionDenied` when the process may not be looked at, or without CAP_SYS_ADMIN; others of
-/// read(2).
+/// `PermissionDenied` when we may not look at the process, or lack CAP_SYS_ADMIN; others of read(2).
 pub fn mapped_pages(pid: i32, visit: impl FnMut(Mapped)) -> io::Result<()> {
     match walk(pid, scan, visit) {
         Err(error) if is_gone(&error) => Ok(()),
@@ -82,12 +81,12 @@ pub fn mapped_pages(pid: i32, visit: impl FnMut(Mapped)) -> io::Result<()> {
     }
 }
 
-/// The page frame number of the page of this process that has `address` in it.
+/// The page frame number of this process's page at `address`.
 ///
 /// # Errors
 ///
-/// [`Failure::Permission`] when the kernel does not tell it to us; any other failure when no page is
-/// there: it has to be touched first.
+/// [`Failure::Permission`] when the kernel hides it from us; any other failure when no page is present: it has to be
+/// touched first.
 pub fn own_pfn(address: *const u8) -> Result<u64> {
     let denied = || "the kernel hides page frame numbers from us: run it with sudo".to_string();
     let mapped = File::open("/proc/self/pagemap").and_then(|pagemap| {
@@ -110,15 +109,15 @@ fn is_gone(error: &io::Error) -> bool {
     [Errno::NOENT, Errno::SRCH].iter().any(|gone| error.raw_os_error() == Some(gone.raw_os_error()))
 }
 
-/// `scan` finds what is present and says whether this kernel can do that; where it cannot, the
-/// entries of all mapped addresses are read, present or not.
+/// `scan` finds the present pages, and returns whether this kernel can do that; if not, the entries of all mapped
+/// addresses are read, present or not.
 fn walk(pid: i32, scan: Scanner, mut visit: impl FnMut(Mapped)) -> io::Result<()> {
     let dir = living(pid).ok_or(Errno::SRCH)?;
     let pagemap = File::open(dir.join("pagemap"))?;
     let ranges = mapped_ranges(&fs::read(dir.join("maps"))?);
     let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
-    // An entry can be read only if the process had memory when the file was opened. Without any, some
-    // kernels crash in the scan (`pagemap_open` let a missing mm pass).
+    // An entry can be read only if the process had memory when the file was opened. If it had none, some kernels crash
+    // in the scan (`pagemap_open` accepted a missing mm).
     if words::read(&pagemap, first.start / page_size(), &mut [0])? == 0 {
         return Ok(());
     }
@@ -165,9 +164,8 @@ fn mapped_range(line: &[u8]) -> Option<Range<u64>> {
     let mut fields = line.splitn(6, |&byte| byte == b' ');
     let (start, end) = str::from_utf8(fields.next()?).ok()?.split_once('-')?;
     let path = fields.nth(4)?.trim_ascii_start();
-    // The kernel's own, outside of the addresses of processes or made of device registers; and what
-    // drivers map. Among the files in /dev that are memory like any other: /dev/zero, and tmpfs
-    // and hugetlbfs mounted there.
+    // Left out: the kernel's own, which is outside of the addresses of processes or made of device registers, and what
+    // drivers map. Some files in /dev are ordinary memory: /dev/zero, and tmpfs and hugetlbfs mounted there.
     let memory = [&b"/dev/zero"[..], b"/dev/shm/", b"/dev/hugepages/"];
     let is_device =
         path.starts_with(b"/dev/") && !memory.iter().any(|prefix| path.starts_with(prefix));
@@ -209,12 +207,12 @@ struct Region {
 const PAGE_IS_PRESENT: u64 = 1 << 3;
 const PAGE_IS_PFNZERO: u64 = 1 << 5;
 
-/// Takes what to do with each range.
+/// Called with each range.
 type Found<'a> = &'a mut dyn FnMut(Range<u64>) -> io::Result<()>;
 type Scanner = fn(&File, Range<u64>, Found<'_>) -> io::Result<bool>;
 
-/// Calls `found` with the ranges of addresses that are present and not zero pages, ascending; `false`
-/// when this kernel cannot scan.
+/// Calls `found` with the ranges of addresses that are present and not zero pages, ascending; returns `false` if this
+/// kernel cannot scan.
 fn scan(pagemap: &File, range: Range<u64>, found: Found<'_>) -> io::Result<bool> {
     let mut regions = [Region::default(); REGIONS];
     let mut start = range.start;
@@ -239,7 +237,7 @@ fn scan(pagemap: &File, range: Range<u64>, found: Found<'_>) -> io::Result<bool>
             found(region.start..region.end)?;
         }
         if walk_end <= start {
-            return Err(io::Error::other("PAGEMAP_SCAN does not get on"));
+            return Err(io::Error::other("PAGEMAP_SCAN makes no progress"));
         }
         start = walk_end;
     }
@@ -254,7 +252,7 @@ struct Scan<'a> {
 // SAFETY: the opcode is that of PAGEMAP_SCAN and its argument is a struct pm_scan_arg, which the kernel
 // writes, as it does at most `vec_len` regions from `vec` on: those that `regions` borrows mutably.
 unsafe impl Ioctl for Scan<'_> {
-    /// How many regions were found, and the address up to which.
+    /// How many regions were found, and the address up to which it has scanned.
     type Output = (usize, u64);
 
     const IS_MUTATING: bool = true;

@@ -1,5 +1,4 @@
-//! Owns the questions how far page frame numbers go, and how many of them a huge page has. Must not ask what the
-//! pages are.
+//! Owns how far page frame numbers go, and how many pages a huge page has. Must not ask what the pages are used for.
 
 use crate::exit::{Classify as _, Failure};
 use crate::host::page_size;
@@ -11,12 +10,12 @@ use std::path::Path;
 /// One past the highest page frame number that the kernel's page allocator may hand out: now, or
 /// once a memory block that is present and offline is brought online.
 ///
-/// Memory that is plugged in later can lie above it. Memory of devices (`ZONE_DEVICE`) may, too, and
-/// never comes from the page allocator.
+/// Memory that is plugged in later can lie above it. So can memory of devices (`ZONE_DEVICE`), which never comes from
+/// the page allocator.
 ///
 /// # Errors
 ///
-/// [`Failure::Host`] when procfs does not tell.
+/// [`Failure::Host`] when procfs does not have it.
 pub fn end_pfn() -> Result<u64> {
     let zones = fs::read_to_string("/proc/zoneinfo")
         .map_err(anyhow::Error::from)
@@ -26,7 +25,7 @@ pub fn end_pfn() -> Result<u64> {
     Ok(zones.max(end_of_blocks(Path::new("/sys/devices/system/memory")).unwrap_or(0)))
 }
 
-/// Pages of a huge page as the kernel maps one at once; none if it has none.
+/// Pages of a huge page that the kernel maps at once (PMD size); none without huge pages.
 pub fn huge_page_pages() -> Option<u64> {
     let bytes = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").ok()?;
     Some(bytes.trim().parse::<u64>().ok()? / page_size())
@@ -148,7 +147,7 @@ Node 1, zone  Movable
         assert_eq!(end_of_blocks(dir.path()).unwrap(), 32 * (0x800_0000 / page_size()));
     }
 
-    /// All memory that is there, and no more than ever fits into a machine.
+    /// All memory that exists, and no more than ever fits into a machine.
     #[test]
     fn this_machine_has_an_end() {
         let end = end_pfn().unwrap();

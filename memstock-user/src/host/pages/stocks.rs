@@ -1,5 +1,5 @@
-//! Owns the question where the kernel's own memory controller has its per-CPU stocks, and what they look like. Nothing is
-//! guessed: what is not as it is known to be in some kernel is refused.
+//! Owns where the kernel's own memory controller keeps its per-CPU stocks, and their layout. Nothing is guessed: a
+//! layout that no known kernel has is refused.
 
 use std::path::Path;
 
@@ -10,18 +10,18 @@ use super::btf::{Btf, Elements};
 use super::layout::{VMLINUX, parse, read};
 use crate::exit::Failure;
 
-/// The section of the variables that each CPU has for itself.
+/// The section of per-CPU variables.
 const PER_CPU: &str = ".data..percpu";
 
 /// Reads it from the running kernel's BTF. `hierarchy` is the number of the hierarchy that has the memory controller.
 ///
 /// # Errors
-/// [`Failure::Host`]: the kernel has no BTF, or has its stock in a way that is not known here.
+/// [`Failure::Host`]: the kernel has no BTF, or a stock of unknown layout.
 pub fn kernel_stocks(hierarchy: u32) -> Result<KernelStocks> {
     let bytes = read(Path::new(VMLINUX))?;
     stocks(&parse(&bytes)?, hierarchy).ok_or_else(|| {
         Failure::Host.error(
-            "this kernel has no per-CPU stock of pages (memcg_stock) in a way that memstock knows: \
+            "this kernel has no per-CPU stock of pages (memcg_stock) of a layout that memstock knows: \
              CONFIG_MEMCG, CONFIG_FAIR_GROUP_SCHED and Linux 5.19 to 7.3 have one",
         )
     })
@@ -37,7 +37,7 @@ fn stocks(btf: &Btf<'_>, hierarchy: u32) -> Option<KernelStocks> {
     };
     const PAGES: &str = "memcg_stock_pcp";
     let pages = from_rq("memcg_stock")?;
-    // In a variable of its own since Linux 6.16; of several slots, with another name, since 7.2.
+    // In its own variable since Linux 6.16; with several slots, and another member name, since 7.2.
     let bytes = match from_rq("obj_stock") {
         Some(from_rq) => slots(from_rq, "obj_stock_pcp", &["cached_objcg", "cached"], "nr_bytes")?,
         None => slots(pages, PAGES, &["cached_objcg"], "nr_bytes").unwrap_or(KernelSlots::NONE),
@@ -55,7 +55,7 @@ fn stocks(btf: &Btf<'_>, hierarchy: u32) -> Option<KernelStocks> {
     })
 }
 
-/// As many numbers as pointers.
+/// Checks that there are as many numbers as pointers.
 fn to_slots(from_rq: u64, cached: Elements, left: Elements) -> Option<KernelSlots> {
     let is_known = cached.is_pointer
         && !left.is_pointer
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(stocks.hierarchy, 3);
         let pages = stocks.pages;
         assert!(pages.from_rq.is_multiple_of(8) && pages.cached.is_multiple_of(8), "{stocks:?}");
-        // One by one, or a word each, and not the same bytes.
+        // The numbers do not overlap the pointers.
         assert!(
             pages.left + pages.nr_slots * pages.left_size <= pages.cached || pages.nr_slots == 1
         );

@@ -1,20 +1,20 @@
-//! Owns the reading of files that are arrays of native 64-bit words. Must not know what they mean.
+//! Owns reading files that are arrays of native 64-bit words. Must not know what the words mean.
 
 use rustix::io::{Errno, pread};
 use std::fs::File;
 use std::io;
 
-/// Fills `words` from the file's word number `first` on; says how many words there were. They are
-/// fewer than asked for at the end of the file only.
+/// Fills `words` from the file's word number `first` on; returns how many words there were: fewer than asked for only
+/// at the end of the file.
 ///
 /// # Errors
 ///
-/// Those of pread(2); EINTR is tried again.
+/// Those of pread(2); EINTR is retried.
 pub(super) fn read(file: &File, first: u64, words: &mut [u64]) -> io::Result<usize> {
     let size = size_of::<u64>();
     let mut filled = 0;
     while filled < words.len() {
-        // The kernel gives and takes whole words only (`kpage_read`, `pagemap_read`).
+        // The kernel reads whole words only (`kpage_read`, `pagemap_read`).
         let offset = (first + filled as u64).checked_mul(size as u64).ok_or(Errno::OVERFLOW)?;
         match pread(file, bytes_of(&mut words[filled..]), offset) {
             Ok(0) => break,

@@ -1,5 +1,5 @@
-//! containerd's names: the OCI configuration of each container in its state. Kubelet's containers have their pod among the
-//! annotations; of `ctr`'s the id is the name.
+//! containerd's names, from the OCI configuration in the state of each container. Kubelet's containers have their pod
+//! in the annotations; for those of `ctr` the id is the name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -15,7 +15,7 @@ const CRI: &str = "k8s.io";
 
 pub(super) struct Containerd {
     files: Files<Config>,
-    /// Its namespaces, as far as they were asked for since the last call of `forget_unused`: whether there is one.
+    /// Whether a namespace exists, for those asked for since the last call of `forget_unused`.
     namespaces: HashMap<String, bool>,
 }
 
@@ -51,7 +51,7 @@ impl Containerd {
         }
     }
 
-    /// The container whose cgroup was made at `path`: `/NAMESPACE/ID`, unless it was told another one.
+    /// The container whose cgroup is at `path`: `/NAMESPACE/ID`, unless another one was configured.
     pub(super) fn at(&mut self, root: &Path, path: &str, trust: &mut Trust) -> Option<Workload> {
         let (namespace, id) = path.strip_prefix('/')?.split_once('/')?;
         if id.contains('/') || [namespace, id].iter().any(|name| name.starts_with('.')) {
@@ -75,7 +75,7 @@ impl Containerd {
         trust: &mut Trust,
     ) -> Option<std::sync::Arc<Config>> {
         let dir = root.join(TASKS).join(namespace);
-        // Not once for each cgroup of a host that has no containerd.
+        // Cached, so as not to look once for each cgroup of a host without containerd.
         if !*self.namespaces.entry(namespace.to_owned()).or_insert_with(|| dir.exists()) {
             return None;
         }

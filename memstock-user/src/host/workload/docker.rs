@@ -1,4 +1,4 @@
-//! Docker's names: `config.v2.json` of each container, which dockerd writes anew at a rename.
+//! Docker's names, from `config.v2.json` of each container, which dockerd rewrites when one is renamed.
 
 use std::path::Path;
 

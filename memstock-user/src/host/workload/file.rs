@@ -1,5 +1,5 @@
-//! Reads the files of others: small ones, regular, of the right owner, and only when they have changed. What is not like
-//! that is told of once and taken for nothing.
+//! Reads files of others, and only when they have changed. They must be small, regular and of the right owner; others
+//! are ignored, with one warning each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -14,16 +14,16 @@ use serde::de::DeserializeOwned;
 
 use crate::host::cgroup::display;
 
-/// Bytes of the largest file about one container.
+/// Size limit of a file about one container, in bytes.
 pub(super) const SMALL: u64 = 1 << 20;
-/// Of the largest about all of them.
+/// Size limit of a file about all containers, in bytes.
 pub(super) const LARGE: u64 = 8 << 20;
-/// Within it two changes can have the same time: the kernel's clock for files ticks up to every 10 ms.
+/// Two changes within this time can have the same timestamp: the kernel's clock for files may tick only every 10 ms.
 const TICKS: Duration = Duration::from_millis(50);
-/// Names in the largest directory.
+/// The most names that are read of a directory.
 const MOST_NAMES: usize = 1 << 16;
 
-/// Files of which something is remembered, each with what was made of it; `None` of those that are not to be believed.
+/// A cache of files, each with the value made from it; `None` for files that are not trusted.
 pub(super) struct Files<T> {
     most_bytes: u64,
     known: BTreeMap<PathBuf, Known<T>>,
@@ -32,12 +32,12 @@ pub(super) struct Files<T> {
 struct Known<T> {
     stamp: Stamp,
     made: Option<Arc<T>>,
-    /// Whether it had been as it was for so long that another change would have another time.
+    /// Whether it had been unchanged for so long that another change would have another timestamp.
     is_settled: bool,
     is_used: bool,
 }
 
-/// What changes when a file does.
+/// What changes whenever a file does.
 #[derive(Clone, Copy, Eq, PartialEq)]
 struct Stamp {
     device: u64,
@@ -59,7 +59,7 @@ impl Stamp {
     }
 }
 
-/// Whom files have to belong to, and what was wrong with some.
+/// The owner that files must have, and what was wrong with some.
 pub(super) struct Trust {
     pub(super) owner: u32,
     warned: BTreeSet<PathBuf>,
@@ -72,12 +72,12 @@ impl Trust {
     }
 
     fn warn(&mut self, path: &Path, why: &str) {
-        // Whoever makes new ones all the time is not told of without an end.
+        // Limited, in case somebody creates new ones all the time.
         const MOST: usize = 100;
         if self.warned.len() < MOST && self.warned.insert(path.to_owned()) {
             let path = display(path);
             self.warnings
-                .push(format!("{path} is not believed, so there are no names from it: {why}"));
+                .push(format!("{path} is not trusted, so no names are read from it: {why}"));
         }
     }
 }
@@ -87,7 +87,7 @@ impl<T> Files<T> {
         Self { most_bytes, known: BTreeMap::new() }
     }
 
-    /// What `make` makes of the file as it is now; it is called when the file is another one than before.
+    /// The value that `make` makes of the file as it is now; `make` is called only if the file has changed.
     fn get(
         &mut self,
         path: &Path,
@@ -117,7 +117,7 @@ impl<T> Files<T> {
         made
     }
 
-    /// Forgets what was not asked for since the last time.
+    /// Forgets files not asked for since the last call.
     pub(super) fn forget_unused(&mut self) {
         self.known.retain(|_, known| std::mem::take(&mut known.is_used));
     }
@@ -129,13 +129,13 @@ impl<T> Files<T> {
 }
 
 impl<T: DeserializeOwned> Files<T> {
-    /// What is in a JSON file.
+    /// The contents of a JSON file.
     pub(super) fn json(&mut self, path: &Path, trust: &mut Trust) -> Option<Arc<T>> {
         self.get(path, trust, Path::symlink_metadata, |path, owner, most_bytes| {
             let Some((found, bytes)) = read(path, owner, most_bytes)? else { return Ok(None) };
-            // Stops at a depth of 128.
+            // serde_json stops at a depth of 128.
             let made = serde_json::from_slice(&bytes).map_err(|error| {
-                // The error quotes from the file.
+                // Not the error itself, which quotes from the file.
                 format!("not the JSON that is expected, at line {}", error.line())
             })?;
             Ok(Some((found, made)))
@@ -144,11 +144,11 @@ impl<T: DeserializeOwned> Files<T> {
 }
 
 impl Files<Vec<OsString>> {
-    /// The names in a directory; its time changes when one comes or goes.
+    /// The names in a directory, whose timestamp changes when one is added or removed.
     pub(super) fn names(&mut self, path: &Path, trust: &mut Trust) -> Option<Arc<Vec<OsString>>> {
         // The directory itself may be on another disk.
         self.get(path, trust, Path::metadata, |path, owner, _| {
-            // Before it is read: what comes meanwhile has it read again.
+            // Taken before reading: if a name is added meanwhile, it is read again.
             let Some(found) = gone_is_none(fs::metadata(path))? else { return Ok(None) };
             is_ours(&found, owner)?;
             let Some(entries) = gone_is_none(fs::read_dir(path))? else { return Ok(None) };
@@ -159,10 +159,10 @@ impl Files<Vec<OsString>> {
     }
 }
 
-/// The file with what is in it; none if there is none.
+/// The file's metadata and contents; none if there is no file.
 fn read(path: &Path, owner: u32, most_bytes: u64) -> Result<Option<(Metadata, Vec<u8>)>, String> {
     let mut options = File::options();
-    // A FIFO has nobody wait, and a terminal becomes nobody's.
+    // So that a FIFO does not block, and a terminal does not become our controlling one.
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
     let Some(opened) = gone_is_none(options.open(path))? else { return Ok(None) };
     let found = opened.metadata().map_err(|error| error.to_string())?;
@@ -179,19 +179,19 @@ fn read(path: &Path, owner: u32, most_bytes: u64) -> Result<Option<(Metadata, Ve
     if bytes.len() as u64 > most_bytes { Err(too_large()) } else { Ok(Some((found, bytes))) }
 }
 
-/// Not of somebody who could say anything.
+/// Checks the owner, and that not just anybody can have written it.
 fn is_ours(found: &Metadata, owner: u32) -> Result<(), String> {
     let (uid, mode) = (found.uid(), found.mode());
     if uid != owner {
         return Err(format!("it belongs to uid {uid}"));
     }
-    if mode & 0o002 != 0 { Err("everybody may write it".into()) } else { Ok(()) }
+    if mode & 0o002 != 0 { Err("anybody may write to it".into()) } else { Ok(()) }
 }
 
 fn gone_is_none<T>(result: io::Result<T>) -> Result<Option<T>, String> {
     match result {
         Ok(found) => Ok(Some(found)),
-        // Who may not read it, has no names.
+        // Without permission to read, there are no names.
         Err(error)
             if matches!(
                 error.raw_os_error(),

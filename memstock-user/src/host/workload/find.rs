@@ -1,4 +1,4 @@
-//! From names to cgroups: asks the whole hierarchy, as it is now.
+//! From names to cgroups: searches the whole hierarchy, as it is now.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use super::{Kind, Resolver, Workload};
 use crate::exit::{Failure, printable};
 use crate::host::cgroup::{Cgroup, CgroupMount, display};
 
-/// Candidates that are named in a line.
+/// The most candidates that are listed in a message.
 const MOST: usize = 8;
 
-/// Something by what people call it. A star stands for any text without a slash.
+/// A workload by name. A star stands for any text without a slash.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Wanted {
     /// `web`, `web-0/api`, `shop/web-0/api`.
@@ -23,7 +23,7 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// Whether it means this.
+    /// Whether `of` matches.
     pub fn is(&self, of: &Workload) -> bool {
         match (self, of.kind) {
             (Self::Container(name), Kind::Container | Kind::Machine)
@@ -35,7 +35,7 @@ impl Wanted {
         }
     }
 
-    /// What it is, and how it was named.
+    /// Its kind and its name, as given.
     fn words(&self) -> (&'static str, &str) {
         match self {
             Self::Container(name) => ("container", name),
@@ -61,7 +61,7 @@ fn ends_like(name: &str, pattern: &str) -> bool {
     tail.is_some_and(|tail| tail.zip(pattern.split('/')).all(|(own, wanted)| matches(wanted, own)))
 }
 
-/// Whether `text` is as `pattern` says, where a star is any text.
+/// Whether `text` matches `pattern`, where a star is any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(first) else { return false };
@@ -82,7 +82,7 @@ pub fn named(mount: &CgroupMount, resolver: &mut Resolver) -> Result<Vec<(Cgroup
     let mut all = vec![mount.root()];
     let mut next = 0;
     while let Some(cgroup) = all.get(next) {
-        // One that goes away meanwhile has nothing below it.
+        // A cgroup that is removed meanwhile has nothing below it.
         let below = mount.children(cgroup)?;
         all.extend(below);
         next += 1;
@@ -96,10 +96,10 @@ pub fn named(mount: &CgroupMount, resolver: &mut Resolver) -> Result<Vec<(Cgroup
     Ok(named)
 }
 
-/// The one cgroup that is meant.
+/// The one cgroup with this name.
 ///
 /// # Errors
-/// [`Failure::Cgroup`]: there is none, or more than one; says which there are.
+/// [`Failure::Cgroup`]: there is none, or more than one; lists the candidates.
 pub fn find(mount: &CgroupMount, wanted: &Wanted) -> Result<Cgroup> {
     let mut resolver = Resolver::default();
     let named = named(mount, &mut resolver)?;

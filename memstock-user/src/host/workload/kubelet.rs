@@ -1,5 +1,5 @@
-//! Kubelet's names, of whatever runtime: those of the files that it keeps for logs. Only names in two directories are read,
-//! and nothing that they lead to.
+//! Kubelet's names, whatever the runtime, from the names of its log files. Reads only the names in two directories, and
+//! no files.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Kubelet {
         Some(Workload::in_pod(namespace, pod, Some(container)))
     }
 
-    /// What comes before `end` in the name that has it. An underscore is in none of Kubernetes' names.
+    /// What precedes `end` in the file name that has it. Names of Kubernetes contain no underscore.
     fn with_end(&mut self, dir: &Path, end: &str, trust: &mut Trust) -> Option<String> {
         let names = self.0.names(dir, trust)?;
         let stems = names.iter().filter_map(|name| name.to_str()?.strip_suffix(end));

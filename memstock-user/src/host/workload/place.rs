@@ -1,17 +1,17 @@
-//! From the path of a cgroup to what it can be: pure. The spellings are those of kubelet and the runtimes, with cgroupfs and
-//! with systemd as their cgroup driver.
+//! From the path of a cgroup to what it can be. Pure. Knows the spellings of kubelet and the runtimes, with cgroupfs
+//! and with systemd as their cgroup driver.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// What a path says.
+/// What a path tells about its cgroup.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Place {
-    /// A container of docker, with this id.
+    /// A container of docker with this id.
     Docker(String),
-    /// One of podman.
+    /// A container of podman.
     Podman(String),
-    /// One of a pod, made by kubelet's runtime.
+    /// A container of a pod, made by kubelet's runtime.
     InPod(String),
     /// The pod with this uid.
     Pod(String),
@@ -19,14 +19,15 @@ pub(super) enum Place {
     Machine(String),
     /// A unit of this name.
     Unit(String),
-    /// The path does not say: a container's, if its runtime knows the path.
+    /// The path does not tell: a container, if its runtime has the path in its files.
     Told,
 }
 
-/// Ends of the names of systemd's units that have cgroups.
+/// Suffixes of systemd units that have cgroups.
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
-/// What the cgroup at `path` can be; none for what is inside of a container, whose names are its own, and for the root.
+/// What the cgroup at `path` can be; none for cgroups inside of a container, which names them as it likes, and for the
+/// root.
 pub(super) fn place(path: &Path) -> Option<Place> {
     let names: Vec<_> = path.strip_prefix("/").unwrap_or(path).iter().map(OsStr::to_str).collect();
     let (last, above) = names.split_last()?;
@@ -34,19 +35,19 @@ pub(super) fn place(path: &Path) -> Option<Place> {
     if is_inside {
         return None;
     }
-    // A name that is not text is none of a runtime's.
+    // No runtime makes names that are not UTF-8.
     last.as_ref()?;
     one(&names).or_else(|| unit(&names)).or(Some(Place::Told))
 }
 
 impl Place {
-    /// Whether what is below is inside of it.
+    /// Whether cgroups below it are inside of a container.
     fn has_inside(&self) -> bool {
         matches!(self, Self::Docker(_) | Self::Podman(_) | Self::InPod(_) | Self::Machine(_))
     }
 }
 
-/// What the last of these is by its own name and that of the cgroup above it.
+/// What the last of these is, by its own name and that of its parent.
 fn one(names: &[Option<&str>]) -> Option<Place> {
     let (last, above) = names.split_last()?;
     let last = (*last)?;
@@ -60,7 +61,7 @@ fn one(names: &[Option<&str>]) -> Option<Place> {
     };
     let id_after =
         |prefix: &str| stem.strip_prefix(prefix).filter(|id| is_id(id)).map(str::to_owned);
-    // containerd that was told a slice while it makes directories: `….slice:cri-containerd:<id>`.
+    // containerd with the cgroupfs driver, given a slice: `….slice:cri-containerd:<id>`.
     let colons = last.rsplit_once(":cri-containerd:").map(|(_, id)| id).filter(|id| is_id(id));
     if let Some(id) =
         id_after("cri-containerd-").or_else(|| id_after("crio-")).or(colons.map(Into::into))
@@ -89,7 +90,7 @@ fn pod(last: &str, above: &str) -> Option<String> {
         uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
     };
     if let Some(stem) = last.strip_suffix(".slice") {
-        // `-` is what separates slices.
+        // `-` separates slices, so the uid has `_` instead.
         let (of, uid) = stem.rsplit_once("-pod")?;
         let uid = uid.replace('_', "-");
         return (of.contains("kubepods") && is_uid(&uid)).then_some(uid);
@@ -116,7 +117,7 @@ fn machine(last: &str, stem: &str, above: &str, is_scope: bool) -> Option<String
     unescape(stem.strip_prefix("machine-").filter(|_| is_scope)?)
 }
 
-/// What systemd has made of a name to use it in a unit's.
+/// Undoes systemd's escaping of a name in that of a unit.
 fn unescape(text: &str) -> Option<String> {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let [first, tail @ ..] = rest {
@@ -134,7 +135,7 @@ fn unescape(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|name| !name.is_empty())
 }
 
-/// A unit of the system's manager: in slices, and in nothing else.
+/// A unit of the system's manager: only slices are above it.
 fn unit(names: &[Option<&str>]) -> Option<Place> {
     let (last, above) = names.split_last()?;
     let last = (*last)?;
@@ -145,7 +146,7 @@ fn unit(names: &[Option<&str>]) -> Option<Place> {
     (is_unit && is_manager).then(|| Place::Unit(last.to_owned()))
 }
 
-/// Whether it is an id as docker, podman, containerd's CRI part and CRI-O make them.
+/// Whether it is an id in the form of docker, podman, containerd's CRI plugin and CRI-O.
 pub(super) fn is_id(text: impl AsRef<OsStr>) -> bool {
     let bytes = text.as_ref().as_encoded_bytes();
     bytes.len() == 64 && bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -209,7 +210,7 @@ mod tests {
             ("/anything", Place::Told),
             ("/kubepods", Place::Told),
             ("/docker", Place::Told),
-            // Not the manager's: anybody's who may make cgroups there.
+            // Not the manager's: anybody who may make cgroups there can have made it.
             ("/mine/nginx.service", Place::Told),
             ("/user.slice/user-1000.slice/user@1000.service/app.slice/nginx.service", Place::Told),
             ("/.service", Place::Told),

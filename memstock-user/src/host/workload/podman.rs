@@ -1,4 +1,4 @@
-//! Podman's names: `containers.json` of its storage, one file for all containers. `names` is right after a rename;
+//! Podman's names, from `containers.json` of its storage, one file for all containers. After a rename `names` is right,
 //! `metadata` is not.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::file::{Files, LARGE, Trust};
 use super::{Kind, Workload};
 
-/// By the driver of the storage.
+/// Storage drivers, which name the folder.
 const STORAGES: [&str; 3] = ["overlay", "vfs", "btrfs"];
 
 pub(super) struct Podman(Files<Vec<Container>>);

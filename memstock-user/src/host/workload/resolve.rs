@@ -1,4 +1,4 @@
-//! From cgroups to names: which file is asked for which place, and what was found.
+//! From cgroups to names: which runtime's files are read for which place, and what was found.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,9 +14,9 @@ use super::runc::Runc;
 use super::{Kind, Workload};
 use crate::host::cgroup::Cgroup;
 
-/// Resolves names, again and again: a file is read when it is new or has changed.
+/// Resolves names repeatedly: a file is read only if it is new or has changed.
 pub struct Resolver {
-    /// Below which runtimes have their files.
+    /// The folder below which runtimes have their files.
     root: PathBuf,
     trust: Trust,
     docker: Docker,
@@ -45,8 +45,8 @@ impl Resolver {
         }
     }
 
-    /// What each of these cgroups is called, by its path; those without a name are left out. `hierarchy` is where
-    /// cgroup v2 is mounted.
+    /// The names of these cgroups, by path; those without a name are left out. `hierarchy` is where cgroup v2 is
+    /// mounted.
     pub fn names<'a>(
         &mut self,
         hierarchy: &Path,
@@ -68,7 +68,7 @@ impl Resolver {
             }
         }
         for path in unnamed_pods {
-            // Its containers know whose they are.
+            // Its containers know their pod.
             let below = found.iter().find(|(below, _)| below.parent() == Some(path));
             let of = below.and_then(|(_, of)| Some((of.namespace.clone()?, of.pod.clone()?)));
             if let Some((namespace, pod)) = of {
@@ -83,7 +83,7 @@ impl Resolver {
         found
     }
 
-    /// What one cgroup is called, asked once.
+    /// The name of a single cgroup, without a cache.
     pub fn name_of(cgroup: &Cgroup) -> Option<Workload> {
         let path = &*cgroup.path;
         let inside = path.strip_prefix("/").unwrap_or(path).iter().count();
@@ -91,7 +91,7 @@ impl Resolver {
         Self::default().names(hierarchy, [path]).remove(path)
     }
 
-    /// What was wrong with files since the last call, a line each.
+    /// What was wrong with files since the last call, one line each.
     pub fn warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.trust.warnings)
     }
@@ -101,13 +101,13 @@ impl Resolver {
         self.trust.owner
     }
 
-    /// Files of docker that are remembered.
+    /// How many files of docker are cached.
     #[cfg(test)]
     pub(super) fn nr_known(&self) -> usize {
         self.docker.nr_known()
     }
 
-    /// Whoever may make cgroups somewhere may call them as those of others are: only what is below root's is believed.
+    /// Whether root owns the parent cgroup: whoever may make cgroups there can give them the names of others.
     fn owns(&self, hierarchy: &Path, above: &Path) -> bool {
         let above = hierarchy.join(above.strip_prefix("/").unwrap_or(above));
         above.metadata().is_ok_and(|above| above.uid() == self.trust.owner)
@@ -125,7 +125,7 @@ impl Resolver {
             Place::Pod(uid) => self.kubelet.pod(root, uid, trust),
             Place::Machine(name) => Some(Workload::new(Kind::Machine, name.clone())),
             Place::Unit(name) => {
-                // Of runc with systemd as its driver, the unit is the container.
+                // For runc with the systemd driver, the unit is the container.
                 let told = self.told(hierarchy, path);
                 told.or_else(|| Some(Workload::new(Kind::Unit, name.clone())))
             }
@@ -133,7 +133,7 @@ impl Resolver {
         }
     }
 
-    /// The container whose runtime says that it is there.
+    /// The container whose runtime has this path in its files.
     fn told(&mut self, hierarchy: &Path, path: &Path) -> Option<Workload> {
         let (root, trust) = (&*self.root, &mut self.trust);
         let inside = path.strip_prefix("/").unwrap_or(path);

@@ -1,4 +1,4 @@
-//! Names of runc's own containers: the state of each says where its cgroup is.
+//! Names of runc's own containers, from the state of each, which has the path of its cgroup.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ pub(super) struct Runc {
 #[derive(Deserialize)]
 struct State {
     id: String,
-    /// By hierarchy; that of cgroup v2 has no name.
+    /// By hierarchy; the key of cgroup v2 is empty.
     cgroup_paths: BTreeMap<String, PathBuf>,
 }
 
@@ -31,13 +31,13 @@ impl Runc {
         Self { names, states, by_dir: BTreeMap::new() }
     }
 
-    /// Looks for containers that came, went or have another state.
+    /// Updates the containers from their states.
     pub(super) fn look(&mut self, root: &Path, trust: &mut Trust) {
         self.by_dir.clear();
         let states = root.join(STATES);
         for name in self.names.names(&states, trust).iter().flat_map(|names| names.iter()) {
             let state = self.states.json(&states.join(name).join("state.json"), trust);
-            // Its folder is called as it is; any other id is none of runc's.
+            // runc names the folder by the id; with any other id the file is not runc's.
             if let Some(state) = state.filter(|state| OsString::from(&state.id) == *name)
                 && let Some(dir) = state.cgroup_paths.get("")
             {
@@ -46,7 +46,7 @@ impl Runc {
         }
     }
 
-    /// The container whose cgroup is at the path `inside` the hierarchy, wherever runc found that mounted.
+    /// The container whose cgroup is at the path `inside` the hierarchy, wherever runc found the hierarchy mounted.
     pub(super) fn name(&self, hierarchy: &Path, inside: &Path) -> Option<Workload> {
         let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
         let mut mounts = [hierarchy].into_iter().chain(mounts);

@@ -1,4 +1,4 @@
-//! The files of each runtime as they really are, and files that nobody should believe.
+//! The files of each runtime as they really are, and files that must not be trusted.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -30,7 +30,7 @@ impl Host {
     fn put(&self, path: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        // As runtimes do it: another file, renamed.
+        // As runtimes do it: a new file, renamed.
         let new = path.with_extension("new");
         fs::write(&new, text).unwrap();
         fs::rename(&new, &path).unwrap();
@@ -105,7 +105,7 @@ fn docker_and_a_rename() {
     let mut host = Host::new();
     let path = format!("/docker/{ID}");
     assert_eq!(host.name(&path), None);
-    // It comes a moment after the cgroup.
+    // The file appears a moment after the cgroup.
     host.docker(ID, "/web");
     assert_eq!(host.name(&path).as_deref(), Some("web"));
     assert_eq!(host.name(&format!("/system.slice/docker-{ID}.scope")).as_deref(), Some("web"));
@@ -141,11 +141,11 @@ fn a_pod_and_its_containers() {
     let whole = Workload::pod("shop".into(), "web-0".into());
     assert_eq!(names, [Some(whole.clone()), Some(in_pod(None)), Some(in_pod(Some("api")))]);
     assert_eq!(names[1].as_ref().unwrap().name, "shop/web-0 (sandbox)");
-    // Without its containers, kubelet's folders say it.
+    // Without its containers, kubelet's folders have the name.
     assert_eq!(host.name(&pod), None);
     fs::create_dir_all(host.root.path().join(format!("var/log/pods/shop_web-0_{UID}"))).unwrap();
     assert_eq!(host.names(&[&pod]), [Some(whole)]);
-    // A container of the CRI part that was told another path.
+    // A container of the CRI plugin with another path.
     host.cri(OTHER, &format!("/k8s.io/{OTHER}"), CONTAINER);
     assert_eq!(host.names(&[&format!("/k8s.io/{OTHER}")]), [Some(in_pod(Some("api")))]);
 }
@@ -169,7 +169,7 @@ fn ctr_and_runc() {
     let text = |path: &str| format!(r#"{{"linux":{{"cgroupsPath":"{path}"}}}}"#);
     host.put(task, text("/default/box"));
     assert_eq!(host.name("/default/box").as_deref(), Some("box"));
-    // A cgroup of that path, and the container has another one.
+    // A cgroup of that path, but the container has another one.
     host.put(task, text("/elsewhere/box"));
     assert_eq!(host.name("/default/box"), None);
     let state = |id: &str, path: &str| {
@@ -200,7 +200,7 @@ fn what_is_hostile_is_told_of_once_and_names_nobody() {
     let deep = |n| format!(r#"{{"Name":{}{}}}"#, "[".repeat(n), "]".repeat(n));
     let long = "x".repeat(1000);
     for (text, why) in [
-        // 10 MB of it.
+        // 10 MiB.
         (format!(r#"{{"Name":"web","x":"{}"}}"#, "y".repeat(10 << 20)), "larger than 1 MiB"),
         (deep(100_000), "not the JSON"),
         (r#"{"Name":17}"#.to_owned(), "not the JSON"),
@@ -218,7 +218,7 @@ fn what_is_hostile_is_told_of_once_and_names_nobody() {
             "{warnings:?}"
         );
     }
-    // Not read, so not too deep.
+    // The field is not read, so it is not too deep.
     let around = format!(r#"{{"x":{}{},"Name":"/web"}}"#, "[".repeat(100_000), "]".repeat(100_000));
     for (text, name) in [
         (around, Some("web")),
@@ -232,7 +232,7 @@ fn what_is_hostile_is_told_of_once_and_names_nobody() {
         host.put(&format!("var/lib/docker/containers/{ID}/config.v2.json"), text);
         assert_eq!(host.name(&path).as_deref(), name);
     }
-    // Harmless where it is shown.
+    // Harmless when shown.
     let shown = Workload::new(Kind::Container, "\u{202e}desrever").to_string();
     assert_eq!(shown, "\\u{202e}desrever");
     drop(file);
@@ -269,10 +269,10 @@ fn links_fifos_directories_and_files_of_others_are_not_read() {
     fs::remove_dir(&file).unwrap();
     host.docker(ID, "/web");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
-    refused(&mut host, "everybody may write it");
+    refused(&mut host, "anybody may write to it");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(host.name(&path).as_deref(), Some("web"));
-    // As if it were somebody else's; the cgroups are, too, and only root's are named.
+    // As if the file had another owner; so do the cgroups, and only root's are named.
     let owner = host.resolver.owner();
     host.resolver = Resolver::below(host.root.path().into(), owner + 1);
     assert_eq!(host.name(&path), None);
@@ -291,7 +291,7 @@ fn a_file_is_read_once_and_forgotten_with_its_container() {
     let file = dir.path().join("x");
     let mut written = File::create(&file).unwrap();
     written.write_all(b"[1]").unwrap();
-    // Just written, it may be written again without a change of its time.
+    // Just written, it may be written again without a change of its timestamp.
     let first = files.json(&file, &mut trust).unwrap();
     assert!(!std::sync::Arc::ptr_eq(&first, &files.json(&file, &mut trust).unwrap()));
     written.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();

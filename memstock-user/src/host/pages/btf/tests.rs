@@ -1,4 +1,4 @@
-//! A file of types made by hand.
+//! Reads types made by hand.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn types() -> Vec<u32> {
         vec![0, info(kind::ENUM, 1), 4, name("BIT"), 3],
         vec![0, info(kind::ENUM, 1) | FLAG, 4, name("NEGATIVE"), u32::MAX],
         vec![0, info(kind::ENUM64, 1), 8, name("BIG"), 1, 2],
-        // 9: a union of the same name is no struct.
+        // 9: a union of the same name is not a struct.
         vec![name("page"), info(kind::UNION, 0), 99],
         // 10 to 14: u8, void *, and arrays of seven
         vec![name("a"), info(kind::INT, 0), 1, 8],
@@ -84,7 +84,7 @@ fn arrays_and_variables_are_found() {
     assert_eq!(btf.elements("bytes", "kn"), Some(seven(8, 8, true)));
     let one = Elements { offset: 0, count: 1, size: 4, is_pointer: false };
     assert_eq!(btf.elements("page", "a"), Some(one));
-    // Of a type that is not there, and no member.
+    // A member of unknown type, and a member that does not exist.
     assert_eq!((btf.elements("bytes", "one"), btf.elements("bytes", "bits")), (None, None));
     assert_eq!(btf.variable_offset(".data", "one"), Some(64));
     assert_eq!(btf.variable_offset(".data", "page"), Some(144));
@@ -114,7 +114,7 @@ fn broken_files_are_errors_or_nothing() {
     }
     let error = Btf::parse(&file(&[0, info(20, 0), 0])).unwrap_err();
     assert_eq!(error.to_string(), "types of kind 20 are not known");
-    // More members than the file has: the last type is found, its members are not.
+    // More members than the file has: the type is found, the missing members are not.
     let bytes = file(&[name("page"), info(kind::STRUCT, 9), 8, name("a"), 1, 0]);
     let btf = Btf::parse(&bytes).unwrap();
     assert_eq!(btf.member_offset("page", "a"), Some(0));

@@ -1,4 +1,4 @@
-//! What a process has mapped, seen from inside and outside, on this machine's kernel.
+//! What a process has mapped, seen from inside and outside, on this host's kernel.
 
 use super::super::{KernelPages, Kind};
 use super::*;
@@ -138,8 +138,8 @@ fn fresh_pages_are_of_their_kind() {
     assert!(found.contains_key(&anonymous) && !found.contains_key(&zero));
 }
 
-/// The pages of a huge page have consecutive numbers and all the same kind. Where the kernel gives no
-/// huge page (it is short of them, or they are off) the kind is the same, too.
+/// The pages of a huge page have consecutive numbers and the same kind. If the kernel gives no huge page (none is free,
+/// or they are off), the kind is the same, too.
 #[test]
 fn huge_pages_are_anonymous_throughout() {
     if memstock_tests::live::is_refused() {
@@ -172,12 +172,12 @@ fn each_way_finds_the_same() {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Reading does not tell zero pages apart, and leaves out the kernel's by their names.
+    // Reading does not tell zero pages apart, and leaves out the kernel's pages by name.
     let user = |pages: &HashMap<u64, Mapped>| -> HashSet<u64> {
         pages.keys().copied().filter(|&pfn| Kind::of(flags(pfn)).is_user()).collect()
     };
-    // Compaction can give them other frames between the two ways, and reclaim take some of the libraries': rare, and
-    // not each time.
+    // Between the two, compaction can move pages to other frames, and reclaim can take some of the libraries': rare,
+    // and not each time.
     let differ = || {
         let (scanned, read) = (pages(pid, scan), pages(pid, |_, _, _| Ok(false)));
         assert!(scanned.len() > 50);
@@ -210,7 +210,7 @@ fn sparse_mappings_are_fast() {
         [sparse.write(5), sparse.write((1 << 40) / page), sparse.write((1 << 41) / page - 1)];
     let start = Instant::now();
     let found = pages(std::process::id().cast_signed(), scan);
-    // Milliseconds; the bound only tells them from reading all 4 GiB of entries.
+    // Takes milliseconds; the bound only excludes reading all 4 GiB of entries.
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert!(expected.iter().all(|pfn| found.contains_key(pfn)));
 }
@@ -224,7 +224,7 @@ fn kernel_threads_and_strangers() {
     if kthreadd.trim() == "kthreadd" {
         mapped_pages(2, |_| panic!("it has no memory")).unwrap();
     }
-    // Above the highest pid there can be.
+    // Above the highest possible pid.
     mapped_pages(1 << 30, |_| panic!("it is nobody")).unwrap();
 }
 
@@ -236,7 +236,7 @@ fn an_untouched_page_has_no_number() {
     assert_eq!(exit_code(&error), 125);
 }
 
-/// Capabilities are each thread's own.
+/// Capabilities belong to a thread.
 #[test]
 fn without_the_capability_there_are_no_numbers() {
     let (own, all) = std::thread::spawn(|| {
