@@ -1,8 +1,8 @@
 //! Owns what memstock asks of the host: privilege, CPUs, page size, swap, bpffs. Must not load programs or make
 //! cgroups; the only change that it makes is to mount bpffs where it is missing (`bpffs`).
 //!
-//! Facilities are looked for, versions are never compared. Nothing here looks for tracefs or debugfs:
-//! raw tracepoints are attached by name through bpf(2) and need neither.
+//! Looks for facilities, and never compares versions. Needs neither tracefs nor debugfs: raw tracepoints are attached
+//! by name through bpf(2).
 
 pub mod cgroup;
 pub(crate) mod disks;
@@ -108,7 +108,7 @@ fn cpu_list(text: &str) -> Option<Vec<u32>> {
     for range in text.split(',').filter(|_| !text.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
-        // No kernel has more than 16 bits of CPUs; a wrong text must not fill the memory.
+        // No kernel has CPU numbers of more than 16 bits; malformed text must not exhaust memory.
         if first > last || last > 0xffff || cpus.last().is_some_and(|&before| before >= first) {
             return None;
         }
@@ -133,7 +133,7 @@ pub fn page_size() -> u64 {
 ///
 /// # Errors
 ///
-/// When `/proc/swaps` is there and cannot be read.
+/// When `/proc/swaps` exists and cannot be read.
 pub fn has_swap() -> Result<bool> {
     match fs::read_to_string("/proc/swaps") {
         // The first line is a heading.

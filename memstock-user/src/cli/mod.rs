@@ -57,7 +57,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What is logged unless `RUST_LOG` says otherwise.
+    /// The log level unless `RUST_LOG` sets another.
     pub fn log_level(&self) -> &'static str {
         match &self.verb {
             // The crate of the kernel half, whose log arrives through a ring buffer.

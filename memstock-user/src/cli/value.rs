@@ -117,7 +117,7 @@ pub(super) fn swap(value: &str) -> Result<Swap, String> {
         return Ok(Swap::Host);
     }
     let nr_pages =
-        limited(value)?.ok_or("no limit is no amount of swap: give a size, or \"host\"")?;
+        limited(value)?.ok_or("no limit is not an amount of swap: give a size, or \"host\"")?;
     Ok(Swap::Bytes(nr_pages * page_size()))
 }
 

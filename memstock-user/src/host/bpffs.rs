@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use crate::exit::{Classify as _, Failure};
 use crate::host::mountinfo;
 
-/// Where bpffs belongs.
+/// The mount point of bpffs.
 pub const BPFFS: &str = "/sys/fs/bpf";
 /// `statfs` type of bpffs (`linux/magic.h`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -32,7 +32,7 @@ pub struct Bpffs {
 ///
 /// # Errors
 ///
-/// [`Failure::Host`] when it is not and cannot be.
+/// [`Failure::Host`] when it is not mounted and cannot be.
 pub fn bpffs() -> Result<Bpffs> {
     let dir = Path::new(BPFFS);
     if is_bpffs(dir).classify(Failure::Host, || {

@@ -62,7 +62,7 @@ impl Cgroup {
     }
 }
 
-/// What is known of a cgroup by its id.
+/// The result of looking up a cgroup by its id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ById<T> {
     /// It exists.
@@ -167,7 +167,7 @@ impl CgroupMount {
         Ok(Path::new("/").join(self.inside(path.as_ref())?))
     }
 
-    /// The same, if there could be a cgroup and there is none.
+    /// The same, if no cgroup is there but one could be.
     pub fn absent(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         let path = self.named(path).ok()?;
         let looked = found(self.look(path.strip_prefix("/").ok()?));
@@ -198,7 +198,7 @@ impl CgroupMount {
         })
     }
 
-    /// The cgroup with this id and all above it but the root, from the top.
+    /// The cgroup with this id and its ancestors without the root, from the top.
     pub fn lineage(&self, id: u64) -> ById<Vec<Cgroup>> {
         self.by_id(id, |path| {
             let above = path.strip_prefix("/")?.ancestors();

@@ -24,7 +24,7 @@ pub struct Manager {
 impl Manager {
     /// The one named in the environment. Call it inside a tokio runtime.
     pub fn from_env() -> Self {
-        // As sd_watchdog_enabled(3) recommends; an interval of zero would never end.
+        // Half, as sd_watchdog_enabled(3) recommends; tokio allows no interval of zero.
         let period = watchdog_enabled().map(|timeout| timeout / 2);
         let due = period.filter(|period| *period > Duration::ZERO).map(|period| {
             let mut due = interval(period);

@@ -1,4 +1,4 @@
-//! `memstock record`: records COMMAND in a tracked cgroup of its own, or a cgroup that runs already.
+//! `memstock record`: records COMMAND in a tracked cgroup of its own, or a running cgroup.
 //!
 //! Without a running engine, it starts one for the recording alone; otherwise it records from the running one.
 

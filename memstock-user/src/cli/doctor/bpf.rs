@@ -32,7 +32,7 @@ pub(super) fn tracepoint(host: &mut Host, name: &str) -> Finding {
         // BTF is second best: it can only say yes.
         Err(error) => {
             return match names_tracepoint(name) {
-                Ok(true) => Finding::found("by BTF; not attached to"),
+                Ok(true) => Finding::found("in BTF; not attached to"),
                 _ => Finding::unknown(format!("{error:#}")),
             };
         }

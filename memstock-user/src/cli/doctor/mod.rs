@@ -75,7 +75,7 @@ impl Finding {
 /// A facility and what was found.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Which.
+    /// The facility.
     pub facility: Facility,
     /// Whether it is there.
     pub finding: Finding,

@@ -214,7 +214,7 @@ pub(super) fn no_other_version(host: &Host) -> Finding {
     match Pins::on(host::BPFFS.as_ref()).of_other_versions() {
         Ok(others) => match others.first() {
             None => Finding::found("none is pinned"),
-            Some(other) => Finding::absent(format!("{} is there", other.root().display())),
+            Some(other) => Finding::absent(format!("{} exists", other.root().display())),
         },
         Err(error) => host.failed(&error),
     }

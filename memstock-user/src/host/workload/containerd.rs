@@ -10,7 +10,7 @@ use super::file::{Files, SMALL, Trust};
 use super::{Kind, Workload};
 
 const TASKS: &str = "run/containerd/io.containerd.runtime.v2.task";
-/// The namespace of its CRI part.
+/// The namespace of its CRI plugin.
 const CRI: &str = "k8s.io";
 
 pub(super) struct Containerd {

@@ -146,7 +146,7 @@ impl<T: DeserializeOwned> Files<T> {
 impl Files<Vec<OsString>> {
     /// The names in a directory, whose timestamp changes when one is added or removed.
     pub(super) fn names(&mut self, path: &Path, trust: &mut Trust) -> Option<Arc<Vec<OsString>>> {
-        // The directory itself may be on another disk.
+        // Follows a symbolic link: the directory may be on another disk.
         self.get(path, trust, Path::metadata, |path, owner, _| {
             // Taken before reading: if a name is added meanwhile, it is read again.
             let Some(found) = gone_is_none(fs::metadata(path))? else { return Ok(None) };

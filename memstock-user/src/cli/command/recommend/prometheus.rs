@@ -80,7 +80,7 @@ pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
 }
 
 fn query(url: &str, query: &str) -> Result<BTreeMap<String, f64>> {
-    let cannot = |why: String| Failure::Other.error(format!("cannot ask {url}: {why}"));
+    let cannot = |why: String| Failure::Other.error(format!("cannot query {url}: {why}"));
     if !url.starts_with("http://") {
         return Err(cannot(
             "memstock speaks http:// only: use \"kubectl port-forward\" or a proxy on this host"
