@@ -41,8 +41,8 @@ pub struct Top {
 pub enum When {
     /// Unless NO_COLOR is set.
     Auto,
-    /// Always.
+    /// Even if NO_COLOR is set.
     Always,
-    /// Never.
+    /// Not at all.
     Never,
 }

@@ -44,7 +44,7 @@ pub struct Settings {
     #[arg(long)]
     pub observe: bool,
 
-    /// At a limit, kill all tasks of the cgroup above it (as memory.oom.group does), not only the largest
+    /// At a limit, kill all tasks of the cgroup that exceeds it (as memory.oom.group does), not only the largest
     #[arg(long)]
     pub oom_group: bool,
 
