@@ -1,6 +1,6 @@
 //! Builds the kernel half for the BPF target, to be embedded in the `memstock` binary.
 //!
-//! `cargo xtask` says which toolchain to use; a plain `cargo build` takes rustup's nightly.
+//! `cargo xtask` chooses the toolchain; a plain `cargo build` uses rustup's nightly.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use object::elf::SHT_STRTAB;
 
 /// The package of the BPF object.
 const EBPF: &str = "memstock-ebpf";
-/// Its file.
+/// The file that it builds.
 const OBJECT: &str = "memstock-probes";
 /// rustup name of the toolchain that compiles for BPF.
 const TOOLCHAIN: &str = "MEMSTOCK_BPF_TOOLCHAIN";
-/// `1` when that toolchain is a stable compiler, which needs leave to use unstable features.
+/// `1` if that toolchain is stable, and needs `RUSTC_BOOTSTRAP` to use unstable features.
 const BOOTSTRAP: &str = "MEMSTOCK_BPF_BOOTSTRAP";
-/// Instruction set v3 for the BPF build. `aya-build` owns the rustflags, so the flag goes in by the
-/// profile, and out again for what the BPF build compiles for this host.
+/// Instruction set v3 for the BPF build. `aya-build` sets RUSTFLAGS itself, so the flag is passed through the profile,
+/// and cleared for the build scripts and macros that are compiled for the host.
 const TARGET_CPU: [(&str, &str); 3] = [
     ("CARGO_UNSTABLE_PROFILE_RUSTFLAGS", "true"),
     ("CARGO_PROFILE_RELEASE_RUSTFLAGS", "-Ctarget-cpu=v3"),
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         // SAFETY: as above.
         unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
     }
-    // Its progress would come as warnings of this script's.
+    // `aya-build` would print cargo's progress as warnings of this script.
     // SAFETY: as above.
     unsafe { env::set_var("CARGO_TERM_QUIET", "true") };
     share_target_dir()?;
@@ -53,8 +53,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Has every build of this package (clippy's, a test's, a release) use one build of the BPF object. `aya-build` gives
-/// each a target directory of its own, which takes a minute and 200 MB.
+/// Makes all builds of this package (clippy, tests, release) share one build of the BPF object. `aya-build` gives each
+/// its own target directory, which costs a minute and 200 MB.
 fn share_target_dir() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     // TARGET/PROFILE/build/PACKAGE/out
@@ -65,7 +65,7 @@ fn share_target_dir() -> Result<()> {
         Ok(link) if link == shared => return Ok(()),
         // The target directory was moved.
         Ok(_) => fs::remove_file(&of_aya_build)?,
-        // None, or that of a build before this rule.
+        // A directory that `aya-build` made before this function existed.
         Err(_) if of_aya_build.is_dir() => fs::remove_dir_all(&of_aya_build)?,
         Err(_) => {}
     }
@@ -76,8 +76,8 @@ fn share_target_dir() -> Result<()> {
         .with_context(|| format!("cannot link {}", of_aya_build.display()))
 }
 
-/// Takes the debug information out, four fifths of the object, which would be in the binary and locked in memory. The
-/// compiler needs it to make BTF, which stays.
+/// Removes the debug information: four fifths of the object, which would be embedded in the binary and locked in
+/// memory. The compiler needs it to make BTF, which stays.
 fn strip(object: &Path) -> Result<()> {
     let data = fs::read(object)?;
     let mut elf = Builder::read(&*data)?;
@@ -85,9 +85,9 @@ fn strip(object: &Path) -> Result<()> {
         let debug = [&b".debug_"[..], b".rel.debug_"];
         section.delete = debug.iter().any(|name| section.name.starts_with(name));
     }
-    // Symbols of these.
+    // Symbols of the deleted sections.
     elf.delete_orphans();
-    // The linker has all strings in one section, and what writes here wants those of sections by themselves.
+    // The linker puts all strings in one section; the writer needs section names in their own.
     let names = elf.sections.add();
     names.name = b".shstrtab"[..].into();
     (names.sh_type, names.data) = (SHT_STRTAB, SectionData::SectionString);
@@ -96,7 +96,7 @@ fn strip(object: &Path) -> Result<()> {
     Ok(fs::write(object, stripped)?)
 }
 
-/// The compiler of the BPF object, as `rustc --version` says it: instruction counts depend on it.
+/// `rustc --version` of the BPF object's compiler: instruction counts depend on it.
 fn compiler(toolchain: Option<&str>) -> Result<String> {
     let with_rustup = Command::new("rustup")
         .args(["run", toolchain.unwrap_or("nightly"), "rustc", "--version"])

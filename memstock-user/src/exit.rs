@@ -1,11 +1,11 @@
-//! Owns the exit codes that memstock documents, the error that carries one, the one line on
-//! stderr that a failure gets, and that of a record of the log. Must not decide what failed: each module says that itself.
+//! Exit codes, the errors that carry one, and how errors and log records are printed on stderr. Each module classifies
+//! its own failures.
 //!
 //! | code | meaning |
 //! |---|---|
 //! | 0 | success |
 //! | 2 | wrong usage (from clap) |
-//! | 10, 11 | of the verbs that judge limits: slow, out of memory |
+//! | 10, 11 | verdicts of the verbs that judge limits: slow, out of memory |
 //! | 120 | no permission |
 //! | 121 | the host lacks something |
 //! | 122 | bad cgroup |
@@ -16,19 +16,19 @@
 //! | 127 | COMMAND not found |
 //! | 128+N | COMMAND was killed by signal N |
 //!
-//! Otherwise the code is COMMAND's own. The codes from 120 on leave the small numbers, which commands
-//! use, to COMMAND; 125 to 128+N are what `env`, `nice` and shells do.
+//! Otherwise the code is COMMAND's own. memstock's failures start at 120, because commands use small numbers; 125 to
+//! 128+N follow `env`, `nice` and shells.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 /// Everything went well.
 pub const SUCCESS: u8 = 0;
-/// Wrong usage; clap prints and exits with it.
+/// Wrong usage; the code that clap uses.
 pub const USAGE: u8 = 2;
-/// At a limit that was asked about, it is slow.
+/// Verdict: slow at one of the given limits.
 pub const SLOW: u8 = 10;
-/// At a limit that was asked about, somebody is killed.
+/// Verdict: out of memory at one of the given limits.
 pub const OOM: u8 = 11;
 /// COMMAND was killed by signal N: the code is this plus N.
 pub const SIGNALED: u8 = 128;
@@ -50,9 +50,9 @@ pub enum Failure {
     NotRunning,
     /// Anything else.
     Other,
-    /// COMMAND is there and cannot be executed.
+    /// COMMAND exists but cannot be executed.
     CannotExecute,
-    /// COMMAND is not there.
+    /// COMMAND does not exist.
     NotFound,
 }
 
@@ -75,13 +75,13 @@ impl Failure {
         }
     }
 
-    /// An error of this kind with no cause below it.
+    /// An error of this kind, without a cause.
     pub fn error(self, message: impl Into<String>) -> anyhow::Error {
         Fault { kind: self, message: message.into() }.into()
     }
 }
 
-/// What went wrong and with which exit code: the root of an error chain, or a context in it.
+/// An error message with its exit code: the root of an error chain, or a context in it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct Fault {
@@ -91,19 +91,19 @@ pub struct Fault {
     pub message: String,
 }
 
-/// Several things that are wrong at once: each gets its line.
+/// Several errors at once, printed one per line.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{}", .lines.join("; "))]
 pub struct Faults {
     /// Decides the exit code.
     pub kind: Failure,
-    /// What is wrong, and what to do.
+    /// For each error, one line: what is wrong and what to do.
     pub lines: Vec<String>,
 }
 
-/// Puts a kind and a message on top of a failed result, like anyhow's `with_context`.
+/// Adds a kind and a message to an error, like anyhow's `with_context`.
 pub trait Classify<T> {
-    /// The cause stays in the chain below the message.
+    /// Wraps the error, which stays in the chain as the cause.
     fn classify(self, kind: Failure, message: impl FnOnce() -> String) -> anyhow::Result<T>;
 }
 
@@ -115,8 +115,8 @@ impl<T, E: Into<anyhow::Error>> Classify<T> for Result<T, E> {
 
 /// The exit code of a failure: that of the outermost [`Fault`] in its chain, else [`Failure::Other`].
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    // anyhow hides a context's own type from `chain()` and only its own downcast finds it; a fault
-    // that is the source of some other error is found by the chain alone.
+    // `chain()` hides the type of an anyhow context, so only `downcast_ref` finds that; conversely, only `chain()`
+    // finds a fault that is the source of another error.
     let several = error.downcast_ref::<Faults>().map(|faults| faults.kind);
     let one = error
         .downcast_ref::<Fault>()
@@ -125,13 +125,13 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     several.or(one).unwrap_or(Failure::Other).code()
 }
 
-/// Prints the failure as one line on stderr, or as one for each of several.
+/// Prints the failure on stderr, one line per error.
 pub fn report(error: &anyhow::Error) {
-    // There is nobody left to tell when stderr is closed; the exit code still says it.
+    // If stderr is closed, the exit code still reports the failure.
     let _ = std::io::stderr().write_all(lines(error).as_bytes());
 }
 
-/// Prints what clap has to say: help as it is, a mistake as one line. Returns the exit code.
+/// Prints clap's output: help unchanged, a usage error as one line. Returns the exit code.
 pub fn usage(error: &clap::Error) -> u8 {
     use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoVerb;
     if error.use_stderr() && error.kind() != NoVerb {
@@ -152,12 +152,12 @@ pub fn usage(error: &clap::Error) -> u8 {
             _ => {}
         }
     }
-    // clap's codes: 0 for help and version that were asked for, 2 for mistakes.
+    // clap's codes: 0 for requested help or version, 2 for usage errors.
     error.exit_code().to_le_bytes()[0]
 }
 
 fn lines(error: &anyhow::Error) -> String {
-    // One write(2) of whole lines, so that those of several processes do not mix.
+    // One write(2) of whole lines, so that the output of several processes does not mix.
     let line = |text: &str| format!("memstock: {}\n", printable(text));
     match error.downcast_ref::<Faults>() {
         Some(faults) => faults.lines.iter().map(|text| line(text)).collect(),
@@ -165,15 +165,15 @@ fn lines(error: &anyhow::Error) -> String {
     }
 }
 
-/// What a record of the log is on a terminal, whatever names are in it: a line, and those that follow it indented, so that
-/// none passes for another record.
+/// Formats a log record for a terminal. Continuation lines are indented, so that a line break in a name cannot forge a
+/// record.
 pub fn log_lines(record: &log::Record<'_>) -> String {
     let text = record.args().to_string();
     let lines: Vec<_> = text.split('\n').map(printable).collect();
     format!("[{:<5} {}] {}\n", record.level(), record.target(), lines.join("\n    "))
 }
 
-/// `text` with all that could move the cursor, colour the terminal or reorder the line escaped.
+/// Escapes all of `text` that could move the cursor, colour the terminal or reorder the line.
 ///
 /// A backslash stays as it is: systemd's cgroup names are full of `\x2d`, and people copy them.
 pub fn printable(text: &str) -> String {
@@ -185,10 +185,10 @@ pub fn printable(text: &str) -> String {
         let _ = match c {
             c if c.is_ascii_control() => write!(out, "\\x{:02x}", u32::from(c)),
             c if c.is_ascii() => out.write_char(c),
-            // An accent on a letter is text; on a slash or a quotation mark it hides what that is.
+            // An accent on a letter is text; on a slash or a quotation mark it would disguise it.
             c if is_mark && carries_marks => out.write_char(c),
-            // std knows what is not printable: controls, separators, what is invisible or changes the
-            // direction of the text, what is not assigned.
+            // std escapes what is not printable: controls, separators, invisible and directional marks, unassigned code
+            // points.
             c => write!(out, "{}", c.escape_debug()),
         };
         carries_marks = c.is_alphanumeric() || (is_mark && carries_marks);
@@ -196,7 +196,7 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// Whether `c` is printable, but only with a character before it.
+/// Whether `c` is printable only after another character.
 fn is_combining(c: char) -> bool {
     let mut text = [b'a'; 5];
     let len = 1 + c.encode_utf8(&mut text[1..]).len();
@@ -260,17 +260,17 @@ mod tests {
                 "\u{200b}\u{200d}\u{ad}\u{feff}\u{2060}",
                 "\\u{200b}\\u{200d}\\u{ad}\\u{feff}\\u{2060}",
             ),
-            // Marks, embeddings, overrides and isolates of direction.
+            // Directional marks, embeddings, overrides and isolates.
             ("\u{61c}\u{200f}\u{202e}\u{2067}", "\\u{61c}\\u{200f}\\u{202e}\\u{2067}"),
-            // Separators, and blanks that are not the blank.
+            // Separators, and spaces other than U+0020.
             ("\u{2028}\u{2029}\u{a0}\u{3000}", "\\u{2028}\\u{2029}\\u{a0}\\u{3000}"),
-            // Tags, private use, not assigned.
+            // Tags, private use, unassigned.
             ("\u{e0041}\u{e000}\u{378}", "\\u{e0041}\\u{e000}\\u{378}"),
-            // Marks belong to a letter.
+            // Combining marks are text only after a letter.
             ("e\u{301}\u{323}", "e\u{301}\u{323}"),
             ("/\u{301}\u{323}\u{20dd}", "/\\u{301}\\u{323}\\u{20dd}"),
             ("\u{301}", "\\u{301}"),
-            // Text of right to left, wide and outside the first plane is text.
+            // Right-to-left, wide and supplementary-plane characters are text.
             ("שלום 漢字 🐧 é", "שלום 漢字 🐧 é"),
         ] {
             assert_eq!(printable(text), shown, "{text:?}");

@@ -1,7 +1,7 @@
 //! memstock's user half: loads the kernel half, reads its maps and shows them.
 //!
 //! The modules are layers, and each uses only those below it (`ARCHITECTURE.md`): `cli`, `view`, `daemon`, `enforce`,
-//! `audit`, `journal`, `forecast`, `engine`, `recording`, `model`, `host`; `exit` is everybody's.
+//! `audit`, `journal`, `forecast`, `engine`, `recording`, `model`, `host`; all may use `exit`.
 
 pub mod audit;
 pub mod cli;

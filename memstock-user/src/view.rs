@@ -1,4 +1,4 @@
-//! What people are shown: tables, JSON, metrics, `top`. Reads, and decides nothing.
+//! Output: tables, JSON, metrics, `top`. Reads, and decides nothing.
 
 pub mod metrics;
 pub mod report;

@@ -1,4 +1,4 @@
-//! The help of every verb as the binary prints it, kept in `tests/help`: what people read changes only on purpose.
+//! The help of every verb, as the binary prints it, is kept in `tests/help`, so that it changes only on purpose.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help")
 }
 
-/// The verbs that are shown to people.
+/// The verbs that are not hidden.
 fn verbs() -> Vec<String> {
     let command = Cli::command();
     let shown = command.get_subcommands().filter(|verb| !verb.is_hide_set());
@@ -24,7 +24,7 @@ fn verbs() -> Vec<String> {
 
 fn help(args: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_memstock"));
-    // Of the terminal that the test is started from nothing is to be seen.
+    // The output must not depend on the terminal that runs the test.
     let output = command
         .args(args)
         .env("COLUMNS", WIDTH.to_string())
@@ -54,7 +54,7 @@ fn help_is_as_it_was() {
         if bless {
             fs::write(&file, &text).unwrap();
         } else if fs::read_to_string(&file).ok().as_ref() != Some(&text) {
-            changed.push(format!("{name} is to be:\n{text}"));
+            changed.push(format!("{name} should be:\n{text}"));
         }
         expected.insert(OsString::from(name));
     }
@@ -65,10 +65,11 @@ fn help_is_as_it_was() {
         if bless {
             fs::remove_file(entry.path()).unwrap();
         } else {
-            changed.push(format!("{} is of no verb", entry.path().display()));
+            changed.push(format!("{} belongs to no verb", entry.path().display()));
         }
     }
-    let remedy = "if it is meant to change, `MEMSTOCK_BLESS=1 cargo test -p memstock --test help`";
+    let remedy =
+        "if this change is intended: `MEMSTOCK_BLESS=1 cargo test -p memstock --test help`";
     assert!(changed.is_empty(), "{}\n{remedy}", changed.join("\n"));
 }
 
@@ -82,7 +83,7 @@ fn help_fits_a_terminal() {
     }
 }
 
-/// Hidden ones, too: who finds them has to know what they do.
+/// Hidden ones too: whoever finds them must be able to learn what they do.
 #[test]
 fn every_verb_and_flag_says_what_it_does() {
     let mut command = Cli::command();

@@ -1,7 +1,7 @@
-//! Recordings that nobody's memstock has written, with their check sums right: what reads them, and all that is made of
-//! them, ends in an answer or in one line, and asks for no more memory than the file is worth.
+//! Malformed recordings with valid checksums: reading them, and everything the verbs do with them, must end in an
+//! answer or a one-line error, and use a bounded amount of memory.
 //!
-//! Which they are follows from a number. `cargo xtask fuzz --inputs 1000000` tries a million.
+//! Each input is derived from its number. `cargo xtask fuzz --inputs 1000000` tries a million.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,27 +23,27 @@ use memstock::view::show::replay::Replayed;
 use memstock::view::show::{recommend, rehearse, replay as replays};
 use memstock_tests::random::Random;
 
-/// How many inputs, and from which one on.
+/// Environment variables: how many inputs to try, and the first one's number.
 const INPUTS: &str = "MEMSTOCK_INPUTS";
 const FIRST: &str = "MEMSTOCK_FIRST_INPUT";
-/// Of one in so many that are read, pictures are drawn as well.
+/// Pictures are drawn for one in this many inputs that can be read.
 const DRAWN: u64 = 64;
-/// What may be asked for to read a file, beside so many times its bytes: a list reserves 1 MiB at most before it has read as
-/// much (serde), and an entry has few lists.
+/// Bytes allowed for reading a file: this, plus `A_BYTE` times its length. serde reserves at most 1 MiB for a list
+/// before it has read as much, and an entry has few lists.
 const READING: usize = 4 << 20;
 const A_BYTE: usize = 64;
-/// What may be asked for to judge one, whatever its numbers are.
+/// Bytes allowed for judging a recording, whatever its numbers are.
 const JUDGING: usize = 64 << 20;
-/// How long that may take.
+/// Time allowed for one input.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Counts what is asked for.
+/// Counts allocated bytes.
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: as that of the system, which does it.
+// SAFETY: the system allocator does the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Relaxed) + layout.size();
@@ -62,7 +62,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// What `work` gives, and the most that was held for it at once.
+/// The result of `work`, and the most bytes that it held at once.
 fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -70,11 +70,11 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (done, PEAK.load(Relaxed).saturating_sub(before))
 }
 
-/// Frames of a run that has something of everything.
+/// Frames of a recording that has every kind of entry.
 fn frames() -> Vec<(u32, Vec<u8>)> {
     let mut bytes = Vec::new();
     write(&mut Writer::new(&mut bytes, &header()).expect("a list takes all"));
-    // The end takes the writer.
+    // `end` consumes the writer.
     let mut whole = Vec::new();
     let mut writer = Writer::new(&mut whole, &header()).expect("a list takes all");
     write(&mut writer);
@@ -172,7 +172,7 @@ fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
     frames
 }
 
-/// The file of these frames, with the check sums that they should have.
+/// The file made of these frames, with valid checksums.
 fn join(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let mut bytes = b"MEMSTOCK\x02\0\0\0".to_vec();
     for (kind, payload) in frames {
@@ -185,7 +185,7 @@ fn join(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
     bytes
 }
 
-/// A number as postcard has it: of those at which something may happen, or any.
+/// A random number as postcard encodes it: small, close to a boundary, or of any size.
 fn varint(random: &mut Random) -> Vec<u8> {
     let near = [0, 1 << 7, 1 << 14, 1 << 16, 1 << 20, 1 << 31, 1 << 32, 1 << 52, 1 << 63, u64::MAX];
     let mut value = match random.below(4) {
@@ -204,14 +204,14 @@ fn varint(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Changes something of a payload.
+/// Mutates a payload.
 fn change(payload: &mut Vec<u8>, random: &mut Random) {
     if payload.is_empty() {
         return payload.extend(varint(random));
     }
     let at = random.below(payload.len() as u64) as usize;
     match random.below(12) {
-        // Another number in the place of one: what follows is read as before.
+        // Replace one number; what follows is still decoded as before.
         0..=7 => {
             let is_last = |byte: &u8| byte & 0x80 == 0;
             let start = payload[..at].iter().rposition(is_last).map_or(0, |before| before + 1);
@@ -220,7 +220,7 @@ fn change(payload: &mut Vec<u8>, random: &mut Random) {
         }
         8 => payload[at] ^= 1 << random.below(8),
         9 => payload.truncate(at),
-        // The same once more, or not at all.
+        // Repeat a part, or, below, remove one.
         10 => {
             let end = (at + 1 + random.below(40) as usize).min(payload.len());
             let part = payload[at..end].to_vec();
@@ -234,7 +234,7 @@ fn change(payload: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// The input of a number.
+/// The input with this number.
 fn input(frames: &[(u32, Vec<u8>)], number: u64) -> Vec<u8> {
     let random = &mut Random::new(number);
     let mut frames = frames.to_vec();
@@ -251,7 +251,7 @@ fn input(frames: &[(u32, Vec<u8>)], number: u64) -> Vec<u8> {
         }
     }
     let mut bytes = join(&frames);
-    // And one in sixteen whose check sums tell.
+    // Damage one input in sixteen so that a checksum shows it.
     if random.below(16) == 0 {
         let at = random.below(bytes.len() as u64) as usize;
         if random.below(2) == 0 { bytes.truncate(at) } else { bytes[at] ^= 1 << random.below(8) }
@@ -259,7 +259,7 @@ fn input(frames: &[(u32, Vec<u8>)], number: u64) -> Vec<u8> {
     bytes
 }
 
-/// All that the verbs make of a recording.
+/// Does everything that the verbs do with a recording.
 fn judge(recording: &Recording, is_drawn: bool) {
     let out = &mut std::io::sink();
     for (swap, is_high, kernel) in
@@ -280,7 +280,7 @@ fn judge(recording: &Recording, is_drawn: bool) {
         let _ = recommend::document(&recommended).to_string();
         if is_drawn && !is_high {
             let report = Report::of(&rehearsal, advice);
-            // What cannot be drawn is said in a line.
+            // Failing to draw is allowed: the error is one line.
             let _ = (report.html(), report.svg());
         }
     }
@@ -345,6 +345,6 @@ fn what_nobody_wrote_is_answered() {
         "{inputs} inputs: {refused} refused, {judged} judged and replayed, {drawn} of them drawn; at most {most_read} \
          bytes held to read one, {most_judged} to judge one; the slowest took {longest:?}"
     );
-    // Both ways are gone, or this shows nothing.
+    // Unless enough inputs are refused, and enough judged, the test shows nothing.
     assert!(inputs < 100 || refused > inputs / 10 && judged > inputs / 10);
 }

@@ -1,5 +1,5 @@
-//! What is published of declarations is what is declared: `docs/doctor.md`, and the command line of the unit. After a change,
-//! `MEMSTOCK_BLESS=1 cargo test -p memstock --test published` writes them anew.
+//! What is published matches the code: `docs/doctor.md`, and the command line of the unit. After a change,
+//! `MEMSTOCK_BLESS=1 cargo test -p memstock --test published` regenerates `docs/doctor.md`.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use clap::Parser as _;
 use memstock::cli::Cli;
 use memstock::cli::doctor::facilities;
 
-/// Compares a file of the repository with what it has to be, or writes it.
+/// Compares a file of the repository with `text`, or, when blessing, writes it.
 fn publish(path: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if std::env::var_os("MEMSTOCK_BLESS").is_some() {
@@ -27,13 +27,13 @@ fn the_facilities() {
 # What memstock needs
 
 `memstock doctor` looks for each of these on the host and says found, absent or unknown; `--json` is described by
-[doctor.schema.json](schema/doctor.schema.json). Nothing is judged by the kernel's version: programs are loaded, the
-tracepoints attached to for a moment, files opened, system calls made.
+[doctor.schema.json](schema/doctor.schema.json). It never goes by the kernel's version: it loads programs, briefly
+attaches to the tracepoints, opens files and makes system calls.
 
-Exit codes: 0 if all that is required is found; 121 if the host lacks any of it; 120 if only privilege is missing,
-or what is unknown without it.
+Exit codes: 0 if everything required is found; 121 if the host lacks any of it; 120 if only privilege is missing,
+or something is unknown without it.
 
-This page is made from the declarations (`memstock-user/src/cli/doctor/facility.rs`).
+This page is generated from the declarations (`memstock-user/src/cli/doctor/facility.rs`).
 
 | facility | need | for | without it | remedy |
 |---|---|---|---|---|
@@ -47,7 +47,7 @@ This page is made from the declarations (`memstock-user/src/cli/doctor/facility.
     publish("docs/doctor.md", &text);
 }
 
-/// The unit starts what this version takes.
+/// This version accepts the unit's command line.
 #[test]
 fn the_unit_starts_memstock() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib/systemd/memstock.service");

@@ -1,7 +1,7 @@
-//! Proves the law of conservation: finds drift while nobody runs `memstock audit`.
+//! Checks conservation, so that drift is found even if nobody runs `memstock audit`.
 //!
-//! A check reads the whole page-owner map, 4 bytes a page of the host, up to ten times. While things move nothing is
-//! proved: what the last exact check found stays the answer.
+//! A check reads the whole owner map, 4 bytes per page of the host, up to ten times. If figures changed meanwhile it
+//! proves nothing, and the result of the last exact check stands.
 
 use std::time::Instant;
 
@@ -14,16 +14,16 @@ use crate::host::cgroup::{CgroupMount, display};
 /// What the checks found so far.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
-    /// Those during which nothing moved.
+    /// Checks during which nothing moved.
     pub exact: u64,
-    /// Those that prove nothing.
+    /// Checks that prove nothing.
     pub moving: u64,
-    /// What the last exact one found.
+    /// What the last exact check found.
     pub last: Option<Proof>,
 }
 
 impl Checked {
-    /// Takes note of what one more found, if it was exact.
+    /// Adds the result of one more check: `None` if it was not exact.
     pub fn note(&mut self, proof: Option<Proof>) {
         match proof {
             Some(proof) => (self.exact, self.last) = (self.exact + 1, Some(proof)),
@@ -35,17 +35,17 @@ impl Checked {
 /// What an exact check found, in pages.
 #[derive(Clone, Debug)]
 pub struct Proof {
-    /// When.
+    /// When it was made.
     pub at: Instant,
-    /// Of the cgroup in which most does not add up: usage less owned and unused pages.
+    /// The largest drift of a cgroup: usage less owned and unused pages.
     pub drift: i64,
-    /// That cgroup; empty when all adds up.
+    /// That cgroup; empty without drift.
     pub cgroup: String,
-    /// Pages of no counter in use.
+    /// Pages whose owner is no counter in use.
     pub ownerless: u64,
 }
 
-/// Checks; nothing if too much moved meanwhile.
+/// Runs a check; `None` if too much moved meanwhile.
 ///
 /// # Errors
 /// A map cannot be read.

@@ -1,9 +1,7 @@
-//! Whether the figures and the duties of a daemon can be relied on; if not, why. Decides only: what is
-//! looked at, it is given.
+//! Decides whether a daemon's figures and its enforcement can be relied on, and if not, why.
 //!
-//! Degraded is what somebody has to know or do something about, never what a busy host brings about and memstock
-//! repairs by itself (`docs/metrics.md` has the table). What was lost counts for [`WINDOW`]; a
-//! defect counts until it is gone.
+//! A daemon is degraded by what somebody has to know or act on, never by what a busy host causes and memstock repairs
+//! by itself (`docs/metrics.md` has the table). A loss counts for [`WINDOW`], a defect until it is gone.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,15 +15,15 @@ use super::check::Checked;
 use super::vmstat::moved_pages;
 use crate::daemon::parts::Part;
 
-/// For how long a loss is a reason.
+/// How long a loss is a reason.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// Runs of the probes missed in a window that are too few to be judged.
+/// Fewer missed runs of the probes in a window are ignored.
 const MISSED_FLOOR: u64 = 1000;
-/// One missed run in so many pages allocated and freed on the host is bearable: the agreement with the kernel
-/// that is promised under load (`docs/limitations.md`) is 99.9 %.
+/// One missed run per this many pages allocated and freed on the host is tolerated: `docs/limitations.md` promises 99.9
+/// % agreement with the kernel under load.
 const MISSED_BEARABLE: u64 = 1000;
 
-/// Losses that are not to happen: figures are off by as much from then on.
+/// Losses that must never happen: figures are off by as much from then on.
 const DEFECTS: [Loss; 3] = [Loss::CountersMissing, Loss::PagesOutside, Loss::BlocksMixed];
 
 /// What can be wrong.
@@ -38,16 +36,16 @@ pub enum Cause {
     EventsLost,
     /// Too many runs of the probes were missed.
     ProgramsMissed,
-    /// Usage is not what the pages add up to.
+    /// A cgroup's usage is not the sum of its pages.
     Drift,
-    /// Pages were not charged, or not to whom they belong.
+    /// Pages were not charged, or were charged to the wrong cgroup.
     Miscounted,
-    /// Cgroups are charged to the one above them.
+    /// Cgroups could not be registered, and are charged to an ancestor.
     #[strum(serialize = "cgroups-left-out")]
     LeftOut,
     /// Nobody reads the events or enforces limits.
     NoEnforcer,
-    /// A part of the daemon fails, and is tried again.
+    /// A part of the daemon fails and is retried.
     PartFails,
 }
 
@@ -55,7 +53,7 @@ impl Cause {
     /// Every cause.
     pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
 
-    /// As people see it.
+    /// Its name in output.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -70,7 +68,6 @@ pub struct Reason {
     pub text: String,
 }
 
-/// One line.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.cause.name(), self.text)
@@ -102,7 +99,7 @@ impl Counted {
 /// What was observed so far.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// At most a window, and what was before it.
+    /// The counters over one window, and the last ones before it.
     history: VecDeque<(Instant, Counted)>,
     defects: Vec<(&'static str, u64)>,
     is_off_duty: bool,
@@ -110,7 +107,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Takes note of how things are `now`. What was counted before the first time is history.
+    /// Records the counters `now`. What they counted before the first call is not held against the daemon.
     pub fn observe(&mut self, now: Instant, facts: &Facts) {
         let loss = |stat: Stat| {
             facts.losses.iter().find(|(lost, _)| *lost == stat).map_or(0, |&(_, value)| value)
@@ -120,7 +117,7 @@ impl Health {
             unreadable: facts.unreadable,
             left_out: facts.left_out,
             missed: loss(ProbeStat::RecursionMisses.stat()),
-            // Unknown is as good as nothing: then misses are not borne.
+            // If it cannot be read, no missed run is tolerated.
             moved: moved_pages().unwrap_or_default(),
         };
         self.note(now, counted);
@@ -135,7 +132,7 @@ impl Health {
         let is_before = |entry: Option<&(Instant, Counted)>| {
             entry.is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW)
         };
-        // The last one before the window is what it begins with.
+        // The last entry before the window is where it starts from.
         while is_before(self.history.get(1)) {
             self.history.pop_front();
         }
@@ -148,7 +145,7 @@ impl Health {
         }
     }
 
-    /// Why it is degraded, as of the last observation and the checks; nothing when it is not.
+    /// Why the daemon is degraded, going by the last observation and the checks; empty if it is not.
     pub fn reasons(&self, checked: &Checked) -> Vec<Reason> {
         let Counted { events_lost, unreadable, left_out, missed, moved } = self.rise();
         let mut reasons = Vec::new();
@@ -167,7 +164,7 @@ impl Health {
                 Cause::ProgramsMissed,
                 format!(
                     "{missed} runs of the probes in the last minute, of {moved} pages allocated and freed \
-                     on the host: \"memstock audit --repair\" puts right what they left"
+                     on the host: \"memstock audit --repair\" repairs what they left behind"
                 ),
             );
         }
@@ -202,10 +199,7 @@ impl Health {
             );
         }
         if self.is_off_duty {
-            say(
-                Cause::NoEnforcer,
-                "events are not read and limits not enforced: tried again".into(),
-            );
+            say(Cause::NoEnforcer, "events are not read and limits not enforced; retrying".into());
         }
         for (part, error) in &self.failing {
             say(Cause::PartFails, format!("{}: {error}", part.name()));
@@ -229,7 +223,7 @@ mod tests {
         let start = Instant::now();
         let lost = |events_lost| Counted { events_lost, ..Counted::default() };
         let at = |seconds| start + Duration::from_secs(seconds);
-        // Before our time.
+        // Counted before the first observation.
         health.note(at(0), lost(5));
         assert!(causes(&health, &none).is_empty());
         health.note(at(1), lost(6));

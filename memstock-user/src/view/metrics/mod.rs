@@ -1,13 +1,12 @@
-//! Owns how a running engine is watched from elsewhere: what `memstock run --metrics` answers over HTTP. Only
-//! reads; what is looked at, it is given by `run`, and the text of it is `show`'s.
+//! The HTTP endpoint of `memstock run --metrics`. Only reads: `run` hands it the figures.
 //!
-//! - `server` speaks HTTP and knows nothing of engines: it asks.
-//! - `health` says whether the figures can be relied on, and if not, why.
-//! - `check` proves conservation.
-//! - `names` finds out what people call the cgroups, beside the loop.
+//! - `server` speaks HTTP; what it needs to know, it asks the daemon.
+//! - `text` formats a reading.
+//! - `health` decides whether the figures can be relied on, and if not, why.
+//! - `check` checks conservation.
+//! - `names` looks up workload names of cgroups, outside the daemon's loop.
 //!
-//! Asking goes by a channel to the loop of the daemon, which answers between its duties: one reading for all
-//! that ask at once, however many they are.
+//! The server sends its requests over a channel to the daemon's loop, which answers all waiting ones with one reading.
 
 pub mod check;
 pub mod health;
@@ -34,14 +33,14 @@ use crate::daemon::parts::{Errors, Part};
 use crate::journal::kind::Counts;
 use crate::model::Sample;
 
-/// All that is told of an engine at one moment.
+/// Everything exported about an engine at one moment.
 #[derive(Debug)]
 pub struct Reading {
     /// Its figures, in pages.
     pub sample: Sample,
     /// Bytes in a page.
     pub page_size: u64,
-    /// Pages in the kernel's own stocks, by the path of each memory cgroup; empty unless that is asked for.
+    /// Pages in the kernel's own stocks, by the path of each memory cgroup; empty unless requested.
     pub stranded: HashMap<PathBuf, u64>,
     /// Records that this daemon has published.
     pub records: Counts,
@@ -49,7 +48,7 @@ pub struct Reading {
     pub left_out: u64,
     /// Events that this daemon could not decode.
     pub unreadable: u64,
-    /// Errors of its parts.
+    /// Errors of each part of it.
     pub errors: Errors,
     /// What the checks found.
     pub checked: Checked,
@@ -57,60 +56,60 @@ pub struct Reading {
     pub reasons: Vec<Reason>,
 }
 
-/// A question of the server's. Who asks may be gone by the time of the answer.
+/// A request from the server. The client may be gone by the time of the answer.
 #[derive(Debug)]
 pub enum Ask {
-    /// What are the figures?
+    /// For all figures.
     Figures(oneshot::Sender<Arc<Reading>>),
-    /// Is it degraded, and why?
+    /// For the reasons why the daemon is degraded.
     Health(oneshot::Sender<Vec<Reason>>),
-    /// Nobody asks: clients cannot be accepted.
+    /// No request: clients cannot be accepted.
     Failed(anyhow::Error),
 }
 
-/// What is judged: the daemon's own counts, beside the engine's.
+/// What [`health`] judges: counts of the engine and of the daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Everything that was lost, skipped or merged.
     pub losses: &'a [(Stat, u64)],
-    /// How often it could not register a cgroup.
+    /// How often the daemon could not register a cgroup.
     pub left_out: u64,
-    /// Events that it could not decode.
+    /// Events that the daemon could not decode.
     pub unreadable: u64,
-    /// Parts of it that fail, and why.
+    /// Parts of the daemon that fail, and why.
     pub failing: &'a [(Part, String)],
-    /// Whether its events are being read, and limits enforced.
+    /// Whether events are read and limits enforced.
     pub is_enforcing: bool,
 }
 
-/// The answering side.
+/// The daemon's end: receives requests and answers them.
 pub struct Metrics {
     asks: mpsc::Receiver<Ask>,
-    // Stops when it is dropped.
+    // Stops when dropped.
     _server: Server,
 }
 
 impl Metrics {
-    /// Begins to serve, on the runtime that calls; cgroup v2 is mounted at `hierarchy`.
+    /// Starts serving on the calling runtime; cgroup v2 is mounted at `hierarchy`.
     ///
     /// # Errors
-    /// The listener is none of the runtime's.
+    /// The runtime cannot use the listener.
     pub fn start(listener: TcpListener, hierarchy: &Path) -> Result<Self> {
         let (sender, asks) = mpsc::channel(MAX_CLIENTS);
         let names = Names::new(hierarchy);
         Ok(Self { asks, _server: Server::start(listener, sender, names)? })
     }
 
-    /// The next question.
+    /// Waits for the next request.
     pub async fn asked(&mut self) -> Option<Ask> {
         self.asks.recv().await
     }
 
-    /// Answers a question, and all that are waiting behind it, which take one reading at the most; returns whether they
-    /// took one. While metrics fail, a reading is tried for whatever is asked.
+    /// Answers a request, and all that wait behind it, with at most one reading; returns whether it took one. While
+    /// metrics fail, every request takes a reading, to see whether it works again.
     ///
     /// # Errors
-    /// Those of `reading`; who has asked is told that there is no answer.
+    /// Those of `reading`, of which its clients are told, and a reported [`Ask::Failed`].
     pub fn answer(
         &mut self,
         first: Ask,
@@ -123,8 +122,8 @@ impl Metrics {
         while let Some(ask) = next {
             match ask {
                 Ask::Figures(reply) => readers.push(reply),
-                // Who does not want to know any more need not be told.
                 Ask::Failed(error) => failed = Some(error),
+                // The client may be gone.
                 Ask::Health(reply) => drop(reply.send(reasons.to_vec())),
             }
             next = self.asks.try_recv().ok();

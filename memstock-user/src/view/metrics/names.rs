@@ -1,6 +1,5 @@
-//! What people call the cgroups, and how long these waited for memory, for whoever scrapes. The files with the names may be
-//! on a disk that hangs, so a thread reads them and a scrape waits for it only briefly: until then the answers are the last
-//! ones.
+//! Workload names of cgroups, for scrapes. The files that hold them may be on a disk that hangs, so a thread reads
+//! them; a scrape that has waited long enough uses the previous names.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,16 +22,16 @@ pub struct Found {
     pub pressures: HashMap<u64, MemoryPressure>,
 }
 
-/// How long a scrape waits for names.
+/// How long a scrape waits for the thread to be free, and then for the names.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of the thread's stack.
 const STACK: usize = 256 << 10;
 
-/// What is remembered from one scrape to the next.
+/// The names, kept from one scrape to the next.
 #[derive(Clone)]
 pub struct Names {
     hierarchy: Arc<Path>,
-    /// With the thread while it reads: there is never more than one.
+    /// Locked by the thread while it reads, so that there is never more than one.
     resolver: Arc<Mutex<Resolver>>,
     last: Arc<std::sync::Mutex<Arc<Found>>>,
 }
@@ -43,19 +42,19 @@ impl Names {
         Self { hierarchy: hierarchy.into(), resolver, last }
     }
 
-    /// Those of the cgroups of a sample.
-    pub(super) async fn of(&self, sample: &Sample) -> Arc<Found> {
+    /// The names of a sample's cgroups.
+    pub(super) async fn of(&self, sample: &Sample) -> Arc<Named> {
         let resolver = timeout(PATIENCE, Arc::clone(&self.resolver).lock_owned()).await;
         if let Ok(resolver) = resolver
             && let Some(done) = self.ask(sample, resolver)
         {
-            // In vain if the thread panics, or is waited for too long.
-            let _ = timeout(PATIENCE, done).await;
+            // If the thread panics or takes too long, the previous names are used.
+            let _ = timeout(PATIENCE, found).await;
         }
         self.last.lock().map_or_else(|_| Arc::default(), |last| Arc::clone(&last))
     }
 
-    /// Has a thread find out, which says when it has.
+    /// Looks the names up in a thread; the receiver hears when it is done.
     fn ask(
         &self,
         sample: &Sample,
@@ -81,14 +80,16 @@ impl Names {
             if let Ok(mut last) = last.lock() {
                 *last = found;
             }
-            // Who waited may have given up.
+            // The scrape may have given up waiting.
             let _ = sender.send(());
         };
         let thread = std::thread::Builder::new().name("names".into()).stack_size(STACK);
         match thread.spawn(look) {
             Ok(_) => Some(done),
             Err(error) => {
-                log::warn!("names are those of before: cannot start a thread: {error}");
+                log::warn!(
+                    "cannot start a thread to look up names, using the previous ones: {error}"
+                );
                 None
             }
         }

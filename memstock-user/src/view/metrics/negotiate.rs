@@ -1,12 +1,12 @@
-//! Which text format a client wants: its `Accept` header (RFC 9110, 12.5.1).
+//! Chooses the text format by a client's `Accept` header (RFC 9110, 12.5.1).
 
 use crate::view::metrics::text::Format;
 
 /// The version of OpenMetrics that we write.
 const VERSION: &str = "1.0.0";
 
-/// OpenMetrics for who prefers it, or likes it no less than the other; else the text format that
-/// everybody reads.
+/// OpenMetrics if the client wants it at least as much as plain text; otherwise the Prometheus format, which every
+/// scraper reads.
 pub(super) fn format(accept: &str) -> Format {
     let ranges: Vec<Range> = accept.split(',').filter_map(Range::parse).collect();
     let best = |fits: &dyn Fn(&Range) -> bool| {
@@ -23,7 +23,7 @@ pub(super) fn format(accept: &str) -> Format {
 struct Range<'a> {
     kind: &'a str,
     version: Option<&'a str>,
-    /// How much it is wanted.
+    /// Its quality value (`q`).
     thousandths: u16,
 }
 

@@ -1,9 +1,9 @@
-//! HTTP: who may ask what, and for how long. Knows nothing of engines; what it does not know, it asks.
+//! The HTTP server: paths, limits and timeouts. Knows nothing of engines; it asks the daemon.
 //!
-//! It runs on the runtime of the daemon, so nothing here waits for a client without an end: a client has ten seconds
-//! for all, one request with a small header, and there are [`MAX_CLIENTS`] at once. One more takes the place of the one
-//! that has been there longest without a request, or, where all have sent theirs, of the longest of all: who is slow loses
-//! its own connection, and who asks as soon as it is there is answered.
+//! It shares the daemon's runtime, so every wait for a client is bounded: a connection lasts at most ten seconds and
+//! carries one request with a small header, and at most [`MAX_CLIENTS`] are open at once. One more replaces the oldest
+//! that has not sent its request, or, if all have, the oldest of all: a slow client loses its own connection, and a
+//! prompt one is answered.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -33,24 +33,24 @@ use super::negotiate::format;
 use crate::exit::{Classify as _, Failure};
 use crate::view::metrics::text;
 
-/// Clients at once.
+/// Most clients at once.
 pub const MAX_CLIENTS: usize = 16;
-/// What a client may take from the first byte to the last.
+/// Most time for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What it may take for its request.
+/// Most time until the request's header is complete.
 const HEADERS: Duration = Duration::from_secs(5);
-/// Bytes of a request's header, and fields in it. Prometheus sends some 300 in 6.
+/// Most bytes of a request's header, and most fields. Prometheus sends some 300 bytes in 6 fields.
 const MOST_HEADER: usize = 8192;
 const MOST_FIELDS: usize = 64;
-/// Until it is tried again to accept a client, when the process or the host has no file to spare.
+/// Pause before accepting again, when the process or the host is out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Takes the address. Clients wait until somebody serves them.
+/// Binds the address. Clients wait until [`Server::start`].
 ///
 /// # Errors
-/// [`Failure::Host`]: it is another's, or there is no such address here.
+/// [`Failure::Host`]: the address is in use, or not of this host.
 pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     let cannot =
         || format!("--metrics: cannot listen on {address}: choose another address or port");
@@ -59,18 +59,18 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     Ok(listener)
 }
 
-/// The running server. It and all its clients end when it is dropped.
+/// The running server. Dropping it ends all connections.
 pub struct Server(AbortHandle);
 
 impl Server {
-    /// Begins to serve, and says where on standard error: the port may have been the kernel's choice.
+    /// Starts serving, and prints the URL on stderr: the kernel may have chosen the port.
     ///
     /// # Errors
-    /// The listener is none of the runtime's.
+    /// The runtime cannot use the listener.
     pub fn start(listener: TcpListener, desk: mpsc::Sender<Ask>, names: Names) -> Result<Self> {
-        let address = listener.local_addr().context("cannot tell our address")?;
+        let address = listener.local_addr().context("cannot find out our address")?;
         let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve")?;
-        // Nobody left to tell if standard error is gone.
+        // Not worth failing for if stderr is closed.
         let _ = writeln!(io::stderr(), "metrics: http://{address}/metrics");
         Ok(Self(tokio::spawn(accept(listener, desk, names)).abort_handle()))
     }
@@ -82,13 +82,12 @@ impl Drop for Server {
     }
 }
 
-/// Somebody who is connected.
 struct Client {
     task: AbortHandle,
     has_asked: Arc<AtomicBool>,
 }
 
-/// Has a place free, by ending a client if there is none.
+/// Frees a place, by disconnecting a client if all are taken.
 fn make_place(clients: &mut VecDeque<Client>) {
     clients.retain(|client| !client.task.is_finished());
     if clients.len() >= MAX_CLIENTS {
@@ -101,7 +100,7 @@ fn make_place(clients: &mut VecDeque<Client>) {
 }
 
 async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>, names: Names) {
-    // Ends them all when it is dropped.
+    // Ends all clients when dropped.
     let mut tasks = JoinSet::new();
     let mut clients = VecDeque::new();
     loop {
@@ -112,7 +111,7 @@ async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>, name
                 let has_asked = Arc::new(AtomicBool::new(false));
                 let (desk, names) = (desk.clone(), names.clone());
                 let asks = Arc::clone(&has_asked);
-                // What became of a client is the client's affair.
+                // A client's errors and timeouts concern nobody else.
                 let serve = async move {
                     drop(timeout(PATIENCE, serve(stream, desk, names, &asks)).await);
                 };
@@ -120,7 +119,7 @@ async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>, name
             }
             Err(error) => {
                 let error = anyhow::Error::new(error).context("cannot accept a client");
-                // Who answers has enough to do where there is no room.
+                // A full channel means that the daemon has enough to do already.
                 let _ = desk.try_send(Ask::Failed(error));
                 sleep(PAUSE).await;
             }
@@ -136,7 +135,7 @@ async fn serve(
 ) -> hyper::Result<()> {
     let service = service_fn(|request| {
         has_asked.store(true, Relaxed);
-        // A body is not read, and ends with the connection.
+        // A request's body is not read; it ends with the connection.
         answer(request, &desk, &names)
     });
     http1::Builder::new()

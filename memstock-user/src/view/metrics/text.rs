@@ -1,10 +1,9 @@
-//! A reading as metrics: OpenMetrics, or the text format of Prometheus. Owns what a declaration is called there,
-//! and which labels it has; where its values come from is in `points`.
+//! Formats a reading as OpenMetrics or as Prometheus text. Decides the name and labels of each metric; `points` has the
+//! values.
 //!
-//! A name is put together from the declaration: `memstock`, what it is of, its name, its unit, and `total` for what
-//! only goes up. Amounts of memory are bytes, as Prometheus wants it, whatever they are elsewhere; so the
-//! words `nr` and `pages` go out of a name. What there is not, such as a limit, has no value, rather than
-//! an infinite one: a query that compares then finds nothing to compare with.
+//! A name consists of `memstock`, its subject, the declared name, the unit, and `total` for counters. Memory is in
+//! bytes, as Prometheus recommends, so the words `nr` and `pages` are dropped. A value that does not exist, such as a
+//! limit, is left out rather than infinite: a query that compares then finds nothing to compare with.
 
 mod points;
 
@@ -25,7 +24,7 @@ use self::points::{Number, Points};
 use crate::view::metrics::Reading;
 use crate::view::metrics::names::Found;
 
-/// Labels of what people call a cgroup, as kubelet spells them in its own metrics; behind all others.
+/// Labels for a cgroup's workload name, spelled as in kubelet's own metrics; after all others.
 const NAMES: [&str; 4] = ["container", "pod", "namespace", "unit"];
 
 /// These labels and [`NAMES`].
@@ -36,7 +35,7 @@ macro_rules! with_names {
 /// First word of every name.
 const PREFIX: &str = "memstock";
 
-/// A format of the text.
+/// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// OpenMetrics 1.0.0.
@@ -46,7 +45,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// As in the header of an answer.
+    /// Its `Content-Type`.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -58,7 +57,7 @@ impl Format {
 /// The whole exposition.
 ///
 /// # Errors
-/// Only those of writing to a string, of which there are none.
+/// Only those of writing to a string, which cannot fail.
 pub fn text(
     reading: Arc<Reading>,
     found: Arc<Found>,
@@ -74,7 +73,7 @@ pub fn text(
     Ok(text)
 }
 
-/// One declaration, and what it is of.
+/// A metric: one declaration and its subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family(Source);
 
@@ -167,7 +166,7 @@ impl Family {
         }
     }
 
-    /// What it is of.
+    /// Its subject, as a word of the name.
     const fn subject(self) -> Option<&'static str> {
         match self.0 {
             Source::Cpu(_) | Source::CpuState(_) => Some("cpu"),
@@ -206,7 +205,7 @@ impl Family {
         }
     }
 
-    /// The name of its values.
+    /// The full name.
     pub fn name(self) -> String {
         let unit = self.unit().map_or_else(String::new, |unit| format!("_{}", unit.as_str()));
         let total = if self.stat().trend == Trend::Counter { "_total" } else { "" };
@@ -221,7 +220,7 @@ impl Family {
         };
         let mut family = encoder.encode_descriptor(&base, stat.help, unit.as_ref(), kind)?;
         points.of(self, &mut |values, number| {
-            // To Prometheus an empty label is none; of cgroups without a name there are many.
+            // To Prometheus an empty label is none, and many cgroups have no name.
             let labels = self.labels().iter().copied().zip(values.iter().copied());
             let labels: Vec<_> =
                 labels.filter(|(name, value)| !NAMES.contains(name) || !value.is_empty()).collect();

@@ -1,4 +1,4 @@
-//! How much memory the whole host allocates and frees: what the number of missed runs is measured against.
+//! How much memory the host allocates and frees, to compare the number of missed runs with.
 
 use std::fs;
 use std::io;

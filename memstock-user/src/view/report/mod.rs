@@ -1,5 +1,5 @@
-//! A recording as pictures: of all limits, and of its time; alone, or on a page that is whole in one file. The figures are
-//! those of `memstock rehearse`; nothing here judges.
+//! Pictures of a recording: what each limit would do, and memory over time; as SVG, or on a self-contained HTML page.
+//! The figures are those of `memstock rehearse`; nothing here judges.
 
 mod page;
 mod pictures;
@@ -13,20 +13,20 @@ use super::show::rehearse::Judged;
 use crate::forecast::recommend::Advice;
 use crate::forecast::rehearse::{Rehearsal, Row, page_size};
 
-/// Limits from where it lives to where it fits, and below where it lives.
+/// How many limits are drawn from where the run survives to where it fits, and how many below.
 const LIVING: usize = 40;
 const DYING: usize = 16;
-/// The smallest limit that is looked at, as a part of what is needed.
+/// The smallest limit drawn, as a fraction of what is needed.
 const LEAST: f64 = 1.0 / 16.0;
 
-/// A recording at all limits that are drawn.
+/// A recording, judged at all limits that are drawn.
 #[derive(Debug)]
 pub struct Report<'a> {
     judged: Judged<'a>,
 }
 
 impl<'a> Report<'a> {
-    /// Takes a simulation for each limit.
+    /// Runs one simulation per limit.
     pub fn of(rehearsal: &'a Rehearsal<'a>, advice: Advice) -> Self {
         let needed = rehearsal.peaks().needed;
         let page = page_size(rehearsal.recording);
@@ -45,7 +45,7 @@ impl<'a> Report<'a> {
         Self { judged: Judged { rehearsal, rows, advice } }
     }
 
-    /// The picture of all limits: a whole SVG file.
+    /// The picture of all limits, as an SVG file.
     ///
     /// # Errors
     /// It cannot be drawn.
@@ -53,10 +53,10 @@ impl<'a> Report<'a> {
         pictures::limits(self)
     }
 
-    /// The page: a whole HTML file.
+    /// The page, as an HTML file.
     ///
     /// # Errors
-    /// A picture of it cannot be drawn.
+    /// One of its pictures cannot be drawn.
     pub fn html(&self) -> Result<String> {
         page::page(self)
     }

@@ -1,5 +1,5 @@
 "use strict";
-// Moves the limit over the picture of the time, and says what it would do. All figures are in the page.
+// Lets the user move the limit in the picture of usage over time, and says what it would do. The page has all figures.
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const told = JSON.parse(document.getElementById("rehearsal").textContent);
 const svg = document.querySelector("#time svg");
@@ -24,7 +24,7 @@ function human(bytes) {
   return (unit ? bytes.toFixed(1) : bytes) + units[unit];
 }
 
-// What is told of the nearest limit below, which is no better than this one.
+// The row of the nearest limit below, which is no better than this one.
 function rowAt(limit) {
   let found = 0;
   told.limits.forEach((row, n) => {
@@ -33,7 +33,7 @@ function rowAt(limit) {
   return found;
 }
 
-// What each part of the time would be at this limit.
+// The state of each part of the time at this limit.
 function states(limit, n) {
   const slow = new Set(facts.slow[n]);
   let ended = false;
@@ -72,8 +72,8 @@ function shade(all) {
 function sentence(limit, row) {
   const parts = [`${human(limit)}: ${row.near ? "oom, near" : row.verdict}`];
   if (row.verdict === "fits") return parts[0];
-  if (row.victim) parts.push(`${row.victim.comm ?? "nobody known"} dies at ${row.victim.at.toFixed(1)} s`);
-  if (row.near) parts.push("or it lives");
+  if (row.victim) parts.push(`${row.victim.comm ?? "unknown process"} dies at ${row.victim.at.toFixed(1)} s`);
+  if (row.near) parts.push("or it survives");
   if (row.reread !== null) parts.push(`${human(row.reread)} read again`);
   if (row.slowdown !== null) parts.push(`${(100 * row.slowdown).toFixed(1)} % slower`);
   return parts.join(", ");

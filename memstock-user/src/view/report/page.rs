@@ -1,5 +1,5 @@
-//! The page: both pictures, the figures behind them, and a script that has the limit moved. Nothing is loaded from
-//! anywhere, and the page forbids it.
+//! The page: both pictures, the figures behind them, and a script to move the limit. It loads nothing from elsewhere,
+//! and its policy forbids that.
 
 use std::fmt::Write as _;
 
@@ -22,20 +22,20 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What the script needs beside the document of `memstock rehearse --json`; bytes and seconds.
+/// What the script needs besides the document of `memstock rehearse --json`; in bytes and seconds.
 #[derive(Serialize)]
 struct Facts {
     frame: Frame,
-    /// The highest value of the picture.
+    /// The highest value in the picture.
     scale: u64,
     end: f64,
     lives_from: u64,
     fits_from: u64,
-    /// Of each part of the time, used and needed.
+    /// Usage and need in each part of the time.
     parts: Vec<[u64; 2]>,
-    /// Of each limit of the document, the parts of the time in which it would be slow.
+    /// For each limit in the document, the parts of the time in which the run would be slow.
     slow: Vec<Vec<usize>>,
-    /// Where the line is at first.
+    /// Where the line starts.
     limit: u64,
 }
 
@@ -68,7 +68,7 @@ pub fn page(report: &Report<'_>) -> Result<String> {
         ("facts", json(&serde_json::to_value(&facts)?)),
         ("script", SCRIPT.to_owned()),
     ];
-    // In one pass, so that nothing that is filled in is taken for a place to fill.
+    // One pass, so that inserted text is never taken for a placeholder.
     let mut page = String::new();
     let mut rest = PAGE;
     while let Some((before, behind)) = rest.split_once("{{") {
@@ -80,7 +80,7 @@ pub fn page(report: &Report<'_>) -> Result<String> {
     Ok(page + rest)
 }
 
-/// The parts of the time in which so much is read again that they take longer by what is called slow.
+/// The parts of the time in which reading again takes longer than [`SLOW`] allows.
 fn slow(report: &Report<'_>, reread: &[u64]) -> Vec<usize> {
     let part = report.end().as_secs_f64() / PARTS as f64;
     let is_slow = |bytes: u64| report.rehearsal().seconds_to_read(bytes) > SLOW * part;
@@ -88,7 +88,7 @@ fn slow(report: &Report<'_>, reread: &[u64]) -> Vec<usize> {
     all.filter(|&(_, &bytes)| bytes > 0 && is_slow(bytes)).map(|(n, _)| n).collect()
 }
 
-/// Between the tags of a script, where only the end of one means something.
+/// Escapes JSON for a script element, where only its end tag is special.
 fn json(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c")
 }
@@ -102,7 +102,7 @@ fn list(items: &[String]) -> String {
     items.iter().map(|item| format!("<li>{}</li>\n", escaped(&printable(item)))).collect()
 }
 
-/// The limits at which the verdict changes, and those at which somebody else dies.
+/// The limits at which the verdict or the victim changes.
 fn rows(report: &Report<'_>) -> String {
     let document = document(&report.judged);
     let mut text = String::new();
@@ -115,7 +115,7 @@ fn rows(report: &Report<'_>) -> String {
             continue;
         }
         let who = row.victim.as_ref().map(|victim| {
-            let name = told["victim"]["comm"].as_str().unwrap_or("nobody known");
+            let name = told["victim"]["comm"].as_str().unwrap_or("unknown process");
             format!("{name}, at {:.1} s", victim.at.as_secs_f64())
         });
         let files = told["files"].as_array().into_iter().flatten().map(|file| {
@@ -141,7 +141,7 @@ fn rows(report: &Report<'_>) -> String {
     text
 }
 
-/// Where and how it was recorded.
+/// Where and how the recording was made.
 fn inputs(report: &Report<'_>) -> String {
     let recording = report.rehearsal().recording;
     let header = &recording.header;

@@ -1,4 +1,5 @@
-//! The two pictures, drawn by plotters as SVG. Colours are few and fixed: on a page its styles go by them.
+//! The two pictures, drawn as SVG by plotters. Colours are few and fixed, because the page's style sheet refers to
+//! them.
 
 use std::fmt::Display;
 
@@ -15,17 +16,17 @@ use crate::model::size::human;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const FONT: &str = "sans-serif";
-/// Of text and axes, and of grids. `page.css` names them, and the white, again.
+/// Colours of text and axes, and of grids. `page.css` repeats them, and white.
 const INK: RGBColor = RGBColor(34, 34, 34);
 const FAINT: RGBColor = RGBColor(221, 221, 221);
-/// Of the zones of limits: oom, slow, reclaims, fits.
+/// Colours of the zones of limits: oom, slow, reclaims, fits.
 const ZONES: [RGBColor; 4] = [
     RGBColor(214, 69, 65),
     RGBColor(232, 146, 42),
     RGBColor(104, 168, 87),
     RGBColor(160, 170, 180),
 ];
-/// Of the kinds of memory, from below.
+/// Names and colours of the kinds of memory, from the bottom up.
 pub const KINDS: [(&str, RGBColor); 5] = [
     ("the kernel's own", RGBColor(94, 79, 162)),
     ("shared memory, tmpfs", RGBColor(50, 136, 189)),
@@ -35,16 +36,16 @@ pub const KINDS: [(&str, RGBColor); 5] = [
 ];
 const SIZE: (u32, u32) = (900, 360);
 
-/// Where in a picture its values are, in pixels.
+/// The plotting area within a picture, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Frame {
-    /// Left.
+    /// Left edge.
     pub left: i32,
-    /// Right.
+    /// Right edge.
     pub right: i32,
-    /// Of the highest value.
+    /// Height of the highest value.
     pub top: i32,
-    /// Of 0.
+    /// Height of 0.
     pub bottom: i32,
 }
 
@@ -66,7 +67,7 @@ fn drawn(draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {
     Ok(text)
 }
 
-/// What each limit would do: zones, what is read again, how much slower it is, and what to set.
+/// Draws what each limit would do: zones, bytes read again, slowdown, and the recommended limit.
 pub fn limits(report: &Report<'_>) -> Result<String> {
     let (rehearsal, rows) = (report.rehearsal(), report.rows());
     let peaks = rehearsal.peaks();
@@ -145,7 +146,7 @@ pub fn limits(report: &Report<'_>) -> Result<String> {
                 chart.draw_series([line]).map_err(defect)?;
                 let at = (x, top * (0.97 - 0.07 * n as f64));
                 let text = format!(" {name} {} ", human(limit));
-                // Within the picture, on whichever side of its line.
+                // On the side of the line where it stays within the picture.
                 let side = if x * x > from * to { HPos::Right } else { HPos::Left };
                 let style = (FONT, 12).into_font().color(&INK).pos(Pos::new(side, VPos::Center));
                 let text = Text::new(text, at, style);
@@ -172,7 +173,7 @@ where
         .map_err(defect)
 }
 
-/// What was used when, by kind; and where in the picture, up to how many bytes.
+/// Draws usage over time, by kind. Also returns the plotting area and the bytes at its top.
 pub fn time(report: &Report<'_>, parts: &[Part]) -> Result<(String, Frame, u64)> {
     let highest = parts.iter().map(|part| part.stack()[4]).max().unwrap_or(0);
     let highest = highest.max(report.rehearsal().fits_from()).max(1);
@@ -199,7 +200,7 @@ pub fn time(report: &Report<'_>, parts: &[Part]) -> Result<(String, Frame, u64)>
             .label_style((FONT, 12).into_font().color(&INK))
             .draw()
             .map_err(defect)?;
-        // The whole first, and what is below it over that.
+        // From the top of the stack down: each area covers the lower part of the one before.
         for (kind, (name, colour)) in KINDS.iter().enumerate().rev() {
             let steps = parts.iter().enumerate().flat_map(|(n, part)| {
                 let height = mib(part.stack()[kind]);

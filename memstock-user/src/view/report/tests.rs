@@ -1,4 +1,4 @@
-//! What is in a page, as far as it can be told without a browser.
+//! What a page contains, as far as a test can tell without a browser.
 
 use serde_json::Value;
 

@@ -1,25 +1,25 @@
-//! A recording in equal parts of its time: of each the highest figures.
+//! Divides a recording into equal parts of its time, with the highest figures of each.
 
 use crate::forecast::rehearse::Rehearsal;
 use crate::forecast::timeline::PARTS;
 
-/// A part of the time; in bytes.
+/// The figures of one part, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Used.
+    /// Usage.
     pub usage: u64,
-    /// Of that, what could not be reclaimed.
+    /// The part of it that could not be reclaimed.
     pub needed: u64,
-    /// Of that, the kernel's own.
+    /// The kernel's own share of `needed`.
     pub kernel: u64,
-    /// Of what is needed, shared memory and tmpfs.
+    /// Shared memory and tmpfs within `needed`.
     pub shmem: u64,
-    /// Page cache that is dirty.
+    /// Dirty page cache.
     pub dirty: u64,
 }
 
 impl Part {
-    /// The heights up to which each kind is, from the lowest: the kernel's own, shared, private, dirty, clean.
+    /// The upper edge of each kind, from the bottom up: the kernel's own, shared, private, dirty, clean.
     pub fn stack(self) -> [u64; 5] {
         let shared = self.kernel.saturating_add(self.shmem).min(self.needed);
         let dirty = self.needed.saturating_add(self.dirty).min(self.usage.max(self.needed));
@@ -32,7 +32,7 @@ impl Part {
     }
 }
 
-/// All parts of a recording.
+/// The parts of a recording.
 pub fn parts(rehearsal: &Rehearsal<'_>) -> Vec<Part> {
     let mut parts = vec![Part::default(); PARTS];
     let width = rehearsal.timeline.end.as_secs_f64() / PARTS as f64;

@@ -1,4 +1,4 @@
-//! An audit as tables; `document` has it as JSON, whose names are the heads here. All figures are pages.
+//! An audit as tables, headed by the names of the JSON members in `document`. All figures are in pages.
 
 mod document;
 
@@ -13,7 +13,7 @@ use self::document::{Moved, book, counts, members, moved, sums};
 use super::table::{head, label, plain};
 use crate::audit::{Agreement, Audit, Book};
 
-/// Writes the tables, and below them the sums.
+/// Writes the tables, then the sums.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -24,15 +24,15 @@ pub fn write(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
     if !audit.is_exact {
         writeln!(
             out,
-            "moving: the figures changed while they were read; of several readings this has the \
-             smallest drift, and it is not exact"
+            "moving: the figures changed while they were read; this reading has the smallest drift \
+             of several, and is not exact"
         )?;
     }
     let Agreement { both, only_ours, only_kernels, other: _ } = audit.file;
     writeln!(
         out,
-        "page cache: {both} pages as the kernel has them, {only_ours} by memstock only, {only_kernels} by \
-         the kernel only"
+        "page cache: {both} pages by memstock and the kernel, {only_ours} by memstock only, {only_kernels} \
+         by the kernel only"
     )?;
     if let Some(agreement) = &audit.agreement {
         writeln!(out, "\n{}\n", kinds(audit).trim_fmt())?;
@@ -82,7 +82,7 @@ fn kinds(audit: &Audit) -> Table {
     table
 }
 
-/// With three decimals.
+/// Formats a percentage with three decimals.
 fn percent(agreement: &Agreement) -> String {
     match agreement.millipercent() {
         Some(milli) => format!("{}.{:03} %", milli / 1000, milli % 1000),

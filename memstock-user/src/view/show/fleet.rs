@@ -1,4 +1,4 @@
-//! Which limits to set for many cgroups: as a table, those at risk first, and as JSON.
+//! Recommended limits for many cgroups: as a table, those at risk first, and as JSON.
 
 use std::cmp::Reverse;
 use std::io::{self, Write};
@@ -13,16 +13,16 @@ use crate::forecast::recommend::Advice;
 use crate::forecast::verdict::{Peaks, Verdict};
 use crate::model::size::{human, human_up};
 
-/// A cgroup on all hosts that have it.
+/// A cgroup, over all hosts that have it.
 #[derive(Debug)]
 pub struct Service {
     /// Its path.
     pub cgroup: String,
-    /// How many hosts.
+    /// How many hosts have it.
     pub hosts: u64,
     /// The highest figures on any of them.
     pub peaks: Peaks,
-    /// The lowest limit that it has now, in bytes.
+    /// Its lowest current limit, in bytes.
     pub limit: Option<u64>,
     /// What to set.
     pub advice: Advice,
@@ -39,7 +39,7 @@ impl Service {
     }
 }
 
-/// Those that die first, then those that save most.
+/// Those at risk first, then those that would save most.
 fn sorted(services: &[Service]) -> Vec<&Service> {
     let mut all: Vec<_> = services.iter().collect();
     all.sort_by_key(|service| {
@@ -49,7 +49,7 @@ fn sorted(services: &[Service]) -> Vec<&Service> {
     all
 }
 
-/// Writes a row for each.
+/// Writes a table with a row for each service.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -63,7 +63,7 @@ pub fn write(out: &mut dyn Write, window: &str, services: &[Service]) -> io::Res
         "saves",
         "needed",
         "peak",
-        "now it",
+        "verdict",
         "hosts",
     ]);
     for column in table.column_iter_mut().skip(1) {
@@ -78,15 +78,15 @@ pub fn write(out: &mut dyn Write, window: &str, services: &[Service]) -> io::Res
             service.saving().map_or_else(none, saving),
             human_up(service.peaks.needed),
             human_up(service.peaks.usage),
-            service.verdict().map_or("has no limit", Verdict::name).to_owned(),
+            service.verdict().map_or("no limit", Verdict::name).to_owned(),
             service.hosts.to_string(),
         ]);
     }
     writeln!(out, "{}", table.trim_fmt())?;
     writeln!(
         out,
-        "\nThe highest since each cgroup was tracked, of those scraped in the last {window}. What is read again at a limit is \
-         not in the metrics: \"memstock record\"."
+        "\nPeaks since each cgroup was tracked, of those scraped in the last {window}. Metrics do not show what would be read \
+         again at a limit: use \"memstock record\"."
     )
 }
 
@@ -98,9 +98,9 @@ fn saving(bytes: i128) -> String {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Document {
-    /// Cgroups that were scraped within this time, as Prometheus writes it; their highest is that since each was tracked.
+    /// Cgroups scraped within this time, as Prometheus writes it, are included; their peaks are since each was tracked.
     window: String,
-    /// Those that die at their limit first, then those that save most.
+    /// Those at risk at their limit first, then those that would save most.
     cgroups: Vec<Entry>,
 }
 
@@ -109,22 +109,22 @@ pub(super) struct Document {
 struct Entry {
     /// Its path.
     cgroup: String,
-    /// On so many hosts.
+    /// How many hosts have it.
     hosts: u64,
     /// The most that could not be reclaimed, on any of them. Unit: bytes.
     needed_peak: u64,
     /// The most that was used, on any of them. Unit: bytes.
     peak: u64,
-    /// The lowest limit now; null without one. Unit: bytes.
+    /// Its lowest current limit; null without one. Unit: bytes.
     limit: Option<u64>,
-    /// What it does at that limit; null without one.
+    /// What happens at that limit; null without one.
     #[cfg_attr(test, schemars(schema_with = "super::schema::verdict_or_none"))]
     verdict: Option<&'static str>,
     /// What to set.
     recommend: Set,
 }
 
-/// Writes the same as JSON.
+/// Writes the table's figures as JSON.
 ///
 /// # Errors
 /// `out` cannot be written.

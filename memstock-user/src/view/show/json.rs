@@ -1,5 +1,5 @@
-//! A sample and a drain as JSON. Sizes of a sample in bytes, no limit is null. Numbers are as declared, and the types
-//! here say the rest: `schema` publishes both.
+//! A sample and a drain as JSON. Sizes of a sample are in bytes; no limit is null. `schema` publishes these types
+//! together with the declarations of the numbers.
 
 use std::marker::PhantomData;
 
@@ -44,7 +44,7 @@ pub(super) struct Show<'a> {
     batch: u32,
     #[cfg_attr(test, schemars(schema_with = "super::schema::loss"))]
     loss: Map<String, Value>,
-    /// Why the daemon is degraded, each after its name and a colon, as in /readyz; empty when it is not.
+    /// Why the daemon is degraded, as lines of `name: text`, like /readyz; empty if it is not.
     degraded: &'a [String],
 }
 

@@ -1,5 +1,4 @@
-//! What the kernel's own memory controller has in stock, as tables and as JSON: what its numbers are called, and what
-//! they are, is declared here.
+//! What the kernel's own memory controller has in stock, as tables and as JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -23,7 +22,7 @@ pub struct Document {
     cgroup_version: u8,
     /// Every CPU that is online.
     cpus: Vec<CpuRow>,
-    /// The cgroups that something is in stock for, and those above them; with --cgroup, that and all below it. By path,
+    /// Cgroups with something in stock, and their ancestors; with --cgroup, that cgroup and its descendants. By path,
     /// removed ones first.
     cgroups: Vec<CgroupRow>,
     /// What happened since the sample before; null in the first, and without --watch.
@@ -37,7 +36,7 @@ struct CpuRow {
     cpu: u32,
     /// Its slots of pages, in the kernel's order.
     slots: Vec<PagesRow>,
-    /// Its slots for objects of slab.
+    /// Its slots for slab objects.
     objects: Vec<BytesRow>,
 }
 
@@ -48,7 +47,7 @@ struct PagesRow {
     cgroup: Option<String>,
     /// Its id; null for none.
     cgroup_id: Option<u64>,
-    /// Pages left: charged, and used by nobody.
+    /// Pages left: charged, but unused.
     nr_pages: u64,
 }
 
@@ -59,7 +58,7 @@ struct BytesRow {
     cgroup: Option<String>,
     /// Its id; null for none.
     cgroup_id: Option<u64>,
-    /// Bytes left, of pages that are charged.
+    /// Bytes left, of charged pages.
     nr_bytes: u64,
 }
 
@@ -68,37 +67,37 @@ struct BytesRow {
 struct CgroupRow {
     /// Its id in the hierarchy of the memory controller.
     id: u64,
-    /// Its path there, with what is not text escaped; null once it is removed.
+    /// Its path there, with bytes that are not text escaped; null once it is removed.
     path: Option<String>,
     /// The bytes of the path in hexadecimal, if something in it was escaped.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_hex: Option<String>,
-    /// What the kernel says that it is charged, with those below it; null once it is removed.
+    /// Its usage by the kernel, descendants included; null once it is removed.
     usage: Option<u64>,
-    /// Of that, what is in stock, over all CPUs: charged, and used by nobody.
+    /// The part of it that is in stock, on all CPUs: charged, but unused.
     stranded: u64,
     /// Usage less stranded; null once it is removed.
     net: Option<u64>,
-    /// By how much the slots differed before and after the usage was read, each CPU by itself: net can be off by that.
+    /// How much the slots of all CPUs changed while the usage was read, in total: net can be off by this much.
     error: u64,
-    /// Of net, what is in stock for objects of slab.
+    /// The part of net that is in stock for slab objects.
     object_bytes: u64,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct SinceRow {
-    /// Slots that were one cgroup's and are another's: a lower bound, since what happened between two samples and was
-    /// undone is not seen.
+    /// Slots that passed from one cgroup to another: a lower bound, as a change that is undone between two samples is
+    /// not seen.
     changed_hands: u64,
-    /// Charges that the kernel was asked for, by whomever; null where its functions cannot be traced.
+    /// Charges requested from the kernel, by anyone; null where its functions cannot be traced.
     charges: Option<u64>,
-    /// Bytes that they asked for.
+    /// Bytes requested by these charges.
     charged: Option<u64>,
-    /// Calls of page_counter_try_charge: on cgroup v1 two for each charge that the stock did not have, for memory and for
+    /// Calls of page_counter_try_charge: on cgroup v1 two for each charge that misses the stock, for memory and for
     /// memory+swap.
     shared_operations: Option<u64>,
-    /// Percent of the charges that the stock had; null when there were none.
+    /// Percentage of charges that the stock served; null if there were none.
     hit_rate: Option<f64>,
 }
 
@@ -156,7 +155,7 @@ fn rate(charges: KernelCharges<u64>, is_v1: bool) -> Option<f64> {
     hit_rate(all - misses, all)
 }
 
-/// Writes a table of the slots in use, one of the cgroups, and what happened since the look before.
+/// Writes a table of the slots in use, one of the cgroups, and what happened since the previous sample.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -178,7 +177,7 @@ pub fn write(out: &mut dyn Write, view: &View, page_size: u64) -> io::Result<()>
     )
 }
 
-/// A line for each cgroup that a CPU has something for.
+/// A line for each CPU and each cgroup that it has something in stock for.
 fn slots(view: &View) -> String {
     let mut table = plain(["CPU", "CACHED CGROUP", "PAGES", "OBJECTS"], &[1]);
     for cpu in &view.cpus {
@@ -189,7 +188,7 @@ fn slots(view: &View) -> String {
     table.trim_fmt()
 }
 
-/// What a CPU has in stock, a line for each cgroup: its name, pages, and bytes for objects. One line where it has nothing.
+/// What a CPU has in stock: name, pages and bytes for objects of each cgroup, or one line of dashes.
 pub fn stocks(view: &View, cpu: &CpuStocks) -> Vec<[String; 3]> {
     let mut owners = BTreeMap::<(String, u64), [Option<u64>; 2]>::new();
     for (n, slots) in [&cpu.pages, &cpu.bytes].into_iter().enumerate() {

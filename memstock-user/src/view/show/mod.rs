@@ -1,4 +1,4 @@
-//! Renders a sample: the same declarations as a table, as JSON, and as a closing summary.
+//! What the verbs print: tables, JSON and summaries.
 
 pub mod audit;
 pub mod fleet;
@@ -13,7 +13,7 @@ pub mod summary;
 pub mod table;
 pub mod verify;
 
-/// What follows a verdict that comes from two peaks.
+/// Advice below a verdict that is based on peaks alone.
 const NEXT: &str = "which limit to set: `memstock record`, then `memstock recommend`";
 
 #[cfg(test)]

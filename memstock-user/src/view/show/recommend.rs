@@ -1,4 +1,4 @@
-//! Which limits to set: for people, with reasons, and in the words of those who set them.
+//! Recommended limits: as text with reasons, and as Kubernetes, systemd and JSON configuration.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -12,26 +12,26 @@ use crate::forecast::assume::assumes;
 use crate::forecast::recommend::{Advice, Wish};
 use crate::forecast::rehearse::Rehearsal;
 
-/// What there is to tell.
+/// A recommendation and what it is based on.
 #[derive(Debug)]
 pub struct Recommended<'a> {
-    /// By which recordings.
+    /// The recordings that it is based on.
     pub rehearsals: &'a [Rehearsal<'a>],
-    /// For what.
+    /// What it was to achieve.
     pub wish: Wish,
     /// What to set.
     pub advice: Advice,
 }
 
 impl Recommended<'_> {
-    /// What all recordings take for granted, once.
+    /// The assumptions of all recordings, without duplicates.
     fn assumes(&self) -> Vec<String> {
         let mut seen = HashSet::new();
         let all = self.rehearsals.iter().flat_map(assumes);
         all.filter(|assumption| seen.insert(assumption.clone())).collect()
     }
 
-    /// Why one should not just paste it.
+    /// Reasons to verify the limits before setting them.
     fn warnings(&self) -> Vec<String> {
         let mut all: Vec<_> = self.rehearsals.iter().flat_map(Rehearsal::followers).collect();
         all.sort();
@@ -47,9 +47,9 @@ pub(super) struct Document {
     recommend: Set,
     /// The most that could not be reclaimed, over all recordings. Unit: bytes.
     needed_peak: u64,
-    /// The same with what cannot be seen. Unit: bytes.
+    /// The same, plus what a recording cannot see. Unit: bytes.
     lives_from: u64,
-    /// From here on it is no slower than it may be. Unit: bytes.
+    /// The smallest limit at which it is no slower than allowed. Unit: bytes.
     fast_from: u64,
     /// The most that was used. Unit: bytes.
     peak: u64,
@@ -57,7 +57,7 @@ pub(super) struct Document {
     recordings: usize,
     /// Programs that size themselves by their limit.
     warnings: Vec<String>,
-    /// What is taken for granted, a sentence each.
+    /// Assumptions, one sentence each.
     assumes: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     writeln!(out, "\nMemoryMax={}M", advice.max >> 20)?;
     writeln!(out, "MemoryHigh={}M\n", advice.high >> 20)?;
     writeln!(out, "because  {}", reason(advice))?;
-    // In hundredths of a percent: 0.07 * 100 is not 7.
+    // Rounded to hundredths of a percent, because 0.07 * 100 is not 7.
     let [slower, margin] = [wish.slower, wish.margin].map(|part| (part * 1e4).round() / 100.0);
     if rehearsals.iter().any(Rehearsal::is_blind) {
         write!(out, "         how much slower is not known")?;
@@ -105,7 +105,7 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     Ok(())
 }
 
-/// Writes the resources of a container: the limit, and as the request what it runs well with.
+/// Writes a container's resources: `high` as the request, `max` as the limit.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -116,7 +116,7 @@ pub fn yaml(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<()
     writeln!(out, "  limits:\n    memory: {}Mi", max >> 20)
 }
 
-/// Writes a drop-in for a unit.
+/// Writes a drop-in for a systemd unit.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -125,7 +125,7 @@ pub fn systemd(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result
     writeln!(out, "[Service]\n{}", setting(&recommended.advice).replace(' ', "\n"))
 }
 
-/// What belongs beside the numbers, as comments.
+/// The reason and warnings, as comments.
 fn notes(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<()> {
     writeln!(out, "# memstock: {}", reason(&recommended.advice))?;
     for warning in recommended.warnings() {

@@ -16,22 +16,22 @@ use crate::host::workload::Workload;
 use crate::model::size::{human, human_up};
 use crate::recording::{Lru, Recording};
 
-/// Rows of the table between the limit at which all fits and the one below which it dies.
+/// Rows of the table between the limit at which everything fits and the one below which a process is killed.
 const BETWEEN: usize = 5;
 
-/// What there is to tell.
+/// A recording judged at several limits.
 #[derive(Debug)]
 pub struct Judged<'a> {
-    /// Of which recording.
+    /// The recording.
     pub rehearsal: &'a Rehearsal<'a>,
-    /// Limits.
+    /// One verdict per limit.
     pub rows: Vec<Row>,
     /// What to set.
     pub advice: Advice,
 }
 
 impl Judged<'_> {
-    /// The limits that are told of when none is asked about: from where it fits down to where it dies.
+    /// Judges the limits shown by default: from where everything fits down to where a process is killed.
     pub fn table(rehearsal: &Rehearsal<'_>) -> Vec<Row> {
         let mut limits = rehearsal.between(BETWEEN);
         let dies = rehearsal.peaks().needed.saturating_sub(page_size(rehearsal.recording));
@@ -47,7 +47,7 @@ impl Judged<'_> {
 pub(crate) struct Document {
     /// What was recorded, control characters escaped; empty for a cgroup that ran already.
     command: Vec<String>,
-    /// What people call the cgroup that was recorded, if that is known.
+    /// Workload name of the recorded cgroup, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Workload>,
     /// The most that was used. Unit: bytes.
@@ -56,9 +56,9 @@ pub(crate) struct Document {
     needed_peak: u64,
     /// What each limit would do.
     limits: Vec<Limit>,
-    /// What to set, for at most 5 % more time, and with 10 % added.
+    /// What to set, for a run at most 5 % slower, with 10 % added.
     recommend: Set,
-    /// What the verdicts take for granted, a sentence each.
+    /// Assumptions of the verdicts, one sentence each.
     assumes: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Document {
 pub(crate) struct Set {
     /// The limit. Unit: bytes.
     pub(crate) max: u64,
-    /// Where reclaiming may begin. Unit: bytes.
+    /// Where reclaim may begin. Unit: bytes.
     pub(crate) high: u64,
 }
 
@@ -79,17 +79,17 @@ struct Limit {
     #[serde(rename = "verdict")]
     #[cfg_attr(test, schemars(schema_with = "super::schema::verdict"))]
     verdict: &'static str,
-    /// Whether runs at this limit differ: it is oom, and may live.
+    /// Whether runs at this limit can differ: the verdict is oom, but a run may survive.
     near: bool,
-    /// Read again from disk, if it lives; null if it cannot, or if it is not known. Unit: bytes.
+    /// Read again from disk, if the run survives; null if it cannot, or if unknown. Unit: bytes.
     reread: Option<u64>,
-    /// By what part a run takes longer; null as above.
+    /// Additional run time, as a fraction of the recording's; null as above.
     slowdown: Option<f64>,
-    /// Files that are read again most.
+    /// The files that are read again most.
     files: Vec<FileRead>,
     /// Mapped files for which there is no room. Unit: bytes.
     unmapped: u64,
-    /// Who is killed first; null if nobody is.
+    /// The process that is killed first; null if none is.
     victim: Option<Killed>,
 }
 
@@ -107,7 +107,7 @@ struct FileRead {
 struct Killed {
     /// When. Unit: seconds since the start.
     at: f64,
-    /// Its process id; null, as its name, if nobody was seen.
+    /// Its process id; null, like its name, if no process was seen.
     pid: Option<u32>,
     /// Its name.
     comm: Option<String>,
@@ -150,7 +150,7 @@ fn limit(recording: &Recording, row: &Row) -> Limit {
     }
 }
 
-/// A file by its path, or as `stat(1)` would have it.
+/// A file's path, or its device and inode.
 fn name(recording: &Recording, file: u32) -> String {
     match recording.files.get(file as usize) {
         Some(file) => match &file.path {
@@ -161,7 +161,7 @@ fn name(recording: &Recording, file: u32) -> String {
     }
 }
 
-/// Writes the table, with what it is of before it, and what to set after it.
+/// Writes a summary of the recording, the table, and what to set.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -221,14 +221,14 @@ pub(crate) fn about(rehearsal: &Rehearsal<'_>) -> String {
 fn why(recording: &Recording, row: &Row) -> String {
     let mut parts = Vec::new();
     if row.is_near {
-        parts.push("so near to what is needed that it may live".to_owned());
+        parts.push("so close to what is needed that it may survive".to_owned());
     }
     if let Some(Victim { at, task }) = &row.victim {
         let who = match task {
             Some((pid, comm, anon)) => {
                 format!("{} ({pid}), {} anonymous", printable(comm), human(*anon))
             }
-            None => "nobody known".to_owned(),
+            None => "unknown process".to_owned(),
         };
         parts.push(format!("{who}, at {:.1} s", at.as_secs_f64()));
     }
@@ -257,7 +257,7 @@ pub(crate) fn setting(advice: &Advice) -> String {
     format!("MemoryMax={}M MemoryHigh={}M", advice.max >> 20, advice.high >> 20)
 }
 
-/// Of what the limits are made.
+/// What the recommended limits are made up of.
 pub(crate) fn reason(advice: &Advice) -> String {
     let fast = match advice.fast_from > advice.lives_from {
         true => format!(", {} for speed", human_up(advice.fast_from)),
@@ -272,7 +272,7 @@ pub(crate) fn reason(advice: &Advice) -> String {
     )
 }
 
-/// A part of the time.
+/// Formats a slowdown, given as a fraction.
 pub(super) fn percent(part: f64) -> String {
     match part * 100.0 {
         much if much >= 1000.0 => format!("{:.0} times", part + 1.0),

@@ -1,5 +1,5 @@
-//! What limits would do, at the end of a run: one verdict for all of them, and one for that which was named
-//! (`--observe`), with what was reported there.
+//! What limits would do, printed at the end of a run: a verdict for all limits, and with `--observe` one for the given
+//! limit, with what was reported at it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,16 +21,16 @@ use crate::journal::record::{self, Victim};
 use crate::model::size::human;
 use crate::model::{Cgroup, Sample};
 
-/// The reports of a rehearsal so far, and what was removed meanwhile.
+/// The reports of a rehearsal so far, and the cgroups removed meanwhile.
 #[derive(Debug, Default)]
 pub struct Rehearsed {
     /// By the id of the cgroup that was at its limit.
     reports: BTreeMap<u64, Reports>,
-    /// By path: a service that is started again has a new cgroup.
+    /// By path, because a service that is restarted has a new cgroup.
     removed: BTreeMap<String, Judged>,
 }
 
-/// What is judged of a cgroup.
+/// What is kept of a cgroup for its verdict.
 #[derive(Clone, Copy, Debug)]
 struct Judged {
     id: u64,
@@ -56,7 +56,7 @@ impl Rehearsed {
         }
     }
 
-    /// Keeps what is to be said at the end of a cgroup that is removed, if it is tracked.
+    /// Keeps the figures of a tracked cgroup that is removed, for the end of the run.
     ///
     /// # Errors
     /// The engine cannot be read.
@@ -67,7 +67,7 @@ impl Rehearsed {
         Ok(())
     }
 
-    /// At the top, or with a limit. Of several of one name, the highest.
+    /// Only cgroups that are at the top or have a limit are kept; of several with one path, the highest figures.
     fn gone(&mut self, name: record::Cgroup, counter: &Counter<u64>, page_size: u64) {
         let limit = limit_of(counter.memory_limit).map(|limit| limit * page_size);
         let Some(path) = name.path.filter(|_| counter.parent == 0 || limit.is_some()) else {
@@ -80,7 +80,7 @@ impl Rehearsed {
         self.removed.insert(path, Judged { id: name.id, peaks: peaks.or(before), limit });
     }
 
-    /// Writes what limits would do to each cgroup that is at the top or has one.
+    /// Writes what limits would do to each cgroup that is at the top or has a limit.
     ///
     /// # Errors
     /// `out` cannot be written.

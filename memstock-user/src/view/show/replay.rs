@@ -1,4 +1,4 @@
-//! What other batches and slots would have made of recorded charges: as a table, and as JSON.
+//! What recorded charges would have cost with other batches and slots: as a table, and as JSON.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -14,14 +14,14 @@ use crate::model::ratio::{hit_rate, operations_per_page};
 use crate::model::size::human;
 use crate::recording::{CHARGES, Charges, Recording};
 
-/// What there is to tell.
+/// A recording replayed with several settings.
 #[derive(Debug)]
 pub struct Replayed<'a> {
-    /// Of which recording.
+    /// The recording.
     pub recording: &'a Recording,
     /// Its charges.
     pub charges: &'a Charges,
-    /// What each setting comes to.
+    /// The outcome of each setting.
     pub rows: Vec<(Setting, Outcome)>,
 }
 
@@ -30,17 +30,17 @@ pub struct Replayed<'a> {
 pub(crate) struct Document {
     /// What was recorded, control characters escaped; empty for a cgroup that ran already.
     command: Vec<String>,
-    /// The setting that it was recorded with.
+    /// The setting it was recorded with.
     recorded: Recorded,
     /// CPUs on which something was charged.
     cpus: usize,
-    /// Cgroups that were charged, and those above them.
+    /// Cgroups that were charged, and their ancestors.
     cgroups: usize,
-    /// Charges that the recording lacks; null if that is not known, since it was cut short.
+    /// Charges missing from the recording; null if unknown, because it was cut short.
     lost: Option<u64>,
     /// What each setting comes to.
     settings: Vec<Row>,
-    /// What the figures take for granted, a sentence each.
+    /// Assumptions of the figures, one sentence each.
     assumes: Vec<String>,
 }
 
@@ -62,9 +62,9 @@ struct Row {
     slots: u32,
     /// Page faults.
     faults: u64,
-    /// Charged as they were allocated. Unit: pages.
+    /// Charged on allocation. Unit: pages.
     charged_pages: u64,
-    /// Those of them that were charged without a charge on the shared counters. Unit: pages.
+    /// Those of them that needed no charge on the shared counters. Unit: pages.
     from_stock_pages: u64,
     /// The same in percent; null if nothing was charged.
     hit_rate: Option<f64>,
@@ -74,11 +74,11 @@ struct Row {
     uncharges: u64,
     /// Times stocked pages were given back unused.
     drains: u64,
-    /// All three.
+    /// The sum of these three.
     shared_operations: u64,
-    /// The most that was charged at once and not in use. Unit: bytes.
+    /// The most that was charged but not in use at any time. Unit: bytes.
     stranded_peak: u64,
-    /// Charged and not in use at the end. Unit: bytes.
+    /// Charged but not in use at the end. Unit: bytes.
     stranded_end: u64,
 }
 
@@ -124,24 +124,24 @@ fn cpus(charges: &Charges) -> usize {
     charges.events.iter().map(|charge| charge.cpu).collect::<BTreeSet<_>>().len()
 }
 
-/// Charges that found no room when they were recorded; none if the recording does not say.
+/// Charges that found no room when they were recorded; `None` if the recording does not say.
 fn lost(recording: &Recording) -> Option<u64> {
     let end = recording.end.as_ref()?;
     let lost = end.lost.iter().find(|(name, _)| name == CHARGES);
     Some(lost.map_or(0, |&(_, count)| count))
 }
 
-/// What is to be known of the figures: losses first.
+/// The assumptions of the figures, losses first.
 fn assumes(recording: &Recording) -> Vec<String> {
     let first = match lost(recording) {
         Some(0) => None,
         Some(1) => {
-            Some("1 charge was lost when it was recorded: the figures are without it.".into())
+            Some("1 charge was lost during recording and is missing from the figures.".into())
         }
         Some(lost) => Some(format!(
-            "{lost} charges were lost when it was recorded: the figures are without them."
+            "{lost} charges were lost during recording and are missing from the figures."
         )),
-        None => Some("The recording was cut short: the figures go up to there.".into()),
+        None => Some("The recording was cut short: the figures end there.".into()),
     };
     let about = |it: &&String| it.starts_with("Charges: ");
     let own = "No limit is set, and no reclaim drains.".to_owned();
@@ -152,7 +152,7 @@ fn assumes(recording: &Recording) -> Vec<String> {
         .collect()
 }
 
-/// Writes the table, with what it is of before it.
+/// Writes a summary of the recording, then the table.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -166,7 +166,7 @@ pub fn write(out: &mut dyn Write, replayed: &Replayed<'_>) -> io::Result<()> {
         "slots",
         "hits",
         "shared operations",
-        "a page",
+        "per page",
         "drains",
         "stranded",
         "at the end",

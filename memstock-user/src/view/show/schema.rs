@@ -1,5 +1,5 @@
-//! The published schemas of all JSON, `docs/schema`, made from the declarations and the types of what is printed; the
-//! test fails when one is out of date. That real output keeps to them is for the live tests.
+//! The published schemas of all JSON (`docs/schema`), generated from the declarations and the printed types; the test
+//! fails if one is out of date. Live tests check that real output conforms.
 
 use std::borrow::Cow;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::forecast::verdict::Verdict;
 use crate::journal::Entry;
 use crate::journal::tests::every_kind;
 
-/// With these members.
+/// An object with these members.
 fn object(members: impl IntoIterator<Item = (&'static str, Value)>) -> Schema {
     let properties: Map<_, _> =
         members.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
@@ -61,7 +61,7 @@ fn count(stat: Stat, generator: &mut SchemaGenerator) -> (&'static str, Value) {
     number(stat, schema)
 }
 
-/// Where there is no limit, or the kernel has no tracepoints for faults.
+/// Null means no limit, or a kernel without tracepoints for page faults.
 fn can_be_none(stat: Stat) -> bool {
     [PageCounterStat::Limit.stat().name, CgroupStat::Faults.stat().name].contains(&stat.name)
 }
@@ -76,7 +76,7 @@ pub fn verdict(_: &mut SchemaGenerator) -> Schema {
     let verdicts = [Verdict::Fits, Verdict::Reclaims, Verdict::Slow, Verdict::Oom];
     json_schema!({
         "enum": verdicts.map(Verdict::name),
-        "description": "Nothing is reclaimed; page cache is; that takes 5 % more time; somebody is killed.",
+        "description": "Nothing is reclaimed; page cache is; that takes 5 % more time; a process is killed.",
     })
 }
 
@@ -85,7 +85,7 @@ pub fn verdict_or_none(_: &mut SchemaGenerator) -> Schema {
     let names = verdicts.map(|verdict| Value::from(verdict.name()));
     json_schema!({
         "enum": names.into_iter().chain([Value::Null]).collect::<Vec<_>>(),
-        "description": "Nothing is reclaimed; page cache is; somebody may be killed; somebody is.",
+        "description": "Nothing is reclaimed; page cache is; a process may be killed; a process is killed.",
     })
 }
 
@@ -94,22 +94,22 @@ fn figures(schema: impl Fn(Scope, Stat) -> Schema) -> Schema {
         let own = FIGURES.iter().filter(|(other, _)| *other == scope);
         let mut figures = object(own.map(|&(scope, stat)| number(stat, schema(scope, stat))));
         let about = match scope {
-            Scope::Cgroup => "Of the cgroup that was made for the command, with those below it.",
+            Scope::Cgroup => "The command's cgroup, with its descendants.",
             Scope::Engine => {
-                "Of the engine while the command ran: the command's, if own_engine is true."
+                "The engine while the command ran: only the command, if own_engine is true."
             }
             Scope::Kernel => {
-                "Of the kernel's own memory controller, for the cgroup and those below it that are \
-                 still there; null without --kernel-stock."
+                "The kernel's own memory controller, for the cgroup and its descendants that still \
+                 exist; null without --kernel-stock."
             }
-            Scope::Process => "Of the process, as the kernel told who waited for it.",
+            Scope::Process => "The process, as the kernel reported when it was waited for.",
         };
         figures.insert("description".into(), about.into());
         (scope.name(), figures.into())
     }))
 }
 
-/// The mean over runs need not be a whole number, and some figures cannot be told of every run.
+/// A mean over runs need not be a whole number, and some figures are not known for every run.
 pub fn means(_: &mut SchemaGenerator) -> Schema {
     figures(|scope, stat| {
         let is_always = scope != Scope::Kernel
@@ -126,14 +126,14 @@ pub fn deviations(_: &mut SchemaGenerator) -> Schema {
     scopes
 }
 
-/// Objects have no other members.
+/// Forbids other members in objects.
 fn strict(schema: &mut Schema) {
     if schema.get("properties").is_some() {
         schema.insert("additionalProperties".into(), false.into());
     }
 }
 
-/// Compares the schema of what a verb prints with the published one, or publishes it.
+/// Compares the schema of a verb's output with the published one, or, when blessing, publishes it.
 pub fn publish<T: JsonSchema>(verb: &str) {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     let settings = settings.with(|settings| settings.inline_subschemas = true);
@@ -142,7 +142,7 @@ pub fn publish<T: JsonSchema>(verb: &str) {
     compare(verb, &titled(&format!("memstock {verb} --json"), schema));
 }
 
-/// What the schema is of stands first.
+/// Puts the title first.
 fn titled(title: &str, mut schema: Value) -> Value {
     let mut all = Map::from_iter([("$schema".into(), schema["$schema"].take())]);
     all.insert("title".into(), title.into());
@@ -166,9 +166,9 @@ fn compare(verb: &str, schema: &Value) {
 fn events() -> Value {
     let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let mut schema = serde_json::to_value(generator.into_root_schema_for::<Entry>()).unwrap();
-    // Not `additionalProperties`, to which the members of the kinds are additional.
+    // Not `additionalProperties`, which would reject the members of each kind.
     schema["unevaluatedProperties"] = false.into();
-    // The others among the parts are part of a record.
+    // The other definitions are flattened into a record.
     for name in ["Cgroup", "CpuPages"] {
         schema["$defs"][name]["additionalProperties"] = false.into();
     }
@@ -189,7 +189,7 @@ fn the_published_schemas_are_up_to_date() {
     compare("events", &events());
 }
 
-/// Of who would be killed, if anybody.
+/// Members that describe who would be killed, if anybody.
 const VICTIM: [&str; 6] =
     ["victim", "comm", "rss_pages", "swap_pages", "page_table_pages", "oom_score_adj"];
 
@@ -207,10 +207,10 @@ fn records_of_every_kind_keep_to_theirs_and_others_do_not() {
         for member in line.as_object().unwrap().keys() {
             let mut less = line.clone();
             less.as_object_mut().unwrap().remove(member);
-            // What is left out at times: the parts of a victim only all at once, which a schema for
-            // flat members cannot say.
+            // Members that may be absent. Those of a victim are absent all at once, which a schema for flat members
+            // cannot express.
             let is_optional = ["since_event_ns", "path_hex"].contains(&member.as_str())
-                // Nobody's, of a setting; nothing to add.
+                // A setting of no cgroup; a change without a note.
                 || (line["kind"] == "config-changed" && ["cgroup", "note"].contains(&member.as_str()))
                 || (line["kind"] == "would-enforce" && VICTIM.contains(&member.as_str()));
             assert!(is_optional || !schema.is_valid(&less), "{less} without {member}");

@@ -1,4 +1,4 @@
-//! What a measured command used: as text in the manner of `perf stat`, and as JSON.
+//! What a measured command used: as text in the style of `perf stat`, and as JSON.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use crate::host::cgroup::display;
 use crate::model::ratio::operations_per_page;
 use crate::model::size::human;
 
-/// What there is to tell.
+/// The figures of a measured command.
 #[derive(Debug)]
 pub struct Report {
     command: Vec<String>,
@@ -27,7 +27,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of the runs of a command; none if there was none. `exit_code` is that of the last one.
+    /// Summarizes the runs of a command; `None` if there are none. `exit_code` is that of the last run.
     pub fn new(command: &[OsString], runs: &[Measured], exit_code: u8) -> Option<Self> {
         Some(Self {
             command: command.iter().map(display).collect(),
@@ -51,13 +51,13 @@ impl Report {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Document<'a> {
-    /// COMMAND and its arguments, control characters and bytes that are no text escaped.
+    /// COMMAND and its arguments, with control characters and bytes that are not text escaped.
     command: &'a [String],
-    /// COMMAND's, in the last run: 128 + N after signal N.
+    /// COMMAND's exit code in the last run: 128 + N after signal N.
     exit_code: u8,
-    /// Of these the figures are the mean.
+    /// How many runs there were; the figures are their means.
     runs: usize,
-    /// Where COMMAND ran; removed since.
+    /// The cgroup in which COMMAND ran; it no longer exists.
     cgroup_path: String,
     /// Whether an engine was started for COMMAND, and tracked nothing else.
     own_engine: bool,
@@ -96,7 +96,7 @@ pub fn document(report: &Report) -> Value {
 
 fn values(report: &Report, scope: Scope, value: impl Fn(&Figure) -> Option<f64>) -> Value {
     let value = |figure: &Figure| match value(figure) {
-        // A whole number reads as one.
+        // Print a whole number without a fraction.
         Some(whole) if is_whole(figure.stat.unit) && whole.fract() == 0.0 => json!(whole as u64),
         other => json!(other),
     };
@@ -104,7 +104,7 @@ fn values(report: &Report, scope: Scope, value: impl Fn(&Figure) -> Option<f64>)
     row.collect::<Map<_, _>>().into()
 }
 
-/// Figures that are told in the note of another one.
+/// Figures that appear in the note of another one.
 const IN_NOTES: [Stat; 2] = [CommandStat::HitRate.stat(), CgroupStat::FromStock.stat()];
 
 /// Writes the report.
@@ -155,7 +155,7 @@ fn text(value: f64, unit: Unit) -> String {
     }
 }
 
-/// The standard deviation as a part of the mean, as perf has it.
+/// The standard deviation relative to the mean, as perf prints it.
 fn spread(figure: &Figure) -> String {
     match (figure.mean, figure.deviation) {
         (Some(mean), Some(deviation)) if mean > 0.0 => {
@@ -208,8 +208,8 @@ mod tests {
     use crate::host::launch::Ended;
     use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample};
 
-    /// An engine with one cgroup, a child of it that is dying, and the pages that one CPU has charged, from its stock
-    /// and not.
+    /// An engine with one cgroup, a dying child of it, and one CPU that charged so many pages from its stock, and
+    /// missed so many.
     fn engine(from_stock: u64, missed: u64) -> Sample {
         let cgroup = |id, parent_id, stats| Cgroup {
             name: Name::new(id, None),
@@ -334,7 +334,7 @@ mod tests {
         let after = engine(0, 0);
         let work = Work { before: None, after: &after, cgroup_id: 77, ended, kernel: None };
         assert!(work.figures(4096).is_err());
-        // Of nothing there is no rate.
+        // Nothing charged, no rate.
         let work = Work { cgroup_id: 7, ..work };
         let rate = FIGURES.iter().position(|(_, stat)| *stat == CommandStat::HitRate.stat());
         assert_eq!(work.figures(4096).unwrap()[rate.unwrap()], None);

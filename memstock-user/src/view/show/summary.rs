@@ -1,4 +1,4 @@
-//! The closing lines of a run: what was charged, and what the stocks spared the shared counters.
+//! The closing lines of a run: what was charged, and how often the shared counters were used.
 
 use std::io::{self, Write};
 

@@ -9,7 +9,7 @@ use crate::host::cgroup::display;
 use crate::model::size::human;
 use crate::model::{Cgroup, Cpu, Name, Sample, Slot};
 
-/// A number of a cgroup that is shown.
+/// A column of the cgroup table.
 #[derive(Clone, Copy)]
 enum Column {
     Counter(PageCounterStat),
@@ -47,7 +47,7 @@ impl Column {
     }
 }
 
-/// Writes both tables, a line of losses when there are any, and one for each reason why the daemon is degraded.
+/// Writes both tables, a line of losses if there are any, and a line for each reason why the daemon is degraded.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -65,7 +65,7 @@ pub fn write(out: &mut dyn Write, sample: &Sample, page_size: u64) -> io::Result
     sample.degraded.iter().try_for_each(|reason| writeln!(out, "\ndegraded: {reason}"))
 }
 
-/// A table without lines, its columns to the right but for those of text.
+/// A table without borders, its columns right-aligned except for those of text.
 pub fn plain<S: ToString>(head: impl IntoIterator<Item = S>, text_columns: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(head.into_iter().map(|name| name.to_string()));
@@ -78,7 +78,7 @@ pub fn plain<S: ToString>(head: impl IntoIterator<Item = S>, text_columns: &[usi
     table
 }
 
-/// A count, if it is known.
+/// A count, or a dash if it is unknown.
 pub(super) fn number(value: Option<u64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
@@ -116,12 +116,12 @@ fn cached(cpu: &Cpu) -> String {
     names.into_iter().map(label).collect::<Vec<_>>().join(" ")
 }
 
-/// What people call it, else where it is.
+/// Its workload name, else its path.
 pub(crate) fn label(name: &Name) -> String {
     name.workload.as_ref().map_or_else(|| place(name), ToString::to_string)
 }
 
-/// Its path, or what stands for it.
+/// Its path, or its id if it was removed.
 pub(crate) fn place(name: &Name) -> String {
     match &name.path {
         Some(path) => display(path),

@@ -1,4 +1,4 @@
-//! What was foretold of a limit, beside what happened.
+//! What was predicted for a limit, next to what happened.
 
 use std::cmp::Ordering;
 use std::io::{self, Write};
@@ -10,14 +10,14 @@ use crate::forecast::rehearse::Row;
 use crate::forecast::verdict::Verdict;
 use crate::model::size::human;
 
-/// What happened.
+/// What happened at the limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
-    /// In the words of a forecast.
+    /// As a forecast would put it.
     pub verdict: Verdict,
-    /// By what part it took longer than the recording; none if that is of something else.
+    /// How much longer it took than the recording, as a fraction; `None` if the recording is of another command.
     pub slowdown: Option<f64>,
-    /// Bytes of files that were read again, where that was told.
+    /// Bytes of files that were read again, if known.
     pub reread: Option<u64>,
     /// The most that was charged, in bytes.
     pub peak: Option<u64>,
@@ -25,7 +25,7 @@ pub struct Outcome {
     pub kills: u64,
 }
 
-/// Writes both, and whether they agree. `code` is the exit code of the command.
+/// Writes both, and whether they agree. `code` is the command's exit code.
 ///
 /// # Errors
 /// `out` cannot be written.
@@ -56,11 +56,13 @@ pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome, code: u8)
     }
     let verdict = match happened.verdict.cmp(&predicted.verdict) {
         Ordering::Equal => "as predicted",
-        _ if predicted.is_near => "it was near to what is needed: it may live or not",
-        Ordering::Greater => {
-            "better than predicted: what is in the page cache already needs no room"
+        _ if predicted.is_near => {
+            "the limit was close to what is needed: either outcome was possible"
         }
-        Ordering::Less => "worse than predicted: see docs/rehearsal.md for where it is off",
+        Ordering::Greater => {
+            "better than predicted: pages that are already in the page cache need no room"
+        }
+        Ordering::Less => "worse than predicted: docs/rehearsal.md says where forecasts are off",
     };
     let code = if code == 0 { String::new() } else { format!("; COMMAND ended with {code}") };
     writeln!(out, "\n{verdict}{code}")
@@ -85,7 +87,7 @@ mod tests {
         };
         for (mib, parts) in [
             (210, ["verdict slow slow", "read again 30.0MiB 31.0MiB", "as predicted"]),
-            (203, ["verdict oom, near slow", "killed cc1plus 1 task", "it was near"]),
+            (203, ["verdict oom, near slow", "killed cc1plus 1 task", "either outcome"]),
             (150, ["slower - 10 %", "most memory 210.0MiB", "better than"]),
         ] {
             let mut text = Vec::new();

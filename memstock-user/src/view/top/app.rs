@@ -1,5 +1,5 @@
-//! What the view shows and in which state it is. Changed by readings, events and [`keys`](super::keys); knows
-//! neither the engine nor the terminal.
+//! The state of the view, changed by readings, events and [`keys`](super::keys). Knows neither the engine nor the
+//! terminal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,18 +11,18 @@ use super::tree::{Order, Row, rows};
 use crate::journal::Entry;
 use crate::model::kernel::View;
 
-/// Events that are kept, and readings of the stock of each CPU.
+/// How many events are kept, and how many readings of each CPU's stock.
 const KEPT: usize = 256;
 
-/// What the keys are about.
+/// What keys act on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// The view.
     #[default]
     View,
-    /// The text of the filter; this one comes back if it is given up.
+    /// The filter is being edited; this one is restored on Esc.
     Filter(String),
-    /// The question whether to drain this.
+    /// The question whether to drain this target.
     Drain(Target),
     /// The help.
     Help,
@@ -31,9 +31,9 @@ pub enum Mode {
 /// Whose stocks are to be drained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Everybody's.
+    /// Those of all cgroups.
     All,
-    /// Those of a cgroup and the ones below it.
+    /// Those of a cgroup and its descendants.
     Subtree {
         /// cgroup v2 id.
         id: u64,
@@ -56,40 +56,40 @@ impl std::fmt::Display for Target {
 pub struct App {
     /// Bytes in a page.
     pub page_size: u64,
-    /// Between two readings.
+    /// Time between two readings.
     pub delay: Duration,
     /// The last reading.
     pub reading: Option<Reading>,
-    /// Since the one before.
+    /// Rates since the reading before.
     pub rates: Rates,
-    /// Pages in the stock of each CPU, the oldest first.
+    /// Past pages in each CPU's stock, the oldest first.
     pub history: BTreeMap<u32, VecDeque<u64>>,
     /// Lines of the event tail, the oldest first.
     pub events: VecDeque<String>,
-    /// How the rows are to be.
+    /// Sorting, filtering and folding of the rows.
     pub order: Order,
-    /// The cgroups.
+    /// The rows of the cgroup tree.
     pub rows: Vec<Row>,
-    /// Of the rows.
+    /// Index of the selected row.
     pub selected: usize,
-    /// The first row that is shown.
+    /// Index of the first row shown.
     pub offset: usize,
-    /// Rows that are shown; known once it was drawn.
+    /// How many rows are shown; known once drawn.
     pub page: usize,
     /// The kernel's own stocks, while they are shown in place of memstock's.
     pub kernel: Option<View>,
-    /// The first CPU that is shown.
+    /// Index of the first CPU shown.
     pub first_cpu: usize,
-    /// What the keys are about.
+    /// What keys act on.
     pub mode: Mode,
-    /// Whether the view stands still.
+    /// Whether updates are paused.
     pub paused: bool,
-    /// What came of the last key, if anything is to be said.
+    /// A message to show, often the result of the last key.
     pub message: Option<String>,
 }
 
 impl App {
-    /// Nothing yet.
+    /// An empty view.
     pub fn new(page_size: u64, delay: Duration) -> Self {
         Self {
             page_size,
@@ -117,7 +117,7 @@ impl App {
             self.reading = None;
             self.history.clear();
             self.events.clear();
-            self.message = Some("this is another engine: the one before has ended".into());
+            self.message = Some("the previous engine ended; this is a new one".into());
         }
         if let Some(warning) = reading.warnings.first() {
             self.message = Some(warning.clone());
@@ -138,7 +138,7 @@ impl App {
         self.reorder();
     }
 
-    /// Adds to the event tail.
+    /// Adds entries to the event tail.
     pub fn tell(&mut self, entries: &[Entry]) {
         for entry in entries.iter().skip(entries.len().saturating_sub(KEPT)) {
             // "2026-01-31T12:00:01.002Z": the day is in `memstock events`.
@@ -149,7 +149,7 @@ impl App {
         }
     }
 
-    /// Puts the rows in order again, with the same cgroup selected where it is still shown.
+    /// Rebuilds the rows, and keeps the same cgroup selected if it is still shown.
     pub fn reorder(&mut self) {
         let selected = self.rows.get(self.selected).map(|row| row.id);
         self.rows = match &self.reading {
@@ -160,12 +160,12 @@ impl App {
         self.select(same.unwrap_or(self.selected));
     }
 
-    /// Selects a row, or the last one.
+    /// Selects a row, or the last one if there are not so many.
     pub fn select(&mut self, row: usize) {
         self.selected = row.min(self.rows.len().saturating_sub(1));
     }
 
-    /// Moves the rows so that the selected one is among the `page` that are shown.
+    /// Scrolls so that the selected row is among the `page` rows shown.
     pub fn scroll(&mut self, page: usize) {
         self.page = page.max(1);
         let most = self.rows.len().saturating_sub(self.page);

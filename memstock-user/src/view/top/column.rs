@@ -1,4 +1,4 @@
-//! The columns of the cgroups: their heads, by the declarations in `memstock_common::stat`, and their values.
+//! The columns of the cgroup tree: heads, taken from the declarations in `memstock_common::stat`, and values.
 
 use std::cmp::Ordering;
 
@@ -9,18 +9,18 @@ use crate::model::ratio::hit_rate;
 use crate::model::size::human;
 use crate::view::show::table::head;
 
-/// What a row is about, beside its name.
+/// The figures of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {
-    /// Pages charged to it and those below it.
+    /// Pages charged to it and its descendants.
     pub usage: u64,
-    /// Those of them that the kernel could not take back.
+    /// Those of them that the kernel could not reclaim.
     pub needed: u64,
-    /// The most of that so far.
+    /// The highest `needed` so far.
     pub peak: u64,
     /// Limit in pages.
     pub limit: Option<u64>,
-    /// Pages that may still be needed until a limit is met, its own or that of an ancestor; negative above it.
+    /// Pages until a limit is reached, its own or an ancestor's; negative above it.
     pub headroom: Option<i64>,
     /// Pages stocked for it.
     pub stocked: u64,
@@ -34,31 +34,31 @@ pub struct Figures {
     pub pressure: Option<f64>,
     /// Charges that were refused.
     pub failcnt: u64,
-    /// The same a second.
+    /// Refused charges a second.
     pub failing: Option<f64>,
 }
 
-/// Of its limit, from which part on a cgroup is near it.
+/// A cgroup that needs this fraction of its limit is near it.
 const NEAR: f64 = 0.9;
 
-/// How a cgroup stands to its limit.
+/// How close a cgroup is to its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
     /// There is room, or no limit.
     None,
-    /// It needs most of it.
+    /// It needs most of its limit.
     Near,
     /// Charges were refused since the last reading.
     Refused,
 }
 
 impl Figures {
-    /// The part of the limit that is needed; the whole of it from there on.
+    /// The fraction of the limit that is needed, at most 1.
     pub fn needed_part(&self) -> Option<f64> {
         self.part(self.needed)
     }
 
-    /// The part of the limit that is used, likewise.
+    /// The fraction of the limit that is used, at most 1.
     pub fn used(&self) -> Option<f64> {
         self.part(self.usage)
     }
@@ -68,12 +68,12 @@ impl Figures {
         self.limit.map(|limit| part(limit).min(1.0))
     }
 
-    /// The part of the pages charged that came from a stock, in percent.
+    /// The percentage of charged pages that came from a stock.
     pub fn hit_rate(&self) -> Option<f64> {
         hit_rate(self.from_stock?, self.charged?)
     }
 
-    /// How it stands to its limit.
+    /// How close it is to its limit.
     pub fn pressure(&self) -> Pressure {
         if self.failing.is_some_and(|rate| rate > 0.0) {
             Pressure::Refused
@@ -98,15 +98,15 @@ pub enum Column {
     Peak,
     /// [`PageCounterStat::Limit`].
     Limit,
-    /// What is needed as part of the limit, with a bar of that and of the usage.
+    /// What is needed in percent of the limit, with a bar of that and of the usage.
     Part,
-    /// What may still be needed until the first limit is met.
+    /// What may still be needed until the first limit is reached.
     Headroom,
     /// `memory.pressure`: some, avg10.
     Psi,
     /// [`CgroupStat::Faults`] a second.
     Faults,
-    /// [`CgroupStat::FromStock`] as part of the pages charged.
+    /// [`CgroupStat::FromStock`] in percent of the pages charged.
     Hits,
     /// [`CgroupStat::Stocked`].
     Stocked,
@@ -117,8 +117,8 @@ pub enum Column {
 impl Column {
     /// All, from left to right.
     pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
-    /// All but the name, the one that is left out last first.
-    pub const BY_WORTH: [Self; 11] = [
+    /// All but the name, the most important first: on a narrow terminal the last are left out.
+    pub const BY_WORTH: [Self; 10] = [
         Self::Usage,
         Self::Needed,
         Self::Limit,
@@ -152,7 +152,7 @@ impl Column {
         }
     }
 
-    /// Columns of the terminal; 0 for the name, which has what is left.
+    /// Its width on the terminal; 0 for the name, which takes the rest.
     pub fn width(self) -> usize {
         match self {
             Self::Name => 0,
@@ -165,10 +165,10 @@ impl Column {
         }
     }
 
-    /// Its value in a row; not that of the name.
+    /// Its value in a row; empty for the name.
     pub fn value(self, of: &Figures, page_size: u64) -> String {
         let unknown = || UNKNOWN.to_owned();
-        // Said without colour, too.
+        // Visible without colour, too.
         let mark = if of.pressure() == Pressure::Refused { "!" } else { "" };
         match self {
             Self::Name => String::new(),
@@ -189,8 +189,8 @@ impl Column {
         }
     }
 
-    /// How two rows stand by this column, the one that comes first as lesser: the largest value does (of
-    /// [`Self::Headroom`] the least), and what is unknown or without limit comes last. Not for the name.
+    /// Sorts two rows: the larger value comes first (the smaller [`Self::Headroom`]), and what is unknown or has no
+    /// limit last. Not for the name.
     pub fn compare(self, a: &Figures, b: &Figures) -> Ordering {
         let by = |value: fn(&Figures) -> Option<f64>| {
             value(b).unwrap_or(-1.0).total_cmp(&value(a).unwrap_or(-1.0))
@@ -201,7 +201,7 @@ impl Column {
             Self::Needed => b.needed.cmp(&a.needed),
             Self::Limit => by(|of| of.limit.map(|limit| limit as f64)),
             Self::Peak => b.peak.cmp(&a.peak),
-            // The least comes first: it is what there is to worry about.
+            // The smallest comes first, as the most urgent.
             Self::Headroom => {
                 let left = |of: &Figures| of.headroom.unwrap_or(i64::MAX);
                 left(a).cmp(&left(b))
@@ -215,7 +215,7 @@ impl Column {
         }
     }
 
-    /// The column `step` to the right, round and round.
+    /// The column `step` places to the right, wrapping around.
     pub fn step(self, step: isize) -> Self {
         let here = Self::ALL.iter().position(|&column| column == self).unwrap_or(0);
         let nr = Self::ALL.len() as isize;
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(of(9, Some(100), Some(0.5)).pressure(), Pressure::Refused);
         assert_eq!(of(u64::MAX, None, None).pressure(), Pressure::None);
         assert_eq!(of(0, Some(0), None).needed_part(), Some(1.0));
-        // Page cache is no pressure.
+        // Page cache is not pressure.
         let cache = Figures { usage: 900, ..of(10, Some(100), None) };
         assert_eq!((cache.pressure(), cache.used()), (Pressure::None, Some(1.0)));
         assert!(Column::Failcnt.value(&of(1, Some(1), Some(1.0)), 4096).ends_with('!'));

@@ -31,7 +31,7 @@ pub fn cgroup(id: u64, path: &str, parent: Option<u64>, usage: u64, limit: Optio
     Cgroup { name, parent_id: parent, memory, parts, stats, ..Cgroup::default() }
 }
 
-/// Two trees, one with a limit that is near and one with a cgroup that is dying, and two CPUs.
+/// Two trees, one close to its limit and one with a dying cgroup, and two CPUs.
 pub fn sample() -> Sample {
     let mut cgroups = vec![
         cgroup(2, "/batch", None, 5_000, None),
@@ -61,7 +61,7 @@ pub fn sample() -> Sample {
     Sample { batch: 32, cpus, cgroups, loss, ..Sample::default() }
 }
 
-/// The same some time later, with more of everything.
+/// The same sample some time later, with higher counts.
 pub fn later() -> Sample {
     let mut sample = sample();
     let add = |value: &mut Option<u64>, more| *value = value.map(|value| value + more);

@@ -1,27 +1,26 @@
-//! What each key does: the one list of keys, for the view and for its help. Conventions are those of top, htop
-//! and less.
+//! What each key does, and the help on keys. Conventions are those of top, htop and less.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::app::{App, Mode, Target};
 use super::tree::Below;
 
-/// What a key asks for that the view cannot do by itself.
+/// What a key requests that the view cannot do by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// To end.
+    /// End the program.
     Quit,
-    /// To be stopped, as by a shell.
+    /// Suspend the process, like Ctrl-Z in a shell.
     Suspend,
-    /// To draw everything again.
+    /// Redraw the whole screen.
     Redraw,
-    /// To look at the kernel's own stocks, or not any more.
+    /// Show the kernel's own stocks, or stop showing them.
     Kernel,
-    /// To give stocked pages back.
+    /// Drain stocks.
     Drain(Target),
 }
 
-/// Keys and what they do, as the help says it.
+/// The text of the help: keys and what they do.
 pub const HELP: [(&str, &str); 14] = [
     ("up down j k", "select the next cgroup"),
     ("PgUp PgDn Home End", "select a page further, or the first and the last"),
@@ -39,7 +38,7 @@ pub const HELP: [(&str, &str); 14] = [
     ("q Ctrl-C", "quit; Esc closes this and clears the filter"),
 ];
 
-/// Does what `key` is for.
+/// Handles a key.
 pub fn press(app: &mut App, key: KeyEvent) -> Option<Action> {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
@@ -56,7 +55,7 @@ pub fn press(app: &mut App, key: KeyEvent) -> Option<Action> {
         }
         Mode::Drain(target) => drain(app, key.code, target),
         Mode::Help => {
-            // As in less: what does not close it does nothing, so that no key is taken for another one.
+            // As in less: every other key does nothing, so that none acts unseen.
             let closes = ['q', '?', 'h', ' '].map(KeyCode::Char);
             if closes.contains(&key.code)
                 || matches!(key.code, KeyCode::Esc | KeyCode::Enter | KeyCode::F(1))
@@ -112,7 +111,7 @@ fn view(app: &mut App, key: KeyCode, control: bool) -> Option<Action> {
     None
 }
 
-/// Folds the selected row, or goes to the one above it where there is nothing to fold.
+/// Folds the selected row, or goes to its parent if there is nothing to fold.
 fn fold(app: &mut App) {
     let Some(row) = app.row() else { return };
     let (id, depth) = (row.id, row.depth);
@@ -123,7 +122,7 @@ fn fold(app: &mut App) {
     }
 }
 
-/// Unfolds the selected row, or goes to the first one below it.
+/// Unfolds the selected row, or goes to its first child.
 fn unfold(app: &mut App) {
     let Some(row) = app.row() else { return };
     match row.below {
@@ -136,7 +135,7 @@ fn unfold(app: &mut App) {
     }
 }
 
-/// Leaves only what is at the top; or all, if that is how it is.
+/// Folds everything, or unfolds everything if something is folded.
 fn fold_all(app: &mut App) {
     if !app.order.folded.is_empty() {
         app.order.folded.clear();
@@ -177,7 +176,7 @@ fn drain(app: &mut App, key: KeyCode, target: Target) -> Option<Action> {
             app.message = Some("nothing was drained".into());
             None
         }
-        // A key that was meant for something else is no answer.
+        // Any other key is not an answer.
         _ => None,
     }
 }

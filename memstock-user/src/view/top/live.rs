@@ -1,4 +1,4 @@
-//! The loop of the full-screen view: readings and events in, keys in, drawing and drains out.
+//! The loop of the full-screen view: takes readings, events and keys; draws, and drains on request.
 
 use std::time::{Duration, Instant};
 
@@ -17,17 +17,17 @@ use crate::host::page_size;
 use crate::journal::record::Cgroup;
 use crate::model::size::human;
 
-/// The longest wait for a key before signals are looked at.
+/// The longest wait for a key before signals are checked.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Between two looks at the event stream.
+/// Time between two reads of the event stream.
 const EVENTS_PAUSE: Duration = Duration::from_millis(500);
 
-/// How the view is to be.
+/// Settings of the view.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Between two readings.
+    /// Time between two readings.
     pub delay: Duration,
-    /// Readings to show; none for no end.
+    /// How many readings to show; `None` for no end.
     pub readings: Option<u64>,
     /// Whether to use colours.
     pub colour: bool,
@@ -36,11 +36,11 @@ pub struct Options {
 /// Shows the engine until a key, a signal or the number of readings ends it.
 ///
 /// # Errors
-/// The engine ended; or it cannot be read, or the terminal not be used.
+/// The engine ended or cannot be read, or the terminal cannot be used.
 pub fn run(mut source: Source, options: &Options) -> Result<u8> {
     let signals = Signals::listen()?;
     let mut app = App::new(page_size(), options.delay);
-    // The backend has an opinion of its own about NO_COLOR.
+    // Otherwise the backend decides by NO_COLOR itself.
     force_color_output(options.colour);
     let theme = Theme::new(options.colour);
     let keyboard = Keyboard::open()?;
@@ -48,20 +48,20 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
     let mut due = Instant::now();
     let mut events_due = due;
     let mut readings = 0;
-    // Loaded while it is shown.
+    // Loaded only while shown.
     let mut kernel = None;
     loop {
         let now = Instant::now();
         let mut is_stale = false;
         if !app.paused && now >= due {
-            // Whoever waited for the last one has seen it.
+            // The last reading was shown for its full time.
             if options.readings.is_some_and(|wanted| readings == wanted) {
                 return Ok(0);
             }
             app.take(source.reading(|id| app.wants_pressure(id))?.ok_or_else(ended)?);
             look(&mut app, &mut kernel);
             readings += 1;
-            // One that comes late does not make the next ones early.
+            // A late reading does not make the following ones early.
             due = (due + options.delay).max(now);
             is_stale = true;
         }
@@ -97,14 +97,14 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
     }
 }
 
-/// What came of what was typed.
+/// The effect of what was typed.
 enum Acted {
     Quit,
     Changed,
     Drained,
 }
 
-/// Waits for what is typed, and does it; a paste is drawn once.
+/// Waits for keys and handles all that were typed, so that a paste is drawn only once.
 fn handle(
     app: &mut App,
     source: &Source,
@@ -154,7 +154,7 @@ fn handle(
     Ok(acted)
 }
 
-/// Looks at the kernel's own stocks, while they are shown. What cannot be looked at is not shown any more.
+/// Reads the kernel's own stocks while they are shown. If that fails, they are no longer shown.
 fn look(app: &mut App, kernel: &mut Option<KernelSlots>) {
     let Some(slots) = kernel else { return };
     match slots.view(None) {
@@ -166,14 +166,14 @@ fn look(app: &mut App, kernel: &mut Option<KernelSlots>) {
     }
 }
 
-/// Drains, and says what came of it.
+/// Drains, and returns a message about the result.
 fn drain(source: &Source, target: &Target) -> Result<String> {
     let engine = source.engine();
     let subtree = match target {
         Target::All => None,
         Target::Subtree { id, path } => {
             let index = engine.index_of(*id)?;
-            let index = index.with_context(|| format!("{path} is not tracked any more"))?;
+            let index = index.with_context(|| format!("{path} is no longer tracked"))?;
             Some((Cgroup::new(*id, source.path_of(*id).as_deref()), index))
         }
     };

@@ -1,9 +1,8 @@
 //! The live view of a running engine: what `memstock top` shows, on a terminal or as plain samples.
 //!
-//! Data flows one way: [`source`] (one reading) → [`rates`] (the difference of two) → [`tree`] (rows, by
-//! sort, fold and filter) → [`draw`] or [`plain`]. [`app`] is what the keys change, [`keys`] which key
-//! changes what, [`terminal`] the screen and how it is given back, [`live`] the loop that joins them. Nothing
-//! here writes to the engine but a drain that was asked for.
+//! Data flows one way: [`source`] (one reading) → [`rates`] (the difference of two) → [`tree`] (rows: sorted, folded
+//! and filtered) → [`draw`] or [`plain`]. [`app`] is the state, [`keys`] changes it, [`terminal`] takes and restores
+//! the screen, [`live`] is the loop around them. Nothing here changes the engine except a requested drain.
 
 pub mod app;
 pub mod column;

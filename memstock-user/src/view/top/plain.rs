@@ -1,4 +1,4 @@
-//! Samples as plain text, one after the other: what is shown where there is no terminal.
+//! Prints one sample after the other as plain text, where there is no terminal.
 
 use std::io::{self, BufWriter, Write};
 use std::thread::sleep;
@@ -19,14 +19,14 @@ use super::text::{UNKNOWN, short};
 use crate::host::page_size;
 use crate::view::show::table::{head, plain};
 
-/// The longest wait before signals are looked at.
+/// The longest wait before signals are checked.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Prints samples until their number is reached, a signal comes, or nobody reads them any more. Rates are
-/// unknown in the first one.
+/// Prints samples until their number is reached, a signal arrives, or the reader is gone. Rates are unknown in the
+/// first one.
 ///
 /// # Errors
-/// The engine ended, or cannot be read; the inner one is that of writing.
+/// The engine ended, or cannot be read. The inner error is that of writing.
 pub fn run(mut source: Source, options: &Options) -> Result<io::Result<()>> {
     let signals = Signals::listen()?;
     let mut app = App::new(page_size(), options.delay);

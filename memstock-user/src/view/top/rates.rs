@@ -1,7 +1,7 @@
-//! What happened a second: the difference of two samples. Pure; who took them when is not its affair.
+//! Rates per second, from the difference of two samples. Pure.
 //!
-//! A rate is unknown, and not 0, when there is nothing to compare with, when what is counted is unknown, and when a
-//! counter went back: then it began anew in between. A cgroup that is new began at 0; a CPU that is new was only not seen.
+//! A rate is unknown, not 0, if there is nothing to compare with, if a count is unknown, or if a counter went back,
+//! because it was reset in between. A new cgroup started at 0; a new CPU was merely not seen before.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,21 +20,21 @@ pub struct Rates {
 /// Rates of one cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CgroupRates {
-    /// Indexed by [`CgroupStat`]; of gauges it is the change.
+    /// Indexed by [`CgroupStat`]; for gauges, the change per second.
     pub stats: [Option<f64>; CgroupStat::COUNT as usize],
-    /// Refused charges of memory and of memory+swap.
+    /// Refused charges to memory and to memory+swap.
     pub failcnt: Option<f64>,
 }
 
 impl CgroupRates {
-    /// One of them.
+    /// The rate of `stat`.
     pub fn get(&self, stat: CgroupStat) -> Option<f64> {
         self.stats[stat as usize]
     }
 }
 
 impl Rates {
-    /// What happened from `before` to `after`, which was so much later.
+    /// The rates from `before` to `after`, `elapsed` later.
     pub fn between(before: &Sample, after: &Sample, elapsed: Duration) -> Self {
         let seconds = elapsed.as_secs_f64();
         let rate = |before: Option<u64>, after: Option<u64>| {
@@ -67,17 +67,17 @@ impl Rates {
         }
     }
 
-    /// Those of the cgroup `id`.
+    /// The rates of the cgroup `id`; all unknown if it is not in the sample.
     pub fn cgroup(&self, id: u64) -> CgroupRates {
         self.cgroups.get(&id).copied().unwrap_or_default()
     }
 
-    /// One of the CPU `cpu`.
+    /// A rate of the CPU `cpu`.
     pub fn cpu(&self, cpu: u32, stat: CpuStat) -> Option<f64> {
         self.cpus.get(&cpu)?[stat as usize]
     }
 
-    /// The sum of those that are known over all CPUs; unknown if none is.
+    /// The sum over the CPUs for which it is known; unknown if that is none.
     pub fn all_cpus(&self, stat: CpuStat) -> Option<f64> {
         let known = self.cpus.values().filter_map(|rates| rates[stat as usize]);
         known.fold(None, |sum, rate| Some(sum.unwrap_or(0.0) + rate))
@@ -135,7 +135,7 @@ mod tests {
         let (with, without) = (sample(&[cgroup(1, 5, 0)], &[]), sample(&[], &[]));
         assert_eq!(faults(&Rates::between(&without, &with, second), 1), Some(5.0));
         assert_eq!(faults(&Rates::between(&with, &without, second), 1), None);
-        // It reappears, registered anew, with less than it had: the two samples that follow each other count.
+        // It reappears, registered again, with less than it had: only consecutive samples are compared.
         let again = sample(&[cgroup(1, 2, 0)], &[]);
         assert_eq!(faults(&Rates::between(&without, &again, second), 1), Some(2.0));
     }

@@ -1,5 +1,5 @@
-//! One reading after the other of the running engine, with the events and the daemon beside it. Notices
-//! that the engine ended, or that another one has its place; shows nothing.
+//! Takes readings of the running engine, with its daemon and events. Notices when the engine ended or another one
+//! replaced it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,26 +21,21 @@ use crate::journal::degraded;
 use crate::journal::read::Reader;
 use crate::model::{Name, Sample};
 
-/// Between two questions who the daemon is: the answer takes a look at each file that it has open.
+/// Time between two lookups of the daemon, each of which examines all files that it has open.
 const DAEMON_PAUSE: Duration = Duration::from_secs(5);
 
-/// Memory pressure by cgroup v2 id.
-pub type Pressures = HashMap<u64, MemoryPressure>;
-
-/// A sample, and when it was taken.
+/// A sample, with when it was taken and what is known besides.
 #[derive(Clone, Debug)]
 pub struct Reading {
     /// What the engine held.
     pub sample: Sample,
-    /// When.
+    /// When it was taken.
     pub at: Instant,
-    /// The daemon's process id; none if it died, or does not say.
+    /// The daemon's process id; `None` if it died, or is not known.
     pub daemon: Option<u32>,
-    /// Whether it is of another engine than the one before.
+    /// Whether the reading before was of another engine.
     pub is_another: bool,
-    /// Memory pressure of those cgroups for which it was asked, and is known.
-    pub pressures: Pressures,
-    /// Why some names are not known, a line each.
+    /// Why some names are unknown, a line each.
     pub warnings: Vec<String>,
 }
 
@@ -49,9 +44,9 @@ pub struct Source {
     engine: Engine,
     mount: CgroupMount,
     resolver: Resolver,
-    /// Of the cgroup that is shown with all below it; all of them are if there is none.
+    /// Show only the cgroup with this id and its descendants; all cgroups if `None`.
     only: Option<u64>,
-    /// The pin folder that the engine was opened through.
+    /// Device and inode of the pin folder that the engine was opened through.
     folder: Option<(u64, u64)>,
     events: Reader,
     daemon: Option<u32>,
@@ -59,7 +54,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Of an engine that was just opened; `only` this cgroup with all below it, if one is given.
+    /// Reads an engine that was just opened; `only` this cgroup and its descendants, if given.
     ///
     /// # Errors
     /// Its pins cannot be looked at.
@@ -77,7 +72,7 @@ impl Source {
         })
     }
 
-    /// Where the cgroup with this id is, if it is there.
+    /// The path of the cgroup with this id, if it exists.
     pub fn path_of(&self, id: u64) -> Option<PathBuf> {
         self.mount.path_of(id)
     }
@@ -87,8 +82,7 @@ impl Source {
         &self.engine
     }
 
-    /// The next reading, with the memory pressure of the cgroups that `wants` it; none when the engine has ended and no
-    /// other one runs.
+    /// The next reading; `None` if the engine has ended and no other one runs.
     ///
     /// # Errors
     /// The engine cannot be read.
@@ -107,7 +101,7 @@ impl Source {
             self.daemon = lock::holder().ok().flatten();
             self.daemon_asked = Some(Instant::now());
         }
-        // That there is none is shown by itself.
+        // A missing daemon is shown anyway.
         let degraded = self.daemon.map(|_| degraded::of_daemon()).unwrap_or_default();
         let mut sample = Sample { degraded, ..sample(&self.engine, &self.mount)? };
         if let Some(id) = self.only {
@@ -141,7 +135,7 @@ impl Source {
     }
 }
 
-/// Which folder the engine's pins are in: that of another engine is another one.
+/// Device and inode of the engine's pin folder; another engine has another folder.
 fn folder(engine: &Engine) -> Result<Option<(u64, u64)>> {
     let root = engine.pins().root();
     match fs::metadata(root) {
@@ -153,7 +147,7 @@ fn folder(engine: &Engine) -> Result<Option<(u64, u64)>> {
     }
 }
 
-/// What is said when the engine has ended.
+/// The error that the engine has ended.
 pub fn ended() -> anyhow::Error {
     Failure::NotRunning.error("the engine has ended: start one with \"memstock run\"")
 }

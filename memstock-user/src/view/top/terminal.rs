@@ -1,5 +1,5 @@
-//! The terminal while the view has it: how it is taken, and given back as it was on every way out, a panic
-//! and signals included. Knows nothing of what is shown.
+//! Takes the terminal for the view, and restores it on every way out, panics and signals included. Knows nothing of
+//! what is shown.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Stdout};
@@ -19,8 +19,8 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 use signal_hook::flag::register;
 use signal_hook::low_level::emulate_default_handler;
 
-/// The terminal, in raw mode and on its alternate screen. Given back on `Drop`; a panic gives it back before its
-/// message is printed.
+/// The terminal, in raw mode and on its alternate screen. Restored on `Drop`; on a panic, before its message is
+/// printed.
 #[derive(Debug)]
 pub struct Screen(Terminal<CrosstermBackend<Stdout>>);
 
@@ -28,7 +28,7 @@ impl Screen {
     /// Takes the terminal.
     ///
     /// # Errors
-    /// There is none, or it refuses.
+    /// There is none, or it cannot be set up.
     pub fn enter() -> Result<Self> {
         ratatui::try_init().map(Self).map_err(give_back).context("cannot use this terminal")
     }
@@ -41,7 +41,7 @@ impl Screen {
         self.0.draw(view).map(drop).context("cannot write to the terminal")
     }
 
-    /// Has everything drawn anew the next time.
+    /// Makes the next `draw` redraw everything.
     ///
     /// # Errors
     /// The terminal cannot be written.
@@ -49,10 +49,10 @@ impl Screen {
         self.0.clear().context("cannot write to the terminal")
     }
 
-    /// Gives the terminal back, stops this process as SIGTSTP does, and takes it again once it goes on.
+    /// Restores the terminal, stops this process as SIGTSTP does, and takes the terminal again on SIGCONT.
     ///
     /// # Errors
-    /// The terminal refuses.
+    /// The terminal cannot be set up.
     pub fn suspend(&mut self) -> Result<()> {
         self.0.show_cursor().context("cannot write to the terminal")?;
         ratatui::restore();
@@ -60,10 +60,10 @@ impl Screen {
         self.resume()
     }
 
-    /// Takes a terminal that others have used meanwhile.
+    /// Takes back a terminal that others have used meanwhile.
     ///
     /// # Errors
-    /// It refuses.
+    /// It cannot be set up.
     pub fn resume(&mut self) -> Result<()> {
         enable_raw_mode()
             .and_then(|()| execute!(io::stdout(), EnterAlternateScreen))
@@ -75,10 +75,10 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // The hook of a panic did it before its message was printed; a second time, the cursor would go back to
-        // where it was before, and the message be written over.
+        // The panic hook did it before printing the message. Doing it again would move the cursor back, and the message
+        // would be overwritten.
         if !std::thread::panicking() {
-            // The cursor is the inner one's to show. Where the terminal is gone, there is nothing to be done.
+            // The inner `Terminal` shows the cursor again. If the terminal is gone, there is nothing to restore.
             let _ = ratatui::try_restore();
         }
     }
@@ -89,24 +89,23 @@ fn give_back(error: io::Error) -> io::Error {
     error
 }
 
-/// Where keys come from. Looked at before the backend reads them: it never returns from a terminal that is
-/// gone.
+/// Where keys come from. Polled before the backend reads, because that never returns from a terminal that is gone.
 #[derive(Debug)]
 pub struct Keyboard(Option<File>);
 
-/// What became of a wait for keys.
+/// The result of a wait for keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// Nothing was typed.
     Nothing,
-    /// There may be something to be read, a change of size included.
+    /// There may be something to read; possibly a change of size.
     Typed,
-    /// There is no terminal any more.
+    /// The terminal is gone.
     Gone,
 }
 
 impl Keyboard {
-    /// Of the terminal on standard input, else of the controlling one, as the backend has it.
+    /// Keys of the terminal on standard input, else of the controlling terminal, as in the backend.
     ///
     /// # Errors
     /// There is neither.
@@ -117,10 +116,10 @@ impl Keyboard {
         File::open("/dev/tty").map(|tty| Self(Some(tty))).context("there is no terminal for keys")
     }
 
-    /// Waits until something is typed, a signal comes, or the time is up.
+    /// Waits until something is typed, a signal arrives, or the time is up.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The terminal cannot be polled.
     pub fn wait(&self, at_most: Duration) -> Result<Waited> {
         let stdin = io::stdin();
         let keys = self.0.as_ref().map_or_else(|| stdin.as_fd(), |tty| tty.as_fd());
@@ -128,7 +127,7 @@ impl Keyboard {
         let at_most = Timespec::try_from(at_most).context("a wait")?;
         match poll(&mut fds, Some(&at_most)) {
             Ok(0) => Ok(Waited::Nothing),
-            // SIGWINCH may be among them.
+            // The signal may be SIGWINCH.
             Err(Errno::INTR) => Ok(Waited::Typed),
             Ok(_) if fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) => {
                 Ok(Waited::Gone)
@@ -139,7 +138,7 @@ impl Keyboard {
     }
 }
 
-/// What signals asked for; looked at between two waits.
+/// What signals requested; checked between two waits.
 #[derive(Debug, Default)]
 pub struct Signals {
     end: Arc<AtomicBool>,
@@ -148,10 +147,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Notes signals from now on, instead of what they would do.
+    /// Records signals from now on, in place of their default actions.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// A handler cannot be installed.
     pub fn listen() -> Result<Self> {
         let signals = Self::default();
         let flags = [
@@ -167,17 +166,17 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Whether this is to end: SIGINT, SIGTERM or SIGHUP came.
+    /// Whether SIGINT, SIGTERM or SIGHUP asked the program to end.
     pub fn end(&self) -> bool {
         self.end.load(Ordering::Relaxed)
     }
 
-    /// Whether SIGTSTP came since the last question.
+    /// Whether SIGTSTP came since the last call.
     pub fn stop(&self) -> bool {
         self.stop.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether SIGCONT came since the last question.
+    /// Whether SIGCONT came since the last call.
     pub fn go_on(&self) -> bool {
         self.go_on.swap(false, Ordering::Relaxed)
     }

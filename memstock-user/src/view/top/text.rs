@@ -1,8 +1,8 @@
-//! Text that fits: cut and padded by the columns it takes on a terminal, and short forms of numbers.
+//! Cuts text by the columns that it takes on a terminal, and formats numbers briefly.
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// What stands for an unknown value.
+/// Shown for an unknown value.
 pub const UNKNOWN: &str = "-";
 
 /// Columns that `text` takes.
@@ -10,7 +10,7 @@ pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// `text` in at most `columns` columns; what is left out becomes `…`.
+/// `text` in at most `columns` columns; its end is cut off, and replaced by `…`.
 pub fn cut(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();
@@ -26,7 +26,7 @@ pub fn cut(text: &str, columns: usize) -> String {
     out
 }
 
-/// `text` in at most `columns` columns, of which the end is kept.
+/// `text` in at most `columns` columns; its beginning is cut off, and replaced by `…`.
 pub fn cut_front(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(cut("abcd", 3), "ab…");
         assert_eq!(cut("abcd", 1), "…");
         assert_eq!(cut("abcd", 0), "");
-        // Two columns each: one that would be cut in half is left out.
+        // Two columns each: a character that would be cut in half is left out.
         assert_eq!(cut("日本語", 6), "日本語");
         assert_eq!(cut("日本語", 5), "日本…");
         assert_eq!(cut("日本語", 4), "日…");

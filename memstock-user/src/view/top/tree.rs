@@ -1,4 +1,4 @@
-//! The cgroups of a sample as rows: the tree, by sort, fold and filter. Pure.
+//! The cgroup tree of a sample as rows: sorted, folded and filtered. Pure.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -15,16 +15,16 @@ use crate::host::workload::Kind;
 use crate::model::{Cgroup, Name, Sample};
 use crate::view::show::table::{label, place};
 
-/// How the rows are to be.
+/// How rows are sorted, folded and filtered.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Siblings by this.
+    /// Sort siblings by this column.
     pub sort: Column,
-    /// The other way round.
+    /// Whether the order is reversed.
     pub reverse: bool,
-    /// Those whose children are not shown, by id.
+    /// Ids of cgroups whose children are hidden.
     pub folded: HashSet<u64>,
-    /// Only those whose name or path has this in it, upper and lower case alike, and those above them.
+    /// Show only cgroups with this in their name or path, regardless of case, and their ancestors.
     pub filter: String,
 }
 
@@ -35,37 +35,37 @@ impl Default for Order {
     }
 }
 
-/// What is below a row.
+/// What is below a row in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Below {
     /// Nothing.
     Nothing,
-    /// Rows.
+    /// Its children, as rows.
     Shown,
-    /// So many cgroups, whose work is part of this row's.
+    /// So many hidden cgroups, whose work is added to this row's.
     Folded(usize),
 }
 
-/// A cgroup as it is shown.
+/// A cgroup as shown.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// cgroup v2 id.
     pub id: u64,
-    /// What people call it, or its path below the row above it; escaped.
+    /// Its workload name, or its path relative to its parent row; escaped.
     pub name: String,
-    /// Its whole path, or what stands for it; escaped.
+    /// Its whole path, or its id if it was removed; escaped.
     pub path: String,
-    /// Rows above it.
+    /// How deep it is in the tree.
     pub depth: usize,
     /// What is below it.
     pub below: Below,
-    /// Whether the filter is about it, and not only about one below it.
+    /// Whether it matches the filter itself, and not only a descendant.
     pub matches: bool,
     /// Its numbers.
     pub figures: Figures,
 }
 
-/// A cgroup with those below it.
+/// A cgroup with the indices of its children.
 struct Node<'a> {
     cgroup: &'a Cgroup,
     figures: Figures,
@@ -99,7 +99,7 @@ fn nodes<'a>(
     let mut nodes: Vec<_> = sample.cgroups.iter().map(node).collect();
     let mut tops = Vec::new();
     for (n, cgroup) in sample.cgroups.iter().enumerate() {
-        // One whose parent is not there any more is shown at the top rather than not at all.
+        // A cgroup whose parent is gone is shown at the top, rather than not at all.
         match cgroup.parent_id.and_then(|id| place.get(&id)).filter(|&&parent| parent != n) {
             Some(&parent) => nodes[parent].children.push(n),
             None => tops.push(n),
@@ -121,7 +121,7 @@ fn figures(cgroup: &Cgroup, rates: &Rates) -> Figures {
         from_stock: rates.get(CgroupStat::FromStock),
         failcnt: failcnt(cgroup),
         failing: rates.failcnt,
-        // Not of the cgroup alone.
+        // Filled in by `nodes`, which knows all cgroups.
         headroom: None,
         pressure: None,
     }
@@ -135,11 +135,11 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Adds siblings with all below them; says whether any was shown.
+    /// Adds siblings with their descendants; returns whether any was shown.
     fn all(&mut self, siblings: &[usize], above: Option<&Name>, depth: usize) -> bool {
         let mut sorted = siblings.to_vec();
         sorted.sort_by(|&a, &b| self.compare(a, b));
-        // Each of them, whether one was shown before or not.
+        // `count`, not `any`: every sibling must be visited.
         let shown = sorted.iter().filter(|&&n| self.one(n, above, depth)).count();
         shown > 0
     }
@@ -160,7 +160,7 @@ impl Walk<'_> {
             matches,
             figures: node.figures,
         };
-        // Who looks for something wants to see it, folded or not.
+        // With a filter, matches are shown even in folded rows.
         if self.filter.is_empty()
             && !node.children.is_empty()
             && self.order.folded.contains(&name.id)
@@ -181,7 +181,7 @@ impl Walk<'_> {
         true
     }
 
-    /// Adds the work of a subtree, of which usage has its share already; returns how many cgroups it has.
+    /// Adds the work of a subtree (usage already includes it); returns its number of cgroups.
     fn fold(&self, children: &[usize], sum: &mut Figures) -> usize {
         let add = |a: Option<f64>, b: Option<f64>| match (a, b) {
             (Some(a), Some(b)) => Some(a + b),
@@ -201,7 +201,7 @@ impl Walk<'_> {
     fn compare(&self, a: usize, b: usize) -> Ordering {
         let (a, b) = (&self.nodes[a], &self.nodes[b]);
         let by_column = self.order.sort.compare(&a.figures, &b.figures);
-        // Samples are in the order of names, and sorting keeps what is equal as it was.
+        // Samples are in order of names, and the sort is stable.
         let by_column = match self.order.sort {
             Column::Name => a.cgroup.name.path.cmp(&b.cgroup.name.path),
             _ => by_column,
@@ -210,7 +210,7 @@ impl Walk<'_> {
     }
 }
 
-/// What a cgroup is called below the one `above` it.
+/// The name of a cgroup below the one `above` it.
 fn short(name: &Name, above: Option<&Name>) -> String {
     if let Some(workload) = &name.workload {
         let pod = above.and_then(|above| above.workload.as_ref());

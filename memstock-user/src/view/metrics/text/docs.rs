@@ -1,5 +1,4 @@
-//! The list of the metrics in `docs/metrics.md`, made from the declarations; the test fails when it is out of
-//! date.
+//! The table of metrics in `docs/metrics.md`, generated from the declarations; the test fails if it is out of date.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,8 +1,8 @@
-//! From a reading to the values of each family, with their labels. Knows no format.
+//! The values of each family, with their labels, from a reading. Knows no format.
 //!
-//! A cgroup is told by its path: a service that is started again goes on with its series, and the number of
-//! series is that of the cgroups that there are. Its id is in `memstock_cgroup_info`. Removed cgroups have no
-//! path any more, and may be many; they are told in sum.
+//! A cgroup's label is its path: a service that is restarted continues its series, and there are as many series as
+//! cgroups. The id is in `memstock_cgroup_info`. Removed cgroups have no path and may be many, so only their sums are
+//! exported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,7 +24,6 @@ use crate::view::metrics::Reading;
 use crate::view::metrics::health::Cause;
 use crate::view::metrics::names::Found;
 
-/// A value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
     Unsigned(u64),
@@ -32,16 +31,16 @@ pub(super) enum Number {
     Seconds(Duration),
 }
 
-/// Takes the values of a family's labels, in their order, and the number.
+/// Receives the values of a family's labels, in order, and the number.
 type Take<'t> = &'t mut dyn FnMut(&[&str], Number) -> fmt::Result;
 
-/// A reading, with what several families need put together once.
+/// A reading, with what several families need computed once.
 pub(super) struct Points<'a> {
     reading: &'a Reading,
     /// Every tracked cgroup with its label.
     tracked: Vec<(&'a Cgroup, String)>,
-    /// What was found out about them beside the engine.
-    found: &'a Found,
+    /// Their workload names, by id.
+    named: &'a Named,
     labels: BTreeMap<u64, String>,
     memory: Vec<Headroom<'a>>,
     memsw: Vec<Headroom<'a>>,
@@ -62,8 +61,8 @@ impl<'a> Points<'a> {
             let id = cgroup.name.id;
             let path = cgroup.name.path.as_deref().map(display);
             let mut label = path.unwrap_or_else(|| format!("(removed, id {id})"));
-            // What is not text is escaped, and could then be called as another one is. Whoever makes such
-            // cgroups must not be able to spoil the others' figures.
+            // An escaped name can equal another cgroup's real name. Whoever creates such a cgroup must not be able to
+            // corrupt the other's series.
             while !used.insert(label.clone()) {
                 label += &format!(" (id {id})");
             }
@@ -133,7 +132,7 @@ impl<'a> Points<'a> {
     fn scaled(&self, value: u64, declared: Stat) -> u64 {
         match declared.unit {
             Unit::Bytes | Unit::Pages => value.saturating_mul(self.reading.page_size),
-            // Seconds and percentages are not numbers of the engine's.
+            // Only a command's report has seconds and percent; they are not exported.
             Unit::Count | Unit::Seconds | Unit::Percent => value,
         }
     }
@@ -179,7 +178,7 @@ impl<'a> Points<'a> {
             EngineStat::Cgroups => self.tracked.len() as u64,
             EngineStat::DyingCgroups => dying().count() as u64,
             EngineStat::DyingUsage => {
-                // What is below one is part of its usage.
+                // Its usage includes that of its descendants.
                 let ids: BTreeSet<_> = dying().map(|cgroup| cgroup.name.id).collect();
                 let is_below = |id: u64| ids.contains(&id);
                 let tops = dying().filter(|cgroup| !cgroup.parent_id.is_some_and(is_below));

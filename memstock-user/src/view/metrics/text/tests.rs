@@ -174,7 +174,7 @@ fn what_there_is_not_has_no_value() {
     let text = exposition(reading, Format::Prometheus);
     assert_eq!(text.matches("\nmemstock_cgroup_memory_limit_bytes{").count(), 1);
     assert_eq!(text.matches("\nmemstock_cgroup_faults_total{").count(), 1);
-    // Neither what is not tracked, nor what has no memory cgroup.
+    // Only cgroups that are tracked and have a memory cgroup.
     assert_eq!(text.matches("\nmemstock_cgroup_kernel_stranded_bytes{").count(), 1);
     let absent = ["memstock_cgroup_memsw", "memstock_drift_bytes", "memstock_cpu_faults_total"];
     for absent in
@@ -187,7 +187,7 @@ fn what_there_is_not_has_no_value() {
 #[test]
 fn the_removed_are_told_in_sum() {
     let text = exposition(reading(), Format::Prometheus);
-    // The lower one is part of the upper one.
+    // The upper one's usage includes the lower one's.
     check(&text, &["memstock_dying_cgroups 2", "memstock_dying_usage_bytes 20480"]);
 }
 

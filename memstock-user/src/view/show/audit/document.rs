@@ -1,4 +1,4 @@
-//! An audit as JSON: what its numbers are called, and what they are, is declared here.
+//! An audit as JSON: the names and meanings of its members.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +20,13 @@ pub struct Document {
     exact: bool,
     #[serde(flatten)]
     sums: Sums,
-    /// All cgroups that the kernel knows together; null when it knows none.
+    /// The sum over all cgroups that the kernel knows; null if it knows none.
     kernel: Option<KernelRow>,
-    /// Pages with an owner that are page cache by memstock, by the kernel, or both.
+    /// Owned pages that are page cache according to memstock, the kernel, or both.
     file: Sides,
-    /// The comparison with the kernel by kind of page; none without one.
+    /// The comparison with the kernel by kind of page; empty if there was none.
     kinds: BTreeMap<&'static str, Counts>,
-    /// What the repair moved; null unless one was asked for.
+    /// What the repair moved; null unless a repair was requested.
     repaired: Option<Repaired>,
 }
 
@@ -35,9 +35,9 @@ pub struct Document {
 pub(super) struct Sums {
     /// Pages in use that have an owner.
     owned_pages: u64,
-    /// Owned by or stocked for no counter in use: 0, or a defect.
+    /// Pages owned by, or stocked for, a counter that is not in use; anything but 0 is a defect.
     ownerless_pages: u64,
-    /// Owned, but free or slab: their frees were lost, their next allocation heals them.
+    /// Owned pages that are free or slab: their free was missed, and their next allocation repairs it.
     stale_pages: u64,
 }
 
@@ -46,11 +46,11 @@ pub(super) struct Sums {
 struct CgroupRow {
     #[serde(flatten)]
     name: record::Cgroup,
-    /// Whether it is charged no more.
+    /// Whether it was removed, and is no longer charged.
     dying: bool,
     #[serde(flatten)]
     book: BookRow,
-    /// Its own user pages, without descendants, on both sides; null when the kernel does not know it.
+    /// Comparison of its own user pages, without descendants; null if the kernel does not know it.
     kernel: Option<KernelRow>,
 }
 
@@ -63,11 +63,11 @@ pub(super) struct BookRow {
     owned_pages: u64,
     /// Stocked, pending, or in an uncharge batch.
     unused_pages: u64,
-    /// Usage less owned and unused pages: 0, or a defect.
+    /// Usage less owned and unused pages; anything but 0 is a defect.
     drift_pages: i64,
     /// Owned pages that are page cache.
     file_pages: u64,
-    /// Page cache that is told of less that of the owned pages: 0, or a defect.
+    /// The counter of page cache less `file_pages`; anything but 0 is a defect.
     file_drift_pages: i64,
     /// The drift of memory+swap; null when that is not counted.
     memsw_drift_pages: Option<i64>,
@@ -78,7 +78,8 @@ pub(super) struct BookRow {
 struct KernelRow {
     #[serde(flatten)]
     counts: Counts,
-    /// Percent of the pages that either side gives to a cgroup that both give to the same one. Null when there are none.
+    /// Of the pages that either side charges to a cgroup, the percentage that both charge to the same one; null without
+    /// any.
     agreement_percent: Option<f64>,
 }
 
@@ -87,18 +88,18 @@ struct KernelRow {
 pub(super) struct Counts {
     #[serde(flatten)]
     sides: Sides,
-    /// Both do, to different cgroups.
+    /// Pages that both count, for different cgroups.
     other_cgroup_pages: u64,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Sides {
-    /// Memstock and the kernel give them to the same cgroup.
+    /// Pages that memstock and the kernel count alike.
     both_pages: u64,
-    /// Only memstock gives them to a cgroup.
+    /// Pages that only memstock counts.
     only_ours_pages: u64,
-    /// Only the kernel gives them to a cgroup.
+    /// Pages that only the kernel counts.
     only_kernels_pages: u64,
 }
 
@@ -123,9 +124,9 @@ struct RepairedRow {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Moved {
-    /// Had no owner and were charged to the cgroup.
+    /// Pages that had no owner and were charged to the cgroup.
     pub adopted_pages: u64,
-    /// Were taken from the cgroup and uncharged.
+    /// Pages that were uncharged from the cgroup.
     pub disowned_pages: u64,
 }
 
@@ -177,7 +178,7 @@ pub(super) fn counts(agreement: &Agreement) -> Counts {
     Counts { sides: sides(agreement), other_cgroup_pages: agreement.other }
 }
 
-/// Of pages with an owner by memstock none is another cgroup's.
+/// Without `other`, which [`Counts`] adds and page cache does not have.
 fn sides(agreement: &Agreement) -> Sides {
     let Agreement { both, only_ours, only_kernels, other: _ } = *agreement;
     Sides { both_pages: both, only_ours_pages: only_ours, only_kernels_pages: only_kernels }
@@ -199,7 +200,7 @@ pub(super) fn moved(cgroups: &[CgroupAdopted]) -> Moved {
     }
 }
 
-/// Names and values, without what is null.
+/// Names and values of all members that are not null.
 pub(super) fn members(row: impl Serialize) -> impl Iterator<Item = (String, Value)> {
     let members = serde_json::to_value(row).ok().and_then(|row| row.as_object().cloned());
     members.unwrap_or_default().into_iter().filter(|(_, value)| !value.is_null())

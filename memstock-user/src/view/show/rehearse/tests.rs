@@ -1,4 +1,4 @@
-//! Table and JSON of a recording whose figures can be reckoned by hand.
+//! Table and JSON of a recording whose figures can be checked by hand.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::recording::{Access, AccessKind, End, File, Header, Holder, Moment, Pe
 
 const MIB: u64 = 256;
 
-/// Twenty seconds: 100 MiB are needed, 200 for a moment, and 40 of a file are read twice.
+/// Twenty seconds: 100 MiB needed, 200 for a moment; 40 MiB of a file are read twice.
 pub(crate) fn recording() -> Recording {
     let at = Duration::from_secs;
     let moment = |seconds, usage: u64, needed: u64| Moment {
@@ -73,7 +73,7 @@ fn the_table_has_all_verdicts_with_their_reasons() {
         "300.0MiB fits - -",
         "250.0MiB reclaims 0B 0.0 %",
         "210.0MiB slow 30.0MiB 7.7 % /usr/lib/cc1 30.0MiB",
-        "203.0MiB oom, near 37.0MiB 9.5 % so near to what is needed that it may live; cc1plus (7), \
+        "203.0MiB oom, near 37.0MiB 9.5 % so close to what is needed that it may survive; cc1plus (7), \
          90.0MiB anonymous, at 5.0 s",
         "100.0MiB oom - - cc1plus (7), 90.0MiB anonymous, at 5.0 s",
         "assumes no runtime that sizes itself by its limit was recognised",

@@ -1,10 +1,10 @@
-//! What is told of a replay, of a recording that is whole and of one that is not.
+//! Output of a replay, for complete and for incomplete recordings.
 
 use super::*;
 use crate::forecast::replay::replay;
 use crate::recording::{Charge, ChargeKind, Charger, End, Header};
 
-/// A run of one cgroup on a host with pages of 64 KiB and CPUs that this one need not have.
+/// A run of one cgroup on a host with pages of 64 KiB, and with a CPU that this host need not have.
 fn recording(end: Option<End>) -> Recording {
     let events = (0..64).flat_map(|_| {
         let of = |kind| Charge { cpu: 500, index: 0, kind };

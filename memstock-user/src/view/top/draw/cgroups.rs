@@ -1,4 +1,4 @@
-//! The tree of the cgroups.
+//! Draws the cgroup tree.
 
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -9,12 +9,12 @@ use super::super::text::{cut, cut_front};
 use super::super::tree::{Below, Row};
 use super::Canvas;
 
-/// The least columns of a name.
+/// Least width of the name.
 const NAME: usize = 18;
-/// Columns of a bar, without its percentage.
+/// Width of a bar, without its percentage.
 const BAR: usize = 8;
 
-/// The columns that fit, from left to right, and how wide they are. Between two, one column stays free.
+/// The columns that fit, from left to right, with their widths. One cell between two stays free.
 fn columns(width: usize) -> Vec<(Column, usize)> {
     let mut left = width.saturating_sub(NAME);
     let fits = |column: &&Column| {
@@ -54,7 +54,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &mut App) {
     if app.rows.is_empty() && table.height > 1 {
         let why = match app.order.filter.as_str() {
             "" => "no cgroup is tracked",
-            _ => "no cgroup has this in its name or path; Esc shows all",
+            _ => "no cgroup has the filter in its name or path; Esc shows all",
         };
         canvas.text(line(table.y + 1), why, canvas.theme.faint);
     }
@@ -70,7 +70,7 @@ fn title(app: &App) -> String {
     format!("CGROUPS by {by}{way}{filter}")
 }
 
-/// Where each column is in a line.
+/// The cell of each column in a line.
 fn cells(line: Rect, columns: &[(Column, usize)]) -> impl Iterator<Item = (Column, Rect)> {
     let mut x = line.x;
     columns.iter().map(move |&(column, width)| {
@@ -113,17 +113,17 @@ fn name(row: &Row, columns: usize) -> String {
         Below::Folded(nr) => ('▸', format!(" (+{nr})")),
     };
     let room = columns.saturating_sub(indent.len() + 2 + hidden.len());
-    // What tells one path from another is at its end.
+    // Paths differ at their ends.
     let cut = if row.depth == 0 { cut_front } else { cut };
     format!("{indent}{mark} {}{hidden}", cut(&row.name, room))
 }
 
-/// What is needed, what is used beyond that, and the rest of the limit.
+/// A bar of what is needed, what is used beyond that, and the rest of the limit.
 fn bar(figures: &Figures) -> String {
     let (Some(needed), Some(used)) = (figures.needed_part(), figures.used()) else {
         return String::new();
     };
-    // Not full before the limit is met.
+    // Rounded down, so that it is full only at the limit.
     let [needed, used] = [needed, used].map(|part| ((part * BAR as f64) as usize).min(BAR));
     "█".repeat(needed)
         + &"▒".repeat(used.saturating_sub(needed))
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!((bar(0, 0), bar(99, 99)), ("░░░░░░░░".into(), "███████░".into()));
         assert_eq!((bar(100, 100), bar(1000, 1000)), ("████████".into(), "████████".into()));
         assert_eq!((bar(25, 75), bar(25, 700)), ("██▒▒▒▒░░".into(), "██▒▒▒▒▒▒".into()));
-        // Read in passing.
+        // Read while they changed.
         assert_eq!(bar(50, 40), "████░░░░");
     }
 }

@@ -1,4 +1,4 @@
-//! The CPUs with their stocks: a line of rates each, and one for each slot that is in use.
+//! Draws the CPUs: a line of rates for each, and a line for each slot in use.
 
 use memstock_common::stat::{CpuStat, Stat};
 use ratatui::layout::Rect;
@@ -11,18 +11,18 @@ use super::Canvas;
 use crate::model::{Cpu, Slot};
 use crate::view::show::table::{head, label};
 
-/// What is shown of a CPU a second.
+/// The rates shown for a CPU.
 pub const RATES: [CpuStat; 4] =
     [CpuStat::Faults, CpuStat::Refills, CpuStat::Charges, CpuStat::Drains];
 
-/// Columns of the number of a CPU.
+/// Width of a CPU's number.
 const NUMBER: u16 = 4;
-/// Columns of a rate, as wide as the longest head.
+/// Width of a rate, as wide as the longest head.
 const RATE: u16 = 10;
-/// Columns of the pages.
+/// Width of the pages.
 const PAGES: u16 = 6;
 
-/// The slots of a CPU that are in use, in words; one line that says so when none is.
+/// A line for each slot in use of a CPU; one line that says so if none is.
 pub fn slots(cpu: &Cpu) -> Vec<String> {
     let is_one = cpu.slots.len() == 1;
     let used = cpu.slots.iter().enumerate().filter(|(_, slot)| pages(slot) > 0);
@@ -53,12 +53,12 @@ fn text(slot: &Slot) -> String {
     parts.join(", ")
 }
 
-/// Whether a CPU is worth a line: machines have possible CPUs that never come.
+/// Whether a CPU is worth a line: possible CPUs may never come online.
 fn is_shown(cpu: &Cpu) -> bool {
     cpu.online || cpu.slots.iter().any(|slot| pages(slot) > 0)
 }
 
-/// Lines that all CPUs take, title and heads included.
+/// Lines needed for all CPUs, title and heads included.
 pub(super) fn wanted_lines(app: &App) -> usize {
     let cpus = app.reading.iter().flat_map(|reading| &reading.sample.cpus);
     2 + cpus.filter(|cpu| is_shown(cpu)).map(|cpu| 1 + slots(cpu).len()).sum::<usize>()
@@ -96,10 +96,10 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &mut App) {
     }
 }
 
-/// Where the rates are, how many pages there are, and where those over time are, in a line.
+/// The cells of a line: the rates, the pages, and the pages over time.
 fn cells(line: Rect) -> (Vec<Rect>, Rect, Rect) {
     let cell = |x, width| Rect { x: line.x + x, width, ..line };
-    // The fourth rate is left out before the stock over time is too short to be seen.
+    // Drop the fourth rate before the pages over time become too narrow to read.
     let nr = if line.width < NUMBER + 4 * RATE + PAGES { 3 } else { 4 };
     let rates = (0..nr).map(|n| cell(NUMBER + n * RATE, RATE)).collect();
     let after = NUMBER + nr * RATE;
@@ -141,7 +141,7 @@ fn numbers(canvas: &mut Canvas<'_>, line: Rect, cpu: &Cpu, app: &App) {
     if let Some(past) = app.history.get(&cpu.cpu).filter(|_| history.width > 0) {
         let newest_first: Vec<_> = past.iter().rev().copied().collect();
         let batch = app.reading.as_ref().map_or(0, |reading| u64::from(reading.sample.batch));
-        // All that the slots and uncharge batches can hold.
+        // The most that slots and uncharge batches can hold.
         let most = 2 * batch * cpu.slots.len() as u64;
         Sparkline::default()
             .data(newest_first)

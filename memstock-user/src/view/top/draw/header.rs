@@ -1,4 +1,4 @@
-//! The lines at the top: what runs, and what it does as a whole.
+//! Draws the lines at the top: what runs, and its totals.
 
 use memstock_common::stat::{CgroupStat, CpuStat};
 use ratatui::layout::Rect;
@@ -10,12 +10,12 @@ use super::Canvas;
 use crate::model::ratio::hit_rate;
 use crate::model::size::human;
 
-/// Who serves the engine.
+/// The daemon's process id, in words.
 pub fn daemon(pid: Option<u32>) -> String {
     pid.map_or("no daemon".into(), |pid| format!("daemon {pid}"))
 }
 
-/// What all cgroups and CPUs do together.
+/// The totals over all cgroups and CPUs.
 pub fn totals(app: &App) -> String {
     let Some(reading) = &app.reading else { return String::new() };
     let rate = |stats: &[CpuStat]| {

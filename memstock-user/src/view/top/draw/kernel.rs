@@ -1,4 +1,5 @@
-//! The kernel's own stocks, in place of memstock's: a line for each cgroup that a CPU has something for.
+//! Draws the kernel's own stocks in place of memstock's: a line for each CPU and each cgroup it has something in stock
+//! for.
 
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -7,10 +8,10 @@ use super::Canvas;
 use crate::model::kernel::View;
 use crate::view::show::kernel::stocks;
 
-/// Where the numbers end, and the name begins.
+/// Where each number ends, and where the name begins.
 const COLUMNS: [u16; 4] = [4, 11, 21, 23];
 
-/// Lines that all CPUs take, title and heads included.
+/// Lines needed for all CPUs, title and heads included.
 pub(super) fn wanted_lines(view: &View) -> usize {
     2 + view.cpus.iter().map(|cpu| stocks(view, cpu).len()).sum::<usize>()
 }

@@ -1,5 +1,4 @@
-//! The view on a screen of any size: which panes there are, where they lie, and what lies above them. Draws into
-//! a buffer of cells; what is shown is [`App`]'s.
+//! Draws the [`App`] on a screen of any size: the layout of the panes, and what overlays them.
 
 mod cgroups;
 pub mod cpus;
@@ -19,11 +18,11 @@ use super::app::App;
 use super::text::{cut, width};
 pub use theme::Theme;
 
-/// The least columns and rows that something can be seen on.
+/// Least columns and rows of a usable screen.
 const LEAST: (u16, u16) = (40, 8);
-/// From how many columns on the CPUs stand beside the cgroups.
+/// From this many columns on, the CPUs are drawn beside the cgroups.
 const WIDE: u16 = 144;
-/// Columns of the CPUs then.
+/// Width of the CPUs then.
 const CPUS_WIDTH: u16 = 62;
 
 /// Draws everything.
@@ -61,7 +60,7 @@ fn too_small(buffer: &mut Buffer, area: Rect) {
     }
 }
 
-/// Where the panes are; one without height is left out.
+/// Where the panes are; one of height 0 is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Panes {
     cgroups: Rect,
@@ -70,7 +69,7 @@ struct Panes {
 }
 
 impl Panes {
-    /// Shares out what is left between header and bottom, to CPUs that want so many lines.
+    /// Divides what is left between header and bottom; the CPUs ask for `cpu_lines`.
     fn new(area: Rect, cpu_lines: usize) -> Self {
         let cpu_lines = u16::try_from(cpu_lines).unwrap_or(u16::MAX);
         let events = match area.height {
@@ -94,7 +93,7 @@ impl Panes {
     }
 }
 
-/// So many lines at the top, those between, and so many at the bottom.
+/// Splits off `top` lines at the top and `bottom` lines at the bottom.
 fn split(area: Rect, top: u16, bottom: u16) -> [Rect; 3] {
     let middle = area.height.saturating_sub(top + bottom);
     [(0, top), (top, middle), (top + middle, bottom)].map(|(y, height)| Rect {
@@ -112,7 +111,7 @@ fn events(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
     }
 }
 
-/// What is drawn on, with the styles.
+/// The buffer to draw on, with the styles.
 struct Canvas<'a> {
     buffer: &'a mut Buffer,
     theme: &'a Theme,
@@ -133,7 +132,7 @@ impl Canvas<'_> {
         self.text(Rect { x: area.right() - taken, width: taken, ..area }, text, style);
     }
 
-    /// A title over the first line of a pane; returns the others, if there are any.
+    /// Draws a title on the first line of a pane; returns the rest of the pane, if it has any lines.
     fn title(&mut self, area: Rect, title: &str) -> Option<Rect> {
         if area.height == 0 {
             return None;

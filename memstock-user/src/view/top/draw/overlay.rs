@@ -1,4 +1,4 @@
-//! The line at the bottom: what the keys are, what is asked, what came of it; and the help over everything.
+//! Draws the line at the bottom (keys, a question, or a message), and the help over everything.
 
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -10,7 +10,7 @@ use super::super::text::width;
 use super::Canvas;
 use crate::exit::printable;
 
-/// Keys of the bottom line, the most needed first.
+/// Keys of the bottom line, the most important first.
 const KEYS: [(&str, &str); 9] = [
     ("q", "quit"),
     ("?", "help"),
@@ -31,7 +31,7 @@ pub(super) fn bottom(canvas: &mut Canvas<'_>, area: Rect, app: &App) {
             canvas.text(area, &text, canvas.theme.key);
         }
         (Mode::Drain(target), _) => {
-            // The question stands even where the name does not fit.
+            // The keys come first, so that they are seen even if the name does not fit.
             canvas.text(area, &format!("y/n  drain the stocks of {target}?"), alert);
         }
         (_, Some(message)) => canvas.text(area, message, canvas.theme.key),

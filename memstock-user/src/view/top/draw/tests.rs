@@ -1,4 +1,4 @@
-//! The screen as it is drawn, at four sizes, and what must hold at every size.
+//! Snapshots of the screen at several sizes, and what must hold at every size.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ fn buffer(app: &mut App, width: u16, height: u16, theme: &Theme) -> Buffer {
     terminal.backend().buffer().clone()
 }
 
-/// The lines of the screen, without blanks at their ends.
+/// The lines of the screen, without trailing blanks.
 fn lines(app: &mut App, width: u16, height: u16) -> Vec<String> {
     let buffer = buffer(app, width, height, &Theme::new(true));
     let line = |cells: &[ratatui::buffer::Cell]| {
@@ -47,7 +47,7 @@ fn lines(app: &mut App, width: u16, height: u16) -> Vec<String> {
     buffer.content.chunks(width.into()).map(line).collect()
 }
 
-/// Compares with what is in `snapshots`, or replaces that when it is to be blessed.
+/// Compares with the file in `snapshots`, or, when blessing, writes it.
 fn expect(name: &str, lines: &[String]) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/view/top/draw/snapshots").join(name);
     let text = lines.join("\n") + "\n";
@@ -84,7 +84,7 @@ fn overlays_are_as_they_were() {
     expect("filter.snap", &lines(&mut app, 80, 24));
 }
 
-/// An app that shows the kernel's stocks: CPU 0 has three, one of them a removed cgroup's, and CPU 1 has none.
+/// An app that shows the kernel's stocks: CPU 0 has three, one of them for a removed cgroup, and CPU 1 has none.
 fn with_kernel() -> App {
     let slot = |cgroup_id, left| KernelSlot { cgroup_id, left };
     let pages = vec![slot(1, 61), slot(3, 4), slot(0, 0), slot(9, 2)];
@@ -135,7 +135,7 @@ fn without_colour_there_is_none() {
     assert!(!is_coloured(&Theme::new(false)));
 }
 
-/// Names with whatever the kernel lets a cgroup be called take no more than their column.
+/// No name that the kernel allows for a cgroup overflows its column.
 #[test]
 fn strange_names_break_no_column() {
     let long = "x".repeat(255);

@@ -1,17 +1,17 @@
-//! The styles. Each says by a modifier or in words what it says by colour, so that colours can be left out.
+//! The styles. A modifier or a word also says what a colour says, so that colours can be left out.
 
 use ratatui::style::{Color, Modifier, Style};
 
 use super::super::column::Pressure;
 
-/// The styles of everything.
+/// All styles.
 #[derive(Clone, Copy, Debug)]
 pub struct Theme {
     /// The program's name.
     pub name: Style,
     /// Titles of panes.
     pub title: Style,
-    /// The lines that titles are on.
+    /// The rules behind titles.
     pub rule: Style,
     /// Heads of columns.
     pub head: Style,
@@ -19,19 +19,19 @@ pub struct Theme {
     pub sorted: Style,
     /// The selected row.
     pub selected: Style,
-    /// What is there for the sake of something else.
+    /// Secondary text.
     pub faint: Style,
-    /// What is to be seen: a pause, a question.
+    /// What must be noticed: a pause, a question.
     pub alert: Style,
     /// Keys, in the bottom line and in the help.
     pub key: Style,
-    /// The stocks over time.
+    /// Stocked pages over time.
     pub history: Style,
     bars: [Style; 3],
 }
 
 impl Theme {
-    /// With colours, or without.
+    /// Styles with or without colours.
     pub fn new(colour: bool) -> Self {
         let style = |color: Color, modifier| {
             let plain = Style::new().add_modifier(modifier);
@@ -53,7 +53,7 @@ impl Theme {
         }
     }
 
-    /// What shows how a cgroup stands to its limit.
+    /// The style for how close a cgroup is to its limit.
     pub fn pressure(&self, pressure: Pressure) -> Style {
         self.bars[match pressure {
             Pressure::None => 0,
