@@ -1,4 +1,4 @@
-//! What user space may ask of the page-owner map: adopting, doubting and disowning pages.
+//! What user space may request of the owner map: adopt, doubt, disown and reparent pages.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -48,7 +48,7 @@ fn an_adopted_page_is_uncharged_when_it_is_freed() {
     world.free(1, 32, 5);
     world.assert_owned(&[0, 31, 0, 0]);
     assert_eq!((entry(&world, 0), entry(&world, 32)), (0, 0));
-    // One that was free already, unseen, is uncharged with its next allocation.
+    // A page that was already free, unseen, is uncharged at its next allocation.
     world.touch(0, 2, 1);
     world.alloc(0, Some(2), 8, 3);
     world.assert_owned(&[0, 22, 9, 0]);
@@ -116,14 +116,14 @@ fn windows_of_no_counter_or_chunk_are_refused() {
         assert_eq!(program(&cpu, window(1, [])), Ok(0));
     }
     world.assert_owned(&[0; 4]);
-    // A first page that is none of a window is taken for the window it is in.
+    // A first page in the middle of a window stands for that window.
     let within = Window { first_pfn: 700, ..window(1, 512..514) };
     assert_eq!(adopt(&cpu, within), Ok(2));
     assert_eq!([512, 513].map(|pfn| entry(&world, pfn)), [owner(1) | UNCONFIRMED; 2]);
     assert_eq!(world.register(limited(3, 1, NO_LIMIT)), Ok(0));
 }
 
-/// What was adopted bears its mark for as long as it is there, and is no reason for a removed cgroup to stay.
+/// Adopted pages keep their mark as long as they exist, and do not keep a removed cgroup from being released.
 #[test]
 fn adopted_pages_of_a_dying_cgroup_go_to_the_one_above_with_their_mark() {
     let world = family();
@@ -139,7 +139,7 @@ fn adopted_pages_of_a_dying_cgroup_go_to_the_one_above_with_their_mark() {
     world.assert_file_pages(&[2, 0, 0, 0]);
 }
 
-/// Two levels are removed; the usage of those above does not move, and what is free again is nobody's.
+/// Two levels are removed. The usage of ancestors does not change, and freed pages have no owner.
 #[test]
 fn pages_of_a_dying_cgroup_go_to_the_one_above() {
     let world = family();
@@ -161,7 +161,7 @@ fn pages_of_a_dying_cgroup_go_to_the_one_above() {
     world.free(1, 4, 2);
     world.assert_owned(&[4, 0, 1, 0]);
     assert_eq!(world.release(1), Ok(0));
-    // Nobody is above the top.
+    // The top has no parent.
     close(&world.cpu(0), 0).unwrap();
     assert_eq!(reparent(&world.cpu(0), window(0, 0..512)), Err(Refusal::Missing));
 }

@@ -1,5 +1,5 @@
-//! Two programs look at each allocation and each free: whichever of them the kernel skips, a page is charged once, to
-//! whom it belongs.
+//! Two programs see each allocation and each free. Whichever of them the kernel skips, a page is charged once, to the
+//! right cgroup.
 
 use crate::support::Shape;
 use crate::support::plain::{Plain, entry, family_of};
@@ -7,10 +7,10 @@ use memstock_common::Loss;
 use memstock_common::collapse::COLLAPSE_ORDER;
 use memstock_common::page::UNCONFIRMED;
 
-/// Which of the two looks the kernel skips.
+/// Which of the two programs the kernel skips.
 const SKIPS: [[bool; 2]; 3] = [[false, false], [true, false], [false, true]];
 
-/// Whom a block is allocated for, by counter; `None` for what the kernel does not charge.
+/// The counter whose task allocates a block; `None` for a block that the kernel does not charge.
 const TASKS: [Option<u32>; 3] = [Some(1), Some(2), None];
 
 fn alloc(world: &Plain, [first, second]: [bool; 2], task: Option<u32>, order: u32) {
@@ -28,7 +28,7 @@ fn free(world: &Plain, skipped: [bool; 2], order: u32) {
     }
 }
 
-/// A block that comes, goes, comes and goes again, with every way to skip one look at each.
+/// A block is allocated and freed twice, with every way to skip one program each time.
 #[test]
 fn a_block_is_charged_once_whichever_look_is_skipped() {
     for order in [0, 3] {
@@ -51,7 +51,7 @@ fn a_block_is_charged_once_whichever_look_is_skipped() {
     }
 }
 
-/// What both looks miss of a free is found at the next allocation that the first one sees.
+/// A free that both programs miss is found at the next allocation that the first one sees.
 #[test]
 fn what_both_have_missed_is_healed_as_before() {
     let world = family_of(Shape { cgroups: 3, ..Shape::default() });
@@ -61,7 +61,7 @@ fn what_both_have_missed_is_healed_as_before() {
     assert_eq!(world.loss(Loss::Healed), 1);
 }
 
-/// A huge page that khugepaged has allocated for another keeps the mark of the first look.
+/// A huge page that khugepaged allocated for another task keeps the mark of the first program.
 #[test]
 fn a_collapse_begins_once() {
     let world = family_of(Shape { cgroups: 3, tells_collapses: true, ..Shape::default() });

@@ -1,4 +1,4 @@
-//! Pages as they are counted when they are charged: from a stock, or with a charge on the shared counters.
+//! How charged pages are counted: from a stock, or with a charge on the shared counters.
 
 use crate::support::plain::{Plain, read};
 use crate::support::{Shape, missed, owner};
@@ -9,7 +9,7 @@ fn word(world: &Plain, cpu: u32) -> StockWord {
     StockWord(read(&world.slot(cpu, 0).word))
 }
 
-/// `cgroups` cgroups beside each other, on two CPUs.
+/// `cgroups` sibling cgroups, on two CPUs.
 fn row(cgroups: u32, batch: u32) -> Plain {
     let world = Plain::new(Shape { cpus: 2, batch, cgroups, memsw: true, ..Shape::default() });
     for index in 0..cgroups {
@@ -18,8 +18,8 @@ fn row(cgroups: u32, batch: u32) -> Plain {
     world
 }
 
-/// The miss of a fault is not served: nothing is pending, and the allocation charges. The fault is that of whom it
-/// missed for, not of whom the slot served before.
+/// A fault misses and is not served: nothing is pending, and the allocation charges. The fault counts for the cgroup
+/// that it missed for, not for the one that the slot served before.
 #[test]
 fn what_a_fault_could_not_charge_its_allocation_does() {
     let world = row(2, 8);
@@ -40,8 +40,8 @@ fn what_a_fault_could_not_charge_its_allocation_does() {
     world.assert_owned(&[2, 1]);
 }
 
-/// Of a block the pages are counted that were charged for it; those in the stock, and freed ones that are used again,
-/// were charged before.
+/// Only the pages that were charged for a block count as missed; stocked pages and reused freed pages were charged
+/// before.
 #[test]
 fn pages_are_counted_by_how_they_were_charged() {
     let world = row(2, 8);
@@ -51,17 +51,17 @@ fn pages_are_counted_by_how_they_were_charged() {
     assert_eq!(world.charged(0), [7, 1 + 9], "seven were stocked");
     world.alloc(0, Some(0), 32, 3);
     assert_eq!(world.charged(0), [7, 10 + 8], "no batch around them");
-    // A fault whose page is charged, and of a block the rest.
+    // The fault charges a page; the block takes it, and one from the stock.
     world.fault(0, 0);
     world.alloc(0, Some(0), 40, 1);
     assert_eq!(world.charged(0), [7 + 1, 18 + 1]);
-    // Freed ones: three in the uncharge batch of another CPU, one of which a fault takes.
+    // Three freed pages are in another CPU's uncharge batch; a fault takes one of them.
     world.free_each(1, 16..19);
     assert_eq!(world.touch(1, 0, 50), Consumed::Miss);
     assert_eq!(world.charged(0), [8 + 1, 19], "no shared counter was charged");
     world.alloc(1, Some(0), 52, 2);
     assert_eq!(world.charged(0), [9 + 2, 19 + 2], "two were left");
-    // Drained in between, a page that was charged for its fault is charged once more.
+    // A page that is drained between fault and allocation is charged again.
     world.drain(0, NO_INDEX);
     world.fault(0, 0);
     world.drain(0, NO_INDEX);
@@ -73,7 +73,7 @@ fn pages_are_counted_by_how_they_were_charged() {
     world.assert_owned(&[1 + 16 + 8 + 2 - 3 + 1 + 4 + 1, 0]);
 }
 
-/// The pages of a fault that another cgroup's turn drained are not counted, whoever is next.
+/// A pending page that another cgroup's charge drained is not counted, whoever is next.
 #[test]
 fn a_drained_page_leaves_no_mark() {
     let world = row(2, 8);
@@ -83,7 +83,7 @@ fn a_drained_page_leaves_no_mark() {
     assert_eq!(word(&world, 0), StockWord::new(owner(1), 0, 7));
     world.touch(0, 1, 1);
     assert_eq!((world.charged(0), world.charged(1)), ([0, 0], [1, 1]));
-    // Without a batch, one page at a time is charged, and each is missed.
+    // Without a batch, pages are charged one at a time, and each is a miss.
     let world = row(1, 1);
     for n in 1..=5 {
         world.fault(0, 0);
@@ -93,7 +93,7 @@ fn a_drained_page_leaves_no_mark() {
     }
 }
 
-/// The page of the fault counts as missed also where the rest of the block is charged.
+/// The page of the fault counts as missed even if the rest of the block is charged.
 #[test]
 fn a_block_takes_the_page_that_its_fault_was_charged_for() {
     let world = row(1, 8);

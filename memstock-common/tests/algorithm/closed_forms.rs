@@ -1,5 +1,5 @@
-//! The charge path against formulas: on one CPU, with pages charged one fault at a time, every
-//! number has a closed form in the batch and the limit.
+//! The charge path against formulas. On one CPU, with one page per fault, every number has a closed form in the batch
+//! and the limit.
 
 use crate::support::Shape;
 use crate::support::plain::Plain;
@@ -29,7 +29,7 @@ fn usage_is_the_next_multiple_of_the_batch() {
                 let batches = n.div_ceil(batch);
                 assert_eq!(world.usage(0), batches * batch, "{n} pages, batches of {batch}");
                 assert_eq!(world.watermark(0), batches * batch);
-                // One page of each batch is the one of the fault that missed.
+                // One page of each batch goes to the fault that missed.
                 assert_eq!(world.charged(0), [n - batches, batches]);
                 assert_eq!(world.faults(0), n);
                 assert_eq!(Word::load(&world.slot(0, 0).refills), batches);

@@ -1,4 +1,4 @@
-//! Huge pages that one task puts together for another: charged to whom the memory belongs, once that is known.
+//! Huge pages that one task assembles for another: charged to the cgroup whose memory it is, once that is known.
 
 use crate::support::plain::{self, Plain, entry};
 use crate::support::{Shape, key, limited, owner, window};
@@ -9,12 +9,12 @@ use memstock_common::event::EventKind;
 use memstock_common::page::UNCONFIRMED;
 
 const HUGE: u64 = 1 << COLLAPSE_ORDER;
-/// The CPU of the task that puts them together, whose cgroup is not tracked.
+/// The CPU of the task that assembles them; its cgroup is not tracked.
 const COLLECTOR: u32 = 1;
-/// Beyond the counters: a cgroup that is never tracked.
+/// An index without a counter: a cgroup that is never tracked.
 const UNTRACKED: u32 = 3;
 
-/// Counters 1 and 2 below counter 0, as many CPUs as wanted, and a chunk with room for two huge pages.
+/// Counters 1 and 2 below counter 0, `cpus` CPUs, and a chunk with room for two huge pages.
 fn family(cpus: u32) -> Plain {
     family_of(Shape { cpus, ..Shape::default() })
 }
@@ -23,7 +23,7 @@ fn family_of(shape: Shape) -> Plain {
     plain::family_of(Shape { batch: 8, cgroups: 3, tells_collapses: true, ..shape })
 }
 
-/// The huge page at `pfn` is allocated by a task on `cpu` that is charged to nobody.
+/// An untracked task on `cpu` allocates the huge page at `pfn`.
 fn allocate(world: &Plain, cpu: u32, pfn: u64) {
     world.alloc(cpu, Some(UNTRACKED), pfn, COLLAPSE_ORDER);
 }
@@ -54,7 +54,7 @@ fn one_that_is_free_again_is_charged_to_nobody() {
     assert_eq!(entry(&world, 0), NOBODY);
     world.collapsed(COLLECTOR, 1);
     world.assert_owned(&[0, 0, 0]);
-    // It failed, and somebody else has it.
+    // The collapse failed, and another cgroup has the page.
     allocate(&world, COLLECTOR, 0);
     world.free(COLLECTOR, 0, COLLAPSE_ORDER);
     world.alloc(0, Some(2), 0, COLLAPSE_ORDER);
@@ -71,7 +71,7 @@ fn memory_of_nobody_stays_nobodys() {
     // Nothing was allocated since.
     world.collapsed(COLLECTOR, 1);
     world.assert_owned(&[0, 0, 0]);
-    // What bears the mark can be adopted as any other page.
+    // Marked pages can be adopted like any others.
     assert_eq!(adopt(&world.cpu(0), window(2, 0..HUGE)), Ok(HUGE as u32));
     world.assert_owned(&[0, 0, HUGE]);
 }
@@ -80,7 +80,7 @@ fn memory_of_nobody_stays_nobodys() {
 fn pages_that_are_free_are_not_charged() {
     let world = family(2);
     allocate(&world, COLLECTOR, 0);
-    // Seen by nobody yet, half of it has been given back and is another's.
+    // Before the collapse ends, half of it is freed, and a page of that half goes to another cgroup.
     world.free(0, HUGE / 2, COLLAPSE_ORDER - 1);
     world.touch(0, 2, HUGE / 2);
     world.collapsed(COLLECTOR, 1);
@@ -88,14 +88,14 @@ fn pages_that_are_free_are_not_charged() {
     world.assert_owned(&[0, HUGE - 1, 1]);
 }
 
-/// A task that is charged itself is charged for what it allocates, whoever it is for.
+/// A tracked task is charged for what it allocates, whoever it is for.
 #[test]
 fn a_task_that_is_charged_is_not_asked_about() {
     let world = family(2);
     world.alloc(COLLECTOR, Some(2), 0, COLLAPSE_ORDER);
     world.collapsed(COLLECTOR, 1);
     world.assert_owned(&[0, 0, HUGE]);
-    // Smaller blocks, and what the kernel charges to nobody, are no huge pages of tasks.
+    // Smaller blocks, and blocks that the kernel does not charge, do not count as huge pages of a task.
     world.alloc(COLLECTOR, Some(UNTRACKED), HUGE, COLLAPSE_ORDER - 1);
     world.collapsed(COLLECTOR, 1);
     world.alloc(COLLECTOR, None, HUGE, COLLAPSE_ORDER);
@@ -125,7 +125,7 @@ fn of_two_tasks_in_one_place_the_later_is_charged() {
     world.assert_owned(&[0, 0, HUGE]);
 }
 
-/// The kernel would have refused the collapse, which nobody can by then.
+/// The kernel would have refused the collapse; by then it is too late.
 #[test]
 fn a_limit_is_told_of() {
     let world = family(2);
@@ -137,7 +137,7 @@ fn a_limit_is_told_of() {
     world.assert_owned(&[0, 0, HUGE]);
     let events = world.events();
     let told = events.iter().map(|event| (event.kind, event.nr_pages)).collect::<Vec<_>>();
-    // As a huge page that does not fit: one small one would.
+    // Like any huge page that does not fit where a small page would.
     assert_eq!(told, [(EventKind::LimitNear as u32, HUGE)]);
     assert_eq!(events[0].cgroup_id as u32, key(2));
 }

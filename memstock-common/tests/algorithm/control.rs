@@ -1,4 +1,4 @@
-//! What the control programs do and refuse, and what crosses the border as numbers.
+//! What the control programs do and refuse, and the encoding of their arguments and answers.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
@@ -84,7 +84,7 @@ fn close_hides_a_cgroup_and_hands_its_tasks_to_the_one_above() {
     assert_eq!(world.register(limited(2, 1, 0)), Err(Refusal::Missing), "no child below it");
 }
 
-/// A cgroup that is made again while the old one dies has the key, and perhaps the id, of it.
+/// A cgroup that is re-created while the old one is dying has the same key, and perhaps the same id.
 #[test]
 fn an_id_seen_again_is_a_new_cgroup() {
     let world = pair();
@@ -308,6 +308,6 @@ fn every_number_is_declared_once() {
     names(PageCounterStat::ALL, PageCounterStat::stat);
     names(CgroupStat::ALL, CgroupStat::stat);
     names(Loss::ALL, Loss::stat);
-    // The map of losses is indexed by them.
+    // They index the map of losses.
     assert!(Loss::ALL.iter().map(|&loss| loss as u32).eq(0..Loss::COUNT));
 }

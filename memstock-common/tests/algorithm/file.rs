@@ -1,4 +1,4 @@
-//! Page cache: which pages get the mark, and who loses it.
+//! Page cache: which pages are marked, and when they lose the mark.
 
 use crate::support::folio::Added;
 use crate::support::plain::{Plain, entry, family_on_two_cpus, files, read_file, untold};
@@ -56,7 +56,7 @@ fn what_cannot_be_taken_back_is_not_marked() {
     world.assert_owned(&[0, 9, 0]);
 }
 
-/// What did not look like user memory as it was allocated, and what had an owner before.
+/// Pages that did not look like user memory when they were allocated, and pages that already have an owner.
 #[test]
 fn what_nobody_is_charged_for_is_charged_to_who_adds_it() {
     let world = family(8);
@@ -94,7 +94,7 @@ fn a_large_folio_is_told_at_once() {
         assert_eq!(untold(&world, 1).change(), -batch_left);
         world.assert_file_pages(&[0; 3]);
     }
-    // The whole of a chunk, and not what is beside a folio.
+    // A whole chunk; and of a folio, nothing beside it.
     world.alloc(0, Some(1), 0, 10);
     world.cache(0, 4, 4);
     world.assert_file_pages(&[0, 4, 0]);
@@ -103,7 +103,7 @@ fn a_large_folio_is_told_at_once() {
     world.assert_file_pages(&[0, 1024, 0]);
 }
 
-/// A repair, or an owner that was lost, may have left others in a folio: they stay what they were.
+/// A repair, or a lost owner, may leave pages of other owners in a folio: they are not marked.
 #[test]
 fn of_a_folio_the_pages_of_its_first_ones_owner_are_marked() {
     let world = family(8);
@@ -114,10 +114,10 @@ fn of_a_folio_the_pages_of_its_first_ones_owner_are_marked() {
     world.assert_file_pages(&[0, 3, 0]);
     let marked = [0, 1, 2, 3, 4, 5, 6, 7].map(|pfn| entry(&world, pfn) & FILE != 0);
     assert_eq!(marked, [true, false, false, true, false, false, true, false]);
-    // One whose first page is nobody's is left alone.
+    // A folio whose first page has no owner is left alone.
     world.cache(0, 4, 4);
     world.assert_file_pages(&[0, 3, 0]);
-    // Freed as a block: three runs, of the pages and the page cache of each owner.
+    // Freed as a block: three runs are uncharged, with their page cache.
     world.free(1, 0, 3);
     world.assert_file_pages(&[0, 1, 0]);
     world.assert_owned(&[0, 1, 0]);
@@ -129,7 +129,7 @@ fn of_a_folio_the_pages_of_its_first_ones_owner_are_marked() {
     assert_eq!((files(&world), world.usage(0)), ([0; 3], 0));
 }
 
-/// Each way in which a block of several owners ends: with the runs followed, and with one page of one more.
+/// Every mix of owners in a block, freed, allocated again, or taken off the free list.
 #[test]
 fn blocks_of_several_owners_and_kinds_lose_each_mark_once() {
     for code in 0..6_u32.pow(5) {
@@ -137,7 +137,7 @@ fn blocks_of_several_owners_and_kinds_lose_each_mark_once() {
         let mut pages = 0;
         for pfn in 0..5 {
             let kind = code / 6_u32.pow(pfn) % 6;
-            // Two cgroups below one, and one of them with and without page cache; or nobody.
+            // Two sibling cgroups, with and without page cache; or no owner.
             if kind < 4 {
                 world.touch(0, 1 + kind % 2, pfn.into());
                 if kind < 2 {
@@ -170,7 +170,7 @@ fn a_page_loses_the_mark_with_its_owner() {
     world.free(1, 0, 0);
     assert_eq!((entry(&world, 0), untold(&world, 1)), (0, FileWord::new(owner(1), -1)));
     world.assert_file_pages(&[0, 3, 0]);
-    // Its free was lost: whoever has it next has no page cache.
+    // Its free was lost: its next owner has no page cache.
     world.touch(0, 2, 1);
     assert_eq!(entry(&world, 1), owner(2));
     world.assert_file_pages(&[0, 2, 0]);
@@ -193,7 +193,7 @@ fn doubts_leave_the_mark_and_a_disowned_page_loses_it() {
     assert_eq!(entry(&world, 0), owner(1) | FILE | UNCONFIRMED);
     assert_eq!(owner_in(entry(&world, 0)), owner(1));
     world.assert_file_pages(&[0, 4, 0]);
-    // A doubted page can be added, and one in the page cache be doubted.
+    // A doubted page can be added to the page cache, and page cache can be doubted.
     world.cache(0, 4, 1);
     assert_eq!(entry(&world, 4), owner(1) | FILE | UNCONFIRMED);
     world.assert_file_pages(&[0, 5, 0]);
@@ -210,7 +210,7 @@ fn the_mark_moves_with_the_page() {
     let world = family(8);
     read_file(&world, 1, 0..3);
     doubt(&world.cpu(0), window(1, 1..2)).unwrap();
-    // By a task that is charged for the new frame, and had it in the page cache.
+    // The new frame is charged to the task that migrates, and may be marked.
     read_file(&world, 2, 9..10);
     world.touch(0, 2, 8);
     for (from, to) in [(0, 8), (1, 9), (2, 1030)] {
@@ -234,7 +234,7 @@ fn the_mark_moves_with_the_page() {
 #[test]
 fn a_huge_page_that_was_put_together_may_be_page_cache() {
     const HUGE: u64 = 1 << COLLAPSE_ORDER;
-    /// Beyond the counters: a cgroup that is never tracked.
+    /// An index without a counter: a cgroup that is never tracked.
     const UNTRACKED: u32 = 3;
     for (is_file, taken) in [(false, 0), (true, 0), (false, 3), (true, 3)] {
         let world =
@@ -248,7 +248,7 @@ fn a_huge_page_that_was_put_together_may_be_page_cache() {
         world.assert_file_pages(&[0, if is_file { HUGE - taken } else { 0 }, 0]);
         world.free(1, 0, COLLAPSE_ORDER);
         world.assert_file_pages(&[0; 3]);
-        // Freed before it could be charged: nothing is told.
+        // Freed before it could be charged: nothing is reported.
         world.alloc(1, Some(UNTRACKED), 0, COLLAPSE_ORDER);
         world.free(1, 0, COLLAPSE_ORDER);
         world.collapsed_into(1, 1, is_file);

@@ -1,4 +1,4 @@
-//! A CPU that goes is drained from another one, and reclaim that begins is told once a millisecond.
+//! A CPU that goes offline is drained by another one; the start of reclaim is reported once a millisecond at most.
 
 use std::sync::atomic::AtomicU64;
 
@@ -7,14 +7,14 @@ use crate::support::{Shape, owner};
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind, reclaim_began};
 use memstock_common::{Event, Loss, NO_INDEX, StockWord, drain};
 
-/// Two cgroups that have something in each slot of CPU 1, and something on CPU 0.
+/// Two cgroups with pages stocked on both CPUs, in each slot of CPU 1.
 fn stocked() -> Plain {
     let world = Plain::new(Shape { cpus: 2, slots: 2, batch: 8, cgroups: 2, ..Shape::default() });
     for index in 0..2 {
         world.add(index, NO_INDEX);
         world.demand(1, index);
         world.demand(0, index);
-        // And one that was freed, when the stock has no room for it.
+        // And a freed page, in the uncharge batch.
         world.slot(1, memstock_common::slot_of(owner(index), 2)).batch_up(owner(index), 1, 8);
         memstock_common::charge::charge_forced(&world.cpu(1), index, 1);
     }
@@ -24,7 +24,7 @@ fn stocked() -> Plain {
 #[test]
 fn all_that_a_dead_cpu_has_is_given_back() {
     let world = stocked();
-    // Of a fault whose allocation never came.
+    // A fault whose allocation never comes.
     world.fault(1, 0);
     drain::cpu_hotplug(&world.cpu(0), 1, 0);
     for slot in 0..2 {
@@ -54,7 +54,7 @@ fn a_living_cpu_does_not_drain_itself() {
     assert_eq!(world.events(), []);
 }
 
-/// The CPU numbers have holes: one that cannot be has nothing.
+/// CPU numbers have gaps: a CPU that is not possible has no stock.
 #[test]
 fn a_cpu_without_a_stock_is_told_of_all_the_same() {
     let world = stocked();

@@ -1,4 +1,4 @@
-//! What a CPU remembers of a task's cgroup: when it is used, and when it is asked for again.
+//! What a CPU remembers of a task's cgroup: when that is used, and when the kernel is asked again.
 
 use std::sync::atomic::AtomicU64;
 
@@ -49,7 +49,8 @@ fn another_task_or_generation_is_asked_for() {
     }
 }
 
-/// A task that shares memory with one of another cgroup is asked about each time; what is known of another stays.
+/// For a task that shares memory with one of another cgroup the kernel is asked each time; what is known of other tasks
+/// stays.
 #[test]
 fn an_answer_that_does_not_hold_is_not_remembered() {
     let identity = Plain::default();
@@ -78,7 +79,7 @@ fn that_a_task_is_nobodys_is_remembered_too() {
     assert_eq!(identity.owner(Task::Current, 8, || TASK, || 42), 42);
 }
 
-/// The probe of an allocation interrupts that of a fault of the same task, while this asks.
+/// An allocation's probe interrupts a fault's probe of the same task while that asks the kernel.
 #[test]
 fn an_allocation_may_interrupt_a_fault() {
     let identity = Plain::default();
@@ -94,7 +95,7 @@ fn an_allocation_may_interrupt_a_fault() {
     assert_eq!(owner, 42);
     assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
 
-    // Between the two the task was moved: what the interrupted one knows is out of date.
+    // The task was moved in between: what the interrupted probe knows is outdated.
     let outdated = identity.owner(
         ELSEWHERE,
         8,
@@ -108,8 +109,7 @@ fn an_allocation_may_interrupt_a_fault() {
     assert_eq!(identity.owner(ELSEWHERE, 9, || TASK, || 44), 44);
 }
 
-/// The stack of a task that has faulted in user mode is its own; one that has not, and an interrupt's, tell
-/// nothing.
+/// The stack identifies a task that has faulted in user mode; any other stack, such as an interrupt's, does not.
 #[test]
 fn a_known_task_is_known_by_its_stack() {
     let identity = Plain::default();
@@ -130,7 +130,7 @@ fn a_known_task_is_known_by_its_stack() {
     assert_eq!(identity.owner(near, 8, || TASK, || 44), 44, "another generation");
 }
 
-/// Levels of a path below the root, as the kernel tells them: 1 is the top, 0 means none.
+/// The keys on a path below the root by level, as in the kernel: level 1 is the top; a key of 0 means none.
 fn path(levels: &[u32]) -> impl Fn(u32) -> u32 {
     let levels = levels.to_vec();
     move |level| levels.get(level as usize - 1).copied().unwrap_or(0)
@@ -153,13 +153,13 @@ fn an_untracked_cgroup_is_charged_to_its_nearest_tracked_ancestor() {
     assert_eq!(nearest(&world, &[top, untracked, middle]), owner(1), "tracked itself");
     assert_eq!(nearest(&world, &[untracked]), NOBODY);
     assert_eq!(nearest(&world, &[99, 98, 97]), NOBODY);
-    // Without its middle level, the top is the nearest.
+    // Once the middle level is closed, the top is the nearest.
     assert_eq!(world.close(1), Ok(0));
     assert_eq!(nearest(&world, &[top, middle, untracked]), owner(0));
     assert_eq!(nearest(&world, &[top, middle]), owner(0));
 }
 
-/// The deepest levels are not looked at; that the task's own cgroup is tracked is seen at any.
+/// The deepest levels are not searched for an ancestor, but the task's own cgroup is found at any level.
 #[test]
 fn the_search_for_an_ancestor_has_an_end() {
     let world = World::<AtomicU64>::new(Shape { cgroups: 2, ..Shape::default() });
@@ -175,8 +175,8 @@ fn the_search_for_an_ancestor_has_an_end() {
     assert_eq!(nearest(&world, &levels), owner(0));
 }
 
-/// A probe that runs in the midst of another that asks, for that task or for one that has preempted it, is answered and
-/// leaves no trace.
+/// A probe that interrupts another one while that asks the kernel, for the same task or for one that preempted it, gets
+/// its answer and leaves no trace.
 #[test]
 fn in_the_midst_of_another_nothing_is_remembered() {
     let identity = Plain::default();

@@ -1,4 +1,4 @@
-//! Limits: set together, armed again, of memory and swap, and what huge pages may be above them.
+//! Limits: setting them together, rearming their events, memory+swap, and huge pages that exceed them.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -74,7 +74,7 @@ fn a_forced_limit_may_be_below_the_usage_and_be_raised_there() {
     assert_eq!(force(2, 7), Err(Refusal::Missing));
 }
 
-/// A chain of two; the lower one has a limit of 600 pages.
+/// A parent and a child; the child has a limit of 600 pages.
 fn pair_with_limit() -> Plain {
     let world = Plain::new(Shape { batch: 8, chunks: 8, ..Shape::default() });
     world.add(0, NO_INDEX);
@@ -88,7 +88,7 @@ fn hits(world: &Plain) -> usize {
     world.events().iter().filter(|event| is_hit(event)).count()
 }
 
-/// Where huge pages of so many begin.
+/// The first page of the huge page `n`.
 fn huge_page(n: u64) -> u64 {
     512 * (2 + n)
 }
@@ -111,7 +111,7 @@ fn a_huge_page_that_does_not_fit_is_as_one_small_page() {
     world.alloc(0, Some(1), 599, 0);
     assert_eq!(hits(&world), 1);
     assert_eq!(needed_above(world.usage(1), 0, 600, read(&counter.huge)), 1);
-    // Without it: as if it had never been.
+    // Once it is freed, it is as if it had never existed.
     world.free(0, huge_page(0), 9);
     world.drain(0, NO_INDEX);
     assert_eq!(world.usage(1), 600);
@@ -137,7 +137,7 @@ fn a_huge_page_is_no_excuse_where_no_page_fits() {
 fn huge_pages_are_above_a_limit_up_to_a_bound() {
     let world = pair_with_limit();
     let fitting = 1 + MOST_HUGE.div_ceil(511);
-    // One more finds that nothing more is allowed, and is not allowed for; the next finds no room.
+    // One more still gets in, but adds nothing to the allowance; the next finds no room.
     for n in 0..fitting + 1 {
         assert_eq!(hits(&world), 0, "{n}");
         world.alloc(0, Some(1), huge_page(n), 9);
@@ -162,7 +162,7 @@ fn rearming_has_the_next_event_sent() {
     assert_eq!(rearm(&cpu, 2), Err(Refusal::Missing));
 }
 
-/// Who goes on at a limit is held up once user space has been told of it; while the news goes out, nobody is.
+/// Tasks at a limit are throttled only after user space has been notified; the one that sends the event is not.
 #[test]
 fn the_first_at_a_limit_does_not_wait() {
     let world = pair_with_limit();
@@ -174,7 +174,7 @@ fn the_first_at_a_limit_does_not_wait() {
     assert_eq!(world.usage(1), 602);
 }
 
-/// Of two CPUs the one whose clock was read first may come last.
+/// Of two CPUs, the one that read its clock first may be the last to send.
 #[test]
 fn an_event_is_not_sent_again_by_an_older_clock() {
     let sent = AtomicU64::new(2 * EVENT_INTERVAL_NS);

@@ -1,7 +1,7 @@
-//! What user space asks of the page-owner map beside the probes that see the same pages, under every
-//! interleaving that matters.
+//! Requests of user space on the owner map, concurrent with probes that see the same pages, under every interleaving
+//! that matters.
 //!
-//! How they are explored, and on which memory model, is said in `support/checked.rs`.
+//! `support/checked.rs` describes how they are explored, and on which memory model.
 
 use crate::support::checked::{Checked, Model, beside, explore, shape};
 use crate::support::{NewWord, Shape, owner, window};
@@ -12,7 +12,7 @@ use memstock_common::migrate::migrated;
 use memstock_common::page::{UNCONFIRMED, owner_in};
 use memstock_common::{Entry, Loss, NO_INDEX, NOBODY, Word};
 
-/// Two cgroups beside each other, on two CPUs.
+/// Two sibling cgroups, on two CPUs.
 fn row() -> Arc<Model> {
     let world = Model::new(Shape { cpus: 2, ..shape(2, 2) });
     world.add(0, NO_INDEX);
@@ -24,7 +24,7 @@ fn entry(world: &Model, pfn: u64) -> u32 {
     world.entry(pfn).load()
 }
 
-/// A page is adopted while it is freed. Freed first, it is adopted in vain, until it is allocated.
+/// A page is adopted while it is freed. If it is freed first, it stays charged until its next allocation.
 #[test]
 fn adopt_beside_free() {
     for order in [0, 1] {
@@ -45,8 +45,8 @@ fn adopt_beside_free() {
     }
 }
 
-/// A page is adopted, or was, while it is moved to another frame: it is charged there or, if it was adopted too late, not
-/// at all, and never in both places.
+/// A page is adopted, or was adopted and is disowned, while it moves to another frame. It is charged in the new frame
+/// or, if it was adopted too late, not at all; never in both.
 #[test]
 fn adopt_beside_migration() {
     for was_adopted in [false, true] {
@@ -77,7 +77,7 @@ fn adopt_beside_migration() {
     }
 }
 
-/// The frame that a page is moved to is adopted on the way: it is charged to whom the page was, and to nobody else.
+/// A page's new frame is adopted during the migration: it is charged to the page's owner only.
 #[test]
 fn adoption_of_the_new_frame_beside_migration() {
     for is_file in [0, 1] {
@@ -120,7 +120,7 @@ fn adopt_beside_allocation() {
     }
 }
 
-/// Whose a page really is, as `/proc` tells it; beside what memstock says.
+/// A page's true owner, as in `/proc`, next to memstock's view.
 struct Proc {
     world: Arc<Model>,
     truth: Checked,
@@ -137,7 +137,7 @@ impl Proc {
         self.world.touch(1, index, pfn);
     }
 
-    /// Doubts the page, looks whose it is, and disowns it if it is not the cgroup's.
+    /// Doubts the page, looks up its true owner, and disowns it if that is not the cgroup.
     fn repair(&self, index: u32, pfn: u64) -> bool {
         let cpu = self.world.cpu(0);
         doubt(&cpu, window(index, [pfn])).expect("a cgroup and a page");
@@ -145,8 +145,8 @@ impl Proc {
     }
 }
 
-/// A page is freed, and perhaps allocated to its owner again or to another cgroup, while it is
-/// doubted: what the probes saw after the doubt is not disowned.
+/// A page is freed, and perhaps allocated again, to its owner or to another cgroup, while it is doubted. What the
+/// probes saw after the doubt is not disowned.
 #[test]
 fn disown_beside_free_and_allocation() {
     for next in [None, Some(0), Some(1)] {
@@ -172,7 +172,7 @@ fn disown_beside_free_and_allocation() {
     }
 }
 
-/// A page whose free was lost is allocated while it is repaired: it is uncharged once.
+/// A page whose free was lost is allocated during a repair: it is uncharged once.
 #[test]
 fn disown_beside_allocation() {
     for index in [0, 1] {
@@ -190,7 +190,7 @@ fn disown_beside_allocation() {
     }
 }
 
-/// A dying cgroup is left without its last page by a repair while the page is freed.
+/// A repair disowns the last page of a dying cgroup while the page is freed.
 #[test]
 fn the_last_page_is_disowned_beside_its_free() {
     explore(|| {
@@ -211,8 +211,8 @@ fn the_last_page_is_disowned_beside_its_free() {
     });
 }
 
-/// A page of a dying cgroup is freed while it is given to the one above: nobody is charged for it then, and nothing of
-/// it is left to the dying one.
+/// A page of a dying cgroup is freed while it is given to the parent: nobody is charged for it afterwards, and the
+/// dying cgroup keeps nothing.
 #[test]
 fn reparent_beside_free() {
     for is_file in [false, true] {

@@ -1,6 +1,6 @@
 //! Charge, refill, consume, drain and uncharge under every interleaving that matters.
 //!
-//! How they are explored, and on which memory model, is said in `support/checked.rs`.
+//! `support/checked.rs` describes how they are explored, and on which memory model.
 
 use crate::support::checked::{Model, beside, explore, explore_bounded, is_charged, shape};
 use crate::support::{Shape, limited, owner};
@@ -36,7 +36,7 @@ fn consume_and_commit_beside_drain() {
                 (slot.consume(owner(0)), 2 - slot.commit(owner(0), 2).nr_pages)
             },
         );
-        // A page that was consumed is drained as well while it is pending; what was committed is not.
+        // A consumed page is drained as long as it is pending; a committed one is not.
         assert!(is_hit || missing == 2);
         assert!(missing == 0 || missing == 2);
         assert_eq!(drained, missing);
@@ -44,8 +44,7 @@ fn consume_and_commit_beside_drain() {
     });
 }
 
-/// A fault that displaces another cgroup's stock while that stock, or what replaces it, is
-/// drained.
+/// A fault displaces another cgroup's stock while that stock, or its replacement, is drained.
 #[test]
 fn charge_beside_drain() {
     for subtree in [0, 1, NO_INDEX] {
@@ -60,7 +59,7 @@ fn charge_beside_drain() {
     }
 }
 
-/// The first to add is alone with its pages, so one of two charges that fit alone is granted.
+/// The first to add its pages sees only those, so one of two charges that each fit is granted.
 #[test]
 fn charge_beside_charge_on_a_limit() {
     for (nr_pages, limit) in [((1, 1), 1), ((2, 3), 4), ((2, 3), 3), ((2, 2), 4)] {
@@ -123,7 +122,7 @@ fn fault_beside_fault_on_a_limit() {
     });
 }
 
-/// Memory+swap refuses while another charge is between memory and memory+swap.
+/// Memory+swap refuses a charge while another one has charged memory but not yet memory+swap.
 #[test]
 fn memsw_charges_beside_each_other() {
     explore(|| {
@@ -161,7 +160,7 @@ fn refill_beside_drain_beside_uncharge() {
     });
 }
 
-/// A refill for the cgroup that is cached already, whose stock is drained under its hands.
+/// A refill for the cgroup that is already cached, while its stock is drained.
 #[test]
 fn refill_of_a_stock_being_drained() {
     explore(|| {
@@ -183,7 +182,7 @@ fn refill_of_a_stock_being_drained() {
     });
 }
 
-/// Pages that go back to a stock, or to an uncharge batch, that is drained under their hands.
+/// Freed pages go to a stock, or to an uncharge batch, while that is drained.
 #[test]
 fn uncharge_beside_drain() {
     for (stocked, uncharging) in [(2, 0), (3, 0), (3, 2), (0, 1), (0, 2)] {

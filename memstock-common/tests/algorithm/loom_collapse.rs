@@ -1,7 +1,7 @@
-//! A huge page that is charged to whom the memory belongs, beside its free, and beside another task that puts one
-//! together, under every interleaving that matters.
+//! Charging a huge page to the cgroup whose memory it is, concurrent with its free, and with another task's collapse,
+//! under every interleaving that matters.
 //!
-//! How they are explored, and on which memory model, is said in `support/checked.rs`.
+//! `support/checked.rs` describes how they are explored, and on which memory model.
 
 use crate::support::Shape;
 use crate::support::checked::{Model, beside, explore, explore_bounded, shape};
@@ -10,10 +10,10 @@ use memstock_common::collapse::{COLLAPSE_ORDER, COLLAPSES};
 use memstock_common::{Entry, NO_INDEX, NOBODY};
 
 const HUGE: u64 = 1 << COLLAPSE_ORDER;
-/// Beyond the counters: a cgroup that is never tracked.
+/// An index without a counter: a cgroup that is never tracked.
 const UNTRACKED: u32 = 1;
 
-/// One cgroup, and two CPUs, whose tasks have one place.
+/// One cgroup, and two CPUs, whose tasks share one entry of the map of collapses.
 fn alone() -> Arc<Model> {
     let shape = Shape { cpus: 2, tells_collapses: true, tasks_apart: COLLAPSES, ..shape(1, 2) };
     let world = Model::new(shape);
@@ -21,8 +21,8 @@ fn alone() -> Arc<Model> {
     Arc::new(world)
 }
 
-/// Freed first, it stays nobody's; freed while it is charged, pages of it may be charged in vain, until they are
-/// allocated.
+/// If the page is freed first, it stays without an owner. If it is freed while it is charged, some of it may stay
+/// charged until the next allocation.
 #[test]
 fn collapse_beside_free() {
     explore(|| {
@@ -41,8 +41,8 @@ fn collapse_beside_free() {
     });
 }
 
-/// As khugepaged fails and frees what it had, the page is another's at once. Without a bound, which found nothing
-/// else, it takes 40 s.
+/// khugepaged fails and frees the page, which is allocated to another task at once. Without a bound, the exploration
+/// takes 40 s and finds nothing more.
 #[test]
 fn collapse_beside_a_new_allocation() {
     explore_bounded(|| {
@@ -62,7 +62,8 @@ fn collapse_beside_a_new_allocation() {
     });
 }
 
-/// Two tasks with one place: the one that loses it is charged to nobody, and neither is charged for the other's.
+/// Two tasks share an entry. The huge page of the one that loses it is charged to nobody, and neither task is charged
+/// for the other's.
 #[test]
 fn two_collapses_in_one_place() {
     explore(|| {

@@ -1,7 +1,6 @@
-//! The control programs beside the faults, charges and drains that they may meet, under every
-//! interleaving that matters.
+//! The control programs concurrent with faults, charges and drains, under every interleaving that matters.
 //!
-//! How they are explored, and on which memory model, is said in `support/checked.rs`.
+//! `support/checked.rs` describes how they are explored, and on which memory model.
 
 use crate::support::checked::{Model, beside, explore, explore_bounded, is_charged, shape};
 use crate::support::{Shape, cgroup_id, key, limited};
@@ -15,7 +14,7 @@ use memstock_common::huge::charge_huge;
 use memstock_common::limit;
 use memstock_common::{NO_INDEX, NO_LIMIT, Resource, Word, World as _};
 
-/// Once a limit is set, no charge that began earlier has slipped past it.
+/// Once a limit is set, no charge that began earlier can exceed it.
 #[test]
 fn set_limit_beside_charge() {
     for (nr_pages, asked) in [(1, 1), (2, 1), (1, 0)] {
@@ -38,7 +37,7 @@ fn set_limit_beside_charge() {
     }
 }
 
-/// The same with an uncharge that hides a charge from the second look at the usage.
+/// The same with an uncharge that hides a charge from the second read of the usage.
 #[test]
 fn set_limit_beside_charge_and_uncharge() {
     explore_bounded(|| {
@@ -56,7 +55,7 @@ fn set_limit_beside_charge_and_uncharge() {
     });
 }
 
-/// Of two that set limits one wins whole, and what it set is kept to.
+/// Of two callers that set limits, one sets all of its own, and charges respect them.
 #[test]
 fn set_limits_beside_each_other_and_charge() {
     explore_bounded(|| {
@@ -91,8 +90,8 @@ fn set_limits_beside_each_other_and_charge() {
     });
 }
 
-/// What is allowed for a huge page is there for as long as the usage is above the limit and no longer, whatever is charged and
-/// uncharged beside it.
+/// The allowance for a huge page lasts exactly as long as the usage is above the limit, whatever is charged and
+/// uncharged meanwhile.
 #[test]
 fn a_huge_page_beside_charge_and_uncharge() {
     explore_bounded(|| {
@@ -114,7 +113,7 @@ fn a_huge_page_beside_charge_and_uncharge() {
     });
 }
 
-/// However the two meet, that a task was nobody's is not remembered for longer than it is true.
+/// However the two interleave, a CPU never remembers a task as untracked for longer than it is.
 #[test]
 fn register_beside_fault() {
     explore(|| {
@@ -126,8 +125,8 @@ fn register_beside_fault() {
     });
 }
 
-/// A cgroup is closed while one of its tasks faults and allocates; the grace period is the wait for it.
-/// Each of the two is charged to whom the task was, or is, charged to.
+/// A cgroup is closed while one of its tasks faults and allocates; joining the thread stands for the grace period. The
+/// page is charged to the cgroup or to its parent.
 #[test]
 fn close_beside_fault_and_allocation() {
     explore(|| {
@@ -159,7 +158,7 @@ fn close_beside_fault_and_allocation() {
     });
 }
 
-/// A dying cgroup is flushed while everything is drained: its stock goes one way only.
+/// A dying cgroup is flushed while everything is drained: its stock is given back once.
 #[test]
 fn flush_beside_drain() {
     explore(|| {
@@ -173,8 +172,8 @@ fn flush_beside_drain() {
     });
 }
 
-/// The last page of a dying cgroup is freed while it is flushed and released again and again: once
-/// that has succeeded nothing is left behind, wherever the counter is used next.
+/// The last page of a dying cgroup is freed while the cgroup is flushed and released. Once the release succeeds nothing
+/// is left behind, wherever the counter is used next.
 #[test]
 fn the_last_free_beside_flush_and_release() {
     for memsw in [false, true] {
@@ -239,7 +238,7 @@ fn a_counter_is_registered_once() {
             &world,
             |world| world.register(limited(0, NO_INDEX, NO_LIMIT)),
             |world| {
-                // Another cgroup, under the name that the world keeps for one never tracked.
+                // Another cgroup, with a key that the world reserves for an untracked one.
                 let args = Register { cgroup_id: cgroup_id(1), ..limited(0, NO_INDEX, NO_LIMIT) };
                 world.register(args)
             },

@@ -1,7 +1,7 @@
-//! Page cache that comes and goes beside what user space asks for, under every interleaving that matters: the second
-//! line of the law, and what is needed.
+//! Page cache that is added and freed, concurrent with requests of user space, under every interleaving that matters:
+//! conservation of page cache, and what is needed.
 //!
-//! How they are explored, and on which memory model, is said in `support/checked.rs`.
+//! `support/checked.rs` describes how they are explored, and on which memory model.
 
 use crate::support::checked::{Model, beside, explore, explore_bounded, explore_steps, shape};
 use crate::support::{Shape, limited, owner, window};
@@ -13,7 +13,7 @@ use memstock_common::file::{FILE, file_changed};
 use memstock_common::page::{UNCONFIRMED, owner_in};
 use memstock_common::{Entry, NO_INDEX, NO_LIMIT, NOBODY};
 
-/// Two cgroups beside each other, and one below the first, on two CPUs.
+/// Two sibling cgroups, and one below the first, on two CPUs.
 fn family(batch: u32) -> Arc<Model> {
     let world = Model::new(Shape { cpus: 2, ..shape(3, batch) });
     world.add(0, NO_INDEX);
@@ -26,7 +26,7 @@ fn entry(world: &Model, pfn: u64) -> u32 {
     world.entry(pfn).load()
 }
 
-/// All is told, and there is none.
+/// All changes have been reported, and no page cache is left.
 fn assert_all_told(world: &Model) {
     for cpu in 0..world.shape.cpus {
         world.drain(cpu, NO_INDEX);
@@ -37,8 +37,8 @@ fn assert_all_told(world: &Model) {
     }
 }
 
-/// As user space does it: what a CPU has is taken, on each, and once more when nothing is charged any more, for what
-/// came in between; says whether the counter is free.
+/// Releases a counter as user space does: flushes each CPU, and again once nothing is charged, for what came in
+/// between. Returns whether the counter is free.
 fn release(world: &Model, index: u32) -> bool {
     let flush = || (0..world.shape.cpus).map(|cpu| world.flush(index, cpu)).sum::<u32>();
     flush();
@@ -55,8 +55,8 @@ fn release(world: &Model, index: u32) -> bool {
     }
 }
 
-/// The last page of a dying cgroup, which is page cache that its CPU has told of or has not, is freed on one CPU while
-/// it is flushed and released by another, and the counter has the next cgroup, elsewhere.
+/// The last page of a dying cgroup is page cache, which its CPU has reported or not. One CPU frees it while another
+/// flushes and releases the cgroup, and registers its counter for another cgroup elsewhere.
 #[test]
 fn the_last_free_of_page_cache_beside_flush_and_release() {
     for (batch, is_told) in [(1, true), (2, false), (2, true)] {
@@ -81,8 +81,8 @@ fn the_last_free_of_page_cache_beside_flush_and_release() {
     }
 }
 
-/// What comes on one CPU and goes on another adds up to nothing, and both have yet to tell it when the last page is
-/// uncharged, with the page of another cgroup, whose turn it is. A counter is not free as long as it may be told of.
+/// Page cache added on one CPU and freed on another adds up to nothing, and neither change is reported when another
+/// cgroup's turn uncharges the last page. A counter is not free while a change may still be reported to it.
 #[test]
 fn changes_that_add_up_to_nothing_are_told_before_a_release() {
     explore_bounded(|| {
@@ -95,7 +95,7 @@ fn changes_that_add_up_to_nothing_are_told_before_a_release() {
             &world,
             |world| release(world, 2),
             |world| {
-                // Allocated long ago, by a task that is elsewhere now.
+                // Allocated long ago, by a task that has moved since.
                 world.cache(1, 0, 1);
                 world.free(0, 0, 0);
                 world.free(0, 1, 0);
@@ -107,8 +107,8 @@ fn changes_that_add_up_to_nothing_are_told_before_a_release() {
     });
 }
 
-/// A page is added to the page cache while user space doubts and disowns it. Either of these may find the mark come in
-/// between, and leave the page to the next repair.
+/// A page is added to the page cache while user space doubts and disowns it. If the mark appears in between, either may
+/// leave the page to the next repair.
 #[test]
 fn added_beside_doubt_and_disown() {
     for nr_pages in [1, 2] {
@@ -133,7 +133,7 @@ fn added_beside_doubt_and_disown() {
     }
 }
 
-/// The same where the page is freed in the end, whoever is first.
+/// The same, and the page is freed in the end.
 #[test]
 fn added_and_freed_beside_doubt_and_disown() {
     explore(|| {
@@ -155,7 +155,7 @@ fn added_and_freed_beside_doubt_and_disown() {
     });
 }
 
-/// A doubt alone never costs a page its mark, nor its owner.
+/// A doubt alone never removes a page's mark or owner.
 #[test]
 fn added_beside_doubt() {
     explore(|| {
@@ -172,7 +172,7 @@ fn added_beside_doubt() {
     });
 }
 
-/// Pages that were there before are adopted, as page cache or not, while one is added to the page cache, and freed.
+/// Existing pages are adopted, as page cache or not, while they are added to the page cache, and one is freed.
 #[test]
 fn added_beside_adoption() {
     for (is_file, is_freed) in [(0, false), (1, false), (1, true)] {
@@ -198,7 +198,7 @@ fn added_beside_adoption() {
     }
 }
 
-/// What a CPU has yet to tell is taken from it while it adds to it.
+/// A CPU's unreported change is drained while the CPU adds to it.
 #[test]
 fn drain_beside_changes() {
     for (batch, first, then) in [(2, 1, 1), (3, 1, 1), (3, 2, -2), (3, -1, 2), (3, 2, 1)] {
@@ -221,7 +221,7 @@ fn drain_beside_changes() {
     }
 }
 
-/// The same where another cgroup's turn comes: each is told of its own.
+/// The same when another cgroup's turn comes: each gets its own change.
 #[test]
 fn drain_and_flush_beside_another_cgroups_change() {
     explore_bounded(|| {
@@ -243,7 +243,7 @@ fn drain_and_flush_beside_another_cgroups_change() {
     });
 }
 
-/// A lost free is healed on one CPU while the other marks the page beside it in the same folio.
+/// A lost free is repaired on one CPU while the other marks the adjacent page.
 #[test]
 fn healing_beside_added() {
     explore(|| {
@@ -259,8 +259,8 @@ fn healing_beside_added() {
     });
 }
 
-/// Page cache that is adopted is not taken for needed by a charge meanwhile. A machine that is weakly ordered may do so
-/// once in a while, since usage and page cache are read one after the other.
+/// A concurrent charge does not count adopted page cache as needed. A weakly ordered machine may do so occasionally,
+/// because usage and page cache are read one after the other.
 #[test]
 fn adoption_of_page_cache_beside_charge() {
     explore_steps(|| {

@@ -1,4 +1,4 @@
-//! Loom: a CPU that is drained while it still runs, and two CPUs that tell of the same thing.
+//! Loom: a CPU that is drained while it still runs, and two CPUs that report the same event.
 
 use crate::support::checked::{Checked, Model, beside, explore, shape};
 use crate::support::{NewWord, Shape, owner};
@@ -8,7 +8,7 @@ use memstock_common::event::{EVENT_INTERVAL_NS, may_send};
 use memstock_common::uncharge::uncharge_pages;
 use memstock_common::{NO_INDEX, charge};
 
-/// The first steps down, and the last ones up, are taken while the CPU faults and frees.
+/// In the first steps down and the last steps up, the CPU still faults and frees.
 #[test]
 fn hotplug_beside_fault_and_uncharge() {
     explore(|| {
@@ -24,7 +24,7 @@ fn hotplug_beside_fault_and_uncharge() {
                 world.touch(0, 0, 1);
             },
         );
-        // Dead by now: what it has left goes.
+        // The CPU is dead now: what it left is drained.
         cpu_hotplug(&world.cpu(1), 0, 1);
         assert_eq!(world.usage(0), 2);
         world.assert_owned(&[2]);

@@ -1,5 +1,4 @@
-//! Loom: what a CPU remembers of a task's cgroup, beside a move of the task, and beside another task that runs on the CPU in
-//! the midst of it.
+//! Loom: what a CPU remembers of a task's cgroup, while the task moves, and while another task preempts the probe.
 
 use crate::support::NewWord;
 use crate::support::checked::{Checked, explore, explore_steps};
@@ -13,21 +12,21 @@ const TASK: u64 = 1;
 const OLD: u64 = 10;
 const NEW: u64 = 20;
 
-/// The kernel's side: where the task is, and the generation that `bump_generation` changes afterwards.
+/// The kernel's side: the task's cgroup, and the generation that `bump_generation` changes after a move.
 struct Kernel {
     cgroup: Checked,
     generation: Checked,
 }
 
 impl Kernel {
-    /// A fault or an allocation, as the probe has it: the generation first.
+    /// The probe of a fault or an allocation, which reads the generation first.
     fn probe(&self, identity: &Identity<Checked>, task: Task) -> u32 {
         let generation = self.generation.load();
         identity.owner(task, generation, || TASK, || self.cgroup.load() as u32)
     }
 }
 
-/// However the probes and a move meet, nothing after the move is charged to the old cgroup.
+/// However probes and a move interleave, nothing after the move is charged to the old cgroup.
 #[test]
 fn move_beside_fault_and_allocation() {
     const TASKS: [Task; 3] = [Task::Registers(7), Task::Stack(6), Task::Current];
@@ -50,7 +49,7 @@ fn move_beside_fault_and_allocation() {
     });
 }
 
-/// Two tasks on one CPU, of which either may preempt the other at any step: each is charged itself.
+/// Two tasks on one CPU, either of which may preempt the other at any step: each is charged to its own cgroup.
 #[test]
 fn two_tasks_are_never_mixed() {
     const OTHER_TASK: u64 = 2;
@@ -72,8 +71,8 @@ fn two_tasks_are_never_mixed() {
     });
 }
 
-/// An interrupt on the task's own stack, while its probe writes over what was remembered of another: it is charged to the
-/// task, too.
+/// An interrupt on the task's own stack, while the task's probe overwrites what was remembered of another task: it is
+/// charged to the task as well.
 #[test]
 fn an_interrupt_does_not_see_half_of_what_is_written() {
     const TOP: u64 = 0x1_0000;

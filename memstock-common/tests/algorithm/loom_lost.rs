@@ -1,5 +1,5 @@
-//! A page that was freed unseen is looked for while it is allocated, or freed, or both, under every interleaving that
-//! matters: it is charged for as often as it is in use.
+//! The search for lost frees, concurrent with allocation and free of the page, under every interleaving that matters:
+//! the page is charged if and only if it is in use.
 
 use crate::support::checked::{Model, beside, explore, shape};
 use crate::support::{Shape, owner, window};
@@ -7,7 +7,7 @@ use loom::sync::Arc;
 use memstock_common::lost::{disown_free, doubt_free};
 use memstock_common::{Entry, NO_INDEX};
 
-/// A cgroup that has page 0; of which it was not seen, if it `is_lost`, that it was freed.
+/// A cgroup that owns page 0. If `is_lost`, the page was freed unseen.
 fn world(is_lost: bool) -> Arc<Model> {
     let world = Model::new(Shape { cpus: 2, has_counts: true, ..shape(1, 2) });
     world.add(0, NO_INDEX);
@@ -16,7 +16,7 @@ fn world(is_lost: bool) -> Arc<Model> {
     Arc::new(world)
 }
 
-/// Both looks, one after the other.
+/// Both passes, one after the other.
 fn look(world: &Model) {
     for look in [doubt_free, disown_free] {
         assert!(look(&world.cpu(0), window(0, 0..1)).is_ok());
@@ -57,7 +57,7 @@ fn beside_a_free_and_an_allocation() {
     });
 }
 
-/// The free is missed in the midst of it.
+/// The free happens during the search, and is missed.
 #[test]
 fn beside_a_free_that_is_missed_and_an_allocation() {
     explore(|| {

@@ -1,7 +1,7 @@
-//! Allocation and free of pages beside drains, and beside each other on two CPUs, under every
-//! interleaving that matters.
+//! Allocation and free of pages, concurrent with drains, and with each other on two CPUs, under every interleaving that
+//! matters.
 //!
-//! How they are explored, and on which memory model, is said in `support/checked.rs`.
+//! `support/checked.rs` describes how they are explored, and on which memory model.
 
 use crate::support::checked::{Model, beside, explore, explore_bounded, shape};
 use crate::support::{Shape, limited};
@@ -9,7 +9,7 @@ use loom::sync::Arc;
 use loom::thread;
 use memstock_common::{Loss, NO_INDEX, Word};
 
-/// Two cgroups beside each other, on two CPUs.
+/// Two sibling cgroups, on two CPUs.
 fn row(batch: u32) -> Arc<Model> {
     let world = Model::new(Shape { cpus: 2, ..shape(2, batch) });
     world.add(0, NO_INDEX);
@@ -17,8 +17,8 @@ fn row(batch: u32) -> Arc<Model> {
     Arc::new(world)
 }
 
-/// The pending page is drained between fault and allocation, or is not; with a block, what is missing
-/// is charged, and what that leaves is stocked.
+/// The pending page may be drained between fault and allocation. For a block, the missing pages are charged, and the
+/// rest of the batch is stocked.
 #[test]
 fn fault_and_allocation_beside_drain() {
     for (order, subtree) in [(0, 0), (0, NO_INDEX), (1, NO_INDEX)] {
@@ -38,8 +38,8 @@ fn fault_and_allocation_beside_drain() {
     }
 }
 
-/// The freed page goes to the stock while it is cached for its owner, else to the uncharge batch,
-/// which holds a page of the same or of another cgroup; all of it is drained meanwhile.
+/// The freed page goes to the stock if that is cached for its owner, else to the uncharge batch, which holds a page of
+/// the same or of another cgroup. Meanwhile both are drained.
 #[test]
 fn free_beside_drain() {
     const STOCK_OF: [Option<u32>; 3] = [None, Some(0), Some(1)];
@@ -67,7 +67,7 @@ fn free_beside_drain() {
     }
 }
 
-/// A block of two pages goes partly to the stock, partly to the uncharge batch, and fills that.
+/// A block of two pages goes partly to the stock and partly to the uncharge batch, which it may fill.
 #[test]
 fn free_of_a_block_beside_drain() {
     for batch in [1, 2, 3] {
@@ -81,7 +81,7 @@ fn free_of_a_block_beside_drain() {
     }
 }
 
-/// A miss that uses the freed pages on their way to the counters, while these are drained.
+/// A miss reuses the pages in the uncharge batch while that is drained.
 #[test]
 fn reuse_of_the_uncharge_batch_beside_drain() {
     for order in [0, 1] {
@@ -169,8 +169,8 @@ fn free_beside_charge_beside_drain() {
     }
 }
 
-/// An allocation in an interrupt in the midst of a fault of the same task, both of which miss: faults that are
-/// credited by either are credited once, whatever of the one comes between what of the other.
+/// An interrupt allocates during a fault of the same task, and both miss. However they interleave, faults are credited
+/// once.
 #[test]
 fn allocation_beside_fault_on_one_cpu() {
     explore_bounded(|| {

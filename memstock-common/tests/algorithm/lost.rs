@@ -1,4 +1,4 @@
-//! Frees that no probe saw: found, told from pages that only seem to be free, and uncharged once.
+//! Frees that no probe saw: found, distinguished from pages that only seem free, and uncharged once.
 
 use crate::support::plain::{Plain, entry};
 use crate::support::{Shape, owner, window};
@@ -7,7 +7,7 @@ use memstock_common::lost::{disown_free, doubt_free};
 use memstock_common::page::{UNCONFIRMED, UNCOUNTED};
 use memstock_common::{Loss, Word};
 
-/// A leaf, counter 1, below counter 0, without stocks that get freed pages.
+/// Counter 1 below counter 0. Freed pages do not go to stocks.
 fn chain() -> Plain {
     Plain::chain(Shape {
         cgroups: 2,
@@ -48,7 +48,7 @@ fn nothing_is_taken_that_was_not_free_twice() {
     world.set_count(0..2, false);
     assert_eq!(disowned(&world), 0, "nor what was not marked before");
     assert_eq!(doubted(&world), 2);
-    // One was only being moved, the other is allocated anew.
+    // One was only being migrated, the other is allocated again.
     world.set_count(0..1, true);
     world.touch(0, 1, 1);
     assert_eq!(disowned(&world), 0);
@@ -67,7 +67,7 @@ fn page_cache_goes_as_such() {
     assert_eq!((world.usage(1), Word::load(&world.counter(1).file)), (0, 0));
 }
 
-/// Several pages that are not one to the kernel have one count, that of the first.
+/// Only the first page of a non-compound block has a count.
 #[test]
 fn pages_without_a_count_are_left_alone() {
     let world = chain();

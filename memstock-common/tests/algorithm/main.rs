@@ -1,4 +1,5 @@
-//! Tests of the algorithm: closed forms, models of it (proptest) and every interleaving (loom).
+//! Tests of the algorithm: examples, closed forms, random histories against a reference (proptest), and interleavings
+//! (loom).
 
 mod adopt;
 mod again;

@@ -1,4 +1,4 @@
-//! Pages that get another frame stay charged to whom they were.
+//! Pages that migrate to another frame stay charged to their owner.
 
 use crate::support::plain::Plain;
 use crate::support::{Shape, owner};
@@ -6,7 +6,7 @@ use memstock_common::file::FILE;
 use memstock_common::migrate::migrated;
 use memstock_common::{Entry, Loss, NO_INDEX, NOBODY};
 
-/// Two cgroups beside each other, on two CPUs, and two chunks.
+/// Two sibling cgroups, on two CPUs, and two chunks.
 fn row() -> Plain {
     let world = Plain::new(Shape { cpus: 2, batch: 8, cgroups: 2, chunks: 2, ..Shape::default() });
     world.add(0, NO_INDEX);
@@ -22,7 +22,7 @@ fn entries(world: &Plain, pages: [u64; 2]) -> [u32; 2] {
 fn the_owner_goes_along() {
     let world = row();
     world.touch(0, 0, 7);
-    // By a kernel thread on another CPU; the new frame was allocated for nobody.
+    // A kernel thread on another CPU migrates it; the new frame has no owner.
     world.alloc(1, None, 1030, 0);
     migrated(&world.cpu(1), 7, 1030, 1);
     world.assert_owned(&[1, 0]);
@@ -49,7 +49,7 @@ fn a_block_goes_as_a_whole() {
     assert_eq!(entries(&world, [1024 + 32, 1024 + 47]), [owner(1); 2]);
 }
 
-/// A task that moves the memory of another is charged for the new frame at first: by its allocation.
+/// A task that migrates another's memory is at first charged for allocating the new frame.
 #[test]
 fn whoever_moves_it_is_not_charged() {
     let world = row();
@@ -65,7 +65,8 @@ fn whoever_moves_it_is_not_charged() {
     world.assert_owned(&[1, 0]);
 }
 
-/// Memory that was plugged in since the start: what comes from there is nobody's, and what goes there is when it is freed.
+/// Memory that was plugged in since the start: pages from there have no owner; pages that move there stay charged in
+/// their old frame until that is freed.
 #[test]
 fn frames_beyond_the_map_are_nobodys() {
     let world = row();
@@ -90,20 +91,20 @@ fn what_is_no_folio_is_left_alone() {
     world.assert_owned(&[1, 0]);
 }
 
-/// A frame whose block had too many owners when it was allocated has some of them still: they are uncharged.
+/// A block with too many owners keeps some of them when it is allocated: those are uncharged when pages move in.
 #[test]
 fn who_is_left_in_the_new_frame_is_uncharged() {
     let world = row();
     world.touch_each(0, 0, 16..32);
     for pfn in 0..16 {
-        // Their frees are lost.
+        // Their frees will be lost.
         world.touch(0, pfn as u32 % 2, pfn);
         world.cache(0, pfn, 1);
     }
     world.alloc(1, None, 0, 4);
     assert!(world.loss(Loss::BlocksMixed) > 0);
     assert_eq!(entries(&world, [4, 7]), [owner(0) | FILE, owner(1) | FILE]);
-    // Four more are taken from their owners as the frame is, the others as the pages arrive.
+    // Four more are uncharged with the whole block, the others as the pages arrive.
     migrated(&world.cpu(1), 16, 0, 16);
     world.assert_owned(&[16, 0]);
     world.assert_file_pages(&[0, 0]);

@@ -1,11 +1,11 @@
-//! Blocks whose pages had several owners: runs of one owner are followed, up to a number.
+//! Blocks whose pages have several owners: runs of one owner are uncharged, up to a maximum number.
 
 use crate::support::plain::Plain;
 use crate::support::{Shape, owner};
 use memstock_common::page::owner_in;
 use memstock_common::{Entry, Loss, NO_INDEX};
 
-/// Runs that are followed; one page of one more is, too.
+/// Runs that are uncharged, and one page of one more.
 const RUNS: usize = 3;
 
 /// A block of pages with these owners, by counter.
@@ -42,7 +42,7 @@ fn pages_of_nobody_do_not_part_a_run() {
     }
 }
 
-/// Every way to cut six pages in the middle of a block into runs of three owners and nobody.
+/// Every assignment of three owners, or none, to six pages in the middle of a block.
 #[test]
 fn the_pages_of_a_block_may_belong_to_anybody() {
     for code in 0..4_u32.pow(6) {
@@ -64,7 +64,7 @@ fn the_pages_of_a_block_may_belong_to_anybody() {
     }
 }
 
-/// What the owners keep of a block of `end` pages, and how many pages that is with those of nobody.
+/// How many pages of a block of `end` pages each owner keeps, and how many are left with those of nobody.
 fn due(pages: &[(u64, u32)], end: u64) -> ([u64; 3], u64) {
     let mut runs = pages.chunk_by(|a, b| a.1 == b.1).skip(RUNS);
     let Some(&(first, _)) = runs.next().and_then(<[_]>::first) else { return ([0; 3], 0) };
@@ -80,7 +80,7 @@ fn the_rest_of_a_block_with_too_many_runs_keeps_its_owners() {
     world.free(0, 0, 10);
     world.assert_owned(&owned_by(&turns[TAKEN as usize..]));
     assert_eq!(world.loss(Loss::BlocksMixed), 1024 - TAKEN);
-    // The next to have the block finds them again, as many at a time.
+    // The next allocation of the block uncharges as many again.
     world.alloc(0, Some(2), 0, 10);
     let [first, second, _] = owned_by(&turns[2 * TAKEN as usize..]);
     world.assert_owned(&[first, second, 2 * TAKEN]);
@@ -90,7 +90,7 @@ fn the_rest_of_a_block_with_too_many_runs_keeps_its_owners() {
         let due = if pfn < 2 * TAKEN { 2 } else { index };
         assert_eq!(owner_in(Entry::load(world.entry(pfn))), owner(due));
     }
-    // Page by page nothing is left behind.
+    // Freed page by page, nothing is left behind.
     world.free_each(0, 0..1024);
     world.assert_owned(&[0; 3]);
 }

@@ -213,7 +213,7 @@ impl Pair {
             assert_eq!(world.charged(index), [group.from_stock, group.missed], "pages of {index}");
             assert_eq!(world.sum(index, |share| &share.singles), group.singles);
             assert_eq!(world.sum(index, |share| &share.forced), group.forced);
-            // Eviction forgets the faults of a closed cgroup.
+            // Flushing a closed cgroup forgets its faults.
             if group.open {
                 assert_eq!(world.faults(index), group.faults, "faults of {index}");
             }
@@ -236,7 +236,7 @@ impl Pair {
 
 type History = (Shape, Vec<Option<u32>>, Vec<Step>);
 
-/// Plays a history, with a look after each of its steps.
+/// Plays a history, and runs `check` after each step.
 fn run((shape, parents, steps): History, check: impl Fn(&mut Pair)) -> Pair {
     let mut pair = Pair { world: World::new(shape), reference: Reference::new(shape) };
     for (group, parent) in (0..).zip(parents) {
@@ -251,9 +251,9 @@ fn run((shape, parents, steps): History, check: impl Fn(&mut Pair)) -> Pair {
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
-        // Optimised tests are ten times as fast.
+        // Optimised tests are ten times faster.
         cases: if cfg!(debug_assertions) { cases / 8 } else { cases },
-        // A failure prints its shrunk history; it belongs into a test of its own.
+        // A failure prints its shrunk history, which belongs in a test of its own.
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -277,7 +277,7 @@ proptest! {
     }
 }
 
-/// A model that never gets to what is rare would agree about nothing.
+/// Agreement would mean little if the histories never reached rare states.
 #[test]
 fn the_histories_come_to_what_is_rare() {
     let mut runner = TestRunner::deterministic();

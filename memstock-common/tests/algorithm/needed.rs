@@ -1,4 +1,4 @@
-//! Page cache: what the counters are told of it and when, and what is needed by that.
+//! Page cache: what is reported to the counters and when, and what is needed according to that.
 
 use crate::support::plain::{Plain, entry, family_on_two_cpus, files, read_file, untold};
 use crate::support::{Shape, owner, window};
@@ -28,7 +28,7 @@ fn a_change_is_told_when_another_owners_comes() {
     world.free(0, 0, 0);
     assert_eq!((files(&world), untold(&world, 0)), ([5, 3, 2], FileWord::new(owner(1), -1)));
     world.assert_file_pages(&[0, 2, 2]);
-    // A drain of what is below tells, one of another does not.
+    // A drain reports the changes of its subtree only.
     world.drain(0, 2);
     assert_eq!(untold(&world, 0), FileWord::new(owner(1), -1));
     world.drain(0, 1);
@@ -39,7 +39,7 @@ fn a_change_is_told_when_another_owners_comes() {
     world.assert_file_pages(&[0, 1, 2]);
 }
 
-/// What comes and goes on one CPU is told to nobody.
+/// Page cache that is added and freed on one CPU is not reported.
 #[test]
 fn a_loop_tells_nothing() {
     let world = family(8);
@@ -52,7 +52,7 @@ fn a_loop_tells_nothing() {
     world.assert_file_pages(&[0; 3]);
 }
 
-/// What is freed elsewhere may be told first.
+/// A free on another CPU may be reported before the addition.
 #[test]
 fn a_counter_may_know_of_less_than_nothing() {
     let world = family_on_two_cpus(Shape { batch: 8, uncharge_batch: Some(2), ..Shape::default() });
@@ -68,7 +68,7 @@ fn a_counter_may_know_of_less_than_nothing() {
     world.assert_file_pages(&[0; 3]);
 }
 
-/// Without coalescing each change is told by itself.
+/// Without batches each change is reported by itself.
 #[test]
 fn without_batches_every_page_is_told() {
     let world = family_on_two_cpus(Shape { batch: 1, stock_pages: Some(0), ..Shape::default() });
@@ -77,7 +77,7 @@ fn without_batches_every_page_is_told() {
     world.free(1, 0, 0);
     assert_eq!((files(&world), untold(&world, 1)), ([2, 2, 0], FileWord::EMPTY));
     world.assert_file_pages(&[0, 2, 0]);
-    // A CPU that has no stock tells at once as well.
+    // A CPU without a stock reports at once as well.
     file_changed(&world.cpu(9), owner(1), -2);
     assert_eq!(files(&world), [0; 3]);
 }
@@ -99,7 +99,7 @@ fn adopted_page_cache_is_told_at_once() {
     world.assert_file_pages(&[0, 62, 1]);
     assert_eq!(disown(&world.cpu(0), window(1, 0..512)), Ok(68));
     world.assert_file_pages(&[0, 0, 1]);
-    // Where there are no pages, nothing is charged or told.
+    // Outside the owner map nothing is charged or reported.
     assert_eq!(adopt(&world.cpu(0), file_window(1, 4096..4100)), Err(Refusal::Missing));
     world.assert_owned(&[0, 1, 1]);
     assert_eq!(files(&world)[1], 0);
@@ -114,7 +114,7 @@ fn an_eviction_tells_and_a_release_waits_for_it() {
     assert_eq!((files(&world), untold(&world, 0)), ([3, 3, 0], FileWord::EMPTY));
     world.free_each(1, 0..3);
     assert_eq!(untold(&world, 1), FileWord::new(owner(1), -3));
-    // Uncharged, but not told of.
+    // Uncharged, but not reported.
     world.slot(1, 0).take_uncharge_batch();
     world.uncharge(1, 3);
     assert_eq!((world.usage(1), world.release(1)), (0, Err(Refusal::Busy)));
@@ -124,7 +124,7 @@ fn an_eviction_tells_and_a_release_waits_for_it() {
     assert_eq!(world.release(1), Ok(0));
     assert_eq!(world.needed_watermark(1), 0);
     world.assert_file_pages(&[0; 3]);
-    // Another cgroup's stays.
+    // Another cgroup's change stays.
     read_file(&world, 2, 0..1);
     world.add(1, NO_INDEX);
     world.close(1).unwrap();
@@ -149,7 +149,7 @@ fn needed_is_the_usage_less_page_cache_and_neither_below_0_nor_above_the_usage()
 fn the_peak_of_what_is_needed_leaves_page_cache_out() {
     let world = family(8);
     read_file(&world, 1, 0..800);
-    // Known a batch later than charged, on one CPU.
+    // One CPU reports page cache up to a batch later than it charges.
     assert!(world.needed_peak(1) <= 16, "{}", world.needed_peak(1));
     assert_eq!(world.needed_peak(1), world.needed_peak(0));
     assert_eq!(world.watermark(1), 800);
@@ -168,7 +168,7 @@ fn the_peak_of_what_is_needed_leaves_page_cache_out() {
     assert_eq!(world.watermark(2), 1012);
 }
 
-/// It uncharges, and tells of page cache then: the other way round the pages would seem needed for a moment.
+/// A free uncharges first and reports page cache second: in the other order the pages would seem needed for a moment.
 #[test]
 fn a_free_is_judged_as_it_was_before() {
     for order in [0, 1] {
@@ -185,7 +185,7 @@ fn a_free_is_judged_as_it_was_before() {
     }
 }
 
-/// The huge page takes the place of small ones that are free by now.
+/// The huge page replaces small ones that are already free.
 #[test]
 fn a_collapse_of_page_cache_needs_nothing() {
     for (is_file, most) in [(true, 16), (false, 512 + 16)] {
@@ -200,8 +200,8 @@ fn a_collapse_of_page_cache_needs_nothing() {
     }
 }
 
-/// Reclaim gives page cache to anonymous memory a stock at a time: the usage does not change, and no shared counter is
-/// charged.
+/// Anonymous memory replaces reclaimed page cache through the stock: the usage does not change, and no shared counter
+/// is charged.
 #[test]
 fn what_takes_the_place_of_page_cache_is_needed() {
     for batch in [1_u32, 2, 8, 32] {

@@ -1,5 +1,5 @@
-//! Pages from allocation to free: what is committed, charged and uncharged, by whom, and what it
-//! costs on the shared counters.
+//! Pages from allocation to free: what is committed, charged and uncharged, for whom, and how often the shared counters
+//! are used.
 
 use std::sync::atomic::AtomicU64;
 
@@ -21,7 +21,7 @@ fn owner_at(world: &Plain, pfn: u64) -> u32 {
     owner_in(Entry::load(world.entry(pfn)))
 }
 
-/// `cgroups` cgroups beside each other, on two CPUs.
+/// `cgroups` sibling cgroups, on two CPUs.
 fn row(cgroups: u32, batch: u32) -> Plain {
     let world = Plain::new(Shape { cpus: 2, batch, cgroups, memsw: true, ..Shape::default() });
     for index in 0..cgroups {
@@ -30,7 +30,7 @@ fn row(cgroups: u32, batch: u32) -> Plain {
     world
 }
 
-/// Charges, uncharges and drains, of all CPUs.
+/// Charges, uncharges and drains on all CPUs.
 fn operations(world: &Plain) -> [u64; 3] {
     let sum = |of: fn(&memstock_common::Stock<AtomicU64>) -> &AtomicU64| {
         world.slots().map(|stock| read(of(stock))).sum()
@@ -38,9 +38,9 @@ fn operations(world: &Plain) -> [u64; 3] {
     [sum(|stock| &stock.charges), sum(|stock| &stock.uncharges), sum(|stock| &stock.drains)]
 }
 
-/// Rounds of `n` pages mapped, touched and unmapped on one CPU. The stock and the uncharge batch keep
-/// what a round frees: the first one stocks a batch, and each later one is served `batch` pages
-/// from there, and needs ⌈n/batch⌉ - 1 batches more, which it gives back.
+/// Rounds of `n` pages mapped, touched and unmapped on one CPU. The stock and the uncharge batch keep what a round
+/// frees: the first round stocks a batch, and each later one takes `batch` pages from there, and needs ⌈n/batch⌉ - 1
+/// more batches, which it gives back.
 #[test]
 fn a_loop_touches_the_shared_counters_only_for_what_is_more_than_a_batch() {
     for batch in [1, 2, 3, 7, 8, 32, 64] {
@@ -61,7 +61,7 @@ fn a_loop_touches_the_shared_counters_only_for_what_is_more_than_a_batch() {
     }
 }
 
-/// What is left in the uncharge batch serves as well: up to twice the batch, less a page.
+/// Pages in the uncharge batch are reused as well: together up to twice the batch, less a page.
 #[test]
 fn a_loop_is_served_from_the_uncharge_batch_too() {
     for spare in 0..8_u64 {
@@ -84,7 +84,7 @@ fn a_loop_is_served_from_the_uncharge_batch_too() {
     }
 }
 
-/// What the benches compare the stocks with: pages charged one by one, and uncharged so or in batches.
+/// The baseline of the benches: pages are charged one by one, and uncharged one by one or in batches.
 #[test]
 fn without_coalescing_each_page_is_charged_by_itself() {
     for (uncharge_batch, uncharges) in [(1, 100), (32, 3)] {
@@ -117,7 +117,7 @@ fn a_huge_page_costs_one_charge_and_one_uncharge() {
     world.free(0, 512, 9);
     assert_eq!((operations(&world), world.usage(0)), ([1, 1, 0], 0));
 
-    // With faults it is a batch less that is charged and uncharged, and still once each.
+    // With a stocked batch, a batch less is charged and uncharged, and still once each.
     assert_eq!(world.fault(0, 0), Consumed::Miss);
     let [charges, uncharges, _] = operations(&world);
     for round in 1..=3 {
@@ -131,7 +131,7 @@ fn a_huge_page_costs_one_charge_and_one_uncharge() {
     }
 }
 
-/// A block that needs a little more than there is takes a batch around what is missing, once.
+/// A block that needs less than a batch charges a whole one, and stocks the rest.
 #[test]
 fn what_a_block_leaves_of_a_batch_is_stocked() {
     for order in 0..=10 {
@@ -141,14 +141,14 @@ fn what_a_block_leaves_of_a_batch_is_stocked() {
         assert_eq!(word(&world, 0).nr_pages(), 32_u32.saturating_sub(n));
         assert_eq!(world.usage(0), u64::from(n.max(32)));
         world.assert_owned(&[n.into()]);
-        // The next one takes what is stocked before it charges.
+        // The next block takes stocked pages before it charges.
         world.alloc(0, Some(0), 0, order);
         world.assert_owned(&[n.into()]);
         assert_eq!(world.loss(Loss::Healed), n.into());
     }
 }
 
-/// Free pages on their way to the counters are used for a block, and only what is missing is charged.
+/// A block reuses pages in the uncharge batch, and charges only what is missing.
 #[test]
 fn a_block_takes_stock_and_uncharge_batch_and_charges_the_rest() {
     let world = row(2, 8);
@@ -219,7 +219,7 @@ fn a_page_freed_on_another_cpu_waits_in_its_uncharge_batch() {
         assert_eq!(operations(&world), [3, n / 8, 0]);
         assert_eq!(world.usage(0), 24 - n / 8 * 8);
     }
-    // A stock that is cached for the owner takes them, also when it is empty.
+    // A stock that is cached for the owner takes them, even if it is empty.
     world.touch_each(1, 0, 24..32);
     assert_eq!(word(&world, 1), StockWord::new(owner(0), 0, 0));
     world.free_each(1, 16..24);
@@ -239,7 +239,7 @@ fn pages_stay_with_the_cgroup_that_was_charged() {
     world.touch(0, 0, 0);
     world.alloc(0, Some(1), 1, 0);
     world.assert_owned(&[1, 1]);
-    // Whoever frees, and wherever.
+    // Whoever frees them, on any CPU.
     world.free(1, 0, 0);
     world.free(1, 1, 0);
     world.assert_owned(&[0, 0]);
@@ -254,7 +254,7 @@ fn what_the_kernel_does_not_charge_is_nobodys() {
     assert_eq!((world.usage(0), owner_at(&world, 0), operations(&world)), (0, 0, [0; 3]));
     world.free(0, 0, 0);
     world.free(0, 8, 3);
-    // Nor is the pending page of a fault that lies around.
+    // Nor does it take the pending page of a fault.
     world.fault(0, 0);
     world.alloc(0, None, 0, 0);
     assert_eq!(word(&world, 0).pending(), 1);
@@ -284,7 +284,7 @@ fn a_block_may_be_freed_in_parts_and_parts_as_a_block() {
 fn a_lost_free_is_repaired_when_the_page_is_allocated_again() {
     let world = row(2, 8);
     world.touch(0, 0, 0);
-    // Its free is lost.
+    // Its free was lost.
     world.touch(0, 1, 0);
     world.assert_owned(&[0, 1]);
     assert_eq!(world.loss(Loss::Healed), 1);
@@ -305,7 +305,7 @@ fn a_lost_free_is_repaired_when_the_page_is_allocated_again() {
 fn a_lost_free_is_repaired_when_the_page_leaves_the_free_list() {
     let world = row(1, 8);
     world.touch(0, 0, 0);
-    // Its free is lost.
+    // Its free was lost.
     page::drained(&world.cpu(0), 0, 0);
     world.assert_owned(&[0]);
     assert_eq!(world.loss(Loss::Healed), 1);
@@ -322,7 +322,7 @@ fn pages_outside_the_map_are_counted_and_not_charged() {
     assert_eq!(world.loss(Loss::PagesOutside), 1 + 8);
     world.alloc(0, Some(0), u64::MAX, 0);
     assert_eq!(world.loss(Loss::PagesOutside), 10);
-    // A block larger than a chunk would reach into the next one.
+    // A block larger than a chunk would extend into the next one.
     world.alloc(0, Some(0), 0, CHUNK_ORDER + 1);
     assert_eq!(world.loss(Loss::PagesOutside), 10 + 2 * outside);
     assert_eq!(world.usage(0), 0);

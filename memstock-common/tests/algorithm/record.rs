@@ -1,10 +1,10 @@
-//! Which blocks are followed, and what is told of each.
+//! Which blocks of page cache are recorded, and what is recorded of each.
 
 use memstock_common::record::{BLOCK_PAGES, Recent, block_hash, is_followed, pages_in, pages_of};
 
 #[test]
 fn one_in_so_many_blocks_is_followed_and_those_nest() {
-    // As mappings lie in the kernel's memory: far apart and aligned.
+    // Like addresses of mappings in the kernel: far apart and aligned.
     let files = (0..64_u64).map(|n| 0xffff_8880_0000_0000 + n * 0x478);
     let hashes: Vec<_> =
         files.flat_map(|file| (0..1024).map(move |block| block_hash(file, block))).collect();

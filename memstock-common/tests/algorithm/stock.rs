@@ -92,7 +92,7 @@ fn the_page_that_a_fault_was_charged_for_stays_so_until_it_is_allocated() {
     assert_eq!(stock.commit(5, 1), Taken { nr_pages: 1, missed: 1 });
     assert!(stock.consume(5));
     assert_eq!(stock.commit(5, 1), Taken { nr_pages: 1, missed: 0 }, "once");
-    // Another's takes the mark away with the page.
+    // A refill for another owner removes the mark along with the page.
     stock.refill(6, Pending { nr_pages: 1, missed: true }, 4, 8);
     stock.refill(5, Pending { nr_pages: 1, missed: false }, 4, 8);
     assert_eq!(stock.take(), StockWord::new(5, 1, 3));
@@ -189,7 +189,7 @@ impl NewWord for Contended {
     }
 }
 
-/// Who gives up a race has changed nothing, and hands every page back to the caller.
+/// An operation that gives up after lost races has changed nothing, and returns every page to the caller.
 #[test]
 fn lost_races_lose_no_pages() {
     let stock: Stock<Contended> = empty_stock();

@@ -1,5 +1,5 @@
-//! The patch's table, row by row: what the design promises about charge, stock, drain, limit and
-//! event, each in the smallest world that shows it.
+//! The table of the patch that memstock is modelled on, row by row: what the design promises about charge, stock,
+//! drain, limit and event, each in the smallest world that shows it.
 
 use crate::support::plain::{Plain, read};
 use crate::support::{Shape, cgroup_id, missed, owner};
@@ -38,7 +38,7 @@ fn a_miss_charges_the_default_batch() {
 #[test]
 fn another_cgroups_stock_is_drained_before_the_charge() {
     let world = family(Shape { batch: 8, ..Shape::default() });
-    // One batch fits under the parent, so the second cgroup needs what the first one has stocked.
+    // Only one batch fits under the parent, so the second cgroup needs the pages that the first one has stocked.
     limit(&world, 0, Resource::Memory, 9);
     world.demand(0, 1);
     world.demand(0, 2);
@@ -109,7 +109,7 @@ fn the_watermark_of_a_child_does_not_show_a_batch_refused_above() {
     world.free_each(0, 0..5);
     world.drain(0, NO_INDEX);
     assert_eq!((world.usage(1), world.watermark(1)), (0, 5), "a peak stays");
-    // A page charged by force is real, so the peak shows it.
+    // A page charged by force exists, so the peak shows it.
     limit(&world, 0, Resource::Memory, 0);
     world.demand(0, 2);
     assert_eq!((world.watermark(2), world.watermark(0)), (1, 5));
@@ -147,13 +147,13 @@ fn charge_falls_to_what_is_needed_and_then_to_force() {
     assert_eq!((world.usage(0), world.failcnt(0), world.failcnt(1)), (10, 3, 0));
     assert_eq!((world.watermark(0), world.watermark(1)), (10, 10));
 
-    // A batch of one page has nothing to fall to.
+    // A batch of one page has nothing smaller to fall back to.
     world.advance(EVENT_INTERVAL_NS);
     assert_eq!(charge(&cpu, 2, 1, 1).0, Charge::Forced(over));
     assert_eq!(world.events().len(), 1);
     assert_eq!(world.failcnt(0), 4);
 
-    // What is needed may be more than a page, and is charged all or not at all.
+    // More than one page may be needed; they are charged all or none.
     world.advance(EVENT_INTERVAL_NS);
     limit(&world, 0, Resource::Memory, 15);
     assert_eq!(charge(&cpu, 1, 4, 8).0, Charge::Single(over));
@@ -194,7 +194,7 @@ fn events_of_a_kind_within_a_millisecond_are_merged() {
     world.demand(0, 2);
     assert_eq!(kinds(), [0; 0], "of the same ancestor, whoever is charged");
     assert_eq!(world.loss(Loss::EventsMerged), 2);
-    // Another counter's events are its own.
+    // Events of another counter are not merged with these.
     limit(&world, 2, Resource::Memory, 1);
     world.demand(0, 2);
     assert_eq!(kinds(), both);
@@ -283,7 +283,7 @@ fn faults_are_credited_to_the_cgroup_that_had_them() {
     assert_eq!([world.charged(1), world.charged(2)], [[9, 3], [2, 2]]);
 }
 
-/// The first cgroup's empty stock is not left to be filled by a free once its faults have been credited.
+/// Once the first cgroup's faults have been credited, a free does not fill its empty stock.
 #[test]
 fn faults_on_freed_pages_are_the_cgroups_that_freed_them() {
     let world = family(Shape { batch: 1, ..Shape::default() });

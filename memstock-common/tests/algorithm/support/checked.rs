@@ -1,10 +1,9 @@
-//! Loom's atomics as words and as entries of the page-owner map, and how models are explored: twice.
+//! Loom's atomics as words and as entries of the owner map. Each model is explored twice.
 //!
-//! *As weak as Linux is* for BPF programs: a read-modify-write is fully ordered, a plain load or store
-//! is ordered by nothing. But where two threads pass fences, loom takes what they do around these for
-//! ordered, and never tries it the other way round. So the same model is explored once more *step by
-//! step*, where each access reads what was written last and every order of the accesses to a word is
-//! tried, within a number of involuntary switches.
+//! First with memory *as weak as Linux's* for BPF programs: a read-modify-write is fully ordered, a plain load or store
+//! is not ordered at all. But loom treats accesses on either side of two threads' fences as ordered, and never tries
+//! the reverse. So the model is explored again *step by step*: each access reads the last value written, and every
+//! order of the accesses to a word is tried, with a bounded number of preemptions.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::cell::Cell;
@@ -21,8 +20,7 @@ thread_local! {
     static IS_WEAK: Cell<bool> = const { Cell::new(true) };
 }
 
-/// `smp_mb()` before and after, as in the kernel's value-returning atomics. Step by step there is
-/// nothing to order.
+/// `smp_mb()` before and after, as in the kernel's value-returning atomics. Step by step, everything is ordered.
 fn ordered<T>(operation: impl FnOnce() -> T) -> T {
     if !IS_WEAK.get() {
         return operation();
@@ -36,7 +34,7 @@ fn ordered<T>(operation: impl FnOnce() -> T) -> T {
 pub struct Checked(AtomicU64);
 
 impl Checked {
-    /// Step by step a load is a read-modify-write: of these loom knows that they read what is there.
+    /// Step by step a load is a read-modify-write, because loom makes only those read the last value.
     fn read(&self, ordering: Ordering) -> u64 {
         if IS_WEAK.get() { self.0.load(ordering) } else { self.0.fetch_add(0, Ordering::SeqCst) }
     }
@@ -79,8 +77,8 @@ impl NewWord for Checked {
     }
 }
 
-/// The pages of a chunk of which all that can happen is explored: the first ones. The others are plain memory, which
-/// spares each execution a thousand checked atomics.
+/// How many pages of a chunk, the first ones, are explored. The others are plain memory, which spares each execution a
+/// thousand checked atomics.
 pub const MODEL_PAGES: u32 = 4;
 
 pub enum CheckedEntry {
@@ -125,22 +123,22 @@ impl NewEntry for CheckedEntry {
 
 pub type Model = World<Checked>;
 
-/// Involuntary switches that are explored step by step.
+/// Most preemptions explored step by step.
 const SWITCHES: usize = 3;
 
-/// Explores a model of two threads: all that the weak memory may do, and step by step.
+/// Explores a model of two threads, with all effects of weak memory, and step by step.
 pub fn explore(model: impl Fn() + Sync + Send + 'static) {
     explore_switching(None, model);
 }
 
-/// Explores a model of three threads, which would take minutes without a bound, with at most three
-/// involuntary switches: enough for each thread to be interrupted once, at any step.
+/// Explores a model of three threads with at most three preemptions, which is enough to preempt each thread once at any
+/// step. Without a bound it would take minutes.
 pub fn explore_bounded(model: impl Fn() + Sync + Send + 'static) {
     explore_switching(Some(3), model);
 }
 
-/// Explores a model of two threads step by step only: for what two plain loads in a row, which are ordered by nothing,
-/// may get wrong where it does no harm.
+/// Explores a model of two threads step by step only, for code in which reordering of two plain loads gives a wrong but
+/// harmless result.
 pub fn explore_steps(model: impl Fn() + Sync + Send + 'static) {
     explore_each(&[(false, Some(SWITCHES))], model);
 }
@@ -165,7 +163,7 @@ pub fn shape(cgroups: u32, batch: u32) -> Shape {
     Shape { cgroups, batch, ..Shape::default() }
 }
 
-/// Runs `aside` beside `main`.
+/// Runs `aside` concurrently with `main`.
 pub fn beside<T: 'static, U>(
     world: &Arc<Model>,
     aside: impl FnOnce(&Model) -> T + 'static,

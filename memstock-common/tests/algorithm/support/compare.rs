@@ -1,4 +1,4 @@
-//! A world and the reference, slot by slot.
+//! Compares a world with the reference, slot by slot.
 
 use std::sync::atomic::AtomicU64;
 
@@ -8,7 +8,7 @@ use memstock_common::{NOBODY, StockWord, Word};
 use crate::support::reference::{Reference, Tally};
 use crate::support::{World, missed, owner};
 
-/// Pages from a stock, of those charged, in percent.
+/// Checks that the percentage of charged pages that came from a stock is consistent.
 pub fn percentages(world: &World<AtomicU64>, reference: &Reference) {
     let check = |from_stock: &AtomicU64, missed: &AtomicU64, charged: Option<&u64>| {
         let [from_stock, missed] = [from_stock, missed].map(Word::load);
@@ -30,7 +30,7 @@ pub fn percentages(world: &World<AtomicU64>, reference: &Reference) {
     }
 }
 
-/// What each CPU has stocked, and has yet to tell.
+/// Compares what each CPU has stocked, and what it has yet to report.
 pub fn slots(world: &World<AtomicU64>, reference: &Reference) {
     for (&(cpu, slot), due) in &reference.stocks {
         let stock = world.slot(cpu, slot);

@@ -1,9 +1,9 @@
-//! What the kernel does to a page beside its allocation and its free: it has a count, and may be put together with others.
+//! What happens to pages besides allocation and free: reference counts and collapses.
 
 use super::*;
 
 impl<W: NewWord> World<W> {
-    /// The kernel gives pages a count, or takes it. A program that is skipped then sees nothing of it.
+    /// Sets whether pages have a reference count, as the kernel does even if the programs are skipped.
     pub fn set_count(&self, pages: Range<u64>, has_count: bool) {
         if let Some(counts) = &self.counts {
             for pfn in pages {
@@ -17,7 +17,7 @@ impl<W: NewWord> World<W> {
         self.collapsed_into(cpu, index, false);
     }
 
-    /// The same of a huge page that is page cache, or is not.
+    /// The same for a huge page that may be page cache.
     pub fn collapsed_into(&self, cpu: u32, index: u32, is_file: bool) {
         collapse::collapsed(&self.cpu(cpu), || self.nearest(cpu, index), |_| is_file);
     }

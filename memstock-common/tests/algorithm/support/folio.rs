@@ -1,4 +1,4 @@
-//! The page cache of the world: folios that are added to it.
+//! Adds folios to the page cache.
 
 use memstock_common::{NOBODY, file};
 
@@ -10,7 +10,7 @@ pub struct Added {
     pub nr_pages: u32,
     pub is_evictable: bool,
     pub is_charged: bool,
-    /// Of the task that adds it.
+    /// Owner number of the task that adds it.
     pub owner: u32,
 }
 
@@ -36,13 +36,12 @@ impl file::Folio for Added {
 }
 
 impl<W: NewWord> World<W> {
-    /// What the program at the page cache does: a folio of so many pages was added to it, by a task that is not
-    /// charged.
+    /// What the page cache program does when an untracked task adds a folio of `nr_pages` pages.
     pub fn cache(&self, cpu: u32, pfn: u64, nr_pages: u32) {
         self.cache_folio(cpu, pfn, &Added { nr_pages, ..Added::default() });
     }
 
-    /// The same of any folio.
+    /// The same for any folio.
     pub fn cache_folio(&self, cpu: u32, pfn: u64, folio: &Added) {
         file::added(&self.cpu(cpu), pfn, folio);
     }

@@ -7,7 +7,7 @@ use crate::support::Shape;
 
 pub const CGROUPS: u32 = 6;
 
-/// One step of a history. Those that make no sense where they stand are skipped.
+/// One step of a history. Steps that are not possible in the current state are skipped.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// Faults in a row that allocate nothing.
@@ -16,13 +16,13 @@ pub enum Step {
         group: u32,
         times: u32,
     },
-    /// Faults that allocate the first pages of nobody.
+    /// Faults that allocate the first pages without an owner.
     Touch {
         cpu: u32,
         group: u32,
         times: u32,
     },
-    /// The same of pages of a file.
+    /// The same with pages of a file.
     Read {
         cpu: u32,
         group: u32,
@@ -34,7 +34,7 @@ pub enum Step {
         group: u32,
         times: u32,
     },
-    /// By a task of a cgroup, or without a charge. Whoever has the block, its free was lost.
+    /// Allocates a block for a task of a cgroup, or without a charge. If the block has an owner, its free was lost.
     Alloc {
         cpu: u32,
         group: Option<u32>,
@@ -47,14 +47,14 @@ pub enum Step {
     LoseFree {
         block: Block,
     },
-    /// A block becomes page cache, which can be taken back or cannot, by a task of a cgroup, or of nobody.
+    /// A task, of a cgroup or untracked, adds a block to the page cache; it is evictable if `can_go`.
     Cache {
         cpu: u32,
         task: Option<u32>,
         block: Block,
         can_go: bool,
     },
-    /// Into the block of the same size around this page, if it is another one.
+    /// Migrates a block into the block of the same size around the page `to`, if that is a different one.
     Migrate {
         cpu: u32,
         block: Block,
@@ -81,7 +81,7 @@ pub enum Step {
         cpu: u32,
         subtree: Option<u32>,
     },
-    /// To the usage, `above` more, less 4 pages.
+    /// Sets a limit to the usage plus `above` less 4 pages; no limit if `None`.
     SetLimit {
         group: u32,
         memsw: bool,
@@ -99,7 +99,7 @@ pub enum Step {
         cpu: u32,
         group: u32,
     },
-    /// Evicts on all CPUs first, as it must be.
+    /// Flushes all CPUs first, as is required.
     Release {
         group: u32,
     },
@@ -127,8 +127,7 @@ impl Pages {
     }
 }
 
-/// Where blocks are: where a chunk and the owner map begin and end, and outside when there is but one
-/// chunk.
+/// Blocks at the beginning and end of a chunk and of the owner map, and outside it if there is only one chunk.
 fn blocks() -> impl Strategy<Value = Block> {
     let orders = prop_oneof![8 => 0..=2_u32, 4 => 3..=5_u32, 1 => 6..=10_u32];
     (prop::sample::select(vec![0, 0, 0, 992, 1024]), 0..32_u64, orders)

@@ -1,5 +1,4 @@
-//! What a world holds, summed up, and the law of conservation: its first line is of all pages, its second of page
-//! cache.
+//! Sums over a world, and the law of conservation, for all pages and for page cache.
 
 use super::*;
 use memstock_common::counter::needed;
@@ -50,13 +49,13 @@ impl<W: NewWord> World<W> {
         self.words().map(|word| u64::from(word.charged())).sum()
     }
 
-    /// Operations on the shared counters, whatever for.
+    /// All operations on the shared counters.
     pub fn shared_operations(&self) -> u64 {
         let of = |stock: &Stock<W>| [&stock.charges, &stock.uncharges, &stock.drains].map(W::load);
         self.slots().flat_map(of).sum()
     }
 
-    /// Pages that each cgroup owns, by counter, as the page-owner map has it.
+    /// Pages that each cgroup owns according to the owner map, by counter.
     pub fn owned(&self) -> Vec<u64> {
         let mut owned = vec![0; self.shape.cgroups as usize];
         for entry in self.chunks.iter().flat_map(|chunk| &chunk.owners) {
@@ -68,7 +67,7 @@ impl<W: NewWord> World<W> {
         owned
     }
 
-    /// Pages that each cgroup owns and that are page cache, by counter, as the page-owner map has it.
+    /// Page cache that each cgroup owns according to the owner map, by counter.
     pub fn file_pages(&self) -> Vec<u64> {
         let mut pages = vec![0; self.shape.cgroups as usize];
         for entry in self.chunks.iter().flat_map(|chunk| &chunk.owners).map(Entry::load) {
@@ -85,18 +84,18 @@ impl<W: NewWord> World<W> {
         self.slots().map(|stock| FileWord(stock.file.load()))
     }
 
-    /// What the CPUs have yet to tell of the page cache of the cgroup `index`.
+    /// Changes of the page cache of the cgroup `index` that CPUs have yet to report.
     pub fn untold(&self, index: u32) -> i64 {
         let words = self.file_words().filter(|word| word.owner() == owner(index));
         words.map(|word| i64::from(word.change())).sum()
     }
 
-    /// Page cache of a counter, as far as it has been told: a signed number.
+    /// Page cache that has been reported to a counter; may be negative.
     pub fn file(&self, index: u32) -> i64 {
         self.counter(index).file.load() as i64
     }
 
-    /// The highest need, by the reader's rule: what was charged last is judged with the next change.
+    /// The highest need, by the reader's rule: the last charge enters the watermark only at the next change.
     pub fn needed_peak(&self, index: u32) -> u64 {
         let counter = self.counter(index);
         let now = needed(counter.memory.usage.load(), counter.file.load());
@@ -107,7 +106,7 @@ impl<W: NewWord> World<W> {
         self.counter(index).needed_watermark.load()
     }
 
-    /// Page faults of a cgroup by the reader's rule: what is credited, and what its slots have not yet.
+    /// Page faults of a cgroup, by the reader's rule: those credited, and those its slots have yet to credit.
     pub fn faults(&self, index: u32) -> u64 {
         let shares: u64 =
             self.shares.iter().map(|shares| shares[index as usize].faults.load()).sum();
@@ -116,8 +115,8 @@ impl<W: NewWord> World<W> {
         shares + credited.map(|s| s.faults.load().wrapping_sub(s.credited.load())).sum::<u64>()
     }
 
-    /// Pages that a cgroup was charged for as they were allocated, by the reader's rule: from a stock, and with a charge on
-    /// the shared counters.
+    /// Pages charged to a cgroup at their allocation, by the reader's rule: from a stock, and with a charge on the
+    /// shared counters.
     pub fn charged(&self, index: u32) -> [u64; 2] {
         [self.sum(index, |share| &share.from_stock), self.sum(index, |share| &share.missed)]
     }
@@ -127,28 +126,28 @@ impl<W: NewWord> World<W> {
         self.shares.iter().map(|shares| of(&shares[index as usize]).load()).sum()
     }
 
-    /// The law of conservation, and that each cgroup owns as many pages as the test says.
+    /// Asserts that each cgroup owns as many pages as given, and the law of conservation.
     #[track_caller]
     pub fn assert_owned(&self, owned: &[u64]) {
         assert_eq!(self.owned(), owned, "pages by owner");
         self.assert_conserved();
     }
 
-    /// The same of page cache.
+    /// The same for page cache.
     #[track_caller]
     pub fn assert_file_pages(&self, pages: &[u64]) {
         assert_eq!(self.file_pages(), pages, "page cache by owner");
         self.assert_conserved();
     }
 
-    /// The law of conservation: what is charged is owned, stocked, pending or about to be
-    /// uncharged, below every counter; and how much of it may be anything but owned.
+    /// Asserts the law of conservation: under every counter, what is charged is owned, stocked, pending or in an
+    /// uncharge batch; and all but owned pages are bounded.
     #[track_caller]
     pub fn assert_conserved(&self) {
         self.assert_conserved_with(&vec![0; self.shape.cgroups as usize]);
     }
 
-    /// The same with pages that the test has charged by hand, by counter.
+    /// The same, with pages that the test charged by hand, by counter.
     #[track_caller]
     pub fn assert_conserved_with(&self, by_hand: &[u64]) {
         let owned = self.owned();
@@ -175,9 +174,9 @@ impl<W: NewWord> World<W> {
         self.assert_file_conserved();
     }
 
-    /// The second line of the law: what a counter was told of page cache, and what the CPUs have yet to tell, is the
-    /// page cache below it; and how much may be untold. A free counter was told of nothing that is left, and nobody
-    /// has anything to tell it.
+    /// Asserts the law for page cache: what was reported to a counter plus what CPUs have yet to report is the page
+    /// cache under it; and unreported changes are bounded. A free counter has no page cache, and no CPU has changes for
+    /// it.
     #[track_caller]
     fn assert_file_conserved(&self) {
         let pages = self.file_pages();

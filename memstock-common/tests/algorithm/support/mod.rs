@@ -1,7 +1,7 @@
-//! What tests do with the world that the algorithm works on ([`Memory`]), of whatever words a test brings (plain
-//! atomics, or model-checked ones): what its tasks do, and what a test knows of its cgroup tree.
+//! The world that tests run the algorithm on: [`Memory`], with plain or model-checked atomics, the actions of its
+//! tasks, and its cgroup tree.
 //!
-//! It must not decide anything: that is what is being tested.
+//! It must not decide anything: decisions are what is being tested.
 
 pub mod checked;
 pub mod compare;
@@ -31,8 +31,8 @@ pub use memstock_common::plain::{Memory, NewEntry, NewWord, Shape, cgroup_id, ke
 /// The kernel maps, and what a test knows of the cgroup tree.
 pub struct World<W: NewWord> {
     memory: Memory<W>,
-    // What follows only records, and is no part of what a model checker explores.
-    /// The cgroup tree: by counter, that of the cgroup above.
+    // The fields below are bookkeeping, which a model checker does not explore.
+    /// The cgroup tree: each counter's parent.
     above: Vec<AtomicU32>,
     /// The first page that [`World::demand`] has not used.
     unused: AtomicU64,
@@ -46,7 +46,7 @@ impl<W: NewWord> Deref for World<W> {
     }
 }
 
-/// What the cgroup with counter `index` is called in packed words.
+/// The owner number of the cgroup with counter `index`.
 pub const fn owner(index: u32) -> u32 {
     index + 1
 }
@@ -62,7 +62,7 @@ pub fn limited(index: u32, parent: u32, memory_limit: u64) -> control::Register 
     }
 }
 
-/// A stock word of `owner` with `nr_pages`, and a page pending that was charged for the fault which left it.
+/// A stock word of `owner` with `nr_pages`, and a pending page that was charged for its fault.
 pub const fn missed(owner: u32, nr_pages: u32) -> StockWord {
     StockWord(StockWord::new(owner, 1, nr_pages).0 | 1 << 31)
 }
@@ -120,7 +120,7 @@ impl<W: NewWord> World<W> {
         control::close(&self.cpu(0), index)
     }
 
-    /// Evicts a cgroup from every slot of a CPU.
+    /// Flushes a cgroup from every slot of a CPU.
     #[track_caller]
     pub fn flush(&self, index: u32, cpu: u32) -> u32 {
         let flush = |slot| control::flush(&self.cpu(0), index, cpu, slot);
@@ -130,14 +130,14 @@ impl<W: NewWord> World<W> {
     pub fn release(&self, index: u32) -> Result<u32, Refusal> {
         let released = control::release(&self.cpu(0), index);
         if released.is_ok() {
-            // Its tasks are gone. The next one under the same name is born, outside of the tree.
+            // Its tasks are gone. The next task with the same name is a new one, outside of the tree.
             self.above[index as usize].store(NO_INDEX, SeqCst);
             self.cpu(0).next_generation();
         }
         released
     }
 
-    /// The counters of a cgroup and of all above it, from the top.
+    /// The counters of a cgroup and its ancestors, from the top.
     fn path(&self, index: u32) -> Vec<u32> {
         let above = |at: &u32| {
             let above = self.above[*at as usize].load(SeqCst);
@@ -148,7 +148,7 @@ impl<W: NewWord> World<W> {
         path
     }
 
-    /// Whom the programs on `cpu` charge a task of the cgroup `index` to.
+    /// The owner to which the programs on `cpu` charge a task of the cgroup `index`.
     pub fn ask(&self, cpu: u32, index: u32) -> u32 {
         let machine = self.cpu(cpu);
         let generation = machine.generation();
@@ -161,7 +161,7 @@ impl<W: NewWord> World<W> {
         )
     }
 
-    /// Whom memory of the cgroup `index` is charged to.
+    /// The owner to which memory of the cgroup `index` is charged.
     fn nearest(&self, cpu: u32, index: u32) -> u32 {
         nearest_tracked(&self.cpu(cpu), key(index), |level| {
             self.path(index).get(level as usize - 1).map_or(0, |&at| key(at))
@@ -179,15 +179,15 @@ impl<W: NewWord> World<W> {
         consumed
     }
 
-    /// What the program at the allocation of a block does, for a task of the cgroup `task`; for
-    /// none if the kernel does not charge the block to anybody.
+    /// What the allocation program does for a task of the cgroup `task`; `None` if the kernel does not charge the
+    /// block.
     pub fn alloc(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
         self.alloc_as(cpu, task, pfn, order, true);
     }
 
-    /// The same of a block that is one to the kernel, or is not.
+    /// The same for a compound or a non-compound block.
     pub fn alloc_as(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32, is_compound: bool) {
-        // Of a block that is not one, only the first page has a count. The others of one that is have that one's.
+        // Of a non-compound block, only the first page has a count. All pages of a compound block share one.
         let counted = if is_compound { 1 << order } else { 1 };
         self.set_count(pfn..pfn.saturating_add(counted), true);
         page::allocated(&self.cpu(cpu), pfn, order, task.is_some(), is_compound, || {
@@ -195,14 +195,14 @@ impl<W: NewWord> World<W> {
         });
     }
 
-    /// What the second program at an allocation does.
+    /// What the second allocation program does.
     pub fn alloc_again(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
         again::allocated_unseen(&self.cpu(cpu), pfn, order, task.is_some(), true, || {
             self.payer(cpu, task.expect("not asked for what is not charged"))
         });
     }
 
-    /// Whom an allocation of a task is charged to, and that one's slot.
+    /// The owner to which a task's allocation is charged, and its slot.
     fn payer(&self, cpu: u32, task: u32) -> (u32, Option<&Stock<W>>) {
         let owner = self.ask(cpu, task);
         (owner, Some(self.slot(cpu, slot_of(owner, self.shape.slots))))
@@ -220,7 +220,7 @@ impl<W: NewWord> World<W> {
         self.touch(cpu, index, self.unused.fetch_add(1, SeqCst))
     }
 
-    /// What the program at the free of a block does.
+    /// What the free program does.
     pub fn free(&self, cpu: u32, pfn: u64, order: u32) {
         self.set_count(pfn..pfn.saturating_add(1 << order), false);
         page::freed(&self.cpu(cpu), pfn, order);

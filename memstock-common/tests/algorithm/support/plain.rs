@@ -1,4 +1,4 @@
-//! Worlds of plain atomics, and what tests ask of them.
+//! Worlds with plain atomics, and shorthands for tests.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -11,7 +11,7 @@ use super::{Shape, World};
 /// A world that one thread works on.
 pub type Plain = World<AtomicU64>;
 
-/// What is in a word.
+/// The value of a word.
 pub fn read(word: &AtomicU64) -> u64 {
     Word::load(word)
 }
@@ -38,22 +38,22 @@ pub fn family_on_two_cpus(shape: Shape) -> Plain {
     family_of(Shape { cpus: 2, cgroups: 3, chunks: 2, ..shape })
 }
 
-/// What the owner map says of a page.
+/// The owner map's entry for a page.
 pub fn entry(world: &Plain, pfn: u64) -> u32 {
     Entry::load(world.entry(pfn))
 }
 
-/// Page cache that a CPU has not told of.
+/// The page cache change that a CPU has yet to report.
 pub fn untold(world: &Plain, cpu: u32) -> FileWord {
     FileWord(Word::load(&world.slot(cpu, 0).file))
 }
 
-/// Page cache of each of a family, by its counter.
+/// Page cache reported to each counter of a family.
 pub fn files(world: &Plain) -> [i64; 3] {
     [0, 1, 2].map(|index| world.file(index))
 }
 
-/// Pages of the cgroup that are read from a file, on CPU 0.
+/// The cgroup reads pages of a file, on CPU 0.
 pub fn read_file(world: &Plain, index: u32, pages: Range<u64>) {
     for pfn in pages {
         world.touch(0, index, pfn);

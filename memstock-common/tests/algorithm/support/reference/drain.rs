@@ -1,4 +1,4 @@
-//! The second opinion on drains.
+//! The reference for drains.
 
 use super::{Place, Reference, Stock};
 

@@ -1,11 +1,11 @@
-//! The second opinion on page cache: which pages are, what the counters were told of it, and what is needed.
+//! The reference for page cache: which pages are, what was reported to the counters, and what is needed.
 
 use std::collections::BTreeMap;
 
 use super::{Page, Place, Reference};
 
 impl Reference {
-    /// Sums of what each cgroup has itself, with all that is below it.
+    /// Adds each cgroup's own pages to it and its ancestors.
     fn summed(&self, own: impl IntoIterator<Item = (u32, i64)>) -> BTreeMap<u32, i64> {
         let mut by_group = BTreeMap::<u32, i64>::new();
         for (group, nr_pages) in own {
@@ -20,18 +20,18 @@ impl Reference {
         sums
     }
 
-    /// Page cache of all cgroups, as the pages have it.
+    /// Page cache of all cgroups, according to the pages.
     fn file_pages(&self) -> BTreeMap<u32, i64> {
         self.summed(self.pages.values().map(|page| (page.group, i64::from(page.file))))
     }
 
-    /// Page cache of all cgroups, as their counters were told of it.
+    /// Page cache of all cgroups, as reported to their counters.
     pub fn files(&self) -> BTreeMap<u32, i64> {
         let told = self.pages.values().map(|page| (page.group, i64::from(page.file)));
         self.summed(told.chain(self.untold.values().map(|&(group, change)| (group, -change))))
     }
 
-    /// A folio is added to the page cache, by whoever.
+    /// A folio is added to the page cache.
     pub fn cache(&mut self, cpu: u32, pfn: u64, nr_pages: u64) {
         let Some(group) = self.pages.get(&pfn).map(|first| first.group) else { return };
         let is_added = |page: &Page| page.group == group && !page.file;
@@ -49,7 +49,7 @@ impl Reference {
         }
     }
 
-    /// So many pages of page cache are about to come or to go; what is told was before that.
+    /// Page cache is about to grow or shrink by `change` pages; what is reported describes the state before.
     pub fn file_changed(&mut self, cpu: u32, group: u32, change: i64) {
         let place = self.place(cpu, group);
         if self.untold.get(&place).is_some_and(|other| other.0 != group) {
@@ -67,7 +67,7 @@ impl Reference {
         }
     }
 
-    /// Tells what a CPU has yet to tell.
+    /// Reports what a CPU has yet to report.
     pub fn tell(&mut self, place: Place) {
         if let Some(&(_, change)) = self.untold.get(&place) {
             if change < 0 {
@@ -78,7 +78,7 @@ impl Reference {
         }
     }
 
-    /// Notes what is really needed, of which the counters know only what they are told.
+    /// Records what is really needed; counters know only what was reported to them.
     pub fn observe(&mut self) {
         let (usages, files) = (self.usages(), self.file_pages());
         let owned = self.summed(self.pages.values().map(|page| (page.group, 1)));
@@ -92,12 +92,13 @@ impl Reference {
         }
     }
 
-    /// What the highest need is between, whatever became of it on the way.
+    /// Bounds for the highest need that a counter may have seen.
     ///
-    /// What became page cache before the usage changed again never was needed. A counter does not know what the CPUs have yet to tell, for or against it, less than a batch in each slot. Nor
-    /// what the page cache that it was last told to have gone has given its place to: of the pages of a block and of
-    /// less than a batch that were told with it, at most a batch is in a stock then, to be had again, and less than a
-    /// batch in an uncharge batch; the others were uncharged. What is above the need itself is charged, and not owned.
+    /// Pages that became page cache before the usage changed again were never needed. A counter misses what CPUs have
+    /// yet to report, in either direction: less than a batch per slot. It also misses what replaced the page cache
+    /// whose removal was last reported: of the pages of a block, and of less than a batch reported with it, at most a
+    /// batch is then in a stock, to be reused, and less than a batch in an uncharge batch; the others were uncharged.
+    /// What exceeds the need itself is charged, but not owned.
     pub fn need(&self, group: u32) -> std::ops::RangeInclusive<u64> {
         let batch = u64::from(self.shape.batch);
         let untold = self.stocks.len() as u64 * (batch - 1);

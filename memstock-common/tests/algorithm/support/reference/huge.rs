@@ -1,11 +1,11 @@
-//! The second opinion on huge pages that do not fit.
+//! The reference for huge pages that do not fit.
 
 use memstock_common::huge::MOST_HUGE;
 
 use super::Reference;
 
 impl Reference {
-    /// Nothing is allowed that is not needed. Asked whenever something may have been uncharged.
+    /// Drops allowances that are no longer needed. Called whenever something may have been uncharged.
     pub fn forget_huge(&mut self) {
         let some = self.groups.iter().filter(|(_, group)| group.huge > 0);
         for at in some.map(|(&at, _)| at).collect::<Vec<_>>() {
@@ -24,7 +24,7 @@ impl Reference {
         }
     }
 
-    /// Whether the usage is above one of the limits by more than that.
+    /// Whether the usage is above one of the limits by more than `more` pages.
     fn is_above(&self, group: u32, more: u64) -> bool {
         let resources = if self.shape.memsw { 0..2 } else { 0..1 };
         let (usage, limits) = (self.usage(group), self.groups[&group].limits);

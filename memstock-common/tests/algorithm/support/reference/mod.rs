@@ -1,7 +1,7 @@
-//! A second opinion: memstock as a sequential, slow and obvious program that keeps no counters.
+//! A reference implementation: memstock as a sequential, slow and obvious program that keeps no counters.
 //!
-//! It knows who owns which page and what each CPU holds, and works everything else out anew each
-//! time it is asked. It shares no code with what it is compared with.
+//! It knows the owner of each page and what each CPU holds, and computes everything else each time it is asked. It
+//! shares no code with what it is compared with.
 
 mod drain;
 mod file;
@@ -22,19 +22,20 @@ pub struct Group {
     pub highest_limits: [u64; 2],
     pub failcnt: [u64; 2],
     pub peak: u64,
-    /// Of what was needed: with what is stocked, and of what is owned.
+    /// The highest need: with stocked pages, and of owned pages only.
     pub most_charged: u64,
     pub most_owned: u64,
-    /// Whether the usage has not changed since then: what was charged last can become page cache, and so much has.
+    /// Whether the usage has not changed since then, so that the last charge can still become page cache; and how many
+    /// pages have.
     pub unjudged: bool,
     pub cached: u64,
     pub faults: u64,
-    /// Pages charged as they were allocated.
+    /// Pages charged on allocation.
     pub from_stock: u64,
     pub missed: u64,
     pub singles: u64,
     pub forced: u64,
-    /// What huge pages may be above the limits.
+    /// By how much huge pages may exceed the limits.
     pub huge: u64,
     /// A page below was forced in.
     pub overrun: bool,
@@ -45,19 +46,19 @@ pub struct Group {
 pub struct Page {
     pub group: u32,
     pub unconfirmed: bool,
-    /// It is free, but that was not seen.
+    /// It is free, but its free was not seen.
     pub stale: bool,
-    /// It is page cache that can be taken back.
+    /// It is page cache that can be reclaimed.
     pub file: bool,
 }
 
 /// What one slot of a CPU has stocked.
 #[derive(Clone, Copy, Default)]
 pub struct Stock {
-    /// For whom; also when nothing is left.
+    /// The cached cgroup, even if nothing is left.
     pub group: Option<u32>,
     pub pending: u64,
-    /// Those of them that were charged for the fault before.
+    /// Those of them that were charged for their fault.
     pub missed: u64,
     pub left: u64,
 }
@@ -68,7 +69,7 @@ impl Stock {
     }
 }
 
-/// How often one slot did what.
+/// The counts of one slot.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Tally {
     pub faults: u64,
@@ -91,19 +92,19 @@ pub struct Reference {
     pub stocks: BTreeMap<Place, Stock>,
     /// Freed pages on their way to the counters: cgroup and pages.
     pub uncharging: BTreeMap<Place, (u32, u64)>,
-    /// What is to be told of page cache that came or went: cgroup and pages.
+    /// Page cache changes that are yet to be reported: cgroup and pages.
     pub untold: BTreeMap<Place, (u32, i64)>,
     pub tallies: BTreeMap<Place, Tally>,
     pub healed: u64,
     pub outside: u64,
     pub mixed: u64,
-    /// Pages that were charged as they were allocated, by CPU and cgroup, and by slot.
+    /// Pages charged on allocation, by CPU and cgroup, and by slot.
     pub charged: BTreeMap<(u32, u32), u64>,
     pub charged_in: BTreeMap<Place, u64>,
-    /// Times page cache was told to have gone, and owners that were found in the new frame of a page.
+    /// How often a decrease of page cache was reported, and how often a page's new frame had an owner.
     pub gone: u64,
     pub displaced: u64,
-    /// Whom the page or block in the making is charged to, and how much of it is charged.
+    /// The cgroup that the page or block in progress is charged to, and how much of it is charged.
     hand: Option<(u32, u64)>,
 }
 
@@ -130,7 +131,7 @@ impl Reference {
         }
     }
 
-    /// The cgroup and everything above it.
+    /// The cgroup and its ancestors.
     pub fn lineage(&self, group: u32) -> Vec<u32> {
         std::iter::successors(Some(group), |at| self.groups[at].parent).collect()
     }
@@ -165,7 +166,7 @@ impl Reference {
         self.groups.get(&group).is_some_and(|group| group.open)
     }
 
-    /// Whom a task of the cgroup is charged to.
+    /// The cgroup to which a task of this cgroup is charged.
     fn charged_to(&self, group: u32) -> Option<u32> {
         let lineage = self.groups.get(&group).map(|_| self.lineage(group));
         lineage.unwrap_or_default().into_iter().find(|&at| self.is_open(at))
@@ -242,7 +243,8 @@ impl Reference {
         self.tally(place).refills += 1;
     }
 
-    /// Gets pages into the hand: freed ones, else new ones. Returns how many, and how many of those needed are new.
+    /// Takes freed pages into `hand`, and charges what is missing. Returns how many it took, and how many of those
+    /// needed are new.
     fn obtain(&mut self, place: Place, group: u32, needed: u64) -> (u64, u64) {
         if self.stock(place).group != Some(group) {
             self.drain_stock(place);
@@ -320,7 +322,7 @@ impl Reference {
         })
     }
 
-    /// Takes pages of a cgroup that are freed on a CPU back.
+    /// Takes back pages of a cgroup that are freed on a CPU.
     fn uncharge(&mut self, cpu: u32, group: u32, nr_pages: u64) {
         let place = self.place(cpu, group);
         let batch = u64::from(self.shape.batch);

@@ -1,5 +1,4 @@
-//! The second opinion on the pages: who owns them, what is free and what user space asks for; and on
-//! cgroups that come and go.
+//! The reference for pages (owners, frees, requests of user space), and for cgroups that are added and removed.
 
 use std::ops::Range;
 
@@ -8,14 +7,14 @@ use memstock_common::control::Refusal;
 
 use super::{Group, Page, Reference, Stock};
 
-/// Runs of one owner in a block that are followed. Of one more run the first page is.
+/// Runs of one owner in a block that are uncharged, and the first page of one more run.
 const RUNS: usize = 3;
 
-/// Pages of a chunk of the page-owner map, in which a block has to be.
+/// Pages in a chunk of the owner map; a block must lie within one.
 const CHUNK_PAGES: u64 = 1024;
 
 impl Reference {
-    /// The pages of a block; none if it is outside the page-owner map.
+    /// The pages of a block; `None`, and counted as such, if it is outside the owner map.
     fn block(&mut self, pfn: u64, order: u32) -> Option<Range<u64>> {
         let block = self.folio(pfn, order);
         if block.is_none() {
@@ -24,13 +23,13 @@ impl Reference {
         block
     }
 
-    /// The same, which is told of only as it is allocated and freed.
+    /// The same without counting, which only allocation and free do.
     fn folio(&self, pfn: u64, order: u32) -> Option<Range<u64>> {
         let is_inside = pfn < CHUNK_PAGES * u64::from(self.shape.chunks) && order <= 10;
         is_inside.then(|| pfn..pfn + (1 << order))
     }
 
-    /// The pages are freed, and no probe sees it.
+    /// The pages are freed unseen.
     pub fn lose_free(&mut self, pfn: u64, order: u32) {
         for (_, page) in self.pages.range_mut(pfn..pfn + (1 << order)) {
             page.stale = true;
@@ -57,8 +56,7 @@ impl Reference {
         }
     }
 
-    /// A folio that is added to the page cache: those of its pages that are nobody's, if the first is, become the
-    /// task's.
+    /// A folio is added to the page cache: if its first page has no owner, all such pages are charged to the task.
     pub fn claim(&mut self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
         let Some(block) = self.folio(pfn, order) else { return };
         let Some(group) = task.and_then(|task| self.charged_to(task)) else { return };
@@ -83,7 +81,7 @@ impl Reference {
         }
     }
 
-    /// Takes the pages of a block from their owners and uncharges these. Returns where it ended.
+    /// Takes the pages of a block from their owners and uncharges them. Returns where it stopped.
     fn disclaim(&mut self, cpu: u32, block: Range<u64>) -> u64 {
         let former: Vec<_> =
             self.pages.range(block.clone()).map(|(&pfn, page)| (pfn, page.group)).collect();
@@ -108,7 +106,7 @@ impl Reference {
         end
     }
 
-    /// Charges those of the pages that are nobody's.
+    /// Charges those of the pages that have no owner.
     pub fn adopt(&mut self, group: u32, pages: &[u64], file: bool) -> u64 {
         let before = self.pages.len();
         for &pfn in pages {
@@ -151,7 +149,7 @@ impl Reference {
         gone.len() as u64
     }
 
-    /// Gives pages of a closed cgroup to its parent; none if it is open, or has none.
+    /// Gives pages of a closed cgroup to its parent; `None` if it is open, or has no parent.
     pub fn reparent(&mut self, group: u32, pages: &[u64]) -> Option<u64> {
         let member = &self.groups[&group];
         let above = member.parent.filter(|_| !member.open)?;
@@ -164,7 +162,7 @@ impl Reference {
         Some(moved.len() as u64)
     }
 
-    /// The contents of a block are in another one, the frames of which were somebody's.
+    /// The contents of a block move to another one, whose frames may have owners.
     pub fn migrate(&mut self, cpu: u32, from: u64, to: u64, order: u32) {
         self.free(cpu, to, order);
         let end = CHUNK_PAGES * u64::from(self.shape.chunks);
@@ -174,7 +172,7 @@ impl Reference {
         for n in
             (0..1 << order).filter(|n| self.pages.contains_key(&(from + n))).collect::<Vec<_>>()
         {
-            // Left of a block with too many owners.
+            // Left over from a block with too many owners.
             if let Some(&Page { group, file, .. }) = self.pages.get(&(to + n)) {
                 if file {
                     self.file_changed(cpu, group, -1);
@@ -236,7 +234,7 @@ impl Reference {
         assert!(self.groups.insert(group, member).is_none());
     }
 
-    /// The cgroup is dying from now on. What it has charged stays.
+    /// The cgroup is dying from now on. What it was charged stays.
     pub fn close(&mut self, group: u32) {
         self.member(group).open = false;
     }
@@ -258,7 +256,7 @@ impl Reference {
         flushed
     }
 
-    /// False if it is not dying, or something is charged to it, or is below.
+    /// False if it is not dying, is still charged, or has children.
     pub fn release(&mut self, group: u32) -> bool {
         let is_parent = self.groups.values().any(|other| other.parent == Some(group));
         let is_dead = !self.is_open(group) && !is_parent && self.usage(group) == 0;
