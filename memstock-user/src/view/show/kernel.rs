@@ -78,7 +78,7 @@ struct CgroupRow {
     stranded: u64,
     /// Usage less stranded; null once it is removed.
     net: Option<u64>,
-    /// How much the slots of all CPUs changed while the usage was read, in total: net can be off by this much.
+    /// How much each CPU's slots changed while the usage was read, added up: net can be off by this much.
     error: u64,
     /// The part of net that is in stock for slab objects.
     object_bytes: u64,
