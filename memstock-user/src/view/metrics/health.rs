@@ -107,7 +107,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Records the counters `now`. What they counted before the first call is not held against the daemon.
+    /// Records the counters `now`. What they counted before the first call is ignored.
     pub fn observe(&mut self, now: Instant, facts: &Facts) {
         let loss = |stat: Stat| {
             facts.losses.iter().find(|(lost, _)| *lost == stat).map_or(0, |&(_, value)| value)

@@ -45,7 +45,7 @@ impl Judged<'_> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
-    /// What was recorded, control characters escaped; empty for a cgroup that ran already.
+    /// The recorded command, control characters escaped; empty if an existing cgroup was recorded.
     command: Vec<String>,
     /// Workload name of the recorded cgroup, if known.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -28,7 +28,7 @@ pub struct Replayed<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Document {
-    /// What was recorded, control characters escaped; empty for a cgroup that ran already.
+    /// The recorded command, control characters escaped; empty if an existing cgroup was recorded.
     command: Vec<String>,
     /// The setting it was recorded with.
     recorded: Recorded,
@@ -38,7 +38,7 @@ pub(crate) struct Document {
     cgroups: usize,
     /// Charges missing from the recording; null if unknown, because it was cut short.
     lost: Option<u64>,
-    /// What each setting comes to.
+    /// The outcome of each setting.
     settings: Vec<Row>,
     /// Assumptions of the figures, one sentence each.
     assumes: Vec<String>,

@@ -57,7 +57,7 @@ impl Source {
     /// Reads an engine that was just opened; `only` this cgroup and its descendants, if given.
     ///
     /// # Errors
-    /// Its pins cannot be looked at.
+    /// Its pin folder cannot be examined.
     pub fn new(engine: Engine, mount: CgroupMount, only: Option<u64>) -> Result<Self> {
         let folder = folder(&engine)?;
         Ok(Self {
