@@ -201,7 +201,7 @@ impl Walk<'_> {
     fn compare(&self, a: usize, b: usize) -> Ordering {
         let (a, b) = (&self.nodes[a], &self.nodes[b]);
         let by_column = self.order.sort.compare(&a.figures, &b.figures);
-        // Samples are in order of names, and the sort is stable.
+        // Samples are sorted by path, and the sort is stable.
         let by_column = match self.order.sort {
             Column::Name => a.cgroup.name.path.cmp(&b.cgroup.name.path),
             _ => by_column,
