@@ -1,5 +1,5 @@
-//! Workload names of cgroups, for scrapes. The files that hold them may be on a disk that hangs, so a thread reads
-//! them; a scrape that has waited long enough uses the previous names.
+//! Workload names and memory pressure of cgroups, for scrapes. The files that hold names may be on a disk that hangs, so
+//! a thread reads them; a scrape that has waited long enough uses the previous answers.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -42,14 +42,14 @@ impl Names {
         Self { hierarchy: hierarchy.into(), resolver, last }
     }
 
-    /// The names of a sample's cgroups.
-    pub(super) async fn of(&self, sample: &Sample) -> Arc<Named> {
+    /// Names and pressure of a sample's cgroups.
+    pub(super) async fn of(&self, sample: &Sample) -> Arc<Found> {
         let resolver = timeout(PATIENCE, Arc::clone(&self.resolver).lock_owned()).await;
         if let Ok(resolver) = resolver
             && let Some(done) = self.ask(sample, resolver)
         {
-            // If the thread panics or takes too long, the previous names are used.
-            let _ = timeout(PATIENCE, found).await;
+            // If the thread panics or takes too long, the previous answers are used.
+            let _ = timeout(PATIENCE, done).await;
         }
         self.last.lock().map_or_else(|_| Arc::default(), |last| Arc::clone(&last))
     }

@@ -24,6 +24,9 @@ use crate::model::{Name, Sample};
 /// Time between two lookups of the daemon, each of which examines all files that it has open.
 const DAEMON_PAUSE: Duration = Duration::from_secs(5);
 
+/// Memory pressure by cgroup v2 id.
+pub type Pressures = HashMap<u64, MemoryPressure>;
+
 /// A sample, with when it was taken and what is known besides.
 #[derive(Clone, Debug)]
 pub struct Reading {
@@ -35,6 +38,8 @@ pub struct Reading {
     pub daemon: Option<u32>,
     /// Whether the reading before was of another engine.
     pub is_another: bool,
+    /// Memory pressure of the cgroups that it was asked for and is known of.
+    pub pressures: Pressures,
     /// Why some names are unknown, a line each.
     pub warnings: Vec<String>,
 }
@@ -82,7 +87,8 @@ impl Source {
         &self.engine
     }
 
-    /// The next reading; `None` if the engine has ended and no other one runs.
+    /// The next reading, with the memory pressure of the cgroups for which `wants` is true; `None` if the engine has ended
+    /// and no other one runs.
     ///
     /// # Errors
     /// The engine cannot be read.

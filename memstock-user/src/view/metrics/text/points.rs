@@ -39,8 +39,8 @@ pub(super) struct Points<'a> {
     reading: &'a Reading,
     /// Every tracked cgroup with its label.
     tracked: Vec<(&'a Cgroup, String)>,
-    /// Their workload names, by id.
-    named: &'a Named,
+    /// Their workload names and memory pressure.
+    found: &'a Found,
     labels: BTreeMap<u64, String>,
     memory: Vec<Headroom<'a>>,
     memsw: Vec<Headroom<'a>>,
@@ -132,7 +132,7 @@ impl<'a> Points<'a> {
     fn scaled(&self, value: u64, declared: Stat) -> u64 {
         match declared.unit {
             Unit::Bytes | Unit::Pages => value.saturating_mul(self.reading.page_size),
-            // Only a command's report has seconds and percent; they are not exported.
+            // Seconds and percent are never the engine's own numbers.
             Unit::Count | Unit::Seconds | Unit::Percent => value,
         }
     }
