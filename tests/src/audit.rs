@@ -1,6 +1,6 @@
 //! The JSON of `memstock audit`, as a test reads it. All figures are pages.
 //!
-//! As in `show`, every key of the contract is a field, so that one that goes missing fails every test.
+//! As in `show`, every documented key is a field, so a missing key fails every test.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -23,71 +23,71 @@ pub struct Audit {
     /// Pages with an owner.
     #[serde(rename = "owned_pages")]
     pub owned: u64,
-    /// Pages of no counter that is in use.
+    /// Pages whose owner is not a counter in use.
     #[serde(rename = "ownerless_pages")]
     pub ownerless: u64,
     /// Pages with an owner that are free or slab.
     #[serde(rename = "stale_pages")]
     pub stale: u64,
-    /// The comparison with the kernel, of user pages; none when it knows no cgroup.
+    /// Comparison with the kernel over user pages; `None` without a kernel cgroup.
     pub kernel: Option<Agreement>,
-    /// Pages with an owner that are page cache by memstock, by the kernel, or both.
+    /// Owned pages that are page cache to memstock, to the kernel, or to both.
     pub file: FileCounts,
     /// The comparison by kind of page.
     pub kinds: BTreeMap<String, Counts>,
-    /// What a repair moved.
+    /// What a repair changed.
     pub repaired: Option<Repaired>,
 }
 
-/// One tracked or dying cgroup. The book includes its descendants, the comparison does not.
+/// One tracked or dying cgroup. Its counts include descendants; the comparison with the kernel does not.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Cgroup {
-    /// Path in the hierarchy; none of a removed one.
+    /// Path in the hierarchy; `None` for a removed cgroup.
     pub path: Option<String>,
     /// cgroup v2 id.
     pub id: u64,
-    /// Whether it only waits for its pages to be freed.
+    /// Whether it was removed and waits for its pages to be freed.
     pub dying: bool,
-    /// Charged.
+    /// Pages charged.
     #[serde(rename = "usage_pages")]
     pub usage: i64,
-    /// In use.
+    /// Pages owned.
     #[serde(rename = "owned_pages")]
     pub owned: i64,
-    /// Stocked, pending, or in an uncharge batch.
+    /// Pages stocked, pending, or in an uncharge batch.
     #[serde(rename = "unused_pages")]
     pub unused: i64,
-    /// What does not add up.
+    /// `usage` minus `owned` and `unused`; 0 if it adds up.
     #[serde(rename = "drift_pages")]
     pub drift: i64,
     /// Owned pages that are page cache.
     #[serde(rename = "file_pages")]
     pub file: i64,
-    /// What of that does not add up.
+    /// Page cache counted minus that in the owner map; 0 if it adds up.
     #[serde(rename = "file_drift_pages")]
     pub file_drift: i64,
-    /// The same of memory and swap, if that is counted.
+    /// Drift of memory+swap, if that is counted.
     #[serde(rename = "memsw_drift_pages")]
     pub memsw_drift: Option<i64>,
-    /// The comparison with the kernel, of user pages; none when it does not know the cgroup.
+    /// Comparison with the kernel over user pages; `None` if the kernel does not know the cgroup.
     pub kernel: Option<Agreement>,
 }
 
-/// How many user pages both sides give to the same cgroup.
+/// How far memstock and the kernel agree on the cgroup of user pages.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Agreement {
-    /// In numbers.
+    /// As page counts.
     #[serde(flatten)]
     pub counts: Counts,
-    /// In percent of those that either side gives to a cgroup.
+    /// As a percentage of the pages that either side assigns to a cgroup.
     #[serde(rename = "agreement_percent")]
     pub percent: Option<f64>,
 }
 
-/// Pages by what the two sides say.
+/// Pages by how the two sides assign them.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct Counts {
-    /// Both give them to the same cgroup.
+    /// Both assign them to the same cgroup.
     #[serde(rename = "both_pages")]
     pub both: u64,
     /// Only memstock does.
@@ -96,12 +96,12 @@ pub struct Counts {
     /// Only the kernel does.
     #[serde(rename = "only_kernels_pages")]
     pub only_kernels: u64,
-    /// Both do, to different ones.
+    /// Both do, but to different cgroups.
     #[serde(rename = "other_cgroup_pages")]
     pub other: u64,
 }
 
-/// Pages with an owner, by who has them as page cache.
+/// Owned pages, by which side counts them as page cache.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct FileCounts {
     /// Memstock and the kernel.
@@ -115,39 +115,39 @@ pub struct FileCounts {
     pub only_kernels: u64,
 }
 
-/// What a repair moved.
+/// What a repair changed.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Repaired {
     /// Charged to a cgroup.
     #[serde(rename = "adopted_pages")]
     pub adopted: u64,
-    /// Taken from one.
+    /// Uncharged from a cgroup.
     #[serde(rename = "disowned_pages")]
     pub disowned: u64,
     /// By cgroup.
     pub cgroups: Vec<RepairedCgroup>,
 }
 
-/// What a repair moved of one cgroup.
+/// What a repair changed in one cgroup.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RepairedCgroup {
-    /// Path in the hierarchy; none of a removed one.
+    /// Path in the hierarchy; `None` for a removed cgroup.
     pub path: Option<String>,
     /// cgroup v2 id.
     pub id: u64,
-    /// Charged to it.
+    /// Pages charged to it.
     #[serde(rename = "adopted_pages")]
     pub adopted: u64,
-    /// Taken from it.
+    /// Pages uncharged from it.
     #[serde(rename = "disowned_pages")]
     pub disowned: u64,
 }
 
 impl Engine {
-    /// Runs `memstock audit --json` with these further arguments. One that finds a drift is an answer, too.
+    /// Runs `memstock audit --json` with these further arguments. Finding a drift is not an error.
     ///
     /// # Errors
-    /// When it fails, or its exit code does not say what its figures say.
+    /// When it fails, or its exit code contradicts its figures.
     pub fn audit<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Audit> {
         let args: Vec<A> = args.into_iter().collect();
         let verb = ["audit", "--json"].map(OsStr::new);
@@ -161,9 +161,8 @@ impl Engine {
         Ok(audit)
     }
 
-    /// What a cgroup uses, its descendants too, once its tasks wait for a command and what they freed
-    /// before has come back: page tables go a grace period later, and the last pages of a program
-    /// that has exec'd wait in the kernel's batches.
+    /// Pages that a cgroup and its descendants use, read until they stop changing. Freed pages may come back late:
+    /// page tables after a grace period, the last pages of a program that has exec'd with the kernel's batches.
     ///
     /// # Errors
     /// When it is not tracked, or never comes to rest.
@@ -179,8 +178,8 @@ impl Engine {
         })
     }
 
-    /// Has pages whose frees were missed healed: those on the CPUs' lists of free pages by allocating them,
-    /// and what the kernel has as free already by a repair.
+    /// Heals pages whose frees were missed: allocates those on the per-CPU free lists, and repairs those that the
+    /// kernel already counts as free.
     ///
     /// # Errors
     /// When pages were repaired although no free was missed.
@@ -193,11 +192,11 @@ impl Engine {
         Ok(())
     }
 
-    /// [`Self::audit`], once nothing moves while it is read, which is when the tasks stand and the page
-    /// tables that they freed before are through. Then all has to add up.
+    /// Repeats [`Self::audit`] until nothing changes while it reads, which takes idle tasks and all freed page tables
+    /// gone, and checks that everything adds up.
     ///
     /// # Errors
-    /// When things go on moving, or a page is missing or too many.
+    /// When changes go on, or a page is missing or one too many.
     pub fn audit_at_rest<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<Audit> {
         let audit = try_poll_until(SOON, "an audit in which nothing moves", || {
             let audit = self.audit(args)?;
@@ -208,8 +207,8 @@ impl Engine {
     }
 }
 
-/// The arguments of an audit that compares each page with what the kernel says of `kernel`, of which each
-/// cgroup stands for the one of the same name below `cgroup`.
+/// The arguments of an audit that compares the cgroups below `cgroup` with those of the same names below `kernel`,
+/// page by page.
 pub fn beside(cgroup: &TestCgroup, kernel: &KernelCgroup) -> [String; 2] {
     ["--kernel-cgroup".to_owned(), format!("{}={}", cgroup.path(), kernel.argument())]
 }
@@ -224,7 +223,7 @@ impl Audit {
         found.with_context(|| format!("{path} is not among the audited {:?}", self.cgroups))
     }
 
-    /// No page of a living cgroup is missing, none is too many, and none has an owner that is gone.
+    /// Whether every living cgroup has exactly the pages it is charged for, and no page has an owner that is gone.
     fn balances(&self) -> bool {
         let balanced = |cgroup: &Cgroup| {
             [cgroup.drift, cgroup.file_drift, cgroup.memsw_drift.unwrap_or(0)] == [0; 3]
@@ -232,18 +231,18 @@ impl Audit {
         self.ownerless == 0 && self.cgroups.iter().all(balanced)
     }
 
-    /// The law of conservation holds to the page, for every cgroup and level, and the audit is sure of it.
-    /// To be asked when nothing runs that is charged.
+    /// Checks conservation to the page, for every cgroup and level, in an exact audit. Call it when nothing that is
+    /// charged runs.
     ///
     /// # Errors
-    /// Says what does not add up.
+    /// When a figure does not add up.
     pub fn check(&self) -> Result<()> {
         ensure!(self.exact, "the audit was not sure, although nothing runs: {self:#?}");
         ensure!(self.balances(), "pages do not add up to what is charged: {self:#?}");
         Ok(())
     }
 
-    /// All cgroups together, user pages only.
+    /// The agreement over all cgroups, user pages only.
     ///
     /// # Errors
     /// When nothing was compared.
@@ -258,12 +257,12 @@ impl Audit {
 }
 
 impl Counts {
-    /// Pages of which the two sides do not say the same.
+    /// Pages on which the two sides differ.
     pub fn different(&self) -> u64 {
         self.only_ours + self.only_kernels + self.other
     }
 
-    /// Pages that either side gives to a cgroup.
+    /// Pages that either side assigns to a cgroup.
     pub fn either(&self) -> u64 {
         self.both + self.different()
     }

@@ -37,7 +37,7 @@ fn find(name: &str, remedy: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The profile folder of the target directory: tests are in its `deps`, programs in itself.
+/// The profile folder of the target directory: programs are in it, tests in its `deps`.
 fn folder() -> Result<PathBuf> {
     if let Some(dir) = std::env::var_os(BIN_DIR) {
         return Ok(dir.into());

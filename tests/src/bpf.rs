@@ -1,5 +1,5 @@
-//! What tests and benches ask of bpf(2) themselves: whether it is granted, a program that does nothing, and the one thing
-//! that is done to the kernel half behind memstock's back, emptying a map entry.
+//! The direct uses of bpf(2) by tests and benches: try whether it is allowed, load a program that does nothing, and
+//! delete a map entry behind memstock's back.
 
 use std::ffi::CString;
 use std::io;
@@ -20,8 +20,8 @@ const RAW_TRACEPOINT: u32 = 17;
 /// `struct bpf_insn`: code, destination and source, offset, immediate.
 type Insn = (u8, u8, i16, i32);
 
-/// A program that reads kernel memory, as ours do, at address 0, which is a fault that the kernel catches. It is
-/// never attached.
+/// A program that reads kernel memory as ours do, but never runs. (The address is 0, a fault that the kernel
+/// would catch.)
 const READING: [Insn; 6] = [
     (0xbf, 0xa1, 0, 0),   // r1 = r10
     (0x07, 0x01, 0, -8),  // r1 += -8
@@ -30,7 +30,7 @@ const READING: [Insn; 6] = [
     (0x85, 0x00, 0, 113), // r0 = bpf_probe_read_kernel(r1, r2, r3)
     (0x95, 0x00, 0, 0),   // exit
 ];
-/// One that does nothing.
+/// A program that does nothing.
 const EMPTY: [Insn; 2] = [
     (0xb7, 0x00, 0, 0), // r0 = 0
     (0x95, 0x00, 0, 0), // exit
@@ -71,7 +71,7 @@ struct NextId {
     open_flags: u32,
 }
 
-/// Has the kernel accept a program of our kind, and forget it.
+/// Loads a program of our kind and unloads it.
 ///
 /// # Errors
 /// The kernel's.
@@ -79,7 +79,7 @@ pub(crate) fn try_to_load() -> io::Result<()> {
     load(&READING).map(drop)
 }
 
-/// A raw tracepoint program that does nothing, in the kernel: what any program costs.
+/// Loads a raw tracepoint program that does nothing, to measure what any program costs.
 ///
 /// # Errors
 /// The kernel's.
@@ -104,14 +104,14 @@ fn load(program: &[Insn]) -> io::Result<OwnedFd> {
     };
     // SAFETY: the attribute, the instructions and the string outlive the call, which only reads them.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &raw const attr) }?;
-    // SAFETY: the kernel has just made this descriptor for nobody else.
+    // SAFETY: the kernel just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Asks for the first program that is loaded.
+/// Asks for the id of the first loaded program.
 ///
 /// # Errors
-/// The kernel's; that there is none is no error.
+/// The kernel's, unless no program is loaded.
 pub(crate) fn list_programs() -> io::Result<()> {
     let mut attr = NextId { start_id: 0, next_id: 0, open_flags: 0 };
     // SAFETY: the attribute outlives the call, which writes to nothing but its `next_id`.
@@ -141,12 +141,12 @@ fn open(pin: &Path) -> Result<OwnedFd> {
     let attr = ObjGet { pathname: pathname.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: the attribute and the string it points to outlive the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &raw const attr) }?;
-    // SAFETY: the kernel has just made this descriptor for nobody else.
+    // SAFETY: the kernel just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// # Safety
-/// `attr` must be what `command` expects, writable where it writes, and what it points to must be there.
+/// `attr` must be what `command` expects, writable where it writes, and its pointers must be valid.
 unsafe fn bpf<A>(command: libc::c_long, attr: *const A) -> io::Result<i32> {
     // SAFETY: by the caller's promise; the kernel reads `size_of::<A>()` bytes and takes the rest
     // of its union as zero.

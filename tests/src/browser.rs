@@ -1,5 +1,5 @@
-//! A real browser without a window: a page is opened in it, its mouse and keys are used, and what the page shows is read.
-//! It is Chromium, spoken to in its own protocol (CDP) over a pipe, so that no port is opened.
+//! A headless Chromium that opens a page, uses mouse and keyboard on it, and reads what it shows. It is driven over a
+//! pipe by the Chrome DevTools Protocol, so no port is opened.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts it; none where there is none.
+    /// Starts the browser; `None` if there is no Chromium.
     ///
     /// # Errors
     /// When it cannot be started, or does not answer.
@@ -33,12 +33,12 @@ impl Browser {
         let Some(program) = find() else { return Ok(None) };
         let profile = TempDir::new().context("a folder for the browser")?;
         let mut command = Command::new("sh");
-        // It reads commands from 3, and writes answers to 4. One that hangs is ended, and so are our calls.
+        // Chromium reads commands from fd 3 and writes answers to fd 4. The timeout ends a hung one, and our calls.
         command.args(["-c", "exec timeout 120 \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1"]);
         command.arg(program).args([
             "--headless=new",
             "--remote-debugging-pipe",
-            // Its sandbox refuses root; the page is ours, and there is no network for it.
+            // The sandbox refuses root; the page is our own and has no network.
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
@@ -85,7 +85,7 @@ impl Browser {
         Ok(serde_json::from_slice(&message)?)
     }
 
-    /// Opens a file, and waits until it is loaded with all that it loads.
+    /// Opens a file and waits until it has loaded completely.
     ///
     /// # Errors
     /// When it is not.
@@ -99,10 +99,10 @@ impl Browser {
         }
     }
 
-    /// Has the page evaluate an expression of JavaScript.
+    /// Evaluates a JavaScript expression in the page.
     ///
     /// # Errors
-    /// When that throws.
+    /// When the expression throws.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
         let params = json!({ "expression": expression, "returnByValue": true });
         let answer = self.call("Runtime.evaluate", &params)?;
@@ -112,7 +112,7 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
-    /// Presses the mouse at one place, moves it to another, and lets go.
+    /// Drags the mouse from one place to another.
     ///
     /// # Errors
     /// When the browser refuses.
@@ -126,7 +126,7 @@ impl Browser {
         Ok(())
     }
 
-    /// Presses a key that has a name, and lets go.
+    /// Presses and releases a named key.
     ///
     /// # Errors
     /// When the browser refuses.
@@ -137,7 +137,7 @@ impl Browser {
         Ok(())
     }
 
-    /// Has pages see what people prefer, or a printer: `prefers-color-scheme`, `dark`; a medium.
+    /// Sets the medium (such as `print`) and the `prefers-color-scheme` (such as `dark`) that pages see.
     ///
     /// # Errors
     /// When the browser refuses.
@@ -152,7 +152,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         self.session = None;
         let closed = self.call("Browser.close", &json!({}));
-        // Until it is gone, it writes into its folder.
+        // It writes to its profile folder until it is gone.
         let _ = closed.and_then(|_| Ok(self.from.read_to_end(&mut Vec::new())?));
         let _ = self.process.kill();
         let _ = self.process.wait();

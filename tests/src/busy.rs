@@ -1,4 +1,4 @@
-//! An engine that has all to do that engines have to do: what tests of its endurance have in common.
+//! An engine with every kind of work to do, for endurance tests.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use crate::http::ask;
 use crate::poll::{SOON, try_poll_until};
 use crate::{Engine, PAGE, Task, TestCgroup};
 
-/// Of the cgroup that is full, in pages.
+/// Limit of the full cgroup, in pages.
 const LIMIT: u64 = 2048;
-/// Until everything that the daemon does by itself was done once.
+/// Long enough for the daemon to do all its periodic work once.
 const ROUND: Duration = Duration::from_millis(1100);
 
 /// An engine at work.
@@ -31,7 +31,7 @@ pub struct Busy {
 }
 
 impl Busy {
-    /// Starts it.
+    /// Starts the engine with two cgroups, one of which will be full.
     ///
     /// # Errors
     /// When it does not start.
@@ -46,11 +46,11 @@ impl Busy {
         Ok(Self { top, full, file, holder, engine })
     }
 
-    /// Has the daemon do all that it does: a cgroup comes and goes, a limit is met, the configuration is read again, metrics
-    /// are asked for, and a CPU goes and comes. What it does not get done now is for the check after it.
+    /// Gives the daemon some of everything: creates and removes a cgroup, hits a limit, reloads the configuration,
+    /// scrapes metrics, and takes a CPU offline and back. [`Self::check`] finds what the daemon did not get done.
     ///
     /// # Errors
-    /// When a limit does not hold.
+    /// When a limit is not enforced.
     pub fn stir(&mut self, hotplug: bool) -> Result<()> {
         let begun = Instant::now();
         let child = self.top.child("child")?;
@@ -73,27 +73,26 @@ impl Busy {
         Ok(())
     }
 
-    /// Whether the daemon died, and the next one had to adopt.
+    /// Waits until the engine is well again. Returns whether the daemon had died and another one adopted the engine.
     ///
     /// # Errors
-    /// When the engine, a limit or what is charged is lost, or the daemon is not well in time.
+    /// When the engine, a limit or a charge was lost, or the daemon does not become well in time.
     pub fn check(&mut self) -> Result<bool> {
         let show = self.engine.show()?;
         ensure!(show.cgroup(self.top.path())?.memory.limit == Some(1 << 30), "{show:#?}");
         let limit = show.cgroup(self.full.path())?.memory.limit;
         ensure!(limit == Some(LIMIT * PAGE), "{show:#?}");
-        // It comes to what it should be by itself.
+        // The daemon must recover without help.
         let mut died = false;
         try_poll_until(3 * SOON, "the daemon to be well", || {
-            // One that dies writes first why.
             if self.engine.process().ended()?.is_some() {
                 died = true;
                 self.engine.adopt(args(&self.file))?;
             }
-            // An answer shows that metrics work.
+            // A successful scrape ends the failure of the `metrics` part.
             let _ = ask(self.engine.metrics()?, "GET", "/metrics", &[]);
             let show = self.engine.show()?;
-            // That limits are enforced shows when they are met; an error of that is shown for a minute.
+            // An enforcement error stays visible for a minute; the hog below shows whether limits are enforced.
             let passes = |reason: &String| reason.starts_with("part-fails: enforcement: ");
             let is_well = show.degraded.iter().all(passes) && show.cgroups.len() == 2;
             Ok(is_well.then_some(()))
@@ -105,10 +104,10 @@ impl Busy {
         Ok(died)
     }
 
-    /// How often it has told of errors, in lines or by what it counts of them, since the daemon was started.
+    /// How many errors the daemon has reported since it started: lines on standard error plus its error counters.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When they cannot be read.
     pub fn told(&self) -> Result<u64> {
         let is_told =
             |line: &&str| !line.starts_with("event: ") || line.starts_with("event: part-");

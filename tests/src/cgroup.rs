@@ -1,4 +1,4 @@
-//! cgroups for a test: made under the cgroup v2 mount, gone with everything in them on `Drop`.
+//! Cgroups for tests, made under the cgroup v2 mount and removed with everything in them on `Drop`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 
 use crate::poll::{SOON, poll_until};
 
-/// What the names of test cgroups begin with.
+/// Prefix of the names of test cgroups.
 pub const PREFIX: &str = "memstock-test-";
-/// The cgroup of a bench.
+/// The name of a bench's cgroup.
 pub const OF_BENCH: &str = "memstock-bench";
 
 /// Where cgroup v2 is mounted. On a hybrid host that is not `/sys/fs/cgroup`.
@@ -21,7 +21,7 @@ pub fn mount() -> Result<PathBuf> {
     mounted("cgroup2", "")?.context("no cgroup v2 hierarchy is mounted")
 }
 
-/// The mount point of the v1 memory controller, where there is one.
+/// The mount point of the v1 memory controller, if it is mounted.
 ///
 /// # Errors
 /// When the mounts cannot be read.
@@ -29,7 +29,7 @@ pub fn mount_v1_memory() -> Result<Option<PathBuf>> {
     mounted("cgroup", "memory")
 }
 
-/// The first mount of type `kind` that has the super-block option `option`, if that is not empty.
+/// The first mount of type `kind` with the super-block option `option` (any, if that is empty).
 fn mounted(kind: &str, option: &str) -> Result<Option<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     Ok(mounts.lines().find_map(|line| {
@@ -42,7 +42,7 @@ fn mounted(kind: &str, option: &str) -> Result<Option<PathBuf>> {
     }))
 }
 
-/// The path of a cgroup that is not there yet, right below the root of any hierarchy.
+/// An unused path for a cgroup right below the root of any hierarchy.
 pub(crate) fn fresh_path() -> String {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let number = MADE.fetch_add(1, Relaxed);
@@ -67,7 +67,7 @@ impl TestCgroup {
         Self::make(dir, path)
     }
 
-    /// Makes a cgroup with this name, which nobody else has, below the root: where people see it.
+    /// Makes a cgroup with this name, which must be unused, below the root: for names that people see.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -75,7 +75,7 @@ impl TestCgroup {
         Self::make(mount()?.join(name), format!("/{name}"))
     }
 
-    /// Makes a cgroup right below this one, which goes with this one at the latest.
+    /// Makes a child cgroup, which is removed with this one at the latest.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -88,7 +88,7 @@ impl TestCgroup {
         Ok(Self { dir, path })
     }
 
-    /// Removes it with everything in it, and makes one with the same name.
+    /// Removes the cgroup with everything in it, and makes another with the same name.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -115,7 +115,7 @@ impl Drop for TestCgroup {
     }
 }
 
-/// Removes what an interrupted bench has left: its cgroup and those below, if nobody is in them.
+/// Removes the cgroup that an interrupted bench left, and those below it, if no task is in them.
 ///
 /// # Errors
 /// When the cgroup v2 mount is not found.
@@ -126,16 +126,16 @@ pub fn remove_of_bench() -> Result<()> {
                 remove_empty(&entry.path());
             }
         }
-        // One that is not there, or is in use, is not a bench's that has ended.
+        // It fails if there is none, or if it is in use: then its bench has not ended.
         let _ = fs::remove_dir(dir);
     }
     remove_empty(&mount()?.join(OF_BENCH));
     Ok(())
 }
 
-/// Kills what is in the cgroup and those below it, and removes them all. Says so if it cannot.
+/// Kills all tasks in the cgroup and below it, and removes the cgroups. Prints an error if it cannot.
 pub fn remove(dir: &Path) {
-    // A task that was killed keeps its cgroup busy until it has exited, hence the polling.
+    // Polls, since a killed task keeps its cgroup busy until it has exited.
     let _ = fs::write(dir.join("cgroup.kill"), "1");
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

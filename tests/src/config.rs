@@ -10,7 +10,7 @@ use crate::cgroup::TestCgroup;
 use crate::engine::Engine;
 use crate::show::Cgroup;
 
-/// A configuration file, in a folder of its own that goes with it.
+/// A configuration file in a temporary folder of its own.
 #[derive(Debug)]
 pub struct ConfigFile {
     dir: TempDir,
@@ -18,7 +18,7 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// One with this text.
+    /// Makes one with this text.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -29,7 +29,7 @@ impl ConfigFile {
         Ok(file)
     }
 
-    /// Has another text in it.
+    /// Replaces its text.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -56,12 +56,12 @@ impl ConfigFile {
     }
 }
 
-/// What names a cgroup, with further lines.
+/// A `[[cgroup]]` entry for `cgroup` with further lines.
 pub fn entry(cgroup: &TestCgroup, more: &str) -> String {
     format!("[[cgroup]]\npath = \"{}\"\n{more}\n", cgroup.path())
 }
 
-/// The limits of a cgroup in bytes: of memory, and of memory and swap.
+/// The limits of a cgroup in bytes: memory, and memory+swap.
 ///
 /// # Errors
 /// When `memstock show` fails, or has no such cgroup.

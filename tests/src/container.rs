@@ -1,5 +1,5 @@
-//! Containers of the real runtimes, in the cgroup of a test, with this host's programs: no image is fetched. What a
-//! runtime makes in other hierarchies beside ours is removed with them.
+//! Containers of real runtimes in a test's cgroup. They use this host's programs, so no image is fetched. The cgroups
+//! that a runtime makes in other hierarchies are removed too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub const NO_RUNC: &str = "there is no runc here: `cargo xtask test` unpacks Deb
 /// The reason of a test that skips because [`Podman::find`] found none.
 pub const NO_PODMAN: &str = "there is no podman here: `apt-get install podman runc`";
 
-/// A program in a folder that is named, else in those of `PATH`.
+/// Finds a program in the folder that the environment variable `var` names, else in those of `PATH`.
 pub(crate) fn program(name: &str, var: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::var_os(var).map(PathBuf::from).into_iter();
@@ -34,7 +34,7 @@ pub(crate) fn finish(command: Command) -> Result<Finished> {
     Ok(finished)
 }
 
-/// A root for containers: its programs are this host's.
+/// Makes a root file system for containers, whose programs are this host's.
 fn make_root(root: &Path) -> Result<()> {
     for dir in ["dev", "proc", "sys", "tmp", "etc", "run", "usr"] {
         fs::create_dir_all(root.join(dir))?;
@@ -45,7 +45,7 @@ fn make_root(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A cgroup for containers. On `Drop` those of the same path in all other hierarchies go with it.
+/// A cgroup for containers. `Drop` also removes those of the same path in all other hierarchies.
 #[derive(Debug)]
 pub struct Place(TestCgroup);
 
@@ -58,7 +58,7 @@ impl Place {
         TestCgroup::new().map(Self)
     }
 
-    /// Makes it, and one of the same path in each v1 hierarchy; the folders of all.
+    /// Makes it and one of the same path in each v1 hierarchy. Returns the folders of all.
     ///
     /// # Errors
     /// When one cannot be made.
@@ -68,13 +68,13 @@ impl Place {
         for above in v1_mounts() {
             let dir = above.join(&place.path()[1..]);
             fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
-            // One of cpuset has none of its own, and nobody can enter it without.
+            // A new cpuset cgroup has no CPUs and no memory nodes, and without them no task can enter.
             for file in ["cpuset.cpus", "cpuset.mems"].map(Path::new) {
                 if let Ok(given) = fs::read(above.join(file)) {
                     fs::write(dir.join(file), given)?;
                 }
             }
-            // Nor has one of cpu, for whom has real-time priority. Others may have been given all there is.
+            // A new cpu cgroup has no real-time budget. Setting it fails if others were given all there is.
             let time = Path::new("cpu.rt_runtime_us");
             let _ = fs::read(above.join(time)).and_then(|all| fs::write(dir.join(time), all));
             dirs.push(dir);
@@ -124,21 +124,21 @@ pub struct Runc {
     bundles: TempDir,
 }
 
-/// A container of runc's that runs. Deleted on `Drop`.
+/// A running runc container. Deleted on `Drop`.
 #[derive(Debug)]
 pub struct Contained<'a> {
     runc: &'a Runc,
-    /// Its id, which is its name.
+    /// Its id, which is also its name.
     pub id: String,
     /// The path of its cgroup.
     pub path: String,
 }
 
 impl Runc {
-    /// Looks in the folder that is named, else in those of `PATH`.
+    /// Looks for runc in the folder that [`RUNC`] names, else in those of `PATH`.
     ///
     /// # Errors
-    /// When there is no folder for bundles to be had.
+    /// When it cannot make a folder for bundles.
     pub fn find() -> Result<Option<Self>> {
         let Some(program) = program("runc", RUNC) else { return Ok(None) };
         Ok(Some(Self { program, bundles: tempfile::tempdir()? }))
@@ -200,7 +200,7 @@ pub struct Podman {
     dir: TempDir,
 }
 
-/// A container of podman's. Removed on `Drop`.
+/// A podman container. Removed on `Drop`.
 #[derive(Debug)]
 pub struct Pod<'a> {
     podman: &'a Podman,
@@ -209,27 +209,27 @@ pub struct Pod<'a> {
 }
 
 impl Podman {
-    /// If it is installed.
+    /// Podman, if it is installed.
     ///
     /// # Errors
-    /// When there is no folder for its root to be had.
+    /// When it cannot make a folder for the containers' root.
     pub fn find() -> Result<Option<Self>> {
         if ["podman", "runc", "conmon"].iter().any(|name| program(name, "").is_none()) {
             return Ok(None);
         }
         let dir = tempfile::tempdir()?;
         make_root(&dir.path().join("root"))?;
-        // More is refused where the limits of this process are lower.
+        // Podman's own defaults are refused where this process has lower limits.
         let text = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
                     [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
         fs::write(dir.path().join("containers.conf"), text)?;
         Ok(Some(Self { dir }))
     }
 
-    /// Does what is told.
+    /// Runs podman with these arguments. Returns its standard output.
     ///
     /// # Errors
-    /// When it cannot.
+    /// When it fails.
     pub fn tell(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("podman");
         command.env("CONTAINERS_CONF", self.dir.path().join("containers.conf")).args(args);

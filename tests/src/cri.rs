@@ -1,5 +1,5 @@
-//! Pods as kubelet has them made: by containerd's CRI, in a containerd of our own. There is no client of it in Debian but
-//! curl, which speaks HTTP/2; the messages are few and small, and written here.
+//! Pods made as kubelet makes them: through CRI, in a containerd of our own. Debian has no CRI client, so curl sends
+//! the few small protobuf messages over HTTP/2, and they are encoded here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ use crate::process::{Process, Program};
 pub const NO_CONTAINERD: &str =
     "there is no containerd here, or one runs already: `apt-get install containerd curl`";
 
-/// Where the names of its containers are read from, so ours is here, too.
+/// memstock reads containers' names from this state folder, so our containerd must use it.
 const STATE: &str = "/run/containerd";
 
-/// What a message has: a text, or another message.
+/// A length-delimited protobuf field: a string or a message.
 fn field(number: u8, value: &[u8]) -> Vec<u8> {
     let mut bytes = vec![(number << 3) | 2];
     length(&mut bytes, value.len());
     [bytes, value.to_vec()].concat()
 }
 
-/// A small number.
+/// A varint field with a value below 128.
 fn number(field: u8, value: u8) -> Vec<u8> {
     vec![field << 3, value]
 }
 
-/// Seven bits a byte, the lowest first.
+/// A varint: seven bits per byte, lowest first.
 fn length(bytes: &mut Vec<u8>, mut left: usize) {
     while left > 0x7f {
         bytes.push((left & 0x7f) as u8 | 0x80);
@@ -40,7 +40,7 @@ fn length(bytes: &mut Vec<u8>, mut left: usize) {
     bytes.push(left as u8);
 }
 
-/// A containerd of our own. Told to end on `Drop`.
+/// A containerd of our own. Terminated on `Drop`.
 #[derive(Debug)]
 pub struct Containerd {
     process: Process,
@@ -58,21 +58,21 @@ pub struct Pod<'a> {
 }
 
 impl Containerd {
-    /// Whether it is installed, and none runs.
+    /// Whether containerd and what it needs are installed, and none is running.
     pub fn is_there() -> bool {
         let programs = ["containerd", "ctr", "curl", "runc"];
         programs.iter().all(|name| program(name, "").is_some())
             && std::os::unix::net::UnixStream::connect(format!("{STATE}/containerd.sock")).is_err()
     }
 
-    /// Starts it in a folder, with the image of this archive and name for everything.
+    /// Starts it in a folder. It uses the image `image` from `archive` for sandboxes too.
     ///
     /// # Errors
     /// When it is not ready in time.
     pub fn start(dir: &Path, archive: &Path, image: &str) -> Result<Self> {
         let was_there = Path::new(STATE).exists();
         let root = dir.display();
-        // More of an OOM score is refused to who has no CAP_SYS_RESOURCE.
+        // Without CAP_SYS_RESOURCE a process must not lower its OOM score, hence `restrict_oom_score_adj`.
         let text = format!(
             "version = 2\nroot = '{root}/root'\nstate = '{STATE}'\n[grpc]\naddress = '{root}/sock'\n[ttrpc]\naddress = \
              '{root}/ttrpc'\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = '{image}'\nrestrict_oom_score_adj = \
@@ -96,7 +96,7 @@ impl Containerd {
         Ok(started)
     }
 
-    /// The text that the answer to a call begins with, if it has any.
+    /// Calls a method. Returns the value of the answer's first field, if it has one.
     fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>> {
         let (ask, answer) = (self.dir.join("ask"), self.dir.join("answer"));
         let mut frame = vec![0];
@@ -111,7 +111,7 @@ impl Containerd {
         curl.arg(format!("http://localhost/runtime.v1.RuntimeService/{method}"));
         let head = finish(curl)?.stdout;
         ensure!(head.contains("grpc-status: 0"), "{method}: {head}");
-        // Its frame, and tag and length of its only field.
+        // Skip the frame (5 bytes) and the tag and length of its only field.
         Ok(fs::read(answer)?.get(7..).unwrap_or_default().to_vec())
     }
 

@@ -1,6 +1,6 @@
-//! A workload that is told what to do: one line to its standard input, one line back.
+//! A workload process that takes commands: one line on its standard input, one line back.
 //!
-//! Owns the process and both pipes; knows no command.
+//! Owns the process and both pipes; knows no particular command.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,16 +13,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::poll::{SOON, try_poll_until};
 
-/// Brings a program and the libraries it shares with this one into the cache. Otherwise those parts
-/// that are not there, or not any more, would be charged to the cgroup it is started in, and stay
-/// when it has ended. (Hosts there are that drop what was not used for a minute.)
+/// Reads a program and the libraries it shares with this one into the page cache. Parts that are not cached
+/// would be charged to the cgroup the program starts in, and stay there when it has ended. (Some hosts drop
+/// what was not used for a minute.)
 fn warm(command: &Command) -> Result<()> {
     let maps = fs::read_to_string("/proc/self/maps").context("/proc/self/maps")?;
     let mapped = maps.lines().filter_map(|line| line.find('/').map(|path| &line[path..]));
     let mut files: BTreeSet<&str> = mapped.filter(|path| path.contains(".so")).collect();
     files.extend(command.get_program().to_str());
     for path in files {
-        // One that was replaced meanwhile is not there by that name.
+        // A library that was replaced meanwhile no longer has that name.
         if let Ok(mut file) = File::open(path) {
             io::copy(&mut file, &mut io::sink()).with_context(|| path.to_owned())?;
         }
@@ -30,7 +30,7 @@ fn warm(command: &Command) -> Result<()> {
     Ok(())
 }
 
-/// A process that answers. Killed and reaped on `Drop`.
+/// A process that answers commands. Killed and reaped on `Drop`.
 #[derive(Debug)]
 pub struct Dialogue {
     child: Child,
@@ -53,12 +53,12 @@ impl Dialogue {
         Ok(Self { child, commands, replies })
     }
 
-    /// Its process id, which stays its own until it is reaped.
+    /// Its process id, which is not reused until it is reaped.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends one command line and waits for the one reply line, whatever it says.
+    /// Sends one command line and waits for one reply line, whatever it says.
     ///
     /// # Errors
     /// When it does not reply in time.
@@ -98,7 +98,7 @@ impl Dialogue {
         }
     }
 
-    /// Kills it, by SIGKILL. One that has ended does not mind.
+    /// Kills it with SIGKILL. Does nothing if it has already ended.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -109,12 +109,12 @@ impl Dialogue {
     /// How it ended, if it has.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel refuses to say.
     pub fn status(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().context("the state of a workload")
     }
 
-    /// Waits for its end and reaps it.
+    /// Waits until it ends, and reaps it.
     ///
     /// # Errors
     /// When it has not ended in time.

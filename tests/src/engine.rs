@@ -1,4 +1,4 @@
-//! A running engine: `memstock run` in the background, asked through the other verbs.
+//! A running engine: `memstock run` in the background, queried through the other verbs.
 
 use std::ffi::OsStr;
 
@@ -12,18 +12,17 @@ use crate::poll::{SOON, try_poll_until};
 use crate::process::{Finished, Process, Program, memstock};
 use crate::show::{Drained, Show};
 
-/// `memstock run`, ready to be asked. Stopped on `Drop`.
+/// A `memstock run` that answers queries. Stopped on `Drop`.
 #[derive(Debug)]
 pub struct Engine {
     run: Process,
-    /// What it said is of no interest any more.
+    /// Whether `Drop` need not print its standard error.
     heard: bool,
 }
 
 impl Engine {
-    /// Starts `memstock run` with these arguments, charging only what is allocated from then on and draining
-    /// only what the test has it drain (or the kernel would by a reclaim for somebody else), and
-    /// waits until `memstock show` answers.
+    /// Starts `memstock run` with these arguments, and waits until `memstock show` answers. It charges only what is
+    /// allocated from then on, and drains only when the test asks for it (or when the kernel starts to reclaim).
     ///
     /// # Errors
     /// As [`start_adopting`](Self::start_adopting).
@@ -36,7 +35,7 @@ impl Engine {
         Self::start_adopting(all)
     }
 
-    /// The same, with a limit of so many pages for each of these cgroups.
+    /// As [`start`](Self::start), with a limit of `nr_pages` for each of these cgroups.
     ///
     /// # Errors
     /// As [`start_adopting`](Self::start_adopting).
@@ -51,12 +50,12 @@ impl Engine {
     /// Starts `memstock run` with these arguments, and waits until `memstock show` answers.
     ///
     /// # Errors
-    /// When it ends at once or does not answer in time; with what it wrote to standard error.
+    /// When it ends at once or does not answer in time. Includes its standard error.
     pub fn start_adopting<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Self> {
         Self::of(memstock_run(args)?)
     }
 
-    /// The same as [`start`](Self::start) for this cgroup, as on a kernel that has no tracepoints for page faults.
+    /// As [`start`](Self::start) for this cgroup, but as if the kernel had no page-fault tracepoints.
     ///
     /// # Errors
     /// As [`start_adopting`](Self::start_adopting).
@@ -65,7 +64,7 @@ impl Engine {
         Self::as_if("MEMSTOCK_NO_FAULT_TRACEPOINTS", cgroup, args)
     }
 
-    /// The same, as on a kernel that preempts the programs.
+    /// As [`start`](Self::start) for this cgroup, but as if the kernel preempted BPF programs.
     ///
     /// # Errors
     /// As [`start_adopting`](Self::start_adopting).
@@ -85,7 +84,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Kills the daemon, if it runs, by SIGKILL. The kernel half goes on, and can be asked.
+    /// Kills the daemon with SIGKILL, if it runs. The kernel half goes on and can still be queried.
     ///
     /// # Errors
     /// When it does not end in time.
@@ -94,11 +93,11 @@ impl Engine {
         self.run.wait(SOON)
     }
 
-    /// Starts another daemon with these arguments in the place of one that was killed, and waits until it
-    /// has adopted the engine.
+    /// Starts a daemon with these arguments in place of one that was killed, and waits until it has adopted the
+    /// engine.
     ///
     /// # Errors
-    /// When it ends at once or does not adopt in time; with what it wrote to standard error.
+    /// When it ends at once or does not adopt in time. Includes its standard error.
     pub fn adopt<A: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = A>) -> Result<()> {
         ensure!(self.run.ended()?.is_some(), "the daemon before it runs still");
         self.run = memstock_run(args)?.start()?;
@@ -143,12 +142,12 @@ impl Engine {
         Drained::parse(&answer(all)?)
     }
 
-    /// The process that runs.
+    /// The daemon's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.run
     }
 
-    /// The id of the process.
+    /// The daemon's process id.
     pub fn daemon(&self) -> u32 {
         self.run.id()
     }
@@ -169,7 +168,7 @@ impl Engine {
         self.run.stderr()
     }
 
-    /// The `event:` lines of its standard error so far, as their kind and their `key=value` fields.
+    /// The `event:` lines on its standard error so far.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -177,7 +176,7 @@ impl Engine {
         Ok(Event::all(&self.stderr()?))
     }
 
-    /// All that happened, as the stream has it: of what comes by the thousand, standard error has the first.
+    /// All events in the stream. Standard error has only the first of an event that occurs thousands of times.
     ///
     /// # Errors
     /// When `memstock events` does not end well.
@@ -185,7 +184,7 @@ impl Engine {
         answer(["events"].into_iter()).map(|text| Event::all(&text))
     }
 
-    /// Those of one kind.
+    /// The [`events`](Self::events) of one kind.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -193,10 +192,10 @@ impl Engine {
         Ok(self.events()?.into_iter().filter(|event| event.kind == kind).collect())
     }
 
-    /// Waits until as many were killed as `victims`, and checks that it was them, in this order; the events.
+    /// Waits for the kills and checks that they were `victims`, in this order. Returns their events.
     ///
     /// # Errors
-    /// When it were others, or not in time.
+    /// When others were killed, or too few in time.
     pub fn only_killed(&self, victims: &[u32]) -> Result<Vec<Event>> {
         let kills = try_poll_until(SOON, "the events of the kills", || {
             let kills = self.events_of("oom-kill")?;
@@ -211,7 +210,7 @@ impl Engine {
     /// Stops it with SIGTERM, waits for its end and checks that its pins are gone.
     ///
     /// # Errors
-    /// When it does not end in time or leaves something.
+    /// When it does not end in time or leaves something behind.
     pub fn stop(mut self) -> Result<Finished> {
         self.run.signal(Signal::TERM)?;
         let finished = self.run.wait(SOON)?;
@@ -220,7 +219,7 @@ impl Engine {
         Ok(finished)
     }
 
-    /// The same at the end of a bench, whose output nobody captures: what it said is not shown.
+    /// As [`stop`](Self::stop), for a bench, whose output nobody captures: does not print its standard error.
     ///
     /// # Errors
     /// As [`stop`](Self::stop).
@@ -238,7 +237,7 @@ impl Drop for Engine {
                 eprintln!("the engine does not stop: {error:#}");
             }
         }
-        // Shown only when the test fails.
+        // libtest shows it only if the test fails.
         if !self.heard {
             eprintln!("memstock run said: {}", self.stderr().unwrap_or_default());
         }
@@ -256,9 +255,9 @@ fn memstock_run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Pr
     memstock(verb.into_iter().chain(args.iter().map(AsRef::as_ref)))
 }
 
-/// The standard output of a `memstock` that must succeed.
+/// Runs `memstock`, which must succeed, and returns its standard output.
 fn answer<A: AsRef<OsStr>>(args: impl Iterator<Item = A>) -> Result<String> {
-    // A drain may be asked to repeat itself thousands of times on a busy host.
+    // On a busy host a drain may have to repeat thousands of times.
     let finished = memstock(args)?.finish(3 * SOON)?;
     ensure!(finished.code() == 0, "memstock failed: {finished:?}");
     Ok(finished.stdout)
@@ -267,7 +266,7 @@ fn answer<A: AsRef<OsStr>>(args: impl Iterator<Item = A>) -> Result<String> {
 /// A line `event: KIND key=value …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// `limit-near`, `limit-hit`.
+    /// Such as `limit-near` or `limit-hit`.
     pub kind: String,
     fields: Vec<(String, String)>,
 }

@@ -1,5 +1,5 @@
-//! `memstock events` as a test reads it: followers in the background, readers that come late, and the law that
-//! every reading of a stream has to keep.
+//! `memstock events` as a test reads it: followers in the background, late readers, and the rule that no reading may
+//! have a gap or a repeat.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -12,12 +12,12 @@ use crate::process::{Process, memstock};
 pub struct Record(Value);
 
 impl Record {
-    /// Its number.
+    /// Its sequence number.
     pub fn seq(&self) -> u64 {
         self.0["seq"].as_u64().unwrap_or_default()
     }
 
-    /// When, ns since boot.
+    /// Its time, in ns since boot.
     pub fn time_ns(&self) -> u64 {
         self.0["time_ns"].as_u64().unwrap_or_default()
     }
@@ -27,26 +27,26 @@ impl Record {
         self.text("kind")
     }
 
-    /// A field that is a text; empty when it is none.
+    /// The value of a string field; empty if it is not a string.
     pub fn text(&self, field: &str) -> &str {
         self.0[field].as_str().unwrap_or_default()
     }
 
-    /// A field that is a number; 0 when it is none.
+    /// The value of a number field; 0 if it is not a number.
     pub fn number(&self, field: &str) -> u64 {
         self.0[field].as_u64().unwrap_or_default()
     }
 
-    /// The path of a field that is a cgroup; empty when it is none.
+    /// The path in a cgroup field; empty if it has none.
     pub fn path(&self, field: &str) -> &str {
         self.0[field]["path"].as_str().unwrap_or_default()
     }
 }
 
-/// Reads whole lines of `memstock events --json`, and checks that no number is missing or comes twice.
+/// Parses the complete lines of `memstock events --json`, and checks that no number is missing or repeated.
 ///
 /// # Errors
-/// Names the line that is not what was promised.
+/// When a line is not a record, or does not follow the one before.
 pub fn parse(text: &str) -> Result<Vec<Record>> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let record = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
@@ -59,10 +59,10 @@ pub fn parse(text: &str) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// What is in the stream now.
+/// The records in the stream now.
 ///
 /// # Errors
-/// When `memstock events` fails or breaks its promises.
+/// When `memstock events` fails, or as [`parse`].
 pub fn read() -> Result<Vec<Record>> {
     let finished = memstock(["events", "--json"])?.finish(SOON)?;
     ensure!(finished.code() == 0 && finished.stderr.is_empty(), "{finished:?}");
@@ -82,18 +82,18 @@ impl Follower {
         Ok(Self(memstock(["events", "--json", "--follow"])?.start()?))
     }
 
-    /// What it has printed so far.
+    /// The records that it has printed so far.
     ///
     /// # Errors
-    /// When it breaks its promises.
+    /// As [`parse`].
     pub fn records(&self) -> Result<Vec<Record>> {
         parse(&self.0.stdout()?)
     }
 
-    /// Waits until what it has printed is enough.
+    /// Waits until `enough` accepts the records printed so far.
     ///
     /// # Errors
-    /// When it never is, or the follower ends.
+    /// When it does not in time, or the follower ends first.
     pub fn wait_for(
         &mut self,
         what: &str,
@@ -113,10 +113,10 @@ impl Follower {
         &mut self.0
     }
 
-    /// Waits for its end, which has to be a success, and gives all that it has printed.
+    /// Waits until it ends, which must be a success. Returns all records that it printed.
     ///
     /// # Errors
-    /// When it does not end in time, or not well.
+    /// When it does not end in time, or fails.
     pub fn end(mut self) -> Result<Vec<Record>> {
         let finished = self.0.wait(SOON)?;
         ensure!(finished.code() == 0 && finished.stderr.is_empty(), "{finished:?}");

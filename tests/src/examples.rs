@@ -1,20 +1,20 @@
-//! Owns how the documents' examples are found: the fenced blocks of Markdown, the command lines in them, and what a
-//! placeholder stands for. Must not run any: the live test does.
+//! Finds the documents' examples: the fenced blocks of Markdown, the command lines in them, and what placeholders stand
+//! for. The live test runs them.
 
 use std::path::PathBuf;
 
 /// A fenced block of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Where it begins, from 1.
+    /// The number of its first line, from 1.
     pub line: usize,
-    /// What stands behind the fence: a language, or nothing.
+    /// The language behind the fence; may be empty.
     pub language: String,
-    /// Its lines; those that end in a backslash are joined with the next.
+    /// Its lines. A line that ends in a backslash is joined with the next.
     pub lines: Vec<String>,
 }
 
-/// The documents whose examples have to work: all but the records of decisions.
+/// The documents whose examples must work: all but the decision records.
 pub fn documents() -> Vec<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let docs = std::fs::read_dir(root.join("docs")).into_iter().flatten().flatten();
@@ -51,8 +51,8 @@ pub fn blocks(text: &str) -> Vec<Block> {
 }
 
 impl Block {
-    /// What a reader would type: the lines behind `$ `, and if there are none, those that begin as a command
-    /// of ours does. Without comments.
+    /// The commands a reader would type, without comments: the lines behind `$ `, or if there are none, those that
+    /// begin with `memstock` or `cargo`.
     pub fn commands(&self) -> Vec<String> {
         if !matches!(self.language.as_str(), "" | "console" | "sh") {
             return Vec::new();
@@ -68,14 +68,14 @@ impl Block {
         typed.into_iter().map(bare).collect()
     }
 
-    /// What memstock is shown to have said: its events, as text and as JSON.
+    /// The events in memstock's output, as text and as JSON.
     pub fn events(&self) -> impl Iterator<Item = &str> {
         let is_event = |line: &&str| line.starts_with("event: ") || line.starts_with("{\"seq\":");
         self.lines.iter().map(String::as_str).filter(is_event)
     }
 }
 
-/// The command lines that one with optional parts, `[--flag VALUE]`, stands for: with none of them and with all.
+/// Expands the optional parts, `[--flag VALUE]`, of a command line: once with none of them, once with all.
 pub fn variants(command: &str) -> Vec<String> {
     if !command.contains(" [") {
         return vec![command.to_owned()];
@@ -94,7 +94,7 @@ pub fn variants(command: &str) -> Vec<String> {
     vec![without, command.replace(['[', ']'], "")]
 }
 
-/// Puts what a test has made in the place of what a document names: whole words, and each side of a `=`.
+/// Replaces the names in a document's command by a test's own: whole words, and each side of a `=`.
 pub fn substitute(command: &str, names: &[(&str, &str)]) -> String {
     let replaced = |part: &str| {
         let found = names.iter().find(|(name, _)| *name == part);

@@ -1,4 +1,4 @@
-//! What `/metrics` says, as a test reads it: each series with its value.
+//! The answer of `/metrics`, as a test reads it: each series with its value.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use crate::poll::{SOON, try_poll_until};
 /// One exposition in the text format.
 #[derive(Clone, Debug)]
 pub struct Exposition {
-    /// As it came.
+    /// The text as received.
     pub text: String,
     series: BTreeMap<String, f64>,
 }
 
 impl Exposition {
-    /// Asks for one.
+    /// Scrapes `/metrics`.
     ///
     /// # Errors
-    /// When there is no answer, or a line of it is no series, or one comes twice.
+    /// When there is no answer, a line is not a series, or a series is repeated.
     pub fn get(from: SocketAddr) -> Result<Self> {
         Self::parse(http::get(from, "/metrics")?)
     }
@@ -37,20 +37,20 @@ impl Exposition {
         Ok(Self { text, series })
     }
 
-    /// The value of a series, labels in their order; none when it is not there.
+    /// The value of a series, with its labels in the order printed; `None` if absent.
     pub fn find(&self, series: &str) -> Option<f64> {
         self.series.get(series).copied()
     }
 
-    /// The value of a series that has to be there.
+    /// The value of a series that must be present.
     ///
     /// # Errors
-    /// When it is not.
+    /// When it is absent.
     pub fn value(&self, series: &str) -> Result<f64> {
         self.find(series).with_context(|| format!("no {series} in {}", self.text))
     }
 
-    /// Every series of a name, with its labels as they stand.
+    /// The series of a name, as labels and value.
     pub fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         self.series.iter().filter_map(move |(series, &value)| {
             let labels = series.strip_prefix(name)?;
@@ -60,10 +60,10 @@ impl Exposition {
 }
 
 impl Engine {
-    /// Where `--metrics` serves, once it says so.
+    /// The address where `--metrics` serves, once the daemon has printed it.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not in time.
     pub fn metrics(&self) -> Result<SocketAddr> {
         try_poll_until(SOON, "the address of the metrics", || {
             let stderr = self.stderr()?;
@@ -73,10 +73,10 @@ impl Engine {
         })
     }
 
-    /// The reasons that `/readyz` gives; none when it is ready.
+    /// The reasons that `/readyz` gives; empty when it is ready.
     ///
     /// # Errors
-    /// When its answer is neither.
+    /// When the answer says neither ready nor degraded.
     pub fn degraded(&self, at: SocketAddr) -> Result<Vec<String>> {
         let answer = http::ask(at, "GET", "/readyz", &[])?;
         match (answer.status, answer.body.lines().collect::<Vec<_>>().as_slice()) {

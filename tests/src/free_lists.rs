@@ -1,7 +1,7 @@
-//! The CPUs' lists of free pages, turned over.
+//! Turns over the per-CPU lists of free pages.
 //!
-//! A free that the probes have missed is healed when the page is allocated again. On a host at rest that may
-//! take for ever; here most of such pages are allocated and freed once.
+//! A free that the probes missed is healed when the page is allocated again, which on an idle host may never happen.
+//! This allocates and frees most such pages once.
 
 use std::thread;
 
@@ -10,16 +10,15 @@ use anyhow::{Context, Result, anyhow};
 use crate::workload::cpus::{Cpus, pin};
 use crate::workload::pages::round;
 
-/// More than a list holds at rest: the kernel lets it grow while much is freed, and shrinks it later.
+/// More than a list holds at rest: the kernel lets it grow while many pages are freed, and shrinks it later.
 const PAGES: usize = 16384;
 
-/// Allocates and frees so many pages on every CPU that this process may run on that what was on the lists
-/// goes.
+/// Allocates and frees enough pages, on every CPU that this process may run on, to replace what was on the lists.
 ///
 /// # Errors
 /// When memory runs out, or a CPU goes offline meanwhile.
 pub fn turn_over() -> Result<()> {
-    // In a thread, since it moves about and the caller is to stay where it is.
+    // In a thread of its own, since it changes its CPU and the caller must not.
     let turned = thread::scope(|scope| {
         let turn = || {
             Cpus::All.numbers()?.into_iter().try_for_each(|cpu| {

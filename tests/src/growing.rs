@@ -1,4 +1,4 @@
-//! A process with some memory that wants more (`memstock-workload grow`), and a file system that it may depend on.
+//! A process that has some memory and then wants more (`memstock-workload grow`), and a FUSE file system for it.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -15,7 +15,7 @@ use crate::poll::SOON;
 use crate::task::enter_dir;
 use crate::workload::grow::Order;
 
-/// One that has its first memory. Killed and reaped on `Drop`.
+/// A `memstock-workload grow` that has its first memory. Killed and reaped on `Drop`.
 #[derive(Debug)]
 pub struct Growing(Dialogue);
 
@@ -23,7 +23,7 @@ impl Growing {
     /// Starts it in `cgroup`.
     ///
     /// # Errors
-    /// When it cannot have its first memory.
+    /// When it cannot get its first memory.
     pub fn start(cgroup: &TestCgroup, order: &Order) -> Result<Self> {
         let mut command = Command::new(binaries::workload()?);
         let Order { first, more, leaderless, lazyfree, mounts_of, reads, waits_for, maps, adj } =
@@ -55,20 +55,20 @@ impl Growing {
         self.0.id()
     }
 
-    /// Has it want more; whether it got it. One that is killed does not.
+    /// Asks it to allocate more. Returns whether it succeeded; false also if it was killed.
     pub fn grow(&mut self) -> bool {
         self.0.ask("grow", SOON).is_ok_and(|said| said == "ok")
     }
 
-    /// Has it want more, and does not wait.
+    /// Asks it to allocate more, and does not wait.
     ///
     /// # Errors
-    /// When it cannot be told.
+    /// When it has ended.
     pub fn begin_to_grow(&mut self) -> Result<()> {
         self.0.tell("grow")
     }
 
-    /// Whether it has not ended.
+    /// Whether it is still running.
     pub fn lives(&mut self) -> bool {
         self.0.status().is_ok_and(|status| status.is_none())
     }

@@ -1,9 +1,8 @@
-//! cgroups of the kernel's own memory controller, for a test to compare memstock with.
+//! Cgroups of the kernel's own memory controller, for comparison with memstock.
 //!
-//! A hybrid host has it on a v1 hierarchy of its own, so a task can be in one of these and in a cgroup of
-//! [`crate::cgroup`] at once. Where the v2 hierarchy has it, the two are one and the same. They are gone on
-//! `Drop`, unless somebody else made them; whose tasks are in them is the other one's affair: nothing here
-//! kills.
+//! A hybrid host has that controller on a v1 hierarchy, so a task can be in one of these and in a cgroup of
+//! [`crate::cgroup`] at once. Where the v2 hierarchy has it, the two are the same. `Drop` removes a cgroup that was
+//! made here, but kills nothing: the tasks belong to the cgroup of [`crate::cgroup`].
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,11 +15,11 @@ use crate::PAGE;
 use crate::cgroup::{TestCgroup, fresh_path, mount, mount_v1_memory};
 use crate::poll::{SOON, poll_until};
 
-/// The reason of a test that skips because [`KernelCgroup::new`] gave none.
+/// The reason of a test that skips because [`KernelCgroup::new`] returned `None`.
 pub const ABSENT: &str =
     "no memory controller of the kernel's is mounted, so there is nothing to compare with";
 
-/// Which controller it is: the files have different names.
+/// The version of the controller: its files have different names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     V1,
@@ -38,7 +37,7 @@ pub struct KernelCgroup {
 }
 
 impl KernelCgroup {
-    /// Makes a cgroup with a new name below the root; none where the host has no such hierarchy.
+    /// Makes a cgroup with a new name below the root; `None` if the host has no such hierarchy.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -46,7 +45,7 @@ impl KernelCgroup {
         Self::at(fresh_path())
     }
 
-    /// [`Self::new`] with this name, which nobody else has.
+    /// As [`Self::new`], with this name, which must be unused.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -62,10 +61,10 @@ impl KernelCgroup {
         Ok(kernel.dir.join("memory.current").exists().then_some(kernel))
     }
 
-    /// The kernel's cgroup for what is in `cgroup`: itself, where v2 has the memory controller, else a new
-    /// one of v1; none where the host has neither.
+    /// The kernel's cgroup for the tasks of `cgroup`: `cgroup` itself if v2 has the memory controller, else a new v1
+    /// cgroup; `None` if the host has neither.
     ///
-    /// On v2 the controller is off below it, where tasks may be at every level, until [`Self::child`].
+    /// On v2 the controller is off below it, so that tasks may be at every level, until [`Self::child`].
     ///
     /// # Errors
     /// When it cannot be made.
@@ -77,7 +76,7 @@ impl KernelCgroup {
         Ok(Some(Self { dir, path, version: Version::V2, made: false }))
     }
 
-    /// The same, but of the same path where it is one of v1: memstock finds it by itself.
+    /// As [`Self::beside`], but a v1 cgroup gets the same path as `cgroup`, so that memstock finds it by itself.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -89,8 +88,8 @@ impl KernelCgroup {
         Ok(kernel.filter(|kernel| kernel.version == Version::V1))
     }
 
-    /// The cgroup right below this one, which goes with this one at the latest. It is made on v1; on v2 it is
-    /// the one beside, and this one can have no tasks from then on.
+    /// A child of this cgroup, which is removed with it at the latest. On v1 it is made. On v2 it must exist, and this
+    /// cgroup can have no tasks from then on.
     ///
     /// # Errors
     /// When it cannot be made, or is not there.
@@ -120,7 +119,7 @@ impl KernelCgroup {
         self.version == Version::V2
     }
 
-    /// What `--kernel-cgroup` takes for it: a path in the v1 hierarchy, or a folder.
+    /// Its argument for `--kernel-cgroup`: a path in the v1 hierarchy, or a folder.
     pub fn argument(&self) -> String {
         match self.version {
             Version::V1 => self.path.clone(),
@@ -135,7 +134,7 @@ impl KernelCgroup {
         }
     }
 
-    /// Limits it to so many pages, or not at all. The kernel reclaims what is above.
+    /// Sets or removes its limit. The kernel reclaims what is above it.
     ///
     /// # Errors
     /// When it is gone, or not enough can be reclaimed.
@@ -159,8 +158,8 @@ impl KernelCgroup {
         Ok(fs::metadata(&self.dir).with_context(|| self.dir.display().to_string())?.ino())
     }
 
-    /// What it is charged now, its descendants included: user and kernel pages, and the pages that
-    /// the kernel has in stock for it, up to 64 a CPU.
+    /// Pages charged to it and its descendants now: user and kernel pages, and the pages that
+    /// the kernel has in stock for it, up to 64 per CPU.
     ///
     /// # Errors
     /// When it is gone.
@@ -168,7 +167,7 @@ impl KernelCgroup {
         self.pages(self.file("memory.usage_in_bytes", "memory.current"))
     }
 
-    /// The most that it was charged so far.
+    /// The highest usage so far.
     ///
     /// # Errors
     /// When it is gone.
@@ -187,7 +186,7 @@ impl KernelCgroup {
         }
     }
 
-    /// How many of its tasks the kernel has killed because it was full.
+    /// How many of its tasks the kernel's OOM killer has killed.
     ///
     /// # Errors
     /// When it is gone.
@@ -195,7 +194,7 @@ impl KernelCgroup {
         self.entry(self.file("memory.oom_control", "memory.events"), "oom_kill")
     }
 
-    /// The ids of the processes that are in it.
+    /// The ids of the processes in it.
     ///
     /// # Errors
     /// When it is gone.
@@ -204,8 +203,8 @@ impl KernelCgroup {
         text.lines().map(|id| id.parse().with_context(|| format!("{id} is no process"))).collect()
     }
 
-    /// The part of [`Self::usage_pages`] that is the kernel's own memory: page tables, slab,
-    /// stacks, pipes. Rounded up to the pages that slab objects come from, and with stock too.
+    /// The part of [`Self::usage_pages`] that is kernel memory: page tables, slab, stacks, pipes. Slab counts in whole
+    /// pages, and stocked pages are included.
     ///
     /// # Errors
     /// When it is gone.
@@ -216,11 +215,10 @@ impl KernelCgroup {
         }
     }
 
-    /// Private memory that is mapped, in pages, without descendants on v1.
+    /// Private mapped memory, in pages; without descendants on v1.
     ///
-    /// The kernel is up to 2 s late with this, by up to 128 pages a CPU: it adds up what the CPUs have
-    /// counted when enough has come together, and every 2 s. Poll; or ask [`crate::kpages`], which is exact
-    /// at once.
+    /// The kernel's figure lags by up to 2 s and 128 pages per CPU: it adds up the CPUs' counts every 2 s, or when a
+    /// count is large enough. Poll, or use [`crate::kpages`], which is always exact.
     ///
     /// # Errors
     /// When it is gone.
@@ -228,7 +226,7 @@ impl KernelCgroup {
         self.figure(self.file("rss", "anon"))
     }
 
-    /// Page cache and shared memory, in pages; as late as [`Self::anonymous_pages`].
+    /// Page cache and shared memory, in pages; lags like [`Self::anonymous_pages`].
     ///
     /// # Errors
     /// When it is gone.
@@ -236,7 +234,7 @@ impl KernelCgroup {
         self.figure(self.file("cache", "file"))
     }
 
-    /// Page cache without shared memory, in pages; as late as [`Self::anonymous_pages`].
+    /// Page cache without shared memory, in pages; lags like [`Self::anonymous_pages`].
     ///
     /// # Errors
     /// When it is gone.
@@ -244,8 +242,8 @@ impl KernelCgroup {
         Ok(self.cache_pages()?.saturating_sub(self.figure("shmem")?))
     }
 
-    /// What `memory.stat` of v2 has in all, in pages: private memory, page cache, the kernel's own, and sockets; as late
-    /// as [`Self::anonymous_pages`].
+    /// The total of v2's `memory.stat`, in pages: private memory, page cache, kernel memory and sockets; lags like
+    /// [`Self::anonymous_pages`].
     ///
     /// # Errors
     /// When it is gone.
@@ -258,7 +256,7 @@ impl KernelCgroup {
         Ok(self.entry("memory.stat", name)? / PAGE)
     }
 
-    /// The number beside `name` in a file of such lines.
+    /// The value of `name` in a file of `NAME VALUE` lines.
     fn entry(&self, file: &str, name: &str) -> Result<u64> {
         let text = self.read(file)?;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -266,15 +264,15 @@ impl KernelCgroup {
         value.parse().with_context(|| format!("{name} is {value}"))
     }
 
-    /// Has the kernel drop what it can: clean page cache, which would stay charged otherwise after
-    /// the last task has gone.
+    /// Makes the kernel reclaim what it can: clean page cache, which would otherwise stay charged after
+    /// the last task has ended.
     ///
     /// # Errors
-    /// On v1, when a task is left in it, or it has children.
+    /// On v1, when it has a task or a child.
     pub fn force_empty(&self) -> Result<()> {
         let file = self.dir.join(self.file("memory.force_empty", "memory.reclaim"));
         match fs::write(&file, self.file("0", "1G")) {
-            // v2 says so when there was less than that, which is what is wanted.
+            // v2 reports that there was less than 1 GiB to reclaim, which is fine.
             Err(error) if self.is_v2() && error.kind() == ErrorKind::WouldBlock => Ok(()),
             done => done.with_context(|| file.display().to_string()),
         }
@@ -303,8 +301,7 @@ impl Drop for KernelCgroup {
     }
 }
 
-/// Removes the cgroup and those below it; what is in them goes up to the one above. Says so if it
-/// cannot.
+/// Removes the cgroup and those below it, moving their tasks to its parent. Prints an error if it cannot.
 pub fn remove(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -313,7 +310,7 @@ pub fn remove(dir: &Path) {
     }
     let what = format!("the end of the cgroup {}", dir.display());
     let gone = poll_until(SOON, &what, || {
-        // Again each time: what is in it may fork on its way out.
+        // On each try, since a task may fork while it is moved.
         move_up(dir);
         match fs::remove_dir(dir) {
             Ok(()) => Some(()),
@@ -325,7 +322,7 @@ pub fn remove(dir: &Path) {
     }
 }
 
-/// Moves the tasks of a cgroup into the one above. One that has ended in between does not mind.
+/// Moves the tasks of a cgroup into its parent. Ignores those that have ended meanwhile.
 fn move_up(dir: &Path) {
     let Some(above) = dir.parent() else {
         return;

@@ -1,4 +1,4 @@
-//! The manifests as kubectl renders them, and their pod as podman plays it.
+//! The Kubernetes manifests as kubectl renders them, and their pod as `podman kube play` runs it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,21 +22,21 @@ const PODS: &str = "libpod_parent";
 
 fn kubectl(args: &[&str]) -> Result<String> {
     let mut command = Command::new("kubectl");
-    // No server is asked, nor found.
+    // Makes sure that no server is contacted.
     command.args(args).env("KUBECONFIG", "/dev/null");
     Ok(finish(command)?.stdout)
 }
 
-/// The manifests.
+/// The rendered manifests.
 #[derive(Debug)]
 pub struct Manifests {
     dir: TempDir,
-    /// All documents, as they would be sent to a server.
+    /// All documents, as kubectl would send them to a server.
     pub all: Vec<Value>,
 }
 
 impl Manifests {
-    /// Renders them with another configuration of memstock, or that which they have.
+    /// Renders them, with `config` in place of their memstock configuration if given. `None` without kubectl.
     ///
     /// # Errors
     /// When kubectl refuses them.
@@ -57,10 +57,10 @@ impl Manifests {
         let file = dir.path().join("rendered");
         fs::write(&file, text)?;
         let file = file.display().to_string();
-        // Nothing is changed: there is no such label. But it makes JSON of it.
+        // Removes a label that does not exist, in order to convert YAML to JSON.
         let text =
             kubectl(&["label", "--local", "--filename", &file, "none-", "--output", "json"])?;
-        // Between the documents it says so.
+        // kubectl prints a line `label …` between the documents.
         let json: String = text.lines().filter(|line| !line.starts_with("label ")).collect();
         let all = serde_json::Deserializer::from_str(&json).into_iter();
         let all = all.collect::<Result<_, _>>().context(json.clone())?;
@@ -70,22 +70,22 @@ impl Manifests {
     /// The document of a kind.
     ///
     /// # Errors
-    /// There is none.
+    /// When there is none.
     pub fn of(&self, kind: &str) -> Result<&Value> {
         let found = self.all.iter().find(|one| one["kind"] == kind);
         found.with_context(|| format!("no {kind} in {:?}", self.all))
     }
 
-    /// What kubectl's own types have of the DaemonSet: what they do not know is not in it.
+    /// The DaemonSet after a round trip through kubectl's own types, which drop unknown fields.
     ///
     /// # Errors
-    /// Something is of another type than they say.
+    /// When a field has the wrong type.
     pub fn typed(&self) -> Result<Value> {
         let file = self.dir.path().join("daemonset");
         let daemon = self.of("DaemonSet")?;
         fs::write(&file, daemon.to_string())?;
         let file = file.display().to_string();
-        // Nothing is printed without a change.
+        // kubectl prints nothing without a change, so the image is changed and put back.
         let other = "memstock=other";
         let args = ["set", "image", "--local", "--filename", &file, other, "--output", "json"];
         let mut typed: Value = serde_json::from_str(&kubectl(&args)?)?;
@@ -96,11 +96,11 @@ impl Manifests {
         Ok(typed)
     }
 
-    /// The DaemonSet's pod with its ConfigMap. Without its ports and probes, which are kubelet's: podman publishes ports
-    /// only from a network of the pod's own, and probes with curl in the image and systemd on the host.
+    /// The DaemonSet's pod with its ConfigMap, but without ports and probes, which are kubelet's work: podman publishes
+    /// ports only from a network of the pod's own, and its probes need curl in the image and systemd on the host.
     ///
     /// # Errors
-    /// When there is something missing.
+    /// When something is missing.
     pub fn pod(&self) -> Result<String> {
         let mut pod = self.of("DaemonSet")?["spec"]["template"].clone();
         pod["apiVersion"] = json!("v1");
@@ -115,7 +115,7 @@ impl Manifests {
     }
 }
 
-/// podman with a storage of its own. Its pods and images are gone on `Drop`.
+/// Podman with a storage of its own. Its pods and images are removed on `Drop`.
 #[derive(Debug)]
 pub struct Play {
     dir: TempDir,
@@ -123,17 +123,17 @@ pub struct Play {
 }
 
 impl Play {
-    /// If it is installed.
+    /// Podman, if it is installed with what its pods need.
     ///
     /// # Errors
-    /// When there is no folder for its storage to be had.
+    /// When it cannot make a folder for the storage.
     pub fn find() -> Result<Option<Self>> {
         let programs = ["podman", "runc", "conmon", "catatonit"];
         if programs.iter().any(|name| program(name, "").is_none()) {
             return Ok(None);
         }
         let dir = tempfile::Builder::new().prefix("memstock-play-").tempdir_in("/var/tmp")?;
-        // podman 4.3 does not know `hostPID`.
+        // Podman 4.3 does not know `hostPID`.
         let text = "[containers]\npidns = \"host\"\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
                     [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
         fs::write(dir.path().join("containers.conf"), text)?;
@@ -141,15 +141,15 @@ impl Play {
         Ok(Some(Self { dir, was_there }))
     }
 
-    /// A file for podman, or of it.
+    /// The path of a file in podman's folder.
     pub fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Does what is told.
+    /// Runs podman with these arguments. Returns its standard output.
     ///
     /// # Errors
-    /// When it cannot.
+    /// When it fails.
     pub fn tell(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("podman");
         command.env("CONTAINERS_CONF", self.at("containers.conf"));
@@ -160,7 +160,7 @@ impl Play {
         finish(command).map(|finished| finished.stdout.trim().to_owned())
     }
 
-    /// Plays a pod in the host's network.
+    /// Runs a pod in the host's network.
     ///
     /// # Errors
     /// When podman cannot.

@@ -1,4 +1,4 @@
-//! What memstock may leave in a host: pins, cgroups, its lock, its event stream. After a test there is nothing.
+//! Finds what memstock may leave on a host: pins, cgroups, its lock, its event stream. A test must leave none of it.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::cgroup;
 pub const PINS: &str = "/sys/fs/bpf";
 /// The file that keeps a second engine out.
 pub const LOCK: &str = "/run/memstock.lock";
-/// The files of the event stream: the one that is written to, and the one that was full before.
+/// The files of the event stream: the current one, and the full one before it.
 pub const EVENTS: [&str; 2] = ["/run/memstock.events", "/run/memstock.events.1"];
-/// Why the daemon is degraded.
+/// The file that says why the daemon is degraded.
 pub const DEGRADED: &str = "/run/memstock.degraded";
 
-/// Everything of memstock's that is in the host now.
+/// Everything of memstock's on the host now.
 ///
 /// # Errors
 /// When the cgroup v2 mount is not found, or the mounts cannot be read.
@@ -24,14 +24,14 @@ pub fn find() -> Result<Vec<String>> {
     let mut found = pins_and_lock();
     // memstock makes cgroups below the root or, in delegated places, a few levels down.
     collect(&cgroup::mount()?, 3, &mut found);
-    // The kernel's own, which tests make for comparison.
+    // Tests make cgroups there for comparison.
     if let Some(mount) = cgroup::mount_v1_memory()? {
         collect(&mount, 0, &mut found);
     }
     Ok(found)
 }
 
-/// What an engine holds while it runs: its pins, its lock and its event stream.
+/// What an engine keeps while it runs: its pins, its lock and its event stream.
 pub fn pins_and_lock() -> Vec<String> {
     let mut found = Vec::new();
     collect(Path::new(PINS), 0, &mut found);
@@ -40,20 +40,20 @@ pub fn pins_and_lock() -> Vec<String> {
     found
 }
 
-/// No engine holds anything.
+/// Checks that there is no engine.
 ///
 /// # Errors
-/// Lists what one does.
+/// Lists what an engine keeps.
 pub fn nothing_held() -> Result<()> {
     let held = pins_and_lock();
     ensure!(held.is_empty(), "an engine holds {}", held.join(", "));
     Ok(())
 }
 
-/// Finds nothing.
+/// Checks that nothing was left behind.
 ///
 /// # Errors
-/// Lists what it has found.
+/// Lists what was.
 pub fn none() -> Result<()> {
     let found = find()?;
     ensure!(found.is_empty(), "memstock left behind: {}", found.join(", "));
@@ -61,7 +61,7 @@ pub fn none() -> Result<()> {
 }
 
 fn collect(dir: &Path, depth: u32, found: &mut Vec<String>) {
-    // A folder that is not there, or goes while it is read, holds nothing.
+    // A folder that does not exist, or vanishes while it is read, counts as empty.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with("memstock") {
             found.push(entry.path().display().to_string());

@@ -2,9 +2,9 @@
 //!
 //! A live test drives the `memstock` binary against the real kernel and compares what it shows
 //! with the kernel's own figures. The harness owns what a test puts into the host (cgroups,
-//! tasks, a running engine, a CPU taken offline) and takes it out again on `Drop`; it knows
-//! memstock by its command line and its JSON. Tests and benches use it as a library only where no command
-//! shows what they look at, or not fast enough.
+//! tasks, a running engine, a CPU taken offline) and takes it out again on `Drop`. It knows memstock
+//! by its command line and its JSON. Tests and benches use memstock as a library only where no command
+//! shows what they need, or not fast enough.
 
 pub mod audit;
 pub mod bench;
@@ -70,5 +70,5 @@ pub use scale::scaled;
 pub use show::Show;
 pub use task::Task;
 
-/// Bytes in a page. The workload maps pages of this size; other architectures are not built for.
+/// Bytes in a page. The workload maps pages of this size; other page sizes are not supported.
 pub const PAGE: u64 = 4096;

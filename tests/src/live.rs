@@ -1,4 +1,4 @@
-//! The frame of a live test: alone on the host, from a clean start to a clean end.
+//! Runs a live test alone on the host, from a clean start to a clean end.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::refusal::{refusal, refusal_of_cgroups};
 use crate::scale::{minutes, scaled};
 use crate::{cgroup, kernel_cgroup, leftovers, skip::skip};
 
-/// What a test returns: nothing, when it asserts, or a `Result`.
+/// What a test returns: `()` if it asserts, or a `Result`.
 pub trait Outcome {
     /// The outcome of a test that could not run here.
     fn skipped() -> Self;
@@ -45,7 +45,7 @@ impl Outcome for () {
 
 /// Runs a live test while no other one runs, and checks that it leaves nothing behind.
 ///
-/// An engine that somebody else runs is not stopped: the test fails and says so.
+/// It does not stop an engine that somebody else runs: the test fails and says so.
 ///
 /// # Panics
 /// When a test without a `Result` finds something in the host before or after it.
@@ -59,14 +59,14 @@ pub fn live<O: Outcome>(test: impl FnOnce() -> O) -> O {
     };
     let _bound = Bound::new(name());
     let _cleaner = Cleaner;
-    // The test's own failure says more than what it could not clear away.
+    // The test's own failure says more than its leftovers.
     test().and(leftovers::none())
 }
 
-/// Runs a bench while no live test runs and no engine charges, which would be measured as well.
+/// Runs a bench while no live test runs and no other engine charges, since the bench would measure them too.
 ///
 /// # Errors
-/// An engine runs, or was left; those of the bench.
+/// When an engine runs or was left behind; otherwise those of the bench.
 pub fn alone(bench: impl FnOnce() -> Result<()>) -> Result<()> {
     if is_refused() {
         return Ok(());
@@ -78,12 +78,12 @@ pub fn alone(bench: impl FnOnce() -> Result<()>) -> Result<()> {
     bench()
 }
 
-/// Whether the kernel refuses what the running test or bench needs. It is then reported as skipped.
+/// Whether the kernel refuses the BPF or cgroups that the running test or bench needs. If so, reports it as skipped.
 pub fn is_refused() -> bool {
     skipped(refusal())
 }
 
-/// The same for one that needs cgroups and no BPF.
+/// As [`is_refused`], for a test that needs cgroups but no BPF.
 pub fn has_no_cgroups() -> bool {
     skipped(refusal_of_cgroups().as_deref())
 }
@@ -95,7 +95,7 @@ fn skipped(reason: Option<&str>) -> bool {
     reason.is_some()
 }
 
-/// The name of the running test, which libtest gives to the test's thread, or of the bench.
+/// The name of the running test (libtest names the test's thread) or bench.
 pub fn name() -> String {
     match std::thread::current().name() {
         Some("main") => bench().unwrap_or_else(|| "main".to_owned()),
@@ -103,7 +103,7 @@ pub fn name() -> String {
     }
 }
 
-/// What this program is called, without what cargo has added.
+/// The program's name without the hash that cargo appends.
 fn bench() -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let name = program.file_stem()?.to_str()?.split('-').next()?;
@@ -111,7 +111,7 @@ fn bench() -> Option<String> {
 }
 
 fn clean_start() -> Result<()> {
-    // With the lock, no bench is running.
+    // We hold the lock, so no bench is running.
     if leftovers::pins_and_lock().is_empty() {
         cgroup::remove_of_bench()?;
     }
@@ -120,13 +120,13 @@ fn clean_start() -> Result<()> {
     )
 }
 
-/// One live test at a time on this host: threads of one test binary, and other binaries.
+/// The right to be the only live test on this host, across the threads of one test binary and across binaries.
 struct Turn {
-    /// On a folder that is there anyway; goes with the file.
+    /// A `flock` on a folder that always exists; ends when the file is closed.
     _lock: File,
 }
 
-/// There while a live test runs: found by the next one, it was left by a test that was killed, as was everything else.
+/// Exists while a live test runs. If the next test finds it, a killed test left it, and other things too.
 const RUNNING: &str = "/run/live-test-of-memstock";
 
 impl Drop for Turn {
@@ -148,12 +148,12 @@ fn take_turn() -> Result<Turn> {
     Ok(Turn { _lock: lock })
 }
 
-/// For how long a test may take, as often as it is repeated. Some take a minute.
+/// Time limit of one test, multiplied by its repetitions. Some take a minute.
 const BOUND: Duration = Duration::from_secs(15 * 60);
 
-/// Ends all tests when this one hangs, and says which one it is, in place of whoever waits for them.
+/// Aborts the test binary when a test hangs, and names the test.
 struct Bound {
-    /// Tells by its end.
+    /// Dropping it ends the watchdog thread.
     _running: Sender<()>,
 }
 
@@ -164,7 +164,7 @@ impl Bound {
         std::thread::spawn(move || {
             if end.recv_timeout(bound) == Err(RecvTimeoutError::Timeout) {
                 let line = format!("\n{test} hangs: it was ended after {bound:?}\n");
-                // What is printed here would be captured, and lost.
+                // libtest would capture `eprintln!` here, and the abort would lose it.
                 let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
                 std::process::abort();
             }
@@ -173,7 +173,7 @@ impl Bound {
     }
 }
 
-/// Clears away what a failed or killed test left, so that the next one begins clean.
+/// On `Drop`, clears away what a failed or killed test left, so that the next one starts clean.
 struct Cleaner;
 
 impl Drop for Cleaner {
@@ -192,18 +192,18 @@ impl Drop for Cleaner {
     }
 }
 
-/// Removes what bears the name of a test: only that is sure to be ours.
+/// Removes cgroups with the name of a test's: only those are sure to be ours.
 fn remove_cgroups() {
     if let Ok(mount) = cgroup::mount() {
         for dir in of_tests(&mount) {
             cgroup::remove(&dir);
-            // Whoever was in it may have been in others of the same path.
+            // Its tasks may also have been in v1 cgroups of the same path.
             if let Ok(path) = dir.strip_prefix(&mount) {
                 remove_from_v1(&Path::new("/").join(path).display().to_string());
             }
         }
     }
-    // After ours, since killing is theirs: by now the tasks that were in both are dead.
+    // After the v2 cgroups, since only those can kill: by now the tasks that were in both are dead.
     if let Ok(Some(mount)) = cgroup::mount_v1_memory() {
         of_tests(&mount).iter().for_each(|dir| kernel_cgroup::remove(dir));
     }

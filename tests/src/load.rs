@@ -1,7 +1,7 @@
-//! Load of all kinds in many cgroups at once, that can be stopped dead at any moment and go on.
+//! Varied load in many cgroups at once, which can be frozen at any moment and go on later.
 //!
-//! Each of its drivers is a thread of the test that keeps one process busy; what they do together is meant to
-//! be as unlike from one moment to the next as possible. Nothing here looks at memstock.
+//! Each driver is a thread of the test that keeps one process busy. Together they should do something different at
+//! every moment. Nothing here looks at memstock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,17 @@ use crate::process::memstock;
 use crate::workload::hold::Mode;
 use crate::{Holder, KernelCgroup, Task, TestCgroup};
 
-/// A cgroup whose tasks are stopped, those below it too, until this is dropped.
+/// A frozen cgroup, with those below it. Thawed on `Drop`.
 #[derive(Debug)]
 pub struct Frozen {
     dir: PathBuf,
 }
 
 impl Frozen {
-    /// Stops them, and waits until each is.
+    /// Freezes the cgroup and waits until all its tasks are frozen.
     ///
     /// # Errors
-    /// When the kernel does not stop them in time.
+    /// When they are not in time.
     pub fn freeze(cgroup: &TestCgroup) -> Result<Self> {
         let frozen = Self { dir: cgroup.dir().to_owned() };
         frozen.write("1")?;
@@ -53,7 +53,7 @@ impl Drop for Frozen {
     }
 }
 
-/// A thread that does one thing again and again.
+/// A thread that repeats one piece of work.
 #[derive(Debug)]
 struct Driver {
     what: String,
@@ -61,7 +61,7 @@ struct Driver {
     thread: JoinHandle<Result<()>>,
 }
 
-/// Drivers at work. They end on `Drop`; what is frozen must be thawed before.
+/// Running drivers. `Drop` ends them; frozen cgroups must be thawed before.
 #[derive(Debug, Default)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -69,7 +69,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Has a new thread do `work` until the end.
+    /// Repeats `work` in a new thread until the end.
     pub fn drive(&mut self, what: &str, mut work: impl FnMut() -> Result<()> + Send + 'static) {
         let stop = Arc::clone(&self.stop);
         let rounds = Arc::new(AtomicU64::new(0));
@@ -84,13 +84,13 @@ impl Load {
         self.drivers.push(Driver { what: what.to_owned(), rounds, thread });
     }
 
-    /// How often the drivers of this name came round so far.
+    /// Rounds that the drivers of this name have completed so far.
     pub fn rounds(&self, what: &str) -> u64 {
         let drivers = self.drivers.iter().filter(|driver| driver.what == what);
         drivers.map(|driver| driver.rounds.load(Relaxed)).sum()
     }
 
-    /// A holder that gets and gives back. One that cannot here is left out, and named.
+    /// Adds a [`Holder`] that gets its memory and gives it back. Returns the reason if the host cannot do that.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -117,8 +117,7 @@ impl Load {
         Ok(None)
     }
 
-    /// A task that maps, touches and unmaps without end, while it is moved from one of the cgroups to
-    /// the next.
+    /// Adds a task that maps, touches and unmaps without end, while it is moved from cgroup to cgroup.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -139,7 +138,7 @@ impl Load {
             places.rotate_left(1);
             migrate(task.id(), &places[0])?;
             ensure!(task.pause()? > 0, "it did nothing");
-            // Some that it keeps until it is somewhere else.
+            // Pages that it keeps until it is in another cgroup.
             task.touch(100)?;
             places.rotate_left(1);
             migrate(task.id(), &places[0])?;
@@ -148,7 +147,7 @@ impl Load {
         Ok(())
     }
 
-    /// A task whose children run a program and end.
+    /// Adds a task whose children run a program and end.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -161,7 +160,7 @@ impl Load {
         Ok(())
     }
 
-    /// The stocks of all CPUs drained all the time. Returns where the drains are counted.
+    /// Adds continuous drains of all CPUs' stocks. Returns the counter of drains.
     pub fn drain(&mut self) -> Arc<AtomicU64> {
         const REPEAT: u64 = 1000;
         let count = Arc::new(AtomicU64::new(0));
@@ -176,10 +175,10 @@ impl Load {
         count
     }
 
-    /// Whether all of them are still at it.
+    /// Checks that all drivers are still running.
     ///
     /// # Errors
-    /// That of one that failed.
+    /// That of a driver that failed.
     pub fn check(&mut self) -> Result<()> {
         if self.drivers.iter().any(|driver| driver.thread.is_finished()) {
             self.end()?;
@@ -187,10 +186,10 @@ impl Load {
         Ok(())
     }
 
-    /// Ends it: all finish what they are doing.
+    /// Ends all drivers, each after its current round.
     ///
     /// # Errors
-    /// That of one that failed, or has not done anything.
+    /// That of a driver that failed, or completed no round.
     pub fn end(&mut self) -> Result<()> {
         self.stop.store(true, Relaxed);
         let mut result = Ok(());
@@ -199,7 +198,7 @@ impl Load {
             let ended = ended.and_then(|()| {
                 let rounds = rounds.load(Relaxed);
                 eprintln!("{what}: {rounds} rounds");
-                ensure!(rounds > 0, "it never came round");
+                ensure!(rounds > 0, "it completed no round");
                 Ok(())
             });
             result = result.and(ended.context(what));

@@ -1,9 +1,8 @@
-//! The kernel's batches of pages on their way to or from its LRU lists, emptied.
+//! Drains the kernel's per-CPU batches of pages on their way to or from the LRU lists.
 //!
-//! Each CPU has some, of up to 31 pages each. A page in one is not freed, however long ago its last
-//! user has let it go, until the batch is full or something empties it: the last pages of a program
-//! that locked its memory stay charged for seconds. That is so for the kernel's accounting and
-//! for memstock's alike; it only keeps a test from seeing that everything came back.
+//! Each CPU has several, of up to 31 pages each. A page in a batch is not freed, even without a user, until the batch
+//! is full or drained: the last pages of a program that locked its memory stay charged for seconds. The kernel's
+//! accounting and memstock's both see that, but a test could not see that everything came back.
 
 use std::ptr;
 use std::thread;
@@ -14,12 +13,12 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use crate::PAGE;
 use crate::workload::cpus::{Cpus, pin};
 
-/// Empties the batches of every CPU that this process may run on.
+/// Drains the batches of every CPU that this process may run on.
 ///
 /// # Errors
 /// When the kernel refuses, or a CPU goes offline meanwhile.
 pub fn drain() -> Result<()> {
-    // In a thread, since it moves about and the caller is to stay where it is.
+    // In a thread of its own, since it changes its CPU and the caller must not.
     let drained = thread::scope(|scope| scope.spawn(drain_each).join());
     drained.map_err(|_| anyhow!("draining the LRU batches panicked"))?
 }
@@ -33,8 +32,8 @@ fn drain_each() -> Result<()> {
     let drained = Cpus::All.numbers().and_then(|cpus| {
         cpus.into_iter().try_for_each(|cpu| {
             pin(cpu)?;
-            // Any advice on what to reclaim begins by emptying this CPU's batches.
-            // SAFETY: the advice is about the mapping of this function, which nothing refers to.
+            // Any advice on what to reclaim first drains this CPU's batches.
+            // SAFETY: the advice is about this function's own mapping, which nothing refers to.
             unsafe { madvise(page, length, Advice::LinuxCold) }.context("MADV_COLD")
         })
     });

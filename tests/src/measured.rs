@@ -1,4 +1,4 @@
-//! What `memstock stat --json` reports, and how figures of two runs differ.
+//! The reports of `memstock stat --json`, and how the figures of two runs differ.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::binaries;
 use crate::poll::SOON;
 use crate::process::{Finished, memstock};
 
-/// `memstock stat --json` with these arguments.
+/// Runs `memstock stat --json` with these arguments.
 ///
 /// # Errors
 /// When it writes no JSON.
@@ -23,10 +23,10 @@ pub fn stat(args: &[&str]) -> Result<(Value, Finished)> {
     Ok((report, finished))
 }
 
-/// The report of a hog that touches this many pages and ends, on one CPU; and with these flags.
+/// Runs `memstock stat` with these flags on a hog that touches `nr_pages` on CPU 1 and ends. Returns the report.
 ///
 /// # Errors
-/// When it does not end well.
+/// When it fails.
 pub fn hog(nr_pages: u64, flags: &[&str]) -> Result<Value> {
     let workload = binaries::workload()?.display().to_string();
     let pages = nr_pages.to_string();
@@ -39,7 +39,7 @@ pub fn hog(nr_pages: u64, flags: &[&str]) -> Result<Value> {
 /// A figure of a report, such as `/cgroup/faults`.
 ///
 /// # Errors
-/// When it has none.
+/// When the report does not have it.
 pub fn figure(report: &Value, pointer: &str) -> Result<f64> {
     report
         .pointer(pointer)
@@ -47,7 +47,7 @@ pub fn figure(report: &Value, pointer: &str) -> Result<f64> {
         .with_context(|| format!("{pointer}: {report:#}"))
 }
 
-/// Whether a figure grew by `expected`, give or take `tolerance`.
+/// Checks that a figure grew by `expected`, give or take `tolerance`.
 ///
 /// # Errors
 /// When it did not.

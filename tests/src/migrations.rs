@@ -1,6 +1,6 @@
-//! Pages that the kernel moves to other frames, for compaction mostly: of these memstock knows only where functions of
-//! the kernel can be traced. Elsewhere they are nobody's from then on (`docs/limitations.md`), and each is one at most of
-//! those that only the kernel charges.
+//! Pages that the kernel moves to other frames, mostly for compaction. memstock sees that only where kernel functions
+//! can be traced. Elsewhere a moved page has no owner from then on (`docs/limitations.md`), and only the kernel charges
+//! it.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::Engine;
 use crate::leftovers::PINS;
 
-/// Those since a moment.
+/// The migrations since some moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrations {
     before: u64,
@@ -17,25 +17,25 @@ pub struct Migrations {
 }
 
 impl Migrations {
-    /// Those from now on, which the engine sees or does not.
+    /// Starts to count, for an engine that may see them or not.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// When the kernel's count cannot be read.
     pub fn from_now(engine: &Engine) -> Result<Self> {
         Ok(Self { before: all()?, is_seen: engine.sees_migrations()? })
     }
 
-    /// How many pages were moved unseen, on the whole host.
+    /// How many pages were moved without the engine seeing it, on the whole host.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// When the kernel's count cannot be read.
     pub fn unseen(&self) -> Result<u64> {
         if self.is_seen { Ok(0) } else { Ok(all()? - self.before) }
     }
 }
 
 impl Engine {
-    /// Whether it sees pages being moved: it has a program for it then.
+    /// Whether it sees migrations, that is, has the program for them.
     ///
     /// # Errors
     /// When its pins cannot be read.

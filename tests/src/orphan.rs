@@ -1,4 +1,4 @@
-//! Engines whose daemon is dead, and what `memstock` says to them.
+//! Engines whose daemon is dead, and how `memstock run` and `memstock stop` deal with them.
 
 use anyhow::{Result, ensure};
 
@@ -6,7 +6,7 @@ use crate::poll::SOON;
 use crate::process::memstock;
 use crate::{Engine, TestCgroup, leftovers};
 
-/// Has a `memstock run` refused, with this exit code and one line on standard error that contains `word`.
+/// Checks that `memstock run` refuses, with this exit code and one line on standard error that contains `word`.
 ///
 /// # Errors
 /// When it is not.
@@ -18,10 +18,10 @@ pub fn refused(args: &[&str], code: i32, word: &str) -> Result<()> {
     Ok(())
 }
 
-/// Has `memstock stop` remove everything.
+/// Runs `memstock stop`, which must remove everything.
 ///
 /// # Errors
-/// When it fails, says something, or leaves something.
+/// When it fails, writes to standard error, or leaves something behind.
 pub fn stop() -> Result<()> {
     let stop = memstock(["stop"])?.finish(SOON)?;
     ensure!(stop.code() == 0 && stop.stderr.is_empty(), "{stop:?}");
@@ -30,7 +30,7 @@ pub fn stop() -> Result<()> {
     Ok(())
 }
 
-/// An engine, whole and attached, that tracks the cgroup and whose daemon was killed.
+/// An attached engine that tracks the cgroup and whose daemon was killed.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -40,7 +40,7 @@ pub fn orphan(cgroup: &TestCgroup) -> Result<Engine> {
     Ok(engine)
 }
 
-/// Leaves an engine whose daemon is dead: what is pinned is another's by now, and its `Drop` would stop that.
+/// Drops an [`Engine`] whose daemon is dead without stopping it: by now the pins are another engine's.
 pub fn forget(engine: Engine) {
     std::mem::forget(engine);
 }

@@ -1,4 +1,4 @@
-//! Waiting: for a condition, with a deadline, and never for a time.
+//! Waits for a condition with a deadline, never for a fixed time.
 
 use std::sync::LazyLock;
 use std::thread::sleep;
@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// For what the kernel or a small program does in milliseconds; generous, since the host may be
-/// busy with other things and a test that passes does not wait for it.
+/// Deadline for what the kernel or a small program does in milliseconds. It is generous because the host may be
+/// busy, and a passing test does not wait for it.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// The environment variable that says how many times longer than that everything may take: on CPUs that
-/// are emulated, say. `cargo xtask vm` sets it.
+/// The environment variable with a factor for all deadlines, for emulated CPUs for example. `cargo xtask vm` sets it.
 pub const PATIENCE: &str = "MEMSTOCK_PATIENCE";
 
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -20,15 +19,15 @@ static TIMES: LazyLock<u32> = LazyLock::new(|| {
     std::env::var(PATIENCE).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 });
 
-/// How many times longer than on bare hardware everything may take.
+/// The factor for all deadlines: 1 on bare hardware.
 pub fn times() -> u32 {
     *TIMES
 }
 
-/// Asks `look` until it gives something.
+/// Calls `look` until it returns something.
 ///
 /// # Errors
-/// Names `what` was waited for when `deadline` has passed.
+/// When `deadline` passes. Names `what` was waited for.
 pub fn poll_until<T>(
     deadline: Duration,
     what: &str,
@@ -37,7 +36,7 @@ pub fn poll_until<T>(
     try_poll_until(deadline, what, || Ok(look()))
 }
 
-/// [`poll_until`] for a `look` that can fail, which ends the waiting.
+/// [`poll_until`] with a `look` that can fail, which ends the wait.
 ///
 /// # Errors
 /// As [`poll_until`], and those of `look`.

@@ -41,7 +41,7 @@ pub struct Program(Command, Stdio);
 /// When it has not been built.
 pub fn memstock<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Result<Program> {
     let mut command = Command::new(binaries::memstock()?);
-    // A message is one line even for those who ask for backtraces.
+    // With it, tests see that an error message is one line even when a backtrace is asked for.
     command.args(args).env("RUST_BACKTRACE", "1");
     Ok(command.into())
 }
@@ -53,13 +53,13 @@ impl From<Command> for Program {
 }
 
 impl Program {
-    /// With this variable in its environment.
+    /// Sets a variable of its environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.0.env(name, value);
         self
     }
 
-    /// With this as its standard input, which is empty otherwise.
+    /// Sets its standard input, which is empty by default.
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.1 = stdin.into();
         self
@@ -78,16 +78,16 @@ impl Program {
         Ok(Process { child, what, stdout, stderr })
     }
 
-    /// Starts it and waits for its end.
+    /// Starts it and waits until it ends.
     ///
     /// # Errors
-    /// When it cannot be started, or has not ended in time (then it is killed).
+    /// When it cannot be started, or does not end in time (it is then killed).
     pub fn finish(self, deadline: Duration) -> Result<Finished> {
         self.start()?.finish(deadline)
     }
 }
 
-/// A process that runs, or has not been reaped yet. Killed on `Drop`.
+/// A process that is running or not yet reaped. Killed on `Drop`.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -97,12 +97,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Its id, which stays its own until it is reaped.
+    /// Its id, which is not reused until it is reaped.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal. One that has ended does not mind.
+    /// Sends it a signal, which has no effect if it has ended.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -130,12 +130,12 @@ impl Process {
     /// How it ended, if it has.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel refuses to say.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| format!("waiting for {}", self.what))
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     ///
     /// # Errors
     /// When it has not ended in time.
@@ -147,7 +147,7 @@ impl Process {
         Ok(Finished { status, stdout: self.stdout()?, stderr: self.stderr()? })
     }
 
-    /// Waits for its end, or kills it.
+    /// Waits until it ends; kills it if it does not in time.
     ///
     /// # Errors
     /// When it has not ended in time.

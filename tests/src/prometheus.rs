@@ -1,4 +1,4 @@
-//! The real Prometheus and its promtool, as Debian has them.
+//! Debian's Prometheus and promtool.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -24,7 +24,7 @@ pub const ABSENT: &str = "there is no Prometheus here: `cargo xtask test` unpack
 pub struct Programs(PathBuf);
 
 impl Programs {
-    /// Looks in the folder that is named, else in those of `PATH`.
+    /// Looks in the folder that [`VAR`] names, else in those of `PATH`.
     pub fn find() -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs = std::env::var_os(VAR).map(PathBuf::from).into_iter();
@@ -33,7 +33,7 @@ impl Programs {
         dirs.chain(std::env::split_paths(&path)).find(has_both).map(Self)
     }
 
-    /// Runs `promtool` in a folder, with a standard input.
+    /// Runs `promtool` in a folder, with `input` as its standard input.
     ///
     /// # Errors
     /// When it cannot be started, or does not end in time.
@@ -48,7 +48,7 @@ impl Programs {
     }
 }
 
-/// A Prometheus that scrapes one address each second. Told to end, and reaped, on `Drop`.
+/// A Prometheus that scrapes one address each second. Terminated and reaped on `Drop`.
 #[derive(Debug)]
 pub struct Prometheus {
     process: Process,
@@ -61,7 +61,7 @@ impl Prometheus {
     /// Starts it with these alert rules, and waits until it is ready.
     ///
     /// # Errors
-    /// When it is not, in time.
+    /// When it is not ready in time.
     pub fn start(programs: &Programs, target: SocketAddr, rules: &Path) -> Result<Self> {
         let dir = TempDir::new().context("a folder for Prometheus")?;
         let config = format!(
@@ -72,7 +72,7 @@ impl Prometheus {
         );
         let file = dir.path().join("prometheus.yml");
         fs::write(&file, config)?;
-        // Free a moment ago; it does not say which one it would choose by itself.
+        // A port that was free a moment ago: Prometheus does not print which one it would choose by itself.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(programs.0.join("prometheus"));
         command.current_dir(dir.path());
@@ -94,15 +94,15 @@ impl Prometheus {
         ready.with_context(|| self.process.stderr().unwrap_or_default())
     }
 
-    /// Where it answers.
+    /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What a query gives now: the labels of each series, and its value.
+    /// Runs a query. Returns the labels and the value of each series.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When Prometheus refuses it.
     pub fn query(&self, query: &str) -> Result<Vec<(Value, f64)>> {
         let path = format!("/api/v1/query?query={}", http::encoded(query));
         let answer = http::ask(self.address, "GET", &path, &[])?;
@@ -117,10 +117,10 @@ impl Prometheus {
         all.iter().map(value).collect()
     }
 
-    /// The only value that a query gives now.
+    /// The value of a query with exactly one result.
     ///
     /// # Errors
-    /// When it gives none, or several.
+    /// When it has none or several.
     pub fn one(&self, query: &str) -> Result<f64> {
         let all = self.query(query)?;
         ensure!(all.len() == 1, "{query}: {all:?}");

@@ -1,11 +1,11 @@
-//! What tests choose by chance, and can choose again.
+//! Random choices of tests, repeatable by seed.
 
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
-/// The environment variable with the seed of a run that is to be repeated.
+/// The environment variable with the seed of a run to repeat.
 pub const SEED: &str = "MEMSTOCK_SEED";
 
 /// SplitMix64.
@@ -13,15 +13,15 @@ pub const SEED: &str = "MEMSTOCK_SEED";
 pub struct Random(u64);
 
 impl Random {
-    /// One that gives the same numbers each time.
+    /// A generator that gives the same numbers each time.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// One whose seed is shown when the test fails.
+    /// A generator whose seed is printed, so that a failed test shows it.
     ///
     /// # Errors
-    /// When [`SEED`] is no number.
+    /// When [`SEED`] is not a number.
     pub fn seeded() -> Result<Self> {
         let seed = match std::env::var(SEED) {
             Ok(seed) => seed.parse().context(SEED)?,
@@ -39,7 +39,7 @@ impl Random {
         (mixed ^ mixed >> 31) % bound
     }
 
-    /// Sleeps for no longer than that.
+    /// Sleeps for a random time of at most `longest`.
     pub fn wait_up_to(&mut self, longest: Duration) {
         sleep(Duration::from_micros(self.below(longest.as_micros() as u64)));
     }

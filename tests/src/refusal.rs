@@ -1,7 +1,7 @@
-//! Whether the kernel lets this process do what memstock needs. Found out by trying it: in a container, or on a
-//! host that is locked down, a user id says nothing.
+//! Whether the kernel lets this process do what memstock needs. It tries, since in a container or on a locked-down host
+//! the user id says nothing.
 //!
-//! The one rule for live tests, benches and `cargo xtask`. What is made for the question is gone when it is over.
+//! Live tests, benches and `cargo xtask` all use this. What it makes in order to try, it removes at once.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::{bpf, cgroup};
 
-/// What is refused, why, and what it takes: one line. Nothing, where all that live tests need is granted.
+/// One line that says what is refused, why, and what it takes; `None` if live tests can run here.
 ///
-/// The kernel is asked once in a process.
+/// Tries only once per process.
 pub fn refusal() -> Option<&'static str> {
     static ANSWER: OnceLock<Option<String>> = OnceLock::new();
     ANSWER.get_or_init(|| ask().err()).as_deref()
@@ -20,12 +20,12 @@ pub fn refusal() -> Option<&'static str> {
 
 fn ask() -> Result<(), String> {
     granted("a BPF program", bpf::try_to_load())?;
-    // By itself: where the kernel asks for CAP_BPF and CAP_PERFMON, it is not needed.
+    // Tried separately: it takes CAP_SYS_ADMIN, and loading takes only CAP_BPF and CAP_PERFMON.
     granted("the list of BPF programs", bpf::list_programs())?;
     a_cgroup()
 }
 
-/// The same, where cgroups are needed and no BPF.
+/// As [`refusal`], for tests that need cgroups but no BPF.
 pub fn refusal_of_cgroups() -> Option<String> {
     a_cgroup().err()
 }
@@ -33,7 +33,7 @@ pub fn refusal_of_cgroups() -> Option<String> {
 fn a_cgroup() -> Result<(), String> {
     static MADE: AtomicU32 = AtomicU32::new(0);
     let mount = cgroup::mount().map_err(|error| format!("{error:#}"))?;
-    // Not called memstock-…: that would be a leftover to a live test that runs now.
+    // Not called memstock-…: a live test that runs now would take it for a leftover.
     let number = MADE.fetch_add(1, Relaxed);
     let dir = mount.join(format!("try-memstock-{}-{number}", std::process::id()));
     granted("a cgroup", fs::create_dir(&dir).and_then(|()| fs::remove_dir(&dir)))
@@ -43,14 +43,14 @@ fn granted(what: &str, answer: io::Result<()>) -> Result<(), String> {
     answer.map_err(|error| format!("the kernel refuses {what}: {error}{}", hint(&error)))
 }
 
-/// What is missing, as far as it can be told.
+/// What is missing, if the error shows it.
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => {
             ": it takes CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, as root of the host has them"
         }
         ErrorKind::ReadOnlyFilesystem => ": it takes a host, and not a container",
-        // It does not know the helper that reads its memory.
+        // The helper that reads kernel memory is unknown.
         ErrorKind::InvalidInput => ": it takes a kernel that is not locked down",
         _ => "",
     }

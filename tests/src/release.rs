@@ -1,4 +1,4 @@
-//! Which kernel this is.
+//! The version of the running kernel.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 /// Version and patch level of the kernel, such as (6, 12).
 ///
 /// # Errors
-/// When the kernel does not say.
+/// When it cannot be read or parsed.
 pub fn release() -> Result<(u32, u32)> {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").context("no kernel release")?;
     let mut numbers = text.split(['.', '-']).map(str::parse);

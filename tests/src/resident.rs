@@ -1,8 +1,8 @@
-//! A program's files, held in memory, so that no run of it is charged for reading them.
+//! Keeps a program's files in memory, so that no run of it is charged for reading them.
 //!
-//! Page cache is charged to whoever reads it in, and what is read ahead depends on where the program is mapped,
-//! which is random: of forty runs in a row of a program of debug size, one in six was charged for up to 700
-//! pages of it, long after the first. The host may also give them up at any time.
+//! Page cache is charged to whoever reads it in, and read-ahead depends on where the program is mapped, which is
+//! random: of forty runs in a row of a debug build, one in six was charged for up to 700 pages of it, long after the
+//! first. The host may also evict the pages at any time.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,14 +14,14 @@ use memmap2::Mmap;
 
 use crate::PAGE;
 
-/// Files of which all pages stay in memory. Let go on `Drop`.
+/// Files whose pages are all locked into memory. Unlocked on `Drop`.
 #[derive(Debug)]
 pub struct Resident {
     _files: Vec<Mmap>,
 }
 
 impl Resident {
-    /// This program, and the libraries of the one that asks: theirs are the same.
+    /// Locks the program at `path` and the libraries of the calling process, which it must share.
     ///
     /// # Errors
     /// When a file cannot be read, or the kernel refuses to lock its pages.
@@ -35,8 +35,8 @@ impl Resident {
     }
 }
 
-/// How many pages of the files in this folder are not in memory. A host may take clean ones from its guest that
-/// nobody has used for a while, and no counter of the kernel tells of it.
+/// How many pages of the files in this folder are not in memory. The host of a guest may take clean pages that were
+/// unused for a while, which no kernel counter shows.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -46,10 +46,10 @@ pub fn evicted(folder: &Path) -> Result<u64> {
         if file.metadata()?.len() == 0 {
             return Ok(0);
         }
-        // SAFETY: nothing reads through it, so it does not matter who changes the file.
+        // SAFETY: nothing reads through the mapping, so it does not matter if the file changes.
         let map = unsafe { Mmap::map(&file) }?;
         let mut pages = vec![0_u8; map.len().div_ceil(usize::try_from(PAGE)?)];
-        // SAFETY: it writes one byte for each page of the mapping, which are as many.
+        // SAFETY: mincore writes one byte for each page of the mapping, and `pages` has as many.
         let result =
             unsafe { libc::mincore(map.as_ptr().cast_mut().cast(), map.len(), pages.as_mut_ptr()) };
         ensure!(result == 0, io::Error::last_os_error());
@@ -66,9 +66,9 @@ pub fn evicted(folder: &Path) -> Result<u64> {
 fn locked(path: &Path) -> Result<Mmap> {
     let locked = || {
         let file = File::open(path)?;
-        // SAFETY: nothing reads through it, so it does not matter who changes the file.
+        // SAFETY: nothing reads through the mapping, so it does not matter if the file changes.
         let map = unsafe { Mmap::map(&file) }?;
-        // Reads in what is missing.
+        // Also reads in what is missing.
         map.lock().map(|()| map)
     };
     locked().with_context(|| format!("holding {} in memory", path.display()))

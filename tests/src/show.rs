@@ -1,6 +1,6 @@
 //! The JSON of `memstock show` and `memstock drain`, as a test reads it.
 //!
-//! Every key of the contract is a field here, so that a key that goes missing fails every test.
+//! Every documented key is a field, so a missing key fails every test.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -10,13 +10,13 @@ use crate::PAGE;
 /// One sample of a running engine.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Show {
-    /// One entry a CPU, offline ones included.
+    /// One entry per CPU, offline ones included.
     pub cpus: Vec<Cpu>,
     /// The tracked and the dying cgroups.
     pub cgroups: Vec<Cgroup>,
-    /// Pages charged at once.
+    /// Pages in a batch.
     pub batch: u64,
-    /// What was lost, merged or done the long way round.
+    /// Counters of losses, merges and slow paths.
     pub loss: Loss,
     /// Why the daemon is degraded.
     pub degraded: Vec<String>,
@@ -31,15 +31,15 @@ pub struct Cpu {
     pub online: bool,
     /// Its stock.
     pub slots: Vec<Slot>,
-    /// Page faults of tracked cgroups, where they are counted.
+    /// Page faults of tracked cgroups, if they are counted.
     pub faults: Option<u64>,
-    /// Pages charged as they were allocated.
+    /// Pages charged at their allocation.
     pub charged_pages: u64,
-    /// Those of them that came from a stock.
+    /// Of those, pages that came from a stock.
     pub from_stock_pages: u64,
     /// Batches put into the stock.
     pub refills: u64,
-    /// Times the stock was given back.
+    /// Times its stock was drained.
     pub drains: u64,
     /// Charges on the shared counters.
     pub charges: u64,
@@ -50,13 +50,13 @@ pub struct Cpu {
 /// One slot of a CPU's stock.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Slot {
-    /// Path of the cgroup it is cached for.
+    /// Path of the cgroup whose pages it holds.
     pub cgroup: Option<String>,
     /// Id of that cgroup.
     pub cgroup_id: Option<u64>,
     /// Pages in it, pending ones included.
     pub nr_pages: u64,
-    /// Those that a fault has consumed and no allocation taken.
+    /// Of those, pages that a fault took and no allocation has claimed yet.
     pub pending: u64,
     /// Id of the cgroup of the uncharge batch.
     pub uncharge_cgroup_id: Option<u64>,
@@ -67,13 +67,13 @@ pub struct Slot {
 /// One tracked or dying cgroup.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Cgroup {
-    /// Path in the hierarchy; none of a removed one.
+    /// Path in the hierarchy; `None` for a removed cgroup.
     pub path: Option<String>,
     /// cgroup v2 id.
     pub id: u64,
     /// Id of the nearest tracked ancestor.
     pub parent_id: Option<u64>,
-    /// Whether it only waits for its pages to be freed.
+    /// Whether it was removed and waits for its pages to be freed.
     pub dying: bool,
     /// Memory.
     pub memory: Memory,
@@ -81,13 +81,13 @@ pub struct Cgroup {
     pub memsw: Counter,
     /// Bytes in stocks and uncharge batches.
     pub stocked: u64,
-    /// Page faults, where they are counted.
+    /// Page faults, if they are counted.
     pub faults: Option<u64>,
-    /// Pages charged as they were allocated.
+    /// Pages charged at their allocation.
     pub charged_pages: u64,
-    /// Those of them that came from a stock.
+    /// Of those, pages that came from a stock.
     pub from_stock_pages: u64,
-    /// Charges for which only one page was charged.
+    /// Charges of only the pages needed, since a batch did not fit.
     pub singles: u64,
     /// Pages charged over a limit.
     pub forced: u64,
@@ -109,14 +109,14 @@ pub struct Counter {
 /// The memory of a cgroup, in bytes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Memory {
-    /// As of any resource.
+    /// Usage, limit, watermark and failcnt.
     #[serde(flatten)]
     pub counter: Counter,
     /// Page cache.
     pub file: u64,
-    /// What the kernel could not take back.
+    /// What the kernel could not reclaim without swap.
     pub needed: u64,
-    /// The highest of that.
+    /// Highest `needed`.
     pub needed_watermark: u64,
     /// Page cache above the limit.
     pub file_over_limit: u64,
@@ -133,35 +133,35 @@ impl std::ops::Deref for Memory {
 /// The loss counters.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Loss {
-    /// Dropped for want of room in the ring.
+    /// Events dropped because the ring buffer was full.
     pub events_lost: u64,
-    /// Merged into an earlier one.
+    /// Events merged into an earlier one.
     pub events_merged: u64,
-    /// Merged into an earlier one.
+    /// Reclaim events merged into an earlier one.
     pub reclaims_merged: u64,
     /// Misses left to the allocation.
     pub tail_calls_failed: u64,
-    /// Pages of a batch that found no room.
+    /// Pages of a batch that found no room in the stock.
     pub refills_returned: u64,
     /// A defect if not 0.
     pub counters_missing: u64,
-    /// Uncharged although their free was lost.
+    /// Pages uncharged after their free was lost.
     pub healed: u64,
-    /// Outside the owner map.
+    /// Pages outside the owner map.
     pub pages_outside: u64,
-    /// Moved, and the kernel does not let that be seen.
+    /// Pages that the kernel moved without memstock seeing it.
     pub moved_unseen: u64,
-    /// Of blocks with too many owners.
+    /// Pages of blocks with too many owners.
     pub blocks_mixed: u64,
     /// Runs of a probe that the kernel skipped.
     pub recursion_misses: u64,
 }
 
 impl Show {
-    /// Reads a sample.
+    /// Parses a sample.
     ///
     /// # Errors
-    /// When the JSON is not what was promised.
+    /// When the JSON does not have this form.
     pub fn parse(json: &str) -> Result<Self> {
         serde_json::from_str(json).with_context(|| format!("memstock show --json: {json}"))
     }
@@ -190,14 +190,14 @@ impl Show {
         slots.map(|slot| slot.nr_pages + slot.uncharge_pages).sum()
     }
 
-    /// What every sample of a tree at rest has to say in itself: what is stocked for a cgroup is in
-    /// the CPUs' slots, a parent has at least what its children have, usage is what is needed, page cache and
-    /// stocked, and no defect is counted. Whether the usage is what the pages say is for `memstock audit`.
+    /// Checks that a sample of a tree at rest is consistent: the CPUs' slots hold what is stocked for each cgroup, a
+    /// parent has at least what its children have, usage = needed + page cache + stocked, and no defect is counted.
+    /// (`memstock audit` compares usage with the pages.)
     ///
-    /// Exact when no task of theirs runs.
+    /// Call it when no task of these cgroups runs.
     ///
     /// # Errors
-    /// Names the cgroup that breaks it.
+    /// Names the cgroup that is inconsistent.
     pub fn check(&self) -> Result<()> {
         for cgroup in &self.cgroups {
             let slots = self.cpus.iter().flat_map(|cpu| &cpu.slots);
@@ -243,7 +243,7 @@ impl Show {
 }
 
 impl Slot {
-    /// Pages that are charged to the cgroup `id` and here.
+    /// Pages in this slot that are charged to the cgroup `id`.
     pub fn pages_of(&self, id: u64) -> u64 {
         let stocked = if self.cgroup_id == Some(id) { self.nr_pages } else { 0 };
         stocked + if self.uncharge_cgroup_id == Some(id) { self.uncharge_pages } else { 0 }
@@ -258,7 +258,7 @@ impl Cpu {
 }
 
 impl Cgroup {
-    /// All that it has counted.
+    /// Its counters, and what identifies it.
     pub fn figures(&self) -> [u64; 12] {
         let Self { id, parent_id, memory, memsw, faults, singles, forced, .. } = self;
         let (parent, limit) = (parent_id.unwrap_or(0), memory.limit.unwrap_or(0));
@@ -299,8 +299,7 @@ impl Cgroup {
         self.path.as_deref().unwrap_or("a removed cgroup")
     }
 
-    /// Pages in use: charged and not waiting anywhere. With tracked children: theirs, and what is
-    /// stocked for them, as well.
+    /// Pages in use: charged and not stocked. Includes those of tracked children, and what is stocked for them.
     pub fn used_pages(&self) -> u64 {
         (self.memory.usage - self.stocked) / PAGE
     }
@@ -311,7 +310,7 @@ impl Cgroup {
 pub struct Drained {
     /// By CPU.
     pub cpus: Vec<DrainedCpu>,
-    /// In all.
+    /// The total.
     pub nr_pages: u64,
 }
 
@@ -325,10 +324,10 @@ pub struct DrainedCpu {
 }
 
 impl Drained {
-    /// Reads the JSON of a drain and checks its sum.
+    /// Parses the JSON of a drain and checks its sum.
     ///
     /// # Errors
-    /// When it is not what was promised.
+    /// When the JSON does not have this form, or the sum is wrong.
     pub fn parse(json: &str) -> Result<Self> {
         let drained: Self =
             serde_json::from_str(json).with_context(|| format!("memstock drain --json: {json}"))?;

@@ -1,4 +1,4 @@
-//! Skipping: what a host cannot run is said, never passed over.
+//! Reports tests that a host cannot run, so that none is skipped silently.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -20,7 +20,7 @@ pub fn skip(name: &str, reason: &str) {
     let Some(path) = std::env::var_os(SKIPS) else {
         return;
     };
-    // One write a line: the files of tests that run at the same time do not mix their lines.
+    // In one write, so that lines of tests that run at the same time do not mix.
     let line = format!("{name}: {reason}\n");
     let written = OpenOptions::new()
         .create(true)

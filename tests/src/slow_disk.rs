@@ -1,4 +1,4 @@
-//! A disk that takes no more than a MiB a second: ext4 on a loop device that the kernel throttles.
+//! A disk that takes 1 MiB per second: ext4 on a loop device that the kernel throttles.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
 
-/// Of `blkio`, for all tasks.
+/// The blkio throttle of all tasks.
 const THROTTLE: &str = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device";
 const BYTES_A_SECOND: u64 = 1 << 20;
-/// Made of holes, and so large that ext4 need not write to know whether there is room (`ext4_nonda_switch`).
+/// Size of the sparse image, so large that ext4 is sure of free space without writing (`ext4_nonda_switch`).
 const SIZE: u64 = 16 << 30;
 
-/// Mounted for this thread and what it starts, so that it is gone with them. As fast as it is when this is dropped.
+/// Mounted only for this thread and what it starts, so it goes with them. `Drop` removes the throttle.
 #[derive(Debug)]
 pub struct SlowDisk {
     dir: TempDir,
@@ -23,7 +23,7 @@ pub struct SlowDisk {
 }
 
 impl SlowDisk {
-    /// None where the kernel throttles no disk, or this thread may not mount one; then with the reason.
+    /// Mounts it. The inner error is the reason why this host cannot throttle or mount a disk.
     ///
     /// # Errors
     /// When it cannot be made for another reason.
@@ -36,7 +36,7 @@ impl SlowDisk {
         File::create(&image)?.set_len(SIZE)?;
         fs::create_dir(&point)?;
         run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
-        // SAFETY: no file is open in this thread that others would see differently then.
+        // SAFETY: the thread gets its own mount namespace; it has no open file that this affects.
         if let Err(error) = unsafe { unshare_unsafe(UnshareFlags::NEWNS) } {
             return Ok(Err(format!("mount namespaces: {error}")));
         }

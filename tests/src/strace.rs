@@ -1,4 +1,4 @@
-//! strace on a running process: counts its system calls, or has one of them fail.
+//! Runs strace on a running process, to count its system calls or make one of them fail.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +13,9 @@ use crate::poll::{SOON, try_poll_until};
 use crate::process::{Process, Program};
 use crate::random::Random;
 
-/// What the kernel may say.
+/// Errors to inject.
 const ERRORS: [&str; 4] = ["EIO", "ENOMEM", "EPERM", "EMFILE"];
-/// These cannot fail, or what is beside them cannot go on: the allocator, locks, and the way back from a signal.
+/// Calls that must not fail, since the allocator, locks or the return from a signal handler could not go on.
 const NEVER: [&str; 15] = [
     "brk",
     "clock_gettime",
@@ -39,22 +39,22 @@ pub fn is_there() -> bool {
     Command::new("strace").arg("-V").output().is_ok_and(|said| said.status.success())
 }
 
-/// A call that is to fail.
+/// A call to make fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failing {
     /// Its name.
     pub call: String,
-    /// Which one of each thread, from 1 on; it and none after it.
+    /// Which call of each thread fails, from 1; only that one.
     pub when: u64,
-    /// With what.
+    /// The error it returns.
     pub error: &'static str,
 }
 
 impl Failing {
-    /// One of these, of which each was made so often.
+    /// A random one of these calls, given how often each was made.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there are none.
     pub fn any(calls: &BTreeMap<String, u64>, random: &mut Random) -> Result<Self> {
         ensure!(!calls.is_empty(), "no system call was seen");
         let nth = random.below(calls.len() as u64) as usize;
@@ -72,10 +72,10 @@ pub struct Strace {
 }
 
 impl Strace {
-    /// Attaches it, to see all calls, or to have one of them fail.
+    /// Attaches strace, to log all calls or to make one of them fail.
     ///
     /// # Errors
-    /// When strace is not there, or may not.
+    /// When strace is missing, or may not attach.
     pub fn attach(pid: u32, failing: Option<&Failing>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut command = Command::new("strace");
@@ -97,7 +97,7 @@ impl Strace {
         self.dir.path().join("log")
     }
 
-    /// Detaches it; the calls, each as strace writes it, without thread and time.
+    /// Detaches strace. Returns the calls as strace writes them, without thread and time.
     ///
     /// # Errors
     /// When it does not end.
@@ -110,7 +110,7 @@ impl Strace {
     }
 }
 
-/// The calls of a log, each in one line: another thread's may have come in between.
+/// The calls of a log, each in one line: strace splits a call when another thread's comes in between.
 fn whole_calls(log: &str) -> Vec<String> {
     let (mut calls, mut begun) = (Vec::new(), BTreeMap::new());
     for line in log.lines() {
@@ -128,12 +128,12 @@ fn whole_calls(log: &str) -> Vec<String> {
             calls.push(call.to_owned());
         }
     }
-    // What is still under way was made, too.
+    // Calls that have not returned count too.
     calls.extend(begun.into_values().map(str::to_owned));
     calls
 }
 
-/// How often each call was made that may fail.
+/// How often each call that may fail was made.
 pub fn counts(calls: &[String]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for call in calls {

@@ -1,6 +1,5 @@
-//! A Debian that a systemd of its own has booted, in a container of systemd-nspawn's: no systemd is needed beside it. It
-//! has its own file systems, processes and network, sees of the cgroups what is below those of the test, and ends with
-//! the test, however that ends.
+//! A Debian with its own systemd, booted by systemd-nspawn; the host needs no systemd. It has its own file systems,
+//! processes and network, sees only the cgroups below those of the test, and ends with the test, however that ends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +13,11 @@ use crate::poll::{SOON, try_poll_until};
 use crate::process::{Finished, Process, Program};
 use crate::show::Show;
 
-/// What the programs of a Debian root are found by.
+/// `PATH` in the Debian root.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Unpacks the archive, leaves the host's root for it, and boots it. systemd-nspawn is in the archive, too, and wants another
-/// path than `/` for what it boots. Process 1 of its own namespace, so that nothing that it starts outlives it.
+/// Unpacks the archive, makes it the root, and boots it with the systemd-nspawn in it, which refuses to boot `/`
+/// itself: hence the bind mount on `/media`. It is process 1 of a PID namespace, so that nothing outlives it.
 const BOOT: &str = r#"set -e
 mount -t tmpfs -o mode=755 root "$ROOT"
 tar -C "$ROOT" -xpf "$ARCHIVE"
@@ -31,7 +30,7 @@ for dir in $CGROUPS; do echo 0 > "$dir/cgroup.procs"; done
 cd "$ROOT"
 pivot_root . mnt
 umount --lazy /mnt
-# Its filter of system calls is for containers of strangers: it refuses bpf(2).
+# systemd-nspawn's seccomp filter, meant for untrusted containers, refuses bpf(2).
 SYSTEMD_SECCOMP=0 exec systemd-nspawn --directory=/media --machine="$NAME" --boot --register=no --keep-unit \
     --capability=all --console=pipe --settings=no --link-journal=no
 "#;
@@ -50,7 +49,7 @@ impl System {
     /// Boots the root in this archive, with the packages of a folder in its `/srv`.
     ///
     /// # Errors
-    /// When it does not come up; with what it said.
+    /// When it does not come up. Includes its output.
     pub fn boot(archive: &Path, packages: &Path) -> Result<Self> {
         let root = tempfile::tempdir()?;
         let (place, dirs) = Place::everywhere()?;
@@ -84,16 +83,16 @@ impl System {
             let state = self.ask(&["systemctl", "is-system-running"])?;
             Ok(["running\n", "degraded\n"].contains(&&*state.stdout).then_some(()))
         })?;
-        // systemd mounts it where it is not in a container.
+        // systemd mounts it, but not in a container.
         self.tell(&["mount", "-t", "bpf", "-o", "mode=700", "bpf", "/sys/fs/bpf"]).map(drop)
     }
 
-    /// Where its root cgroup is on the host.
+    /// The host's folder of its root cgroup.
     pub fn dir(&self) -> PathBuf {
         self.place.cgroup().dir().join("payload")
     }
 
-    /// Where one of its files is on the host.
+    /// The host's path of one of its files.
     pub fn file(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))
     }
@@ -108,7 +107,7 @@ impl System {
         fs::create_dir_all(folder).and_then(|()| fs::write(&file, text)).context(path.to_owned())
     }
 
-    /// Runs a command in it, as somebody who has logged in as root.
+    /// Runs a command in it as root.
     ///
     /// # Errors
     /// When it does not end in time.
@@ -119,7 +118,7 @@ impl System {
         Program::from(command).finish(6 * SOON)
     }
 
-    /// The same, which must succeed; what it printed.
+    /// As [`Self::ask`], but the command must succeed. Returns its standard output.
     ///
     /// # Errors
     /// When it fails.
@@ -129,17 +128,17 @@ impl System {
         Ok(finished.stdout)
     }
 
-    /// What systemd says of a unit.
+    /// A property of a unit.
     ///
     /// # Errors
-    /// When it says nothing.
+    /// When systemctl fails.
     pub fn property(&self, unit: &str, name: &str) -> Result<String> {
         let said =
             self.tell(&["systemctl", "show", "--value", &format!("--property={name}"), unit])?;
         Ok(said.trim_end().to_owned())
     }
 
-    /// What the journal has of a unit.
+    /// The journal of a unit.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -147,7 +146,7 @@ impl System {
         self.tell(&["journalctl", "--no-pager", "--output=cat", &format!("--unit={unit}")])
     }
 
-    /// One sample of the engine in it.
+    /// A sample of the engine in it.
     ///
     /// # Errors
     /// When there is none.

@@ -21,9 +21,9 @@ use crate::workload::cpus::pin_process;
 pub struct Task(Dialogue);
 
 impl Task {
-    /// Starts one in `cgroup`, on `cpu` if it is given, and waits until it serves.
+    /// Starts a task in `cgroup`, on `cpu` if given, and waits until it serves.
     ///
-    /// Its own start-up faults are over then: from here to `Drop` it faults on command only.
+    /// Its start-up faults are then over: from here to `Drop` it faults only on command.
     ///
     /// # Errors
     /// When it cannot be started there.
@@ -31,7 +31,7 @@ impl Task {
         Self::spawn(cpu, |command| enter(command, cgroup))
     }
 
-    /// Starts one in `cgroup` and, for the kernel's own accounting, in `kernel`.
+    /// Starts a task in `cgroup` and, for the kernel's own accounting, in `kernel`.
     ///
     /// # Errors
     /// When it cannot be started there.
@@ -43,7 +43,7 @@ impl Task {
         Self::spawn(cpu, |command| enter_both(command, cgroup, kernel))
     }
 
-    /// Starts one in the cgroup of the test.
+    /// Starts a task in the cgroup of the test process.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -68,7 +68,7 @@ impl Task {
         self.0.id()
     }
 
-    /// Keeps it on `cpu` from now on. The kernel lets it run elsewhere when that CPU goes offline.
+    /// Pins it to `cpu`. The kernel lets it run elsewhere when that CPU goes offline.
     ///
     /// # Errors
     /// When it is gone, or the CPU is offline.
@@ -76,7 +76,7 @@ impl Task {
         pin_process(self.id(), cpu)
     }
 
-    /// Has it run before everybody else as soon as it has something to do.
+    /// Gives it the highest priority (nice -20), so that it runs as soon as it has something to do.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -95,8 +95,7 @@ impl Task {
         Ok(reply)
     }
 
-    /// Has it map and touch `nr_pages` fresh pages; the faults that the kernel counted for the
-    /// touching alone.
+    /// Makes it touch `nr_pages` fresh pages. Returns the faults that the kernel counted for the touching alone.
     ///
     /// # Errors
     /// When it cannot.
@@ -105,7 +104,7 @@ impl Task {
         number(&reply, "minflt=")
     }
 
-    /// Has it map, touch and unmap pages until [`Task::pause`].
+    /// Makes it map, touch and unmap pages until [`Task::pause`].
     ///
     /// # Errors
     /// When it cannot.
@@ -113,7 +112,7 @@ impl Task {
         self.ask("churn").map(drop)
     }
 
-    /// Ends [`Task::churn`]; returns when it waits again, with the rounds it made.
+    /// Ends [`Task::churn`], waits until it has stopped, and returns the rounds it made.
     ///
     /// # Errors
     /// When it cannot.
@@ -122,7 +121,7 @@ impl Task {
         number(&reply, "rounds=")
     }
 
-    /// All faults of its life by `/proc/PID/stat`: asking does not disturb it.
+    /// All its faults so far, from `/proc/PID/stat`, without disturbing it.
     ///
     /// # Errors
     /// When it is gone.
@@ -131,13 +130,13 @@ impl Task {
     }
 }
 
-/// Minor and major faults of a process by `/proc/PID/stat`, its ended threads included.
+/// Minor and major faults of a process from `/proc/PID/stat`, its ended threads included.
 ///
 /// # Errors
 /// When it is gone.
 pub fn faults_of(pid: u32) -> Result<u64> {
     let fields = stat(pid)?;
-    // proc_pid_stat(5) counts from 1 and these start at field 3: minflt is 10, majflt is 12.
+    // proc_pid_stat(5) counts from 1, and `fields` start at field 3: minflt is 10, majflt is 12.
     let field = |number: usize| -> Result<u64> {
         let field = fields.get(number - 3).context("a short /proc/PID/stat")?;
         Ok(field.parse()?)
@@ -145,7 +144,7 @@ pub fn faults_of(pid: u32) -> Result<u64> {
     Ok(field(10)? + field(12)?)
 }
 
-/// Whether a process has ended and waits to be reaped. Its figures stand then.
+/// Whether a process has ended and waits to be reaped. Its figures are then final.
 ///
 /// # Errors
 /// When it is gone.
@@ -157,12 +156,12 @@ pub fn is_zombie(pid: u32) -> Result<bool> {
 fn stat(pid: u32) -> Result<Vec<String>> {
     let file = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&file).context(file)?;
-    // The name is in brackets and may hold anything, brackets too.
+    // The name is in parentheses and may contain anything, even parentheses.
     let (_, rest) = text.rsplit_once(") ").context("/proc/PID/stat without a name")?;
     Ok(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Has `command` run inside `cgroup` from before its `exec`.
+/// Makes `command` enter `cgroup` before its `exec`.
 ///
 /// # Errors
 /// When the cgroup's file cannot be opened.
@@ -170,10 +169,10 @@ pub fn enter(command: &mut Command, cgroup: &TestCgroup) -> Result<()> {
     enter_dir(command, cgroup.dir())
 }
 
-/// Has `command` run inside `cgroup` and `kernel` from before its `exec`.
+/// Makes `command` enter `cgroup` and `kernel` before its `exec`.
 ///
-/// The kernel's comes first: what the new task is charged between the two is missing in ours then,
-/// and it was memory of the kernel's own, for the move.
+/// It enters the kernel's first: what the task is charged between the two moves is then missing in ours, and it is
+/// only kernel memory for the move.
 ///
 /// # Errors
 /// When a cgroup's file cannot be opened.
@@ -182,8 +181,7 @@ pub fn enter_both(command: &mut Command, cgroup: &TestCgroup, kernel: &KernelCgr
     enter_dir(command, cgroup.dir())
 }
 
-/// [`enter`] for the cgroup of any hierarchy, by its folder. Those of several calls are entered in
-/// the order of the calls.
+/// [`enter`] for a cgroup of any hierarchy, by its folder. The cgroups of several calls are entered in order.
 ///
 /// # Errors
 /// When the cgroup's file cannot be opened.

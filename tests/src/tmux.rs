@@ -1,4 +1,4 @@
-//! A terminal to drive a full-screen program in: a tmux server of its own, gone with all in it on `Drop`.
+//! A terminal for a full-screen program: a tmux server of its own, ended with everything in it on `Drop`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use crate::poll::{SOON, poll_until, try_poll_until};
 
-/// What the program runs under: it notes the modes of the terminal before and after, and its process id. Not
-/// interactive, since such a shell would put the modes right by itself.
+/// The shell script that runs the program, and records its process id and the terminal's modes before and after. Not
+/// an interactive shell, which would restore the modes by itself.
 const SCRIPT: &str = r#"
 cd "$1"; shift
 stty -g >before
@@ -23,7 +23,7 @@ stty -g >after
 exec cat
 "#;
 
-/// Whether tmux is there.
+/// Whether tmux is installed.
 pub fn exists() -> bool {
     Command::new("tmux").arg("-V").output().is_ok_and(|said| said.status.success())
 }
@@ -31,12 +31,12 @@ pub fn exists() -> bool {
 /// A terminal with a program in it.
 #[derive(Debug)]
 pub struct Terminal {
-    /// The server's socket, and what the script notes.
+    /// The server's socket, and what the script records.
     folder: TempDir,
 }
 
 impl Terminal {
-    /// Starts `program` in a terminal of so many columns and lines.
+    /// Starts `program` in a terminal of this size.
     ///
     /// # Errors
     /// When tmux does not start.
@@ -49,7 +49,7 @@ impl Terminal {
         let terminal = Self { folder };
         let mut tmux = terminal.tmux("new-session");
         tmux.args(["-d", "-x", &columns.to_string(), "-y", &lines.to_string()]);
-        // The server's own environment is what the programs get: none of it is to come from the test's.
+        // Programs inherit the server's environment, which must not depend on the test's.
         tmux.env_remove("NO_COLOR").env("LC_ALL", "C.UTF-8").envs(environment.iter().copied());
         tmux.args(["sh", "-c", SCRIPT, "sh"]).arg(terminal.folder.path()).args(program);
         run(&mut tmux)?;
@@ -63,65 +63,65 @@ impl Terminal {
         tmux
     }
 
-    /// Types keys, by their names in tmux: `q`, `C-c`, `Enter`, `Down`.
+    /// Types keys by their tmux names: `q`, `C-c`, `Enter`, `Down`.
     ///
     /// # Errors
-    /// When tmux does not.
+    /// When tmux fails.
     pub fn press(&self, keys: &[&str]) -> Result<()> {
         run(self.tmux("send-keys").args(keys)).map(drop)
     }
 
-    /// Types a text.
+    /// Types text.
     ///
     /// # Errors
-    /// When tmux does not.
+    /// When tmux fails.
     pub fn write(&self, text: &str) -> Result<()> {
         run(self.tmux("send-keys").args(["-l", text])).map(drop)
     }
 
-    /// What is on the screen.
+    /// The text on the screen.
     ///
     /// # Errors
-    /// When tmux does not say.
+    /// When tmux fails.
     pub fn screen(&self) -> Result<String> {
         run(self.tmux("capture-pane").arg("-p"))
     }
 
-    /// What is on the screen, with the escape sequences of its colours and modifiers.
+    /// The text on the screen, with the escape sequences for colours and modifiers.
     ///
     /// # Errors
-    /// When tmux does not say.
+    /// When tmux fails.
     pub fn styled(&self) -> Result<String> {
         run(self.tmux("capture-pane").args(["-e", "-p"]))
     }
 
-    /// A variable of tmux's for the terminal, such as `alternate_on`.
+    /// A tmux variable of the terminal, such as `alternate_on`.
     ///
     /// # Errors
-    /// When tmux does not say.
+    /// When tmux fails.
     pub fn variable(&self, name: &str) -> Result<String> {
         let said = run(self.tmux("display-message").args(["-p", &format!("#{{{name}}}")]))?;
         Ok(said.trim().to_owned())
     }
 
-    /// Changes the size.
+    /// Resizes the terminal.
     ///
     /// # Errors
-    /// When tmux does not.
+    /// When tmux fails.
     pub fn resize(&self, (columns, lines): (u16, u16)) -> Result<()> {
         let size = ["-x", &columns.to_string(), "-y", &lines.to_string()];
         run(self.tmux("resize-window").args(size)).map(drop)
     }
 
-    /// Waits until the screen is as it is to be.
+    /// Waits until `is` accepts the screen. Returns the screen.
     ///
     /// # Errors
-    /// When it never is; with what it is instead.
+    /// When it does not in time. Includes the screen.
     pub fn wait_for(&self, what: &str, mut is: impl FnMut(&str) -> bool) -> Result<String> {
         let mut last = String::new();
         let seen = try_poll_until(SOON, what, || {
             last = self.screen()?;
-            // A look is a process of its own.
+            // Each look starts a process.
             std::thread::sleep(Duration::from_millis(20));
             Ok(is(&last).then(|| last.clone()))
         });
@@ -147,8 +147,8 @@ impl Terminal {
         kill_process(pid, signal).with_context(|| format!("{signal:?} to {pid:?}"))
     }
 
-    /// Waits for the end of the program, and checks that the terminal is as it was before. Returns the exit code,
-    /// and what is on the screen.
+    /// Waits until the program ends, and checks that it has restored the terminal. Returns the exit code and the
+    /// screen.
     ///
     /// # Errors
     /// When it does not end in time, or leaves the terminal in another state.
@@ -172,7 +172,7 @@ impl Terminal {
         Ok((ended(&screen).context("a code")?, screen))
     }
 
-    /// The program, if it has not ended, by its number and name.
+    /// The id and name of the program, if it has not ended.
     fn left(&self) -> Option<(Pid, String)> {
         let pid = fs::read_to_string(self.folder.path().join("pid")).ok()?;
         let pid = Pid::from_raw(pid.trim().parse().ok()?)?;
@@ -188,13 +188,13 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Asked before the server takes the terminal away: nothing of a test outlives it.
+        // Before the server takes the terminal away. Nothing must outlive the test.
         let left = self.left();
         if let Err(error) = run(&mut self.tmux("kill-server")) {
             eprintln!("{error:#}");
         }
         let Some((pid, comm)) = left else { return };
-        // Another process may have its number soon; hardly one of the same name.
+        // Another process may get its id soon, but hardly one of the same name.
         let is_there = || comm_of(pid).is_some_and(|now| now == comm);
         let gone = || (!is_there()).then_some(());
         if let Err(error) = poll_until(SOON, "the program's end", gone) {

@@ -1,4 +1,4 @@
-//! What the tests of `memstock top` share: a terminal with it, and cgroups for it to show.
+//! For tests of `memstock top`: a terminal with it, and cgroups for it to show.
 
 use std::ffi::OsStr;
 
@@ -9,10 +9,10 @@ use crate::skip::skip;
 use crate::tmux::{self, Terminal};
 use crate::{Engine, TestCgroup, binaries};
 
-/// As most terminals begin.
+/// The size that most terminals start with.
 pub const SIZE: (u16, u16) = (80, 24);
 
-/// A live test in a terminal.
+/// Runs a live test that needs tmux.
 ///
 /// # Errors
 /// Those of the test.
@@ -26,32 +26,32 @@ pub fn in_tmux(test: impl FnOnce() -> Result<()>) -> Result<()> {
     })
 }
 
-/// `memstock top` with these arguments in a terminal.
+/// Starts `memstock top` with these arguments in a terminal.
 ///
 /// # Errors
-/// It cannot be started.
+/// When it cannot be started.
 pub fn top(size: (u16, u16), environment: &[(&str, &str)], args: &[&str]) -> Result<Terminal> {
     let program = binaries::memstock()?;
     let words = [program.as_os_str(), OsStr::new("top")];
     Terminal::start(size, environment, words.into_iter().chain(args.iter().map(OsStr::new)))
 }
 
-/// Two trees that are charged: `web` with `api` and `static`, and `batch`.
+/// Two tracked trees: `web` with `api` and `static`, and `batch`.
 pub struct Tree {
-    /// What charges them.
+    /// The engine that tracks them.
     pub engine: Engine,
     /// `web/api`.
     pub api: TestCgroup,
     _others: [TestCgroup; 3],
-    /// What they are in.
+    /// Their parent.
     pub root: TestCgroup,
 }
 
 impl Tree {
-    /// Makes and charges them.
+    /// Makes them and starts the engine.
     ///
     /// # Errors
-    /// A cgroup cannot be made, or the engine does not start.
+    /// When a cgroup cannot be made, or the engine does not start.
     pub fn new() -> Result<Self> {
         let root = TestCgroup::new()?;
         let web = root.child("web")?;
@@ -67,7 +67,7 @@ impl Tree {
     }
 }
 
-/// In which line a cgroup is whose path ends like this.
+/// The line of a cgroup whose path ends with `name`.
 pub fn row(screen: &str, name: &str) -> Option<usize> {
     screen.lines().position(|line| {
         let first = line.trim_start_matches(['▾', '▸', ' ']).split_whitespace().next();

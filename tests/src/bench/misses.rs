@@ -1,4 +1,4 @@
-//! Cache misses of processes, where the CPU has a counter for them and shows it to us. Many virtual machines do
+//! Counts cache misses of processes, if the CPU's counter for them is visible. In many virtual machines it is
 //! not.
 
 use std::fs::File;
@@ -12,7 +12,7 @@ const PERF_TYPE_HARDWARE: u32 = 0;
 const PERF_COUNT_HW_CACHE_MISSES: u64 = 3;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 
-/// `struct perf_event_attr` as it was first (`PERF_ATTR_SIZE_VER0`); what has been added since is off.
+/// The first version of `struct perf_event_attr` (`PERF_ATTR_SIZE_VER0`); later fields default to off.
 #[repr(C)]
 struct Attr {
     kind: u32,
@@ -21,19 +21,19 @@ struct Attr {
     others: [u64; 6],
 }
 
-/// Running counters, one a process.
+/// Running counters, one per process.
 pub struct CacheMisses(Vec<File>);
 
 impl CacheMisses {
-    /// Begins to count, in user and kernel mode; none when that cannot be done here.
+    /// Starts to count, in user and kernel mode; `None` if that is impossible here.
     pub fn of(pids: impl Iterator<Item = u32>) -> Option<Self> {
         pids.map(open).collect::<io::Result<_>>().ok().map(Self)
     }
 
-    /// All of them so far.
+    /// All misses so far.
     ///
     /// # Errors
-    /// A counter cannot be read.
+    /// When a counter cannot be read.
     pub fn read(&self) -> Result<u64> {
         let one = |mut file: &File| -> io::Result<u64> {
             let mut count = [0; 8];
@@ -52,7 +52,7 @@ fn open(pid: u32) -> io::Result<File> {
         others: [0; 6],
     };
     let (any_cpu, no_group) = (-1, -1);
-    // SAFETY: the kernel reads the attribute, whose size is in it, and makes a descriptor for us.
+    // SAFETY: the kernel reads the attribute, which contains its size, and makes a descriptor for us.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
@@ -64,7 +64,7 @@ fn open(pid: u32) -> io::Result<File> {
         )
     };
     match i32::try_from(fd) {
-        // SAFETY: it was made a moment ago, and nobody else knows of it.
+        // SAFETY: the kernel just made this descriptor, and nothing else owns it.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into()),
         _ => Err(io::Error::last_os_error()),
     }

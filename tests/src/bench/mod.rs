@@ -1,5 +1,5 @@
-//! What benches have in common. `slices` and `statistics` are their method (ADR 0016), `workers` the load, `misses` and
-//! `run_stats` what is counted of it, `peers` what people use otherwise, and `model` is of machines that are not at hand.
+//! Shared code of the benches: `slices` and `statistics` are their method (ADR 0016), `workers` the load, `misses` and
+//! `run_stats` what they count, `peers` the tools to compare with, and `model` predicts machines that we do not have.
 
 pub mod misses;
 pub mod model;
@@ -9,16 +9,16 @@ pub mod slices;
 pub mod statistics;
 pub mod workers;
 
-/// The tracepoints that every page passes.
+/// The tracepoints that every page goes through.
 pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
 
-/// Flags that every bench has.
+/// Flags of every bench.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Common {
-    /// A moment only of each, to see that it works
+    /// Run everything only briefly, to see that it works
     #[arg(long)]
     pub smoke: bool,
-    /// Given by cargo.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     pub bench: bool,
 }

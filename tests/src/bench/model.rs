@@ -1,22 +1,21 @@
-//! A model of shared counters on machines that are not at hand. Pure: it measures nothing and reads nothing.
+//! A model of shared counters on machines that we do not have. Pure: it measures nothing and reads nothing.
 //!
 //! CPUs fault, and now and then one changes a counter that all of them share. The cache line of that counter
-//! goes from CPU to CPU, one at a time, so it is a server with a queue, and the CPUs are the machines that
-//! break down and wait for the repairman: a closed queueing network, whose throughput mean value analysis
-//! gives exactly for exponential times (Reiser and Lavenberg, 1980). Real transfers vary less than that,
-//! so the model waits a little more than a machine does, except that spinning locks, which BPF atomics are
-//! not, get worse with the length of the queue.
+//! moves from CPU to CPU, one at a time: it is a server with a queue, as in the machine repairman problem.
+//! Mean value analysis of this closed queueing network gives the exact throughput for exponential times
+//! (Reiser and Lavenberg, 1980). Real transfers vary less, so CPUs wait a little less than in the model. (Spin
+//! locks get worse with a longer queue, but BPF atomics are not spin locks.)
 //!
-//! All CPUs charge one cgroup, the worst that can be. Each of its levels has a line of its own.
+//! All CPUs charge the same cgroup, which is the worst case. Each of its levels has a cache line of its own.
 
-/// What a page costs while it meets nobody, and what meeting costs.
+/// The cost of a page without contention, and the cost of contention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
-    /// From fault to unmap without the shared counters, ns.
+    /// Time from fault to unmap without the shared counters, ns.
     pub page_ns: f64,
-    /// One operation on one counter whose line this CPU has, ns.
+    /// One operation on a counter whose cache line this CPU has, ns.
     pub own_ns: f64,
-    /// The same if another CPU has it, ns.
+    /// One operation if another CPU has the line, ns.
     pub transfer_ns: f64,
     /// Levels of cgroups.
     pub depth: usize,
@@ -25,14 +24,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// Pages a nanosecond that so many CPUs get done together.
+    /// Pages per nanosecond of all CPUs together.
     pub fn throughput(&self, cpus: usize) -> f64 {
-        // The CPU before was this one as likely as any other.
+        // The line was last used by this CPU as likely as by any other.
         let own = 1.0 / cpus as f64;
         let demand = self.operations * (self.own_ns * own + self.transfer_ns * (1.0 - own));
         let (mut queue, mut throughput) = (0.0, 0.0);
         for customers in 1..=cpus {
-            // Who comes finds those that are there with one customer less (the arrival theorem).
+            // An arriving customer sees the queue of a network with one customer less (the arrival theorem).
             let response = demand * (1.0 + queue);
             throughput = customers as f64 / (self.page_ns + self.depth as f64 * response);
             queue = throughput * response;
@@ -40,37 +39,37 @@ impl Load {
         throughput
     }
 
-    /// The part of what the CPUs would do without any shared counter.
+    /// The throughput as a fraction of that without any shared counter.
     pub fn share(&self, cpus: usize) -> f64 {
         self.throughput(cpus) * self.page_ns / cpus as f64
     }
 }
 
-/// Operations a page: of a charge, and of an uncharge, with so many pages at once.
+/// Operations per page, for charges and uncharges of so many pages at once.
 pub fn operations(charged: u32, uncharged: u32) -> f64 {
     1.0 / f64::from(charged) + 1.0 / f64::from(uncharged)
 }
 
-/// From fault to unmap, ns: less than on any machine of these years, so that counters are met often.
+/// Time from fault to unmap, ns: less than on any current machine, so that contention is frequent.
 pub const PAGE_NS: f64 = 1000.0;
-/// An operation on a line that the CPU has, ns: half of what charging and uncharging a page on a shared counter
-/// cost one busy CPU (27 to 33).
+/// An operation on a line that the CPU has, ns: half of the measured cost of charging and uncharging a page on a shared
+/// counter with one busy CPU (27 to 33).
 pub const OWN_NS: f64 = 15.0;
-/// One on a line from another core of the same socket, ns: half of what it cost two busy CPUs (126 to 157),
-/// rounded up.
+/// An operation on a line from another core of the same socket, ns: half of the same cost with two busy CPUs (126 to
+/// 157), rounded up.
 pub const LOCAL_NS: f64 = 100.0;
-/// A line from another socket, ns: three times that, as servers of two sockets have it.
+/// An operation on a line from another socket, ns: three times that, as on two-socket servers.
 pub const REMOTE_NS: f64 = 300.0;
-/// Levels of cgroups that are supposed.
+/// Assumed levels of cgroups.
 pub const DEPTH: usize = 4;
 
-/// How long a line takes, ns, if the CPU that has it may be in any of so many sockets.
+/// An operation on a line that a CPU of any socket may have, ns.
 pub fn transfer_ns(sockets: usize) -> f64 {
     let here = 1.0 / sockets.max(1) as f64;
     LOCAL_NS * here + REMOTE_NS * (1.0 - here)
 }
 
-/// All CPUs mapping, touching and unmapping in one cgroup, charged in batches.
+/// The load of all CPUs mapping, touching and unmapping in one cgroup, charged in batches.
 pub fn load(batch: u32, sockets: usize) -> Load {
     Load {
         page_ns: PAGE_NS,
@@ -81,33 +80,32 @@ pub fn load(batch: u32, sockets: usize) -> Load {
     }
 }
 
-/// What the patch's author measured: 8 CPUs, a task on each, faults in 60 s.
+/// The figures of the patch's author: faults in 60 s on 8 CPUs, a task on each.
 pub mod patch {
     use super::{Load, operations};
 
     /// Busy CPUs.
     pub const CPUS: usize = 8;
-    /// How long, ns.
+    /// Duration, ns.
     const TOOK_NS: f64 = 60e9;
     /// Without any memory cgroups.
     pub const IDEAL: f64 = 40_156_968.0;
-    /// Charged and uncharged page by page.
+    /// With pages charged and uncharged one by one.
     pub const EACH: f64 = 18_444_157.0;
-    /// Uncharges coalesced.
+    /// With coalesced uncharges.
     pub const UNCHARGES: f64 = 27_133_719.0;
-    /// Charges as well, 32 at once.
+    /// With charges of 32 pages at once as well.
     pub const BOTH: f64 = 34_224_709.0;
-    /// Pages that were charged at once then.
+    /// Pages charged at once.
     pub const CHARGED_AT_ONCE: u32 = 32;
-    /// Pages that were uncharged at once. Not known exactly: what an unmap had collected, between 8 and the
-    /// 256 that were mapped.
+    /// Pages uncharged at once. Not known exactly: what an unmap had collected, between 8 and the 256 mapped.
     pub const UNCHARGED_AT_ONCE: u32 = 32;
 
     /// Faults in 60 s that the model expects.
     pub fn expected(fit: Fit, charged: u32, uncharged: u32) -> f64 {
         let load = Load {
             page_ns: CPUS as f64 * TOOK_NS / IDEAL + fit.added_ns,
-            // A lock, three words and interrupts off: the line is not all that it takes.
+            // The same, since a lock, three words and disabled interrupts cost more than the line's transfer.
             own_ns: fit.transfer_ns,
             transfer_ns: fit.transfer_ns,
             depth: 1,
@@ -116,18 +114,18 @@ pub mod patch {
         load.throughput(CPUS) * TOOK_NS
     }
 
-    /// What the first two rows say of that machine.
+    /// Parameters of that machine, from the first two rows.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Fit {
         /// One operation on the counter, with its lock, ns.
         pub transfer_ns: f64,
-        /// What memory cgroups cost a page beside the counter, ns.
+        /// Cost of memory cgroups per page besides the counter, ns.
         pub added_ns: f64,
     }
 
-    /// The fit that gives [`EACH`] and [`UNCHARGES`], if so many pages were uncharged at once.
+    /// The parameters that give [`EACH`] and [`UNCHARGES`], for this many pages uncharged at once.
     pub fn fit(uncharged: u32) -> Fit {
-        // Both are monotonic: what is added lowers a row, and a dearer counter lowers the first row more.
+        // Both are monotonic: added cost lowers a row, and a costlier counter lowers the first row more.
         let with = |transfer_ns| {
             let added_ns = bisect(-10e3, 20e3, |added_ns| {
                 expected(Fit { transfer_ns, added_ns }, 1, 1) > EACH
@@ -163,7 +161,7 @@ mod tests {
     #[test]
     fn nobody_waits_alone_and_many_wait_for_the_line() {
         assert!((ONE.throughput(1) - 1.0 / 1000.0).abs() < 1e-12);
-        // Saturated: an operation each transfer.
+        // Saturated: one operation per transfer.
         assert!((ONE.throughput(1000) - 1.0 / 100.0).abs() < 1e-6);
         let deep = Load { depth: 4, ..ONE };
         assert!((deep.throughput(1) - 1.0 / 1300.0).abs() < 1e-12);
@@ -195,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Calibrated on two rows of the patch, the third is predicted within 1 %; within 6 % whatever an
+    /// Calibrated on two rows of the patch, the model predicts the third within 1 %; within 6 % however many pages an
     /// unmap had collected.
     #[test]
     fn the_patch_is_predicted() {

@@ -1,5 +1,5 @@
-//! What people use today to count page faults: other programs, started and ended around a slice. Must not
-//! read what they print: only what they cost is measured.
+//! Other tools that count page faults, started and ended around a slice. Their output is not read: only their cost is
+//! measured.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
-/// How long one may take until it is attached, or has ended.
+/// How long a tool may take to attach or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For how long its descriptors stay as they are when it has attached all.
+/// A tool whose descriptors have not changed for this long has attached everything.
 const SETTLED: Duration = Duration::from_millis(300);
 
-/// One of them, that is installed here.
+/// One of these tools.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// What it is called in a report.
+    /// Its name in a report.
     pub name: &'static str,
-    /// What a user gets for what it costs.
+    /// What a user gets for the cost.
     pub delivers: &'static str,
     command: &'static [&'static str],
 }
 
-/// All that are known.
+/// All known tools.
 const PEERS: [Peer; 8] = [
     Peer {
         name: "bpftrace tracepoint:",
@@ -83,8 +83,8 @@ const PEERS: [Peer; 8] = [
     },
 ];
 
-/// A program for bcc that counts by cgroup, as its tools do: in which kind of map, at which probe.
-/// Compiling needs the kernel's headers; `BCC_KERNEL_SOURCE` names others.
+/// A bcc program that counts by cgroup as bcc's tools do, with this kind of map and probe.
+/// Compiling it needs the kernel's headers; `BCC_KERNEL_SOURCE` names others.
 macro_rules! bcc {
     ($map:literal, $probe:literal) => {
         concat!(
@@ -98,24 +98,22 @@ macro_rules! bcc {
     };
 }
 const BCC_RAW: &str = bcc!("BPF_HASH", "RAW_TRACEPOINT_PROBE(page_fault_user)");
-/// In a map as bpftrace uses for `count()`, which the versions of some distributions cannot attach to
-/// raw tracepoints.
+/// With the kind of map that bpftrace's `count()` uses: some distributions' bpftrace cannot attach to raw tracepoints.
 const BCC_RAW_PER_CPU: &str = bcc!("BPF_PERCPU_HASH", "RAW_TRACEPOINT_PROBE(page_fault_user)");
 const BCC_TRACEPOINT: &str = bcc!("BPF_HASH", "TRACEPOINT_PROBE(exceptions, page_fault_user)");
 
-/// A shell that gives the program tracefs, in a mount namespace of its own, where the host has it not
-/// mounted; the host stays as it is.
+/// A shell script that mounts tracefs for the program, in its own mount namespace, if the host has not mounted it.
 const WITH_TRACEFS: &str = "test -e /sys/kernel/tracing/trace \
     || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$@\"";
 
-/// A peer that runs, and is attached. Ended on drop.
+/// A running, attached peer. Ended on `Drop`.
 pub struct Running {
     child: Child,
     said: File,
 }
 
 impl Peer {
-    /// Those that work here, and why the others do not.
+    /// The peers that work here, and the reasons why the others do not.
     pub fn find() -> (Vec<Self>, Vec<String>) {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for peer in PEERS {
@@ -130,7 +128,7 @@ impl Peer {
     /// Starts it, and waits until it is attached.
     ///
     /// # Errors
-    /// It is not installed, or ends at once, with the last line of what it said.
+    /// When it is not installed or ends at once. Includes the last line of its output.
     pub fn start(&self) -> Result<Running> {
         let said = rustix::fs::memfd_create("memstock-peer", rustix::fs::MemfdFlags::CLOEXEC);
         let said = File::from(said.context("cannot make a memfd")?);
@@ -139,7 +137,7 @@ impl Peer {
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said.try_clone()?);
         // SAFETY: between fork and exec only prctl(2) runs; it is async-signal-safe.
         unsafe {
-            // It goes with a bench that is killed.
+            // It must not outlive a bench that is killed.
             command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::INT))?));
         }
         let child = command.spawn().context("cannot start unshare")?;
@@ -174,10 +172,10 @@ impl Running {
         }
     }
 
-    /// The last line that says something.
+    /// The last line of its output that is not empty.
     fn last_words(&mut self) -> String {
         let mut text = String::new();
-        // A file of ours in memory; it may say nothing.
+        // Opened anew, to read from the start.
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.said));
         if let Ok(mut file) = File::open(path) {
             let _ = file.read_to_string(&mut text);
@@ -186,10 +184,10 @@ impl Running {
         last.unwrap_or("it said nothing").to_owned()
     }
 
-    /// Ends it and waits for that, so that nothing of it is attached any more.
+    /// Ends it and waits until it has ended, so that it is no longer attached.
     ///
     /// # Errors
-    /// It had ended before: what was measured was without it.
+    /// When it had ended before, so that the measurement was without it.
     pub fn end(mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
             bail!("it ended ({status}) while it was measured: {}", self.last_words());
@@ -217,7 +215,7 @@ impl Drop for Running {
     }
 }
 
-/// Descriptors of a process by which something is attached.
+/// The number of a process's descriptors that attach something.
 fn attachments(pid: u32) -> usize {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let is_attachment = |target: &Path| {

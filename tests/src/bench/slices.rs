@@ -1,18 +1,18 @@
-//! The method of all benches: variants in short slices, in turns, each between two slices of the control. Must
-//! not know what a variant is.
+//! The method of all benches: variants run in short slices, in turns, each between two slices of the control. Knows
+//! nothing about the variants.
 //!
-//! One process, the same tasks, the same pages. A machine that others use gets faster and slower by several
-//! per cent from second to second, and a run of one variant after the run of another measures that. A slice
-//! of some 50 ms beside control slices of the same length does not, and many of them say how sure it is. The
-//! order within a round is drawn anew for each one, so that no variant always comes after the same other.
-//! Whoever measures adds the control to the variants: its ratio to itself is what the method can resolve.
+//! All run in one process, with the same tasks and pages. A shared machine gets faster and slower by several percent
+//! from second to second, and one long run per variant would measure that. A slice of some 50 ms between control slices
+//! of the same length does not, and many slices show the uncertainty. Each round has a random order, so that no variant
+//! always follows the same other one. Benches also add the control as a variant: its ratio to itself shows the
+//! resolution of the method.
 
 use anyhow::Result;
 
 use super::statistics::Pair;
 use crate::random::Random;
 
-/// What one slice of a variant gave, and the slices of the control before and after it.
+/// The result of one slice of a variant, and of the control slices before and after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Paired<T> {
     /// The variant's.
@@ -22,7 +22,7 @@ pub struct Paired<T> {
 }
 
 impl<T> Paired<T> {
-    /// One figure of it, and the mean of the control's.
+    /// One figure of the slice, with the mean of the control's.
     pub fn pair(&self, figure: impl Fn(&T) -> f64) -> Pair {
         let [before, after] = &self.controls;
         Pair { value: figure(&self.value), control: (figure(before) + figure(after)) / 2.0 }
@@ -34,8 +34,8 @@ pub fn pairs<T>(slices: &[Paired<T>], figure: impl Fn(&T) -> f64) -> Vec<Pair> {
     slices.iter().map(|paired| paired.pair(&figure)).collect()
 }
 
-/// Runs so many rounds; each runs every one of `variants` once. `slice` measures one variant, or the control
-/// (`None`). Returns what each variant gave.
+/// Runs `rounds` rounds, each with one slice of every variant. `slice` measures one variant, or the control
+/// (`None`). Returns the results by variant.
 ///
 /// # Errors
 /// Those of `slice`.
@@ -58,7 +58,7 @@ pub fn interleave<T: Copy>(
     Ok(seen)
 }
 
-/// The numbers below `end` in some order.
+/// The numbers below `end` in a random order.
 fn shuffled(end: usize, random: &mut Random) -> Vec<usize> {
     let mut order: Vec<_> = (0..end).collect();
     for n in (1..end).rev() {

@@ -1,8 +1,8 @@
-//! Medians and how sure they are, for all benches. Knows nothing of what was measured.
+//! Medians and their confidence intervals, for all benches. Knows nothing of what was measured.
 //!
-//! A reading is worth something beside the control around it: what disturbs the machine for longer than three
-//! slices is in both. So everything is computed from [`Pair`]s, and how sure a median is, from resampling
-//! them (a percentile bootstrap), which asks nothing of how they are distributed.
+//! A reading counts only beside the control around it: what disturbs the machine for longer than three slices is in
+//! both. So everything is computed from [`Pair`]s. The interval comes from resampling them (a percentile bootstrap),
+//! which assumes nothing about their distribution.
 
 use std::fmt;
 
@@ -12,24 +12,24 @@ use crate::random::Random;
 
 /// Times the pairs are resampled.
 const RESAMPLES: usize = 2000;
-/// The part of the resampled medians that is left out on each side of an interval.
+/// The fraction of the resampled medians outside the interval on each side.
 const TAIL: f64 = 0.025;
 
-/// A median with its 95 % interval.
+/// A median with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// The median of the readings.
     pub median: f64,
-    /// 2.5 % of the medians of resampled readings are below.
+    /// 2.5 % of the resampled medians are below.
     pub low: f64,
-    /// 2.5 % of the medians of resampled readings are above.
+    /// 2.5 % of the resampled medians are above.
     pub high: f64,
 }
 
 impl Estimate {
     /// The estimate from `readings`; all NaN when there are none.
     pub fn of(readings: &[f64]) -> Self {
-        // The same each time, so that a report can be made again from the same readings.
+        // A fixed seed, so that the same readings give the same report.
         let mut random = Random::new(readings.len() as u64);
         let mut resampled = vec![0.0; readings.len()];
         let mut medians = Vec::with_capacity(RESAMPLES);
@@ -44,7 +44,7 @@ impl Estimate {
         Self { median: quantile(&mut readings.to_vec(), 0.5), low, high }
     }
 
-    /// As text, with so many digits after the point.
+    /// As text, with this many decimal places.
     pub fn digits(&self, digits: usize) -> String {
         let Self { median, low, high } = self;
         format!("{median:.digits$} ({low:.digits$}..{high:.digits$})")
@@ -57,7 +57,7 @@ impl fmt::Display for Estimate {
     }
 }
 
-/// A reading and what the control gave around it.
+/// A reading, and the control's around it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pair {
     /// The reading.
@@ -81,7 +81,7 @@ pub fn values(pairs: &[Pair]) -> Estimate {
     Estimate::of(&pairs.iter().map(|pair| pair.value).collect::<Vec<_>>())
 }
 
-/// What part of the sorted readings is below; interpolated. NaN when there are none.
+/// The interpolated quantile `part` of the readings; NaN when there are none.
 fn quantile(readings: &mut [f64], part: f64) -> f64 {
     if readings.is_empty() {
         return f64::NAN;
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(Estimate::of(&[7.0]), Estimate { median: 7.0, low: 7.0, high: 7.0 });
     }
 
-    /// The interval of a median of 101 evenly spread readings: 40..60 by the binomial distribution.
+    /// For 101 evenly spread readings, the binomial distribution gives an interval of 40..60.
     #[test]
     fn the_interval_is_that_of_the_median() {
         let readings: Vec<_> = (0..=100).map(f64::from).collect();
@@ -118,7 +118,7 @@ mod tests {
         assert!((57.0..=63.0).contains(&estimate.high), "{estimate:?}");
     }
 
-    /// A machine that gets slower all the time takes nothing from a paired ratio.
+    /// A machine that gets slower all the time does not change a paired ratio.
     #[test]
     fn pairs_see_through_a_drift() {
         let pairs: Vec<_> = (1..50)

@@ -1,5 +1,5 @@
-//! Tasks that do nothing but map, touch and unmap pages for ever, one a CPU, and count: those of `workload::churn`. Must
-//! not know what is attached.
+//! Tasks that map, touch and unmap pages for ever, one per CPU, and count them (`workload::churn`). Knows nothing of
+//! what is attached.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,7 +18,7 @@ use crate::workload::churn::counter_in;
 /// How long workers may do nothing.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Running workers. Killed and reaped on drop.
+/// Running workers. Killed and reaped on `Drop`.
 pub struct Workers {
     children: Vec<Child>,
     counters: Vec<&'static AtomicU64>,
@@ -29,19 +29,19 @@ pub struct Workers {
 /// What the workers did during a slice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Done {
-    /// Pages a second, all workers together. Each is one fault.
+    /// Pages per second, all workers together. Each is one fault.
     pub rate: f64,
-    /// CPU time of a page, ns: what others take of a CPU is not in it.
+    /// CPU time per page, ns; without the time that other tasks take of a CPU.
     pub page_ns: f64,
-    /// Cache misses a page; none where they cannot be counted.
+    /// Cache misses per page; `None` if they cannot be counted.
     pub misses: Option<f64>,
 }
 
 impl Workers {
-    /// Starts one on each of `cpus`, in the cgroups with these directories.
+    /// Starts a worker on each of `cpus`, in the cgroups with these folders.
     ///
     /// # Errors
-    /// One cannot be started, or a cgroup does not take it.
+    /// When one cannot be started or moved.
     pub fn start(cpus: &[u32], pages: usize, dirs: &[&Path]) -> Result<Self> {
         let program = binaries::workload()?;
         let mut workers =
@@ -93,10 +93,10 @@ impl Workers {
         self.children.is_empty()
     }
 
-    /// Moves them all into the cgroup with this directory.
+    /// Moves them all into the cgroup with this folder.
     ///
     /// # Errors
-    /// It does not take them.
+    /// When the kernel refuses.
     pub fn enter(&self, dir: &Path) -> Result<()> {
         let procs = dir.join("cgroup.procs");
         for child in &self.children {
@@ -116,17 +116,17 @@ impl Workers {
         self.misses.is_some()
     }
 
-    /// Watches them for a while.
+    /// Measures the workers for `length`.
     ///
     /// # Errors
-    /// A counter cannot be read; they stand still.
+    /// When a counter cannot be read, or the workers make no progress.
     pub fn slice(&self, length: Duration) -> Result<Done> {
         let misses = || self.misses.as_ref().map(CacheMisses::read).transpose();
         let ran = || self.clocks.iter().map(CpuClock::read).sum::<Result<Duration>>();
         let (missed, ran_before) = (misses()?, ran()?);
         let (start, before) = (Instant::now(), self.pages());
         std::thread::sleep(length);
-        // On a machine that is much too busy a slice can pass without a turn for them.
+        // On an overloaded machine the workers may not run at all during a slice.
         while self.pages() == before {
             ensure!(start.elapsed() < length + PATIENCE, "the workers stand still");
             std::thread::sleep(length);
@@ -142,13 +142,13 @@ impl Workers {
     }
 }
 
-/// The clock of the CPU time of a process.
+/// The CPU-time clock of a process.
 struct CpuClock(libc::clockid_t);
 
 impl CpuClock {
     fn of(child: &Child) -> Result<Self> {
         let mut clock = 0;
-        // SAFETY: it writes the number of a clock to where it is told.
+        // SAFETY: the call writes only to `clock`.
         let error = unsafe { libc::clock_getcpuclockid(child.id().cast_signed(), &raw mut clock) };
         ensure!(error == 0, "a worker has no clock: {}", io::Error::from_raw_os_error(error));
         Ok(Self(clock))
@@ -156,7 +156,7 @@ impl CpuClock {
 
     fn read(&self) -> Result<Duration> {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: it writes a time to where it is told.
+        // SAFETY: the call writes only to `time`.
         let result = unsafe { libc::clock_gettime(self.0, &raw mut time) };
         ensure!(result == 0, "cannot read a worker's clock: {}", io::Error::last_os_error());
         Ok(Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32))
@@ -166,7 +166,7 @@ impl CpuClock {
 impl Drop for Workers {
     fn drop(&mut self) {
         for child in &mut self.children {
-            // One that has ended does not mind.
+            // Fails if it has ended.
             let _ = child.kill();
             let _ = child.wait();
         }

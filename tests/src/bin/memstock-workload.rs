@@ -1,4 +1,4 @@
-//! `memstock-workload`: page faults and pages for memstock to count. The command line and nothing else.
+//! `memstock-workload`: causes page faults and holds memory for memstock to count. Only the command line is here.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use memstock_tests::workload::{
     churn, cpus::Cpus, demo, fuse, grow, hog, hold, reads, serve, share,
 };
 
-/// Maps, touches and unmaps pages on each CPU until the time is over or SIGINT or SIGTERM comes.
+/// Maps, touches and unmaps pages on each CPU, for some time or until SIGINT or SIGTERM.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -20,26 +20,26 @@ struct Cli {
     /// Pages to map at a time.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pages: u32,
-    /// Seconds to run; for ever if not given.
+    /// Seconds to run; for ever by default.
     #[arg(long)]
     seconds: Option<u64>,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Fault on command: lines on standard input, one reply each on standard output.
+    /// Fault on command: one line on standard input, one reply on standard output.
     Serve {
-        /// CPU to stay on.
+        /// CPU to run on.
         #[arg(long)]
         cpu: Option<u32>,
     },
-    /// Get memory by one way, hold it, give it back: each on command, as with serve.
+    /// Get memory in some way, hold it, and give it back, on command as with serve.
     Hold {
-        /// The way.
+        /// How to get it.
         mode: hold::Mode,
         #[command(flatten)]
         order: hold::Order,
-        /// CPU to stay on.
+        /// CPU to run on.
         #[arg(long)]
         cpu: Option<u32>,
     },
@@ -48,45 +48,45 @@ enum Verb {
         /// Pages of private memory.
         #[arg(long, default_value_t = 0)]
         pages: u32,
-        /// Write as many pages to this new file first.
+        /// Write as many pages to this new file instead of touching them.
         #[arg(long)]
         file: Option<std::path::PathBuf>,
-        /// CPU to stay on.
+        /// CPU to run on.
         #[arg(long)]
         cpu: Option<u32>,
-        /// Do not end at SIGTERM.
+        /// Ignore SIGTERM and SIGINT.
         #[arg(long)]
         catch_term: bool,
     },
-    /// Have another process with the same memory touch pages of it, on command.
+    /// Share memory with another process, which touches pages of it on command.
     Share {
         /// Pages of private memory.
         #[arg(long, default_value_t = 400)]
         pages: u32,
     },
-    /// Have memory in some way, and want more on command.
+    /// Hold memory in some way, and allocate more on command.
     Grow(grow::Order),
     /// Read pages of a file, some of them often.
     Reads(reads::Order),
     /// Serve a file system with one file, in a mount namespace.
     Fuse {
-        /// Where it is mounted.
+        /// Where to mount it.
         dir: std::path::PathBuf,
         /// Never answer a read.
         #[arg(long)]
         silent: bool,
     },
-    /// Two cgroups below its own, for people to look at, until SIGINT or SIGTERM comes.
+    /// Run a demo in two cgroups below its own, until SIGINT or SIGTERM.
     Demo,
-    /// The share of one CPU, until SIGINT or SIGTERM comes.
+    /// Map, touch and unmap pages on one CPU, until SIGINT or SIGTERM.
     Churn {
-        /// CPU to stay on.
+        /// CPU to run on.
         #[arg(long)]
         cpu: u32,
         /// Pages to map at a time.
         #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
         pages: u32,
-        /// Count them in the file that is standard input.
+        /// Count them in the file on standard input.
         #[arg(long)]
         counted: bool,
     },

@@ -1,8 +1,7 @@
-//! Memory in which a first touch is one fault, one page, and nothing else.
+//! Memory in which a first touch is exactly one fault and one page.
 //!
-//! A fresh mapping costs page tables as well, which are charged too. Here they are there before
-//! anything is asked for, and stay: in each 2 MiB, which is what one page table maps, the first page is
-//! touched at the start and kept.
+//! A fresh mapping also needs page tables, which are charged too. Here they exist from the start and stay: the first
+//! page of each 2 MiB, which one page table maps, is touched at the start and kept.
 
 use std::ptr::{self, NonNull};
 
@@ -37,11 +36,11 @@ impl Arena {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
         let start =
             unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, MapFlags::PRIVATE) }?;
-        // Or one fault could bring in 512 pages, where the host's huge pages are set to `always`.
+        // Otherwise one fault could bring in 512 pages, if the host's huge pages are set to `always`.
         // SAFETY: the advice is about this mapping alone and changes no contents.
         unsafe { madvise(start, bytes, Advice::LinuxNoHugepage) }?;
         let start: *mut u8 = start.cast();
-        // SAFETY: one table more than needed was mapped, so the boundary is inside.
+        // SAFETY: one table more than needed is mapped, so the boundary is inside.
         let start = unsafe { start.add(start.align_offset(TABLE_SIZE)) };
         let arena =
             Self { start: NonNull::new(start).ok_or(io::Errno::NOMEM)?, tables, touched: 0 };
@@ -52,11 +51,11 @@ impl Arena {
     }
 
     fn write(&self, offset: usize) {
-        // SAFETY: within the mapping, which is writable and which nobody else knows of.
+        // SAFETY: within the mapping, which is writable and which nothing else refers to.
         unsafe { self.start.as_ptr().add(offset).write_volatile(1) };
     }
 
-    /// Writes to `nr_pages` that have not been touched before; false if there are not as many.
+    /// Writes to `nr_pages` untouched pages; false if there are not as many.
     pub fn touch(&mut self, nr_pages: usize) -> bool {
         if self.touched + nr_pages > self.tables * (TABLE_PAGES - 1) {
             return false;
@@ -69,13 +68,13 @@ impl Arena {
         true
     }
 
-    /// Gives back all pages that were touched.
+    /// Gives back all touched pages.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn clear(&mut self) -> io::Result<()> {
         for table in 0..self.touched.div_ceil(TABLE_PAGES - 1) {
-            // SAFETY: within the mapping, in which nobody keeps anything.
+            // SAFETY: within the mapping, whose contents are not used.
             unsafe {
                 let first = self.start.as_ptr().add(table * TABLE_SIZE + PAGE_SIZE);
                 madvise(first.cast(), TABLE_SIZE - PAGE_SIZE, Advice::LinuxDontNeed)?;

@@ -1,7 +1,7 @@
-//! Map, touch, unmap, on every CPU until told to stop.
+//! Maps, touches and unmaps on every CPU until told to stop.
 //!
-//! One process a CPU, not one thread: threads would share an address space, and most of what one
-//! of them does would be waiting for the other's unmapping.
+//! One process per CPU, not one thread: threads would share an address space, and mostly wait for each other's
+//! unmapping.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -19,7 +19,7 @@ use super::cpus::{Cpus, pin};
 use super::pages::{faults, round};
 use super::signal;
 
-/// How often the parent looks at its children, its clock and its signals.
+/// How often the parent checks its children, its clock and its signals.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Runs `memstock-workload churn` on each CPU until `time` is over or a signal comes.
@@ -37,7 +37,7 @@ pub fn run(cpus: &Cpus, nr_pages: usize, time: Option<Duration>) -> Result<()> {
             Err(error) => result = Err(error),
         }
     }
-    // A child that has ended has failed: they do not stop by themselves.
+    // Children do not stop by themselves, so one that has ended has failed.
     while result.is_ok() && !signal::caught() && end.is_none_or(|end| Instant::now() < end) {
         let ended = children.iter_mut().any(|child| !matches!(child.try_wait(), Ok(None)));
         if ended {
@@ -46,7 +46,7 @@ pub fn run(cpus: &Cpus, nr_pages: usize, time: Option<Duration>) -> Result<()> {
         sleep(INTERVAL);
     }
     for child in &mut children {
-        // One that is not reaped yet still owns its id, so this cannot reach a stranger.
+        // A child that is not reaped keeps its id, so the signal cannot reach another process.
         if let Ok(None) = child.try_wait() {
             let _ = kill_process(Pid::from_child(child), Signal::TERM);
         }
@@ -68,14 +68,14 @@ fn start(cpu: u32, nr_pages: usize) -> Result<Child> {
         .with_context(|| format!("starting the churn on CPU {cpu}"))
 }
 
-/// Churns on one CPU until a signal comes, then says how many faults that was. With `counted`, the pages are counted in
-/// the file that is standard input all the time.
+/// Churns on one CPU until a signal comes, then prints the number of faults. With `counted`, it keeps a count of the
+/// pages in the file on standard input.
 ///
 /// # Errors
 /// When the CPU is not there, or memory runs out.
 pub fn churn(cpu: u32, nr_pages: usize, counted: bool) -> Result<()> {
     signal::catch().context("catching signals")?;
-    // A parent that is killed cannot tell its children.
+    // A parent that is killed cannot end its children.
     set_parent_process_death_signal(Some(Signal::TERM)).context("watching the parent")?;
     pin(cpu)?;
     ensure!(nr_pages > 0, "no pages, no faults");
@@ -87,7 +87,7 @@ pub fn churn(cpu: u32, nr_pages: usize, counted: bool) -> Result<()> {
             counter.fetch_add(nr_pages as u64, Relaxed);
         }
     }
-    // In one write, or the lines of two CPUs could mix.
+    // In one write, so that the lines of two CPUs do not mix.
     let line = format!("cpu {cpu}: {} faults\n", faults() - before);
     io::stderr().write_all(line.as_bytes()).context("writing to standard error")
 }
@@ -102,7 +102,7 @@ pub fn counter_in(file: impl AsFd) -> Result<&'static AtomicU64> {
     // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
     let start = unsafe { mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, 0) };
     let start = start.context("mapping the counter")?.cast::<AtomicU64>();
-    // SAFETY: the mapping is page-aligned and large enough, the file is never made shorter, and both
-    // stay until the process ends; all who map it use it as this atomic only.
+    // SAFETY: the mapping is page-aligned and large enough, the file is never truncated, and both
+    // stay until the process ends; everyone who maps it uses it only as this atomic.
     Ok(unsafe { &*start })
 }

@@ -1,4 +1,4 @@
-//! Which CPUs: parsing, and pinning.
+//! Sets of CPUs, and pinning to a CPU.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// `all`, or numbers separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cpus {
-    /// Those this process may run on.
+    /// All that this process may run on.
     All,
     /// These.
     List(Vec<u32>),
@@ -31,7 +31,7 @@ impl Cpus {
     /// The numbers.
     ///
     /// # Errors
-    /// When the kernel does not say what this process may run on.
+    /// When the kernel refuses to say what this process may run on.
     pub fn numbers(&self) -> Result<Vec<u32>> {
         match self {
             Self::List(numbers) => Ok(numbers.clone()),
@@ -44,7 +44,7 @@ impl Cpus {
     }
 }
 
-/// Keeps this process on `cpu`.
+/// Pins this thread to `cpu`.
 ///
 /// # Errors
 /// When there is no such CPU, or it is offline.
@@ -52,10 +52,10 @@ pub fn pin(cpu: u32) -> Result<()> {
     pin_to(None, cpu)
 }
 
-/// Does something on `cpu`, and goes back to where this thread might run before.
+/// Runs `done` on `cpu`, and restores the thread's affinity.
 ///
 /// # Errors
-/// As [`pin`], and those of what is done.
+/// As [`pin`], and those of `done`.
 pub fn on<T>(cpu: u32, done: impl FnOnce() -> Result<T>) -> Result<T> {
     let before = sched_getaffinity(None).context("the CPUs of this thread")?;
     pin(cpu)?;
@@ -64,7 +64,7 @@ pub fn on<T>(cpu: u32, done: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// Keeps the only thread of the process `pid` on `cpu`.
+/// Pins the only thread of the process `pid` to `cpu`.
 ///
 /// # Errors
 /// When there is no such process or CPU, or it is offline.

@@ -1,5 +1,5 @@
-//! What a newcomer is shown: two cgroups below its own. `web` has a file in the page cache and churns; `batch` takes much
-//! memory and gives it back, again and again.
+//! A demo for newcomers: two cgroups below its own. `web` has a file in the page cache and churns; `batch` again and
+//! again takes much memory and gives it back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,19 @@ use crate::task::enter_dir;
 const CACHE: u32 = 12 << 10;
 /// Pages that `batch` takes: 64 MiB.
 const TAKEN: u32 = 16 << 10;
-/// For so long it has them, and has not.
+/// How long it holds them, and then does not.
 const TURN: Duration = Duration::from_millis(1500);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Goes on until SIGINT or SIGTERM comes.
+/// Runs until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// When this is not in a cgroup in which others can be made.
+/// When it cannot make cgroups below its own.
 pub fn run() -> Result<()> {
     signal::catch().context("catching signals")?;
     let own = own_dir()?;
     let (web, batch) = (Dir::make(&own, "web")?, Dir::make(&own, "batch")?);
-    // Not in memory, where there is a disk.
+    // On a disk, if there is one.
     let folder = tempfile::tempdir_in("/var/tmp").or_else(|_| tempfile::tempdir());
     let folder = folder.context("a folder for the file")?;
     let file = folder.path().join("file");
@@ -59,7 +59,7 @@ fn own_dir() -> Result<PathBuf> {
     Ok(mount()?.join(path.context("not in a cgroup v2")?))
 }
 
-/// A cgroup; goes when it is dropped.
+/// A cgroup. Removed on `Drop`.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -72,12 +72,12 @@ impl Dir {
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        // Whoever made the one above removes what is left below it.
+        // If it fails, whoever made the parent removes it.
         let _ = fs::remove_dir(&self.0);
     }
 }
 
-/// A process; ended, and waited for, when it is dropped.
+/// A process. Terminated and reaped on `Drop`.
 struct Part(Child);
 
 impl Part {
@@ -91,7 +91,7 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // It is not reaped yet, so this cannot reach a stranger.
+        // It is not reaped yet, so the signal cannot reach another process.
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let _ = self.0.wait();
     }

@@ -1,5 +1,5 @@
-//! A file system in user space with one file, `file`, in a mount namespace of its own: what a pod with an rclone or s3fs
-//! beside it has. It may be one that never answers a read, as a dead NFS server.
+//! A FUSE file system with one file, `file`, in a mount namespace of its own, as a pod with an rclone or s3fs sidecar
+//! has. It can be set to answer no read, like a dead NFS server.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -20,11 +20,11 @@ use crate::PAGE;
 
 /// Pages of the file.
 const PAGES: u64 = 256;
-/// Nothing is remembered: whoever asks, asks the server.
+/// The kernel caches nothing and asks the server each time.
 const NOT_KEPT: Duration = Duration::ZERO;
 
 struct OneFile {
-    /// Reads that are never answered; none if they are.
+    /// Keeps reads that are never answered; `None` to answer them.
     unanswered: Option<Mutex<Vec<ReplyData>>>,
 }
 
@@ -67,7 +67,7 @@ impl Filesystem for OneFile {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        // Who reads past the page cache waits for the server itself, and no signal ends that.
+        // A direct read waits for the server itself, and no signal ends that.
         let flags = if self.unanswered.is_some() {
             FopenFlags::FOPEN_DIRECT_IO
         } else {
@@ -88,7 +88,7 @@ impl Filesystem for OneFile {
         reply: ReplyData,
     ) {
         match &self.unanswered {
-            // A reply that is dropped is an answer.
+            // Dropping the reply would answer it.
             Some(unanswered) => unanswered.lock().map_or((), |mut kept| kept.push(reply)),
             None => {
                 let left = (PAGES * PAGE).saturating_sub(offset).min(size.into());
@@ -98,10 +98,10 @@ impl Filesystem for OneFile {
     }
 }
 
-/// Mounts it at `dir`, says `ready`, and serves until it is killed; reads are never answered if it is `silent`.
+/// Mounts it at `dir`, prints `ready`, and serves until it is killed. If `silent`, it never answers reads.
 ///
 /// # Errors
-/// There is no FUSE here, or nothing may be mounted.
+/// When there is no FUSE, or it may not mount.
 pub fn serve(dir: &Path, silent: bool) -> Result<()> {
     // SAFETY: nothing of this process refers to its mounts yet.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("a mount namespace")?;

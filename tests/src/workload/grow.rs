@@ -1,8 +1,8 @@
-//! A process that has some memory, in the ways of those that limits are met with in the field, and then wants more:
+//! A process that has memory like processes that meet limits in the field, and then wants more:
 //!
 //! | command | what it does | reply |
 //! |---|---|---|
-//! | | has its first pages | `ready` |
+//! | | touches its first pages | `ready` |
 //! | `grow` | touches more | `ok` |
 
 use std::fs::File;
@@ -19,31 +19,31 @@ use super::lines::{Lines, send};
 use super::pages::Mapping;
 use crate::PAGE;
 
-/// What it has, and wants.
+/// What it has first, and wants then.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Order {
-    /// Pages of private memory at first; none is one.
+    /// Pages of private memory at first; at least one.
     #[arg(long, default_value_t = 0)]
     pub first: u32,
-    /// Pages of private memory that it wants then; none is one.
+    /// Pages of private memory that it wants then; at least one.
     #[arg(long, default_value_t = 0)]
     pub more: u32,
-    /// Its main thread ends, and others go on.
+    /// End the main thread; another one goes on.
     #[arg(long)]
     pub leaderless: bool,
-    /// The first pages are given back with MADV_FREE.
+    /// Give the first pages back with MADV_FREE.
     #[arg(long)]
     pub lazyfree: bool,
-    /// Sees the mounts of this process.
+    /// Enter the mount namespace of this process.
     #[arg(long)]
     pub mounts_of: Option<u32>,
-    /// Has a file open, and reads all of it.
+    /// Open a file, read all of it, and keep it open.
     #[arg(long)]
     pub reads: Option<PathBuf>,
-    /// Has a thread that waits for a read of a file for ever.
+    /// Have a thread wait for ever for a read of this file.
     #[arg(long)]
     pub waits_for: Option<PathBuf>,
-    /// Maps a file and reads each page.
+    /// Map a file and read each page.
     #[arg(long)]
     pub maps: Option<PathBuf>,
     /// `oom_score_adj`.
@@ -72,7 +72,7 @@ pub fn run(order: Order) -> Result<()> {
         }
         std::process::exit(0);
     });
-    // SAFETY: ends this thread alone, which holds nothing that others need.
+    // SAFETY: ends only this thread, which holds nothing that others need.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     bail!("a thread that has ended goes on")
 }
@@ -94,7 +94,7 @@ fn go_on(order: &Order) -> Result<()> {
     if order.lazyfree {
         first.free_lazily()?;
     }
-    // The main thread may be about to end.
+    // Give the main thread time to end.
     thread::sleep(Duration::from_millis(100));
     send(b"ready\n")?;
     let mut more = None;
@@ -110,10 +110,10 @@ fn go_on(order: &Order) -> Result<()> {
     Ok(())
 }
 
-/// Maps all of a file, for good, and reads each page.
+/// Maps a whole file, never unmaps it, and reads each page.
 fn read_mapped(file: &File) -> Result<()> {
     let len = usize::try_from(file.metadata()?.len())?;
-    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing, and nobody truncates the file.
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing, and the file is not truncated.
     let start = unsafe {
         let protection = ProtFlags::READ;
         let start = mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0)?;

@@ -1,4 +1,4 @@
-//! Memory as fast as it can be had, and no end: what limits are for.
+//! Takes memory as fast as it can, which is what limits are for.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _, stdin};
@@ -12,7 +12,7 @@ use super::pages::Mapping;
 use super::signal;
 use crate::PAGE;
 
-/// Writes `nr_pages` to `file`, if it is given, else touches as many fresh pages; says `done`, and holds
+/// Writes `nr_pages` to `file` if given, else touches as many fresh pages. Then prints `done`, and holds
 /// them until standard input ends.
 ///
 /// # Errors
@@ -34,7 +34,7 @@ pub fn run(nr_pages: usize, file: Option<&Path>, cpu: Option<u32>, catch_term: b
         }
     }
     send(b"done\n")?;
-    // What it says does not matter.
+    // What it reads does not matter.
     stdin().read_to_end(&mut Vec::new()).context("waiting for the end of standard input")?;
     drop(mapping);
     Ok(())

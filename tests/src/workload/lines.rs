@@ -1,10 +1,10 @@
-//! Lines in, lines out, without any memory but what is there already.
+//! Reads and writes lines without allocating.
 
 use anyhow::{Context, Result};
 use rustix::io::{read, write};
 use rustix::stdio::{stdin, stdout};
 
-/// Lines of standard input, in a buffer that never grows.
+/// Lines of standard input, in a fixed buffer.
 pub(super) struct Lines {
     bytes: [u8; 256],
     start: usize,
@@ -12,12 +12,12 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// None read yet.
+    /// Starts with nothing read.
     pub(super) fn new() -> Self {
         Self { bytes: [0; 256], start: 0, end: 0 }
     }
 
-    /// The next line; none at the end of input.
+    /// The next line; `None` at the end of input.
     pub(super) fn next(&mut self) -> Result<Option<&str>> {
         loop {
             let unread = &self.bytes[self.start..self.end];
@@ -39,7 +39,7 @@ impl Lines {
     }
 }
 
-/// Writes without a buffer in between.
+/// Writes without a buffer.
 pub(super) fn send(mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let count = write(stdout(), bytes).context("standard output")?;

@@ -1,4 +1,4 @@
-//! What `memstock-workload` does: faults and pages, and nothing that is not asked for.
+//! The verbs of `memstock-workload`: they cause the faults and hold the pages that were asked for, and no others.
 
 pub mod arena;
 pub mod churn;

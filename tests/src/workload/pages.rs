@@ -31,26 +31,26 @@ impl Mapping {
             unsafe { mmap_anonymous(ptr::null_mut(), length, protection, MapFlags::PRIVATE) }?;
         let start = NonNull::new(start.cast()).ok_or(io::Errno::NOMEM)?;
         let mapping = Self { start, nr_pages };
-        // Or one fault could bring in 512 pages, where the host's huge pages are set to `always`.
+        // Otherwise one fault could bring in 512 pages, if the host's huge pages are set to `always`.
         // SAFETY: the advice is about this mapping alone and changes no contents.
         unsafe { madvise(start.as_ptr().cast(), length, Advice::LinuxNoHugepage) }?;
         Ok(mapping)
     }
 
-    /// Gives the pages back, which the kernel may take when it needs memory (`MADV_FREE`).
+    /// Lets the kernel take the pages when it needs memory (`MADV_FREE`).
     ///
     /// # Errors
-    /// The kernel does not know that.
+    /// When the kernel does not support it.
     pub fn free_lazily(&self) -> io::Result<()> {
         let length = self.nr_pages * PAGE_SIZE;
-        // SAFETY: of this mapping nobody wants the contents.
+        // SAFETY: the contents of this mapping are not used.
         unsafe { madvise(self.start.as_ptr().cast(), length, Advice::LinuxFree) }
     }
 
     /// Writes to each page once.
     pub fn touch(&self) {
         for page in 0..self.nr_pages {
-            // SAFETY: within the mapping, which is writable and which nobody else knows of.
+            // SAFETY: within the mapping, which is writable and which nothing else refers to.
             unsafe { self.start.as_ptr().add(page * PAGE_SIZE).write_volatile(1) };
         }
     }
@@ -58,8 +58,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own and nothing refers into it. Unmapping what is
-        // mapped fails only when it would need another VMA and there is no room for one.
+        // SAFETY: the mapping is this value's own and nothing refers into it. Unmapping fails only when it
+        // would need another VMA and there is no room for one.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.nr_pages * PAGE_SIZE) };
     }
 }
@@ -76,8 +76,8 @@ pub fn round(nr_pages: usize) -> io::Result<()> {
 /// Minor and major faults of this process so far.
 pub fn faults() -> u64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: getrusage writes into the place it is given; all of it being zero is a valid
-    // value, should it fail (which it does not for RUSAGE_SELF).
+    // SAFETY: getrusage writes only to `usage`, and should it fail (it does not for RUSAGE_SELF), all
+    // zeros are a valid value.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
         usage.assume_init()

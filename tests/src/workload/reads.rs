@@ -1,5 +1,5 @@
 //! Reads pages of a file one by one, by Zipf's law: the n-th most popular page is read 1/n times as often as the first.
-//! Which are read is known beforehand, so that what is read again can be, too.
+//! The order is fixed, so a test can compute the rereads.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -17,16 +17,16 @@ pub struct Order {
     /// The file.
     #[arg(long)]
     pub file: PathBuf,
-    /// Its pages.
+    /// How many pages it has.
     #[arg(long)]
     pub pages: u64,
-    /// How many of them are read, some of them often.
+    /// How many reads to make, some of the same page.
     #[arg(long)]
     pub reads: u64,
 }
 
 impl Order {
-    /// The pages in the order in which they are read; the same each time.
+    /// The page numbers in the order of the reads; the same each time.
     pub fn indices(&self) -> impl Iterator<Item = u64> + use<> {
         let weights = (1..=self.pages).map(|rank| 1.0 / rank as f64);
         let sums: Vec<f64> = weights
@@ -36,7 +36,7 @@ impl Order {
             })
             .collect();
         let mut random = Random::new(1);
-        // Popular pages are not neighbours. An odd number visits all places of a power of two.
+        // Spreads popular pages over the file. The odd factor visits every page if their number is a power of two.
         let (pages, all) = (self.pages, sums.last().copied().unwrap_or(0.0));
         (0..self.reads).map(move |_| {
             let drawn = random.below(1 << 53) as f64 / (1_u64 << 53) as f64 * all;
@@ -50,7 +50,7 @@ impl Order {
 /// When the file cannot be read.
 pub fn run(order: &Order) -> Result<()> {
     let file = File::open(&order.file).with_context(|| order.file.display().to_string())?;
-    // Nothing is read ahead.
+    // No read-ahead.
     fadvise(&file, 0, None, Advice::Random)?;
     let mut page = [0; PAGE as usize];
     for index in order.indices() {

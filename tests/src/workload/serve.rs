@@ -1,4 +1,4 @@
-//! Faults on command, and no others: lines in, one line out for each.
+//! Faults on command, and never otherwise: one line in, one line out.
 //!
 //! | command | what it does | reply |
 //! |---|---|---|
@@ -6,17 +6,17 @@
 //! | `drop` | gives all of them back | `ok` |
 //! | `map N` | maps N fresh pages, touches each once, keeps them | `ok minflt=M` |
 //! | `unmap` | unmaps all of those | `ok` |
-//! | `spin N` | N rounds of mapping, touching and unmapping 64 pages | `ok minflt=M` |
-//! | `churn` | such rounds until the next line comes | `ok` at once |
+//! | `spin N` | makes N rounds of mapping, touching and unmapping 64 pages | `ok minflt=M` |
+//! | `churn` | makes such rounds until the next line comes | `ok` at once |
 //! | `stop` | nothing; ends `churn` | `ok rounds=R minflt=M` |
 //! | `spawn N` | runs `true` N times, one after the other | `ok` |
 //! | `faults` | nothing | `ok minflt=M`, all faults of the process |
 //! | `exit` | ends | `ok` |
 //!
-//! Handling a command but `spawn` costs **no fault at all** (the test `live::workload` holds it to that): the
+//! Handling a command other than `spawn` costs **no fault at all** (the test `live::workload` checks that): the
 //! program locks everything it has into memory before it serves, and allocates nothing
-//! afterwards. So the faults between two replies are those that were asked for, exactly. So are the
-//! pages of `touch`: its page tables are there already; `map` and the rounds need some of their own.
+//! afterwards. So the faults between two replies are exactly those that were asked for. So are the
+//! pages of `touch`, whose page tables exist already; `map` and the rounds need some of their own.
 
 use std::io::{Cursor, Write};
 use std::process::Command;
@@ -34,9 +34,9 @@ use super::pages::{Mapping, faults, round};
 
 /// Pages of a round of `spin` and `churn`.
 pub const ROUND_PAGES: usize = 64;
-/// `map` commands between two `unmap`s.
+/// Maximum of `map` commands between two `unmap`s.
 const MAX_MAPPINGS: usize = 65536;
-/// Pages that can be touched between two `drop`s.
+/// Maximum of pages touched between two `drop`s.
 const MAX_TOUCHED: usize = 65536;
 
 const ZERO: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -51,7 +51,7 @@ pub fn serve(cpu: Option<u32>) -> Result<()> {
     }
     let mappings = Vec::with_capacity(MAX_MAPPINGS);
     let mut lines = Lines::new();
-    // Text, stack, heap and the vector's empty room: everything that a command may need.
+    // Text, stack, heap and the vector's spare capacity: everything that a command may need.
     mlockall(MlockAllFlags::CURRENT).context("locking the workload into memory")?;
     let arena = Arena::new(MAX_TOUCHED).context("mapping memory to touch")?;
     let mut server = Server { arena, mappings, rounds: 0, churned: 0 };
@@ -83,7 +83,7 @@ struct Server {
 }
 
 impl Server {
-    /// Does what `line` says; what it has to say for itself goes to `reply`.
+    /// Executes the command in `line` and writes its reply to `reply`.
     fn handle(&mut self, line: &str, reply: &mut Cursor<[u8; 256]>) -> Next {
         let mut words = line.split_whitespace();
         let (next, said) = match words.next() {
@@ -155,7 +155,7 @@ impl Server {
         }
     }
 
-    /// Rounds until there is something to read. Looking costs no fault.
+    /// Makes rounds until there is something to read. Polling costs no fault.
     fn churn(&mut self) -> Result<()> {
         let input = stdin();
         let before = faults();
@@ -171,8 +171,8 @@ impl Server {
     }
 }
 
-/// Without a `pre_exec`, std starts the child by `vfork`: nothing of the parent is copied on write,
-/// so that the child is the last one to fault on this CPU.
+/// Without a `pre_exec`, std starts the child by `vfork`: the parent has no copy-on-write faults, so the child is the
+/// last to fault on this CPU.
 fn spawn(words: &mut SplitWhitespace<'_>, reply: &mut impl Write) -> std::io::Result<()> {
     let Some(children) = count(words) else {
         return writeln!(reply, "error: spawn how many children?");

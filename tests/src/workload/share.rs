@@ -1,5 +1,5 @@
-//! Two processes with one memory, as vfork(2) and systemd's way to start services make them until the exec. This one owns
-//! the memory; the other touches it, on command:
+//! Two processes that share their memory, as between a vfork(2) and the exec, also when systemd starts a service. This
+//! one owns the memory; the other one touches it on command:
 //!
 //! | command | what it does | reply |
 //! |---|---|---|
@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::lines::{Lines, send};
 use super::pages::Mapping;
 
-/// What the other one is told, and says: it sees the memory of this one.
+/// Commands to the other process and its replies, in the shared memory.
 static STEP: AtomicU32 = AtomicU32::new(WAIT);
 const WAIT: u32 = 0;
 const TOUCH: u32 = 1;
@@ -29,16 +29,16 @@ const POLL: Duration = Duration::from_millis(2);
 const STACK_BYTES: usize = 64 << 10;
 
 /// # Errors
-/// When there is no other process, or a pipe breaks.
+/// When the other process cannot be started, or a pipe breaks.
 pub fn run(nr_pages: usize) -> Result<()> {
-    // Both stay to the end: without `end`, the other uses them until this process is gone.
+    // Both are leaked: without `end`, the other process uses them until this one is gone.
     let mapping: &Mapping = Box::leak(Box::new(Mapping::new(nr_pages).context("mapping memory")?));
     let stack = Box::leak(Box::new([MaybeUninit::<u8>::uninit(); STACK_BYTES]));
-    // It is to be this one's, whoever uses it.
+    // Touched here, so that its pages are charged to this process.
     stack.fill(MaybeUninit::new(0));
     let top = stack.as_mut_ptr_range().end;
-    // SAFETY: the stack is the other's alone, and like the mapping is never freed. `other` does nothing that allocates
-    // or locks.
+    // SAFETY: only the other process uses the stack, which like the mapping is never freed. `other` neither allocates
+    // nor locks.
     let pid = unsafe {
         let flags = libc::CLONE_VM | libc::SIGCHLD;
         libc::clone(other, top.cast(), flags, std::ptr::from_ref(mapping).cast_mut().cast())
@@ -56,7 +56,7 @@ pub fn run(nr_pages: usize) -> Result<()> {
             }
             "end" => {
                 STEP.store(END, SeqCst);
-                // SAFETY: nothing is written through a null pointer.
+                // SAFETY: waitpid writes nothing to a null pointer.
                 let ended = unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
                 ensure!(ended == pid, "waitpid: {}", io::Error::last_os_error());
             }
@@ -67,9 +67,9 @@ pub fn run(nr_pages: usize) -> Result<()> {
     Ok(())
 }
 
-/// Ends with its parent at the latest.
+/// The other process. Ends with its parent at the latest.
 extern "C" fn other(mapping: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: the mapping of the parent, which waits; the calls take numbers.
+    // SAFETY: the mapping is the parent's, which waits meanwhile; the calls take numbers.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         loop {

@@ -11,14 +11,14 @@ extern "C" fn on_signal(_signal: libc::c_int) {
     STOP.store(true, Relaxed);
 }
 
-/// Has SIGINT and SIGTERM set the flag instead of ending the process.
+/// Makes SIGINT and SIGTERM set the flag instead of ending the process.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn catch() -> io::Result<()> {
     for signal in [libc::SIGINT, libc::SIGTERM] {
         let handler: extern "C" fn(libc::c_int) = on_signal;
-        // SAFETY: all of a sigaction being zero is valid: no flags, an empty mask. The handler
+        // SAFETY: an all-zero sigaction is valid: no flags, an empty mask. The handler
         // does one atomic store, which is async-signal-safe.
         let result = unsafe {
             let mut action = MaybeUninit::<libc::sigaction>::zeroed().assume_init();

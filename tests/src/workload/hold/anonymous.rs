@@ -60,8 +60,7 @@ pub(super) fn dontneed(nr_pages: usize) -> Result<Held> {
     Ok(Held::region(nr_pages, region))
 }
 
-/// The kernel takes pages that were freed this way when it is short of memory, or else with the
-/// mapping.
+/// The kernel takes such pages when it is short of memory, or else when they are unmapped.
 pub(super) fn madv_free(nr_pages: usize) -> Result<Held> {
     let region = Region::private(nr_pages)?;
     region.write();
@@ -77,7 +76,7 @@ pub(super) fn mremap(nr_pages: usize) -> Result<Held> {
     region.grow(nr_pages)?;
     region.write();
     region.relocate()?;
-    // They came with it: this costs no fault.
+    // The pages moved along: this costs no fault.
     region.write();
     Ok(Held::region(nr_pages, region))
 }

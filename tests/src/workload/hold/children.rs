@@ -14,20 +14,20 @@ use super::region::Region;
 
 /// Children of a storm.
 const STORM: usize = 200;
-/// That live at the same time.
+/// Children that live at the same time.
 const AT_ONCE: usize = 16;
 
-/// The copy of the child, and what the child and this process copied of the program's own memory:
-/// some pages each, which are gone with the child, so not known to the page.
+/// Holds the child's copy too. The child and this process also copy a few pages of the program's own memory, which are
+/// not counted and go with the child.
 pub(super) fn fork_write(nr_pages: usize) -> Result<Held> {
     let region = Region::private(nr_pages)?;
     region.write();
     let (hear, tell) = pipe_with(PipeFlags::CLOEXEC).context("a pipe from the child")?;
-    // The child ends when its parent closes this, be it by being killed.
+    // The child ends when its parent closes this end or is killed.
     let (last, hold) = pipe_with(PipeFlags::CLOEXEC).context("a pipe to the child")?;
     let (parents, childs) = ((&hear, &hold), (&tell, &last));
     let child = fork(|| {
-        // SAFETY: the child's own copies of the descriptors, of which it has no other use.
+        // SAFETY: these are the child's own copies of the descriptors, and it does not use them otherwise.
         unsafe {
             libc::close(parents.0.as_raw_fd());
             libc::close(parents.1.as_raw_fd());
@@ -50,7 +50,7 @@ pub(super) fn fork_write(nr_pages: usize) -> Result<Held> {
     Ok(Held { nr_pages: Some(2 * nr_pages), give: Box::new(give) })
 }
 
-/// Nothing of it is left when this returns.
+/// All children have ended when this returns.
 pub(super) fn fork_storm(nr_pages: usize) -> Result<Held> {
     for started in 0..STORM {
         if started >= AT_ONCE {
@@ -70,13 +70,13 @@ pub(super) fn fork_storm(nr_pages: usize) -> Result<Held> {
     Ok(Held::new(0, || Ok(())))
 }
 
-/// Nothing of it is left when this returns.
+/// All children have ended when this returns.
 pub(super) fn exec_storm() -> Result<Held> {
     exec(STORM)?;
     Ok(Held::new(0, || Ok(())))
 }
 
-/// Runs `true` that often.
+/// Runs `true` `count` times.
 pub(super) fn exec(count: usize) -> Result<()> {
     for _ in 0..count {
         let status = Command::new("true").status().context("starting `true`")?;
@@ -85,14 +85,14 @@ pub(super) fn exec(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Has a child do `work` and end, well if it returns true.
+/// Forks a child that does `work` and exits, with success if it returns true.
 fn fork(work: impl FnOnce() -> bool) -> Result<Pid> {
-    // SAFETY: this process has one thread, so that the child is a full copy, with no lock held by
-    // a thread that it lacks. It never returns from here.
+    // SAFETY: this process has one thread, so no thread that is missing in the child holds a lock. The child
+    // never returns from here.
     match unsafe { libc::fork() } {
         0 => {
             let code = i32::from(!work());
-            // SAFETY: ends the process, without the parent's clean-up, which is not the child's.
+            // SAFETY: ends the process without the parent's clean-up, which is not the child's to do.
             unsafe { libc::_exit(code) }
         }
         child => match Pid::from_raw(child).filter(|_| child > 0) {

@@ -1,4 +1,4 @@
-//! Files: written, copied, mapped. Page cache of a disk or of a tmpfs.
+//! Files that are written, copied and mapped: page cache of a disk or of a tmpfs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek as _, Write};
@@ -11,11 +11,10 @@ use rustix::mm::{MapFlags, ProtFlags};
 use super::Held;
 use super::region::{PAGE_SIZE, Region, read_write};
 
-/// What is written to files. In the program's read-only data, so that writing takes no memory
-/// but the file's.
+/// The data to write. In the program's read-only data, so that writing needs no memory but the file's.
 static ZEROS: [u8; 16 * PAGE_SIZE] = [0; 16 * PAGE_SIZE];
 
-/// The files that a mode makes in a folder. Removed with their pages at the latest on `Drop`.
+/// The files that a mode makes in a folder. Removed on `Drop` at the latest.
 pub(super) struct Files {
     dir: PathBuf,
     made: Vec<(PathBuf, Option<File>)>,
@@ -26,7 +25,7 @@ impl Files {
         Ok(Self { dir: dir.to_owned(), made: Vec::new() })
     }
 
-    /// A new file, empty, to be read and written.
+    /// Makes a new file, open for reading and writing.
     fn make(&mut self, purpose: &str) -> Result<&File> {
         let path = self.dir.join(format!("memstock-hold-{}-{purpose}", std::process::id()));
         let file = OpenOptions::new()
@@ -45,7 +44,7 @@ impl Files {
         }
     }
 
-    /// Removes them: unlinked first, so that it is the closing that frees the pages.
+    /// Unlinks the files, then closes them, so that the closing frees the pages.
     fn remove(mut self) -> Result<()> {
         let made = std::mem::take(&mut self.made);
         made.into_iter().try_for_each(|(path, _)| {
@@ -67,8 +66,8 @@ pub(super) fn write(mut files: Files, nr_pages: usize) -> Result<Held> {
     Ok(Held::new(nr_pages, move || files.remove()))
 }
 
-/// Half by read(2) and write(2), half by sendfile(2). Not by copy_file_range(2): file systems that
-/// share blocks between files would bring no page of the copy into the cache.
+/// Copies half by read(2) and write(2), half by sendfile(2). Not by copy_file_range(2): on file systems that share
+/// blocks between files, the copy would have no page in the cache.
 pub(super) fn copy(mut files: Files, nr_pages: usize) -> Result<Held> {
     let mut source = files.make("source")?.try_clone().context("a second descriptor")?;
     fill(&source, nr_pages)?;
@@ -95,7 +94,7 @@ pub(super) fn copy(mut files: Files, nr_pages: usize) -> Result<Held> {
     Ok(Held::new(2 * nr_pages, move || files.remove()))
 }
 
-/// Nobody has them open any more; their pages are clean.
+/// Leaves clean pages of files that are no longer open.
 pub(super) fn read_and_close(mut files: Files, nr_pages: usize) -> Result<Held> {
     const EACH: usize = ZEROS.len() / PAGE_SIZE;
     let mut buffer = Region::private(EACH)?;
@@ -122,7 +121,7 @@ pub(super) fn map_shared(mut files: Files, nr_pages: usize) -> Result<Held> {
     }))
 }
 
-/// The file that somebody else has brought into the cache.
+/// Opens the file that another process has brought into the cache.
 pub(super) fn cached(path: Option<&Path>, nr_pages: usize) -> Result<File> {
     let path = path.context("which file? Give it with --file")?;
     let file = File::open(path).with_context(|| path.display().to_string())?;
@@ -131,7 +130,7 @@ pub(super) fn cached(path: Option<&Path>, nr_pages: usize) -> Result<File> {
     Ok(file)
 }
 
-/// Charged to whoever brought it into the cache.
+/// Its pages are charged to whoever brought them into the cache.
 pub(super) fn map_and_read(file: &File, nr_pages: usize) -> Result<Held> {
     let region = Region::of_file(file, nr_pages, ProtFlags::READ, MapFlags::PRIVATE)?;
     region.read();

@@ -1,4 +1,4 @@
-//! Huge pages, whole, in part, and in pieces that are to be put together.
+//! Huge pages: whole, partly unmapped, and as small pages that can be collapsed.
 
 use anyhow::{Context as _, Result};
 use rustix::mm::Advice;
@@ -7,9 +7,9 @@ use super::region::{PAGE_SIZE, Region};
 use super::{Held, Unavailable};
 use crate::workload::pages::faults;
 
-/// Small pages in a huge one (x86-64, and arm64 with pages of 4 KiB).
+/// Small pages in a huge page (x86-64, and arm64 with pages of 4 KiB).
 const HUGE: usize = 512;
-/// At least so many are taken apart: two in each of the two ways.
+/// Huge pages to unmap in part, at least: two in each of the two ways.
 const PARTIAL: usize = 4;
 
 pub(super) fn huge(nr_pages: usize) -> Result<Held> {
@@ -17,8 +17,8 @@ pub(super) fn huge(nr_pages: usize) -> Result<Held> {
     Ok(Held::region(region.nr_pages(), region))
 }
 
-/// A huge page that is mapped in part is charged whole: the kernel splits it only when it is short
-/// of memory. What it counts as mapped (`rss` in `memory.stat`) falls at once.
+/// A partly mapped huge page stays charged as a whole: the kernel splits it only when it is short
+/// of memory. Its count of mapped pages (`rss` in `memory.stat`) falls at once.
 pub(super) fn partial(nr_pages: usize) -> Result<Held> {
     let count = nr_pages.div_ceil(HUGE).max(PARTIAL);
     let mut region = touch_once(count)?;
@@ -54,14 +54,14 @@ pub(super) fn pieces_wanted(nr_pages: usize) -> Result<Held> {
     Ok(Held::region(region.nr_pages(), region))
 }
 
-/// Whatever the host's huge pages are set to, and khugepaged is not told.
+/// Touches the region in small pages, whatever the host's huge pages are set to, without registering it for khugepaged.
 fn in_pieces(region: &Region) -> Result<()> {
     disable(true)?;
     region.write();
     disable(false)
 }
 
-/// No huge pages for this process, or those that the host is set to.
+/// Disables huge pages for this process, or returns to the host's setting.
 pub(super) fn disable(disable: bool) -> Result<()> {
     rustix::thread::disable_transparent_huge_pages(disable).context("small pages, please")
 }
@@ -74,7 +74,7 @@ fn touch_once(count: usize) -> Result<Region> {
     let region = Region::aligned(count * HUGE, HUGE * PAGE_SIZE)?;
     region.advise(Advice::LinuxHugepage).map_err(|error| none(&error.to_string()))?;
     region.write_every(HUGE, 0);
-    // Whoever asked for huge pages and got small ones is not told. The next fault tells.
+    // The kernel does not report that it gave small pages instead. Another fault shows it.
     let before = faults();
     region.write_every(HUGE, 1);
     if faults() > before {

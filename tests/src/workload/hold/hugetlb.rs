@@ -1,5 +1,5 @@
-//! Huge pages of hugetlb, which the kernel gets from the page allocator and charges to nobody: its pool is empty, and
-//! may grow as long as the pages are asked for.
+//! Hugetlb pages, which the kernel takes from the page allocator and charges to no cgroup. The hugetlb pool is empty,
+//! and may grow while the pages are allocated.
 
 use std::fs::{self, File};
 
@@ -11,9 +11,9 @@ use super::region::{PAGE_SIZE, Region, read_write};
 use super::{Held, Unavailable};
 
 const OVERCOMMIT: &str = "/proc/sys/vm/nr_overcommit_hugepages";
-/// Huge pages, whatever was asked for: there may be no more than a few.
+/// Huge pages to get, whatever was asked for: the host may have only a few.
 const COUNT: usize = 4;
-/// Small pages in one.
+/// Small pages in a huge page.
 const HUGE: usize = 512;
 
 pub(super) fn private() -> Result<Held> {
@@ -22,7 +22,7 @@ pub(super) fn private() -> Result<Held> {
     Ok(Held::region(0, region))
 }
 
-/// As page cache of hugetlbfs.
+/// Page cache of hugetlbfs.
 pub(super) fn shared() -> Result<Held> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB;
     let file = File::from(memfd_create(c"memstock-hold", flags).map_err(none)?);
@@ -40,14 +40,14 @@ fn none(error: impl ToString) -> Unavailable {
     Unavailable(format!("no huge pages of hugetlb: {}", error.to_string()))
 }
 
-/// Huge pages beyond the pool that somebody has already: another holder, say.
+/// Huge pages beyond the pool that are in use already, by another holder for example.
 fn surplus() -> Result<usize> {
     let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("HugePages_Surp:"));
     line.map_or(Ok(0), |count| count.trim().parse()).context("HugePages_Surp")
 }
 
-/// Maps and writes while the pool may grow. What is mapped has its pages reserved, so that no write fails.
+/// Maps and writes while the pool may grow. A mapping reserves its pages, so that no write fails.
 fn with_surplus(map: impl FnOnce() -> Result<Region>) -> Result<Region> {
     let before = fs::read_to_string(OVERCOMMIT).map_err(none)?;
     let allowed: usize = before.trim().parse().context(OVERCOMMIT)?;

@@ -1,18 +1,16 @@
-//! Memory that is got by one way, held, and given back: each on command, so that a test can look
-//! at figures in between.
+//! Gets memory in some way, holds it, and gives it back, each on command, so that a test can read figures in between.
 //!
 //! | command | what it does | reply |
 //! |---|---|---|
 //! | | starts | `ready` |
-//! | `get` | gets the memory | `ok pages=N`: what a controller should charge for it; `?` if that is not known to the page |
+//! | `get` | gets the memory | `ok pages=N`: what a controller should charge for it; `?` if not known exactly |
 //! | `give` | gives all of it back | `ok` |
-//! | `exit` | ends, giving back what is held | `ok` |
+//! | `exit` | gives back what is held, and ends | `ok` |
 //!
-//! What cannot be done on this host is answered with `unavailable: …`, what went wrong with
-//! `error: …`. As with `serve`, the program is locked into memory before it says `ready`. A
-//! mapping that comes later is not locked, nor is a child's copy of one.
+//! The reply is `unavailable: …` if this host cannot do it, and `error: …` if something went wrong. As with `serve`,
+//! the program is locked into memory before it prints `ready`. Later mappings are not locked, nor are a child's copies.
 //!
-//! `mode.rs` declares the ways; the other files go them, and return a `Held`.
+//! `mode.rs` declares the ways; the other files implement them, and return a `Held`.
 
 mod anonymous;
 mod children;
@@ -40,7 +38,7 @@ pub(crate) use self::shared::remove as remove_segment;
 use super::cpus::pin;
 use super::lines::{Lines, send};
 
-/// What statfs(2) says of ramfs, the root of a small virtual machine.
+/// statfs(2)'s type of ramfs, the root file system of a small virtual machine.
 const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
 
 /// How much, and where.
@@ -49,10 +47,10 @@ pub struct Order {
     /// Pages to get.
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
     pub pages: u32,
-    /// Folder for the files that some modes make: on tmpfs or on a disk, as the mode wants it.
+    /// Folder for the files that some modes make: on tmpfs or on a disk, as the mode requires.
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// File to map, of at least as many pages, which somebody else has brought into the cache.
+    /// File to map, of at least as many pages, which another process has brought into the cache.
     #[arg(long)]
     pub file: Option<PathBuf>,
 }
@@ -62,7 +60,7 @@ impl Order {
         self.pages as usize
     }
 
-    /// The folder to make files in, if it is of the kind that the mode is about.
+    /// The folder to make files in, if it is on the kind of file system that the mode needs.
     fn dir(&self, place: Place) -> Result<&Path> {
         let usual = match place {
             Place::Nowhere => bail!("this mode makes no files"),
@@ -81,7 +79,7 @@ impl Order {
     }
 }
 
-/// What this host does not have: no fault of the program.
+/// The host lacks something; the program did not fail.
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
@@ -93,9 +91,9 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// Memory that is held, and how to give it back.
+/// Held memory, and how to give it back.
 struct Held {
-    /// What a controller should charge; none if that is not known to the page.
+    /// Pages that a controller should charge; `None` if not known exactly.
     nr_pages: Option<usize>,
     give: Box<dyn FnOnce() -> Result<()>>,
 }
@@ -120,11 +118,11 @@ pub fn serve(mode: Mode, order: &Order, cpu: Option<u32>) -> Result<()> {
         pin(cpu)?;
     }
     if !mode.wants_huge() {
-        // Where the host's huge pages are set to `always`, 400 pages would be 512.
+        // If the host's huge pages are set to `always`, 400 pages would be 512.
         huge::disable(true)?;
     }
     if mode == Mode::ExecStorm {
-        // Once before: the heap that it takes is there, and locked, from then on.
+        // Once before, so that the heap it needs is allocated, and then locked.
         children::exec(1)?;
     }
     let mut lines = Lines::new();
@@ -143,7 +141,7 @@ pub fn serve(mode: Mode, order: &Order, cpu: Option<u32>) -> Result<()> {
             return Ok(());
         }
     }
-    // Nobody is there any more to read a reply, but a file would stay.
+    // No one reads replies any more, but a file would stay.
     give(&mut held)
 }
 

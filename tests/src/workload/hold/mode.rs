@@ -1,13 +1,13 @@
-//! The ways to get memory: declared here and nowhere else, for the command line and for tests.
+//! The ways to get memory, declared once for the command line and for tests.
 
 use clap::ValueEnum;
 
-/// A way to get memory. [`ValueEnum::value_variants`] has them all.
+/// A way to get memory. [`ValueEnum::value_variants`] lists them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Mode {
     /// Private anonymous memory, written.
     AnonWrite,
-    /// Private anonymous memory, only read: the zero page.
+    /// Private anonymous memory, only read: maps the zero page.
     AnonRead,
     /// Private anonymous memory, read and then written.
     AnonReadWrite,
@@ -19,7 +19,7 @@ pub enum Mode {
     Populate,
     /// `read(2)` into fresh memory.
     ReadInto,
-    /// Written, given up with `MADV_DONTNEED`, written again.
+    /// Written, dropped with `MADV_DONTNEED`, written again.
     Dontneed,
     /// Written; given back with `MADV_FREE`, then unmapped.
     MadvFree,
@@ -29,11 +29,11 @@ pub enum Mode {
     Huge,
     /// Four huge pages or more, half of each unmapped: every second small page, or the second half.
     HugePartial,
-    /// Small pages, as many as make whole huge ones, that can be put together if somebody asks for it.
+    /// Small pages in whole huge-page areas, which can be collapsed on request.
     Pieces,
-    /// The same of shared anonymous memory.
+    /// The same, in shared anonymous memory.
     PiecesShared,
-    /// The same where huge pages are wanted: what khugepaged looks for.
+    /// The same with `MADV_HUGEPAGE`, for khugepaged to find.
     PiecesWanted,
     /// Shared anonymous memory, written.
     SharedAnon,
@@ -47,9 +47,9 @@ pub enum Mode {
     FileWrite,
     /// A file on a disk, written, and copied half by `read(2)` and half by `sendfile(2)`.
     FileCopy,
-    /// Files of 16 pages on a disk, each written, read anew from the disk, and closed: what `tar` leaves.
+    /// Files of 16 pages on a disk, each written, read back from the disk, and closed: what `tar` leaves.
     FilesClosed,
-    /// A file that somebody else brought into the cache, mapped and read.
+    /// A file that another process brought into the cache, mapped and read.
     MappedCached,
     /// Such a file mapped with `MAP_PRIVATE`, written.
     MmapFilePrivate,
@@ -61,7 +61,7 @@ pub enum Mode {
     ForkStorm,
     /// `true`, 200 times.
     ExecStorm,
-    /// Pipes that are full.
+    /// Full pipes.
     Pipe,
     /// Secret memory (`memfd_secret(2)`), written.
     Secret,
@@ -71,13 +71,13 @@ pub enum Mode {
     Symlinks,
     /// Rings for asynchronous I/O.
     AioRings,
-    /// Private huge pages of hugetlb that are beyond its pool: charged to nobody.
+    /// Private hugetlb pages beyond its pool: charged to no cgroup.
     HugetlbPrivate,
-    /// The same of a file.
+    /// The same in a file.
     HugetlbShared,
 }
 
-/// Where the file of a mode has to be.
+/// Where a mode makes its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// It makes none.
@@ -88,7 +88,7 @@ pub enum Place {
     Disk,
 }
 
-/// What the kernel calls the pages that a mode holds.
+/// How the kernel accounts the pages that a mode holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `rss` in `memory.stat`.
@@ -116,12 +116,12 @@ impl Mode {
         }
     }
 
-    /// Whether it wants a file that somebody else has brought into the cache.
+    /// Whether it needs a file that another process has brought into the cache.
     pub fn wants_file(self) -> bool {
         matches!(self, Self::MappedCached | Self::MmapFilePrivate)
     }
 
-    /// Whether its page cache can never be taken back, and the kernel's figures have it as cache all the same.
+    /// Whether its pages can never be reclaimed, although the kernel's figures count them as cache.
     pub fn is_unevictable(self) -> bool {
         matches!(self, Self::Secret | Self::RamfsWrite | Self::Symlinks)
     }
@@ -132,7 +132,7 @@ impl Mode {
         matches!(self, Huge | HugePartial | Pieces | PiecesShared | PiecesWanted)
     }
 
-    /// What its pages are to the kernel.
+    /// How the kernel accounts its pages.
     pub fn kind(self) -> Kind {
         match self {
             Self::PiecesShared

@@ -1,4 +1,4 @@
-//! Pipes, filled: memory of the kernel's own, charged to whoever writes.
+//! Full pipes: kernel memory, charged to whoever writes.
 
 use std::os::fd::OwnedFd;
 
@@ -18,7 +18,7 @@ pub(super) fn fill(nr_pages: usize) -> Result<Held> {
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
         let (read, end) =
             pipe_with(flags).with_context(|| format!("pipe {} (see `ulimit -n`)", pipes.len()))?;
-        // A write of a whole page takes a page, and either fits or does not.
+        // A write of a whole page takes one page, and fits completely or not at all.
         while written < nr_pages {
             match write(&end, &ZEROS) {
                 Ok(_) => written += 1,

@@ -1,4 +1,4 @@
-//! A mapping of this process, with the calls that concern one. All `unsafe` about mappings is here.
+//! A memory mapping and the system calls on it. All `unsafe` code for mappings is here.
 
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
@@ -14,7 +14,7 @@ use crate::PAGE;
 
 pub(super) const PAGE_SIZE: usize = PAGE as usize;
 
-/// Mapped memory that nothing but this value refers to. Unmapped on `Drop`.
+/// Mapped memory that only this value refers to. Unmapped on `Drop`.
 #[derive(Debug)]
 pub(super) struct Region {
     start: NonNull<u8>,
@@ -35,7 +35,7 @@ impl Region {
         Self::anonymous(nr_pages, MapFlags::PRIVATE)
     }
 
-    /// The start of a file.
+    /// The first `nr_pages` of a file.
     pub(super) fn of_file(
         file: impl AsFd,
         nr_pages: usize,
@@ -43,8 +43,8 @@ impl Region {
         flags: MapFlags,
     ) -> Result<Self> {
         let length = bytes(nr_pages)?;
-        // SAFETY: as above. The file is the caller's, and nobody cuts it short: an access beyond
-        // its end would be a SIGBUS.
+        // SAFETY: as above. The file is the caller's and is not truncated, so no access is beyond its end, which would
+        // raise SIGBUS.
         let start = unsafe { mmap(ptr::null_mut(), length, access, flags, file, 0) };
         Self::mapped(start, length)
     }
@@ -66,7 +66,7 @@ impl Region {
     pub(super) fn aligned_shared(nr_pages: usize, alignment: usize) -> Result<Self> {
         let region = Self::aligned(nr_pages, alignment)?;
         let flags = MapFlags::SHARED | MapFlags::FIXED;
-        // SAFETY: it takes the place of this value's own mapping, which nothing else refers to.
+        // SAFETY: it replaces this value's own mapping, which nothing else refers to.
         unsafe { mmap_anonymous(region.start.as_ptr().cast(), region.length, read_write(), flags) }
             .context("mapping shared memory")?;
         Ok(region)
@@ -78,7 +78,7 @@ impl Region {
         Ok(Self { start, length })
     }
 
-    /// Pages of it, also those that were punched.
+    /// Its pages, including punched holes.
     pub(super) fn nr_pages(&self) -> usize {
         self.length / PAGE_SIZE
     }
@@ -88,11 +88,11 @@ impl Region {
         self.write_every(1, 0);
     }
 
-    /// Writes to page `first` and each `step` pages after it.
+    /// Writes to page `first` and every `step`th page after it.
     pub(super) fn write_every(&self, step: usize, first: usize) {
         for page in (first..self.nr_pages()).step_by(step) {
-            // SAFETY: within the mapping, which is writable where this is called, and which nobody
-            // else in this process knows of.
+            // SAFETY: within the mapping, which is writable where this is called, and which nothing
+            // else in this process refers to.
             unsafe { self.start.add(page * PAGE_SIZE).write_volatile(1) };
         }
     }
@@ -105,26 +105,26 @@ impl Region {
         }
     }
 
-    /// All of it. Making the slice touches nothing.
+    /// All its bytes. Making the slice touches no page.
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: the mapping is this value's own, is readable and writable where this is called,
         // and zeros or what was written are valid bytes.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
     }
 
-    /// Locks it into memory, which brings it all in.
+    /// Locks it into memory, which faults in all of it.
     pub(super) fn lock(&self) -> Result<()> {
         // SAFETY: locking changes no contents.
         unsafe { mlock(self.start.as_ptr().cast(), self.length) }.context("mlock")
     }
 
-    /// Advises the kernel about it. The contents are lost if the advice says so.
+    /// Calls madvise(2) on it, which may discard the contents.
     pub(super) fn advise(&self, advice: Advice) -> rustix::io::Result<()> {
-        // SAFETY: the mapping is this value's own, and holds nothing but bytes of any value.
+        // SAFETY: the mapping is this value's own, and any bytes are valid contents.
         unsafe { madvise(self.start.as_ptr().cast(), self.length, advice) }
     }
 
-    /// Makes it longer, wherever there is room.
+    /// Grows it, moving it if necessary.
     pub(super) fn grow(&mut self, nr_pages: usize) -> Result<()> {
         let length = bytes(nr_pages)?;
         let start = self.start.as_ptr().cast();
@@ -144,18 +144,18 @@ impl Region {
         unsafe { mremap_fixed(start, self.length, self.length, flags, place) }
             .context("mremap to move")?;
         self.start = target.start;
-        // What it stood for is `self`'s now.
+        // `self` owns its mapping now.
         std::mem::forget(target);
         Ok(())
     }
 
-    /// Unmaps the pages from `first` to before `end`, which must not be touched from then on.
+    /// Unmaps the pages from `first` to before `end`, which must not be accessed from then on.
     pub(super) fn punch(&mut self, first: usize, end: usize) -> Result<()> {
         ensure!(first <= end && end <= self.nr_pages(), "pages {first} to {end} are not in it");
         if first == end {
             return Ok(());
         }
-        // SAFETY: within the mapping; whoever uses this value has been told.
+        // SAFETY: within the mapping; the caller must not access the pages again.
         unsafe {
             munmap(self.start.add(first * PAGE_SIZE).as_ptr().cast(), (end - first) * PAGE_SIZE)
         }
@@ -164,12 +164,12 @@ impl Region {
 }
 
 impl Region {
-    /// Unmaps it, the holes in it too if there are any.
+    /// Unmaps all of it, including holes.
     pub(super) fn unmap(self) -> Result<()> {
         let (start, length) = (self.start, self.length);
         std::mem::forget(self);
-        // SAFETY: the mapping was this value's own and nothing refers into it. Where a hole was,
-        // no other mapping has been made: nothing is mapped between punching and this.
+        // SAFETY: the mapping was this value's own and nothing refers into it. Holes contain no other
+        // mapping: nothing is mapped between punching and this.
         unsafe { munmap(start.as_ptr().cast(), length) }.context("munmap")
     }
 }

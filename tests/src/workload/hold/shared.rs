@@ -1,4 +1,4 @@
-//! Shared memory without a file in a folder: page cache of the kernel's own tmpfs.
+//! Shared memory without a named file: page cache of the kernel's internal tmpfs.
 
 use std::fs::File;
 use std::ptr::NonNull;
@@ -24,24 +24,24 @@ pub(super) fn memfd(nr_pages: usize) -> Result<Held> {
     )
 }
 
-/// A file in memory, empty so far, mapped and written.
+/// Maps and writes an empty file in memory.
 pub(super) fn written(file: File, nr_pages: usize) -> Result<Held> {
     file.set_len((nr_pages * PAGE_SIZE).try_into()?).context("the size of a memfd")?;
     let region = Region::of_file(&file, nr_pages, read_write(), MapFlags::SHARED)?;
     region.write();
     Ok(Held::new(nr_pages, move || {
         region.unmap()?;
-        // The pages belong to the file, and go with its last user.
+        // The pages belong to the file, and are freed with its last descriptor.
         drop(file);
         Ok(())
     }))
 }
 
-/// The segment outlives this process if that is killed: the harness removes it then.
+/// The segment outlives this process if it is killed; the harness then removes it.
 pub(super) fn sysv(nr_pages: usize) -> Result<Held> {
     let segment = Segment::new(nr_pages * PAGE_SIZE)?;
     for page in 0..nr_pages {
-        // SAFETY: within the segment, which is attached and which nobody else knows of.
+        // SAFETY: within the segment, which is attached and which nothing else refers to.
         unsafe { segment.start.add(page * PAGE_SIZE).write_volatile(1) };
     }
     Ok(Held::new(nr_pages, move || segment.remove()))
@@ -62,7 +62,7 @@ impl Segment {
         }
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
         let start = unsafe { libc::shmat(id, ptr::null(), 0) };
-        // It says -1 when it fails.
+        // shmat returns -1 on failure.
         if start.addr() == usize::MAX {
             let error = io::Error::last_os_error();
             let _ = remove(id);
@@ -83,7 +83,7 @@ impl Segment {
 /// Removes a System V shared memory segment.
 ///
 /// # Errors
-/// When there is none, or it is somebody else's.
+/// When it does not exist, or belongs to another user.
 pub(crate) fn remove(id: libc::c_int) -> io::Result<()> {
     // SAFETY: IPC_RMID reads nothing from the third argument.
     match unsafe { libc::shmctl(id, libc::IPC_RMID, ptr::null_mut()) } {
