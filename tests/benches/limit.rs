@@ -1,13 +1,13 @@
-//! `cargo xtask bench limit`: how far above its limit a task gets, and how long it lives there, beside the
+//! `cargo xtask bench limit`: how far above its limit a task gets, and how long it lives there, compared with the
 //! kernel's own controller.
 //!
 //! In turns, a task that wants twice its limit runs in a tracked cgroup with that limit, alone and with
 //! a second one on another CPU, and in a v1 memory cgroup of the kernel's with that limit. Nothing can be
-//! reclaimed. The daemon says how long after the limit was met it killed; a life is measured from start to
-//! end, for both, and compared within a round.
+//! reclaimed. The daemon reports the time from the limit hit to the kill. A task's life is measured from start to
+//! end for both controllers, and compared within a round.
 //!
-//! A thread that enforces and has no CPU is late. On a virtual machine the hypervisor may have it, so rounds in which it
-//! had (steal in `/proc/stat`, in ticks of 10 ms), or in which such a thread waited (`schedstat`), are told apart.
+//! An enforcing thread that gets no CPU is late. So rounds in which it waited for one (`schedstat`), or in which the
+//! hypervisor took a CPU (steal in `/proc/stat`, in ticks of 10 ms), are reported separately.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, live};
 
-/// Overshoot and time to kill.
+/// Measure overshoot and time to kill.
 #[derive(Parser)]
 struct Args {
     /// Rounds; each runs every variant once
@@ -44,15 +44,15 @@ fn main() -> Result<()> {
     live(|| measure(&args))
 }
 
-/// Enforcement that waited for a CPU for longer in a round was late because of that: the throttle has the next page take
-/// about as long, at ten pages above the limit.
+/// If enforcement waited longer than this for a CPU in a round, that made it late: at ten pages above the limit, the
+/// throttle delays the next page by about as much.
 const LATE_NS: u64 = 100_000;
 
-/// What was seen of one variant.
+/// The results of one variant.
 #[derive(Default)]
 struct Seen {
     over: Vec<f64>,
-    /// Whether what enforces had a CPU whenever it wanted one.
+    /// Whether the enforcing threads had a CPU whenever they needed one.
     had_cpu: Vec<bool>,
     kill_us: Vec<f64>,
     life_ms: Vec<f64>,
@@ -105,7 +105,7 @@ fn measure(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Median, the value that 99 of 100 are not above, and the largest.
+/// Median, 99th percentile, and maximum.
 fn spread(values: &[f64]) -> String {
     if values.is_empty() {
         return "-".to_owned();
@@ -152,7 +152,7 @@ fn ours(
     Ok(())
 }
 
-/// How long each thread of the daemon that enforces has waited for a CPU, ns.
+/// How long each enforcing thread of the daemon has waited for a CPU, ns.
 fn waits(daemon: u32) -> Result<BTreeMap<OsString, u64>> {
     let mut waits = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{daemon}/task"))? {
@@ -166,7 +166,7 @@ fn waits(daemon: u32) -> Result<BTreeMap<OsString, u64>> {
     Ok(waits)
 }
 
-/// What the hypervisor has taken of all CPUs.
+/// The time that the hypervisor has taken from all CPUs.
 fn stolen_ticks() -> Result<u64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let stolen = stat.split_whitespace().nth(8).context("/proc/stat has no steal")?;

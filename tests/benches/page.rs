@@ -1,9 +1,10 @@
-//! `cargo xtask bench page`: what charging and uncharging pages costs a task that does nothing else.
+//! `cargo xtask bench page`: the cost of charging and uncharging for a task that does nothing but touch and unmap
+//! pages.
 //!
-//! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns everything is attached, with faults
-//! seen or unseen, or the empty program on each of the hot tracepoints, each between
-//! slices of nothing. In slices of their own, the kernel's statistics tell how long each program runs. `cargo xtask bench table1` has more
-//! variants.
+//! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns, everything is attached, with or
+//! without the fault program, or an empty program on each of the hot tracepoints, each between slices with nothing
+//! attached. Further slices measure by the kernel's statistics how long each program runs. `cargo xtask bench table1`
+//! has more variants.
 
 #[path = "support/loaded.rs"]
 mod loaded;
@@ -28,19 +29,19 @@ use memstock_tests::bench::statistics::{Estimate, difference, ratio, values};
 use memstock_tests::bench::workers::Workers;
 use memstock_tests::cgroup::OF_BENCH;
 
-/// Costs of the programs, and what they take of a task's throughput.
+/// Measure the cost of the programs, and a task's loss of throughput.
 #[derive(Parser)]
 struct Args {
     /// Rounds; each runs every variant once
     #[arg(long, default_value_t = 60)]
     rounds: usize,
-    /// Length of a slice
+    /// Length of a slice in milliseconds
     #[arg(long, default_value = "50", value_name = "MS")]
     slice: u64,
-    /// Pages that are mapped, touched and unmapped at a time
+    /// Pages to map, touch and unmap at a time
     #[arg(long, default_value_t = 256)]
     pages: usize,
-    /// Pages charged at once
+    /// Pages in a batch
     #[arg(long, default_value_t = 32)]
     batch: u32,
     #[command(flatten)]
@@ -52,7 +53,7 @@ struct Args {
 enum Variant {
     Nothing,
     Everything,
-    /// The same, but faults are not seen: what they allocate charges itself.
+    /// Everything but the fault program: allocations charge by themselves.
     Unseen,
     Empty,
 }
@@ -98,7 +99,7 @@ struct Programs {
     empty: RawTracePoint,
 }
 
-/// The name of what does nothing.
+/// The name of the empty program.
 const EMPTY: &str = "empty";
 
 impl Programs {
@@ -135,7 +136,7 @@ fn measure(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<()
     let slice = Duration::from_millis(args.slice);
     let seen = interleave(args.rounds, VARIANTS.len(), |n| {
         let links = programs.attach(n.map_or(Variant::Nothing, |n| VARIANTS[n].1))?;
-        // Stocks and caches are warm before anything is counted.
+        // Warms stocks and caches before it counts.
         std::thread::sleep(slice / 10);
         let done = workers.slice(slice);
         programs.detach(links)?;
@@ -159,7 +160,7 @@ fn measure(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<()
     run_times(args, programs, workers)
 }
 
-/// How often and how long each program runs for each page.
+/// Measures how often per page and how long each program runs.
 fn run_times(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<()> {
     let _stats = aya::sys::enable_stats(aya::sys::Stats::RunTime)
         .context("cannot enable run-time statistics")?;
@@ -178,7 +179,7 @@ fn run_times(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<
             for (n, run) in
                 after.iter().zip(&before).map(|(after, before)| after.since(*before)).enumerate()
             {
-                // Many fewer are others' business. (No page: they had no turn on a machine too busy.)
+                // Rarer runs are due to other tasks. (No pages: the workers did not run, on an overloaded machine.)
                 if pages > 0 && run.run_cnt * 100 > pages {
                     costs[n].push(run.run_time_ns as f64 / run.run_cnt as f64);
                     runs[n].push(run.run_cnt as f64 / pages as f64);

@@ -1,9 +1,8 @@
-//! `cargo xtask bench read`: what reading costs with many tracked cgroups: `memstock show` for one sample, the
-//! daemon for one scrape of its metrics, and `memstock top` on terminals of two sizes, as part of one CPU.
+//! `cargo xtask bench read`: the cost of reading with many tracked cgroups: one sample by `memstock show`, one scrape
+//! of the daemon's metrics, and `memstock top` on terminals of two sizes, as a share of one CPU.
 //!
 //! One of the cgroups has a task that faults all the time, so that figures change, rows move, and readings are
-//! disturbed. The cost is the CPU time of the process by the kernel's scheduler; what tmux does with what is
-//! drawn is its own.
+//! disturbed. The cost is the CPU time of the process by the kernel's scheduler, without that of tmux.
 
 use std::fs;
 use std::io;
@@ -19,7 +18,7 @@ use memstock_tests::process::memstock;
 use memstock_tests::tmux::Terminal;
 use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
 
-/// The cost of reading.
+/// Measure the cost of reading.
 #[derive(Parser)]
 struct Args {
     /// Tracked cgroups.
@@ -28,7 +27,7 @@ struct Args {
     /// Samples of `memstock show`, and scrapes.
     #[arg(long, default_value_t = 20)]
     samples: usize,
-    /// Seconds that `memstock top` is watched for, at each size.
+    /// Seconds to measure `memstock top`, at each size.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     #[command(flatten)]
@@ -99,23 +98,23 @@ fn measure(args: &Args) -> Result<()> {
     engine.end()
 }
 
-/// Time that a process has had on a CPU, with that of its threads that have ended.
+/// CPU time of a process, including threads that have ended.
 fn on_cpu(pid: u32) -> Result<Duration> {
     let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
-    // SAFETY: a number is written, which lives until the call returns.
+    // SAFETY: the call writes only to `clock`.
     let result = unsafe { libc::clock_getcpuclockid(pid.try_into()?, &raw mut clock) };
     ensure!(result == 0, "no CPU clock of {pid}: {}", io::Error::from_raw_os_error(result));
-    // SAFETY: the kernel writes a time, which lives until the call returns.
+    // SAFETY: the call writes only to `time`.
     let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     ensure!(result == 0, "the CPU time of {pid}: {}", io::Error::last_os_error());
     Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?))
 }
 
-/// CPU time of all processes that were started here and have ended.
+/// CPU time of all child processes that have ended.
 fn of_children() -> Result<Duration> {
-    // SAFETY: all zeros is a valid value of a structure of integers.
+    // SAFETY: all zeros are a valid structure of integers.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes to `usage`, which lives until the call returns.
+    // SAFETY: the call writes only to `usage`.
     let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
     ensure!(result == 0, "getrusage: {}", io::Error::last_os_error());
     let time = |of: libc::timeval| {

@@ -1,7 +1,7 @@
-//! `cargo xtask picture`: the picture of `memstock top` in the README, from a real run.
+//! `cargo xtask picture`: makes the README's picture of `memstock top` from a real run.
 //!
-//! Four cgroups below one: one that is near its limit, one that is over it, and two that have none. The limits
-//! are only observed, so that nobody is killed and the picture can be taken again.
+//! Four cgroups below one: three with limits, of which one is near its limit and one over it, and one without. The
+//! limits are only observed, so that no task is killed and the picture can be taken again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,15 +12,15 @@ use clap::Parser;
 use memstock_tests::tmux::Terminal;
 use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
 
-/// Takes the picture.
+/// Take the picture of `memstock top`.
 #[derive(Parser)]
 struct Args {
-    /// Where it goes.
+    /// File to write.
     file: PathBuf,
 }
 
 const SIZE: (u16, u16) = (146, 22);
-/// Readings before the picture is taken: so much is to be seen of the stocks over time.
+/// Readings before the picture is taken, so that it shows the stocks over time.
 const READINGS: usize = 14;
 const MIB: u64 = 256;
 
@@ -44,7 +44,7 @@ fn picture(file: &PathBuf) -> Result<()> {
     }
     limits.iter().for_each(|limit| args.extend(["--limit", limit]));
     let engine = Engine::start(args)?;
-    // The first holds what it has; the others hold some, and take and give back more.
+    // `web` and `batch` also map, touch and unmap pages all the time.
     let mut tasks = [
         (Task::start(&database, None)?, 212 * MIB, false),
         (Task::start(&web, Some(0))?, 131 * MIB, true),

@@ -1,9 +1,8 @@
-//! What the programs of a page cost at real page faults, by the kernel's run-time statistics, on one busy CPU and on
-//! all.
+//! The cost of a page's programs at real page faults, by the kernel's run-time statistics, on one busy CPU and on all.
 //!
-//! In turns, between slices of the empty program, which is what any program costs, the statistic itself included: stocks
-//! that always serve (batch 1024), as they are by default, a shared counter on each page, both with one level and
-//! with several, and untracked tasks. The statistic is read around the program, so what a miss tail-calls is in it.
+//! Variants run in turns, between slices of the empty program, which measures what any program and the statistics
+//! themselves cost: stocks that always hit (batch 1024), default stocks and a shared counter on each page, the latter
+//! two with one level and with several, and untracked tasks. The statistics include what a miss tail-calls.
 
 use std::time::Duration;
 
@@ -23,10 +22,10 @@ use crate::loaded::empty;
 use crate::programs::{PAGE, Programs, tracking};
 use crate::sequences::LEVELS;
 
-/// Pages that are mapped, touched and unmapped at a time.
+/// Pages mapped, touched and unmapped at a time.
 const PAGES: usize = 512;
 
-/// Name, batch, what is coalesced, levels that are tracked, whether its programs are the empty one.
+/// Name, batch, what is coalesced, tracked levels, and whether its programs are the empty one.
 const VARIANTS: [(&str, u32, Coalescing, usize, bool); 7] = [
     ("empty program, again", DEFAULT_BATCH, Coalescing::Everything, 0, true),
     ("untracked", DEFAULT_BATCH, Coalescing::Everything, 0, false),
@@ -36,21 +35,21 @@ const VARIANTS: [(&str, u32, Coalescing, usize, bool); 7] = [
     ("shared counter each", DEFAULT_BATCH, Coalescing::Nothing, 1, false),
     ("shared counter each, 4 levels", DEFAULT_BATCH, Coalescing::Nothing, LEVELS, false),
 ];
-/// Which of them are compared: stocks, and what they save.
+/// Ratios to report: what stocks save.
 const RATIOS: [(&str, usize, usize); 2] =
     [("stock, by shared counter each", 3, 5), ("the same, 4 levels", 4, 6)];
 
 /// What the programs took in a slice, ns.
 #[derive(Clone, Copy)]
 struct Took {
-    /// A run of the fault program.
+    /// Time of one run of the fault program.
     fault: f64,
-    /// All programs, for each fault.
+    /// Time of all programs per fault.
     page: f64,
     faults: u64,
 }
 
-/// Measures and prints. Everything is loaded several times, since the place of a program counts.
+/// Measures and prints. Loads everything several times, since a program's speed depends on its address.
 pub fn measure((loads, rounds): (usize, usize), slice: Duration, home: &Home) -> Result<()> {
     let _stats = aya::sys::enable_stats(aya::sys::Stats::RunTime)
         .context("cannot enable run-time statistics")?;
@@ -69,7 +68,7 @@ pub fn measure((loads, rounds): (usize, usize), slice: Duration, home: &Home) ->
                     true => [empty()?, empty()?, empty()?],
                     false => Programs::of(&mut loaded)?.page,
                 };
-                // Without its engine, a program's tail call goes nowhere.
+                // Keeps the engine: without it, a program's tail call would fail.
                 Ok((loaded, programs))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -105,7 +104,7 @@ fn report(seen: &[Vec<Paired<Took>>]) {
         println!("{name:<32} {fault:>24} {page:>24} {faults:>10} faults");
     }
     for (name, ours, theirs) in RATIOS {
-        // Slices of the same round.
+        // Compares slices of the same round.
         let [fault, page] = figures.map(|figure| {
             let both = above(ours, figure).into_iter().zip(above(theirs, figure));
             Estimate::of(&both.map(|(ours, theirs)| ours / theirs).collect::<Vec<_>>()).digits(2)
@@ -114,14 +113,14 @@ fn report(seen: &[Vec<Paired<Took>>]) {
     }
 }
 
-/// Attaches the programs, lets the workers fault for a while, detaches, and returns what ran.
+/// Attaches the programs, lets the workers fault for a while, detaches, and returns what the programs took.
 fn one_slice(programs: &mut [RawTracePoint; PAGE.len()], slice: Duration) -> Result<Took> {
     let mut links = Vec::new();
-    // The fault program last: it leaves pages pending for those who take them.
+    // The fault program last, since it leaves pages pending that the others must claim.
     for (program, point) in programs.iter_mut().zip(HOT_TRACEPOINTS).rev() {
         links.push(program.attach(point)?);
     }
-    // Its maps and the faulting code are warm before anything is counted.
+    // Warms the maps and the faulting code before it counts.
     std::thread::sleep(slice / 5);
     let read = |programs: &[RawTracePoint]| -> Result<Vec<RunStats>> {
         programs.iter().map(|program| RunStats::of(program.fd()?)).collect()

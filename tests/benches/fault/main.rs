@@ -1,8 +1,8 @@
-//! `cargo xtask bench fault`: what the programs of a page cost, to some nanoseconds.
+//! `cargo xtask bench fault`: the cost of a page's programs, to a few nanoseconds.
 //!
 //! `calls` runs them with the arguments of the tracepoints, at a low background cost, on one busy CPU and on all,
-//! beside the programs of bpftrace and bcc if they are wanted. `faults` has the kernel run them at real page
-//! faults, and reads its run-time statistics.
+//! beside the programs of bpftrace and bcc on request. `faults` lets the kernel run them at real page faults, and
+//! reads its run-time statistics.
 
 #[path = "../support/calls.rs"]
 mod calls;
@@ -20,19 +20,19 @@ use clap::Parser;
 use memstock::host;
 use memstock_tests::bench::Common;
 
-/// Costs of the programs.
+/// Measure the cost of the programs.
 #[derive(Parser)]
 struct Args {
     /// Rounds; each runs every variant once
     #[arg(long, default_value_t = 60)]
     rounds: usize,
-    /// Times that everything is loaded anew, each with its part of the rounds
+    /// Times to load everything anew, each for a part of the rounds
     #[arg(long, default_value_t = 6)]
     loads: usize,
-    /// Length of a slice in milliseconds, of real faults; of calls a fifth
+    /// Length of a slice of real faults, in milliseconds; a slice of calls is a fifth of it
     #[arg(long, default_value_t = 50, value_name = "MS")]
     slice: u64,
-    /// Measure the programs of bpftrace and bcc as well, where they are installed
+    /// Also measure the programs of bpftrace and bcc, where installed
     #[arg(long)]
     peers: bool,
     #[command(flatten)]

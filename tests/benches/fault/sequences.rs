@@ -1,5 +1,5 @@
-//! What a page costs, in calls: the programs of its fault, its allocation and its free in a row, and each left
-//! out in turn.
+//! The cost of a page in calls: the programs of its fault, its allocation and its free in a row, and without some of
+//! them.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use crate::programs::{PAGE, Programs, tracking};
 /// Levels of the deep variants.
 pub const LEVELS: usize = 4;
 
-/// A program of somebody's at a fault, and nothing else.
+/// Only this program at a fault, and empty programs for the rest.
 fn alone<'a>(empty: &[Call<'a>], program: &'a RawTracePoint) -> Vec<Call<'a>> {
     let fault = Call { program, args: Arguments::Fault };
     [fault].into_iter().chain(empty[1..].iter().copied()).collect()
 }
 
-/// What one sequence gave.
+/// The results of one sequence.
 type Slices = Vec<Paired<f64>>;
 
 /// Measures and prints.
 ///
-/// A program is as fast as the place in memory lets it be that the kernel happens to put it to: tens of ns
-/// either way, the same for as long as it is loaded. So everything is loaded several times.
+/// A program's speed depends on the address where the kernel happens to load it: by tens of ns, constant while it is
+/// loaded. So everything is loaded several times.
 pub fn measure(
     (loads, rounds): (usize, usize),
     slice: Duration,
@@ -82,8 +82,8 @@ fn one_load(
     let [stocked, stocked_deep, each, each_deep, untracked] = programs.as_slice() else {
         anyhow::bail!("as many as there are engines");
     };
-    // Each from another engine: the kernel counts who uses a program, on a line that two CPUs share, and three
-    // calls of one program meet there more often than calls of three.
+    // Each from another engine: the kernel counts a program's users on a cache line that CPUs share, and three calls
+    // of one program would contend for it more than calls of three programs.
     let empty: Vec<_> = programs.iter().take(PAGE.len()).map(Programs::nothing).collect();
     let mut without_fault = stocked.sequence();
     without_fault[0] = empty[0];
@@ -103,7 +103,7 @@ fn one_load(
     let pages = (info.page_base, info.page_struct_size);
     let named = |cpus: &&[u32]| {
         let seen = compare(&all, pages, cpus, rounds, slice)?;
-        // The control, which is the first of them, is the second as well.
+        // The control is the first sequence, and again the second.
         Ok(sequences.iter().map(|s| s.0).zip(seen.into_iter().skip(1)).collect())
     };
     cpus.iter().map(named).collect()
@@ -117,7 +117,7 @@ fn report(seen: &[(&str, Slices)]) {
     for (name, slices) in seen {
         println!("{name:<40} {:>24}", difference(&pairs(slices, |ns| *ns)).to_string());
     }
-    // Slices of the same round.
+    // Compares slices of the same round.
     let between = |name: &str, a: usize, b: usize| {
         let within: Vec<f64> = above(a).iter().zip(above(b)).map(|(a, b)| a - b).collect();
         println!("{name:<40} {:>24}", Estimate::of(&within).to_string());
@@ -133,7 +133,7 @@ fn report(seen: &[(&str, Slices)]) {
     }
 }
 
-/// What people use today to count faults: the programs of those that can be called.
+/// The programs of other tools that count faults, as far as they can be called.
 fn peers_programs() -> Result<Vec<(&'static str, Running, RawTracePoint)>> {
     let (found, missing) = Peer::find();
     for why in missing {

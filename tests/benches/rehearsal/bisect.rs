@@ -1,4 +1,4 @@
-//! The smallest limit at which the kernel lets a program live.
+//! Bisects the smallest limit at which the kernel lets a program live.
 
 use anyhow::Result;
 use memstock_tests::PAGE;
@@ -7,11 +7,11 @@ use crate::cells::Cell;
 use crate::oracle::Run;
 use crate::record::Recording;
 
-/// What is left open of it, as a part and in bytes; the larger holds.
+/// The interval at which the bisection stops: a fraction of the limit, or bytes, whichever is larger.
 const OPEN_PART: u64 = 200;
 const OPEN_BYTES: u64 = 512 << 10;
 
-/// Between the largest limit at which it once did not live, and the smallest from which on it always did.
+/// The largest limit at which the program once died, and the smallest from which on it always lived.
 #[derive(Clone, Copy, Debug)]
 pub struct Boundary {
     pub dies: u64,
@@ -19,16 +19,16 @@ pub struct Boundary {
 }
 
 impl Boundary {
-    /// As the cells say.
+    /// As the cells show.
     fn between(cells: &[Cell]) -> Self {
         let deaths = cells.iter().filter(|cell| !cell.lived());
         let dies = deaths.map(|cell| cell.limit.bytes).max().unwrap_or(0);
         let lives = cells.iter().map(|cell| cell.limit.bytes).filter(|&bytes| bytes > dies).min();
-        // One that lives nowhere below does so without a limit.
+        // If it lived at no limit, assume a larger one: it lives without a limit.
         Self { dies, lives: lives.unwrap_or(dies * 2) }
     }
 
-    /// What the recording says, where nobody has looked.
+    /// The recording's figure, without a bisection.
     pub fn foretold(recording: &Recording) -> Self {
         Self { dies: recording.needed, lives: recording.needed }
     }
@@ -38,14 +38,14 @@ impl Boundary {
     }
 }
 
-/// Halves what the cells leave open. The end has to hold as often as a cell has.
+/// Bisects the interval that the cells leave open. The program must live at the result in as many runs as at a cell.
 pub fn bisect(
     cells: &[Cell],
     repeats: usize,
     run: impl Fn(u64) -> Result<Run>,
 ) -> Result<Boundary> {
     let mut ends = Boundary::between(cells);
-    // What the runs at `lives` are worth: those of a cell were repeated.
+    // Whether the runs at `lives` were repeated, as those of a cell are.
     let mut is_sure = true;
     loop {
         while ends.is_open() {
@@ -62,7 +62,7 @@ pub fn bisect(
         is_sure = true;
         for _ in 1..repeats {
             if !run(ends.lives)?.lived() {
-                // It was luck: from here to the next limit that has been lived at in every run.
+                // The first run was luck: go on between here and the next limit at which every run lived.
                 let next = cells.iter().map(|cell| cell.limit.bytes);
                 let next = next.filter(|&bytes| bytes > ends.lives).min();
                 ends = Boundary { dies: ends.lives, lives: next.unwrap_or(ends.lives * 2) };

@@ -1,4 +1,4 @@
-//! A program at one limit: which limits there are, how it went, and what had been said.
+//! A program at one limit: which limits to try, what happened, and what was predicted.
 
 use anyhow::Result;
 use memstock_tests::PAGE;
@@ -7,17 +7,17 @@ use crate::oracle::Run;
 use crate::record::Recording;
 use crate::rules::{MEMSTOCK, RULES, Rule};
 
-/// How near a limit may be to a boundary before a word on it counts: within it, runs differ among themselves.
+/// Predictions for limits this near to the boundary do not count: there, runs differ among themselves.
 pub const NEAR_PART: f64 = 0.03;
-/// And of a small boundary: some MiB are in the CPUs' stocks and batches.
+/// The minimum for small boundaries: some MiB are in the CPUs' stocks and batches.
 pub const NEAR_BYTES: f64 = (2 << 20) as f64;
 
-/// How far from `boundary` is near.
+/// How far from `boundary` counts as near, in bytes.
 pub fn near(boundary: u64) -> u64 {
     (NEAR_PART * boundary as f64).max(NEAR_BYTES) as u64
 }
 
-/// A limit, and why it is looked at.
+/// A limit, and why it is tried.
 #[derive(Clone, Debug)]
 pub struct Limit {
     pub name: &'static str,
@@ -25,8 +25,8 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// At least eight, three of them within 5 % of what is needed (of little: within 3 MiB), and what each
-    /// rule recommends.
+    /// At least eight limits, three of them within 5 % of what is needed (within 3 MiB if that is small), and those
+    /// that the rules recommend.
     pub fn all(recording: &Recording) -> Vec<Self> {
         let &Recording { peak, needed, .. } = recording;
         let (of_needed, of_peak) = (|part: f64| times(needed, part), |part: f64| times(peak, part));
@@ -48,7 +48,7 @@ impl Limit {
         for (n, (name, bytes)) in recommended.chain(others).enumerate() {
             let bytes = bytes.next_multiple_of(PAGE);
             let is_new = limits.iter().all(|known| known.bytes.abs_diff(bytes) > bytes / 250);
-            // Below, the kernel has not even room for a process's own.
+            // Below that, the kernel has not even room for a process's own structures.
             if (n < RULES.len() || is_new) && bytes >= 64 * PAGE {
                 limits.push(Self { name, bytes });
             }
@@ -57,7 +57,7 @@ impl Limit {
         limits
     }
 
-    /// One well below what is needed, two a little above, and the peak.
+    /// One limit well below what is needed, two a little above, and the peak.
     pub fn few(recording: &Recording) -> Vec<Self> {
         let few = ["0.8 needed", MEMSTOCK.name, "needed + 4 %", "peak"];
         Self::all(recording).into_iter().filter(|limit| few.contains(&limit.name)).collect()
@@ -68,17 +68,17 @@ fn times(bytes: u64, part: f64) -> u64 {
     (bytes as f64 * part) as u64
 }
 
-/// A limit with what came of it.
+/// A limit and the runs at it.
 #[derive(Clone, Debug)]
 pub struct Cell {
     pub limit: Limit,
     pub runs: Vec<Run>,
-    /// One without a limit, after those that lived: a disk is not as fast all the time.
+    /// A run without a limit after those that lived, for comparison: the disk's speed varies.
     pub free: Option<Run>,
 }
 
 impl Cell {
-    /// Runs the program at `limit`: once where it should not live, and again as long as it does.
+    /// Runs the program at `limit`: once if it should die there, else `repeats` times or until it dies.
     pub fn fill(
         limit: Limit,
         recording: &Recording,
@@ -95,26 +95,26 @@ impl Cell {
         Ok(Self { limit, runs, free })
     }
 
-    /// In every run.
+    /// Whether it lived in every run.
     pub fn lived(&self) -> bool {
         self.runs.iter().all(Run::lived)
     }
 }
 
-/// What a word on a cell was worth.
+/// Whether a prediction for a cell was right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
     Right,
-    /// Wrong, or perhaps right: nearer to the boundary than words count. Or nothing was said, but that it is near.
+    /// Too near to the boundary to count; or the only prediction was that it is near.
     Near,
-    /// It was said to live, and did not.
+    /// Predicted to live, but died.
     Unsafe,
-    /// It was said not to live, and did.
+    /// Predicted to die, but lived.
     Wasteful,
 }
 
 impl Cell {
-    /// Of a rule.
+    /// The outcome of a rule's prediction.
     pub fn word(&self, rule: &Rule, one: &Recording, boundary: u64) -> Word {
         let limit = self.limit.bytes;
         let is_said = limit >= (rule.lives_from)(one) || limit < (rule.boundary)(one);
@@ -127,7 +127,7 @@ impl Cell {
         }
     }
 
-    /// Whether memstock said that it lives and it did not, however near.
+    /// Whether memstock predicted that it lives and it died, however near the boundary.
     pub fn broke_the_word(&self, recording: &Recording) -> bool {
         self.limit.bytes >= (MEMSTOCK.lives_from)(recording) && !self.lived()
     }

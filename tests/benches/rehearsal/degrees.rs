@@ -1,5 +1,5 @@
-//! What was said of each limit beyond whether the program lives: which of the four verdicts, how much is read again, and
-//! how much slower that is. Beside it what the kernel did.
+//! Compares the further predictions for each limit with what the kernel did: which of the four verdicts, how much is
+//! read again, and how much slower the program is.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use crate::cells::{Cell, near};
 use crate::oracle::Run;
 use crate::table::{Table, mib, quoted};
 
-/// So near to the kernel's peak runs differ as to whether the limit is met at all.
+/// This near to the kernel's peak, runs differ in whether they hit the limit at all.
 const PEAK_PART: f64 = 0.02;
-/// From here to there runs differ as to whether they are slow: without a limit, too, they do by some percent.
+/// In this range of slowdown, runs differ in whether they are slow: even without a limit they differ by some percent.
 const UNSURE: std::ops::Range<f64> = SLOW / 2.0..2.0 * SLOW;
-/// What is read again is right within this part, or within so many bytes.
+/// A predicted amount of rereads is right within this fraction, or within this many bytes.
 const REREAD_PART: f64 = 0.25;
 const REREAD_BYTES: f64 = (16 << 20) as f64;
-/// Above this it is much slower.
+/// From this slowdown on, a program is much slower.
 const MUCH_SLOWER: f64 = 0.5;
 
 /// What happened at a limit.
@@ -26,15 +26,15 @@ struct Happened {
     verdict: Verdict,
     reread: u64,
     slowdown: f64,
-    /// By what part runs without a limit differ: what is slower by less than that, perhaps is not.
+    /// The relative spread of runs without a limit: a smaller slowdown may be none.
     spread: f64,
 }
 
 impl Happened {
-    /// At the `n`th limit.
+    /// What happened at the `n`th limit.
     fn at(n: usize, one: &Rehearsed) -> Self {
         let cell = &one.cells[n];
-        // Those of the limits beside it were run shortly before and after.
+        // The neighbouring limits' runs were shortly before and after.
         let beside = one.cells.iter().take(n + 2).skip(n.saturating_sub(1));
         let free = median(beside.filter_map(|cell| cell.free.as_ref()).map(seconds).collect());
         let slowdown = median(cell.runs.iter().map(seconds).collect()) / free - 1.0;
@@ -55,7 +55,7 @@ impl Happened {
     }
 }
 
-/// Of none it is not a number.
+/// NaN if there are none.
 fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     let at = |n: usize| of.get(n).copied().unwrap_or(f64::NAN);
@@ -66,7 +66,7 @@ fn seconds(run: &Run) -> f64 {
     run.wall.as_secs_f64()
 }
 
-/// A limit with both.
+/// A limit with its prediction and what happened.
 struct Pair<'a> {
     one: &'a Rehearsed,
     cell: &'a Cell,
@@ -75,7 +75,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Whether runs differ among themselves there.
+    /// Whether runs at this limit differ among themselves.
     fn is_near(&self) -> bool {
         let limit = self.cell.limit.bytes;
         let of_peak = limit.abs_diff(self.one.peak) as f64 / self.one.peak as f64;
@@ -94,7 +94,7 @@ impl Pair<'_> {
         self.said.verdict == self.happened.verdict
     }
 
-    /// Whether it is one of those of which something is read again, or may be.
+    /// Whether the kernel reclaimed there, so that something may be read again.
     fn is_middle(&self) -> bool {
         self.cell.lived() && self.happened.verdict != Verdict::Fits && self.said.reread.is_some()
     }
@@ -107,7 +107,7 @@ impl Pair<'_> {
     fn knew_slowdown(&self) -> bool {
         let said = self.said.slowdown.unwrap_or(0.0);
         if said.max(self.happened.slowdown) < self.happened.spread {
-            // Neither can be told from nothing.
+            // Neither can be distinguished from no slowdown.
             return true;
         }
         let bucket = |part: f64| (part >= SLOW, part >= MUCH_SLOWER);
@@ -115,7 +115,7 @@ impl Pair<'_> {
     }
 }
 
-/// Of all programs.
+/// The comparisons of all programs.
 pub struct Degrees<'a>(Vec<Pair<'a>>);
 
 impl<'a> Degrees<'a> {

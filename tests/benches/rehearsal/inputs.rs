@@ -1,4 +1,4 @@
-//! What the programs read: made here, the same each time.
+//! Generates the programs' inputs, the same each time.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-/// How much there is to read.
+/// How large the inputs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     Full,
@@ -19,7 +19,7 @@ pub enum Size {
 pub enum Input {
     /// Lines of words, 200 MiB of them.
     Text,
-    /// C++ that has many templates instantiated.
+    /// C++ that instantiates many templates.
     Templates,
     /// C with many functions.
     Functions,
@@ -50,7 +50,7 @@ impl Input {
     }
 }
 
-/// Numbers that look random: xorshift64*.
+/// Pseudo-random numbers: xorshift64*.
 struct Numbers(u64);
 
 impl Numbers {
@@ -62,7 +62,7 @@ impl Numbers {
     }
 }
 
-/// So many words that two lines are hardly ever the same.
+/// Enough words that two lines are hardly ever the same.
 fn words(numbers: &mut Numbers) -> Vec<String> {
     let mut word = || {
         let length = 2 + numbers.below(9);

@@ -1,11 +1,11 @@
-//! `cargo xtask bench rehearsal`: whether a recording says at which limits a program lives.
+//! `cargo xtask bench rehearsal`: whether a recording predicts at which limits a program lives.
 //!
-//! Each program of [`programs::ALL`] is recorded once without a limit by `memstock record`, and then run by the
-//! kernel's own controller at many limits; the smallest at which it lives is bisected. Beside memstock's
-//! verdicts stand what the peak alone would have said, and the two rules of thumb with 15 % above.
+//! `memstock record` records each program of [`programs::ALL`] once without a limit. Then it runs at many limits of the
+//! kernel's own controller, and the smallest at which it lives is bisected. memstock's verdicts are compared with those
+//! from the peak alone, and with two rules of thumb that add 15 %.
 //!
-//! Recordings take their turn with the live tests. The kernel's runs need no memstock and take long: they leave
-//! the turn to others.
+//! Recordings take turns with the live tests. The kernel's runs need no memstock and take long, so they do not hold the
+//! turn.
 
 mod bisect;
 mod cells;
@@ -36,31 +36,31 @@ use place::Place;
 use programs::Program;
 use record::Recording;
 
-/// Real programs at real limits, beside what one recording said of each.
+/// Run real programs at real limits, and compare with what one recording of each predicted.
 #[derive(Parser)]
 struct Args {
-    /// Only the programs of this name; may be given more than once
+    /// Only the program of this name; may be repeated
     #[arg(long, value_name = "NAME")]
     program: Vec<String>,
-    /// Runs at a limit at which the program should live
+    /// Runs at each limit at which the program should live
     #[arg(long, default_value_t = 2)]
     repeats: usize,
-    /// Drop the text of the programs from the page cache as well, so that it is charged to each run: as in a
-    /// container whose image nobody shares
+    /// Drop the text of the programs from the page cache as well, so that it is charged to each run, as in a
+    /// container whose image is not shared
     #[arg(long)]
     own_text: bool,
-    /// Write the tables into this file as well, between its marks if it has them
+    /// Also write the tables into this file, between its marks if it has them
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
 
-/// What is known of a program in the end.
+/// The results of a program.
 struct Rehearsed {
     program: &'static Program,
     recording: Recording,
-    /// The most that the kernel charged then, in bytes.
+    /// The most that the kernel charged without a limit, in bytes.
     peak: u64,
     cells: Vec<Cell>,
     boundary: Boundary,
@@ -100,7 +100,7 @@ fn main() -> Result<()> {
     for (program, recording) in recorded {
         all.push(rehearse(&args, &oracle, &place, program, recording)?);
     }
-    // Without root there was nothing recorded, and it was said.
+    // Without root nothing was recorded, and that was reported.
     if all.is_empty() {
         return Ok(());
     }
@@ -114,7 +114,7 @@ fn main() -> Result<()> {
     report.verdict()
 }
 
-/// The programs that were asked for and are here.
+/// The programs that were asked for and are installed.
 fn wanted(args: &Args) -> Vec<&'static Program> {
     let asked = programs::ALL.iter().filter(|program| {
         let named = args.program.iter().any(|name| name == program.name);
@@ -153,7 +153,7 @@ fn rehearse(
             if run.end != End::Stuck {
                 return Ok(run);
             }
-            // A host that is busy is no limit: is it as fast as before without one?
+            // It may be stuck because the host is busy, so measure again without a limit.
             let free = oracle.run(place, program, None, oracle::FREE)?;
             let now = oracle::patience(free.wall);
             if now <= patience.replace(now.max(patience.get())) {

@@ -1,5 +1,5 @@
-//! The kernel's word: one run of a program in a fresh cgroup of the kernel's own controller, with a limit that is
-//! set before it starts. Knows nothing of memstock.
+//! What the kernel really does: one run of a program in a fresh cgroup of the kernel's own controller, with a limit set
+//! before it starts. Knows nothing of memstock.
 
 use std::cell::Cell;
 use std::fmt;
@@ -20,29 +20,29 @@ use crate::place::{self, Place};
 use crate::programs::Program;
 use crate::table::mib;
 
-/// For a run without a limit: far more than any takes.
+/// Time limit of a run without a memory limit: far more than any takes.
 pub const FREE: Duration = Duration::from_secs(300);
-/// What the names of the cgroups begin with. Not as those of the tests: these are there without their turn.
+/// Prefix of the cgroups' names. Not that of the tests, since these cgroups exist outside the tests' turn.
 const PREFIX: &str = "rehearsal-";
-/// Between two looks whether a program has ended, or has been at it for too long.
+/// Interval of checks whether a program has ended or taken too long.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How long a program may take at a limit: ten times what it takes without.
+/// How long a program may take at a limit: ten times as long as without one.
 pub fn patience(wall: Duration) -> Duration {
-    // A short one is held up by what else the host does.
+    // Other load on the host can delay a short program.
     (10 * wall).max(Duration::from_secs(5))
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself and well, and nothing was killed on the way.
+    /// It succeeded, and nothing was killed.
     Lived,
     /// The kernel killed a part of it.
     Killed,
-    /// By itself, but not well.
+    /// It ended by itself with an error.
     Failed(i32),
-    /// Not at all: it made no headway at its limit, and was ended here.
+    /// It did not end in time at its limit, and was killed here.
     Stuck,
 }
 
@@ -55,9 +55,9 @@ pub struct Run {
     pub hits: u64,
     /// The most that was charged, in bytes.
     pub peak: u64,
-    /// Of the largest process that was seen, in bytes.
+    /// RSS of the largest process seen, in bytes.
     pub max_rss: u64,
-    /// Bytes of page cache that came back after they had been reclaimed.
+    /// Page cache that was read again after its reclaim, in bytes.
     pub reread: u64,
 }
 
@@ -86,7 +86,7 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// None where the kernel's controller is not mounted. Clears away what an interrupted bench left.
+    /// `None` if the kernel's controller is not mounted. Clears away what an interrupted bench left.
     pub fn new() -> Result<Option<Self>> {
         for root in [Some(mount()?), mount_v1_memory()?].into_iter().flatten() {
             for left in place::abandoned(&root, PREFIX) {
@@ -95,7 +95,7 @@ impl Oracle {
             }
         }
         if !rustix::process::geteuid().is_root() {
-            // The recordings say that they need root.
+            // The recordings will report that they need root.
             return Ok(Some(Self { runs: Cell::new(0) }));
         }
         let oracle = Self { runs: Cell::new(0) };
@@ -107,7 +107,7 @@ impl Oracle {
         KernelCgroup::named(&format!("{PREFIX}{}-{}", std::process::id(), self.runs.get()))
     }
 
-    /// Runs it with this limit in bytes, with none of its files in the cache, and ends it after `patience`.
+    /// Runs it with this limit in bytes and none of its files cached. Kills it after `patience`.
     pub fn run(
         &self,
         place: &Place,
@@ -140,27 +140,27 @@ impl Oracle {
             reread: refaults(cgroup.dir())? * PAGE,
         };
         place.clear()?;
-        // Else the libraries that it brought in would be there for the next run, and be charged to nobody.
+        // Otherwise the libraries it read in would stay cached, and the next run would not be charged for them.
         cgroup.force_empty()?;
         Ok(run)
     }
 }
 
-/// Pages of files that came back after they had been reclaimed.
+/// Pages of files that were read again after their reclaim.
 fn refaults(dir: &Path) -> Result<u64> {
     let stat = fs::read_to_string(dir.join("memory.stat"))?;
     let count = stat.lines().find_map(|line| line.strip_prefix("workingset_refault_file "));
     Ok(count.context("the kernel does not count what comes back")?.parse()?)
 }
 
-/// A program and all that it started, which ends with this.
+/// A program and everything it started, killed on `Drop`.
 struct Guarded<'a> {
     process: Option<Process>,
     cgroup: &'a KernelCgroup,
 }
 
 impl Guarded<'_> {
-    /// How it ended, and after what time; without the former, if it had to be ended.
+    /// How it ended and how long it took; `None` if it did not end in time.
     fn finish(
         mut self,
         start: Instant,
@@ -181,7 +181,7 @@ impl Guarded<'_> {
     }
 }
 
-/// The largest RSS of a process so far, in bytes; none of one that has ended.
+/// The peak RSS of a process, in bytes; `None` if it has ended.
 fn high_water(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -191,7 +191,7 @@ fn high_water(pid: u32) -> Option<u64> {
 impl Drop for Guarded<'_> {
     fn drop(&mut self) {
         kill_all(self.cgroup.dir());
-        // Reaped: until then a cgroup is busy with it.
+        // Dropping it reaps it; until then the cgroup is busy.
         self.process = None;
         let empty = try_poll_until(SOON, "the last task of a run", || {
             kill_all(self.cgroup.dir());
@@ -203,11 +203,11 @@ impl Drop for Guarded<'_> {
     }
 }
 
-/// Kills what is in a cgroup of ours; v1 has no file for that.
+/// Kills all tasks in a cgroup of ours; v1 has no file for that.
 fn kill_all(dir: &Path) {
     let tasks = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     for task in tasks.lines().filter_map(|task| Pid::from_raw(task.parse().ok()?)) {
-        // One that has ended meanwhile does not mind.
+        // Fails if it has ended meanwhile.
         let _ = kill_process(task, Signal::KILL);
     }
 }

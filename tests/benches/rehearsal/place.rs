@@ -1,5 +1,5 @@
-//! Where the programs work: a folder on a real disk with their inputs, and an empty one in it, `out`, for what a run
-//! writes. Gone in the end; what an interrupted bench left goes when the next one begins.
+//! The programs' working folder: on a real disk, with their inputs and a subfolder `out` for what a run writes. Removed
+//! at the end; the next bench removes what an interrupted one left.
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
@@ -16,19 +16,19 @@ use crate::programs::Program;
 /// Not `/tmp`, which may be in memory.
 const DISK: &str = "/var/tmp";
 const PREFIX: &str = "memstock-rehearsal-";
-/// Debian's own programs, whatever else somebody has put before them.
+/// Debian's own programs, not what else may precede them in `PATH`.
 pub const PATH: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
 pub struct Place {
     dir: TempDir,
-    /// Whether a program's own text goes from the page cache as well.
+    /// Whether to drop a program's own text from the page cache as well.
     owns_text: bool,
 }
 
 impl Place {
     pub fn new(owns_text: bool) -> Result<Self> {
         let disk = Path::new(DISK);
-        // A guest has none.
+        // A guest does not have it.
         fs::create_dir_all(disk).context(DISK)?;
         for left in abandoned(disk, PREFIX) {
             fs::remove_dir_all(&left).with_context(|| left.display().to_string())?;
@@ -38,7 +38,7 @@ impl Place {
         Ok(Self { dir, owns_text })
     }
 
-    /// Runs it once, so that its text is in the page cache for each run that counts, and charged to none of them.
+    /// Runs it once, so that its text is in the page cache and charged to none of the measured runs.
     pub fn warm(&self, program: &Program) -> Result<()> {
         if self.owns_text {
             return Ok(());
@@ -49,7 +49,7 @@ impl Place {
         Ok(())
     }
 
-    /// Makes what a program reads, unless it is there.
+    /// Makes a program's inputs, unless they exist.
     pub fn prepare(&self, program: &Program, size: Size) -> Result<()> {
         self.clear()?;
         for input in program.inputs {
@@ -62,7 +62,7 @@ impl Place {
             let status = self.shell(script).stdin(Stdio::null()).status().context(script)?;
             ensure!(status.success(), "{script}: {:?}, {:?}", status.code(), status.signal());
         }
-        // What is dirty could not be dropped from the cache.
+        // Dirty pages could not be dropped from the cache.
         self.sync()
     }
 
@@ -70,8 +70,8 @@ impl Place {
         File::open(self.dir.path()).and_then(|dir| Ok(syncfs(dir)?)).context("syncfs")
     }
 
-    /// Before a run: nothing in `out`, nothing that is yet to be written, and in the page cache nothing of what the program
-    /// reads. What is there already would be charged to nobody.
+    /// Prepares a run: empties `out`, writes back dirty pages, and drops the inputs from the page cache, since the run
+    /// is not charged for what is cached already.
     pub fn refresh(&self, program: &Program) -> Result<()> {
         self.clear()?;
         self.sync()?;
@@ -81,15 +81,15 @@ impl Place {
         inputs.into_iter().try_for_each(|path| forget(&path))?;
         program.files().try_for_each(|path| {
             if self.owns_text {
-                // As long as nobody else runs it; the kernel keeps what is mapped.
+                // Works only if no other process runs it: the kernel keeps mapped pages.
                 return forget(&path);
             }
-            // The host may have paged it out meanwhile (DAMON), and the run would be charged for it.
+            // Otherwise, if the host has paged it out meanwhile (DAMON), the run would be charged for it.
             fs::read(&path).map(drop).with_context(|| path.display().to_string())
         })
     }
 
-    /// Empties `out`. What is dirty there need not be written any more.
+    /// Empties `out`, so that its dirty pages need not be written.
     pub fn clear(&self) -> Result<()> {
         let out = self.dir.path().join("out");
         if out.exists() {
@@ -98,21 +98,21 @@ impl Place {
         fs::create_dir(&out).with_context(|| out.display().to_string())
     }
 
-    /// A file beside the inputs.
+    /// The path of a file beside the inputs.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Has `command` work here, in an environment that is the same everywhere.
+    /// Makes `command` run here, in a fixed environment.
     pub fn enter(&self, command: &mut Command) {
         let out = self.dir.path().join("out");
         command.current_dir(self.dir.path()).env_clear().env("PATH", PATH.join(":"));
         command.env("HOME", &out).env("TMPDIR", &out).env("LC_ALL", "C");
-        // Of python and of perl: the order in a table, and with it the memory, is the same in each run.
+        // Fixes the order of Python's and Perl's hash tables, and with it their memory.
         command.env("PYTHONHASHSEED", "0").env("PERL_HASH_SEED", "0");
     }
 
-    /// The shell with this script.
+    /// A shell that runs this script.
     pub fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
@@ -121,7 +121,7 @@ impl Place {
     }
 }
 
-/// Has the kernel drop this file from the page cache, or those in this folder, and no others.
+/// Makes the kernel drop this file, or the files in this folder, from the page cache.
 fn forget(path: &Path) -> Result<()> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     if !file.metadata()?.is_dir() {
@@ -131,7 +131,7 @@ fn forget(path: &Path) -> Result<()> {
     entries.try_for_each(|entry| forget(&entry?.path()))
 }
 
-/// What bears `prefix` and the id of a process that is no more.
+/// Entries of `dir` named by `prefix` and the id of a process that no longer exists.
 pub fn abandoned(dir: &Path, prefix: &str) -> Vec<PathBuf> {
     let is_left = |name: &str| {
         let owner = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next());

@@ -1,4 +1,4 @@
-//! The programs, from Debian, and what each is here for. They run in a folder with their inputs and write into
+//! The programs, all from Debian, and what each stresses. They run in a folder with their inputs and write into
 //! `out`; see `place`.
 
 use std::fs;
@@ -7,38 +7,38 @@ use std::path::{Path, PathBuf};
 use crate::inputs::Input;
 use crate::place::PATH;
 
-/// In folders by machine and version.
+/// gcc's own programs, in subfolders by machine and version.
 const GCC: &str = "/usr/lib/gcc";
 
-/// One of them.
+/// A program to rehearse.
 pub struct Program {
     pub name: &'static str,
     /// What it stresses.
     pub about: &'static str,
-    /// What it starts.
+    /// The programs that it starts.
     pub starts: &'static [&'static str],
     pub inputs: &'static [Input],
-    /// Another input, and what makes it, once, outside of what is measured.
+    /// Another input and the script that makes it, once, outside the measured runs.
     pub prepare: Option<(&'static str, &'static str)>,
-    /// What `sh` runs.
+    /// The script for `sh`.
     pub script: &'static str,
-    /// Whether the smoke test has it: it takes a moment, and is everywhere.
+    /// Whether the smoke test runs it: it is fast and installed everywhere.
     pub is_smoke: bool,
 }
 
 impl Program {
-    /// What it needs and this host does not have.
+    /// A program that it needs and this host lacks.
     pub fn missing(&self) -> Option<&'static str> {
         self.starts.iter().find(|name| find(name).is_none()).copied()
     }
 
-    /// The programs that it starts.
+    /// The paths of the programs that it starts.
     pub fn files(&self) -> impl Iterator<Item = PathBuf> {
         self.starts.iter().filter_map(|name| find(name))
     }
 }
 
-/// Where a program is: on [`PATH`], or among gcc's own.
+/// The path of a program in [`PATH`] or among gcc's own.
 fn find(name: &str) -> Option<PathBuf> {
     let below = |dir: &Path| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -49,7 +49,7 @@ fn find(name: &str) -> Option<PathBuf> {
     dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// None has more than there is: what is needed is 1 to 270 MiB, and none takes more than some seconds.
+/// All programs. Each needs 1 to 270 MiB, and takes at most some seconds.
 pub const ALL: [Program; 20] = [
     Program {
         name: "xz",
@@ -187,7 +187,7 @@ select count(*) from t where b like 1;'",
         starts: &["cp", "sync"],
         inputs: &[Input::Text],
         prepare: None,
-        // Without a limit the disk could write it after the end: no time to compare with.
+        // Syncs, since without a limit the disk could write it after the end, and times would not be comparable.
         script: "cp text out/1 && cp out/1 out/2 && sync out/1 out/2",
         is_smoke: false,
     },
@@ -231,7 +231,7 @@ assert os.wait()[1] == 0'",
         starts: &["unshare", "mount", "head"],
         inputs: &[Input::Text],
         prepare: None,
-        // The mount goes with its namespace.
+        // The mount ends with its namespace.
         script: "unshare -m sh -ec 'mount -t tmpfs none out; head -c 120M text >out/a; cat text >/dev/null'",
         is_smoke: false,
     },

@@ -1,4 +1,4 @@
-//! What one recording by memstock says of a program.
+//! Records a program once with memstock.
 
 use std::fmt;
 use std::process::Command;
@@ -16,22 +16,22 @@ use crate::place::Place;
 use crate::programs::Program;
 use crate::table::mib;
 
-/// In bytes.
+/// What a recording says of a program. All figures are bytes.
 #[derive(Clone, Debug)]
 pub struct Recording {
     /// The most that was charged.
     pub peak: u64,
-    /// The most that could not have been taken back.
+    /// The most that could not have been reclaimed.
     pub needed: u64,
-    /// Of the largest process, as the run without a limit has it.
+    /// RSS of the largest process, from the run without a limit.
     pub max_rss: u64,
-    /// From this limit on it is said to live.
+    /// The smallest limit at which it is predicted to live.
     pub lives_from: u64,
-    /// The limit that `memstock recommend` names.
+    /// The limit that `memstock recommend` gives.
     pub recommended: u64,
-    /// What memstock says that it has lost; empty if nothing.
+    /// The losses that memstock reports; empty if none.
     pub loss: String,
-    /// All of it.
+    /// The recording itself.
     pub data: recording::Recording,
 }
 
@@ -43,11 +43,11 @@ impl fmt::Display for Recording {
     }
 }
 
-/// How often a program is recorded anew since pages were moved meanwhile.
+/// How often to repeat a recording during which the kernel moved pages.
 const RETRIES: u32 = 3;
 
-/// Runs it once below `memstock record`, without a limit and with none of its files in the cache. Once more if memstock
-/// says that pages were moved, which it does not see on every host: of those it lacks some then.
+/// Runs it once under `memstock record`, without a limit and with none of its files cached. Repeats it if memstock
+/// reports moved pages that it did not see, as on some hosts, since the recording then lacks pages.
 pub fn record(place: &Place, program: &Program) -> Result<Recording> {
     place.warm(program)?;
     for _ in 0..RETRIES {

@@ -1,4 +1,4 @@
-//! What came out, as tables that are read on a terminal and in `docs/measurements` alike. Owns the verdict.
+//! The results as tables, for the terminal and for `docs/measurements`, and the final verdict.
 
 use std::fmt;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::rules::{MEMSTOCK, RULES, Rule};
 const BEGIN: &str = "<!-- begin: cargo xtask bench rehearsal -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// Bytes, as the tables have them.
+/// Formats bytes as the tables do.
 pub fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", in_mib(bytes))
 }
@@ -23,7 +23,7 @@ fn in_mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Of all programs.
+/// The results of all programs.
 pub struct Report<'a>(&'a [Rehearsed]);
 
 impl<'a> Report<'a> {
@@ -31,7 +31,7 @@ impl<'a> Report<'a> {
         Self(all)
     }
 
-    /// Writes it between the marks of `file`, or all of it where there are none.
+    /// Writes the report between the marks in `file`, or as the whole file if it has none.
     pub fn write(&self, file: &Path) -> Result<()> {
         let all = format!("{self}\n\n{}", Degrees::of(self.0));
         let old = fs::read_to_string(file).unwrap_or_default();
@@ -43,7 +43,7 @@ impl<'a> Report<'a> {
     }
 
     /// # Errors
-    /// Lists the cells on which memstock was wrong, further from the boundary than words count.
+    /// Lists the cells for which memstock was wrong and which are not near the boundary.
     pub fn verdict(&self) -> Result<()> {
         let wrong = self.0.iter().flat_map(|one| {
             let of = |cell: &Cell| match cell.word(&MEMSTOCK, &one.recording, one.boundary.lives) {
@@ -131,7 +131,7 @@ impl<'a> Report<'a> {
         table
     }
 
-    /// Of the limits at which the program lives: how far they are above the smallest.
+    /// How far a rule's limits, if the program lives at them, are above the smallest that works.
     fn waste(&self, rule: &Rule) -> String {
         let living = self.0.iter().filter(|one| lives_as_set(rule, one) == Some(true));
         let above = living.map(|one| {
@@ -146,7 +146,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// What each rule sets, and how far above the smallest limit that is, or that it is too little.
+    /// The limit that each rule sets, and how far above the smallest limit it is, or that it is too small.
     fn limits(&self) -> Table {
         let rules = RULES.map(|rule| rule.name);
         let head = ["program", "lives from"].into_iter().chain(rules);
@@ -191,7 +191,7 @@ pub fn quoted(one: &Rehearsed) -> String {
     format!("`{}`", one.program.name.replace('|', "\\|"))
 }
 
-/// Whether the program lived at the limit that the rule would have set; none if it was not run there.
+/// Whether the program lived at the limit that the rule would have set; `None` if it was not run there.
 fn lives_as_set(rule: &Rule, one: &Rehearsed) -> Option<bool> {
     let cell = one.cells.iter().find(|cell| cell.limit.name == rule.name);
     cell.map(Cell::lived)
@@ -230,7 +230,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-/// Columns of text, in Markdown: a row of names, then the others.
+/// A Markdown table: a header row, then the others.
 pub struct Table {
     rows: Vec<Vec<String>>,
 }

@@ -1,4 +1,4 @@
-//! Drains: their time, and the interrupts that other CPUs take for them.
+//! The time of drains, and the interrupts that they cause on other CPUs.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -16,7 +16,7 @@ use crate::Effort;
 use crate::calls::{END, Home, busy};
 use crate::programs::{Programs, tracking};
 
-/// Rows of `/proc/interrupts` by which one CPU has another do something (x86).
+/// Rows of `/proc/interrupts` for inter-processor interrupts (x86).
 const INTERRUPTS: [&str; 3] = ["RES", "CAL", "TLB"];
 
 /// Measures and prints.
@@ -52,7 +52,7 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
                 drain(&loaded.engine, &online, slots, effort.drains)?;
                 let drains = start.elapsed();
                 let after = interrupts()?;
-                // The control takes as long.
+                // The control: as long without drains.
                 let end = Instant::now() + drains;
                 while Instant::now() < end {
                     programs
@@ -72,13 +72,13 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
     Ok(())
 }
 
-/// 1, 2, 4, and so on, and `most`.
+/// The powers of two below `most`, and `most`.
 fn powers_of_two(most: usize) -> impl Iterator<Item = usize> {
     let below = (0..usize::BITS).map(|n| 1 << n).take_while(move |nr| *nr < most);
     below.chain([most])
 }
 
-/// The time of one drain of these CPUs, us, of so many.
+/// Drains these CPUs `times` times. Returns the time of one drain, us.
 fn drain(engine: &memstock::engine::Engine, cpus: &[u32], slots: u32, times: u32) -> Result<f64> {
     let start = Instant::now();
     for _ in 0..times {
@@ -100,7 +100,7 @@ fn report(drains: u32, took: Duration, before: &[u64], after: &[u64], control: &
     }
 }
 
-/// The counts of [`INTERRUPTS`] of all CPUs; 0 where the kernel has no such row.
+/// The counts of [`INTERRUPTS`] over all CPUs; 0 if the kernel has no such row.
 fn interrupts() -> Result<Vec<u64>> {
     let text = fs::read_to_string("/proc/interrupts").context("cannot read /proc/interrupts")?;
     let of = |name: &&str| -> u64 {

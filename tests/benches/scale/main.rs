@@ -1,5 +1,5 @@
-//! `cargo xtask bench scale`: what a page and a drain cost with many cgroups, levels, slots and CPUs, how often
-//! the shared counters are touched, and whether a drain interrupts anybody.
+//! `cargo xtask bench scale`: the cost of a page and of a drain with many cgroups, levels, slots and CPUs, the number
+//! of operations on the shared counters, and whether a drain interrupts other CPUs.
 
 #[path = "../support/calls.rs"]
 mod calls;
@@ -18,7 +18,7 @@ use clap::Parser;
 use memstock::host;
 use memstock_tests::bench::Common;
 
-/// Costs at scale.
+/// Measure costs at scale.
 #[derive(Parser)]
 struct Args {
     /// Rounds; each runs every variant once
@@ -35,11 +35,11 @@ struct Args {
 struct Effort {
     rounds: usize,
     slice: Duration,
-    /// Tracked cgroups.
+    /// Numbers of tracked cgroups.
     cgroups: &'static [usize],
     /// Levels of tracked cgroups, at most [`pages::DEEPEST`].
     depths: &'static [usize],
-    /// Stock slots a CPU.
+    /// Stock slots per CPU.
     slots: &'static [u32],
     /// Drains of all CPUs.
     drains: u32,

@@ -1,4 +1,4 @@
-//! Operations on the shared counters, counted: those of real pages, held and given back.
+//! Counts the operations on the shared counters for real pages.
 
 use anyhow::Result;
 use memstock::engine::Engine;
@@ -11,9 +11,9 @@ use memstock_tests::workload::pages::{Mapping, round};
 use crate::calls::Home;
 use crate::programs::tracking;
 
-/// Pages that are held.
+/// Pages to hold.
 const HELD: usize = 32_768;
-/// Rounds of the loop.
+/// Rounds of the map-touch-unmap loop.
 const ROUNDS: usize = 1_000;
 
 /// Counts and prints.
@@ -32,7 +32,7 @@ pub fn count(home: &Home) -> Result<()> {
             mapping.touch();
             let held = operations(engine)? - before;
             drop(mapping);
-            // With its page tables it fits into a stock.
+            // Few enough to fit into a stock with their page tables.
             let pages = batch as usize / 4;
             round(pages)?;
             let before = operations(engine)?;

@@ -1,4 +1,4 @@
-//! The cost of a page against cgroups, levels, slots and CPUs, and of a sample against cgroups.
+//! The cost of a page by cgroups, levels, slots and CPUs, and of a sample by cgroups.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::programs::{PAGE, Programs, handle, tracking};
 /// The most levels.
 pub const DEEPEST: usize = 8;
 
-/// An engine that tracks our cgroup and others, which are not there: only their number matters.
+/// An engine that tracks our cgroup and others that do not exist: only their number matters.
 fn crowded(home: &Home, cgroups: usize) -> Result<Loaded> {
     let settings = Settings { max_cgroups: MAX_CGROUPS, ..Settings::default() };
     let loaded = tracking(settings, home, 1)?;
@@ -30,7 +30,7 @@ fn crowded(home: &Home, cgroups: usize) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// A page after another call.
+/// The calls of a page after another call.
 fn with<'a>(first: Call<'a>, page: &'a Programs) -> Vec<Call<'a>> {
     [first].into_iter().chain(page.sequence()).collect()
 }
@@ -60,7 +60,7 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
         let bump_generation = handle(loaded.program("bump_generation")?)?;
         programs.push((name.clone(), Programs::of(loaded)?, bump_generation));
     }
-    // Each of another engine, as far as there are so many: see `bench fault`.
+    // Each from another engine as far as possible; `bench fault` says why.
     let others = programs.iter().cycle();
     let empty: Vec<_> = others.map(|program| program.1.nothing()).take(PAGE.len() + 1).collect();
     let mut sequences = vec![("empty programs, again".to_owned(), empty.clone())];
@@ -93,7 +93,7 @@ pub fn measure(effort: &Effort, home: &Home) -> Result<()> {
     Ok(())
 }
 
-/// How long one sample takes, as `memstock show` reads it.
+/// Measures the time of one sample as `memstock show` reads it.
 fn samples(crowds: &[(String, Loaded)]) -> Result<()> {
     let mount = CgroupMount::find()?;
     let possible = host::cpus()?.possible.len();

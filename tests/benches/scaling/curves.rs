@@ -1,4 +1,4 @@
-//! The forecast as a picture: shares of the ideal against CPUs, a part for each number of sockets.
+//! The forecast as a picture: the share of the ideal by CPUs, with a chart for each number of sockets.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use crate::forecast::{BATCHES, CPUS, Forecast, SOCKETS};
 use crate::output::{Area, COLOURS, FAINT, FONT, INK, defect, picture};
 
-/// Draws it, and writes it if there is a file for it.
+/// Draws the forecast, and writes it to `file` if given.
 pub fn draw(forecast: &Forecast, file: Option<&Path>) -> Result<()> {
     picture(file, 420, |root| {
         let areas = root.split_evenly((1, SOCKETS.len()));

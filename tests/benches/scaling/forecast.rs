@@ -1,13 +1,13 @@
-//! What the model of larger machines says: shares of the ideal, batches that are enough, and how far off
-//! it was for the one machine of which figures are known.
+//! What the model predicts for larger machines: shares of the ideal, sufficient batches, and its error for the one
+//! machine with known figures.
 
 use memstock::cli::Batch;
 use memstock_tests::bench::model::{DEPTH, LOCAL_NS, PAGE_NS, REMOTE_NS, load, patch};
 use serde::Serialize;
 
-/// CPUs that are computed.
+/// Numbers of CPUs.
 pub const CPUS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
-/// Pages charged at once; 1 with every page on the shared counters.
+/// Batches, in pages; 1 charges every page on the shared counters.
 pub const BATCHES: [u32; 6] = [1, 8, 32, 64, 128, 256];
 /// Sockets.
 pub const SOCKETS: [usize; 2] = [1, 2];
@@ -15,49 +15,49 @@ pub const SOCKETS: [usize; 2] = [1, 2];
 /// The forecast.
 #[derive(Clone, Debug, Serialize)]
 pub struct Forecast {
-    /// What a page costs without shared counters, ns.
+    /// Cost of a page without shared counters, ns.
     pub page_ns: f64,
-    /// What a line of the same socket and one of another take, ns.
+    /// Cost of a cache line from the same socket and from another, ns.
     pub transfer_ns: [f64; 2],
     /// Levels of cgroups.
     pub depth: usize,
     /// By sockets, then batch, then CPUs.
     pub shares: Vec<Share>,
-    /// What `--batch auto` takes, and the share that it leaves.
+    /// The batch that `--batch auto` chooses, and its share.
     pub auto: Vec<Share>,
-    /// The check.
+    /// The check against the patch's figures.
     pub patch: Check,
 }
 
-/// The part of the ideal that one machine gets with one batch.
+/// The fraction of the ideal throughput that one machine reaches with one batch.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Share {
     /// Sockets.
     pub sockets: usize,
-    /// Pages charged at once.
+    /// Pages in a batch.
     pub batch: u32,
     /// Busy CPUs.
     pub cpus: usize,
-    /// The part.
+    /// The fraction.
     pub share: f64,
 }
 
-/// What the model makes of the patch's own figures: faults of 8 CPUs in 60 s.
+/// The model applied to the patch's own figures: faults of 8 CPUs in 60 s.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Check {
     /// One operation on that machine's counter, fitted to the first two rows, ns.
     pub transfer_ns: f64,
-    /// What memory cgroups cost there beside it, fitted as well, ns a page.
+    /// Other costs of memory cgroups there, fitted as well, ns per page.
     pub added_ns: f64,
-    /// The third row as the model expects it.
+    /// The third row as the model predicts it.
     pub expected: f64,
-    /// As it was measured.
+    /// The third row as measured.
     pub measured: f64,
-    /// The same for other pages uncharged at once, which are not known: the error at 8 and at 256.
+    /// The error if 8 or 256 pages were uncharged at once, since that number is not known.
     pub errors: [f64; 2],
 }
 
-/// Computes it.
+/// Computes the forecast.
 pub fn forecast() -> Forecast {
     let of = |sockets, batch, cpus| {
         let share = load(batch, sockets).share(cpus);

@@ -1,5 +1,5 @@
-//! `cargo xtask bench scaling`: what a model says of larger machines, the part of its throughput that shared counters
-//! leave to each. It is computed, not measured (`docs/scaling.md`).
+//! `cargo xtask bench scaling`: a model's prediction of the throughput that shared counters leave to larger machines.
+//! It is computed, not measured (`docs/scaling.md`).
 
 mod curves;
 mod forecast;
@@ -13,7 +13,7 @@ use anyhow::Result;
 use clap::Parser;
 use memstock_tests::bench::Common;
 
-/// The model of larger machines.
+/// Predict the throughput of larger machines by a model.
 #[derive(Parser)]
 struct Args {
     /// Print JSON

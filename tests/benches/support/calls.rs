@@ -1,8 +1,8 @@
-//! The programs at a far lower background cost than that of a page fault: run by `BPF_PROG_TEST_RUN`, with the
-//! arguments that the tracepoints would give. A call costs some hundred ns and hardly varies, so a few ns can
-//! be seen. Must not know what is compared with what.
+//! Runs programs by `BPF_PROG_TEST_RUN` with the arguments that the tracepoints would pass, at a far lower background
+//! cost than a page fault. A call costs some hundred ns and hardly varies, so differences of a few ns are visible.
+//! Knows nothing of what is compared.
 //!
-//! The kernel runs a raw tracepoint program once a call, on the CPU of the caller.
+//! The kernel runs a raw tracepoint program once per call, on the CPU of the caller.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -26,24 +26,24 @@ pub type Args = [u64; 12];
 pub struct Call<'a> {
     /// The program.
     pub program: &'a RawTracePoint,
-    /// What the tracepoint gives it.
+    /// The tracepoint's arguments.
     pub args: Arguments,
 }
 
-/// What a tracepoint gives, but for what each task has of its own.
+/// The arguments of a tracepoint, apart from the caller's own page and registers.
 #[derive(Clone, Copy)]
 pub enum Arguments {
     /// A page fault in user mode.
     Fault,
     /// The allocation of a page that the kernel charges.
     Alloc,
-    /// Its free.
+    /// The free of a page.
     Free,
-    /// Nothing that is read.
+    /// No arguments.
     None,
 }
 
-/// A task that calls: it has a page of its own and registers of its own.
+/// A calling task, with its own page and its own (fake) registers.
 struct Caller {
     page: u64,
     registers: u64,
@@ -58,7 +58,7 @@ impl Caller {
         let (base, size) = pages;
         Ok(Self {
             page: base.wrapping_add(pfn * size),
-            // Any two that differ.
+            // Any value that differs between callers.
             registers: 0xffff_c900_0000_0000 + (number << 14),
             user: u64::from(Layout::read()?.gfp.user),
             _mapping: mapping,
@@ -66,7 +66,7 @@ impl Caller {
     }
 
     fn args(&self, arguments: Arguments) -> Args {
-        // In user mode, for writing, no page there (`enum x86_pf_error_code`).
+        // User mode, write access, page not present (`enum x86_pf_error_code`).
         const USER_WRITE: u64 = 1 << 2 | 1 << 1;
         let mut args = [0; 12];
         match arguments {
@@ -78,11 +78,11 @@ impl Caller {
         args
     }
 
-    /// Runs a sequence until the time is up; returns ns a sequence.
+    /// Runs a sequence for `length`. Returns ns per sequence.
     fn slice(&self, sequence: &[Call<'_>], length: Duration) -> Result<f64> {
         let calls: Vec<_> =
             sequence.iter().map(|call| (call.program, self.args(call.args))).collect();
-        // Of CPU time: what others take of the CPU is not in it.
+        // CPU time, without the time that other tasks take of the CPU.
         let (start, mut done) = (cpu_time(), 0_u64);
         loop {
             for _ in 0..64 {
@@ -105,8 +105,8 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
-/// Measures sequences in turns against the first one, on one CPU while the others of `cpus` run the same
-/// sequence: ns a sequence.
+/// Measures sequences in turns against the first one, in ns per sequence, on one CPU while the others of `cpus` run the
+/// same sequence.
 pub fn compare(
     sequences: &[Vec<Call<'_>>],
     pages: (u64, u64),
@@ -126,7 +126,7 @@ pub fn compare(
             interleave(rounds, sequences.len(), |variant| {
                 let n = variant.unwrap_or(0);
                 current.store(n, SeqCst);
-                // The others have changed over, and stocks and caches are warm.
+                // Until the others have switched, and stocks and caches are warm.
                 caller.slice(&sequences[n], slice / 5)?;
                 caller.slice(&sequences[n], slice)
             })
@@ -139,10 +139,10 @@ pub fn compare(
     })
 }
 
-/// Instead of the number of a sequence: the end.
+/// Instead of a sequence's number: tells [`busy`] to end.
 pub const END: usize = usize::MAX;
 
-/// Runs the sequence that `current` says on a CPU, until it says [`END`].
+/// Runs the sequence numbered `current` on a CPU, until that is [`END`].
 pub fn busy(
     sequences: &[Vec<Call<'_>>],
     pages: (u64, u64),
@@ -159,12 +159,12 @@ pub fn busy(
     }
 }
 
-/// A cgroup that this process is in while it lives.
+/// A chain of cgroups with this process in the last. `Drop` moves it back and removes them.
 pub struct Home {
     mount: CgroupMount,
     top: Option<OwnedCgroup>,
     before: PathBuf,
-    /// From the top, which is below the root, to where the process is.
+    /// The cgroups from the top, which is below the root, to the one the process is in.
     pub chain: Vec<Cgroup>,
 }
 

@@ -1,4 +1,4 @@
-//! What benches load: engines that leave no pins, and a program that does nothing.
+//! Loads engines that leave no pins, and an empty program.
 
 use anyhow::{Context as _, Result};
 use aya::programs::{RawTracePoint, loaded_programs};
@@ -8,7 +8,7 @@ use memstock_tests::bench::run_stats::field;
 use memstock_tests::bpf::load_empty;
 use memstock_tests::cgroup::OF_BENCH;
 
-/// Loads an engine that lives as long as what is returned, and leaves no pins even if we are killed.
+/// Loads an engine that lives as long as the returned value, and leaves no pins even if we are killed.
 pub fn engine(settings: Settings) -> Result<Loaded> {
     let bpffs = memstock::host::bpffs()?;
     let pins = Pins::at(bpffs.dir.join(OF_BENCH));
@@ -18,7 +18,7 @@ pub fn engine(settings: Settings) -> Result<Loaded> {
     loaded
 }
 
-/// The baseline: what any program on a tracepoint costs.
+/// Loads the empty program, the baseline of what any program on a tracepoint costs.
 pub fn empty() -> Result<RawTracePoint> {
     let program = load_empty().context("cannot load a program that does nothing")?;
     let id = field(&program, "prog_id")?;

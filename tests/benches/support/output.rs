@@ -1,4 +1,4 @@
-//! What benches tell: text or JSON, and a picture (SVG) in a file.
+//! The output of benches: text or JSON, and a picture (SVG) in a file.
 
 use std::fmt::Display;
 use std::fs;
@@ -9,18 +9,18 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use serde::Serialize;
 
-/// Where is drawn.
+/// An area to draw in.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Of all text.
+/// The font of all text.
 pub const FONT: &str = "sans-serif";
-/// Of all pictures.
+/// The width of all pictures.
 const WIDTH: u32 = 900;
-/// Text and axes.
+/// The colour of text and axes.
 pub const INK: RGBColor = RGBColor(40, 40, 40);
-/// The grid.
+/// The colour of the grid.
 pub const FAINT: RGBColor = RGBColor(200, 200, 200);
-/// Told apart by those who see no red or green as well.
+/// Colours that people with red-green colour blindness can distinguish.
 pub const COLOURS: [RGBColor; 6] = [
     RGBColor(213, 94, 0),
     RGBColor(230, 159, 0),
@@ -40,7 +40,7 @@ pub fn print(as_json: bool, value: &impl Serialize, text: impl Display) -> Resul
     Ok(())
 }
 
-/// Draws a picture of such a height, and writes it if there is a file for it.
+/// Draws a picture of this height, and writes it to `file` if given.
 pub fn picture(
     file: Option<&Path>,
     height: u32,
@@ -49,7 +49,7 @@ pub fn picture(
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-        // Or it cannot be read on a dark page.
+        // Otherwise it is unreadable on a dark page.
         area.fill(&WHITE).map_err(defect)?;
         draw(&area)?;
         area.present().map_err(defect)?;
@@ -60,7 +60,7 @@ pub fn picture(
     }
 }
 
-/// Nothing is written but a string.
+/// An error of drawing, which should not occur: it only writes to a string.
 pub fn defect(error: impl Display) -> anyhow::Error {
     anyhow!("cannot draw the picture: {error}")
 }

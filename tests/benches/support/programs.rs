@@ -13,7 +13,7 @@ use crate::loaded::{empty, engine};
 pub const PAGE: [(&str, Arguments); 3] =
     [(PROBE, Arguments::Fault), ("page_alloc", Arguments::Alloc), ("page_free", Arguments::Free)];
 
-/// An engine that tracks so many of the levels that we are in, from the last one up.
+/// An engine that tracks the last `levels` cgroups of the chain that we are in.
 pub fn tracking(settings: Settings, home: &Home, levels: usize) -> Result<Loaded> {
     let loaded = engine(settings)?;
     let mut parent = None;
@@ -23,15 +23,15 @@ pub fn tracking(settings: Settings, home: &Home, levels: usize) -> Result<Loaded
     Ok(loaded)
 }
 
-/// The programs of an engine, to be borrowed together.
+/// The programs of an engine, which can be borrowed together.
 pub struct Programs {
-    /// Those of a page.
+    /// The programs of a page.
     pub page: [RawTracePoint; 3],
-    /// What does nothing.
+    /// The empty program.
     pub empty: RawTracePoint,
 }
 
-/// A handle of a loaded program that does not borrow its engine.
+/// A handle to a loaded program that does not borrow its engine.
 pub fn handle(program: &RawTracePoint) -> Result<RawTracePoint> {
     Ok(RawTracePoint::from_program_info(program.info()?, "".into())?)
 }
@@ -44,7 +44,7 @@ impl Programs {
         Ok(Self { page: [fault?, alloc?, free?], empty: empty()? })
     }
 
-    /// All three.
+    /// The calls of a page.
     pub fn sequence(&self) -> Vec<Call<'_>> {
         let calls = self.page.iter().zip(PAGE).map(|(program, (_, args))| Call { program, args });
         calls.collect()

@@ -1,4 +1,4 @@
-//! The table as a picture: bars, a part for each number of busy CPUs.
+//! The table as a bar chart, with a part for each number of busy CPUs.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ use crate::measure::{Block, Row, Table1};
 use crate::output::{Area, COLOURS, FAINT, FONT, INK, defect, picture};
 use crate::text::label;
 
-/// A bar with the space to the next one.
+/// Height of a bar and the space below it.
 const BAR: i32 = 22;
-/// Where bars begin, and how long one of all the throughput is.
+/// Where bars begin, and the length of a bar of 100 %.
 const LEFT: i32 = 300;
 const FULL: i32 = 400;
 const HEAD: i32 = 64;
 
-/// Draws it, and writes it if there is a file for it.
+/// Draws the table, and writes it to `file` if given.
 pub fn draw(table: &Table1, file: Option<&Path>) -> Result<()> {
     let heights: Vec<_> =
         table.blocks.iter().map(|block| HEAD + BAR * block.rows.len() as i32 + 10).collect();
@@ -67,7 +67,7 @@ fn bars(root: &Area<'_>, block: &Block, top: i32) -> Result<()> {
     Ok(())
 }
 
-/// Ours, the kernel's, and what charges nothing.
+/// Colours for memstock's rows, the kernel's, and rows that charge nothing.
 fn colour(row: &Row) -> RGBColor {
     match row.depth {
         Some(_) if row.name.starts_with("the kernel") => COLOURS[4],

@@ -1,4 +1,4 @@
-//! Which machine a bench ran on, as a report has to say.
+//! The machine that a bench ran on, for the report.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,16 +10,16 @@ use serde::Serialize;
 /// A machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
-    /// Model of its CPUs; empty where the kernel does not tell.
+    /// Model of its CPUs; empty if unknown.
     pub cpu: String,
-    /// CPUs that run.
+    /// Online CPUs.
     pub online: usize,
-    /// Sockets they are in.
+    /// Sockets with online CPUs.
     pub sockets: usize,
     /// Release of its kernel.
     pub kernel: String,
-    /// What the kernel does about Speculative Return Stack Overflow, which makes each return of a program
-    /// dear; empty where it does not tell.
+    /// The kernel's mitigation of Speculative Return Stack Overflow, which makes each return of a program expensive;
+    /// empty if unknown.
     pub srso: String,
 }
 
@@ -38,7 +38,7 @@ impl Machine {
             let topology = format!("/sys/devices/system/cpu/cpu{cpu}/topology");
             fs::read_to_string(topology + "/physical_package_id")
         };
-        // One where the kernel does not tell.
+        // At least one, if the kernel does not say.
         let sockets = online.iter().flat_map(package).collect::<BTreeSet<_>>().len().max(1);
         Ok(Self {
             cpu: model.unwrap_or_default().trim_start_matches(['\t', ' ', ':']).to_owned(),

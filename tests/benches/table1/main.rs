@@ -1,7 +1,7 @@
 //! `cargo xtask bench table1`: the table of the patch that memstock is modelled on, on this machine.
 //!
-//! A task on each CPU maps, touches and unmaps pages, in cgroups that are made for it. In short slices, in turns,
-//! something is attached or nothing; what is left of the throughput is compared within moments.
+//! A task on each CPU maps, touches and unmaps pages, in cgroups made for it. In short slices, in turns, something or
+//! nothing is attached, and the throughput of neighbouring slices is compared.
 
 mod bars;
 #[path = "../support/loaded.rs"]
@@ -27,22 +27,22 @@ use memstock_tests::cgroup::OF_BENCH;
 use measure::{Effort, Table1, measure};
 use places::Places;
 
-/// The patch's table.
+/// Measure the patch's table on this machine.
 #[derive(Parser)]
 struct Args {
-    /// Times that each variant is measured
+    /// Times to measure each variant
     #[arg(long, value_name = "N", default_value_t = 30)]
     rounds: usize,
     /// Length of a slice in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 50)]
     slice: u64,
-    /// Pages that are mapped, touched and unmapped at a time
+    /// Pages to map, touch and unmap at a time
     #[arg(long, value_name = "N", default_value_t = 256)]
     pages: usize,
-    /// Measure with one busy CPU as well, before all of them
+    /// Also measure with one busy CPU, before all of them
     #[arg(long)]
     one: bool,
-    /// Measure bpftrace, bcc and perf as well, where they are installed (some seconds more a round)
+    /// Also measure bpftrace, bcc and perf, where installed (some seconds more per round)
     #[arg(long)]
     peers: bool,
     /// Print JSON

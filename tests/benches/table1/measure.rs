@@ -1,7 +1,7 @@
-//! The table of the patch "memcg: coalesce charging via percpu storage" (2009), measured on this machine: what
-//! is left of the page faults of tasks that do nothing else, with and without coalescing.
+//! The table of the patch "memcg: coalesce charging via percpu storage" (2009), measured on this machine: the page
+//! faults that tasks doing nothing else still achieve, with and without coalescing.
 //!
-//! Must not print: `text` and `bars` do.
+//! Prints nothing: `text` and `bars` do.
 
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ use crate::places::{LEVELS, Place, Places};
 /// How much is measured.
 #[derive(Clone, Debug)]
 pub struct Effort {
-    /// Times each variant is measured.
+    /// Times to measure each variant.
     pub rounds: usize,
     /// Length of a slice.
     pub slice: Duration,
-    /// Pages that are mapped, touched and unmapped at a time.
+    /// Pages to map, touch and unmap at a time.
     pub pages: usize,
 }
 
@@ -38,7 +38,7 @@ pub struct Effort {
 pub struct Table1 {
     /// Where it was measured.
     pub machine: Machine,
-    /// Pages that were mapped, touched and unmapped at a time.
+    /// Pages mapped, touched and unmapped at a time.
     pub pages: usize,
     /// Times each variant was measured.
     pub rounds: usize,
@@ -50,16 +50,16 @@ pub struct Table1 {
     pub blocks: Vec<Block>,
 }
 
-/// The rows for so many busy CPUs.
+/// The rows for one number of busy CPUs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Block {
     /// Tasks, each on a CPU of its own.
     pub cpus: usize,
-    /// Faults a second with nothing attached, all tasks together.
+    /// Faults per second with nothing attached, all tasks together.
     pub control: Estimate,
     /// CPU time of a fault with its unmap, ns, with nothing attached.
     pub control_ns: Estimate,
-    /// Cache misses a fault with nothing attached; none where they cannot be counted.
+    /// Cache misses per fault with nothing attached; `None` if they cannot be counted.
     pub control_misses: Option<Estimate>,
     /// The variants.
     pub rows: Vec<Row>,
@@ -70,22 +70,22 @@ pub struct Block {
 pub struct Row {
     /// What is attached, or where the tasks are.
     pub name: String,
-    /// Levels of cgroups that are charged, where any are.
+    /// Levels of charged cgroups, if any.
     pub depth: Option<usize>,
     /// What a user gets for it.
     pub delivers: &'static str,
     /// Slices measured, with as many of the control around them.
     pub slices: usize,
-    /// Faults a second, all tasks together.
+    /// Faults per second, all tasks together.
     pub rate: Estimate,
-    /// The same, by that of nothing attached.
+    /// The same relative to nothing attached.
     pub ratio: Estimate,
-    /// Faults a second of CPU time of the tasks, by that of nothing attached: without what others took of the
-    /// CPUs meanwhile, and without what a peer's own process took.
+    /// Faults per second of the tasks' CPU time, relative to nothing attached: without the CPU time of other tasks and
+    /// of a peer's own process.
     pub cpu_ratio: Estimate,
     /// CPU time that it adds to a fault with its unmap, ns.
     pub added_ns: Estimate,
-    /// Cache misses a fault; none where they cannot be counted.
+    /// Cache misses per fault; `None` if they cannot be counted.
     pub misses: Option<Estimate>,
 }
 
@@ -94,7 +94,7 @@ pub struct Row {
 enum Attached {
     Nothing,
     Empty,
-    /// An engine, by its place among those that are loaded.
+    /// An engine, by its index among the loaded ones.
     Engine(usize),
     Peer(Peer),
 }
@@ -109,7 +109,7 @@ struct Variant {
 
 const USAGE: &str = "usage and limits of cgroups";
 
-/// The engines of the table: their names and what they are loaded with.
+/// The engines of the table: their names and settings.
 fn engines() -> Vec<(String, Settings)> {
     let alone = |coalescing| Settings { coalescing, ..Settings::default() };
     let batch = |batch| (format!("batch {batch}"), Settings { batch, ..Settings::default() });
@@ -154,7 +154,7 @@ fn variants(engines: &[(String, Settings)], places: &Places, peers: &[Peer]) -> 
     all
 }
 
-/// Measures it, with so many busy CPUs each time.
+/// Measures the table for each number of busy CPUs.
 pub fn measure(
     effort: &Effort,
     cpus: &[&[u32]],
@@ -186,7 +186,7 @@ pub fn measure(
     })
 }
 
-/// Of programs by their names: those of an engine, by its place among those that are loaded, or of none.
+/// Attached programs: the index of their engine, or `None` for the empty program, and their name.
 type Links = Vec<(Option<usize>, &'static str, RawTracePointLinkId)>;
 
 struct Bench<'a> {
@@ -256,9 +256,9 @@ impl Bench<'_> {
         }
         self.places.enter(&self.workers, self.at, place)?;
         self.at = place;
-        // A birth makes stale what the CPUs remember of the workers from before they were moved.
+        // The birth of a task invalidates what the CPUs remember of the workers from before they were moved.
         std::thread::spawn(|| {}).join().ok().context("cannot start a thread")?;
-        // Stocks and caches are warm before anything is counted.
+        // Warms stocks and caches before it counts.
         std::thread::sleep(self.effort.slice / 5);
         let done = self.workers.slice(self.effort.slice);
         for (engine, name, link) in links {

@@ -1,5 +1,5 @@
-//! The cgroups that the workers run in: a chain of four that is tracked, and a chain of four of the kernel's own
-//! memory controller where that has a hierarchy of its own (v1). Must not attach or charge anything.
+//! The cgroups that the workers run in: a tracked chain of four, and a chain of four of the kernel's own memory
+//! controller if that has a hierarchy of its own (v1). Attaches and charges nothing.
 
 use std::fs;
 use std::io;
@@ -19,35 +19,35 @@ pub const LEVELS: usize = 4;
 pub struct Places {
     /// The root of the v2 hierarchy.
     root: PathBuf,
-    /// Below the root, from the top.
+    /// The tracked chain below the root, from the top.
     tracked: Vec<Cgroup>,
     kernel: Option<KernelChain>,
-    /// Whether the kernel charges who is in a v2 cgroup as well.
+    /// Whether the kernel also charges tasks in v2 cgroups.
     v2_charges: bool,
 }
 
 /// Where the workers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Levels of tracked cgroups above their pages, up to [`LEVELS`]; 0: the root.
+    /// Levels of tracked cgroups that their pages are charged to, up to [`LEVELS`]; 0: the root.
     pub depth: usize,
     /// Levels of the kernel's cgroups; 0: its root, which is not charged.
     pub kernel: usize,
 }
 
 impl Place {
-    /// Where the workers are while nothing is measured but the machine.
+    /// Where the workers are in slices of the control.
     pub const CONTROL: Self = Self { depth: 1, kernel: 0 };
 }
 
-/// Made by us, removed on drop.
+/// A chain of v1 cgroups. Removed on `Drop`.
 struct KernelChain {
     /// The root, then the chain from the top.
     dirs: Vec<PathBuf>,
 }
 
 impl Places {
-    /// Makes what is below `top`, which is made already, and the kernel's chain.
+    /// Makes the cgroups below `top`, which exists already, and the kernel's chain.
     pub fn make(mount: &CgroupMount, top: &Cgroup) -> Result<Self> {
         let mut tracked = vec![top.clone()];
         let mut path = top.path.clone();
@@ -64,7 +64,7 @@ impl Places {
         Ok(Self { root: mount.dir().to_path_buf(), tracked, kernel, v2_charges })
     }
 
-    /// Has an engine track the chain.
+    /// Makes an engine track the chain.
     pub fn register(&self, engine: &Engine) -> Result<()> {
         let mut parent = None;
         for cgroup in &self.tracked {
@@ -83,7 +83,7 @@ impl Places {
         self.v2_charges
     }
 
-    /// The directories of a place.
+    /// The folders of a place.
     pub fn dirs(&self, place: Place) -> Vec<&Path> {
         let level = place.depth.checked_sub(1).and_then(|level| self.tracked.get(level));
         let tracked = level.map_or(self.root.as_path(), |cgroup| &cgroup.dir);
@@ -91,7 +91,7 @@ impl Places {
         [tracked].into_iter().chain(kernel.map(PathBuf::as_path)).collect()
     }
 
-    /// Moves the workers, as far as they are not there.
+    /// Moves the workers, unless they are there already.
     pub fn enter(&self, workers: &Workers, from: Place, to: Place) -> Result<()> {
         let (there, wanted) = (self.dirs(from), self.dirs(to));
         wanted.into_iter().filter(|dir| !there.contains(dir)).try_for_each(|dir| workers.enter(dir))
@@ -102,7 +102,7 @@ impl KernelChain {
     fn make(root: &Path) -> Result<Self> {
         let mut chain = Self { dirs: vec![root.to_path_buf()] };
         let mut dir = root.join(OF_BENCH);
-        // Of a bench that was killed; its workers died with it.
+        // Left by a bench that was killed; its workers died with it.
         remove_tree(&dir);
         for level in 1..=LEVELS {
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -123,7 +123,7 @@ impl Drop for KernelChain {
     }
 }
 
-/// Removes cgroups that are empty; what is not stays, and is found in the way.
+/// Removes empty cgroups. One that is not empty stays, and making it again will fail.
 fn remove_tree(dir: &Path) {
     let below = fs::read_dir(dir).into_iter().flatten().flatten();
     let is_dir = |entry: &fs::DirEntry| -> io::Result<bool> { Ok(entry.file_type()?.is_dir()) };

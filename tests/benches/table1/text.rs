@@ -28,7 +28,7 @@ impl fmt::Display for Table1 {
     }
 }
 
-/// What a row is called, its levels with it.
+/// The label of a row, with its levels.
 pub fn label(row: &Row) -> String {
     match row.depth {
         Some(1) => format!("{}, 1 level", row.name),
