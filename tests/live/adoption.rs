@@ -1,5 +1,5 @@
-//! What the tasks of a cgroup hold already when the engine starts is adopted, to the page; what they do
-//! meanwhile does no harm.
+//! The engine adopts exactly the pages that a cgroup's tasks hold when it starts, even if the tasks go on allocating
+//! and freeing meanwhile.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, lru, scaled};
 
-/// A holder with its memory, in a cgroup of its own on both sides.
+/// A holder with its memory, in a cgroup of its own both in memstock and in the kernel.
 struct Seat {
     mode: Mode,
     holder: Option<Holder>,
@@ -24,10 +24,10 @@ struct Seat {
     promised: u64,
 }
 
-/// Which cgroup of the kernel's is to be that of a test's.
+/// Chooses the kernel's cgroup for a test's cgroup.
 type Beside = fn(&TestCgroup) -> Result<Option<KernelCgroup>>;
 
-/// Several of them, before there is an engine.
+/// Several seats, filled before the engine starts.
 struct Hall {
     seats: Vec<Seat>,
     top: TestCgroup,
@@ -35,7 +35,7 @@ struct Hall {
 }
 
 impl Hall {
-    /// None if the kernel does no accounting of its own here.
+    /// `None` if the kernel does no accounting of its own here.
     fn open(modes: &[Mode], beside: Beside) -> Result<Option<Self>> {
         let top = TestCgroup::new()?;
         let Some(kernel_top) = beside(&top)? else {
@@ -72,18 +72,18 @@ impl Hall {
     }
 }
 
-/// Waits for the end of the adoption: then the engine begins to watch, and prints tables.
+/// Waits until the adoption has ended: only then does the daemon print tables.
 fn adopted(engine: &Engine) -> Result<()> {
     let start = Instant::now();
     let printed = || Ok((!engine.stdout()?.is_empty()).then_some(()));
-    // It takes a daemon that is not optimised some 3 s of CPU. Beside tasks that never rest it has a fifth of one, so 14 s as a
-    // rule; each child of the fork storm takes as much again.
+    // An unoptimised daemon needs some 3 s of CPU time. Beside busy tasks it gets a fifth of a CPU, so it usually
+    // takes 14 s; each child of the fork storm adds as much again.
     try_poll_until(4 * SOON, "the first table", printed)?;
     eprintln!("adopted in {:.1?}", start.elapsed());
     Ok(())
 }
 
-/// From the kernel's own figures: page by page, and to the number.
+/// Adopts by the kernel's own figures, page by page and to the exact number.
 #[test]
 #[ignore = "long"]
 fn what_the_kernel_charges_is_adopted() -> Result<()> {
@@ -106,7 +106,7 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
         let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
         let audit = hall.audit(&engine)?;
         eprintln!("{audit}");
-        // Found by itself for this, too.
+        // An audit finds the kernel's cgroup by itself, too.
         ensure!(
             engine.audit::<&str>([])?.agreement()?.counts.both > 0,
             "there is nothing beside it"
@@ -118,15 +118,15 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
             let cgroup = audit.cgroup(seat.cgroup.path())?;
             let kernels = census.of(seat.kernel.inode()?);
             let mode = seat.mode.name();
-            // The rest of the kernel's pages are stacks of tasks, at most 32 KiB each of three (the holder,
-            // its child, the one that started it), which no engine that was there would have seen either.
+            // The rest of the kernel's pages are stacks, at most 32 KiB for each of three tasks (the holder, its
+            // child, the one that started it). A running engine would not have seen them either.
             let expected = kernels.user..=kernels.user + kernels.kernel;
             let owned = u64::try_from(cgroup.owned)?;
             ensure!(expected.contains(&owned), "{mode}: {owned} owned, {kernels:?}");
             ensure!(kernels.user + kernels.kernel - owned <= 24, "{mode}: {owned}, {kernels:?}");
             ensure!(owned >= seat.promised, "{mode}: {owned} of {}", seat.promised);
         }
-        // From now on they are like any others: given back, they come off.
+        // Adopted pages are uncharged like any others when they are given back.
         for seat in &mut hall.seats {
             let mut holder = seat.holder.take().context("a holder")?;
             holder.give().with_context(|| seat.mode.name())?;
@@ -137,8 +137,8 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
     })
 }
 
-/// Nothing but blocks of the disk's file system is left. Of those memstock does not see all: ext4 caches what
-/// is free in its groups of blocks in pages that it does not ask to be movable.
+/// Waits until only metadata of the disk's file system is left. memstock does not see all of it: ext4 caches the free
+/// blocks of its block groups in unmovable pages.
 fn gone(engine: &Engine, hall: &Hall) -> Result<()> {
     const METADATA: u64 = 64;
     let mut last = String::new();
@@ -157,7 +157,7 @@ fn gone(engine: &Engine, hall: &Hall) -> Result<()> {
     .context(last)
 }
 
-/// Without the kernel's help: what only tasks of the cgroup have mapped.
+/// Without the kernel's help, memory that only the cgroup's tasks have mapped is adopted.
 #[test]
 fn what_tasks_have_mapped_is_adopted() -> Result<()> {
     const MODES: [Mode; 8] = [
@@ -177,7 +177,7 @@ fn what_tasks_have_mapped_is_adopted() -> Result<()> {
         let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
         let audit = hall.audit(&engine)?;
         eprintln!("{audit}");
-        // What it takes for its own is that, or is the program's file: all that have it mapped are in here.
+        // It adopts nothing else but the program's file, which only tasks in here have mapped.
         for kind in ["anonymous", "shared"] {
             let counts = audit.kind(kind);
             ensure!((counts.only_ours, counts.other) == (0, 0), "{kind}: {audit}");
@@ -199,20 +199,20 @@ fn what_tasks_have_mapped_is_adopted() -> Result<()> {
     })
 }
 
-/// Pages of a file that is copied.
+/// Pages of a file to copy.
 const COPIED: u32 = 800;
 
-/// Pages that the copies so far may have had ext4 cache, which memstock does not see: two for each group of
-/// 128 MiB in which it looks for room. Each file goes behind the last one (`s_mb_last_group`), so that on a disk
-/// on which little was written before, as many groups are looked at for the first time as were filled.
+/// Pages that ext4 may have cached for the copies so far, unseen by memstock: two for each group of 128 MiB in which
+/// it looks for free blocks. Each file goes behind the last one (`s_mb_last_group`), so on a mostly unwritten disk it
+/// reads as many groups for the first time as it fills.
 fn groups_of_blocks(load: &Load) -> u64 {
     const GROUP: u64 = 128 << 20;
-    // The source and the copy, and those under way.
+    // The sources and copies, including those in progress.
     let files = 2 * (load.rounds(&Mode::FileCopy.name()) + 1);
     2 * ((files * u64::from(COPIED) * PAGE).div_ceil(GROUP) + 1)
 }
 
-/// While it is adopted it comes and goes on both CPUs.
+/// Pages are allocated and freed on both CPUs during the adoption.
 #[test]
 #[ignore = "long"]
 fn adopting_under_load_does_no_harm() -> Result<()> {

@@ -1,4 +1,4 @@
-//! cgroups that share a CPU drain each other's stock, and the stocks stay within their bound.
+//! Cgroups that share a CPU drain each other's stock, and the stocks stay within their bound.
 
 use anyhow::{Result, ensure};
 use memstock_tests::show::Slot;
@@ -7,8 +7,8 @@ use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, scaled};
 const CPU: u32 = 1;
 const BATCH: u64 = 32;
 
-/// Each touch is one fault of a cgroup for which the stock is not cached: a miss, which first
-/// drains the other's 31 pages. No tolerance: the tasks fault on command only.
+/// Each touch is one fault of a cgroup that has no stock: a miss, which first drains the other's 31 pages. No
+/// tolerance, since the tasks fault only on command.
 #[test]
 fn two_cgroups_drain_each_other_at_each_switch() -> Result<()> {
     const TURNS: u64 = 100;
@@ -25,7 +25,7 @@ fn two_cgroups_drain_each_other_at_each_switch() -> Result<()> {
             let show = engine.show()?;
             let cpu = show.cpu(CPU)?;
             let touches = 2 * turn;
-            // The first one found an empty stock; each later one switched.
+            // The first touch found an empty stock; each later one switched.
             let switches = touches - 1;
             ensure!(cpu.drains == switches, "{switches} switches: {cpu:#?}");
             let counts = (cpu.from_stock_pages, cpu.missed(), cpu.refills);
@@ -35,7 +35,7 @@ fn two_cgroups_drain_each_other_at_each_switch() -> Result<()> {
                 ensure!((cgroup.faults()?, cgroup.missed()) == (turn, turn), "{cgroup:#?}");
             }
             let (a, b) = (show.cgroup(a.path())?, show.cgroup(b.path())?);
-            // b came last and has the stock; of a's batches nothing is left but the pages used.
+            // b came last and has the stock; a has only the pages it uses.
             ensure!(a.stocked == 0 && a.memory.usage == turn * PAGE, "{a:#?}");
             ensure!(b.stocked == (BATCH - 1) * PAGE, "{b:#?}");
             ensure!(b.memory.usage == (turn + BATCH - 1) * PAGE, "{b:#?}");
@@ -46,7 +46,7 @@ fn two_cgroups_drain_each_other_at_each_switch() -> Result<()> {
     })
 }
 
-/// The patch's promise: what waits in stocks depends on the CPUs, not on the number of cgroups.
+/// The patch's promise: the number of stocked pages depends on the CPUs, not on the cgroups.
 ///
 /// A sample reads each stock word once, so the bound holds for every sample, although the stocks
 /// are not read at the same moment.
@@ -87,7 +87,7 @@ fn stocks_stay_within_their_bound(slots: u64) -> Result<()> {
         for task in &mut tasks {
             task.pause()?;
         }
-        // Or the bound has been seen on an idle engine.
+        // Make sure that the engine was not idle.
         for cpu in [0, 1] {
             let (first, last) = (first.cpu(cpu)?, last.cpu(cpu)?);
             ensure!(

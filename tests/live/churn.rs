@@ -1,4 +1,4 @@
-//! Cgroups that come, are used, and go: by the ten thousand, and with memory that outlives them.
+//! Cgroups that are made, used and removed: ten thousand of them, and some whose memory outlives them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use memstock_tests::task::enter_dir;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, lru, scaled};
 
-/// Made, used and removed, by two threads at once.
+/// Cgroups to make, use and remove, by two threads at once.
 const CGROUPS: u32 = 10_000;
-/// Every so many of a thread's, one is looked at while it is used.
+/// One in this many of a thread's cgroups is checked while it is used.
 const SAMPLED: u32 = 100;
 
-/// A cgroup, a program that runs in it from start to end, and the end of the cgroup.
+/// Makes a cgroup, runs a whole program in it, and removes it.
 fn come_and_go(dir: &Path, kernel: Option<&KernelCgroup>) -> Result<()> {
-    // Forked and executed from here: a shell would cost ten times as much.
+    // Started directly: a shell would cost ten times as much.
     run_and_remove(Command::new("/bin/true"), dir, kernel)
 }
 
@@ -37,14 +37,13 @@ fn run_and_remove(mut command: Command, dir: &Path, kernel: Option<&KernelCgroup
     gone(dir)
 }
 
-/// Removes a cgroup whose last task has just been reaped: some kernels let go of that a little later.
+/// Removes a cgroup whose last task has just been reaped. Polls, since some kernels release it a little later.
 fn gone(dir: &Path) -> Result<()> {
     let what = format!("the end of {}", dir.display());
     poll_until(SOON, &what, || fs::remove_dir(dir).ok())
 }
 
-/// A cgroup with a task that touches a number of pages: they are charged to it, each of them, and
-/// nothing else is, whatever goes on beside it.
+/// Checks that a cgroup is charged exactly the pages that its task touches, whatever happens in other cgroups.
 fn sample(
     engine: &Engine,
     parent: &TestCgroup,
@@ -53,7 +52,7 @@ fn sample(
     nr_pages: u64,
 ) -> Result<()> {
     let cgroup = parent.child(name)?;
-    // Until it is registered its pages are its parent's.
+    // Until it is registered, its pages are charged to its parent.
     try_poll_until(SOON, "a new cgroup to be tracked", || {
         Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
     })?;
@@ -62,8 +61,8 @@ fn sample(
         None => Task::start(&cgroup, None)?,
     };
     let before = engine.used_at_rest(&cgroup)?;
-    // Others take this cgroup's stocks away while a sample is read, usage first: it may once look too
-    // large by a batch. A page that is charged wrongly stays.
+    // Others may drain this cgroup's stocks while a sample is read, usage first, which then looks too large by a
+    // batch. That is temporary, but a wrongly charged page stays.
     let uses = |nr_pages: u64, what: &str| {
         try_poll_until(SOON, &format!("{name} to use {nr_pages} pages {what}"), || {
             let used = engine.show()?.cgroup(cgroup.path())?.used_pages();
@@ -97,9 +96,9 @@ fn churn(
     Ok(())
 }
 
-/// Waits until `done` says so of a sample without stocks: the last pages of a task may wait in the kernel's
-/// batches, a free that was missed for the next allocation of its page, and page cache (a block of the file
-/// system's that it happened to be the first to read) for reclaim; a counter is freed when its last page is.
+/// Drains, heals and reclaims until `done` accepts a sample. A counter is freed with its last page, and pages may
+/// linger: in the kernel's batches, by a missed free until the page is allocated again, or as page cache (a block
+/// of the file system that the task happened to read first) until reclaim.
 fn settled(
     engine: &Engine,
     kernel: Option<&KernelCgroup>,
@@ -128,7 +127,7 @@ fn ten_thousand_cgroups_leave_nothing() -> Result<()> {
     live(|| {
         let parent = TestCgroup::new()?;
         let kernel = KernelCgroup::beside(&parent)?;
-        // The program is to be in the cache before, or its pages would be a child's.
+        // Read the program into the cache first, so that its pages are not charged to a child.
         Command::new("/bin/true").status().context("starting /bin/true")?;
         let engine = Engine::start(["--cgroup", parent.path()])?;
         let before = engine.show()?;
@@ -162,8 +161,8 @@ fn ten_thousand_cgroups_leave_nothing() -> Result<()> {
     })
 }
 
-/// Two levels with a file each, which only the test, outside, can remove. Their pages are those of the cgroup above once
-/// they are removed, and their counters are free.
+/// Two nested cgroups, each with a file in memory that outlives it. When the cgroups are removed, the pages move to the
+/// cgroup above, and the counters are freed.
 #[test]
 #[ignore = "long"]
 fn pages_of_removed_cgroups_are_those_of_the_one_above() -> Result<()> {
@@ -189,7 +188,7 @@ fn pages_of_removed_cgroups_are_those_of_the_one_above() -> Result<()> {
             holder.kill()?;
             holders.push(holder);
         }
-        // A page of the pipe to each holder stays until the pipe goes.
+        // A page of the pipe to each holder stays until the pipe is closed.
         let held = |pages: &[u32]| {
             let pages: u64 = pages.iter().copied().map(u64::from).sum();
             pages..=pages + PAGES.len() as u64
@@ -218,7 +217,7 @@ fn pages_of_removed_cgroups_are_those_of_the_one_above() -> Result<()> {
     })
 }
 
-/// The same of pages that were there before the engine and that it took from the kernel's own controller.
+/// The same for pages that the engine adopted by the kernel's own controller.
 #[test]
 fn adopted_pages_of_a_removed_cgroup_are_those_of_the_one_above() -> Result<()> {
     const PAGES: u32 = 700;
@@ -251,11 +250,11 @@ fn adopted_pages_of_a_removed_cgroup_are_those_of_the_one_above() -> Result<()> 
     })
 }
 
-/// Jobs that leave a page each in memory, in a cgroup of their own that is removed at its end: no counter is held for it.
+/// Jobs that each leave a page in memory, in a cgroup that is then removed, occupy no counters.
 #[test]
 #[ignore = "long"]
 fn jobs_that_leave_a_page_leave_no_counter() -> Result<()> {
-    // More than there are counters.
+    // More jobs than counters.
     const JOBS: u32 = 17_000;
     live(|| {
         let jobs = scaled(JOBS);
@@ -273,8 +272,8 @@ fn jobs_that_leave_a_page_leave_no_counter() -> Result<()> {
             let other = scope.spawn(|| half(1));
             half(0).and_then(|()| other.join().expect("no panic"))
         })?;
-        // It is looked for pages once in a hundred times what the last look took, which gave the pages of up to all jobs
-        // away, longest where the daemon is not optimized and the host is busy.
+        // The daemon scans for pages at intervals of a hundred times what the last scan took. A scan that reparents the
+        // pages of all jobs takes long, most of all in an unoptimized daemon on a busy host.
         let show = try_poll_until(6 * SOON, "all counters but one to be free", || {
             let show = engine.show()?;
             Ok((show.cgroups.len() == 1).then_some(show))

@@ -1,4 +1,4 @@
-//! Bad input: one clear line, the documented exit code, and nothing left behind.
+//! Bad input gets one clear line and the documented exit code, and leaves nothing behind.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -20,7 +20,7 @@ const OTHER: i32 = 125;
 const CANNOT_EXECUTE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-/// One line on standard error that has all of `words`, nothing on standard output.
+/// Checks for one line on standard error with all of `words`, and nothing on standard output.
 fn check_line(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
     let Finished { stdout, stderr, .. } = finished;
     ensure!(finished.code() == code, "exit code {code} expected: {finished:?}");
@@ -35,7 +35,7 @@ fn check_line(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Refused with one line, and everything is as before.
+/// Checks that a command is refused with one line and changes nothing.
 fn refused(args: &[&str], code: i32, words: &[&str]) -> Result<()> {
     let before = leftovers::find()?;
     let row = || format!("memstock {}", args.join(" "));
@@ -46,7 +46,7 @@ fn refused(args: &[&str], code: i32, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program as a user that has no rights, until it ends.
+/// Runs a program as an unprivileged user until it ends.
 fn as_nobody(program: &str, args: &[&str]) -> Result<Finished> {
     const NOBODY: u32 = 65534;
     let mut command = Command::new(program);
@@ -54,7 +54,7 @@ fn as_nobody(program: &str, args: &[&str]) -> Result<Finished> {
     Program::from(command).finish(SOON)
 }
 
-/// Neither while an engine runs nor when its daemon was killed and its files are left.
+/// Neither while an engine runs nor after its daemon was killed, when its files remain.
 #[test]
 fn nobody_can_lock_it_out_or_read_what_it_knows() -> Result<()> {
     live(|| {
@@ -62,7 +62,7 @@ fn nobody_can_lock_it_out_or_read_what_it_knows() -> Result<()> {
         let run = ["--cgroup", cgroup.path()];
         let mut engine = Engine::start(run)?;
         let refused = |when: &str| -> Result<()> {
-            // Were it to get the lock, the verbs below would wait for it, or end with an error.
+            // If it got the lock, the verbs below would wait or fail.
             let locked = as_nobody("flock", &[leftovers::LOCK, "sleep", "60"])?;
             ensure!(locked.code() != 0, "{when}: {locked:?}");
             let read = as_nobody("cat", &["/run/memstock.events"])?;
@@ -99,7 +99,7 @@ fn wrong_cgroups() -> Result<()> {
         refused(&["run", "--cgroup", &format!("{}/", mount.display())], CGROUP, &["root"])?;
         refused(&["run", "--cgroup", &format!("{missing}/..")], CGROUP, &[])?;
         refused(&["run", "--cgroup", "/proc/self"], CGROUP, &["/proc/self"])?;
-        // A file of the hierarchy is no cgroup.
+        // A file in the hierarchy is not a cgroup.
         refused(&["run", "--cgroup", "/cgroup.procs"], CGROUP, &["cgroup.procs"])
     })
 }
@@ -139,7 +139,7 @@ fn wrong_new_names() -> Result<()> {
 fn wrong_numbers() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
-        // Nothing but the number is wrong.
+        // Only the number is wrong.
         let check = |more: &[&str], words: &[&str]| {
             refused(&[&["run", "--cgroup", cgroup.path()], more].concat(), USAGE, words)
         };
@@ -202,7 +202,7 @@ fn one_runs_already() -> Result<()> {
         refused(&["run", "--cgroup", cgroup.path()], RUNNING, &["running", "memstock stop"])?;
         let new = format!("{PREFIX}second");
         refused(&["run", "--new", &new, "--", "true"], RUNNING, &["running"])?;
-        // The first one does not mind.
+        // The first engine is not affected.
         ensure!(engine.process().ended()?.is_none(), "the first engine has ended");
         engine.show()?.cgroup(cgroup.path())?;
 
@@ -224,9 +224,9 @@ fn wrong_commands() -> Result<()> {
         refused(&with("/no/such/file"), NOT_FOUND, &["/no/such/file"])?;
         refused(&with("/etc/passwd"), CANNOT_EXECUTE, &["/etc/passwd"])?;
         refused(&with("/etc"), CANNOT_EXECUTE, &["/etc"])?;
-        // The same without a name of its own.
+        // The same without `--new`.
         refused(&["run", "--", "memstock-no-such"], NOT_FOUND, &["memstock-no-such"])?;
-        // And in a cgroup that was there before, which stays.
+        // And in an existing cgroup, which stays.
         let cgroup = TestCgroup::new()?;
         refused(&["run", "--cgroup", cgroup.path(), "--", "/etc"], CANNOT_EXECUTE, &["/etc"])?;
         ensure!(cgroup.dir().exists(), "somebody else's cgroup was removed");

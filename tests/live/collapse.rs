@@ -1,5 +1,5 @@
-//! Huge pages that somebody else puts together in the memory of a task, khugepaged or by `MADV_COLLAPSE`, are charged
-//! to whom the memory belongs, as by the kernel.
+//! Huge pages that khugepaged or another process (`MADV_COLLAPSE`) collapses in a task's memory are charged to the
+//! task's cgroup, as by the kernel.
 
 use std::fs;
 use std::io;
@@ -15,13 +15,13 @@ use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, Migrations, PAGE, TestCgroup};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Small pages in a huge one.
+/// Small pages in a huge page.
 const HUGE: u64 = 512;
 const PAGES: u64 = 4 * HUGE;
 const KHUGEPAGED: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged";
 
-/// Has the kernel put together what a task has in pieces; returns why it cannot do that at all here. Where memory is
-/// short or itself in pieces, it takes more than one try.
+/// Makes the kernel collapse a task's memory. Returns the error if the kernel cannot do that at all. Tries several
+/// times, since memory may be short or fragmented.
 fn collapse(pid: u32) -> Result<Option<io::Error>> {
     try_poll_until(SOON, "the kernel to put all of it together", || match advise(pid)? {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(Some(error))),
@@ -29,13 +29,12 @@ fn collapse(pid: u32) -> Result<Option<io::Error>> {
     })
 }
 
-/// Asks for it once. This process does the work, and is in no tracked cgroup.
+/// Tries once. This process does the work, and is in no tracked cgroup.
 fn advise(pid: u32) -> Result<io::Result<()>> {
     let region = largest(pid)?;
     let pid = Pid::from_raw(pid.cast_signed()).context("a process id")?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")?;
-    // SAFETY: the kernel reads `region`, and takes what it says as addresses of the other process; the advice changes
-    // no memory's contents.
+    // SAFETY: the kernel only reads `region`, whose addresses are the other process's; the advice changes no contents.
     let done = unsafe {
         libc::syscall(
             libc::SYS_process_madvise,
@@ -49,7 +48,7 @@ fn advise(pid: u32) -> Result<io::Result<()>> {
     Ok(if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) })
 }
 
-/// The mapping of a task of which most is in memory.
+/// A task's mapping with the largest resident part.
 fn largest(pid: u32) -> Result<libc::iovec> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps")).context("smaps")?;
     let (mut largest, mut last) = (None, None);
@@ -66,12 +65,12 @@ fn largest(pid: u32) -> Result<libc::iovec> {
     Ok(libc::iovec { iov_base: start as *mut _, iov_len: end - start })
 }
 
-/// KiB in a line of smaps, behind its name.
+/// Parses the value of a line of smaps, in KiB.
 fn kib(text: &str) -> Option<u64> {
     text.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Pages of a task that are mapped as huge ones.
+/// Pages of a task that are mapped by huge pages.
 fn huge_pages(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("smaps_rollup")?;
     let of = |key| text.lines().find_map(|line| line.strip_prefix(key)).and_then(kib);
@@ -79,16 +78,16 @@ fn huge_pages(pid: u32) -> Result<u64> {
     Ok(huge.iter().sum::<u64>() * 1024 / PAGE)
 }
 
-/// A task with memory in pieces, charged on both sides.
+/// A task with memory in small pages, charged by memstock and by the kernel.
 struct Pieces {
-    // In this order they are dropped: cgroups have to be empty.
+    // Dropped in this order: cgroups must be empty.
     engine: Engine,
     holder: Holder,
     low: TestCgroup,
     top: TestCgroup,
     kernel: Option<KernelCgroup>,
     used: u64,
-    /// To make room for a huge page the kernel may move pages, these among them.
+    /// To make room for a huge page, the kernel may also move these pages.
     moved: Migrations,
 }
 
@@ -111,12 +110,12 @@ impl Pieces {
         Ok(Self { engine, holder, low, top, kernel, used, moved })
     }
 
-    /// Everything is charged as before, page by page.
+    /// Checks that everything is charged as before, page by page.
     fn check(mut self) -> Result<()> {
         let (engine, pid) = (&self.engine, self.holder.id());
         ensure!(huge_pages(pid)? == PAGES, "{} huge pages", huge_pages(pid)?);
         let used = engine.used_at_rest(&self.low)?;
-        // Where the memory is shared, the page table of each huge page goes.
+        // In shared memory, the page table of each huge page is freed.
         let tables = PAGES / HUGE;
         let moved = self.moved.unseen()?;
         let least = self.used.saturating_sub(tables + moved);
@@ -183,7 +182,7 @@ fn a_collapse_of_memory_that_nobody_is_charged_for_is_not_charged() -> Result<()
     })
 }
 
-/// A setting of khugepaged, and what it was, to which it is put back on `Drop`.
+/// A changed setting of khugepaged. Restored on `Drop`.
 struct Setting {
     file: PathBuf,
     before: String,
@@ -215,10 +214,10 @@ fn khugepaged_charges_whom_the_memory_belongs_to() -> Result<()> {
             return Ok(());
         }
         let pieces = Pieces::get(Mode::PiecesWanted)?;
-        // It comes by every ten seconds, and a minute after it found no memory.
+        // By default it scans every ten seconds, and waits a minute after a failed allocation.
         let _soon = Setting::set("scan_sleep_millisecs", "10")?;
         let _again = Setting::set("alloc_sleep_millisecs", "10")?;
-        // Others want its services, too: a virtual machine has it go through all of its memory.
+        // It also scans other processes' memory, such as all the memory of a virtual machine.
         try_poll_until(6 * SOON, "khugepaged", || {
             Ok((huge_pages(pieces.holder.id())? == PAGES).then_some(()))
         })?;

@@ -1,4 +1,4 @@
-//! `memstock run --config`: a file has the effect of the flags, and a bad one none at all.
+//! `memstock run --config`: a file has the same effect as flags, and a bad file has none.
 
 use std::fs;
 
@@ -46,7 +46,7 @@ fn a_file_does_what_the_flags_do() -> Result<()> {
         let by_flags = look(Engine::start(flags.concat())?)?;
         ensure!(by_file == by_flags, "file:  {by_file}\nflags: {by_flags}");
 
-        // Flags win, and cgroups of both are tracked.
+        // Flags override the file, and cgroups of both are tracked.
         file.write(format!("batch = 16\n{}", entry(&a, "memory = '2M'")))?;
         let limit = format!("{}=3M", a.path());
         let args =
@@ -104,7 +104,7 @@ fn a_bad_file_does_nothing() -> Result<()> {
         refused(&format!("{dir}/none"), 1, &["No such file"])?;
         refused(dir, 1, &["is a directory"])?;
 
-        // Of the text one at a time; of what only the host knows all, in the order of the file.
+        // Reports one error in the text at a time, but all errors that only the host shows, in the file's order.
         let text = format!("batch = 0\n{}", in_top("x = 1\nmemory = '1X'"));
         refused(ConfigFile::new(text)?.path(), 1, &[":1:9: ", "`batch`"])?;
         let limits = in_top("memsw = '1M'\nmemory = '2M'");
@@ -114,7 +114,7 @@ fn a_bad_file_does_nothing() -> Result<()> {
     })
 }
 
-/// So many lines that have `words`, twice: by `run`, which leaves everything as it was, and by `--check`.
+/// Checks that `run`, which changes nothing, and `--check` refuse the file with so many lines that contain `words`.
 fn refused(path: &str, lines: usize, words: &[&str]) -> Result<()> {
     let before = leftovers::find()?;
     for more in [&[][..], &["--check"]] {
@@ -154,7 +154,7 @@ fn the_example_runs() -> Result<()> {
         let text = fs::read_to_string(example).context("contrib/memstock.toml")?;
         let (web, worker) = (TestCgroup::new()?, TestCgroup::new()?);
         let tasks = web.child("tasks")?;
-        // Every key that stands there as a comment, too.
+        // Includes every key that is commented out.
         let text: String = text
             .lines()
             .map(|line| line.strip_prefix("#: ").unwrap_or(line))

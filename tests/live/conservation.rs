@@ -1,5 +1,5 @@
-//! The law of conservation, for every cgroup and level, after load of all kinds with drains running all the
-//! time: not one page too many or too few.
+//! Conservation for every cgroup and level, after load of all kinds with continuous drains: not one page too many or
+//! too few.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::sleep;
@@ -15,14 +15,14 @@ use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, KernelCgroup, TestCgroup, lru, scaled};
 
 const RUNS: u32 = 10;
-/// Of load before each pause.
+/// Duration of the load before each pause.
 const RUN: Duration = Duration::from_secs(6);
 
-/// Three levels, the tasks at every one of them.
+/// Three levels with tasks at each.
 struct Cgroups {
     /// From the top: parents before children.
     v2: Vec<TestCgroup>,
-    /// The kernel's own, where it has any: one for all. Tasks that move do so in the other hierarchy.
+    /// The kernel's own, if it has any: one for all tasks. Tasks that move do so in the v2 hierarchy.
     kernel: Option<KernelCgroup>,
 }
 
@@ -79,7 +79,7 @@ fn nothing_is_lost_under_load_and_drains() -> Result<()> {
             let before = drains.load(Relaxed);
             sleep(RUN);
             load.check()?;
-            // Where one takes longer than that, until there was one.
+            // Until there was a drain, if one takes longer than the run.
             try_poll_until(SOON, "a drain", || Ok((drains.load(Relaxed) > before).then_some(())))?;
             let frozen = Frozen::freeze(&cgroups.v2[0])?;
             balanced(&engine, &cgroups).with_context(|| format!("run {number}"))?;
@@ -96,19 +96,19 @@ fn nothing_is_lost_under_load_and_drains() -> Result<()> {
     })
 }
 
-/// Exact, and sure of it: page tables that were freed before the pause may take a moment to go.
+/// Checks conservation with an exact audit. Page tables that were freed before the pause may take a moment to go.
 fn balanced(engine: &Engine, cgroups: &Cgroups) -> Result<()> {
     let kernel = cgroups.kernel.as_ref().map(|kernel| beside(&cgroups.v2[0], kernel));
     let audit = engine.audit_at_rest(kernel.as_ref().map_or(&[][..], |args| args))?;
     eprintln!("{} pages owned; {audit}", audit.owned);
     let owned = audit.cgroup(cgroups.v2[0].path())?.owned;
     ensure!(owned > 1000, "the load was not on: {audit:#?}");
-    // The same by another command.
+    // The same by `show`.
     engine.show()?.check()
 }
 
-/// When all tasks are gone, so are their pages: to some blocks of the disk's file system that making files
-/// has brought into the cache.
+/// Waits until all pages are gone with the tasks, except some blocks of the disk's file system that making files has
+/// brought into the cache.
 fn empty(engine: &Engine, cgroups: &Cgroups) -> Result<()> {
     const METADATA: i64 = 64;
     let mut left = String::new();

@@ -1,5 +1,5 @@
-//! Containers of the real runtimes are shown, measured and asked for by the name that people know, follow a rename, and leave
-//! nothing behind.
+//! Containers of real runtimes appear in output and metrics and are selected by the names that people know, follow
+//! renames, and leave nothing behind.
 
 use std::fs;
 use std::path::Path;
@@ -15,9 +15,9 @@ use memstock_tests::skip::skip;
 use memstock_tests::{Engine, TestCgroup, live, scaled};
 use serde_json::Value;
 
-/// Containers that come and go.
+/// Containers to start and remove.
 const MANY: u32 = 50;
-/// No such cgroup.
+/// Exit code: no such cgroup.
 const CGROUP: i32 = 122;
 
 fn ask(args: &[&str]) -> Result<Finished> {
@@ -30,7 +30,7 @@ fn json(args: &[&str]) -> Result<Value> {
     serde_json::from_str(&answer.stdout).context(answer.stdout)
 }
 
-/// What the cgroup at `path` is called by `memstock show`; null if it has no name.
+/// The name of the cgroup at `path` in `memstock show`; null if it has none.
 fn shown(path: &str) -> Result<Value> {
     let show = json(&["show", "--json"])?;
     let all = show["cgroups"].as_array().context("no cgroups")?;
@@ -38,7 +38,7 @@ fn shown(path: &str) -> Result<Value> {
     found.map(|cgroup| cgroup["name"].clone()).with_context(|| format!("no {path} in {show}"))
 }
 
-/// Waits until it is called so.
+/// Waits until the cgroup at `path` has this name.
 fn is_called(path: &str, name: &str) -> Result<()> {
     try_poll_until(SOON, &format!("{path} to be called {name}"), || {
         let found = shown(path)?;
@@ -76,7 +76,7 @@ fn containers_of_runc_have_their_names() -> Result<()> {
         let top = ask(&["top", "-b", "-n", "1"])?.stdout;
         ensure!(top.lines().any(|line| line.trim_start().starts_with(&web)), "{top}");
 
-        // Metrics have it as a label.
+        // Metrics have the name as a label.
         let exposition = Exposition::get(engine.metrics()?)?;
         let path = &first.path;
         exposition.value(&format!(
@@ -85,7 +85,7 @@ fn containers_of_runc_have_their_names() -> Result<()> {
         let of_other = format!("memstock_cgroup_memory_usage_bytes{{cgroup=\"{}\"}}", other.path());
         exposition.value(&of_other)?;
 
-        // The events do.
+        // Events have it.
         let added = json_lines(&["events", "--json"])?;
         let is_first =
             |event: &&Value| event["kind"] == "cgroup-added" && event["cgroup"]["path"] == **path;
@@ -94,7 +94,7 @@ fn containers_of_runc_have_their_names() -> Result<()> {
         let text = ask(&["events"])?.stdout;
         ensure!(text.contains(&format!("cgroup=\"{web} ({path})\"")), "{text}");
 
-        // It is asked for by its name.
+        // `--container` selects by the name.
         let only = json(&["show", "--json", "--container", &web])?;
         let paths: Vec<_> = only["cgroups"]
             .as_array()
@@ -119,7 +119,7 @@ fn containers_of_runc_have_their_names() -> Result<()> {
         ensure!(judged.stdout.contains(&web), "{judged:?}");
         ensure!(json(&["rehearse", "--json", file])?["name"]["name"] == *web, "no name in JSON");
 
-        // Nobody, and more than one.
+        // An unknown name, and an ambiguous one.
         let unknown = ask(&["limit", "--container", "no-such", "--memory", "1M"])?;
         ensure!(unknown.code() == CGROUP && unknown.stderr.lines().count() == 1, "{unknown:?}");
         ensure!(unknown.stderr.contains(&web) && unknown.stderr.contains(&db), "{unknown:?}");
@@ -151,7 +151,7 @@ fn what_the_configuration_names_is_followed() -> Result<()> {
         let named = format!("[[cgroup]]\ncontainer = '{}'\nmemory = '32M'\n", own("w*b"));
         let file = ConfigFile::new(named)?;
         let engine = file.start()?;
-        // Each time in another cgroup, as containers that are made again are.
+        // In another cgroup each time, like a recreated container.
         for round in ["first", "second"] {
             let container = runc.run(&place, round, &web)?;
             try_poll_until(SOON, "the limit of what is named", || {
@@ -161,14 +161,14 @@ fn what_the_configuration_names_is_followed() -> Result<()> {
             })?;
             is_called(&container.path, &web)?;
         }
-        // One that is not named is not tracked.
+        // A container that the file does not name is not tracked.
         let other = runc.run(&place, "third", &own("other"))?;
         try_poll_until(SOON, "the end of the second", || {
             Ok(engine.show()?.cgroups.iter().all(|cgroup| cgroup.path.is_none()).then_some(()))
         })?;
         ensure!(engine.show()?.cgroup(&other.path).is_err(), "it is tracked");
         drop(other);
-        // Nor is the path that a gone one had: its note is gone, too.
+        // Nor is the path of a removed container: its note is removed, too.
         try_poll_until(SOON, "the end of the notes", || {
             let notes = fs::read_dir("/sys/fs/bpf/memstock/names");
             Ok(notes.map_or(true, |mut notes| notes.next().is_none()).then_some(()))
@@ -237,7 +237,7 @@ fn a_rename_of_podmans_is_followed() -> Result<()> {
             "memstock_cgroup_memory_usage_bytes{{cgroup=\"{path}\",container=\"{api}\"}}"
         ))?;
         ensure!(ask(&["show", "--container", &web])?.code() == CGROUP, "it has its old name");
-        // A name does not need a daemon of anybody's.
+        // Names work without memstock's daemon.
         engine.kill()?;
         is_called(&path, &api)?;
         drop(pod);

@@ -1,6 +1,6 @@
 //! The control programs in the real kernel, beside real faults: register, close, set a limit.
 //!
-//! No command closes a living cgroup, so this test drives the engine as a library.
+//! No command closes a living cgroup, so this test uses the engine as a library.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use memstock_common::{Loss, NO_LIMIT, NOBODY, owner_of};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::{Task, TestCgroup, free_lists, live, lru, scaled};
 
-/// An attached engine of the test's own; its pins go with it.
+/// An attached engine of the test's own. `Drop` removes its pins.
 struct Own {
     engine: Engine,
     pins: Pins,
@@ -46,9 +46,9 @@ impl Own {
         Ok(its.filter(|&entry| owner_in(entry) == owner_of(index)).count() as u64)
     }
 
-    /// Waits until the counter of a closed cgroup is free. Its last pages may wait in the kernel's
-    /// batches, for as long as nobody fills these; and one that was freed unseen on a CPU's list of free
-    /// pages, for as long as the load leaves the list's cold end alone.
+    /// Waits until the counter of a closed cgroup is free. Its last pages may stay in the kernel's batches until
+    /// these are filled; one whose free was missed may stay on a CPU's free list until the load reaches the list's
+    /// cold end.
     fn released(&self, index: u32) -> Result<()> {
         try_poll_until(SOON, "the last page of a closed cgroup", || {
             lru::drain()?;
@@ -67,8 +67,8 @@ impl Drop for Own {
 }
 
 /// A cgroup is registered and closed while its tasks fault on both CPUs. It is dying while they have
-/// pages of it, and then nothing of it stays: no counter, no stock, no charge at its parent; and what
-/// is registered next starts at 0.
+/// pages of it; then nothing of it remains: no counter, no stock, no charge at its parent. The next registered cgroup
+/// starts at 0.
 #[test]
 #[ignore = "long"]
 fn nothing_stays_of_a_closed_cgroup() -> Result<()> {
@@ -90,12 +90,12 @@ fn nothing_stays_of_a_closed_cgroup() -> Result<()> {
         for cycle in 0..scaled(CYCLES) {
             let index = own.engine.register(leaf.id, Some(parent), NO_LIMIT, NO_LIMIT)?;
             ensure!(own.engine.control().release(index).is_err(), "it is tracked");
-            // CPUs may take turns where they are emulated.
+            // Emulated CPUs may take turns.
             charged += try_poll_until(SOON, "a page that is charged", || {
                 let usage = own.engine.counter(index)?.memory.usage;
                 Ok((usage > 0).then_some(usage))
             })?;
-            // Under load the parent's faults displace its stocks; at rest only evicting does.
+            // Under load the parent's faults displace its stocks; at rest only a flush does.
             let at_rest = cycle % 2 == 1;
             if at_rest {
                 for task in &mut tasks {
@@ -120,8 +120,8 @@ fn nothing_stays_of_a_closed_cgroup() -> Result<()> {
             task.pause()?;
         }
         // What is left at the parent was charged to it directly, while the leaf was not tracked.
-        // The kernel frees page tables a grace period after they were unmapped, so it is not at once
-        // that the three figures are of the same moment.
+        // Polls, since the kernel frees page tables a grace period after they were unmapped, and the three figures
+        // are not read at the same moment.
         try_poll_until(SOON, "usage to be what is owned and unused", || {
             let usage = own.engine.counter(parent)?.memory.usage;
             Ok((usage == own.owned(parent)? + own.unused(parent)?).then_some(()))
@@ -131,8 +131,7 @@ fn nothing_stays_of_a_closed_cgroup() -> Result<()> {
     })
 }
 
-/// A cgroup that is not registered is charged to its nearest ancestor that is. Exact: the tasks fault
-/// on command only.
+/// An unregistered cgroup is charged to its nearest registered ancestor. Exact, since the tasks fault only on command.
 #[test]
 fn what_is_not_registered_is_charged_to_its_nearest_ancestor() -> Result<()> {
     live(|| {
@@ -148,7 +147,7 @@ fn what_is_not_registered_is_charged_to_its_nearest_ancestor() -> Result<()> {
         let middle = own.engine.register(middle, Some(top), NO_LIMIT, NO_LIMIT)?;
         task.touch(10)?;
         ensure!((own.owned(top)?, own.owned(middle)?) == (100, 10), "from then on");
-        // What is closed keeps its pages, and gets no more.
+        // A closed cgroup keeps its pages, and gets no more.
         own.engine.close(&[middle])?;
         task.touch(1)?;
         ensure!((own.owned(top)?, own.owned(middle)?) == (101, 10), "from then on");
@@ -159,8 +158,7 @@ fn what_is_not_registered_is_charged_to_its_nearest_ancestor() -> Result<()> {
     })
 }
 
-/// A limit is refused below the usage and then stands as it was; above it, it holds from the next
-/// charge on.
+/// A limit below the usage is refused, and the old one stays. A limit above it holds from the next charge on.
 #[test]
 fn a_limit_is_refused_below_the_usage() -> Result<()> {
     const BATCH: u32 = 8;
@@ -181,7 +179,7 @@ fn a_limit_is_refused_below_the_usage() -> Result<()> {
         ensure!(own.engine.control().limits(limit(26))?.is_ok(), "it is set");
         task.touch(10)?;
         let counter = own.engine.counter(index)?;
-        // 4 stocked pages, 2 single ones under the limit, and 4 by force.
+        // 4 stocked pages, 2 single ones below the limit, and 4 by force.
         ensure!(counter.memory.usage == 30 && counter.memory.watermark == 30, "{counter:?}");
         let shares = own.engine.cgroup_cpu(index)?;
         let (mut singles, mut forced) = (0, 0);
@@ -196,7 +194,7 @@ fn a_limit_is_refused_below_the_usage() -> Result<()> {
     })
 }
 
-/// Ids are counted in each hierarchy by itself: that one was removed, or made, may be about a v1 directory.
+/// Each hierarchy counts ids by itself, so an event of a removed or new cgroup may be about a v1 cgroup.
 #[test]
 fn a_cgroup_is_closed_when_it_is_gone() -> Result<()> {
     live(|| {

@@ -1,5 +1,5 @@
-//! `memstock doctor` against an independent look at this host, without privilege, and on hosts that lack
-//! something: what is hidden is hidden in a mount namespace of its own.
+//! `memstock doctor` compared with an independent look at this host, without privilege, and on hosts that lack
+//! something, which is hidden in a mount namespace.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../../docs/schema/doctor.schema.json");
 
-/// What was said of each facility: its state; and the whole document.
+/// doctor's state of each facility, and the whole document.
 struct Said {
     states: BTreeMap<String, String>,
     document: Value,
@@ -43,7 +43,7 @@ impl Said {
         Self::of(memstock(["doctor", "--json"])?)
     }
 
-    /// In a mount namespace of its own, after `script`.
+    /// Runs doctor after `script` in a mount namespace.
     fn after(script: &str) -> Result<Self> {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-ec"]);
@@ -89,7 +89,7 @@ fn has_capability(number: u32) -> Result<bool> {
 #[test]
 fn this_host_as_others_see_it() -> Result<()> {
     live(|| {
-        // So that there is a cgroup to look into.
+        // So that doctor finds a cgroup to inspect.
         let cgroup = TestCgroup::new()?;
         let said = Said::here()?;
         said.code(0, &[])?;
@@ -128,7 +128,7 @@ fn this_host_as_others_see_it() -> Result<()> {
         ensure!(said.document["engine"] == "none", "{:#}", said.document);
         tracepoints(&said)?;
 
-        // For people, the same.
+        // The table says the same.
         let table = memstock(["doctor"])?.finish(SOON)?;
         ensure!(table.code() == 0 && table.stderr.is_empty(), "{table:?}");
         for (name, state) in &said.states {
@@ -140,7 +140,7 @@ fn this_host_as_others_see_it() -> Result<()> {
     })
 }
 
-/// tracefs, which doctor does not use, lists those that there are.
+/// Compares with the tracepoints that tracefs lists, which doctor does not use.
 fn tracepoints(said: &Said) -> Result<()> {
     let listed = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-ec"])
@@ -161,7 +161,7 @@ fn tracepoints(said: &Said) -> Result<()> {
 #[test]
 fn without_privilege_most_is_unknown() -> Result<()> {
     live(|| {
-        // Where everybody can reach it.
+        // In a folder that everybody can reach.
         let folder = tempfile::tempdir()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let program = folder.path().join("memstock");
@@ -178,9 +178,9 @@ fn without_privilege_most_is_unknown() -> Result<()> {
         for name in ["bpf", "programs", "struct pages", "kpageflags", "kpagecgroup"] {
             said.is(name, "unknown")?;
         }
-        // Before Linux 6.9 the bits of an allocation's flags are macros, told in tracefs, which is root's.
+        // Before Linux 6.9 the bits of an allocation's flags are macros, and only root's tracefs has them.
         said.is("btf", if release()? < (6, 9) { "unknown" } else { "found" })?;
-        // What everybody can see is told to everybody.
+        // What everybody can see is reported to everybody.
         for name in ["tracepoint page_fault_user", "cgroup v2", "pidfd"] {
             said.is(name, "found")?;
         }
@@ -196,7 +196,7 @@ fn what_is_hidden_is_absent() -> Result<()> {
         let said = Said::after(&hide("/sys/kernel/btf"))?;
         said.is("btf", "absent")?;
         said.is("struct pages", "absent")?;
-        // What does not need it is found all the same.
+        // What does not need it is still found.
         said.is("tracepoint page_fault_user", "found")?;
         said.code(121, &["btf", "struct pages", "programs"])?;
 
@@ -207,7 +207,7 @@ fn what_is_hidden_is_absent() -> Result<()> {
         said.is("cgroup.kill", "absent")?;
         said.code(121, &["cgroup v2"])?;
 
-        // Mounted by `run` when it is not there: no reason not to run.
+        // `run` mounts bpffs if necessary, so its absence is no reason not to run.
         let bpffs = "while umount /sys/fs/bpf 2>/dev/null; do :; done";
         let said = Said::after(bpffs)?;
         said.is("bpffs", "absent")?;
@@ -239,7 +239,7 @@ fn a_running_engine_is_told_of() -> Result<()> {
             text.contains(&format!("running (pid {pid})")) && text.contains("batch 7"),
             "{text}"
         );
-        // It has not been disturbed.
+        // The engine is not disturbed.
         engine.show()?.check()?;
         engine.kill()?;
         let Some(text) = Said::here()?.document["engine"].as_str().map(str::to_owned) else {
@@ -247,7 +247,7 @@ fn a_running_engine_is_told_of() -> Result<()> {
         };
         ensure!(text.contains("without a daemon") && text.contains("memstock run"), "{text}");
 
-        // One of another version.
+        // An engine of another version.
         let other = Path::new("/sys/fs/bpf/memstock-9999");
         fs::create_dir(other)?;
         let said = Said::here();
@@ -258,7 +258,7 @@ fn a_running_engine_is_told_of() -> Result<()> {
     })
 }
 
-/// As in a pod that has the host's processes: its own namespace shows it a part of the hierarchy, `/..`.
+/// As in a pod with the host's PID namespace: its own cgroup namespace shows part of the hierarchy as `/..`.
 #[test]
 fn a_cgroup_namespace_of_its_own_hides_nothing() -> Result<()> {
     live(|| {

@@ -1,4 +1,4 @@
-//! A drain gives back what was stocked, to the page, whatever runs meanwhile.
+//! A drain gives back exactly what was stocked, whatever runs meanwhile.
 
 use anyhow::{Context, Result, ensure};
 use memstock::enforce::drains::drain_cpus;
@@ -12,7 +12,7 @@ use memstock_tests::show::{Drained, Slot};
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, PAGE, Show, Task, TestCgroup, live, lru, scaled};
 
-/// Waits until each of these cgroups has faulted `more` times since now: the load is on.
+/// Waits until each of these cgroups has faulted `more` times from now, so that the load has started.
 fn wait_for_load(engine: &Engine, cgroups: &[&TestCgroup], more: u64) -> Result<()> {
     let start = engine.show()?;
     try_poll_until(SOON, "the load", || {
@@ -27,8 +27,8 @@ fn wait_for_load(engine: &Engine, cgroups: &[&TestCgroup], more: u64) -> Result<
     })
 }
 
-/// Before = after + returned, for the cgroup that is drained and for its parent; nobody else
-/// moves. Exact, since nothing runs between the samples.
+/// Before = after + returned, for the drained cgroup and its parent; other cgroups do not change. Exact, since nothing
+/// runs between the samples.
 #[test]
 fn what_is_given_back_is_what_the_usage_falls_by() -> Result<()> {
     live(|| {
@@ -42,11 +42,11 @@ fn what_is_given_back_is_what_the_usage_falls_by() -> Result<()> {
         let mut returned_in_all = 0;
         for round in 0..10 {
             for task in &mut tasks {
-                // More than a batch is stocked or in the uncharge batch when they are given back.
+                // Giving these back leaves more than a batch stocked or in the uncharge batch.
                 task.touch(700 + 100 * round)?;
                 task.ask("drop")?;
             }
-            // Or pages would be freed while we look.
+            // Otherwise pages could be freed between the samples.
             lru::drain()?;
             let before = engine.show()?;
             before.check()?;
@@ -82,7 +82,7 @@ fn what_is_given_back_is_what_the_usage_falls_by() -> Result<()> {
     })
 }
 
-/// How often a drain of any CPU took something.
+/// Drains that took something, on all CPUs.
 fn drains(show: &Show) -> u64 {
     show.cpus.iter().map(|cpu| cpu.drains).sum()
 }
@@ -101,7 +101,7 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
         wait_for_load(&engine, &[&a, &b], 1_000)?;
         let before = engine.show()?;
         let mut pages = 0;
-        // Where emulated CPUs take turns, all of them may fall into one, and find nothing but the first time.
+        // Where emulated CPUs take turns, all drains may fall into one turn, and only the first finds something.
         let during = try_poll_until(6 * SOON, "drains that found something", || {
             let drained = memstock(["drain", "--repeat", &scaled(REPEAT).to_string(), "--json"])?
                 .finish(6 * SOON)?;
@@ -120,7 +120,7 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
             ensure!(end > start + least, "{path} was idle: {start} to {end} faults");
         }
 
-        // The kernel frees page tables a grace period after they were unmapped.
+        // Polls, since the kernel frees page tables a grace period after they were unmapped.
         let at_rest = try_poll_until(SOON, "an exact audit", || {
             let audit = engine.audit::<&str>([])?;
             Ok(audit.exact.then_some(audit))
@@ -128,7 +128,7 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
         at_rest?.check()?;
         let show = engine.show()?;
         show.check()?;
-        // The kernel half counts every time that a drain took something, and took at most a batch.
+        // The kernel half counts each drain that took something, which is at most a batch.
         let drains = drains(&show);
         ensure!(pages <= drains * BATCH, "{pages} pages in {drains} drains: {show:#?}");
         eprintln!("{drains} drains found {pages} pages");
@@ -136,13 +136,12 @@ fn ten_thousand_drains_lose_no_page() -> Result<()> {
     })
 }
 
-/// After a synchronous drain of a subtree, no page that was stocked for it when it was asked for is stocked.
+/// After a synchronous drain of a subtree, no page is stocked that was stocked for it at the request.
 ///
-/// Under load a stock may be filled again before anybody can look, which is no violation, and would hide
-/// one. So the load is in one cgroup of the subtree and what is looked at in two others, of which a task
-/// each has had something stocked, on either CPU, and then stands: in a slot of its own, which the load's
-/// probes leave alone, a page that is there after the drain was there before it. That is the violation;
-/// so is a page fewer in the stocks of a cgroup outside of the subtree.
+/// Under load a stock may be refilled before it is read, which is no violation but would hide one. So the load is in
+/// one cgroup of the subtree, and two others are checked. In each, a task on either CPU has stocked something and then
+/// waits. Each has a slot of its own, which the load's probes leave alone, so a page in it after the drain was there
+/// before. That is a violation; so is a page fewer in the stocks of a cgroup outside the subtree.
 #[test]
 fn ten_thousand_drains_of_a_subtree_are_complete() -> Result<()> {
     live(|| {
@@ -174,7 +173,7 @@ fn ten_thousand_drains_of_a_subtree_are_complete() -> Result<()> {
         let (mut tries, mut found) = (0, 0);
         while tries < all {
             for task in &mut standing {
-                // Kept: a page that is given back may be freed, and stocked, later than that.
+                // The page is kept, since one given back might be freed and stocked later.
                 task.touch(1)?;
             }
             let unused = maps.unused()?;
@@ -189,7 +188,7 @@ fn ten_thousand_drains_of_a_subtree_are_complete() -> Result<()> {
             found += u32::from(was > 0);
         }
         let after = engine.show()?;
-        // The slots are the cgroups' own, and neither the load nor the other tasks stood still.
+        // Each cgroup had its own slot, and both the load and the other tasks ran.
         ensure!(found > all * 9 / 10, "something was stocked in {found} of {all} tries only");
         let faults = |show: &Show| show.cgroup(busy.path())?.faults();
         let (start, end) = (faults(&before)?, faults(&after)?);
@@ -203,7 +202,7 @@ fn ten_thousand_drains_of_a_subtree_are_complete() -> Result<()> {
     })
 }
 
-/// A CPU that goes leaves nothing, and a drain of it from another CPU is no error.
+/// A CPU that goes offline leaves nothing stocked, and draining it from another CPU is no error.
 #[test]
 fn a_dead_cpus_stock_is_given_back() -> Result<()> {
     live(|| {
@@ -214,7 +213,7 @@ fn a_dead_cpus_stock_is_given_back() -> Result<()> {
         let cgroup = TestCgroup::new()?;
         let mut task = Task::start(&cgroup, Some(1))?;
         let engine = Engine::start(["--cgroup", cgroup.path(), "--batch", "100"])?;
-        // It then waits, and does not run where its affinity has been broken.
+        // Then the task waits, so that it does not run elsewhere when its CPU is gone.
         task.touch(1)?;
         let before = engine.show()?;
         ensure!(before.cpu(1)?.slots[0].nr_pages == 99, "{before:#?}");
@@ -234,7 +233,7 @@ fn a_dead_cpus_stock_is_given_back() -> Result<()> {
     })
 }
 
-/// For people: a line a CPU and a total.
+/// The text output has a line per CPU and a total.
 #[test]
 fn the_text_has_a_line_a_cpu_and_a_total() -> Result<()> {
     live(|| {

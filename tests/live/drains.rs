@@ -1,4 +1,4 @@
-//! The daemon's own drains: when the kernel begins to reclaim, and when a limit is near.
+//! The daemon's own drains, when the kernel starts to reclaim and when a limit is near.
 
 use std::process::Command;
 use std::thread::sleep;
@@ -17,19 +17,19 @@ use memstock_tests::skip::skip;
 use memstock_tests::task::enter_dir;
 use memstock_tests::{Engine, KernelCgroup, PAGE, Task, TestCgroup, scaled};
 
-/// An engine that drains by itself.
+/// Starts an engine that drains by itself.
 fn start(args: &[&str]) -> Result<Engine> {
     Engine::start_adopting(["--no-adopt"].iter().chain(args))
 }
 
-/// The receipts of drains for this reason.
+/// The events of drains for this reason.
 fn receipts(engine: &Engine, why: &str) -> Result<Vec<Event>> {
     let mut events = engine.stream()?;
     events.retain(|event| event.kind == "drain" && event.field("why") == why);
     Ok(events)
 }
 
-/// A kernel memory cgroup that has clean page cache and no task.
+/// Fills a kernel cgroup that has no tasks with clean page cache.
 fn cached(kernel: &KernelCgroup, pages: u64) -> Result<tempfile::TempDir> {
     let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
     let mut command = Command::new("dd");
@@ -42,13 +42,13 @@ fn cached(kernel: &KernelCgroup, pages: u64) -> Result<tempfile::TempDir> {
     Ok(dir)
 }
 
-/// How long it takes is only told: it is the time of the daemon's turn on a busy host.
+/// The time is only printed, since it depends on how busy the host is.
 #[test]
 fn reclaim_empties_the_stocks() -> Result<()> {
-    /// What the kernel itself has in stock for a cgroup on each CPU, in pages (`MEMCG_CHARGE_BATCH`). A limit that is
-    /// met by emptying those starts no reclaim.
+    /// The kernel's own stock for a cgroup on each CPU, in pages (`MEMCG_CHARGE_BATCH`). If draining those suffices for
+    /// a limit, the kernel does not reclaim.
     const KERNEL_STOCK: u64 = 64;
-    /// The kernel half tells of reclaim once a millisecond.
+    /// The kernel half reports reclaim at most once per millisecond.
     const APART: Duration = Duration::from_millis(2);
     live(|| {
         let Some(kernel) = KernelCgroup::new()? else {
@@ -65,7 +65,7 @@ fn reclaim_empties_the_stocks() -> Result<()> {
         let mut emptied = 0;
         let tries = scaled(200);
         for _ in 0..tries {
-            // Reclaim may take far more than is asked for.
+            // Reclaim may take far more than asked for.
             if kernel.usage_pages()? < 2 * step {
                 kernel.limit(None).context("lifting the limit")?;
                 files.push(cached(&kernel, 4096)?);
@@ -75,7 +75,7 @@ fn reclaim_empties_the_stocks() -> Result<()> {
                 task.touch(1)?;
             }
             emptied += u32::from(stocked()? > 0);
-            // The kernel reclaims until the usage is below: nobody is in it who would be killed.
+            // The kernel reclaims until the usage is below the limit; it has no task to kill.
             let usage = kernel.usage_pages()?;
             kernel.limit(Some(usage - step)).context("lowering the limit")?;
             try_poll_until(SOON, "empty stocks", || Ok((stocked()? == 0).then_some(())))?;
@@ -120,7 +120,7 @@ fn a_limit_that_is_near_drains_its_subtree_only() -> Result<()> {
         for task in &mut others {
             task.touch(1)?;
         }
-        // A third batch does not fit any more.
+        // A third batch no longer fits.
         eater.touch(2 * BATCH + 1)?;
         let receipt = try_poll_until(SOON, "a drain of what the idle one has", || {
             let receipts = receipts(&engine, "limit-near")?;
@@ -131,7 +131,7 @@ fn a_limit_that_is_near_drains_its_subtree_only() -> Result<()> {
         ensure!(receipt.field("cpus").split(',').any(|given| given == cpu), "{receipt:?}");
         let show = engine.show()?;
         ensure!(show.cgroup(idle.path())?.stocked == 0, "{show:#?}");
-        // The kernel may have begun to reclaim for somebody else.
+        // The kernel may have started to reclaim for another reason.
         let is_kept = show.cgroup(outside.path())?.stocked == (BATCH - 1) * PAGE;
         ensure!(is_kept || !receipts(&engine, "reclaim")?.is_empty(), "{show:#?}");
         engine.stop().map(drop)

@@ -1,4 +1,4 @@
-//! The event stream: the same for all readers, in order, whole, and over when the engine is.
+//! The event stream is the same for all readers, in order and complete, and ends with the engine.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,10 +13,10 @@ use memstock_tests::process::memstock;
 use memstock_tests::{Engine, PAGE, Task, TestCgroup, binaries, leftovers, live};
 use rustix::process::Signal;
 
-/// Events that the ring holds: 256 KiB of 56 bytes and a head of 8 each.
+/// Events that the ring buffer holds: 256 KiB, with 56 bytes and a header of 8 for each.
 const RING_EVENTS: u32 = 256 * 1024 / 64;
 
-/// How often a record of this kind is about the cgroup `path`.
+/// The number of records of this kind for the cgroup `path`.
 fn count(records: &[Record], kind: &str, path: &str) -> usize {
     let of = |record: &&Record| record.kind() == kind && record.path("cgroup") == path;
     records.iter().filter(of).count()
@@ -24,7 +24,7 @@ fn count(records: &[Record], kind: &str, path: &str) -> usize {
 
 #[test]
 fn all_readers_see_the_same_over_rotations() -> Result<()> {
-    /// A wave is about 40 KiB: more than a file, less than both.
+    /// A wave is about 40 KiB: more than one file holds, less than both.
     const MAX_BYTES: u64 = 32 * 1024;
     const WAVES: usize = 6;
     const CGROUPS: usize = 100;
@@ -52,7 +52,7 @@ fn all_readers_see_the_same_over_rotations() -> Result<()> {
                     all.count() == (wave + 1) * CGROUPS
                 })?;
             }
-            // Records of other kinds may still come; those that are there are the followers'.
+            // Records of other kinds may still come; followers have all that are there now.
             late = events::read()?;
             for file in leftovers::EVENTS.iter().filter(|file| Path::new(file).exists()) {
                 let file = fs::metadata(file)?;
@@ -93,7 +93,7 @@ fn cgroups_come_and_go_in_order() -> Result<()> {
         let child = parent.child(name)?;
         let path = child.path().to_owned();
         follower.wait_for("the child", |all| count(all, "cgroup-added", &path) == 1)?;
-        // Its text has one line a record, too, whatever the name is.
+        // The text output also has one line per record, whatever the name is.
         let text = memstock(["events"])?.finish(SOON)?;
         let quoted = format!("cgroup=\"{}\"", path.replace('"', "\\x22"));
         ensure!(
@@ -102,7 +102,7 @@ fn cgroups_come_and_go_in_order() -> Result<()> {
                 .any(|line| { line.starts_with("event: cgroup-added ") && line.contains(&quoted) }),
             "{text:?}"
         );
-        // Pages of a task that is gone keep it dying for as long as they are there.
+        // Pages of an ended task keep the cgroup dying as long as they exist.
         let mut task = Task::start(&child, None)?;
         task.touch(100)?;
         drop(task);
@@ -158,7 +158,7 @@ fn a_limit_is_told_with_the_ancestor_that_has_it() -> Result<()> {
             ensure!(record.number("limit") == 64 * PAGE, "{record:?}");
             ensure!(record.number("nr_pages") > 0 && record.number("usage") > 0, "{record:?}");
         }
-        // Standard error has the first of the lines that are the text of the stream.
+        // Standard error has the first lines of the stream's text.
         let stderr = engine.stderr()?;
         let text = memstock(["events"])?.finish(SOON)?.stdout;
         let lines = |text: &str, kind: &str| -> Vec<String> {
@@ -177,7 +177,7 @@ fn a_limit_is_told_with_the_ancestor_that_has_it() -> Result<()> {
     })
 }
 
-/// A daemon that stands still while more happens than the ring holds.
+/// A stopped daemon, and more events than the ring buffer holds.
 #[test]
 fn a_full_ring_is_a_loss_with_a_number() -> Result<()> {
     live(|| {
@@ -201,7 +201,7 @@ fn a_full_ring_is_a_loss_with_a_number() -> Result<()> {
         let kept = fs::create_dir(parent.dir().join("unheard-of"));
         engine.process().signal(Signal::CONT)?;
         made.and(kept).context("making cgroups")?;
-        // Two events each, and one: what does not fit is counted, to the last one.
+        // Two events for each cgroup, and one: every event that does not fit is counted.
         let lost = u64::from(RING_EVENTS) + 1;
         let is_loss =
             |record: &&Record| record.kind() == "lost" && record.text("counter") == "events_lost";
@@ -210,9 +210,9 @@ fn a_full_ring_is_a_loss_with_a_number() -> Result<()> {
         })?;
         let by: u64 = all.iter().filter(is_loss).map(|record| record.number("by")).sum();
         ensure!(by == engine.show()?.loss.events_lost, "{by}: {:?}", engine.show()?.loss);
-        // Others may make cgroups, too; a record takes up no less than was said.
+        // Others may make cgroups too. No record is smaller than assumed above.
         ensure!(by >= lost, "{by} lost, at least {lost} did not fit");
-        // And what was lost is made up for.
+        // The daemon also finds what the lost events were about.
         let unheard = format!("{}/unheard-of", parent.path());
         follower.wait_for("the cgroup of which no event told", |all| {
             count(all, "cgroup-added", &unheard) == 1
@@ -232,7 +232,7 @@ fn a_closed_pipe_and_an_interrupt_are_a_good_end() -> Result<()> {
             .stdout(Stdio::piped())
             .spawn()?;
         let mut first = String::new();
-        // Dropped with the line: closed while there is nothing to write.
+        // Drops, and so closes, the pipe after one line, while there is nothing to write.
         BufReader::new(piped.stdout.take().context("a pipe")?).read_line(&mut first)?;
         let ended =
             poll_until(SOON, "the end of an unread follower", || piped.try_wait().transpose());

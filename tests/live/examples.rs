@@ -1,5 +1,5 @@
-//! Every example in the README and in docs/ is what it says: each command line of memstock's runs, each of
-//! `cargo xtask`'s is one, and each event that is shown is one that the stream can have.
+//! The examples in the README and in docs/ are right: each memstock command line runs, each `cargo xtask` command line
+//! is valid, and each event shown is one that the stream can have.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use rustix::process::Signal;
 
 use crate::recorded;
 
-/// What another test runs (`kernel_stock.rs`, `replay.rs`, `containers.rs`), which says so itself where it cannot.
+/// Command lines that other tests run or skip (`kernel_stock.rs`, `replay.rs`, `containers.rs`).
 const ELSEWHERE: [&str; 6] = [
     "memstock stat --kernel-stock",
     "memstock replay",
@@ -29,15 +29,15 @@ const ELSEWHERE: [&str; 6] = [
     " --unit ",
     "docker rename ",
 ];
-/// Verbs that ask a running engine.
+/// Verbs that need a running engine.
 const ASKING: [&str; 8] =
     ["show", "top", "drain", "limit", "force-empty", "audit", "events", "stop"];
-/// What builds and starts xtask.
+/// The cargo that starts xtask.
 const CARGO: &str = env!("CARGO");
 /// Examples that go on until they are interrupted get this long to fail by themselves.
 const LONG: Duration = Duration::from_millis(1500);
 
-/// What the documents name, made for this test.
+/// The cgroups and files that the documents name, made for this test.
 struct World {
     a: TestCgroup,
     below: TestCgroup,
@@ -107,7 +107,7 @@ fn every_event_is_one() -> Result<()> {
                 let place = || format!("{}:{}: {event}", document.display(), block.line);
                 let kind = if event.starts_with('{') {
                     let entry: Entry = serde_json::from_str(event).with_context(place)?;
-                    // What is shown has all that there is, in its order.
+                    // The example has all fields in order.
                     ensure!(serde_json::to_string(&entry)? == event, "{}", place());
                     continue;
                 } else {
@@ -117,7 +117,7 @@ fn every_event_is_one() -> Result<()> {
             }
         }
     }
-    // The page that has them all.
+    // The page that documents all kinds.
     let known = fs::read_to_string(events_page()).context("docs/events.md")?;
     for kind in &kinds {
         ensure!(known.contains(&format!("`{kind}`")), "{kind} is shown, and explained nowhere");
@@ -159,7 +159,7 @@ fn try_out(example: &str) -> Result<()> {
     Ok(())
 }
 
-/// Of the world itself, which lasts longer than one command line.
+/// Leftovers, without the world itself, which outlives one command line.
 fn leftovers_but(world: &World) -> Result<()> {
     let [a, x] = [&world.a, &world.x].map(|cgroup| cgroup.dir().display().to_string());
     let kernel = world.kernel.as_ref().map(|kernel| kernel.dir().display().to_string());
@@ -175,7 +175,7 @@ fn run(world: &World, command: &str) -> Result<()> {
     let words: Vec<_> = command.split(' ').collect();
     ensure!(words[0] == "memstock", "who runs {}? Name it in ELSEWHERE", words[0]);
     let asks = words.get(1).is_some_and(|verb| ASKING.contains(verb));
-    // What goes on with an engine needs one whose daemon was killed.
+    // A command that adopts needs an engine whose daemon was killed.
     let adopts = command == "memstock run";
     let mut engine = match asks || adopts {
         true => Some(Engine::start(["--cgroup", world.a.path()])?),
@@ -185,7 +185,7 @@ fn run(world: &World, command: &str) -> Result<()> {
         engine.kill()?;
     }
     let finished = start(command, lasts(&words))?;
-    // One limit of the documents is there to be too low: for the compiler, and for the recording that is made up here.
+    // One limit in the documents is meant to be too low, both for a compiler and for the recording made here.
     let code = if words.contains(&"64M") { 11 } else { 0 };
     ensure!(finished.code() == code, "{finished:?}");
     match engine {
@@ -195,7 +195,7 @@ fn run(world: &World, command: &str) -> Result<()> {
     }
 }
 
-/// Whether it goes on until it is interrupted.
+/// Whether the command runs until it is interrupted.
 fn lasts(words: &[&str]) -> bool {
     let has = |word| words.contains(&word);
     match words.get(1) {
@@ -205,12 +205,12 @@ fn lasts(words: &[&str]) -> bool {
     }
 }
 
-/// By a shell, as a reader would, with memstock on the path.
+/// Runs the command in a shell, as a reader would, with memstock in `PATH`.
 fn start(command: &str, lasts: bool) -> Result<Finished> {
     let memstock = binaries::memstock()?;
     let folder = memstock.parent().context("memstock is in no folder")?;
     let path = std::env::var("PATH").unwrap_or_default();
-    // For files that it writes, and the recording that it reads.
+    // A folder for files that it writes, and the recording that it reads.
     let work = tempfile::tempdir()?;
     recorded::write(&work.path().join("memstock.data"))?;
     let mut shell = Command::new("sh");
@@ -224,16 +224,15 @@ fn start(command: &str, lasts: bool) -> Result<Finished> {
         }
         process.signal(Signal::INT)?;
     }
-    // A report judges two dozen limits, in a build that is not optimized: some 6 s on a CPU that is shared.
+    // A report judges two dozen limits: some 6 s in an unoptimized build on a shared CPU.
     process.finish(3 * SOON)
 }
 
-/// `cargo xtask test` runs this very test, and `run` builds for release: that they take their arguments is
-/// what can be shown from within.
+/// Checks only that xtask accepts the arguments: `cargo xtask test` runs this very test, and `run` builds for release.
 fn is_a_verb(verb: &str) -> Result<()> {
     let words: Vec<_> = verb.split(' ').take_while(|word| *word != "--").collect();
     let words = match words[..] {
-        // What is behind its name is the benchmark's, which would be built for release.
+        // Arguments after its name are the benchmark's, which would be built for release.
         ["bench", bench, ..] => {
             let known = [
                 "fault",

@@ -1,7 +1,7 @@
-//! Any system call of the daemon may fail: the engine, its limits and what is counted stay, the daemon goes on or the next
-//! one adopts, and what failed is told of. Control programs of the kernel half are run by such calls, too.
+//! Any system call of the daemon may fail, including those that run control programs of the kernel half: the engine,
+//! its limits and its counts stay, the daemon goes on or the next one adopts, and the failure is reported.
 //!
-//! strace has them fail in the daemon that is shipped. `MEMSTOCK_LOAD=10000` makes a thousand of the ten that a test run has.
+//! strace makes calls fail in an unmodified daemon. `MEMSTOCK_LOAD=10000` makes a thousand fail instead of ten.
 
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::busy::Busy;
@@ -12,59 +12,59 @@ use memstock_tests::skip::skip;
 use memstock_tests::strace::{self, Failing, Strace};
 use memstock_tests::{leftovers, live, scaled};
 
-/// Calls that fail.
+/// Calls to make fail.
 const TIMES: u32 = 10;
-/// More of them until one has failed: half of them do.
+/// Tries before one must have failed: half of them do.
 const MOST_IN_VAIN: u32 = 40;
 
-/// Whose failure need not be told of, and a part of how they are made.
+/// Calls whose failure need not be reported, and a part of their strace line.
 const UNTOLD: [(&str, &str); 31] = [
-    // In a debug build `std` asks whether what it closes is open.
+    // In a debug build `std` checks that what it closes is open.
     ("fcntl", "F_GETFD"),
-    // `std` asks for the size of a file that it is about to read, to allocate as much.
+    // `std` reads a file's size in order to allocate a buffer.
     ("statx", "AT_EMPTY_PATH"),
     ("newfstatat", "AT_EMPTY_PATH"),
-    // A path that is not there may lead through a link, and is looked up again.
+    // A path that does not exist may lead through a link, and is looked up again.
     ("statx", "/memstock-test-"),
-    // A cgroup is looked for several times, since one that is being made cannot be found either.
+    // A cgroup is looked up several times, since one that is being made cannot be found either.
     ("open_by_handle_at", ""),
     ("name_to_handle_at", ""),
     ("readlinkat", "/proc/self/fd/"),
     ("open", "O_DIRECTORY"),
     ("fstatfs", ""),
-    // One client's connection.
+    // These affect one client's connection.
     ("epoll_ctl", ""),
     ("recvfrom", ""),
     ("shutdown", ""),
     ("writev", ""),
-    // A process that cannot be asked is as good as gone: the next one is, and this one next time.
+    // A process that cannot be read counts as gone until the next time.
     ("getdents64", ""),
     ("pidfd_open", ""),
     ("openat", "/stat\""),
     ("read", "/stat>"),
-    // What was lost is counted with the next tick, too.
+    // Losses are read again at the next tick.
     ("openat", "/proc/self/fdinfo/"),
     ("read", "/fdinfo/"),
-    // A watch goes with its cgroup, and a thread works without a name.
+    // A watch ends with its cgroup, and a thread works without a name.
     ("inotify_rm_watch", ""),
     ("prctl", "PR_SET_NAME"),
-    // Whose a cgroup is, for its name: it has a path without.
+    // The owner of a cgroup is needed only for its name; without it, it has a path.
     ("statx", "/unified/\""),
-    // Who is below the full cgroup: whoever is not seen now is seen with the next look.
+    // Cgroups below the full one: what is missed now is found by the next scan.
     ("openat", "/full\", O_RDONLY|O_NONBLOCK|O_CLOEXEC|O_DIRECTORY"),
-    // Since when nobody freed memory lazily: not knowing, it looks.
+    // Whether anything freed memory lazily: if unknown, it looks.
     ("openat", "/proc/vmstat"),
     ("read", "/proc/vmstat>"),
-    // A hash map's seed comes from elsewhere then.
+    // A hash map's seed has a fallback.
     ("getrandom", "GRND_INSECURE"),
-    // Of a thread that begins: locks that it does not have, a stack for signals that it does without, and how many arenas
-    // malloc makes.
+    // At the start of a thread: robust locks, which it does not use, a signal stack, which it does not need, and the
+    // number of malloc arenas.
     ("set_robust_list", ""),
     ("sigaltstack", ""),
     ("sched_getaffinity", ""),
-    // Standard error is where it would be told; the event stream has the event.
+    // Standard error is where it would be reported; the event stream has the event.
     ("write", "(2<"),
-    // A signal handler tells the runtime of its signal, and can tell nobody else.
+    // A signal handler notifies the runtime, and cannot report anything else.
     ("sendto", "MSG_NOSIGNAL"),
 ];
 
@@ -89,7 +89,7 @@ fn nothing_is_lost_whatever_fails() -> Result<()> {
         let calls = strace::counts(&seen.detach()?);
         eprintln!("{calls:?}");
         let (mut failed, mut deaths, mut untold) = (0, 0, Vec::new());
-        // A call that is to fail may not be made again: it goes on until one has failed.
+        // The chosen call may not occur again, so go on until one has failed.
         for time in 0.. {
             if time >= scaled(TIMES) && failed > 0 {
                 break;

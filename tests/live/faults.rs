@@ -1,4 +1,4 @@
-//! Faults charged are the faults that the kernel counts: one for one, batch by batch.
+//! memstock charges exactly the faults that the kernel counts, one by one and batch by batch.
 
 use std::process::Command;
 
@@ -9,15 +9,15 @@ use memstock_tests::task::{enter, faults_of, is_zombie};
 use memstock_tests::{Engine, PAGE, Show, Task, TestCgroup, binaries, live};
 use rustix::process::Signal;
 
-/// The CPU under test: the one that the boot work is not on.
+/// The CPU under test: not the boot CPU, which has other work.
 const CPU: u32 = 1;
 
-/// Touches pages, and compares after each touch. Nothing here has a tolerance:
+/// Touches pages, and compares after each touch. No tolerance is needed:
 ///
 /// - the task runs before the engine and waits, so its start is not counted;
-/// - a command costs the task no fault but those asked for (`live::workload` proves it), and
-///   `/proc/PID/stat`, read from outside, costs it none at all;
-/// - nobody else is tracked, so nobody else touches the stock of this CPU.
+/// - a command costs the task only the faults asked for (`live::workload` proves it), and
+///   reading `/proc/PID/stat` from outside costs it none;
+/// - nothing else is tracked, so nothing else touches the stock of this CPU.
 fn batches_follow_from_faults(batch: u64) -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
@@ -78,11 +78,10 @@ fn the_largest_batch() -> Result<()> {
 
 /// A whole life inside the tracked cgroup: `exec`, work, `exit`.
 ///
-/// The kernel counts more than memstock sees, by the faults that raise no exception or happen
-/// before the process is in the cgroup: between fork and the write to `cgroup.procs` (copying
-/// pages of the test for writing), and the pages of the new stack that `exec` fills through
-/// `get_user_pages`. Measured: 25 to 27; the bound leaves room for other kernels and larger
-/// environments. It never counts less.
+/// The kernel counts more faults than memstock sees, but never fewer: those before the process is in the cgroup,
+/// between fork and the write to `cgroup.procs` (copy-on-write of the test's pages), and those that raise no
+/// exception, for the new stack that `exec` fills through `get_user_pages`. Measured: 25 to 27; the bound leaves room
+/// for other kernels and larger environments.
 const START_AND_END: u64 = 100;
 
 #[test]
@@ -97,7 +96,7 @@ fn a_whole_life_is_counted() -> Result<()> {
         let worked = || faults_of(life.id()).ok().filter(|faults| *faults > 100_000).map(drop);
         poll_until(SOON, "100,000 faults", worked)?;
         life.signal(Signal::TERM)?;
-        // Not reaped yet, so the kernel still has its figures, and they are final.
+        // It is not reaped yet, so the kernel still has its final figures.
         try_poll_until(SOON, "its end", || Ok(is_zombie(life.id())?.then_some(())))?;
         let counted = faults_of(life.id())?;
 
@@ -115,7 +114,7 @@ fn a_whole_life_is_counted() -> Result<()> {
     })
 }
 
-/// The other side of it: what is not below a tracked cgroup is not charged, above and beside it.
+/// The counterpart: tasks above and beside a tracked cgroup are not charged.
 #[test]
 fn others_are_not_counted() -> Result<()> {
     live(|| {
@@ -138,11 +137,11 @@ fn others_are_not_counted() -> Result<()> {
     })
 }
 
-/// What is freed goes back into the stock, so that a loop of no more pages than a batch comes to a
-/// state in which no shared counter is touched at all. No tolerance: see the workload's `touch`.
+/// Freed pages go back into the stock, so a loop over at most a batch of pages reaches a state in which it touches no
+/// shared counter. No tolerance: see the workload's `touch`.
 ///
-/// Freed pages may wait in the kernel's LRU batch of the CPU, up to 31 of them; together with a round
-/// they are fewer than a stock and an uncharge batch.
+/// Up to 31 freed pages may wait in the CPU's LRU batch; together with a round they are fewer than a stock and an
+/// uncharge batch.
 #[test]
 fn a_loop_that_fits_a_batch_touches_no_shared_counter() -> Result<()> {
     const ROUND: u64 = 16;

@@ -1,5 +1,5 @@
-//! What memstock takes of the kernel's memory: a little for each possible CPU and for what is tracked, and next to
-//! nothing for looking at a host.
+//! memstock's kernel memory: a little for each possible CPU and each tracked cgroup, and next to nothing for
+//! inspecting a host.
 
 use std::fs;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use memstock::host;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::{Engine, TestCgroup, live};
 
-/// The maps of the engine that runs, as the pins have them.
+/// The pinned maps of the running engine.
 fn maps() -> Result<Vec<MapData>> {
     let maps = Pins::on(host::BPFFS.as_ref()).map("STOCK");
     let maps = maps.parent().context("a pin without a directory")?;
@@ -24,7 +24,7 @@ fn maps() -> Result<Vec<MapData>> {
     Ok(found)
 }
 
-/// Bytes of one value of each per-CPU map, entries times.
+/// Bytes per CPU in all per-CPU maps.
 fn bytes_a_cpu() -> Result<u64> {
     let mut bytes = 0;
     for map in maps()? {
@@ -36,11 +36,11 @@ fn bytes_a_cpu() -> Result<u64> {
     Ok(bytes)
 }
 
-/// Kernel memory of what this process has of BPF, in bytes (`bpf_map_show_fdinfo`).
+/// Kernel memory of this process's BPF objects, in bytes (`bpf_map_show_fdinfo`).
 fn memlock() -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // One is that of the directory, which is closed by then.
+        // One entry is the descriptor of this directory, already closed.
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
         let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
         bytes += line.map_or(Ok(0), |text| text.trim().parse::<u64>())?;
@@ -82,7 +82,7 @@ fn a_cpu_costs_at_most_64_kib() -> Result<()> {
 fn to_try_the_programs_takes_less_than_2_mib() -> Result<()> {
     live(|| {
         let before = memlock()?;
-        // Both at once, as `memstock doctor` has them.
+        // Both at once, as in `memstock doctor`.
         let tried = (probing()?, object(Settings::default(), true)?);
         let taken = memlock()? - before;
         drop(tried);
@@ -92,7 +92,7 @@ fn to_try_the_programs_takes_less_than_2_mib() -> Result<()> {
     })
 }
 
-/// A cgroup that finds no room is charged to the one above it, and that is told.
+/// A cgroup for which there is no counter is charged to the one above it, and that is reported.
 #[test]
 fn one_more_than_fit_is_left_out() -> Result<()> {
     live(|| {

@@ -1,4 +1,4 @@
-//! Holds: a cgroup that is frozen at its limit is let go of whatever happens, and somebody else's freeze stays.
+//! Holds: a cgroup frozen at its limit is thawed whatever happens, and another's freeze stays.
 
 use std::fs;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use memstock_tests::poll::{SOON, poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
 
-/// What a cgroup that is held bears.
+/// The extended attribute of a held cgroup.
 const MARK: &str = "trusted.memstock.held";
 
 struct Held {
@@ -22,7 +22,7 @@ struct Held {
     _task: Task,
 }
 
-/// One for each hold, as each worker has.
+/// One per hold, as each worker has its own.
 fn writes() -> Result<&'static Writes> {
     Ok(Box::leak(Box::new(Writes::new()?)))
 }
@@ -73,7 +73,7 @@ fn a_hold_ends_with_who_holds() -> Result<()> {
     })
 }
 
-/// As by `docker pause`.
+/// A freeze such as by `docker pause`.
 #[test]
 fn a_freeze_of_somebody_elses_stays() -> Result<()> {
     live(|| {
@@ -91,9 +91,10 @@ fn the_guard_ends_what_lasts_too_long() -> Result<()> {
     live(|| {
         let mut held = held()?;
         held.is_let_go(MOST + SOON)?;
-        // It is for who set it: the guard, late, would take that of a next hold, which nobody would let go of then.
+        // Only the holder removes the mark: a late guard could remove that of the next hold, which would then never
+        // end.
         ensure!(held.is_marked(), "the guard took the mark");
-        // By now it may be somebody else's.
+        // By now a freeze may be another's.
         fs::write(held.freeze(), "1")?;
         held.hold = None;
         ensure!(held.is_frozen()?, "a freeze of somebody else's was undone");
@@ -103,19 +104,19 @@ fn the_guard_ends_what_lasts_too_long() -> Result<()> {
     })
 }
 
-/// Who holds dies together with the guard: the next start lets go, or the end.
+/// If the holder and the guard both die, the next start or `stop` ends the hold.
 #[test]
 fn what_is_left_is_let_go_by_the_next() -> Result<()> {
     live(|| {
         for stops in [false, true] {
             let mut left = held()?;
             left.guard.kill()?;
-            // As if killed before it could let go.
+            // As if killed before it could end the hold.
             std::mem::forget(left.hold.take());
             ensure!(left.is_frozen()?, "it was let go by nobody");
             let mut engine = Engine::start(["--observe", "--cgroup", left.cgroup.path()])?;
             if stops {
-                // The start let go; held once more, there is only the end to do it.
+                // The start ended the hold. After another freeze, only `stop` can end it.
                 left.is_let_go(SOON)?;
                 engine.kill()?;
                 fs::write(left.freeze(), "1")?;

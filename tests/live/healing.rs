@@ -1,6 +1,5 @@
-//! A free that the probes have missed is repaired: when the page is allocated again, by `memstock audit --repair`, or by the
-//! daemon, which looks for it when the kernel has skipped runs of the probes; and the law of conservation holds all the
-//! time.
+//! A missed free is repaired when the page is allocated again, by `memstock audit --repair`, or by the daemon, which
+//! looks for it when the kernel has skipped runs of the probes. Conservation holds all the time.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,32 +19,32 @@ use memstock_tests::process::{Process, Program};
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, Task, TestCgroup, free_lists, live, lru};
 
-/// The programs that see a page being freed, and where they are attached.
+/// The programs that see pages being freed, and their tracepoints.
 fn free_probes() -> impl Iterator<Item = (&'static str, &'static str)> {
     let sees = |tracepoint| ["mm_page_free", "mm_page_pcpu_drain"].contains(&tracepoint);
     charging().filter(move |&(_, tracepoint)| sees(tracepoint))
 }
 
 const PAGES: u64 = 20_000;
-/// Page tables for them, of each level, and for where they begin and end.
+/// Page tables for them, of each level, and for a partial one at either end.
 const TABLES: u64 = PAGES / 512 + 8;
-/// Where the task runs.
+/// The task's CPU.
 const CPU: u32 = 1;
 const CANNOT: &str = "CPU 1 cannot be taken offline here";
 
-/// Detaches what sees frees: its pins are all that holds the links. The kernel takes its time.
+/// Detaches the programs that see frees, by removing their links' only pins, and waits until the kernel has done so.
 fn blind(pins: &Pins) -> Result<()> {
     let mut ids = Vec::new();
     for (program, tracepoint) in free_probes() {
         let link = PinnedLink::from_pin(pins.link(program, tracepoint))?.unpin()?;
         ids.push(link.info()?.id());
     }
-    // One that goes away between being listed and being opened is not there either.
+    // A link that vanishes between being listed and being opened is gone, too.
     let is_there = |id: &u32| loaded_links().flatten().any(|link| link.id() == *id);
     poll_until(SOON, "the end of two links", || (!ids.iter().any(is_there)).then_some(()))
 }
 
-/// Attaches it again, until what is returned is dropped.
+/// Attaches them again, until the returned programs are dropped.
 fn see(pins: &Pins) -> Result<Vec<RawTracePoint>> {
     let attached = free_probes().map(|(program, tracepoint)| {
         let mut program = RawTracePoint::from_pin(pins.program(program))?;
@@ -55,13 +54,13 @@ fn see(pins: &Pins) -> Result<Vec<RawTracePoint>> {
     attached.collect()
 }
 
-/// An engine, and a task in its cgroup of which so many frees were missed.
+/// An engine that has missed frees of a task in its cgroup.
 struct Lost {
     engine: Engine,
     task: Task,
     cgroup: TestCgroup,
     _probes: Vec<RawTracePoint>,
-    /// What the task has of its own.
+    /// Pages that the task itself owns.
     own: i64,
 }
 
@@ -76,22 +75,22 @@ impl Lost {
         lru::drain()?;
         blind(&pins)?;
         task.ask("drop")?;
-        // Its list of free pages is full of them, and they do not count as free there. A CPU that goes
-        // offline gives its list away.
+        // The pages are on the CPU's free list, where they do not count as free. A CPU that goes offline empties its
+        // list.
         CpuOffline::take(CPU)?.back()?;
         let probes = see(&pins)?;
         let lost = Self { engine, task, cgroup, _probes: probes, own };
         let audit = checked(&lost.engine)?;
         eprintln!("{} stale of {} owned", audit.stale, audit.owned);
         let owned = audit.cgroup(lost.cgroup.path())?.owned;
-        // Exact but for pages that somebody else has allocated since, which heals them.
+        // Exact except for pages that others have allocated since, which heals them.
         ensure!(owned <= own + nr_pages.cast_signed(), "{owned} pages are too many: {audit:#?}");
         ensure!(audit.stale > nr_pages / 2 && audit.stale <= nr_pages, "not lost: {audit:#?}");
         Ok(lost)
     }
 }
 
-/// An audit that adds up to the page, whatever is missed.
+/// An audit that must add up to the page, whatever was missed.
 fn checked(engine: &Engine) -> Result<Audit> {
     let audit = engine.audit_at_rest::<&str>(&[])?;
     engine.show()?.check()?;
@@ -108,9 +107,9 @@ fn what_is_allocated_again_is_healed() -> Result<()> {
         }
         let mut lost = Lost::new(PAGES)?;
         let healed = || Ok::<_, anyhow::Error>(i64::try_from(lost.engine.show()?.loss.healed)?);
-        // Asked on both sides of each audit: anybody on the host may allocate one in between.
+        // Read before and after each audit, since anything on the host may allocate a page in between.
         let (earliest, before, early) = (healed()?, checked(&lost.engine)?, healed()?);
-        // Whoever allocates: a tracked task, and this one, which is not.
+        // It does not matter who allocates: a tracked task, or this untracked one.
         lost.task.touch(PAGES)?;
         free_lists::turn_over()?;
         let (late, audit, latest) = (healed()?, checked(&lost.engine)?, healed()?);
@@ -120,8 +119,8 @@ fn what_is_allocated_again_is_healed() -> Result<()> {
             before.stale, audit.stale
         );
         ensure!(audit.stale < before.stale && least > 0, "nothing was healed: {audit:#?}");
-        // Each page that was healed was taken from the cgroup when it was allocated, and the task has PAGES
-        // again. How many are stale no more says less: a free page is not seen as one on a CPU's list.
+        // Each healed page was uncharged when it was allocated, and the task has PAGES again. The number of stale pages
+        // is less exact: a page on a CPU's free list does not count as free.
         let [owned_before, owned] = [&before, &audit].map(|audit| audit.cgroup(lost.cgroup.path()));
         let (owned_before, owned) = (owned_before?.owned, owned?.owned);
         let more = owned - owned_before;
@@ -152,11 +151,11 @@ fn a_repair_takes_what_is_stale() -> Result<()> {
         let report = lost.engine.audit(["--repair"])?;
         let repaired = report.repaired.as_ref().context("what was repaired")?;
         ensure!(repaired.adopted == 0, "there was nothing to adopt: {report:#?}");
-        // What has come to a CPU's list of free pages again, or was allocated in bulk, does not count as free. A kernel
-        // whose controller knows the cgroup says all the same that it is nobody's: there all that was lost may go.
+        // Pages back on a CPU's free list, or allocated in bulk, do not count as free. But if the kernel's controller
+        // knows the cgroup, it shows that they have no owner, and all lost pages may be repaired.
         let most = if report.kernel.is_some() { PAGES + TABLES } else { before.stale };
         ensure!((1..=most).contains(&repaired.disowned), "{report:#?}");
-        // Others may have allocated some of them in between.
+        // Others may have allocated some of them meanwhile.
         let after = checked(&lost.engine)?;
         eprintln!("{} stale, {} repaired, {} left", before.stale, repaired.disowned, after.stale);
         ensure!(after.stale == 0, "a repair repairs all that is stale: {after:#?}");
@@ -168,8 +167,8 @@ fn a_repair_takes_what_is_stale() -> Result<()> {
     })
 }
 
-/// Programs that do nothing but fork, until it is dropped: page tables that are freed in interrupts, some of them while a
-/// probe runs, which the kernel skips then.
+/// Starts programs that do nothing but fork. Their page tables are freed in interrupts, some of them while a probe
+/// runs, and then the kernel skips the probe's run for the free.
 fn storm() -> Result<Vec<Process>> {
     let fork = |_| {
         let mut shell = Command::new("sh");
@@ -187,12 +186,12 @@ fn the_daemon_finds_what_was_lost() -> Result<()> {
             skip(&name(), CANNOT);
             return Ok(());
         }
-        // They may be anywhere, and the daemon takes its time.
+        // The lost pages may be anywhere, so the daemon must scan the whole map.
         let lost = Lost::new(PAGES / 10)?;
         let skipped = || Ok::<_, anyhow::Error>(lost.engine.show()?.loss.recursion_misses);
         let before = skipped()?;
         let storm = storm()?;
-        // Nothing is wrong as long as none was skipped, as far as the daemon knows.
+        // The daemon does not scan until it knows of a skipped run.
         try_poll_until(
             3 * SOON,
             "a run to be skipped",
@@ -200,12 +199,12 @@ fn the_daemon_finds_what_was_lost() -> Result<()> {
         )?;
         drop(storm);
         let start = Instant::now();
-        // The whole map takes a quarter of a second of CPU time in a build that is not optimized, and the daemon gets a
-        // hundredth: 25 s, with 24 GiB.
+        // With 24 GiB, scanning the whole map takes a quarter of a second of CPU time in an unoptimized build. The
+        // daemon uses a hundredth of a CPU for it, so it takes 25 s.
         let audit = try_poll_until(3 * SOON, "what was lost to be found", || {
             let audit = checked(&lost.engine)?;
             let owned = audit.cgroup(lost.cgroup.path())?.owned;
-            // Pages on a CPU's list of free pages count as well, which no flag tells.
+            // `stale` does not include pages on a CPU's free list, which no flag marks, so check `owned` too.
             Ok((audit.stale == 0 && owned <= lost.own + TABLES.cast_signed()).then_some(audit))
         })?;
         eprintln!("found within {:?}: {} healed", start.elapsed(), lost.engine.show()?.loss.healed);

@@ -1,4 +1,4 @@
-//! Three levels: usage adds up, and a limit in the middle is met in the middle.
+//! Three levels: usage adds up, and a limit on the middle level is hit there.
 
 use anyhow::{Result, ensure};
 use memstock_tests::engine::Event;
@@ -17,7 +17,7 @@ fn a_parents_usage_is_its_childrens() -> Result<()> {
         let mut on_c = Task::start(&c, Some(0))?;
         let mut on_d = Task::start(&d, Some(1))?;
         let paths = [a.path(), b.path(), c.path(), d.path()];
-        // In an order that is not theirs: parents are found, not assumed.
+        // Not in tree order: parents are found, not assumed.
         let order = [c.path(), a.path(), d.path(), b.path()];
         let engine = Engine::start(order.iter().flat_map(|path| ["--cgroup", path]))?;
         for nr_pages in [1, 31, 1, 700, 13] {
@@ -40,9 +40,8 @@ fn a_parents_usage_is_its_childrens() -> Result<()> {
     })
 }
 
-/// The numbers of the three levels after `faults` faults of the leaf under a limit of `limit`
-/// pages on the middle one. They follow from the algorithm, fault by fault, without tolerance:
-/// whole batches while they fit, then single pages, then forced ones.
+/// The figures of the three levels after `faults` faults of the leaf with a limit of `limit` pages on the middle one.
+/// The algorithm determines them exactly: whole batches while they fit, then single pages, then forced ones.
 struct Expected {
     usage: u64,
     batches: u64,
@@ -69,7 +68,7 @@ impl Expected {
         ensure!(forced > 0 || b.memory.usage <= limit * PAGE, "above its limit: {b:#?}");
         ensure!(b.memory.limit == Some(limit * PAGE), "{b:#?}");
         ensure!(a.memory.limit.is_none() && c.memory.limit.is_none(), "{show:#?}");
-        // A single page is tried after one refused batch, a forced one after two refusals.
+        // A single page comes after one refused batch, a forced one after two refusals.
         ensure!(b.memory.failcnt == singles + 2 * forced, "{b:#?}");
         ensure!(a.memory.failcnt == 0 && c.memory.failcnt == 0, "only the middle one: {show:#?}");
         ensure!(c.missed() == batches + singles + forced, "{c:#?}");
@@ -79,7 +78,7 @@ impl Expected {
     }
 }
 
-/// The events of one kind, which all have to name the middle level.
+/// Counts the events of one kind, which must all name the middle level.
 fn named(events: &[Event], kind: &str, [_, b, c]: [&str; 3], nr_pages: u64) -> Result<u64> {
     let mut count = 0;
     for event in events.iter().filter(|event| event.kind == kind) {
@@ -93,7 +92,7 @@ fn named(events: &[Event], kind: &str, [_, b, c]: [&str; 3], nr_pages: u64) -> R
 
 #[test]
 fn a_limit_in_the_middle_is_met_in_the_middle() -> Result<()> {
-    /// Ten batches, and eight pages that only fit one by one.
+    /// Ten batches, and eight pages that fit only one by one.
     const LIMIT: u64 = 10 * BATCH + 8;
     live(|| {
         let a = TestCgroup::new()?;
@@ -107,7 +106,7 @@ fn a_limit_in_the_middle_is_met_in_the_middle() -> Result<()> {
         let engine = Engine::start(args)?;
 
         let mut faults = 0;
-        // To the last batch, into its last page, one single, all singles, one forced, more forced.
+        // Up to the last batch, its first page, its last page, one single, all singles, one forced, more forced.
         for nr_pages in [9 * BATCH, 1, BATCH - 1, 1, 7, 1, 20] {
             faults += task.touch(nr_pages)?;
             Expected::after(faults, LIMIT).check(&engine.show()?, paths, LIMIT)?;
@@ -115,7 +114,7 @@ fn a_limit_in_the_middle_is_met_in_the_middle() -> Result<()> {
         let Expected { singles, forced, .. } = Expected::after(faults, LIMIT);
         ensure!((singles, forced) == (8, 21), "the plan of this test");
 
-        // Each of them was announced, or merged into one sent less than 1 ms before.
+        // Each was sent as an event, or merged into one sent less than 1 ms before.
         let announced = try_poll_until(SOON, "the events", || {
             let loss = engine.show()?.loss;
             ensure!(loss.events_lost == 0, "the ring is far from full: {loss:?}");
@@ -137,13 +136,13 @@ fn a_limit_in_the_middle_is_met_in_the_middle() -> Result<()> {
         let names_it = |event: &&Event| event.field("ancestor") == b.path();
         ensure!(!others.is_empty() && others.iter().all(names_it), "{others:?}");
 
-        // A drain has nothing to give back: nothing is stocked at a limit.
+        // A drain finds nothing, since nothing is stocked at a limit.
         ensure!(engine.drain::<&str>([])?.nr_pages == 0, "stocked at the limit");
         engine.stop().map(drop)
     })
 }
 
-/// No page, one, and around a batch: by the same forms, page by page.
+/// Limits of no page, of one page, and around a batch follow the same formulas, page by page.
 #[test]
 fn limits_around_a_batch_follow_the_same_forms() -> Result<()> {
     live(|| {
@@ -168,7 +167,7 @@ fn limits_around_a_batch_follow_the_same_forms() -> Result<()> {
     })
 }
 
-/// `--limit SIZE` without a path is every cgroup's limit; the nearest one is met first.
+/// `--limit SIZE` without a path limits every cgroup; the nearest limit is hit first.
 #[test]
 fn a_limit_for_all_is_met_in_the_leaf() -> Result<()> {
     live(|| {

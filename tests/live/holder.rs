@@ -1,4 +1,4 @@
-//! The ways to get memory keep their promises to the kernel's own accounting: without that they
+//! The workload's ways to get memory use as many pages as they promise, by the kernel's own accounting. Otherwise they
 //! could prove nothing about memstock's. Needs no memstock.
 
 use std::fs;
@@ -17,25 +17,25 @@ use memstock_tests::{Holder, KernelCgroup, Resident, Task, TestCgroup, binaries}
 /// A holder in a cgroup of its own.
 struct Seat {
     mode: Mode,
-    // Dropped in this order: the cgroup is to be empty when it goes.
+    // Dropped in this order: the cgroup must be empty.
     holder: Option<Holder>,
     cgroup: KernelCgroup,
     inode: u64,
-    /// User pages that the program itself has, without what it gets on command.
+    /// User pages of the program itself, without what it gets on command.
     own: u64,
     promised: u64,
 }
 
-/// All modes at once, since a census takes as long for one as for all. None is skipped silently.
+/// Seats for all modes, since a census takes as long for one as for all. None is skipped silently.
 struct Hall {
     seats: Vec<Seat>,
     unavailable: Vec<String>,
-    /// Whoever reads a page of the program in again is charged for it.
+    /// Keeps the program in memory: a holder that read a page of it again would be charged.
     _files: Resident,
 }
 
 impl Hall {
-    /// None if the kernel does no accounting of its own here.
+    /// `None` if the kernel does no accounting of its own here.
     fn open() -> Result<Option<Self>> {
         let _files = Resident::program(&binaries::workload()?)?;
         let mut seats = Vec::new();
@@ -61,7 +61,7 @@ impl Hall {
         Census::take(&self.seats.iter().map(|seat| seat.inode).collect::<Vec<_>>())
     }
 
-    /// All of them get; those that cannot here leave.
+    /// All holders get their memory; seats whose mode is unavailable here are removed.
     fn get(&mut self) -> Result<()> {
         let mut stay = Vec::new();
         for mut seat in self.seats.drain(..) {
@@ -93,20 +93,20 @@ impl Hall {
 /// How many user pages more than promised there may be while a mode holds its pages.
 fn slack(seat: &Seat) -> u64 {
     match seat.mode {
-        // A fork has both sides copy what they write of the program's own memory, at most all.
+        // After a fork, both sides copy what they write of the program's own memory, at most all.
         Mode::ForkWrite => seat.own,
         _ => metadata(seat),
     }
 }
 
-/// How many may stay for good: blocks of the disk's file system (bitmaps, inodes, folders) that
-/// making files or looking a program up brings into the cache, some of each.
+/// How many pages may remain: blocks of the disk's file system (bitmaps, inodes, folders) that making files or looking
+/// up a program brings into the cache.
 fn metadata(seat: &Seat) -> u64 {
     let disk = seat.mode.place() == Place::Disk || seat.mode == Mode::ExecStorm;
     if disk { 16 } else { 0 }
 }
 
-/// Pages that are charged, but which the kernel's figures do not count, since they are not mapped any more.
+/// Pages that are charged but no longer mapped, so that the kernel's figures do not count them.
 fn unmapped(seat: &Seat) -> u64 {
     if seat.mode == Mode::HugePartial { seat.promised / 2 } else { 0 }
 }
@@ -115,12 +115,12 @@ fn evicted(seat: &Seat) -> Result<u64> {
     seat.holder.as_ref().map_or(Ok(0), Holder::evicted)
 }
 
-/// How many pages there are at the least: what was promised, but for what the host has evicted.
+/// The least number of pages: what was promised, without what the host has evicted.
 fn least(seat: &Seat) -> Result<u64> {
     Ok(seat.promised.saturating_sub(evicted(seat)?))
 }
 
-/// What is not as it was promised.
+/// Describes what differs from the promise.
 fn broken(seat: &Seat, before: &Census, held: &Census) -> Result<Option<String>> {
     let (before, held) = (before.of(seat.inode), held.of(seat.inode));
     let (start, now) = match seat.mode.kind() {
@@ -142,7 +142,7 @@ fn agrees(seat: &Seat, user: u64) -> Result<bool> {
         Kind::Kernel => seat.cgroup.kmem_pages()? >= seat.promised,
     };
     let sum = anonymous + cache + unmapped(seat);
-    // What went since the census was taken is among what is missing now.
+    // Evicted pages include those that went after the census.
     Ok(enough && sum <= user && sum + evicted(seat)? >= user)
 }
 
@@ -155,7 +155,7 @@ fn every_mode_gets_what_it_promises_and_gives_it_back() -> Result<()> {
         };
         let before = hall.census()?;
         hall.get()?;
-        // While it is counted, khugepaged may move pages from where that has yet to come to where it has been.
+        // During a census, khugepaged may move pages from frames that are not yet counted to frames that already are.
         let mut wrong = String::new();
         let held = try_poll_until(SOON, "what was promised", || {
             let held = hall.census()?;
@@ -177,7 +177,7 @@ fn every_mode_gets_what_it_promises_and_gives_it_back() -> Result<()> {
         let after = hall.census()?;
         for seat in &hall.seats {
             let (before, after) = (before.of(seat.inode), after.of(seat.inode));
-            // The host may evict what is in the cache of the disk's metadata.
+            // The host may evict cached metadata of the disk.
             let expected =
                 before.user.saturating_sub(metadata(seat))..=before.user + metadata(seat);
             ensure!(expected.contains(&after.user), "{}: {before:?}, {after:?}", seat.mode.name());
@@ -211,7 +211,7 @@ fn a_kill_gives_everything_back() -> Result<()> {
     })
 }
 
-/// No user page is left. An orphaned child may take a moment to end.
+/// Waits until no user page is left. An orphaned child may take a moment to end.
 fn gone(hall: &Hall) -> Result<()> {
     let mut left = Vec::new();
     try_poll_until(SOON, "the end of all pages", || {
@@ -241,7 +241,7 @@ fn tasks_and_holders_are_in_both_hierarchies() -> Result<()> {
         is_in(task.id(), &[cgroup.path(), inner.path()])?;
         let before = inner.usage_pages()?;
         task.touch(1000)?;
-        // What it gets is charged above too, and stock for it is not more than 64 pages a CPU.
+        // The parent is charged too, and stocks hold at most 64 pages per CPU.
         for (figure, path) in [(&inner, "itself"), (&kernel, "its parent")] {
             let usage = figure.usage_pages()?;
             ensure!(usage >= before + 1000 - 128, "{path}: {before} pages before, {usage} now");
@@ -249,7 +249,7 @@ fn tasks_and_holders_are_in_both_hierarchies() -> Result<()> {
         let holder =
             Holder::of(Mode::AnonWrite).pages(1).cpu(0).cgroup(&cgroup).kernel(&inner).start()?;
         is_in(holder.id(), &[cgroup.path(), inner.path()])?;
-        // It can go before those that are in it.
+        // It can be removed before its tasks, which move up.
         drop(inner);
         is_in(task.id(), &[cgroup.path(), kernel.path()])?;
         holder.exit()

@@ -1,4 +1,4 @@
-//! Hosts that lack something, played by a user, or a mount namespace, without it.
+//! Hosts that lack something, simulated by a user or a mount namespace without it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +28,7 @@ fn one_line(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
 fn not_root() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
-        // Where cargo builds, others may not be allowed to look.
+        // The build folder may be closed to other users.
         let dir = tempfile::tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let copy = dir.path().join("memstock");
@@ -41,7 +41,7 @@ fn not_root() -> Result<()> {
             let finished = Program::from(command).finish(SOON)?;
             one_line(&finished, PERMISSION, &["root"]).with_context(|| format!("{args:?}"))?;
         }
-        // Help is for everybody.
+        // Help needs no privilege.
         let mut command = Command::new(&copy);
         command.arg("--help").current_dir("/").uid(NOBODY).gid(NOBODY);
         let help = Program::from(command).finish(SOON)?;
@@ -60,7 +60,7 @@ fn root_of_a_user_namespace_only() -> Result<()> {
     })
 }
 
-/// As in a container: what processes are called there is not what the kernel half hears.
+/// As in a container: process ids there differ from those that the kernel half sees.
 #[test]
 fn a_pid_namespace_of_its_own() -> Result<()> {
     live(|| {
@@ -74,8 +74,8 @@ fn a_pid_namespace_of_its_own() -> Result<()> {
     })
 }
 
-/// Runs `memstock run` after `prepare`, a shell script, in a mount namespace of its own; COMMAND
-/// is a `memstock show --json` in the same. Then `after`, whose status counts if all went well.
+/// In a mount namespace of its own, runs the shell script `prepare`, then `memstock run` with a COMMAND of
+/// `memstock show --json`, then `after`, whose status counts if all went well.
 fn in_namespace(cgroup: &TestCgroup, prepare: &str, after: &str) -> Result<Finished> {
     let script = format!(
         r#"set -e
@@ -89,7 +89,7 @@ fn in_namespace(cgroup: &TestCgroup, prepare: &str, after: &str) -> Result<Finis
     Program::from(command).finish(SOON)
 }
 
-/// It ran, and charged for COMMAND.
+/// Checks that it ran and charged COMMAND.
 fn worked(finished: &Finished, cgroup: &TestCgroup) -> Result<()> {
     ensure!(finished.code() == 0, "{finished:?}");
     let show = Show::parse(&finished.stdout)?;
@@ -104,14 +104,14 @@ fn no_bpffs() -> Result<()> {
         let finished = in_namespace(
             &cgroup,
             "while umount -l /sys/fs/bpf 2> /dev/null; do :; done",
-            // What it mounts it unmounts: nothing is left behind.
+            // It unmounts what it has mounted.
             "! grep ' /sys/fs/bpf ' /proc/self/mountinfo",
         )?;
         worked(&finished, &cgroup)
     })
 }
 
-/// A run that mounts bpffs and is killed leaves it behind; `memstock stop` takes it away.
+/// A run that mounts bpffs and is killed leaves it behind; `memstock stop` unmounts it.
 #[test]
 fn bpffs_of_a_killed_run() -> Result<()> {
     live(|| {
@@ -138,7 +138,7 @@ fn bpffs_is_there_already() -> Result<()> {
         let finished = in_namespace(
             &cgroup,
             "mount -t bpf bpf /sys/fs/bpf",
-            // What it has not mounted stays, and empty.
+            // What it has not mounted stays mounted, and empty.
             "grep -q ' /sys/fs/bpf ' /proc/self/mountinfo; ! ls -d /sys/fs/bpf/memstock*",
         )?;
         worked(&finished, &cgroup)
@@ -160,7 +160,7 @@ fn no_tracefs() -> Result<()> {
     })
 }
 
-/// The kernel's types say how large a `struct page` is and which allocations are charged.
+/// Without BTF, the size of `struct page` and the flags of charged allocations are unknown.
 #[test]
 fn no_btf() -> Result<()> {
     live(|| {

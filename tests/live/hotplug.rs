@@ -1,4 +1,5 @@
-//! CPU 1 goes and comes under load, with a daemon and without: nothing is lost, and a dead CPU has nothing.
+//! CPU 1 goes offline and online under load, with and without a daemon: nothing is lost, and an offline CPU has no
+//! pages.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,12 @@ use memstock_tests::skip::skip;
 use memstock_tests::{Engine, Task, TestCgroup, scaled};
 use rustix::process::Signal;
 
-/// The one that goes.
+/// The CPU to take offline.
 const CPU: u32 = 1;
-/// What a dead CPU may take to be without a page, from the return of the write to its `online`.
+/// How long an offline CPU may have pages, from the return of the write to its `online` file.
 const DRAINED: Duration = Duration::from_millis(100);
 
-/// A cgroup with a busy task on each CPU, and the maps of the engine that charges them.
+/// A busy task on each CPU, and the maps of the engine that charges them.
 struct Busy {
     maps: engine::Engine,
     other: Task,
@@ -37,7 +38,7 @@ impl Busy {
         Ok(Self { maps, other, ours })
     }
 
-    /// Pages stocked or pending, and pages in uncharge batches, on the CPU; and its faults.
+    /// Pages stocked or pending on the CPU, pages in its uncharge batches, and its faults.
     fn stock(&self) -> Result<(u32, u32, u64)> {
         let (mut stocked, mut batched, mut faults) = (0, 0, 0);
         for slot in 0..self.maps.info().slots {
@@ -50,9 +51,9 @@ impl Busy {
         Ok((stocked, batched, faults))
     }
 
-    /// Takes the CPU offline under load; how long the stock was seen to have pages afterwards.
+    /// Takes the CPU offline under load. Also returns how long its stock still had pages.
     fn take(&self) -> Result<(CpuOffline, Duration)> {
-        // Its own CPU was taken from it the last time.
+        // The task lost its affinity when the CPU went offline the last time.
         self.ours.keep_on(CPU)?;
         let (_, _, faults) = self.stock()?;
         try_poll_until(SOON, "load on the CPU that goes", || {
@@ -103,7 +104,7 @@ fn two_hundred_cycles_lose_no_page() -> Result<()> {
         busy.pause()?;
         engine.audit_at_rest::<&str>(&[])?;
         engine.show()?.check()?;
-        // Each has its receipt, and there was something to drain.
+        // Each cycle has its drain event, and there was something to drain.
         let events = engine.events()?;
         let drains: Vec<u64> = events
             .iter()
@@ -120,7 +121,7 @@ fn two_hundred_cycles_lose_no_page() -> Result<()> {
     })
 }
 
-/// The kernel half alone.
+/// By the kernel half alone.
 #[test]
 fn cpus_go_and_come_without_a_daemon() -> Result<()> {
     const CYCLES: u32 = 25;

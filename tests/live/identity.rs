@@ -15,8 +15,8 @@ fn move_to(dir: &Path, task: &Task) -> Result<()> {
         .with_context(|| format!("moving a task to {}", dir.display()))
 }
 
-/// A task that is moved is charged where it is from its next fault on. Exact: the task faults on
-/// command only, and is waiting for one while it is moved.
+/// A moved task is charged to its new cgroup from its next fault on. Exact, since it faults only on command, and waits
+/// for one while it is moved.
 #[test]
 fn a_moved_task_is_charged_where_it_is() -> Result<()> {
     const MOVES: u64 = 200;
@@ -42,8 +42,8 @@ fn a_moved_task_is_charged_where_it_is() -> Result<()> {
     })
 }
 
-/// A new task can get the kernel stack of one that has just died on the same CPU, and the stack is
-/// what a CPU knows a task by. While only `b` has children, nothing may be charged to `a`.
+/// A new task can get the kernel stack of one that has just died on the same CPU, and CPUs identify tasks by their
+/// stack. While only `b` has children, nothing may be charged to `a`.
 #[test]
 fn a_new_task_is_not_taken_for_a_dead_one() -> Result<()> {
     const ROUNDS: u32 = 300;
@@ -52,7 +52,7 @@ fn a_new_task_is_not_taken_for_a_dead_one() -> Result<()> {
         let mut on_a = Task::start(&a, Some(CPU))?;
         let mut on_b = Task::start(&b, Some(CPU))?;
         let engine = Engine::start(["--cgroup", a.path(), "--cgroup", b.path()])?;
-        // The test itself, and the commands that it runs, leave the other CPU alone.
+        // The test itself, and the commands that it runs, stay off the tested CPU.
         pin(OTHER_CPU)?;
         for round in 0..scaled(ROUNDS) {
             on_a.ask("spawn 1")?;

@@ -1,4 +1,4 @@
-//! What of bpf(2) is in the kernel: for tests that nothing is there unasked.
+//! The BPF objects in the kernel, for tests that none is loaded without being asked for.
 
 use std::collections::BTreeSet;
 
@@ -6,20 +6,20 @@ use anyhow::Result;
 use aya::maps::loaded_maps;
 use aya::programs::{loaded_links, loaded_programs};
 
-/// What is in the kernel, of whomever.
+/// All BPF objects in the kernel, whoever made them.
 #[derive(Debug)]
 pub struct InKernel {
-    /// Programs: id and name.
+    /// Ids and names of programs.
     pub programs: BTreeSet<String>,
-    /// Maps, too.
+    /// Ids and names of maps.
     pub maps: BTreeSet<String>,
     /// Ids of links.
     pub links: BTreeSet<u32>,
 }
 
 impl InKernel {
-    /// Whether there is nothing that was not there `before`. What is not used any more goes after a grace period: there may
-    /// be less.
+    /// Whether nothing is here that was not there `before`. There may be less, since the kernel frees unused objects
+    /// only after a grace period.
     pub fn is_within(&self, before: &Self) -> bool {
         self.programs.is_subset(&before.programs)
             && self.maps.is_subset(&before.maps)
@@ -27,10 +27,10 @@ impl InKernel {
     }
 }
 
-/// What there is now.
+/// The objects that exist now.
 ///
 /// # Errors
-/// Something went while it was looked at.
+/// When an object vanished while it was read.
 pub fn in_kernel() -> Result<InKernel> {
     let programs = loaded_programs().map(|program| {
         let program = program?;

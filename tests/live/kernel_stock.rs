@@ -1,5 +1,5 @@
-//! `memstock stat --kernel-stock`: what the kernel's own controller does for the same pages, seen by fentry.
-//! For guests, whose kernels have that; elsewhere it is refused.
+//! `memstock stat --kernel-stock`: what the kernel's own controller does for the same pages, traced by fentry.
+//! The guests' kernels have fentry; elsewhere the flag must be refused.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use memstock_tests::{KernelCgroup, PAGE, Resident, TestCgroup, binaries, leftove
 
 const FLAG: &str = "--kernel-stock";
 
-/// Whether fentry is to be had; says so if not, after a look that it is refused with one line.
+/// Whether fentry is available. If not, checks that it is refused with one line, and reports the skip.
 fn can_see() -> Result<bool> {
     let finished = memstock(["stat", FLAG, "--", "true"])?.finish(SOON)?;
     if Path::new("/sys/kernel/tracing/available_filter_functions").exists() {
@@ -34,7 +34,7 @@ fn the_kernel_charges_the_same_in_batches_of_its_own() -> Result<()> {
     const MORE: u64 = 16384;
     /// Page tables for them, charged without a fault.
     const TABLES: u64 = MORE / 512;
-    /// Where a program is mapped is random, and so are some faults of its start: below 20 were seen.
+    /// A program's address is random, and so are some faults at its start: fewer than 20 were seen.
     const START: u64 = 48;
     live(|| {
         if !can_see()? {
@@ -51,8 +51,8 @@ fn the_kernel_charges_the_same_in_batches_of_its_own() -> Result<()> {
         grew(&few, &many, "/kernel/charges", MORE + TABLES, START)?;
         grew(&few, &many, "/kernel/charged", (MORE + TABLES) * PAGE, START * PAGE)?;
         for (pointer, batch) in [("/kernel/shared_operations", 64), ("/engine/charges", 32)] {
-            // As in `live::stat`: what the start differs by, and what a task that moves to another CPU leaves
-            // behind on the one before.
+            // As in `live::stat`: differences at the start, and what a task that moves to another CPU leaves on the
+            // old one.
             let batches = (MORE + TABLES) / batch;
             grew(&few, &many, pointer, batches, START / batch + batches / 50 + 4)?;
         }
@@ -61,7 +61,7 @@ fn the_kernel_charges_the_same_in_batches_of_its_own() -> Result<()> {
     })
 }
 
-/// Without the flag nothing is attached, and nothing is said.
+/// Without the flag, nothing is attached and nothing reported.
 #[test]
 fn nothing_is_told_unasked() -> Result<()> {
     live(|| {

@@ -1,5 +1,4 @@
-//! The kernel's own stock is looked at by `memstock kernel`, and by a daemon that was told to: while nobody asks, nothing is
-//! there for it.
+//! `memstock kernel`, and a daemon with the option, read the kernel's own stock. Otherwise nothing is loaded for it.
 
 use std::fs;
 use std::path::Path;
@@ -17,10 +16,11 @@ use rustix::process::Signal;
 
 use crate::in_kernel::in_kernel;
 
-/// The program, as the kernel names it.
+/// The program's name in the kernel.
 const PROGRAM: &str = "kernel_slots";
 
-/// By daemons of one engine: with the option one program more and no link; without it, no program, map or link more than before.
+/// Daemons of one engine: with the option there is one more program and no link; without it, no more program, map or
+/// link than before.
 #[test]
 fn metrics_have_it_by_option() -> Result<()> {
     const FIGURE: &str = "memstock_cgroup_kernel_stranded_bytes";
@@ -88,14 +88,14 @@ fn nothing_is_there_unasked() -> Result<()> {
         let more: Vec<_> = during.programs.difference(&before.programs).collect();
         ensure!(more.iter().any(|program| program.ends_with(PROGRAM)), "{more:?}");
         ensure!(before.programs.is_subset(&during.programs), "the engine's stay");
-        // Without tracing of functions nothing is attached even now.
+        // Without function tracing, nothing is attached even now.
         let has_functions = watch.stdout()?.contains("page_counter_try_charge");
         ensure!(has_functions == (during.links != before.links), "{during:?}");
         watch.signal(Signal::TERM)?;
         let ended = watch.wait(SOON)?;
         ensure!(ended.code() == 0 && ended.stderr.is_empty(), "{ended:?}");
         ensure!(memstock(["kernel"])?.finish(SOON)?.code() == 0);
-        // What is not used any more the kernel frees after a grace period.
+        // The kernel frees unused objects after a grace period.
         poll_until(SOON, "the programs as they were before", || {
             in_kernel().is_ok_and(|after| after.is_within(&before)).then_some(())
         })?;

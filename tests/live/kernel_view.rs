@@ -1,5 +1,5 @@
-//! `memstock kernel`: what it shows of the kernel's own stock is what the kernel's counter, less what is known to be used,
-//! leaves; and it can be had in closed form.
+//! `memstock kernel`: the kernel's stock that it shows equals the kernel's counter minus the pages known to be in use,
+//! and can be computed in closed form.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,13 +21,13 @@ use serde_json::Value;
 /// `MEMCG_CHARGE_BATCH` since Linux 6.0; 32 before (`include/linux/memcontrol.h`).
 const BATCH: u64 = 64;
 
-/// A task that was put into a memory cgroup of its own after it had all that it needs: what is charged there from then on
-/// are the pages that it touches, and what the kernel allocates for it.
+/// A task that was moved into a memory cgroup of its own after its start, so that only the pages that it touches, and
+/// the kernel's for it, are charged there.
 struct Charged {
-    // Dropped in this order: a cgroup with a task in it cannot go.
+    // Dropped in this order: the cgroup must be empty.
     task: Task,
     cgroup: KernelCgroup,
-    /// What it has touched.
+    /// Pages that it has touched.
     nr_pages: u64,
 }
 
@@ -42,14 +42,14 @@ impl Charged {
         Ok(Some(Self { task, cgroup, nr_pages: 0 }))
     }
 
-    /// Its page tables are there already.
+    /// Touches pages whose page tables exist already.
     fn touch(&mut self, nr_pages: u64) -> Result<()> {
         self.nr_pages += self.task.touch(nr_pages)?;
         Ok(())
     }
 
-    /// What the kernel's counter has, and the pages in the slots of all CPUs, or of one. Its task waits, but others may
-    /// have it evicted in between: then it is looked at again.
+    /// The kernel's counter, and the pages in the slots of all CPUs, or of one. The task waits, but others may evict
+    /// its slots in between; then it looks again.
     fn look(&self, slots: &mut KernelSlots, cpu: Option<u32>) -> Result<(u64, u64)> {
         for _ in 0..100 {
             let before = self.in_slots(&slots.look()?, cpu)?;
@@ -68,9 +68,9 @@ impl Charged {
         Ok(slots.map(|slot| slot.left).sum())
     }
 
-    /// Pages that the kernel has allocated for the task: none as a rule, since its pipes have theirs already. v1 counts them
-    /// exactly and at once, in `memory.kmem.usage_in_bytes`, without what is in stock. On v2 `memory.stat` is late: there
-    /// they are what usage, slots and touched pages leave.
+    /// Pages that the kernel has allocated for the task, usually none, since its pipes have theirs already. v1 counts
+    /// them exactly and at once, without stock, in `memory.kmem.usage_in_bytes`. v2's `memory.stat` lags, so there
+    /// they are usage minus slots and touched pages.
     fn kernels(&self, usage: u64, in_slots: u64) -> Result<u64> {
         let nr_pages = match self.cgroup.is_v2() {
             true => {
@@ -83,15 +83,16 @@ impl Charged {
     }
 }
 
-/// Each page takes one from the slot; when that is empty, a batch is charged. A slot that is given back in between, because
-/// others need it or the kernel reclaims, begins anew: that is seen by the counter, which is no multiple of a batch then.
+/// Each page takes one from the slot; when that is empty, a batch is charged. If the slot is drained in between,
+/// because others need it or the kernel reclaims, it starts anew. The counter shows that by not being a multiple of a
+/// batch.
 #[test]
 fn a_slot_holds_what_the_closed_form_says() -> Result<()> {
     const CPU: u32 = 0;
     live(|| {
         let Some(mut charged) = Charged::start(CPU)? else { return Ok(()) };
         let mut slots = KernelSlots::load()?;
-        // Pages charged when the slot was given back the last time, and how often it was.
+        // Pages charged when the slot was last drained, and how often it was.
         let (mut since, mut given_back, mut kernels) = (0, 0, 0);
         for n in 1..=200 {
             charged.touch(1)?;
@@ -99,7 +100,7 @@ fn a_slot_holds_what_the_closed_form_says() -> Result<()> {
             kernels = charged.kernels(usage, seen)?;
             let used = n + kernels;
             if (usage - since) % BATCH != 0 {
-                // Before the last page was charged, or after.
+                // It was drained before the last page was charged, or after.
                 since = if seen == 0 { used } else { used - 1 };
                 given_back += 1;
             }
@@ -111,7 +112,7 @@ fn a_slot_holds_what_the_closed_form_says() -> Result<()> {
         }
         eprintln!("200 pages, {kernels} of the kernel's own; given back early {given_back} times");
         ensure!(given_back <= 20, "given back {given_back} times by others");
-        // The command says the same, once others leave the slot alone while it looks.
+        // The command shows the same, if others leave the slot alone meanwhile.
         let row = try_poll_until(SOON, "a look at a slot that is still", || {
             let shown = json(&["--cgroup", charged.cgroup.path()])?;
             let rows = shown["cgroups"].as_array().context("no cgroups")?;
@@ -122,7 +123,7 @@ fn a_slot_holds_what_the_closed_form_says() -> Result<()> {
             .map(|member| row[member].as_u64().map(|bytes| bytes / PAGE));
         ensure!(net == Some(200 + kernels), "{row:#}");
         ensure!(usage.zip(net).map(|(usage, net)| usage - net) == stranded, "{row:#}");
-        // So does memory.stat, in its own time.
+        // So does memory.stat, with a delay.
         let cgroup = &charged.cgroup;
         try_poll_until(SOON, "memory.stat to say what net usage is", || {
             let parts = cgroup.anonymous_pages()? + cgroup.cache_pages()? + cgroup.kmem_pages()?;
@@ -131,8 +132,8 @@ fn a_slot_holds_what_the_closed_form_says() -> Result<()> {
     })
 }
 
-/// One cgroup more than there are slots, in turns on one CPU: one of them has none, whichever the kernel chose (at random
-/// in 6.16, one after the other since). What is left of each batch is in a slot, or was given back.
+/// One more cgroup than slots, in turns on one CPU: one of them has no slot, whichever the kernel chose (at random in
+/// 6.16, round robin since). The rest of each batch is in a slot, or was given back.
 #[test]
 fn one_more_than_there_are_slots_evicts() -> Result<()> {
     const CPU: u32 = 0;
@@ -203,8 +204,8 @@ fn a_cpu_that_goes_has_nothing() -> Result<()> {
     })
 }
 
-/// There is no slack: the kernel adds up what its CPUs have counted every 2 s at the latest (`FLUSH_TIME`), and until then
-/// `memory.stat` is late, not wrong.
+/// Exact: the kernel adds up its CPUs' counts at least every 2 s (`FLUSH_TIME`), so `memory.stat` may lag, but is not
+/// wrong.
 #[test]
 fn on_v2_memory_stat_has_what_is_not_in_slots() -> Result<()> {
     live(|| {
@@ -219,7 +220,7 @@ fn on_v2_memory_stat_has_what_is_not_in_slots() -> Result<()> {
         let (mut slots, dir) = (KernelSlots::load()?, tempfile::tempdir()?);
         for nr_pages in [1, 30, 200] {
             charged.touch(nr_pages)?;
-            // Page cache, and what the kernel needs for a file.
+            // Page cache, and the kernel's memory for a file.
             let mut write = Command::new("sh");
             write
                 .args(["-c", "head -c 200000 /dev/zero > $0"])
@@ -242,7 +243,7 @@ fn run(args: &[&str]) -> Result<Finished> {
     memstock(["kernel"].iter().chain(args))?.finish(SOON)
 }
 
-/// What it prints, which keeps to its schema.
+/// Its JSON, checked against the schema.
 fn json(args: &[&str]) -> Result<Value> {
     const SCHEMA: &str = include_str!("../../docs/schema/kernel.schema.json");
     let finished = run(&[&["--json"], args].concat())?;

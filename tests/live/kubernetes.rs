@@ -1,5 +1,5 @@
-//! The manifests are what kubectl knows; their pod, from the image that is built of the package, sees pods that
-//! containerd's CRI has made, survives its daemon, and leaves nothing behind.
+//! kubectl knows every field of the manifests. Their pod, from an image built from the package, sees pods made through
+//! containerd's CRI, survives its daemon, and leaves nothing behind.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,12 +22,12 @@ use memstock_tests::{binaries, http, live};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// The check of the package reads every file in it with many programs.
+/// Building is slow: the package check reads every file with many programs.
 const BUILD: Duration = Duration::from_secs(600);
 const IMAGE: &str = concat!("localhost/memstock:", env!("CARGO_PKG_VERSION"));
 const POD: [&str; 3] = ["shop", "web-0", "api"];
 
-/// What of `asked` is not in `known`.
+/// Collects what `asked` has and `known` has not.
 fn unknown(asked: &Value, known: &Value, at: &str, found: &mut Vec<String>) {
     match (asked, known) {
         (Value::Object(asked), Value::Object(known)) => {
@@ -67,7 +67,7 @@ fn manifests_are_what_kubectl_knows() -> Result<()> {
     let container = &daemon["spec"]["template"]["spec"]["containers"][0];
     ensure!(container["image"] == IMAGE, "the version in kustomization.yaml: {container}");
 
-    // It asks for what the unit asks for.
+    // It asks for the same capabilities as the systemd unit.
     let unit = fs::read_to_string(repository("contrib/systemd/memstock.service"))?;
     let of_unit = unit.lines().filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let of_unit: BTreeSet<_> =
@@ -76,7 +76,7 @@ fn manifests_are_what_kubectl_knows() -> Result<()> {
     let asked: BTreeSet<_> = asked.iter().filter_map(Value::as_str).collect();
     ensure!(asked == of_unit, "{asked:?}, and the unit: {of_unit:?}");
 
-    // And memstock takes its configuration.
+    // memstock accepts its configuration.
     let config = repository("deploy/kubernetes/memstock.toml").display().to_string();
     let checked = memstock_tests::process::memstock(["run", "--config", &config, "--check"])?;
     let checked = checked.finish(SOON)?;
@@ -84,7 +84,7 @@ fn manifests_are_what_kubectl_knows() -> Result<()> {
     Ok(())
 }
 
-/// The host's file system for pins, which a node of Kubernetes has from systemd.
+/// The host's bpffs, which systemd mounts on a Kubernetes node.
 struct Pins(bool);
 
 impl Pins {
@@ -115,7 +115,7 @@ fn xtask(args: &[&str]) -> Result<String> {
     Ok(done.stdout.trim().to_owned())
 }
 
-/// The image of the binary under test. The same package makes the same image.
+/// Builds the image of the binary under test. The same package must make the same image.
 fn image(play: &Play) -> Result<String> {
     let path = |name: &str| play.at(name).display().to_string();
     let binary = binaries::memstock()?.display().to_string();
@@ -140,7 +140,7 @@ fn is_healthy(at: SocketAddr) -> bool {
 #[test]
 #[ignore = "long"]
 fn the_pod_of_the_daemonset_sees_those_of_the_cri() -> Result<()> {
-    // Before an image is built.
+    // Checked before an image is built.
     if is_refused() {
         return Ok(());
     }
@@ -165,7 +165,7 @@ fn the_pod_of_the_daemonset_sees_those_of_the_cri() -> Result<()> {
     ensure!(loaded.contains(IMAGE), "{loaded}");
     live(|| {
         let place = Place::new()?;
-        // Free a moment ago.
+        // A port that was free a moment ago.
         let at = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let path = place.path();
         let config = format!("observe = true\nmetrics = \"{at}\"\n[[cgroup]]\npath = \"{path}\"\n");
@@ -185,7 +185,7 @@ fn the_pod_of_the_daemonset_sees_those_of_the_cri() -> Result<()> {
     })
 }
 
-/// A pod of the CRI has its names in a scrape, and keeps its counters when the daemon dies.
+/// A scrape has the names of a CRI pod, which keeps its counters when the daemon dies.
 fn watches(play: &Play, at: SocketAddr, place: &Place, programs: &Programs) -> Result<()> {
     let said =
         play.tell(&["exec", "memstock-memstock", "/usr/bin/memstock", "doctor", "--json"])?;
@@ -211,7 +211,7 @@ fn watches(play: &Play, at: SocketAddr, place: &Place, programs: &Programs) -> R
     };
     let before = try_poll_until(SOON, "its labels", charged)?;
 
-    // As they join with kubelet's: the same three labels, and no others.
+    // To join with kubelet's metrics: the same three labels, and no others.
     let prometheus =
         Prometheus::start(programs, at, &repository("contrib/prometheus/memstock.rules.yml"))?;
     let kubelets = [("namespace", POD[0]), ("pod", POD[1]), ("container", POD[2])];
@@ -224,7 +224,7 @@ fn watches(play: &Play, at: SocketAddr, place: &Place, programs: &Programs) -> R
         Ok(prometheus.query(&joined)?.first().filter(|(_, value)| *value > 0.0).map(|_| ()))
     })?;
 
-    // It dies, and is started again by podman, as by kubelet.
+    // The daemon dies, and podman restarts it, as kubelet would.
     let first = daemon(play)?;
     kill_process(Pid::from_raw(first).context("no daemon")?, Signal::KILL)?;
     try_poll_until(3 * SOON, "the next daemon", || {

@@ -1,5 +1,5 @@
-//! Limits that hold: who takes more than the limit is killed, and nobody else; the usage never gets further
-//! above it than the stocks of all CPUs could hold.
+//! Limits hold: only tasks that exceed the limit are killed, and the usage never gets further above it than the stocks
+//! of all CPUs could hold.
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::engine::Event;
@@ -10,18 +10,18 @@ use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, PAGE, Task, TestCgroup, live, scaled};
 
-/// Of every limit here, in pages.
+/// The limit in most tests, in pages.
 const LIMIT: u64 = 4096;
 
-/// Pages by which the usage may get above a limit: CPUs × batch, as much as may be stocked. A page charged by
-/// force while user space is on its way is held up by the square of the pages above the limit, in us, and by
-/// 1 ms from 32 pages on, so that so many would take two tasks 20 ms, and one twice as long.
+/// Pages by which the usage may exceed a limit: CPUs × batch, as much as may be stocked. While the daemon has yet to
+/// act, each forced charge is delayed by the square of the pages above the limit, in us, and by 1 ms from 32 pages on.
+/// So many pages would take two tasks 20 ms, and one task twice as long.
 fn bound(engine: &Engine) -> Result<u64> {
     let show = engine.show()?;
     Ok(show.cpus.len() as u64 * show.batch)
 }
 
-/// The highest usage so far, pages above the limit, and how often it was met.
+/// The highest usage so far, in pages above the limit, and how often the limit was hit.
 fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<(u64, u64)> {
     let show = engine.show()?;
     let memory = &show.cgroup(cgroup.path())?.memory;
@@ -39,7 +39,7 @@ fn kills(engine: &Engine) -> Result<Vec<Event>> {
     engine.events_of("oom-kill")
 }
 
-/// Tasks that have done nothing: they live, and can still have memory.
+/// Well-behaved tasks, which must survive and still get memory.
 struct Innocents(Vec<Task>);
 
 impl Innocents {
@@ -55,7 +55,7 @@ impl Innocents {
     }
 }
 
-/// Runs of one greedy task.
+/// Runs with one greedy task.
 const RUNS: u32 = 200;
 
 #[test]
@@ -88,7 +88,7 @@ fn only_the_greedy_task_is_killed() -> Result<()> {
 
 #[test]
 fn two_greedy_tasks_below_a_limit_of_their_grandparent() -> Result<()> {
-    /// So much that each of the two has more than an innocent one, however evenly they share it.
+    /// So much that each of the two has more than an innocent task, however they share it.
     const BOTH: u64 = 2 * LIMIT;
     live(|| {
         let top = TestCgroup::new()?;
@@ -104,7 +104,7 @@ fn two_greedy_tasks_below_a_limit_of_their_grandparent() -> Result<()> {
             let before = kills(&engine)?.len();
             let start = |cgroup, cpu| Wish::pages(2 * BOTH).cpu(cpu).start(cgroup);
             let mut hogs = [start(&a, 0)?, start(&b, 1)?];
-            // Both want more than all: the first to go makes room for the other, but not enough.
+            // Each wants more than the limit: the first kill makes room for the other, but not enough.
             hogs.iter_mut().try_for_each(Hog::was_killed).with_context(|| format!("run {run}"))?;
             let kills = try_poll_until(SOON, "the events of both kills", || {
                 let kills = kills(&engine)?;
@@ -126,7 +126,7 @@ fn two_greedy_tasks_below_a_limit_of_their_grandparent() -> Result<()> {
     })
 }
 
-/// Many small ones: as many are killed as is needed, and the others go on.
+/// Of many small tasks, only as many as necessary are killed.
 #[test]
 fn a_bomb_of_small_tasks_is_thinned_out() -> Result<()> {
     const TASKS: u64 = 40;
@@ -143,7 +143,7 @@ fn a_bomb_of_small_tasks_is_thinned_out() -> Result<()> {
         let ids: Vec<_> = hogs.iter().map(|hog| hog.id().to_string()).collect();
         // Each gets all it wants, unless it is killed before; some are afterwards.
         let _ = hogs.iter_mut().map(Hog::has_all).filter(Result::is_ok).count();
-        // The last of them may be about to die, and a kill is written down after it.
+        // The last of them may be about to die, and a kill is recorded after it.
         let survivors = try_poll_until(SOON, "as many kills as there are dead", || {
             let survivors = hogs.iter_mut().map(Hog::lives).filter(|&lives| lives).count() as u64;
             let kills = kills(&engine)?;
@@ -161,7 +161,7 @@ fn a_bomb_of_small_tasks_is_thinned_out() -> Result<()> {
     })
 }
 
-/// A huge page that does not fit is no reason to kill; that single pages do not fit any more is one.
+/// The daemon does not kill for a huge page that does not fit, but for single pages that do not.
 #[test]
 fn a_huge_page_that_does_not_fit_kills_nobody() -> Result<()> {
     const HUGE: u64 = 512;
@@ -169,7 +169,7 @@ fn a_huge_page_that_does_not_fit_kills_nobody() -> Result<()> {
         let top = TestCgroup::new()?;
         let args = ["--cgroup", top.path(), "--limit", &size(6 * HUGE)];
         let engine = Engine::start(args)?;
-        // Its own pages and those of its page tables are charged as well: the sixth does not fit.
+        // Its own pages and page tables are charged as well, so the sixth huge page does not fit.
         let mut holder = Holder::of(Mode::Huge).pages(6 * HUGE as u32).cgroup(&top).start()?;
         match holder.get() {
             Err(error) if error.is::<Unavailable>() => {
@@ -180,8 +180,8 @@ fn a_huge_page_that_does_not_fit_kills_nobody() -> Result<()> {
         };
         let (over, failcnt) = overshoot(&engine, &top)?;
         ensure!(over > 0 && over < HUGE && failcnt > 0, "{over} pages above the limit");
-        // As if it were one small page, there is room for almost as many as it has: for some of a process of its own, which
-        // has some hundred pages beside, too.
+        // The huge page counts as one small page, so there is room for almost as many as it has: here for a small
+        // process, with some hundred pages of its own.
         let mut small = Wish::pages(HUGE / 16).start(&top)?;
         small.has_all()?;
         ensure!(kills(&engine)?.is_empty(), "somebody was killed for a huge page");
@@ -199,7 +199,7 @@ fn a_huge_page_that_does_not_fit_kills_nobody() -> Result<()> {
     })
 }
 
-/// With `--oom-group` all tasks of the cgroup at its limit go, those of its children too.
+/// With `--oom-group`, all tasks of the cgroup at its limit and of its children are killed.
 #[test]
 fn a_group_goes_together() -> Result<()> {
     live(|| {
@@ -221,7 +221,7 @@ fn a_group_goes_together() -> Result<()> {
     })
 }
 
-/// Nobody is stopped or killed under observation, and each report names the ancestor that is full.
+/// With `--observe`, no task is stopped or killed, and each report names the full ancestor.
 #[test]
 fn an_observed_limit_kills_nobody() -> Result<()> {
     live(|| {
@@ -254,7 +254,7 @@ fn an_observed_limit_kills_nobody() -> Result<()> {
                 path if path == other.path() => (&ids[2..], vec![other.path()]),
                 path => anyhow::bail!("{path} is at no limit: {report:?}"),
             };
-            // Before that is above the limit, to drain is enough.
+            // As long as `needed` is not above the limit, draining is enough.
             let needed: u64 = report.field("needed_pages").parse()?;
             let is_right = match needed > LIMIT {
                 true => victims.iter().any(|id| id == report.field("victim")),
@@ -270,7 +270,7 @@ fn an_observed_limit_kills_nobody() -> Result<()> {
         }
         let (over, failcnt) = overshoot(&engine, &parent)?;
         ensure!(over >= 3 * LIMIT && failcnt > 0, "{over} pages above the limit, all let through");
-        // And the end says what it came to.
+        // The summary at the end gives a verdict.
         let said = engine.stop()?.stdout;
         for cgroup in [&parent, &other] {
             ensure!(said.contains(&format!("\n{}: fits at ", cgroup.path())), "{said}");

@@ -1,5 +1,5 @@
-//! The live tests: each module has what it shows in its first lines. One at a time, and in one process, so that they build
-//! once: `cargo test -p memstock-tests -- --test-threads=1 hotplug::` runs those of one module.
+//! The live tests. The first lines of each module say what it shows. They run one at a time, in one binary, which
+//! builds faster: `cargo test -p memstock-tests -- --test-threads=1 hotplug::` runs those of one module.
 
 mod adoption;
 mod alternate;
