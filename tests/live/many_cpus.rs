@@ -1,5 +1,5 @@
-//! Four CPUs or more: three of them go and come at once under load, and a CPU drains those of others. For hosts
-//! and guests that have so many.
+//! On hosts and guests with four CPUs or more: three of them go offline and online at once under load, and one CPU
+//! drains the others.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -17,10 +17,10 @@ use memstock_tests::skip::skip;
 use memstock_tests::workload::cpus::pin;
 use memstock_tests::{Engine, Task, TestCgroup, scaled};
 
-/// Those that go; CPU 0 stays.
+/// The CPUs to take offline; CPU 0 stays.
 const GOING: [u32; 3] = [1, 2, 3];
 
-/// Whether this host has them; says so if not.
+/// Whether this host has them. Reports a skip if not.
 fn has_four_cpus() -> bool {
     let has = GOING.iter().all(|cpu| can_go_offline(*cpu));
     if !has {
@@ -56,7 +56,7 @@ fn load(cgroup: &TestCgroup) -> Result<Vec<Task>> {
     Ok(tasks)
 }
 
-/// One thread drains all the time meanwhile, from CPU 0.
+/// Meanwhile a thread on CPU 0 drains continuously.
 #[test]
 fn three_of_four_cpus_go_at_once_and_lose_no_page() -> Result<()> {
     live(|| {
@@ -98,10 +98,10 @@ fn three_of_four_cpus_go_at_once_and_lose_no_page() -> Result<()> {
     })
 }
 
-/// All three go under load, have nothing left when they are dead, and come back.
+/// Takes all three offline under load, checks that nothing stays on them, and brings them back.
 fn cycle_all(maps: &engine::Engine, tasks: &[Task]) -> Result<()> {
     for cpu in GOING {
-        // Its own CPU was taken from it the last time.
+        // The task lost its affinity when the CPU went offline the last time.
         tasks[cpu as usize].keep_on(cpu)?;
         let (_, before) = stock(maps, cpu)?;
         try_poll_until(SOON, "load on a CPU that goes", || {
@@ -121,7 +121,7 @@ fn cycle_all(maps: &engine::Engine, tasks: &[Task]) -> Result<()> {
     gone.into_iter().try_for_each(CpuOffline::back)
 }
 
-/// What others have stocked is taken from a CPU on which none of them runs, while they charge.
+/// A CPU without any of the tasks drains what the others have stocked, while they charge.
 #[test]
 fn a_third_cpu_drains_the_others() -> Result<()> {
     live(|| {
@@ -134,9 +134,9 @@ fn a_third_cpu_drains_the_others() -> Result<()> {
         let index = maps()?.index_of(engine.show()?.cgroup(cgroup.path())?.id)?;
         let index = index.context("it is not tracked")?;
         let mut tasks = load(&cgroup)?;
-        // Nobody is left on the CPU that drains.
+        // No task is left on the draining CPU.
         drop(tasks.remove(3));
-        // A thread of its own: the next test is to find this one anywhere.
+        // In a thread of its own, so that this one is not pinned for the next test.
         let drained = thread::scope(|scope| {
             let drainer = scope.spawn(|| -> Result<(u64, u32)> {
                 pin(3)?;

@@ -1,4 +1,4 @@
-//! `memstock run --metrics`: what it answers, to whom, and that it says so when its figures cannot be relied on.
+//! `memstock run --metrics`: what it answers, to whom, and how it reports that its figures are unreliable.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,10 +19,10 @@ use memstock_tests::show::Cgroup;
 use memstock_tests::{Engine, PAGE, Show, Task, TestCgroup, leftovers, live};
 use rustix::process::Signal;
 
-/// Events that the ring holds: see `events.rs`.
+/// Events that the ring buffer holds: see `events.rs`.
 const RING_EVENTS: u32 = 256 * 1024 / 64;
 
-/// An engine that serves, on a port of the kernel's choice.
+/// Starts an engine that serves metrics on a port that the kernel chooses.
 fn serving(cgroup: &TestCgroup, more: &[&str]) -> Result<(Engine, SocketAddr)> {
     let args = ["--cgroup", cgroup.path(), "--metrics", "0"];
     let engine = Engine::start(args.iter().chain(more))?;
@@ -39,7 +39,7 @@ fn bad_addresses_and_a_port_in_use() -> Result<()> {
         let taken = [taken.local_addr()?.to_string(), taken.local_addr()?.port().to_string()];
         let bad = ["", ":", "65536", "-1", "localhost:9464", "::1", "1.2.3:4", "9464x"];
         let usage = bad.iter().map(|bad| (*bad, 2));
-        // A network of which no host has an address (RFC 5737).
+        // An address that no host has (RFC 5737).
         let cannot = taken.iter().map(String::as_str).chain(["192.0.2.1:9464"]);
         for (address, code) in usage.chain(cannot.map(|address| (address, 121))) {
             let flag = format!("--metrics={address}");
@@ -80,14 +80,14 @@ fn it_speaks_http() -> Result<()> {
             ensure!(answer.status == status, "{method} {path}: {answer:?}");
             ensure!((status == 405) == (answer.header("allow") == "GET, HEAD"), "{answer:?}");
         }
-        // Neither nonsense nor a flood of headers does any harm.
+        // Neither garbage nor a flood of headers does any harm.
         for nonsense in [
             b"\x16\x03\x01\0\xff\r\n\r\n".to_vec(),
             [b"GET / HTTP/1.1\r\nA: ".to_vec(), vec![b'a'; 1 << 20]].concat(),
         ] {
             let mut stream = TcpStream::connect(at)?;
             stream.set_read_timeout(Some(SOON))?;
-            // It may have had enough before the end.
+            // The server may close the connection before the end.
             let _ = stream.write_all(&nonsense);
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer);
@@ -101,7 +101,7 @@ fn it_speaks_http() -> Result<()> {
 
 #[test]
 fn silent_clients_hinder_nobody() -> Result<()> {
-    /// More than are served at once.
+    /// More clients than are served at once.
     const SILENT: usize = 20;
     live(|| {
         let cgroup = TestCgroup::new()?;
@@ -113,13 +113,13 @@ fn silent_clients_hinder_nobody() -> Result<()> {
         follower.wait_for("a cgroup that is followed meanwhile", |all| {
             all.iter().any(|record| record.path("cgroup") == child.path())
         })?;
-        // Behind them in the queue.
+        // This request is behind them in the queue.
         ensure!(get(at, "/healthz")? == "alive\n");
-        // And beside many more, some that have begun to ask, and some that do not hear the answer out.
+        // And beside many more: some have sent half a request, and some do not read the answer.
         let mut slow: Vec<_> = (0..8 * SILENT).map(connect).collect::<Result<_>>()?;
         for (n, client) in slow.iter_mut().enumerate() {
             let request = ["", "GET /metrics HTTP/1.1\r\nHost", "GET /metrics HTTP/1.1\r\n\r\n"];
-            // The first of them may be gone.
+            // The server may have closed the first of them.
             let _ = client.write_all(request[n % request.len()].as_bytes());
             if n % SILENT == 0 {
                 let start = Instant::now();
@@ -137,7 +137,7 @@ fn silent_clients_hinder_nobody() -> Result<()> {
     })
 }
 
-/// Every figure of a cgroup, by the rest of its name.
+/// Every figure of a cgroup, by the end of its metric's name.
 fn figures(cgroup: &Cgroup) -> Vec<(String, u64)> {
     let counters = [("memory", &cgroup.memory.counter), ("memsw", &cgroup.memsw)];
     let counted = counters.into_iter().flat_map(|(resource, counter)| {
@@ -167,7 +167,7 @@ fn same(found: &Exposition, series: &str, value: u64) -> Result<()> {
     Ok(())
 }
 
-/// A sample and an exposition between which nothing moved.
+/// A sample and an exposition between which nothing changed.
 fn at_rest(engine: &Engine, at: SocketAddr) -> Result<(Show, Exposition)> {
     let figures = |show: &Show| format!("{:?}{:?}", show.cgroups, show.cpus);
     try_poll_until(SOON, "a moment without motion", || {
@@ -218,7 +218,7 @@ fn figures_are_those_of_show() -> Result<()> {
             let id = cgroup.id;
             let labels = format!("{{cgroup=\"{path}\",cgroup_id=\"{id}\",parent=\"{parent}\"}}");
             same(&found, &format!("memstock_cgroup_info{labels}"), 1)?;
-            // That of the parent is exceeded, as it may be with `--observe`.
+            // The parent's limit is exceeded, as `--observe` permits.
             let left = &show.cgroup(top.path())?.memory;
             let left = left.limit.context("a limit")? as f64 - left.needed as f64;
             ensure!(left < 0.0, "no task has less than its limit: {left}");
@@ -229,7 +229,7 @@ fn figures_are_those_of_show() -> Result<()> {
         }
         let own = format!("{{cgroup=\"{0}\",ancestor=\"{0}\"}}", label(low.path()));
         same(&found, &format!("memstock_cgroup_memory_limit_binding{own}"), 0)?;
-        // No limit, no value.
+        // Without a limit there is no value.
         ensure!(found.of("memstock_cgroup_memsw_limit_bytes").next().is_none());
         for cpu in &show.cpus {
             let (n, label) = (cpu.cpu, format!("{{cpu=\"{}\"}}", cpu.cpu));
@@ -260,8 +260,8 @@ fn figures_are_those_of_show() -> Result<()> {
     })
 }
 
-/// As in `events.rs`: a daemon that stands still while more happens than the ring holds. That the reason ends, the unit
-/// tests of `health.rs` show, which turn the clock.
+/// As in `events.rs`: a stopped daemon, and more events than the ring buffer holds. The unit tests of `health.rs`,
+/// which set the clock, show that the reason ends.
 #[test]
 fn lost_events_are_a_reason() -> Result<()> {
     live(|| {
@@ -290,7 +290,7 @@ fn lost_events_are_a_reason() -> Result<()> {
     })
 }
 
-/// The map is written as a defect would have it.
+/// Corrupts the map as a defect would.
 #[test]
 #[ignore = "long"]
 fn drift_is_found_while_nobody_looks() -> Result<()> {

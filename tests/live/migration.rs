@@ -1,5 +1,5 @@
-//! A task that moves leaves its pages where they were charged, as in the kernel; only what it gets from then on
-//! is charged where it is.
+//! A moved task leaves its pages charged to the old cgroup, as in the kernel; only what it allocates from then on is
+//! charged to the new one.
 
 use anyhow::{Result, ensure};
 use memstock_tests::audit::beside;
@@ -11,14 +11,14 @@ use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, Task, TestCgroup, cgroup, lru};
 
-/// Pages that are used by the cgroup, without what is below it.
+/// Pages that the cgroup uses, without those of its descendants.
 fn used(engine: &Engine, cgroup: &TestCgroup) -> Result<u64> {
     let show = engine.show()?;
     show.check()?;
     Ok(show.cgroup(cgroup.path())?.used_pages())
 }
 
-/// Exact: the task gets and gives back what it is told to, and nothing else; none of it is a page table.
+/// Exact: the task gets and gives back only what it is told to, and no page tables.
 #[test]
 #[ignore = "long"]
 fn pages_stay_with_the_cgroup_that_was_charged() -> Result<()> {
@@ -46,7 +46,7 @@ fn pages_stay_with_the_cgroup_that_was_charged() -> Result<()> {
             migrate(task.id(), &outside)?;
             task.touch(30)?;
             expect(in_a, in_b)?;
-            // Now all of it comes off, each page where it was charged, whoever gives it back.
+            // Each page is uncharged where it was charged, wherever the task is now.
             task.ask("drop")?;
             lru::drain()?;
             expect(0, 0)?;
@@ -57,7 +57,7 @@ fn pages_stay_with_the_cgroup_that_was_charged() -> Result<()> {
     })
 }
 
-/// In both hierarchies at once, page by page: huge pages, a file's, and others.
+/// In both hierarchies at once, page by page: huge pages, file pages, and others.
 #[test]
 #[ignore = "long"]
 fn the_kernel_leaves_the_same_pages_behind() -> Result<()> {
@@ -98,7 +98,7 @@ fn the_kernel_leaves_the_same_pages_behind() -> Result<()> {
     })
 }
 
-/// The user pages of two cgroups, when both sides say the same of each of them.
+/// The user pages of two cgroups, once both sides agree on each page.
 fn agreed(
     engine: &Engine,
     top: &TestCgroup,

@@ -1,5 +1,5 @@
-//! Through every way a program gets and gives back memory, memstock charges what the kernel charges: page
-//! by page, in each step.
+//! memstock charges what the kernel charges, page by page at each step, for every way in which a program gets and gives
+//! back memory.
 
 use std::fs;
 
@@ -17,20 +17,20 @@ use memstock_tests::{
     Engine, Holder, KernelCgroup, Migrations, PAGE, Show, TestCgroup, lru, release,
 };
 
-/// Where a holder sits: in a cgroup of its own, on both sides.
+/// A holder in a cgroup of its own, on both sides.
 struct Seat {
     mode: Mode,
     pages: u32,
-    // Dropped in this order: the cgroups are to be empty when they go.
+    // Dropped in this order: the cgroups must be empty.
     holder: Option<Holder>,
     cgroup: TestCgroup,
     kernel: KernelCgroup,
-    /// User pages that it had before it got anything, by the kernel.
+    /// User pages that it had before it got anything, by both sides.
     own: u64,
     promised: u64,
 }
 
-/// All of them below one tracked cgroup, since an audit takes as long for one as for all.
+/// All seats below one tracked cgroup, since an audit takes as long for one as for all.
 struct Hall {
     seats: Vec<Seat>,
     unavailable: Vec<String>,
@@ -38,18 +38,18 @@ struct Hall {
     kernel_top: KernelCgroup,
 }
 
-/// What both sides say at one moment at which they agree.
+/// The figures of both sides at a moment when they agree.
 struct Reading {
     audit: Audit,
     census: Census,
-    /// From before and after the census: what is cached may be reclaimed at any time.
+    /// From before and after the census, since page cache may be reclaimed at any time.
     shows: [Show; 2],
-    /// Pages that were moved unseen since the engine was started.
+    /// Pages that the kernel has moved unseen since the engine started.
     moved: u64,
 }
 
 impl Hall {
-    /// None if the kernel does no accounting of its own here.
+    /// `None` if the kernel does no accounting of its own here.
     fn open(modes: &[(Mode, u32)]) -> Result<Option<Self>> {
         let top = TestCgroup::new()?;
         let Some(kernel_top) = KernelCgroup::beside(&top)? else {
@@ -64,7 +64,7 @@ impl Hall {
         Ok(Some(Self { seats, unavailable: Vec::new(), top, kernel_top }))
     }
 
-    /// Starts the engine, and then the holders: it is to see the whole life of their pages.
+    /// Starts the engine before the holders, so that it sees the whole life of their pages.
     fn start(&mut self) -> Result<Engine> {
         let engine = Engine::start(["--cgroup", self.top.path()])?;
         try_poll_until(SOON, "all cgroups to be tracked", || {
@@ -80,7 +80,7 @@ impl Hall {
         Ok(engine)
     }
 
-    /// All of them get; those that cannot here leave.
+    /// All holders get their memory; seats whose mode is unavailable here are removed.
     fn get(&mut self) -> Result<()> {
         let mut stay = Vec::new();
         for mut seat in self.seats.drain(..) {
@@ -107,7 +107,7 @@ impl Hall {
         Ok(())
     }
 
-    /// Kills them with all that they hold, and removes what lives longer than they.
+    /// Kills the holders with all that they hold, and removes what outlives them.
     fn kill(&mut self) -> Result<()> {
         for seat in &mut self.seats {
             let mut holder = seat.holder.take().context("a holder")?;
@@ -117,9 +117,8 @@ impl Hall {
         Ok(())
     }
 
-    /// Waits until both sides say the same. Nobody runs any more, but page tables are freed after a
-    /// grace period, an orphaned child may take a moment to end, and a free that was missed is healed
-    /// when its page is allocated again.
+    /// Waits until both sides agree. No task runs any more, but page tables are freed after a grace period, an orphaned
+    /// child may take a moment to end, and a missed free is healed when its page is allocated again.
     fn agree(&self, engine: &Engine, moved: &Migrations, moment: &str) -> Result<Reading> {
         let mut differences = Vec::new();
         let agreed = try_poll_until(SOON, "the two sides to agree", || {
@@ -158,7 +157,7 @@ impl Hall {
     }
 }
 
-/// What one side has as page cache and the other does not, if there is any.
+/// Describes pages that only one side counts as page cache, if any.
 fn page_cache(reading: &Reading) -> Option<String> {
     let file = reading.audit.file;
     let same = (file.only_ours, file.only_kernels) == (0, 0);
@@ -166,13 +165,13 @@ fn page_cache(reading: &Reading) -> Option<String> {
 }
 
 impl Seat {
-    /// How the two sides differ, if they do: usage less stock from the pages of the kernel's, and one user
-    /// page from the other. User pages and page tables have no tolerance.
+    /// Describes how the two sides differ, if they do: in usage without stock, or in the owner of any user page. User
+    /// pages and page tables have no tolerance.
     ///
-    /// A page of the kernel's other ones may have been kept: if the kernel skipped the run of the probe that was to
-    /// see its free, and it was allocated in bulk then, which nobody sees, such as for a task's stack. Those are
-    /// what the audit finds to be ours alone, and no more than the runs that were skipped: none on a machine at
-    /// rest. What was moved unseen is the kernel's alone.
+    /// Another kernel page may stay charged: if the kernel skipped the probe's run for its free, and the page was then
+    /// allocated in bulk, such as for a task's stack, which no probe sees. The audit finds such pages charged only by
+    /// memstock, and there are no more than skipped runs: none on a machine at rest. Pages that were moved unseen are
+    /// charged only by the kernel.
     fn difference(&self, reading: &Reading) -> Result<Option<String>> {
         let ours = reading.audit.kind("kernel").only_ours;
         let kept = ours.min(reading.shows[1].loss.recursion_misses);
@@ -198,9 +197,9 @@ impl Seat {
         self.file_difference(reading)
     }
 
-    /// How the page cache of the two sides differs by their counters. Ours is exact; the kernel's is added up when
-    /// enough has come together on a CPU, and every 2 s, and was read at another moment: by then cache may have
-    /// been reclaimed, but not more than a batch for each CPU.
+    /// Describes how the two counters of page cache differ. Ours is exact. The kernel adds up its CPUs' counts every 2
+    /// s, or when a count is large enough, and was read at another moment: meanwhile cache may have been reclaimed,
+    /// but at most a batch per CPU.
     fn file_difference(&self, reading: &Reading) -> Result<Option<String>> {
         let [before, after] = &reading.shows;
         let path = self.cgroup.path();
@@ -217,14 +216,14 @@ impl Seat {
         Ok((!same).then(|| format!("{mode}: page cache {ours}, the kernel has {kernels}")))
     }
 
-    /// Pages that only the kernel charges: the stack of each task that was started inside. It is
-    /// allocated in bulk, for which there is no tracepoint. 16 KiB on x86-64, 32 KiB with KASAN.
+    /// Pages that only the kernel charges: the stack of each task that was started inside, which is allocated in bulk
+    /// without a tracepoint. 16 KiB on x86-64, 32 KiB with KASAN.
     fn stacks(&self) -> u64 {
         if self.mode == Mode::ForkWrite && self.holder.is_some() { 8 } else { 0 }
     }
 
-    /// Pages that a census does not see: a page directory is two pages before Linux 6.15, of which only the
-    /// first has an owner there (`PGD_ALLOCATION_ORDER` in arch/x86). One for each process that lives.
+    /// Pages that a census does not see: one for each living process before Linux 6.15, where a page directory is two
+    /// pages, of which only the first has an owner (`PGD_ALLOCATION_ORDER` in arch/x86).
     fn directories(&self) -> Result<u64> {
         if release()? >= (6, 15) {
             return Ok(0);
@@ -233,22 +232,22 @@ impl Seat {
         Ok(procs.lines().count() as u64)
     }
 
-    /// User pages that may stay for good: blocks of the disk's file system (bitmaps, inodes, folders)
-    /// that making files or looking a program up brings into the cache, some of each.
+    /// User pages that may remain: blocks of the disk's file system (bitmaps, inodes, folders) that making files or
+    /// looking up a program brings into the cache.
     fn metadata(&self) -> u64 {
         let disk = self.mode.place() == Place::Disk || self.mode == Mode::ExecStorm;
-        // Of large files also a bitmap and a block of extents for each 128 MiB, each file.
+        // For large files also a bitmap and a block of extents per 128 MiB.
         if disk { 16 + 4 * self.promised / 32768 } else { 0 }
     }
 
-    /// User pages by both sides, which agree.
+    /// User pages, on which both sides agree.
     fn user(&self, reading: &Reading) -> Result<u64> {
         let cgroup = reading.audit.cgroup(self.cgroup.path())?;
         Ok(cgroup.kernel.context("no comparison")?.counts.both)
     }
 }
 
-/// What holders get and give back, with both sides asked after each step.
+/// Has holders get and give back memory, and compares both sides after each step.
 fn get_and_give(modes: &[(Mode, u32)]) -> Result<()> {
     let Some(mut hall) = Hall::open(modes)? else {
         return Ok(());
@@ -260,7 +259,7 @@ fn get_and_give(modes: &[(Mode, u32)]) -> Result<()> {
     let held = hall.agree(&engine, &moved, "held")?;
     for seat in &mut hall.seats {
         seat.own = seat.user(&before)?;
-        // Pipes are the kernel's own pages. Cache that nobody has touched for a while may be gone.
+        // Pipes are kernel pages. Cache that was unused for a while may have been evicted.
         let promised = if seat.mode == Mode::Pipe { 0 } else { seat.promised };
         let got = seat.user(&held)? - seat.own;
         let what = seat.mode.name();
@@ -310,7 +309,7 @@ fn whoever_is_killed_leaves_nothing_charged() -> Result<()> {
     })
 }
 
-/// 1.5 GiB and its copy.
+/// A file of 1.5 GiB and its copy.
 #[test]
 #[ignore = "long"]
 fn a_copy_of_3_gib() -> Result<()> {

@@ -1,4 +1,4 @@
-//! Names that are not nice, readers that go away, disks that are full: each verb has one clear answer.
+//! Odd names, closed pipes, full disks: each verb gives one clear answer.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use serde_json::Value;
 const USAGE: i32 = 2;
 const OTHER: i32 = 125;
 
-/// Names of cgroups: all bytes are allowed but "/", NUL and the end of a line.
+/// Names of cgroups: all bytes are allowed except `/`, NUL and newline.
 fn names() -> Vec<Vec<u8>> {
     vec![
         b"two words  and more".to_vec(),
@@ -25,11 +25,11 @@ fn names() -> Vec<Vec<u8>> {
         b"\x1b[31mred\x1b]0;title\x07\x1b[2J".to_vec(),
         b"tab\treturn\rback\x08del\x7f".to_vec(),
         b"\xff\xfe\x80 not text \xc3".to_vec(),
-        // Reads like the next when it is escaped.
+        // Reads like the next one when it is escaped.
         b"ff\xff".to_vec(),
         b"ff\\xff".to_vec(),
         vec![b'x'; 255],
-        // NAME_MAX is a matter of each file system, and not of this one.
+        // cgroupfs does not enforce NAME_MAX.
         vec![b'y'; 1000],
         vec![0xff; 255],
         b"--json".to_vec(),
@@ -47,7 +47,7 @@ fn names() -> Vec<Vec<u8>> {
     ]
 }
 
-/// One of these below a cgroup, which removes it.
+/// A cgroup with an odd name. Removed with its parent.
 struct Odd {
     path: OsString,
     id: u64,
@@ -58,7 +58,7 @@ impl Odd {
         let dir = top.dir().join(OsStr::from_bytes(name));
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
         let path = [top.path().as_bytes(), b"/", name].concat();
-        // On 64 bits the inode number of its directory is a cgroup's id.
+        // On 64-bit systems a cgroup's id is the inode number of its folder.
         Ok(Self { path: OsString::from_vec(path), id: fs::metadata(&dir)?.ino() })
     }
 }
@@ -67,7 +67,7 @@ fn with<'a>(args: &[&'a str], more: &[&'a OsStr]) -> Vec<&'a OsStr> {
     args.iter().map(|&arg| OsStr::new(arg)).chain(more.iter().copied()).collect()
 }
 
-/// Success, and nothing printed that a terminal would obey or not show.
+/// Checks for success, and that nothing is printed that a terminal would interpret or not show.
 fn fine(args: &[&OsStr]) -> Result<String> {
     let finished = memstock(args)?.finish(SOON)?;
     ensure!(finished.code() == 0 && finished.stderr.is_empty(), "{args:?}: {finished:?}");
@@ -85,7 +85,7 @@ fn harmless(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The bytes of the name in a JSON object with `path` and, where that is not exact, `path_hex`.
+/// The path's bytes in a JSON object with `path` and, if that is not exact, `path_hex`.
 fn exact(cgroup: &Value) -> Result<Vec<u8>> {
     let Some(hex) = cgroup["path_hex"].as_str() else {
         return Ok(cgroup["path"].as_str().context("no path")?.as_bytes().to_vec());
@@ -116,7 +116,7 @@ fn each_name_has_its_row() -> Result<()> {
 
         for verb in ["show", "audit"] {
             let table = fine(&with(&[verb], &[]))?;
-            // Of a name, this is in the table of the cgroups only: nothing is cached for any.
+            // Only the table of cgroups has these names: no slot holds pages of any.
             let below = format!("{}/", top.path());
             let rows = table.lines().filter(|line| line.starts_with(&below)).count();
             ensure!(rows == odd.len(), "{verb}: {rows} rows of {}: {table}", odd.len());
@@ -145,7 +145,7 @@ fn each_name_has_its_row() -> Result<()> {
     })
 }
 
-/// Each is there once, by its id, with the very bytes of its name.
+/// Checks that each is listed once, by its id, with the exact bytes of its name.
 fn check_names(odd: &[Odd], cgroups: &[Value]) -> Result<()> {
     for Odd { path, id } in odd {
         let with_id: Vec<_> = cgroups.iter().filter(|cgroup| cgroup["id"] == *id).collect();
@@ -170,13 +170,13 @@ fn each_name_can_be_named() -> Result<()> {
             let own =
                 cgroups.iter().find(|cgroup| cgroup["id"] == *id).context("it is not shown")?;
             ensure!(own["memory"]["limit"] == 32 << 20, "{path:?}: {own}");
-            // One of the same name that is not tracked.
+            // A cgroup below it that is not tracked.
             let other = [path.as_bytes(), b"/none"].concat();
             let finished = memstock(with(&["drain", "--cgroup"], &[OsStr::from_bytes(&other)]))?;
             check_line(&finished.finish(SOON)?, 122, "no cgroup")?;
         }
         engine.stop()?;
-        // The one byte that no name can have beside the slash and NUL.
+        // Newline is the only byte besides `/` and NUL that no name can have.
         let name = format!("{}/a\nb", top.path());
         check_line(&memstock(["run", "--cgroup", &name])?.finish(SOON)?, 122, top.path())?;
         let made = memstock(["run", "--new", &name, "--", "true"])?;
@@ -210,7 +210,7 @@ fn check_line(finished: &Finished, code: i32, word: &str) -> Result<()> {
     harmless(stderr)
 }
 
-/// All that print something and end, with a running engine that tracks `cgroup`.
+/// All commands that print something and end, with a running engine that tracks `cgroup`.
 fn printing<'a>(cgroup: &'a str, config: &'a str) -> Vec<Vec<&'a str>> {
     vec![
         vec!["show"],
@@ -229,7 +229,7 @@ fn printing<'a>(cgroup: &'a str, config: &'a str) -> Vec<Vec<&'a str>> {
     ]
 }
 
-/// Runs it with this as its standard output; its exit code and standard error.
+/// Runs a command with this standard output. Returns its exit code and standard error.
 fn run_into(args: &[&str], stdout: impl Into<Stdio>) -> Result<(Option<i32>, String)> {
     let mut command = Command::new(binaries::memstock()?);
     let done = command.args(args).stdin(Stdio::null()).stdout(stdout).output()?;
@@ -261,7 +261,8 @@ fn readers_go_away_and_disks_are_full() -> Result<()> {
             ensure!(stderr.contains("No space left"), "full disk: {args:?}: {stderr}");
         }
         engine.stop()?;
-        // Limits matter more than tables: it tells of the first, goes on, and says at its end that it has not printed.
+        // Limits matter more than tables: it reports the first failure, goes on, and says at its end that it has not
+        // printed.
         let run = ["run", "--seconds", "3", "--cgroup", cgroup.path()];
         let (code, stderr) = run_into(&run, full()?)?;
         let lines: Vec<_> = stderr.lines().collect();

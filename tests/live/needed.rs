@@ -1,5 +1,5 @@
-//! A limit is about what is needed: page cache above it kills nobody, whoever has its files open, and what cannot be
-//! taken back does, however much page cache there is beside it.
+//! Limits go by what is needed: no task is killed for page cache above a limit, whoever has the files open. Tasks are
+//! killed for what cannot be reclaimed, however much page cache there is beside it.
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::hog::{Wish, size};
@@ -10,14 +10,14 @@ use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live};
 
-/// Of every limit here, in pages.
+/// Every limit here, in pages.
 const LIMIT: u64 = 2048;
 
-/// What fills the page cache: files that are closed, written and not synced, copied, and mapped.
+/// Ways to fill the page cache: files that are closed, written and not synced, copied, and mapped.
 const FILLERS: [Mode; 4] =
     [Mode::FilesClosed, Mode::FileWrite, Mode::FileCopy, Mode::MmapFileShared];
 
-/// The kernel runs it through: that is what is asked of us.
+/// The kernel's controller kills no task for it; memstock must do the same.
 #[test]
 fn the_kernel_kills_nobody_for_page_cache() -> Result<()> {
     live(|| {
@@ -52,7 +52,7 @@ fn nobody_is_killed_for_page_cache() -> Result<()> {
             ensure!(memory.needed_watermark < LIMIT * PAGE, "{}: {memory:?}", mode.name());
             let killed = [engine.events_of("oom-kill")?, engine.events_of("no-victim")?];
             ensure!(killed.iter().all(Vec::is_empty), "{}: {killed:?}", mode.name());
-            // It is taken back, however slow the disk, or told of; a few pages may have come after it last was.
+            // It is reclaimed, or reported if the disk is too slow; a few pages may have come after the last reclaim.
             let told = try_poll_until(SOON, "cache to be taken back, or told of", || {
                 let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
                 let is_back = memory.usage <= 3 * LIMIT * PAGE / 2;
@@ -74,7 +74,7 @@ fn nobody_is_killed_for_page_cache() -> Result<()> {
     })
 }
 
-/// Private memory and shared memory cannot be taken back without swap, and page cache beside them does not hide it.
+/// Private and shared memory cannot be reclaimed without swap, and page cache beside them does not hide that.
 #[test]
 fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
     live(|| {
@@ -90,7 +90,7 @@ fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
             holder.get()?;
             let mut hog = wish.start(&cgroup)?;
             hog.was_killed().with_context(|| format!("a hog of {what} memory"))?;
-            // A file in memory is nobody's to the kernel either: whoever is larger by himself goes first.
+            // As in the kernel, a file in memory belongs to no task: the larger task is killed first.
             let kills = engine.events_of("oom-kill")?;
             let victims = [hog.id(), holder.id()].map(|id| id.to_string());
             ensure!(!kills.is_empty(), "no event");
@@ -116,7 +116,7 @@ fn a_limit_can_be_set_below_page_cache() -> Result<()> {
         ensure!(set.code() == 0, "{set:?}");
         let show = engine.show()?;
         ensure!(show.cgroup(cgroup.path())?.memory.limit == Some(LIMIT * PAGE), "{show:#?}");
-        // It goes on.
+        // The task goes on.
         holder.give()?;
         holder.get()?;
         ensure!(engine.events_of("oom-kill")?.is_empty(), "somebody was killed");
@@ -124,7 +124,7 @@ fn a_limit_can_be_set_below_page_cache() -> Result<()> {
     })
 }
 
-/// One run, and a verdict for every limit: those of the kernel.
+/// One run gives a verdict for every limit, as the kernel would.
 #[test]
 fn a_rehearsal_goes_by_what_is_needed() -> Result<()> {
     live(|| {

@@ -1,5 +1,5 @@
-//! How often the shared counters are touched, counted: a coalesced charge or uncharge is one operation on the
-//! counters of each level, and a stock is given back in one.
+//! Counts the operations on the shared counters: a coalesced charge or uncharge, or a drain of a stock, is one
+//! operation on the counter of each level.
 
 use anyhow::{Result, ensure};
 use memstock_tests::show::Show;
@@ -9,14 +9,14 @@ use memstock_tests::{Engine, Holder, PAGE, TestCgroup, live};
 const BATCH: u64 = 32;
 const CPU: u32 = 0;
 
-/// Charges and uncharges, and drains, of all CPUs.
+/// The number of charges and uncharges, and of drains, on all CPUs.
 fn operations(show: &Show) -> (u64, u64) {
     let sum = |of: fn(&memstock_tests::show::Cpu) -> u64| show.cpus.iter().map(of).sum();
     (sum(|cpu| cpu.charges + cpu.uncharges), sum(|cpu| cpu.drains))
 }
 
-/// At most depth / batch × 1.02 + drains for each page that stays charged. The two in a hundred are for what
-/// else the task allocates and frees meanwhile, such as its page tables.
+/// At most depth / batch × 1.02 operations for each page that stays charged, plus the drains. The 2 % are for what else
+/// the task allocates and frees meanwhile, such as its page tables.
 #[test]
 fn a_page_that_stays_costs_its_part_of_a_batch() -> Result<()> {
     const PAGES: u32 = 32_768;
@@ -35,18 +35,18 @@ fn a_page_that_stays_costs_its_part_of_a_batch() -> Result<()> {
         let net = usage(&after)? - usage(&before)?;
         ensure!(net >= u64::from(PAGES), "{net} pages charged of {PAGES}");
         let (had, has) = (operations(&before), operations(&after));
-        // Each is made on every level.
+        // Each operation is made on every level.
         let (made, drains) = (depth * (has.0 - had.0), depth * (has.1 - had.1));
         let most = (net * depth) as f64 / BATCH as f64 * 1.02 + drains as f64;
         ensure!(made as f64 <= most, "{made} operations for {net} pages, at most {most:.0}");
-        // And it was charged at all.
+        // Make sure that the pages were charged at all.
         ensure!(made >= depth * u64::from(PAGES) / BATCH, "{made} operations for {net} pages");
         engine.stop().map(drop)
     })
 }
 
-/// Mapped, touched and unmapped again and again: the stock serves, where the patch needs an operation for each
-/// batch. A tenth of that is left for what else goes on.
+/// Pages that are mapped, touched and unmapped again and again come from the stock, where the patch needs an operation
+/// for each batch. A tenth of that is allowed for other activity.
 #[test]
 fn a_steady_loop_leaves_the_shared_counters_alone() -> Result<()> {
     const ROUNDS: u64 = 400;

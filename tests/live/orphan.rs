@@ -1,5 +1,5 @@
-//! What `memstock run` and `memstock stop` make of an engine whose daemon is dead: adopt it, refuse it, or
-//! clear it away.
+//! How `memstock run` and `memstock stop` deal with an engine whose daemon is dead: adopt it, refuse it, or clear it
+//! away.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use memstock_tests::process::memstock;
 use memstock_tests::{Engine, Task, TestCgroup, leftovers, live};
 use rustix::process::Signal;
 
-/// Where a whole engine is pinned.
+/// The pins of a complete engine.
 fn pins() -> Pins {
     Pins::on(Path::new(leftovers::PINS))
 }
@@ -39,7 +39,7 @@ fn what_cannot_be_changed_is_refused() -> Result<()> {
         refused(&[&named[..], &["--limit", "4K"]].concat(), 125, leaf.path())?;
         refused(&["--cgroup", "/no/such"], 122, "no cgroup")?;
         refused(&["--", "/no/such"], 127, "not found")?;
-        // None of that did it any harm.
+        // None of that harmed the engine.
         engine.adopt(["--batch", "16", "--limit", "1G", "--cgroup", leaf.path()])?;
         let show = engine.show()?;
         ensure!(show.batch == 16, "{show:#?}");
@@ -64,7 +64,7 @@ fn another_version_is_refused_and_stopped() -> Result<()> {
     })
 }
 
-/// What can have happened to pins: `harm`, with what is then missing. It is left alone while it charges.
+/// Pins may be damaged in the ways of `HARM`. An engine that still charges is left alone.
 #[test]
 #[ignore = "long"]
 fn incomplete_pins_are_refused_or_cleared() -> Result<()> {
@@ -93,7 +93,7 @@ fn incomplete_pins_are_refused_or_cleared() -> Result<()> {
             ensure!(new.events()?.is_empty(), "{what} was not to be adopted: {}", new.stderr()?);
             forget(engine);
             new.stop()?;
-            // Without a look at them, too.
+            // `stop` works without a `run` before it, too.
             let engine = orphan(&cgroup)?;
             harm(&pins()).context(what)?;
             stop().context(what)?;
@@ -103,7 +103,7 @@ fn incomplete_pins_are_refused_or_cleared() -> Result<()> {
     })
 }
 
-/// A cgroup that a killed run made goes on, COMMAND and all, under the run that adopts, and goes with it.
+/// A cgroup that a killed run made, with COMMAND in it, goes on under the run that adopts, which removes it at its end.
 #[test]
 fn a_cgroup_of_its_own_is_taken_over() -> Result<()> {
     live(|| {
@@ -123,14 +123,14 @@ fn a_cgroup_of_its_own_is_taken_over() -> Result<()> {
         next.signal(Signal::TERM)?;
         let finished = next.wait(SOON)?;
         ensure!(finished.code() == 0, "{finished:?}");
-        // It is the test's to end: a task of a removed cgroup goes to the one above.
+        // The test must kill COMMAND: a task of a removed cgroup moves to the parent.
         let pid = sleeper.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(pid.context("COMMAND's pid")?, Signal::KILL)?;
         leftovers::none()
     })
 }
 
-/// A lock file alone, as a run leaves that is killed before it loads anything, is cleared as well.
+/// A lock file alone, left by a run that was killed before it loaded anything, is cleared as well.
 #[test]
 fn a_lock_alone_is_cleared() -> Result<()> {
     live(|| {

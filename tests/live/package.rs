@@ -1,5 +1,5 @@
-//! The Debian package: installed, used, upgraded, removed and purged in a fresh Debian root that has nothing but
-//! it, as a container would be. Everything is mounted in namespaces that end with the test, however it ends.
+//! The Debian package is installed, used, upgraded, removed and purged in a fresh Debian root with nothing else in it,
+//! as in a container. Everything is mounted in namespaces that end with the test, however it ends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use memstock_tests::process::{Finished, Program, memstock};
 use memstock_tests::skip::{in_guest, skip};
 use tempfile::TempDir;
 
-/// A download of a hundred packages on a slow line.
+/// Time to download a hundred packages on a slow line.
 const DOWNLOAD: Duration = Duration::from_secs(1200);
-/// The check of the package reads every file in it with many programs.
+/// Building is slow: the package check reads every file with many programs.
 const BUILD: Duration = Duration::from_secs(600);
-/// What is done in the root.
+/// The script to run in the root.
 const INSIDE: &str = include_str!("package.sh");
 
-/// Makes the root of an archive, mounts what a container has, and goes in. Process 1 of its own namespace, so that
-/// nothing that it starts outlives it.
+/// Unpacks the root from an archive, mounts what a container has, and enters it. It is process 1 of a PID namespace, so
+/// that nothing outlives it.
 const OUTSIDE: &str = r#"set -e
 mount -t tmpfs -o mode=755 root "$ROOT"
 tar -C "$ROOT" -xpf "$ARCHIVE"
@@ -41,7 +41,7 @@ fn xtask(args: &[&str], deadline: Duration) -> Result<Finished> {
     Program::from(command).finish(deadline)
 }
 
-/// The package of the binary under test, by the same code as that of a release.
+/// Builds the package of the binary under test, by the same code as for a release.
 fn build(folder: &Path) -> Result<PathBuf> {
     let binary = binaries::memstock()?.display().to_string();
     let args = ["package", "--binary", &binary, "--output", &folder.display().to_string()];
@@ -56,7 +56,7 @@ fn must(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// The same with a higher version.
+/// Makes the same package with a higher version.
 fn newer(package: &Path, folder: &Path) -> Result<()> {
     let tree = tempfile::tempdir()?;
     must(Command::new("dpkg-deb").arg("--raw-extract").arg(package).arg(tree.path()))?;
@@ -73,10 +73,10 @@ fn newer(package: &Path, folder: &Path) -> Result<()> {
     .map(drop)
 }
 
-/// The archive of a Debian root, and a folder with `memstock.deb` and `newer.deb`; none where they cannot be had, which is
-/// reported.
+/// The archive of a Debian root, and a folder with `memstock.deb` and `newer.deb`. `None` if they cannot be made,
+/// which it reports.
 pub fn root_and_packages(kind: &[&str]) -> Result<Option<(PathBuf, TempDir)>> {
-    // Before an archive is fetched for it.
+    // Checked before an archive is fetched.
     if is_refused() {
         return Ok(None);
     }
@@ -121,7 +121,7 @@ fn it_comes_works_and_goes() -> Result<()> {
     })
 }
 
-/// The pages are generated; that they are well-formed is for a reader to say.
+/// The manual pages are generated; mandoc checks that they are well-formed.
 #[test]
 fn manual_pages_can_be_read() -> Result<()> {
     if !Path::new("/usr/bin/mandoc").exists() {

@@ -1,7 +1,7 @@
 # What the live test of the package does inside a fresh Debian root, as process 1. Ends with "all done".
 set -eux
 
-# Everything but what dpkg keeps for itself.
+# All files except dpkg's own.
 list() {
     find / -xdev \( -path /srv -o -path /var/lib/dpkg -o -path /var/log \) -prune -o -printf '%y %m %p\n' | sort
 }
@@ -13,7 +13,7 @@ list > /srv/before
 dpkg --install /srv/memstock.deb
 test -z "$(dpkg --verify memstock)"
 
-# All in its place.
+# Everything is in place.
 for file in bash-completion/completions/memstock zsh/vendor-completions/_memstock \
     fish/vendor_completions.d/memstock.fish man/man1/memstock.1.gz man/man1/memstock-run.1.gz \
     doc/memstock/copyright doc/memstock/changelog.gz doc/memstock/README.md doc/memstock/docs/exit-codes.md; do
@@ -32,7 +32,7 @@ test $code = 7
 awk '/^pages charged / { pages = $3 } END { exit !(pages > 100) }' /srv/summary
 test -z "$(left)"
 
-# An upgrade leaves alone what runs, and what a person has changed.
+# An upgrade leaves a running daemon and a changed configuration alone.
 memstock run --quiet --new memstock-test-package &
 daemon=$!
 until memstock show > /dev/null 2>&1; do kill -0 $daemon; sleep 0.1; done
@@ -42,7 +42,7 @@ kill -0 $daemon
 memstock show
 grep -q '^# changed' /etc/memstock.toml
 
-# What charges without a daemon ends when the package goes. This root is no chroot to itself.
+# Removing the package ends an engine without a daemon. (This root does not look like a chroot from inside.)
 ! ischroot
 kill -KILL $daemon
 wait $daemon || true

@@ -1,5 +1,5 @@
-//! Pages that compaction moves stay charged to whom they were, as by the kernel. Where the kernel's functions cannot be
-//! traced they do not (`docs/limitations.md`).
+//! Pages that compaction moves stay charged to the same cgroup, as by the kernel, if kernel functions can be traced
+//! (`docs/limitations.md`).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +16,10 @@ use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, lru};
 
-/// What is held by each way, in pages.
+/// Pages to hold in each way.
 const HELD: [(Mode, u32); 3] = [(Mode::AnonWrite, 8192), (Mode::Memfd, 4096), (Mode::Huge, 2048)];
 
-/// Memory of this process, which is in no tracked cgroup: a quarter of what is free, in small pages.
+/// Maps a quarter of the free memory in small pages, in this process, which is in no tracked cgroup.
 fn filler() -> Result<MmapMut> {
     let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let free = text.lines().find_map(|line| line.strip_prefix("MemFree:")?.strip_suffix(" kB"));
@@ -30,17 +30,17 @@ fn filler() -> Result<MmapMut> {
     Ok(filler)
 }
 
-/// Leaves every other page of it. Compaction fills blocks that have holes, and leaves free ones as they are.
+/// Frees every other page. Compaction fills page blocks with holes, but not free ones.
 fn punch(filler: &MmapMut) -> Result<()> {
     let page = PAGE as usize;
     for start in (0..filler.len()).step_by(2 * page) {
-        // SAFETY: nobody reads what was in there.
+        // SAFETY: the contents are not used.
         unsafe { filler.unchecked_advise_range(UncheckedAdvice::DontNeed, start, page) }?;
     }
     Ok(())
 }
 
-/// The page frames that tasks have mapped.
+/// The page frames that the holders have mapped.
 fn frames(holders: &[Holder]) -> Result<BTreeSet<u64>> {
     let mut frames = BTreeSet::new();
     for holder in holders {
@@ -75,7 +75,7 @@ fn pages_that_are_moved_stay_charged() -> Result<()> {
             holders.push(holder);
         }
         let late = filler()?;
-        // Pages are moved up, to where there are holes; from where memory is taken first differs.
+        // Compaction moves pages up into holes. Whether memory is taken from high or low addresses first varies.
         let [at_first, at_last] = [&early, &late].map(|filler| own_pfn(&filler[filler.len() / 2]));
         let [high, low] = match at_first? > at_last? {
             true => [early, late],
@@ -91,7 +91,7 @@ fn pages_that_are_moved_stay_charged() -> Result<()> {
             let moved = before.difference(&frames(&holders)?).count();
             Ok((moved >= 1000).then_some(moved))
         })?;
-        // Nothing was charged or uncharged for it.
+        // The moves charged and uncharged nothing.
         let after = engine.used_at_rest(&top)?;
         ensure!(after == used, "{after} pages after {moved} were moved, {used} before");
         let frozen = Frozen::freeze(&top)?;
@@ -105,7 +105,7 @@ fn pages_that_are_moved_stay_charged() -> Result<()> {
         for holder in holders {
             holder.exit()?;
         }
-        // Page tables go a grace period later, and frees that were missed are healed.
+        // Polls, since page tables go a grace period later, and missed frees are healed.
         try_poll_until(SOON, "all of it to be given back", || {
             lru::drain()?;
             engine.heal()?;

@@ -1,4 +1,4 @@
-//! Who pays: user pages are charged to who owns the memory, also where another process uses it.
+//! User pages are charged to the owner of the memory, even if another process touches it.
 
 use std::fs;
 use std::path::Path;
@@ -15,11 +15,11 @@ use memstock_tests::task::enter_dir;
 use memstock_tests::{Engine, KernelCgroup, TestCgroup, binaries, lru};
 
 const PAGES: u64 = 2000;
-/// Pages of the kernel's, which are the running task's: page tables that the first touch of a place needs, and what a
-/// pipe holds until it is read. Eight tables map 2,000 pages wherever they are.
+/// Kernel pages, which are charged to the running task: page tables for the first touch of an area, and what a pipe
+/// holds until it is read. Eight tables map 2,000 pages at any address.
 const OWN: u64 = 16;
 
-/// Who owns the memory, in the cgroups `a`; the other one is in `b`.
+/// Starts the owner of the memory in the cgroups `a`, and the other process in `b`.
 fn start(a: &[&Path], b: &[&Path]) -> Result<Dialogue> {
     let mut command = Command::new(binaries::workload()?);
     command.args(["share", "--pages", &PAGES.to_string()]);
@@ -32,7 +32,7 @@ fn start(a: &[&Path], b: &[&Path]) -> Result<Dialogue> {
     Ok(owner)
 }
 
-/// The owner of the memory is in `a`, who touches it in `b`.
+/// The owner of the memory is in `a`; the process that touches it is in `b`.
 #[test]
 fn memory_is_charged_to_who_owns_it() -> Result<()> {
     live(|| {

@@ -1,8 +1,8 @@
-//! Tasks of two cgroups that take turns on one CPU and allocate all the time.
+//! Tasks of two cgroups take turns on one CPU and allocate all the time.
 //!
-//! Since Linux 7.0 one of them may be preempted in the midst of a program by another that runs the same one. The kernel skips
-//! the other's run, which a second program at that tracepoint sees, and both write what the CPU remembers of the current
-//! task. Older kernels run the same test, without the second programs.
+//! Since Linux 7.0 a task may be preempted in the middle of a program by another task that runs the same program. The
+//! kernel skips the other's run, which a second program at that tracepoint then handles, and both write what the CPU
+//! remembers of the current task. Older kernels run the same test, without the second programs.
 
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,26 @@ use memstock_tests::{Engine, KernelCgroup, Task, TestCgroup, lru, release, scale
 
 use crate::unseen_faults::are_those_of_the_kernel;
 
-/// Where all of them run.
+/// The CPU of all tasks.
 const CPU: u32 = 1;
-/// So long.
+/// How long they run.
 const SECONDS: u32 = 60;
-/// Pages that are touched at a time and stay.
+/// Pages touched at a time and kept.
 const TOUCHED: u64 = 20;
-/// So many of them are given back together.
+/// Kept pages that are given back together.
 const MOST: u64 = 10_000;
 
-/// A cgroup with a task that maps, touches and unmaps all the time, and one that is woken in the midst of that.
+/// A cgroup with a task that maps, touches and unmaps all the time, and one that is woken in the middle of that.
 struct Side {
     churns: Task,
     keeps: Task,
-    /// Pages that are kept.
+    /// Pages kept.
     kept: u64,
-    /// What it used, and its faults by memstock and by the kernel, before anything ran.
+    /// Pages used, faults by memstock and faults by the kernel, before anything ran.
     used: u64,
     faults: u64,
     counted: u64,
-    /// Goes after its tasks.
+    /// Dropped after its tasks.
     cgroup: TestCgroup,
     _kernel: Option<KernelCgroup>,
 }
@@ -55,7 +55,7 @@ impl Side {
             None => Task::start(&cgroup, Some(CPU)),
         };
         let (churns, keeps) = (start()?, start()?);
-        // It takes the CPU from whoever runs as soon as it has something to do.
+        // It preempts the running task as soon as it has something to do.
         keeps.prefer()?;
         let used = engine.used_at_rest(&cgroup)?;
         let faults = engine.show()?.cgroup(cgroup.path())?.faults()?;
@@ -73,20 +73,20 @@ impl Side {
         Ok(())
     }
 
-    /// Faults since the beginning: charged, and as the kernel counts them.
+    /// Faults since the beginning: by memstock, and by the kernel.
     fn faults(&self, engine: &Engine) -> Result<(u64, u64)> {
         let seen = engine.show()?.cgroup(self.cgroup.path())?.faults()? - self.faults;
         Ok((seen, self.churns.faults()? + self.keeps.faults()? - self.counted))
     }
 }
 
-/// The programs that look again, where they are attached though nobody preempts: they charge nothing a second time.
+/// If nothing is preempted, the second programs charge nothing twice.
 #[test]
 fn what_was_seen_is_not_charged_again() -> Result<()> {
     live(|| are_those_of_the_kernel(Engine::looking_again))
 }
 
-/// A daemon takes over an engine with these programs as it does any other.
+/// A daemon adopts an engine with these programs like any other.
 #[test]
 fn an_engine_that_looks_again_is_adopted() -> Result<()> {
     live(|| {
@@ -105,7 +105,7 @@ fn an_engine_that_looks_again_is_adopted() -> Result<()> {
     })
 }
 
-/// Each is charged for its own pages and for nobody else's, whoever comes in between; what the kernel skipped is found.
+/// Each cgroup is charged for exactly its own pages, whichever task preempts; what the kernel skipped is found.
 #[test]
 #[ignore = "long"]
 fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
@@ -136,8 +136,8 @@ fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
         eprintln!("{audit}");
         let counts = compared(&audit);
         ensure!(counts.other == 0, "charged to another: {audit:#?}");
-        // What is nobody's are allocations of which all runs were skipped. Where programs are preempted, one look misses some
-        // 4 % of them (ADR 0026), and so both miss some 4 % of 4 %.
+        // Pages without an owner are allocations whose runs were all skipped. Where programs are preempted, each
+        // program misses some 4 % (ADR 0026), so both miss some 4 % of 4 %.
         let touched = wakes * TOUCHED * sides.len() as u64;
         let most = if release()? >= (7, 0) { missed.min(touched / 100) } else { missed };
         ensure!(counts.only_kernels <= start.only_kernels + most, "{missed} skipped: {audit:#?}");
@@ -145,13 +145,14 @@ fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
         for side in &sides {
             let (seen, counted) = side.faults(&engine)?;
             eprintln!("{seen} of {counted} faults counted; {} pages kept", side.kept);
-            // A program that is preempted after it has settled whose faults a CPU counts, and then puts a stock there, leaves
-            // those of the next batch to the other (`memstock_common::fault`); no page's owner depends on it.
+            // A program that is preempted between choosing the cgroup whose faults the CPU counts and refilling the
+            // stock credits the faults of the next batch to the other one (`memstock_common::fault`); no page's owner
+            // depends on it.
             let is_preempted = release()? >= (7, 0);
             ensure!(is_preempted || seen <= counted, "{seen} faults of {counted}: another's");
             all = (all.0 + seen, all.1 + counted);
             let expected = side.used + side.kept;
-            // What was skipped of its frees, the daemon finds.
+            // The daemon finds the frees that were skipped.
             try_poll_until(3 * SOON, "what was lost to be found", || {
                 Ok((engine.used_at_rest(&side.cgroup)? <= expected).then_some(()))
             })?;
@@ -160,7 +161,7 @@ fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
         }
         ensure!(all.0 <= all.1, "{} faults of {}", all.0, all.1);
         if kernel.is_some() {
-            // And what was skipped of its allocations, a comparison with the kernel.
+            // A comparison with the kernel finds the allocations that were skipped.
             let repair = args.iter().cloned().chain(["--repair".to_owned()]);
             let repaired = engine.audit(repair)?.repaired.context("no repair")?;
             eprintln!("{} adopted, {} disowned", repaired.adopted, repaired.disowned);

@@ -1,5 +1,5 @@
-//! The real Prometheus scrapes memstock for a minute under load, and gives our numbers back; `promtool` has
-//! nothing to say against them; and what `contrib` has works with them.
+//! The real Prometheus scrapes memstock for a minute under load and returns our figures. `promtool` accepts them, and
+//! the rules and the dashboard in `contrib` work with them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,10 +21,10 @@ use memstock_tests::{
 };
 use serde_json::Value;
 
-/// What is held while everything is compared.
+/// Pages to hold during the comparison.
 const PAGES: u32 = 5000;
 
-/// Scrapes before that, one a second.
+/// Scrapes before that, one per second.
 fn scrapes() -> f64 {
     scaled(60).into()
 }
@@ -33,11 +33,11 @@ fn contrib() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib")
 }
 
-/// What `promtool` says, which has to be nothing bad.
+/// Runs `promtool`, which must not complain.
 fn promtool(programs: &Programs, args: &[&str], dir: &Path, input: &str) -> Result<()> {
     let finished = programs.promtool(args, dir, input)?;
     ensure!(finished.code() == 0, "promtool {args:?}: {finished:?}");
-    // `check metrics` has its complaints there.
+    // `check metrics` writes its complaints there.
     ensure!(args[0] == "test" || finished.stderr.is_empty(), "promtool {args:?}: {finished:?}");
     Ok(())
 }
@@ -70,7 +70,7 @@ fn what_is_scraped_under_load_is_what_was_charged() -> Result<()> {
         let at = engine.metrics()?;
         let rules = contrib().join("prometheus/memstock.rules.yml").canonicalize()?;
         let prometheus = Prometheus::start(&programs, at, &rules)?;
-        // Nothing on a disk, of which the two sides may differ by a few pages of file-system metadata.
+        // No files on a disk, since the two sides may differ by a few pages of file-system metadata.
         let mut load = Load::default();
         for (mode, pages, cgroup) in [
             (Mode::AnonReadWrite, 3000, &top),
@@ -99,7 +99,7 @@ fn what_is_scraped_under_load_is_what_was_charged() -> Result<()> {
         ] {
             eprintln!("{what}: {}", prometheus.one(query)?);
         }
-        // Under load, too.
+        // Also under load.
         let text = Exposition::get(at)?.text;
         promtool(&programs, &["check", "metrics"], Path::new("/"), &text)?;
         let alerts = prometheus.query("ALERTS")?;
@@ -116,14 +116,14 @@ fn what_is_scraped_under_load_is_what_was_charged() -> Result<()> {
         beside_the_kernel(&engine, &prometheus, &top, &kernel, moved)?;
         holder.exit()?;
         engine.stop()?;
-        // And an engine that is gone is down.
+        // An engine that has stopped is down.
         try_poll_until(SOON, "that it is down", || {
             Ok((prometheus.one("up{job=\"memstock\"}")? == 0.0).then_some(()))
         })
     })
 }
 
-/// What is recommended by what Prometheus has is what the engine says that was needed, and a tenth.
+/// The recommendation from Prometheus's data is the engine's highest `needed` plus a tenth.
 fn recommended(engine: &Engine, prometheus: &Prometheus, top: &TestCgroup) -> Result<()> {
     let url = prometheus.url();
     let ask = |more: &[&str]| {
@@ -146,7 +146,7 @@ fn recommended(engine: &Engine, prometheus: &Prometheus, top: &TestCgroup) -> Re
     Ok(())
 }
 
-/// At rest Prometheus has exactly what `memstock show` has, a scrape later.
+/// At rest, Prometheus has exactly the figures of `memstock show`, one scrape later.
 fn compare(engine: &Engine, prometheus: &Prometheus, cgroups: &[&TestCgroup]) -> Result<()> {
     for cgroup in cgroups {
         let path = cgroup.path();
@@ -181,11 +181,10 @@ fn compare(engine: &Engine, prometheus: &Prometheus, cgroups: &[&TestCgroup]) ->
     Ok(())
 }
 
-/// The kernel has every user page that we have, and beside them slab and stacks, which we do not see, and up to 64
-/// pages a CPU in stock (docs/limitations.md): we are in between, to the page, but for those that were moved unseen.
-/// Beyond that we have only pages of which the free was missed and that nobody has allocated since but in bulk: the
-/// audit names each, and there is no more than one for a probe that was skipped. 33 of them were left by a load that
-/// had 7,828 frees skipped.
+/// Our figure is between two of the kernel's, exactly, except for pages that were moved unseen: its user pages, and its
+/// usage, which adds slab and stacks, which we do not see, and up to 64 stocked pages per CPU (docs/limitations.md).
+/// Beyond that we have only pages whose free was missed and that were since allocated only in bulk. The audit names
+/// each, and there is at most one per skipped probe. A load with 7,828 skipped frees left 33 of them.
 fn beside_the_kernel(
     engine: &Engine,
     prometheus: &Prometheus,
@@ -199,7 +198,7 @@ fn beside_the_kernel(
          sum by (instance) (memstock_cgroup_stocked_bytes)"
     );
     let mut last = None;
-    // The kernel's statistics are two seconds late.
+    // Polls, since the kernel's statistics lag by two seconds.
     let between = try_poll_until(SOON, "us between the kernel's figures", || {
         let ours = prometheus.one(&used)? as u64 / PAGE;
         let user = kernel.anonymous_pages()? + kernel.cache_pages()?;
@@ -227,7 +226,7 @@ fn rules_are_sound_and_do_what_they_say() -> Result<()> {
     promtool(&programs, &["test", "rules", "memstock.rules.test.yml"], &dir, "")
 }
 
-/// Every word of a text that is one of our metrics by its look.
+/// Every word of a text that looks like one of our metrics.
 fn metrics(text: &str) -> BTreeSet<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     text.split(|c: char| !is_part(c))
@@ -255,7 +254,7 @@ fn the_dashboard_and_the_rules_know_our_metrics() -> Result<()> {
         {
             let used = metrics(text);
             let unknown: Vec<_> = used.iter().filter(|metric| !there.contains(*metric)).collect();
-            // Parts of names in prose end in an underscore.
+            // Words that end in an underscore are parts of names in prose.
             let unknown: Vec<_> = unknown.iter().filter(|word| !word.ends_with('_')).collect();
             ensure!(!used.is_empty() && unknown.is_empty(), "{what}: unknown {unknown:?}");
         }

@@ -1,5 +1,5 @@
-//! `memstock record`: what is recorded of real programs, against what they did; that the recording before it is kept, and
-//! that nothing else is left.
+//! `memstock record`: recordings of real programs match what these did, the previous recording is kept, and nothing
+//! else is left behind.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use memstock_tests::skip::skip;
 use memstock_tests::{Engine, PAGE, Task, TestCgroup, leftovers, live};
 use rustix::process::Signal;
 
-/// A program that was recorded, in a folder of its own.
+/// A recorded program, with its recording in a folder of its own.
 pub struct Recorded {
     pub folder: tempfile::TempDir,
     pub finished: Finished,
@@ -83,11 +83,11 @@ fn processes_that_come_and_go_are_told_of() -> Result<()> {
     })
 }
 
-/// A file is read three times, at some distance, and then truncated.
+/// A file is read three times, at intervals, and then truncated.
 #[test]
 fn accesses_are_those_of_the_program() -> Result<()> {
     const NAME: &str = "record::accesses_are_those_of_the_program";
-    /// Few enough that all blocks are followed.
+    /// Few enough that all blocks are sampled.
     const PAGES: u64 = 200;
     live(|| {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
@@ -131,7 +131,7 @@ fn accesses_are_those_of_the_program() -> Result<()> {
             let counts = [times("Added", false), times("Removed", false)];
             ensure!(counts == [Some(1), Some(1)], "page {index}: {counts:?}");
         }
-        // A read of more than the kernel takes at once is told again from where it had to wait.
+        // A read of more than the kernel handles at once is reported again from where it had to wait.
         ensure!(twice <= PAGES / 10, "{twice} pages were told of twice");
         let beyond: Vec<_> = pages.keys().filter(|(index, ..)| *index >= PAGES).collect();
         ensure!(beyond.is_empty(), "pages that are not there: {beyond:?}");
@@ -143,7 +143,7 @@ fn drop_cache(file: &File) -> Result<()> {
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).context("fadvise")
 }
 
-/// Memory of each kind is told apart.
+/// The recording distinguishes kinds of memory.
 #[test]
 fn dirty_and_shared_memory_is_seen() -> Result<()> {
     const PAGES: u64 = 4096;
@@ -160,7 +160,7 @@ fn dirty_and_shared_memory_is_seen() -> Result<()> {
         let shmem = highest(&recording, |moment| moment.shmem);
         let dirty = highest(&recording, |moment| moment.dirty);
         ensure!((PAGES..PAGES + 64).contains(&shmem), "{shmem}: {:?}", recording.moments);
-        // The kernel may have written some.
+        // The kernel may have written some to the disk.
         ensure!((PAGES / 2..=PAGES + 64).contains(&dirty), "{dirty}: {:?}", recording.moments);
         let last = recording.moments.last().context("no moment")?;
         ensure!(last.needed >= PAGES && last.file >= PAGES, "{last:?}");
@@ -168,7 +168,7 @@ fn dirty_and_shared_memory_is_seen() -> Result<()> {
     })
 }
 
-/// A cgroup that runs is recorded and goes on, with an engine of its own and from one that runs.
+/// A running cgroup is recorded and goes on, both with an engine of its own and with a running one.
 #[test]
 fn a_cgroup_that_runs_goes_on() -> Result<()> {
     const PAGES: u64 = 3000;
@@ -184,7 +184,7 @@ fn a_cgroup_that_runs_goes_on() -> Result<()> {
             let file = folder.path().join("data");
             try_poll_until(SOON, "the recording", || Ok(read(&file).is_ok().then_some(())))?;
             task.touch(PAGES)?;
-            // The last look has the watermark, however late it is.
+            // The last sample has the watermark, however late it is.
             recorder.signal(Signal::INT)?;
             let finished = recorder.wait(SOON)?;
             ensure!(finished.code() == 0, "{finished:?}");
@@ -210,7 +210,7 @@ fn a_cgroup_that_runs_goes_on() -> Result<()> {
     })
 }
 
-/// It ends by itself with the cgroup, and after so many seconds.
+/// A recording ends with its cgroup, and after `--seconds`.
 #[test]
 #[ignore = "long"]
 fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
@@ -228,7 +228,7 @@ fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
         drop(cgroup);
         let finished = recorder.wait(SOON)?;
         ensure!(finished.code() == 0, "without its cgroup: {finished:?}");
-        // With the engine that it is recorded from.
+        // It also ends with the engine that it records from.
         let cgroup = TestCgroup::new()?;
         let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
         let folder = tempfile::tempdir()?;
@@ -241,7 +241,7 @@ fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
         let finished = recorder.wait(SOON)?;
         ensure!(finished.code() == 0, "without its engine: {finished:?}");
         ensure!(finished.stderr.contains("the engine was ended before"), "{finished:?}");
-        // COMMAND ends with its time; one that is beyond all clocks is none.
+        // `--seconds` ends COMMAND; a value beyond the clock's range means no end.
         let forever = u64::MAX.to_string();
         let recorded = record(&["--seconds", &forever, "--", "true"])?;
         ensure!(recorded.finished.code() == 0, "{:?}", recorded.finished);
@@ -251,7 +251,7 @@ fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
     })
 }
 
-/// Below a cgroup that a running engine tracks.
+/// COMMAND is recorded below a cgroup that a running engine tracks.
 #[test]
 fn command_is_recorded_beside_a_running_engine() -> Result<()> {
     live(|| {
@@ -272,7 +272,7 @@ fn command_is_recorded_beside_a_running_engine() -> Result<()> {
     })
 }
 
-/// The one before is kept, and what cannot be recorded changes nothing. One that is killed is read up to there.
+/// The previous recording is kept, and a failed one replaces nothing. One that was killed can be read up to its end.
 #[test]
 #[ignore = "long"]
 fn the_recording_before_is_kept() -> Result<()> {
@@ -288,7 +288,7 @@ fn the_recording_before_is_kept() -> Result<()> {
         ensure!(code("memstock-no-such")? == 127, "found");
         ensure!(fs::read(&file)? == first && !old.exists(), "the one before is gone");
         ensure!(code("false")? == 1, "false");
-        // Nor does what cannot be recorded take the place of the one before.
+        // A command that cannot be recorded does not replace the previous recording.
         ensure!(code("memstock-no-such")? == 127, "found");
         ensure!(
             fs::read(&old)? == first && fs::read(&file)? != first,

@@ -1,4 +1,4 @@
-//! `memstock record` beside `memstock stat`.
+//! `memstock record` agrees with `memstock stat`.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use memstock_tests::{PAGE, binaries, live};
 
 use crate::record::{Recorded, highest, program};
 
-/// The same program, recorded and measured: its peak is as high, and so is what is needed of it.
+/// The same program, recorded and measured, has the same peaks of usage and of `needed`.
 #[test]
 fn the_peak_is_that_of_stat() -> Result<()> {
     const PAGES: u64 = 60_000;
@@ -24,7 +24,7 @@ fn the_peak_is_that_of_stat() -> Result<()> {
         try_poll_until(3 * SOON, "all its memory", || {
             Ok((process.ended()?.is_some() || process.stdout()? == "done\n").then_some(()))
         })?;
-        // It has to be looked at while it has all: one that ends leaves in parts.
+        // A sample must come while it has all its memory, since a task that ends frees it in parts.
         let has_all = |it: Recording| {
             let largest = it.peaks.last().and_then(|peak| peak.tasks.first());
             largest.is_some_and(|task| task.anon + PAGES / 10 >= PAGES)
@@ -50,7 +50,7 @@ fn the_peak_is_that_of_stat() -> Result<()> {
             ("/cgroup/needed_peak", highest(&recording, |moment| moment.needed)),
         ] {
             let measured = figure(&report, pointer)? / PAGE as f64;
-            // Another run: what its start has of the page cache of its own program, and stocks, differ.
+            // Two runs differ in stocks, and in the program's page cache that the start reads in.
             ensure!((measured - peak as f64).abs() <= 400.0, "{pointer}: {measured} is not {peak}");
         }
         let end = recording.end.context("no end")?;

@@ -1,4 +1,4 @@
-//! A recording that is made up: of a run whose figures can be reckoned by hand, so that what is said of it can be, too.
+//! An artificial recording whose figures, and so the verdicts on it, can be computed by hand.
 
 use std::fs::File as Disk;
 use std::path::Path;
@@ -10,15 +10,15 @@ use memstock::recording::{
 };
 use memstock_common::record::{BLOCK_PAGES, block_hash, is_followed};
 
-/// Pages of a MiB.
+/// Pages in a MiB.
 const MIB: u64 = 256;
-/// One page of the file stands for so many.
+/// The sampling rate: one page of the file stands for this many.
 const ONE_IN: u32 = 256;
-/// By what the file's blocks are hashed.
+/// The key of the hash of the file's blocks.
 const KEY: u64 = 0;
 
-/// Twenty seconds: 100 MiB are needed, 200 for a second at five, by `cc1plus`; 40 MiB of `/usr/lib/cc1` are read at one
-/// second and again at nine. A page is read in 200 µs.
+/// Writes a recording of twenty seconds: 100 MiB are needed, and 200 MiB for one second from second 5, by `cc1plus`.
+/// 40 MiB of `/usr/lib/cc1` are read at second 1 and again at second 9. Reading a page takes 200 µs.
 pub fn write(file: &Path) -> Result<()> {
     let at = Duration::from_secs;
     let header = Header {
@@ -46,7 +46,7 @@ pub fn write(file: &Path) -> Result<()> {
         .take(3)
         .map(|block| block * BLOCK_PAGES)
         .collect();
-    // 40 pages of three blocks.
+    // 40 pages in three blocks.
     let accesses = |seconds, kind| {
         let runs = followed.iter().zip([16, 16, 8]);
         let access = move |(&index, pages)| Access {

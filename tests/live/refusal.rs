@@ -1,5 +1,4 @@
-//! Where the kernel refuses BPF: what is asked, and what is said. Needs no BPF, and takes capabilities away where
-//! there are any.
+//! Where the kernel refuses BPF: what tests and xtask report. Needs no BPF, and drops capabilities if there are any.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +11,7 @@ use memstock_tests::process::{Finished, Program};
 use memstock_tests::skip::{SKIPS, in_guest, skip};
 use memstock_tests::{binaries, live, refusal};
 
-/// `program` with these arguments, without the capabilities; nothing, where nobody can take them away.
+/// Runs `program` without the capabilities; `None` if they cannot be dropped.
 fn without(program: &Path, args: &[&str], skips: &Path) -> Result<Option<Finished>> {
     let taken = "-bpf,-perfmon,-sys_admin";
     let mut command = if refusal().is_some() {
@@ -48,7 +47,7 @@ fn one_line_says_what_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// What [`a_live_test_is_skipped`] starts: it needs what every live test needs.
+/// Needs what every live test needs; [`a_live_test_is_skipped`] starts it.
 #[test]
 fn alone_on_the_host() -> Result<()> {
     live(|| Ok(()))

@@ -1,5 +1,5 @@
-//! `memstock rehearse` and `recommend` on a recording whose figures can be reckoned by hand: exit codes, formats,
-//! schemas, and what is no recording. `verify` against the kernel's own limit.
+//! `memstock rehearse` and `recommend` on a recording whose figures can be computed by hand: exit codes, formats,
+//! schemas, and files that are no recording. `verify` against the kernel's own limit.
 
 use std::fs;
 use std::path::Path;
@@ -66,7 +66,7 @@ fn a_recommendation_can_be_pasted() -> Result<()> {
     let value = valid(&run(dir.path(), "recommend --format json")?, RECOMMEND)?;
     let [max, high] =
         ["max", "high"].map(|name| value["recommend"][name].as_u64().unwrap_or(0) >> 20);
-    // 5 % are 19.5 MiB read again of 40: 20.5 have to have room, beside 200.
+    // 5 % slower allows 19.5 of 40 MiB to be read again, so 20.5 MiB must fit beside 200 MiB.
     ensure!(
         (220..=224).contains(&high) && (high * 11 / 10..=high * 11 / 10 + 1).contains(&max),
         "{value:#}"
@@ -115,7 +115,8 @@ fn what_is_no_recording_is_one_line() -> Result<()> {
     Ok(())
 }
 
-/// The recording says that 200 MiB are needed; what is run needs a few, or more than the limit. No swap is used.
+/// The recording says that 200 MiB are needed. The programs run need a few MiB, or more than the limit. No swap is
+/// used.
 #[test]
 fn what_happens_stands_beside_what_was_foretold() -> Result<()> {
     live(|| {

@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is read again, and what is different is had or told of; without one, it ends the run.
+//! SIGHUP reloads the configuration, and differences are applied or reported; without a configuration, it ends the run.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use memstock_tests::process::memstock;
 use memstock_tests::{Engine, PAGE, TestCgroup, events, leftovers, live, lru};
 use rustix::process::Signal;
 
-/// Sends SIGHUP, and gives what was told of it: the changes, and what sums up.
+/// Sends SIGHUP. Returns the events of the changes, and the final event.
 fn reload(engine: &mut Engine) -> Result<(Vec<Event>, Event)> {
     let is_end = |event: &Event| ["config-reloaded", "config-refused"].contains(&&*event.kind);
     let before = engine.events()?.len();
@@ -26,7 +26,7 @@ fn reload(engine: &mut Engine) -> Result<(Vec<Event>, Event)> {
     })
 }
 
-/// Those of a change that every one has.
+/// The fields that every change has.
 fn parts(event: &Event) -> [&str; 5] {
     ["cgroup", "key", "from", "to", "outcome"].map(|key| event.field(key))
 }
@@ -42,7 +42,7 @@ fn a_file_is_read_again() -> Result<()> {
         let (changes, sum) = reload(&mut engine)?;
         ensure!(changes.is_empty() && sum.field("done") == "0", "{changes:?} {sum:?}");
 
-        // One is changed, one added with one below it, and a setting cannot be had.
+        // One limit is changed, a cgroup and one below it are added, and one setting cannot be changed.
         let below = b.child("below")?;
         file.write(format!(
             "batch = 64\noom-group = true\n{}{}",
@@ -68,7 +68,7 @@ fn a_file_is_read_again() -> Result<()> {
             "nothing is charged below the new one"
         );
 
-        // A mistake changes nothing.
+        // A mistake in the file changes nothing.
         file.write(format!("batch = x\n{}", entry(&a, "memory = '1M'")))?;
         let (changes, sum) = reload(&mut engine)?;
         ensure!(changes.is_empty() && sum.kind == "config-refused", "{changes:?} {sum:?}");
@@ -77,7 +77,8 @@ fn a_file_is_read_again() -> Result<()> {
         ensure!(engine.stderr()?.contains(&said), "no {said}");
         ensure!(limits(&engine, &a)?[0] == Some(3 << 20), "{:?}", limits(&engine, &a)?);
 
-        // One is named no more: its limit goes, and it stays. The batch is told of again, as it is not had.
+        // One cgroup is no longer named: it loses its limit, but stays. The batch is reported again, since it cannot
+        // change.
         memstock(["limit", path_a, "--memory", "5M"])?.finish(SOON)?;
         file.write(format!("batch = 64\n{}", entry(&a, "memory = '3M'")))?;
         let (changes, _) = reload(&mut engine)?;
@@ -87,13 +88,13 @@ fn a_file_is_read_again() -> Result<()> {
             ["", "oom-group", "true", "false", "done"],
             [path_b, "cgroup", "named", "absent", "done"],
             [path_b, "memory", "4194304", "max", "done"],
-            // Somebody has changed it meanwhile.
+            // It was changed meanwhile.
             [path_a, "memory", "5242880", "3145728", "done"],
         ];
         ensure!(changes == expected, "{changes:#?}");
         ensure!(limits(&engine, &b)?[0].is_none(), "{:?}", limits(&engine, &b)?);
 
-        // The stream has them all.
+        // The stream has all events.
         let kinds = ["config-changed", "config-reloaded", "config-refused"];
         let counts = kinds
             .map(|kind| events::read().map(|all| all.iter().filter(|r| r.kind() == kind).count()));
@@ -112,7 +113,7 @@ fn a_limit_below_the_usage_is_refused_and_tried_again() -> Result<()> {
         let mut engine = file.start()?;
         let mut hog = Wish::pages(2048).start(&a)?;
         hog.has_all()?;
-        // Where there is swap, its memory would be paged out.
+        // With swap, its memory would be paged out.
         let text = format!("memory = {}", 512 * PAGE);
         file.write(entry(&a, &text) + &entry(&b, &text))?;
         let may_page_out = fs::read_to_string("/proc/swaps")?.lines().count() > 1;
@@ -133,7 +134,7 @@ fn a_limit_below_the_usage_is_refused_and_tried_again() -> Result<()> {
             let usage = engine.show()?.cgroup(a.path())?.memory.usage;
             Ok((usage <= 512 * PAGE).then_some(()))
         })?;
-        // Its memory is gone: what was refused is done, and nothing else.
+        // Its memory is gone, so the refused change succeeds, and there is no other.
         let (changes, _) = reload(&mut engine)?;
         if !may_page_out {
             let changes: Vec<_> = changes.iter().map(parts).collect();
@@ -164,12 +165,12 @@ fn observing_ends_with_a_reload() -> Result<()> {
     })
 }
 
-/// Starts what does not ignore hangups, even where whoever started the tests does (nohup): children inherit that.
+/// Starts a process that does not ignore SIGHUP, even if the tests inherited that from nohup.
 fn heeding_hangups<T>(start: impl FnOnce() -> T) -> T {
-    // SAFETY: no handler of ours is called.
+    // SAFETY: no handler is installed.
     let before = unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
     let started = start();
-    // SAFETY: it is what was there before.
+    // SAFETY: restores the previous handler.
     unsafe { libc::signal(libc::SIGHUP, before) };
     started
 }

@@ -1,5 +1,5 @@
-//! Limits belong to names: a cgroup that is removed and made again has them again, whoever set them and whatever daemon
-//! runs by then. A threaded cgroup has none.
+//! Limits belong to paths: a cgroup that is removed and made again gets them back, whoever set them and whichever
+//! daemon runs by then. A threaded cgroup has none.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use memstock_tests::process::memstock;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
 use rustix::process::Signal;
 
-/// Of every limit here, in pages.
+/// The limit in most tests, in pages.
 const LIMIT: u64 = 4096;
 
 /// Waits until the cgroup is tracked.
@@ -21,7 +21,7 @@ fn is_tracked(engine: &Engine, cgroup: &TestCgroup) -> Result<()> {
     })
 }
 
-/// A service that is started again is killed at the limit of the one before it.
+/// Checks that a restarted service is killed at its previous limit.
 fn is_limited(engine: &Engine, cgroup: &TestCgroup) -> Result<()> {
     is_tracked(engine, cgroup)?;
     let limit = limits(engine, cgroup)?[0];
@@ -35,7 +35,7 @@ fn set(cgroup: &TestCgroup, nr_pages: u64) -> Result<()> {
     Ok(())
 }
 
-/// The case `service-restart`: named by a configuration, and then with a limit that was changed by hand, and by a reload.
+/// A restarted service that a configuration names, also after its limit was changed by hand and by a reload.
 #[test]
 fn a_service_of_the_configuration() -> Result<()> {
     live(|| {
@@ -53,7 +53,7 @@ fn a_service_of_the_configuration() -> Result<()> {
         service = service.again()?;
         is_tracked(&engine, &service)?;
         ensure!(limits(&engine, &service)?[0] == Some(2 * LIMIT * PAGE), "what was set last");
-        // One that was named without a limit is tracked again, too.
+        // A cgroup that was named without a limit is tracked again, too.
         let other = other.again()?;
         is_tracked(&engine, &other)?;
         ensure!(limits(&engine, &other)?[0].is_none(), "{:?}", limits(&engine, &other)?);
@@ -62,7 +62,7 @@ fn a_service_of_the_configuration() -> Result<()> {
     })
 }
 
-/// One that is not there yet: at a start, when the configuration is read again, and when a daemon adopts.
+/// A service that does not exist yet at a start, at a reload, and when a daemon adopts.
 #[test]
 fn a_service_that_is_yet_to_come() -> Result<()> {
     live(|| {
@@ -82,9 +82,9 @@ fn a_service_that_is_yet_to_come() -> Result<()> {
         ensure!(check.code() == 0 && check.stdout.contains("/first yet\n"), "{check:?}");
         let service = top.child("first")?;
         is_limited(&engine, &service)?;
-        // What is above cannot be put in between.
+        // An ancestor cannot be tracked afterwards.
         ensure!(engine.show()?.cgroup(top.path()).is_err(), "{:?}", engine.show()?);
-        // The last one is named no more before it has come.
+        // The last one is no longer named before it exists.
         for (times, text) in
             [(1, [&*first, &second, &third].concat()), (2, [&*first, &second].concat())]
         {
@@ -109,7 +109,7 @@ fn a_service_that_is_yet_to_come() -> Result<()> {
     })
 }
 
-/// A limit that was set by hand below what is named, while daemons come and go.
+/// A limit set by hand on a cgroup below a named one, while daemons come and go.
 #[test]
 fn a_limit_that_was_set_by_hand() -> Result<()> {
     live(|| {
@@ -129,21 +129,21 @@ fn a_limit_that_was_set_by_hand() -> Result<()> {
         engine.adopt(["--no-adopt"])?;
         let service = top.child("a service.d")?;
         is_limited(&engine, &service)?;
-        // Lifted is lifted.
+        // A removed limit stays removed.
         let lifted = memstock(["limit", service.path(), "--memory", "max"])?.finish(SOON)?;
         ensure!(lifted.code() == 0, "{lifted:?}");
         let service = service.again()?;
         is_tracked(&engine, &service)?;
         ensure!(limits(&engine, &service)?[0].is_none(), "{:?}", limits(&engine, &service)?);
         engine.stop()?;
-        // With the engine it is forgotten.
+        // The limit is forgotten with the engine.
         let engine = Engine::start(["--cgroup", top.path()])?;
         ensure!(limits(&engine, &service)?[0].is_none(), "{:?}", limits(&engine, &service)?);
         engine.stop().map(drop)
     })
 }
 
-/// Tasks that begin right after the cgroup was made do not get away with what was made before the limit.
+/// Tasks that start right after the cgroup was made cannot keep what they allocated before the limit was set.
 #[test]
 fn it_is_there_in_no_time() -> Result<()> {
     live(|| {

@@ -1,5 +1,5 @@
-//! `memstock replay`: what it says of other batches and slots, against runs of the same work with these batches and slots;
-//! and that a recording without all of its charges says so.
+//! `memstock replay`: its predictions for other batches and slots match runs of the same work with them, and it
+//! reports a recording that lacks charges.
 
 use std::fs;
 use std::path::Path;
@@ -13,8 +13,8 @@ use memstock_tests::{Engine, Task, TestCgroup, live};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// The pages that each task touches at a time, at the least, and its CPU: those of `cargo xtask bench table1`, and once more than any
-/// batch has. Those of one CPU take turns.
+/// The least number of pages that each task touches at a time, and its CPU: as in `cargo xtask bench table1`, and one
+/// task with more than any batch. Tasks on one CPU take turns.
 const TASKS: [(u64, u32); 4] = [(256, 0), (256, 0), (1000, 0), (256, 1)];
 const ROUNDS: u64 = 40;
 const BATCHES: [u32; 3] = [8, 32, 256];
@@ -25,20 +25,21 @@ const SLOTS: [u32; 2] = [1, 7];
 struct Work {
     get: &'static str,
     give: &'static str,
-    /// Operations that one run has and another has not, by the batch.
+    /// Operations by which runs with the same batch may differ.
     slack: fn(u32) -> u64,
 }
 
-/// With page tables that stay: nothing is charged but the pages. Where a batch is as large as what a task has, two runs of
-/// one setting were 63 operations of 473 apart all the same: pages that the kernel frees a moment late, when another cgroup
-/// has the slot, are charged and uncharged apart, by our guess; at most once in a round is what the test allows.
+/// With page tables that stay, only the pages themselves are charged. But with a batch as large as a task's pages, two
+/// runs of one setting differed by 63 of 473 operations. Our guess: pages that the kernel frees a moment late, when
+/// another cgroup has the slot, are charged and uncharged separately. The test allows for one charge and uncharge per
+/// round.
 const TOUCHES: Work =
     Work { get: "touch", give: "drop", slack: |batch| if batch < 256 { 0 } else { 2 * ROUNDS } };
-/// As in table1: each mapping has page tables of its own, which are freed after a grace period, in the midst of whatever is
-/// done by then: a charge and an uncharge more or less.
+/// As in table1, each mapping has page tables of its own, which are freed after a grace period, at an arbitrary
+/// moment: one charge and one uncharge more or less.
 const MAPS: Work = Work { get: "map", give: "unmap", slack: |_| 2 * ROUNDS * TASKS.len() as u64 };
 
-/// Whether a count is within two in a hundred of another, but for these.
+/// Whether two counts are within 2 % of each other, or `slack` more.
 fn is_near(replayed: u64, counted: u64, slack: u64) -> bool {
     replayed.abs_diff(counted) as f64 <= 0.02 * counted as f64 + slack as f64
 }
@@ -65,12 +66,12 @@ impl Counted {
     }
 }
 
-/// Does the work with an engine of this setting, and records it into a file, if there is one.
+/// Does the work with an engine of these settings, and records it into `file` if given.
 fn run(work: Work, batch: u32, slots: u32, file: Option<&Path>) -> Result<Counted> {
     let top = TestCgroup::new()?;
     let cgroups: Vec<_> =
         (0..TASKS.len()).map(|n| top.child(&n.to_string())).collect::<Result<_>>()?;
-    // Before the engine, which then has charged nothing for their start.
+    // Before the engine, so that it does not charge their start.
     let start = |(&(_, cpu), cgroup): (&(u64, u32), &TestCgroup)| Task::start(cgroup, Some(cpu));
     let mut tasks: Vec<_> = TASKS.iter().zip(&cgroups).map(start).collect::<Result<_>>()?;
     let (batch, slots) = (batch.to_string(), slots.to_string());
@@ -88,7 +89,7 @@ fn run(work: Work, batch: u32, slots: u32, file: Option<&Path>) -> Result<Counte
     let before = engine.show()?;
     let turn = |round: u64| -> Result<()> {
         tasks.iter_mut().zip(TASKS).zip(0..).try_for_each(|((task, (pages, _)), n)| {
-            // Never the same number twice in a row, which would make each round alike.
+            // Never the same number twice in a row, so that rounds differ.
             let pages = pages + (97 * round + 31 * n) % 256;
             task.ask(&format!("{} {pages}", work.get))?;
             task.ask(work.give).map(drop)
@@ -106,7 +107,7 @@ fn run(work: Work, batch: u32, slots: u32, file: Option<&Path>) -> Result<Counte
     Ok(Counted::between(&before, &after))
 }
 
-/// What `memstock replay --json` says.
+/// The output of `memstock replay --json`.
 fn replay(file: &Path, args: &[&str]) -> Result<Value> {
     let file = file.to_str().context("a path that is no text")?;
     let finished = memstock([&["replay", file, "--json"], args].concat())?.finish(3 * SOON)?;
@@ -124,7 +125,7 @@ fn number(row: &Value, name: &str) -> Result<u64> {
     row[name].as_u64().with_context(|| format!("no {name} in {row}"))
 }
 
-/// Replays a run with each setting, and does it with each.
+/// Compares the replay of one run with a real run, for each setting.
 fn compare(work: Work) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("data");
@@ -153,7 +154,7 @@ fn compare(work: Work) -> Result<()> {
             work.get, setting[0], setting[1], counted.charged, counted.hits, counted.operations
         );
         eprintln!("{line}");
-        // Of the very run that was recorded nothing is left to chance, but a page whose free the kernel hid from one of both.
+        // The replay of the recorded settings is almost exact: only pages whose free one of the two missed differ.
         let is_own = setting == [32, 1];
         let is_exact = |replayed: u64, counted: u64| replayed.abs_diff(counted) * 500 <= counted;
         let is_right = is_near(charged, counted.charged, 0)
@@ -181,7 +182,7 @@ fn so_they_do_with_page_tables() -> Result<()> {
     live(|| compare(MAPS))
 }
 
-/// COMMAND with an engine of its own: all that it was charged for is uncharged at its end, and is in the recording.
+/// COMMAND with an engine of its own: all that it was charged is uncharged by its end, and the recording has it all.
 #[test]
 fn all_that_comes_and_goes_is_recorded() -> Result<()> {
     live(|| {
@@ -201,7 +202,7 @@ fn all_that_comes_and_goes_is_recorded() -> Result<()> {
         let uncharged = sum(|kind| if let ChargeKind::Uncharged(pages) = kind { pages } else { 0 });
         let left = recording.moments.last().context("no moment")?.file;
         ensure!(charged > 2000 && charged >= uncharged, "{charged} charged, {uncharged} uncharged");
-        // What is left is page cache of the programs' files, and what the kernel keeps for a while of a dead task.
+        // What is left is page cache of the programs' files, and what the kernel keeps of a dead task for a while.
         ensure!(
             charged - uncharged <= left + 200,
             "{charged} charged, {uncharged} uncharged, {left} left"
@@ -217,7 +218,7 @@ fn all_that_comes_and_goes_is_recorded() -> Result<()> {
     })
 }
 
-/// The same file without its end.
+/// The same file without its end is reported as incomplete.
 fn is_told_when_cut(file: &Path, recording: &Recording) -> Result<()> {
     let bytes = fs::read(file)?;
     fs::write(file, &bytes[..bytes.len() / 2])?;

@@ -1,5 +1,5 @@
-//! `memstock report` in a real browser: the limit is dragged, and moved by keys, and what the page then says are the figures
-//! of `memstock rehearse --json`.
+//! `memstock report` in a real browser: mouse and keys move the limit, and the page then shows the figures of `memstock
+//! rehearse --json`.
 
 use std::path::Path;
 
@@ -13,13 +13,13 @@ use tempfile::TempDir;
 
 use crate::recorded;
 
-/// A page that is open, of a recording with the same name but for its end.
+/// An open report, and the folder with its recording.
 struct Open {
     browser: Browser,
     dir: TempDir,
 }
 
-/// None, and said so, where there is no browser.
+/// Opens a report; `None`, with a reported skip, if there is no browser.
 fn open(test: &str) -> Result<Option<Open>> {
     let Some(mut browser) = Browser::start()? else {
         skip(test, ABSENT);
@@ -45,7 +45,7 @@ fn file(dir: &Path) -> std::path::PathBuf {
 }
 
 impl Open {
-    /// Where a limit of so many MiB is on the screen.
+    /// The place of a limit of `mib` MiB on the screen.
     fn place(&mut self, mib: u64) -> Result<(f64, f64)> {
         let place = self.browser.evaluate(&format!(
             "svg.scrollIntoView({{ block: 'center' }});
@@ -68,7 +68,7 @@ impl Open {
         Ok(said.as_str().context("nothing is said")?.to_owned())
     }
 
-    /// The states that the time is coloured by, in its order.
+    /// The states that the timeline shows by colours, in order.
     fn states(&mut self) -> Result<Value> {
         let states = "[...shades.querySelectorAll('rect:not([opacity])')].map(r => r.classList[1])";
         self.browser.evaluate(states)
@@ -88,7 +88,7 @@ fn the_line_is_dragged_and_the_time_recoloured() -> Result<()> {
     ensure!(page.states()? == json!(["fits", "reclaims", "fits"]), "{}", page.states()?);
     page.drag(250, 210)?;
     ensure!(page.said()?.contains(": slow, 3"), "{}", page.said()?);
-    // It is slow where it is read again, which is after the peak.
+    // It is slow when the file is read again, which is after the peak.
     let states = json!(["fits", "reclaims", "fits", "slow", "fits"]);
     ensure!(page.states()? == states, "{}", page.states()?);
     let files = page.browser.evaluate("files.textContent")?;
@@ -129,7 +129,7 @@ fn keys_do_what_the_mouse_does() -> Result<()> {
 #[test]
 fn the_figures_are_those_of_rehearse() -> Result<()> {
     let Some(mut page) = open("report::the_figures_are_those_of_rehearse")? else { return Ok(()) };
-    // As it is written: a browser reads 5.0 as 5.
+    // Compared as text, since a browser reads 5.0 as 5.
     let told = page.browser.evaluate("document.getElementById('rehearsal').textContent")?;
     let told: Value = serde_json::from_str(told.as_str().context("nothing is told")?)?;
     let mut words = vec![

@@ -1,5 +1,5 @@
-//! What the kernel reads again at a limit against what is foretold, by reads of which each is known: no sample and no
-//! recording is between the two.
+//! Compares what the kernel reads again at a limit with the prediction. Every read is known, so that neither sampling
+//! nor recording affects the result.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -17,15 +17,15 @@ use memstock_tests::workload::reads::Order;
 use memstock_tests::{KernelCgroup, PAGE, Resident, binaries, live};
 use rustix::fs::{Advice, fadvise};
 
-/// By what part it may be off. The kernel counts the pages of its lists up to 4 s late, and chooses by these counts: it
-/// was 20 % less in a run of one second, and within 8 % in those of five and more.
+/// The allowed error. The kernel's counts of its LRU lists, by which it chooses, lag by up to 4 s: it read 20 % less
+/// again in a run of one second, and was within 8 % in runs of five seconds or more.
 const NEAR: f64 = 0.25;
 
 #[test]
 #[ignore = "long"]
 fn zipf_reads_are_read_again_as_foretold() -> Result<()> {
     live(|| {
-        // Else the program would be read again as well.
+        // Otherwise the program would be read again as well.
         let _files = Resident::program(&binaries::workload()?)?;
         // Not `/tmp`, which may be in memory.
         let file = tempfile::Builder::new().prefix("memstock-reads-").tempfile_in("/var/tmp")?;
@@ -42,8 +42,8 @@ fn zipf_reads_are_read_again_as_foretold() -> Result<()> {
             skip("rereads::zipf_reads_are_read_again_as_foretold", ABSENT);
             return Ok(());
         };
-        // A host may evict page cache that has been idle for a while, which no counter tells. A
-        // hundredth is small against NEAR.
+        // The host of a guest may evict idle page cache, which no counter shows. A hundredth is small compared with
+        // NEAR.
         ensure!(none <= distinct / 100, "without a limit {none} of {distinct} pages came back");
         let needed = peak.checked_sub(distinct).context("it used less than it read")?;
         let recording = recording(&order, needed, distinct);
@@ -65,8 +65,8 @@ fn zipf_reads_are_read_again_as_foretold() -> Result<()> {
     })
 }
 
-/// Runs it below a limit in pages, with nothing of the file in the cache: the most pages that it was charged, and how many
-/// came back. None where the kernel has no memory controller.
+/// Runs it with a limit in pages and nothing of the file cached. Returns the peak and the refaults, in pages; `None`
+/// if the kernel has no memory controller.
 fn run(order: &Order, limit: Option<u64>) -> Result<Option<(u64, u64)>> {
     fadvise(File::open(&order.file)?, 0, None, Advice::DontNeed)?;
     let Some(cgroup) = KernelCgroup::new()? else { return Ok(None) };
@@ -91,7 +91,7 @@ fn run(order: &Order, limit: Option<u64>) -> Result<Option<(u64, u64)>> {
     Ok(Some((peak, again)))
 }
 
-/// As it would have been recorded with all pages followed.
+/// The recording that sampling all pages would have made.
 fn recording(order: &Order, needed: u64, distinct: u64) -> Recording {
     let mut cached = vec![false; usize::try_from(order.pages).unwrap_or(0)];
     let mut accesses = Vec::new();

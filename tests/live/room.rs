@@ -1,5 +1,5 @@
-//! Room at a limit without killing anybody: page cache is reclaimed; limits move, drain and refuse; and what is
-//! held while it is decided is let go of whatever happens.
+//! Making room at a limit without killing: page cache is reclaimed, changing a limit drains or is refused, and every
+//! hold ends whatever happens.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use memstock_tests::skip::skip;
 use memstock_tests::{Engine, KernelCgroup, PAGE, Task, TestCgroup, kernel_cgroup, live};
 use rustix::process::Signal;
 
-/// Of every limit here, in pages.
+/// The limit in most tests, in pages.
 const LIMIT: u64 = 4096;
 
 /// Runs `memstock` with these arguments.
@@ -32,7 +32,7 @@ fn kinds(engine: &Engine, kind: &str) -> Result<usize> {
     Ok(engine.events()?.iter().filter(|event| event.kind == kind).count())
 }
 
-/// A task that writes a file of three times its limit, and has nothing else.
+/// A task writes a file of three times its limit, and has nothing else.
 fn page_cache_alone(cgroup: &TestCgroup, kernel: Option<&KernelCgroup>) -> Result<()> {
     let engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
     let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
@@ -86,11 +86,11 @@ fn a_limit_moves_while_the_engine_runs() -> Result<()> {
         task.touch(1000)?;
         let counter = || -> Result<_> { Ok(engine.show()?.cgroup(cgroup.path())?.memory.clone()) };
         let used = engine.used_at_rest(&cgroup)?;
-        // Just what is used: the stocks are drained for it.
+        // Exactly what is used: the stocks are drained for it.
         succeeds(&["limit", cgroup.path(), "--memory", &size(used)])?;
         let full = counter()?;
         ensure!((full.limit, full.usage) == (Some(used * PAGE), used * PAGE), "{used}: {full:?}");
-        // Less cannot be reclaimed from private memory without swap.
+        // Private memory cannot be reclaimed without swap.
         let refused = run(&["limit", cgroup.path(), "--memory", &size(used - 100)])?;
         ensure!(refused.code() == 125 && refused.stderr.contains("--force"), "{refused:?}");
         ensure!(refused.stderr.trim_end().lines().count() == 1, "{refused:?}");
@@ -98,10 +98,10 @@ fn a_limit_moves_while_the_engine_runs() -> Result<()> {
         succeeds(&["limit", cgroup.path(), "--memory", "max"])?;
         ensure!(counter()?.limit.is_none());
         ensure!(kinds(&engine, "oom-kill")? == 0, "nobody was at a limit");
-        // By force it is set all the same, and met at once.
+        // With `--force` it is set anyway, and hit at once.
         succeeds(&["limit", cgroup.path(), "--memory", &size(used - 100), "--force"])?;
         ensure!(counter()?.limit == Some((used - 100) * PAGE));
-        // It may still say so before it is killed for it.
+        // The task may reply before it is killed.
         let _ = task.touch(1);
         try_poll_until(SOON, "the end of the task", || {
             Ok((kinds(&engine, "oom-kill")? == 1).then_some(()))
@@ -167,8 +167,7 @@ fn what_can_go_goes() -> Result<()> {
     })
 }
 
-/// The cgroup goes while its task is at its limit, and the limit moves while it is: both survive it, and so
-/// does what is charged.
+/// The cgroup is removed while its task is at its limit, or the limit changes meanwhile: daemon and counters survive.
 #[test]
 fn a_cgroup_at_its_limit_may_go_and_its_limit_may_move() -> Result<()> {
     live(|| {
@@ -184,15 +183,15 @@ fn a_cgroup_at_its_limit_may_go_and_its_limit_may_move() -> Result<()> {
             let wish = Wish::pages(3 * LIMIT).cpu(round % 2).kernel(kernel.as_ref());
             let mut hog = wish.start(&cgroup)?;
             if round % 2 == 0 {
-                // Up again, at some moment before, at or after the kill.
+                // Raises the limit at some moment before, during or after the kill.
                 let _ = run(&["limit", cgroup.path(), "--memory", &size(2 * LIMIT)])?;
             }
             hog.was_killed().with_context(|| format!("round {round}"))?;
             let dir = cgroup.dir().to_owned();
             poll_until(SOON, "the end of the cgroup", || fs::remove_dir(&dir).ok())?;
         }
-        // What may wait for long: the kernel's batches, page cache that one was the first to read, and pages
-        // that were freed unseen.
+        // Pages may linger in the kernel's batches, as page cache that a task read first, or because their free was
+        // missed.
         try_poll_until(3 * SOON, "the counters of the removed to go", || {
             memstock_tests::lru::drain()?;
             kernel.as_ref().map_or(Ok(()), KernelCgroup::force_empty)?;
@@ -204,11 +203,11 @@ fn a_cgroup_at_its_limit_may_go_and_its_limit_may_move() -> Result<()> {
     })
 }
 
-/// The daemon dies while it holds a subtree, or just before, or just after: within a second nobody is held.
+/// The daemon dies while it holds a subtree, or just before or after: within a second, no task is held.
 #[test]
 #[ignore = "long"]
 fn a_dead_daemon_holds_nobody() -> Result<()> {
-    /// Of the guard, from the daemon's death on.
+    /// How long the guard may take from the daemon's death on.
     const SECOND: Duration = Duration::from_secs(1);
     live(|| {
         let mut held = 0;
@@ -216,9 +215,9 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
             let cgroup = TestCgroup::new()?;
             let mut engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
             let freeze = cgroup.dir().join("cgroup.freeze");
-            // Of private memory: nobody is held for page cache.
+            // With private memory, since page cache causes no hold.
             let mut hog = Wish::pages(4 * LIMIT).cpu((round % 2) as u32).start(&cgroup)?;
-            // Until it is held, or for a moment that is another one each time.
+            // Waits until it is held, has ended, or a second is over.
             let start = Instant::now();
             let is_held = || fs::read_to_string(&freeze).is_ok_and(|text| text.trim() == "1");
             while start.elapsed() < SECOND && !is_held() && hog.status()?.is_none() {}
@@ -227,7 +226,7 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
             engine.process().wait(SOON)?;
             held += u32::from(seen);
             poll_until(SECOND, "the tasks to be let go", || (!is_held()).then_some(()))?;
-            // Let go, or killed before the daemon was.
+            // It was thawed, or killed before the daemon was.
             if hog.has_all().is_err() {
                 hog.was_killed().with_context(|| format!("round {round}"))?;
             }
@@ -235,7 +234,7 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
                 drop(hog);
                 succeeds(&["stop"])?;
             } else {
-                // It may be above its limit now, which the next daemon finds, with every page.
+                // It may be above its limit now. The next daemon finds that, and every page.
                 engine.adopt(["--observe"])?;
                 engine.audit_at_rest::<&str>(&[])?;
                 drop(hog);
@@ -249,7 +248,7 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
     })
 }
 
-/// No guard is left: it ends when it has nobody to guard.
+/// Waits until no guard is left: it ends with the daemon it guards.
 fn no_guard(proc: &Path) -> Result<()> {
     try_poll_until(SOON, "the end of the guard", || {
         let is_guard = |dir: fs::DirEntry| {

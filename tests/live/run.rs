@@ -1,4 +1,4 @@
-//! How a run ends: by COMMAND, by a signal, by a closed pipe, by force; and what it then leaves.
+//! How a run ends (by COMMAND, a signal, a closed pipe, or by force), and what it then leaves.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -19,7 +19,7 @@ use memstock_tests::skip::{in_guest, skip};
 use memstock_tests::{Engine, Show, Task, TestCgroup, binaries, leftovers, live};
 use rustix::process::Signal;
 
-/// `memstock run --new` with a shell as COMMAND.
+/// The arguments of `memstock run --new` with a shell as COMMAND.
 fn run_shell(script: &str) -> [String; 7] {
     let name = format!("{PREFIX}new-{}", std::process::id());
     ["run", "--new", &name, "--", "sh", "-c", script].map(str::to_owned)
@@ -34,7 +34,7 @@ fn the_exit_code_is_commands() -> Result<()> {
             ("exit 255", 255),
             ("kill -TERM $$", 128 + 15),
             ("kill -KILL $$", 128 + 9),
-            // What COMMAND leaves running in the cgroup goes with the cgroup.
+            // What COMMAND leaves running is killed with the cgroup.
             ("sleep 600 & exit 3", 3),
         ] {
             let finished = memstock(run_shell(script))?.finish(SOON)?;
@@ -45,7 +45,7 @@ fn the_exit_code_is_commands() -> Result<()> {
     })
 }
 
-/// What `cargo xtask run` shows.
+/// The demonstration of `cargo xtask run`.
 #[test]
 #[ignore = "long"]
 fn the_demonstration_meets_its_limit() -> Result<()> {
@@ -72,7 +72,7 @@ fn the_demonstration_meets_its_limit() -> Result<()> {
 fn command_runs_in_the_cgroup_and_owns_the_output() -> Result<()> {
     live(|| {
         let show = binaries::memstock()?;
-        // Two seconds: enough for a table, which then has to be on standard error.
+        // Two seconds are enough for a table, which must be on standard error.
         let script = format!("cat /proc/self/cgroup; sleep 2; {} show --json", show.display());
         let finished = memstock(run_shell(&script))?.finish(SOON)?;
         ensure!(finished.code() == 0, "{finished:?}");
@@ -94,7 +94,7 @@ fn the_table_is_for_people_and_ends_in_time() -> Result<()> {
         let args = ["run", "--cgroup", cgroup.path(), "--seconds", "2"];
         let finished = memstock(args)?.finish(SOON)?;
         ensure!(finished.code() == 0 && finished.stderr.is_empty(), "{finished:?}");
-        // The columns that the contract names; heads may be in capitals.
+        // The documented columns; headings may be in capitals.
         let table = finished.stdout.to_lowercase();
         for word in
             ["cached cgroup", "stocked", "charged_pages", "from_stock_pages", "refills", "drains"]
@@ -129,7 +129,7 @@ fn signals_leave_nothing() -> Result<()> {
             let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
             engine.process().signal(signal)?;
             let finished = engine.process().wait(SOON)?;
-            // Being told to end is how a run without COMMAND ends.
+            // A signal is the normal end of a run without COMMAND.
             ensure!(finished.code() == 0, "{signal:?}: {finished:?}");
             leftovers_of_engine().with_context(|| format!("{signal:?}"))?;
         }
@@ -137,27 +137,27 @@ fn signals_leave_nothing() -> Result<()> {
     })
 }
 
-/// The folder of a whole engine.
+/// The folder of a complete engine.
 fn pins() -> String {
     Pins::on(Path::new(leftovers::PINS)).root().display().to_string()
 }
 
-/// A run can be told to end at any moment of its start. The moments that can be seen from
-/// outside: started, locked, being pinned, attached.
+/// A signal can end a run at any moment of its start. These moments can be seen from outside: started, locked, being
+/// pinned, attached.
 #[test]
 #[ignore = "long"]
 fn signals_during_the_start_leave_nothing() -> Result<()> {
     live(|| {
         let [unfinished, links] = ["", "/links"].map(|of| format!("{}-unfinished{of}", pins()));
         for moment in ["", leftovers::LOCK, &unfinished, &links, &pins()] {
-            // Some last a few milliseconds, and go by unseen.
+            // Some last only milliseconds and may be missed.
             try_poll_until(SOON, moment, || {
                 let mut run = memstock(run_shell("sleep 600"))?.start()?;
                 let was_seen = is_seen(moment)?;
                 run.signal(Signal::TERM)?;
                 let finished = run.wait(SOON)?;
                 let code = finished.code();
-                // 143: memstock before it catches signals, or COMMAND. 0: there was no COMMAND yet.
+                // 143 if memstock did not yet catch signals, or from COMMAND; 0 if there was no COMMAND yet.
                 ensure!(code == 143 || code == 0, "at {moment:?}: {finished:?}");
                 leftovers::none().with_context(|| format!("at {moment:?}"))?;
                 Ok(was_seen.then_some(()))
@@ -167,7 +167,7 @@ fn signals_during_the_start_leave_nothing() -> Result<()> {
     })
 }
 
-/// Looks for a moment of a start, without a pause; false if the start is over.
+/// Busy-waits for a moment of a start; false if the start is over.
 fn is_seen(moment: &str) -> Result<bool> {
     let end = Instant::now() + SOON;
     while Instant::now() < end {
@@ -201,14 +201,14 @@ fn stop_ends_a_run_from_outside() -> Result<()> {
         let mut engine = Engine::start(["--cgroup", cgroup.path()])?;
         let stop = memstock(["stop"])?.finish(SOON)?;
         ensure!(stop.code() == 0 && stop.stderr.is_empty(), "{stop:?}");
-        // When stop returns, it is over.
+        // Nothing is left when `stop` returns.
         leftovers_of_engine()?;
         ensure!(engine.process().wait(SOON)?.code() == 0, "the run itself");
         Ok(())
     })
 }
 
-/// Killed, it cannot clean up: the kernel half goes on.
+/// A killed run cannot clean up: the kernel half goes on.
 #[test]
 fn a_killed_run_goes_on_charging_until_stop() -> Result<()> {
     live(|| {
@@ -226,13 +226,13 @@ fn a_killed_run_goes_on_charging_until_stop() -> Result<()> {
         let stop = memstock(["stop"])?.finish(SOON)?;
         ensure!(stop.code() == 0 && stop.stderr.is_empty(), "{stop:?}");
         leftovers_of_engine()?;
-        // And then one can go on.
+        // Then a new engine can start.
         Engine::start(["--cgroup", cgroup.path()])?.stop().map(drop)
     })
 }
 
-/// The same with a cgroup that the killed run made, and COMMAND in it. `refused` runs come
-/// between, which must not make `stop` forget it.
+/// The same with a cgroup that the killed run made, and COMMAND in it. Refused runs in between must not make `stop`
+/// forget the cgroup.
 #[test]
 fn stop_removes_the_cgroup_of_a_killed_run() -> Result<()> {
     live(|| {
@@ -256,7 +256,7 @@ fn stop_removes_the_cgroup_of_a_killed_run() -> Result<()> {
     })
 }
 
-/// A pipe whose reader is gone before the first byte: what `| head -1` amounts to, every time.
+/// A pipe whose reader is gone before the first byte, like `| head -1` but deterministic.
 fn closed_pipe() -> Result<Stdio> {
     let (reader, writer): (OwnedFd, OwnedFd) = rustix::pipe::pipe()?;
     drop(reader);
@@ -274,7 +274,7 @@ fn a_closed_pipe_is_no_error() -> Result<()> {
             ensure!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
         }
         engine.stop()?;
-        // A run whose table nobody reads ends, and as properly as any other.
+        // A run whose table has no reader ends cleanly.
         let mut command = Command::new(binaries::memstock()?);
         command.args(["run", "--cgroup", cgroup.path(), "--seconds", "60"]);
         let mut run = command.stdout(closed_pipe()?).stderr(Stdio::piped()).spawn()?;

@@ -1,4 +1,4 @@
-//! What the verbs print as JSON keeps to the published schemas, to the last member.
+//! The JSON of the verbs conforms to the published schemas, to the last member.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn schema(name: &str) -> Result<Validator> {
     Ok(jsonschema::validator_for(&serde_json::from_str(&text)?)?)
 }
 
-/// What a verb prints.
+/// The standard output of a verb that must succeed.
 fn printed(args: &[&str]) -> Result<String> {
     let finished = memstock(args)?.finish(3 * SOON)?;
     ensure!(finished.code() == 0, "{args:?}: {finished:?}");
@@ -32,7 +32,7 @@ fn check(schema: &Validator, text: &str) -> Result<Value> {
     Ok(value)
 }
 
-/// That a member more, or one less, would have been noticed, wherever it is.
+/// Checks that the schema rejects a missing or an additional member, wherever it is.
 fn is_strict(schema: &Validator, value: &Value) -> Result<()> {
     let places = ["", "/cpus/0", "/cpus/0/slots/0", "/cgroups/0", "/cgroups/0/memory", "/loss"];
     for place in places {
@@ -75,12 +75,12 @@ fn samples_audits_and_drains() -> Result<()> {
         check(&audit, &printed(&["audit", "--json", "--repair"])?)?;
         if let Some(kernel) = &kernel {
             let pair = format!("{}={}", low.path(), kernel.argument());
-            // One root is tracked, and another cgroup named.
+            // One root is tracked, and another cgroup is named.
             let named = ["audit", "--json", "--kernel-cgroup", &pair];
             let compared = check(&audit, &printed(&named)?)?;
             ensure!(compared["kernel"].is_object(), "{compared}");
         }
-        // A removed cgroup has no name any more.
+        // A removed cgroup no longer has a name.
         let gone = top.child("gone")?;
         let mut other = Task::start(&gone, None)?;
         other.touch(10)?;

@@ -1,5 +1,5 @@
-//! memstock as a service: what it tells the service manager, played by a socket, and that its unit gives it
-//! all the power it needs. systemd itself runs in `systemd.rs`.
+//! memstock as a service: its messages to the service manager, which a socket simulates, and whether its unit grants
+//! all capabilities it needs. `systemd.rs` tests with systemd itself.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,12 +17,12 @@ use memstock_tests::{TestCgroup, binaries, leftovers, live};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// Of the watchdog, in us: signs of life are due after half of it.
+/// The watchdog's timeout, in us. A sign of life is due after half of it.
 const WATCHDOG_USEC: u64 = 200_000;
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/systemd/memstock.service");
 const NOBODY: &str = "65534";
 
-/// The service manager's end.
+/// The service manager's end of the socket.
 struct Manager {
     socket: UnixDatagram,
     path: PathBuf,
@@ -38,7 +38,7 @@ impl Manager {
         Ok(Self { socket, path, _dir: dir })
     }
 
-    /// `memstock run --quiet` with these arguments, started as a service.
+    /// Starts `memstock run --quiet` with these arguments as a service.
     fn start(&self, args: &[&str]) -> Result<Process> {
         let mut command = Command::new(binaries::memstock()?);
         command.args(["run", "--quiet"]).args(args);
@@ -57,7 +57,7 @@ impl Manager {
         }
     }
 
-    /// Waits for a message with this line; those before it are passed over.
+    /// Waits for a message with this line, ignoring others.
     fn hear(&self, line: &str) -> Result<String> {
         try_poll_until(SOON, line, || {
             let message = self.heard()?;
@@ -80,7 +80,7 @@ fn it_is_ready_alive_and_stopping() -> Result<()> {
         let mut service = manager.start(&["--cgroup", cgroup.path()])?;
         let ready = try_poll_until(SOON, "the first message", || manager.heard())?;
         ensure!(ready == "READY=1\nSTATUS=cgroups tracked: 2\n", "{ready:?}");
-        // Not before all that is named is charged.
+        // It is ready only when everything named is charged.
         show()?.cgroup(below.path())?;
         manager.hear("WATCHDOG=1")?;
         manager.hear("WATCHDOG=1")?;
@@ -89,7 +89,7 @@ fn it_is_ready_alive_and_stopping() -> Result<()> {
         manager.hear("STOPPING=1")?;
         let finished = service.wait(SOON)?;
         ensure!(finished.code() == 0, "{finished:?}");
-        // A journal is for events, not for tables.
+        // With `--quiet` it prints events, but no tables.
         ensure!(finished.stdout.is_empty() && finished.stderr.is_empty(), "{finished:?}");
         ensure!(manager.heard()?.is_none(), "it speaks after its end");
         leftovers::find().and_then(|left| {
@@ -114,7 +114,7 @@ fn a_daemon_that_hangs_gives_no_sign_of_life() -> Result<()> {
             Ok(text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')).then_some(()))
         })?;
         while manager.heard()?.is_some() {}
-        // Any length of time does: nothing that stands still speaks.
+        // The length does not matter: a stopped daemon sends nothing.
         std::thread::sleep(std::time::Duration::from_micros(5 * WATCHDOG_USEC));
         ensure!(manager.heard()?.is_none(), "a daemon that is stopped speaks");
         service.signal(Signal::CONT)?;
@@ -127,7 +127,7 @@ fn a_daemon_that_hangs_gives_no_sign_of_life() -> Result<()> {
     })
 }
 
-/// What it starts has a service manager of its own, or none.
+/// COMMAND does not inherit the service manager's socket.
 #[test]
 fn command_does_not_speak_for_the_daemon() -> Result<()> {
     live(|| {
@@ -139,7 +139,7 @@ fn command_does_not_speak_for_the_daemon() -> Result<()> {
     })
 }
 
-/// A daemon does its work though nobody listens, and says so once.
+/// Without a listener, the daemon still does its work, and reports that once.
 #[test]
 fn a_manager_that_is_gone_is_no_error() -> Result<()> {
     live(|| {
@@ -153,7 +153,7 @@ fn a_manager_that_is_gone_is_no_error() -> Result<()> {
     })
 }
 
-/// The values of a setting of the unit, of all its lines.
+/// The values of a setting in all its lines of the unit.
 fn setting(name: &str) -> Result<Vec<String>> {
     let unit = fs::read_to_string(UNIT).context(UNIT)?;
     let values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -162,7 +162,7 @@ fn setting(name: &str) -> Result<Vec<String>> {
     Ok(values)
 }
 
-/// A shell that has entered the cgroup, and then this as somebody who is not root.
+/// Runs a program in the cgroup as an unprivileged user.
 fn as_nobody(cgroup: &TestCgroup, program: &str) -> Result<Process> {
     let script = format!("echo $$ > \"$0\" && exec setpriv --reuid=$1 --clear-groups {program}");
     let mut command = Command::new("sh");
@@ -170,8 +170,8 @@ fn as_nobody(cgroup: &TestCgroup, program: &str) -> Result<Process> {
     Program::from(command).start()
 }
 
-/// The whole of its work, with no capability but those of the unit: adopts the memory of another user's task,
-/// follows the cgroups, reclaims and kills at a limit.
+/// With only the unit's capabilities, the daemon does all its work: it adopts the memory of another user's task,
+/// follows cgroups, reclaims, and kills at a limit.
 #[test]
 fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
     live(|| {
@@ -203,7 +203,7 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
         try_poll_until(SOON, "a cgroup that was made", || {
             Ok(show()?.cgroup(below.path()).is_ok().then_some(()))
         })?;
-        // Another user's, to be reclaimed by `MADV_PAGEOUT` before anybody is killed.
+        // Another user's memory, to be reclaimed by `MADV_PAGEOUT` before any task is killed.
         let workload = binaries::workload()?;
         let lazy = format!("{} grow --first 1000 --lazyfree", workload.display());
         let lazy = as_nobody(&below, &format!("sh -c 'sleep 600 | {lazy}'"))?;
@@ -241,7 +241,7 @@ fn systemd_accepts_the_unit() -> Result<()> {
     }
     let dir = tempfile::tempdir()?;
     let unit = dir.path().join("memstock.service");
-    // The program has to be there.
+    // The unit's program must exist.
     let memstock = binaries::memstock()?.display().to_string();
     let text = fs::read_to_string(UNIT).context(UNIT)?;
     fs::write(&unit, text.replace("/usr/bin/memstock", &memstock))?;
@@ -249,7 +249,7 @@ fn systemd_accepts_the_unit() -> Result<()> {
     verify.args(["verify", "--man=no"]).arg(&unit);
     let verified = Program::from(verify).finish(SOON)?;
     ensure!(verified.code() == 0 && verified.stderr.is_empty(), "{verified:?}");
-    // In tenths, of 10.0 for a service that is not confined at all; most of what is left is root itself.
+    // The threshold is in tenths; an unconfined service scores 10.0. Most of our score is due to running as root.
     let mut security = Command::new("systemd-analyze");
     security.args(["security", "--offline=true", "--no-pager", "--threshold=35"]).arg(&unit);
     let judged = Program::from(security).finish(SOON)?;

@@ -1,7 +1,7 @@
-//! One daemon for a long time, with all to do that daemons have to do and an error of the kernel now and then: nothing is
-//! lost, and it does not grow.
+//! One daemon runs for a long time with every kind of work and an occasional failing system call: nothing is lost, and
+//! it does not grow.
 //!
-//! `cargo xtask soak --minutes 60` makes an hour of the seconds that a test run has.
+//! `cargo xtask soak --minutes 60` runs it for an hour instead of seconds.
 
 use std::fs;
 use std::path::Path;
@@ -18,15 +18,15 @@ use memstock_tests::strace::{self, Failing, Strace};
 use memstock_tests::{leftovers, live};
 
 const DEFAULT: Duration = Duration::from_secs(15);
-/// Every so many rounds a call fails, and a CPU goes in one that is in the middle.
+/// Once in this many rounds a call fails, and halfway between, a CPU goes offline.
 const ROUNDS: u32 = 8;
 
-/// What a process has.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug)]
 struct Has {
     files: usize,
     threads: u64,
-    /// Of its own; what maps of an engine it has mapped comes and goes.
+    /// Private memory, without the engine's maps, which it maps only temporarily.
     kib: u64,
 }
 
@@ -47,7 +47,7 @@ impl Has {
     }
 }
 
-/// The middle of the first half, and of the last.
+/// The medians of the first and the second half.
 fn middles(mut values: Vec<u64>) -> (u64, u64) {
     let last = values.split_off(values.len() / 2);
     let middle = |mut half: Vec<u64>| {
@@ -91,13 +91,13 @@ fn a_daemon_that_lasts_does_not_grow() -> Result<()> {
             let checked = stirred.and_then(|()| busy.check());
             let died =
                 checked.with_context(|| format!("round {rounds}, {failing:?}: {seen:#?}"))?;
-            // A part that panics shows where, since the test asks for that (RUST_BACKTRACE), and what std reads for it of the
-            // debugging symbols stays: 50 MiB, once.
+            // If a part panics, std prints a backtrace, since the test sets RUST_BACKTRACE, and keeps the 50 MiB of
+            // debugging symbols that it read for it.
             let shown = busy.engine.stderr()?.matches("stack backtrace:").count();
             let is_new = died || std::mem::replace(&mut backtraces, shown) != shown;
             deaths += u32::from(died);
             if is_new {
-                // What it has from now on is nothing to compare with.
+                // Earlier figures can no longer be compared.
                 figures.clear();
             } else {
                 figures.push(Has::of(busy.engine.daemon())?);
@@ -107,10 +107,10 @@ fn a_daemon_that_lasts_does_not_grow() -> Result<()> {
         eprintln!("{rounds} rounds, {failed} calls failed, {deaths} daemons died; {last:?}");
         let grown = |of: fn(&Has) -> u64| middles(figures.iter().map(of).collect());
         for (what, (before, after), may) in [
-            // Of a worker that is there, and of who asks over HTTP.
+            // For a worker, and for HTTP clients.
             ("files", grown(|has| has.files as u64), 4),
             ("threads", grown(|has| has.threads), 2),
-            // What malloc keeps of what it was given back.
+            // For what malloc does not return to the system.
             ("KiB", grown(|has| has.kib), 1024),
         ] {
             ensure!(after <= before + may, "{what}: {before}, then {after}");

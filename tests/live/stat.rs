@@ -1,5 +1,5 @@
-//! `memstock stat`: its figures against closed forms and the kernel's own, its exit codes, and that nothing is
-//! left, with an engine of its own and below one that runs.
+//! `memstock stat`, with an engine of its own and below a running one: its figures match closed forms and the kernel's
+//! own, its exit codes are right, and nothing is left behind.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../../docs/schema/stat.schema.json");
 
-/// `memstock stat --json` with these arguments, whose report has to keep its schema.
+/// Runs `memstock stat --json` with these arguments, and checks the report against its schema.
 fn stat(args: &[&str]) -> Result<(Value, Finished)> {
     let (report, finished) = measured::stat(args)?;
     valid(&report)?;
@@ -29,13 +29,13 @@ fn valid(report: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Two runs that differ in nothing but the pages that they touch: what the program costs itself is in both.
+/// Two runs that differ only in the number of pages they touch, so that the program's own cost cancels out.
 #[test]
 fn figures_keep_closed_forms_and_the_kernels_word() -> Result<()> {
     const MORE: u64 = 16384;
     /// Page tables for them, charged without a fault.
     const TABLES: u64 = MORE / 512;
-    /// Where a program is mapped is random, and so are some faults of its start: below 20 were seen.
+    /// A program's address is random, and so are some faults at its start: fewer than 20 were seen.
     const START: u64 = 48;
     live(|| {
         let _files = Resident::program(&binaries::workload()?)?;
@@ -71,9 +71,9 @@ fn figures_keep_closed_forms_and_the_kernels_word() -> Result<()> {
                 (MORE + TABLES) * PAGE,
                 (2 * batch + START) * PAGE,
             )?;
-            // One batch on its way more or less.
+            // One batch more or less in flight.
             grew(&few, &many, "/cgroup/peak", (MORE + TABLES) * PAGE, (2 * batch + START) * PAGE)?;
-            // Each page is charged once and uncharged once, a batch at a time.
+            // Each page is charged once and uncharged once, in batches.
             let batches = (MORE + TABLES) / batch;
             let tolerance = START / batch + batches / 50 + 4;
             grew(&few, &many, "/engine/charges", batches, tolerance)?;
@@ -83,11 +83,11 @@ fn figures_keep_closed_forms_and_the_kernels_word() -> Result<()> {
             let rate = figure(&many, "/cgroup/hit_rate")?;
             let expected = 100.0 - 100.0 / batch as f64;
             ensure!((rate - expected).abs() < 1.0, "about {expected} %: {many:#}");
-            // The kernel's count of resident pages is off by up to 64 a CPU, and has no page tables.
+            // The kernel's count of resident pages is off by up to 64 per CPU, and does not include page tables.
             let max_rss = figure(&many, "/process/max_rss")?;
             ensure!(max_rss >= ((1000 + MORE) * PAGE - 128 * PAGE) as f64, "{many:#}");
             let peak = figure(&many, "/cgroup/peak")?;
-            // It has pages of files, too, which were in memory before and are nobody's here.
+            // It includes file pages, which were in memory before and are not charged here.
             ensure!((peak - max_rss).abs() < (2048 * PAGE) as f64, "{peak}: {many:#}");
             ensure!(figure(&many, "/process/wall_time")? > 0.0, "{many:#}");
         }
@@ -103,7 +103,7 @@ fn the_exit_code_and_the_output_are_commands() -> Result<()> {
             ("echo out; echo err >&2", 0),
             ("echo out; exit 7", 7),
             ("echo out; kill -KILL $$", 128 + 9),
-            // What COMMAND leaves running goes with the cgroup.
+            // What COMMAND leaves running is killed with the cgroup.
             ("echo out; sleep 600 >/dev/null & exit 3", 3),
         ] {
             let finished = memstock(["stat", "--", "sh", "-c", script])?.finish(SOON)?;
@@ -126,7 +126,7 @@ fn the_exit_code_and_the_output_are_commands() -> Result<()> {
     })
 }
 
-/// Refused with one line, and everything is as before.
+/// Checks that a command is refused with one line and changes nothing.
 fn refused(args: &[&str], code: i32, words: &[&str]) -> Result<()> {
     let before = leftovers::find()?;
     let finished = memstock([&["stat"], args].concat())?.finish(SOON)?;
@@ -171,7 +171,7 @@ fn runs_are_repeated_until_one_fails() -> Result<()> {
         ensure!(finished.code() == 0 && report["runs"] == 3, "{report:#}");
         ensure!(figure(&report, "/stddev/process/wall_time")? > 0.0, "{report:#}");
         ensure!(fs::read_to_string(file)?.lines().count() == 3, "not three runs");
-        // The fifth of all is the second of these.
+        // The fifth run in all is the second of these.
         let (report, finished) = stat(&run)?;
         ensure!(finished.code() == 1 && report["runs"] == 2, "{report:#}");
         ensure!(report["exit_code"] == 1, "{report:#}");
@@ -179,7 +179,7 @@ fn runs_are_repeated_until_one_fails() -> Result<()> {
     })
 }
 
-/// Starts `memstock stat` with a shell that sets its traps, says `up`, and goes on for ever; waits for that.
+/// Starts `memstock stat` with a shell that sets this trap, prints `up` and loops for ever. Waits for `up`.
 fn up(trap: &str) -> Result<Process> {
     let script = format!("{trap}; echo up; while :; do sleep 0.02; done");
     let stat = memstock(["stat", "--", "sh", "-c", &script])?.start()?;
@@ -222,7 +222,7 @@ fn below_a_running_engine_the_figures_are_the_cgroups_own() -> Result<()> {
         refused(&[&below[..], &["--", "memstock-no-such"]].concat(), 127, &["not found"])?;
         refused(&["--cgroup", "/no/such", "--", "true"], 122, &["/no/such"])?;
 
-        // Somebody else is busy in the engine meanwhile, on the other CPU.
+        // Meanwhile another task of the engine is busy on the other CPU.
         let mut task = Task::start(&tracked, Some(0))?;
         task.touch(1000)?;
         let few = hog(1000, &below)?;
@@ -232,8 +232,8 @@ fn below_a_running_engine_the_figures_are_the_cgroups_own() -> Result<()> {
             let path = report["cgroup_path"].as_str().unwrap_or_default();
             ensure!(path.starts_with(&format!("{}/memstock-", tracked.path())), "{report:#}");
             ensure!(report["own_engine"] == false, "{report:#}");
-            // The engine's are those of all.
-            // A batch of 32 for each charge; what its start freed and took again from a stock, less than half, needs none.
+            // The engine's figures are those of all cgroups. Each charge is a batch of 32; what the start freed and
+            // took again from a stock, less than half, needs no charge.
             let own = figure(report, "/cgroup/charged_pages")? / 32.0;
             ensure!(figure(report, "/engine/charges")? >= own / 2.0, "{report:#}");
         }
@@ -242,7 +242,7 @@ fn below_a_running_engine_the_figures_are_the_cgroups_own() -> Result<()> {
         ensure!(tracked.dir().read_dir()?.flatten().all(|entry| !entry.path().is_dir()), "left");
         engine.show()?.cgroup(tracked.path())?;
 
-        // With nobody to track what is made, it is refused.
+        // Without a daemon to track the new cgroup, it is refused.
         engine.kill()?;
         refused(&[&below[..], &["--", "true"]].concat(), 123, &["daemon died", "memstock stop"])?;
         drop(engine);
@@ -250,7 +250,7 @@ fn below_a_running_engine_the_figures_are_the_cgroups_own() -> Result<()> {
     })
 }
 
-/// Both at once: one has the engine, the other is told so.
+/// If two start at once, one gets the engine and the other is refused.
 #[test]
 fn the_second_of_two_is_refused() -> Result<()> {
     live(|| {
@@ -262,7 +262,7 @@ fn the_second_of_two_is_refused() -> Result<()> {
     })
 }
 
-/// In a cgroup below one that is there, which stays.
+/// In a cgroup below an existing one, which stays.
 #[test]
 fn an_engine_of_its_own_below_a_cgroup() -> Result<()> {
     live(|| {

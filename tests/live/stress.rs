@@ -1,5 +1,5 @@
-//! A minute of stress-ng: page by page, memstock and the kernel say the same of at least 99.9 % of its user
-//! pages, at every moment at which they are asked.
+//! During a minute of stress-ng, memstock and the kernel agree on the owner of at least 99.9 % of its user pages, at
+//! every check.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -19,39 +19,39 @@ use memstock_tests::task::enter_both;
 use memstock_tests::{Engine, KernelCgroup, TestCgroup, lru, scaled};
 use rustix::process::Signal;
 
-/// Every kind of memory, by those of its ways that were seen to work in any container. No random seed, so
-/// that each run is as the last; and when memory is short, it is for it to die.
+/// Stressors for every kind of memory that work in any container. Without a random seed, so that runs are alike, and
+/// killable first when memory is short.
 const STRESSORS: &str = "--no-rand-seed --oomable --vm 2 --vm-bytes 256m \
     --vm-madvise hugepage --mmap 1 --mmap-bytes 64m --mremap 1 --mremap-bytes 32m --fork 1 --fork-max 8 \
     --shm 1 --shm-bytes 8m --shm-objs 16 --shm-sysv 1 --shm-sysv-bytes 8m --shm-sysv-segs 4 --memfd 1 \
     --memfd-bytes 64m --hdd 1 --hdd-bytes 256m --copy-file 1 --copy-file-bytes 128m --readahead 1 \
     --readahead-bytes 64m";
-/// What their files lie on, of the test's own.
+/// Size of the test's own disk for their files.
 const DISK_SIZE: u64 = 1 << 30;
 const DISK: &str = "disk";
 const MOUNT: &str = "mount";
-/// The disk itself lies in a tmpfs, so that nothing of the host's own file system is in it.
+/// The disk's image is in a tmpfs, so that the host's own file systems are not involved.
 const TMPFS: &str = "/dev/shm";
-/// Mounts the disk `$0` at `$1` where nobody else sees it, and where it goes with its last task.
+/// Mounts the disk `$0` at `$1` in a private mount namespace, which ends with its last task.
 const MOUNTED: &str = r#"mount -o loop "$0" "$1" && exec stress-ng --temp-path "$1" --timeout"#;
 const MINUTE: Duration = Duration::from_secs(60);
-/// Between two looks.
+/// Between two checks.
 const LOOK: Duration = Duration::from_secs(4);
-/// At the least; where a look takes long, the minute becomes more.
+/// Minimum of checks; if they take long, the test takes more than a minute.
 const LOOKS: u32 = 8;
-/// When it ends at the latest, s.
+/// When stress-ng ends at the latest, s.
 const END: u32 = 600;
-/// Of user pages, in percent, at the least.
+/// Minimum agreement on user pages, in percent.
 const AGREEMENT: f64 = 99.9;
 
-/// What both sides say while nothing of it runs.
+/// Compares both sides while the stressors are frozen.
 fn look(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<Audit> {
     let _frozen = Frozen::freeze(cgroup)?;
     lru::drain()?;
     engine.audit_at_rest(&beside(cgroup, kernel))
 }
 
-/// The stressors, for this many seconds, on the disk in `dir`.
+/// The command that runs the stressors for `seconds` on the disk in `dir`.
 fn stress(dir: &Path, seconds: u32) -> Command {
     let mut command = Command::new("unshare");
     command
@@ -60,7 +60,7 @@ fn stress(dir: &Path, seconds: u32) -> Command {
     command
 }
 
-/// A new file system in `dir`.
+/// Makes the disk image in `dir`.
 fn disk(dir: &Path) -> Result<()> {
     let file = dir.join(DISK);
     File::create(&file)?.set_len(DISK_SIZE)?;
@@ -86,9 +86,9 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
             return Ok(());
         };
         disk(dir.path())?;
-        // Its programs lie on the host's file system, of which ext4 reads ahead up to 32 blocks of inodes for
-        // each that it looks up, which again are not movable: 186 such pages were seen after the host's caches
-        // had been dropped, 0.1 % of all. Whoever was there first has paid for them.
+        // Its programs are on the host's file system. For each lookup, ext4 reads ahead up to 32 inode blocks into
+        // unmovable pages: 186 such pages were seen after the host's caches had been dropped, 0.1 % of all. A run
+        // before the engine starts reads them in.
         let before = Program::from(stress(dir.path(), 1)).finish(SOON)?;
         ensure!(before.code() == 0, "{before:?}");
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
@@ -109,7 +109,7 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
             eprintln!("{:2} s: {audit}", start.elapsed().as_secs());
             let counts = audit.agreement()?.counts;
             let (different, all) = (counts.different(), counts.either());
-            // It may be looked at between two mappings.
+            // A check may fall between two mappings.
             if all == 0 {
                 continue;
             }
@@ -137,9 +137,9 @@ fn stress_ng_is_charged_as_the_kernel_does() -> Result<()> {
     })
 }
 
-/// What is left is page cache of the host's file systems, and little: what of its programs was not there before.
-/// The disk's own went with it. It is the same on both sides, but for the blocks of inodes that ext4 may have
-/// read ahead, up to 32 at a time, where the run before did not look.
+/// Checks that only a little page cache of the host's file systems is left: what was not cached before. That of the
+/// disk went with it. Both sides agree, except on inode blocks that ext4 may have read ahead, up to 32 at a time,
+/// where the run before did not look.
 fn nothing_left(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<()> {
     const CACHED: u64 = 4096;
     const UNSEEN: u64 = 2 * 32;

@@ -1,4 +1,4 @@
-//! A tracked cgroup is tracked with its whole subtree, whatever was there, comes or goes.
+//! A tracked cgroup is tracked with its whole subtree, including cgroups that are made and removed later.
 
 use anyhow::{Result, ensure};
 use memstock_tests::poll::{SOON, try_poll_until};
@@ -20,7 +20,7 @@ fn tracked(engine: &Engine, cgroup: &TestCgroup) -> Result<Show> {
     })
 }
 
-/// Exact: the tasks fault on command only.
+/// Exact, since the tasks fault only on command.
 #[test]
 fn descendants_have_figures_of_their_own() -> Result<()> {
     live(|| {
@@ -30,13 +30,13 @@ fn descendants_have_figures_of_their_own() -> Result<()> {
         let mut in_child = Task::start(&child, Some(CPU))?;
         let mut in_below = Task::start(&below_named, Some(CPU))?;
         let engine = Engine::start(["--cgroup", top.path(), "--cgroup", named.path()])?;
-        // Those that are not named are registered a moment after the engine answers.
+        // Cgroups that are not named are registered a moment after the engine answers.
         tracked(&engine, &child)?;
         tracked(&engine, &below_named)?;
         touch(&mut in_child)?;
         touch(&mut in_below)?;
 
-        // Made while the engine runs, the lower one before anybody can have heard of the upper one.
+        // Made while the engine runs, the lower one before the daemon can know of the upper one.
         let upper = child.child("upper")?;
         let lower = upper.child("lower")?;
         tracked(&engine, &lower)?;
@@ -61,7 +61,7 @@ fn descendants_have_figures_of_their_own() -> Result<()> {
         }
         show.check()?;
 
-        // Removed with nothing left: gone.
+        // A removed cgroup without pages disappears.
         drop(in_lower);
         drop(lower);
         try_poll_until(SOON, "the counter of a removed cgroup to be freed", || {

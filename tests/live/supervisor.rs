@@ -1,5 +1,5 @@
-//! Nothing stops the daemon: what fails is told of, shown and tried again, what it hears of other hierarchies is nothing to
-//! it, and an engine ends when it is told to, and not before.
+//! Nothing stops the daemon: failures are reported, shown and retried, events from other hierarchies are ignored, and
+//! an engine ends only when told to.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,7 +19,7 @@ use memstock_tests::skip::skip;
 use memstock_tests::{Engine, Task, TestCgroup, leftovers, live};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 
-/// Has the process have no more files than it has.
+/// Limits the process to the files it has open now.
 fn starve(process: u32) -> Result<Rlimit> {
     let open = |fd: &u64| fs::symlink_metadata(format!("/proc/{process}/fd/{fd}")).is_ok();
     let free = (0..).find(|fd| !open(fd));
@@ -34,8 +34,8 @@ fn set_limit(process: u32, limit: Rlimit) -> Result<Rlimit> {
     prlimit(pid, Resource::Nofile, limit).context("the limit of open files")
 }
 
-/// Without a file to open, parts of the daemon fail; the engine, its limits and what is counted stay, and when there are
-/// files again all is well by itself.
+/// When the daemon cannot open files, parts of it fail; the engine, its limits and its counts stay, and it recovers by
+/// itself when it can open files again.
 #[test]
 #[ignore = "long"]
 fn a_daemon_out_of_files_goes_on() -> Result<()> {
@@ -78,7 +78,7 @@ fn a_daemon_out_of_files_goes_on() -> Result<()> {
         for part in ["accounting", "tree"] {
             let series = format!("memstock_daemon_errors_total{{part=\"{part}\"}}");
             ensure!(metrics.value(&series)? > 0.0, "{}", metrics.text);
-            // Told of once, and that it is over.
+            // The failure is reported at most three times, the recovery once.
             let told = |kind: &str| -> Result<usize> {
                 let of = |event: &&memstock_tests::engine::Event| {
                     event.kind == kind && event.field("part") == part
@@ -93,14 +93,14 @@ fn a_daemon_out_of_files_goes_on() -> Result<()> {
     })
 }
 
-/// One that ends in any other way than by being told to leaves all behind, and the next one goes on with it.
+/// A daemon that ends without being told to leaves everything behind, and the next one goes on with it.
 #[test]
 fn a_daemon_that_fails_leaves_the_engine() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         let mut task = Task::start(&cgroup, None)?;
         let mut engine = Engine::start(["--cgroup", cgroup.path(), "--limit", "1G"])?;
-        // Not SIGQUIT: a shell has what it starts in the background ignore it, and so do we then.
+        // Not SIGQUIT: a shell's background jobs ignore it, and the daemon would inherit that.
         for signal in [Signal::ABORT, Signal::XCPU] {
             task.touch(100)?;
             engine.process().signal(signal)?;
@@ -125,7 +125,7 @@ struct V1 {
 }
 
 impl V1 {
-    /// None where the kernel has none.
+    /// `None` if the kernel has no cgroup v1.
     fn mount() -> Result<Option<Self>> {
         let (dir, name) = (tempfile::tempdir()?.keep(), format!("{PREFIX}{}", std::process::id()));
         let v1 = Self { dir, name };
@@ -142,10 +142,10 @@ impl V1 {
         &self.dir
     }
 
-    /// Ends the hierarchy, which the kernel keeps for good if a cgroup that was in it is not gone altogether when it is
-    /// unmounted; says whether it did.
+    /// Unmounts the hierarchy. Returns whether the kernel ended it, which it never does if a cgroup in it was not
+    /// completely gone.
     fn end(&self) -> Result<bool> {
-        /// What the kernel has for that, if it will.
+        /// How long the kernel may take for that.
         const ENDS: Duration = Duration::from_secs(1);
         Command::new("umount").arg(&self.dir).output()?;
         let own = format!(":name={}:", self.name);
@@ -176,10 +176,10 @@ impl Drop for V1 {
     }
 }
 
-/// Directories that may have to be made until one has a given inode.
+/// Maximum of folders to make until one has a given inode.
 const MOST: u64 = 200_000;
 
-/// Inodes of each hierarchy are counted by themselves. One of a v1 directory that is that of a tracked cgroup means nothing.
+/// Each hierarchy counts inodes by itself, so a v1 folder with the inode of a tracked cgroup means nothing.
 #[test]
 fn a_v1_directory_with_the_id_of_a_cgroup_closes_nothing() -> Result<()> {
     const CGROUPS: usize = 200;
@@ -216,7 +216,7 @@ fn a_v1_directory_with_the_id_of_a_cgroup_closes_nothing() -> Result<()> {
             fs::remove_dir(&dir)?;
             ensure!(id <= last, "met {met} only");
         }
-        // What came of it would have been heard of before this.
+        // Any effect would have come before the marker is tracked.
         let marker = top.child("marker")?;
         try_poll_until(SOON, "the marker", || {
             Ok(engine.show()?.cgroup(marker.path()).is_ok().then_some(()))
@@ -256,8 +256,8 @@ fn v1_directories_cost_an_idle_daemon_nothing() -> Result<()> {
         (0..1000).try_for_each(|n| fs::create_dir(v1.dir().join(n.to_string())))?;
         let meanwhile = sleeps(daemon)? - before;
         let beside = awake()?;
-        // It sleeps once a second, and does so a few times more for what others make in the meantime: 40 times if it looked
-        // for each every 100 ms.
+        // It sleeps once a second, and a few times more for what others make meanwhile. If it looked for each folder
+        // every 100 ms, it would be 40 times.
         let more = |than: u64| than + 12;
         ensure!(beside <= more(alone), "{beside} times beside them, {alone} without");
         ensure!(meanwhile <= more(2 * alone), "{meanwhile} times while they were made");

@@ -1,5 +1,5 @@
-//! A daemon may die at any moment: the kernel half goes on charging, the next daemon adopts it with every
-//! page, and at the end nothing is left.
+//! A daemon may die at any moment: the kernel half goes on charging, the next daemon adopts it with every page, and in
+//! the end nothing is left behind.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, Show, Task, TestCgroup, leftovers, live, scaled};
 use rustix::process::Signal;
 
-/// Where a whole engine is pinned.
+/// The pins of a complete engine.
 fn pins() -> Pins {
     Pins::on(Path::new(leftovers::PINS))
 }
@@ -27,8 +27,8 @@ fn all_figures(show: &Show) -> Vec<[u64; 12]> {
     show.cgroups.iter().map(Cgroup::figures).collect()
 }
 
-/// At rest, every counter of every cgroup is after the adoption what it was before the death; what changed
-/// meanwhile is found out; and no page is missing or too many at any moment.
+/// At rest, every counter of every cgroup is the same after the adoption as before the death. The next daemon finds
+/// what changed meanwhile, and no page is ever missing or one too many.
 #[test]
 fn every_counter_survives() -> Result<()> {
     const PAGES: u64 = 300;
@@ -46,12 +46,12 @@ fn every_counter_survives() -> Result<()> {
         let frozen = Frozen::freeze(&top)?;
         engine.audit_at_rest::<&str>(&[])?;
         let before = all_figures(&engine.show()?);
-        // All but the one that goes.
+        // All but the cgroup that is removed.
         let in_use = before.iter().filter(|[_, _, usage, ..]| *usage > 0).count();
         ensure!(in_use == 3, "{before:?}");
         engine.kill()?;
         ensure!(all_figures(&engine.show()?) == before, "it goes on by itself");
-        // With the cgroup named, with nothing named, and with settings that are the same.
+        // With the cgroup named, with nothing named, and with the same settings.
         for args in [&args[..2], &[], &args] {
             engine.adopt(args)?;
             let after = all_figures(&engine.show()?);
@@ -78,8 +78,7 @@ fn every_counter_survives() -> Result<()> {
     })
 }
 
-/// A cgroup that the next daemon names for the first time comes with what it holds, and nobody else gets
-/// anything.
+/// The pages of a cgroup that the next daemon is the first to name are adopted, and no others.
 #[test]
 fn what_is_new_is_adopted_and_nothing_twice() -> Result<()> {
     live(|| {
@@ -90,7 +89,7 @@ fn what_is_new_is_adopted_and_nothing_twice() -> Result<()> {
             let pages = holder.get()?.context("a mode that does not know its pages")?;
             held.push((holder, pages));
         }
-        // What the first one holds stays nobody's.
+        // The pages that the first cgroup holds stay uncharged.
         let mut engine = Engine::start(["--cgroup", old.path()])?;
         let _frozen = [Frozen::freeze(&old)?, Frozen::freeze(&new)?];
         let before = engine.show()?.cgroup(old.path())?.used_pages();
@@ -107,21 +106,21 @@ fn what_is_new_is_adopted_and_nothing_twice() -> Result<()> {
     })
 }
 
-/// Where a run is when it is killed.
+/// The phase of a run in which it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// On its way to an engine, a new one or the one that is there.
+    /// Starting a new engine, or adopting one.
     Starting,
-    /// Pinning a new one.
+    /// Pinning a new engine.
     Pinning,
-    /// At work.
+    /// Running.
     Running,
-    /// Told to end.
+    /// Told to stop.
     Stopping,
 }
 
 impl Phase {
-    /// Kills the run somewhere in this phase; `adopts` if there was an engine before it.
+    /// Kills the run at a random moment of this phase; `adopts` says whether there was an engine before it.
     fn kill(self, run: &mut Process, adopts: bool, random: &mut Random) -> Result<Finished> {
         let longest = match self {
             Self::Starting => 300,
@@ -147,7 +146,7 @@ impl Phase {
     }
 }
 
-/// What a killed run left pinned.
+/// How often a killed run left a complete, an unfinished or no engine pinned.
 #[derive(Clone, Copy, Default, Debug)]
 struct Left {
     whole: u32,
@@ -175,8 +174,8 @@ fn killed(run: &mut Process) -> Result<Finished> {
     run.wait(SOON)
 }
 
-/// Killed at random moments of its start, its run and its end, under load; the next run goes on with what
-/// is there. Again and again all pages are counted.
+/// A run is killed at random moments of its start, its work and its end, under load, and the next one goes on with
+/// what it left. An audit checks all pages now and then.
 #[test]
 #[ignore = "long"]
 fn killed_at_any_moment() -> Result<()> {
@@ -190,14 +189,14 @@ fn killed_at_any_moment() -> Result<()> {
         load.wander(&[&one, &two], None, 1)?;
         load.spawn(&two, None)?;
         load.hold(Mode::TmpfsWrite, 300, &one, None)?;
-        // One that it makes itself, and has to go with it.
+        // A cgroup that the run makes itself, and must remove.
         let new = format!("{PREFIX}survival-{}", std::process::id());
         let args = ["run", "--cgroup", top.path(), "--new", &new];
         let mut left = Left::default();
         let mut adopted = 0;
         let wanted = scaled(POINTS);
         for point in 0..wanted.max(POINTS) {
-            // With fewer of them, until each state was seen.
+            // With fewer points, go on until each state was seen.
             let Left { whole, unfinished, nothing } = left;
             if point >= wanted && [whole, unfinished, nothing, adopted].iter().all(|&n| n > 0) {
                 break;
@@ -208,7 +207,7 @@ fn killed_at_any_moment() -> Result<()> {
                 6..8 => Phase::Running,
                 _ => Phase::Stopping,
             };
-            // Every other start is one from nothing.
+            // Every other start is without an engine.
             let is_new =
                 phase == Phase::Pinning || phase == Phase::Starting && random.below(2) == 0;
             if is_new && !leftovers::pins_and_lock().is_empty() {
@@ -254,7 +253,7 @@ fn killed_at_any_moment() -> Result<()> {
     })
 }
 
-/// Of two that start at once exactly one runs, a hundred times, and the other says why.
+/// If two start at once, exactly one runs, and the other says why; a hundred times.
 #[test]
 fn two_at_once_are_one() -> Result<()> {
     const TIMES: u32 = 100;
@@ -275,7 +274,8 @@ fn two_at_once_are_one() -> Result<()> {
             ensure!(names_it, "{time}: {lost:?}");
             started(winner)?;
             ensure!(winner.ended()?.is_none(), "{time}: neither runs: {}", winner.stderr()?);
-            // Now and then they start from nothing; else by adopting what the last one left. The last leaves nothing.
+            // Now and then they start without an engine; otherwise they adopt what the last one left. The last leaves
+            // nothing.
             if time % 20 == 19 || time + 1 == times {
                 winner.signal(Signal::TERM)?;
                 ensure!(winner.wait(SOON)?.code() == 0, "{time}");
@@ -289,7 +289,7 @@ fn two_at_once_are_one() -> Result<()> {
     })
 }
 
-/// The daemon's memory stays in RAM and the OOM killer spares it, as far as it may; COMMAND is as it was.
+/// The daemon locks its memory and lowers its OOM score, as far as it may; COMMAND inherits neither.
 #[test]
 fn the_daemon_is_protected_and_command_is_not() -> Result<()> {
     live(|| {
@@ -306,7 +306,7 @@ fn the_daemon_is_protected_and_command_is_not() -> Result<()> {
         ensure!(own == ours.trim(), "COMMAND: {finished:?}");
         ensure!(own_locked.ends_with("\t       0 kB"), "COMMAND: {finished:?}");
         ensure!(!daemons_locked.ends_with("\t       0 kB"), "the daemon: {finished:?}");
-        // What a process without the capability tries first shows whether it is there.
+        // The expected score depends on whether the test has the capability.
         let may = has_cap_sys_resource()?;
         let expected = if may { "-999" } else { ours.trim() };
         ensure!(daemons == expected, "the daemon: {finished:?}");

@@ -1,4 +1,4 @@
-//! Memory and swap together, on a host with swap.
+//! Memory+swap, on a host with swap.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,10 +13,10 @@ use memstock_tests::process::Program;
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live};
 
-/// Of memory, in pages.
+/// The limit of memory, in pages.
 const LIMIT: u64 = 4096;
 
-/// Swap on a file of the test's own. Off and gone on `Drop`.
+/// A swap file of the test's own. Disabled and removed on `Drop`.
 struct Swap(tempfile::TempDir);
 
 impl Swap {
@@ -49,8 +49,8 @@ impl Drop for Swap {
     }
 }
 
-/// With swap, a task at its limit of memory is swapped out and goes on; what is out there counts with
-/// memory and swap, until that is full as well.
+/// With swap, a task at its memory limit is swapped out and goes on. Swapped pages stay charged to memory+swap, until
+/// that is full as well.
 #[test]
 fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
     live(|| {
@@ -61,7 +61,7 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
                 return Ok(());
             }
         };
-        // What goes to a disk leaves memory only by the kernel's own reclaim: see docs/limitations.md.
+        // Only the kernel's own reclaim removes pages swapped to a disk from memory: see docs/limitations.md.
         let cgroup = TestCgroup::new()?;
         let Some(kernel) = KernelCgroup::beside(&cgroup)? else {
             skip(&name(), kernel_cgroup::ABSENT);
@@ -69,7 +69,7 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
         };
         let limits = ["--limit", &size(LIMIT), "--memsw-limit", &size(4 * LIMIT)];
         if !kernel.is_v2() {
-            // Of v1 it is the kernel that reclaims, at a limit that is lower than ours.
+            // On v1 the kernel reclaims, at a limit lower than ours.
             kernel.limit(Some(LIMIT - LIMIT / 4))?;
         }
         let engine = Engine::start(["--cgroup", cgroup.path()].into_iter().chain(limits))?;

@@ -1,5 +1,5 @@
-//! memstock's package under a real systemd, with `systemctl` doing it: the unit is started, watched, killed, reloaded,
-//! upgraded, stopped and removed, and what systemd runs is called and limited by its name.
+//! memstock's package under a real systemd: `systemctl` starts, reloads and stops the unit; it is watched, killed,
+//! upgraded and removed; and units have their names and limits.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ use super::package::root_and_packages;
 const MIB: u64 = 1 << 20;
 const UNIT: &str = "memstock.service";
 const VICTIM: &str = "/system.slice/victim.service";
-/// The unit's own would make the test a minute longer.
+/// A shorter watchdog: the unit's own would make the test a minute longer.
 const WATCHDOG: &str = "[Service]\nWatchdogSec=5\n";
 
-/// Has so many MiB, and as many more at each SIGUSR1, which is done when there is a folder. A file, since systemd reads a
-/// script among the arguments of a transient unit differently after a daemon-reload.
+/// A script that allocates so many MiB, and as many again at each SIGUSR1, and then makes a folder. It is in a file,
+/// since systemd parses a script in a transient unit's arguments differently after a daemon-reload.
 const HOLD: &str = "#!/usr/bin/perl
 my $size = shift() << 20;
 my @memory;
@@ -30,12 +30,12 @@ more();
 sleep while 1;
 ";
 
-/// Has `systemd-run` start what has so many MiB.
+/// Starts the script with `systemd-run`.
 fn hold(system: &System, options: &[&str], mib: &str) -> Result<()> {
     system.tell(&[&["systemd-run"], options, &["/usr/local/bin/hold", mib]].concat()).map(drop)
 }
 
-/// A limit of what is called `victim`, and all of a slice.
+/// A configuration with a limit for the unit `victim`, and with all of a slice.
 fn configuration(mib: u64) -> String {
     format!(
         "[[cgroup]]\nunit = 'victim'\nmemory = '{mib}M'\n[[cgroup]]\nunit = 'web.slice'\n\
@@ -43,13 +43,13 @@ fn configuration(mib: u64) -> String {
     )
 }
 
-/// Waits until systemd says so of the daemon.
+/// Waits until a property of the daemon's unit has this value.
 fn is(system: &System, name: &str, value: &str) -> Result<()> {
     let wanted = format!("{name}={value} of {UNIT}");
     try_poll_until(2 * SOON, &wanted, || Ok((system.property(UNIT, name)? == value).then_some(())))
 }
 
-/// Waits until the cgroup is tracked and has this limit; its id.
+/// Waits until the cgroup is tracked and has this limit. Returns its id.
 fn is_limited(system: &System, path: &str, mib: u64) -> Result<u64> {
     try_poll_until(SOON, &format!("{mib} MiB for {path}"), || {
         let show = system.show()?;
@@ -58,7 +58,7 @@ fn is_limited(system: &System, path: &str, mib: u64) -> Result<u64> {
     })
 }
 
-/// What of the victim's outlives a daemon. It does nothing meanwhile; its stock may be drained.
+/// The victim's figures that must survive a daemon. It is idle meanwhile, but its stock may be drained.
 fn figures(system: &System) -> Result<[u64; 10]> {
     let show = system.show()?;
     let it = show.cgroup(VICTIM)?;
@@ -72,7 +72,7 @@ fn figures(system: &System) -> Result<[u64; 10]> {
     Ok(all)
 }
 
-/// What there is of memstock's in the system.
+/// What memstock has left in the system.
 fn left(system: &System) -> Result<Vec<PathBuf>> {
     let slice = system.dir().join("system.slice");
     let mut found = Vec::new();
@@ -89,7 +89,7 @@ fn left(system: &System) -> Result<Vec<PathBuf>> {
 
 fn starts(system: &System) -> Result<()> {
     system.tell(&["dpkg", "--install", "/srv/memstock.deb"])?;
-    // Neither enabled nor started by being installed.
+    // Installation neither enables nor starts it.
     is(system, "ActiveState", "inactive")?;
     is(system, "UnitFileState", "disabled")?;
     system.write("/etc/memstock.toml", &configuration(32))?;
@@ -99,13 +99,13 @@ fn starts(system: &System) -> Result<()> {
     system.tell(&["chmod", "755", "/usr/local/bin/hold"])?;
     hold(system, &["--unit=victim"], "6")?;
     system.tell(&["systemctl", "enable", "--now", UNIT])?;
-    // That returns when the daemon has said that it is ready.
+    // `enable --now` returns when the daemon is ready.
     ensure!(system.property(UNIT, "ActiveState")? == "active", "it is not ready");
     ensure!(system.property(UNIT, "Type")? == "notify", "it is no notify service");
     let status = system.property(UNIT, "StatusText")?;
     ensure!(status.starts_with("cgroups tracked: "), "{status}");
     is_limited(system, VICTIM, 32)?;
-    // What it has is adopted; what more it takes is charged as it comes.
+    // Its memory is adopted; further memory is charged as it is allocated.
     system.tell(&["systemctl", "kill", "--signal=USR1", "victim"])?;
     try_poll_until(SOON, "more memory", || Ok(system.file("/run/held").exists().then_some(())))?;
     let charged = system.show()?.cgroup(VICTIM)?.charged_pages;
@@ -113,7 +113,7 @@ fn starts(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// In systemd's opinion: a program that a minimal Debian lacks is told of, and a loose sandbox has too many points.
+/// Lets systemd check the unit: a missing program would be reported, and a loose sandbox would score too high.
 fn is_sound(system: &System) -> Result<()> {
     let verified = system.ask(&["systemd-analyze", "verify", "--man=no", UNIT])?;
     ensure!(verified.code() == 0 && verified.stderr.is_empty(), "{verified:?}");
@@ -123,8 +123,8 @@ fn is_sound(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// Ends the daemon in some way, and waits until another one has its engine, with what was counted. What ended it, by
-/// systemd, and how long that took.
+/// Ends the daemon in some way, and waits until another one has adopted its engine with all counts. Returns systemd's
+/// result, and how long that took.
 fn replaced(system: &System, nth: usize, end: &[&str]) -> Result<(String, Duration)> {
     let before = figures(system)?;
     let (daemon, start) = (system.property(UNIT, "MainPID")?, Instant::now());
@@ -161,7 +161,7 @@ fn is_reloaded(system: &System) -> Result<()> {
     is_limited(system, VICTIM, 48)?;
     is(system, "ActiveState", "active")?;
     ensure!(system.property(UNIT, "MainPID")? == daemon, "it was restarted");
-    // A mistake changes nothing, and ends nothing.
+    // A mistake changes and ends nothing.
     system.write("/etc/memstock.toml", "batch = x\n")?;
     system.tell(&["systemctl", "reload", UNIT])?;
     try_poll_until(SOON, "the refusal", || {
@@ -172,7 +172,7 @@ fn is_reloaded(system: &System) -> Result<()> {
     system.write("/etc/memstock.toml", &configuration(48))
 }
 
-/// Whoever restarts the service, its limit comes back in its new cgroup, and holds there.
+/// Whoever restarts a service, its limit returns in its new cgroup, and holds there.
 fn limits_return(system: &System) -> Result<()> {
     let before = is_limited(system, VICTIM, 48)?;
     let start = Instant::now();
@@ -184,7 +184,7 @@ fn limits_return(system: &System) -> Result<()> {
     eprintln!("systemctl restart victim: limited again after {:.1?}", start.elapsed());
     system.tell(&["systemctl", "stop", "victim"])?;
 
-    // It needs more than it may have, and systemd starts it anew each time.
+    // It needs more than its limit, and systemd restarts it each time.
     hold(system, &["--unit=victim", "--property=Restart=on-failure"], "64")?;
     let killed = "event: oom-kill";
     try_poll_until(2 * SOON, "two more starts", || {
@@ -200,7 +200,7 @@ fn limits_return(system: &System) -> Result<()> {
     system.tell(&["systemctl", "stop", "victim"]).map(drop)
 }
 
-/// What `memstock show` calls the cgroup.
+/// The names that `memstock show` has for the cgroup.
 fn called(system: &System, path: &str) -> Result<Value> {
     let show: Value = serde_json::from_str(&system.tell(&["memstock", "show", "--json"])?)?;
     let all = show["cgroups"].as_array().context("no cgroups")?;
@@ -236,7 +236,7 @@ fn units_have_names(system: &System) -> Result<()> {
 fn stops(system: &System) -> Result<()> {
     system.tell(&["systemctl", "stop", UNIT])?;
     ensure!(system.property(UNIT, "Result")? == "success", "it has failed");
-    // Nothing was refused by what the unit protects.
+    // The unit's sandbox refused nothing.
     let journal = system.journal(UNIT)?;
     let warned =
         journal.lines().find(|line| line.contains("[WARN") || line.contains("part-failed"));
@@ -248,7 +248,7 @@ fn stops(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// With an engine at work.
+/// Upgrade and removal while an engine runs.
 fn is_upgraded_and_removed(system: &System) -> Result<()> {
     system.tell(&["systemctl", "start", UNIT])?;
     let daemon = system.property(UNIT, "MainPID")?;
@@ -266,7 +266,7 @@ fn is_upgraded_and_removed(system: &System) -> Result<()> {
     is(system, "LoadState", "not-found")?;
     let wants = system.file("/etc/systemd/system/multi-user.target.wants/memstock.service");
     ensure!(wants.symlink_metadata().is_err(), "it is enabled still");
-    // What it watched is there, as it was.
+    // The tracked service is not affected.
     ensure!(system.property("api", "ActiveState")? == "active", "api has ended");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The tail call that falls through: the allocation charges then, and each page is counted all the same.
+//! If the tail call falls through, the allocation charges instead, and each page is still counted.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use memstock_tests::{Engine, Task, TestCgroup, bpf, live};
 const CPU: u32 = 1;
 const BATCH: u64 = 32;
 
-/// The kernel lets a tail call fall through when its entry is empty, among other reasons that a
-/// test cannot bring about. Counting has no tolerance: see `live::faults`.
+/// A tail call falls through when its entry is empty, among other reasons that a test cannot cause. No tolerance: see
+/// `live::faults`.
 #[test]
 fn counting_stays_exact_without_the_tail_call() -> Result<()> {
     live(|| {

@@ -1,4 +1,4 @@
-//! `memstock top` on a terminal: driven by keys, resized, ended in every way.
+//! `memstock top` in a terminal: controlled by keys, resized, ended in every way.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,7 +20,7 @@ use rustix::process::Signal;
 
 use crate::in_kernel::in_kernel;
 
-/// The usage of a cgroup, as it is shown.
+/// The usage of a cgroup, as `top` shows it.
 fn usage(engine: &Engine, cgroup: &TestCgroup) -> Result<String> {
     Ok(human(engine.show()?.cgroup(cgroup.path())?.memory.usage))
 }
@@ -38,7 +38,7 @@ fn it_is_driven_by_keys() -> Result<()> {
             top.wait_for("the view", |screen| all.iter().all(|text| screen.contains(text)))?;
         ensure!(screen.contains("daemon ") && screen.contains("CHARGES/S"), "{screen}");
         ensure!(row(&screen, "web") < row(&screen, "api"), "{screen}");
-        // A rate needs two samples, and a stock something that is stocked.
+        // A rate needs two samples, and a stock needs pages.
         top.wait_for("a rate", |screen| {
             let line = screen.lines().nth(1).unwrap_or_default();
             !line.contains("faults 0/s") && !line.contains("faults -/s")
@@ -48,7 +48,7 @@ fn it_is_driven_by_keys() -> Result<()> {
                 .contains(&format!("for {}", tree.api.path()).chars().take(30).collect::<String>())
         })?;
 
-        // Sorted by name, then the other way round.
+        // Sorted by name, then in reverse.
         top.press(&["S"])?;
         let screen = top.wait_for("another order", |screen| screen.contains("by CGROUP"))?;
         ensure!(row(&screen, "/batch") < row(&screen, "/web"), "{screen}");
@@ -93,7 +93,7 @@ fn a_pause_stands_still_and_a_drain_asks_first() -> Result<()> {
         task.touch(100)?;
         let after = usage(&tree.engine, &tree.api)?;
         ensure!(before != after, "{before}");
-        // Typed and drawn: any reading before that would be seen.
+        // When the help is drawn, any earlier sample would be visible.
         top.press(&["?"])?;
         top.wait_for("the help", |screen| screen.contains("Keys"))?;
         top.press(&["q"])?;
@@ -141,7 +141,7 @@ fn the_terminal_is_restored_by_signals() -> Result<()> {
         }
         let counted = top(SIZE, &[], &["-n", "2", "-d", "0.2"])?;
         ensure!(counted.restored()?.0 == 0, "it ends by itself");
-        // A terminal that is closed takes the view with it.
+        // Closing the terminal ends `top`.
         let closed = top(SIZE, &[], &[])?;
         closed.wait_for("the view", |screen| screen.contains("CGROUPS"))?;
         let stat = format!("/proc/{}/stat", closed.pid()?);
@@ -151,7 +151,7 @@ fn the_terminal_is_restored_by_signals() -> Result<()> {
     })
 }
 
-/// What the terminal runs in the test below: the real guard of the terminal, and a real panic.
+/// Runs in the terminal of the test below, with the real terminal guard and a real panic.
 #[test]
 #[ignore = "run by a_panic_gives_the_terminal_back, in a terminal"]
 fn panics_in_a_terminal() {
@@ -176,7 +176,7 @@ fn a_panic_gives_the_terminal_back() -> Result<()> {
         ensure!(terminal.variable("alternate_on")? == "1");
         terminal.press(&["x"])?;
         let (code, screen) = terminal.restored()?;
-        // The message came after the terminal was itself again, and can be read.
+        // The message came after the terminal was restored, and can be read.
         ensure!(code == 101 && screen.contains("on purpose"), "{code}: {screen}");
         Ok(())
     })
@@ -237,7 +237,7 @@ fn the_kernels_own_stocks_are_shown_while_asked_for() -> Result<()> {
         fs::write(cgroup.dir().join("cgroup.procs"), task.id().to_string())?;
         task.touch(10)?;
         let before = in_kernel()?;
-        // All slots of a CPU have a line.
+        // The terminal is large enough for a line per slot.
         let top = top((200, 50), &[], &["-d", "0.2"])?;
         top.wait_for("the view", |screen| screen.contains("CPUS") && !screen.contains(TITLE))?;
         ensure!(in_kernel()?.is_within(&before), "something is loaded unasked");
@@ -257,13 +257,13 @@ fn the_kernels_own_stocks_are_shown_while_asked_for() -> Result<()> {
         for nr_pages in [1, 7] {
             task.touch(nr_pages)?;
             top.wait_for("what is in its slot", |screen| {
-                // CPU, pages, objects, cgroup; beside the cgroups that are tracked.
+                // The line ends with CPU, pages, objects, cgroup; tracked cgroups are beside it.
                 let line = screen.lines().find(|line| line.ends_with(cgroup.path()));
                 let words: Vec<_> = line.unwrap_or_default().split_whitespace().rev().collect();
                 let shown = words.get(2).and_then(|pages| pages.parse().ok());
                 match held() {
                     Ok(Some(held)) => shown == Some(held) && words.get(3) == Some(&"0"),
-                    // Others needed the slot: the next page has one again. If that fails, nothing is ever shown.
+                    // Others took the slot; the next page gets one again. If that fails, the wait times out.
                     _ => {
                         let _ = task.touch(1);
                         false
@@ -274,7 +274,7 @@ fn the_kernels_own_stocks_are_shown_while_asked_for() -> Result<()> {
         drop(slots);
         top.press(&["K"])?;
         top.wait_for("the CPUs", |screen| screen.contains("CPUS ─") && !screen.contains(TITLE))?;
-        // What is not used any more the kernel frees after a grace period.
+        // The kernel frees unused objects after a grace period.
         poll_until(SOON, "nothing that was not there before", || {
             in_kernel().is_ok_and(|after| after.is_within(&before)).then_some(())
         })?;

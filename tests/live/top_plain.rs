@@ -1,4 +1,4 @@
-//! What `memstock top` writes: without colours, into a pipe, of cgroups with strange names.
+//! `memstock top` without colours, into a pipe, and with strange names of cgroups.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,7 +15,7 @@ use memstock_tests::top::{SIZE, Tree, in_tmux, top};
 use memstock_tests::{Engine, Task, TestCgroup, binaries, live};
 use rustix::process::Signal;
 
-/// Whether a text has escape sequences that set a colour; those of modifiers are not meant.
+/// Whether a text has escape sequences that set a colour; modifiers do not count.
 fn is_coloured(styled: &str) -> bool {
     styled.split('\u{1b}').skip(1).any(|sequence| {
         let end = sequence.find('m').unwrap_or(0);
@@ -46,7 +46,7 @@ fn colours_can_be_left_out() -> Result<()> {
             ensure!(is_coloured(&styled) == expected, "{environment:?} {args:?}: {styled:?}");
             ensure!(styled.contains("\u{1b}["), "not even a selected row: {styled:?}");
         }
-        // Where the cursor cannot be moved, there are plain samples.
+        // On a terminal that cannot move the cursor, it prints plain samples.
         let program = binaries::memstock()?;
         let dumb = ["env", "TERM=dumb"].map(OsStr::new).into_iter().chain([program.as_os_str()]);
         let dumb = dumb.chain(["top", "-n", "1"].map(OsStr::new));

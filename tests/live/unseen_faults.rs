@@ -1,5 +1,5 @@
-//! An engine on a kernel without page-fault tracepoints, which this host has: it starts as if there were none. Usage and
-//! limits go by what is allocated, and how many faults there were is unknown.
+//! An engine that starts as if the kernel had no page-fault tracepoints. Usage and limits go by allocations, and the
+//! number of faults is unknown.
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
@@ -15,10 +15,10 @@ use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, Task, TestCgroup};
 
 const BATCH: u64 = 32;
-/// Where the task runs, so that one stock serves it.
+/// The task's CPU, so that it uses one stock.
 const CPU: u32 = 1;
 
-/// JSON, table and metrics say that they do not know how many faults there were.
+/// Checks that JSON, table and metrics show faults as unknown.
 fn are_unknown(engine: &Engine) -> Result<()> {
     let show = engine.show()?;
     ensure!(show.cpus.iter().all(|cpu| cpu.faults.is_none()), "{show:#?}");
@@ -41,14 +41,14 @@ fn are_unknown(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// Whole batches for what was allocated, also when another daemon has taken over, which finds no program.
+/// Allocations are charged in whole batches, also after another daemon has adopted the engine without a fault program.
 #[test]
 fn pages_are_charged_as_they_are_allocated() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         let mut task = Task::start(&cgroup, Some(CPU))?;
         let mut engine = Engine::without_faults(&cgroup, &["--metrics", "0"])?;
-        // What the loading daemon let go of, the kernel frees a little later.
+        // The kernel frees the program a little after the daemon has closed it.
         poll_until(SOON, "the end of the program", || {
             let is_there = loaded_programs().flatten().any(|program| program.name() == b"fault");
             (!is_there).then_some(())
@@ -81,7 +81,7 @@ fn pages_are_those_of_the_kernel() -> Result<()> {
     live(|| are_those_of_the_kernel(|top| Engine::without_faults(top, &[])))
 }
 
-/// Page by page what the kernel's own accounting says, for ways to get memory that fault and others, by this engine.
+/// Compares an engine with the kernel's own accounting, page by page, for memory that is got with and without faults.
 pub fn are_those_of_the_kernel(start: impl FnOnce(&TestCgroup) -> Result<Engine>) -> Result<()> {
     const MODES: [Mode; 8] = [
         Mode::AnonWrite,
@@ -114,7 +114,7 @@ pub fn are_those_of_the_kernel(start: impl FnOnce(&TestCgroup) -> Result<Engine>
     engine.stop().map(drop)
 }
 
-/// Nobody is held up on the way to a limit, so it is for the daemon to be in time.
+/// Tasks are not throttled at a limit, so the daemon must be fast enough.
 #[test]
 fn a_limit_is_kept() -> Result<()> {
     const LIMIT: u64 = 4096;
@@ -129,8 +129,8 @@ fn a_limit_is_kept() -> Result<()> {
         let memory = &show.cgroup(cgroup.path())?.memory;
         let over = memory.watermark.saturating_sub(LIMIT * PAGE) / PAGE;
         eprintln!("{over} pages above");
-        // What is allocated until the daemon has frozen it, at the task's own speed: some hundred pages. A task that nobody
-        // stops in time gets all that it wants, LIMIT above.
+        // Until the daemon has frozen it, the task allocates at full speed: some hundred pages. A task that is not
+        // stopped in time gets all that it wants, LIMIT above.
         ensure!(memory.failcnt > 0 && over < LIMIT, "{over} pages above: {show:#?}");
         ensure!(memory.usage <= LIMIT * PAGE, "{memory:#?}");
         engine.audit_at_rest::<&str>(&[])?;

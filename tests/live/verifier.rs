@@ -1,11 +1,10 @@
-//! Every program passes the verifier, at no more than the cost that `verifier-budget.json` records.
+//! Every program passes the verifier, at no more than the cost recorded in `verifier-budget.json`.
 //!
-//! The counts depend on the kernel, how it was built (Debian's 6.18 differs from another one by a few instructions) and the
-//! compiler of the BPF object, so they are recorded for each pair, and apart for the guests of `cargo xtask vm`. They are
-//! ceilings: whoever raises one says so with `cargo xtask test --bless`.
-//! For a pair without a record nothing can be compared, and the skip is reported; four times the
-//! largest count on record is then a ceiling against a walk that is no longer bounded, far below
-//! the million instructions at which the kernel gives up.
+//! The counts depend on the kernel, on its build (Debian's 6.18 differs from another by a few instructions) and on the
+//! compiler of the BPF object, so they are recorded for each pair of kernel and compiler, separately for the guests of
+//! `cargo xtask vm`. They are ceilings, which `cargo xtask test --bless` raises.
+//! For a pair without a record, the skip is reported, and the ceiling is four times the largest recorded count. That
+//! catches a walk that is no longer bounded, far below the million instructions at which the kernel gives up.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,18 +23,18 @@ type Counts = BTreeMap<String, Count>;
 /// "kernel, compiler" -> counts.
 type Budget = BTreeMap<String, Counts>;
 
-/// By name, as whoever puts the records of several kernels together writes them.
+/// Named fields, as in the file that combines the records of several kernels.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 struct Count {
     /// Instructions of the program, after the verifier's rewriting.
     translated: u32,
-    /// Instructions the verifier walked through.
+    /// Instructions that the verifier processed.
     verified: u32,
 }
 
 fn count(settings: Settings) -> Result<Counts> {
     let mut ebpf = object(settings, true)?;
-    // `learn` is loaded by itself.
+    // `learn` is loaded separately.
     ebpf.programs_mut()
         .filter(|(_, program)| program.fd().is_ok())
         .map(|(name, program)| {
@@ -47,7 +46,7 @@ fn count(settings: Settings) -> Result<Counts> {
         .collect()
 }
 
-/// Its line, and whose build it is.
+/// The kernel's version, and whether it is Debian's build.
 fn kernel() -> Result<String> {
     let whose = if in_guest() { " of Debian" } else { "" };
     release().map(|(version, level)| format!("{version}.{level}{whose}"))

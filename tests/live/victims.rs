@@ -1,4 +1,4 @@
-//! Who is killed at a limit, and what is tried before: what people have met elsewhere, and what the kernel does then.
+//! Which task is killed at a limit, and what is tried before, in cases known from practice, compared with the kernel.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -15,16 +15,16 @@ use memstock_tests::workload::grow::Order;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
 use tempfile::TempDir;
 
-/// Of most limits here, in pages.
+/// The limit in most tests, in pages.
 const LIMIT: u64 = 8192;
-/// What nobody can have below it.
+/// More pages than fit below it.
 const MORE: u32 = 16384;
 
 fn engine(cgroup: &TestCgroup, limit: u64) -> Result<Engine> {
     Engine::start(["--cgroup", cgroup.path(), "--limit", &size(limit)])
 }
 
-/// A file on the disk of the test, which nobody has read.
+/// Makes a file on a disk that is not in the page cache.
 fn uncached_file(nr_pages: u64) -> Result<(TempDir, std::path::PathBuf)> {
     let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
     let path = dir.path().join("file");
@@ -55,7 +55,7 @@ fn a_file_server_in_the_cgroup_hangs_nobody() -> Result<()> {
         ensure!(!hog.grow(), "it got all of it");
         hog.was_killed()?;
         ensure!(server.lives(), "the server was killed");
-        // And the limit of another one holds.
+        // The limit of another cgroup still holds.
         let mut another = Growing::start(&other, &Order { more: MORE, ..Order::default() })?;
         ensure!(!another.grow(), "it got all of it");
         another.was_killed()?;
@@ -64,7 +64,7 @@ fn a_file_server_in_the_cgroup_hangs_nobody() -> Result<()> {
     })
 }
 
-/// In `/proc` a process whose main thread has ended looks as if it had no memory.
+/// In `/proc`, a process whose main thread has ended seems to have no memory.
 #[test]
 fn a_main_thread_that_has_ended_hides_nothing() -> Result<()> {
     live(|| {
@@ -97,7 +97,7 @@ fn a_main_thread_that_has_ended_hides_no_page_from_adoption() -> Result<()> {
     })
 }
 
-/// A thread of the victim waits for a server that does not answer: it cannot end, but its memory can be had.
+/// A thread of the victim waits for a server that does not answer: it cannot end, but its memory can be freed.
 #[test]
 fn the_memory_of_who_cannot_end_comes_back() -> Result<()> {
     live(|| {
@@ -133,13 +133,12 @@ fn the_memory_of_who_cannot_end_comes_back() -> Result<()> {
     })
 }
 
-/// By what a cgroup's memory is taken back: the kernel's own way where it has a controller, which tells nothing of means, or
-/// this one.
+/// The expected method of reclaim: the kernel's if it has a memory controller, which does not report how, else `ours`.
 fn means(cgroup: &TestCgroup, ours: &'static str) -> &'static str {
     if cgroup.dir().join("memory.reclaim").exists() { "memory-reclaim" } else { ours }
 }
 
-/// Go, node, jemalloc and .NET give memory back so.
+/// Go, node, jemalloc and .NET free memory this way.
 #[test]
 fn lazily_freed_memory_is_taken_before_anybody_is_killed() -> Result<()> {
     live(|| {
@@ -156,7 +155,7 @@ fn lazily_freed_memory_is_taken_before_anybody_is_killed() -> Result<()> {
     })
 }
 
-/// What one cgroup is charged for is not another's to lose, though both have the file open.
+/// Page cache charged to one cgroup is not dropped for another, though both have the file open.
 #[test]
 fn the_cache_of_a_neighbour_stays() -> Result<()> {
     live(|| {
@@ -194,7 +193,7 @@ fn dropped() -> Result<u64> {
     Ok(line.context("no drop_pagecache in /proc/vmstat")?.parse()?)
 }
 
-/// Files that nobody has open any more are found by their pages.
+/// Files that are no longer open are found by their pages.
 #[test]
 fn cache_of_closed_files_is_taken_back() -> Result<()> {
     live(|| {
@@ -225,7 +224,8 @@ fn is_on_disk(path: &Path) -> Result<bool> {
     Ok(MAGIC.contains(&rustix::fs::statfs(path)?.f_type))
 }
 
-/// Of a file that two processes have mapped nothing can be taken from outside; it is told of, and kills nobody.
+/// Cache of a file that two processes have mapped cannot be reclaimed from outside; that is reported, and kills no
+/// task.
 #[test]
 fn a_file_that_two_have_mapped_kills_nobody() -> Result<()> {
     live(|| {
@@ -245,7 +245,7 @@ fn a_file_that_two_have_mapped_kills_nobody() -> Result<()> {
     })
 }
 
-/// Who may not be killed (`oom_score_adj` -1000) is held up, with one event, and goes on when there is room.
+/// A task that must not be killed (`oom_score_adj` -1000) is held, with one event, and goes on when there is room.
 #[test]
 fn who_may_not_be_killed_is_held() -> Result<()> {
     live(|| {
@@ -264,8 +264,8 @@ fn who_may_not_be_killed_is_held() -> Result<()> {
             let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
             Ok((memory.usage / PAGE).saturating_sub(LIMIT))
         };
-        // It runs for 10 ms a second, and each page that it takes then holds it up for 1 ms; as much again for a host that is
-        // late to freeze it. Before it is held, as in `limits.rs`.
+        // It runs for 10 ms per second, and each page that it takes is throttled by 1 ms. The bound allows as much
+        // again for a host that freezes it late, and what it takes before the first hold, as in `limits.rs`.
         const SECONDS: u64 = 5;
         let at_first = over()?;
         std::thread::sleep(std::time::Duration::from_secs(SECONDS));

@@ -1,4 +1,4 @@
-//! A worker that hangs costs its own cgroup only: another limit holds as if it were alone, and its own after a while.
+//! A hung worker affects only its own cgroup, whose limit holds after a while; other limits hold as before.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use memstock_tests::skip::skip;
 use memstock_tests::slow_disk::SlowDisk;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
 
-/// Of every limit here, in pages.
+/// The limit in most tests, in pages.
 const LIMIT: u64 = 4096;
-/// What a worker may take for a step before another one is sent.
+/// How long a step of a worker may take before it is replaced.
 const HANGS: Duration = Duration::from_secs(4);
 
-/// A thread that a debugger has stopped. Goes on when this is dropped.
+/// A thread stopped by ptrace. Resumed on `Drop`.
 ///
-/// It is stopped while it sleeps, as one that hangs does: in the middle of an allocation it would have a lock of malloc's,
-/// which is everybody's.
+/// It is stopped while it sleeps, like a thread that hangs: in the middle of an allocation it would hold a malloc lock
+/// that all threads share.
 struct Stopped(i32);
 
 impl Stopped {
@@ -38,7 +38,7 @@ impl Stopped {
         let stopped = Self(tid);
         trace(libc::PTRACE_INTERRUPT, tid)?;
         let mut status = 0;
-        // SAFETY: the status is written to.
+        // SAFETY: waitpid writes only to `status`.
         let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
         ensure!(waited == tid && libc::WIFSTOPPED(status), "the thread does not stop");
         Ok(stopped)
@@ -55,7 +55,7 @@ impl Drop for Stopped {
 
 fn trace(request: libc::c_uint, tid: i32) -> Result<()> {
     let none = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: these requests take no memory.
+    // SAFETY: these requests access no memory.
     let done = unsafe { libc::ptrace(request, tid, none, none) };
     ensure!(done == 0, "ptrace: {}", std::io::Error::last_os_error());
     Ok(())
@@ -71,7 +71,7 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         let worker = try_poll_until(SOON, "a worker", || Ok(Stopped::find(pid, "enforce-0").ok()))?;
         let start = Instant::now();
         let mut first = Wish::pages(2 * LIMIT).cpu(0).start(&hung)?;
-        // It is the one that takes the job.
+        // The hung worker takes the job.
         try_poll_until(SOON, "the limit to be met", || {
             let show = engine.show()?;
             Ok((show.cgroup(hung.path())?.memory.usage > LIMIT * PAGE).then_some(()))
@@ -85,7 +85,7 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         let over = overshoot(&engine, &other)?;
         eprintln!("{over} pages above the limit beside a worker that hangs");
         ensure!(over <= bound(&engine)?, "{over} pages above the limit");
-        // Another one comes for its cgroup.
+        // Another worker takes over its cgroup.
         first.was_killed().context("of a worker that hangs")?;
         let took = start.elapsed();
         eprintln!("its own cgroup had to wait for {took:?}");
@@ -95,14 +95,14 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         })?;
         drop(worker);
         engine.only_killed(&[&hogs[..], &[first.id()]].concat())?;
-        // And it serves again.
+        // The resumed worker works again.
         let mut last = Wish::pages(2 * LIMIT).start(&hung)?;
         last.was_killed()?;
         engine.stop().map(drop)
     })
 }
 
-/// Kills so many tasks that want too much, one after the other; how long it took for each of them to be killed.
+/// Starts tasks that want too much, one after the other. Returns how long each took to be killed.
 fn kill(cgroup: &TestCgroup, times: u32) -> Result<Vec<Duration>> {
     let killed = |_| {
         let start = Instant::now();
@@ -114,8 +114,8 @@ fn kill(cgroup: &TestCgroup, times: u32) -> Result<Vec<Duration>> {
     Ok(took)
 }
 
-/// 2 GiB that a disk takes half an hour to write are page cache of a cgroup that may have 16 MiB: its own limit is what
-/// they cost, and no time of the others.
+/// A cgroup with a limit of 16 MiB has 2 GiB of dirty page cache, which its disk takes half an hour to write: only its
+/// own limit suffers, and other cgroups lose no time.
 #[test]
 #[ignore = "long"]
 fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
@@ -140,7 +140,7 @@ fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
         let over = overshoot(&engine, &other)?;
         eprintln!("alone {alone:?}, beside a slow disk {beside:?}, {over} pages above the limit");
         ensure!(over <= bound(&engine)?, "{over} pages above the limit");
-        // A worker that had to wait for that disk would take seconds; the rest is that two CPUs have more to do.
+        // A worker that waited for that disk would take seconds; smaller differences come from more load on two CPUs.
         let middle = alone.len() / 2;
         ensure!(beside[middle] <= 3 * alone[middle], "alone {alone:?}, beside it {beside:?}");
         ensure!(writer.lives(), "it was killed");
@@ -153,7 +153,7 @@ fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<u64> {
     Ok((show.cgroup(cgroup.path())?.memory.watermark / PAGE).saturating_sub(LIMIT))
 }
 
-/// As in `limits.rs`: what may be stocked on all CPUs.
+/// As in `limits.rs`: as much as may be stocked on all CPUs.
 fn bound(engine: &Engine) -> Result<u64> {
     let show = engine.show()?;
     Ok(show.cpus.len() as u64 * show.batch)

@@ -1,4 +1,4 @@
-//! The workload keeps its promises: without them no other test means anything. Needs no memstock.
+//! The workload does exactly what it promises; otherwise no other test would mean anything. Needs no memstock.
 
 use anyhow::{Result, ensure};
 use memstock_tests::process::{Finished, Program};
@@ -19,7 +19,7 @@ fn a_command_costs_no_fault_but_those_asked_for() -> Result<()> {
             asked += nr_pages;
         }
         for command in ["faults", "drop", "nonsense 1", "faults"] {
-            // The refusal of nonsense costs nothing either.
+            // Refusing an unknown command costs no fault either.
             let _ = task.ask(command);
         }
         task.ask("spin 10")?;
@@ -38,7 +38,7 @@ fn workload(args: &[&str]) -> Result<Program> {
     Ok(command.into())
 }
 
-/// A line `cpu N: F faults` for each CPU, with faults.
+/// Checks for a line `cpu N: F faults` for each CPU.
 fn check_report(finished: &Finished, cpus: &[u32]) -> Result<()> {
     ensure!(finished.code() == 0, "{finished:?}");
     for cpu in cpus {
@@ -61,7 +61,7 @@ fn it_stops_on_a_signal() -> Result<()> {
     live(|| {
         for signal in [Signal::INT, Signal::TERM] {
             let mut process = workload(&["--cpus", "0", "--pages", "8"])?.start()?;
-            // Its child comes up after it has caught signals: from then on a signal is no death.
+            // Its child starts after it has installed its handlers: from then on a signal does not kill it.
             let children = format!("/proc/{0}/task/{0}/children", process.id());
             memstock_tests::poll_until(SOON, "the churn on CPU 0", || {
                 let child = std::fs::read_to_string(&children).ok()?.trim().parse().ok()?;
