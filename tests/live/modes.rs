@@ -197,8 +197,8 @@ impl Seat {
         self.file_difference(reading)
     }
 
-    /// Describes how the two counters of page cache differ. Ours is exact. The kernel adds up its CPUs' counts every 2
-    /// s, or when a count is large enough, and was read at another moment: meanwhile cache may have been reclaimed,
+    /// Describes how the two counters of page cache differ. Ours is exact. The kernel adds up its CPUs' counts every
+    /// 2 s, or when a count is large enough, and was read at another moment: meanwhile cache may have been reclaimed,
     /// but at most a batch per CPU.
     fn file_difference(&self, reading: &Reading) -> Result<Option<String>> {
         let [before, after] = &reading.shows;

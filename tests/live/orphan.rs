@@ -64,7 +64,7 @@ fn another_version_is_refused_and_stopped() -> Result<()> {
     })
 }
 
-/// Pins may be damaged in the ways of `HARM`. An engine that still charges is left alone.
+/// An engine with damaged pins is refused while it charges; once it is detached, the next start replaces it.
 #[test]
 #[ignore = "long"]
 fn incomplete_pins_are_refused_or_cleared() -> Result<()> {

@@ -123,7 +123,7 @@ fn what_is_scraped_under_load_is_what_was_charged() -> Result<()> {
     })
 }
 
-/// The recommendation from Prometheus's data is the engine's highest `needed` plus a tenth.
+/// The recommendation from Prometheus's data is the engine's highest `needed` plus about a tenth.
 fn recommended(engine: &Engine, prometheus: &Prometheus, top: &TestCgroup) -> Result<()> {
     let url = prometheus.url();
     let ask = |more: &[&str]| {

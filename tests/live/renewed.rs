@@ -84,7 +84,7 @@ fn a_service_that_is_yet_to_come() -> Result<()> {
         is_limited(&engine, &service)?;
         // An ancestor cannot be tracked afterwards.
         ensure!(engine.show()?.cgroup(top.path()).is_err(), "{:?}", engine.show()?);
-        // The last one is no longer named before it exists.
+        // The last one is removed from the file before it exists.
         for (times, text) in
             [(1, [&*first, &second, &third].concat()), (2, [&*first, &second].concat())]
         {

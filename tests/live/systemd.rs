@@ -72,7 +72,7 @@ fn figures(system: &System) -> Result<[u64; 10]> {
     Ok(all)
 }
 
-/// What memstock has left in the system.
+/// memstock's files and cgroups in the system.
 fn left(system: &System) -> Result<Vec<PathBuf>> {
     let slice = system.dir().join("system.slice");
     let mut found = Vec::new();

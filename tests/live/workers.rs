@@ -11,7 +11,7 @@ use memstock_tests::skip::skip;
 use memstock_tests::slow_disk::SlowDisk;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
 
-/// The limit in most tests, in pages.
+/// Every limit here, in pages.
 const LIMIT: u64 = 4096;
 /// How long a step of a worker may take before it is replaced.
 const HANGS: Duration = Duration::from_secs(4);

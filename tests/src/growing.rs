@@ -73,10 +73,10 @@ impl Growing {
         self.0.status().is_ok_and(|status| status.is_none())
     }
 
-    /// Waits until it was killed, by SIGKILL.
+    /// Waits until it is killed by SIGKILL.
     ///
     /// # Errors
-    /// When it was not, in time, or ended by itself.
+    /// When it is not in time, or ends by itself.
     pub fn was_killed(&mut self) -> Result<()> {
         let status = self.0.wait().context("the end of a process that wants more")?;
         ensure!(status.signal() == Some(9), "it was not killed: {status}");
@@ -84,7 +84,7 @@ impl Growing {
     }
 }
 
-/// A file system in user space. Gone with its server, on `Drop`.
+/// A FUSE file system. `Drop` kills its server, which unmounts it.
 #[derive(Debug)]
 pub struct FuseServer {
     server: Dialogue,
@@ -92,8 +92,8 @@ pub struct FuseServer {
 }
 
 impl FuseServer {
-    /// Starts its server, in `cgroup` or outside all of tests; one that is `silent` never answers a read. None where there
-    /// is no FUSE.
+    /// Starts its server, in `cgroup` or outside the tests' cgroups. A `silent` one never answers a read. `None` if
+    /// there is no FUSE.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -118,18 +118,18 @@ impl FuseServer {
         self.server.id()
     }
 
-    /// Its file, for who sees the mounts of the server.
+    /// The path of its file in the server's mount namespace.
     pub fn file(&self) -> PathBuf {
         self.dir.path().join("file")
     }
 
-    /// Whether its server has not ended.
+    /// Whether its server is still running.
     pub fn lives(&mut self) -> bool {
         self.server.status().is_ok_and(|status| status.is_none())
     }
 }
 
-/// Pages of private memory that a process has; none when it has no memory any more.
+/// Pages of private memory that a process has; `None` when it has no memory any more.
 pub fn resident_pages(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;

@@ -1,4 +1,4 @@
-//! A process that wants more memory than it may have: `memstock-workload hog` inside cgroups.
+//! A process that takes more memory than it may have: `memstock-workload hog` inside cgroups.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::poll::SOON;
 use crate::task::enter_dir;
 use crate::{PAGE, binaries};
 
-/// How a [`Hog`] is to be started.
+/// Builder for a [`Hog`].
 #[derive(Debug, Default)]
 pub struct Wish<'a> {
     pages: u64,
@@ -24,27 +24,27 @@ pub struct Wish<'a> {
 }
 
 impl<'a> Wish<'a> {
-    /// So many pages.
+    /// Sets the number of pages that it takes.
     pub fn pages(nr_pages: u64) -> Self {
         Self { pages: nr_pages, ..Self::default() }
     }
 
-    /// Written to this file, instead of private memory.
+    /// Makes it write the pages to this file, instead of private memory.
     pub fn file(self, file: &'a Path) -> Self {
         Self { file: Some(file), ..self }
     }
 
-    /// On this CPU.
+    /// Pins it to this CPU.
     pub fn cpu(self, cpu: u32) -> Self {
         Self { cpu: Some(cpu), ..self }
     }
 
-    /// In this cgroup of the kernel's own controller.
+    /// Also starts it in this cgroup of the kernel's own controller.
     pub fn kernel(self, kernel: Option<&'a KernelCgroup>) -> Self {
         Self { kernel, ..self }
     }
 
-    /// One that does not end at SIGTERM.
+    /// Makes it ignore SIGTERM.
     pub fn catching_term(self) -> Self {
         Self { catch_term: true, ..self }
     }
@@ -83,10 +83,10 @@ impl Hog {
         self.0.id()
     }
 
-    /// Waits until it has got all that it wanted.
+    /// Waits until it has all the memory that it wanted.
     ///
     /// # Errors
-    /// When it has not, in time.
+    /// When it has not in time.
     pub fn has_all(&mut self) -> Result<()> {
         let said = self.0.hear(3 * SOON).context("a hog with all that it wanted")?;
         ensure!(said == "done", "a hog said {said}");
@@ -96,20 +96,20 @@ impl Hog {
     /// How it ended, if it has.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel refuses to say.
     pub fn status(&mut self) -> Result<Option<ExitStatus>> {
         self.0.status()
     }
 
-    /// Whether it has not ended.
+    /// Whether it is still running.
     pub fn lives(&mut self) -> bool {
         self.0.status().is_ok_and(|status| status.is_none())
     }
 
-    /// Waits until it was killed, by SIGKILL.
+    /// Waits until it is killed by SIGKILL.
     ///
     /// # Errors
-    /// When it was not, in time, or ended by itself.
+    /// When it is not in time, or ends by itself.
     pub fn was_killed(&mut self) -> Result<()> {
         let status = self.0.wait().context("the end of a hog")?;
         ensure!(status.signal() == Some(9), "a hog was not killed: {status}");
@@ -117,7 +117,7 @@ impl Hog {
     }
 }
 
-/// Bytes of `nr_pages`, as `--limit` takes them.
+/// `nr_pages` in bytes, as an argument of `--limit`.
 pub fn size(nr_pages: u64) -> String {
     (nr_pages * PAGE).to_string()
 }

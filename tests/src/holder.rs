@@ -18,12 +18,12 @@ use crate::task::enter_dir;
 pub use crate::workload::hold::Unavailable;
 use crate::workload::hold::{Mode, Place, fill, remove_segment};
 
-/// Pages that the slowest way (copying on a disk) does in a second, at the least.
+/// Pages per second of the slowest mode (copying on a disk), at least.
 const PAGES_PER_SECOND: u64 = 4096;
 
 const MEMORY: &str = "/dev/shm";
 
-/// How a [`Holder`] is to be started.
+/// Builder for a [`Holder`].
 #[derive(Debug)]
 pub struct Wish<'a> {
     mode: Mode,
@@ -34,27 +34,27 @@ pub struct Wish<'a> {
 }
 
 impl<'a> Wish<'a> {
-    /// So many pages instead of 400.
+    /// Sets the number of pages; 400 by default.
     pub fn pages(self, pages: u32) -> Self {
         Self { pages, ..self }
     }
 
-    /// On this CPU.
+    /// Pins it to this CPU.
     pub fn cpu(self, cpu: u32) -> Self {
         Self { cpu: Some(cpu), ..self }
     }
 
-    /// In this cgroup.
+    /// Starts it in this cgroup.
     pub fn cgroup(self, cgroup: &'a TestCgroup) -> Self {
         Self { cgroup: Some(cgroup), ..self }
     }
 
-    /// In this cgroup of the kernel's own controller.
+    /// Also starts it in this cgroup of the kernel's own controller.
     pub fn kernel(self, kernel: &'a KernelCgroup) -> Self {
         Self { kernel: Some(kernel), ..self }
     }
 
-    /// Starts it, and waits until it has everything but what it is to get.
+    /// Starts it, and waits until it is ready to get its memory.
     ///
     /// # Errors
     /// When it cannot be started there.
@@ -74,7 +74,7 @@ impl<'a> Wish<'a> {
                 command.arg("--file").arg(path);
             }
         }
-        // The kernel's first, as in `task::enter_both`.
+        // The kernel's first: see `task::enter_both`.
         if let Some(kernel) = kernel {
             enter_dir(&mut command, kernel.dir())?;
         }
@@ -82,7 +82,7 @@ impl<'a> Wish<'a> {
             enter_dir(&mut command, cgroup.dir())?;
         }
         if mode == Mode::ExecStorm {
-            // The same for the program that it runs as for itself: see `Dialogue`.
+            // Reads the program that it runs into the page cache, as `Dialogue` does for the workload itself.
             Command::new("true").status().context("starting `true`")?;
         }
         let mut dialogue = Dialogue::start(command)?;
@@ -94,11 +94,11 @@ impl<'a> Wish<'a> {
     }
 }
 
-/// Where the files of a mode go.
+/// Makes a folder for the files of a mode.
 fn folder(mode: Mode) -> Result<Option<TempDir>> {
     let dir = match mode.place() {
         Place::Memory => MEMORY,
-        // By the file system standard it survives a reboot, so it is on a disk.
+        // By the Filesystem Hierarchy Standard it survives a reboot, so it is on a disk.
         Place::Disk => "/var/tmp",
         Place::Nowhere if mode.wants_file() => "/var/tmp",
         Place::Nowhere => return Ok(None),
@@ -106,11 +106,11 @@ fn folder(mode: Mode) -> Result<Option<TempDir>> {
     Ok(Some(tempfile::Builder::new().prefix("memstock-test-").tempdir_in(dir)?))
 }
 
-/// A `memstock-workload hold` that waits for a command. On `Drop` it is killed and reaped, and
-/// then what it may have left is removed: its files and System V segments.
+/// A `memstock-workload hold` that waits for a command. `Drop` kills and reaps it, and then removes
+/// its files and System V segments.
 #[derive(Debug)]
 pub struct Holder {
-    // In this order they are dropped: the process has to be dead first.
+    // Dropped in this order: the process must be dead first.
     dialogue: Dialogue,
     _segments: Segments,
     dir: Option<TempDir>,
@@ -118,7 +118,7 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// One that is to hold memory in this way: 400 pages, anywhere, unless it is told otherwise.
+    /// A builder for a holder of this mode. By default it gets 400 pages, in the test's cgroup, on any CPU.
     pub fn of<'a>(mode: Mode) -> Wish<'a> {
         Wish { mode, pages: 400, cpu: None, cgroup: None, kernel: None }
     }
@@ -128,7 +128,7 @@ impl Holder {
         self.dialogue.id()
     }
 
-    /// How many pages of its files on a disk are not in memory: the host may evict clean ones.
+    /// How many pages of its files on a disk are not in memory, since the host may evict clean pages.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -139,12 +139,11 @@ impl Holder {
             .map_or(Ok(0), |dir| evicted(dir.path()))
     }
 
-    /// Has it get its memory. The pages that a controller should charge for that (user pages, or
-    /// the kernel's own for those modes whose [`Mode::kind`] says so); none where that is not known
-    /// to the page.
+    /// Makes it get its memory. Returns the pages that a controller should charge for that (user pages, or kernel pages
+    /// if [`Mode::kind`] says so); `None` if not known exactly.
     ///
     /// # Errors
-    /// When it cannot; [`Unavailable`] when that is the host's fault.
+    /// When it cannot; [`Unavailable`] if the host lacks something.
     pub fn get(&mut self) -> Result<Option<u64>> {
         let reply = self.ask("get")?;
         let pages = reply.strip_prefix("ok pages=").with_context(|| format!("reply {reply}"))?;
@@ -154,7 +153,7 @@ impl Holder {
         }
     }
 
-    /// Has it give back all that it got.
+    /// Makes it give back all that it got.
     ///
     /// # Errors
     /// When it cannot.
@@ -162,10 +161,10 @@ impl Holder {
         self.ask("give").map(drop)
     }
 
-    /// Has it give back what it holds, and end.
+    /// Makes it give back what it holds, and exit.
     ///
     /// # Errors
-    /// When it cannot, or ends badly.
+    /// When it cannot, or fails.
     pub fn exit(mut self) -> Result<()> {
         self.ask("exit")?;
         let status = self.dialogue.wait()?;
@@ -173,8 +172,7 @@ impl Holder {
         lru::drain()
     }
 
-    /// Kills it by SIGKILL, whatever it holds, and waits until it has ended. Its files are there
-    /// until `Drop`.
+    /// Kills it with SIGKILL, whatever it holds, and waits until it has ended. Its files exist until `Drop`.
     ///
     /// # Errors
     /// When it does not end in time.
@@ -191,13 +189,13 @@ impl Holder {
             return Err(Unavailable(reason.to_owned()).into());
         }
         ensure!(reply.starts_with("ok"), "the workload cannot {command}: {reply}");
-        // Of what it gave back on the way, no page is to linger.
+        // Pages that it gave back must not linger in the LRU batches.
         lru::drain()?;
         Ok(reply)
     }
 }
 
-/// The System V segments that a process made: those are nobody's when it dies.
+/// The System V segments that a process made, which outlive it. `Drop` removes them.
 #[derive(Debug)]
 struct Segments {
     mode: Mode,

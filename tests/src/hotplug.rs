@@ -1,4 +1,4 @@
-//! Taking a CPU offline, and bringing it back whatever happens to the test.
+//! Takes a CPU offline, and brings it back whatever happens to the test.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,14 +26,14 @@ impl CpuOffline {
     /// Takes a CPU offline and waits until it is.
     ///
     /// # Errors
-    /// When the kernel does not let go of it.
+    /// When the kernel refuses.
     pub fn take(cpu: u32) -> Result<Self> {
         let guard = Self { file: online_file(cpu) };
         guard.set("0")?;
         Ok(guard)
     }
 
-    /// Brings it back and waits until it is there.
+    /// Brings it back online and waits until it is.
     ///
     /// # Errors
     /// When the kernel does not start it.

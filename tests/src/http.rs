@@ -1,4 +1,4 @@
-//! A client for HTTP, just enough to ask our server and Prometheus.
+//! A minimal HTTP client for our server and for Prometheus.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -14,12 +14,12 @@ pub struct Answer {
     pub status: u16,
     /// All header lines.
     pub head: String,
-    /// What follows them.
+    /// The body.
     pub body: String,
 }
 
 impl Answer {
-    /// The value of a header; empty when it is not there.
+    /// The value of a header; empty if it is absent.
     pub fn header(&self, name: &str) -> &str {
         let fields = self.head.lines().filter_map(|line| line.split_once(':'));
         let mut found = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
@@ -27,14 +27,14 @@ impl Answer {
     }
 }
 
-/// Asks with this method, path and further header lines, and hears all of the answer.
+/// Sends a request with further header lines, and reads the whole answer.
 ///
 /// # Errors
-/// When nobody answers in time, or not in HTTP.
+/// When there is no answer in time, or it is not HTTP.
 pub fn ask(to: SocketAddr, method: &str, path: &str, headers: &[&str]) -> Result<Answer> {
     let mut stream = TcpStream::connect(to).with_context(|| to.to_string())?;
     stream.set_read_timeout(Some(SOON))?;
-    // By 1.0, so that the answer is not cut in chunks.
+    // HTTP/1.0, so that the answer is not chunked.
     let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     write!(stream, "{method} {path} HTTP/1.0\r\nHost: {to}\r\n{headers}\r\n")?;
     let mut text = String::new();
@@ -45,17 +45,17 @@ pub fn ask(to: SocketAddr, method: &str, path: &str, headers: &[&str]) -> Result
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
-/// The body of what is at `path`.
+/// Gets `path`, and returns the body.
 ///
 /// # Errors
-/// As [`ask`], and when it is not 200.
+/// As [`ask`], and when the status is not 200.
 pub fn get(from: SocketAddr, path: &str) -> Result<String> {
     let answer = ask(from, "GET", path, &[])?;
     ensure!(answer.status == 200, "GET {path}: {answer:?}");
     Ok(answer.body)
 }
 
-/// `text` as part of a query.
+/// Encodes `text` as part of a query.
 pub fn encoded(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
