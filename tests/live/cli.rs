@@ -26,7 +26,7 @@ fn check_line(finished: &Finished, code: i32, words: &[&str]) -> Result<()> {
     ensure!(finished.code() == code, "exit code {code} expected: {finished:?}");
     ensure!(stdout.is_empty(), "something on standard output: {finished:?}");
     ensure!(stderr.lines().count() == 1 && stderr.ends_with('\n'), "not one line: {finished:?}");
-    ensure!(stderr.starts_with("memstock: "), "nobody says who says it: {finished:?}");
+    ensure!(stderr.starts_with("memstock: "), "no `memstock: ` in front: {finished:?}");
     for word in words {
         ensure!(stderr.contains(word), "no {word:?} in the message: {finished:?}");
     }

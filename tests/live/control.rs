@@ -213,7 +213,7 @@ fn a_cgroup_is_closed_when_it_is_gone() -> Result<()> {
         ensure!(own.engine.index_of(id)?.is_none(), "it was not closed");
         tree.made(id)?;
         ensure!(tree.has_unknown(), "it may be about to come");
-        try_poll_until(SOON, "nobody to look for it", || {
+        try_poll_until(SOON, "the end of the search for it", || {
             tree.look_again()?;
             Ok((!tree.has_unknown()).then_some(()))
         })?;

@@ -113,11 +113,11 @@ fn nothing_is_lost_whatever_fails() -> Result<()> {
             }
             if !is_told {
                 let all = injected.into_iter().filter(|line| !is_untold(line));
-                untold.extend(all.inspect(|line| eprintln!("not told of: {line}")));
+                untold.extend(all.inspect(|line| eprintln!("not reported: {line}")));
             }
         }
         eprintln!("{failed} calls failed, {deaths} daemons died");
-        ensure!(untold.is_empty(), "not told of: {untold:#?}");
+        ensure!(untold.is_empty(), "not reported: {untold:#?}");
         if !can_go_offline(1) {
             skip(&name(), "CPU 1 cannot go offline");
         }

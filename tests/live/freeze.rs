@@ -113,7 +113,7 @@ fn what_is_left_is_let_go_by_the_next() -> Result<()> {
             left.guard.kill()?;
             // As if killed before it could end the hold.
             std::mem::forget(left.hold.take());
-            ensure!(left.is_frozen()?, "it was let go by nobody");
+            ensure!(left.is_frozen()?, "something has thawed it");
             let mut engine = Engine::start(["--observe", "--cgroup", left.cgroup.path()])?;
             if stops {
                 // The start ended the hold. After another freeze, only `stop` can end it.

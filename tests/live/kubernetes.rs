@@ -145,7 +145,7 @@ fn the_pod_of_the_daemonset_sees_those_of_the_cri() -> Result<()> {
         return Ok(());
     }
     if in_guest() {
-        skip(&name(), "needs cargo xtask and podman, which a guest has not");
+        skip(&name(), "needs cargo xtask and podman, which a guest does not have");
         return Ok(());
     }
     let Some(play) = Play::find()? else {

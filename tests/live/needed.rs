@@ -53,7 +53,7 @@ fn nobody_is_killed_for_page_cache() -> Result<()> {
             let killed = [engine.events_of("oom-kill")?, engine.events_of("no-victim")?];
             ensure!(killed.iter().all(Vec::is_empty), "{}: {killed:?}", mode.name());
             // It is reclaimed, or reported if the disk is too slow; a few pages may have come after the last reclaim.
-            let told = try_poll_until(SOON, "cache to be taken back, or told of", || {
+            let told = try_poll_until(SOON, "cache to be reclaimed or reported", || {
                 let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
                 let is_back = memory.usage <= 3 * LIMIT * PAGE / 2;
                 let told = engine

@@ -81,7 +81,7 @@ pub fn root_and_packages(kind: &[&str]) -> Result<Option<(PathBuf, TempDir)>> {
         return Ok(None);
     }
     if in_guest() {
-        skip(&name(), "needs cargo xtask and Debian's archive, which a guest has not");
+        skip(&name(), "needs cargo xtask and Debian's archive, which a guest does not have");
         return Ok(None);
     }
     let archive = xtask(&[&["debian-root"], kind].concat(), DOWNLOAD)?;

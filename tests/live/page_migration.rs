@@ -57,11 +57,11 @@ fn pages_that_are_moved_stay_charged() -> Result<()> {
         let top = TestCgroup::new()?;
         let engine = Engine::start(["--cgroup", top.path()])?;
         if let Err(error) = migrate::try_it() {
-            ensure!(!engine.sees_migrations()?, "it cannot be seen, and is");
+            ensure!(!engine.sees_migrations()?, "the engine sees migrations, although it cannot");
             skip(&name(), &format!("page migration cannot be seen: {error:#}"));
             return Ok(());
         }
-        ensure!(engine.sees_migrations()?, "it can be seen, and is not");
+        ensure!(engine.sees_migrations()?, "the engine does not see migrations, although it could");
         let kernel = KernelCgroup::beside(&top)?;
         let early = filler()?;
         let mut holders = Vec::new();

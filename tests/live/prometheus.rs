@@ -199,7 +199,7 @@ fn beside_the_kernel(
     );
     let mut last = None;
     // Polls, since the kernel's statistics lag by two seconds.
-    let between = try_poll_until(SOON, "us between the kernel's figures", || {
+    let between = try_poll_until(SOON, "our figure to be between the kernel's", || {
         let ours = prometheus.one(&used)? as u64 / PAGE;
         let user = kernel.anonymous_pages()? + kernel.cache_pages()?;
         let audit = engine.audit(beside(cgroup, kernel))?;

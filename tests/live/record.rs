@@ -33,7 +33,7 @@ fn start(folder: &Path, args: &[&str]) -> Result<Process> {
 
 pub fn program(folder: &Path, args: &[&str]) -> Result<Program> {
     let file = folder.join("data");
-    let file = file.to_str().context("a path that is no text")?;
+    let file = file.to_str().context("a path that is not UTF-8")?;
     memstock([&["record", "-o", file], args].concat())
 }
 
@@ -96,7 +96,7 @@ fn accesses_are_those_of_the_program() -> Result<()> {
         file.write_all(&vec![1; usize::try_from(PAGES * PAGE)?])?;
         file.sync_all()?;
         drop_cache(&file)?;
-        let name = path.to_str().context("a path that is no text")?;
+        let name = path.to_str().context("a path that is not UTF-8")?;
         let script = format!(
             "cat {name} >/dev/null; sleep 0.1; cat {name} >/dev/null; sleep 0.1; cat {name} >/dev/null; \
              sleep 0.1; : > {name}"
@@ -132,7 +132,7 @@ fn accesses_are_those_of_the_program() -> Result<()> {
             ensure!(counts == [Some(1), Some(1)], "page {index}: {counts:?}");
         }
         // A read of more than the kernel handles at once is reported again from where it had to wait.
-        ensure!(twice <= PAGES / 10, "{twice} pages were told of twice");
+        ensure!(twice <= PAGES / 10, "{twice} pages were reported twice");
         let beyond: Vec<_> = pages.keys().filter(|(index, ..)| *index >= PAGES).collect();
         ensure!(beyond.is_empty(), "pages that are not there: {beyond:?}");
         Ok(())

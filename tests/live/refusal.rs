@@ -35,7 +35,7 @@ fn is_a_reason(line: &str) -> bool {
 #[test]
 fn one_line_says_what_is_refused() -> Result<()> {
     if in_guest() {
-        skip(&name(), "needs cargo xtask, which a guest has not");
+        skip(&name(), "needs cargo xtask, which a guest does not have");
         return Ok(());
     }
     let skips = tempfile::NamedTempFile::new()?;

@@ -16,7 +16,7 @@ fn reload(engine: &mut Engine) -> Result<(Vec<Event>, Event)> {
     let is_end = |event: &Event| ["config-reloaded", "config-refused"].contains(&&*event.kind);
     let before = engine.events()?.len();
     engine.process().signal(Signal::HUP)?;
-    try_poll_until(SOON, "the news of a reload", || {
+    try_poll_until(SOON, "the events of a reload", || {
         ensure!(engine.process().ended()?.is_none(), "the daemon has ended");
         let mut events = engine.events()?.split_off(before);
         let Some(end) = events.iter().position(is_end) else { return Ok(None) };

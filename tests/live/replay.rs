@@ -79,7 +79,7 @@ fn run(work: Work, batch: u32, slots: u32, file: Option<&Path>) -> Result<Counte
     args.extend(cgroups.iter().flat_map(|cgroup| ["--cgroup", cgroup.path()]));
     let engine = Engine::start(args)?;
     let recorder = file.map(|file| {
-        let file = file.to_str().context("a path that is no text")?;
+        let file = file.to_str().context("a path that is not UTF-8")?;
         memstock(["record", "--charges", "-o", file, "--cgroup", top.path()])?.start()
     });
     let mut recorder = recorder.transpose()?;
@@ -109,7 +109,7 @@ fn run(work: Work, batch: u32, slots: u32, file: Option<&Path>) -> Result<Counte
 
 /// The output of `memstock replay --json`.
 fn replay(file: &Path, args: &[&str]) -> Result<Value> {
-    let file = file.to_str().context("a path that is no text")?;
+    let file = file.to_str().context("a path that is not UTF-8")?;
     let finished = memstock([&["replay", file, "--json"], args].concat())?.finish(3 * SOON)?;
     ensure!(finished.code() == 0, "{finished:?}");
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/replay.schema.json");
@@ -188,7 +188,7 @@ fn all_that_comes_and_goes_is_recorded() -> Result<()> {
     live(|| {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("data");
-        let name = file.to_str().context("a path that is no text")?;
+        let name = file.to_str().context("a path that is not UTF-8")?;
         let command =
             ["record", "--charges", "-o", name, "--", "sh", "-c", "seq 200000 | sort -n | tail -1"];
         let finished = memstock(command)?.finish(3 * SOON)?;

@@ -70,7 +70,7 @@ fn page_cache_is_reclaimed_by_the_kernels_controller() -> Result<()> {
             return Ok(());
         };
         if !kernel.is_v2() {
-            skip(&name(), "a v1 memory cgroup is asked for nothing");
+            skip(&name(), "memstock does not reclaim through v1 memory cgroups");
             return Ok(());
         }
         page_cache_alone(&cgroup, Some(&kernel))

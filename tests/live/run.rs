@@ -50,7 +50,7 @@ fn the_exit_code_is_commands() -> Result<()> {
 #[ignore = "long"]
 fn the_demonstration_meets_its_limit() -> Result<()> {
     if in_guest() {
-        skip(&name(), "the file has to be on a disk, which a guest has not");
+        skip(&name(), "the file has to be on a disk, and a guest has none");
         return Ok(());
     }
     live(|| {
@@ -178,7 +178,7 @@ fn is_seen(moment: &str) -> Result<bool> {
             return Ok(false);
         }
     }
-    anyhow::bail!("waited {SOON:?} in vain for {moment} or the end of the start")
+    anyhow::bail!("timed out after {SOON:?} waiting for {moment} or the end of the start")
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
         let cgroup = TestCgroup::new()?;
         let _other = as_nobody(&cgroup, "sleep 600")?;
         let comm = || fs::read_to_string(cgroup.dir().join("cgroup.procs"));
-        try_poll_until(SOON, "somebody's task", || {
+        try_poll_until(SOON, "another user's task", || {
             let pid = comm()?.trim().to_owned();
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             Ok((name == "sleep\n").then_some(()))
@@ -232,7 +232,7 @@ fn the_capabilities_of_the_unit_are_enough() -> Result<()> {
     })
 }
 
-/// systemd's own check of the unit, and its opinion on how exposed the service is.
+/// systemd's own check of the unit, and its exposure score.
 #[test]
 fn systemd_accepts_the_unit() -> Result<()> {
     if !Path::new("/usr/bin/systemd-analyze").exists() {

@@ -145,7 +145,7 @@ fn what_cannot_be_measured_is_refused() -> Result<()> {
     live(|| {
         let folder = tempfile::tempdir()?;
         let report = folder.path().join("report");
-        let output = report.to_str().context("a path that is no text")?;
+        let output = report.to_str().context("a path that is not UTF-8")?;
         refused(&["--output", output, "--", "memstock-no-such"], 127, &["not found"])?;
         ensure!(!report.exists(), "a report of nothing");
         refused(&["--", "/etc/passwd"], 126, &["/etc/passwd"])?;
@@ -164,7 +164,7 @@ fn runs_are_repeated_until_one_fails() -> Result<()> {
     live(|| {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("runs");
-        let file = file.to_str().context("a path that is no text")?;
+        let file = file.to_str().context("a path that is not UTF-8")?;
         let script = format!("echo x >> {file}; test $(wc -l < {file}) -lt 5");
         let run = ["--repeat", "3", "--", "sh", "-c", &script];
         let (report, finished) = stat(&run)?;

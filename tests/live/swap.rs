@@ -57,7 +57,7 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
         let swap = match Swap::on() {
             Ok(swap) => swap,
             Err(error) => {
-                skip(&name(), &format!("no swap can be had: {error:#}"));
+                skip(&name(), &format!("swap cannot be enabled: {error:#}"));
                 return Ok(());
             }
         };

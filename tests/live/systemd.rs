@@ -101,7 +101,7 @@ fn starts(system: &System) -> Result<()> {
     system.tell(&["systemctl", "enable", "--now", UNIT])?;
     // `enable --now` returns when the daemon is ready.
     ensure!(system.property(UNIT, "ActiveState")? == "active", "it is not ready");
-    ensure!(system.property(UNIT, "Type")? == "notify", "it is no notify service");
+    ensure!(system.property(UNIT, "Type")? == "notify", "it is not a notify service");
     let status = system.property(UNIT, "StatusText")?;
     ensure!(status.starts_with("cgroups tracked: "), "{status}");
     is_limited(system, VICTIM, 32)?;
@@ -133,7 +133,7 @@ fn replaced(system: &System, nth: usize, end: &[&str]) -> Result<(String, Durati
     is(system, "ActiveState", "active")?;
     let took = start.elapsed();
     ensure!(system.property(UNIT, "MainPID")? != daemon, "it is the same daemon");
-    let journal = try_poll_until(SOON, "the news of an adoption", || {
+    let journal = try_poll_until(SOON, "the event of an adoption", || {
         let journal = system.journal(UNIT)?;
         Ok((journal.matches("event: engine-adopted").count() == nth).then_some(journal))
     })?;

@@ -234,7 +234,7 @@ fn a_file_that_two_have_mapped_kills_nobody() -> Result<()> {
         let engine = engine(&cgroup, LIMIT)?;
         let order = Order { maps: Some(path), ..Order::default() };
         let mut tasks = [Growing::start(&cgroup, &order)?, Growing::start(&cgroup, &order)?];
-        try_poll_until(SOON, "cache to be taken back, or told of", || {
+        try_poll_until(SOON, "cache to be reclaimed or reported", || {
             let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
             let is_told = !engine.events_of("cache-over-limit")?.is_empty();
             Ok((is_told || memory.usage <= LIMIT * PAGE).then_some(()))

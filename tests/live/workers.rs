@@ -89,8 +89,8 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         first.was_killed().context("of a worker that hangs")?;
         let took = start.elapsed();
         eprintln!("its own cgroup had to wait for {took:?}");
-        ensure!(took >= HANGS, "it was stopped by nobody");
-        try_poll_until(SOON, "word of what hangs", || {
+        ensure!(took >= HANGS, "the worker was not stopped");
+        try_poll_until(SOON, "the report of the hang", || {
             Ok(engine.stderr()?.contains("hangs").then_some(()))
         })?;
         drop(worker);

@@ -200,7 +200,9 @@ impl KernelCgroup {
     /// When it is gone.
     pub fn tasks(&self) -> Result<Vec<u32>> {
         let text = self.read("cgroup.procs")?;
-        text.lines().map(|id| id.parse().with_context(|| format!("{id} is no process"))).collect()
+        text.lines()
+            .map(|id| id.parse().with_context(|| format!("{id} is not a process id")))
+            .collect()
     }
 
     /// The part of [`Self::usage_pages`] that is kernel memory: page tables, slab, stacks, pipes. Slab counts in whole

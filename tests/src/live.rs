@@ -116,7 +116,7 @@ fn clean_start() -> Result<()> {
         cgroup::remove_of_bench()?;
     }
     leftovers::none().context(
-        "before the test; if it is nobody's, `memstock stop` removes it, and rmdir a cgroup",
+        "before the test; if nobody needs it, `memstock stop` removes it, and rmdir a cgroup",
     )
 }
 

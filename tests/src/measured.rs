@@ -15,7 +15,7 @@ use crate::process::{Finished, memstock};
 /// When it writes no JSON.
 pub fn stat(args: &[&str]) -> Result<(Value, Finished)> {
     let file = tempfile::NamedTempFile::new()?;
-    let path = file.path().to_str().context("a path that is no text")?;
+    let path = file.path().to_str().context("a path that is not UTF-8")?;
     let all = [&["stat", "--json", "--output", path], args].concat();
     let finished = memstock(all)?.finish(3 * SOON)?;
     let text = fs::read_to_string(file.path())?;

@@ -52,7 +52,7 @@ pub fn try_poll_until<T>(
             return Ok(found);
         }
         if Instant::now() >= end {
-            bail!("waited {deadline:?} in vain for {what}");
+            bail!("timed out after {deadline:?} waiting for {what}");
         }
         sleep(INTERVAL);
     }

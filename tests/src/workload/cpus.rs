@@ -22,7 +22,8 @@ impl FromStr for Cpus {
         if text == "all" {
             return Ok(Self::All);
         }
-        let cpu = |word: &str| word.parse().with_context(|| format!("{word:?} is no CPU number"));
+        let cpu =
+            |word: &str| word.parse().with_context(|| format!("{word:?} is not a CPU number"));
         Ok(Self::List(text.split(',').map(cpu).collect::<Result<_>>()?))
     }
 }
