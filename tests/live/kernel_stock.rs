@@ -1,5 +1,5 @@
 //! `memstock stat --kernel-stock`: what the kernel's own controller does for the same pages, traced by fentry.
-//! The guests' kernels have fentry; elsewhere the flag must be refused.
+//! The guests' kernels have fentry; without it the flag must be refused.
 
 use std::path::Path;
 

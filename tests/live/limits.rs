@@ -1,4 +1,4 @@
-//! Limits hold: only tasks that exceed the limit are killed, and the usage never gets further above it than the stocks
+//! Limits hold: only the tasks that take too much are killed, and the usage never gets further above it than the stocks
 //! of all CPUs could hold.
 
 use anyhow::{Context, Result, ensure};

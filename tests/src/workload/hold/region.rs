@@ -1,4 +1,4 @@
-//! A memory mapping and the system calls on it. All `unsafe` code for mappings is here.
+//! A memory mapping and the system calls on it. All of `hold`'s `unsafe` code for mappings is here.
 
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
