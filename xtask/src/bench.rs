@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use crate::setup;
 use crate::{build, exec};
 
-/// Those of the `tests` package.
+/// The benchmarks of the `tests` package.
 pub const NAMES: [&str; 8] =
     ["fault", "page", "table1", "limit", "scale", "scaling", "read", "rehearsal"];
 
-/// The verb. `all` goes on after one that fails.
+/// Runs the benchmark `name`, or `all`, which goes on after a failure.
 pub fn run(name: &str, args: &[OsString]) -> Result<()> {
     let names = match name {
         "all" => &NAMES[..],

@@ -1,11 +1,11 @@
-//! `cargo xtask build`: the whole workspace, the BPF half by way of memstock's build script.
+//! `cargo xtask build`: builds the whole workspace; memstock's build script builds the BPF half.
 
 use anyhow::Result;
 
 use crate::exec;
 use crate::setup::{self, BpfToolchain};
 
-/// The verb.
+/// Runs `cargo xtask build`.
 pub fn run(release: bool) -> Result<()> {
     workspace(&setup::ensure()?, release)
 }

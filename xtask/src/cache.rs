@@ -1,4 +1,4 @@
-//! The cache: where tools that outlive `cargo clean` are kept, its log files and its lock.
+//! The cache, which outlives `cargo clean`: tools, log files, and its lock.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::exec::say;
 
-/// The cache directory, made when it is missing.
+/// The cache directory, created if it is missing.
 pub fn dir() -> Result<PathBuf> {
     let dir = locate(|name| env::var_os(name).filter(|value| !value.is_empty()))
         .context("no place for a cache: set HOME or MEMSTOCK_CACHE")?;
@@ -28,13 +28,13 @@ fn locate(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(base.join("memstock"))
 }
 
-/// The file for the output of the step `name`.
+/// The log file of the step `name`.
 pub fn log(name: &str) -> Result<PathBuf> {
     Ok(dir()?.join("logs").join(format!("{name}.log")))
 }
 
-/// Waits until no other set-up is installing. Held until the file is dropped; the kernel gives it
-/// back when the process dies.
+/// Waits until no other set-up is installing, and takes the lock. Dropping the file, or the death of the process,
+/// releases it.
 pub fn lock() -> Result<File> {
     let path = dir()?.join("setup.lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;

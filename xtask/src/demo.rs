@@ -1,5 +1,5 @@
-//! The demonstration on a terminal: `memstock run` goes on behind `memstock top`, and what it says in the end is shown
-//! when that has ended.
+//! The demonstration on a terminal: `memstock run` in the background, `memstock top` on the screen, and the summary of
+//! `run` at the end.
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -12,15 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::exec;
 
-/// Until there is something to look at.
+/// How long to wait until the engine can be shown.
 const SOON: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
-/// One a second.
+/// Samples that `top` shows, one a second.
 const SAMPLES: &str = "9";
-/// With what the summary begins that `memstock run` ends with.
+/// The beginning of the summary that `memstock run` prints at its end.
 const SUMMARY: &str = "page faults ";
 
-/// Runs `memstock run` with these arguments, and looks at it.
+/// Runs `memstock run` with these arguments, and `memstock top` beside it.
 pub fn in_place(memstock: impl Fn() -> Command, args: &[OsString]) -> Result<()> {
     let mut run = memstock();
     run.arg("run").args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -28,13 +28,13 @@ pub fn in_place(memstock: impl Fn() -> Command, args: &[OsString]) -> Result<()>
     let mut stderr = run.0.stderr.take().context("a child without its output")?;
     let said = thread::spawn(move || {
         let mut said = Vec::new();
-        // What came until then is worth showing.
+        // After an error, show what was read until then.
         let _ = stderr.read_to_end(&mut said);
         String::from_utf8_lossy(&said).into_owned()
     });
     if run.has_begun(&memstock)? {
         exec::stream(memstock().args(["top", "--iterations", SAMPLES]))?;
-        // Whoever left the view early has seen enough.
+        // The view has ended, perhaps early: the run is no longer needed.
         kill_process(Pid::from_child(&run.0), Signal::INT).context("ending memstock run")?;
     }
     let status = run.0.wait().context("waiting for memstock run")?;
@@ -44,11 +44,11 @@ pub fn in_place(memstock: impl Fn() -> Command, args: &[OsString]) -> Result<()>
     if status.success() { Ok(()) } else { bail!("memstock run ended with {status}") }
 }
 
-/// Ended, at the latest, when it is dropped.
+/// `memstock run`; terminated when dropped, if it has not ended.
 struct Running(Child);
 
 impl Running {
-    /// Waits until there is an engine to look at; false if there will be none.
+    /// Waits until the engine can be shown; false if the run ended before.
     fn has_begun(&mut self, memstock: impl Fn() -> Command) -> Result<bool> {
         let end = Instant::now() + SOON;
         while self.0.try_wait().context("waiting for memstock run")?.is_none() {

@@ -1,6 +1,6 @@
-//! Runs programs, and says what ran: the one way in which xtask starts anything.
+//! Runs programs. xtask starts every program through this module.
 //!
-//! An error names the command, how it ended and, for a logged one, where its output is.
+//! An error names the command, how it ended and, for a logged command, where its output is.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Lines of a log that are shown when its command fails.
+/// How many lines of a log are shown when its command fails.
 const TAIL: usize = 15;
 
 /// The root of the workspace.
@@ -29,25 +29,25 @@ pub fn target_dir() -> PathBuf {
     target.map_or_else(|| root().join("target"), Path::to_path_buf)
 }
 
-/// The cargo that runs us, in the workspace.
+/// The cargo that runs xtask, in the workspace.
 pub fn cargo(args: &[&str]) -> Command {
     let mut cmd = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cmd.args(args).current_dir(root());
     cmd
 }
 
-/// Prints one line of progress, to stderr.
+/// Prints one line of progress to stderr.
 pub fn say(verb: &str, what: impl std::fmt::Display) {
     eprintln!("{verb:>12} {what}");
 }
 
-/// Runs `cmd` with our own input and output.
+/// Runs `cmd` with xtask's own input and output.
 pub fn stream(cmd: &mut Command) -> Result<()> {
     let status = cmd.status().with_context(|| cannot_start(cmd))?;
     ended(cmd, status)
 }
 
-/// Runs `cmd` with its standard output going through `line` as it comes.
+/// Runs `cmd` and calls `line` for each line of its standard output as it comes.
 pub fn tee(cmd: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     let mut child = cmd.stdout(Stdio::piped()).spawn().with_context(|| cannot_start(cmd))?;
     let mut output = BufReader::new(child.stdout.take().context("a child without its output")?);
@@ -60,7 +60,7 @@ pub fn tee(cmd: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     ended(cmd, status)
 }
 
-/// Runs `cmd` and returns what it printed; what it said on stderr is part of the error.
+/// Runs `cmd` and returns its standard output; the error has the first line of its stderr.
 pub fn capture(cmd: &mut Command) -> Result<String> {
     let output = cmd.stdin(Stdio::null()).output().with_context(|| cannot_start(cmd))?;
     ended(cmd, output.status).with_context(|| {
@@ -70,9 +70,9 @@ pub fn capture(cmd: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("output of `{}`", describe(cmd)))
 }
 
-/// Runs `cmd` with its output in the file `log` and a spinner (on a terminal) or a line instead.
+/// Runs `cmd` with its output in the file `log`, and shows a spinner (on a terminal) or a line instead.
 ///
-/// The outermost line of the error is complete in itself; below it are the log's last lines.
+/// The outermost message of the error can stand alone; its cause has the last lines of the log.
 pub fn logged(what: &str, cmd: &mut Command, log: &Path) -> Result<()> {
     let mut file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
     writeln!(file, "$ {}", describe(cmd)).with_context(|| format!("write {}", log.display()))?;
@@ -100,7 +100,7 @@ pub fn logged(what: &str, cmd: &mut Command, log: &Path) -> Result<()> {
         .with_context(|| format!("{what}: {status}; see {}", log.display()))
 }
 
-/// Becomes `cmd`, so that signals and the exit code are its own. Returns only on failure.
+/// Replaces xtask by `cmd`, which then gets the signals and sets the exit code. Returns only on failure.
 pub fn replace(cmd: &mut Command) -> Result<()> {
     Err(cmd.exec()).with_context(|| cannot_start(cmd))
 }

@@ -1,11 +1,11 @@
-//! `cargo xtask fuzz`: recordings that nobody's memstock has written, as many as are asked for.
+//! `cargo xtask fuzz`: tests memstock with many damaged and hostile recordings.
 
 use anyhow::Result;
 
 use crate::exec;
 use crate::setup;
 
-/// The verb.
+/// Tests `inputs` recordings, beginning with the one numbered `first`.
 pub fn run(inputs: u64, first: u64) -> Result<()> {
     let bpf = setup::ensure()?;
     let mut test =

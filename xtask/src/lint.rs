@@ -20,7 +20,7 @@ const BPF_CLIPPY: &[&str] = &[
     "-Zbuild-std=core",
 ];
 
-/// The verb: every check runs, whatever the others found.
+/// Runs every check, even if others fail.
 pub fn run() -> Result<()> {
     let bpf = setup::ensure()?;
     tools(&bpf)?;
@@ -38,7 +38,7 @@ pub fn run() -> Result<()> {
     match deny::ensure() {
         Ok(mut cmd) => {
             cmd.args(["--offline", "check", "licenses", "bans", "sources"]).current_dir(root());
-            // It looks at those of every platform, and a build has fetched those of this one.
+            // cargo-deny checks the dependencies of every platform; a build fetches only those of this one.
             checks.push(("dependencies, fetched", cargo(&["fetch", "--locked"])));
             checks.push(("dependencies", cmd));
         }
@@ -61,7 +61,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Clippy as aya-build compiles: same flags, own target directory.
+/// Clippy with the flags of aya-build, in a target directory of its own.
 fn bpf_clippy(bpf: &BpfToolchain) -> Result<Command> {
     let mut cmd = bpf.cargo(BPF_CLIPPY)?;
     cmd.arg("--target-dir").arg(target_dir().join("lint-bpf")).args(["--", "-Dwarnings"]);
@@ -70,7 +70,7 @@ fn bpf_clippy(bpf: &BpfToolchain) -> Result<Command> {
     Ok(cmd)
 }
 
-/// Makes sure of rustfmt and of both clippys.
+/// Installs rustfmt, and clippy for both halves, if they are missing.
 fn tools(bpf: &BpfToolchain) -> Result<()> {
     let rustup = !bpf.toolchain.is_empty();
     if capture(&mut bpf.cargo(&["clippy", "--version"])?).is_err() {

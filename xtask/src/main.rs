@@ -1,6 +1,6 @@
-//! `cargo xtask VERB`: what a developer types.
+//! `cargo xtask VERB`: the command line of the development tasks.
 //!
-//! Owns the command line only; each verb lives in the file of its name.
+//! Owns only the command line; each verb is in the file of its name.
 
 mod bench;
 mod build;
@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Find or install what builds the BPF half: a compiler with `core`'s source, and bpf-linker.
+    /// Find or install the toolchain of the BPF half: a compiler with the source of `core`, and bpf-linker.
     Setup,
     /// Build the whole workspace.
     Build {
@@ -43,24 +43,25 @@ enum Verb {
     },
     /// Build and run memstock: a demonstration, or `memstock run ARGS`; in a guest where the kernel refuses BPF.
     Run {
-        /// Run it on this host, whatever the kernel refuses.
+        /// Run it on this host even if the kernel refuses BPF.
         #[arg(long)]
         host: bool,
-        /// Arguments of `memstock run`; without any, a demonstration of ten seconds: two cgroups, and a limit that is met.
+        /// Arguments of `memstock run`; without any, a demonstration of ten seconds: two cgroups, and a limit that is
+        /// hit.
         #[arg(last = true)]
         args: Vec<OsString>,
     },
-    /// Run the tests, with few of their repetitions; the last line printed is `N passed, N failed, N skipped`.
+    /// Run the tests, with a few of their repetitions; the last line is `N passed, N failed, N skipped`.
     Test {
         /// Run only tests whose name contains this.
         filter: Option<String>,
-        /// Accept the output seen as the new expectation of the snapshot tests.
+        /// Accept the current output as the expectation of the snapshot tests.
         #[arg(long)]
         bless: bool,
-        /// Run those that take long as well.
+        /// Also run the tests that take long.
         #[arg(long)]
         long: bool,
-        /// Run live tests in guests with other kernels, too (see `cargo xtask vm`): `short` takes minutes, all in
+        /// Also run live tests in guests with other kernels (see `cargo xtask vm`): `short` takes minutes, all tests in
         /// `one` guest an hour, the whole matrix hours.
         #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "matrix")]
         vm: Option<vm::Extent>,
@@ -72,38 +73,38 @@ enum Verb {
     Soak {
         /// Only tests whose name contains this.
         filter: Option<String>,
-        /// For how long one daemon is to be at work.
+        /// How long one daemon works, in minutes.
         #[arg(long, default_value_t = 60)]
         minutes: u32,
     },
     /// Build a Debian package of the release binary, and print its path.
     Package {
-        /// Package this binary, and build none.
+        /// Package this binary instead of building one.
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
         /// Put the package into this folder [default: debian, in the target folder].
         #[arg(long, value_name = "DIR")]
         output: Option<PathBuf>,
-        /// Its Debian revision: tells packages of one version apart.
+        /// Debian revision, which distinguishes packages of one version.
         #[arg(long, default_value_t = 1)]
         revision: u32,
     },
     /// Build an OCI image of the package, without network and without root, and print its path.
     Image {
-        /// Of this package, and build none.
+        /// Use this package instead of building one.
         #[arg(long, value_name = "FILE")]
         deb: Option<PathBuf>,
-        /// Write the image, an archive, to this file [default: memstock-VERSION.oci.tar, in the target folder].
+        /// Write the image, as an archive, to this file [default: memstock-VERSION.oci.tar, in the target folder].
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Print what the kernel refuses of what memstock needs, in one line; nothing if it grants all.
+    /// Print in one line what memstock needs and the kernel refuses; nothing if it grants everything.
     #[command(hide = true)]
     Refusal,
-    /// Print the path of an archive with a minimal Debian root, made when it is missing.
+    /// Print the path of an archive with a minimal Debian root; make it if it is missing.
     #[command(hide = true)]
     DebianRoot {
-        /// With systemd, to boot it.
+        /// Include systemd, so that the root can be booted.
         #[arg(long)]
         systemd: bool,
     },
@@ -111,7 +112,7 @@ enum Verb {
     Vm {
         #[command(flatten)]
         guest: vm::Guest,
-        /// In each guest of the matrix, or in those of these lines of kernels, one after the other; what came out goes
+        /// Run in each guest of the matrix, or in those with these kernels, one after the other, and write the results
         /// into docs/kernels.md.
         #[arg(long, value_name = "LINE", num_args = 0.., conflicts_with = "Guest")]
         matrix: Option<Vec<String>>,
@@ -120,14 +121,14 @@ enum Verb {
     },
     /// Check formatting, clippy (host and BPF) and the documentation.
     Lint,
-    /// Take the picture of `memstock top` in the README anew, from a real run (as root).
+    /// Make the picture of `memstock top` in the README again, from a real run (as root).
     Picture,
-    /// Have damaged and hostile recordings read, judged and replayed: tests/hostile.rs of memstock-user, with more inputs.
+    /// Read, judge and replay damaged and hostile recordings: memstock-user/tests/hostile.rs with more inputs.
     Fuzz {
-        /// How many.
+        /// Number of recordings.
         #[arg(long, default_value_t = 1_000_000)]
         inputs: u64,
-        /// The number of the first one, to repeat what failed.
+        /// Number of the first recording, to repeat a failure.
         #[arg(long, default_value_t = 0)]
         first: u64,
     },

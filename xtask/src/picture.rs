@@ -1,20 +1,20 @@
-//! `cargo xtask picture`: takes the picture of `memstock top` for the README, from a real run.
+//! `cargo xtask picture`: makes the picture of `memstock top` for the README, from a real run.
 
 use anyhow::Result;
 
 use crate::setup::{self, apt};
 use crate::{build, exec, pins};
 
-/// Where it goes.
+/// The file of the picture.
 const PICTURE: &str = "docs/top.svg";
 
-/// The verb.
+/// Runs `cargo xtask picture`.
 pub fn run() -> Result<()> {
     let bpf = setup::ensure()?;
     if apt::usable() {
         apt::install("the terminal of the picture", pins::DEBIAN_LIVE)?;
     }
-    // What takes the picture starts `memstock` and the workload from the release directory.
+    // The example starts `memstock` and the workload from the release directory.
     build::workspace(&bpf, true)?;
     let mut cmd =
         exec::cargo(&["run", "-p", "memstock-tests", "--release", "--example", "picture"]);

@@ -1,5 +1,6 @@
-//! `cargo xtask run`: builds memstock and becomes it, so that Ctrl-C and the exit code are its own; where the kernel
-//! refuses BPF, it shows the same in a guest. Without arguments it is the demonstration, on a terminal by `memstock top`.
+//! `cargo xtask run`: builds memstock and replaces itself by it, so that memstock gets Ctrl-C and sets the exit code.
+//! Where the kernel refuses BPF, memstock runs in a guest. Without arguments it is the demonstration, on a terminal
+//! with `memstock top`.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,7 +21,7 @@ enum Place {
     Guest,
 }
 
-/// The verb; `insists` on this host.
+/// Runs `memstock run` with `args`, or the demonstration; on this host in any case if the user `insists`.
 pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
     let refusal = memstock_tests::refusal();
     let has_sudo = !rustix::process::geteuid().is_root() && which::which("sudo").is_ok();
@@ -29,7 +30,7 @@ pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
         exec::say("BPF", format_args!("{reason}; so it runs in a guest (`--host` insists)"));
     }
     let bpf = setup::ensure()?;
-    // As the tests are built, so that both build once; the kernel half is always optimised.
+    // The profile of the tests, so that both share one build; the kernel half is always optimised.
     build::workspace(&bpf, false)?;
     let built = exec::target_dir().join("debug");
     if place == Place::Guest {
@@ -50,7 +51,7 @@ pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
     exec::replace(memstock().arg("run").args(arguments(args, &built)))
 }
 
-/// Where to run; `is_granted` asks whether sudo is granted what we are refused.
+/// Where to run; `is_granted` asks whether the kernel grants sudo what it refuses us.
 fn place(
     is_refused: bool,
     insists: bool,
@@ -62,12 +63,12 @@ fn place(
     } else if is_refused && !insists {
         Place::Guest
     } else {
-        // Without root or sudo memstock itself says what it needs.
+        // If BPF is refused here, memstock itself says what it needs.
         Place::Here
     }
 }
 
-/// `args`, or the demonstration by the workload in the folder `programs`.
+/// `args`, or those of the demonstration, with the workload from the folder `programs`.
 fn arguments(args: &[OsString], programs: &Path) -> Vec<OsString> {
     if !args.is_empty() {
         return args.to_vec();
@@ -78,14 +79,14 @@ fn arguments(args: &[OsString], programs: &Path) -> Vec<OsString> {
     all
 }
 
-/// Whether root, which asks for no password, is granted more than we are: in a container it may not be.
+/// Whether sudo works without a password and the kernel grants root more than us, which in a container it may not.
 fn is_granted_to_sudo() -> bool {
     let Ok(xtask) = env::current_exe() else { return false };
     capture(Command::new("sudo").arg("-n").arg(xtask).arg("refusal"))
         .is_ok_and(|said| said.is_empty())
 }
 
-/// The hidden verb that is asked there.
+/// The hidden verb by which `is_granted_to_sudo` asks.
 pub fn refusal() -> Result<()> {
     if let Some(reason) = memstock_tests::refusal() {
         println!("{reason}");
@@ -101,10 +102,10 @@ mod tests {
     fn a_guest_is_for_who_has_no_other_way() {
         assert_eq!(place(false, false, true, || true), Place::Here);
         assert_eq!(place(true, false, false, || false), Place::Guest);
-        // As in a container whose root has no more capabilities.
+        // In a container where root has no more capabilities.
         assert_eq!(place(true, false, true, || false), Place::Guest);
         assert_eq!(place(true, false, true, || true), Place::Sudo);
-        // A password may be asked for, and a refusal is memstock's to tell.
+        // sudo may ask for a password, and memstock itself reports a refusal.
         assert_eq!(place(true, true, true, || false), Place::Sudo);
         assert_eq!(place(true, true, false, || false), Place::Here);
     }

@@ -1,5 +1,5 @@
-//! What is in the package, and where Debian wants it. Completions and manual pages come from the binary itself,
-//! so they are of the version that is packaged.
+//! The files of the package, and where Debian wants them. The packaged binary prints the completions and manual pages,
+//! so they are of its version.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use crate::exec::{capture, root};
 
 const DOC: &str = "usr/share/doc/memstock";
 const MAN: &str = "usr/share/man/man1";
-/// The configuration, as it is in `contrib` and as the unit names it.
+/// The configuration file, in `contrib` and in `/etc`, where the unit expects it.
 pub const CONFIG: &str = "memstock.toml";
 const COMPLETIONS: [(&str, &str); 3] = [
     ("bash", "usr/share/bash-completion/completions/memstock"),
     ("zsh", "usr/share/zsh/vendor-completions/_memstock"),
     ("fish", "usr/share/fish/vendor_completions.d/memstock.fish"),
 ];
-/// Parts of `contrib` that have a place of their own.
+/// Parts of `contrib` that are not examples.
 const PLACED: [&str; 3] = ["debian", "systemd", CONFIG];
 
-/// Puts everything into the tree but what Debian is told of it.
+/// Puts every file into the tree, except those of `control`.
 pub fn put(stage: &Stage, binary: &Path, control: &Control, epoch: Option<&str>) -> Result<()> {
     program(stage, binary)?;
     let unit = read("contrib/systemd/memstock.service")?;
@@ -42,7 +42,7 @@ fn program(stage: &Stage, binary: &Path) -> Result<()> {
     let path = format!("usr/bin/{NAME}");
     let bytes = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
     stage.program(&path, bytes)?;
-    // Line tables are for who builds; the BPF object is data to this, and keeps its own.
+    // Line tables are of use to developers only. The BPF object is data to `strip`, and keeps its own.
     let mut strip = Command::new("strip");
     strip.args(["--remove-section=.comment", "--remove-section=.note"]).arg(stage.at(&path));
     capture(&mut strip).map(drop)
@@ -75,7 +75,7 @@ fn documentation(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// With the text of the licence that is not on every Debian system.
+/// The copyright file, with the text of the MIT licence, which not every Debian system has.
 fn copyright() -> Result<String> {
     let text = String::from_utf8(read("LICENSE-MIT")?).context("LICENSE-MIT")?;
     let indented = text.lines().map(|line| match line.trim_end() {
@@ -87,7 +87,7 @@ fn copyright() -> Result<String> {
     Ok(frame.replace("@MIT@", &indented))
 }
 
-/// Upstream's, and the package's own, which says no more than that it was made.
+/// Upstream's changelog, and the package's own, which has a single entry.
 fn changelogs(stage: &Stage, control: &Control, epoch: Option<&str>) -> Result<()> {
     let upstream = format!("{DOC}/changelog");
     stage.data(&upstream, read("CHANGELOG.md")?)?;

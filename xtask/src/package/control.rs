@@ -1,4 +1,4 @@
-//! What Debian is told of the package: its control file, what it depends on, its scripts and checksums.
+//! The package's metadata for Debian: control file, dependencies, scripts and checksums.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::stage::Stage;
 use super::{NAME, VERSION};
 use crate::exec::capture;
 
-/// Who is named as responsible. The project has no address of its own.
+/// The `Maintainer:` field. The project has no address of its own.
 pub const MAINTAINER: &str = "memstock developers <memstock@localhost>";
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
@@ -23,9 +23,9 @@ memory-cgroup controller in eBPF
  a patched kernel.
  .
  Limits can be tried before they are set: with --observe nobody is stopped or
- killed, and each limit that is met says what would have been done.";
+ killed, and each limit that is hit reports what would have been done.";
 
-/// What is said of the package as a whole.
+/// The control file's fields that differ between packages.
 pub struct Control {
     version: String,
     architecture: String,
@@ -33,7 +33,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Finds out what the binary depends on.
+    /// Finds the architecture, and what the binary depends on.
     pub fn new(binary: &Path, revision: u32) -> Result<Self> {
         let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
         Ok(Self {
@@ -43,17 +43,17 @@ impl Control {
         })
     }
 
-    /// The version with the revision.
+    /// Version and Debian revision.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The name of the package's file, as Debian has it.
+    /// The name of the package's file, as Debian spells it.
     pub fn file_name(&self) -> String {
         format!("{NAME}_{}_{}.deb", self.version, self.architecture)
     }
 
-    /// Puts all of it into a tree that is complete otherwise.
+    /// Puts the metadata into a tree that has all other files.
     pub fn put(&self, stage: &Stage) -> Result<()> {
         let files = stage.files()?;
         let mut bytes = 0;
@@ -74,7 +74,7 @@ impl Control {
             stage.data("DEBIAN/conffiles", format!("/{config}\n"))?;
         }
         let mut md5sum = Command::new("md5sum");
-        // What people change is not to be as it was.
+        // Administrators may change the configuration, so it has no checksum.
         md5sum.args(files.iter().filter(|path| **path != config)).current_dir(stage.root());
         stage.data("DEBIAN/md5sums", capture(&mut md5sum)?)?;
         for script in SCRIPTS {
@@ -87,7 +87,7 @@ impl Control {
 
 /// The packages that have the libraries of the binary, in the versions whose symbols it uses.
 fn depends(binary: &Path) -> Result<String> {
-    // It wants to be in the source tree of a package.
+    // dpkg-shlibdeps has to run in the source tree of a package.
     let source = tempfile::tempdir().context("cannot make a temporary folder")?;
     let debian = source.path().join("debian");
     let text = format!("Source: {NAME}\n\nPackage: {NAME}\nArchitecture: any\n");

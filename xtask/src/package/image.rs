@@ -1,6 +1,6 @@
-//! `cargo xtask image`: an OCI image of the Debian package. One layer: the program, the libraries that it is linked with
-//! and their copyright. Written here and not by buildah or podman, so it takes no root, no network and no storage of
-//! theirs; and the same package and libraries give the same image, byte by byte.
+//! `cargo xtask image`: makes an OCI image of the Debian package. Its one layer has the program, the libraries that it
+//! is linked with, and their copyright. buildah and podman are not used, so it needs no root, no network and none of
+//! their storage; and the same package and libraries give the same image, byte for byte.
 
 use std::fs;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::exec::{capture, target_dir};
 
 const PROGRAM: &str = "usr/bin/memstock";
 const COPYRIGHT: &str = "usr/share/doc/memstock/copyright";
-/// Of what the libraries are linked from, in Debian's places.
+/// Debian's packages of the libraries, whose copyright goes into the image.
 const LIBRARIES: [&str; 2] = ["libc6", "libgcc-s1"];
 
-/// The verb: of a package that is there, or of one that it builds. Prints where the image is.
+/// Makes the image of the package `deb`, or of one that it builds, and prints the image's path.
 pub fn run(deb: Option<&Path>, output: Option<&Path>) -> Result<()> {
     let deb = match deb {
         Some(deb) => deb.to_owned(),
@@ -39,7 +39,7 @@ pub fn run(deb: Option<&Path>, output: Option<&Path>) -> Result<()> {
         "architecture": architecture()?,
         "os": "linux",
         "config": { "Entrypoint": [format!("/{PROGRAM}")], "Cmd": ["--help"] },
-        // Uncompressed, so the same digest twice.
+        // The layer is not compressed, so its diff_id is its digest.
         "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
     });
     let config = blob(&layout, config.to_string().as_bytes(), "config.v1+json")?;
@@ -50,7 +50,7 @@ pub fn run(deb: Option<&Path>, output: Option<&Path>) -> Result<()> {
         "layers": [layer],
     });
     let mut manifest = blob(&layout, manifest.to_string().as_bytes(), "manifest.v1+json")?;
-    // podman and containerd name it by these when they load it.
+    // podman and containerd take the image's name from these when they load it.
     manifest["annotations"] = json!({
         "io.containerd.image.name": format!("localhost/{NAME}:{VERSION}"),
         "org.opencontainers.image.ref.name": format!("localhost/{NAME}:{VERSION}"),
@@ -63,7 +63,7 @@ pub fn run(deb: Option<&Path>, output: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// What is in the image.
+/// Puts the files of the image into `root`.
 fn fill(root: &Stage, deb: &Path) -> Result<()> {
     let unpacked = Stage::new()?;
     capture(Command::new("dpkg-deb").arg("-x").arg(deb).arg(unpacked.root()))?;
@@ -77,21 +77,21 @@ fn fill(root: &Stage, deb: &Path) -> Result<()> {
         let copyright = format!("usr/share/doc/{package}/copyright");
         root.data(&copyright, read(&Path::new("/").join(&copyright))?)?;
     }
-    // What is mounted over, as the root is read-only.
+    // Mount points, because the root is read-only.
     for dir in ["dev", "etc/memstock", "proc", "run", "sys", "var/log"] {
         root.dir(dir)?;
     }
     Ok(())
 }
 
-/// The files that `ldd` names; the kernel's own has none.
+/// The files that `ldd` names; the vDSO has none.
 fn libraries(said: &str) -> Vec<&str> {
     said.lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
         .collect()
 }
 
-/// A tar of a tree, in which nothing depends on who made it, or when.
+/// Packs a tree reproducibly: nothing in the tar depends on who made it, or when.
 fn archive(tree: &Path, file: &Path, epoch: &str) -> Result<()> {
     let mut tar = Command::new("tar");
     tar.args(["--create", "--sort=name", "--format=gnu", "--owner=0", "--group=0"]);
@@ -99,7 +99,7 @@ fn archive(tree: &Path, file: &Path, epoch: &str) -> Result<()> {
     capture(tar.arg(file).arg("--directory").arg(tree).arg(".")).map(drop)
 }
 
-/// Puts a blob in; what names it from elsewhere.
+/// Adds a blob to the layout, and returns its descriptor.
 fn blob(layout: &Stage, bytes: &[u8], kind: &str) -> Result<Value> {
     layout.data("blob", bytes)?;
     let said = capture(Command::new("sha256sum").arg(layout.at("blob")))?;
@@ -117,7 +117,7 @@ fn media(kind: &str) -> String {
     format!("application/vnd.oci.image.{kind}")
 }
 
-/// As Go calls it, which is as Debian does for all that memstock runs on.
+/// The architecture's name in Go, which is also Debian's for all that memstock runs on.
 fn architecture() -> Result<String> {
     let said = capture(Command::new("dpkg").arg("--print-architecture"))?;
     Ok(said.trim().to_owned())

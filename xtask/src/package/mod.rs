@@ -1,6 +1,6 @@
-//! `cargo xtask package`: a Debian package of the release binary, by Debian's own tools from a staged tree.
+//! `cargo xtask package`: makes a Debian package of the release binary from a staged tree, with Debian's own tools.
 //!
-//! What is in it is in `contents`, what is said of it in `control`, and the tree itself in `stage`.
+//! `contents` has the package's files, `control` its metadata, `stage` the tree.
 
 mod contents;
 mod control;
@@ -22,15 +22,14 @@ use crate::{exec, pins};
 
 /// The name of the package.
 const NAME: &str = "memstock";
-/// Upstream's version: that of the workspace.
+/// The upstream version, which is the workspace's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What lintian asks only of packages that are uploaded to Debian, by a maintainer with an address, for a bug
-/// that asks for them.
+/// lintian's tags that only concern packages uploaded to Debian, by a maintainer with an address, to close a bug.
 const NOT_OURS: &str =
     "bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs";
 
-/// The verb: packages `binary`, or one that it builds, and prints where the package is.
+/// Packages `binary`, or one that it builds, and prints the package's path.
 pub fn run(binary: Option<&Path>, output: Option<&Path>, revision: u32) -> Result<()> {
     println!("{}", package(binary, output, revision)?.display());
     Ok(())
@@ -54,7 +53,7 @@ fn package(binary: Option<&Path>, output: Option<&Path>, revision: u32) -> Resul
     let mut cmd = Command::new("dpkg-deb");
     cmd.args(["--root-owner-group", "--build"]).arg(stage.root()).arg(&package);
     if let Some(epoch) = epoch {
-        // Times of files are not newer than the source: the same source gives the same package.
+        // No file is newer than the source, so that the same source gives the same package.
         cmd.env("SOURCE_DATE_EPOCH", epoch);
     }
     capture(&mut cmd)?;
@@ -68,7 +67,7 @@ fn build() -> Result<PathBuf> {
     Ok(target_dir().join("release").join(NAME))
 }
 
-/// Makes sure of Debian's tools.
+/// Installs Debian's tools if they are missing.
 fn tools() -> Result<()> {
     if apt::usable() {
         apt::install("what builds a Debian package", pins::DEBIAN_PACKAGE)?;
@@ -82,14 +81,14 @@ fn tools() -> Result<()> {
     Ok(())
 }
 
-/// Seconds since the epoch of the last commit; none in a tree without its history.
+/// Time of the last commit, in seconds since the epoch; `None` in a tree without history.
 fn last_commit() -> Option<String> {
     let mut git = Command::new("git");
     git.args(["log", "-1", "--format=%ct"]).current_dir(exec::root());
     Some(capture(&mut git).ok()?.trim().to_owned())
 }
 
-/// Debian's own check of a package, where it is installed.
+/// Runs lintian on the package, if it is installed.
 fn check(package: &Path) -> Result<()> {
     if which::which("lintian").is_err() {
         say("Package", "lintian is not installed: the package is not checked");
@@ -98,7 +97,7 @@ fn check(package: &Path) -> Result<()> {
     let mut lintian = Command::new("lintian");
     lintian.args(["--fail-on", "error,warning", "--allow-root"]);
     lintian.args(["--suppress-tags", NOT_OURS]).arg(package);
-    // Standard output is for the path.
+    // Standard output is reserved for the path.
     let output = lintian.output().context("cannot start lintian")?;
     eprint!("{}", String::from_utf8_lossy(&output.stdout));
     if !output.status.success() {

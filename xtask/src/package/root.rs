@@ -1,7 +1,7 @@
-//! A minimal Debian root, as an archive in the cache: what a package is tried in.
+//! A minimal Debian root, as an archive in the cache, in which tests install the package.
 //!
-//! It is of the release that this host has, from the server and through the proxy that its apt uses, so no server
-//! is named here. Made beside its final place and renamed, so that an interrupted one is never taken for whole.
+//! It has the host's release, from the server and through the proxy that the host's apt uses, so no server is named
+//! here. It is made beside its final place and renamed, so that an interrupted one is never taken for complete.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::exec::{capture, logged};
 use crate::{cache, pins};
 
-/// The verb: prints where the archive is, which is made when it is missing. `systemd`: of a root that can be booted.
+/// Prints the path of the archive, and makes it if it is missing. With `systemd` the root can be booted.
 pub fn run(systemd: bool) -> Result<()> {
     println!("{}", ensure(systemd)?.display());
     Ok(())
@@ -43,7 +43,7 @@ fn make(release: &str, packages: &[&str], archive: &PathBuf) -> Result<()> {
     let place = tempfile::Builder::new().prefix("unfinished-").tempdir_in(cache::dir()?);
     let place = place.context("cannot write to the cache; MEMSTOCK_CACHE moves it")?;
     let root = place.path().join("root");
-    // It mounts, and may be killed: what is mounted goes with the namespace.
+    // debootstrap mounts file systems and may be killed; its mount namespace takes them away with it.
     let mut cmd = Command::new("unshare");
     cmd.args(["--mount", "debootstrap", "--variant=minbase"]);
     if !packages.is_empty() {
@@ -56,7 +56,7 @@ fn make(release: &str, packages: &[&str], archive: &PathBuf) -> Result<()> {
     logged(&format!("Debian {release} (debootstrap)"), &mut cmd, &cache::log("debootstrap")?)?;
     let unfinished = place.path().join("tar");
     let mut tar = Command::new("tar");
-    // What was downloaded is installed by now.
+    // Leave out what was downloaded: it is installed.
     tar.args(["--exclude=./var/cache/apt/*.bin", "--exclude=./var/cache/apt/archives/*.deb"]);
     tar.args(["--exclude=./var/lib/apt/lists/*", "--exclude=./dev/*"]);
     tar.args(["--one-file-system", "--numeric-owner", "--create", "--file"]).arg(&unfinished);
@@ -64,7 +64,7 @@ fn make(release: &str, packages: &[&str], archive: &PathBuf) -> Result<()> {
     fs::rename(&unfinished, archive).with_context(|| format!("cannot make {}", archive.display()))
 }
 
-/// The code name of the Debian that this host is.
+/// The code name of the host's Debian release.
 fn release() -> Result<String> {
     const PATH: &str = "/etc/os-release";
     let text = fs::read_to_string(PATH).with_context(|| format!("cannot read {PATH}"))?;
@@ -73,7 +73,7 @@ fn release() -> Result<String> {
     Ok(name.trim_matches('"').to_owned())
 }
 
-/// Where apt has that release from.
+/// The server from which the host's apt gets this release.
 fn server(release: &str) -> Result<String> {
     let mut apt = Command::new("apt-get");
     apt.args(["indextargets", "--format", "$(CODENAME) $(COMPONENT) $(REPO_URI)"]);

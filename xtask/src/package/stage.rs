@@ -1,4 +1,4 @@
-//! The tree that becomes a package: files with the modes that they are to have, whatever the umask is.
+//! The tree that becomes a package: sets the mode of each file, whatever the umask is.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,14 +13,14 @@ use crate::exec::capture;
 const DATA: u32 = 0o644;
 const PROGRAM: u32 = 0o755;
 
-/// The staged tree; gone when it is dropped.
+/// A staged tree; removed when dropped.
 pub struct Stage {
     root: PathBuf,
     _dir: TempDir,
 }
 
 impl Stage {
-    /// Makes an empty one.
+    /// Makes an empty tree.
     pub fn new() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("memstock-deb-").tempdir();
         let dir = dir.context("cannot make a temporary folder; is TMPDIR writable?")?;
@@ -29,17 +29,17 @@ impl Stage {
         Ok(Self { root, _dir: dir })
     }
 
-    /// Its root.
+    /// The root folder of the tree.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Where the file `path` of the package is.
+    /// Where the tree has the package's file `path`.
     pub fn at(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    /// Makes a folder, and those above it.
+    /// Makes a folder and its parents.
     pub fn dir(&self, path: &str) -> Result<PathBuf> {
         let mut dir = self.root.clone();
         for name in Path::new(path) {
@@ -51,12 +51,12 @@ impl Stage {
         Ok(dir)
     }
 
-    /// Puts a text or other data in.
+    /// Writes a data file.
     pub fn data(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.put(path, bytes.as_ref(), DATA)
     }
 
-    /// Puts a program in.
+    /// Writes a program.
     pub fn program(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.put(path, bytes.as_ref(), PROGRAM)
     }
@@ -70,14 +70,14 @@ impl Stage {
         set_mode(&file, mode)
     }
 
-    /// Compresses what has been put in, without a name or a time.
+    /// Compresses a file of the tree, without storing its name and time.
     pub fn gzip(&self, path: &str) -> Result<()> {
         let file = self.at(path);
         set_mode(&file, DATA)?;
         capture(Command::new("gzip").args(["--best", "--no-name"]).arg(file)).map(drop)
     }
 
-    /// The files of the package with their paths, without a leading slash, sorted.
+    /// The paths of the package's files, sorted, without a leading slash.
     pub fn files(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         collect(&self.root, &mut found)?;

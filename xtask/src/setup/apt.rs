@@ -1,6 +1,6 @@
-//! Debian packages: asks whether they are there, and installs them as root.
+//! Installs Debian packages, as root, if they are missing.
 //!
-//! Never removes a package: where one is in the way, the person decides.
+//! Never removes a package: if one is in the way, the user has to decide.
 
 use std::process::Command;
 
@@ -9,17 +9,17 @@ use anyhow::{Context as _, Result};
 use crate::cache;
 use crate::exec::{capture, logged, say};
 
-/// Whether we may install packages.
+/// Whether we can install packages.
 pub fn usable() -> bool {
     rustix::process::geteuid().is_root() && is_there()
 }
 
-/// Whether there are Debian's packages to be had: everybody may download and unpack them.
+/// Whether there is apt: every user may download and unpack packages.
 pub fn is_there() -> bool {
     which::which("apt-get").is_ok()
 }
 
-/// Whether the package lists have a version of `package` not older than `oldest`.
+/// Whether the package lists have `package` in the version `oldest` or newer.
 pub fn offers(package: &str, oldest: (u64, u64)) -> bool {
     candidate(package).is_some_and(|have| have >= oldest)
 }
@@ -39,7 +39,7 @@ pub fn install(what: &str, packages: &[&str]) -> Result<()> {
     }
     let mut done = get(what, &missing);
     if done.is_err() && !fresh {
-        // Lists that are out of date name packages that the server no longer has.
+        // Outdated lists name packages that the server no longer has.
         update();
         done = get(what, &missing);
     }
@@ -52,7 +52,7 @@ fn get(what: &str, packages: &[&str]) -> Result<()> {
     logged(&what, cmd.args(packages), &cache::log("apt-install")?)
 }
 
-/// Refreshes the package lists. Goes on when that fails: what is wanted may be listed all the same.
+/// Updates the package lists. A failure is only reported, because the old lists may be good enough.
 pub fn update() {
     let done = cache::log("apt-update")
         .and_then(|log| logged("package lists (apt-get)", &mut apt_get(&["update"]), &log));
@@ -61,7 +61,7 @@ pub fn update() {
     }
 }
 
-/// `apt-get` that asks nothing and waits for another one's lock.
+/// `apt-get` that asks no questions and waits for the lock of another one.
 pub fn apt_get(args: &[&str]) -> Command {
     let mut cmd = Command::new("apt-get");
     cmd.args(["-o", "DPkg::Lock::Timeout=300"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
@@ -79,7 +79,7 @@ fn candidate(package: &str) -> Option<(u64, u64)> {
     parse_candidate(&capture(cmd.args(["policy", package]).env("LC_ALL", "C")).ok()?)
 }
 
-/// Major and minor version of the candidate in `apt-cache policy`'s answer.
+/// Major and minor version of the candidate in the output of `apt-cache policy`.
 fn parse_candidate(policy: &str) -> Option<(u64, u64)> {
     let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
     if version == "(none)" {

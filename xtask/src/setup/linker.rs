@@ -1,7 +1,7 @@
 //! bpf-linker: finds one that works, or builds it once into the cache.
 //!
-//! An install is made beside its final place and renamed when it has answered, so an interrupted
-//! one is never taken for a good one.
+//! It is installed beside its final place, and renamed once it has printed its version, so that an interrupted install
+//! is never used.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use super::{UNFINISHED, apt, unpacked};
 use crate::exec::{capture, cargo, logged, say};
 use crate::{cache, pins};
 
-/// A bpf-linker that answers.
+/// A bpf-linker that works.
 pub struct Linker {
     /// Its directory.
     pub dir: PathBuf,
@@ -30,7 +30,7 @@ impl fmt::Display for Linker {
     }
 }
 
-/// The linker to use, when it is there: the cache's, else a recent one on `PATH`.
+/// The linker to use, if there is one: the cache's, else a recent one on `PATH`.
 pub fn find() -> Result<Option<Linker>> {
     if let Some(linker) = probe(&home()?.join("bin/bpf-linker")) {
         return Ok(Some(linker));
@@ -40,7 +40,8 @@ pub fn find() -> Result<Option<Linker>> {
     Ok(on_path.filter(|linker| linker.version >= oldest))
 }
 
-/// Builds the pinned linker on an LLVM of the system, else fetches a released one.
+/// Builds the pinned linker on the system's LLVM; without that LLVM, gets a released linker by cargo-binstall; without
+/// cargo-binstall, builds the linker on an LLVM unpacked into the cache.
 pub fn install() -> Result<Linker> {
     if apt::usable()
         && let Err(error) = apt::install("LLVM for bpf-linker", pins::DEBIAN_LLVM)
@@ -59,7 +60,7 @@ pub fn install() -> Result<Linker> {
     let mut cmd = if let Some(prefix) = llvm_prefix() {
         build(&prefix, &target)?
     } else if which::which("cargo-binstall").is_ok() {
-        // A released one carries an LLVM of its own, not older than the pinned one.
+        // A released linker contains an LLVM that is not older than the pinned one.
         let mut cmd = cargo(&["binstall", "--no-confirm"]);
         cmd.arg(format!("bpf-linker@{}", pins::LINKER));
         cmd
@@ -68,7 +69,7 @@ pub fn install() -> Result<Linker> {
     } else {
         bail!("{}", remedy());
     };
-    // Outside the workspace, whose configuration is not the linker's.
+    // Outside the workspace, whose cargo configuration is not meant for the linker.
     cmd.arg("--root").arg(place.path()).current_dir(&cache);
     logged(&what, &mut cmd, &log)?;
     if probe(&place.path().join("bin/bpf-linker")).is_none() {
@@ -79,7 +80,7 @@ pub fn install() -> Result<Linker> {
         fs::remove_dir_all(&home).with_context(|| format!("cannot replace {}", home.display()))?;
     }
     fs::rename(place.path(), &home).with_context(|| format!("cannot make {}", home.display()))?;
-    // Half a gigabyte that nobody needs again; harmless when it stays.
+    // Half a gigabyte that is not needed again; a failure is harmless.
     let _ = fs::remove_dir_all(target);
     find()?.with_context(|| format!("bpf-linker vanished from {}", home.display()))
 }
@@ -100,24 +101,24 @@ fn build(prefix: &Path, target: &Path) -> Result<Command> {
     Ok(cmd)
 }
 
-/// The same on an LLVM in the cache, whose libraries only it finds.
+/// The same on an LLVM in the cache, whose libraries are found only by this linker.
 fn build_on_unpacked(prefix: &Path, target: &Path) -> Result<Command> {
     let mut cmd = build(prefix, target)?;
     let lib = prefix.parent().context("LLVM's prefix is a folder of libraries")?;
     let dirs = [prefix.join("lib"), lib.join("x86_64-linux-gnu")];
-    // As RPATH, and not as RUNPATH, it is for the libraries of its libraries, too.
+    // RPATH, unlike RUNPATH, also applies to the libraries of its libraries.
     let rpath = format!("-Clink-arg=-Wl,--disable-new-dtags,-rpath,{}", lib.display());
     cmd.env("LIBRARY_PATH", env::join_paths(dirs)?).env("LD_LIBRARY_PATH", lib);
     cmd.env("CARGO_ENCODED_RUSTFLAGS", rpath);
     Ok(cmd)
 }
 
-/// Where the pinned linker lives.
+/// The folder of the pinned linker.
 fn home() -> Result<PathBuf> {
     Ok(cache::dir()?.join(format!("bpf-linker-{}-llvm{}", pins::LINKER, pins::LLVM)))
 }
 
-/// Removes what interrupted installs left. We hold the lock, so none is under way.
+/// Removes what interrupted installs left. We hold the lock, so no other install is running.
 fn sweep(cache: &Path) {
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
@@ -126,7 +127,7 @@ fn sweep(cache: &Path) {
     }
 }
 
-/// The prefix of an LLVM of the pinned version that one can build on.
+/// The prefix of an installed LLVM of the pinned version, with its headers.
 fn llvm_prefix() -> Option<PathBuf> {
     pins::LLVM_CONFIG.iter().find_map(|config| {
         let said = capture(Command::new(config).args(["--version", "--prefix"])).ok()?;
@@ -135,7 +136,7 @@ fn llvm_prefix() -> Option<PathBuf> {
     })
 }
 
-/// The prefix in the answer of `llvm-config --version --prefix`, when the version is ours.
+/// The prefix in the output of `llvm-config --version --prefix`, if it is the pinned version.
 fn parse_llvm_config(said: &str) -> Option<PathBuf> {
     let (version, prefix) = said.trim_end().split_once('\n')?;
     let major: u64 = version.split('.').next()?.parse().ok()?;
@@ -150,7 +151,7 @@ fn probe(program: &Path) -> Option<Linker> {
     Some(Linker { dir: program.parent()?.to_owned(), version: parse_version(&said)? })
 }
 
-/// The version in `bpf-linker 0.13.0`.
+/// Parses `bpf-linker 0.13.0`.
 fn parse_version(said: &str) -> Option<Version> {
     Version::parse(said.trim().strip_prefix("bpf-linker ")?).ok()
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask setup`: finds what builds the BPF half, or installs it.
+//! `cargo xtask setup`: finds or installs the toolchain of the BPF half.
 //!
-//! Finding changes nothing but one link in rustup, and takes a fraction of a second; installing
-//! holds the cache's lock. What is looked for, and under which names, is in `pins`.
+//! Finding takes a fraction of a second and changes at most one link in rustup. Installing holds the cache's lock.
+//! `pins` has the versions and names to look for.
 
 pub mod apt;
 pub mod deny;
@@ -24,16 +24,16 @@ use self::rust::Compiler;
 use crate::cache;
 use crate::exec::{self, say};
 
-/// Prefix of directories of installs under way.
+/// Prefix of the folders of unfinished installs.
 const UNFINISHED: &str = "unfinished-";
-/// Names the toolchain to `memstock-user/build.rs`; set by a person, it replaces our search.
+/// Tells `memstock-user/build.rs` the toolchain; if the user sets it, xtask does not search.
 pub const TOOLCHAIN_VAR: &str = "MEMSTOCK_BPF_TOOLCHAIN";
 /// Tells `memstock-user/build.rs` that the compiler is not a nightly.
 pub const BOOTSTRAP_VAR: &str = "MEMSTOCK_BPF_BOOTSTRAP";
 
-/// What builds the BPF half.
+/// The toolchain of the BPF half.
 pub struct BpfToolchain {
-    /// The rustup toolchain; empty where there is no rustup.
+    /// The rustup toolchain; empty if there is no rustup.
     pub toolchain: String,
     /// The directory of bpf-linker.
     pub linker_dir: PathBuf,
@@ -78,7 +78,7 @@ impl BpfToolchain {
     }
 }
 
-/// The verb: [`ensure`], and says what was found.
+/// Finds or installs the toolchain, and prints what was found.
 pub fn run() -> Result<()> {
     let (compiler, linker) = find_or_install()?;
     say("Compiler", &compiler);
@@ -86,7 +86,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Finds or installs the toolchain; silent when everything is there.
+/// Finds or installs the toolchain; prints nothing if everything is there.
 pub fn ensure() -> Result<BpfToolchain> {
     let (compiler, linker) = find_or_install()?;
     Ok(BpfToolchain {

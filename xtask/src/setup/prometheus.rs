@@ -1,5 +1,5 @@
-//! Prometheus and promtool, for the live test of the metrics: Debian's package, in the cache. Installed, it
-//! would start a service on the machine of whoever runs the tests.
+//! Prometheus and promtool for the live test of the metrics: Debian's package, unpacked into the cache, because an
+//! installed one would start a service on the machine that runs the tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +10,10 @@ use super::unpack::{self, Needs};
 use crate::exec::capture;
 use crate::{cache, pins};
 
-/// Names the folder with both programs to the tests.
+/// The variable that gives the tests the folder with both programs.
 pub const VAR: &str = "MEMSTOCK_PROMETHEUS";
 
-/// The folder with both programs, unpacked if it is not there yet.
+/// The folder with both programs; unpacks them if they are missing.
 pub fn ensure() -> Result<PathBuf> {
     let home = cache::dir()?.join(pins::DEBIAN_PROMETHEUS);
     unpack::ensure(&[pins::DEBIAN_PROMETHEUS], Needs::Nothing, &home, answers)?;

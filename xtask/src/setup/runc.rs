@@ -1,5 +1,5 @@
-//! runc, for the live tests of names: Debian's package, in the cache. It needs no daemon, so what runs containers on the
-//! machine, if anything does, is not touched.
+//! runc for the live tests of names: Debian's package, unpacked into the cache. runc needs no daemon, so the tests do
+//! not touch a container runtime of the machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,10 +10,10 @@ use super::unpack::{self, Needs};
 use crate::exec::capture;
 use crate::{cache, pins};
 
-/// Names the folder with the program to the tests.
+/// The variable that gives the tests the folder with the program.
 pub const VAR: &str = "MEMSTOCK_RUNC";
 
-/// The folder with the program, unpacked if it is not there yet.
+/// The folder with the program; unpacks it if it is missing.
 pub fn ensure() -> Result<PathBuf> {
     let home = cache::dir()?.join(pins::DEBIAN_RUNC);
     unpack::ensure(&[pins::DEBIAN_RUNC], Needs::Nothing, &home, answers)?;

@@ -1,6 +1,6 @@
-//! The compiler of the BPF half: a nightly with `rust-src`, or Debian's set.
+//! The compiler of the BPF half: a nightly with `rust-src`, or Debian's.
 //!
-//! Decides which to use and how to get one; knows nothing of bpf-linker but its LLVM's version.
+//! Decides which one to use and how to get one. Of bpf-linker it knows only the version of its LLVM.
 
 use std::env;
 use std::fmt;
@@ -14,9 +14,9 @@ use super::{TOOLCHAIN_VAR, apt, unpacked};
 use crate::exec::{capture, logged, say};
 use crate::{cache, pins};
 
-/// A compiler that answers.
+/// A compiler that works.
 pub struct Compiler {
-    /// The rustup toolchain; empty for the `rustc` on `PATH` where there is no rustup.
+    /// The rustup toolchain; empty for the `rustc` on `PATH` if there is no rustup.
     pub name: String,
     version: Version,
     channel: Channel,
@@ -30,7 +30,7 @@ impl Compiler {
         !matches!(self.channel, Channel::Nightly | Channel::Dev)
     }
 
-    /// Why this compiler cannot build the BPF half whatever is added to it.
+    /// Why this compiler cannot build the BPF half, whatever is installed with it.
     fn unfit(&self) -> Option<String> {
         let Version { major, minor, .. } = self.version;
         let (oldest_major, oldest_minor) = pins::OLDEST_RUST;
@@ -76,7 +76,7 @@ impl fmt::Display for Compiler {
     }
 }
 
-/// The compiler to use, when it is there.
+/// The compiler to use, if there is one.
 pub fn find() -> Result<Option<Compiler>> {
     if let Some(name) = env::var(TOOLCHAIN_VAR).ok().filter(|name| !name.is_empty()) {
         return chosen(&name).map(Some);
@@ -102,7 +102,7 @@ pub fn find() -> Result<Option<Compiler>> {
     Ok(probe(pins::LINKED)?.usable())
 }
 
-/// The toolchain a person chose: used as it is, or refused with the reason.
+/// The toolchain that the user chose: used as it is, or refused with the reason.
 fn chosen(name: &str) -> Result<Compiler> {
     let compiler =
         probe(name).with_context(|| format!("{TOOLCHAIN_VAR}={name} does not answer; unset it"))?;
@@ -112,8 +112,8 @@ fn chosen(name: &str) -> Result<Compiler> {
     Ok(compiler)
 }
 
-/// Gets a compiler: Debian's where we may install its packages, else by rustup where it can fetch, else Debian's,
-/// unpacked into the cache.
+/// Gets a compiler: Debian's package if we can install it, else rustup's if it can download it, else Debian's, unpacked
+/// into the cache.
 pub fn install() -> Result<Compiler> {
     if apt::usable()
         && let Err(error) = by_apt()
@@ -131,7 +131,7 @@ pub fn install() -> Result<Compiler> {
     if let Some(compiler) = find()? {
         return Ok(compiler);
     }
-    // Without rustup there is no way to use one that is elsewhere.
+    // Only rustup can use a compiler that is in the cache.
     if has_rustup()
         && debian_offers()
         && let Err(error) = unpacked::get_rust()
@@ -141,7 +141,7 @@ pub fn install() -> Result<Compiler> {
     find()?.with_context(|| remedy("no compiler for the BPF half"))
 }
 
-/// Installs Debian's set, which comes from the same place as everything else that is installed.
+/// Installs Debian's packages.
 fn by_apt() -> Result<()> {
     if !debian_offers() {
         apt::update();
@@ -152,7 +152,7 @@ fn by_apt() -> Result<()> {
     apt::install("the BPF compiler (Debian's)", pins::DEBIAN_RUST)
 }
 
-/// Adds `rust-src` to the nightly that is there, or installs the dated one beside it.
+/// Adds `rust-src` to an installed nightly, or installs the dated one.
 fn by_rustup() -> Result<()> {
     let fit = |name: &str| probe(name).is_ok_and(|compiler| compiler.unfit().is_none());
     let present = [pins::NIGHTLY, pins::DATED_NIGHTLY].into_iter().find(|name| fit(name));
@@ -171,12 +171,12 @@ fn by_rustup() -> Result<()> {
     logged(&what, &mut cmd, &cache::log("rustup")?)
 }
 
-/// Whether the package lists have a compiler that is not too old.
+/// Whether the package lists have a compiler that is new enough.
 fn debian_offers() -> bool {
     apt::offers(pins::DEBIAN_RUST[0], pins::OLDEST_RUST)
 }
 
-/// The one thing that a person can do. What set-up could do by itself has been tried.
+/// What the user can do, after set-up has tried everything that it can do itself.
 fn remedy(problem: &str) -> String {
     let advice = if debian_offers() {
         format!("sudo apt-get install {}", pins::DEBIAN_RUST.join(" "))
@@ -188,12 +188,12 @@ fn remedy(problem: &str) -> String {
     format!("{problem}: run `{advice}`, then `cargo xtask setup` again")
 }
 
-/// Whether toolchains have names here.
+/// Whether toolchains have names, as only rustup's do.
 pub fn has_rustup() -> bool {
     which::which("rustup").is_ok()
 }
 
-/// Asks the toolchain `name` about itself.
+/// Finds out about the toolchain `name`.
 fn probe(name: &str) -> Result<Compiler> {
     if name.is_empty() || !has_rustup() {
         return ask(name, &["rustc"]);
@@ -201,7 +201,7 @@ fn probe(name: &str) -> Result<Compiler> {
     ask(name, &["rustup", "run", name, "rustc"])
 }
 
-/// Debian's compiler, when it is there; its directory must be complete to become a toolchain.
+/// Debian's installed compiler, if there is one.
 fn debian() -> Option<Compiler> {
     let rustc = Path::new(pins::DEBIAN_SYSROOT).join("bin/rustc");
     ask(pins::LINKED, &[rustc.to_str()?]).ok()
@@ -210,7 +210,7 @@ fn debian() -> Option<Compiler> {
 fn ask(name: &str, rustc: &[&str]) -> Result<Compiler> {
     let run = |args: &[&str]| {
         let mut cmd = Command::new(rustc[0]);
-        // A question must not start a download.
+        // Asking for a version must not start a download.
         capture(cmd.args(&rustc[1..]).args(args).env("RUSTUP_AUTO_INSTALL", "0"))
     };
     let VersionMeta { semver, channel, llvm_version, .. } =

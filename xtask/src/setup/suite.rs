@@ -1,5 +1,5 @@
-//! A Debian suite that the machine itself does not use. What apt knows of it is kept in the cache, and the machine's own
-//! lists and sources stay as they are.
+//! A Debian suite that the machine itself does not use. apt's lists of it are in the cache, and the machine's own lists
+//! and sources stay as they are.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::apt;
 use crate::cache;
 use crate::exec::{capture, logged, say};
 
-/// What Debian signs its suites with; on every Debian.
+/// The keys with which Debian signs its suites; on every Debian.
 const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A suite, at the mirror that the machine's own packages come from.
@@ -22,7 +22,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// The suite of this name. What was known of it when it was last asked is known still.
+    /// Opens the suite of this name, with the package lists of the last update.
     pub fn open(name: &'static str) -> Result<Self> {
         let home = cache::dir()?.join(format!("apt-{name}"));
         fs::create_dir_all(home.join("lists/partial"))
@@ -30,7 +30,7 @@ impl Suite {
         Ok(Self { name, home })
     }
 
-    /// Asks the mirror what the suite has. Goes on when that fails: what is wanted may be known all the same.
+    /// Updates the package lists. A failure is only reported, because the old lists may be good enough.
     pub fn update(&self) {
         if let Err(error) = self.ask() {
             say("Setup", format_args!("{error}"));
@@ -48,13 +48,13 @@ impl Suite {
         logged(&what, cmd.args(self.options()), &cache::log("apt-update")?)
     }
 
-    /// The names of its packages, one a line; none if it was never asked.
+    /// The names of its packages, one a line; empty if it was never updated.
     pub fn names(&self) -> String {
         let mut cmd = Command::new("apt-cache");
         capture(cmd.args(self.options()).arg("pkgnames")).unwrap_or_default()
     }
 
-    /// What has apt see this suite and no other.
+    /// Options by which apt uses only this suite.
     pub fn options(&self) -> Vec<String> {
         let home = self.home.display();
         let settings = [
@@ -62,14 +62,14 @@ impl Suite {
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("Dir::State::lists={home}/lists"),
             format!("Dir::Cache={home}"),
-            // The cache is closed to apt's own user, which it would warn of.
+            // apt's own user cannot read the cache, of which apt would warn.
             "APT::Sandbox::User=root".to_owned(),
         ];
         settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect()
     }
 }
 
-/// Where the machine's own packages come from, as apt itself says.
+/// The mirror of the machine's own packages, according to apt.
 fn mirror() -> Option<String> {
     let mut cmd = Command::new("apt-get");
     cmd.args(["indextargets", "--format", "$(REPO_URI)"]);

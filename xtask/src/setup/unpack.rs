@@ -1,5 +1,5 @@
-//! Debian packages that are unpacked into the cache and never installed: no service starts, and nothing that
-//! the machine has is in their way.
+//! Unpacks Debian packages into the cache without installing them, so no service starts, and nothing conflicts with the
+//! packages of the machine.
 
 use std::fs;
 use std::path::Path;
@@ -12,18 +12,18 @@ use super::suite::Suite;
 use crate::cache;
 use crate::exec::{capture, logged};
 
-/// What comes with a package.
+/// What to download with a package, and from where.
 #[derive(Clone, Copy, Debug)]
 pub enum Needs<'a> {
-    /// Nothing.
+    /// Only the package.
     Nothing,
-    /// Nothing, and the packages are of that suite.
+    /// Only the package, from that suite.
     NothingOf(&'a Suite),
-    /// What it depends on and the machine has not installed.
+    /// Also the dependencies that are not installed on the machine.
     Dependencies,
 }
 
-/// Sees to it that `home` holds what the packages hold and `works`; unpacks them if it does not yet.
+/// Unpacks the packages into `home`, unless it already `works`.
 pub fn ensure(
     packages: &[&str],
     needs: Needs<'_>,
@@ -41,7 +41,7 @@ pub fn ensure(
     unpack(packages, needs, home, works)
 }
 
-/// As [`ensure`], for who holds the lock and has looked already.
+/// Like [`ensure`], for a caller that holds the lock and has checked `works`.
 pub fn unpack(
     packages: &[&str],
     needs: Needs<'_>,
@@ -50,7 +50,7 @@ pub fn unpack(
 ) -> Result<()> {
     let names = packages.join(", ");
     let folder = home.parent().context("a package is unpacked into a folder")?;
-    // Beside its final place, and renamed when it is whole.
+    // Unpack beside the final place, and rename when complete.
     let place =
         tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).with_context(|| {
             format!("cannot write to {}; MEMSTOCK_CACHE moves it", folder.display())
@@ -73,10 +73,10 @@ pub fn unpack(
     fs::rename(&root, home).with_context(|| format!("cannot make {}", home.display()))
 }
 
-/// What leaves the archives in `place`.
+/// The command that downloads the archives into `place`.
 fn download(packages: &[&str], needs: Needs<'_>, place: &Path) -> Result<Command> {
     let mut cmd = Command::new("apt-get");
-    // Root's cache is closed to apt's own user, which it would warn of.
+    // apt's own user cannot read root's cache, of which apt would warn.
     cmd.args(["-o", "APT::Sandbox::User=root"]);
     match needs {
         Needs::Nothing => cmd.arg("download").args(packages),
@@ -85,7 +85,7 @@ fn download(packages: &[&str], needs: Needs<'_>, place: &Path) -> Result<Command
             fs::create_dir(place.join("partial"))?;
             let archives = place.to_str().context("the cache's path is not UTF-8")?;
             cmd.args(["-o", &format!("Dir::Cache::archives={archives}")]);
-            // Nothing of the machine's is changed, whatever apt would remove to install it.
+            // Only download: the machine does not change, even if apt would remove packages to install these.
             cmd.args(["-o", "Debug::NoLocking=1", "-y", "--no-install-recommends"]);
             cmd.args(["--download-only", "install"]).args(packages)
         }

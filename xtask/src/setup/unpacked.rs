@@ -1,4 +1,4 @@
-//! Debian's compiler and LLVM for who may not install packages: unpacked into the cache, each with what it depends on.
+//! Debian's compiler and LLVM for users who may not install packages: unpacked into the cache with their dependencies.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result};
 use super::unpack::{self, Needs};
 use crate::{cache, pins};
 
-/// Where packages have most of their libraries.
+/// Folders in which packages have most of their libraries.
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 
-/// The sysroot of the compiler, if it is there.
+/// The sysroot of the unpacked compiler, if it is there.
 pub fn rust() -> Result<Option<PathBuf>> {
     let usr = cache::dir()?.join("debian-rust/usr");
     Ok(is_sysroot(&usr).then_some(usr))
@@ -30,7 +30,7 @@ fn is_sysroot(usr: &Path) -> bool {
         .all(|path| usr.join(path).exists())
 }
 
-/// The prefix of LLVM, unpacked if it is not there yet. The caller holds the cache's lock.
+/// The prefix of LLVM; unpacks it if it is missing. The caller holds the cache's lock.
 pub fn get_llvm() -> Result<PathBuf> {
     let prefix = |home: &Path| home.join(format!("usr/lib/llvm-{}", pins::LLVM));
     get("debian-llvm", pins::DEBIAN_LLVM, |home| prefix(home).join("include/llvm-c").exists())?;
@@ -45,7 +45,7 @@ fn get(name: &str, packages: &[&str], is_whole: impl Fn(&Path) -> bool) -> Resul
     gather(&home).with_context(|| format!("the libraries in {}", home.display()))
 }
 
-/// Links all libraries into `usr/lib`: rustup has a toolchain look there, and bpf-linker is told to.
+/// Links all libraries into `usr/lib`, where rustup makes a toolchain look for them, and the RPATH bpf-linker.
 fn gather(home: &Path) -> Result<()> {
     let all = home.join("usr/lib");
     for dir in LIBRARIES.map(|dir| home.join(dir)) {

@@ -1,7 +1,7 @@
-//! The programs that tests are built into, as cargo names them.
+//! Builds the test binaries, and finds them in cargo's output.
 //!
-//! They are built by one call and started from here. Each `cargo test -p …` would build what they depend on once
-//! more: with other features, as they are united over the packages of a call.
+//! One call of cargo builds them all. Each `cargo test -p …` would build the dependencies again with other features,
+//! because cargo unifies features over the packages of a call.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,42 +11,42 @@ use anyhow::{Context as _, Result};
 use crate::exec;
 use crate::setup::BpfToolchain;
 
-/// For everything that can be tested.
+/// Arguments of `cargo test` for everything that can be tested.
 pub const ALL: [&str; 4] = ["--lib", "--bins", "--tests", "--benches"];
 
-/// What cargo calls an integration test.
+/// cargo's kind of an integration test.
 pub const TEST: &str = "test";
-/// And a benchmark.
+/// cargo's kind of a benchmark.
 pub const BENCH: &str = "bench";
 
-/// One program.
+/// One test binary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binary {
     /// The folder of its package.
     pub package: PathBuf,
     /// `lib`, `bin`, `test` or `bench`.
     pub kind: String,
-    /// That of the target.
+    /// The name of the target.
     pub name: String,
-    /// The program.
+    /// The path of the binary.
     pub path: PathBuf,
 }
 
 impl Binary {
-    /// How it is started, as cargo does.
+    /// The command that starts it, in its package's folder like cargo's.
     pub fn command(&self) -> Command {
         let mut cmd = Command::new(&self.path);
         cmd.current_dir(&self.package);
         cmd
     }
 
-    /// Whether its package is the workspace's folder `name`.
+    /// Whether its package is in the workspace's folder `name`.
     pub fn is_of(&self, name: &str) -> bool {
         self.package.ends_with(name)
     }
 }
 
-/// Builds what `cargo test` with these arguments would run.
+/// Builds the binaries that `cargo test` with these arguments would run.
 pub fn build(bpf: &BpfToolchain, args: &[&str]) -> Result<Vec<Binary>> {
     let mut cmd = exec::cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
     let mut found = Vec::new();
@@ -55,7 +55,7 @@ pub fn build(bpf: &BpfToolchain, args: &[&str]) -> Result<Vec<Binary>> {
     Ok(found)
 }
 
-/// That of which a line of cargo's output tells.
+/// The test binary that a line of cargo's output reports, if it does.
 fn binary(line: &str) -> Option<Binary> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
     let is_test = message.pointer("/profile/test")?.as_bool()?;
@@ -69,10 +69,10 @@ fn binary(line: &str) -> Option<Binary> {
     (is_test || binary.kind == BENCH).then_some(binary)
 }
 
-/// Of several, those of the package in the folder `package`.
+/// Those binaries that belong to the package in the folder `package`.
 ///
 /// # Errors
-/// There is none: the folder was renamed.
+/// If there is none, perhaps because the folder was renamed.
 pub fn of<'a>(all: &'a [Binary], package: &str) -> Result<Vec<&'a Binary>> {
     let found: Vec<_> = all.iter().filter(|binary| binary.is_of(package)).collect();
     (!found.is_empty()).then_some(found).with_context(|| format!("no tests of {package} are built"))

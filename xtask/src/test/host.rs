@@ -1,4 +1,4 @@
-//! What the live tests must leave as they found it: CPUs, pins and cgroups.
+//! Checks that the live tests leave CPUs, pins and cgroups as they found them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use anyhow::{Context as _, Result};
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 const PRESENT: &str = "/sys/devices/system/cpu/present";
 const PINS: &str = "/sys/fs/bpf";
-/// First part of the names of all our pins and test cgroups.
+/// Prefix of the names of all our pins and test cgroups.
 const OURS: &str = "memstock";
 
-/// The CPUs that are online.
+/// The list of CPUs that are online.
 pub fn cpus() -> Result<String> {
     read(ONLINE)
 }
 
-/// One line for each thing that is not as it should be; `before` is [`cpus`] before the tests.
+/// One line for each thing that the tests left behind; `before` is [`cpus`] before the tests.
 pub fn leftovers(before: &str) -> Result<Vec<String>> {
     let (online, present) = (cpus()?, read(PRESENT)?);
     let mut found = Vec::new();
-    // Somebody may keep a CPU offline; then it is not ours to complain about.
+    // A CPU that was offline before the tests may stay offline.
     if online != present && online != before {
         found.push(format!("CPUs {online} are online, of {present}: write 1 to cpuN/online"));
     }
@@ -46,7 +46,7 @@ fn cgroup_roots(mounts: &str) -> Vec<PathBuf> {
 /// Directories named like ours, down to `depth` below `dir`.
 fn ours(dir: &Path, depth: usize) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    // A directory that is gone holds nothing of ours.
+    // The directory may be gone.
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {

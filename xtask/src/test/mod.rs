@@ -1,7 +1,7 @@
-//! `cargo xtask test`: every test there is, in order, and one closing line.
+//! `cargo xtask test`: runs all tests, and prints one closing line.
 //!
-//! A group that does not build, or dies, counts as one failure; what the live tests leave behind
-//! on the machine counts as another. Where the kernel refuses BPF, each live test and bench says so by itself.
+//! A group that does not build, or dies, counts as one failure, and so does each thing that the live tests leave behind
+//! on the machine. Where the kernel refuses BPF, each live test and bench reports itself as skipped.
 
 pub mod binaries;
 mod host;
@@ -27,14 +27,14 @@ type Group = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 const COMMON: Group = ("algorithm", &["memstock-common"], &[]);
 const USER: Group = ("user half and xtask", &["memstock-user", "xtask"], &[]);
-/// One at a time: they change the state of the whole machine.
+/// One at a time, because they change the state of the whole machine.
 const LIVE: Group = ("live", &[TESTS], &[ONE_AT_A_TIME]);
 const TESTS: &str = "tests";
 const ONE_AT_A_TIME: &str = "--test-threads=1";
-/// What another test runs, in a terminal.
+/// A test that only another test runs, in a terminal.
 const IN_A_TERMINAL: &str = "panics_in_a_terminal";
 
-/// Percent of the repetitions of a live test, unless [`LOAD`] says otherwise; `cargo xtask soak` makes them all.
+/// Percentage of its repetitions that a live test runs, unless [`LOAD`] is set; `cargo xtask soak` runs all.
 const REPEATED: &str = "5";
 
 struct Run<'a> {
@@ -42,17 +42,17 @@ struct Run<'a> {
     binaries: Vec<Binary>,
     filter: Option<&'a str>,
     bless: bool,
-    /// Whether tests that take long are run as well.
+    /// Whether to run tests that take long.
     long: bool,
     args: &'a [OsString],
-    /// For how many minutes one daemon is to be at work, with all repetitions.
+    /// In a soak, which runs all repetitions: for how many minutes one daemon works.
     soak: Option<u32>,
     prometheus: Option<PathBuf>,
     runc: Option<PathBuf>,
     skips: tempfile::NamedTempFile,
 }
 
-/// The verb. The closing line is printed whatever happens, and last.
+/// Runs the tests, and always prints the closing line last.
 pub fn run(
     filter: Option<&str>,
     bless: bool,
@@ -60,7 +60,7 @@ pub fn run(
     vm: Option<vm::Extent>,
     args: &[OsString],
 ) -> Result<()> {
-    // Whoever names tests wants these.
+    // A test that is named runs even if it takes long.
     let long = long || filter.is_some();
     closing(|tally| everything(tally, Run::new(filter, bless, long, args)?, vm));
     Ok(())
@@ -103,7 +103,7 @@ fn everything(tally: &mut Tally, mut run: Run<'_>, vm: Option<vm::Extent>) -> Re
             exec::say("BPF", format_args!("{reason}; so live tests run in guests only"));
             run.benches(tally);
         }
-        // They leave nothing behind: what is there is somebody else's.
+        // Skipped tests leave nothing behind, so there is nothing to check.
         Some(reason) => {
             exec::say(
                 "BPF",
@@ -145,15 +145,15 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Builds what these arguments of `cargo test` name, and what they start.
+    /// Builds the tests that these arguments of `cargo test` name, and what the tests start.
     fn build(&mut self, tests: &[&str]) -> Result<()> {
-        // The live tests start `memstock` and its workload from where this puts them.
+        // The live tests start `memstock` and its workload from the folder where this puts them.
         build::workspace(&self.bpf, false)?;
         self.binaries = binaries::build(&self.bpf, tests)?;
         Ok(())
     }
 
-    /// What needs this host, and what is left behind then.
+    /// Runs live tests and benches on this host, and checks what they leave behind.
     fn on_this_host(&mut self, tally: &mut Tally) -> Result<()> {
         let before = host::cpus()?;
         self.live(tally);
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
     }
 
     fn live(&mut self, tally: &mut Tally) {
-        // Where something cannot be had, the tests that need it are skipped and say so.
+        // Tests that need what cannot be installed are skipped, with the reason.
         if apt::usable()
             && let Err(error) = apt::install("what the live tests use", pins::DEBIAN_LIVE)
         {
@@ -204,12 +204,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Each benchmark for a moment, so that they keep working.
+    /// Runs each benchmark for a moment, so that they keep working.
     fn benches(&self, tally: &mut Tally) {
         let wanted =
             |name: &str| self.filter.is_none_or(|filter| format!("bench {name}").contains(filter));
         for name in bench::NAMES.into_iter().filter(|name| wanted(name)) {
-            // Three programs, each at several limits.
+            // It runs three programs, each at several limits.
             if name == "rehearsal" && !self.long {
                 tally.skips("bench rehearsal: long\n");
                 continue;
@@ -219,7 +219,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What a benchmark skips it notes with the tests.
+    /// Runs one benchmark with `--smoke`; it notes what it skips in the same file as the tests.
     fn smoke(&self, name: &str) -> Result<()> {
         let benches = binaries::of(&self.binaries, TESTS)?;
         let mut benches = benches.iter().filter(|bench| bench.kind == BENCH && bench.name == name);

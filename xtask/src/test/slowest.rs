@@ -1,24 +1,25 @@
-//! Which tests took longest, of those that run one at a time: a line of libtest comes when its test has ended.
+//! Finds the slowest of tests that run one at a time, by the times between libtest's lines: each comes when its test
+//! has ended.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Tests that are named.
+/// How many tests are named.
 const MOST: usize = 10;
 
-/// Times between the lines of tests.
+/// How long each test took.
 pub struct Slowest {
     last: Instant,
     times: Vec<(Duration, String)>,
 }
 
 impl Slowest {
-    /// From now on.
+    /// Starts the clock of the first test.
     pub fn new() -> Self {
         Self { last: Instant::now(), times: Vec::new() }
     }
 
-    /// Takes in one line, that has just come.
+    /// Takes a line that libtest has just printed.
     pub fn line(&mut self, line: &str) {
         self.line_at(line, Instant::now());
     }

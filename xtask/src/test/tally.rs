@@ -1,10 +1,8 @@
-//! Adds up what libtest prints, and what the live tests could not do here.
-//!
-//! Reads text only; starts nothing.
+//! Adds up the results that libtest prints, and the tests that were skipped. Only parses text.
 
 use std::fmt;
 
-/// How the line of a test ends that was not run since it takes long.
+/// The end of the line of a test that was skipped because it takes long.
 const LONG: &str = ": long";
 
 /// Results so far. Its `Display` ends with the closing line.
@@ -18,7 +16,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Takes in one line of a test binary's output.
+    /// Takes a line of a test binary's output.
     pub fn line(&mut self, line: &str) {
         if let Some(rest) = line.strip_prefix("test result: ") {
             self.passed += count(rest, "passed");
@@ -36,7 +34,7 @@ impl Tally {
         }
     }
 
-    /// Takes in the lines `name: reason` of tests that passed without having run.
+    /// Takes the lines `name: reason` of skipped tests, which libtest counted as passed.
     pub fn skips(&mut self, text: &str) {
         let before = self.skips.len();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -48,7 +46,7 @@ impl Tally {
         self.ignored += self.skips.len() - before;
     }
 
-    /// How something ended that is no test of libtest's.
+    /// Counts the outcome of something that libtest did not run.
     pub fn outcome(&mut self, what: &str, outcome: anyhow::Result<()>) {
         match outcome {
             Ok(()) => self.passed += 1,
@@ -56,18 +54,18 @@ impl Tally {
         }
     }
 
-    /// One failure that is not a test's.
+    /// Counts a failure that is not a test's.
     pub fn note(&mut self, what: &str) {
         self.failed += 1;
         self.failures.push(what.to_owned());
     }
 
-    /// A group of tests that could not be built or died.
+    /// Counts as a failure that a group of tests could not be built, or died.
     pub fn broken(&mut self, group: &str, error: &anyhow::Error) {
         self.note(&format!("{group}: {error:#}"));
     }
 
-    /// Takes in the results of another place, whose name is put before those of its tests.
+    /// Adds the results of another tally; `place` is put before the names of its tests.
     pub fn add(&mut self, place: &str, other: Self) {
         let Self { passed, ignored, failed, failures, skips } = other;
         self.passed += passed;

@@ -1,38 +1,38 @@
-//! What a guest says on its second serial line: the output of the tests, and lines of its init's own.
+//! Parses what a guest prints on its second serial line: the output of the tests, and lines of its init.
 //!
-//! Reads text only. The kernel's log is on the first line, so that neither cuts the other's lines.
+//! The kernel's log is on the first serial line, so that neither breaks the other's lines.
 
 use super::disk::BENCH;
 use crate::test::tally::Tally;
 
-/// What the lines of init begin with.
+/// The beginning of init's lines.
 pub const MARK: &str = "memstock-vm: ";
 
-/// What the guest said, as it comes.
+/// The state of parsing.
 #[derive(Debug, Default)]
 pub struct Console {
     file: Option<String>,
     said: Said,
-    /// The benchmark or the module of tests that runs, and the failures there were before it.
+    /// The running benchmark or module of tests, and the number of failures before it.
     binary: Option<(String, usize)>,
 }
 
-/// What is known at the end.
+/// What the guest reported, complete when it is off.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// Whether it came to its end.
+    /// Whether init reached its end.
     pub verdict: bool,
-    /// Lines `name: reason` of what the tests skipped.
+    /// Lines `name: reason` of skipped tests.
     pub skips: String,
-    /// The verifier's counts, if they were to be taken down.
+    /// The verifier's counts, with `--bless`.
     pub budget: Option<String>,
 }
 
 impl Console {
-    /// Takes in one line, and shows those of the tests.
+    /// Takes a line, and prints it if it is of the tests.
     pub fn line(&mut self, line: &str, tally: &mut Tally) {
         let line = line.trim_end_matches('\r');
-        // Behind what a test that was killed had begun to say.
+        // The mark may come after the unfinished line of a killed test.
         if let Some((_, said)) = line.split_once(MARK) {
             self.init(said, tally);
             return;
@@ -73,7 +73,7 @@ impl Console {
         }
     }
 
-    /// What is known when the guest is off.
+    /// Ends the parsing when the guest is off.
     pub fn end(mut self, tally: &mut Tally) -> Said {
         if let Some((name, _)) = self.binary.take() {
             tally.note(&format!("{name}: it did not end"));

@@ -1,7 +1,7 @@
-//! The guest's disk: one ext4 file system with a shell, the binaries, and the libraries that they load.
+//! The guest's disk: an ext4 file system with a shell, the test binaries, and the libraries that they load.
 //!
-//! The kernels have NVMe and ext4 built in, so they mount it as their root by themselves. A disk and not an
-//! initramfs: page cache that can be written back and reclaimed is part of what is tested.
+//! The kernels have NVMe and ext4 built in, so they can mount it as root. It is a disk and not an initramfs because the
+//! tests need page cache that can be written back and reclaimed.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,17 +17,17 @@ use super::{Cgroups, Guest, LIVE, Work, emulator};
 use crate::exec::{self, capture};
 use crate::pins;
 
-/// Sparse: what is not written to takes no room on the host.
+/// Size of the disk. The file is sparse: only what is written takes room on the host.
 const SIZE: u64 = 8 << 30;
-/// The first program.
+/// The guest's init.
 const INIT: &str = include_str!("init.sh");
-/// What the name of a benchmark begins with in the guest.
+/// Prefix of the names of benchmarks in the guest.
 pub const BENCH: &str = "bench_";
 /// Seconds that one module of the live tests may take.
 const BOUND: u32 = 3600;
-/// What the live tests start, where the host has it: without, they skip and say so.
+/// Programs that the live tests start, copied if the host has them; tests that lack one are skipped, with the reason.
 const PROGRAMS: &[&str] = &[
-    // busybox's shell takes its own of the others.
+    // busybox's shell would run its own applets instead of the other programs.
     "sh",
     "unshare",
     "setpriv",
@@ -40,7 +40,7 @@ const PROGRAMS: &[&str] = &[
     "true",
     "mkfs.ext4",
     "stress-ng",
-    // What the benchmark of rehearsals runs, as far as it is one file and its libraries.
+    // Programs of the benchmark of rehearsals that are one file and its libraries.
     "awk",
     "cp",
     "grep",
@@ -54,9 +54,9 @@ const PROGRAMS: &[&str] = &[
     "xz",
     "zstd",
 ];
-/// What they read of the project, in the same place.
+/// Files of the project that the tests read, at the same path as on the host.
 const DOCUMENTS: &[&str] = &["README.md", "contrib", "docs"];
-/// Modules for what the live tests do; what a package lacks is built in.
+/// Modules that the live tests need; a kernel package lacks those that are built in.
 const MODULES: &[&str] = &["kernel/drivers/block/loop.ko"];
 
 /// Makes the disk in `place`.
@@ -86,7 +86,7 @@ pub fn make(
     tree.busybox()?;
     for program in PROGRAMS {
         if let Some(found) = emulator::program(program) {
-            // Before busybox's own of the same name.
+            // In place of the busybox applet of the same name.
             let _ = fs::remove_file(tree.root.join("bin").join(program));
             tree.program(&found, &Path::new("bin").join(program))?;
         }
@@ -123,25 +123,25 @@ fn image(place: &Path, root: &Path) -> Result<PathBuf> {
     let disk = place.join("disk");
     File::create(&disk)?.set_len(SIZE).context("cannot make the guest's disk")?;
     let mut mkfs = emulator::tool("mkfs.ext4", pins::DEBIAN_DISK)?;
-    // Root's own, whoever made the tree; no lazy initialisation that would write while tests count.
+    // Owned by root, whoever made the tree; without lazy initialisation, which would write while tests count.
     mkfs.args(["-q", "-F", "-E", "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0", "-d"]);
     capture(mkfs.arg(root).arg(&disk))?;
     fs::remove_dir_all(root).with_context(|| root.display().to_string())?;
     Ok(disk)
 }
 
-/// `live-0123456789abcdef` without what cargo has added; and a benchmark called one, for `init.sh`.
+/// The name of a binary in the guest: without the hash that cargo has added, and with [`BENCH`] before a benchmark.
 fn name_inside(binary: &Path) -> Option<String> {
     let (name, _) = binary.file_name()?.to_str()?.rsplit_once('-')?;
     Some(if name == LIVE { name.to_owned() } else { format!("{BENCH}{name}") })
 }
 
-/// The path of a file of the host in the tree: the same.
+/// The path in the tree of a file that has the same path on the host.
 fn inside(path: &Path) -> Result<PathBuf> {
     Ok(path.strip_prefix("/").with_context(|| path.display().to_string())?.to_path_buf())
 }
 
-/// What `init.sh` reads: variables, and the arguments of the test binaries.
+/// The file that `init.sh` reads: variables, and the arguments of the test binaries.
 fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
     let cgroups = match guest.cgroups {
         Cgroups::V2 => "v2",
@@ -171,12 +171,12 @@ fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// One word for a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// What the disk will hold.
+/// The files of the disk, collected in a folder.
 struct Tree {
     root: PathBuf,
     libraries: BTreeSet<PathBuf>,
@@ -189,7 +189,7 @@ impl Tree {
         Ok(fs::set_permissions(&path, fs::Permissions::from_mode(mode))?)
     }
 
-    /// A place for a file, whose folder is there.
+    /// The path of a file in the tree; makes its folder.
     fn place(&self, path: &Path) -> Result<PathBuf> {
         let place = self.root.join(path);
         if let Some(folder) = place.parent() {
@@ -204,7 +204,7 @@ impl Tree {
         Ok(())
     }
 
-    /// A file or a folder of the host, in the same place.
+    /// Copies a file or folder of the host to the same path.
     fn copy_all(&self, from: &Path) -> Result<()> {
         if !from.is_dir() {
             return self.copy(from, &inside(from)?);
@@ -213,7 +213,7 @@ impl Tree {
         entries.into_iter().try_for_each(|entry| self.copy_all(&entry?.path()))
     }
 
-    /// The shell, and a link for each program that it can be.
+    /// Adds busybox, and a link for each of its applets.
     fn busybox(&self) -> Result<()> {
         let busybox = emulator::busybox()?;
         self.copy(&busybox, Path::new("bin/busybox"))?;
@@ -225,13 +225,13 @@ impl Tree {
         Ok(())
     }
 
-    /// A program of the host with what it loads.
+    /// Adds a program of the host and its libraries.
     fn program(&mut self, from: &Path, to: &Path) -> Result<()> {
         self.needs(from)?;
         self.copy(from, to)
     }
 
-    /// One of ours: debug information is nine tenths of it, and of no use in there.
+    /// Adds one of our binaries without debug information, which is nine tenths of it and of no use in the guest.
     fn stripped(&mut self, from: &Path, to: &Path) -> Result<()> {
         self.needs(from)?;
         let place = self.place(to)?;
@@ -240,7 +240,7 @@ impl Tree {
     }
 
     fn needs(&mut self, program: &Path) -> Result<()> {
-        // A static one has none, which ldd calls a failure.
+        // For a static program, which has no libraries, ldd fails.
         let said = capture(Command::new("ldd").arg(program)).unwrap_or_default();
         self.libraries.extend(parse_ldd(&said));
         Ok(())
@@ -270,7 +270,7 @@ impl Tree {
     }
 }
 
-/// The files in the answer of `ldd`.
+/// The files in the output of `ldd`.
 fn parse_ldd(said: &str) -> Vec<PathBuf> {
     let words =
         said.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));

@@ -1,5 +1,5 @@
-//! The programs that a guest takes from Debian: QEMU, where the machine has none, and a shell that needs no
-//! library. Both from the cache: nothing is installed, and nothing removed that would be in the way.
+//! The programs that guests take from Debian: QEMU, if the machine has none, and a static shell. They are unpacked into
+//! the cache, so nothing on the machine is installed or removed.
 
 use std::env;
 use std::ffi::OsString;
@@ -14,21 +14,21 @@ use crate::{cache, pins};
 
 /// The program that runs guests.
 const QEMU: &str = "qemu-system-x86_64";
-/// What it loads of its own, if it is unpacked.
+/// Folders with the libraries of an unpacked program.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 
-/// Where QEMU is.
+/// QEMU, and how to start it.
 pub struct Emulator {
     program: PathBuf,
-    /// `LD_LIBRARY_PATH` of one that is not installed.
+    /// `LD_LIBRARY_PATH` of an unpacked one.
     libraries: Option<OsString>,
 }
 
 impl Emulator {
-    /// The machine's own, or else Debian's, unpacked if it is not there yet.
+    /// The machine's QEMU, or else Debian's, unpacked if it is not there yet.
     ///
     /// # Errors
-    /// There is neither.
+    /// If there is neither.
     pub fn ensure() -> Result<Self> {
         if let Ok(program) = which::which(QEMU) {
             return Ok(Self { program, libraries: None });
@@ -47,7 +47,7 @@ impl Emulator {
         Ok(Self { program, libraries: Some(libraries(home)?) })
     }
 
-    /// One that does not outlive us, however we end.
+    /// A command that runs QEMU and is killed when we end, however we end.
     pub fn mortal(&self) -> Command {
         let mut cmd = Command::new("setpriv");
         cmd.args(["--pdeathsig", "KILL"]).arg(&self.program);
@@ -58,16 +58,16 @@ impl Emulator {
     }
 }
 
-/// A program that the machine has. An ordinary user's `PATH` may lack the folders of root's programs.
+/// The path of a program of the machine. Also searches root's folders, which an ordinary user's `PATH` may lack.
 pub fn program(name: &str) -> Option<PathBuf> {
     let found = which::which(name).or_else(|_| which::which_in(name, Some("/usr/sbin:/sbin"), "/"));
     found.ok()
 }
 
-/// The machine's `name`, or that of a package, unpacked if it is not there yet.
+/// The machine's program `name`, or that of a package, unpacked if it is not there yet.
 ///
 /// # Errors
-/// There is neither.
+/// If there is neither.
 pub fn tool(name: &str, package: &str) -> Result<Command> {
     if let Some(found) = program(name) {
         return Ok(Command::new(found));
@@ -84,7 +84,7 @@ pub fn tool(name: &str, package: &str) -> Result<Command> {
     Ok(cmd)
 }
 
-/// `LD_LIBRARY_PATH` for what is unpacked there.
+/// `LD_LIBRARY_PATH` for programs unpacked into `home`.
 fn libraries(home: &Path) -> Result<OsString> {
     env::join_paths(LIBRARIES.map(|dir| home.join(dir)))
         .with_context(|| format!("no path of libraries can hold {}", home.display()))
@@ -93,7 +93,7 @@ fn libraries(home: &Path) -> Result<OsString> {
 /// The shell of the guests, unpacked if it is not there yet.
 ///
 /// # Errors
-/// The package is not to be had.
+/// If the package cannot be downloaded.
 pub fn busybox() -> Result<PathBuf> {
     let home = cache::dir()?.join(pins::DEBIAN_SHELL);
     unpack::ensure(&[pins::DEBIAN_SHELL], Needs::Nothing, &home, |home| shell(home).is_some())?;

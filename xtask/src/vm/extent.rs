@@ -7,10 +7,10 @@ use crate::exec;
 use crate::setup::BpfToolchain;
 use crate::test::tally::Tally;
 
-/// How much runs in guests.
+/// Which tests run in which guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Extent {
-    /// On the oldest kernel: what its verifier says, and what a host with few CPUs and no fentry cannot run.
+    /// On the oldest kernel, tests of its verifier and those that a host with few CPUs and no fentry cannot run.
     Short,
     /// Every live test, on the oldest kernel.
     One,
@@ -19,7 +19,7 @@ pub enum Extent {
 }
 
 impl Extent {
-    /// Whether every live test is among it.
+    /// Whether every live test runs.
     pub fn is_all(self) -> bool {
         self != Self::Short
     }
@@ -34,10 +34,10 @@ impl Extent {
     }
 
     fn work(self) -> Work {
-        // As with `cargo xtask vm`.
+        // The defaults of `cargo xtask vm`.
         let work = Work { patience: 10, load: 5, ..Work::default() };
         match self {
-            // The host's tests have built that already.
+            // The debug build, which the host's tests have made already.
             Self::Short => {
                 let tests = ["verifier", "kernel_stock", "many_cpus"];
                 Work { dev: true, load: 2, tests: tests.map(str::to_owned).into(), ..work }
@@ -47,7 +47,8 @@ impl Extent {
     }
 }
 
-/// What the guests say, into `tally`. One that does not come up is a failure and not the end.
+/// Runs the tests in the guests, and adds the results to `tally`. A guest that does not boot counts as a failure, and
+/// the next one runs.
 pub fn guests(
     tally: &mut Tally,
     bpf: &BpfToolchain,

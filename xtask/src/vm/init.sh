@@ -1,7 +1,6 @@
 #!/bin/busybox sh
-# The first program of a guest: mounts what a host has, runs each test binary, or
-# shows memstock, says how it went, and powers off.
-# Its own lines begin with "memstock-vm: " (see console.rs). /memstock/run.env says what is wanted.
+# The guest's init: mounts what a host has, runs the tests or shows memstock, reports the results, and powers off.
+# Its own lines begin with "memstock-vm: " (see console.rs). /memstock/run.env says what to run.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/memstock
 . /memstock/run.env
 
@@ -12,7 +11,7 @@ mkdir -p /dev/shm /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs -o mode=755 tmpfs /run
-# Not a tmpfs: the project may lie in there, and its documents are where they are on the host.
+# Not a tmpfs: the project may be in /tmp on the host, and its documents are at the same path here.
 chmod 1777 /tmp /var/tmp
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t bpf bpf /sys/fs/bpf
@@ -30,7 +29,7 @@ fi
 ip link set lo up
 for module in /lib/modules/*.ko; do insmod "$module"; done
 
-# Emulated CPUs stand still for seconds; a real lock-up lasts.
+# Emulated CPUs can stop for seconds; a real lock-up lasts.
 echo 60 >/proc/sys/kernel/watchdog_thresh
 ulimit -n 65536
 echo "memstock-vm: booted $(uname -r), CPUs $(cat /sys/devices/system/cpu/online), in $(cut -d' ' -f1 /proc/uptime) s"
@@ -50,13 +49,13 @@ bounded() {
 for bench in release/deps/bench_*; do
     [ -e "$bench" ] && bounded "${bench##*/}" "$bench" "$@"
 done
-# Each module by itself: one that dies or hangs leaves the others.
+# Each module runs in its own process, so that one that dies or hangs does not affect the others.
 live=release/deps/live
 if [ -e "$live" ]; then
     all=$("$live" --list --format terse "$@" | sed -n 's/: test$//p')
     for module in $(echo "$all" | sed 's/::.*//' | uniq); do
         case " ${MODULES:-$module} " in *" $module "*) ;; *) continue ;; esac
-        # Nothing is called exactly as the filters are.
+        # With --exact no test matches the filters in "$@", so only the listed tests run.
         bounded "$module" "$live" --test-threads=1 --include-ignored --exact "$@" \
             $(echo "$all" | grep "^$module::" | grep -v panics_in_a_terminal)
     done

@@ -1,4 +1,4 @@
-//! The guest's kernel: a Debian package or what it was split into, unpacked into the cache and never installed.
+//! The guest's kernel: Debian's package or, for newer kernels, packages, unpacked into the cache and never installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,23 +13,23 @@ use crate::setup::suite::Suite;
 use crate::setup::unpack::{self, Needs};
 use crate::{cache, pins};
 
-/// What is behind the release in the name of a package.
+/// The end of the name of a kernel package.
 const FLAVOUR: &str = "-cloud-amd64";
 
 /// A kernel in the cache.
 pub struct Kernel {
-    /// As `uname -r` will have it.
+    /// What `uname -r` prints.
     pub release: String,
-    /// What QEMU boots.
+    /// The image that QEMU boots.
     pub image: PathBuf,
     /// Its `lib/modules/RELEASE`.
     pub modules: PathBuf,
-    /// How it was built.
+    /// Its configuration file.
     config: String,
 }
 
 impl Kernel {
-    /// The newest of this line that the package lists have, or else the newest that the cache has.
+    /// The newest kernel of this line in the package lists, or else in the cache.
     pub fn get(line: &str) -> Result<Self> {
         let dir = cache::dir()?.join("kernels");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -51,7 +51,7 @@ impl Kernel {
         }
         match Self::of_suite(&dir, line, &Suite::open(suite)?) {
             Ok(Some(kernel)) => Ok(kernel),
-            // Only its first line, which is complete in itself.
+            // Only the first line of the error, which can stand alone.
             other => cached(&dir, line)?.with_context(|| match other {
                 Err(error) => format!("no kernel {line}: {error}"),
                 Ok(_) => {
@@ -61,13 +61,13 @@ impl Kernel {
         }
     }
 
-    /// The newest of this line that the suite has.
+    /// The newest kernel of this line in the suite.
     fn of_suite(dir: &Path, line: &str, suite: &Suite) -> Result<Option<Self>> {
         let home = |release: &str| dir.join(format!("linux-image-{release}"));
         let mut names = suite.names();
         let known = newest_release(&names, line);
         if !known.is_some_and(|release| home(release).exists()) {
-            // What the mirror no longer has cannot be had from it.
+            // The lists may be old and name a kernel that the mirror no longer has.
             suite.update();
             names = suite.names();
         }
@@ -79,7 +79,7 @@ impl Kernel {
     }
 
     fn at(home: &Path) -> Result<Self> {
-        // Where /lib is a link to /usr/lib, packages have them there.
+        // In releases where /lib is a link to /usr/lib, packages have the modules there.
         let dirs = ["lib/modules", "usr/lib/modules"].map(|dir| home.join(dir));
         let modules = dirs.iter().flat_map(fs::read_dir).flatten().flatten().next();
         let modules = modules.context("a kernel package without modules")?;
@@ -95,10 +95,10 @@ impl Kernel {
         Ok(Self { release, image, modules, config })
     }
 
-    /// How far it is preempted: as is wished, or else as it is built to be.
+    /// Its preemption mode: `wish`, or else the mode that it was built with.
     ///
     /// # Errors
-    /// It knows no such way.
+    /// If the kernel does not know that mode.
     pub fn preempt(&self, wish: Option<Preempt>) -> Result<Preempt> {
         let (known, own) = parse_preempt(&self.config);
         let preempt = wish.or(own).context("a kernel that does not say how far it is preempted")?;
@@ -115,8 +115,8 @@ impl Kernel {
     }
 }
 
-/// The ways of preemption that a configuration could have chosen, and the one that it has. One that the kernel does not
-/// offer (`none` and `voluntary` since Linux 7.0, `lazy` before 6.13) is not named in it.
+/// The preemption modes that a configuration offers, and the one that it chooses. A configuration does not mention a
+/// mode that its kernel does not have (`none` and `voluntary` since Linux 7.0, `lazy` before 6.13).
 fn parse_preempt(config: &str) -> (Vec<Preempt>, Option<Preempt>) {
     let says = |preempt: &Preempt, what: fn(&str) -> String| {
         let line = what(preempt.option());
@@ -130,7 +130,7 @@ fn parse_preempt(config: &str) -> (Vec<Preempt>, Option<Preempt>) {
     (all.into_iter().filter(offered).collect(), all.into_iter().find(chosen))
 }
 
-/// The package of the newest kernel of a line: what the first of `metas` that knows one depends on.
+/// The package of the newest kernel of a line: a dependency of the first of `metas` that has one.
 fn newest(line: &str, metas: &[&str]) -> Option<String> {
     if metas.iter().all(|meta| depends(line, meta).is_none()) {
         apt::update();
@@ -143,14 +143,14 @@ fn depends(line: &str, meta: &str) -> Option<String> {
     parse_depends(&capture(cmd.args(["depends", meta]).env("LC_ALL", "C")).ok()?, line)
 }
 
-/// The kernel package of the line in the answer of `apt-cache depends`.
+/// The kernel package of the line in the output of `apt-cache depends`.
 fn parse_depends(answer: &str, line: &str) -> Option<String> {
     let prefix = format!("linux-image-{line}.");
     let mut names = answer.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
     names.find(|name| name.starts_with(&prefix)).map(str::to_owned)
 }
 
-/// The newest release of the line among the names of packages.
+/// The newest release of the line in a list of package names.
 fn newest_release<'a>(names: &'a str, line: &str) -> Option<&'a str> {
     let number = |name: &'a str| {
         let release = name.strip_prefix("linux-image-")?;
@@ -161,8 +161,8 @@ fn newest_release<'a>(names: &'a str, line: &str) -> Option<&'a str> {
     names.lines().filter_map(number).max().map(|(_, release)| release)
 }
 
-/// What a kernel is in: one package, or since 6.19 another with the image, to which one with the modules and one with the
-/// configuration may belong.
+/// The packages of a kernel: a single one, or since 6.19 one with the image, and possibly one with the modules and one
+/// with the configuration.
 fn packages(names: &str, release: &str) -> Vec<String> {
     let parts = ["binary", "modules", "base"].map(|part| format!("linux-{part}-{release}"));
     let known = |package: &String| names.lines().any(|name| name == package);
@@ -170,7 +170,7 @@ fn packages(names: &str, release: &str) -> Vec<String> {
     if parts.is_empty() { vec![format!("linux-image-{release}")] } else { parts }
 }
 
-/// The newest kernel of the line that is in the cache; by the time at which it came there.
+/// The kernel of the line that was put into the cache last.
 fn cached(dir: &Path, line: &str) -> Result<Option<Kernel>> {
     let prefix = format!("linux-image-{line}.");
     let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?.flatten();

@@ -1,6 +1,6 @@
-//! What a kernel complains of in its log. Reads text only.
+//! Finds complaints in a kernel's log. Only parses text.
 
-/// Parts of lines by which the kernel says that something of its own is wrong.
+/// What a line contains if the kernel reports a fault of its own.
 const COMPLAINTS: &[&str] = &[
     "BUG:",
     "WARNING:",
@@ -27,10 +27,10 @@ const COMPLAINTS: &[&str] = &[
     "Bad rss-counter",
     "page allocation failure",
 ];
-/// More of them say nothing new.
+/// How many lines are reported; more would add nothing.
 const MOST: usize = 5;
 
-/// The first lines in which the kernel complains.
+/// The first [`MOST`] lines that are complaints.
 pub fn complaints(log: &str) -> Vec<&str> {
     let complains = |line: &&str| COMPLAINTS.iter().any(|complaint| line.contains(complaint));
     log.lines().map(str::trim_end).filter(complains).take(MOST).collect()

@@ -1,7 +1,7 @@
-//! `cargo xtask vm --matrix`: the same tests in each guest that matters, and the table of what came out, which stands in
-//! `docs/kernels.md` between two marks.
+//! `cargo xtask vm --matrix`: runs the same tests in each guest of the matrix, and writes the table of results, between
+//! two marks in `docs/kernels.md`.
 //!
-//! A row is that of the last run in its guest; rows of guests that did not run stay.
+//! A row is the last run in its guest; rows of guests that did not run stay.
 
 use std::fs;
 use std::time::Instant;
@@ -18,7 +18,7 @@ const BEGIN: &str = "<!-- by cargo xtask vm --matrix: begin -->\n";
 const END: &str = "<!-- by cargo xtask vm --matrix: end -->\n";
 const HEAD: &str = "| guest | kernel | tests | passed | failed | skipped | minutes |\n|---|---|---|---|---|---|---|\n";
 
-/// Each kernel as it is preempted least and most, and where what memstock asks of a kernel differs.
+/// The guests: each kernel with the least and the most preemption, and other set-ups that matter to memstock.
 pub fn guests() -> Vec<Guest> {
     let v2 = |kernel, preempt| Guest::of(kernel, 4, Cgroups::V2, preempt);
     let nohz_full = |kernel| Guest { nohz_full: true, ..v2(kernel, Preempt::Full) };
@@ -40,7 +40,7 @@ pub fn guests() -> Vec<Guest> {
     ]
 }
 
-/// The verb, in the guests of these lines of kernels, or in all.
+/// Runs the tests in the guests with these kernels, or in all.
 pub fn run(lines: &[String], work: &Work) -> Result<()> {
     let guests: Vec<_> = guests()
         .into_iter()
@@ -58,7 +58,7 @@ pub fn run(lines: &[String], work: &Work) -> Result<()> {
             one.broken("vm", &error);
         }
         exec::say("Guest", format_args!("{guest}: {}", one.closing()));
-        // After each: a run of hours may be ended.
+        // After each guest, because a run of hours may be interrupted.
         write(&row(&guest, work, &one, start.elapsed().as_secs() / 60))?;
         all.add(&guest.to_string(), one);
     }
@@ -78,7 +78,7 @@ fn row(guest: &Guest, work: &Work, tally: &Tally, minutes: u64) -> String {
     let (passed, failed, skipped) = tally.counts();
     let mut failures = failed.to_string();
     for failure in tally.failures() {
-        // One cell of one row, whatever it says.
+        // It has to fit into one cell of the table.
         let line = failure.lines().next().unwrap_or_default().replace('|', "/");
         failures.push_str(": ");
         failures.push_str(&line);
@@ -95,7 +95,7 @@ fn write(row: &str) -> Result<()> {
     fs::write(&path, with(&text, row)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The document with this row in the place of the one that its guest had, in the order of the matrix.
+/// The document with this row in place of its guest's old one, in the order of the matrix.
 fn with(text: &str, row: &str) -> Result<String> {
     let marks = || format!("{DOCUMENT} lacks the marks of the matrix");
     let (before, rest) = text.split_once(BEGIN).with_context(marks)?;

@@ -1,8 +1,7 @@
-//! `cargo xtask vm`: the live tests inside a guest with another kernel, more CPUs, or another set of cgroup
-//! hierarchies.
+//! `cargo xtask vm`: runs the live tests in a guest with another kernel, more CPUs, or other cgroup hierarchies.
 //!
-//! Owns the verb, and what becomes of one guest. It sees the binaries that the host's tests run, its results come into the
-//! same tally, and what its kernel complains of counts as a failure.
+//! Owns the verb, and the run of one guest. The guest runs the test binaries of the host, and its results go into the
+//! same tally; a complaint in its kernel's log counts as a failure.
 
 mod console;
 mod disk;
@@ -35,7 +34,7 @@ use crate::{cache, exec, pins};
 /// The binary of the live tests.
 const LIVE: &str = "live";
 
-/// How a guest is to be.
+/// The configuration of a guest.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Guest {
     /// Line of the kernel: 6.1, 6.12, 6.18 or 7.3.
@@ -44,16 +43,16 @@ pub struct Guest {
     /// Number of CPUs.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
-    /// Number of CPUs that could be there, for what costs by the possible CPU [default: no more]
+    /// Number of possible CPUs, for what costs by the possible CPU [default: no more]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=254))]
     possible: Option<u32>,
-    /// Who has the memory controller: the v2 hierarchy, or a v1 hierarchy beside it (hybrid).
+    /// Which hierarchy has the memory controller: v2, or a v1 hierarchy beside it (hybrid).
     #[arg(long, value_enum, default_value_t = Cgroups::V2)]
     cgroups: Cgroups,
-    /// How far the kernel may be preempted [default: as it was built]
+    /// Preemption mode of the kernel [default: as it was built]
     #[arg(long, value_enum)]
     preempt: Option<Preempt>,
-    /// All CPUs but the first do without a tick and without callbacks of RCU (`nohz_full=`, `rcu_nocbs=`).
+    /// Run all CPUs but the first without a tick and without RCU callbacks (`nohz_full=`, `rcu_nocbs=`).
     #[arg(long)]
     nohz_full: bool,
     /// Memory of the guest, in MiB.
@@ -67,7 +66,7 @@ pub struct Guest {
 /// Which hierarchy has the memory controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Cgroups {
-    /// v2 alone, at /sys/fs/cgroup.
+    /// Only v2, at /sys/fs/cgroup.
     V2,
     /// v1 memory beside a v2 hierarchy without controllers.
     Hybrid,
@@ -96,7 +95,7 @@ impl Preempt {
         }
     }
 
-    /// What it is called where a kernel is configured.
+    /// Its option in a kernel configuration.
     fn option(self) -> &'static str {
         match self {
             Self::None => "CONFIG_PREEMPT_NONE",
@@ -136,30 +135,30 @@ pub struct Work {
     /// Run only this module of the live tests, such as `hotplug`; may be given more than once.
     #[arg(long = "test")]
     tests: Vec<String>,
-    /// Run this benchmark, and no test that is not named; may be given more than once.
+    /// Run this benchmark, and only those tests that are named; may be given more than once.
     #[arg(long = "bench")]
     benches: Vec<String>,
-    /// Build without optimisations: sooner there, and several times slower inside.
+    /// Build without optimisations: ready sooner, but several times slower in the guest.
     #[arg(long)]
     dev: bool,
-    /// Accept the verifier's counts of this kernel as the new record.
+    /// Record the verifier's counts of this kernel.
     #[arg(long)]
     bless: bool,
-    /// How much longer than on bare hardware the tests wait for something.
+    /// Factor by which the tests wait longer than on bare hardware.
     #[arg(long, default_value_t = 10)]
     patience: u32,
-    /// How many percent of their repetitions the tests make.
+    /// Percentage of their repetitions that the tests run.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     load: u32,
-    /// Arguments of the binaries: a part of a test's name, or options of libtest, or of a benchmark.
+    /// Arguments of the binaries: part of a test's name, or options of libtest or of a benchmark.
     #[arg(last = true)]
     args: Vec<OsString>,
-    /// No test, but `memstock run` with these arguments.
+    /// Run `memstock run` with these arguments instead of tests.
     #[arg(skip)]
     shows: bool,
 }
 
-/// The verb. The closing line is printed whatever happens, and last.
+/// Runs one guest, and always prints the closing line last.
 pub fn run(guest: &Guest, work: &Work) -> Result<()> {
     let mut tally = Tally::default();
     if let Err(error) = alone(&mut tally, guest, work) {
@@ -179,7 +178,7 @@ fn alone(tally: &mut Tally, guest: &Guest, work: &Work) -> Result<()> {
     boot(tally, &bpf, guest, work)
 }
 
-/// What the tests start. For release the rest of the workspace stays as it is.
+/// Builds what the tests start: for release only these packages, not the whole workspace.
 fn build(bpf: &BpfToolchain, work: &Work) -> Result<()> {
     if work.dev {
         return crate::build::workspace(bpf, false);
@@ -188,7 +187,7 @@ fn build(bpf: &BpfToolchain, work: &Work) -> Result<()> {
     exec::stream(bpf.apply(&mut cmd)?)
 }
 
-/// Packages that are not there yet. They come with the verb, not with `cargo xtask setup`.
+/// Installs missing packages, which `cargo xtask setup` does not.
 fn prepare() -> Result<()> {
     if apt::usable() {
         apt::install("what the live tests use", pins::DEBIAN_LIVE)?;
@@ -221,7 +220,7 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
             accel,
         },
         |line| {
-            // QEMU has the disk open: however we end from now on, nothing of it stays.
+            // QEMU has the disk open, so its file can be removed: nothing is left however we end from now on.
             drop(place.take());
             console.line(line, tally);
         },
@@ -245,7 +244,7 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
     Ok(())
 }
 
-/// What two JSON objects have, and of what both have, the later one's: another guest may have ended meanwhile.
+/// Merges two JSON objects; `new` wins. Another guest may have written to the file meanwhile.
 fn merged(old: &str, new: &str) -> Result<String> {
     type Object = std::collections::BTreeMap<String, serde_json::Value>;
     let mut both: Object = serde_json::from_str(old)?;
@@ -253,7 +252,7 @@ fn merged(old: &str, new: &str) -> Result<String> {
     Ok(serde_json::to_string_pretty(&both)? + "\n")
 }
 
-/// The binaries that are to run, as cargo names them.
+/// The binaries to run.
 fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
     if work.shows {
         return Ok(Vec::new());
@@ -264,7 +263,7 @@ fn test_binaries(bpf: &BpfToolchain, work: &Work) -> Result<Vec<PathBuf>> {
         _ => false,
     };
     let all = if work.dev {
-        // As the host's tests are built.
+        // The same build as the host's tests.
         binaries::build(bpf, &binaries::ALL)?
     } else {
         let names = work.benches.iter().flat_map(|name| ["--bench", name]);

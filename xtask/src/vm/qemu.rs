@@ -1,7 +1,7 @@
 //! Runs one guest in QEMU, and ends one that hangs.
 //!
-//! The kernel's log goes to a file by the first serial line; what the tests say comes by the second, through
-//! our pipe. Whether hardware virtualisation works is found by booting with it.
+//! The first serial line writes the kernel's log to a file; the second brings the output of the tests through a pipe. A
+//! trial boot finds out whether hardware virtualisation works.
 
 use std::fmt::{self, Write as _};
 use std::fs;
@@ -19,13 +19,13 @@ use super::emulator::Emulator;
 use super::kernel::Kernel;
 use crate::exec::say;
 
-/// Nothing said for so long, on either line, is a hang. A test that waits in vain says so earlier.
+/// A guest hangs if it prints nothing on either line for this long. A test that waits in vain fails earlier.
 const SILENCE: Duration = Duration::from_secs(1200);
-/// All of it may take so long.
+/// The longest that a guest may run.
 const TOTAL: Duration = Duration::from_secs(4 * 3600);
-/// How often the log is looked at.
+/// How often the log is checked.
 const TURN: Duration = Duration::from_secs(5);
-/// A kernel that is not emulated has said its name by then.
+/// A kernel that is not emulated prints its version within this time.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// `--accel`.
@@ -41,9 +41,9 @@ pub enum Accel {
 
 /// What to boot.
 pub struct Machine<'a> {
-    /// How it is to be.
+    /// Its configuration.
     pub guest: &'a Guest,
-    /// What runs it.
+    /// The QEMU that runs it.
     pub emulator: &'a Emulator,
     /// Its kernel.
     pub kernel: &'a Kernel,
@@ -61,18 +61,18 @@ impl Machine<'_> {
         let mut cmd = qemu(emulator, *accel, kernel);
         let mut cpus = format!("cpus={}", guest.cpus);
         if let Some(most) = guest.possible {
-            // Each in a socket of its own: a CPU that is missing in one that is there, Linux does not expect.
+            // A socket for each CPU, because Linux does not expect a CPU to be missing in a socket that is present.
             let most = most.max(guest.cpus);
             write!(cpus, ",maxcpus={most},sockets={most},cores=1,threads=1")?;
         }
         cmd.args(["-smp", &cpus, "-m", &format!("{}M", guest.memory)]);
-        // Lost with the guest anyway: nothing has to reach the host's disk.
+        // The disk is thrown away with the guest, so nothing has to reach the host's disk.
         cmd.arg("-drive")
             .arg(format!("file={},if=none,id=root,format=raw,cache=unsafe", disk.display()));
         cmd.args(["-device", "nvme,drive=root,serial=memstock"]);
         cmd.arg("-serial").arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
-        // Emulated CPUs get no time while others have it: the timer is not counted against the clock, and
-        // stalls are told of when they are long.
+        // Emulated CPUs run one at a time: do not check the timer against the clock, and report only long
+        // stalls.
         let mut append =
             "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw rootwait init=/init \
             mitigations=off no_timer_check rcupdate.rcu_cpu_stall_timeout=120"
@@ -90,12 +90,12 @@ impl Machine<'_> {
     }
 }
 
-/// What every machine has.
+/// QEMU with the options of every machine.
 fn qemu(emulator: &Emulator, accel: Accel, kernel: &Kernel) -> Command {
     let mut cmd = emulator.mortal();
-    // One thread for all emulated CPUs. With a thread for each, QEMU 7.2 may run code as it was before another
-    // CPU changed it: the breakpoint that the kernel puts where it turns a tracepoint on, and takes away again
-    // before it forgets of it. Guests of 6.12 ended so twice ("Oops: int3" in exc_page_fault).
+    // One thread for all emulated CPUs. With a thread for each, QEMU 7.2 may run old code after another CPU changed
+    // it. When the kernel turns a tracepoint on, it puts a breakpoint there for a moment; a CPU that hits it after the
+    // kernel has forgotten it crashes. Guests of 6.12 did so twice ("Oops: int3" in exc_page_fault).
     let (accel, cpu) =
         if accel == Accel::Kvm { ("kvm", "host") } else { ("tcg,thread=single", "max") };
     cmd.args(["-accel", accel, "-cpu", cpu, "-display", "none", "-no-reboot", "-nodefaults"]);
@@ -104,7 +104,7 @@ fn qemu(emulator: &Emulator, accel: Accel, kernel: &Kernel) -> Command {
     cmd
 }
 
-/// What to boot with: what was asked for, or what works.
+/// How to boot: as requested, or what works.
 pub fn accel(wish: Accel, emulator: &Emulator, kernel: &Kernel, place: &Path) -> Result<Accel> {
     if wish != Accel::Auto {
         return Ok(wish);
@@ -117,7 +117,7 @@ pub fn accel(wish: Accel, emulator: &Emulator, kernel: &Kernel, place: &Path) ->
     Ok(if works { Accel::Kvm } else { Accel::Tcg })
 }
 
-/// Whether a kernel comes as far as its first line; it has no root and ends by panic.
+/// Whether a kernel prints its first line under KVM; it has no root and ends by a panic.
 fn boots_with_kvm(emulator: &Emulator, kernel: &Kernel, log: &Path) -> Result<bool> {
     let mut cmd = qemu(emulator, Accel::Kvm, kernel);
     cmd.args(["-m", "512M", "-append", "console=ttyS0 panic=-1", "-serial"]);
@@ -130,12 +130,12 @@ fn boots_with_kvm(emulator: &Emulator, kernel: &Kernel, log: &Path) -> Result<bo
     Ok(String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).contains("Linux version"))
 }
 
-/// Boots it, gives each line that it says to `hear`, and waits for its end.
+/// Boots the machine, calls `hear` for each line that it prints, and waits for its end.
 ///
 /// # Errors
-/// When it does not start, or hangs; then it is killed.
+/// If it does not start, or hangs and is killed.
 pub fn run(machine: &Machine<'_>, mut hear: impl FnMut(&str)) -> Result<()> {
-    // What an earlier guest has said is not this one's.
+    // Empty the log of an earlier guest.
     fs::write(machine.log, "").with_context(|| machine.log.display().to_string())?;
     let mut cmd = machine.command()?;
     let mut child =
@@ -180,7 +180,7 @@ pub fn run(machine: &Machine<'_>, mut hear: impl FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// A machine that is killed when nobody waits for it any more.
+/// A machine; killed when dropped.
 struct Running(Child);
 
 impl Running {
@@ -196,14 +196,14 @@ impl Drop for Running {
     }
 }
 
-/// When something was said last.
+/// When the guest printed something last.
 struct Watch {
     start: Instant,
     last: Instant,
     log: u64,
 }
 
-/// Why a guest is taken to hang.
+/// Why a guest counts as hanging.
 #[derive(Debug, PartialEq, Eq)]
 enum Hang {
     Silence,

@@ -1,4 +1,4 @@
-//! `memstock run` in a guest, for who may not run it on the host.
+//! `memstock run` in a guest, for users who cannot run it on the host.
 
 use std::ffi::OsString;
 
@@ -8,15 +8,15 @@ use super::{Cgroups, Guest, Preempt, Work, boot};
 use crate::setup::BpfToolchain;
 use crate::test::tally::Tally;
 
-/// Where a guest has memstock and the workload.
+/// The guest's folder with memstock and the workload.
 pub const PROGRAMS: &str = "/memstock/release";
 
-/// Runs `memstock run` with these arguments in a guest, with its output on ours. It is built already, for release.
+/// Runs `memstock run` with these arguments in a guest, and prints its output. It uses the debug build, which exists.
 ///
 /// # Errors
-/// There can be no guest here, or memstock did not end well in there.
+/// If no guest can run here, or memstock fails in the guest.
 pub fn show(bpf: &BpfToolchain, args: &[OsString]) -> Result<()> {
-    // Few enough to get along emulated, and enough for each to have a stock of its own.
+    // Few enough CPUs for emulation, and enough to show that each has its own stock.
     let guest = Guest { memory: 1024, ..Guest::of("6.1", 2, Cgroups::V2, Preempt::Voluntary) };
     let work = Work { shows: true, dev: true, args: args.to_vec(), ..Work::default() };
     let mut tally = Tally::default();
