@@ -1,7 +1,7 @@
 //! Which cgroup to charge: remembers the owner of the task that a CPU served last.
 //!
 //! Asking the kernel for the current cgroup is most of the cost of a hit
-//! (`docs/adr/0006-remember-whose-fault-it-is.md`). A task stays in its cgroup for long, so the answer is kept until
+//! (`docs/adr/0006-remembered-cgroup.md`). A task stays in its cgroup for long, so the answer is kept until
 //! something happens that could change it: a task is born (it could have the address of a dead one), a task is moved,
 //! or a cgroup becomes tracked or untracked. Each of these starts a new *generation*.
 
