@@ -38,7 +38,7 @@ pub fn in_place(memstock: impl Fn() -> Command, args: &[OsString]) -> Result<()>
         kill_process(Pid::from_child(&run.0), Signal::INT).context("ending memstock run")?;
     }
     let status = run.0.wait().context("waiting for memstock run")?;
-    let said = said.join().map_err(|_| anyhow!("what memstock said was not read"))?;
+    let said = said.join().map_err(|_| anyhow!("cannot read what memstock printed"))?;
     let summary = said.find(SUMMARY).filter(|_| status.success());
     eprint!("{}", summary.map_or(&*said, |at| &said[at..]));
     if status.success() { Ok(()) } else { bail!("memstock run ended with {status}") }
@@ -58,7 +58,7 @@ impl Running {
                 return Ok(true);
             }
             if Instant::now() > end {
-                bail!("memstock run has nothing to show after {} s", SOON.as_secs());
+                bail!("memstock run has started no engine in {} s", SOON.as_secs());
             }
             thread::sleep(LOOK);
         }

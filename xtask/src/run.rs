@@ -27,7 +27,10 @@ pub fn run(insists: bool, args: &[OsString]) -> Result<()> {
     let has_sudo = !rustix::process::geteuid().is_root() && which::which("sudo").is_ok();
     let place = place(refusal.is_some(), insists, has_sudo, is_granted_to_sudo);
     if let (Place::Guest, Some(reason)) = (place, refusal) {
-        exec::say("BPF", format_args!("{reason}; so it runs in a guest (`--host` insists)"));
+        exec::say(
+            "BPF",
+            format_args!("{reason}; so it runs in a guest (`--host` forces this host)"),
+        );
     }
     let bpf = setup::ensure()?;
     // The profile of the tests, so that both share one build; the kernel half is always optimised.

@@ -75,7 +75,7 @@ fn tools() -> Result<()> {
     for tool in ["dpkg-deb", "dpkg-shlibdeps", "strip", "gzip"] {
         if which::which(tool).is_err() {
             let packages = pins::DEBIAN_PACKAGE.join(" ");
-            bail!("no {tool}, which a Debian package is built with: `apt-get install {packages}`");
+            bail!("no {tool}, which building a Debian package needs: `apt-get install {packages}`");
         }
     }
     Ok(())

@@ -37,7 +37,7 @@ fn ensure(systemd: bool) -> Result<PathBuf> {
 
 fn make(release: &str, packages: &[&str], archive: &PathBuf) -> Result<()> {
     if !rustix::process::geteuid().is_root() || which::which("debootstrap").is_err() {
-        bail!("a Debian root is made by root with debootstrap: `apt-get install debootstrap`");
+        bail!("making a Debian root needs root and debootstrap: `apt-get install debootstrap`");
     }
     let server = server(release)?;
     let place = tempfile::Builder::new().prefix("unfinished-").tempdir_in(cache::dir()?);

@@ -163,7 +163,7 @@ fn remedy() -> String {
     } else {
         "run `cargo install cargo-binstall`".to_owned()
     };
-    format!("no bpf-linker and nothing to make one from: {advice}, then `cargo xtask setup` again")
+    format!("no bpf-linker and nothing to build one from: {advice}, then `cargo xtask setup` again")
 }
 
 #[cfg(test)]

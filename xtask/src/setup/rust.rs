@@ -105,7 +105,7 @@ pub fn find() -> Result<Option<Compiler>> {
 /// The toolchain that the user chose: used as it is, or refused with the reason.
 fn chosen(name: &str) -> Result<Compiler> {
     let compiler =
-        probe(name).with_context(|| format!("{TOOLCHAIN_VAR}={name} does not answer; unset it"))?;
+        probe(name).with_context(|| format!("{TOOLCHAIN_VAR}={name} does not work; unset it"))?;
     if let Some(obstacle) = compiler.obstacle() {
         bail!("{TOOLCHAIN_VAR}={name} cannot build the BPF half: {obstacle}; choose another");
     }

@@ -108,7 +108,7 @@ fn everything(tally: &mut Tally, mut run: Run<'_>, vm: Option<vm::Extent>) -> Re
             exec::say(
                 "BPF",
                 format_args!(
-                    "{reason}; so live tests are skipped (`--vm one` has them run in a guest)"
+                    "{reason}; so live tests are skipped (`--vm one` runs them in a guest)"
                 ),
             );
             run.live(tally);

@@ -55,7 +55,9 @@ impl Kernel {
             other => cached(&dir, line)?.with_context(|| match other {
                 Err(error) => format!("no kernel {line}: {error}"),
                 Ok(_) => {
-                    format!("{suite} has no kernel {line} or cannot be had, and the cache has none")
+                    format!(
+                        "{suite} has no kernel {line} or no mirror answers, and the cache has none"
+                    )
                 }
             }),
         }
@@ -101,7 +103,8 @@ impl Kernel {
     /// If the kernel does not know that mode.
     pub fn preempt(&self, wish: Option<Preempt>) -> Result<Preempt> {
         let (known, own) = parse_preempt(&self.config);
-        let preempt = wish.or(own).context("a kernel that does not say how far it is preempted")?;
+        let preempt =
+            wish.or(own).context("the kernel's configuration names no preemption mode")?;
         if !known.contains(&preempt) {
             let known: Vec<_> = known.iter().map(|preempt| preempt.name()).collect();
             bail!(

@@ -113,7 +113,7 @@ pub fn accel(wish: Accel, emulator: &Emulator, kernel: &Kernel, place: &Path) ->
         return Ok(Accel::Tcg);
     }
     let works = boots_with_kvm(emulator, kernel, &place.join("probe"))?;
-    say("Guest", if works { "with KVM" } else { "/dev/kvm is there and boots no guest: emulated" });
+    say("Guest", if works { "with KVM" } else { "/dev/kvm exists but boots no guest: emulated" });
     Ok(if works { Accel::Kvm } else { Accel::Tcg })
 }
 
@@ -213,7 +213,7 @@ enum Hang {
 impl fmt::Display for Hang {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silence => write!(f, "it has said nothing for {SILENCE:?}"),
+            Self::Silence => write!(f, "it has printed nothing for {SILENCE:?}"),
             Self::Total => write!(f, "it has run for {TOTAL:?}"),
         }
     }

@@ -20,9 +20,8 @@ pub fn show(bpf: &BpfToolchain, args: &[OsString]) -> Result<()> {
     let guest = Guest { memory: 1024, ..Guest::of("6.1", 2, Cgroups::V2, Preempt::Voluntary) };
     let work = Work { shows: true, dev: true, args: args.to_vec(), ..Work::default() };
     let mut tally = Tally::default();
-    boot(&mut tally, bpf, &guest, &work).context(
-        "no guest can be had here either: `cargo xtask run` on a host that grants BPF shows it",
-    )?;
+    boot(&mut tally, bpf, &guest, &work)
+        .context("no guest can run here either: use `cargo xtask run` on a host that allows BPF")?;
     if tally.failed() > 0 {
         bail!("in the guest: {}", tally.failures().join("; "));
     }
