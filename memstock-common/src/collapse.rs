@@ -20,7 +20,7 @@ pub const COLLAPSES: u32 = 64;
 
 /// Records that this task has allocated a huge page, with the first entry `head`, for nobody.
 #[inline(always)]
-pub(crate) fn began<M: Machine>(machine: &M, head: &M::Entry, pfn: u64) {
+pub(crate) fn collapse_began<M: Machine>(machine: &M, head: &M::Entry, pfn: u64) {
     let task = machine.task();
     if let Some(place) = machine.collapse(task % COLLAPSES) {
         head.replace(NOBODY, UNCONFIRMED);

@@ -5,7 +5,7 @@
 
 use crate::charge::levels;
 use crate::counter::CHILD;
-use crate::file::{FileWord, told};
+use crate::file::{FileWord, apply_change};
 use crate::uncharge::drain_taken;
 use crate::{CgroupCpu, Counter, MAX_DEPTH, Machine, NO_INDEX, StockWord, Word};
 use crate::{key_of, owner_of};
@@ -259,7 +259,7 @@ pub fn flush<M: Machine>(machine: &M, index: u32, cpu: u32, slot: u32) -> Result
     }
     let seen = FileWord(stock.file.load());
     if seen.owner() == owner_of(index) && stock.file.replace(seen.0, FileWord::EMPTY.0) {
-        told(machine, seen);
+        apply_change(machine, seen);
     }
     stock.creditor.replace(owner_of(index).into(), 0);
     Ok(nr_pages)

@@ -2,7 +2,7 @@
 
 use crate::charge::is_in_subtree;
 use crate::event::EventKind;
-use crate::file::{FileWord, told};
+use crate::file::{FileWord, apply_change};
 use crate::uncharge::drain_taken;
 use crate::world::Step;
 use crate::{Event, Machine, NO_INDEX, Stock, StockWord, Word, index_of};
@@ -25,7 +25,7 @@ pub fn drain_stock<M: Machine>(machine: &M, stock: &Stock<M::Word>, subtree: u32
     }
     let file = FileWord(stock.file.load());
     if file.change() != 0 && is_below(machine, file.owner(), subtree) {
-        told(machine, stock.take_file());
+        apply_change(machine, stock.take_file());
     }
     drained
 }

@@ -206,13 +206,13 @@ pub fn file_changed<M: Machine>(machine: &M, owner: u32, change: i32) {
         return;
     };
     for word in stock.batch_file(owner, change, machine.uncharge_batch()) {
-        told(machine, word);
+        apply_change(machine, word);
     }
 }
 
 /// Reports a change that was taken from a CPU to the shared counters.
 #[inline(always)]
-pub(crate) fn told<M: Machine>(machine: &M, word: FileWord) {
+pub(crate) fn apply_change<M: Machine>(machine: &M, word: FileWord) {
     if word.change() != 0 {
         change_file(machine, index_of(word.owner()), word.change());
     }

@@ -5,7 +5,7 @@ use crate::charge::walk;
 use crate::{Counter, Machine, NO_INDEX, Over, Word};
 
 /// A counter whose allowance has reached this gets no more: 8 MiB with pages of 4 KiB.
-pub const MOST_HUGE: u64 = 2048;
+pub const MAX_HUGE: u64 = 2048;
 
 /// Charges `nr_pages` that were allocated at once and do not fit, provided that one of them fits: the kernel would then
 /// fall back to one small page. That one is charged normally, the others by force, and they are allowed above the
@@ -34,14 +34,14 @@ impl<W: Word> Counter<W> {
     ///
     /// Where a huge page does not fit the kernel takes a small one, and kills nobody. Nobody can say which of a huge
     /// page's small pages it would have taken in the end (those that are touched); so single pages are charged as if
-    /// they were among them, until they do not fit without the allowance. [`MOST_HUGE`] bounds it.
+    /// they were among them, until they do not fit without the allowance. [`MAX_HUGE`] bounds it.
     #[inline(always)]
     pub fn allow_huge(&self, nr_pages: u64, memsw: bool) {
         let allowed = self.huge.load();
         let is_above = |usage: &W, limit: &W| usage.load() > limit.load().saturating_add(allowed);
         let is_needed = is_above(&self.memory.usage, &self.memory_limit)
             || memsw && is_above(&self.memsw.usage, &self.memsw_limit);
-        if is_needed && allowed < MOST_HUGE {
+        if is_needed && allowed < MAX_HUGE {
             self.huge.fetch_add(nr_pages);
             // An uncharge since that check had no allowance to reset.
             self.forget_huge(memsw);

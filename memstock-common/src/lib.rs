@@ -5,7 +5,7 @@
 //! atomics; under `loom`, which explores interleavings; and on plain memory, for property tests. It owns no memory and
 //! makes no system call: its callers pass what it works on through [`Word`], [`Counters`] and [`Machine`].
 //!
-//! The life of one page: [`Identity`] knows whom to charge for a fault; [`fault::consume_or_miss`] takes a page from
+//! The life of one page: [`OwnerCache`] knows whom to charge for a fault; [`fault::consume_or_miss`] takes a page from
 //! this CPU's [`Stock`] and leaves it pending; on a miss [`fault::miss`] charges a batch with [`charge::charge`] and
 //! refills the stock. [`page::allocated`] commits the pending page, or takes what is missing, and records the
 //! [`Owner`](owner_of); [`page::freed`] looks up the owner, and [`uncharge::uncharge_pages`] puts the page back.
@@ -27,12 +27,12 @@ pub mod event;
 pub mod fault;
 pub mod file;
 pub mod huge;
-pub mod identity;
 pub mod layout;
 pub mod limit;
 pub mod lost;
 pub mod machine;
 pub mod migrate;
+pub mod owner_cache;
 pub mod page;
 #[cfg(not(target_arch = "bpf"))]
 pub mod plain;
@@ -48,8 +48,8 @@ pub mod world;
 pub use charge::{Charge, Over, Resource};
 pub use counter::{Counter, PageCounter};
 pub use event::Event;
-pub use identity::Identity;
 pub use machine::Machine;
+pub use owner_cache::OwnerCache;
 pub use page::{Chunk, Entry};
 pub use slots::{MAX_SLOTS, slot_of};
 pub use stat::Loss;
@@ -76,7 +76,7 @@ pub const NOBODY: u32 = 0;
 
 /// Version of the map layout, the pins and the arguments of the control programs. An engine of another version can be
 /// stopped, but not read or controlled.
-pub const LAYOUT: u32 = 9;
+pub const LAYOUT: u32 = 10;
 
 /// What an engine was loaded with: the value type of the map `ENGINE`.
 #[repr(C)]

@@ -58,12 +58,12 @@ fn set_both<W: Word>(counter: &Counter<W>, asked: Limits) -> Result<u32, Refusal
 
 /// Returns when a lease that is renewed now ends, ns since boot.
 #[inline(always)]
-pub fn attend<M: Machine>(machine: &M) -> u64 {
-    machine.now() + ATTENDANCE_NS
+pub fn renew_lease<M: Machine>(machine: &M) -> u64 {
+    machine.now() + LEASE_NS
 }
 
 /// How long a lease lasts after its last renewal, ns.
-pub const ATTENDANCE_NS: u64 = 1_000_000_000;
+pub const LEASE_NS: u64 = 1_000_000_000;
 
 /// Makes the next limit hit at a counter send its event at once: the last one has been dealt with.
 ///
@@ -88,13 +88,13 @@ pub fn rearm<M: Machine>(machine: &M, index: u32) -> Result<u32, Refusal> {
 const THROTTLE_NS: u64 = 333;
 /// Pages above the limit at which the throttle stops growing. There it is 0.9 ms, the longest that a CPU is stopped at
 /// once: on x86 interrupts are off where a fault begins.
-const MOST_THROTTLED: u64 = 14;
+const MAX_THROTTLED: u64 = 14;
 
 /// Waits, if the lease is valid and needed memory exceeds the limit: no task is to blame for page cache above it.
 #[inline(always)]
 pub(crate) fn throttle<M: Machine>(machine: &M, over: Over) {
     let now = machine.now();
-    if now >= machine.attended_until() {
+    if now >= machine.lease_until() {
         return;
     }
     let Some(counter) = machine.counter(over.ancestor) else { return };
@@ -102,9 +102,9 @@ pub(crate) fn throttle<M: Machine>(machine: &M, over: Over) {
     if pages == 0 {
         return;
     }
-    let pages = if pages < MOST_THROTTLED { pages } else { MOST_THROTTLED };
+    let pages = if pages < MAX_THROTTLED { pages } else { MAX_THROTTLED };
     let until = now + pages * pages * pages * THROTTLE_NS;
-    machine.repeat(MOST_LOOKS, &mut Wait { machine, until });
+    machine.repeat(MAX_LOOKS, &mut Wait { machine, until });
 }
 
 /// Usage and limit of one resource.
@@ -126,7 +126,7 @@ pub(crate) fn needed_above<W: Word>(counter: &Counter<W>, resource: Resource, mo
 }
 
 /// Reads of the clock while throttling, about 30 ns each. Guards against a clock that stands still.
-const MOST_LOOKS: u32 = 65536;
+const MAX_LOOKS: u32 = 65536;
 
 struct Wait<'a, M> {
     machine: &'a M,

@@ -4,7 +4,7 @@
 //! so an entry has one writer among the probes. Only requests from user space (adoption, repair) race with them, which
 //! is why every change is one atomic operation.
 
-use crate::collapse::{COLLAPSE_ORDER, began};
+use crate::collapse::{COLLAPSE_ORDER, collapse_began};
 use crate::fault::{Obtained, obtain, restock};
 use crate::file::FILE;
 use crate::slots::stock_for;
@@ -122,8 +122,8 @@ pub fn allocated<'a, M: Machine>(
     };
     if let Some(share) = share {
         charge_allocated(machine, stock, share, (owner, nr_pages));
-    } else if is_charged && order == COLLAPSE_ORDER && machine.tells_collapses() {
-        began(machine, chunk.entry(pfn), pfn);
+    } else if is_charged && order == COLLAPSE_ORDER && machine.tracks_collapses() {
+        collapse_began(machine, chunk.entry(pfn), pfn);
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Shape {
     /// Chunks of the page-owner map.
     pub chunks: u32,
     /// Whether [`collapsed`](crate::collapse::collapsed) runs after a collapse.
-    pub tells_collapses: bool,
+    pub tracks_collapses: bool,
     /// Whether pages have reference counts, which is one step more at each allocation and free.
     pub has_counts: bool,
     /// Difference between the task numbers of two neighbouring CPUs.
@@ -93,7 +93,7 @@ impl Default for Shape {
             cgroups: 4,
             counts_together: false,
             chunks: 1,
-            tells_collapses: false,
+            tracks_collapses: false,
             has_counts: false,
             tasks_apart: 1,
         }

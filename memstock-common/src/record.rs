@@ -39,7 +39,7 @@ pub struct Recent(pub u64);
 impl Recent {
     /// Returns which of `pages`, a bit each, are yet to be reported, and the word to store then.
     #[inline(always)]
-    pub const fn tell(self, hash: u32, window: u16, pages: u16) -> (u16, Self) {
+    pub const fn add(self, hash: u32, window: u16, pages: u16) -> (u16, Self) {
         let same = (self.0 >> 16) == ((hash as u64) << 16 | window as u64);
         let told = if same { self.0 as u16 } else { 0 };
         let next = (hash as u64) << 32 | (window as u64) << 16 | (told | pages) as u64;

@@ -5,7 +5,7 @@
 //! together with the knowledge of whose it is. It changes by atomic read-modify-write only.
 
 use crate::file::FileWord;
-use crate::{Identity, Word};
+use crate::{OwnerCache, Word};
 
 /// The value of a stock word, or of an uncharge batch, in which nothing is ever pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct Stock<W> {
     /// Page faults of tracked cgroups.
     pub faults: W,
     /// The owner of the fault or allocation that the CPU served last; only slot 0's is used.
-    pub identity: Identity<W>,
+    pub owner_cache: OwnerCache<W>,
     /// Freed pages on their way to the shared counters, as a [`StockWord`].
     pub uncharge_batch: W,
     /// The part of `faults` already credited to a cgroup in [`CgroupCpu`].

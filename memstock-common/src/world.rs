@@ -81,7 +81,7 @@ pub trait World: Counters {
     fn now(&self) -> u64;
 
     /// Until when (see [`now`](Self::now)) user space has promised to act on limits that are reached.
-    fn attended_until(&self) -> u64;
+    fn lease_until(&self) -> u64;
 
     /// Nonzero while limits are being set.
     fn setting(&self) -> &Self::Word;
@@ -94,7 +94,7 @@ pub trait World: Counters {
 
     /// Whether [`collapsed`](crate::collapse::collapsed) runs when a task has finished with a huge page for another
     /// task.
-    fn tells_collapses(&self) -> bool;
+    fn tracks_collapses(&self) -> bool;
 
     /// The huge page that a task is working on, at index [`task`](Self::task) modulo
     /// [`COLLAPSES`](crate::collapse::COLLAPSES): the task's number in the upper half, that of the huge page in the

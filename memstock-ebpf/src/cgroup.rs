@@ -21,18 +21,18 @@ const DEFAULT_HIERARCHY: i32 = 0;
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 #[inline(always)]
 pub fn cgroup_made(ctx: RawTracePointContext) -> i32 {
-    tell(&ctx, EventKind::CgroupMade)
+    report(&ctx, EventKind::CgroupMade)
 }
 
 /// Reports that a cgroup was removed.
 #[raw_tracepoint(tracepoint = "cgroup_rmdir")]
 #[inline(always)]
 pub fn cgroup_removed(ctx: RawTracePointContext) -> i32 {
-    tell(&ctx, EventKind::CgroupRemoved)
+    report(&ctx, EventKind::CgroupRemoved)
 }
 
 #[inline(always)]
-fn tell(ctx: &RawTracePointContext, kind: EventKind) -> i32 {
+fn report(ctx: &RawTracePointContext, kind: EventKind) -> i32 {
     let cgroup: u64 = ctx.arg(0);
     if hierarchy_of(cgroup) != Some(DEFAULT_HIERARCHY) {
         return 0;

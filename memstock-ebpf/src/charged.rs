@@ -4,7 +4,7 @@
 //! charged.
 //!
 //! The algorithm finds out which pages those are, as it does for the engine, on a page-owner map of its own and without
-//! a stock: where it would charge, [`Teller`] reports. Kernel prototypes: those of `fault`, `page`, `file` and
+//! a stock: where it would charge, [`Reporter`] reports. Kernel prototypes: those of `fault`, `page`, `file` and
 //! `hotplug`.
 
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
@@ -21,9 +21,9 @@ use crate::config;
 use crate::folio;
 use crate::machine::Kernel;
 use crate::maps::{CGROUP_CPU, CHARGED};
+use crate::outlined;
 use crate::payer::Payer;
-use crate::record::tell;
-use crate::rest;
+use crate::record::report;
 use crate::word::{MapEntry, MapWord};
 
 /// A page fault of a tracked cgroup.
@@ -31,9 +31,9 @@ use crate::word::{MapEntry, MapWord};
 pub fn charged_fault(_ctx: RawTracePointContext) -> i32 {
     // Forget what is remembered of a task: nothing invalidates it here.
     Kernel.next_generation();
-    match rest::ask_owner(0, Payer::Memory as u32) {
+    match outlined::ask_owner(0, Payer::Memory as u32) {
         NOBODY => {}
-        owner => tell_here(RecordKind::Fault, owner, 1),
+        owner => report_here(RecordKind::Fault, owner, 1),
     }
     0
 }
@@ -45,7 +45,7 @@ pub fn charged_alloc(ctx: RawTracePointContext) -> i32 {
     if page != 0 {
         let pfn = config::pfn_of(page);
         let owner = owner_at(&Kernel, pfn);
-        allocated(&Teller, pfn, order, owner != NOBODY, true, || (owner, None));
+        allocated(&Reporter, pfn, order, owner != NOBODY, true, || (owner, None));
     }
     0
 }
@@ -54,7 +54,7 @@ pub fn charged_alloc(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 pub fn charged_free(ctx: RawTracePointContext) -> i32 {
     let (page, order): (u64, u32) = (ctx.arg(0), ctx.arg(1));
-    freed(&Teller, config::pfn_of(page), order);
+    freed(&Reporter, config::pfn_of(page), order);
     0
 }
 
@@ -65,10 +65,10 @@ pub fn charged_file(ctx: RawTracePointContext) -> i32 {
     let pfn = config::pfn_of(folio);
     let owner = owner_at(&Kernel, pfn);
     if owner != NOBODY
-        && owner_at(&Teller, pfn) == NOBODY
+        && owner_at(&Reporter, pfn) == NOBODY
         && let Some(nr_pages) = folio::nr_pages(folio)
     {
-        file::claim(&Teller, pfn, nr_pages, owner);
+        file::claim(&Reporter, pfn, nr_pages, owner);
     }
     0
 }
@@ -78,7 +78,7 @@ pub fn charged_file(ctx: RawTracePointContext) -> i32 {
 pub fn charged_hotplug(ctx: RawTracePointContext) -> i32 {
     let cpu: u32 = ctx.arg(0);
     if cpu != here() {
-        tell(&Charged { kind: RecordKind::Drained as u32, cpu, owner: NOBODY, nr_pages: 0 });
+        report(&Charged { kind: RecordKind::Drained as u32, cpu, owner: NOBODY, nr_pages: 0 });
     }
     0
 }
@@ -90,8 +90,8 @@ fn here() -> u32 {
 }
 
 #[inline(always)]
-fn tell_here(kind: RecordKind, owner: u32, nr_pages: u32) {
-    tell(&Charged { kind: kind as u32, cpu: here(), owner, nr_pages });
+fn report_here(kind: RecordKind, owner: u32, nr_pages: u32) {
+    report(&Charged { kind: kind as u32, cpu: here(), owner, nr_pages });
 }
 
 /// The owner of a page.
@@ -101,9 +101,9 @@ fn owner_at<M: Machine>(machine: &M, pfn: u64) -> u32 {
 }
 
 /// The world of the algorithm here: [`Kernel`], but with the page-owner map of these programs, and nothing to charge.
-pub struct Teller;
+pub struct Reporter;
 
-impl Counters for Teller {
+impl Counters for Reporter {
     type Word = MapWord;
 
     #[inline(always)]
@@ -120,25 +120,25 @@ impl Counters for Teller {
     }
 }
 
-impl Machine for Teller {
+impl Machine for Reporter {
     #[inline(always)]
     fn charge_rest(&self, owner: u32, nr_pages: u32) -> u32 {
-        tell_here(RecordKind::Charged, owner, nr_pages);
+        report_here(RecordKind::Charged, owner, nr_pages);
         nr_pages
     }
     #[inline(always)]
     fn uncharge_rest(&self, owner: u32, nr_pages: u32) {
-        tell_here(RecordKind::Uncharged, owner, nr_pages);
+        report_here(RecordKind::Uncharged, owner, nr_pages);
     }
     #[inline(always)]
     fn file_changed(&self, _owner: u32, _change: i32) {}
     #[inline(always)]
     fn replace_block(&self, pfn: u64, order: u32, new: u32) -> Replaced {
-        Replaced::from_bits(rest::replace_charged(pfn, order, new))
+        Replaced::from_bits(outlined::replace_charged(pfn, order, new))
     }
 }
 
-impl World for Teller {
+impl World for Reporter {
     type Entry = MapEntry;
 
     #[inline(always)]
@@ -201,7 +201,7 @@ impl World for Teller {
         Kernel.now()
     }
     #[inline(always)]
-    fn attended_until(&self) -> u64 {
+    fn lease_until(&self) -> u64 {
         0
     }
     #[inline(always)]
@@ -215,7 +215,7 @@ impl World for Teller {
         Kernel.task()
     }
     #[inline(always)]
-    fn tells_collapses(&self) -> bool {
+    fn tracks_collapses(&self) -> bool {
         false
     }
     #[inline(always)]

@@ -12,14 +12,14 @@ use memstock_common::collapse;
 use crate::config;
 use crate::folio;
 use crate::machine::Kernel;
-use crate::rest;
+use crate::outlined;
 
 /// Charges the huge page to the owner of the memory.
 #[raw_tracepoint(tracepoint = "mm_collapse_huge_page")]
 #[inline(always)]
 pub fn collapsed(ctx: RawTracePointContext) -> i32 {
     let mm: u64 = ctx.arg(0);
-    let owner = || rest::owner_of_memory(mm);
+    let owner = || outlined::owner_of_memory(mm);
     let is_file = |pfn| folio::is_file(config::page_of(pfn)).unwrap_or(false);
     collapse::collapsed(&Kernel, owner, is_file);
     0

@@ -53,7 +53,7 @@ static HIERARCHY_ID: Global<u32> = Global::new(0);
 static MEMORY_OWNER: Global<MemoryOwner> = Global::new(MemoryOwner::UNKNOWN);
 /// 1 if `collapsed` is attached, and can find the owner of a huge page.
 #[unsafe(no_mangle)]
-static TELLS_COLLAPSES: Global<u32> = Global::new(0);
+static TRACKS_COLLAPSES: Global<u32> = Global::new(0);
 /// Layout of `struct folio`.
 #[unsafe(no_mangle)]
 static FOLIO: Global<FolioLayout> = Global::new(FolioLayout::UNKNOWN);
@@ -174,8 +174,8 @@ pub fn hierarchy_id() -> u64 {
 
 /// Whether `collapsed` can find the owner of a huge page.
 #[inline(always)]
-pub fn tells_collapses() -> bool {
-    TELLS_COLLAPSES.load() != 0
+pub fn tracks_collapses() -> bool {
+    TRACKS_COLLAPSES.load() != 0
 }
 
 /// The way from an `mm_struct` to the cgroups of its owner.

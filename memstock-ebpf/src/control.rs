@@ -20,7 +20,7 @@ use memstock_common::swap::set_swapped;
 use memstock_common::{Entry, Word, World};
 
 use crate::machine::Kernel;
-use crate::maps::{ATTENDED_UNTIL, FILE_PAGES};
+use crate::maps::{FILE_PAGES, LEASE_UNTIL};
 use crate::{config, folio};
 
 /// Declares a program whose result is the answer.
@@ -78,8 +78,8 @@ control! {
 
 control! {
     /// Renews the lease: user space acts on limits for a while from now.
-    control_attend, |_arg| {
-        ATTENDED_UNTIL.store(limit::attend(&Kernel));
+    control_renew_lease, |_arg| {
+        LEASE_UNTIL.store(limit::renew_lease(&Kernel));
         Ok(0)
     }
 }

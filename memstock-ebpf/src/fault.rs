@@ -15,8 +15,8 @@ use memstock_common::{Loss, Word, World};
 
 use crate::machine::{Kernel, slot};
 use crate::maps::{GENERATION, STOCK, TAIL_CALLS};
+use crate::outlined;
 use crate::payer::{Payer, faulting_task, owner};
-use crate::rest;
 
 /// Consumes one page of this CPU's stock for the current cgroup and leaves it pending.
 #[raw_tracepoint(tracepoint = "page_fault_user")]
@@ -26,7 +26,7 @@ pub fn fault(ctx: RawTracePointContext) -> i32 {
         // SAFETY: nothing here needs to be dropped.
         unsafe { TAIL_CALLS.tail_call(&ctx, 0) };
         Kernel.lose(Loss::TailCallsFailed, 1);
-        rest::count_unserved(owner);
+        outlined::count_unserved(owner);
     }
     0
 }

@@ -15,10 +15,10 @@ use memstock_common::{
 use crate::config;
 use crate::folio;
 use crate::maps::{
-    ATTENDED_UNTIL, CGROUP_CPU, CGROUPS, COLLAPSES, COUNTERS, EVENTS, GENERATION, LOSS, NOUGHT,
+    CGROUP_CPU, CGROUPS, COLLAPSES, COUNTERS, EVENTS, GENERATION, LEASE_UNTIL, LOSS, OPAQUE_ZERO,
     OWNERS, SETTING, STOCK,
 };
-use crate::rest;
+use crate::outlined;
 use crate::word::{MapEntry, MapWord};
 
 /// The running kernel.
@@ -124,7 +124,7 @@ impl World for Kernel {
 
     #[inline(always)]
     fn opaque_zero(&self) -> u32 {
-        NOUGHT.load() as u32
+        OPAQUE_ZERO.load() as u32
     }
 
     #[inline(always)]
@@ -161,8 +161,8 @@ impl World for Kernel {
     }
 
     #[inline(always)]
-    fn attended_until(&self) -> u64 {
-        ATTENDED_UNTIL.load()
+    fn lease_until(&self) -> u64 {
+        LEASE_UNTIL.load()
     }
 
     #[inline(always)]
@@ -185,8 +185,8 @@ impl World for Kernel {
     }
 
     #[inline(always)]
-    fn tells_collapses(&self) -> bool {
-        config::tells_collapses()
+    fn tracks_collapses(&self) -> bool {
+        config::tracks_collapses()
     }
 
     #[inline(always)]
@@ -210,57 +210,57 @@ impl World for Kernel {
 impl Machine for Kernel {
     #[inline(always)]
     fn uncharge_rest(&self, owner: u32, nr_pages: u32) {
-        rest::uncharge_rest(owner, nr_pages);
+        outlined::uncharge_rest(owner, nr_pages);
     }
 
     #[inline(always)]
     fn uncharge_run(&self, owner: u32, nr_pages: u32, nr_file: u32) {
-        rest::uncharge_run(owner, nr_pages, nr_file);
+        outlined::uncharge_run(owner, nr_pages, nr_file);
     }
 
     #[inline(always)]
     fn uncharge(&self, leaf: u32, nr_pages: u32) {
-        rest::uncharge(leaf, nr_pages);
+        outlined::uncharge(leaf, nr_pages);
     }
 
     #[inline(always)]
     fn try_charge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over> {
-        Over::from_bits(rest::try_charge(leaf, nr_pages))
+        Over::from_bits(outlined::try_charge(leaf, nr_pages))
     }
 
     #[inline(always)]
     fn charge_huge(&self, leaf: u32, nr_pages: u32) -> Result<(), Over> {
-        Over::from_bits(rest::charge_huge(leaf, nr_pages))
+        Over::from_bits(outlined::charge_huge(leaf, nr_pages))
     }
 
     #[inline(always)]
     fn charge_forced(&self, leaf: u32, nr_pages: u32) {
-        rest::charge_forced(leaf, nr_pages);
+        outlined::charge_forced(leaf, nr_pages);
     }
 
     #[inline(always)]
     fn charge_rest(&self, owner: u32, nr_pages: u32) -> u32 {
-        rest::charge_rest(owner, nr_pages)
+        outlined::charge_rest(owner, nr_pages)
     }
 
     #[inline(always)]
     fn file_changed(&self, owner: u32, change: i32) {
-        rest::file_changed(owner, change);
+        outlined::file_changed(owner, change);
     }
 
     #[inline(always)]
     fn mark_file(&self, pfn: u64, nr_pages: u32, owner: u32) -> u32 {
-        rest::mark_file(pfn, nr_pages, owner)
+        outlined::mark_file(pfn, nr_pages, owner)
     }
 
     #[inline(always)]
     fn claim(&self, pfn: u64, nr_pages: u32, owner: u32) {
-        rest::claim(pfn, nr_pages, owner);
+        outlined::claim(pfn, nr_pages, owner);
     }
 
     #[inline(always)]
     fn replace_block(&self, pfn: u64, order: u32, new: u32) -> Replaced {
-        Replaced::from_bits(rest::replace_block(pfn, order, new))
+        Replaced::from_bits(outlined::replace_block(pfn, order, new))
     }
 }
 

@@ -31,11 +31,11 @@ mod machine;
 mod maps;
 mod memory;
 mod migrate;
+mod outlined;
 mod page;
 mod payer;
 mod reclaim;
 mod record;
-mod rest;
 mod word;
 
 #[cfg(target_arch = "bpf")]

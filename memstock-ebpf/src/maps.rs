@@ -114,14 +114,14 @@ pub static ENGINE: Array<EngineInfo> = Array::with_max_entries(1, 0);
 pub static GENERATION: MapWord = MapWord::new(0);
 
 /// The end of the lease: until when user space has promised to act on limits, ns since boot. Written by
-/// `control_attend`, read where a page is charged by force.
-pub static ATTENDED_UNTIL: MapWord = MapWord::new(0);
+/// `control_renew_lease`, read where a page is charged by force.
+pub static LEASE_UNTIL: MapWord = MapWord::new(0);
 
 /// Nonzero while limits of any cgroup are being set. Written and read by `control_limits`.
 pub static SETTING: MapWord = MapWord::new(0);
 
 /// 0, for [`World::opaque_zero`](memstock_common::World::opaque_zero). Never written.
-pub static NOUGHT: MapWord = MapWord::new(0);
+pub static OPAQUE_ZERO: MapWord = MapWord::new(0);
 
 /// When the user half was last told that reclaim began, ns since boot. Written and read by `reclaim_began`.
-pub static RECLAIM_TOLD: MapWord = MapWord::new(0);
+pub static RECLAIM_SENT_AT: MapWord = MapWord::new(0);

@@ -6,13 +6,13 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::fault::nearest_tracked;
-use memstock_common::identity::{Answer, Task};
+use memstock_common::owner_cache::{Answer, Task};
 use memstock_common::{NOBODY, Stock, Word, key_of};
 
 use crate::machine::Kernel;
 use crate::maps::{GENERATION, STOCK};
 use crate::memory;
-use crate::rest;
+use crate::outlined;
 use crate::word::MapWord;
 
 /// The key of the current task's cgroup.
@@ -69,9 +69,9 @@ pub enum Payer {
 /// before.
 #[inline(always)]
 pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64, pays: Payer) -> u32 {
-    first.identity.known(task, generation).unwrap_or_else(|| {
+    first.owner_cache.known(task, generation).unwrap_or_else(|| {
         let registers = if let Task::Registers(registers) = task { registers } else { 0 };
-        rest::ask_owner(registers, pays as u32)
+        outlined::ask_owner(registers, pays as u32)
     })
 }
 
@@ -84,9 +84,9 @@ pub fn asked_owner(task: Task, pays: Payer) -> u32 {
     };
     // SAFETY: the helper has no preconditions.
     let current = || unsafe { bpf_get_current_task() };
-    first.identity.owner(task, generation, current, || {
+    first.owner_cache.owner(task, generation, current, || {
         let own = nearest_tracked(&Kernel, current_cgroup(), current_ancestor);
-        let memorys = memory::foreign(current()).map_or(own, |mm| rest::owner_of_memory(mm));
+        let memorys = memory::foreign(current()).map_or(own, |mm| outlined::owner_of_memory(mm));
         Answer { owner: if pays == Payer::Task { own } else { memorys }, holds: own == memorys }
     })
 }

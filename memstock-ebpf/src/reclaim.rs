@@ -9,12 +9,12 @@ use aya_ebpf::programs::RawTracePointContext;
 use memstock_common::event;
 
 use crate::machine::Kernel;
-use crate::maps::RECLAIM_TOLD;
+use crate::maps::RECLAIM_SENT_AT;
 
 /// Reports that reclaim begins.
 #[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_begin")]
 #[inline(always)]
 pub fn reclaim_began(_ctx: RawTracePointContext) -> i32 {
-    event::reclaim_began(&Kernel, &RECLAIM_TOLD);
+    event::reclaim_began(&Kernel, &RECLAIM_SENT_AT);
     0
 }

@@ -25,7 +25,7 @@ use crate::config;
 use crate::folio::{self, read, read_int};
 use crate::machine::Kernel;
 use crate::maps::{FOLLOWED, RECENT, RECORDED};
-use crate::rest;
+use crate::outlined;
 
 /// `f_type` of tmpfs in statfs(2), which shared memory uses as well (`include/uapi/linux/magic.h`): no page cache of a
 /// file.
@@ -63,7 +63,7 @@ pub fn record_added(ctx: RawTracePointContext) -> i32 {
         if !Recent(word.load()).is_of(hash) {
             word.store(Recent::of(hash).0);
         }
-        rest::tell_access(RecordKind::Added as u32, mapping, block, pages.into());
+        outlined::report_access(RecordKind::Added as u32, mapping, block, pages.into());
         Some(())
     });
     0
@@ -77,7 +77,7 @@ pub fn record_removed(ctx: RawTracePointContext) -> i32 {
         let recent = Recent(word.load());
         if recent.is_of(hash) {
             word.store(recent.forget(pages).0);
-            rest::tell_access(RecordKind::Removed as u32, mapping, block, pages.into());
+            outlined::report_access(RecordKind::Removed as u32, mapping, block, pages.into());
         }
         Some(())
     });
@@ -93,7 +93,7 @@ pub fn record_born(ctx: RawTracePointContext) -> i32 {
     let (parent, _) = current();
     match read_int(ctx.arg(1), config::task_tgid()) {
         Some(pid) if pid != parent => {
-            tell(&Happened { pid, parent, ..happened(RecordKind::Born) });
+            report(&Happened { pid, parent, ..happened(RecordKind::Born) });
         }
         _ => {}
     }
@@ -105,7 +105,7 @@ pub fn record_born(ctx: RawTracePointContext) -> i32 {
 pub fn record_exec(_ctx: RawTracePointContext) -> i32 {
     if is_recorded() {
         let comm = bpf_get_current_comm().unwrap_or_default();
-        tell(&Happened { pid: current().0, comm, ..happened(RecordKind::Exec) });
+        report(&Happened { pid: current().0, comm, ..happened(RecordKind::Exec) });
     }
     0
 }
@@ -116,7 +116,7 @@ pub fn record_died(_ctx: RawTracePointContext) -> i32 {
     if is_recorded() {
         let (pid, thread) = current();
         if pid == thread {
-            tell(&Happened { pid, ..happened(RecordKind::Died) });
+            report(&Happened { pid, ..happened(RecordKind::Died) });
         }
     }
     0
@@ -151,20 +151,20 @@ fn accessed(kind: RecordKind, mapping: u64, first: u64, last: u64) -> i32 {
     let window = (unsafe { bpf_jiffies64() } >> WINDOW_SHIFT) as u16;
     each_block(mapping, first, last, |hash, block, pages| {
         let word = RECENT.get(Recent::place(hash))?;
-        let (new, recent) = Recent(word.load()).tell(hash, window, pages);
+        let (new, recent) = Recent(word.load()).add(hash, window, pages);
         if new != 0 && is_recorded() {
             // Two CPUs that race report twice.
             word.store(recent.0);
-            rest::tell_access(kind as u32, mapping, block, new.into());
+            outlined::report_access(kind as u32, mapping, block, new.into());
         }
         Some(())
     });
     0
 }
 
-/// Calls `tell` for each followed block of a folio.
+/// Calls `visit` for each followed block of a folio.
 #[inline(always)]
-fn of_folio(folio: u64, tell: impl Fn(u64, u32, u64, u16) -> Option<()>) -> Option<()> {
+fn of_folio(folio: u64, visit: impl Fn(u64, u32, u64, u16) -> Option<()>) -> Option<()> {
     let layout = config::folio();
     if layout == FolioLayout::UNKNOWN {
         return None;
@@ -173,14 +173,14 @@ fn of_folio(folio: u64, tell: impl Fn(u64, u32, u64, u16) -> Option<()>) -> Opti
     let first = read(folio, layout.index)?;
     let nr_pages: u64 = folio::nr_pages(folio)?.into();
     let last = first.wrapping_add(nr_pages).wrapping_sub(1);
-    each_block(mapping, first, last, |hash, block, pages| tell(mapping, hash, block, pages));
+    each_block(mapping, first, last, |hash, block, pages| visit(mapping, hash, block, pages));
     Some(())
 }
 
-/// Calls `tell` for each followed block of a range. Blocks beyond the bound are reported by the call that reaches them:
+/// Calls `visit` for each followed block of a range. Blocks beyond the bound are reported by the call that reaches them:
 /// one call gets some dozen folios at most (`PAGEVEC_SIZE`).
 #[inline(always)]
-fn each_block(mapping: u64, first: u64, last: u64, tell: impl Fn(u32, u64, u16) -> Option<()>) {
+fn each_block(mapping: u64, first: u64, last: u64, visit: impl Fn(u32, u64, u16) -> Option<()>) {
     let Some(one_in) = FOLLOWED.get(0) else { return };
     let one_in = one_in.load() as u32;
     let begin = first / BLOCK_PAGES;
@@ -192,7 +192,7 @@ fn each_block(mapping: u64, first: u64, last: u64, tell: impl Fn(u32, u64, u16) 
             return;
         }
         let hash = block_hash(mapping, block);
-        if is_followed(hash, one_in) && tell(hash, block, pages_in(block, first, last)).is_none() {
+        if is_followed(hash, one_in) && visit(hash, block, pages_in(block, first, last)).is_none() {
             return;
         }
     }
@@ -200,7 +200,7 @@ fn each_block(mapping: u64, first: u64, last: u64, tell: impl Fn(u32, u64, u16) 
 
 /// Reports an access to these pages of a block.
 #[inline(always)]
-pub fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
+pub fn report_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
     let layout = config::folio();
     let inode = read(mapping, layout.mapping_host)?;
     let super_block = read(inode, layout.inode_sb)?;
@@ -217,7 +217,7 @@ pub fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()
     }
     let device = read_int(super_block, layout.sb_dev)?;
     let generation = read_int(inode, layout.inode_generation)?;
-    tell(&Accessed {
+    report(&Accessed {
         kind,
         pages,
         time_ns: Kernel.now(),
@@ -230,7 +230,7 @@ pub fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()
 }
 
 #[inline(always)]
-pub fn tell<T: 'static>(record: &T) {
+pub fn report<T: 'static>(record: &T) {
     if RECORDED.output::<T>(record, BPF_RB_NO_WAKEUP).is_err() {
         Kernel.lose(Loss::EventsLost, 1);
     }

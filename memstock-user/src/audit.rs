@@ -12,7 +12,7 @@ mod conserve;
 mod repair;
 
 pub use compare::{Agreement, Comparison};
-pub use conserve::{Book, Books};
+pub use conserve::{Ledger, Ledgers};
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use anyhow::Result;
 
 use crate::audit::adoption::{CgroupAdopted, by_name};
 use crate::engine::Engine;
-use crate::engine::kernel_cgroup::{KernelCgroup, KernelCgroups, Look, Tracked};
+use crate::engine::kernel_cgroup::{KernelCgroup, KernelCgroups, PageScan, Tracked};
 use crate::exit::Failure;
 use crate::host::cgroup::CgroupMount;
 use crate::host::pages::Kind;
@@ -58,7 +58,7 @@ pub struct CgroupAudit {
     /// Whether it is dying.
     pub is_dying: bool,
     /// Usage and what it consists of, including descendants.
-    pub book: Book,
+    pub ledger: Ledger,
     /// Whether memory+swap is charged as well.
     pub has_memsw: bool,
     /// Its own user pages, without descendants, on both sides; none if the kernel does not know it.
@@ -69,7 +69,7 @@ impl Audit {
     /// Whether something is certainly wrong.
     pub fn is_off(&self) -> bool {
         let drifts =
-            |cgroup: &CgroupAudit| cgroup.book.drifts(cgroup.has_memsw).any(|drift| drift != 0);
+            |cgroup: &CgroupAudit| cgroup.ledger.drifts(cgroup.has_memsw).any(|drift| drift != 0);
         self.is_exact && (self.ownerless != 0 || self.cgroups.iter().any(drifts))
     }
 }
@@ -95,8 +95,8 @@ pub fn audit(
     }
     let kernel = KernelCgroups::find(mount, named, &roots)?;
     // Conservation first: the comparison takes longer, and concerns single pages.
-    let books = Books::read(engine)?;
-    let look = Look::open(engine, kernel.map(&tracked))?;
+    let ledgers = Ledgers::read(engine)?;
+    let look = PageScan::open(engine, kernel.map(&tracked))?;
     let comparison = Comparison::of(&look)?;
     let repaired = if does_repair {
         let moved = repair::repair(engine, &tracked, &look, &comparison.different)?;
@@ -104,25 +104,25 @@ pub fn audit(
     } else {
         None
     };
-    Ok(put_together(engine, &tracked, &look, &books, comparison, repaired))
+    Ok(put_together(engine, &tracked, &look, &ledgers, comparison, repaired))
 }
 
 fn put_together(
     engine: &Engine,
     tracked: &Tracked,
-    look: &Look,
-    books: &Books,
+    look: &PageScan,
+    ledgers: &Ledgers,
     comparison: Comparison,
     repaired: Option<Vec<CgroupAdopted>>,
 ) -> Audit {
     let mut agreements: BTreeMap<u32, Agreement> = comparison.cgroups;
-    let mut cgroups: Vec<_> = books
+    let mut cgroups: Vec<_> = ledgers
         .cgroups
         .iter()
-        .map(|(&index, &book)| CgroupAudit {
+        .map(|(&index, &ledger)| CgroupAudit {
             name: tracked.name(index),
             is_dying: tracked.is_dying(index),
-            book,
+            ledger,
             has_memsw: engine.info().memsw == 1,
             agreement: look
                 .map()
@@ -134,10 +134,10 @@ fn put_together(
     let is_compared = !look.map().is_empty();
     Audit {
         cgroups,
-        owned: books.owned,
-        ownerless: books.ownerless,
+        owned: ledgers.owned,
+        ownerless: ledgers.ownerless,
         stale: comparison.stale,
-        is_exact: books.is_exact,
+        is_exact: ledgers.is_exact,
         agreement: is_compared.then_some(comparison.all),
         file: comparison.file,
         kinds: if is_compared { comparison.kinds } else { Vec::new() },

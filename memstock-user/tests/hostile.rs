@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use memstock::forecast::recommend::{Advice, Wish};
+use memstock::forecast::recommend::{Advice, Goal};
 use memstock::forecast::rehearse::{Kernel, Rehearsal, WhatIf};
 use memstock::forecast::replay::{Setting, replay, slot_each};
 use memstock::recording::{
@@ -266,14 +266,14 @@ fn judge(recording: &Recording, is_drawn: bool) {
         [(0, false, Kernel::Host), (u64::MAX, false, Kernel::Host), (1 << 20, true, Kernel::Lru)]
     {
         let rehearsal = Rehearsal::new(recording, WhatIf { swap, is_high, kernel });
-        let advice = Advice::of(std::slice::from_ref(&rehearsal), Wish::default());
+        let advice = Advice::of(std::slice::from_ref(&rehearsal), Goal::default());
         let rows = [0, 1, 1 << 20, 1 << 30, u64::MAX].map(|limit| rehearsal.judge(limit));
         let rows = rows.into_iter().chain(Judged::table(&rehearsal)).collect();
         let judged = Judged { rehearsal: &rehearsal, rows, advice };
         rehearse::write(out, &judged).expect("a sink takes all");
         let _ = rehearse::document(&judged).to_string();
         let rehearsals = std::slice::from_ref(&rehearsal);
-        let recommended = Recommended { rehearsals, wish: Wish::default(), advice };
+        let recommended = Recommended { rehearsals, goal: Goal::default(), advice };
         recommend::write(out, &recommended).expect("a sink takes all");
         recommend::yaml(out, &recommended).expect("a sink takes all");
         recommend::systemd(out, &recommended).expect("a sink takes all");

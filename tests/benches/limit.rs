@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use memstock_tests::bench::Common;
 use memstock_tests::bench::statistics::{Estimate, Pair, ratio};
-use memstock_tests::hog::{Hog, Wish, size};
+use memstock_tests::hog::{Hog, HogBuilder, size};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, live};
@@ -132,7 +132,7 @@ fn ours(
     anyhow::ensure!(memstock(set)?.finish(SOON)?.code() == 0, "the limit cannot be set");
     let (waited, stolen) = (waits(engine.daemon())?, stolen_ticks()?);
     let start = Instant::now();
-    let hogs = cpus.iter().map(|&cpu| Wish::pages(2 * args.limit).cpu(cpu).start(&cgroup));
+    let hogs = cpus.iter().map(|&cpu| HogBuilder::pages(2 * args.limit).cpu(cpu).start(&cgroup));
     let mut hogs = hogs.collect::<Result<Vec<_>>>()?;
     hogs.iter_mut().try_for_each(Hog::was_killed)?;
     seen.life_ms.push(1e3 * start.elapsed().as_secs_f64());
@@ -178,7 +178,8 @@ fn kernels(args: &Args, kernel: &KernelCgroup, name: &str, seen: &mut Seen) -> R
     fs::write(limited.dir().join("memory.limit_in_bytes"), size(args.limit))?;
     let outside = TestCgroup::new()?;
     let start = Instant::now();
-    let mut hog = Wish::pages(2 * args.limit).cpu(0).kernel(Some(&limited)).start(&outside)?;
+    let mut hog =
+        HogBuilder::pages(2 * args.limit).cpu(0).kernel(Some(&limited)).start(&outside)?;
     hog.was_killed()?;
     seen.life_ms.push(1e3 * start.elapsed().as_secs_f64());
     let most = fs::read_to_string(limited.dir().join("memory.max_usage_in_bytes"))?;

@@ -16,7 +16,7 @@ use memstock_tests::workload::hold::Mode;
 use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, lru, scaled};
 
 /// A holder with its memory, in a cgroup of its own both in memstock and in the kernel.
-struct Seat {
+struct Case {
     mode: Mode,
     holder: Option<Holder>,
     cgroup: TestCgroup,
@@ -28,13 +28,13 @@ struct Seat {
 type Beside = fn(&TestCgroup) -> Result<Option<KernelCgroup>>;
 
 /// Several seats, filled before the engine starts.
-struct Hall {
-    seats: Vec<Seat>,
+struct Fixture {
+    seats: Vec<Case>,
     top: TestCgroup,
     kernel_top: KernelCgroup,
 }
 
-impl Hall {
+impl Fixture {
     /// `None` if the kernel does no accounting of its own here.
     fn open(modes: &[Mode], beside: Beside) -> Result<Option<Self>> {
         let top = TestCgroup::new()?;
@@ -49,7 +49,7 @@ impl Hall {
             match holder.get() {
                 Ok(promised) => {
                     let promised = promised.context("a mode that does not know its pages")?;
-                    seats.push(Seat { mode, holder: Some(holder), cgroup, kernel, promised });
+                    seats.push(Case { mode, holder: Some(holder), cgroup, kernel, promised });
                 }
                 Err(error) if error.is::<Unavailable>() => {
                     skip(&name(), &format!("{}: {error}", mode.name()));
@@ -100,7 +100,7 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
         Mode::ForkWrite,
     ];
     live(|| {
-        let Some(mut hall) = Hall::open(&MODES, KernelCgroup::pair_of)? else {
+        let Some(mut hall) = Fixture::open(&MODES, KernelCgroup::pair_of)? else {
             return Ok(());
         };
         let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
@@ -139,7 +139,7 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
 
 /// Waits until only metadata of the disk's file system is left. memstock does not see all of it: ext4 caches the free
 /// blocks of its block groups in unmovable pages.
-fn gone(engine: &Engine, hall: &Hall) -> Result<()> {
+fn gone(engine: &Engine, hall: &Fixture) -> Result<()> {
     const METADATA: u64 = 64;
     let mut last = String::new();
     try_poll_until(SOON, "the end of all pages", || {
@@ -171,7 +171,7 @@ fn what_tasks_have_mapped_is_adopted() -> Result<()> {
         Mode::ForkWrite,
     ];
     live(|| {
-        let Some(mut hall) = Hall::open(&MODES, KernelCgroup::beside)? else {
+        let Some(mut hall) = Fixture::open(&MODES, KernelCgroup::beside)? else {
             return Ok(());
         };
         let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;

@@ -15,7 +15,7 @@ use memstock_tests::workload::hold::{Kind, Mode, Place};
 use memstock_tests::{Holder, KernelCgroup, Resident, Task, TestCgroup, binaries};
 
 /// A holder in a cgroup of its own.
-struct Seat {
+struct Case {
     mode: Mode,
     // Dropped in this order: the cgroup must be empty.
     holder: Option<Holder>,
@@ -27,14 +27,14 @@ struct Seat {
 }
 
 /// Seats for all modes, since a census takes as long for one as for all. None is skipped silently.
-struct Hall {
-    seats: Vec<Seat>,
+struct Fixture {
+    seats: Vec<Case>,
     unavailable: Vec<String>,
     /// Keeps the program in memory: a holder that read a page of it again would be charged.
     _files: Resident,
 }
 
-impl Hall {
+impl Fixture {
     /// `None` if the kernel does no accounting of its own here.
     fn open() -> Result<Option<Self>> {
         let _files = Resident::program(&binaries::workload()?)?;
@@ -47,7 +47,7 @@ impl Hall {
             let holder = Holder::of(mode).kernel(&cgroup).start();
             let holder = Some(holder.with_context(|| mode.name())?);
             let inode = cgroup.inode()?;
-            seats.push(Seat { mode, holder, cgroup, inode, own: 0, promised: 0 });
+            seats.push(Case { mode, holder, cgroup, inode, own: 0, promised: 0 });
         }
         let mut hall = Self { seats, unavailable: Vec::new(), _files };
         let census = hall.census()?;
@@ -91,7 +91,7 @@ impl Hall {
 }
 
 /// How many user pages more than promised there may be while a mode holds its pages.
-fn slack(seat: &Seat) -> u64 {
+fn slack(seat: &Case) -> u64 {
     match seat.mode {
         // After a fork, both sides copy what they write of the program's own memory, at most all.
         Mode::ForkWrite => seat.own,
@@ -101,27 +101,27 @@ fn slack(seat: &Seat) -> u64 {
 
 /// How many pages may remain: blocks of the disk's file system (bitmaps, inodes, folders) that making files or looking
 /// up a program brings into the cache.
-fn metadata(seat: &Seat) -> u64 {
+fn metadata(seat: &Case) -> u64 {
     let disk = seat.mode.place() == Place::Disk || seat.mode == Mode::ExecStorm;
     if disk { 16 } else { 0 }
 }
 
 /// Pages that are charged but no longer mapped, so that the kernel's figures do not count them.
-fn unmapped(seat: &Seat) -> u64 {
+fn unmapped(seat: &Case) -> u64 {
     if seat.mode == Mode::HugePartial { seat.promised / 2 } else { 0 }
 }
 
-fn evicted(seat: &Seat) -> Result<u64> {
+fn evicted(seat: &Case) -> Result<u64> {
     seat.holder.as_ref().map_or(Ok(0), Holder::evicted)
 }
 
 /// The least number of pages: what was promised, without what the host has evicted.
-fn least(seat: &Seat) -> Result<u64> {
+fn least(seat: &Case) -> Result<u64> {
     Ok(seat.promised.saturating_sub(evicted(seat)?))
 }
 
 /// Describes what differs from the promise.
-fn broken(seat: &Seat, before: &Census, held: &Census) -> Result<Option<String>> {
+fn broken(seat: &Case, before: &Census, held: &Census) -> Result<Option<String>> {
     let (before, held) = (before.of(seat.inode), held.of(seat.inode));
     let (start, now) = match seat.mode.kind() {
         Kind::Kernel => (before.kernel, held.kernel),
@@ -134,7 +134,7 @@ fn broken(seat: &Seat, before: &Census, held: &Census) -> Result<Option<String>>
 }
 
 /// Whether `memory.stat` has caught up with the census: `user` pages of the right kind.
-fn agrees(seat: &Seat, user: u64) -> Result<bool> {
+fn agrees(seat: &Case, user: u64) -> Result<bool> {
     let (anonymous, cache) = (seat.cgroup.anonymous_pages()?, seat.cgroup.cache_pages()?);
     let enough = match seat.mode.kind() {
         Kind::Anonymous => anonymous >= seat.promised - unmapped(seat),
@@ -150,7 +150,7 @@ fn agrees(seat: &Seat, user: u64) -> Result<bool> {
 #[ignore = "long"]
 fn every_mode_gets_what_it_promises_and_gives_it_back() -> Result<()> {
     live(|| {
-        let Some(mut hall) = Hall::open()? else {
+        let Some(mut hall) = Fixture::open()? else {
             return Ok(());
         };
         let before = hall.census()?;
@@ -196,7 +196,7 @@ fn every_mode_gets_what_it_promises_and_gives_it_back() -> Result<()> {
 #[test]
 fn a_kill_gives_everything_back() -> Result<()> {
     live(|| {
-        let Some(mut hall) = Hall::open()? else {
+        let Some(mut hall) = Fixture::open()? else {
             return Ok(());
         };
         hall.get()?;
@@ -212,7 +212,7 @@ fn a_kill_gives_everything_back() -> Result<()> {
 }
 
 /// Waits until no user page is left. An orphaned child may take a moment to end.
-fn gone(hall: &Hall) -> Result<()> {
+fn gone(hall: &Fixture) -> Result<()> {
     let mut left = Vec::new();
     try_poll_until(SOON, "the end of all pages", || {
         let census = hall.census()?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::engine::Event;
-use memstock_tests::hog::{Hog, Wish, size};
+use memstock_tests::hog::{Hog, HogBuilder, size};
 use memstock_tests::holder::{Holder, Unavailable};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
@@ -69,7 +69,7 @@ fn only_the_greedy_task_is_killed() -> Result<()> {
         let mut innocents = Innocents::start(&[&sibling, &top])?;
         let mut hogs = Vec::new();
         for run in 0..scaled(RUNS) {
-            let wish = Wish::pages(2 * LIMIT).cpu(run % 2);
+            let wish = HogBuilder::pages(2 * LIMIT).cpu(run % 2);
             let wish = if run % 4 < 2 { wish } else { wish.catching_term() };
             let mut hog = wish.start(&greedy)?;
             hogs.push(hog.id());
@@ -102,7 +102,7 @@ fn two_greedy_tasks_below_a_limit_of_their_grandparent() -> Result<()> {
         let mut worst = 0;
         for run in 0..10 {
             let before = kills(&engine)?.len();
-            let start = |cgroup, cpu| Wish::pages(2 * BOTH).cpu(cpu).start(cgroup);
+            let start = |cgroup, cpu| HogBuilder::pages(2 * BOTH).cpu(cpu).start(cgroup);
             let mut hogs = [start(&a, 0)?, start(&b, 1)?];
             // Each wants more than the limit: the first kill makes room for the other, but not enough.
             hogs.iter_mut().try_for_each(Hog::was_killed).with_context(|| format!("run {run}"))?;
@@ -139,7 +139,7 @@ fn a_bomb_of_small_tasks_is_thinned_out() -> Result<()> {
         let engine = Engine::start(args)?;
         let mut innocents = Innocents::start(&[&sibling, &top])?;
         let mut hogs =
-            (0..TASKS).map(|_| Wish::pages(EACH).start(&bomb)).collect::<Result<Vec<_>>>()?;
+            (0..TASKS).map(|_| HogBuilder::pages(EACH).start(&bomb)).collect::<Result<Vec<_>>>()?;
         let ids: Vec<_> = hogs.iter().map(|hog| hog.id().to_string()).collect();
         // Each gets all it wants, unless it is killed before; some are afterwards.
         let _ = hogs.iter_mut().map(Hog::has_all).filter(Result::is_ok).count();
@@ -182,10 +182,10 @@ fn a_huge_page_that_does_not_fit_kills_nobody() -> Result<()> {
         ensure!(over > 0 && over < HUGE && failcnt > 0, "{over} pages above the limit");
         // The huge page counts as one small page, so there is room for almost as many as it has: here for a small
         // process, with some hundred pages of its own.
-        let mut small = Wish::pages(HUGE / 16).start(&top)?;
+        let mut small = HogBuilder::pages(HUGE / 16).start(&top)?;
         small.has_all()?;
         ensure!(kills(&engine)?.is_empty(), "somebody was killed for a huge page");
-        let mut hog = Wish::pages(HUGE).start(&top)?;
+        let mut hog = HogBuilder::pages(HUGE).start(&top)?;
         let kills = try_poll_until(SOON, "the event of a kill", || {
             let kills = kills(&engine)?;
             Ok((!kills.is_empty()).then_some(kills))
@@ -211,9 +211,9 @@ fn a_group_goes_together() -> Result<()> {
             ["--oom-group", "--cgroup", top.path(), "--cgroup", group.path(), "--limit", &limit];
         let engine = Engine::start(args)?;
         let mut innocents = Innocents::start(&[&sibling, &top])?;
-        let mut small = Wish::pages(10).start(&child)?;
+        let mut small = HogBuilder::pages(10).start(&child)?;
         small.has_all()?;
-        let mut hog = Wish::pages(2 * LIMIT).start(&group)?;
+        let mut hog = HogBuilder::pages(2 * LIMIT).start(&group)?;
         hog.was_killed()?;
         small.was_killed()?;
         innocents.touch(1)?;
@@ -235,9 +235,9 @@ fn an_observed_limit_kills_nobody() -> Result<()> {
         args.extend(limits.iter().flat_map(|limit| ["--limit", limit.as_str()]));
         let engine = Engine::start(args)?;
         let mut hogs = [
-            Wish::pages(2 * LIMIT).cpu(0).start(&a)?,
-            Wish::pages(2 * LIMIT).cpu(1).start(&b)?,
-            Wish::pages(LIMIT + 100).catching_term().start(&other)?,
+            HogBuilder::pages(2 * LIMIT).cpu(0).start(&a)?,
+            HogBuilder::pages(2 * LIMIT).cpu(1).start(&b)?,
+            HogBuilder::pages(LIMIT + 100).catching_term().start(&other)?,
         ];
         hogs.iter_mut().try_for_each(Hog::has_all)?;
         ensure!(kills(&engine)?.is_empty(), "somebody was killed");

@@ -18,7 +18,7 @@ use memstock_tests::{
 };
 
 /// A holder in a cgroup of its own, on both sides.
-struct Seat {
+struct Case {
     mode: Mode,
     pages: u32,
     // Dropped in this order: the cgroups must be empty.
@@ -31,8 +31,8 @@ struct Seat {
 }
 
 /// All seats below one tracked cgroup, since an audit takes as long for one as for all.
-struct Hall {
-    seats: Vec<Seat>,
+struct Fixture {
+    seats: Vec<Case>,
     unavailable: Vec<String>,
     top: TestCgroup,
     kernel_top: KernelCgroup,
@@ -48,7 +48,7 @@ struct Reading {
     moved: u64,
 }
 
-impl Hall {
+impl Fixture {
     /// `None` if the kernel does no accounting of its own here.
     fn open(modes: &[(Mode, u32)]) -> Result<Option<Self>> {
         let top = TestCgroup::new()?;
@@ -59,7 +59,7 @@ impl Hall {
         let mut seats = Vec::new();
         for &(mode, pages) in modes {
             let (cgroup, kernel) = (top.child(&mode.name())?, kernel_top.child(&mode.name())?);
-            seats.push(Seat { mode, pages, holder: None, cgroup, kernel, own: 0, promised: 0 });
+            seats.push(Case { mode, pages, holder: None, cgroup, kernel, own: 0, promised: 0 });
         }
         Ok(Some(Self { seats, unavailable: Vec::new(), top, kernel_top }))
     }
@@ -164,7 +164,7 @@ fn page_cache(reading: &Reading) -> Option<String> {
     (!same).then(|| format!("page cache: {file:?}"))
 }
 
-impl Seat {
+impl Case {
     /// Describes how the two sides differ, if they do: in usage without stock, or in the owner of any user page. User
     /// pages and page tables have no tolerance.
     ///
@@ -249,7 +249,7 @@ impl Seat {
 
 /// Has holders get and give back memory, and compares both sides after each step.
 fn get_and_give(modes: &[(Mode, u32)]) -> Result<()> {
-    let Some(mut hall) = Hall::open(modes)? else {
+    let Some(mut hall) = Fixture::open(modes)? else {
         return Ok(());
     };
     let engine = hall.start()?;
@@ -292,7 +292,7 @@ fn every_mode_is_charged_as_the_kernel_does() -> Result<()> {
 #[ignore = "long"]
 fn whoever_is_killed_leaves_nothing_charged() -> Result<()> {
     live(|| {
-        let Some(mut hall) = Hall::open(&all_modes())? else {
+        let Some(mut hall) = Fixture::open(&all_modes())? else {
             return Ok(());
         };
         let engine = hall.start()?;

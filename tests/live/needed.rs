@@ -2,7 +2,7 @@
 //! killed for what cannot be reclaimed, however much page cache there is beside it.
 
 use anyhow::{Context, Result, ensure};
-use memstock_tests::hog::{Wish, size};
+use memstock_tests::hog::{HogBuilder, size};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
@@ -80,9 +80,10 @@ fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
     live(|| {
         let shared = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/dev/shm")?;
         let file = shared.path().join("file");
-        for (what, wish) in
-            [("private", Wish::pages(2 * LIMIT)), ("shared", Wish::pages(2 * LIMIT).file(&file))]
-        {
+        for (what, wish) in [
+            ("private", HogBuilder::pages(2 * LIMIT)),
+            ("shared", HogBuilder::pages(2 * LIMIT).file(&file)),
+        ] {
             let cgroup = TestCgroup::new()?;
             let engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
             let mut holder =

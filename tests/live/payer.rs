@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::audit::beside;
-use memstock_tests::dialogue::Dialogue;
+use memstock_tests::dialogue::WorkloadProcess;
 use memstock_tests::kernel_cgroup::ABSENT;
 use memstock_tests::live::{live, name};
 use memstock_tests::poll::{SOON, poll_until};
@@ -20,11 +20,11 @@ const PAGES: u64 = 2000;
 const OWN: u64 = 16;
 
 /// Starts the owner of the memory in the cgroups `a`, and the other process in `b`.
-fn start(a: &[&Path], b: &[&Path]) -> Result<Dialogue> {
+fn start(a: &[&Path], b: &[&Path]) -> Result<WorkloadProcess> {
     let mut command = Command::new(binaries::workload()?);
     command.args(["share", "--pages", &PAGES.to_string()]);
     a.iter().try_for_each(|dir| enter_dir(&mut command, dir))?;
-    let mut owner = Dialogue::start(command)?;
+    let mut owner = WorkloadProcess::start(command)?;
     let other = owner.hear(SOON)?;
     for dir in b {
         fs::write(dir.join("cgroup.procs"), &other).context("moving the other")?;

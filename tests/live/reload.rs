@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use memstock_tests::config::{ConfigFile, entry, limits};
 use memstock_tests::engine::Event;
-use memstock_tests::hog::Wish;
+use memstock_tests::hog::HogBuilder;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, PAGE, TestCgroup, events, leftovers, live, lru};
@@ -62,7 +62,7 @@ fn a_file_is_read_again() -> Result<()> {
         ensure!(limits(&engine, &a)?[0] == Some(3 << 20), "{:?}", limits(&engine, &a)?);
         ensure!(limits(&engine, &b)?[0] == Some(4 << 20), "{:?}", limits(&engine, &b)?);
         engine.show()?.cgroup(below.path())?;
-        Wish::pages(64).start(&below)?.has_all()?;
+        HogBuilder::pages(64).start(&below)?.has_all()?;
         ensure!(
             engine.show()?.cgroup(below.path())?.faults()? > 0,
             "nothing is charged below the new one"
@@ -111,7 +111,7 @@ fn a_limit_below_the_usage_is_refused_and_tried_again() -> Result<()> {
         let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
         let file = ConfigFile::new(entry(&a, "") + &entry(&b, ""))?;
         let mut engine = file.start()?;
-        let mut hog = Wish::pages(2048).start(&a)?;
+        let mut hog = HogBuilder::pages(2048).start(&a)?;
         hog.has_all()?;
         // With swap, its memory would be paged out.
         let text = format!("memory = {}", 512 * PAGE);
@@ -152,7 +152,7 @@ fn observing_ends_with_a_reload() -> Result<()> {
         let limited = entry(&cgroup, "memory = '1M'");
         let file = ConfigFile::new(format!("observe = true\n{limited}"))?;
         let mut engine = file.start()?;
-        let mut hog = Wish::pages(512).start(&cgroup)?;
+        let mut hog = HogBuilder::pages(512).start(&cgroup)?;
         hog.has_all()?;
         ensure!(hog.lives(), "it was only to be observed");
         drop(hog);
@@ -160,7 +160,7 @@ fn observing_ends_with_a_reload() -> Result<()> {
         let (changes, _) = reload(&mut engine)?;
         let changes: Vec<_> = changes.iter().map(parts).collect();
         ensure!(changes == [["", "observe", "true", "false", "done"]], "{changes:?}");
-        Wish::pages(512).start(&cgroup)?.was_killed()?;
+        HogBuilder::pages(512).start(&cgroup)?.was_killed()?;
         engine.stop().map(drop)
     })
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::config::{ConfigFile, entry, limits};
-use memstock_tests::hog::{Wish, size};
+use memstock_tests::hog::{HogBuilder, size};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
@@ -26,7 +26,7 @@ fn is_limited(engine: &Engine, cgroup: &TestCgroup) -> Result<()> {
     is_tracked(engine, cgroup)?;
     let limit = limits(engine, cgroup)?[0];
     ensure!(limit == Some(LIMIT * PAGE), "{}: {limit:?}", cgroup.path());
-    Wish::pages(2 * LIMIT).start(cgroup)?.was_killed()
+    HogBuilder::pages(2 * LIMIT).start(cgroup)?.was_killed()
 }
 
 fn set(cgroup: &TestCgroup, nr_pages: u64) -> Result<()> {
@@ -152,7 +152,7 @@ fn it_is_there_in_no_time() -> Result<()> {
         let engine = Engine::start(["--cgroup", service.path(), "--limit", &limit])?;
         for time in 0..20 {
             service = service.again()?;
-            let mut hog = Wish::pages(2 * LIMIT).start(&service)?;
+            let mut hog = HogBuilder::pages(2 * LIMIT).start(&service)?;
             hog.was_killed().with_context(|| format!("time {time}"))?;
         }
         engine.stop().map(drop)

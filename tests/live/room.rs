@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use memstock_tests::hog::{Wish, size};
+use memstock_tests::hog::{HogBuilder, size};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::{Finished, memstock};
@@ -37,7 +37,7 @@ fn page_cache_alone(cgroup: &TestCgroup, kernel: Option<&KernelCgroup>) -> Resul
     let engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
     let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
     let file = dir.path().join("large");
-    let mut task = Wish::pages(3 * LIMIT).file(&file).kernel(kernel).start(cgroup)?;
+    let mut task = HogBuilder::pages(3 * LIMIT).file(&file).kernel(kernel).start(cgroup)?;
     task.has_all()?;
     ensure!(fs::metadata(&file)?.len() == 3 * LIMIT * PAGE, "the file is not whole");
     ensure!(task.lives() && kinds(&engine, "oom-kill")? == 0, "{:?}", engine.events()?);
@@ -148,7 +148,7 @@ fn what_can_go_goes() -> Result<()> {
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
         let dir = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/var/tmp")?;
         let file = dir.path().join("cached");
-        let mut writer = Wish::pages(2000).file(&file).start(&cgroup)?;
+        let mut writer = HogBuilder::pages(2000).file(&file).start(&cgroup)?;
         writer.has_all()?;
         let mut holder = Task::start(&cgroup, None)?;
         holder.touch(1000)?;
@@ -180,7 +180,7 @@ fn a_cgroup_at_its_limit_may_go_and_its_limit_may_move() -> Result<()> {
                 Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
             })?;
             succeeds(&["limit", cgroup.path(), "--memory", &size(LIMIT)])?;
-            let wish = Wish::pages(3 * LIMIT).cpu(round % 2).kernel(kernel.as_ref());
+            let wish = HogBuilder::pages(3 * LIMIT).cpu(round % 2).kernel(kernel.as_ref());
             let mut hog = wish.start(&cgroup)?;
             if round % 2 == 0 {
                 // Raises the limit at some moment before, during or after the kill.
@@ -216,7 +216,7 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
             let mut engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
             let freeze = cgroup.dir().join("cgroup.freeze");
             // With private memory, since page cache causes no hold.
-            let mut hog = Wish::pages(4 * LIMIT).cpu((round % 2) as u32).start(&cgroup)?;
+            let mut hog = HogBuilder::pages(4 * LIMIT).cpu((round % 2) as u32).start(&cgroup)?;
             // Waits until it is held, has ended, or a second is over.
             let start = Instant::now();
             let is_held = || fs::read_to_string(&freeze).is_ok_and(|text| text.trim() == "1");

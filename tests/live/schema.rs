@@ -102,7 +102,7 @@ fn events_of_a_life() -> Result<()> {
             Ok(is_there.then_some(()))
         })?;
         drop(child);
-        let mut hog = hog::Wish::pages(2000).start(&cgroup)?;
+        let mut hog = hog::HogBuilder::pages(2000).start(&cgroup)?;
         hog.was_killed()?;
         printed(&["drain"])?;
         let wanted =

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use memstock_tests::hog::{Wish, size};
+use memstock_tests::hog::{HogBuilder, size};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::Program;
@@ -73,7 +73,7 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
             kernel.limit(Some(LIMIT - LIMIT / 4))?;
         }
         let engine = Engine::start(["--cgroup", cgroup.path()].into_iter().chain(limits))?;
-        let mut within = Wish::pages(2 * LIMIT).kernel(Some(&kernel)).start(&cgroup)?;
+        let mut within = HogBuilder::pages(2 * LIMIT).kernel(Some(&kernel)).start(&cgroup)?;
         within.has_all()?;
         ensure!(within.lives() && !killed(&engine)?, "there is room in swap");
         let counter = try_poll_until(SOON, "swap to be charged", || {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::loaded_programs;
 use memstock_tests::audit::beside;
 use memstock_tests::exposition::Exposition;
-use memstock_tests::hog::{Wish, size};
+use memstock_tests::hog::{HogBuilder, size};
 use memstock_tests::kernel_cgroup::ABSENT;
 use memstock_tests::live::{live, name};
 use memstock_tests::poll::{SOON, poll_until};
@@ -122,7 +122,7 @@ fn a_limit_is_kept() -> Result<()> {
         let cgroup = TestCgroup::new()?;
         let engine = Engine::without_faults(&cgroup, &["--limit", &size(LIMIT)])?;
         for run in 0..6 {
-            let mut hog = Wish::pages(2 * LIMIT).cpu(run % 2).start(&cgroup)?;
+            let mut hog = HogBuilder::pages(2 * LIMIT).cpu(run % 2).start(&cgroup)?;
             hog.was_killed().with_context(|| format!("run {run}"))?;
         }
         let show = engine.show()?;

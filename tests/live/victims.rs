@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use memstock_tests::growing::{FuseServer, Growing, resident_pages};
+use memstock_tests::growing::{FuseServer, Grower, resident_pages};
 use memstock_tests::hog::size;
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
@@ -51,12 +51,12 @@ fn a_file_server_in_the_cgroup_hangs_nobody() -> Result<()> {
             reads: Some(server.file()),
             ..Order::default()
         };
-        let mut hog = Growing::start(&cgroup, &order)?;
+        let mut hog = Grower::start(&cgroup, &order)?;
         ensure!(!hog.grow(), "it got all of it");
         hog.was_killed()?;
         ensure!(server.lives(), "the server was killed");
         // The limit of another cgroup still holds.
-        let mut another = Growing::start(&other, &Order { more: MORE, ..Order::default() })?;
+        let mut another = Grower::start(&other, &Order { more: MORE, ..Order::default() })?;
         ensure!(!another.grow(), "it got all of it");
         another.was_killed()?;
         engine.only_killed(&[hog.id(), another.id()])?;
@@ -70,9 +70,9 @@ fn a_main_thread_that_has_ended_hides_nothing() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         let engine = engine(&cgroup, LIMIT)?;
-        let mut innocent = Growing::start(&cgroup, &Order { first: 2048, ..Order::default() })?;
+        let mut innocent = Grower::start(&cgroup, &Order { first: 2048, ..Order::default() })?;
         let order = Order { first: 3072, more: MORE, leaderless: true, ..Order::default() };
-        let mut hog = Growing::start(&cgroup, &order)?;
+        let mut hog = Grower::start(&cgroup, &order)?;
         ensure!(!hog.grow(), "it got all of it");
         hog.was_killed()?;
         engine.only_killed(&[hog.id()])?;
@@ -86,7 +86,7 @@ fn a_main_thread_that_has_ended_hides_no_page_from_adoption() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         let order = Order { first: 4096, leaderless: true, ..Order::default() };
-        let holder = Growing::start(&cgroup, &order)?;
+        let holder = Grower::start(&cgroup, &order)?;
         let engine = Engine::start_adopting(["--no-drain", "--cgroup", cgroup.path()])?;
         try_poll_until(SOON, "its pages to be adopted", || {
             let needed = engine.show()?.cgroup(cgroup.path())?.memory.needed / PAGE;
@@ -107,7 +107,7 @@ fn the_memory_of_who_cannot_end_comes_back() -> Result<()> {
             return Ok(());
         };
         let engine = engine(&cgroup, LIMIT)?;
-        let mut innocent = Growing::start(&cgroup, &Order { first: 2048, ..Order::default() })?;
+        let mut innocent = Grower::start(&cgroup, &Order { first: 2048, ..Order::default() })?;
         let order = Order {
             first: 3072,
             more: MORE,
@@ -115,7 +115,7 @@ fn the_memory_of_who_cannot_end_comes_back() -> Result<()> {
             waits_for: Some(server.file()),
             ..Order::default()
         };
-        let mut hog = Growing::start(&cgroup, &order)?;
+        let mut hog = Grower::start(&cgroup, &order)?;
         hog.begin_to_grow()?;
         engine.only_killed(&[hog.id()])?;
         poll_until(SOON, "its memory", || {
@@ -145,7 +145,7 @@ fn lazily_freed_memory_is_taken_before_anybody_is_killed() -> Result<()> {
         let cgroup = TestCgroup::new()?;
         let engine = engine(&cgroup, LIMIT)?;
         let order = Order { first: 6000, more: 4000, lazyfree: true, ..Order::default() };
-        let mut task = Growing::start(&cgroup, &order)?;
+        let mut task = Grower::start(&cgroup, &order)?;
         ensure!(task.grow() && task.lives(), "it was killed: {:?}", engine.events()?);
         let reclaims = engine.events_of("reclaim")?;
         let means = means(&cgroup, "lazyfree");
@@ -166,12 +166,12 @@ fn the_cache_of_a_neighbour_stays() -> Result<()> {
         let engine = Engine::start(args)?;
         let (_dir, path) = uncached_file(LIMIT)?;
         let reads = Order { reads: Some(path.clone()), ..Order::default() };
-        let neighbour = Growing::start(&reader, &reads)?;
+        let neighbour = Grower::start(&reader, &reads)?;
         let cached =
             || -> Result<u64> { Ok(engine.show()?.cgroup(reader.path())?.memory.file / PAGE) };
         let (before, drops) = (cached()?, dropped()?);
         ensure!(before >= LIMIT, "{before} pages are cached");
-        let mut hog = Growing::start(&greedy, &Order { more: MORE, ..reads })?;
+        let mut hog = Grower::start(&greedy, &Order { more: MORE, ..reads })?;
         ensure!(!hog.grow(), "it got all of it");
         hog.was_killed()?;
         engine.only_killed(&[hog.id()])?;
@@ -205,7 +205,7 @@ fn cache_of_closed_files_is_taken_back() -> Result<()> {
         }
         let engine = engine(&cgroup, LIMIT)?;
         let order = Order { reads: Some(path), ..Order::default() };
-        let reader = Growing::start(&cgroup, &order)?;
+        let reader = Grower::start(&cgroup, &order)?;
         try_poll_until(SOON, "the cache to be taken back", || {
             Ok((engine.show()?.cgroup(cgroup.path())?.memory.usage <= LIMIT * PAGE).then_some(()))
         })?;
@@ -233,13 +233,13 @@ fn a_file_that_two_have_mapped_kills_nobody() -> Result<()> {
         let (_dir, path) = uncached_file(2 * LIMIT)?;
         let engine = engine(&cgroup, LIMIT)?;
         let order = Order { maps: Some(path), ..Order::default() };
-        let mut tasks = [Growing::start(&cgroup, &order)?, Growing::start(&cgroup, &order)?];
+        let mut tasks = [Grower::start(&cgroup, &order)?, Grower::start(&cgroup, &order)?];
         try_poll_until(SOON, "cache to be reclaimed or reported", || {
             let memory = engine.show()?.cgroup(cgroup.path())?.memory.clone();
             let is_told = !engine.events_of("cache-over-limit")?.is_empty();
             Ok((is_told || memory.usage <= LIMIT * PAGE).then_some(()))
         })?;
-        ensure!(tasks.iter_mut().all(Growing::lives), "one was killed: {:?}", engine.events()?);
+        ensure!(tasks.iter_mut().all(Grower::lives), "one was killed: {:?}", engine.events()?);
         ensure!(engine.events_of("oom-kill")?.is_empty(), "somebody was killed");
         engine.stop().map(drop)
     })
@@ -252,7 +252,7 @@ fn who_may_not_be_killed_is_held() -> Result<()> {
         let cgroup = TestCgroup::new()?;
         let engine = engine(&cgroup, LIMIT)?;
         let order = Order { first: 10, more: MORE, adj: Some(-1000), ..Order::default() };
-        let Ok(mut task) = Growing::start(&cgroup, &order) else {
+        let Ok(mut task) = Grower::start(&cgroup, &order) else {
             skip(&name(), "oom_score_adj cannot be lowered here (CAP_SYS_RESOURCE)");
             return engine.stop().map(drop);
         };

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use memstock_tests::hog::Wish;
+use memstock_tests::hog::HogBuilder;
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
@@ -70,7 +70,7 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         let pid = engine.process().id();
         let worker = try_poll_until(SOON, "a worker", || Ok(Stopped::find(pid, "enforce-0").ok()))?;
         let start = Instant::now();
-        let mut first = Wish::pages(2 * LIMIT).cpu(0).start(&hung)?;
+        let mut first = HogBuilder::pages(2 * LIMIT).cpu(0).start(&hung)?;
         // The hung worker takes the job.
         try_poll_until(SOON, "the limit to be met", || {
             let show = engine.show()?;
@@ -78,7 +78,7 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         })?;
         let mut hogs = Vec::new();
         for _ in 0..5 {
-            let mut hog = Wish::pages(2 * LIMIT).cpu(1).start(&other)?;
+            let mut hog = HogBuilder::pages(2 * LIMIT).cpu(1).start(&other)?;
             hog.was_killed().context("beside a worker that hangs")?;
             hogs.push(hog.id());
         }
@@ -96,7 +96,7 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         drop(worker);
         engine.only_killed(&[&hogs[..], &[first.id()]].concat())?;
         // The resumed worker works again.
-        let mut last = Wish::pages(2 * LIMIT).start(&hung)?;
+        let mut last = HogBuilder::pages(2 * LIMIT).start(&hung)?;
         last.was_killed()?;
         engine.stop().map(drop)
     })
@@ -106,7 +106,7 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
 fn kill(cgroup: &TestCgroup, times: u32) -> Result<Vec<Duration>> {
     let killed = |_| {
         let start = Instant::now();
-        Wish::pages(2 * LIMIT).cpu(1).start(cgroup)?.was_killed()?;
+        HogBuilder::pages(2 * LIMIT).cpu(1).start(cgroup)?.was_killed()?;
         Ok(start.elapsed())
     };
     let mut took = (0..times).map(killed).collect::<Result<Vec<_>>>()?;
@@ -132,7 +132,7 @@ fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
         let (slow, other) = (TestCgroup::new()?, TestCgroup::new()?);
         let engine = Engine::limited(LIMIT, &[&slow, &other])?;
         let alone = kill(&other, KILLS)?;
-        let mut writer = Wish::pages(DIRTY).cpu(0).file(&disk.file("dirty")).start(&slow)?;
+        let mut writer = HogBuilder::pages(DIRTY).cpu(0).file(&disk.file("dirty")).start(&slow)?;
         writer.has_all().context("dirty page cache is nothing to kill for")?;
         let used = engine.show()?.cgroup(slow.path())?.used_pages();
         ensure!(used > DIRTY / 2, "{used} pages are left of {DIRTY}");

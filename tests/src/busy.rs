@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::config::{ConfigFile, entry};
 use crate::exposition::Exposition;
-use crate::hog::Wish;
+use crate::hog::HogBuilder;
 use crate::hotplug::{CpuOffline, can_go_offline};
 use crate::http::ask;
 use crate::poll::{SOON, try_poll_until};
@@ -56,7 +56,7 @@ impl Busy {
         let child = self.top.child("child")?;
         let mut inside = Task::start(&child, None)?;
         inside.touch(64)?;
-        let mut hog = Wish::pages(2 * LIMIT).start(&self.full)?;
+        let mut hog = HogBuilder::pages(2 * LIMIT).start(&self.full)?;
         self.engine.process().signal(Signal::HUP)?;
         if let Ok(at) = self.engine.metrics() {
             let _ = ask(at, "GET", "/metrics", &[]);
@@ -99,7 +99,7 @@ impl Busy {
         })
         .with_context(|| format!("{:#?}", self.engine.show()))?;
         self.holder.touch(1)?;
-        let mut hog = Wish::pages(2 * LIMIT).start(&self.full)?;
+        let mut hog = HogBuilder::pages(2 * LIMIT).start(&self.full)?;
         hog.was_killed()?;
         Ok(died)
     }

@@ -32,13 +32,13 @@ fn warm(command: &Command) -> Result<()> {
 
 /// A process that answers commands. Killed and reaped on `Drop`.
 #[derive(Debug)]
-pub struct Dialogue {
+pub struct WorkloadProcess {
     child: Child,
     commands: ChildStdin,
     replies: ChildStdout,
 }
 
-impl Dialogue {
+impl WorkloadProcess {
     /// Starts it.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Dialogue {
     }
 }
 
-impl Drop for Dialogue {
+impl Drop for WorkloadProcess {
     fn drop(&mut self) {
         if let Err(error) = self.kill().and_then(|()| self.wait()) {
             eprintln!("{error:#}");

@@ -10,16 +10,16 @@ use tempfile::TempDir;
 
 use crate::binaries;
 use crate::cgroup::TestCgroup;
-use crate::dialogue::Dialogue;
+use crate::dialogue::WorkloadProcess;
 use crate::poll::SOON;
 use crate::task::enter_dir;
 use crate::workload::grow::Order;
 
 /// A `memstock-workload grow` that has its first memory. Killed and reaped on `Drop`.
 #[derive(Debug)]
-pub struct Growing(Dialogue);
+pub struct Grower(WorkloadProcess);
 
-impl Growing {
+impl Grower {
     /// Starts it in `cgroup`.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Growing {
             command.args(["--adj", &adj.to_string()]);
         }
         enter_dir(&mut command, cgroup.dir())?;
-        let mut dialogue = Dialogue::start(command)?;
+        let mut dialogue = WorkloadProcess::start(command)?;
         let said = dialogue.hear(SOON).context("a process with its first memory")?;
         ensure!(said == "ready", "it said {said}");
         Ok(Self(dialogue))
@@ -87,7 +87,7 @@ impl Growing {
 /// A FUSE file system. `Drop` kills its server, which unmounts it.
 #[derive(Debug)]
 pub struct FuseServer {
-    server: Dialogue,
+    server: WorkloadProcess,
     dir: TempDir,
 }
 
@@ -107,7 +107,7 @@ impl FuseServer {
         if let Some(cgroup) = cgroup {
             enter_dir(&mut command, cgroup.dir())?;
         }
-        let mut server = Dialogue::start(command)?;
+        let mut server = WorkloadProcess::start(command)?;
         let said = server.hear(SOON).context("a file system in user space")?;
         ensure!(said == "ready", "it said {said}");
         Ok(Some(Self { server, dir }))

@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus};
 use anyhow::{Context, Result, ensure};
 
 use crate::cgroup::TestCgroup;
-use crate::dialogue::Dialogue;
+use crate::dialogue::WorkloadProcess;
 use crate::kernel_cgroup::KernelCgroup;
 use crate::poll::SOON;
 use crate::task::enter_dir;
@@ -15,7 +15,7 @@ use crate::{PAGE, binaries};
 
 /// Builder for a [`Hog`].
 #[derive(Debug, Default)]
-pub struct Wish<'a> {
+pub struct HogBuilder<'a> {
     pages: u64,
     file: Option<&'a Path>,
     cpu: Option<u32>,
@@ -23,7 +23,7 @@ pub struct Wish<'a> {
     catch_term: bool,
 }
 
-impl<'a> Wish<'a> {
+impl<'a> HogBuilder<'a> {
     /// Sets the number of pages that it takes.
     pub fn pages(nr_pages: u64) -> Self {
         Self { pages: nr_pages, ..Self::default() }
@@ -69,13 +69,13 @@ impl<'a> Wish<'a> {
             enter_dir(&mut command, kernel.dir())?;
         }
         enter_dir(&mut command, cgroup.dir())?;
-        Ok(Hog(Dialogue::start(command)?))
+        Ok(Hog(WorkloadProcess::start(command)?))
     }
 }
 
 /// A running hog. Killed and reaped on `Drop`.
 #[derive(Debug)]
-pub struct Hog(Dialogue);
+pub struct Hog(WorkloadProcess);
 
 impl Hog {
     /// Its process id.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::binaries;
 use crate::cgroup::TestCgroup;
-use crate::dialogue::Dialogue;
+use crate::dialogue::WorkloadProcess;
 use crate::kernel_cgroup::KernelCgroup;
 use crate::lru;
 use crate::poll::SOON;
@@ -25,7 +25,7 @@ const MEMORY: &str = "/dev/shm";
 
 /// Builder for a [`Holder`].
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct HolderBuilder<'a> {
     mode: Mode,
     pages: u32,
     cpu: Option<u32>,
@@ -33,7 +33,7 @@ pub struct Wish<'a> {
     kernel: Option<&'a KernelCgroup>,
 }
 
-impl<'a> Wish<'a> {
+impl<'a> HolderBuilder<'a> {
     /// Sets the number of pages; 400 by default.
     pub fn pages(self, pages: u32) -> Self {
         Self { pages, ..self }
@@ -82,10 +82,10 @@ impl<'a> Wish<'a> {
             enter_dir(&mut command, cgroup.dir())?;
         }
         if mode == Mode::ExecStorm {
-            // Reads the program that it runs into the page cache, as `Dialogue` does for the workload itself.
+            // Reads the program that it runs into the page cache, as `WorkloadProcess` does for the workload itself.
             Command::new("true").status().context("starting `true`")?;
         }
-        let mut dialogue = Dialogue::start(command)?;
+        let mut dialogue = WorkloadProcess::start(command)?;
         let said = dialogue.hear(SOON).context("the start of the workload")?;
         ensure!(said == "ready", "the workload cannot start: {said}");
         let patience = SOON + Duration::from_secs(u64::from(pages) / PAGES_PER_SECOND);
@@ -111,7 +111,7 @@ fn folder(mode: Mode) -> Result<Option<TempDir>> {
 #[derive(Debug)]
 pub struct Holder {
     // Dropped in this order: the process must be dead first.
-    dialogue: Dialogue,
+    dialogue: WorkloadProcess,
     _segments: Segments,
     dir: Option<TempDir>,
     patience: Duration,
@@ -119,8 +119,8 @@ pub struct Holder {
 
 impl Holder {
     /// A builder for a holder of this mode. By default it gets 400 pages, in the test's cgroup, on any CPU.
-    pub fn of<'a>(mode: Mode) -> Wish<'a> {
-        Wish { mode, pages: 400, cpu: None, cgroup: None, kernel: None }
+    pub fn of<'a>(mode: Mode) -> HolderBuilder<'a> {
+        HolderBuilder { mode, pages: 400, cpu: None, cgroup: None, kernel: None }
     }
 
     /// Its process id.

@@ -121,7 +121,7 @@ fn clean_start() -> Result<()> {
 }
 
 /// The right to be the only live test on this host, across the threads of one test binary and across binaries.
-struct Turn {
+struct HostLock {
     /// A `flock` on a folder that always exists; ends when the file is closed.
     _lock: File,
 }
@@ -129,7 +129,7 @@ struct Turn {
 /// Exists while a live test runs. If the next test finds it, a killed test left it, and other things too.
 const RUNNING: &str = "/run/live-test-of-memstock";
 
-impl Drop for Turn {
+impl Drop for HostLock {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(RUNNING) {
             eprintln!("{RUNNING}: {error}");
@@ -137,7 +137,7 @@ impl Drop for Turn {
     }
 }
 
-fn take_turn() -> Result<Turn> {
+fn take_turn() -> Result<HostLock> {
     let mount = cgroup::mount()?;
     let lock = File::open(&mount).with_context(|| mount.display().to_string())?;
     flock(&lock, FlockOperation::LockExclusive).context("waiting for another live test")?;
@@ -145,7 +145,7 @@ fn take_turn() -> Result<Turn> {
         drop(Cleaner);
     }
     File::create(RUNNING).context(RUNNING)?;
-    Ok(Turn { _lock: lock })
+    Ok(HostLock { _lock: lock })
 }
 
 /// Time limit of one test, multiplied by its repetitions. Some take a minute.

@@ -11,14 +11,14 @@ use rustix::process::{Pid, setpriority_process};
 
 use crate::binaries;
 use crate::cgroup::TestCgroup;
-use crate::dialogue::Dialogue;
+use crate::dialogue::WorkloadProcess;
 use crate::kernel_cgroup::KernelCgroup;
 use crate::poll::SOON;
 use crate::workload::cpus::pin_process;
 
 /// A `memstock-workload serve` that waits for a command. Killed and reaped on `Drop`.
 #[derive(Debug)]
-pub struct Task(Dialogue);
+pub struct Task(WorkloadProcess);
 
 impl Task {
     /// Starts a task in `cgroup`, on `cpu` if given, and waits until it serves.
@@ -58,7 +58,7 @@ impl Task {
             command.arg("--cpu").arg(cpu.to_string());
         }
         enter(&mut command)?;
-        let mut task = Self(Dialogue::start(command)?);
+        let mut task = Self(WorkloadProcess::start(command)?);
         task.ask("faults")?;
         Ok(task)
     }

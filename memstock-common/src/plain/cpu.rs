@@ -102,7 +102,7 @@ impl<W: NewWord> World for Cpu<'_, W> {
     fn now(&self) -> u64 {
         self.memory.now.load(SeqCst)
     }
-    fn attended_until(&self) -> u64 {
+    fn lease_until(&self) -> u64 {
         0
     }
     fn setting(&self) -> &W {
@@ -114,8 +114,8 @@ impl<W: NewWord> World for Cpu<'_, W> {
     fn task(&self) -> u32 {
         1 + self.cpu * self.memory.shape.tasks_apart
     }
-    fn tells_collapses(&self) -> bool {
-        self.memory.shape.tells_collapses
+    fn tracks_collapses(&self) -> bool {
+        self.memory.shape.tracks_collapses
     }
     fn collapse(&self, place: u32) -> Option<&W> {
         self.memory.collapses.get(place as usize)

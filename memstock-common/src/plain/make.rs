@@ -8,7 +8,7 @@ use std::vec::Vec;
 use super::{Memory, NewEntry, NewWord, Shape};
 use crate::collapse::COLLAPSES;
 use crate::page::CHUNK_PAGES;
-use crate::{CgroupCpu, Chunk, Counter, Identity, Loss, PageCounter, Stock};
+use crate::{CgroupCpu, Chunk, Counter, Loss, OwnerCache, PageCounter, Stock};
 
 fn page_counter<W: NewWord>() -> PageCounter<W> {
     PageCounter { usage: W::new(0), watermark: W::new(0), failcnt: W::new(0) }
@@ -38,7 +38,12 @@ pub fn empty_stock<W: NewWord>() -> Stock<W> {
     Stock {
         word: zero(),
         faults: zero(),
-        identity: Identity { registers: zero(), task: zero(), generation: zero(), owner: zero() },
+        owner_cache: OwnerCache {
+            registers: zero(),
+            task: zero(),
+            generation: zero(),
+            owner: zero(),
+        },
         uncharge_batch: zero(),
         credited: zero(),
         creditor: zero(),
@@ -86,7 +91,7 @@ impl<W: NewWord> Memory<W> {
             table: (0..=shape.cgroups).map(|_| W::new(0)).collect(),
             generation: W::new(1),
             setting: W::new(0),
-            collapses: (0..if shape.tells_collapses { COLLAPSES } else { 0 })
+            collapses: (0..if shape.tracks_collapses { COLLAPSES } else { 0 })
                 .map(|_| W::new(0))
                 .collect(),
             now: AtomicU64::new(1_000_000_000),

@@ -64,7 +64,7 @@ fn what_both_have_missed_is_healed_as_before() {
 /// A huge page that khugepaged allocated for another task keeps the mark of the first program.
 #[test]
 fn a_collapse_begins_once() {
-    let world = family_of(Shape { cgroups: 3, tells_collapses: true, ..Shape::default() });
+    let world = family_of(Shape { cgroups: 3, tracks_collapses: true, ..Shape::default() });
     let untracked = Some(3);
     world.alloc(0, untracked, 0, COLLAPSE_ORDER);
     assert_eq!(entry(&world, 0), UNCONFIRMED);

@@ -20,7 +20,7 @@ fn family(cpus: u32) -> Plain {
 }
 
 fn family_of(shape: Shape) -> Plain {
-    plain::family_of(Shape { batch: 8, cgroups: 3, tells_collapses: true, ..shape })
+    plain::family_of(Shape { batch: 8, cgroups: 3, tracks_collapses: true, ..shape })
 }
 
 /// An untracked task on `cpu` allocates the huge page at `pfn`.

@@ -238,7 +238,7 @@ fn a_huge_page_that_was_put_together_may_be_page_cache() {
     const UNTRACKED: u32 = 3;
     for (is_file, taken) in [(false, 0), (true, 0), (false, 3), (true, 3)] {
         let world =
-            family_on_two_cpus(Shape { batch: 8, tells_collapses: true, ..Shape::default() });
+            family_on_two_cpus(Shape { batch: 8, tracks_collapses: true, ..Shape::default() });
         world.alloc(1, Some(UNTRACKED), 0, COLLAPSE_ORDER);
         for pfn in 0..taken {
             world.touch(0, 2, HUGE - 1 - pfn);

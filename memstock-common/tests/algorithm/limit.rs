@@ -8,7 +8,7 @@ use memstock_common::charge::{charge, charge_forced};
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
 use memstock_common::counter::needed_above;
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind, may_send};
-use memstock_common::huge::MOST_HUGE;
+use memstock_common::huge::MAX_HUGE;
 use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
 use memstock_common::{Charge, Event, NO_INDEX, NO_LIMIT, Over, Resource, Word, World as _};
@@ -136,7 +136,7 @@ fn a_huge_page_is_no_excuse_where_no_page_fits() {
 #[test]
 fn huge_pages_are_above_a_limit_up_to_a_bound() {
     let world = pair_with_limit();
-    let fitting = 1 + MOST_HUGE.div_ceil(511);
+    let fitting = 1 + MAX_HUGE.div_ceil(511);
     // One more still gets in, but adds nothing to the allowance; the next finds no room.
     for n in 0..fitting + 1 {
         assert_eq!(hits(&world), 0, "{n}");
@@ -145,7 +145,7 @@ fn huge_pages_are_above_a_limit_up_to_a_bound() {
     assert_eq!(hits(&world), 0);
     world.alloc(0, Some(1), huge_page(fitting + 1), 9);
     assert_eq!(hits(&world), 1);
-    assert!(world.usage(1) < 600 + MOST_HUGE + 3 * 512, "{}", world.usage(1));
+    assert!(world.usage(1) < 600 + MAX_HUGE + 3 * 512, "{}", world.usage(1));
     world.alloc(0, Some(1), 0, 0);
     assert_eq!(hits(&world), 1);
 }

@@ -15,7 +15,7 @@ const UNTRACKED: u32 = 1;
 
 /// One cgroup, and two CPUs, whose tasks share one entry of the map of collapses.
 fn alone() -> Arc<Model> {
-    let shape = Shape { cpus: 2, tells_collapses: true, tasks_apart: COLLAPSES, ..shape(1, 2) };
+    let shape = Shape { cpus: 2, tracks_collapses: true, tasks_apart: COLLAPSES, ..shape(1, 2) };
     let world = Model::new(shape);
     world.add(0, NO_INDEX);
     Arc::new(world)

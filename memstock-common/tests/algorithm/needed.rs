@@ -190,7 +190,7 @@ fn a_free_is_judged_as_it_was_before() {
 fn a_collapse_of_page_cache_needs_nothing() {
     for (is_file, most) in [(true, 16), (false, 512 + 16)] {
         let world =
-            family_on_two_cpus(Shape { batch: 8, tells_collapses: true, ..Shape::default() });
+            family_on_two_cpus(Shape { batch: 8, tracks_collapses: true, ..Shape::default() });
         read_file(&world, 1, 0..512);
         world.alloc(1, Some(3), 512, 9);
         world.free_each(1, 0..512);

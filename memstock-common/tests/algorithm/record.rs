@@ -47,11 +47,11 @@ fn a_file_has_pages_up_to_its_size() {
 
 #[test]
 fn what_was_told_in_this_window_is_not_told_again() {
-    let (told, recent) = Recent::default().tell(7, 3, 0b0110);
+    let (told, recent) = Recent::default().add(7, 3, 0b0110);
     assert_eq!((told, recent.is_of(7), recent.is_of(8)), (0b0110, true, false));
-    let (told, recent) = recent.tell(7, 3, 0b1100);
+    let (told, recent) = recent.add(7, 3, 0b1100);
     assert_eq!(told, 0b1000);
-    assert_eq!(recent.tell(7, 3, 0b1110).0, 0);
-    assert_eq!(recent.tell(7, 4, 0b1110).0, 0b1110, "a later window");
-    assert_eq!(recent.tell(9, 3, 0b1110).0, 0b1110, "another block");
+    assert_eq!(recent.add(7, 3, 0b1110).0, 0);
+    assert_eq!(recent.add(7, 4, 0b1110).0, 0b1110, "a later window");
+    assert_eq!(recent.add(9, 3, 0b1110).0, 0b1110, "another block");
 }

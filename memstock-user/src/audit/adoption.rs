@@ -21,7 +21,7 @@ use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED, owner_in};
 use memstock_common::{NO_INDEX, index_of};
 
 use crate::engine::Engine;
-use crate::engine::kernel_cgroup::{KernelCgroups, KernelMap, Look, Seen, Tracked};
+use crate::engine::kernel_cgroup::{KernelCgroups, KernelMap, PageScan, PageView, Tracked};
 use crate::host::cgroup::{CgroupMount, display};
 use crate::host::pages::Kind;
 use crate::model::Name;
@@ -79,11 +79,11 @@ pub fn adopt(engine: &Engine, mount: &CgroupMount, of: &BTreeSet<u64>) -> Result
     let kernel = KernelCgroups::find(mount, &[], &tracked.roots())?;
     let map = kernel.map(&tracked);
     if !map.is_empty() {
-        moved.add(&from_kernel(&transfer, &Look::open(engine, map)?, &wanted)?);
+        moved.add(&from_kernel(&transfer, &PageScan::open(engine, map)?, &wanted)?);
     }
     let tasks = Tasks { mount, tracked: &tracked, kernel: &kernel };
     if !tasks.roots().is_empty() {
-        let look = Look::open(engine, KernelMap::default())?;
+        let look = PageScan::open(engine, KernelMap::default())?;
         moved.add(&from_tasks(&transfer, &look, &tasks, &wanted)?);
     }
     let adopted = Adopted { cgroups: by_name(&moved, &tracked), elapsed: started.elapsed() };
@@ -133,7 +133,7 @@ pub(crate) fn is_adoptable(kind: Kind) -> bool {
 }
 
 /// A page as read, for the counter `index`.
-pub(crate) fn to_adopt(page: &Seen, index: u32) -> Page {
+pub(crate) fn to_adopt(page: &PageView, index: u32) -> Page {
     Page { pfn: page.pfn, index, is_file: page.is_file.unwrap_or(true) }
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn by_name(moved: &Moved, tracked: &Tracked) -> Vec<CgroupAdopted> {
 }
 
 /// Adopts what the kernel charges to the memory cgroups that are counterparts of tracked ones.
-fn from_kernel(transfer: &Transfer<'_>, look: &Look, of: &BTreeSet<u32>) -> Result<Moved> {
+fn from_kernel(transfer: &Transfer<'_>, look: &PageScan, of: &BTreeSet<u32>) -> Result<Moved> {
     let mut moved = Moved::default();
     // One chunk after the other, so that each is soon read again and little is held in memory.
     look.all(|seen| {
@@ -176,7 +176,7 @@ fn from_kernel(transfer: &Transfer<'_>, look: &Look, of: &BTreeSet<u32>) -> Resu
 /// Adopts what the tasks have mapped of cgroups that the kernel does not know.
 fn from_tasks(
     transfer: &Transfer<'_>,
-    look: &Look,
+    look: &PageScan,
     tasks: &Tasks<'_>,
     of: &BTreeSet<u32>,
 ) -> Result<Moved> {

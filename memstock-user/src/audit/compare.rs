@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use memstock_common::NO_INDEX;
 
-use crate::engine::kernel_cgroup::{KernelMap, Look, Seen, Verdict};
+use crate::engine::kernel_cgroup::{KernelMap, PageScan, PageView, Verdict};
 use crate::host::pages::Kind;
 
 /// Time until pages that differ are read again: longer than an allocation waits to be charged, or a page to be freed.
@@ -68,7 +68,7 @@ pub struct Comparison {
     /// Pages with an owner that are free or slab.
     pub stale: u64,
     /// The pages that differ, or are stale, as last read; ascending.
-    pub different: Vec<Seen>,
+    pub different: Vec<PageView>,
 }
 
 impl Comparison {
@@ -76,7 +76,7 @@ impl Comparison {
     ///
     /// # Errors
     /// A map or a file in `/proc` cannot be read.
-    pub fn of(look: &Look) -> Result<Self> {
+    pub fn of(look: &PageScan) -> Result<Self> {
         let mut sums = Sums::default();
         let mut doubtful = Vec::new();
         look.all(|seen| {
@@ -110,7 +110,7 @@ impl Comparison {
 }
 
 /// Whether the page must be read again.
-pub(super) fn differs(map: &KernelMap, page: &Seen) -> bool {
+pub(super) fn differs(map: &KernelMap, page: &PageView) -> bool {
     is_stale(page)
         || !matches!(map.judge(page), Verdict::Both | Verdict::Neither)
         || !matches!(judge_file(page), Verdict::Both | Verdict::Neither)
@@ -118,7 +118,7 @@ pub(super) fn differs(map: &KernelMap, page: &Seen) -> bool {
 
 /// Which side has a page with an owner as page cache. Nothing is compared for a free page, nor for a locked one, of
 /// which the kernel does not say.
-fn judge_file(page: &Seen) -> Verdict {
+fn judge_file(page: &PageView) -> Verdict {
     let Some(is_file) = page.is_file.filter(|_| page.index != NO_INDEX && !is_stale(page)) else {
         return Verdict::Neither;
     };
@@ -132,7 +132,7 @@ fn judge_file(page: &Seen) -> Verdict {
 
 /// Whether it has an owner but cannot have one: it is free, or a slab page, whose objects are charged individually
 /// (`new_slab` in mm/slub.c drops `__GFP_ACCOUNT`).
-pub(super) fn is_stale(page: &Seen) -> bool {
+pub(super) fn is_stale(page: &PageView) -> bool {
     page.index != NO_INDEX && matches!(page.kind, Kind::Buddy | Kind::Slab)
 }
 
@@ -145,7 +145,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn count(&mut self, map: &KernelMap, page: &Seen) {
+    fn count(&mut self, map: &KernelMap, page: &PageView) {
         self.file.count(judge_file(page));
         let verdict = map.judge(page);
         if verdict == Verdict::Neither {

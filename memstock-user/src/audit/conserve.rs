@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// What one counter says and what it consists of, including descendants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Book {
+pub struct Ledger {
     /// Memory charged.
     pub usage: u64,
     /// Memory+swap charged; 0 unless that is counted.
@@ -43,7 +43,7 @@ pub struct Book {
     pub owned_file: u64,
 }
 
-impl Book {
+impl Ledger {
     /// Pages charged that nobody owns; negative for owned pages that are not charged.
     pub fn drift(&self) -> i64 {
         self.off(self.usage)
@@ -70,11 +70,11 @@ impl Book {
     }
 }
 
-/// The books of all counters.
+/// The ledgers of all counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct Ledgers {
     /// By counter.
-    pub cgroups: BTreeMap<u32, Book>,
+    pub cgroups: BTreeMap<u32, Ledger>,
     /// Pages with an owner.
     pub owned: u64,
     /// Pages owned by, or stocked for, a counter that is not in use.
@@ -83,7 +83,7 @@ pub struct Books {
     pub is_exact: bool,
 }
 
-impl Books {
+impl Ledgers {
     /// Reads the engine, several times if things move.
     ///
     /// # Errors
@@ -100,59 +100,59 @@ impl Books {
             let before = Moment::read(engine)?;
             let owned = count((0..owners.len()).map_while(|n| owners.get(n)));
             let after = Moment::read(engine)?;
-            let books = Self::new(&after, &owned);
+            let ledgers = Self::new(&after, &owned);
             // Motion that the counters do not show, a page allocated for the one freed just before, can cause a drift
             // once, but hardly the same one twice.
-            let twice = last.as_ref() == Some(&books);
-            if before == after && (books.balance(memsw) || twice) {
-                return Ok(Self { is_exact: true, ..books });
+            let twice = last.as_ref() == Some(&ledgers);
+            if before == after && (ledgers.balance(memsw) || twice) {
+                return Ok(Self { is_exact: true, ..ledgers });
             }
-            last = (before == after).then(|| books.clone());
+            last = (before == after).then(|| ledgers.clone());
             best = match best {
-                Some(best) if best.distance() <= books.distance() => Some(best),
-                _ => Some(books),
+                Some(best) if best.distance() <= ledgers.distance() => Some(best),
+                _ => Some(ledgers),
             };
         }
         Ok(best.unwrap_or_default())
     }
 
     fn new(moment: &Moment, owned: &BTreeMap<u32, Owned>) -> Self {
-        let book = |row: &Row| {
+        let ledger = |row: &Row| {
             let Row { usage, memsw, file, .. } = *row;
-            Book { usage, memsw, file: file.cast_signed(), ..Book::default() }
+            Ledger { usage, memsw, file: file.cast_signed(), ..Ledger::default() }
         };
-        let cgroups = moment.rows.iter().map(|(&index, row)| (index, book(row))).collect();
-        let mut books = Self { cgroups, ..Self::default() };
+        let cgroups = moment.rows.iter().map(|(&index, row)| (index, ledger(row))).collect();
+        let mut ledgers = Self { cgroups, ..Self::default() };
         for (&index, &Owned { nr_pages, nr_file }) in owned {
-            books.owned += nr_pages;
-            let enter = |book: &mut Book| {
-                book.owned += nr_pages;
-                book.owned_file += nr_file;
+            ledgers.owned += nr_pages;
+            let enter = |ledger: &mut Ledger| {
+                ledger.owned += nr_pages;
+                ledger.owned_file += nr_file;
             };
-            books.spread(moment, index, enter, nr_pages);
+            ledgers.spread(moment, index, enter, nr_pages);
         }
         for slot in &moment.stocks {
             for word in [slot.word, slot.uncharge_batch] {
                 let nr_pages = word.charged().into();
-                let enter = |book: &mut Book| book.unused += nr_pages;
-                books.spread(moment, index_of(word.owner()), enter, nr_pages);
+                let enter = |ledger: &mut Ledger| ledger.unused += nr_pages;
+                ledgers.spread(moment, index_of(word.owner()), enter, nr_pages);
             }
             let change = i64::from(slot.file.change());
-            let enter = |book: &mut Book| book.untold += change;
-            books.spread(moment, index_of(slot.file.owner()), enter, change.unsigned_abs());
+            let enter = |ledger: &mut Ledger| ledger.untold += change;
+            ledgers.spread(moment, index_of(slot.file.owner()), enter, change.unsigned_abs());
         }
         for (&index, row) in &moment.rows {
-            books.spread(moment, index, |book| book.swapped += row.swapped, 0);
+            ledgers.spread(moment, index, |ledger| ledger.swapped += row.swapped, 0);
         }
-        books
+        ledgers
     }
 
-    /// Enters pages of a counter in its book and those of its ancestors.
+    /// Enters pages of a counter in its ledger and those of its ancestors.
     fn spread(
         &mut self,
         moment: &Moment,
         index: u32,
-        mut enter: impl FnMut(&mut Book),
+        mut enter: impl FnMut(&mut Ledger),
         nr_pages: u64,
     ) {
         if !moment.rows.contains_key(&index) {
@@ -163,8 +163,8 @@ impl Books {
         // Bounded, in case a counter is its own ancestor: it may be changing while it is read.
         for _ in 0..MAX_DEPTH {
             let Some(row) = moment.rows.get(&at) else { return };
-            if let Some(book) = self.cgroups.get_mut(&at) {
-                enter(book);
+            if let Some(ledger) = self.cgroups.get_mut(&at) {
+                enter(ledger);
             }
             at = row.parent;
         }
@@ -172,7 +172,7 @@ impl Books {
 
     fn balance(&self, memsw: bool) -> bool {
         self.ownerless == 0
-            && self.cgroups.values().all(|book| book.drifts(memsw).all(|drift| drift == 0))
+            && self.cgroups.values().all(|ledger| ledger.drifts(memsw).all(|drift| drift == 0))
     }
 
     /// The counter that is farthest from the law and by how many pages, of memory, page cache or memory+swap; none if
@@ -181,13 +181,13 @@ impl Books {
         let drifts = self
             .cgroups
             .iter()
-            .flat_map(|(&index, book)| book.drifts(memsw).map(move |drift| (index, drift)));
+            .flat_map(|(&index, ledger)| ledger.drifts(memsw).map(move |drift| (index, drift)));
         drifts.filter(|&(_, drift)| drift != 0).max_by_key(|(_, drift)| drift.unsigned_abs())
     }
 
     /// How far it is from the law.
     fn distance(&self) -> u64 {
-        let drifts = self.cgroups.values().flat_map(|book| book.drifts(false));
+        let drifts = self.cgroups.values().flat_map(|ledger| ledger.drifts(false));
         let drifts = drifts.map(i64::unsigned_abs);
         drifts.fold(self.ownerless, u64::saturating_add)
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::compare::{differs, is_stale};
 use crate::audit::adoption::{Moved, Page, Transfer, is_adoptable, to_adopt};
 use crate::engine::Engine;
-use crate::engine::kernel_cgroup::{Look, Seen, Tracked};
+use crate::engine::kernel_cgroup::{PageScan, PageView, Tracked};
 
 /// Takes pages from cgroups that do not own them in the kernel, then gives pages without an owner to the cgroups that
 /// do. Where the kernel knows no cgroup, it takes free pages only.
@@ -16,8 +16,8 @@ use crate::engine::kernel_cgroup::{Look, Seen, Tracked};
 pub(super) fn repair(
     engine: &Engine,
     tracked: &Tracked,
-    look: &Look,
-    different: &[Seen],
+    look: &PageScan,
+    different: &[PageView],
 ) -> Result<Moved> {
     let transfer = Transfer::new(engine, tracked);
     let mut moved = take(&transfer, look, different)?;
@@ -35,9 +35,9 @@ pub(super) fn repair(
 const CHARGED: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Takes pages from cgroups that do not own them.
-fn take(transfer: &Transfer<'_>, look: &Look, different: &[Seen]) -> Result<Moved> {
+fn take(transfer: &Transfer<'_>, look: &PageScan, different: &[PageView]) -> Result<Moved> {
     // A page of a cgroup that the kernel does not know is wrong only if it is free.
-    let is_known = |page: &&Seen| look.map().knows(page.index) || is_stale(page);
+    let is_known = |page: &&PageView| look.map().knows(page.index) || is_stale(page);
     let owned = different.iter().filter(is_known).map(|page| to_adopt(page, page.index));
     let owned: Vec<_> = owned.collect();
     transfer.doubt(&owned)?;

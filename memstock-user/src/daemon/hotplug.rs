@@ -37,7 +37,7 @@ impl Change {
 
 /// What the kernel half drained during a transition.
 #[derive(Clone, Copy, Debug, Default)]
-struct Way {
+struct Transition {
     nr_pages: u64,
     first_ns: u64,
     last_ns: u64,
@@ -47,7 +47,7 @@ struct Way {
 #[derive(Debug)]
 pub struct Hotplug {
     online: BTreeSet<u32>,
-    ways: BTreeMap<u32, Way>,
+    transitions: BTreeMap<u32, Transition>,
     is_due: bool,
 }
 
@@ -58,25 +58,25 @@ impl Hotplug {
     /// sysfs cannot be read.
     pub fn new() -> Result<Self> {
         let online = host::cpus()?.online.into_iter().collect();
-        Ok(Self { online, ways: BTreeMap::new(), is_due: false })
+        Ok(Self { online, transitions: BTreeMap::new(), is_due: false })
     }
 
     /// Notes that a step of a transition was reported.
     pub fn step(&mut self, event: &Event) {
         // The kernel's CPU number, which fits into 32 bits.
         let cpu = event.cpu as u32;
-        let way = self.ways.entry(cpu).or_default();
-        way.nr_pages += event.nr_pages;
-        if way.first_ns == 0 {
-            way.first_ns = event.time_ns;
+        let transition = self.transitions.entry(cpu).or_default();
+        transition.nr_pages += event.nr_pages;
+        if transition.first_ns == 0 {
+            transition.first_ns = event.time_ns;
         }
-        way.last_ns = event.time_ns;
+        transition.last_ns = event.time_ns;
         self.is_due = true;
     }
 
     /// Schedules another look at sysfs if a transition is in progress.
     pub fn look_again(&mut self) {
-        self.is_due |= !self.ways.is_empty();
+        self.is_due |= !self.transitions.is_empty();
     }
 
     /// Schedules a look at sysfs because events may have been lost.
@@ -101,19 +101,19 @@ impl Hotplug {
         changed
             .into_iter()
             .map(|cpu| {
-                let way = self.ways.remove(&cpu).unwrap_or_default();
-                if self.online.contains(&cpu) { Change::Online(cpu) } else { dead(cpu, way) }
+                let transition = self.transitions.remove(&cpu).unwrap_or_default();
+                if self.online.contains(&cpu) { Change::Online(cpu) } else { dead(cpu, transition) }
             })
             .collect()
     }
 }
 
-fn dead(cpu: u32, way: Way) -> Change {
+fn dead(cpu: u32, transition: Transition) -> Change {
     let receipt = Receipt {
         why: Why::CpuDead,
         cgroup: None,
-        cpus: [(cpu, way.nr_pages)].into(),
-        took: Duration::from_nanos(way.last_ns.saturating_sub(way.first_ns)),
+        cpus: [(cpu, transition.nr_pages)].into(),
+        took: Duration::from_nanos(transition.last_ns.saturating_sub(transition.first_ns)),
         since_event: None,
         merged: 0,
     };
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn of(online: BTreeSet<u32>) -> Hotplug {
-        Hotplug { online, ways: BTreeMap::new(), is_due: false }
+        Hotplug { online, transitions: BTreeMap::new(), is_due: false }
     }
 
     #[test]

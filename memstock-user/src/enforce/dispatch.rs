@@ -84,7 +84,7 @@ impl Dispatch {
     }
 
     /// Continues with another policy.
-    pub(super) fn obey(&mut self, policy: Policy, guard: Option<Guard>) {
+    pub(super) fn set_policy(&mut self, policy: Policy, guard: Option<Guard>) {
         self.policy = policy;
         self.guard = guard.map(Arc::new);
         self.end();

@@ -20,7 +20,7 @@ use super::Policy;
 use super::dispatch::Dispatch;
 use super::guard::{Guard, this_program};
 use super::hold::thaw_left;
-use super::job::{News, Shared, be_prompt};
+use super::job::{Message, Shared, set_realtime};
 use super::reclaim::Cache;
 use crate::engine::pins::Pins;
 use crate::engine::{Engine, events};
@@ -30,23 +30,23 @@ use crate::journal::event::decode;
 /// The running thread. Ends when it is dropped.
 pub struct Enforcer {
     /// The events and records that it forwards.
-    pub news: UnboundedReceiver<News>,
+    pub news: UnboundedReceiver<Message>,
     /// Set in each round of its loop.
     moved: Arc<AtomicBool>,
     /// `None` tells the thread to end.
-    orders: Option<Sender<Order>>,
+    changes: Option<Sender<PolicyChange>>,
     /// Signals that there is an order, or that none will come.
     wake: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
 
 /// A policy to switch to.
-struct Order {
+struct PolicyChange {
     policy: Policy,
     guard: Option<Guard>,
 }
 
-impl Order {
+impl PolicyChange {
     fn new(policy: Policy) -> Result<Self> {
         let guard = if policy.observe { None } else { Some(Guard::start(&this_program()?)?) };
         Ok(Self { policy, guard })
@@ -64,8 +64,8 @@ impl Enforcer {
         let mount = CgroupMount::find()?;
         let events = events(pins)?;
         thaw_left(&engine, &mount);
-        let Order { policy, guard } = Order::new(policy)?;
-        let (orders, ordered) = channel();
+        let PolicyChange { policy, guard } = PolicyChange::new(policy)?;
+        let (changes, ordered) = channel();
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = eventfd(0, flags).context("cannot make an eventfd")?;
         let woken = wake.try_clone().context("cannot share an eventfd")?;
@@ -80,7 +80,7 @@ impl Enforcer {
             move || serve(&Arc::new(shared), policy, guard, events, &ordered, &woken, &moves);
         let thread = std::thread::Builder::new().name("enforce".into()).spawn(work);
         let thread = Some(thread.context("cannot start a thread")?);
-        Ok(Self { news, moved, orders: Some(orders), wake, thread })
+        Ok(Self { news, moved, changes: Some(changes), wake, thread })
     }
 
     /// Whether the thread has made progress since the last call; a live one does so several times a second.
@@ -93,9 +93,9 @@ impl Enforcer {
     /// # Errors
     /// No process can be started, or the thread has ended.
     pub fn order(&self, policy: Policy) -> Result<()> {
-        let order = Order::new(policy)?;
-        let orders = self.orders.as_ref().context("the enforcer is being stopped")?;
-        orders.send(order).ok().context("the thread that enforces limits has ended")?;
+        let order = PolicyChange::new(policy)?;
+        let changes = self.changes.as_ref().context("the enforcer is being stopped")?;
+        changes.send(order).ok().context("the thread that enforces limits has ended")?;
         self.wake();
         Ok(())
     }
@@ -107,7 +107,7 @@ impl Enforcer {
 
 impl Drop for Enforcer {
     fn drop(&mut self) {
-        self.orders = None;
+        self.changes = None;
         self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -115,7 +115,7 @@ impl Drop for Enforcer {
     }
 }
 
-/// Interval between two renewals of the lease: a fraction of [`ATTENDANCE_NS`](memstock_common::limit::ATTENDANCE_NS).
+/// Interval between two renewals of the lease: a fraction of [`LEASE_NS`](memstock_common::limit::LEASE_NS).
 const ATTENDS: Duration = Duration::from_millis(250);
 /// How long workers have to finish.
 const ENDS: Duration = Duration::from_secs(2);
@@ -125,16 +125,16 @@ fn serve(
     policy: Policy,
     guard: Option<Guard>,
     mut events: RingBuf<MapData>,
-    orders: &Receiver<Order>,
+    changes: &Receiver<PolicyChange>,
     woken: &OwnedFd,
     moved: &AtomicBool,
 ) {
-    be_prompt();
+    set_realtime();
     let mut dispatch = Dispatch::new(Arc::clone(shared), policy, guard);
-    let mut attended = None;
+    let mut renewed = None;
     loop {
         moved.store(true, Ordering::Relaxed);
-        attend(shared, &dispatch, &mut attended);
+        renew_lease(shared, &dispatch, &mut renewed);
         while let Some(record) = events.next() {
             let decoded = decode(&record);
             drop(record);
@@ -145,12 +145,12 @@ fn serve(
                     {
                         shared.fail(error.context("a limit is not enforced"));
                     }
-                    let _ = shared.news.send(News::Event(decoded));
+                    let _ = shared.news.send(Message::Event(decoded));
                 }
-                Err(error) => drop(shared.news.send(News::Unreadable(error))),
+                Err(error) => drop(shared.news.send(Message::Unreadable(error))),
             }
             // Events may keep coming without a pause.
-            attend(shared, &dispatch, &mut attended);
+            renew_lease(shared, &dispatch, &mut renewed);
             dispatch.turn();
             moved.store(true, Ordering::Relaxed);
         }
@@ -170,8 +170,8 @@ fn serve(
         // There may be nothing to read.
         let _ = rustix::io::read(woken, &mut [0; 8]);
         loop {
-            match orders.try_recv() {
-                Ok(Order { policy, guard }) => dispatch.obey(policy, guard),
+            match changes.try_recv() {
+                Ok(PolicyChange { policy, guard }) => dispatch.set_policy(policy, guard),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
                     dispatch.end();
@@ -187,12 +187,12 @@ fn serve(
 }
 
 /// Renews the lease: tells the kernel half that limits are being enforced.
-fn attend(shared: &Shared, dispatch: &Dispatch, attended: &mut Option<Instant>) {
-    if !dispatch.enforces() || attended.is_some_and(|at| at.elapsed() < ATTENDS / 2) {
+fn renew_lease(shared: &Shared, dispatch: &Dispatch, renewed: &mut Option<Instant>) {
+    if !dispatch.enforces() || renewed.is_some_and(|at| at.elapsed() < ATTENDS / 2) {
         return;
     }
-    *attended = Some(Instant::now());
-    if let Err(error) = shared.engine.control().attend() {
+    *renewed = Some(Instant::now());
+    if let Err(error) = shared.engine.control().renew_lease() {
         shared.fail(error);
     }
 }

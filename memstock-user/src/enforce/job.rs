@@ -19,7 +19,7 @@ use crate::journal::event::Decoded;
 
 /// A message to the daemon's loop.
 #[derive(Debug)]
-pub enum News {
+pub enum Message {
     /// An event of the kernel half.
     Event(Decoded),
     /// A record of something done at a limit.
@@ -36,18 +36,18 @@ pub(super) struct Shared {
     pub(super) mount: CgroupMount,
     pub(super) cache: Cache,
     /// Messages to the daemon's loop.
-    pub(super) news: UnboundedSender<News>,
+    pub(super) news: UnboundedSender<Message>,
     /// Wakes the enforcer.
     pub(super) wake: OwnedFd,
 }
 
 impl Shared {
     pub(super) fn say(&self, record: Record) {
-        let _ = self.news.send(News::Record(Box::new(record)));
+        let _ = self.news.send(Message::Record(Box::new(record)));
     }
 
     pub(super) fn fail(&self, error: anyhow::Error) {
-        let _ = self.news.send(News::Failed(error));
+        let _ = self.news.send(Message::Failed(error));
     }
 
     pub(super) fn wake(&self) {
@@ -106,7 +106,7 @@ impl Step {
 
 /// Gives this thread real-time priority: until it runs, the tasks at a limit may keep all CPUs busy and are charged by
 /// force.
-pub(super) fn be_prompt() {
+pub(super) fn set_realtime() {
     let flags = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     if let Err(error) = schedule(flags, 1) {
         log::warn!("limits are enforced late on a busy host: no real-time priority: {error}");
@@ -114,7 +114,7 @@ pub(super) fn be_prompt() {
 }
 
 /// Returns to normal priority.
-pub(super) fn be_patient() {
+pub(super) fn set_normal_priority() {
     // A system-call filter may refuse this, and so does the kernel without CAP_SYS_NICE, since SCHED_RESET_ON_FORK was
     // set.
     if let Err(error) = schedule(libc::SCHED_OTHER, 0) {

@@ -68,7 +68,7 @@ const TURN: Duration = Duration::from_millis(5);
 ///
 /// A process frees its memory when it exits. If it cannot, because one of its threads waits for a disk or a server, its
 /// memory is reaped (`process_mrelease`, Linux 5.15), as by the kernel's OOM reaper.
-pub fn gives_back(pidfd: &OwnedFd, deadline: Instant) -> bool {
+pub fn gave_back_memory(pidfd: &OwnedFd, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(wait) = Timespec::try_from(left.min(TURN)) else { return false };

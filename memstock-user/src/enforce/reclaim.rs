@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::engine::needed::lineage;
 use crate::host;
 use crate::host::cgroup::Cgroup;
-use crate::journal::record::Means;
+use crate::journal::record::ReclaimMethod;
 
 /// A request to reclaim.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ pub struct Request<'a> {
 
 /// What one method reclaimed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Taken {
+pub enum Reclaimed {
     /// The method does not apply, or found nothing.
     Nothing,
     /// Something; the change in usage says how much.
@@ -49,7 +49,7 @@ pub enum Taken {
     Pages(u64),
 }
 
-impl Taken {
+impl Reclaimed {
     fn some(is_some: bool) -> Self {
         if is_some { Self::Some } else { Self::Nothing }
     }
@@ -65,21 +65,25 @@ pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32
 ///
 /// # Errors
 /// The method failed for a reason other than having nothing to reclaim.
-pub fn reclaim(means: Means, request: &Request<'_>) -> Result<Taken> {
+pub fn reclaim(means: ReclaimMethod, request: &Request<'_>) -> Result<Reclaimed> {
     let has_swap = host::has_swap()?;
     let must_not_swap = has_swap && !request.may_swap;
     let request = Request { may_swap: has_swap && request.may_swap, ..*request };
     let tasks = || task::tasks(&request.cgroup.dir);
     match means {
-        Means::MemoryReclaim => kernel::memory_reclaim(&request).map(Taken::some),
+        ReclaimMethod::MemoryReclaim => kernel::memory_reclaim(&request).map(Reclaimed::some),
         // Other pages in such a mapping would go to swap.
-        Means::Lazyfree if must_not_swap => Ok(Taken::Nothing),
-        Means::Lazyfree => Ok(Taken::some(mappings::lazyfree(&tasks(), &request))),
-        Means::Fadvise => cache::drop_clean(&request),
-        Means::Pageout => Ok(Taken::some(mappings::pageout(&tasks(), &request))),
+        ReclaimMethod::Lazyfree if must_not_swap => Ok(Reclaimed::Nothing),
+        ReclaimMethod::Lazyfree => Ok(Reclaimed::some(mappings::lazyfree(&tasks(), &request))),
+        ReclaimMethod::Fadvise => cache::drop_clean(&request),
+        ReclaimMethod::Pageout => Ok(Reclaimed::some(mappings::pageout(&tasks(), &request))),
     }
 }
 
 /// All methods in the order in which they are tried, cheapest to get back first.
-pub const MEANS: [Means; 4] =
-    [Means::MemoryReclaim, Means::Lazyfree, Means::Fadvise, Means::Pageout];
+pub const METHODS: [ReclaimMethod; 4] = [
+    ReclaimMethod::MemoryReclaim,
+    ReclaimMethod::Lazyfree,
+    ReclaimMethod::Fadvise,
+    ReclaimMethod::Pageout,
+];

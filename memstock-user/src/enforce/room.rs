@@ -8,13 +8,13 @@ use anyhow::Result;
 use memstock_common::counter::needed_above;
 use memstock_common::{Counter, NO_LIMIT, Resource};
 
-use super::reclaim::{Cache, Request, Taken, reclaim};
+use super::reclaim::{Cache, Reclaimed, Request, reclaim};
 use crate::enforce::drains::{Receipt, drain_cpus};
 use crate::engine::Engine;
 use crate::engine::needed::{InFlight, Need};
 use crate::host::cgroup::Cgroup;
 use crate::journal::Record;
-use crate::journal::record::{Means, Why, named, nanos};
+use crate::journal::record::{ReclaimMethod, Why, named, nanos};
 
 /// Rounds of drain and reclaim: `MEM_CGROUP_RECLAIM_RETRIES` in the patch.
 pub const ROUNDS: u32 = 5;
@@ -101,7 +101,7 @@ impl Room<'_> {
     pub fn make(
         &self,
         say: &mut impl FnMut(Record),
-        means: &[Means],
+        means: &[ReclaimMethod],
         excess: impl Fn(&Counter<u64>) -> Excess,
     ) -> Result<Made> {
         let deadline = Instant::now() + self.within;
@@ -153,7 +153,7 @@ impl Room<'_> {
     fn reclaim(
         &self,
         say: &mut impl FnMut(Record),
-        means: &[Means],
+        means: &[ReclaimMethod],
         (over, resource): (u64, Resource),
         deadline: Instant,
     ) -> Result<u64> {
@@ -173,7 +173,7 @@ impl Room<'_> {
         for &means in means {
             let (start, before) = (Instant::now(), self.usage()?);
             let taken = match reclaim(means, &request) {
-                Ok(Taken::Nothing) => continue,
+                Ok(Reclaimed::Nothing) => continue,
                 Ok(taken) => taken,
                 Err(error) => {
                     log::warn!("reclaim by {means:?}: {error:#}");
@@ -183,7 +183,7 @@ impl Room<'_> {
             // Freed pages may be in a stock by now.
             self.drained()?;
             let gained = match taken {
-                Taken::Pages(nr_pages) => nr_pages,
+                Reclaimed::Pages(nr_pages) => nr_pages,
                 _ => before.saturating_sub(self.usage()?),
             };
             say(Record::Reclaim {

@@ -8,7 +8,7 @@ use memstock_common::control::{self, KEEP_LIMIT, Refusal};
 use memstock_common::counter::needed;
 use memstock_common::{Counter, NO_LIMIT, Resource};
 
-use super::reclaim::MEANS;
+use super::reclaim::METHODS;
 use super::room::{Room, cache_over_limit, excess, needed_excess};
 use crate::exit::Failure;
 use crate::host::cgroup::display;
@@ -133,7 +133,7 @@ pub fn set(
         // The allowance for huge pages above the present limit does not apply to the new one.
         excess(&Counter { huge: 0, ..*counter }, memory, memsw)
     };
-    room.make(say, &MEANS, above)?;
+    room.make(say, &METHODS, above)?;
     // The cgroup's tasks keep running, so the usage may have risen again.
     if is_set(room, request, false)? {
         return Ok(());

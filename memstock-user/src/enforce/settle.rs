@@ -9,15 +9,15 @@ use memstock_common::{Counter, Event};
 
 use super::guard::Guard;
 use super::hold::{Hold, Writes};
-use super::job::{Job, Shared, Step, What, be_patient, be_prompt};
-use super::reclaim::MEANS;
+use super::job::{Job, Shared, Step, What, set_normal_priority, set_realtime};
+use super::reclaim::METHODS;
 use super::room::{Excess, LATER, Made, Room, SOON, cache_over_limit, excess, needed_excess};
 use super::task::{Task, tasks};
 use super::{kill, rehearsal, victim};
 use crate::host;
 use crate::host::cgroup::{ById, Cgroup, display};
 use crate::journal::Record;
-use crate::journal::record::{self, Means, named};
+use crate::journal::record::{self, ReclaimMethod, named};
 
 /// The longest hold while waiting for a killed task's memory, or while there is nobody to kill.
 const HELD: Duration = Duration::from_secs(1);
@@ -99,9 +99,9 @@ impl<'a> Full<'a> {
     /// Reclaims page cache above the limit, or reports that it cannot. Runs without real-time priority: nobody waits
     /// for it, and finding page cache takes a while.
     fn make_cache(&self) -> Result<Outcome> {
-        be_patient();
-        let made = self.make_room(&MEANS, LATER);
-        be_prompt();
+        set_normal_priority();
+        let made = self.make_room(&METHODS, LATER);
+        set_realtime();
         // A task that reads as fast as we reclaim is not stopped: the job just starts again.
         if made? != Made::Nothing {
             return Ok(Outcome::Room);
@@ -120,7 +120,8 @@ impl<'a> Full<'a> {
     fn make_needed(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         if !self.job.kills_only {
             // Without swap, these two are the only methods that reclaim needed pages.
-            let means = [Means::MemoryReclaim, Means::Lazyfree, Means::Pageout];
+            let means =
+                [ReclaimMethod::MemoryReclaim, ReclaimMethod::Lazyfree, ReclaimMethod::Pageout];
             self.make_room(if host::has_swap()? { &means } else { &means[..2] }, SOON)?;
         }
         self.kill(hold)
@@ -148,7 +149,7 @@ impl<'a> Full<'a> {
         })
     }
 
-    fn make_room(&self, means: &[Means], within: Duration) -> Result<Made> {
+    fn make_room(&self, means: &[ReclaimMethod], within: Duration) -> Result<Made> {
         self.step.begin();
         let room = Room { within, ..self.room() };
         room.make(&mut |record| self.say(record), means, over_limit)
@@ -186,7 +187,7 @@ impl<'a> Full<'a> {
                 if !std::mem::replace(&mut has_told, true) {
                     self.say(Record::NoVictim { ancestor: named(&self.cgroup) });
                 }
-                match self.outlast(hold, |task| is_among(&killed, task) || is_ours(task))? {
+                match self.wait_for_victim(hold, |task| is_among(&killed, task) || is_ours(task))? {
                     Some(outcome) => return Ok(outcome),
                     None => missed.clear(),
                 }
@@ -203,9 +204,9 @@ impl<'a> Full<'a> {
                 self.killed(&victim, is_ours)?;
             }
             killed.push(victim.clone());
-            let is_back = kill::gives_back(&pidfd, Instant::now() + HELD) || {
+            let is_back = kill::gave_back_memory(&pidfd, Instant::now() + HELD) || {
                 *hold = None;
-                kill::gives_back(&pidfd, Instant::now() + COMES_BACK)
+                kill::gave_back_memory(&pidfd, Instant::now() + COMES_BACK)
             };
             // Some of the pages freed at its exit are now in stocks.
             self.room().drain(&mut |record| self.say(record))?;
@@ -234,7 +235,7 @@ impl<'a> Full<'a> {
 
     /// Waits while there is nobody to kill, holding the subtree most of the time. Returns an outcome when there is room
     /// or the wait must end, `None` when there is somebody to kill.
-    fn outlast(
+    fn wait_for_victim(
         &self,
         hold: &mut Option<Hold<'a>>,
         spared: impl Fn(&Task) -> bool,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::hold::Writes;
-use super::job::{Job, Shared, Step, What, be_prompt};
+use super::job::{Job, Shared, Step, What, set_realtime};
 use super::settle::{Outcome, settle};
 
 /// A finished job.
@@ -36,7 +36,7 @@ impl Worker {
         let (step, writes) = (Arc::new(Step::default()), Writes::new()?);
         let (shared, of) = (Arc::clone(shared), Arc::clone(&step));
         let work = move || {
-            be_prompt();
+            set_realtime();
             while let Ok(job) = orders.recv() {
                 let outcome = settle(&shared, &job, &of, &writes).unwrap_or_else(|error| {
                     shared.fail(error.context("a limit is not enforced"));

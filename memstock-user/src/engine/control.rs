@@ -24,7 +24,7 @@ pub struct Control {
     flush: RawTracePoint,
     release: RawTracePoint,
     swapped: RawTracePoint,
-    attend: RawTracePoint,
+    renew_lease: RawTracePoint,
     rearm: RawTracePoint,
     limits: RawTracePoint,
     drain: RawTracePoint,
@@ -51,7 +51,7 @@ impl Control {
             flush: open("control_flush")?,
             release: open("control_release")?,
             swapped: open("control_swapped")?,
-            attend: open("control_attend")?,
+            renew_lease: open("control_renew_lease")?,
             rearm: open("control_rearm")?,
             limits: open("control_limits")?,
             drain: open("control_drain")?,
@@ -101,8 +101,8 @@ impl Control {
     ///
     /// # Errors
     /// The program cannot be run.
-    pub fn attend(&self) -> Result<()> {
-        run(&self.attend, "control_attend", [0; MAX_ARGS]).map(drop)
+    pub fn renew_lease(&self) -> Result<()> {
+        run(&self.renew_lease, "control_renew_lease", [0; MAX_ARGS]).map(drop)
     }
 
     /// Makes the next limit hit at this counter send its event at once.

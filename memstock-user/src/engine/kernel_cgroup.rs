@@ -1,18 +1,18 @@
-//! Owns the mapping between tracked cgroups and the kernel's own memory cgroups. Must not look at pages: `look` does
+//! Owns the mapping between tracked cgroups and the kernel's own memory cgroups. Must not look at pages: `scan` does
 //! that, with this mapping.
 //!
 //! Where the v2 hierarchy has the memory controller, a cgroup is its own counterpart. Elsewhere its counterpart is the
 //! v1 memory cgroup of the same path if it has the same tasks (`pair`), or one that the user names. Below the two,
 //! cgroups with the same relative path belong together.
 
-mod look;
 mod map;
 mod pair;
+mod scan;
 mod tracked;
 mod tree;
 
-pub use look::{Look, Seen};
 pub use map::{KernelMap, Verdict};
+pub use scan::{PageScan, PageView};
 pub use tracked::Tracked;
 pub use tree::MemoryTree;
 

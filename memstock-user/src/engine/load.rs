@@ -153,7 +153,7 @@ fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
     let pages = learn()?;
     let layout = pages.layout;
     let Layout { page_struct_size, gfp, memory_owner, page, folio, .. } = layout;
-    let tells_collapses = memory_owner != MemoryOwner::UNKNOWN
+    let tracks_collapses = memory_owner != MemoryOwner::UNKNOWN
         && huge_page_pages().is_some_and(|pages| pages == 1 << COLLAPSE_ORDER);
     let shift = if page_struct_size.is_power_of_two() {
         page_struct_size.trailing_zeros()
@@ -183,7 +183,7 @@ fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
         .override_global("PAGE_LAYOUT", &page, true)
         .override_global("FOLIO", &folio, true)
         .override_global("MEMORY_OWNER", &memory_owner, true)
-        .override_global("TELLS_COLLAPSES", &u32::from(tells_collapses), true)
+        .override_global("TRACKS_COLLAPSES", &u32::from(tracks_collapses), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("STOCK", slots)
         .map_max_entries("COUNTERS", cgroups)

@@ -8,14 +8,14 @@ const ROUND: u64 = 1 << 20;
 
 /// What the recommendation aims at.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Wish {
+pub struct Goal {
     /// By what part a run may take longer.
     pub slower: f64,
     /// The part that is added for loads that were not recorded.
     pub margin: f64,
 }
 
-impl Default for Wish {
+impl Default for Goal {
     /// The defaults of `memstock recommend`.
     fn default() -> Self {
         Self { slower: SLOW, margin: 0.1 }
@@ -41,16 +41,16 @@ pub struct Advice {
 
 impl Advice {
     /// Advice from recordings of one program.
-    pub fn of(rehearsals: &[Rehearsal<'_>], wish: Wish) -> Self {
+    pub fn of(rehearsals: &[Rehearsal<'_>], goal: Goal) -> Self {
         let mut all = Self::default();
         for one in rehearsals {
             let peaks = one.peaks();
             all.needed = all.needed.max(peaks.needed);
             all.peak = all.peak.max(peaks.usage);
             all.lives_from = all.lives_from.max(one.lives_from());
-            all.fast_from = all.fast_from.max(one.smallest(wish.slower));
+            all.fast_from = all.fast_from.max(one.smallest(goal.slower));
         }
-        all.with_margin(wish.margin)
+        all.with_margin(goal.margin)
     }
 
     /// Advice from the peaks alone, if it is not known what would be read again.

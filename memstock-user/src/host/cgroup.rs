@@ -11,10 +11,10 @@ mod path;
 mod pressure;
 mod threaded;
 
-pub use namespace::join_that_of_host;
+pub use namespace::join_host_namespace;
 pub use owned::OwnedCgroup;
 use owned::found;
-pub(in crate::host) use owned::{empty, gone_is_fine, insist};
+pub(in crate::host) use owned::{empty, ok_if_gone, retry_while_busy};
 pub(crate) use path::names;
 pub use path::{display, hex_unless_plain};
 pub use pressure::MemoryPressure;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::cgroup::{CgroupMount, display, empty, gone_is_fine, insist};
+use super::cgroup::{CgroupMount, display, empty, ok_if_gone, retry_while_busy};
 use super::mountinfo;
 
 /// Decides the names of its files.
@@ -128,9 +128,9 @@ impl Limited {
 
     fn remove(&self) -> io::Result<()> {
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
-        insist(|| {
+        retry_while_busy(|| {
             empty(&self.dir, parent)?;
-            gone_is_fine(fs::remove_dir(&self.dir))
+            ok_if_gone(fs::remove_dir(&self.dir))
         })
     }
 }

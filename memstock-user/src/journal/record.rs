@@ -64,7 +64,7 @@ pub enum Record {
         /// The cgroup that memory was reclaimed from.
         cgroup: Cgroup,
         /// The method.
-        means: Means,
+        means: ReclaimMethod,
         /// Pages that were asked for.
         tried_pages: u64,
         /// Pages by which usage fell.
@@ -285,7 +285,7 @@ pub enum Why {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Means {
+pub enum ReclaimMethod {
     /// `memory.reclaim` of the cgroup.
     MemoryReclaim,
     /// `MADV_PAGEOUT` on mappings of its tasks that have `MADV_FREE`d pages.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use memstock::forecast::recommend::{Advice, Wish};
+use memstock::forecast::recommend::{Advice, Goal};
 use memstock::forecast::rehearse::{Rehearsal, WhatIf};
 use memstock::recording;
 use memstock_common::Loss;
@@ -74,7 +74,7 @@ fn record_once(place: &Place, program: &Program) -> Result<Recording> {
     let rehearsal = Rehearsal::new(&data, WhatIf::default());
     let peaks = rehearsal.peaks();
     let lives_from = rehearsal.lives_from();
-    let recommended = Advice::of(&[rehearsal], Wish::default()).max;
+    let recommended = Advice::of(&[rehearsal], Goal::default()).max;
     let losses = data.end.iter().flat_map(|end| &end.lost).filter(|(_, count)| *count > 0);
     let losses: Vec<_> = losses.map(|(name, count)| format!("{name} {count}")).collect();
     Ok(Recording {

@@ -19,7 +19,7 @@ use memstock_common::adopt::{self, Window};
 use memstock_common::again;
 use memstock_common::control::{self, Refusal};
 use memstock_common::fault::{Consumed, consume_or_miss, miss, nearest_tracked};
-use memstock_common::identity::Task;
+use memstock_common::owner_cache::Task;
 use memstock_common::page;
 use memstock_common::{
     CgroupCpu, Entry, NO_INDEX, NO_LIMIT, Resource, Stock, StockWord, World as _, charge, collapse,
@@ -153,7 +153,7 @@ impl<W: NewWord> World<W> {
         let machine = self.cpu(cpu);
         let generation = machine.generation();
         let task = u64::from(index) + 1;
-        self.slot(cpu, 0).identity.owner(
+        self.slot(cpu, 0).owner_cache.owner(
             Task::Current,
             generation,
             || task,

@@ -8,7 +8,7 @@ use memstock_common::adopt::{WINDOW_PAGES, Window};
 
 use crate::engine::Engine;
 use crate::engine::control::Control;
-use crate::engine::kernel_cgroup::{Look, Tracked};
+use crate::engine::kernel_cgroup::{PageScan, Tracked};
 
 /// Numbers of pages by counter.
 pub(crate) type Tally = BTreeMap<u32, u64>;
@@ -72,7 +72,7 @@ impl<'a> Transfer<'a> {
 
     /// Adopts pages that the kernel charged to the counterparts of these counters, and gives back those for which that
     /// is no longer so.
-    pub(crate) fn adopt_as_kernel(&self, look: &Look, pages: &[Page]) -> Result<Moved> {
+    pub(crate) fn adopt_as_kernel(&self, look: &PageScan, pages: &[Page]) -> Result<Moved> {
         let adopted = self.adopt(pages)?;
         if adopted.is_empty() {
             return Ok(Moved::default());

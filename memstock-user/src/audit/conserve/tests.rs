@@ -1,4 +1,4 @@
-//! The law on books made by hand.
+//! The law on ledgers made by hand.
 
 use memstock_common::owner_of;
 use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED};
@@ -28,45 +28,45 @@ const TREE: [(u32, u32, u64); 4] = [(0, NO_INDEX, 100), (1, 0, 30), (2, 0, 60), 
 #[test]
 fn pages_count_for_all_above() {
     let moment = moment(&TREE, &[(3, 1, 4), (NO_INDEX, 0, 0)]);
-    let books = Books::new(&moment, &owned(&[(0, 10), (1, 30), (2, 40), (3, 15)]));
-    assert!(books.balance(true), "{books:?}");
-    assert_eq!((books.owned, books.ownerless), (95, 0));
-    let book = Book { usage: 100, memsw: 100, owned: 95, unused: 5, ..Book::default() };
-    assert_eq!(books.cgroups[&0], book);
+    let ledgers = Ledgers::new(&moment, &owned(&[(0, 10), (1, 30), (2, 40), (3, 15)]));
+    assert!(ledgers.balance(true), "{ledgers:?}");
+    assert_eq!((ledgers.owned, ledgers.ownerless), (95, 0));
+    let ledger = Ledger { usage: 100, memsw: 100, owned: 95, unused: 5, ..Ledger::default() };
+    assert_eq!(ledgers.cgroups[&0], ledger);
 }
 
 #[test]
 fn a_drift_has_a_sign() {
     let moment = moment(&TREE, &[]);
-    let books = Books::new(&moment, &owned(&[(0, 10), (1, 31), (2, 40), (3, 18)]));
-    assert!(!books.balance(false));
-    let drifts: Vec<i64> = books.cgroups.values().map(Book::drift).collect();
+    let ledgers = Ledgers::new(&moment, &owned(&[(0, 10), (1, 31), (2, 40), (3, 18)]));
+    assert!(!ledgers.balance(false));
+    let drifts: Vec<i64> = ledgers.cgroups.values().map(Ledger::drift).collect();
     assert_eq!(drifts, [1, -1, 2, 2]);
     // The lower of the two, where the drift is; both show it.
-    assert_eq!(books.worst(true), Some((3, 2)));
-    assert_eq!(Books::default().worst(true), None);
+    assert_eq!(ledgers.worst(true), Some((3, 2)));
+    assert_eq!(Ledgers::default().worst(true), None);
 }
 
 #[test]
 fn nobodys_pages_are_found() {
     let moment = moment(&TREE, &[(9, 0, 2)]);
-    let books = Books::new(&moment, &owned(&[(7, 5)]));
-    assert_eq!((books.owned, books.ownerless), (5, 7));
+    let ledgers = Ledgers::new(&moment, &owned(&[(7, 5)]));
+    assert_eq!((ledgers.owned, ledgers.ownerless), (5, 7));
 }
 
 #[test]
 fn drifts_do_not_cancel_out() {
-    let book = |usage| Book { usage, owned: 50, ..Book::default() };
-    let cgroups = [(0, book(53)), (1, book(47))].into();
-    let books = Books { cgroups, ownerless: 1, ..Books::default() };
-    assert_eq!(books.distance(), 7);
-    assert_eq!(Books::default().distance(), 0);
+    let ledger = |usage| Ledger { usage, owned: 50, ..Ledger::default() };
+    let cgroups = [(0, ledger(53)), (1, ledger(47))].into();
+    let ledgers = Ledgers { cgroups, ownerless: 1, ..Ledgers::default() };
+    assert_eq!(ledgers.distance(), 7);
+    assert_eq!(Ledgers::default().distance(), 0);
 }
 
 #[test]
 fn a_counter_that_is_its_own_ancestor_does_no_harm() {
     let moment = moment(&[(0, 1, 1), (1, 0, 1)], &[]);
-    Books::new(&moment, &owned(&[(0, 1)]));
+    Ledgers::new(&moment, &owned(&[(0, 1)]));
 }
 
 #[test]
@@ -92,9 +92,9 @@ fn page_cache_adds_up_at_each_level() {
     }
     let cache = |nr_pages, nr_file| Owned { nr_pages, nr_file };
     let owned = [(0, cache(10, 0)), (1, cache(30, 0)), (2, cache(40, 0)), (3, cache(20, 5))];
-    let books = Books::new(&moment, &owned.into());
-    assert!(books.balance(true), "{books:?}");
+    let ledgers = Ledgers::new(&moment, &owned.into());
+    assert!(ledgers.balance(true), "{ledgers:?}");
     moment.rows.get_mut(&0).unwrap().file = u64::MAX;
-    let books = Books::new(&moment, &owned.into());
-    assert_eq!((books.worst(false), books.cgroups[&0].file_drift()), (Some((0, -7)), -7));
+    let ledgers = Ledgers::new(&moment, &owned.into());
+    assert_eq!((ledgers.worst(false), ledgers.cgroups[&0].file_drift()), (Some((0, -7)), -7));
 }

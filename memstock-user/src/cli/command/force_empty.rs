@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{attached, closed_pipe_is_success, one_target};
 use crate::cli::ForceEmpty;
-use crate::enforce::reclaim::{Cache, MEANS};
+use crate::enforce::reclaim::{Cache, METHODS};
 use crate::enforce::room::{LATER, Room, excess};
 use crate::host::page_size;
 use crate::journal::Record;
@@ -27,7 +27,7 @@ pub fn force_empty(args: &ForceEmpty) -> Result<u8> {
         Record::Reclaim { gained_pages, .. } => reclaimed += gained_pages,
         _ => {}
     };
-    room.make(&mut say, &MEANS, |counter| excess(counter, 0, 0))?;
+    room.make(&mut say, &METHODS, |counter| excess(counter, 0, 0))?;
     let bytes = |nr_pages| human(nr_pages * page_size());
     let left = engine.counter(index)?.memory.usage;
     let mut out = io::stdout().lock();

@@ -39,7 +39,7 @@ use crate::engine::Engine;
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
 use crate::host;
-use crate::host::cgroup::{Cgroup, CgroupMount, display, join_that_of_host};
+use crate::host::cgroup::{Cgroup, CgroupMount, display, join_host_namespace};
 use crate::host::workload::find::find;
 
 /// Runs the verb; returns the exit code.
@@ -47,7 +47,7 @@ use crate::host::workload::find::find;
 /// # Errors
 /// Whatever goes wrong, with its exit code somewhere in the chain.
 pub fn execute(cli: Cli) -> Result<u8> {
-    join_that_of_host();
+    join_host_namespace();
     match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Show(args) => show::show(&args),

@@ -10,7 +10,7 @@ use super::closed_pipe_is_success;
 use super::rehearse::what_if;
 use crate::cli::{Format, Recommend};
 use crate::exit::Failure;
-use crate::forecast::recommend::{Advice, Wish};
+use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::Rehearsal;
 use crate::recording::{self, Recording};
 use crate::view::show::fleet;
@@ -30,9 +30,9 @@ pub fn recommend(args: &Recommend) -> Result<u8> {
         .iter()
         .map(|recording| Rehearsal::new(recording, what_if(args.what_if, recording)))
         .collect();
-    let wish = Wish { slower: args.slower, margin: args.margin };
-    let advice = Advice::of(&rehearsals, wish);
-    let recommended = Recommended { rehearsals: &rehearsals, wish, advice };
+    let goal = Goal { slower: args.slower, margin: args.margin };
+    let advice = Advice::of(&rehearsals, goal);
+    let recommended = Recommended { rehearsals: &rehearsals, goal, advice };
     let mut out = io::stdout().lock();
     closed_pipe_is_success(match args.format {
         Format::Table => write(&mut out, &recommended),

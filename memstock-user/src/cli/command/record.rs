@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use self::output::Output;
 use super::beside::{attend, require_tracked, wait_until_tracked};
-use super::run::{Onlooker, run_alone, until_told};
+use super::run::{RunObserver, run_alone, with_signals};
 use super::signals::Signals;
 use super::watch::GRACE;
 use super::{attached, path_of_name};
@@ -41,7 +41,7 @@ pub fn record(mut args: Record) -> Result<u8> {
     let args = &args;
     let mut recording =
         Recording { args, output: Output::create(&args.output)?, recorder: None, summary: None };
-    let told = until_told(false, async |signals| {
+    let told = with_signals(false, async |signals| {
         if Pins::on(host::BPFFS.as_ref()).exist() {
             beside(&mut recording, signals).await
         } else {
@@ -75,7 +75,7 @@ impl Recording<'_> {
     }
 }
 
-impl Onlooker for Recording<'_> {
+impl RunObserver for Recording<'_> {
     fn begin(&mut self, pins: &Pins, home: &Cgroup) -> Result<Option<Arc<Notify>>> {
         let text = |word: &OsString| word.to_string_lossy().into_owned();
         let command = self.args.command.iter().map(text).collect();

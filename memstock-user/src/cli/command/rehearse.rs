@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::closed_pipe_is_success;
 use crate::cli::{Otherwise, Rehearse, Swap};
 use crate::exit::{OOM, SLOW, SUCCESS};
-use crate::forecast::recommend::{Advice, Wish};
+use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::{Rehearsal, WhatIf, page_size};
 use crate::forecast::verdict::Verdict;
 use crate::recording::{self, Recording};
@@ -28,7 +28,7 @@ pub fn rehearse(args: &Rehearse) -> Result<u8> {
         [] => Judged::table(rehearsal),
         limits => limits.iter().map(|&limit| rehearsal.judge(limit)).collect(),
     };
-    let advice = Advice::of(std::slice::from_ref(&plain), Wish::default());
+    let advice = Advice::of(std::slice::from_ref(&plain), Goal::default());
     let judged = Judged { rehearsal, rows, advice };
     let mut out = io::stdout().lock();
     let printed =

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::rehearse::what_if;
 use crate::cli;
 use crate::exit::SUCCESS;
-use crate::forecast::recommend::{Advice, Wish};
+use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::Rehearsal;
 use crate::host::cgroup::display;
 use crate::recording;
@@ -21,7 +21,7 @@ use crate::view::report::Report;
 pub fn report(args: &cli::Report) -> Result<u8> {
     let recording = recording::read(&args.file)?;
     let rehearsal = Rehearsal::new(&recording, what_if(args.what_if, &recording));
-    let advice = Advice::of(std::slice::from_ref(&rehearsal), Wish::default());
+    let advice = Advice::of(std::slice::from_ref(&rehearsal), Goal::default());
     let report = Report::of(&rehearsal, advice);
     if let Some(file) = &args.html {
         write(file, &report.html()?)?;

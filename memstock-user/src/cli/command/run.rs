@@ -48,11 +48,11 @@ pub fn run(args: Run) -> Result<u8> {
         return closed_pipe_is_success(writeln!(io::stdout(), "{summary}"));
     }
     let reloads = args.config.is_some();
-    until_told(reloads, async |signals| Ok(run_alone(&args, signals, &mut ()).await?.code()))
+    with_signals(reloads, async |signals| Ok(run_alone(&args, signals, &mut ()).await?.code()))
 }
 
 /// Runs `body` with SIGINT, SIGTERM and SIGHUP caught from beginning to end.
-pub(super) fn until_told<T>(
+pub(super) fn with_signals<T>(
     reloads: bool,
     body: impl AsyncFnOnce(&mut Signals) -> Result<T>,
 ) -> Result<T> {
@@ -64,7 +64,7 @@ pub(super) fn until_told<T>(
 }
 
 /// Follows a run from its start to its end.
-pub(super) trait Onlooker {
+pub(super) trait RunObserver {
     /// COMMAND, if there is one, is about to be started in `home`. May return a notification that ends the run.
     ///
     /// # Errors
@@ -81,13 +81,13 @@ pub(super) trait Onlooker {
 }
 
 /// Follows nothing.
-impl Onlooker for () {}
+impl RunObserver for () {}
 
 /// However this ends, everything made here but a running engine is undone in reverse order.
 pub(super) async fn run_alone(
     args: &Run,
     signals: &mut Signals,
-    onlooker: &mut dyn Onlooker,
+    onlooker: &mut dyn RunObserver,
 ) -> Result<Outcome> {
     host::require_privilege()?;
     let mount = CgroupMount::find()?;
@@ -121,7 +121,7 @@ struct Asked<'a> {
 async fn run_locked(
     asked: Asked<'_>,
     signals: &mut Signals,
-    onlooker: &mut dyn Onlooker,
+    onlooker: &mut dyn RunObserver,
     mount: &CgroupMount,
     lock: &mut EngineLock,
 ) -> Result<Outcome> {
@@ -146,7 +146,7 @@ async fn run_locked(
 async fn run_engine(
     asked: Asked<'_>,
     signals: &mut Signals,
-    onlooker: &mut dyn Onlooker,
+    onlooker: &mut dyn RunObserver,
     mount: &CgroupMount,
     lock: &mut EngineLock,
     pins: &Pins,
@@ -190,7 +190,7 @@ async fn run_engine(
 fn watch<'a>(
     Asked { flags, args }: Asked<'a>,
     started: &'a mut Started,
-    onlooker: &mut dyn Onlooker,
+    onlooker: &mut dyn RunObserver,
     mount: &'a CgroupMount,
     pins: &Pins,
     journal: &'a Journal,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::beside::{attend, require_tracked, wait_until_tracked};
-use super::run::{run_alone, until_told};
+use super::run::{run_alone, with_signals};
 use super::signals::Signals;
 use super::{attached, path_of_name};
 use crate::cli::config::Settings;
@@ -39,7 +39,7 @@ pub fn stat(mut args: Stat) -> Result<u8> {
     let output = args.output.as_deref().map(Output::open).transpose()?;
     let kernel = args.kernel_stock.then(KernelStock::watch).transpose()?;
     let kernel = kernel.as_ref();
-    let (runs, code) = until_told(false, async |signals| repeat(args, kernel, signals).await)?;
+    let (runs, code) = with_signals(false, async |signals| repeat(args, kernel, signals).await)?;
     let Some(report) = Report::new(&args.command, &runs, code) else { return Ok(code) };
     match output {
         Some(output) => output.write(args, &report)?,

@@ -8,7 +8,7 @@ use memstock_common::stat::PageCounterStat;
 
 use super::beside::attend;
 use super::rehearse::{code, what_if};
-use super::run::{run_alone, until_told};
+use super::run::{run_alone, with_signals};
 use super::signals::Signals;
 use crate::cli::config::Settings;
 use crate::cli::{Limit, Run, Verify};
@@ -33,11 +33,12 @@ pub fn verify(args: &Verify) -> Result<u8> {
     let what_if = what_if(args.what_if, &recording);
     let rehearsal = Rehearsal::new(&recording, what_if);
     let name = format!("memstock-verify-{}", std::process::id());
-    let ran =
-        until_told(false, async |signals| match Limited::make(&name, args.limit, what_if.swap)? {
+    let ran = with_signals(false, async |signals| {
+        match Limited::make(&name, args.limit, what_if.swap)? {
             Some(limited) => below(args, &limited, signals).await.map(Some),
             None => by_ourselves(args, &name, signals).await,
-        })?;
+        }
+    })?;
     // A signal came before COMMAND was started.
     let Some((ended, happened)) = ran else { return Ok(SUCCESS) };
     let outcome = outcome(&recording, ended, happened);

@@ -32,7 +32,7 @@ use crate::daemon::work::Heard;
 use crate::enforce::Policy;
 use crate::enforce::drains::Drains;
 use crate::enforce::enforcer::Enforcer;
-use crate::enforce::job::News;
+use crate::enforce::job::Message;
 use crate::engine::Engine;
 use crate::engine::kernel_slots::KernelSlots;
 use crate::engine::sample::sample;
@@ -42,7 +42,7 @@ use crate::host::notify::Manager;
 use crate::host::page_size;
 use crate::journal::event::{self, Decoded};
 use crate::journal::{Journal, Record};
-use crate::view::metrics::{Ask, Metrics};
+use crate::view::metrics::{Metrics, Question};
 use crate::view::show::{rehearsed::Rehearsed, summary};
 
 /// Time between two tables.
@@ -240,20 +240,20 @@ impl Watch<'_> {
     }
 
     /// Handles what the enforcer sends: follows cgroups and CPUs, has stocks drained, publishes the rest.
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: Message) {
         match news {
-            News::Event(decoded) => self.follow(&decoded),
-            News::Record(record) => {
+            Message::Event(decoded) => self.follow(&decoded),
+            Message::Record(record) => {
                 self.rehearsed.note(&record);
                 self.state.kills += u64::from(matches!(*record, Record::OomKill { .. }));
                 self.journal.publish(*record);
             }
-            News::Unreadable(error) => {
+            Message::Unreadable(error) => {
                 log::warn!("an event of the kernel half is unreadable: {error:#}");
                 self.state.unreadable += 1;
                 self.journal.publish(Record::lost(StreamStat::EventsUnreadable.stat(), 1));
             }
-            News::Failed(error) => self.state.parts.failed(Part::Enforcement, &error),
+            Message::Failed(error) => self.state.parts.failed(Part::Enforcement, &error),
         }
     }
 
@@ -319,7 +319,7 @@ async fn exit_of(child: &mut Option<Running>) -> io::Result<Ended> {
     }
 }
 
-async fn asked(metrics: &mut Option<Metrics>) -> Option<Ask> {
+async fn asked(metrics: &mut Option<Metrics>) -> Option<Question> {
     match metrics {
         Some(metrics) => metrics.asked().await,
         None => std::future::pending().await,

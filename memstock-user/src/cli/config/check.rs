@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use memstock_common::Resource;
 
 use super::settings::Entry;
-use super::{Mistake, place};
+use super::{Diagnostic, place};
 use crate::host::cgroup::{CgroupMount, display};
 use crate::host::page_size;
 use crate::model::size::human;
 
 /// Every mistake in the cgroups of a file with this text.
-pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Mistake> {
+pub fn check(cgroups: &[Entry], text: &str, mount: &CgroupMount) -> Vec<Diagnostic> {
     let mut mistakes: Vec<_> = cgroups.iter().filter_map(memsw_below_memory).collect();
     let mut found = BTreeMap::<PathBuf, &Entry>::new();
     for entry in cgroups {
@@ -55,7 +55,7 @@ fn bytes(nr_pages: u64) -> String {
     human(nr_pages * page_size())
 }
 
-fn memsw_below_memory(entry: &Entry) -> Option<Mistake> {
+fn memsw_below_memory(entry: &Entry) -> Option<Diagnostic> {
     let (memory, _) = limit(entry, Resource::Memory)?;
     let (memsw, at) = limit(entry, Resource::Memsw)?;
     let (memory_bytes, memsw_bytes) = (bytes(memory), bytes(memsw));
@@ -74,7 +74,7 @@ fn above_parent(
     path: &Path,
     resource: Resource,
     text: &str,
-) -> Option<Mistake> {
+) -> Option<Diagnostic> {
     let (own, at) = limit(found.get(path)?, resource)?;
     let (above, (limit_above, at_above)) = path
         .ancestors()

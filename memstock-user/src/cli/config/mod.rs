@@ -31,7 +31,7 @@ const MAX_BYTES: u64 = 1 << 20;
 const MOST: usize = 20;
 
 /// The position of a mistake in bytes, and what is wrong.
-type Mistake = (usize, String);
+type Diagnostic = (usize, String);
 
 /// The command line, merged with its `--config` file if it has one.
 ///
@@ -119,7 +119,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Parses the text, or returns its first mistake.
-fn parse(bytes: &[u8]) -> Result<Settings, Mistake> {
+fn parse(bytes: &[u8]) -> Result<Settings, Diagnostic> {
     let text = str::from_utf8(bytes).map_err(|error| {
         let what = "a byte that is not UTF-8: a configuration is text in TOML";
         (error.valid_up_to(), what.to_owned())

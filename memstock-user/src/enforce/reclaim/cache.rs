@@ -16,7 +16,7 @@ use memstock_common::{Chunk, NOBODY, index_of};
 use rustix::fs::{Advice, fadvise};
 
 use super::subtree;
-use super::{Request, Taken};
+use super::{Reclaimed, Request};
 use crate::engine::Engine;
 use crate::engine::mapped::Mapped;
 use crate::host::inode::{FileSystems, Inode};
@@ -62,9 +62,9 @@ struct Found {
 
 /// Drops clean pages until enough are gone, those that the kernel considers inactive first; if there are too few,
 /// starts writeback of dirty ones. Returns how many pages are gone.
-pub(super) fn drop_clean(request: &Request<'_>) -> Result<Taken> {
+pub(super) fn drop_clean(request: &Request<'_>) -> Result<Reclaimed> {
     if request.engine.counter(request.index)?.file.cast_signed() <= 0 {
-        return Ok(Taken::Nothing);
+        return Ok(Reclaimed::Nothing);
     }
     let owners = request.cache.owners(request.engine)?;
     let is_gone = |&&(pfn, entry): &&(u64, u32)| {
@@ -92,7 +92,7 @@ pub(super) fn drop_clean(request: &Request<'_>) -> Result<Taken> {
             unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) };
         });
     }
-    Ok(if found == 0 { Taken::Nothing } else { Taken::Pages(gone) })
+    Ok(if found == 0 { Reclaimed::Nothing } else { Reclaimed::Pages(gone) })
 }
 
 /// Finds pages of the subtree in state `wanted`, until there are enough, none are left, or time is up.

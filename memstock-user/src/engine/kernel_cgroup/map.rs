@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use memstock_common::NO_INDEX;
 
-use super::{Seen, Tracked};
+use super::{PageView, Tracked};
 
 /// The mapping between cgroups of both sides, at one moment.
 ///
@@ -90,7 +90,7 @@ impl KernelMap {
     }
 
     /// Compares the two sides.
-    pub fn judge(&self, seen: &Seen) -> Verdict {
+    pub fn judge(&self, seen: &PageView) -> Verdict {
         let stands = self.stands.get(&seen.index);
         let kernels = self.counter(seen.number);
         match (stands, kernels) {

@@ -27,9 +27,9 @@ fn map() -> KernelMap {
     map
 }
 
-fn seen(index: u32, number: u64) -> Seen {
+fn seen(index: u32, number: u64) -> PageView {
     let kind = Kind::Anonymous;
-    Seen { pfn: 0, index, number, kind, is_file: Some(false), is_our_file: false }
+    PageView { pfn: 0, index, number, kind, is_file: Some(false), is_our_file: false }
 }
 
 #[test]

@@ -19,7 +19,7 @@ const OF_HOST: &str = "/proc/2/ns/cgroup";
 /// changes.
 ///
 /// Applies to this thread and those that it starts, so it is called first.
-pub fn join_that_of_host() {
+pub fn join_host_namespace() {
     let number = |path| std::fs::metadata(path).map(|found| found.ino()).ok();
     let is_host = Stat::read(&directory(KTHREADD)).is_some_and(|stat| stat.is_kernels());
     if !is_host || number(OURS) == number(OF_HOST) {

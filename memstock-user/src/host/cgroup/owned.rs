@@ -116,7 +116,7 @@ impl OwnedCgroup {
     }
 
     fn remove_below(&self, root: &Path) -> Result<()> {
-        insist(|| self.try_remove(root)).map_err(|error| {
+        retry_while_busy(|| self.try_remove(root)).map_err(|error| {
             Failure::Cgroup.error(format!(
                 "cannot remove cgroup {}: {error}: move its tasks away, then use rmdir",
                 display(&self.cgroup.path)
@@ -128,9 +128,9 @@ impl OwnedCgroup {
         empty(root, &self.parent)?;
         // The top one is removed by its name in its parent, which must still be ours.
         match open_cgroup_dir(&self.cgroup.dir).and_then(|dir| super::handle::id(&dir)) {
-            Ok(id) if id == self.cgroup.id => gone_is_fine(fs::remove_dir(&self.cgroup.dir)),
+            Ok(id) if id == self.cgroup.id => ok_if_gone(fs::remove_dir(&self.cgroup.dir)),
             Ok(_) => Ok(()),
-            error => gone_is_fine(error.map(|_| ())),
+            error => ok_if_gone(error.map(|_| ())),
         }
     }
 }
@@ -144,7 +144,9 @@ impl Drop for OwnedCgroup {
 }
 
 /// Retries for up to a second: a cgroup stays busy while its tasks are exiting.
-pub(in crate::host) fn insist(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+pub(in crate::host) fn retry_while_busy(
+    mut attempt: impl FnMut() -> io::Result<()>,
+) -> io::Result<()> {
     let deadline = Instant::now() + REMOVE;
     let mut pause = Duration::from_millis(1);
     loop {
@@ -161,10 +163,10 @@ pub(in crate::host) fn empty(root: &Path, parent: &Path) -> io::Result<()> {
     // Parents come before children in the list.
     let all = subtree(root)?;
     for dir in &all {
-        gone_is_fine(move_tasks(dir, parent))?;
+        ok_if_gone(move_tasks(dir, parent))?;
     }
     for dir in all.iter().skip(1).rev() {
-        gone_is_fine(fs::remove_dir(dir))?;
+        ok_if_gone(fs::remove_dir(dir))?;
     }
     Ok(())
 }
@@ -192,7 +194,7 @@ fn move_tasks(dir: &Path, parent: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(in crate::host) fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+pub(in crate::host) fn ok_if_gone(result: io::Result<()>) -> io::Result<()> {
     found(result).map(|_| ())
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::audit::Books;
+use crate::audit::Ledgers;
 use crate::engine::Engine;
 use crate::host::cgroup::{CgroupMount, display};
 
@@ -50,12 +50,12 @@ pub struct Proof {
 /// # Errors
 /// A map cannot be read.
 pub fn check(engine: &Engine) -> Result<Option<Proof>> {
-    let books = Books::read(engine)?;
-    if !books.is_exact {
+    let ledgers = Ledgers::read(engine)?;
+    if !ledgers.is_exact {
         return Ok(None);
     }
-    let (at, ownerless) = (Instant::now(), books.ownerless);
-    let Some((index, drift)) = books.worst(engine.info().memsw == 1) else {
+    let (at, ownerless) = (Instant::now(), ledgers.ownerless);
+    let Some((index, drift)) = ledgers.worst(engine.info().memsw == 1) else {
         return Ok(Some(Proof { at, drift: 0, cgroup: String::new(), ownerless }));
     };
     let id = engine.counter(index)?.id;

@@ -58,7 +58,7 @@ pub struct Reading {
 
 /// A request from the server. The client may be gone by the time of the answer.
 #[derive(Debug)]
-pub enum Ask {
+pub enum Question {
     /// For all figures.
     Figures(oneshot::Sender<Arc<Reading>>),
     /// For the reasons why the daemon is degraded.
@@ -84,7 +84,7 @@ pub struct Facts<'a> {
 
 /// The daemon's end: receives requests and answers them.
 pub struct Metrics {
-    asks: mpsc::Receiver<Ask>,
+    asks: mpsc::Receiver<Question>,
     // Stops when dropped.
     _server: Server,
 }
@@ -101,7 +101,7 @@ impl Metrics {
     }
 
     /// Waits for the next request.
-    pub async fn asked(&mut self) -> Option<Ask> {
+    pub async fn asked(&mut self) -> Option<Question> {
         self.asks.recv().await
     }
 
@@ -109,10 +109,10 @@ impl Metrics {
     /// metrics fail, every request takes a reading, to see whether it works again.
     ///
     /// # Errors
-    /// Those of `reading`, of which its clients are told, and a reported [`Ask::Failed`].
+    /// Those of `reading`, of which its clients are told, and a reported [`Question::Failed`].
     pub fn answer(
         &mut self,
-        first: Ask,
+        first: Question,
         reasons: &[Reason],
         is_failing: bool,
         reading: impl FnOnce() -> Result<Reading>,
@@ -121,10 +121,10 @@ impl Metrics {
         let mut next = Some(first);
         while let Some(ask) = next {
             match ask {
-                Ask::Figures(reply) => readers.push(reply),
-                Ask::Failed(error) => failed = Some(error),
+                Question::Figures(reply) => readers.push(reply),
+                Question::Failed(error) => failed = Some(error),
                 // The client may be gone.
-                Ask::Health(reply) => drop(reply.send(reasons.to_vec())),
+                Question::Health(reply) => drop(reply.send(reasons.to_vec())),
             }
             next = self.asks.try_recv().ok();
         }

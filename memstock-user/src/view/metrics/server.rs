@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::Ask;
+use super::Question;
 use super::names::Names;
 use super::negotiate::format;
 use crate::exit::{Classify as _, Failure};
@@ -67,12 +67,16 @@ impl Server {
     ///
     /// # Errors
     /// The runtime cannot use the listener.
-    pub fn start(listener: TcpListener, desk: mpsc::Sender<Ask>, names: Names) -> Result<Self> {
+    pub fn start(
+        listener: TcpListener,
+        questions: mpsc::Sender<Question>,
+        names: Names,
+    ) -> Result<Self> {
         let address = listener.local_addr().context("cannot find out our address")?;
         let listener = tokio::net::TcpListener::from_std(listener).context("cannot serve")?;
         // Not worth failing for if stderr is closed.
         let _ = writeln!(io::stderr(), "metrics: http://{address}/metrics");
-        Ok(Self(tokio::spawn(accept(listener, desk, names)).abort_handle()))
+        Ok(Self(tokio::spawn(accept(listener, questions, names)).abort_handle()))
     }
 }
 
@@ -99,7 +103,11 @@ fn make_place(clients: &mut VecDeque<Client>) {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>, names: Names) {
+async fn accept(
+    listener: tokio::net::TcpListener,
+    questions: mpsc::Sender<Question>,
+    names: Names,
+) {
     // Ends all clients when dropped.
     let mut tasks = JoinSet::new();
     let mut clients = VecDeque::new();
@@ -109,18 +117,18 @@ async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>, name
             Ok((stream, _)) => {
                 make_place(&mut clients);
                 let has_asked = Arc::new(AtomicBool::new(false));
-                let (desk, names) = (desk.clone(), names.clone());
+                let (questions, names) = (questions.clone(), names.clone());
                 let asks = Arc::clone(&has_asked);
                 // A client's errors and timeouts concern nobody else.
                 let serve = async move {
-                    drop(timeout(PATIENCE, serve(stream, desk, names, &asks)).await);
+                    drop(timeout(PATIENCE, serve(stream, questions, names, &asks)).await);
                 };
                 clients.push_back(Client { task: tasks.spawn(serve), has_asked });
             }
             Err(error) => {
                 let error = anyhow::Error::new(error).context("cannot accept a client");
                 // A full channel means that the daemon has enough to do already.
-                let _ = desk.try_send(Ask::Failed(error));
+                let _ = questions.try_send(Question::Failed(error));
                 sleep(PAUSE).await;
             }
         }
@@ -129,14 +137,14 @@ async fn accept(listener: tokio::net::TcpListener, desk: mpsc::Sender<Ask>, name
 
 async fn serve(
     stream: TcpStream,
-    desk: mpsc::Sender<Ask>,
+    questions: mpsc::Sender<Question>,
     names: Names,
     has_asked: &AtomicBool,
 ) -> hyper::Result<()> {
     let service = service_fn(|request| {
         has_asked.store(true, Relaxed);
         // A request's body is not read; it ends with the connection.
-        answer(request, &desk, &names)
+        answer(request, &questions, &names)
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -152,14 +160,14 @@ type Answer = Response<Full<Bytes>>;
 
 async fn answer(
     request: Request<Incoming>,
-    desk: &mpsc::Sender<Ask>,
+    questions: &mpsc::Sender<Question>,
     names: &Names,
 ) -> Result<Answer, Infallible> {
     Ok(match request.uri().path() {
         path @ ("/metrics" | "/healthz" | "/readyz") => match *request.method() {
             Method::GET | Method::HEAD => match path {
-                "/metrics" => figures(&request, desk, names).await,
-                "/readyz" => readiness(desk).await,
+                "/metrics" => figures(&request, questions, names).await,
+                "/readyz" => readiness(questions).await,
                 _ => plain(StatusCode::OK, "alive\n"),
             },
             _ => {
@@ -172,11 +180,15 @@ async fn answer(
     })
 }
 
-async fn figures(request: &Request<Incoming>, desk: &mpsc::Sender<Ask>, names: &Names) -> Answer {
+async fn figures(
+    request: &Request<Incoming>,
+    questions: &mpsc::Sender<Question>,
+    names: &Names,
+) -> Answer {
     let accept: Vec<_> = request.headers().get_all(ACCEPT).iter().collect();
     let accept: Vec<_> = accept.iter().filter_map(|value| value.to_str().ok()).collect();
     let format = format(&accept.join(","));
-    let Some(reading) = ask(desk, Ask::Figures).await else { return over() };
+    let Some(reading) = ask(questions, Question::Figures).await else { return over() };
     let found = names.of(&reading.sample).await;
     match text::text(reading, found, format) {
         Ok(text) => {
@@ -189,8 +201,8 @@ async fn figures(request: &Request<Incoming>, desk: &mpsc::Sender<Ask>, names: &
     }
 }
 
-async fn readiness(desk: &mpsc::Sender<Ask>) -> Answer {
-    let Some(reasons) = ask(desk, Ask::Health).await else { return over() };
+async fn readiness(questions: &mpsc::Sender<Question>) -> Answer {
+    let Some(reasons) = ask(questions, Question::Health).await else { return over() };
     if reasons.is_empty() {
         return plain(StatusCode::OK, "ready\n");
     }
@@ -200,9 +212,12 @@ async fn readiness(desk: &mpsc::Sender<Ask>) -> Answer {
 }
 
 /// None when the daemon is about to end, or cannot read the engine.
-async fn ask<T>(desk: &mpsc::Sender<Ask>, what: fn(oneshot::Sender<T>) -> Ask) -> Option<T> {
+async fn ask<T>(
+    questions: &mpsc::Sender<Question>,
+    what: fn(oneshot::Sender<T>) -> Question,
+) -> Option<T> {
     let (reply, answer) = oneshot::channel();
-    desk.send(what(reply)).await.ok()?;
+    questions.send(what(reply)).await.ok()?;
     answer.await.ok()
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::forecast::recommend::Wish;
+use crate::forecast::recommend::Goal;
 use crate::forecast::rehearse::WhatIf;
 use crate::forecast::verdict::Verdict;
 use crate::recording::{Moment, Recording};
@@ -17,7 +17,7 @@ fn embedded(page: &str, id: &str) -> Value {
 
 fn with_report<T>(recording: &Recording, look: impl FnOnce(&Report<'_>) -> T) -> T {
     let rehearsal = Rehearsal::new(recording, WhatIf::default());
-    let advice = Advice::of(std::slice::from_ref(&rehearsal), Wish::default());
+    let advice = Advice::of(std::slice::from_ref(&rehearsal), Goal::default());
     look(&Report::of(&rehearsal, advice))
 }
 

@@ -9,16 +9,16 @@ use comfy_table::Table;
 #[cfg(test)]
 pub(super) use self::document::Document;
 pub use self::document::document;
-use self::document::{Moved, book, counts, members, moved, sums};
+use self::document::{Moved, counts, ledger, members, moved, sums};
 use super::table::{head, label, plain};
-use crate::audit::{Agreement, Audit, Book};
+use crate::audit::{Agreement, Audit, Ledger};
 
 /// Writes the tables, then the sums.
 ///
 /// # Errors
 /// `out` cannot be written.
 pub fn write(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
-    writeln!(out, "{}\n", books(audit).trim_fmt())?;
+    writeln!(out, "{}\n", ledgers(audit).trim_fmt())?;
     let sums = members(sums(audit)).map(|(name, value)| format!("{name} {value}"));
     writeln!(out, "{}", sums.collect::<Vec<_>>().join(", "))?;
     if !audit.is_exact {
@@ -50,11 +50,11 @@ pub fn write(out: &mut dyn Write, audit: &Audit) -> io::Result<()> {
     Ok(())
 }
 
-fn books(audit: &Audit) -> Table {
+fn ledgers(audit: &Audit) -> Table {
     let has_memsw = audit.cgroups.iter().any(|cgroup| cgroup.has_memsw);
     let is_compared = audit.agreement.is_some();
     let mut columns = vec!["CGROUP".to_owned()];
-    columns.extend(members(book(&Book::default(), has_memsw)).map(|(name, _)| head(&name)));
+    columns.extend(members(ledger(&Ledger::default(), has_memsw)).map(|(name, _)| head(&name)));
     if is_compared {
         columns.push("AGREEMENT".to_owned());
     }
@@ -62,8 +62,8 @@ fn books(audit: &Audit) -> Table {
     for cgroup in &audit.cgroups {
         let dying = if cgroup.is_dying { " (dying)" } else { "" };
         let mut row = vec![label(&cgroup.name) + dying];
-        let book = book(&cgroup.book, cgroup.has_memsw);
-        row.extend(members(book).map(|(_, value)| value.to_string()));
+        let ledger = ledger(&cgroup.ledger, cgroup.has_memsw);
+        row.extend(members(ledger).map(|(_, value)| value.to_string()));
         if is_compared {
             row.push(cgroup.agreement.as_ref().map_or_else(|| "-".to_owned(), percent));
         }
@@ -105,7 +105,7 @@ mod tests {
             cgroups: vec![CgroupAudit {
                 name: Name::new(7, Some("/a".into())),
                 is_dying: false,
-                book: Book { usage: 2030, owned: 1999, unused: 32, ..Book::default() },
+                ledger: Ledger { usage: 2030, owned: 1999, unused: 32, ..Ledger::default() },
                 has_memsw: false,
                 agreement: Some(agreement),
             }],

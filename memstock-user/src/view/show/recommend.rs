@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::rehearse::{Set, about, reason, setting};
 use crate::exit::printable;
 use crate::forecast::assume::assumes;
-use crate::forecast::recommend::{Advice, Wish};
+use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::Rehearsal;
 
 /// A recommendation and what it is based on.
@@ -18,7 +18,7 @@ pub struct Recommended<'a> {
     /// The recordings that it is based on.
     pub rehearsals: &'a [Rehearsal<'a>],
     /// What it was to achieve.
-    pub wish: Wish,
+    pub goal: Goal,
     /// What to set.
     pub advice: Advice,
 }
@@ -81,7 +81,7 @@ pub fn document(recommended: &Recommended<'_>) -> Value {
 /// # Errors
 /// `out` cannot be written.
 pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<()> {
-    let Recommended { rehearsals, wish, advice } = recommended;
+    let Recommended { rehearsals, goal, advice } = recommended;
     for rehearsal in *rehearsals {
         writeln!(out, "{}", about(rehearsal))?;
     }
@@ -89,7 +89,7 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     writeln!(out, "MemoryHigh={}M\n", advice.high >> 20)?;
     writeln!(out, "because  {}", reason(advice))?;
     // Rounded to hundredths of a percent, because 0.07 * 100 is not 7.
-    let [slower, margin] = [wish.slower, wish.margin].map(|part| (part * 1e4).round() / 100.0);
+    let [slower, margin] = [goal.slower, goal.margin].map(|part| (part * 1e4).round() / 100.0);
     if rehearsals.iter().any(Rehearsal::is_blind) {
         write!(out, "         how much slower is not known")?;
     } else {

@@ -113,7 +113,7 @@ impl App {
 
     /// Shows the next reading.
     pub fn take(&mut self, reading: Reading) {
-        if reading.is_another {
+        if reading.is_new_engine {
             self.reading = None;
             self.history.clear();
             self.events.clear();
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(app.rows[0].figures.faults, Some(500.0));
         assert_eq!(app.history[&0], [15 + 7, 15 + 7]);
         let other =
-            Reading { is_another: true, ..reading(later(), start + Duration::from_secs(3)) };
+            Reading { is_new_engine: true, ..reading(later(), start + Duration::from_secs(3)) };
         app.take(other);
         assert_eq!(app.rates, Rates::default());
         assert_eq!(app.history[&0].len(), 1);

@@ -118,7 +118,7 @@ impl Column {
     /// All, from left to right.
     pub const ALL: &'static [Self] = <Self as strum::VariantArray>::VARIANTS;
     /// All but the name, the most important first: on a narrow terminal the last are left out.
-    pub const BY_WORTH: [Self; 11] = [
+    pub const BY_PRIORITY: [Self; 11] = [
         Self::Usage,
         Self::Needed,
         Self::Limit,

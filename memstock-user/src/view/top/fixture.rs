@@ -11,7 +11,7 @@ use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 /// A reading of this sample.
 pub fn reading(sample: Sample, at: Instant) -> Reading {
     let (pressures, warnings) = Default::default();
-    Reading { sample, at, daemon: Some(4121), is_another: false, pressures, warnings }
+    Reading { sample, at, daemon: Some(4121), is_new_engine: false, pressures, warnings }
 }
 
 /// A cgroup with this id, path, parent, usage and limit in pages.

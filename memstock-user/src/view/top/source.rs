@@ -37,7 +37,7 @@ pub struct Reading {
     /// The daemon's process id; `None` if it died, or is not known.
     pub daemon: Option<u32>,
     /// Whether the reading before was of another engine.
-    pub is_another: bool,
+    pub is_new_engine: bool,
     /// Memory pressure of the cgroups that it was asked for and is known of.
     pub pressures: Pressures,
     /// Why some names are unknown, a line each.
@@ -94,8 +94,8 @@ impl Source {
     /// The engine cannot be read.
     pub fn reading(&mut self, wants: impl Fn(u64) -> bool) -> Result<Option<Reading>> {
         let folder = folder(&self.engine)?;
-        let is_another = folder != self.folder;
-        if is_another {
+        let is_new_engine = folder != self.folder;
+        if is_new_engine {
             self.engine = match Engine::open(self.engine.pins()) {
                 Err(error) if exit_code(&error) == Failure::NotRunning.code() => return Ok(None),
                 engine => engine?,
@@ -121,7 +121,7 @@ impl Source {
         let pressures = wanted.filter_map(pressure).collect();
         let (daemon, warnings) = (self.daemon, self.resolver.warnings());
         let at = Instant::now();
-        Ok(Some(Reading { sample, at, daemon, is_another, pressures, warnings }))
+        Ok(Some(Reading { sample, at, daemon, is_new_engine, pressures, warnings }))
     }
 
     /// The events since the last call.

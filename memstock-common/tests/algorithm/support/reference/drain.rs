@@ -28,7 +28,7 @@ impl Reference {
         };
         for place in (0..self.shape.slots).map(|slot| (cpu, slot)) {
             if is_meant(self, self.untold.get(&place).map(|untold| untold.0)) {
-                self.tell(place);
+                self.report(place);
             }
             if is_meant(self, self.stocks[&place].group) {
                 drained += self.drain_stock(place);

@@ -53,7 +53,7 @@ impl Reference {
     pub fn file_changed(&mut self, cpu: u32, group: u32, change: i64) {
         let place = self.place(cpu, group);
         if self.untold.get(&place).is_some_and(|other| other.0 != group) {
-            self.tell(place);
+            self.report(place);
         }
         let sum = self.untold.get(&place).map_or(0, |untold| untold.1) + change;
         if sum.unsigned_abs() < self.shape.batch.into() {
@@ -68,7 +68,7 @@ impl Reference {
     }
 
     /// Reports what a CPU has yet to report.
-    pub fn tell(&mut self, place: Place) {
+    pub fn report(&mut self, place: Place) {
         if let Some(&(_, change)) = self.untold.get(&place) {
             if change < 0 {
                 self.gone += 1;

@@ -1,6 +1,6 @@
 //! The reference for huge pages that do not fit.
 
-use memstock_common::huge::MOST_HUGE;
+use memstock_common::huge::MAX_HUGE;
 
 use super::Reference;
 
@@ -18,7 +18,7 @@ impl Reference {
     pub fn allow_huge(&mut self, group: u32, nr_pages: u64) {
         for at in self.lineage(group) {
             let huge = self.groups[&at].huge;
-            if huge < MOST_HUGE && self.is_above(at, huge) {
+            if huge < MAX_HUGE && self.is_above(at, huge) {
                 self.member(at).huge += nr_pages;
             }
         }

@@ -251,7 +251,7 @@ impl Reference {
             flushed += self.drain_batch(place);
         }
         if self.untold.get(&place).is_some_and(|untold| untold.0 == group) {
-            self.tell(place);
+            self.report(place);
         }
         flushed
     }

@@ -25,7 +25,7 @@ use crate::host::workload::find::named;
 use crate::host::{has_swap, page_size};
 use crate::view::metrics::check::check;
 use crate::view::metrics::health::{Reason, WINDOW};
-use crate::view::metrics::{Ask, Facts, Reading};
+use crate::view::metrics::{Facts, Question, Reading};
 use crate::view::show::table;
 
 /// The shortest time between two checks for drift.
@@ -241,7 +241,7 @@ impl Watch<'_> {
         }
     }
 
-    pub(super) fn answer(&mut self, ask: Ask) {
+    pub(super) fn answer(&mut self, ask: Question) {
         // If they cannot be read, the next tick reports it.
         if let Ok(lost) = losses(self.engine) {
             self.state.lost = lost;

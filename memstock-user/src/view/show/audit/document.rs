@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::audit::adoption::CgroupAdopted;
-use crate::audit::{Agreement, Audit, Book, CgroupAudit};
+use crate::audit::{Agreement, Audit, CgroupAudit, Ledger};
 use crate::journal::record;
 use crate::view::show::json::named;
 
@@ -49,7 +49,7 @@ struct CgroupRow {
     /// Whether it was removed, and is no longer charged.
     dying: bool,
     #[serde(flatten)]
-    book: BookRow,
+    ledger: BookRow,
     /// Comparison of its own user pages, without descendants; null if the kernel does not know it.
     kernel: Option<KernelRow>,
 }
@@ -152,20 +152,20 @@ fn cgroup(cgroup: &CgroupAudit) -> CgroupRow {
     CgroupRow {
         name: named(&cgroup.name),
         dying: cgroup.is_dying,
-        book: book(&cgroup.book, cgroup.has_memsw),
+        ledger: ledger(&cgroup.ledger, cgroup.has_memsw),
         kernel: cgroup.agreement.as_ref().map(kernel),
     }
 }
 
-pub(super) fn book(book: &Book, has_memsw: bool) -> BookRow {
+pub(super) fn ledger(ledger: &Ledger, has_memsw: bool) -> BookRow {
     BookRow {
-        usage_pages: book.usage,
-        owned_pages: book.owned,
-        unused_pages: book.unused,
-        drift_pages: book.drift(),
-        file_pages: book.owned_file,
-        file_drift_pages: book.file_drift(),
-        memsw_drift_pages: has_memsw.then(|| book.memsw_drift()),
+        usage_pages: ledger.usage,
+        owned_pages: ledger.owned,
+        unused_pages: ledger.unused,
+        drift_pages: ledger.drift(),
+        file_pages: ledger.owned_file,
+        file_drift_pages: ledger.file_drift(),
+        memsw_drift_pages: has_memsw.then(|| ledger.memsw_drift()),
     }
 }
 

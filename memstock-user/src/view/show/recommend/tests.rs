@@ -13,9 +13,9 @@ fn each_format_has_the_limits_and_says_why() {
     let kind = TaskEventKind::FollowsLimit { why: "JVM".into() };
     recording.tasks.push(TaskEvent { at: Duration::ZERO, pid: 3, kind });
     let rehearsals = [Rehearsal::new(&recording, WhatIf::default())];
-    let wish = Wish { slower: 0.07, ..Wish::default() };
-    let advice = Advice { max: 300 << 20, high: 220 << 20, ..Advice::of(&rehearsals, wish) };
-    let recommended = Recommended { rehearsals: &rehearsals, wish, advice };
+    let goal = Goal { slower: 0.07, ..Goal::default() };
+    let advice = Advice { max: 300 << 20, high: 220 << 20, ..Advice::of(&rehearsals, goal) };
+    let recommended = Recommended { rehearsals: &rehearsals, goal, advice };
     let text = |write: fn(&mut dyn Write, &Recommended<'_>) -> io::Result<()>| {
         let mut text = Vec::new();
         write(&mut text, &recommended).unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::forecast::recommend::Wish;
+use crate::forecast::recommend::Goal;
 use crate::forecast::rehearse::WhatIf;
 use crate::recording::{Access, AccessKind, End, File, Header, Holder, Moment, Peak};
 
@@ -53,7 +53,7 @@ pub(crate) fn recording() -> Recording {
 }
 
 fn judged<'a>(rehearsal: &'a Rehearsal<'a>, rows: Vec<Row>) -> Judged<'a> {
-    let advice = Advice::of(std::slice::from_ref(rehearsal), Wish::default());
+    let advice = Advice::of(std::slice::from_ref(rehearsal), Goal::default());
     Judged { rehearsal, rows, advice }
 }
 

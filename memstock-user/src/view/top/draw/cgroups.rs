@@ -25,7 +25,7 @@ fn columns(width: usize) -> Vec<(Column, usize)> {
         }
         fits
     };
-    let kept: Vec<_> = Column::BY_WORTH.iter().filter(fits).copied().collect();
+    let kept: Vec<_> = Column::BY_PRIORITY.iter().filter(fits).copied().collect();
     let taken: usize = kept.iter().map(|column| column.width() + 1).sum();
     let shown = Column::ALL.iter().copied().filter(|column| kept.contains(column));
     let name = (Column::Name, width.saturating_sub(taken));

@@ -4,9 +4,9 @@ use crate::support::NewWord;
 use crate::support::checked::{Checked, explore, explore_steps};
 use loom::sync::Arc;
 use loom::thread;
-use memstock_common::identity::Task;
+use memstock_common::owner_cache::Task;
 use memstock_common::plain::empty_stock;
-use memstock_common::{Identity, Word};
+use memstock_common::{OwnerCache, Word};
 
 const TASK: u64 = 1;
 const OLD: u64 = 10;
@@ -20,9 +20,9 @@ struct Kernel {
 
 impl Kernel {
     /// The probe of a fault or an allocation, which reads the generation first.
-    fn probe(&self, identity: &Identity<Checked>, task: Task) -> u32 {
+    fn probe(&self, cache: &OwnerCache<Checked>, task: Task) -> u32 {
         let generation = self.generation.load();
-        identity.owner(task, generation, || TASK, || self.cgroup.load() as u32)
+        cache.owner(task, generation, || TASK, || self.cgroup.load() as u32)
     }
 }
 
@@ -37,14 +37,14 @@ fn move_beside_fault_and_allocation() {
             moving.cgroup.swap(NEW);
             moving.generation.fetch_add(1);
         });
-        let identity = empty_stock::<Checked>().identity;
+        let cache = empty_stock::<Checked>().owner_cache;
         for task in TASKS {
-            let owner = u64::from(kernel.probe(&identity, task));
+            let owner = u64::from(kernel.probe(&cache, task));
             assert!(owner == OLD || owner == NEW);
         }
         mover.join().expect("the mover does not panic");
         for task in TASKS {
-            assert_eq!(u64::from(kernel.probe(&identity, task)), NEW);
+            assert_eq!(u64::from(kernel.probe(&cache, task)), NEW);
         }
     });
 }
@@ -53,21 +53,21 @@ fn move_beside_fault_and_allocation() {
 #[test]
 fn two_tasks_are_never_mixed() {
     const OTHER_TASK: u64 = 2;
-    fn probes(identity: &Identity<Checked>, task: u64, owner: u64, top: u64) {
+    fn probes(cache: &OwnerCache<Checked>, task: u64, owner: u64, top: u64) {
         for by in [Task::Registers(top), Task::Stack(top - 1), Task::Current, Task::Registers(top)]
         {
-            let asked = identity.owner(by, 1, || task, || owner as u32);
+            let asked = cache.owner(by, 1, || task, || owner as u32);
             assert_eq!(u64::from(asked), owner, "{by:?}");
         }
     }
     explore_steps(|| {
-        let identity = Arc::new(empty_stock::<Checked>().identity);
-        let theirs = Arc::clone(&identity);
+        let cache = Arc::new(empty_stock::<Checked>().owner_cache);
+        let theirs = Arc::clone(&cache);
         let other = thread::spawn(move || probes(&theirs, OTHER_TASK, NEW, 0x2_0000));
-        probes(&identity, TASK, OLD, 0x1_0000);
+        probes(&cache, TASK, OLD, 0x1_0000);
         other.join().expect("it is charged itself");
-        probes(&identity, OTHER_TASK, NEW, 0x2_0000);
-        probes(&identity, TASK, OLD, 0x1_0000);
+        probes(&cache, OTHER_TASK, NEW, 0x2_0000);
+        probes(&cache, TASK, OLD, 0x1_0000);
     });
 }
 
@@ -77,15 +77,15 @@ fn two_tasks_are_never_mixed() {
 fn an_interrupt_does_not_see_half_of_what_is_written() {
     const TOP: u64 = 0x1_0000;
     explore_steps(|| {
-        let identity = Arc::new(empty_stock::<Checked>().identity);
-        assert_eq!(identity.owner(Task::Current, 1, || TASK + 1, || NEW as u32), NEW as u32);
-        let probe = |identity: &Identity<Checked>, task| {
-            let owner = identity.owner(task, 1, || TASK, || OLD as u32);
+        let cache = Arc::new(empty_stock::<Checked>().owner_cache);
+        assert_eq!(cache.owner(Task::Current, 1, || TASK + 1, || NEW as u32), NEW as u32);
+        let probe = |cache: &OwnerCache<Checked>, task| {
+            let owner = cache.owner(task, 1, || TASK, || OLD as u32);
             assert_eq!(u64::from(owner), OLD, "{task:?}");
         };
-        let theirs = Arc::clone(&identity);
+        let theirs = Arc::clone(&cache);
         let interrupt = thread::spawn(move || probe(&theirs, Task::Stack(TOP - 1)));
-        probe(&identity, Task::Registers(TOP));
+        probe(&cache, Task::Registers(TOP));
         interrupt.join().expect("it is charged to the task");
     });
 }

@@ -4,15 +4,15 @@ use std::sync::atomic::AtomicU64;
 
 use crate::support::{Shape, World, key, owner};
 use memstock_common::fault::nearest_tracked;
-use memstock_common::identity::{Answer, STACK_BYTES, Task};
-use memstock_common::{Identity, NO_INDEX, NOBODY};
+use memstock_common::owner_cache::{Answer, STACK_BYTES, Task};
+use memstock_common::{NO_INDEX, NOBODY, OwnerCache};
 
 const REGISTERS: Task = Task::Registers(0xffff_c900_0012_3f58);
 const ELSEWHERE: Task = Task::Registers(0xffff_c900_0016_3f58);
 const TASK: u64 = 0xffff_8881_0123_4000;
 const OTHER: u64 = TASK + 0x4000;
 
-type Plain = Identity<AtomicU64>;
+type Plain = OwnerCache<AtomicU64>;
 
 fn never<T>() -> T {
     panic!("asked although it is known");
@@ -20,32 +20,32 @@ fn never<T>() -> T {
 
 #[test]
 fn a_known_task_is_not_asked_for() {
-    let identity = Plain::default();
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42);
-    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
-    assert_eq!(identity.owner(Task::Current, 7, || TASK, never::<u32>), 42, "by its name as well");
+    let cache = Plain::default();
+    assert_eq!(cache.owner(REGISTERS, 7, || TASK, || 42), 42);
+    assert_eq!(cache.owner(REGISTERS, 7, never, never::<u32>), 42);
+    assert_eq!(cache.owner(Task::Current, 7, || TASK, never::<u32>), 42, "by its name as well");
 }
 
 #[test]
 fn a_task_known_by_its_name_is_known_by_its_registers_from_then_on() {
-    let identity = Plain::default();
-    assert_eq!(identity.owner(Task::Current, 7, || TASK, || 42), 42);
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, never::<u32>), 42);
-    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
+    let cache = Plain::default();
+    assert_eq!(cache.owner(Task::Current, 7, || TASK, || 42), 42);
+    assert_eq!(cache.owner(REGISTERS, 7, || TASK, never::<u32>), 42);
+    assert_eq!(cache.owner(REGISTERS, 7, never, never::<u32>), 42);
 }
 
 #[test]
 fn another_task_or_generation_is_asked_for() {
-    let identity = Plain::default();
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42);
-    assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || 43), 43);
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42, "one is remembered, not two");
-    assert_eq!(identity.owner(Task::Current, 7, || OTHER, || 43), 43);
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42, "nor its registers");
+    let cache = Plain::default();
+    assert_eq!(cache.owner(REGISTERS, 7, || TASK, || 42), 42);
+    assert_eq!(cache.owner(ELSEWHERE, 7, || OTHER, || 43), 43);
+    assert_eq!(cache.owner(REGISTERS, 7, || TASK, || 42), 42, "one is remembered, not two");
+    assert_eq!(cache.owner(Task::Current, 7, || OTHER, || 43), 43);
+    assert_eq!(cache.owner(REGISTERS, 7, || TASK, || 42), 42, "nor its registers");
     for (task, generation) in [(REGISTERS, 8), (Task::Current, 9)] {
         let owner = generation as u32;
-        assert_eq!(identity.owner(task, generation, || TASK, || owner), owner);
-        assert_eq!(identity.owner(task, generation, || TASK, never::<u32>), owner);
+        assert_eq!(cache.owner(task, generation, || TASK, || owner), owner);
+        assert_eq!(cache.owner(task, generation, || TASK, never::<u32>), owner);
     }
 }
 
@@ -53,81 +53,77 @@ fn another_task_or_generation_is_asked_for() {
 /// stays.
 #[test]
 fn an_answer_that_does_not_hold_is_not_remembered() {
-    let identity = Plain::default();
+    let cache = Plain::default();
     let shared = |owner| Answer { owner, holds: false };
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 41), 41);
+    assert_eq!(cache.owner(REGISTERS, 7, || TASK, || 41), 41);
     for owner in [42, 43] {
-        assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || shared(owner)), owner);
-        assert_eq!(identity.known(ELSEWHERE, 7), None);
+        assert_eq!(cache.owner(ELSEWHERE, 7, || OTHER, || shared(owner)), owner);
+        assert_eq!(cache.known(ELSEWHERE, 7), None);
     }
-    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 41);
+    assert_eq!(cache.owner(REGISTERS, 7, never, never::<u32>), 41);
 }
 
 #[test]
 fn nothing_is_known_at_first() {
     for task in [REGISTERS, Task::Registers(0), Task::Current] {
-        let identity = Plain::default();
-        assert_eq!(identity.owner(task, 1, || TASK, || 9), 9);
+        let cache = Plain::default();
+        assert_eq!(cache.owner(task, 1, || TASK, || 9), 9);
     }
 }
 
 #[test]
 fn that_a_task_is_nobodys_is_remembered_too() {
-    let identity = Plain::default();
-    assert_eq!(identity.owner(Task::Current, 7, || TASK, || NOBODY), NOBODY);
-    assert_eq!(identity.owner(Task::Current, 7, || TASK, never::<u32>), NOBODY);
-    assert_eq!(identity.owner(Task::Current, 8, || TASK, || 42), 42);
+    let cache = Plain::default();
+    assert_eq!(cache.owner(Task::Current, 7, || TASK, || NOBODY), NOBODY);
+    assert_eq!(cache.owner(Task::Current, 7, || TASK, never::<u32>), NOBODY);
+    assert_eq!(cache.owner(Task::Current, 8, || TASK, || 42), 42);
 }
 
 /// An allocation's probe interrupts a fault's probe of the same task while that asks the kernel.
 #[test]
 fn an_allocation_may_interrupt_a_fault() {
-    let identity = Plain::default();
-    let owner = identity.owner(
+    let cache = Plain::default();
+    let owner = cache.owner(
         REGISTERS,
         7,
         || TASK,
         || {
-            assert_eq!(identity.owner(Task::Current, 7, || TASK, || 42), 42);
+            assert_eq!(cache.owner(Task::Current, 7, || TASK, || 42), 42);
             42
         },
     );
     assert_eq!(owner, 42);
-    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
+    assert_eq!(cache.owner(REGISTERS, 7, never, never::<u32>), 42);
 
     // The task was moved in between: what the interrupted probe knows is outdated.
-    let outdated = identity.owner(
+    let outdated = cache.owner(
         ELSEWHERE,
         8,
         || TASK,
         || {
-            assert_eq!(identity.owner(Task::Current, 9, || TASK, || 44), 44);
+            assert_eq!(cache.owner(Task::Current, 9, || TASK, || 44), 44);
             43
         },
     );
     assert_eq!(outdated, 43);
-    assert_eq!(identity.owner(ELSEWHERE, 9, || TASK, || 44), 44);
+    assert_eq!(cache.owner(ELSEWHERE, 9, || TASK, || 44), 44);
 }
 
 /// The stack identifies a task that has faulted in user mode; any other stack, such as an interrupt's, does not.
 #[test]
 fn a_known_task_is_known_by_its_stack() {
-    let identity = Plain::default();
+    let cache = Plain::default();
     let Task::Registers(top) = REGISTERS else { panic!("by its registers") };
     let near = Task::Stack(top - 400);
-    assert_eq!(identity.owner(near, 7, || TASK, || 42), 42, "nothing is known at first");
-    assert_eq!(identity.owner(near, 7, || OTHER, || 43), 43, "nor without registers");
-    assert_eq!(identity.owner(REGISTERS, 7, || TASK, || 42), 42);
-    assert_eq!(identity.owner(near, 7, never, never::<u32>), 42);
+    assert_eq!(cache.owner(near, 7, || TASK, || 42), 42, "nothing is known at first");
+    assert_eq!(cache.owner(near, 7, || OTHER, || 43), 43, "nor without registers");
+    assert_eq!(cache.owner(REGISTERS, 7, || TASK, || 42), 42);
+    assert_eq!(cache.owner(near, 7, never, never::<u32>), 42);
     for elsewhere in [top, top + 400, top - STACK_BYTES, top - 0x4000, 0, u64::MAX] {
         let stack = Task::Stack(elsewhere);
-        assert_eq!(
-            identity.owner(stack, 7, || TASK, never::<u32>),
-            42,
-            "by its name: {elsewhere:#x}"
-        );
+        assert_eq!(cache.owner(stack, 7, || TASK, never::<u32>), 42, "by its name: {elsewhere:#x}");
     }
-    assert_eq!(identity.owner(near, 8, || TASK, || 44), 44, "another generation");
+    assert_eq!(cache.owner(near, 8, || TASK, || 44), 44, "another generation");
 }
 
 /// The keys on a path below the root by level, as in the kernel: level 1 is the top; a key of 0 means none.
@@ -179,18 +175,18 @@ fn the_search_for_an_ancestor_has_an_end() {
 /// its answer and leaves no trace.
 #[test]
 fn in_the_midst_of_another_nothing_is_remembered() {
-    let identity = Plain::default();
-    let asked = identity.owner(
+    let cache = Plain::default();
+    let asked = cache.owner(
         REGISTERS,
         7,
         || TASK,
         || {
-            assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || 43), 43);
-            assert_eq!(identity.owner(ELSEWHERE, 7, || OTHER, || 44), 44, "nor the time before");
+            assert_eq!(cache.owner(ELSEWHERE, 7, || OTHER, || 43), 43);
+            assert_eq!(cache.owner(ELSEWHERE, 7, || OTHER, || 44), 44, "nor the time before");
             42
         },
     );
     assert_eq!(asked, 42);
-    assert_eq!(identity.owner(REGISTERS, 7, never, never::<u32>), 42);
-    assert_eq!(identity.known(ELSEWHERE, 7), None);
+    assert_eq!(cache.owner(REGISTERS, 7, never, never::<u32>), 42);
+    assert_eq!(cache.known(ELSEWHERE, 7), None);
 }

@@ -14,7 +14,7 @@ use crate::Word;
 /// meanwhile.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Identity<W> {
+pub struct OwnerCache<W> {
     /// The address where the task saves its registers when it faults in user mode; 0 if not known.
     pub registers: W,
     /// The address of the task's `task_struct`; 0 while nothing is remembered.
@@ -25,10 +25,10 @@ pub struct Identity<W> {
     pub owner: W,
 }
 
-/// In [`Identity::owner`]: added at the beginning and at the end of a write.
+/// In [`OwnerCache::owner`]: added at the beginning and at the end of a write.
 const WRITTEN: u64 = 1 << 32;
 
-const _: () = assert!(size_of::<Identity<u64>>() == 32);
+const _: () = assert!(size_of::<OwnerCache<u64>>() == 32);
 
 /// How a probe identifies the current task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl From<u32> for Answer {
 /// its top, and it has 16 KiB or more (`THREAD_SIZE` in `arch/x86/include/asm/page_64_types.h`).
 pub const STACK_BYTES: u64 = 8192;
 
-impl<W: Word> Identity<W> {
+impl<W: Word> OwnerCache<W> {
     /// The owner that faults and allocations of the current task are charged to in this `generation`, which the caller
     /// has read before; none if that is not remembered or would need asking the kernel.
     #[inline(always)]

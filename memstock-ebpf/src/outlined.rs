@@ -3,11 +3,11 @@
 //! leads to them (commit 51c39bb1d5d1, Linux 5.6). So these functions take numbers, no pointers, and repeat their
 //! callers' look-ups.
 
-use memstock_common::identity::Task;
+use memstock_common::owner_cache::Task;
 use memstock_common::slots::stock_for;
 use memstock_common::{NOBODY, charge, fault, file, huge, page, uncharge};
 
-use crate::charged::Teller;
+use crate::charged::Reporter;
 use crate::machine::Kernel;
 use crate::memory;
 use crate::payer::{Payer, asked_owner};
@@ -116,11 +116,11 @@ pub extern "C" fn claim(pfn: u64, nr_pages: u32, owner: u32) -> u32 {
     0
 }
 
-/// [`record::tell_access`].
+/// [`record::report_access`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tell_access(kind: u32, mapping: u64, block: u64, pages: u32) -> u32 {
-    record::tell_access(kind, mapping, block, pages).is_some().into()
+pub extern "C" fn report_access(kind: u32, mapping: u64, block: u64, pages: u32) -> u32 {
+    record::report_access(kind, mapping, block, pages).is_some().into()
 }
 
 /// [`page::replace_block`], as [`to_bits`](page::Replaced::to_bits).
@@ -134,5 +134,5 @@ pub extern "C" fn replace_block(pfn: u64, order: u32, new: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn replace_charged(pfn: u64, order: u32, new: u32) -> u64 {
-    page::replace_block(&Teller, pfn, order, new).to_bits()
+    page::replace_block(&Reporter, pfn, order, new).to_bits()
 }

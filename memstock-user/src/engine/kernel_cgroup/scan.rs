@@ -27,7 +27,7 @@ const COMPOUND_TAIL: u64 = 1 << 16;
 
 /// A page, as read from both sides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Seen {
+pub struct PageView {
     /// Its page frame number.
     pub pfn: u64,
     /// The counter of its owner; [`NO_INDEX`] if it has none.
@@ -44,7 +44,7 @@ pub struct Seen {
 
 /// Reads pages.
 #[derive(Debug)]
-pub struct Look {
+pub struct PageScan {
     owners: Mapped<Chunk<u32>>,
     flags: KernelPages,
     /// Present only if the kernel knows one of the cgroups.
@@ -58,7 +58,7 @@ struct Words {
     flags: [u64; CHUNK],
 }
 
-impl Look {
+impl PageScan {
     /// Opens the map and the files.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Look {
     ///
     /// # Errors
     /// A file cannot be read, or `visit` fails.
-    pub fn all(&self, mut visit: impl FnMut(&[Seen]) -> Result<()>) -> Result<()> {
+    pub fn all(&self, mut visit: impl FnMut(&[PageView]) -> Result<()>) -> Result<()> {
         let mut words = Words { cgroups: [0; CHUNK], flags: [0; CHUNK] };
         let mut found = Vec::with_capacity(CHUNK);
         for number in 0..self.owners.len() {
@@ -113,7 +113,7 @@ impl Look {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub fn again(&self, pfns: &[u64]) -> Result<Vec<Seen>> {
+    pub fn again(&self, pfns: &[u64]) -> Result<Vec<PageView>> {
         let mut words = Words { cgroups: [0; CHUNK], flags: [0; CHUNK] };
         let mut found = Vec::with_capacity(pfns.len());
         for pfns in pfns.chunk_by(|a, b| a / CHUNK as u64 == b / CHUNK as u64) {
@@ -159,8 +159,8 @@ impl Look {
 }
 
 impl Words {
-    fn seen(&self, chunk: &Chunk<u32>, first: u64, n: usize) -> Seen {
-        Seen {
+    fn seen(&self, chunk: &Chunk<u32>, first: u64, n: usize) -> PageView {
+        PageView {
             pfn: first + n as u64,
             index: index_of(owner_in(chunk.owners[n])),
             number: self.number(chunk, n),
@@ -255,7 +255,7 @@ mod tests {
         chunk.owners[3] = 5 | FILE | memstock_common::page::UNCONFIRMED;
         (words.cgroups[3], words.flags[3]) = (77, 1 << 10);
         let seen = words.seen(&chunk, 2048, 3);
-        let expected = Seen {
+        let expected = PageView {
             pfn: 2051,
             index: 4,
             number: 77,
