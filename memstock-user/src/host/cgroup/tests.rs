@@ -66,7 +66,7 @@ fn a_threaded_cgroup_cannot_be_limited() {
     domain.cgroup().can_be_limited().unwrap();
     for cgroup in [threaded.cgroup(), below.cgroup()] {
         let text = refused(cgroup.can_be_limited());
-        assert!(text.ends_with("which is in /memstock-unit-domain: limit that"), "{text}");
+        assert!(text.ends_with("which is in /memstock-unit-domain: limit that one"), "{text}");
     }
     assert_eq!(mount.children(domain.cgroup()).unwrap(), [threaded.cgroup().clone()]);
     for owned in [below, threaded, domain] {
