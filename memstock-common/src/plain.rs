@@ -79,6 +79,10 @@ pub struct Shape {
     pub has_counts: bool,
     /// Difference between the task numbers of two neighbouring CPUs.
     pub tasks_apart: u32,
+    /// Until when user space acts on limits.
+    pub lease_until: u64,
+    /// Time that passes with each look at the clock, ns.
+    pub look_ns: u64,
 }
 
 impl Default for Shape {
@@ -96,6 +100,8 @@ impl Default for Shape {
             tracks_collapses: false,
             has_counts: false,
             tasks_apart: 1,
+            lease_until: 0,
+            look_ns: 0,
         }
     }
 }

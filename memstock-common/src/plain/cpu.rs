@@ -100,10 +100,10 @@ impl<W: NewWord> World for Cpu<'_, W> {
         self.memory.shape.slots
     }
     fn now(&self) -> u64 {
-        self.memory.now.load(SeqCst)
+        self.memory.now.fetch_add(self.memory.shape.look_ns, SeqCst)
     }
     fn lease_until(&self) -> u64 {
-        0
+        self.memory.shape.lease_until
     }
     fn setting(&self) -> &W {
         &self.memory.setting

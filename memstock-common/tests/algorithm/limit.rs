@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use crate::support::plain::{Plain, pair, read};
-use crate::support::{Shape, limited};
+use crate::support::{Shape, limited, owner};
 use memstock_common::charge::{charge, charge_forced};
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal, Swapped};
 use memstock_common::counter::needed_above;
 use memstock_common::event::{EVENT_INTERVAL_NS, EventKind, may_send};
+use memstock_common::fault::miss;
 use memstock_common::huge::MAX_HUGE;
 use memstock_common::limit::{rearm, set_limits};
 use memstock_common::swap::set_swapped;
@@ -172,6 +173,34 @@ fn the_first_at_a_limit_does_not_wait() {
     assert_eq!(charge(&cpu, 1, 1, 1), (Charge::Forced(over), 0));
     assert_eq!(charge(&cpu, 1, 1, 1), (Charge::Forced(over), Over::to_bits(Err(over))));
     assert_eq!(world.usage(1), 602);
+}
+
+/// As long as user space acts on limits, and for what is needed: the longer, the more pages are above the limit.
+#[test]
+fn who_goes_on_at_a_limit_is_held_up() {
+    // Of the second fault above a limit of 0: the first one is news.
+    let held_up = |forced: u64, file: u64, lease_until: u64, may_wait: bool| {
+        let world = Plain::new(Shape { look_ns: 30, lease_until, ..Shape::default() });
+        world.register(limited(0, NO_INDEX, 0)).expect("a free counter");
+        let (cpu, slot) = (world.cpu(0), world.slot(0, 0));
+        charge_forced(&cpu, 0, forced);
+        Word::store(&world.counter(0).file, file);
+        miss(&cpu, slot, owner(0), may_wait);
+        let begun = cpu.now();
+        miss(&cpu, slot, owner(0), may_wait);
+        cpu.now() - begun
+    };
+    const LATER: u64 = 1 << 40;
+    const LOOKS: u64 = 300;
+    for (forced, pages) in [(0, 2), (5, 7), (12, 14), (100, 14)] {
+        let held = held_up(forced, 0, LATER, true);
+        let ns = 333 * pages * pages * pages;
+        assert!((ns..ns + LOOKS).contains(&held), "{held} ns with {forced} pages before");
+    }
+    assert!(held_up(5, 3, LATER, true) < 333 * 5 * 5 * 5, "page cache does not count");
+    assert!(held_up(5, 7, LATER, true) < LOOKS, "nothing is needed above the limit");
+    assert!(held_up(5, 0, 0, true) < LOOKS, "nobody acts on limits");
+    assert!(held_up(5, 0, LATER, false) < LOOKS, "it has a lock that others wait for");
 }
 
 /// Of two CPUs, the one that read its clock first may be the last to send.

@@ -12,6 +12,7 @@ use memstock_common::counter::needed_above;
 use memstock_common::fault::Consumed;
 use memstock_common::huge::charge_huge;
 use memstock_common::limit;
+use memstock_common::swap::set_swapped;
 use memstock_common::{NO_INDEX, NO_LIMIT, Resource, Word, World as _};
 
 /// Once a limit is set, no charge that began earlier can exceed it.
@@ -88,6 +89,25 @@ fn set_limits_beside_each_other_and_charge() {
         assert!(charged * 2 <= limits.0);
         world.assert_conserved_with(&[charged * 2]);
     });
+}
+
+/// More or less in swap makes no room that never was, and takes none that is there.
+#[test]
+fn swapped_beside_charge() {
+    for (before, after, nr_pages, fits) in [(8, 9, 3, false), (8, 7, 2, true)] {
+        explore(move || {
+            let world = Arc::new(Model::new(Shape { memsw: true, ..shape(1, 3) }));
+            let args = Register { memsw_limit: 10, ..limited(0, NO_INDEX, 10) };
+            world.register(args).expect("a free counter");
+            set_swapped(&world.cpu(0), 0, before).expect("a counter");
+            let (charged, set) = beside(
+                &world,
+                move |world| try_charge(&world.cpu(1), 0, nr_pages).is_ok(),
+                move |world| set_swapped(&world.cpu(0), 0, after),
+            );
+            assert_eq!((charged, set), (fits, Ok(0)), "{before} to {after}");
+        });
+    }
 }
 
 /// The allowance for a huge page lasts exactly as long as the usage is above the limit, whatever is charged and

@@ -216,7 +216,8 @@ fn what_takes_the_place_of_page_cache_is_needed() {
         world.assert_owned(&[0, 1024, 0]);
         assert_eq!(world.usage(1), usage, "all from the stock");
         for index in [0, 1] {
-            let needed = world.needed_peak(index);
+            // Seen as it happens, not only now.
+            let needed = world.needed_watermark(index);
             let least = 1024 - 4 * u64::from(batch);
             assert!((least..=usage).contains(&needed), "{needed} with batches of {batch}");
         }
