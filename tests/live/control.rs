@@ -15,7 +15,10 @@ use memstock::journal::Journal;
 use memstock_common::control::{KEEP_LIMIT, Limits, Refusal};
 use memstock_common::page::{CHUNK_PAGES, owner_in};
 use memstock_common::{Loss, NO_LIMIT, NOBODY, owner_of};
+use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
+use memstock_tests::skip::skip;
+use memstock_tests::strace::{self, Failing, Strace};
 use memstock_tests::{Task, TestCgroup, free_lists, live, lru, scaled};
 
 /// An attached engine of the test's own. `Drop` removes its pins.
@@ -217,6 +220,61 @@ fn a_cgroup_is_closed_when_it_is_gone() -> Result<()> {
             tree.look_again()?;
             Ok((!tree.has_unknown()).then_some(()))
         })?;
+        drop(tree);
+        journal.end()
+    })
+}
+
+/// Though the one above is closed before the one below it, and that one had something in swap.
+#[test]
+fn counters_are_freed_from_below() -> Result<()> {
+    live(|| {
+        let top = TestCgroup::new()?;
+        let leaf = top.child("leaf")?;
+        let (own, mount) = Own::start(Settings { memsw: true, ..Settings::default() })?;
+        let (above, below) = (mount.resolve(top.path())?.id, mount.resolve(leaf.path())?.id);
+        let index = own.engine.register(above, None, NO_LIMIT, NO_LIMIT)?;
+        let index = own.engine.register(below, Some(index), NO_LIMIT, NO_LIMIT)?;
+        own.engine.control().swapped(index, 7)?;
+        let journal = Journal::open(1 << 20)?;
+        let mut tree = Tree::of(&own.engine, &mount, &journal)?;
+        drop(leaf);
+        drop(top);
+        ensure!(tree.removed(above) && tree.removed(below), "they are gone");
+        tree.retry()?;
+        tree.release()?;
+        let left = own.engine.counters();
+        ensure!(left.is_empty(), "{left:?}");
+        drop(tree);
+        journal.end()
+    })
+}
+
+/// The directory of the one above cannot be read at first.
+#[test]
+fn who_could_not_be_looked_for_is_found_later() -> Result<()> {
+    live(|| {
+        if !strace::is_there() {
+            skip(&name(), "strace is not installed");
+            return Ok(());
+        }
+        let top = TestCgroup::new()?;
+        let leaf = top.child("leaf")?;
+        let (own, mount) = Own::start(Settings::default())?;
+        let (above, below) = (mount.resolve(top.path())?.id, mount.resolve(leaf.path())?.id);
+        own.engine.register(above, None, NO_LIMIT, NO_LIMIT)?;
+        let journal = Journal::open(1 << 20)?;
+        let mut tree = Tree::of(&own.engine, &mount, &journal)?;
+        tree.catch_up()?;
+        let failing = Failing { call: "getdents64".into(), when: 1, error: "EIO" };
+        let strace = Strace::attach(std::process::id(), Some(&failing))?;
+        let looked = tree.look_below();
+        strace.detach()?;
+        ensure!(looked.is_err() && own.engine.index_of(below)?.is_none(), "it was read");
+        while tree.has_unseen() {
+            tree.look_below()?;
+        }
+        ensure!(own.engine.index_of(below)?.is_some(), "it was forgotten");
         drop(tree);
         journal.end()
     })

@@ -81,6 +81,9 @@ fn a_freeze_of_somebody_elses_stays() -> Result<()> {
         fs::write(held.freeze(), "1")?;
         held.hold = None;
         ensure!(held.is_frozen()?, "it was let go");
+        // Nor does a daemon that comes or goes take it for what another one left.
+        Engine::start(["--observe", "--cgroup", held.cgroup.path()])?.stop()?;
+        ensure!(held.is_frozen()?, "it was let go");
         fs::write(held.freeze(), "0")?;
         Ok(())
     })

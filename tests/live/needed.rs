@@ -8,7 +8,7 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::Mode;
-use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live};
+use memstock_tests::{Engine, Holder, KernelCgroup, PAGE, Task, TestCgroup, kernel_cgroup, live};
 
 /// Every limit here, in pages.
 const LIMIT: u64 = 2048;
@@ -92,9 +92,10 @@ fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
             let mut hog = wish.start(&cgroup)?;
             hog.was_killed().with_context(|| format!("a hog of {what} memory"))?;
             // As in the kernel, a file in memory belongs to no task: the larger task is killed first.
-            let kills = engine.events_of("oom-kill")?;
+            let kills = try_poll_until(SOON, "the event of a kill", || {
+                Ok(Some(engine.events_of("oom-kill")?).filter(|kills| !kills.is_empty()))
+            })?;
             let victims = [hog.id(), holder.id()].map(|id| id.to_string());
-            ensure!(!kills.is_empty(), "no event");
             for kill in &kills {
                 ensure!(victims.iter().any(|id| id == kill.field("victim")), "{kill:?}");
             }
@@ -102,6 +103,31 @@ fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
             let _ = std::fs::remove_file(&file);
         }
         Ok(())
+    })
+}
+
+/// Files in memory go with nobody: who was killed for them in vain is not followed by the next, as long as nobody charges.
+#[test]
+fn a_kill_that_frees_nothing_is_not_followed_by_another() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        // What they have was there before, and belongs to nobody.
+        let mut innocents = [Task::start(&cgroup, None)?, Task::start(&cgroup, None)?];
+        innocents.iter_mut().try_for_each(|task| task.touch(LIMIT).map(drop))?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let wish = Holder::of(Mode::TmpfsWrite).pages(2 * LIMIT as u32).cgroup(&cgroup);
+        let mut holder = wish.start()?;
+        holder.get()?;
+        let set = ["limit", cgroup.path(), "--memory", &size(LIMIT), "--force"];
+        ensure!(memstock(set)?.finish(SOON)?.code() == 0, "the limit is not set");
+        try_poll_until(SOON, "a kill", || {
+            Ok((!engine.events_of("oom-kill")?.is_empty()).then_some(()))
+        })?;
+        // The next one would follow at once.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let kills = engine.events_of("oom-kill")?;
+        ensure!(kills.len() == 1, "{kills:?}");
+        engine.stop().map(drop)
     })
 }
 

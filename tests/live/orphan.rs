@@ -69,16 +69,24 @@ fn another_version_is_refused_and_stopped() -> Result<()> {
 #[ignore = "long"]
 fn incomplete_pins_are_refused_or_cleared() -> Result<()> {
     type Harm = fn(&Pins) -> std::io::Result<()>;
-    const HARM: [(&str, Harm); 5] = [
+    fn exchange(one: &Path, other: &Path, aside: &Path) -> std::io::Result<()> {
+        fs::rename(one, aside)?;
+        fs::rename(other, one)?;
+        fs::rename(aside, other)
+    }
+    const HARM: [(&str, Harm); 6] = [
         ("LOSS", |pins| fs::remove_file(pins.map("LOSS"))),
         ("no map EVENTS", |pins| fs::remove_file(pins.map("EVENTS"))),
         ("control_drain", |pins| fs::remove_file(pins.program("control_drain"))),
         ("no link to mm_page_free", |pins| fs::remove_file(pins.link("page_free", "mm_page_free"))),
         ("is another one", |pins| {
             let [one, other, aside] = ["LEARNT", "TAIL_CALLS", "ASIDE"].map(|name| pins.map(name));
-            fs::rename(&one, &aside)?;
-            fs::rename(&other, &one)?;
-            fs::rename(&aside, &other)
+            exchange(&one, &other, &aside)
+        }),
+        ("is linked to another program", |pins| {
+            let free = pins.link("page_free", "mm_page_free");
+            let alloc = pins.link("page_alloc", "mm_page_alloc");
+            exchange(&free, &alloc, &pins.link("aside", "aside"))
         }),
     ];
     live(|| {

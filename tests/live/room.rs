@@ -2,7 +2,6 @@
 //! hold ends whatever happens.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +11,7 @@ use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::{Finished, memstock};
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, KernelCgroup, PAGE, Task, TestCgroup, kernel_cgroup, live};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The limit in most tests, in pages.
 const LIMIT: u64 = 4096;
@@ -240,7 +239,7 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
                 drop(hog);
                 engine.stop()?;
             }
-            no_guard(Path::new("/proc"))?;
+            no_guard()?;
         }
         eprintln!("held at the daemon's death: {held} of 8 times");
         ensure!(held > 0, "the daemon never died while it held anybody");
@@ -248,13 +247,33 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
     })
 }
 
-/// Waits until no guard is left: it ends with the daemon it guards.
-fn no_guard(proc: &Path) -> Result<()> {
-    try_poll_until(SOON, "the end of the guard", || {
-        let is_guard = |dir: fs::DirEntry| {
-            let line = fs::read(dir.path().join("cmdline")).unwrap_or_default();
-            line.ends_with(b"memstock\0guard\0")
+/// Without one, nobody would be held any more.
+#[test]
+fn a_guard_that_dies_is_replaced() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
+        let guard = |but| {
+            try_poll_until(SOON, "a guard", || Ok(guards()?.into_iter().find(|&pid| pid != but)))
         };
-        Ok((!fs::read_dir(proc)?.flatten().any(is_guard)).then_some(()))
+        let killed = guard(0)?;
+        kill_process(Pid::from_raw(killed).context("a process")?, Signal::KILL)?;
+        guard(killed)?;
+        engine.stop().map(drop)
     })
+}
+
+/// No guard is left: it ends when it has nobody to guard.
+fn no_guard() -> Result<()> {
+    try_poll_until(SOON, "the end of the guard", || Ok(guards()?.is_empty().then_some(())))
+}
+
+/// The guards of this host that are alive.
+fn guards() -> Result<Vec<i32>> {
+    let guard = |dir: fs::DirEntry| {
+        let line = fs::read(dir.path().join("cmdline")).unwrap_or_default();
+        let pid = dir.file_name().to_str()?.parse().ok()?;
+        line.ends_with(b"memstock\0guard\0").then_some(pid)
+    };
+    Ok(fs::read_dir("/proc")?.flatten().filter_map(guard).collect())
 }

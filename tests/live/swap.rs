@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use memstock_tests::growing::Grower;
 use memstock_tests::hog::{HogBuilder, size};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::Program;
 use memstock_tests::skip::skip;
+use memstock_tests::workload::grow::Order;
 use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live};
 
 /// The limit of memory, in pages.
@@ -61,6 +63,7 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
                 return Ok(());
             }
         };
+        lazily_freed_memory_goes_first()?;
         // Only the kernel's own reclaim removes pages swapped to a disk from memory: see docs/limitations.md.
         let cgroup = TestCgroup::new()?;
         let Some(kernel) = KernelCgroup::beside(&cgroup)? else {
@@ -94,6 +97,16 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
         drop(swap);
         Ok(())
     })
+}
+
+/// At a limit of memory alone, at which pages may go to swap: nobody is killed, and nothing has to.
+fn lazily_freed_memory_goes_first() -> Result<()> {
+    let cgroup = TestCgroup::new()?;
+    let engine = Engine::limited(LIMIT, &[&cgroup])?;
+    let order = Order { first: 3000, more: 2000, lazyfree: true, ..Order::default() };
+    let mut task = Grower::start(&cgroup, &order)?;
+    ensure!(task.grow() && task.lives(), "it was killed: {:?}", engine.events()?);
+    engine.stop().map(drop)
 }
 
 fn killed(engine: &Engine) -> Result<bool> {

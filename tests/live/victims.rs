@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::growing::{FuseServer, Grower, resident_pages};
@@ -12,7 +13,7 @@ use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::skip::skip;
 use memstock_tests::workload::grow::Order;
-use memstock_tests::{Engine, PAGE, TestCgroup, live};
+use memstock_tests::{Engine, PAGE, Task, TestCgroup, live};
 use tempfile::TempDir;
 
 /// The limit in most tests, in pages.
@@ -125,6 +126,11 @@ fn the_memory_of_who_cannot_end_comes_back() -> Result<()> {
             let usage = engine.show()?.cgroup(cgroup.path())?.memory.usage / PAGE;
             Ok((usage < 3072).then_some(()))
         })?;
+        // Nobody waits for its end.
+        poll_until(Duration::from_millis(500), "the others to be let go", || {
+            let freeze = std::fs::read_to_string(cgroup.dir().join("cgroup.freeze"));
+            freeze.is_ok_and(|text| text.trim() == "0").then_some(())
+        })?;
         ensure!(hog.lives(), "it could end: that is another case");
         ensure!(innocent.lives() && engine.events_of("oom-kill")?.len() == 1, "an innocent died");
         drop(server);
@@ -150,7 +156,28 @@ fn lazily_freed_memory_is_taken_before_anybody_is_killed() -> Result<()> {
         let reclaims = engine.events_of("reclaim")?;
         let means = means(&cgroup, "lazyfree");
         ensure!(reclaims.iter().any(|event| event.field("means") == means), "{reclaims:?}");
+        // So much that it is not at its limit again with the next page.
+        let tried = reclaims[0].field("tried_pages").parse::<u64>()?;
+        ensure!((LIMIT / 16..LIMIT / 8).contains(&tried), "{reclaims:?}");
         ensure!(engine.events_of("oom-kill")?.is_empty());
+        engine.stop().map(drop)
+    })
+}
+
+/// Each round takes what one means has to give.
+#[test]
+fn what_one_means_does_not_give_another_does() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let (_dir, path) = uncached_file(3000)?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let order = Order { first: 2000, lazyfree: true, reads: Some(path), ..Order::default() };
+        let holder = Grower::start(&cgroup, &order)?;
+        let before = engine.used_at_rest(&cgroup)?;
+        let said = memstock(["force-empty", cgroup.path()])?.finish(3 * SOON)?;
+        let after = engine.used_at_rest(&cgroup)?;
+        ensure!(after + 4000 < before, "{before} pages before, {after} after: {said:?}");
+        drop(holder);
         engine.stop().map(drop)
     })
 }
@@ -245,6 +272,27 @@ fn a_file_that_two_have_mapped_kills_nobody() -> Result<()> {
     })
 }
 
+/// It may be the shell that started the daemon. That there is nobody to kill is told of once, however often it is tried.
+#[test]
+fn nobody_in_the_daemons_cgroup_is_killed() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = engine(&cgroup, LIMIT)?;
+        std::fs::write(cgroup.dir().join("cgroup.procs"), engine.daemon().to_string())?;
+        let mut task = Task::start(&cgroup, None)?;
+        for nr_pages in [LIMIT + 100, 10, 10] {
+            task.touch(nr_pages)?;
+            // Longer than it takes to try again.
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let [no_victims, kills] = [engine.events_of("no-victim")?, engine.events_of("oom-kill")?];
+        ensure!(no_victims.len() == 1 && kills.is_empty(), "{no_victims:?}, {kills:?}");
+        task.touch(1).context("it was killed")?;
+        drop(task);
+        engine.stop().map(drop)
+    })
+}
+
 /// A task that must not be killed (`oom_score_adj` -1000) is held, with one event, and goes on when there is room.
 #[test]
 fn who_may_not_be_killed_is_held() -> Result<()> {
@@ -268,7 +316,7 @@ fn who_may_not_be_killed_is_held() -> Result<()> {
         // again for a host that freezes it late, and what it takes before the first hold, as in `limits.rs`.
         const SECONDS: u64 = 5;
         let at_first = over()?;
-        std::thread::sleep(std::time::Duration::from_secs(SECONDS));
+        std::thread::sleep(Duration::from_secs(SECONDS));
         let more = over()? - at_first;
         ensure!(more <= 20 * SECONDS, "{at_first} pages above the limit, and {more} more later");
         ensure!(

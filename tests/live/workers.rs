@@ -4,11 +4,13 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use memstock_tests::growing::Grower;
 use memstock_tests::hog::HogBuilder;
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
 use memstock_tests::slow_disk::SlowDisk;
+use memstock_tests::workload::grow::Order;
 use memstock_tests::{Engine, PAGE, TestCgroup, live};
 
 /// Every limit here, in pages.
@@ -70,8 +72,11 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         let pid = engine.process().id();
         let worker = try_poll_until(SOON, "a worker", || Ok(Stopped::find(pid, "enforce-0").ok()))?;
         let start = Instant::now();
-        let mut first = HogBuilder::pages(2 * LIMIT).cpu(0).start(&hung)?;
-        // The hung worker takes the job.
+        let lazy =
+            Order { first: 1000, more: 2 * LIMIT as u32, lazyfree: true, ..Order::default() };
+        let mut first = Grower::start(&hung, &lazy)?;
+        first.begin_to_grow()?;
+        // It is the one that takes the job.
         try_poll_until(SOON, "the limit to be met", || {
             let show = engine.show()?;
             Ok((show.cgroup(hung.path())?.memory.usage > LIMIT * PAGE).then_some(()))
@@ -93,6 +98,9 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         try_poll_until(SOON, "the report of the hang", || {
             Ok(engine.stderr()?.contains("hangs").then_some(()))
         })?;
+        // Which does not try what the first may hang in.
+        let reclaims = engine.events_of("reclaim")?;
+        ensure!(reclaims.iter().all(|event| event.field("cgroup") != hung.path()), "{reclaims:?}");
         drop(worker);
         engine.only_killed(&[&hogs[..], &[first.id()]].concat())?;
         // The resumed worker works again.

@@ -153,6 +153,7 @@ mod tests {
         hotplug.look_again();
         assert_eq!(hotplug.changes().unwrap(), []);
         hotplug.step(&Event { cpu: here.into(), ..Event::default() });
+        assert!(hotplug.is_due, "it is looked at at once");
         // As if sysfs had been read before the CPU was online.
         hotplug.is_due = false;
         hotplug.look_again();

@@ -85,8 +85,24 @@ fn doubt(
         return Ok(());
     }
     let Some(after) = owners.get(number) else { return Ok(()) };
-    // A page that was already marked belongs to another repair.
-    let is_new = |&n: &usize| after.owners[n] & !before.owners[n] & UNCONFIRMED != 0;
-    doubted.extend((0..UNOWNED.len()).filter(is_new).map(page));
+    let is_ours = |&n: &usize| is_new(before.owners[n], after.owners[n]);
+    doubted.extend((0..UNOWNED.len()).filter(is_ours).map(page));
     Ok(())
+}
+
+/// Whether a page is marked now. One that was marked before belongs to somebody else's repair.
+fn is_new(before: u32, after: u32) -> bool {
+    after & !before & UNCONFIRMED != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_in_doubt_before_is_not_ours() {
+        let doubt = 7 | UNCONFIRMED;
+        assert!(is_new(7, doubt));
+        assert!(!is_new(doubt, doubt) && !is_new(doubt, 7) && !is_new(7, 7));
+    }
 }

@@ -91,3 +91,19 @@ fn release(pidfd: &OwnedFd) -> bool {
     // SAFETY: the call takes an open descriptor and none of our memory.
     unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_raw_fd(), 0) == 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_another_or_elsewhere_is_not_opened() {
+        let cgroup = |path: &str| Cgroup { path: path.into(), dir: "/".into(), id: 1 };
+        let is_opened = |task: &Task, path| open(task, &cgroup(path)).unwrap().is_some();
+        let task = Task::look(std::process::id().cast_signed()).unwrap();
+        assert!(is_opened(&task, "/"));
+        assert!(!is_opened(&task, "/memstock-no-such"), "it has left the cgroup");
+        let other = Task { started: task.started + 1, ..task };
+        assert!(!is_opened(&other, "/"), "its pid is another's by now");
+    }
+}
