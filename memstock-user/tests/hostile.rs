@@ -72,9 +72,6 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
 
 /// Frames of a recording that has every kind of entry.
 fn frames() -> Vec<(u32, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    write(&mut Writer::new(&mut bytes, &header()).expect("a list takes all"));
-    // `end` consumes the writer.
     let mut whole = Vec::new();
     let mut writer = Writer::new(&mut whole, &header()).expect("a list takes all");
     write(&mut writer);

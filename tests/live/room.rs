@@ -247,7 +247,7 @@ fn a_dead_daemon_holds_nobody() -> Result<()> {
     })
 }
 
-/// Without one, nobody would be held any more.
+/// If the guard dies, the daemon starts another one.
 #[test]
 fn a_guard_that_dies_is_replaced() -> Result<()> {
     live(|| {
@@ -263,7 +263,7 @@ fn a_guard_that_dies_is_replaced() -> Result<()> {
     })
 }
 
-/// No guard is left: it ends when it has nobody to guard.
+/// Waits until no guard is left: it ends with the daemon it guards.
 fn no_guard() -> Result<()> {
     try_poll_until(SOON, "the end of the guard", || Ok(guards()?.is_empty().then_some(())))
 }

@@ -76,7 +76,7 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
             Order { first: 1000, more: 2 * LIMIT as u32, lazyfree: true, ..Order::default() };
         let mut first = Grower::start(&hung, &lazy)?;
         first.begin_to_grow()?;
-        // It is the one that takes the job.
+        // The hung worker takes the job.
         try_poll_until(SOON, "the limit to be met", || {
             let show = engine.show()?;
             Ok((show.cgroup(hung.path())?.memory.usage > LIMIT * PAGE).then_some(()))

@@ -90,7 +90,7 @@ fn doubt(
     Ok(())
 }
 
-/// Whether a page is marked now. One that was marked before belongs to somebody else's repair.
+/// Whether a page was marked between the two looks. One that was already marked belongs to another repair.
 fn is_new(before: u32, after: u32) -> bool {
     after & !before & UNCONFIRMED != 0
 }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_in_doubt_before_is_not_ours() {
+    fn a_page_marked_before_belongs_to_another_repair() {
         let doubt = 7 | UNCONFIRMED;
         assert!(is_new(7, doubt));
         assert!(!is_new(doubt, doubt) && !is_new(doubt, 7) && !is_new(7, 7));

@@ -179,13 +179,17 @@ fn read(path: &Path, owner: u32, most_bytes: u64) -> Result<Option<(Metadata, Ve
     if bytes.len() as u64 > most_bytes { Err(too_large()) } else { Ok(Some((found, bytes))) }
 }
 
-/// Checks the owner, and that not just anybody can have written it.
+/// Checks the owner, and that nobody else may write to it: not everybody, and no group but the owner's.
 fn is_ours(found: &Metadata, owner: u32) -> Result<(), String> {
     let (uid, mode) = (found.uid(), found.mode());
     if uid != owner {
         return Err(format!("it belongs to uid {uid}"));
     }
-    if mode & 0o002 != 0 { Err("anybody may write to it".into()) } else { Ok(()) }
+    match found.gid() {
+        _ if mode & 0o002 != 0 => Err("anybody may write to it".into()),
+        gid if mode & 0o020 != 0 && gid != owner => Err(format!("group {gid} may write to it")),
+        _ => Ok(()),
+    }
 }
 
 fn gone_is_none<T>(result: io::Result<T>) -> Result<Option<T>, String> {

@@ -270,6 +270,10 @@ fn links_fifos_directories_and_files_of_others_are_not_read() {
     host.docker(ID, "/web");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
     refused(&mut host, "anybody may write to it");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o660)).unwrap();
+    let group = host.resolver.owner() + 1;
+    std::os::unix::fs::chown(&file, None, Some(group)).unwrap();
+    refused(&mut host, &format!("group {group} may write to it"));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(host.name(&path).as_deref(), Some("web"));
     // As if the file had another owner; so do the cgroups, and only root's are named.
