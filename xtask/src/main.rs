@@ -2,6 +2,7 @@
 //!
 //! Owns only the command line; each verb is in the file of its name.
 
+mod arch;
 mod bench;
 mod build;
 mod cache;
@@ -23,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::arch::Arch;
+
 /// Development tasks of memstock.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -40,6 +43,9 @@ enum Verb {
         /// Build with optimisations.
         #[arg(long)]
         release: bool,
+        /// Build memstock and its tests for this architecture; aarch64-unknown-linux-gnu is understood, too.
+        #[arg(long, value_enum, default_value_t = Arch::HOST)]
+        target: Arch,
     },
     /// Build and run memstock: a demonstration, or `memstock run ARGS`; in a guest where the kernel refuses BPF.
     Run {
@@ -88,6 +94,9 @@ enum Verb {
         /// Debian revision, which distinguishes packages of one version.
         #[arg(long, default_value_t = 1)]
         revision: u32,
+        /// For this architecture.
+        #[arg(long, value_enum, default_value_t = Arch::HOST)]
+        target: Arch,
     },
     /// Build an OCI image of the package, without network and without root, and print its path.
     Image {
@@ -146,11 +155,11 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Setup => setup::run(),
-        Verb::Build { release } => build::run(release),
+        Verb::Build { release, target } => build::run(release, target),
         Verb::Run { host, args } => run::run(host, &args),
         Verb::Refusal => run::refusal(),
-        Verb::Package { binary, output, revision } => {
-            package::run(binary.as_deref(), output.as_deref(), revision)
+        Verb::Package { binary, output, revision, target } => {
+            package::run(binary.as_deref(), output.as_deref(), revision, target)
         }
         Verb::Image { deb, output } => package::image::run(deb.as_deref(), output.as_deref()),
         Verb::DebianRoot { systemd } => package::root::run(systemd),

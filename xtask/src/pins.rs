@@ -4,7 +4,9 @@
 //! `RUSTC_BOOTSTRAP`, and needs the source of `core`. bpf-linker generates the code, so its LLVM must not be older than
 //! the compiler's.
 
-/// The version of bpf-linker to install, and the oldest accepted on `PATH`.
+use crate::arch::Arch;
+
+/// The bpf-linker that is installed, and the oldest that is accepted on `PATH`.
 pub const LINKER: &str = "0.13.0";
 
 /// The LLVM version that bpf-linker is built on; compilers with a newer LLVM are not used.
@@ -68,22 +70,34 @@ pub const DEBIAN_PROMETHEUS: &str = "prometheus";
 /// What runs containers in the tests of names; unpacked, too.
 pub const DEBIAN_RUNC: &str = "runc";
 
-/// What runs a guest; unpacked into the cache, not installed.
-pub const DEBIAN_QEMU: &str = "qemu-system-x86";
-/// What makes the guest's disk; unpacked if it is missing.
+/// What links for another architecture, and the C library to link with.
+pub fn debian_gcc(arch: Arch) -> [String; 2] {
+    [format!("gcc-{}-linux-gnu", arch.machine()), format!("libc6-dev-{}-cross", arch.debian())]
+}
+
+/// What runs a single program of another architecture, unpacked as well.
+pub const DEBIAN_QEMU_USER: &str = "qemu-user";
+
+/// What runs a guest: unpacked into the cache, not installed.
+pub fn debian_qemu(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "qemu-system-x86",
+        Arch::Arm64 => "qemu-system-arm",
+    }
+}
+/// What a guest of another architecture has instead of programs of this host: what the live tests start, libraries, and
+/// what installs a package. Unpacked into the cache.
+pub const DEBIAN_FOREIGN: &[&str] =
+    &["busybox-static", "dpkg", "e2fsprogs", "libc-bin", "mount", "stress-ng", "util-linux"];
+/// What makes its disk, unpacked as well where it is missing.
 pub const DEBIAN_DISK: &str = "e2fsprogs";
 /// What unpacks the guest's modules; unpacked if it is missing.
 pub const DEBIAN_XZ: &str = "xz-utils";
 /// The guest's shell; always unpacked.
 pub const DEBIAN_SHELL: &str = "busybox-static";
 
-/// Kernels for guests from the host's own suite: the line, and the Debian packages that depend on its newest build, in
-/// the order in which to try them. In Debian 12 the package without a line is 6.1; packages of newer kernels name
-/// theirs.
-pub const DEBIAN_KERNELS: &[(&str, &[&str])] = &[
-    ("6.1", &["linux-image-6.1-cloud-amd64", "linux-image-cloud-amd64"]),
-    ("6.12", &["linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64"]),
-];
+/// Lines of kernels that the machine's own suite has for the guests.
+pub const DEBIAN_KERNELS: &[&str] = &["6.1", "6.12"];
 
 /// The suite with newer kernels, and their lines.
 pub const DEBIAN_BACKPORTS: (&str, &[&str]) = ("trixie-backports", &["6.18", "7.3"]);

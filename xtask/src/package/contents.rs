@@ -11,6 +11,7 @@ use super::control::{Control, MAINTAINER};
 use super::stage::{Stage, collect};
 use super::{NAME, VERSION};
 use crate::exec::{capture, root};
+use crate::setup::BpfToolchain;
 
 const DOC: &str = "usr/share/doc/memstock";
 const MAN: &str = "usr/share/man/man1";
@@ -24,33 +25,38 @@ const COMPLETIONS: [(&str, &str); 3] = [
 /// Parts of `contrib` that are not examples.
 const PLACED: [&str; 3] = ["debian", "systemd", CONFIG];
 
-/// Puts every file into the tree, except those of `control`.
-pub fn put(stage: &Stage, binary: &Path, control: &Control, epoch: Option<&str>) -> Result<()> {
-    program(stage, binary)?;
+/// Puts everything into the tree but what Debian is told of it.
+pub fn put(
+    stage: &Stage,
+    binary: &Path,
+    bpf: &BpfToolchain,
+    control: &Control,
+    epoch: Option<&str>,
+) -> Result<()> {
+    program(stage, binary, bpf.strip())?;
     let unit = read("contrib/systemd/memstock.service")?;
     stage.data("usr/lib/systemd/system/memstock.service", unit)?;
     stage.data(&format!("etc/{CONFIG}"), read(&format!("contrib/{CONFIG}"))?)?;
     for (shell, path) in COMPLETIONS {
-        stage.data(path, capture(Command::new(binary).args(["completions", shell]))?)?;
+        stage.data(path, capture(bpf.start(binary)?.args(["completions", shell]))?)?;
     }
-    manual(stage, binary)?;
+    manual(stage, bpf.start(binary)?)?;
     documentation(stage)?;
     changelogs(stage, control, epoch)
 }
 
-fn program(stage: &Stage, binary: &Path) -> Result<()> {
+fn program(stage: &Stage, binary: &Path, mut strip: Command) -> Result<()> {
     let path = format!("usr/bin/{NAME}");
     let bytes = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
     stage.program(&path, bytes)?;
-    // Line tables are of use to developers only. The BPF object is data to `strip`, and keeps its own.
-    let mut strip = Command::new("strip");
+    // Line tables are for who builds; the BPF object is data to this, and keeps its own.
     strip.args(["--remove-section=.comment", "--remove-section=.note"]).arg(stage.at(&path));
     capture(&mut strip).map(drop)
 }
 
-fn manual(stage: &Stage, binary: &Path) -> Result<()> {
+fn manual(stage: &Stage, mut memstock: Command) -> Result<()> {
     let dir = stage.dir(MAN)?;
-    capture(Command::new(binary).args(["man", "--dir"]).arg(&dir))?;
+    capture(memstock.args(["man", "--dir"]).arg(&dir))?;
     for page in stage.files()?.iter().filter(|path| path.starts_with(MAN)) {
         stage.gzip(page)?;
     }

@@ -8,8 +8,10 @@ use anyhow::{Context as _, Result};
 
 use super::contents::{CONFIG, read};
 use super::stage::Stage;
-use super::{NAME, VERSION};
+use super::{LIBRARIES, NAME, VERSION};
+use crate::arch::Arch;
 use crate::exec::capture;
+use crate::setup::unpack::{self, Needs};
 
 /// The `Maintainer:` field. The project has no address of its own.
 pub const MAINTAINER: &str = "memstock developers <memstock@localhost>";
@@ -28,18 +30,17 @@ memory-cgroup controller in eBPF
 /// The control file's fields that differ between packages.
 pub struct Control {
     version: String,
-    architecture: String,
+    architecture: &'static str,
     depends: String,
 }
 
 impl Control {
-    /// Finds the architecture, and what the binary depends on.
-    pub fn new(binary: &Path, revision: u32) -> Result<Self> {
-        let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
+    /// Finds out what the binary depends on.
+    pub fn new(binary: &Path, revision: u32, arch: Arch) -> Result<Self> {
         Ok(Self {
             version: format!("{VERSION}-{revision}"),
-            architecture: architecture.trim().to_owned(),
-            depends: depends(binary)?,
+            architecture: arch.debian(),
+            depends: depends(binary, arch)?,
         })
     }
 
@@ -86,8 +87,8 @@ impl Control {
 }
 
 /// The packages that have the libraries of the binary, in the versions whose symbols it uses.
-fn depends(binary: &Path) -> Result<String> {
-    // dpkg-shlibdeps has to run in the source tree of a package.
+fn depends(binary: &Path, arch: Arch) -> Result<String> {
+    // It wants to be in the source tree of a package.
     let source = tempfile::tempdir().context("cannot make a temporary folder")?;
     let debian = source.path().join("debian");
     let text = format!("Source: {NAME}\n\nPackage: {NAME}\nArchitecture: any\n");
@@ -97,6 +98,21 @@ fn depends(binary: &Path) -> Result<String> {
     let binary = fs::canonicalize(binary)
         .with_context(|| format!("cannot find the binary {}", binary.display()))?;
     let mut cmd = Command::new("dpkg-shlibdeps");
+    if arch != Arch::HOST {
+        cmd.env("DEB_HOST_ARCH", arch.debian());
+        for library in LIBRARIES {
+            let name = format!("{library}-{}", arch.debian());
+            let is_whole = |home: &Path| home.join("DEBIAN/shlibs").exists();
+            let home = unpack::foreign(
+                &[library],
+                |suite| Needs::NothingOf(suite),
+                arch,
+                &name,
+                is_whole,
+            )?;
+            cmd.arg(format!("-S{}", home.display()));
+        }
+    }
     let said = capture(cmd.arg("-O").arg(binary).current_dir(source.path()))?;
     parse_depends(&said).with_context(|| format!("dpkg-shlibdeps said {said:?}"))
 }

@@ -10,19 +10,18 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::stage::Stage;
-use super::{NAME, VERSION, last_commit, package};
+use super::{LIBRARIES, NAME, VERSION, last_commit, package};
+use crate::arch::Arch;
 use crate::exec::{capture, target_dir};
 
 const PROGRAM: &str = "usr/bin/memstock";
 const COPYRIGHT: &str = "usr/share/doc/memstock/copyright";
-/// Debian's packages of the libraries, whose copyright goes into the image.
-const LIBRARIES: [&str; 2] = ["libc6", "libgcc-s1"];
 
 /// Makes the image of the package `deb`, or of one that it builds, and prints the image's path.
 pub fn run(deb: Option<&Path>, output: Option<&Path>) -> Result<()> {
     let deb = match deb {
         Some(deb) => deb.to_owned(),
-        None => package(None, None, 1)?,
+        None => package(None, None, 1, Arch::HOST)?,
     };
     let output = match output {
         Some(output) => output.to_owned(),

@@ -16,38 +16,48 @@ use anyhow::{Context as _, Result, bail};
 
 use self::control::Control;
 use self::stage::Stage;
+use crate::arch::Arch;
 use crate::exec::{capture, cargo, say, stream, target_dir};
-use crate::setup::{self, apt};
+use crate::setup::{self, BpfToolchain, apt};
 use crate::{exec, pins};
 
 /// The name of the package.
 const NAME: &str = "memstock";
 /// The upstream version, which is the workspace's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The packages of the libraries that it is linked with.
+const LIBRARIES: [&str; 2] = ["libc6", "libgcc-s1"];
 
 /// lintian's tags that only concern packages uploaded to Debian, by a maintainer with an address, to close a bug.
 const NOT_OURS: &str =
     "bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs";
 
-/// Packages `binary`, or one that it builds, and prints the package's path.
-pub fn run(binary: Option<&Path>, output: Option<&Path>, revision: u32) -> Result<()> {
-    println!("{}", package(binary, output, revision)?.display());
+/// The verb: packages `binary`, or one that it builds, and prints where the package is.
+pub fn run(binary: Option<&Path>, output: Option<&Path>, revision: u32, arch: Arch) -> Result<()> {
+    println!("{}", package(binary, output, revision, arch)?.display());
     Ok(())
 }
 
-fn package(binary: Option<&Path>, output: Option<&Path>, revision: u32) -> Result<PathBuf> {
+/// The same, and returns where it is.
+pub fn package(
+    binary: Option<&Path>,
+    output: Option<&Path>,
+    revision: u32,
+    arch: Arch,
+) -> Result<PathBuf> {
     tools()?;
+    let bpf = setup::ensure_for(arch)?;
     let binary = match binary {
         Some(binary) => binary.to_owned(),
-        None => build()?,
+        None => build(&bpf)?,
     };
     let output = output.map_or_else(|| target_dir().join("debian"), Path::to_owned);
     fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
 
     let stage = Stage::new()?;
     let epoch = last_commit();
-    let control = Control::new(&binary, revision)?;
-    contents::put(&stage, &binary, &control, epoch.as_deref())?;
+    let control = Control::new(&binary, revision, arch)?;
+    contents::put(&stage, &binary, &bpf, &control, epoch.as_deref())?;
     control.put(&stage)?;
     let package = output.join(control.file_name());
     let mut cmd = Command::new("dpkg-deb");
@@ -61,10 +71,9 @@ fn package(binary: Option<&Path>, output: Option<&Path>, revision: u32) -> Resul
     Ok(package)
 }
 
-fn build() -> Result<PathBuf> {
-    let bpf = setup::ensure()?;
+fn build(bpf: &BpfToolchain) -> Result<PathBuf> {
     stream(bpf.apply(&mut cargo(&["build", "--release", "--package", NAME]))?)?;
-    Ok(target_dir().join("release").join(NAME))
+    Ok(bpf.arch().target_dir().join("release").join(NAME))
 }
 
 /// Installs Debian's tools if they are missing.

@@ -4,6 +4,7 @@
 //! `pins` has the versions and names to look for.
 
 pub mod apt;
+mod cross;
 pub mod deny;
 mod linker;
 pub mod prometheus;
@@ -14,13 +15,15 @@ pub mod unpack;
 mod unpacked;
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use self::cross::Cross;
 use self::linker::Linker;
 use self::rust::Compiler;
+use crate::arch::Arch;
 use crate::cache;
 use crate::exec::{self, say};
 
@@ -31,7 +34,7 @@ pub const TOOLCHAIN_VAR: &str = "MEMSTOCK_BPF_TOOLCHAIN";
 /// Tells `memstock-user/build.rs` that the compiler is not a nightly.
 pub const BOOTSTRAP_VAR: &str = "MEMSTOCK_BPF_BOOTSTRAP";
 
-/// The toolchain of the BPF half.
+/// What builds the BPF half; for another architecture, the other half as well.
 pub struct BpfToolchain {
     /// The rustup toolchain; empty if there is no rustup.
     pub toolchain: String,
@@ -39,6 +42,7 @@ pub struct BpfToolchain {
     pub linker_dir: PathBuf,
     /// Whether the compiler needs `RUSTC_BOOTSTRAP`.
     pub bootstrap: bool,
+    cross: Option<Cross>,
 }
 
 impl BpfToolchain {
@@ -58,7 +62,27 @@ impl BpfToolchain {
         let dirs = std::iter::once(self.linker_dir.clone()).chain(env::split_paths(&path));
         let path = env::join_paths(dirs)
             .with_context(|| format!("PATH cannot hold {}", self.linker_dir.display()))?;
+        if let Some(cross) = &self.cross {
+            cross.apply(cmd);
+        }
         Ok(cmd.env("PATH", path))
+    }
+
+    /// What it builds for.
+    pub fn arch(&self) -> Arch {
+        self.cross.as_ref().map_or(Arch::HOST, Cross::arch)
+    }
+
+    /// The `strip` that knows what it builds.
+    pub fn strip(&self) -> Command {
+        self.cross.as_ref().map_or_else(|| Command::new("strip"), |cross| cross.tool("strip"))
+    }
+
+    /// A program that it has built.
+    pub fn start(&self, program: &Path) -> Result<Command> {
+        self.cross
+            .as_ref()
+            .map_or_else(|| Ok(Command::new(program)), |cross| cross.emulate(program))
     }
 
     /// The toolchain's own cargo, in the workspace, for builds *of* the BPF half.
@@ -86,10 +110,17 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Finds or installs the toolchain; prints nothing if everything is there.
+/// Finds or installs the toolchain for this host; silent when everything is there.
 pub fn ensure() -> Result<BpfToolchain> {
+    ensure_for(Arch::HOST)
+}
+
+/// The same for any architecture.
+pub fn ensure_for(arch: Arch) -> Result<BpfToolchain> {
     let (compiler, linker) = find_or_install()?;
+    let is_other = arch != Arch::HOST;
     Ok(BpfToolchain {
+        cross: is_other.then(|| Cross::ensure(arch, &compiler)).transpose()?,
         bootstrap: compiler.needs_bootstrap(),
         toolchain: compiler.name,
         linker_dir: linker.dir,

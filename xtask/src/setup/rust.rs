@@ -18,7 +18,8 @@ use crate::{cache, pins};
 pub struct Compiler {
     /// The rustup toolchain; empty for the `rustc` on `PATH` if there is no rustup.
     pub name: String,
-    version: Version,
+    /// Its version.
+    pub version: Version,
     channel: Channel,
     llvm: Option<u64>,
     sysroot: PathBuf,

@@ -2,13 +2,14 @@
 //! packages of the machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::UNFINISHED;
 use super::suite::Suite;
+use crate::arch::Arch;
 use crate::cache;
 use crate::exec::{capture, logged};
 
@@ -21,6 +22,8 @@ pub enum Needs<'a> {
     NothingOf(&'a Suite),
     /// Also the dependencies that are not installed on the machine.
     Dependencies,
+    /// What it depends on, and the packages are of that suite.
+    DependenciesOf(&'a Suite),
 }
 
 /// Unpacks the packages into `home`, unless it already `works`.
@@ -41,7 +44,24 @@ pub fn ensure(
     unpack(packages, needs, home, works)
 }
 
-/// Like [`ensure`], for a caller that holds the lock and has checked `works`.
+/// Sees to it that the cache has packages of another architecture under `name`; says where they are.
+pub fn foreign(
+    packages: &[&str],
+    needs: fn(&Suite) -> Needs<'_>,
+    arch: Arch,
+    name: &str,
+    works: impl Fn(&Path) -> bool,
+) -> Result<PathBuf> {
+    let home = cache::dir()?.join(name);
+    let suite = Suite::own(arch)?;
+    if !works(&home) {
+        suite.update();
+    }
+    ensure(packages, needs(&suite), &home, works)?;
+    Ok(home)
+}
+
+/// As [`ensure`], for who holds the lock and has looked already.
 pub fn unpack(
     packages: &[&str],
     needs: Needs<'_>,
@@ -62,7 +82,9 @@ pub fn unpack(
     fs::create_dir(&root)?;
     let files = fs::read_dir(place.path())?.flatten().map(|entry| entry.path());
     for archive in files.filter(|path| path.extension().is_some_and(|kind| kind == "deb")) {
-        capture(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&root))?;
+        capture(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&root))?;
+        // What Debian is told of a library, of the last one of several packages.
+        capture(Command::new("dpkg-deb").arg("-e").arg(&archive).arg(root.join("DEBIAN")))?;
     }
     if !works(&root) {
         bail!("what was just unpacked does not work: {names}");
@@ -78,10 +100,12 @@ fn download(packages: &[&str], needs: Needs<'_>, place: &Path) -> Result<Command
     let mut cmd = Command::new("apt-get");
     // apt's own user cannot read root's cache, of which apt would warn.
     cmd.args(["-o", "APT::Sandbox::User=root"]);
+    if let Needs::NothingOf(suite) | Needs::DependenciesOf(suite) = needs {
+        cmd.args(suite.options());
+    }
     match needs {
-        Needs::Nothing => cmd.arg("download").args(packages),
-        Needs::NothingOf(suite) => cmd.args(suite.options()).arg("download").args(packages),
-        Needs::Dependencies => {
+        Needs::Nothing | Needs::NothingOf(_) => cmd.arg("download").args(packages),
+        Needs::Dependencies | Needs::DependenciesOf(_) => {
             fs::create_dir(place.join("partial"))?;
             let archives = place.to_str().context("the cache's path is not UTF-8")?;
             cmd.args(["-o", &format!("Dir::Cache::archives={archives}")]);

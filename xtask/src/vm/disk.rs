@@ -14,8 +14,11 @@ use anyhow::{Context as _, Result, bail};
 
 use super::kernel::Kernel;
 use super::{Cgroups, Guest, LIVE, Work, emulator};
+use crate::arch::Arch;
 use crate::exec::{self, capture};
+use crate::package::package;
 use crate::pins;
+use crate::setup::BpfToolchain;
 
 /// Size of the disk. The file is sparse: only what is written takes room on the host.
 const SIZE: u64 = 8 << 30;
@@ -54,7 +57,9 @@ const PROGRAMS: &[&str] = &[
     "xz",
     "zstd",
 ];
-/// Files of the project that the tests read, at the same path as on the host.
+/// The module that installs the package: of this host's architecture in a root on the host, of others in a guest.
+const PACKAGE: &str = "package";
+/// What they read of the project, in the same place.
 const DOCUMENTS: &[&str] = &["README.md", "contrib", "docs"];
 /// Modules that the live tests need; a kernel package lacks those that are built in.
 const MODULES: &[&str] = &["kernel/drivers/block/loop.ko"];
@@ -62,6 +67,7 @@ const MODULES: &[&str] = &["kernel/drivers/block/loop.ko"];
 /// Makes the disk in `place`.
 pub fn make(
     place: &Path,
+    bpf: &BpfToolchain,
     kernel: &Kernel,
     tests: &[PathBuf],
     guest: &Guest,
@@ -83,21 +89,19 @@ pub fn make(
     ] {
         fs::create_dir_all(tree.root.join(dir))?;
     }
-    tree.busybox()?;
-    for program in PROGRAMS {
-        if let Some(found) = emulator::program(program) {
-            // In place of the busybox applet of the same name.
-            let _ = fs::remove_file(tree.root.join("bin").join(program));
-            tree.program(&found, &Path::new("bin").join(program))?;
-        }
-    }
-    let built = exec::target_dir().join(if work.dev { "debug" } else { "release" });
+    tree.programs(guest.arch)?;
+    let built = guest.arch.target_dir().join(if work.dev { "debug" } else { "release" });
     for name in ["memstock", "memstock-workload"] {
-        tree.stripped(&built.join(name), &Path::new("memstock/release").join(name))?;
+        tree.stripped(bpf, &built.join(name), &Path::new("memstock/release").join(name))?;
     }
     for test in tests {
         let name = name_inside(test).context("a binary without a name")?;
-        tree.stripped(test, &Path::new("memstock/release/deps").join(name))?;
+        tree.stripped(bpf, test, &Path::new("memstock/release/deps").join(name))?;
+    }
+    let is_wanted = work.tests.is_empty() || work.tests.iter().any(|test| test == PACKAGE);
+    if guest.arch != Arch::HOST && is_wanted {
+        let (binary, folder) = (built.join("memstock"), tree.root.join("memstock"));
+        package(Some(&binary), Some(&folder), 1, guest.arch)?;
     }
     tree.libraries()?;
     tree.modules(kernel)?;
@@ -213,13 +217,25 @@ impl Tree {
         entries.into_iter().try_for_each(|entry| self.copy_all(&entry?.path()))
     }
 
-    /// Adds busybox, and a link for each of its applets.
-    fn busybox(&self) -> Result<()> {
+    /// The programs of this host, or Debian's for the architecture.
+    fn programs(&mut self, arch: Arch) -> Result<()> {
         let busybox = emulator::busybox()?;
-        self.copy(&busybox, Path::new("bin/busybox"))?;
+        if arch == Arch::HOST {
+            self.copy(&busybox, Path::new("bin/busybox"))?;
+            for program in PROGRAMS {
+                if let Some(found) = emulator::program(program) {
+                    self.program(&found, &Path::new("bin").join(program))?;
+                }
+            }
+        } else {
+            let all = emulator::foreign(arch)?.join(".");
+            capture(Command::new("cp").arg("-a").arg(all).arg(&self.root))?;
+        }
+        // The shell, which is each program that is not there.
         for applet in capture(Command::new(&busybox).arg("--list"))?.lines() {
-            if applet != "busybox" {
-                symlink("busybox", self.root.join("bin").join(applet))?;
+            let place = self.root.join("bin").join(applet);
+            if place.symlink_metadata().is_err() {
+                symlink("busybox", place)?;
             }
         }
         Ok(())
@@ -231,12 +247,11 @@ impl Tree {
         self.copy(from, to)
     }
 
-    /// Adds one of our binaries without debug information, which is nine tenths of it and of no use in the guest.
-    fn stripped(&mut self, from: &Path, to: &Path) -> Result<()> {
+    /// One of ours: debug information is nine tenths of it, and of no use in there.
+    fn stripped(&mut self, bpf: &BpfToolchain, from: &Path, to: &Path) -> Result<()> {
         self.needs(from)?;
         let place = self.place(to)?;
-        let mut strip = Command::new("strip");
-        capture(strip.arg("--strip-debug").arg("-o").arg(place).arg(from)).map(drop)
+        capture(bpf.strip().arg("--strip-debug").arg("-o").arg(place).arg(from)).map(drop)
     }
 
     fn needs(&mut self, program: &Path) -> Result<()> {

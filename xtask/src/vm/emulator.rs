@@ -8,17 +8,18 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::arch::Arch;
 use crate::exec::capture;
 use crate::setup::unpack::{self, Needs};
 use crate::{cache, pins};
 
-/// The program that runs guests.
-const QEMU: &str = "qemu-system-x86_64";
-/// Folders with the libraries of an unpacked program.
+/// What it loads of its own, if it is unpacked.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 
 /// QEMU, and how to start it.
 pub struct Emulator {
+    /// What it is.
+    pub arch: Arch,
     program: PathBuf,
     /// `LD_LIBRARY_PATH` of an unpacked one.
     libraries: Option<OsString>,
@@ -28,23 +29,25 @@ impl Emulator {
     /// The machine's QEMU, or else Debian's, unpacked if it is not there yet.
     ///
     /// # Errors
-    /// If there is neither.
-    pub fn ensure() -> Result<Self> {
-        if let Ok(program) = which::which(QEMU) {
-            return Ok(Self { program, libraries: None });
+    /// There is neither.
+    pub fn ensure(arch: Arch) -> Result<Self> {
+        if let Ok(program) = which::which(qemu(arch)) {
+            return Ok(Self { arch, program, libraries: None });
         }
-        let home = cache::dir()?.join(pins::DEBIAN_QEMU);
+        let package = pins::debian_qemu(arch);
+        let home = cache::dir()?.join(package);
         let answers = |home: &Path| {
-            Self::unpacked(home).is_ok_and(|qemu| capture(qemu.mortal().arg("--version")).is_ok())
+            Self::unpacked(arch, home)
+                .is_ok_and(|qemu| capture(qemu.mortal().arg("--version")).is_ok())
         };
-        unpack::ensure(&[pins::DEBIAN_QEMU], Needs::Dependencies, &home, answers)
-            .with_context(|| format!("no {QEMU}: install it, or see above"))?;
-        Self::unpacked(&home)
+        unpack::ensure(&[package], Needs::Dependencies, &home, answers)
+            .with_context(|| format!("no {}: install it, or see above", qemu(arch)))?;
+        Self::unpacked(arch, &home)
     }
 
-    fn unpacked(home: &Path) -> Result<Self> {
-        let program = home.join("usr/bin").join(QEMU);
-        Ok(Self { program, libraries: Some(libraries(home)?) })
+    fn unpacked(arch: Arch, home: &Path) -> Result<Self> {
+        let program = home.join("usr/bin").join(qemu(arch));
+        Ok(Self { arch, program, libraries: Some(libraries(home)?) })
     }
 
     /// A command that runs QEMU and is killed when we end, however we end.
@@ -58,7 +61,11 @@ impl Emulator {
     }
 }
 
-/// The path of a program of the machine. Also searches root's folders, which an ordinary user's `PATH` may lack.
+fn qemu(arch: Arch) -> String {
+    format!("qemu-system-{}", arch.machine())
+}
+
+/// A program that the machine has. An ordinary user's `PATH` may lack the folders of root's programs.
 pub fn program(name: &str) -> Option<PathBuf> {
     let found = which::which(name).or_else(|_| which::which_in(name, Some("/usr/sbin:/sbin"), "/"));
     found.ok()
@@ -103,4 +110,20 @@ pub fn busybox() -> Result<PathBuf> {
 fn shell(home: &Path) -> Option<PathBuf> {
     let places = ["bin/busybox", "usr/bin/busybox"].map(|place| home.join(place));
     places.into_iter().find(|place| capture(Command::new(place).arg("true")).is_ok())
+}
+
+/// What a guest of another architecture is made of, unpacked if it is not there yet.
+///
+/// # Errors
+/// The packages are not to be had.
+pub fn foreign(arch: Arch) -> Result<PathBuf> {
+    let name = format!("guest-{}", arch.debian());
+    let is_whole = |home: &Path| home.join("usr/bin/stress-ng").exists();
+    unpack::foreign(
+        pins::DEBIAN_FOREIGN,
+        |suite| Needs::DependenciesOf(suite),
+        arch,
+        &name,
+        is_whole,
+    )
 }

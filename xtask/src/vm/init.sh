@@ -15,7 +15,10 @@ mount -t tmpfs -o mode=755 tmpfs /run
 chmod 1777 /tmp /var/tmp
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t bpf bpf /sys/fs/bpf
-exec </dev/null >/dev/ttyS1 2>&1
+# Not the console's line: the second one, or the only one that there is of its kind.
+line=/dev/ttyS1
+[ "$(uname -m)" = aarch64 ] && line=/dev/ttyS0
+exec </dev/null >"$line" 2>&1
 
 if [ "$CGROUPS" = hybrid ]; then
     mount -t tmpfs tmpfs /sys/fs/cgroup

@@ -2,19 +2,38 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::Preempt;
-use crate::exec::capture;
-use crate::setup::apt;
+use crate::arch::Arch;
 use crate::setup::suite::Suite;
 use crate::setup::unpack::{self, Needs};
 use crate::{cache, pins};
 
-/// The end of the name of a kernel package.
-const FLAVOUR: &str = "-cloud-amd64";
+/// Kernels of which one is the newest.
+struct Line<'a> {
+    /// Major and minor version.
+    name: &'a str,
+    /// What is behind the version in a release.
+    flavour: String,
+}
+
+impl Line<'_> {
+    /// The newest release of it among the names of packages.
+    fn newest<'a>(&self, names: &'a str) -> Option<&'a str> {
+        names.lines().filter_map(|name| self.number(name)).max().map(|(_, release)| release)
+    }
+
+    /// The numbers behind the line's own in a package's name, and the release.
+    fn number<'a>(&self, package: &'a str) -> Option<(Vec<u32>, &'a str)> {
+        let release = package.strip_prefix("linux-image-")?;
+        let rest = release.strip_suffix(&self.flavour)?.strip_prefix(self.name)?;
+        let version = rest.strip_prefix('.')?.split('+').next()?;
+        let numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        Some((numbers.collect::<Result<_, _>>().ok()?, release))
+    }
+}
 
 /// A kernel in the cache.
 pub struct Kernel {
@@ -29,51 +48,44 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The newest kernel of this line in the package lists, or else in the cache.
-    pub fn get(line: &str) -> Result<Self> {
+    /// The newest of this line that the package lists have, or else the newest that the cache has.
+    pub fn get(line: &str, arch: Arch) -> Result<Self> {
         let dir = cache::dir()?.join("kernels");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let (suite, newer) = pins::DEBIAN_BACKPORTS;
-        if let Some((_, metas)) = pins::DEBIAN_KERNELS.iter().find(|(known, _)| *known == line) {
-            let Some(package) = newest(line, metas) else {
-                return cached(&dir, line)?.with_context(|| {
-                    format!("this host's packages have no kernel {line}, and the cache has none")
-                });
-            };
-            let home = dir.join(&package);
-            unpack::ensure(&[&package], Needs::Nothing, &home, |home| Self::at(home).is_ok())?;
-            return Self::at(&home);
-        }
-        if !newer.contains(&line) {
-            let own = pins::DEBIAN_KERNELS.iter().map(|(line, _)| line);
-            let known: Vec<_> = own.chain(newer).copied().collect();
+        let (backports, newer) = pins::DEBIAN_BACKPORTS;
+        let suite = if pins::DEBIAN_KERNELS.contains(&line) {
+            Suite::own(arch)?
+        } else if newer.contains(&line) {
+            Suite::open(backports, arch)?
+        } else {
+            let known: Vec<_> = pins::DEBIAN_KERNELS.iter().chain(newer).copied().collect();
             bail!("no kernel {line}: there are {}", known.join(", "));
-        }
-        match Self::of_suite(&dir, line, &Suite::open(suite)?) {
+        };
+        let line = &Line { name: line, flavour: format!("-cloud-{}", arch.debian()) };
+        match Self::of_suite(&dir, line, &suite) {
             Ok(Some(kernel)) => Ok(kernel),
             // Only the first line of the error, which can stand alone.
             other => cached(&dir, line)?.with_context(|| match other {
-                Err(error) => format!("no kernel {line}: {error}"),
-                Ok(_) => {
-                    format!(
-                        "{suite} has no kernel {line} or no mirror answers, and the cache has none"
-                    )
-                }
+                Err(error) => format!("no kernel {}: {error}", line.name),
+                Ok(_) => format!(
+                    "Debian has no kernel {} or cannot be asked, and the cache has none",
+                    line.name
+                ),
             }),
         }
     }
 
-    /// The newest kernel of this line in the suite.
-    fn of_suite(dir: &Path, line: &str, suite: &Suite) -> Result<Option<Self>> {
+    /// The newest of this line that the suite has.
+    fn of_suite(dir: &Path, line: &Line<'_>, suite: &Suite) -> Result<Option<Self>> {
         let home = |release: &str| dir.join(format!("linux-image-{release}"));
         let mut names = suite.names();
-        let known = newest_release(&names, line);
+        let known = line.newest(&names);
         if !known.is_some_and(|release| home(release).exists()) {
             // The lists may be old and name a kernel that the mirror no longer has.
             suite.update();
             names = suite.names();
         }
-        let Some(release) = newest_release(&names, line) else { return Ok(None) };
+        let Some(release) = line.newest(&names) else { return Ok(None) };
         let (packages, home) = (packages(&names, release), home(release));
         let packages: Vec<_> = packages.iter().map(String::as_str).collect();
         unpack::ensure(&packages, Needs::NothingOf(suite), &home, |home| Self::at(home).is_ok())?;
@@ -126,46 +138,16 @@ fn parse_preempt(config: &str) -> (Vec<Preempt>, Option<Preempt>) {
         config.lines().any(|known| known == line)
     };
     let chosen = |preempt: &Preempt| says(preempt, |option| format!("{option}=y"));
+    let is_dynamic = config.lines().any(|line| line == "CONFIG_PREEMPT_DYNAMIC=y");
     let offered = |preempt: &Preempt| {
-        chosen(preempt) || says(preempt, |option| format!("# {option} is not set"))
+        chosen(preempt) || is_dynamic && says(preempt, |option| format!("# {option} is not set"))
     };
     let all = [Preempt::None, Preempt::Voluntary, Preempt::Lazy, Preempt::Full];
     (all.into_iter().filter(offered).collect(), all.into_iter().find(chosen))
 }
 
-/// The package of the newest kernel of a line: a dependency of the first of `metas` that has one.
-fn newest(line: &str, metas: &[&str]) -> Option<String> {
-    if metas.iter().all(|meta| depends(line, meta).is_none()) {
-        apt::update();
-    }
-    metas.iter().find_map(|meta| depends(line, meta))
-}
-
-fn depends(line: &str, meta: &str) -> Option<String> {
-    let mut cmd = Command::new("apt-cache");
-    parse_depends(&capture(cmd.args(["depends", meta]).env("LC_ALL", "C")).ok()?, line)
-}
-
-/// The kernel package of the line in the output of `apt-cache depends`.
-fn parse_depends(answer: &str, line: &str) -> Option<String> {
-    let prefix = format!("linux-image-{line}.");
-    let mut names = answer.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    names.find(|name| name.starts_with(&prefix)).map(str::to_owned)
-}
-
-/// The newest release of the line in a list of package names.
-fn newest_release<'a>(names: &'a str, line: &str) -> Option<&'a str> {
-    let number = |name: &'a str| {
-        let release = name.strip_prefix("linux-image-")?;
-        let rest = release.strip_suffix(FLAVOUR)?.strip_prefix(line)?.strip_prefix('.')?;
-        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-        Some((digits.parse::<u32>().ok()?, release))
-    };
-    names.lines().filter_map(number).max().map(|(_, release)| release)
-}
-
-/// The packages of a kernel: a single one, or since 6.19 one with the image, and possibly one with the modules and one
-/// with the configuration.
+/// What a kernel is in: one package, or since 6.19 another with the image, to which one with the modules and one with the
+/// configuration may belong.
 fn packages(names: &str, release: &str) -> Vec<String> {
     let parts = ["binary", "modules", "base"].map(|part| format!("linux-{part}-{release}"));
     let known = |package: &String| names.lines().any(|name| name == package);
@@ -173,11 +155,11 @@ fn packages(names: &str, release: &str) -> Vec<String> {
     if parts.is_empty() { vec![format!("linux-image-{release}")] } else { parts }
 }
 
-/// The kernel of the line that was put into the cache last.
-fn cached(dir: &Path, line: &str) -> Result<Option<Kernel>> {
-    let prefix = format!("linux-image-{line}.");
+/// The newest kernel of the line that is in the cache; by the time at which it came there.
+fn cached(dir: &Path, line: &Line<'_>) -> Result<Option<Kernel>> {
     let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?.flatten();
-    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let ours = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| line.number(name).is_some()));
     let newest = ours.max_by_key(|entry| entry.metadata().and_then(|data| data.modified()).ok());
     newest.map(|entry| Kernel::at(&entry.path())).transpose()
 }
@@ -186,13 +168,18 @@ fn cached(dir: &Path, line: &str) -> Result<Option<Kernel>> {
 mod tests {
     use super::*;
 
+    fn line(name: &str) -> Line<'_> {
+        Line { name, flavour: "-cloud-amd64".to_owned() }
+    }
+
     #[test]
-    fn the_line_of_a_meta_package_is_checked() {
-        let answer = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n";
-        let found = Some("linux-image-6.1.0-56-cloud-amd64".to_owned());
-        assert_eq!(parse_depends(answer, "6.1"), found);
-        assert_eq!(parse_depends(answer, "6.12"), None);
-        assert_eq!(parse_depends("linux-image-cloud-amd64\n", "6.1"), None);
+    fn the_newest_of_a_line_is_that_with_the_highest_numbers() {
+        let names = "linux-image-6.1.0-9-cloud-amd64\nlinux-image-6.1.0-56-cloud-amd64\n\
+                     linux-image-6.1.0-57-cloud-arm64\nlinux-image-6.1-cloud-amd64\n\
+                     linux-image-6.12.117+deb12-cloud-amd64\nlinux-image-6.12.9+deb12-cloud-amd64\n\
+                     linux-image-6.1.0-60-cloud-amd64-unsigned\n";
+        assert_eq!(line("6.1").newest(names), Some("6.1.0-56-cloud-amd64"));
+        assert_eq!(line("6.12").newest(names), Some("6.12.117+deb12-cloud-amd64"));
     }
 
     #[test]
@@ -202,22 +189,23 @@ mod tests {
                      linux-modules-7.3.10+deb13-cloud-amd64\nlinux-binary-7.3.10+deb13-cloud-amd64\n\
                      linux-binary-unsigned-7.3.10+deb13-cloud-amd64\n\
                      linux-image-6.18.15+deb13-cloud-amd64\n";
-        let release = newest_release(names, "7.3").unwrap();
+        let release = line("7.3").newest(names).unwrap();
         assert_eq!(release, "7.3.10+deb13-cloud-amd64");
         let parts = ["binary", "modules"].map(|part| format!("linux-{part}-{release}"));
         assert_eq!(packages(names, release), parts);
-        let release = newest_release(names, "6.18").unwrap();
+        let release = line("6.18").newest(names).unwrap();
         assert_eq!(packages(names, release), [format!("linux-image-{release}")]);
-        assert_eq!(newest_release(names, "7.2"), None);
+        assert_eq!(line("7.2").newest(names), None);
     }
 
     #[test]
     fn a_configuration_says_what_it_could_have_chosen() {
-        let old = "# CONFIG_PREEMPT_NONE is not set\nCONFIG_PREEMPT_VOLUNTARY=y\n# CONFIG_PREEMPT is not set\n";
+        let old = "CONFIG_PREEMPT_DYNAMIC=y\n# CONFIG_PREEMPT_NONE is not set\nCONFIG_PREEMPT_VOLUNTARY=y\n# CONFIG_PREEMPT is not set\n";
         let known = vec![Preempt::None, Preempt::Voluntary, Preempt::Full];
         assert_eq!(parse_preempt(old), (known, Some(Preempt::Voluntary)));
-        let new =
-            "CONFIG_ARCH_HAS_PREEMPT_LAZY=y\n# CONFIG_PREEMPT is not set\nCONFIG_PREEMPT_LAZY=y\n";
+        let new = "CONFIG_PREEMPT_DYNAMIC=y\nCONFIG_ARCH_HAS_PREEMPT_LAZY=y\n# CONFIG_PREEMPT is not set\nCONFIG_PREEMPT_LAZY=y\n";
         assert_eq!(parse_preempt(new), (vec![Preempt::Lazy, Preempt::Full], Some(Preempt::Lazy)));
+        let fixed = old.replace("DYNAMIC=y", "DYNAMIC=n");
+        assert_eq!(parse_preempt(&fixed), (vec![Preempt::Voluntary], Some(Preempt::Voluntary)));
     }
 }

@@ -70,8 +70,8 @@ pub fn run(lines: &[String], work: &Work) -> Result<()> {
 }
 
 fn row(guest: &Guest, work: &Work, tally: &Tally, minutes: u64) -> String {
-    let release =
-        Kernel::get(&guest.kernel).map_or_else(|_| "none".to_owned(), |kernel| kernel.release);
+    let release = Kernel::get(&guest.kernel, guest.arch)
+        .map_or_else(|_| "none".to_owned(), |kernel| kernel.release);
     let names: Vec<_> = work.tests.iter().chain(&work.benches).map(String::as_str).collect();
     let names = if names.is_empty() { "all".to_owned() } else { names.join(", ") };
     let built = if work.dev { ", debug build" } else { "" };

@@ -26,6 +26,7 @@ pub use self::extent::{Extent, guests};
 use self::kernel::Kernel;
 pub use self::matrix::run as matrix;
 pub use self::show::{PROGRAMS, show};
+use crate::arch::Arch;
 use crate::setup::{self, BpfToolchain, apt};
 use crate::test::binaries::{self, BENCH, Binary, TEST};
 use crate::test::tally::Tally;
@@ -40,6 +41,9 @@ pub struct Guest {
     /// Line of the kernel: 6.1, 6.12, 6.18 or 7.3.
     #[arg(long, default_value = "6.1")]
     kernel: String,
+    /// Its architecture; one that is not this host's is emulated.
+    #[arg(long, value_enum, default_value_t = Arch::HOST)]
+    arch: Arch,
     /// Number of CPUs.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
@@ -110,20 +114,21 @@ impl Guest {
     fn of(kernel: &str, cpus: u32, cgroups: Cgroups, preempt: Preempt) -> Self {
         let kernel = kernel.to_owned();
         let (possible, accel, preempt) = (None, qemu::Accel::Auto, Some(preempt));
-        Self { kernel, cpus, possible, cgroups, preempt, nohz_full: false, memory: 3072, accel }
+        let (arch, nohz_full, memory) = (Arch::HOST, false, 3072);
+        Self { kernel, arch, cpus, possible, cgroups, preempt, nohz_full, memory, accel }
     }
 }
 
 impl fmt::Display for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kernel, cpus, possible, cgroups, preempt, nohz_full, memory: _, accel: _ } =
-            self;
+        let Self { kernel, arch, cpus, possible, cgroups, preempt, nohz_full, .. } = self;
+        let arch = if *arch == Arch::HOST { "" } else { &format!(" {}", arch.debian()) };
         let possible = possible.map(|possible| format!(" of {possible}")).unwrap_or_default();
         let cgroups = match cgroups {
             Cgroups::V2 => "cgroup v2",
             Cgroups::Hybrid => "hybrid cgroups",
         };
-        write!(f, "Linux {kernel}, {cpus} CPUs{possible}, {cgroups}")?;
+        write!(f, "Linux {kernel}{arch}, {cpus} CPUs{possible}, {cgroups}")?;
         preempt.map_or(Ok(()), |preempt| write!(f, ", preempt={}", preempt.name()))?;
         if *nohz_full { write!(f, ", nohz_full") } else { Ok(()) }
     }
@@ -172,7 +177,7 @@ pub fn run(guest: &Guest, work: &Work) -> Result<()> {
 }
 
 fn alone(tally: &mut Tally, guest: &Guest, work: &Work) -> Result<()> {
-    let bpf = setup::ensure()?;
+    let bpf = setup::ensure_for(guest.arch)?;
     prepare()?;
     build(&bpf, work)?;
     boot(tally, &bpf, guest, work)
@@ -196,7 +201,8 @@ fn prepare() -> Result<()> {
 }
 
 fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Result<()> {
-    let (emulator, kernel) = (Emulator::ensure()?, Kernel::get(&guest.kernel)?);
+    let (emulator, kernel) =
+        (Emulator::ensure(guest.arch)?, Kernel::get(&guest.kernel, guest.arch)?);
     let guest = &Guest { preempt: Some(kernel.preempt(guest.preempt)?), ..guest.clone() };
     let tests = test_binaries(bpf, work)?;
     let place = tempfile::Builder::new()
@@ -204,7 +210,7 @@ fn boot(tally: &mut Tally, bpf: &BpfToolchain, guest: &Guest, work: &Work) -> Re
         .tempdir_in(exec::target_dir())
         .context("no place for the guest's disk")?;
     exec::say("Guest", format_args!("{guest}: {}", kernel.release));
-    let disk = disk::make(place.path(), &kernel, &tests, guest, work)?;
+    let disk = disk::make(place.path(), bpf, &kernel, &tests, guest, work)?;
     let name = guest.to_string().replace(", ", "-").replace([' ', '='], "_");
     let log = cache::log(&format!("vm-{name}"))?;
     let accel = qemu::accel(guest.accel, &emulator, &kernel, place.path())?;

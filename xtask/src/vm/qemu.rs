@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use super::Guest;
 use super::emulator::Emulator;
 use super::kernel::Kernel;
+use crate::arch::Arch;
 use crate::exec::say;
 
 /// A guest hangs if it prints nothing on either line for this long. A test that waits in vain fails earlier.
@@ -70,13 +71,19 @@ impl Machine<'_> {
         cmd.arg("-drive")
             .arg(format!("file={},if=none,id=root,format=raw,cache=unsafe", disk.display()));
         cmd.args(["-device", "nvme,drive=root,serial=memstock"]);
-        cmd.arg("-serial").arg(format!("file:{}", log.display())).args(["-serial", "stdio"]);
-        // Emulated CPUs run one at a time: do not check the timer against the clock, and report only long
-        // stalls.
-        let mut append =
-            "console=ttyS0 panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw rootwait init=/init \
-            mitigations=off no_timer_check rcupdate.rcu_cpu_stall_timeout=120"
-                .to_owned();
+        cmd.arg("-serial").arg(format!("file:{}", log.display()));
+        // The second line; the Arm machine has but one of its own.
+        cmd.args(match emulator.arch {
+            Arch::Amd64 => ["-serial", "stdio"].as_slice(),
+            Arch::Arm64 => &["-chardev", "stdio,id=tests", "-device", "pci-serial,chardev=tests"],
+        });
+        // Emulated CPUs get no time while others have it: the timer is not counted against the clock, and
+        // stalls are told of when they are long.
+        let mut append = format!(
+            "console={} panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw rootwait init=/init \
+            mitigations=off no_timer_check rcupdate.rcu_cpu_stall_timeout=120",
+            console(emulator.arch)
+        );
         if let Some(preempt) = guest.preempt {
             write!(append, " preempt={}", preempt.name())?;
         }
@@ -90,15 +97,30 @@ impl Machine<'_> {
     }
 }
 
-/// QEMU with the options of every machine.
+/// The kernel's name of the first serial line.
+fn console(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "ttyS0",
+        Arch::Arm64 => "ttyAMA0",
+    }
+}
+
+/// What every machine has.
 fn qemu(emulator: &Emulator, accel: Accel, kernel: &Kernel) -> Command {
     let mut cmd = emulator.mortal();
-    // One thread for all emulated CPUs. With a thread for each, QEMU 7.2 may run old code after another CPU changed
-    // it. When the kernel turns a tracepoint on, it puts a breakpoint there for a moment; a CPU that hits it after the
-    // kernel has forgotten it crashes. Guests of 6.12 did so twice ("Oops: int3" in exc_page_fault).
-    let (accel, cpu) =
-        if accel == Accel::Kvm { ("kvm", "host") } else { ("tcg,thread=single", "max") };
+    // One thread for all emulated CPUs. With a thread for each, QEMU 7.2 may run code as it was before another
+    // CPU changed it: the breakpoint that the kernel puts where it turns a tracepoint on, and takes away again
+    // before it forgets of it. Guests of 6.12 ended so twice ("Oops: int3" in exc_page_fault).
+    let (accel, cpu) = match (accel, emulator.arch) {
+        (Accel::Kvm, _) => ("kvm", "host"),
+        (_, Arch::Amd64) => ("tcg,thread=single", "max"),
+        // A newer one signs its pointers, which costs a lot when it is emulated.
+        (_, Arch::Arm64) => ("tcg,thread=single", "cortex-a72"),
+    };
     cmd.args(["-accel", accel, "-cpu", cpu, "-display", "none", "-no-reboot", "-nodefaults"]);
+    if emulator.arch == Arch::Arm64 {
+        cmd.args(["-machine", "virt,gic-version=3"]);
+    }
     cmd.arg("-kernel").arg(&kernel.image);
     cmd.stdin(Stdio::null());
     cmd
@@ -109,7 +131,7 @@ pub fn accel(wish: Accel, emulator: &Emulator, kernel: &Kernel, place: &Path) ->
     if wish != Accel::Auto {
         return Ok(wish);
     }
-    if !Path::new("/dev/kvm").exists() {
+    if emulator.arch != Arch::HOST || !Path::new("/dev/kvm").exists() {
         return Ok(Accel::Tcg);
     }
     let works = boots_with_kvm(emulator, kernel, &place.join("probe"))?;
@@ -120,9 +142,10 @@ pub fn accel(wish: Accel, emulator: &Emulator, kernel: &Kernel, place: &Path) ->
 /// Whether a kernel prints its first line under KVM; it has no root and ends by a panic.
 fn boots_with_kvm(emulator: &Emulator, kernel: &Kernel, log: &Path) -> Result<bool> {
     let mut cmd = qemu(emulator, Accel::Kvm, kernel);
-    cmd.args(["-m", "512M", "-append", "console=ttyS0 panic=-1", "-serial"]);
+    let append = format!("console={} panic=-1", console(emulator.arch));
+    cmd.args(["-m", "512M", "-append", &append, "-serial"]);
     cmd.arg(format!("file:{}", log.display())).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut running = Running(cmd.spawn().context("cannot start qemu-system-x86_64")?);
+    let mut running = Running(cmd.spawn().context("cannot start QEMU")?);
     let end = Instant::now() + PROBE;
     while Instant::now() < end && running.0.try_wait()?.is_none() {
         thread::sleep(Duration::from_millis(50));
@@ -138,8 +161,7 @@ pub fn run(machine: &Machine<'_>, mut hear: impl FnMut(&str)) -> Result<()> {
     // Empty the log of an earlier guest.
     fs::write(machine.log, "").with_context(|| machine.log.display().to_string())?;
     let mut cmd = machine.command()?;
-    let mut child =
-        cmd.stdout(Stdio::piped()).spawn().context("cannot start qemu-system-x86_64")?;
+    let mut child = cmd.stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
     let output = child.stdout.take().context("a child without its output")?;
     let mut running = Running(child);
     let (lines, heard) = mpsc::channel();
@@ -175,7 +197,7 @@ pub fn run(machine: &Machine<'_>, mut hear: impl FnMut(&str)) -> Result<()> {
     }
     let status = running.wait()?;
     if !status.success() {
-        bail!("qemu-system-x86_64 failed ({status})");
+        bail!("QEMU failed ({status})");
     }
     Ok(())
 }
@@ -185,7 +207,7 @@ struct Running(Child);
 
 impl Running {
     fn wait(&mut self) -> Result<ExitStatus> {
-        self.0.wait().context("the end of qemu-system-x86_64")
+        self.0.wait().context("the end of QEMU")
     }
 }
 

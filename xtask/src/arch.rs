@@ -1,0 +1,48 @@
+//! The architectures that memstock is built for, and what each of them is called by whom.
+
+use std::path::PathBuf;
+
+use crate::exec;
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Arch {
+    /// x86-64.
+    #[value(name = "x86_64", aliases = ["x86_64-unknown-linux-gnu", "amd64"])]
+    Amd64,
+    /// 64-bit Arm.
+    #[value(name = "aarch64", aliases = ["aarch64-unknown-linux-gnu", "arm64"])]
+    Arm64,
+}
+
+impl Arch {
+    /// That of this host: what is built for it needs nothing more.
+    pub const HOST: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 };
+
+    /// As Debian calls it.
+    pub fn debian(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// As `uname -m`, QEMU and GNU's tools do.
+    pub fn machine(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64",
+            Self::Arm64 => "aarch64",
+        }
+    }
+
+    /// As Rust calls it.
+    pub fn triple(self) -> String {
+        format!("{}-unknown-linux-gnu", self.machine())
+    }
+
+    /// Where cargo puts what it builds for it.
+    pub fn target_dir(self) -> PathBuf {
+        let dir = exec::target_dir();
+        if self == Self::HOST { dir } else { dir.join(self.triple()) }
+    }
+}
