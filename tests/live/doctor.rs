@@ -180,8 +180,8 @@ fn without_privilege_most_is_unknown() -> Result<()> {
         }
         // Before Linux 6.9 the bits of an allocation's flags are macros, and only root's tracefs has them.
         said.is("btf", if release()? < (6, 9) { "unknown" } else { "found" })?;
-        // What everybody can see is reported to everybody.
-        for name in ["tracepoint page_fault_user", "cgroup v2", "pidfd"] {
+        // What everybody can see is told to everybody.
+        for name in ["tracepoint mm_page_alloc", "cgroup v2", "pidfd"] {
             said.is(name, "found")?;
         }
         Ok(())
@@ -196,8 +196,8 @@ fn what_is_hidden_is_absent() -> Result<()> {
         let said = Said::after(&hide("/sys/kernel/btf"))?;
         said.is("btf", "absent")?;
         said.is("struct pages", "absent")?;
-        // What does not need it is still found.
-        said.is("tracepoint page_fault_user", "found")?;
+        // What does not need it is found all the same.
+        said.is("tracepoint mm_page_alloc", "found")?;
         said.code(121, &["btf", "struct pages", "programs"])?;
 
         let cgroups = "while umount -R /sys/fs/cgroup 2>/dev/null; do :; done";

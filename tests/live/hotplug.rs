@@ -38,26 +38,26 @@ impl Busy {
         Ok(Self { maps, other, ours })
     }
 
-    /// Pages stocked or pending on the CPU, pages in its uncharge batches, and its faults.
+    /// Pages stocked or pending, and pages in uncharge batches, on the CPU; and pages charged there.
     fn stock(&self) -> Result<(u32, u32, u64)> {
-        let (mut stocked, mut batched, mut faults) = (0, 0, 0);
+        let (mut stocked, mut batched, mut charged) = (0, 0, 0);
         for slot in 0..self.maps.info().slots {
             for (_, stock) in self.maps.stocks(slot)?.iter().filter(|&&(cpu, _)| cpu == CPU) {
                 stocked += StockWord(stock.word).charged();
                 batched += StockWord(stock.uncharge_batch).charged();
-                faults += stock.faults;
+                charged += stock.from_stock + stock.missed;
             }
         }
-        Ok((stocked, batched, faults))
+        Ok((stocked, batched, charged))
     }
 
     /// Takes the CPU offline under load. Also returns how long its stock still had pages.
     fn take(&self) -> Result<(CpuOffline, Duration)> {
         // The task lost its affinity when the CPU went offline the last time.
         self.ours.keep_on(CPU)?;
-        let (_, _, faults) = self.stock()?;
+        let (_, _, charged) = self.stock()?;
         try_poll_until(SOON, "load on the CPU that goes", || {
-            Ok((self.stock()?.2 > faults + 100).then_some(()))
+            Ok((self.stock()?.2 > charged + 100).then_some(()))
         })?;
         let offline = CpuOffline::take(CPU)?;
         let gone = Instant::now();

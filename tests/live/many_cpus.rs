@@ -33,16 +33,16 @@ fn maps() -> Result<engine::Engine> {
     engine::Engine::open(&Pins::on(host::BPFFS.as_ref()))
 }
 
-/// Pages stocked, pending or in uncharge batches on a CPU, and its faults.
+/// Pages stocked, pending or in uncharge batches on a CPU, and pages charged there.
 fn stock(maps: &engine::Engine, of: u32) -> Result<(u32, u64)> {
-    let (mut pages, mut faults) = (0, 0);
+    let (mut pages, mut charged) = (0, 0);
     for slot in 0..maps.info().slots {
         for (_, stock) in maps.stocks(slot)?.iter().filter(|&&(cpu, _)| cpu == of) {
             pages += StockWord(stock.word).charged() + StockWord(stock.uncharge_batch).charged();
-            faults += stock.faults;
+            charged += stock.from_stock + stock.missed;
         }
     }
-    Ok((pages, faults))
+    Ok((pages, charged))
 }
 
 /// A busy task on each CPU from 0 to 3.

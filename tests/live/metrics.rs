@@ -149,7 +149,6 @@ fn figures(cgroup: &Cgroup) -> Vec<(String, u64)> {
     });
     let own = [
         ("stocked_bytes", cgroup.stocked),
-        ("faults_total", cgroup.faults.unwrap_or_default()),
         ("charged_bytes_total", cgroup.charged_pages * PAGE),
         ("from_stock_bytes_total", cgroup.from_stock_pages * PAGE),
         ("memory_file_bytes", cgroup.memory.file),
@@ -159,6 +158,9 @@ fn figures(cgroup: &Cgroup) -> Vec<(String, u64)> {
         ("singles_total", cgroup.singles),
         ("forced_total", cgroup.forced),
     ];
+    // Where the kernel has tracepoints for them.
+    let faults = cgroup.faults.map(|faults| ("faults_total", faults));
+    let own = own.into_iter().chain(faults);
     counted.chain(own.map(|(name, value)| (name.to_owned(), value))).collect()
 }
 
@@ -235,14 +237,16 @@ fn figures_are_those_of_show() -> Result<()> {
             let (n, label) = (cpu.cpu, format!("{{cpu=\"{}\"}}", cpu.cpu));
             for (name, value) in [
                 ("online", u64::from(cpu.online)),
-                ("faults_total", cpu.faults.unwrap_or_default()),
                 ("charged_bytes_total", cpu.charged_pages * PAGE),
                 ("from_stock_bytes_total", cpu.from_stock_pages * PAGE),
                 ("refills_total", cpu.refills),
                 ("drains_total", cpu.drains),
                 ("charges_total", cpu.charges),
                 ("uncharges_total", cpu.uncharges),
-            ] {
+            ]
+            .into_iter()
+            .chain(cpu.faults.map(|faults| ("faults_total", faults)))
+            {
                 same(&found, &format!("memstock_cpu_{name}{label}"), value)?;
             }
             for (slot, has) in cpu.slots.iter().enumerate() {

@@ -97,9 +97,42 @@ pub fn root_and_packages(kind: &[&str]) -> Result<Option<(PathBuf, TempDir)>> {
     Ok(Some((archive.stdout.trim_end().into(), folder)))
 }
 
+/// The package that a guest of another architecture has beside the test binaries.
+fn package_of_guest() -> Result<Option<PathBuf>> {
+    let folder = binaries::memstock()?;
+    let files = folder.ancestors().nth(2).context("no folder of the programs")?.read_dir()?;
+    let mut packages = files.flatten().map(|file| file.path());
+    Ok(packages.find(|path| path.extension().is_some_and(|kind| kind == "deb")))
+}
+
+/// Installed in the guest itself, whose dpkg knows of no other package.
+fn in_the_guest(package: &Path) -> Result<()> {
+    let dpkg = |args: &[&str]| must(Command::new("dpkg").args(args));
+    fs::write("/var/lib/dpkg/status", "")?;
+    let package = package.to_str().context("a path in UTF-8")?;
+    dpkg(&["--force-depends", "--install", package])?;
+    ensure!(dpkg(&["--verify", "memstock"])?.is_empty(), "not as it was packaged");
+    let memstock = |args: &[&str]| {
+        let mut command = Command::new("/usr/bin/memstock");
+        command.args(args);
+        Program::from(command).finish(10 * SOON)
+    };
+    let doctor = memstock(&["doctor"])?;
+    ensure!(doctor.code() == 0, "{doctor:?}");
+    let work = "head -c 4194304 /dev/zero | tail -c 4194304 > /dev/null";
+    let stat = memstock(&["stat", "--", "sh", "-c", work])?;
+    ensure!(stat.code() == 0 && stat.stderr.contains("needed_peak"), "{stat:?}");
+    dpkg(&["--purge", "memstock"])?;
+    ensure!(!Path::new("/usr/bin/memstock").exists(), "it was purged and is there");
+    Ok(())
+}
+
 #[test]
 #[ignore = "long"]
 fn it_comes_works_and_goes() -> Result<()> {
+    if let (true, Some(package)) = (in_guest(), package_of_guest()?) {
+        return live(|| in_the_guest(&package));
+    }
     let Some((archive, folder)) = root_and_packages(&[])? else { return Ok(()) };
     fs::write(folder.path().join("inside"), INSIDE)?;
     let root = tempfile::tempdir()?;

@@ -58,7 +58,7 @@ impl Side {
         // It preempts the running task as soon as it has something to do.
         keeps.prefer()?;
         let used = engine.used_at_rest(&cgroup)?;
-        let faults = engine.show()?.cgroup(cgroup.path())?.faults()?;
+        let faults = engine.show()?.cgroup(cgroup.path())?.faults();
         let counted = churns.faults()? + keeps.faults()?;
         Ok(Self { churns, keeps, kept: 0, used, faults, counted, cgroup, _kernel: kernel })
     }
@@ -75,7 +75,7 @@ impl Side {
 
     /// Faults since the beginning: by memstock, and by the kernel.
     fn faults(&self, engine: &Engine) -> Result<(u64, u64)> {
-        let seen = engine.show()?.cgroup(self.cgroup.path())?.faults()? - self.faults;
+        let seen = engine.show()?.cgroup(self.cgroup.path())?.faults() - self.faults;
         Ok((seen, self.churns.faults()? + self.keeps.faults()? - self.counted))
     }
 }

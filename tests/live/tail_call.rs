@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use memstock::engine::pins::Pins;
 use memstock::host;
-use memstock_tests::{Engine, Task, TestCgroup, bpf, live};
+use memstock_tests::live::{live, name};
+use memstock_tests::skip::skip;
+use memstock_tests::{Engine, Task, TestCgroup, bpf};
 
 const CPU: u32 = 1;
 const BATCH: u64 = 32;
@@ -20,6 +22,10 @@ fn counting_stays_exact_without_the_tail_call() -> Result<()> {
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
         task.touch(1000)?;
         let whole = engine.show()?;
+        if whole.cgroup(cgroup.path())?.faults.is_none() {
+            skip(&name(), "without tracepoints for page faults there is no tail call");
+            return engine.stop().map(drop);
+        }
         ensure!(whole.loss.tail_calls_failed == 0, "without cause: {:?}", whole.loss);
 
         bpf::delete_entry(&Pins::on(Path::new(host::BPFFS)).map("TAIL_CALLS"), 0)?;
@@ -28,7 +34,7 @@ fn counting_stays_exact_without_the_tail_call() -> Result<()> {
         let show = engine.show()?;
         let seen = show.cgroup(cgroup.path())?;
         let misses = 2000_u64.div_ceil(BATCH);
-        let counted = (seen.faults()?, seen.charged_pages, seen.missed());
+        let counted = (seen.faults(), seen.charged_pages, seen.missed());
         ensure!(counted == (2000, 2000, misses), "{seen:#?}");
         show.check()?;
 

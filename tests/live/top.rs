@@ -41,7 +41,7 @@ fn it_is_driven_by_keys() -> Result<()> {
         // A rate needs two samples, and a stock needs pages.
         top.wait_for("a rate", |screen| {
             let line = screen.lines().nth(1).unwrap_or_default();
-            !line.contains("faults 0/s") && !line.contains("faults -/s")
+            !line.contains("pages 0/s") && !line.contains("pages -/s")
         })?;
         top.wait_for("a stock", |screen| {
             screen

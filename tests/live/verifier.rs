@@ -7,6 +7,7 @@
 //! catches a walk that is no longer bounded, far below the million instructions at which the kernel gives up.
 
 use std::collections::BTreeMap;
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::Path;
 
@@ -46,10 +47,11 @@ fn count(settings: Settings) -> Result<Counts> {
         .collect()
 }
 
-/// The kernel's version, and whether it is Debian's build.
+/// Its line, and whose build it is; of another architecture than most records are of, for which.
 fn kernel() -> Result<String> {
     let whose = if in_guest() { " of Debian" } else { "" };
-    release().map(|(version, level)| format!("{version}.{level}{whose}"))
+    let arch = if ARCH == "x86_64" { String::new() } else { format!(" for {ARCH}") };
+    release().map(|(version, level)| format!("{version}.{level}{whose}{arch}"))
 }
 
 #[test]

@@ -300,5 +300,8 @@ mod tests {
             guest.to_string(),
             "Linux 6.12, 8 CPUs of 64, cgroup v2, preempt=full, nohz_full"
         );
+        let other = [Arch::Amd64, Arch::Arm64].into_iter().find(|arch| *arch != Arch::HOST);
+        guest.arch = other.unwrap();
+        assert!(guest.to_string().starts_with(&format!("Linux 6.12 {}, ", guest.arch.debian())));
     }
 }
