@@ -87,8 +87,18 @@ pub fn debian_qemu(arch: Arch) -> &'static str {
 }
 /// What a guest of another architecture has instead of programs of this host: what the live tests start, libraries, and
 /// what installs a package. Unpacked into the cache.
-pub const DEBIAN_FOREIGN: &[&str] =
-    &["busybox-static", "dpkg", "e2fsprogs", "libc-bin", "mount", "stress-ng", "util-linux"];
+pub const DEBIAN_FOREIGN: &[&str] = &[
+    "busybox-static",
+    "coreutils",
+    // busybox's shell takes its own of the other programs.
+    "dash",
+    "dpkg",
+    "e2fsprogs",
+    "libc-bin",
+    "mount",
+    "stress-ng",
+    "util-linux",
+];
 /// What makes its disk, unpacked as well where it is missing.
 pub const DEBIAN_DISK: &str = "e2fsprogs";
 /// What unpacks the guest's modules; unpacked if it is missing.

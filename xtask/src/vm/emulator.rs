@@ -118,7 +118,9 @@ fn shell(home: &Path) -> Option<PathBuf> {
 /// The packages are not to be had.
 pub fn foreign(arch: Arch) -> Result<PathBuf> {
     let name = format!("guest-{}", arch.debian());
-    let is_whole = |home: &Path| home.join("usr/bin/stress-ng").exists();
+    let is_whole = |home: &Path| {
+        ["bin/sh", "usr/bin/stress-ng"].iter().all(|program| home.join(program).exists())
+    };
     unpack::foreign(
         pins::DEBIAN_FOREIGN,
         |suite| Needs::DependenciesOf(suite),
