@@ -1,10 +1,10 @@
-//! The architectures that memstock is built for, and what each of them is called by whom.
+//! The architectures that memstock is built for, and their names.
 
 use std::path::PathBuf;
 
 use crate::exec;
 
-/// One of them.
+/// An architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Arch {
     /// x86-64.
@@ -16,10 +16,10 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// That of this host: what is built for it needs nothing more.
+    /// The architecture of this host.
     pub const HOST: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 };
 
-    /// As Debian calls it.
+    /// Debian's name.
     pub fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -27,7 +27,7 @@ impl Arch {
         }
     }
 
-    /// As `uname -m`, QEMU and GNU's tools do.
+    /// The name used by `uname -m`, QEMU and the GNU tools.
     pub fn machine(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64",
@@ -35,12 +35,12 @@ impl Arch {
         }
     }
 
-    /// As Rust calls it.
+    /// Rust's name.
     pub fn triple(self) -> String {
         format!("{}-unknown-linux-gnu", self.machine())
     }
 
-    /// Where cargo puts what it builds for it.
+    /// The folder in which cargo builds for it.
     pub fn target_dir(self) -> PathBuf {
         let dir = exec::target_dir();
         if self == Self::HOST { dir } else { dir.join(self.triple()) }

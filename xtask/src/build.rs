@@ -6,12 +6,12 @@ use crate::arch::Arch;
 use crate::exec;
 use crate::setup::{self, BpfToolchain};
 
-/// The verb.
+/// Runs `cargo xtask build`.
 pub fn run(release: bool, target: Arch) -> Result<()> {
     workspace(&setup::ensure_for(target)?, release)
 }
 
-/// Builds the default members; for another architecture those that run there.
+/// Builds the default members, or for another architecture those that run there.
 pub fn workspace(bpf: &BpfToolchain, release: bool) -> Result<()> {
     let mut cmd = exec::cargo(&["build"]);
     if release {

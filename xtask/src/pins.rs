@@ -6,7 +6,7 @@
 
 use crate::arch::Arch;
 
-/// The bpf-linker that is installed, and the oldest that is accepted on `PATH`.
+/// The version of bpf-linker to install, and the oldest accepted on `PATH`.
 pub const LINKER: &str = "0.13.0";
 
 /// The LLVM version that bpf-linker is built on; compilers with a newer LLVM are not used.
@@ -70,27 +70,27 @@ pub const DEBIAN_PROMETHEUS: &str = "prometheus";
 /// What runs containers in the tests of names; unpacked, too.
 pub const DEBIAN_RUNC: &str = "runc";
 
-/// What links for another architecture, and the C library to link with.
+/// The cross compiler, used as linker, and the C library to link with.
 pub fn debian_gcc(arch: Arch) -> [String; 2] {
     [format!("gcc-{}-linux-gnu", arch.machine()), format!("libc6-dev-{}-cross", arch.debian())]
 }
 
-/// What runs a single program of another architecture, unpacked as well.
+/// What runs a program of another architecture on this host; unpacked as well.
 pub const DEBIAN_QEMU_USER: &str = "qemu-user";
 
-/// What runs a guest: unpacked into the cache, not installed.
+/// What runs a guest; unpacked into the cache, not installed.
 pub fn debian_qemu(arch: Arch) -> &'static str {
     match arch {
         Arch::Amd64 => "qemu-system-x86",
         Arch::Arm64 => "qemu-system-arm",
     }
 }
-/// What a guest of another architecture has instead of programs of this host: what the live tests start, libraries, and
-/// what installs a package. Unpacked into the cache.
+/// Programs of a guest of another architecture, in place of this host's: those that the live tests start, their libraries,
+/// and dpkg. Unpacked into the cache.
 pub const DEBIAN_FOREIGN: &[&str] = &[
     "busybox-static",
     "coreutils",
-    // busybox's shell takes its own of the other programs.
+    // busybox's shell would run its own applets in place of the other programs.
     "dash",
     "dpkg",
     "e2fsprogs",
@@ -99,14 +99,14 @@ pub const DEBIAN_FOREIGN: &[&str] = &[
     "stress-ng",
     "util-linux",
 ];
-/// What makes its disk, unpacked as well where it is missing.
+/// What makes the guest's disk; unpacked if it is missing.
 pub const DEBIAN_DISK: &str = "e2fsprogs";
 /// What unpacks the guest's modules; unpacked if it is missing.
 pub const DEBIAN_XZ: &str = "xz-utils";
 /// The guest's shell; always unpacked.
 pub const DEBIAN_SHELL: &str = "busybox-static";
 
-/// Lines of kernels that the machine's own suite has for the guests.
+/// Lines of kernels that guests get from the host's own suite.
 pub const DEBIAN_KERNELS: &[&str] = &["6.1", "6.12"];
 
 /// The suite with newer kernels, and their lines.

@@ -25,7 +25,7 @@ const COMPLETIONS: [(&str, &str); 3] = [
 /// Parts of `contrib` that are not examples.
 const PLACED: [&str; 3] = ["debian", "systemd", CONFIG];
 
-/// Puts everything into the tree but what Debian is told of it.
+/// Puts every file into the tree, except those of `control`.
 pub fn put(
     stage: &Stage,
     binary: &Path,
@@ -49,7 +49,7 @@ fn program(stage: &Stage, binary: &Path, mut strip: Command) -> Result<()> {
     let path = format!("usr/bin/{NAME}");
     let bytes = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
     stage.program(&path, bytes)?;
-    // Line tables are for who builds; the BPF object is data to this, and keeps its own.
+    // Line tables are of use to developers only. The BPF object is data to `strip`, and keeps its own.
     strip.args(["--remove-section=.comment", "--remove-section=.note"]).arg(stage.at(&path));
     capture(&mut strip).map(drop)
 }

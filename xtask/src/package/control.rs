@@ -35,7 +35,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Finds out what the binary depends on.
+    /// Finds what the binary depends on.
     pub fn new(binary: &Path, revision: u32, arch: Arch) -> Result<Self> {
         Ok(Self {
             version: format!("{VERSION}-{revision}"),
@@ -88,7 +88,7 @@ impl Control {
 
 /// The packages that have the libraries of the binary, in the versions whose symbols it uses.
 fn depends(binary: &Path, arch: Arch) -> Result<String> {
-    // It wants to be in the source tree of a package.
+    // dpkg-shlibdeps has to run in the source tree of a package.
     let source = tempfile::tempdir().context("cannot make a temporary folder")?;
     let debian = source.path().join("debian");
     let text = format!("Source: {NAME}\n\nPackage: {NAME}\nArchitecture: any\n");

@@ -25,20 +25,20 @@ use crate::{exec, pins};
 const NAME: &str = "memstock";
 /// The upstream version, which is the workspace's.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The packages of the libraries that it is linked with.
+/// The packages with the libraries that the binary is linked with.
 const LIBRARIES: [&str; 2] = ["libc6", "libgcc-s1"];
 
 /// lintian's tags that only concern packages uploaded to Debian, by a maintainer with an address, to close a bug.
 const NOT_OURS: &str =
     "bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs";
 
-/// The verb: packages `binary`, or one that it builds, and prints where the package is.
+/// Packages `binary`, or one that it builds, and prints the package's path.
 pub fn run(binary: Option<&Path>, output: Option<&Path>, revision: u32, arch: Arch) -> Result<()> {
     println!("{}", package(binary, output, revision, arch)?.display());
     Ok(())
 }
 
-/// The same, and returns where it is.
+/// Does the same, and returns the path.
 pub fn package(
     binary: Option<&Path>,
     output: Option<&Path>,

@@ -1,5 +1,5 @@
-//! What builds for another architecture than this host's: its standard library, and a C compiler to link with. The
-//! toolchain's or the machine's own, else Debian's, unpacked into the cache.
+//! What a build for another architecture needs: its standard library, and a C compiler to link with. Uses those of the
+//! toolchain and the machine, or else unpacks Debian's into the cache.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,30 +12,30 @@ use crate::arch::Arch;
 use crate::exec::capture;
 use crate::{cache, exec, pins};
 
-/// What is set for cargo.
+/// How to cross-build.
 pub struct Cross {
     arch: Arch,
-    /// The toolchain that Debian's standard library is for, and the sysroot that has it; none where the toolchain of the
-    /// workspace has its own.
+    /// The toolchain of Debian's standard library, and the sysroot with the library; `None` if the workspace's toolchain has
+    /// its own.
     std: Option<(String, PathBuf)>,
-    /// Where the C compiler and its tools are unpacked, if they are not the machine's own.
+    /// Where the C compiler and its tools are unpacked; `None` if the machine has them.
     gcc: Option<PathBuf>,
 }
 
 impl Cross {
-    /// Finds or unpacks it.
+    /// Finds or unpacks what is needed.
     pub fn ensure(arch: Arch, bpf: &Compiler) -> Result<Self> {
         let std = if has_std(arch) { None } else { Some(debian_std(arch, bpf)?) };
         let gcc = if which::which(gnu(arch, "gcc")).is_ok() { None } else { Some(gcc(arch)?) };
         Ok(Self { arch, std, gcc })
     }
 
-    /// Which architecture it is.
+    /// The architecture to build for.
     pub fn arch(&self) -> Arch {
         self.arch
     }
 
-    /// Has the cargo that `cmd` starts build for it.
+    /// Makes the cargo run by `cmd` build for the architecture.
     pub fn apply(&self, cmd: &mut Command) {
         let triple = self.arch.triple();
         let variable = triple.to_uppercase().replace('-', "_");
@@ -48,13 +48,13 @@ impl Cross {
         }
         if let Some(root) = &self.gcc {
             cmd.env("LD_LIBRARY_PATH", libraries(root));
-            // Its C library names its parts by where they would be installed.
+            // The linker script of the C library names its parts by their installed paths.
             flags.push(format!("-Clink-arg=--sysroot={}", root.display()));
         }
         cmd.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     }
 
-    /// One of GNU's tools that knows the architecture's binaries.
+    /// A GNU tool for the architecture's binaries.
     pub fn tool(&self, name: &str) -> Command {
         let mut cmd = Command::new(self.program(name));
         if let Some(root) = &self.gcc {
@@ -63,7 +63,7 @@ impl Cross {
         cmd
     }
 
-    /// Starts a program that was built for it, which is emulated with the libraries that come with the C compiler.
+    /// A command that emulates a program of the architecture, with the libraries of the C compiler.
     pub fn emulate(&self, program: &Path) -> Result<Command> {
         let name = format!("qemu-{}", self.arch.machine());
         let home = cache::dir()?.join(pins::DEBIAN_QEMU_USER);
@@ -99,14 +99,14 @@ fn libraries(root: &Path) -> PathBuf {
     root.join(format!("usr/lib/{}-linux-gnu", Arch::HOST.machine()))
 }
 
-/// Whether the toolchain of the workspace can build for it as it is.
+/// Whether the workspace's toolchain has the standard library.
 fn has_std(arch: Arch) -> bool {
     let mut rustc = Command::new("rustc");
     rustc.args(["--print", "target-libdir", "--target", &arch.triple()]).current_dir(exec::root());
     capture(&mut rustc).is_ok_and(|dir| Path::new(dir.trim_end()).exists())
 }
 
-/// Debian's standard library is for Debian's compiler and no other; that one has no name where there is no rustup.
+/// Debian's standard library, which fits Debian's compiler only; without rustup that toolchain has no name.
 fn debian_std(arch: Arch, bpf: &Compiler) -> Result<(String, PathBuf)> {
     let triple = arch.triple();
     if bpf.name != pins::LINKED {

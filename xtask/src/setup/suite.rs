@@ -1,5 +1,5 @@
-//! Packages that the machine itself does not use: of a Debian suite, or of another architecture. What apt knows of them is
-//! kept in the cache, and the machine's own lists and sources stay as they are.
+//! Packages that the machine itself does not use: of another Debian suite, or of another architecture. apt's lists of them
+//! are in the cache, and the machine's own lists and sources stay as they are.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,19 +18,19 @@ const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// A suite, at the mirror that the machine's own packages come from.
 #[derive(Clone, Debug)]
 pub struct Suite {
-    /// None: those that the machine's own packages are of.
+    /// `None` for the suites of the machine's own packages.
     name: Option<&'static str>,
     arch: Arch,
     home: PathBuf,
 }
 
 impl Suite {
-    /// The suite of this name. What was known of it when it was last asked is known still.
+    /// Opens the suite of this name, with the package lists of the last update.
     pub fn open(name: &'static str, arch: Arch) -> Result<Self> {
         Self::new(Some(name), arch)
     }
 
-    /// The suites that the machine's own packages are of; of its own architecture, what the machine knows of them.
+    /// Opens the suites of the machine's own packages; for its own architecture, with the machine's own lists.
     pub fn own(arch: Arch) -> Result<Self> {
         Self::new(None, arch)
     }
@@ -71,7 +71,7 @@ impl Suite {
         logged(&what, cmd.args(self.options()), &cache::log("apt-update")?)
     }
 
-    /// Where the machine's own packages come from, as apt itself says; or its first place, with the suite of this name.
+    /// The sources of the machine's own packages, according to apt; or the first mirror, with the suite of this name.
     fn sources(&self) -> Result<String> {
         let suite = self.name.unwrap_or("$(CODENAME)");
         let mut cmd = Command::new("apt-get");
@@ -83,7 +83,7 @@ impl Suite {
         Ok(all.split_inclusive('\n').take(wanted).collect())
     }
 
-    /// The names of its packages, one a line; none if it was never asked.
+    /// The names of its packages, one a line; empty if it was never updated.
     pub fn names(&self) -> String {
         let mut cmd = Command::new("apt-cache");
         capture(cmd.args(self.options()).arg("pkgnames")).unwrap_or_default()
@@ -107,7 +107,7 @@ impl Suite {
             let arch = self.arch.debian();
             settings.push(format!("APT::Architecture={arch}"));
             settings.push(format!("APT::Architectures={arch}"));
-            // Nothing of it is installed.
+            // None of its packages are installed.
             settings.push("Dir::State::status=/dev/null".to_owned());
         }
         settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect()

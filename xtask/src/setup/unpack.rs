@@ -22,7 +22,7 @@ pub enum Needs<'a> {
     NothingOf(&'a Suite),
     /// Also the dependencies that are not installed on the machine.
     Dependencies,
-    /// What it depends on, and the packages are of that suite.
+    /// Its dependencies, with packages of that suite.
     DependenciesOf(&'a Suite),
 }
 
@@ -44,7 +44,7 @@ pub fn ensure(
     unpack(packages, needs, home, works)
 }
 
-/// Sees to it that the cache has packages of another architecture under `name`; says where they are.
+/// Makes sure that the cache has these packages of another architecture under `name`; returns their folder.
 pub fn foreign(
     packages: &[&str],
     needs: fn(&Suite) -> Needs<'_>,
@@ -61,7 +61,7 @@ pub fn foreign(
     Ok(home)
 }
 
-/// As [`ensure`], for who holds the lock and has looked already.
+/// Like [`ensure`], for a caller that holds the lock and has checked `works`.
 pub fn unpack(
     packages: &[&str],
     needs: Needs<'_>,
@@ -83,7 +83,7 @@ pub fn unpack(
     let files = fs::read_dir(place.path())?.flatten().map(|entry| entry.path());
     for archive in files.filter(|path| path.extension().is_some_and(|kind| kind == "deb")) {
         capture(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&root))?;
-        // What Debian is told of a library, of the last one of several packages.
+        // Control files of a library; with several packages, those of the last one.
         capture(Command::new("dpkg-deb").arg("-e").arg(&archive).arg(root.join("DEBIAN")))?;
     }
     if !works(&root) {

@@ -57,9 +57,9 @@ const PROGRAMS: &[&str] = &[
     "xz",
     "zstd",
 ];
-/// The module that installs the package: of this host's architecture in a root on the host, of others in a guest.
+/// The module that installs the package: on the host for its own architecture, in a guest for others.
 const PACKAGE: &str = "package";
-/// What they read of the project, in the same place.
+/// Files of the project that the tests read, at the same path as on the host.
 const DOCUMENTS: &[&str] = &["README.md", "contrib", "docs"];
 /// Modules that the live tests need; a kernel package lacks those that are built in.
 const MODULES: &[&str] = &["kernel/drivers/block/loop.ko"];
@@ -217,7 +217,7 @@ impl Tree {
         entries.into_iter().try_for_each(|entry| self.copy_all(&entry?.path()))
     }
 
-    /// The programs of this host, or Debian's for the architecture.
+    /// Adds this host's programs, or Debian's for the guest's architecture.
     fn programs(&mut self, arch: Arch) -> Result<()> {
         let busybox = emulator::busybox()?;
         if arch == Arch::HOST {
@@ -231,7 +231,7 @@ impl Tree {
             let all = emulator::foreign(arch)?.join(".");
             capture(Command::new("cp").arg("-a").arg(all).arg(&self.root))?;
         }
-        // The shell, which is each program that is not there.
+        // busybox stands in for each program that is missing.
         for applet in capture(Command::new(&busybox).arg("--list"))?.lines() {
             let place = self.root.join("bin").join(applet);
             if place.symlink_metadata().is_err() {
@@ -247,7 +247,7 @@ impl Tree {
         self.copy(from, to)
     }
 
-    /// One of ours: debug information is nine tenths of it, and of no use in there.
+    /// Adds one of our binaries without debug information, which is nine tenths of it and of no use in the guest.
     fn stripped(&mut self, bpf: &BpfToolchain, from: &Path, to: &Path) -> Result<()> {
         self.needs(from)?;
         let place = self.place(to)?;

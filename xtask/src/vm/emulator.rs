@@ -13,7 +13,7 @@ use crate::exec::capture;
 use crate::setup::unpack::{self, Needs};
 use crate::{cache, pins};
 
-/// What it loads of its own, if it is unpacked.
+/// Folders with the libraries of an unpacked program.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 
 /// QEMU, and how to start it.
@@ -29,7 +29,7 @@ impl Emulator {
     /// The machine's QEMU, or else Debian's, unpacked if it is not there yet.
     ///
     /// # Errors
-    /// There is neither.
+    /// If there is neither.
     pub fn ensure(arch: Arch) -> Result<Self> {
         if let Ok(program) = which::which(qemu(arch)) {
             return Ok(Self { arch, program, libraries: None });
@@ -65,7 +65,7 @@ fn qemu(arch: Arch) -> String {
     format!("qemu-system-{}", arch.machine())
 }
 
-/// A program that the machine has. An ordinary user's `PATH` may lack the folders of root's programs.
+/// The path of a program of the machine. Also searches root's folders, which an ordinary user's `PATH` may lack.
 pub fn program(name: &str) -> Option<PathBuf> {
     let found = which::which(name).or_else(|_| which::which_in(name, Some("/usr/sbin:/sbin"), "/"));
     found.ok()
@@ -112,10 +112,10 @@ fn shell(home: &Path) -> Option<PathBuf> {
     places.into_iter().find(|place| capture(Command::new(place).arg("true")).is_ok())
 }
 
-/// What a guest of another architecture is made of, unpacked if it is not there yet.
+/// The folder with the programs of a guest of another architecture, unpacked if they are missing.
 ///
 /// # Errors
-/// The packages are not to be had.
+/// The packages cannot be downloaded.
 pub fn foreign(arch: Arch) -> Result<PathBuf> {
     let name = format!("guest-{}", arch.debian());
     let is_whole = |home: &Path| {

@@ -11,21 +11,21 @@ use crate::setup::suite::Suite;
 use crate::setup::unpack::{self, Needs};
 use crate::{cache, pins};
 
-/// Kernels of which one is the newest.
+/// Kernels among which the newest is chosen.
 struct Line<'a> {
     /// Major and minor version.
     name: &'a str,
-    /// What is behind the version in a release.
+    /// What follows the version in the name of a release.
     flavour: String,
 }
 
 impl Line<'_> {
-    /// The newest release of it among the names of packages.
+    /// The newest release of this line in a list of package names.
     fn newest<'a>(&self, names: &'a str) -> Option<&'a str> {
         names.lines().filter_map(|name| self.number(name)).max().map(|(_, release)| release)
     }
 
-    /// The numbers behind the line's own in a package's name, and the release.
+    /// The patch level in a package's name, and the release.
     fn number<'a>(&self, package: &'a str) -> Option<(Vec<u32>, &'a str)> {
         let release = package.strip_prefix("linux-image-")?;
         let rest = release.strip_suffix(&self.flavour)?.strip_prefix(self.name)?;
@@ -48,7 +48,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The newest of this line that the package lists have, or else the newest that the cache has.
+    /// The newest kernel of this line in the package lists, or else in the cache.
     pub fn get(line: &str, arch: Arch) -> Result<Self> {
         let dir = cache::dir()?.join("kernels");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -75,7 +75,7 @@ impl Kernel {
         }
     }
 
-    /// The newest of this line that the suite has.
+    /// The newest kernel of this line in the suite.
     fn of_suite(dir: &Path, line: &Line<'_>, suite: &Suite) -> Result<Option<Self>> {
         let home = |release: &str| dir.join(format!("linux-image-{release}"));
         let mut names = suite.names();
@@ -146,8 +146,8 @@ fn parse_preempt(config: &str) -> (Vec<Preempt>, Option<Preempt>) {
     (all.into_iter().filter(offered).collect(), all.into_iter().find(chosen))
 }
 
-/// What a kernel is in: one package, or since 6.19 another with the image, to which one with the modules and one with the
-/// configuration may belong.
+/// The packages of a kernel: a single one, or since 6.19 one with the image, and possibly one with the modules and one
+/// with the configuration.
 fn packages(names: &str, release: &str) -> Vec<String> {
     let parts = ["binary", "modules", "base"].map(|part| format!("linux-{part}-{release}"));
     let known = |package: &String| names.lines().any(|name| name == package);
@@ -155,7 +155,7 @@ fn packages(names: &str, release: &str) -> Vec<String> {
     if parts.is_empty() { vec![format!("linux-image-{release}")] } else { parts }
 }
 
-/// The newest kernel of the line that is in the cache; by the time at which it came there.
+/// The kernel of the line that was put into the cache last.
 fn cached(dir: &Path, line: &Line<'_>) -> Result<Option<Kernel>> {
     let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?.flatten();
     let ours = entries

@@ -72,13 +72,13 @@ impl Machine<'_> {
             .arg(format!("file={},if=none,id=root,format=raw,cache=unsafe", disk.display()));
         cmd.args(["-device", "nvme,drive=root,serial=memstock"]);
         cmd.arg("-serial").arg(format!("file:{}", log.display()));
-        // The second line; the Arm machine has but one of its own.
+        // A second serial line; the Arm machine has only one of its own.
         cmd.args(match emulator.arch {
             Arch::Amd64 => ["-serial", "stdio"].as_slice(),
             Arch::Arm64 => &["-chardev", "stdio,id=tests", "-device", "pci-serial,chardev=tests"],
         });
-        // Emulated CPUs get no time while others have it: the timer is not counted against the clock, and
-        // stalls are told of when they are long.
+        // Emulated CPUs run one at a time: do not check the timer against the clock, and report only long
+        // stalls.
         let mut append = format!(
             "console={} panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw rootwait init=/init \
             mitigations=off no_timer_check rcupdate.rcu_cpu_stall_timeout=120",
@@ -105,16 +105,16 @@ fn console(arch: Arch) -> &'static str {
     }
 }
 
-/// What every machine has.
+/// QEMU with the options of every machine.
 fn qemu(emulator: &Emulator, accel: Accel, kernel: &Kernel) -> Command {
     let mut cmd = emulator.mortal();
-    // One thread for all emulated CPUs. With a thread for each, QEMU 7.2 may run code as it was before another
-    // CPU changed it: the breakpoint that the kernel puts where it turns a tracepoint on, and takes away again
-    // before it forgets of it. Guests of 6.12 ended so twice ("Oops: int3" in exc_page_fault).
+    // One thread for all emulated CPUs. With a thread for each, QEMU 7.2 may run old code after another CPU changed
+    // it. When the kernel turns a tracepoint on, it puts a breakpoint there for a moment; a CPU that hits it after the
+    // kernel has forgotten it crashes. Guests of 6.12 did so twice ("Oops: int3" in exc_page_fault).
     let (accel, cpu) = match (accel, emulator.arch) {
         (Accel::Kvm, _) => ("kvm", "host"),
         (_, Arch::Amd64) => ("tcg,thread=single", "max"),
-        // A newer one signs its pointers, which costs a lot when it is emulated.
+        // A newer CPU signs pointers, which is expensive to emulate.
         (_, Arch::Arm64) => ("tcg,thread=single", "cortex-a72"),
     };
     cmd.args(["-accel", accel, "-cpu", cpu, "-display", "none", "-no-reboot", "-nodefaults"]);
