@@ -7,7 +7,7 @@ use anyhow::Result;
 use aya::Ebpf;
 use aya::programs::ProgramFd;
 
-use super::attach::attach_to;
+use super::link::attach_to;
 use super::object::AGAIN;
 use super::pins::Pins;
 use super::program;

@@ -2,12 +2,11 @@
 //! find out which tracepoints exist, loads one program itself.
 
 use anyhow::{Context as _, Result};
-use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfLoader};
 
 use super::again;
 use super::faults;
-use super::link::{link_to, pin_link};
+use super::link::{attach_to, link_to};
 use super::migrate;
 use super::object::{
     ATTACHMENTS, Attachment, FAULT_TRACEPOINTS, MOVED_UNSEEN, OBJECT, PROBE, Without, program,
@@ -64,17 +63,4 @@ pub fn has_tracepoint(probing: &mut Ebpf, tracepoint: &str) -> Result<bool> {
         Some(id) => program.detach(id).map(|()| true).context("cannot detach"),
         None => Ok(false),
     }
-}
-
-/// Attaches a program and pins the link; false if the kernel has no such tracepoint.
-pub(super) fn attach_to(
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-    name: &str,
-    tracepoint: &str,
-) -> Result<bool> {
-    let program = program(ebpf, name)?;
-    let Some(id) = link_to(program, tracepoint)? else { return Ok(false) };
-    pin_link(FdLink::from(program.take_link(id)?), pins, name, tracepoint)?;
-    Ok(true)
 }

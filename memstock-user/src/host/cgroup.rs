@@ -240,17 +240,13 @@ impl CgroupMount {
     /// # Errors
     /// Its directory cannot be read.
     pub fn children(&self, cgroup: &Cgroup) -> io::Result<Vec<Cgroup>> {
-        let entries = found(std::fs::read_dir(&cgroup.dir))?.into_iter().flatten();
-        let mut children = Vec::new();
-        for entry in entries {
-            let Some(entry) = found(entry)? else { break };
-            if entry.file_type()?.is_dir() {
-                let path = cgroup.path.join(entry.file_name());
-                let inside = path.strip_prefix("/").unwrap_or(&path);
-                children.extend(found(self.look(inside))?);
-            }
-        }
-        Ok(children)
+        let names = found(self.names_below(&cgroup.path))?.unwrap_or_default();
+        let child = |(id, name): (u64, OsString)| Cgroup {
+            path: cgroup.path.join(&name),
+            dir: cgroup.dir.join(&name),
+            id,
+        };
+        Ok(names.into_iter().map(child).collect())
     }
 
     /// The names of the children of the cgroup at `path`, by id: the inode number of the directory (`kernfs_ino`).
