@@ -122,7 +122,7 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
 /// adopted page keeps its mark, and a second look at a page that has changed owner leaves it alone.
 ///
 /// # Errors
-/// [`Refusal::Missing`], also if it has no tracked ancestor; [`Refusal::Busy`] if it is tracked.
+/// [`Refusal::Missing`], also if it has no parent; [`Refusal::Busy`] if it is tracked.
 #[inline(always)]
 pub fn reparent<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     let counter = live(machine, window.index)?;

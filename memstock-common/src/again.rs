@@ -5,9 +5,10 @@
 //! first, is not running at that time: it sees what the first one missed, and does nothing where the first one ran. An
 //! event is lost only while both are in the middle of a run.
 //!
-//! Frees need no extra rule: once [`freed`](crate::page::freed) has run, the page has no owner.
+//! Once [`freed`] has run, the page has no owner, so the second look at a free finds nothing; except in a block with too
+//! many owners, where it goes on with those that the first one left.
 
-use crate::page::{Entry, allocated};
+use crate::page::{Entry, allocated, freed};
 use crate::{Machine, NOBODY, Stock};
 
 /// Does what [`allocated`] does if that has not seen this allocation: the first page has no owner. Allocations that the
@@ -26,5 +27,14 @@ pub fn allocated_unseen<'a, M: Machine>(
     let is_seen = machine.chunk(pfn).is_none_or(|chunk| chunk.entry(pfn).load() != NOBODY);
     if is_charged && !is_seen {
         allocated(machine, pfn, order, is_charged, is_compound, ask);
+    }
+}
+
+/// Does what [`freed`] does if that has not seen this free. Frees outside the page-owner map are left to the first look,
+/// which counts them.
+#[inline(always)]
+pub fn freed_unseen<M: Machine>(machine: &M, pfn: u64, order: u32) {
+    if machine.chunk(pfn).is_some() {
+        freed(machine, pfn, order);
     }
 }

@@ -1,7 +1,7 @@
 //! The page cache: which of a cgroup's pages the kernel could reclaim.
 //!
-//! The owner entry of a page-cache page has the bit [`FILE`], unless its mapping is unevictable (ramfs, `memfd_secret`,
-//! AIO rings). Each counter knows how many such pages it and its descendants have, so that `usage - file - stocked` is
+//! The owner entry of a page-cache page has the bit [`FILE`], unless its mapping is unevictable (ramfs,
+//! `memfd_secret`). Each counter knows how many such pages it and its descendants have, so that `usage - file - stocked` is
 //! what is *needed*: what the kernel could not reclaim without swap. A page costs no access to a shared cache line:
 //! changes are collected on each CPU, a batch at a time, like uncharges.
 
@@ -125,9 +125,8 @@ pub fn claim<M: Machine>(machine: &M, pfn: u64, nr_pages: u32, owner: u32) {
     count_claimed(share, stock, claimed - missed, missed);
 }
 
-/// Counts pages as [`allocated`](crate::page::allocated) does, but by atomic operations, since the program that runs
-/// `allocated` may interrupt this one. Where programs can be preempted (Linux 7.0), its plain stores may lose what is
-/// counted here.
+/// Counts pages as [`allocated`](crate::page::allocated) does, whose program may interrupt this one: by atomic
+/// operations.
 #[inline(always)]
 fn count_claimed<W: Word>(
     share: &CgroupCpu<W>,

@@ -127,8 +127,8 @@ pub fn allocated<'a, M: Machine>(
     }
 }
 
-/// Charges pages that were allocated for `owner`, and counts them in `share`, this CPU's statistics. By plain stores:
-/// only [`claim`](crate::file::claim) also writes these words, and its program does not interrupt this one.
+/// Charges pages that were allocated for `owner`, and counts them in `share`, this CPU's statistics. By plain stores
+/// unless programs are preempted: only [`claim`](crate::file::claim) also writes these words, and does not interrupt.
 #[inline(always)]
 pub fn charge_allocated<W: Word, M: Machine<Word = W>>(
     machine: &M,
@@ -138,15 +138,12 @@ pub fn charge_allocated<W: Word, M: Machine<Word = W>>(
 ) {
     let missed = commit(machine, stock, owner, nr_pages);
     let from_stock = nr_pages - missed;
-    share.from_stock.bump(from_stock.into());
-    if missed > 0 {
-        share.missed.bump(missed.into());
-    }
+    let add = |word: &W, nr_pages: u32| word.add(nr_pages.into(), machine.is_preempted());
+    add(&share.from_stock, from_stock);
+    add(&share.missed, missed);
     if let Some(stock) = stock {
-        stock.from_stock.bump(from_stock.into());
-        if missed > 0 {
-            stock.missed.bump(missed.into());
-        }
+        add(&stock.from_stock, from_stock);
+        add(&stock.missed, missed);
     }
 }
 

@@ -64,7 +64,8 @@ impl StockWord {
 /// `creditor`. The others are written only by programs on the CPU that owns the slot. A field that one program writes
 /// gets plain stores, since the kernel never nests a program (the recursion guard of raw tracepoint programs); one that
 /// several programs write, of which one may interrupt another, gets atomic operations. Only `creditor` is stored
-/// plainly by several: see `credit_faults` in [`fault`](crate::fault).
+/// plainly by several (see `credit_faults` in [`fault`](crate::fault)), and, where programs are not preempted,
+/// `from_stock` and `missed` (see [`charge_allocated`](crate::page::charge_allocated)).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stock<W> {

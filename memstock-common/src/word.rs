@@ -18,10 +18,20 @@ pub trait Word {
     /// Replaces `current` by `new`; true if `current` was there.
     fn replace(&self, current: u64, new: u64) -> bool;
 
-    /// Adds to a word with a single writer.
+    /// Adds to a word that nobody else writes meanwhile.
     #[inline(always)]
     fn bump(&self, value: u64) {
         self.store(self.load().wrapping_add(value));
+    }
+
+    /// Adds to a word: atomically if others may write it meanwhile.
+    #[inline(always)]
+    fn add(&self, value: u64, is_shared: bool) {
+        if value > 0 && is_shared {
+            self.fetch_add(value);
+        } else if value > 0 {
+            self.bump(value);
+        }
     }
 
     /// Raises the word to `value` if it is lower.

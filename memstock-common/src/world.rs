@@ -77,6 +77,12 @@ pub trait World: Counters {
     /// Stock slots per CPU.
     fn slots(&self) -> u32;
 
+    /// Whether tasks can preempt the programs, as since Linux 7.0. A word that several programs write then needs atomic
+    /// operations.
+    fn is_preempted(&self) -> bool {
+        false
+    }
+
     /// Time since boot, ns.
     fn now(&self) -> u64;
 

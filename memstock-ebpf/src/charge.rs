@@ -24,7 +24,7 @@ pub fn charge(ctx: RawTracePointContext) -> i32 {
         return 0;
     };
     fault::miss(&Kernel, stock, owner, is_user_fault(&ctx));
-    // Off unless the user half raises the log level at load: the verifier then drops this.
+    // Off unless the user half raises the log level at load; while it is off, the verifier drops this.
     debug!(&ctx, "miss: owner {}", owner);
     0
 }

@@ -1,8 +1,8 @@
 //! The probe of collapses: huge pages that one task has put together in another's memory.
 //!
 //! Kernel prototypes (`include/trace/events/huge_memory.h`), of which the first argument is read:
-//! `huge_memory:mm_collapse_huge_page` `(struct mm_struct *mm, int isolated, int status)` and, since Linux 6.2 and in
-//! stable kernels of 6.1, `huge_memory:mm_khugepaged_collapse_file` `(struct mm_struct *mm, struct folio *new_folio,
+//! `huge_memory:mm_collapse_huge_page` `(struct mm_struct *mm, int isolated, int status)` and, since Linux 6.2,
+//! `huge_memory:mm_khugepaged_collapse_file` `(struct mm_struct *mm, struct folio *new_folio,
 //! ..., int result)`. Both fire at the end, in the task that allocated the huge page, whether it could be used or not.
 
 use aya_ebpf::macros::raw_tracepoint;

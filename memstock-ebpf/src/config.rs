@@ -54,6 +54,9 @@ static MEMORY_OWNER: Global<MemoryOwner> = Global::new(MemoryOwner::UNKNOWN);
 /// 1 if `collapsed` is attached, and can find the owner of a huge page.
 #[unsafe(no_mangle)]
 static TRACKS_COLLAPSES: Global<u32> = Global::new(0);
+/// 1 if tasks can preempt the programs.
+#[unsafe(no_mangle)]
+static IS_PREEMPTED: Global<u32> = Global::new(0);
 /// Layout of `struct folio`.
 #[unsafe(no_mangle)]
 static FOLIO: Global<FolioLayout> = Global::new(FolioLayout::UNKNOWN);
@@ -176,6 +179,12 @@ pub fn hierarchy_id() -> u64 {
 #[inline(always)]
 pub fn tracks_collapses() -> bool {
     TRACKS_COLLAPSES.load() != 0
+}
+
+/// Whether tasks can preempt the programs.
+#[inline(always)]
+pub fn is_preempted() -> bool {
+    IS_PREEMPTED.load() != 0
 }
 
 /// The way from an `mm_struct` to the cgroups of its owner.

@@ -111,7 +111,7 @@ control! {
 }
 
 control! {
-    /// Gives pages of a dying cgroup to its nearest tracked ancestor: [`Window`].
+    /// Gives pages of a dying cgroup to its parent, which may be dying as well: [`Window`].
     control_reparent, |arg| adopt::reparent(&Kernel, Window::from_args(arg))
 }
 

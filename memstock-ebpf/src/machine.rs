@@ -155,6 +155,11 @@ impl World for Kernel {
     }
 
     #[inline(always)]
+    fn is_preempted(&self) -> bool {
+        config::is_preempted()
+    }
+
+    #[inline(always)]
     fn now(&self) -> u64 {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_ktime_get_ns() }

@@ -8,11 +8,11 @@
 //! The kernel does not run a program inside itself on one CPU. An interrupt that frees page tables after a grace period
 //! frees many at once, all unseen if it came while `page_free` ran. They are repaired when they leave the CPU's list of
 //! free pages for the buddy allocator, or when they are allocated again from that list. Where other tasks can preempt a
-//! program as well, each tracepoint has a second program (`memstock_common::again`).
+//! program as well, the tracepoints of allocation and free have a second program each (`memstock_common::again`).
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::again::allocated_unseen;
+use memstock_common::again::{allocated_unseen, freed_unseen};
 use memstock_common::page::{allocated, drained, freed};
 use memstock_common::{NOBODY, Stock, Word};
 
@@ -99,7 +99,7 @@ pub fn page_free(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 pub fn free_again(ctx: RawTracePointContext) -> i32 {
     let (pfn, order) = block(&ctx);
-    freed(&Kernel, pfn, order);
+    freed_unseen(&Kernel, pfn, order);
     0
 }
 

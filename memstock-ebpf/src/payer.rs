@@ -75,7 +75,7 @@ pub fn owner(first: &Stock<MapWord>, task: Task, generation: u64, pays: Payer) -
     })
 }
 
-/// The same, but asks the kernel if it has to.
+/// What [`owner`] calls, out of line, if the answer is not remembered: asks the kernel.
 #[inline(always)]
 pub fn asked_owner(task: Task, pays: Payer) -> u32 {
     let generation = GENERATION.load();

@@ -3,7 +3,7 @@
 //! still above the limit, a task is killed: `mem_cgroup_charge` and `mem_cgroup_out_of_memory` in the patch. Page cache
 //! above a limit is reported, and kills nobody.
 //!
-//! `enforcer` is the thread that reads the events; it never blocks. `dispatch` gives each full cgroup a `worker` with a
+//! `enforcer` is the thread that reads the events; it waits for nothing else. `dispatch` gives each full cgroup a `worker` with a
 //! `job`, which `settle`s it: `hold`, `room`, `reclaim`, `victim` and `kill` each own a step. `rehearsal` reports
 //! instead of acting (`--observe`); `guard` makes sure that nobody stays held. `setting` sets limits, which `notes`
 //! keeps by path; `drains` gives back stocked pages before any of that.

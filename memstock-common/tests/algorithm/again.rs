@@ -5,7 +5,7 @@ use crate::support::Shape;
 use crate::support::plain::{Plain, entry, family_of};
 use memstock_common::Loss;
 use memstock_common::collapse::COLLAPSE_ORDER;
-use memstock_common::page::UNCONFIRMED;
+use memstock_common::page::{CHUNK_PAGES, UNCONFIRMED};
 
 /// Which of the two programs the kernel skips.
 const SKIPS: [[bool; 2]; 3] = [[false, false], [true, false], [false, true]];
@@ -22,9 +22,12 @@ fn alloc(world: &Plain, [first, second]: [bool; 2], task: Option<u32>, order: u3
     }
 }
 
-fn free(world: &Plain, skipped: [bool; 2], order: u32) {
-    for _ in skipped.iter().filter(|is_skipped| !**is_skipped) {
+fn free(world: &Plain, [first, second]: [bool; 2], order: u32) {
+    if !first {
         world.free(0, 0, order);
+    }
+    if !second {
+        world.free_again(0, 0, order);
     }
 }
 
@@ -70,4 +73,16 @@ fn a_collapse_begins_once() {
     assert_eq!(entry(&world, 0), UNCONFIRMED);
     world.alloc_again(0, Some(1), 0, COLLAPSE_ORDER);
     assert_eq!(entry(&world, 0), UNCONFIRMED);
+}
+
+/// What is outside the owner map is counted by the first look alone.
+#[test]
+fn nothing_is_lost_twice() {
+    let world = family_of(Shape { cgroups: 3, ..Shape::default() });
+    let outside = u64::from(CHUNK_PAGES);
+    world.alloc(0, Some(1), outside, 0);
+    world.alloc_again(0, Some(1), outside, 0);
+    world.free(0, outside, 0);
+    world.free_again(0, outside, 0);
+    assert_eq!(world.loss(Loss::PagesOutside), 2);
 }

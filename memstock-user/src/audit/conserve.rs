@@ -44,7 +44,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Pages charged that nobody owns; negative for owned pages that are not charged.
+    /// Pages charged that are neither owned nor unused; negative for owned or unused pages that are not charged.
     pub fn drift(&self) -> i64 {
         self.off(self.usage)
     }

@@ -1,4 +1,4 @@
-//! Finds the pages of removed cgroups; the kernel half then charges them to the parent, as the kernel does. Otherwise a
+//! Finds the pages of removed cgroups; the kernel half then gives them to the parent, as the kernel does. Otherwise a
 //! library or file that a job left in memory would keep its counter occupied.
 
 use std::collections::BTreeMap;

@@ -35,7 +35,7 @@ pub struct Enforcer {
     moved: Arc<AtomicBool>,
     /// `None` tells the thread to end.
     changes: Option<Sender<PolicyChange>>,
-    /// Signals that there is an order, or that none will come.
+    /// Signals that there is a policy change, or that none will come.
     wake: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }

@@ -119,7 +119,7 @@ impl<'a> Full<'a> {
     /// Brings what is needed down to the limit: by reclaim or, failing that, by killing.
     fn make_needed(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         if !self.job.kills_only {
-            // Without swap, these two are the only methods that reclaim needed pages.
+            // Without swap, only the first two reclaim needed pages.
             let means =
                 [ReclaimMethod::MemoryReclaim, ReclaimMethod::Lazyfree, ReclaimMethod::Pageout];
             self.make_room(if host::has_swap()? { &means } else { &means[..2] }, SOON)?;

@@ -17,11 +17,15 @@ const AS_IF_PREEMPTED: &str = "MEMSTOCK_AS_IF_PREEMPTED";
 /// The first major version that preempts raw tracepoint programs (commit a46023d5616e). Only the version tells.
 const PREEMPTS: u32 = 7;
 
+/// Whether they are needed here.
+pub(super) fn are_needed() -> bool {
+    env::var_os(AS_IF_PREEMPTED).is_some()
+        || major(rustix::system::uname().release().to_bytes()).is_some_and(|it| it >= PREEMPTS)
+}
+
 /// Whether to load a program: these only where they are needed, all others always.
 pub(super) fn is_wanted(name: &str) -> bool {
-    AGAIN.iter().all(|&(again, ..)| again != name)
-        || env::var_os(AS_IF_PREEMPTED).is_some()
-        || major(rustix::system::uname().release().to_bytes()).is_some_and(|it| it >= PREEMPTS)
+    AGAIN.iter().all(|&(again, ..)| again != name) || are_needed()
 }
 
 /// The first number of a kernel's release.

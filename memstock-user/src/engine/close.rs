@@ -46,7 +46,8 @@ impl Engine {
         self.control.release(index).map(|()| true)
     }
 
-    /// Gives pages that the CPUs have stocked for a dying cgroup back to it.
+    /// Gives back to a dying cgroup what the CPUs have stocked or are about to uncharge for it, and reports their pending
+    /// changes of its page cache.
     fn flush(&self, index: u32) -> Result<()> {
         for &cpu in &self.possible {
             for slot in 0..self.info.slots {

@@ -169,10 +169,11 @@ impl Control {
         run(&self.disown, "control_disown", window.to_args())
     }
 
-    /// Gives pages of `window` that a dying cgroup owns to its nearest tracked ancestor; returns how many there were.
+    /// Gives pages of `window` that a dying cgroup owns to its parent counter, which may be dying as well; returns how many
+    /// there were.
     ///
     /// # Errors
-    /// As for [`adopt`](Self::adopt); it is tracked, or has no such ancestor.
+    /// As for [`adopt`](Self::adopt); it is tracked, or has no parent.
     pub fn reparent(&self, window: Window) -> Result<u32> {
         run(&self.reparent, "control_reparent", window.to_args())
     }

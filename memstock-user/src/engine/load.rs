@@ -184,6 +184,7 @@ fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
         .override_global("FOLIO", &folio, true)
         .override_global("MEMORY_OWNER", &memory_owner, true)
         .override_global("TRACKS_COLLAPSES", &u32::from(tracks_collapses), true)
+        .override_global("IS_PREEMPTED", &u32::from(again::are_needed()), true)
         .override_global("AYA_LOG_LEVEL", &log_level, true)
         .map_max_entries("STOCK", slots)
         .map_max_entries("COUNTERS", cgroups)

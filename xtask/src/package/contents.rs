@@ -29,18 +29,20 @@ const PLACED: [&str; 3] = ["debian", "systemd", CONFIG];
 pub fn put(
     stage: &Stage,
     binary: &Path,
-    bpf: &BpfToolchain,
+    cross: Option<&BpfToolchain>,
     control: &Control,
     epoch: Option<&str>,
 ) -> Result<()> {
-    program(stage, binary, bpf.strip())?;
+    let strip = cross.map_or_else(|| Command::new("strip"), BpfToolchain::strip);
+    let start = || cross.map_or_else(|| Ok(Command::new(binary)), |bpf| bpf.start(binary));
+    program(stage, binary, strip)?;
     let unit = read("contrib/systemd/memstock.service")?;
     stage.data("usr/lib/systemd/system/memstock.service", unit)?;
     stage.data(&format!("etc/{CONFIG}"), read(&format!("contrib/{CONFIG}"))?)?;
     for (shell, path) in COMPLETIONS {
-        stage.data(path, capture(bpf.start(binary)?.args(["completions", shell]))?)?;
+        stage.data(path, capture(start()?.args(["completions", shell]))?)?;
     }
-    manual(stage, bpf.start(binary)?)?;
+    manual(stage, start()?)?;
     documentation(stage)?;
     changelogs(stage, control, epoch)
 }

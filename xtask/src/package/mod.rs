@@ -46,10 +46,12 @@ pub fn package(
     arch: Arch,
 ) -> Result<PathBuf> {
     tools()?;
-    let bpf = setup::ensure_for(arch)?;
-    let binary = match binary {
-        Some(binary) => binary.to_owned(),
-        None => build(&bpf)?,
+    // A binary for this host can be packaged without a toolchain.
+    let bpf =
+        (binary.is_none() || arch != Arch::HOST).then(|| setup::ensure_for(arch)).transpose()?;
+    let binary = match (binary, &bpf) {
+        (None, Some(bpf)) => build(bpf)?,
+        (binary, _) => binary.context("no binary")?.to_owned(),
     };
     let output = output.map_or_else(|| target_dir().join("debian"), Path::to_owned);
     fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
@@ -57,7 +59,7 @@ pub fn package(
     let stage = Stage::new()?;
     let epoch = last_commit();
     let control = Control::new(&binary, revision, arch)?;
-    contents::put(&stage, &binary, &bpf, &control, epoch.as_deref())?;
+    contents::put(&stage, &binary, bpf.as_ref(), &control, epoch.as_deref())?;
     control.put(&stage)?;
     let package = output.join(control.file_name());
     let mut cmd = Command::new("dpkg-deb");

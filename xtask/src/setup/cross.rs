@@ -109,6 +109,9 @@ fn has_std(arch: Arch) -> bool {
 /// Debian's standard library, which fits Debian's compiler only; without rustup that toolchain has no name.
 fn debian_std(arch: Arch, bpf: &Compiler) -> Result<(String, PathBuf)> {
     let triple = arch.triple();
+    if bpf.name.is_empty() {
+        bail!("install rustup: without it Debian's standard library for {triple} cannot be used");
+    }
     if bpf.name != pins::LINKED {
         bail!("there is no standard library for {triple}: run `rustup target add {triple}`");
     }

@@ -54,7 +54,9 @@ impl Suite {
     /// Updates the package lists. A failure is only reported, because the old lists may be good enough.
     pub fn update(&self) {
         if self.is_the_machines() {
-            apt::update();
+            if apt::usable() {
+                apt::update();
+            }
         } else if let Err(error) = self.ask() {
             say("Setup", format_args!("{error}"));
         }
@@ -78,6 +80,10 @@ impl Suite {
         let line = format!("deb [signed-by={KEYS}] $(REPO_URI) {suite} main");
         cmd.args(["indextargets", "--format", &line]);
         cmd.args(["Origin: Debian", "Component: main", "Created-By: Packages"]);
+        if self.name.is_some() {
+            // Not the mirror of security updates, which has no such suite.
+            cmd.arg("Label: Debian");
+        }
         let all = capture(&mut cmd)?;
         let wanted = if self.name.is_some() { 1 } else { usize::MAX };
         Ok(all.split_inclusive('\n').take(wanted).collect())

@@ -208,6 +208,11 @@ impl<W: NewWord> World<W> {
         (owner, Some(self.slot(cpu, slot_of(owner, self.shape.slots))))
     }
 
+    /// What the second program at a free does.
+    pub fn free_again(&self, cpu: u32, pfn: u64, order: u32) {
+        again::freed_unseen(&self.cpu(cpu), pfn, order);
+    }
+
     /// A fault that allocates the page `pfn`.
     pub fn touch(&self, cpu: u32, index: u32, pfn: u64) -> Consumed {
         let consumed = self.fault(cpu, index);

@@ -126,7 +126,7 @@ fn tracepoints() -> Vec<Facility> {
         need: Need::Optional,
         purpose: "keeping pages charged that compaction and NUMA balancing move; a probe is attached to it",
         without: "moved pages are charged to nobody until \"memstock audit --repair\"",
-        remedy: "boot a kernel with CONFIG_MEMCG=y and CONFIG_FUNCTION_TRACER=y",
+        remedy: "boot a kernel with CONFIG_MEMCG=y and CONFIG_FUNCTION_TRACER=y, on arm64 6.4 or newer",
         probe: Probe::Of(bpf::migration),
     };
     attached.chain([migration]).collect()
@@ -135,7 +135,7 @@ fn tracepoints() -> Vec<Facility> {
 fn mounts() -> Vec<Facility> {
     use Probe::Of;
     facilities! {
-        Required "procfs": Of(system::procfs), "reading what tasks and pages are doing", NOT_AT_ALL, "mount -t proc proc /proc";
+        Required "procfs": Of(system::procfs), "reading what the kernel says about tasks and pages", NOT_AT_ALL, "mount -t proc proc /proc";
         Required "bpffs folder": Of(system::bpffs_folder), "where bpffs is mounted: /sys/fs/bpf", NOT_AT_ALL, "mount -t sysfs sysfs /sys";
         Optional "bpffs": Of(system::bpffs), "keeping an engine when its daemon dies", "\"memstock run\" mounts it, and unmounts it when it ends", "mount -t bpf bpf /sys/fs/bpf";
         Required "cgroup v2": Of(system::cgroup2), "naming cgroups", NOT_AT_ALL, "mount -t cgroup2 none /mnt";

@@ -4,7 +4,7 @@
 //! - `text` formats a reading.
 //! - `health` decides whether the figures can be relied on, and if not, why.
 //! - `check` checks conservation.
-//! - `names` looks up workload names of cgroups, outside the daemon's loop.
+//! - `names` looks up workload names and memory pressure of cgroups, outside the daemon's loop.
 //!
 //! The server sends its requests over a channel to the daemon's loop, which answers all waiting ones with one reading.
 

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of the thread's stack.
 const STACK: usize = 256 << 10;
 
-/// The names, kept from one scrape to the next.
+/// Names and pressures, kept from one scrape to the next.
 #[derive(Clone)]
 pub struct Names {
     hierarchy: Arc<Path>,
@@ -54,7 +54,7 @@ impl Names {
         self.last.lock().map_or_else(|_| Arc::default(), |last| Arc::clone(&last))
     }
 
-    /// Looks the names up in a thread; the receiver hears when it is done.
+    /// Looks up names and pressures in a thread; the receiver hears when it is done.
     fn ask(
         &self,
         sample: &Sample,

@@ -110,6 +110,7 @@ impl Source {
         // A missing daemon is shown anyway.
         let degraded = self.daemon.map(|_| degraded::of_daemon()).unwrap_or_default();
         let mut sample = Sample { degraded, ..sample(&self.engine, &self.mount)? };
+        let at = Instant::now();
         if let Some(id) = self.only {
             sample.keep_below(id);
         }
@@ -120,7 +121,6 @@ impl Source {
         let wanted = sample.cgroups.iter().map(|cgroup| &cgroup.name).filter(|name| wants(name.id));
         let pressures = wanted.filter_map(pressure).collect();
         let (daemon, warnings) = (self.daemon, self.resolver.warnings());
-        let at = Instant::now();
         Ok(Some(Reading { sample, at, daemon, is_new_engine, pressures, warnings }))
     }
 

@@ -95,7 +95,7 @@ pub(super) struct Counts {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Sides {
-    /// Pages that memstock and the kernel count alike.
+    /// Pages that both charge to the same cgroup; of page cache, that both count as such.
     both_pages: u64,
     /// Pages that only memstock counts.
     only_ours_pages: u64,
