@@ -126,12 +126,15 @@ impl Fixture {
             let inodes = self.seats.iter().map(|seat| seat.kernel.inode());
             let inodes: Vec<u64> = inodes.collect::<Result<_>>()?;
             let (show, census) = (engine.show()?, Census::take(&inodes)?);
+            let files = self.seats.iter().map(|seat| seat.kernel.file_pages());
+            let files: Vec<_> = files.collect::<Result<_>>()?;
             let shows = [show, engine.show()?];
             let audit = engine.audit(beside(&self.top, &self.kernel_top))?;
             let reading = Reading { audit, census, shows, moved: moved.unseen()? };
             differences.clear();
-            for seat in &self.seats {
+            for (seat, files) in self.seats.iter().zip(files) {
                 differences.extend(seat.difference(&reading)?);
+                differences.extend(seat.file_difference(&reading, files)?);
             }
             differences.extend(page_cache(&reading));
             let agreed = differences.is_empty() && reading.audit.check().is_ok();
@@ -191,16 +194,14 @@ impl Case {
             && (counts.only_ours, counts.other) == (0, 0)
             && counts.only_kernels <= reading.moved;
         let mode = self.mode.name();
-        if !same {
-            return Ok(Some(format!("{mode}: {used:?} used, {pages:?}, {counts:?}, {kept} kept")));
-        }
-        self.file_difference(reading)
+        let text = || format!("{mode}: {used:?} used, {pages:?}, {counts:?}, {kept} kept");
+        Ok((!same).then(text))
     }
 
     /// Describes how the two counters of page cache differ. Ours is exact. The kernel adds up its CPUs' counts every
-    /// 2 s, or when a count is large enough, and was read at another moment: meanwhile cache may have been reclaimed,
-    /// but at most a batch per CPU.
-    fn file_difference(&self, reading: &Reading) -> Result<Option<String>> {
+    /// 2 s, or when a count is large enough, so it may be off by a batch per CPU. `kernels` was read between the two looks
+    /// at ours: the host may reclaim cache all the time.
+    fn file_difference(&self, reading: &Reading, kernels: u64) -> Result<Option<String>> {
         let [before, after] = &reading.shows;
         let path = self.cgroup.path();
         let ours = [before, after].map(|show| show.cgroup(path).map(|c| c.memory.file / PAGE));
@@ -208,7 +209,7 @@ impl Case {
         let (before, ours) = (before?, ours?);
         let slack = reading.shows[0].cpus.len() as u64 * reading.shows[0].batch;
         let fixed = if self.mode.is_unevictable() { self.promised } else { 0 };
-        let kernels = self.kernel.file_pages()?.saturating_sub(fixed);
+        let kernels = kernels.saturating_sub(fixed);
         let expected =
             before.min(ours).saturating_sub(slack)..=before.max(ours) + slack + reading.moved;
         let same = expected.contains(&kernels);
