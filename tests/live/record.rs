@@ -240,7 +240,7 @@ fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
         ensure!(memstock(["stop"])?.finish(SOON)?.code() == 0, "stop");
         let finished = recorder.wait(SOON)?;
         ensure!(finished.code() == 0, "without its engine: {finished:?}");
-        ensure!(finished.stderr.contains("the engine was ended before"), "{finished:?}");
+        ensure!(finished.stderr.contains("the engine ended before"), "{finished:?}");
         // `--seconds` ends COMMAND; a value beyond the clock's range means no end.
         let forever = u64::MAX.to_string();
         let recorded = record(&["--seconds", &forever, "--", "true"])?;
