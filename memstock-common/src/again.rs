@@ -8,26 +8,14 @@
 //! Once [`freed`] has run, the page has no owner, so the second look at a free finds nothing; except in a block with too
 //! many owners, where it goes on with those that the first one left.
 
-use crate::page::{Entry, allocated, freed};
-use crate::{Machine, NOBODY, Stock};
+use crate::page::{Entry, freed};
+use crate::{Machine, NOBODY};
 
-/// Does what [`allocated`] does if that has not seen this allocation: the first page has no owner. Allocations that the
-/// kernel does not charge are left to the first look.
+/// Whether the first look has missed an allocation that the kernel charges: its first page has no owner. Outside the
+/// page-owner map there is nothing to see.
 #[inline(always)]
-pub fn allocated_unseen<'a, M: Machine>(
-    machine: &M,
-    pfn: u64,
-    order: u32,
-    is_charged: bool,
-    is_compound: bool,
-    ask: impl FnOnce() -> (u32, Option<&'a Stock<M::Word>>),
-) where
-    M::Word: 'a,
-{
-    let is_seen = machine.chunk(pfn).is_none_or(|chunk| chunk.entry(pfn).load() != NOBODY);
-    if is_charged && !is_seen {
-        allocated(machine, pfn, order, is_charged, is_compound, ask);
-    }
+pub fn is_unseen<M: Machine>(machine: &M, pfn: u64) -> bool {
+    machine.chunk(pfn).is_some_and(|chunk| chunk.entry(pfn).load() == NOBODY)
 }
 
 /// Does what [`freed`] does if that has not seen this free. Frees outside the page-owner map are left to the first look,

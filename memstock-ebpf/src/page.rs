@@ -12,7 +12,7 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::again::{allocated_unseen, freed_unseen};
+use memstock_common::again::{freed_unseen, is_unseen};
 use memstock_common::page::{allocated, drained, freed};
 use memstock_common::{NOBODY, Stock, Word};
 
@@ -26,9 +26,8 @@ use crate::word::MapWord;
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
-    if let Some(seen) = Allocation::of(&ctx) {
-        let Allocation { pfn, order, is_charged, is_compound, .. } = seen;
-        allocated(&Kernel, pfn, order, is_charged, is_compound, || seen.payer(&ctx));
+    if let Some(allocation) = Allocation::of(&ctx) {
+        allocation.charge(&ctx);
     }
     0
 }
@@ -38,9 +37,11 @@ pub fn page_alloc(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 #[inline(always)]
 pub fn alloc_again(ctx: RawTracePointContext) -> i32 {
-    if let Some(seen) = Allocation::of(&ctx) {
-        let Allocation { pfn, order, is_charged, is_compound, .. } = seen;
-        allocated_unseen(&Kernel, pfn, order, is_charged, is_compound, || seen.payer(&ctx));
+    if let Some(allocation) = Allocation::of(&ctx)
+        && allocation.is_charged
+        && is_unseen(&Kernel, allocation.pfn)
+    {
+        allocation.charge(&ctx);
     }
     0
 }
@@ -71,6 +72,13 @@ impl Allocation {
             is_compound: gfp & flags.compound != 0,
             pays: if flags.is_kernels(gfp) { Payer::Task } else { Payer::Memory },
         })
+    }
+
+    /// Charges it, if the kernel does.
+    #[inline(always)]
+    fn charge(self, ctx: &RawTracePointContext) {
+        let Self { pfn, order, is_charged, is_compound, .. } = self;
+        allocated(&Kernel, pfn, order, is_charged, is_compound, || self.payer(ctx));
     }
 
     /// The owner to charge, and its slot.

@@ -96,21 +96,21 @@ pub fn audit(
     let kernel = KernelCgroups::find(mount, named, &roots)?;
     // Conservation first: the comparison takes longer, and concerns single pages.
     let ledgers = Ledgers::read(engine)?;
-    let look = PageScan::open(engine, kernel.map(&tracked))?;
-    let comparison = Comparison::of(&look)?;
+    let scan = PageScan::open(engine, kernel.map(&tracked))?;
+    let comparison = Comparison::of(&scan)?;
     let repaired = if does_repair {
-        let moved = repair::repair(engine, &tracked, &look, &comparison.different)?;
+        let moved = repair::repair(engine, &tracked, &scan, &comparison.different)?;
         Some(by_name(&moved, &tracked))
     } else {
         None
     };
-    Ok(put_together(engine, &tracked, &look, &ledgers, comparison, repaired))
+    Ok(put_together(engine, &tracked, &scan, &ledgers, comparison, repaired))
 }
 
 fn put_together(
     engine: &Engine,
     tracked: &Tracked,
-    look: &PageScan,
+    scan: &PageScan,
     ledgers: &Ledgers,
     comparison: Comparison,
     repaired: Option<Vec<CgroupAdopted>>,
@@ -124,14 +124,14 @@ fn put_together(
             is_dying: tracked.is_dying(index),
             ledger,
             has_memsw: engine.info().memsw == 1,
-            agreement: look
+            agreement: scan
                 .map()
                 .knows(index)
                 .then(|| agreements.remove(&index).unwrap_or_default()),
         })
         .collect();
     cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
-    let is_compared = !look.map().is_empty();
+    let is_compared = !scan.map().is_empty();
     Audit {
         cgroups,
         owned: ledgers.owned,

@@ -43,6 +43,7 @@ mod package;
 mod page_migration;
 mod payer;
 mod preempted;
+mod pressure;
 mod prometheus;
 mod record;
 mod record_peak;

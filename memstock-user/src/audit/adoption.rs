@@ -83,8 +83,8 @@ pub fn adopt(engine: &Engine, mount: &CgroupMount, of: &BTreeSet<u64>) -> Result
     }
     let tasks = Tasks { mount, tracked: &tracked, kernel: &kernel };
     if !tasks.roots().is_empty() {
-        let look = PageScan::open(engine, KernelMap::default())?;
-        moved.add(&from_tasks(&transfer, &look, &tasks, &wanted)?);
+        let scan = PageScan::open(engine, KernelMap::default())?;
+        moved.add(&from_tasks(&transfer, &scan, &tasks, &wanted)?);
     }
     let adopted = Adopted { cgroups: by_name(&moved, &tracked), elapsed: started.elapsed() };
     for CgroupAdopted { name, adopted, disowned } in &adopted.cgroups {
@@ -157,17 +157,17 @@ pub(crate) fn by_name(moved: &Moved, tracked: &Tracked) -> Vec<CgroupAdopted> {
 }
 
 /// Adopts what the kernel charges to the memory cgroups that are counterparts of tracked ones.
-fn from_kernel(transfer: &Transfer<'_>, look: &PageScan, of: &BTreeSet<u32>) -> Result<Moved> {
+fn from_kernel(transfer: &Transfer<'_>, scan: &PageScan, of: &BTreeSet<u32>) -> Result<Moved> {
     let mut moved = Moved::default();
     // One chunk after the other, so that each is soon read again and little is held in memory.
-    look.all(|seen| {
+    scan.all(|seen| {
         let wanted: Vec<Page> = seen
             .iter()
             .filter(|page| page.index == NO_INDEX && is_adoptable(page.kind))
-            .filter_map(|page| Some(to_adopt(page, look.map().counter(page.number)?)))
+            .filter_map(|page| Some(to_adopt(page, scan.map().counter(page.number)?)))
             .filter(|page| of.contains(&page.index))
             .collect();
-        moved.add(&transfer.adopt_as_kernel(look, &wanted)?);
+        moved.add(&transfer.adopt_as_kernel(scan, &wanted)?);
         Ok(())
     })?;
     Ok(moved)
@@ -176,14 +176,14 @@ fn from_kernel(transfer: &Transfer<'_>, look: &PageScan, of: &BTreeSet<u32>) -> 
 /// Adopts what the tasks have mapped of cgroups that the kernel does not know.
 fn from_tasks(
     transfer: &Transfer<'_>,
-    look: &PageScan,
+    scan: &PageScan,
     tasks: &Tasks<'_>,
     of: &BTreeSet<u32>,
 ) -> Result<Moved> {
     let mut held = tasks.held()?;
     held.retain(|(_, index)| of.contains(index));
     let pfns: Vec<u64> = held.iter().map(|&(pfn, _)| pfn).collect();
-    let seen = look.again(&pfns)?;
+    let seen = scan.again(&pfns)?;
     // Drivers map pages of their own, and the zero pages belong to everybody. Pages outside the owner map were not
     // read.
     let held: BTreeMap<u64, u32> = held.into_iter().collect();

@@ -76,15 +76,15 @@ impl Comparison {
     ///
     /// # Errors
     /// A map or a file in `/proc` cannot be read.
-    pub fn of(look: &PageScan) -> Result<Self> {
+    pub fn of(scan: &PageScan) -> Result<Self> {
         let mut sums = Sums::default();
         let mut doubtful = Vec::new();
-        look.all(|seen| {
+        scan.all(|seen| {
             for page in seen {
-                if differs(look.map(), page) {
+                if differs(scan.map(), page) {
                     doubtful.push(page.pfn);
                 } else {
-                    sums.count(look.map(), page);
+                    sums.count(scan.map(), page);
                 }
             }
             Ok(())
@@ -92,12 +92,12 @@ impl Comparison {
         if !doubtful.is_empty() {
             sleep(PAUSE);
         }
-        let mut different = look.again(&doubtful)?;
+        let mut different = scan.again(&doubtful)?;
         let mut stale = 0;
         different.retain(|page| {
-            sums.count(look.map(), page);
+            sums.count(scan.map(), page);
             stale += u64::from(is_stale(page));
-            differs(look.map(), page)
+            differs(scan.map(), page)
         });
         for page in &different {
             log::debug!("differs: {page:?}");

@@ -16,17 +16,17 @@ use crate::engine::kernel_cgroup::{PageScan, PageView, Tracked};
 pub(super) fn repair(
     engine: &Engine,
     tracked: &Tracked,
-    look: &PageScan,
+    scan: &PageScan,
     different: &[PageView],
 ) -> Result<Moved> {
     let transfer = Transfer::new(engine, tracked);
-    let mut moved = take(&transfer, look, different)?;
+    let mut moved = take(&transfer, scan, different)?;
     let wanted: Vec<Page> = different
         .iter()
         .filter(|page| is_adoptable(page.kind))
-        .filter_map(|page| Some(to_adopt(page, look.map().counter(page.number)?)))
+        .filter_map(|page| Some(to_adopt(page, scan.map().counter(page.number)?)))
         .collect();
-    moved.add(&transfer.adopt_as_kernel(look, &wanted)?);
+    moved.add(&transfer.adopt_as_kernel(scan, &wanted)?);
     Ok(moved)
 }
 
@@ -35,19 +35,19 @@ pub(super) fn repair(
 const CHARGED: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Takes pages from cgroups that do not own them.
-fn take(transfer: &Transfer<'_>, look: &PageScan, different: &[PageView]) -> Result<Moved> {
+fn take(transfer: &Transfer<'_>, scan: &PageScan, different: &[PageView]) -> Result<Moved> {
     // A page of a cgroup that the kernel does not know is wrong only if it is free.
-    let is_known = |page: &&PageView| look.map().knows(page.index) || is_stale(page);
+    let is_known = |page: &&PageView| scan.map().knows(page.index) || is_stale(page);
     let owned = different.iter().filter(is_known).map(|page| to_adopt(page, page.index));
     let owned: Vec<_> = owned.collect();
     transfer.doubt(&owned)?;
     std::thread::sleep(CHARGED);
     let pfns: Vec<u64> = owned.iter().map(|page| page.pfn).collect();
-    let wrong: Vec<_> = look
+    let wrong: Vec<_> = scan
         .again(&pfns)?
         .iter()
         .filter(is_known)
-        .filter(|page| differs(look.map(), page))
+        .filter(|page| differs(scan.map(), page))
         .map(|page| to_adopt(page, page.index))
         .collect();
     Ok(Moved { disowned: transfer.disown(&wrong)?, ..Moved::default() })

@@ -30,7 +30,7 @@ use crate::journal::event::decode;
 /// The running thread. Ends when it is dropped.
 pub struct Enforcer {
     /// The events and records that it forwards.
-    pub news: UnboundedReceiver<Message>,
+    pub messages: UnboundedReceiver<Message>,
     /// Set in each round of its loop.
     moved: Arc<AtomicBool>,
     /// `None` tells the thread to end.
@@ -59,7 +59,7 @@ impl Enforcer {
     /// # Errors
     /// The pins cannot be opened, or no thread or process can be started.
     pub fn start(pins: &Pins, policy: Policy) -> Result<Self> {
-        let (sender, news) = unbounded_channel();
+        let (sender, messages) = unbounded_channel();
         let engine = Engine::open(pins)?;
         let mount = CgroupMount::find()?;
         let events = events(pins)?;
@@ -75,12 +75,12 @@ impl Enforcer {
         let cache = Cache::default();
         // Maps the owner map now rather than when the first limit is hit.
         cache.host_pages(&engine)?;
-        let shared = Shared { engine, mount, cache, news: sender, wake: wakes };
+        let shared = Shared { engine, mount, cache, messages: sender, wake: wakes };
         let work =
             move || serve(&Arc::new(shared), policy, guard, events, &ordered, &woken, &moves);
         let thread = std::thread::Builder::new().name("enforce".into()).spawn(work);
         let thread = Some(thread.context("cannot start a thread")?);
-        Ok(Self { news, moved, changes: Some(changes), wake, thread })
+        Ok(Self { messages, moved, changes: Some(changes), wake, thread })
     }
 
     /// Whether the thread has made progress since the last call; a live one does so several times a second.
@@ -145,9 +145,9 @@ fn serve(
                     {
                         shared.fail(error.context("a limit is not enforced"));
                     }
-                    let _ = shared.news.send(Message::Event(decoded));
+                    let _ = shared.messages.send(Message::Event(decoded));
                 }
-                Err(error) => drop(shared.news.send(Message::Unreadable(error))),
+                Err(error) => drop(shared.messages.send(Message::Unreadable(error))),
             }
             // Events may keep coming without a pause.
             renew_lease(shared, &dispatch, &mut renewed);

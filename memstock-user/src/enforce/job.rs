@@ -36,18 +36,18 @@ pub(super) struct Shared {
     pub(super) mount: CgroupMount,
     pub(super) cache: Cache,
     /// Messages to the daemon's loop.
-    pub(super) news: UnboundedSender<Message>,
+    pub(super) messages: UnboundedSender<Message>,
     /// Wakes the enforcer.
     pub(super) wake: OwnedFd,
 }
 
 impl Shared {
     pub(super) fn say(&self, record: Record) {
-        let _ = self.news.send(Message::Record(Box::new(record)));
+        let _ = self.messages.send(Message::Record(Box::new(record)));
     }
 
     pub(super) fn fail(&self, error: anyhow::Error) {
-        let _ = self.news.send(Message::Failed(error));
+        let _ = self.messages.send(Message::Failed(error));
     }
 
     pub(super) fn wake(&self) {

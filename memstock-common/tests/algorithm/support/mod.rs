@@ -191,21 +191,16 @@ impl<W: NewWord> World<W> {
         let counted = if is_compound { 1 << order } else { 1 };
         self.set_count(pfn..pfn.saturating_add(counted), true);
         page::allocated(&self.cpu(cpu), pfn, order, task.is_some(), is_compound, || {
-            self.payer(cpu, task.expect("not asked for what is not charged"))
+            let owner = self.ask(cpu, task.expect("not asked for what is not charged"));
+            (owner, Some(self.slot(cpu, slot_of(owner, self.shape.slots))))
         });
     }
 
     /// What the second allocation program does.
     pub fn alloc_again(&self, cpu: u32, task: Option<u32>, pfn: u64, order: u32) {
-        again::allocated_unseen(&self.cpu(cpu), pfn, order, task.is_some(), true, || {
-            self.payer(cpu, task.expect("not asked for what is not charged"))
-        });
-    }
-
-    /// The owner to which a task's allocation is charged, and its slot.
-    fn payer(&self, cpu: u32, task: u32) -> (u32, Option<&Stock<W>>) {
-        let owner = self.ask(cpu, task);
-        (owner, Some(self.slot(cpu, slot_of(owner, self.shape.slots))))
+        if task.is_some() && again::is_unseen(&self.cpu(cpu), pfn) {
+            self.alloc(cpu, task, pfn, order);
+        }
     }
 
     /// What the second program at a free does.

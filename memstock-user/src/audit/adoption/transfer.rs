@@ -72,17 +72,17 @@ impl<'a> Transfer<'a> {
 
     /// Adopts pages that the kernel charged to the counterparts of these counters, and gives back those for which that
     /// is no longer so.
-    pub(crate) fn adopt_as_kernel(&self, look: &PageScan, pages: &[Page]) -> Result<Moved> {
+    pub(crate) fn adopt_as_kernel(&self, scan: &PageScan, pages: &[Page]) -> Result<Moved> {
         let adopted = self.adopt(pages)?;
         if adopted.is_empty() {
             return Ok(Moved::default());
         }
         let pfns: Vec<u64> = pages.iter().map(|page| page.pfn).collect();
-        let again = look.again(&pfns)?;
+        let again = scan.again(&pfns)?;
         let wrong: Vec<Page> = again
             .iter()
             .zip(pages)
-            .filter(|(seen, page)| look.map().counter(seen.number) != Some(page.index))
+            .filter(|(seen, page)| scan.map().counter(seen.number) != Some(page.index))
             .map(|(_, page)| *page)
             .collect();
         Ok(Moved { adopted, disowned: self.disown(&wrong)? })

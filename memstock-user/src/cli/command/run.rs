@@ -87,7 +87,7 @@ impl RunObserver for () {}
 pub(super) async fn run_alone(
     args: &Run,
     signals: &mut Signals,
-    onlooker: &mut dyn RunObserver,
+    observer: &mut dyn RunObserver,
 ) -> Result<Outcome> {
     host::require_privilege()?;
     let mount = CgroupMount::find()?;
@@ -101,7 +101,7 @@ pub(super) async fn run_alone(
         return Err(Failure::Usage.error("--kernel-stock is served with metrics: give --metrics"));
     }
     let mut lock = EngineLock::acquire()?;
-    let ended = run_locked(asked, signals, onlooker, &mount, &mut lock).await;
+    let ended = run_locked(asked, signals, observer, &mount, &mut lock).await;
     // A cgroup that still exists stays noted, for the next run or for `stop`.
     if let Err(error) = lock.forget(|id| mount.cgroup_of(id) == ById::Gone) {
         log::warn!("{error:#}");
@@ -121,7 +121,7 @@ struct Asked<'a> {
 async fn run_locked(
     asked: Asked<'_>,
     signals: &mut Signals,
-    onlooker: &mut dyn RunObserver,
+    observer: &mut dyn RunObserver,
     mount: &CgroupMount,
     lock: &mut EngineLock,
 ) -> Result<Outcome> {
@@ -132,7 +132,7 @@ async fn run_locked(
     let pins = Pins::on(bpffs.dir);
     // Ends last: its readers take that for the end of the engine.
     let journal = Journal::open(asked.args.events_bytes)?;
-    let ended = run_engine(asked, signals, onlooker, mount, lock, &pins, &journal, listener).await;
+    let ended = run_engine(asked, signals, observer, mount, lock, &pins, &journal, listener).await;
     // If the engine still runs, so does the stream, for the daemon that adopts it.
     if !pins.exist() {
         journal.end()?;
@@ -146,7 +146,7 @@ async fn run_locked(
 async fn run_engine(
     asked: Asked<'_>,
     signals: &mut Signals,
-    onlooker: &mut dyn RunObserver,
+    observer: &mut dyn RunObserver,
     mount: &CgroupMount,
     lock: &mut EngineLock,
     pins: &Pins,
@@ -165,7 +165,7 @@ async fn run_engine(
     let is_new = started.is_new;
     // Not dropped on an error: the engine and the cgroup stay for the next daemon to adopt.
     let owned = started.targets.owned.take().map(ManuallyDrop::new);
-    let begun = watch(asked, &mut started, onlooker, mount, pins, journal, listener);
+    let begun = watch(asked, &mut started, observer, mount, pins, journal, listener);
     let mut watch = match begun {
         Ok(watch) => watch,
         Err(error) => {
@@ -177,7 +177,7 @@ async fn run_engine(
     };
     let end = watch.run(signals).await?;
     let outcome = watch.finish(end).await;
-    onlooker.end(outcome.as_ref().ok().and_then(|outcome| outcome.command.as_ref()));
+    observer.end(outcome.as_ref().ok().and_then(|outcome| outcome.command.as_ref()));
     // The engine ends here, and only because it was told to.
     pins.remove()?;
     owned.map_or(Ok(()), |owned| ManuallyDrop::into_inner(owned).remove())?;
@@ -190,7 +190,7 @@ async fn run_engine(
 fn watch<'a>(
     Asked { flags, args }: Asked<'a>,
     started: &'a mut Started,
-    onlooker: &mut dyn RunObserver,
+    observer: &mut dyn RunObserver,
     mount: &'a CgroupMount,
     pins: &Pins,
     journal: &'a Journal,
@@ -227,7 +227,7 @@ fn watch<'a>(
     let enforcer = Enforcer::start(pins, policy)?;
     let metrics = listener.map(|listener| Metrics::start(listener, mount.dir())).transpose()?;
     let over = match started.targets.home() {
-        Ok(home) => onlooker.begin(pins, home)?,
+        Ok(home) => observer.begin(pins, home)?,
         Err(_) => None,
     };
     let child = match args.command.as_slice() {
@@ -237,7 +237,7 @@ fn watch<'a>(
             Some(launch::start(command, args, procs, &protection)?)
         }
     };
-    onlooker.launched();
+    observer.launched();
     // Earlier losses of an adopted engine have been reported.
     let losses = if is_new { Losses::default() } else { Losses::until_now(engine)? };
     if !is_new {

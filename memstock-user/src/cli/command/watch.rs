@@ -136,7 +136,7 @@ impl Watch<'_> {
                         return Ok(End::Unread);
                     }
                 }
-                Some(news) = self.enforcer.news.recv() => self.hear(news),
+                Some(message) = self.enforcer.messages.recv() => self.hear(message),
                 heard = self.state.work.heard() => self.hear_work(heard),
                 // One CPU and one directory at a time, so that nothing else has to wait.
                 () = yield_now(), if self.has_drains() => self.drain(),
@@ -150,7 +150,7 @@ impl Watch<'_> {
                 },
                 () = sleep_until(self.state.look_at), if self.tree.has_unknown() => self.look_again(),
                 _ = retries.tick(), if self.has_deferred() => self.retry(),
-                Some(ask) = asked(&mut self.metrics) => self.answer(ask),
+                Some(question) = asked(&mut self.metrics) => self.answer(question),
                 ended = exit_of(&mut self.child) => {
                     ended.context("cannot wait for COMMAND")?;
                     return Ok(End::Exited);
@@ -183,8 +183,8 @@ impl Watch<'_> {
             None => None,
         };
         self.flush_log();
-        while let Ok(news) = self.enforcer.news.try_recv() {
-            self.hear(news);
+        while let Ok(message) = self.enforcer.messages.try_recv() {
+            self.hear(message);
         }
         self.journal.tell_withheld(true);
         self.read_losses();
@@ -240,8 +240,8 @@ impl Watch<'_> {
     }
 
     /// Handles what the enforcer sends: follows cgroups and CPUs, has stocks drained, publishes the rest.
-    fn hear(&mut self, news: Message) {
-        match news {
+    fn hear(&mut self, message: Message) {
+        match message {
             Message::Event(decoded) => self.follow(&decoded),
             Message::Record(record) => {
                 self.rehearsed.note(&record);

@@ -179,7 +179,7 @@ impl Watch<'_> {
     fn enforce(&mut self) {
         let Self { engine, enforcer, policy, state, .. } = self;
         let parts = &mut state.parts;
-        if enforcer.news.is_closed() {
+        if enforcer.messages.is_closed() {
             if parts.is_due(Part::Enforcement) {
                 match Enforcer::start(engine.pins(), *policy) {
                     Ok(started) => *enforcer = started,
@@ -222,7 +222,7 @@ impl Watch<'_> {
             left_out: self.tree.left_out(),
             unreadable: state.unreadable,
             failing: &state.parts.failing(),
-            is_enforcing: !self.enforcer.news.is_closed(),
+            is_enforcing: !self.enforcer.messages.is_closed(),
         };
         state.health.observe(std::time::Instant::now(), &facts);
         state.health.reasons(&state.checked)
@@ -241,7 +241,7 @@ impl Watch<'_> {
         }
     }
 
-    pub(super) fn answer(&mut self, ask: Question) {
+    pub(super) fn answer(&mut self, question: Question) {
         // If they cannot be read, the next tick reports it.
         if let Ok(lost) = losses(self.engine) {
             self.state.lost = lost;
@@ -250,7 +250,7 @@ impl Watch<'_> {
         let Self { engine, mount, journal, tree, metrics, kernel, state, .. } = self;
         let Some(metrics) = metrics else { return };
         let is_failing = state.parts.fails(Part::Metrics);
-        let answered = metrics.answer(ask, &reasons, is_failing, || {
+        let answered = metrics.answer(question, &reasons, is_failing, || {
             Ok(Reading {
                 sample: sample(engine, mount)?,
                 page_size: page_size(),
