@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::thread::{CapabilitySet, capabilities};
 
 const OOM_SCORE_ADJ: &str = "/proc/self/oom_score_adj";
@@ -28,23 +28,25 @@ pub fn protect() -> Protection {
 }
 
 fn lock_memory(is_unlimited: bool) {
-    // Otherwise memory that the start freed, for BTF most of all, would be locked as well.
+    if let Err(error) = try_lock_memory(is_unlimited) {
+        tell(is_unlimited, &format!("cannot lock memstock's memory (RLIMIT_MEMLOCK): {error}"));
+    }
+}
+
+fn try_lock_memory(is_unlimited: bool) -> rustix::io::Result<()> {
+    // Reads all code into memory: at a limit there may be no memory to read it into. That also fills whatever is mapped
+    // and unused, memory that the start freed (for BTF most of all): this goes back to the kernel.
+    mlockall(MlockAllFlags::CURRENT)?;
+    munlockall()?;
     #[cfg(target_env = "gnu")]
     // SAFETY: it may be called at any time; it gives free memory of malloc's back to the kernel.
     unsafe {
         libc::malloc_trim(0);
     }
-    // Reads all code into memory now: at a limit there may be no memory to read it into.
-    let mut locked = mlockall(MlockAllFlags::CURRENT);
     // With RLIMIT_MEMLOCK, mapping more memory later could fail if that were locked too. Without it, later memory is
     // locked once used, which is little of a thread's stack and malloc's arenas.
-    if is_unlimited {
-        let later = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-        locked = locked.and_then(|()| mlockall(later));
-    }
-    if let Err(error) = locked {
-        tell(is_unlimited, &format!("cannot lock memstock's memory (RLIMIT_MEMLOCK): {error}"));
-    }
+    let present = MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT;
+    mlockall(if is_unlimited { present | MlockAllFlags::FUTURE } else { present })
 }
 
 fn lower_oom_score(may: bool) -> Option<Vec<u8>> {
