@@ -13,6 +13,8 @@ pub struct Tally {
     failed: usize,
     failures: Vec<String>,
     skips: Vec<String>,
+    /// The failure whose test's output is being read, and whether the next line of it is a message.
+    told: Option<(usize, bool)>,
 }
 
 impl Tally {
@@ -22,6 +24,7 @@ impl Tally {
             self.passed += count(rest, "passed");
             self.failed += count(rest, "failed");
             self.ignored += count(rest, "ignored");
+            self.told = None;
         } else if let Some((name, outcome)) =
             line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
@@ -31,7 +34,27 @@ impl Tally {
                 let reason = reason.strip_prefix(", ").unwrap_or("ignored by default");
                 self.skips.push(format!("{name}: {reason}"));
             }
+        } else if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            let failure = self.failures.iter().position(|failure| failure == name);
+            self.told = failure.map(|failure| (failure, false));
+        } else {
+            self.output(line);
         }
+    }
+
+    /// Takes a line of what a failed test wrote, which libtest prints at the end. Its error or panic is put behind its
+    /// name, with the first cause.
+    fn output(&mut self, line: &str) {
+        let Some((failure, is_message)) = self.told else { return };
+        let message = if is_message { Some(line.trim()) } else { line.strip_prefix("Error: ") };
+        if let Some(message) = message {
+            self.failures[failure].push_str(": ");
+            self.failures[failure].push_str(message);
+        }
+        let is_next = line == "Caused by:" || line.contains(" panicked at ");
+        self.told = (!is_message).then_some((failure, is_next));
     }
 
     /// Takes the lines `name: reason` of skipped tests, which libtest counted as passed.
@@ -67,7 +90,7 @@ impl Tally {
 
     /// Adds the results of another tally; `place` is put before the names of its tests.
     pub fn add(&mut self, place: &str, other: Self) {
-        let Self { passed, ignored, failed, failures, skips } = other;
+        let Self { passed, ignored, failed, failures, skips, told: _ } = other;
         self.passed += passed;
         self.ignored += ignored;
         self.failed += failed;
@@ -99,7 +122,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed: _, ignored: _, failed: _, failures, skips } = self;
+        let Self { failures, skips, .. } = self;
         writeln!(f)?;
         let (long, others): (Vec<_>, Vec<_>) = skips.iter().partition(|skip| skip.ends_with(LONG));
         for skip in others {
@@ -168,6 +191,17 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         let text = tally.to_string();
         assert!(text.contains("skipped  drain: needs two CPUs\n"), "{text}");
         assert!(text.contains("failed   stock::tests::never_negative\n"), "{text}");
+    }
+
+    #[test]
+    fn a_failure_has_its_reason() {
+        let output = "test a::b ... FAILED\ntest c ... FAILED\n\nfailures:\n\n---- a::b stdout ----\n\
+            Error: held: 3 pages\n\nCaused by:\n    timed out\n\nStack backtrace:\n   0: x\n\n\
+            ---- c stdout ----\n\nthread 'c' (7) panicked at x.rs:1:2:\nno page\nnote: a note\n\n\
+            failures:\n    a::b\n    c\n";
+        let text = tally(output).to_string();
+        assert!(text.contains("failed   a::b: held: 3 pages: timed out\n"), "{text}");
+        assert!(text.contains("failed   c: no page\n"), "{text}");
     }
 
     #[test]
