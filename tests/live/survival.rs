@@ -86,7 +86,7 @@ fn what_is_new_is_adopted_and_nothing_twice() -> Result<()> {
         let mut held = Vec::new();
         for cgroup in [&old, &new] {
             let mut holder = Holder::of(Mode::AnonWrite).cgroup(cgroup).start()?;
-            let pages = holder.get()?.context("a mode that does not know its pages")?;
+            let pages = holder.get()?;
             held.push((holder, pages));
         }
         // The pages that the first cgroup holds stay uncharged.

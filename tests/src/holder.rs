@@ -140,17 +140,14 @@ impl Holder {
     }
 
     /// Makes it get its memory. Returns the pages that a controller should charge for that (user pages, or kernel pages
-    /// if [`Mode::kind`] says so); `None` if not known exactly.
+    /// if [`Mode::kind`] says so).
     ///
     /// # Errors
     /// When it cannot; [`Unavailable`] if the host lacks something.
-    pub fn get(&mut self) -> Result<Option<u64>> {
+    pub fn get(&mut self) -> Result<u64> {
         let reply = self.ask("get")?;
         let pages = reply.strip_prefix("ok pages=").with_context(|| format!("reply {reply}"))?;
-        match pages {
-            "?" => Ok(None),
-            count => Ok(Some(count.parse().with_context(|| format!("reply {reply}"))?)),
-        }
+        pages.parse().with_context(|| format!("reply {reply}"))
     }
 
     /// Makes it give back all that it got.

@@ -47,7 +47,7 @@ pub(super) fn fork_write(nr_pages: usize) -> Result<Held> {
         give()?;
         bail!("the child has ended by itself");
     }
-    Ok(Held { nr_pages: Some(2 * nr_pages), give: Box::new(give) })
+    Ok(Held::new(2 * nr_pages, give))
 }
 
 /// All children have ended when this returns.

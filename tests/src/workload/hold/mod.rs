@@ -3,7 +3,7 @@
 //! | command | what it does | reply |
 //! |---|---|---|
 //! | | starts | `ready` |
-//! | `get` | gets the memory | `ok pages=N`: what a controller should charge for it; `?` if not known exactly |
+//! | `get` | gets the memory | `ok pages=N`: what a controller should charge for it |
 //! | `give` | gives all of it back | `ok` |
 //! | `exit` | gives back what is held, and ends | `ok` |
 //!
@@ -93,14 +93,14 @@ impl std::error::Error for Unavailable {}
 
 /// Held memory, and how to give it back.
 struct Held {
-    /// Pages that a controller should charge; `None` if not known exactly.
-    nr_pages: Option<usize>,
+    /// Pages that a controller should charge.
+    nr_pages: usize,
     give: Box<dyn FnOnce() -> Result<()>>,
 }
 
 impl Held {
     fn new(nr_pages: usize, give: impl FnOnce() -> Result<()> + 'static) -> Self {
-        Self { nr_pages: Some(nr_pages), give: Box::new(give) }
+        Self { nr_pages, give: Box::new(give) }
     }
 
     /// A mapping, given back by unmapping it.
@@ -150,7 +150,7 @@ fn handle(line: &str, mode: Mode, order: &Order, held: &mut Option<Held>) -> Res
         "get" => {
             ensure!(held.is_none(), "it is held already; give first");
             let got = get(mode, order)?;
-            let nr_pages = got.nr_pages.map_or("?".to_owned(), |count| count.to_string());
+            let nr_pages = got.nr_pages;
             *held = Some(got);
             return Ok(format!("ok pages={nr_pages}\n"));
         }
