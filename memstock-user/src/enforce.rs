@@ -4,7 +4,7 @@
 //! above a limit is reported, and kills nobody.
 //!
 //! `enforcer` is the thread that reads the events; it waits for nothing else. `dispatch` gives each full cgroup a `worker` with a
-//! `job`, which `settle`s it: `hold`, `room`, `reclaim`, `victim` and `kill` each own a step. `rehearsal` reports
+//! `job`, which `settle`s it: `hold`, `room`, `reclaim`, `victim` and `kill` each own a step. `observe` reports
 //! instead of acting (`--observe`); `guard` makes sure that nobody stays held. `setting` sets limits, which `notes`
 //! keeps by path; `drains` gives back stocked pages before any of that.
 
@@ -18,8 +18,8 @@ pub mod guard;
 pub mod hold;
 pub mod job;
 mod kill;
+mod observe;
 pub mod reclaim;
-mod rehearsal;
 pub mod room;
 pub mod setting;
 mod settle;

@@ -153,7 +153,7 @@ fn a_limit_can_be_set_below_page_cache() -> Result<()> {
 
 /// One run gives a verdict for every limit, as the kernel would.
 #[test]
-fn a_rehearsal_goes_by_what_is_needed() -> Result<()> {
+fn observing_goes_by_what_is_needed() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         let args = ["--observe", "--cgroup", cgroup.path(), "--limit", &size(LIMIT)];

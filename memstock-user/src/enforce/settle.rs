@@ -13,7 +13,7 @@ use super::job::{Job, Shared, Step, What, set_normal_priority, set_realtime};
 use super::reclaim::METHODS;
 use super::room::{Excess, LATER, Made, Room, SOON, cache_over_limit, excess, needed_excess};
 use super::task::{Task, tasks};
-use super::{kill, rehearsal, victim};
+use super::{kill, observe, victim};
 use crate::host;
 use crate::host::cgroup::{ById, Cgroup, display};
 use crate::journal::Record;
@@ -54,7 +54,7 @@ pub(super) fn settle(shared: &Shared, job: &Job, step: &Step, writes: &Writes) -
         return Ok(Outcome::Room);
     };
     let full = Full { shared, job, step, writes, cgroup };
-    if job.policy.observe { full.rehearse() } else { full.settle() }
+    if job.policy.observe { full.observe() } else { full.settle() }
 }
 
 struct Full<'a> {
@@ -66,10 +66,10 @@ struct Full<'a> {
 }
 
 impl<'a> Full<'a> {
-    fn rehearse(&self) -> Result<Outcome> {
+    fn observe(&self) -> Result<Outcome> {
         let Shared { engine, mount, .. } = self.shared;
         let hit: &Event = &self.job.hit;
-        let would = rehearsal::rehearse(engine, mount, &self.cgroup, self.job.index, hit)?;
+        let would = observe::would_enforce(engine, mount, &self.cgroup, self.job.index, hit)?;
         let kills = matches!(would, Record::WouldEnforce { victim: Some(_), .. });
         self.say(would);
         Ok(Outcome::Observed(kills))

@@ -35,7 +35,7 @@ use crate::host::protect::{Protection, protect};
 use crate::host::workload::find::find;
 use crate::journal::{Journal, Record};
 use crate::view::metrics::{Metrics, server};
-use crate::view::show::rehearsed::Rehearsed;
+use crate::view::show::observed::Observed;
 
 /// Runs an engine until COMMAND ends, the time is up, or a signal comes; returns the exit code.
 ///
@@ -260,7 +260,7 @@ fn watch<'a>(
         journal,
         losses,
         sweep: Sweep::default(),
-        rehearsed: Rehearsed::default(),
+        observed: Observed::default(),
         reload: Reload::new(flags, args, engine, &started.targets),
         metrics,
         kernel,

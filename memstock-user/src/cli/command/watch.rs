@@ -43,7 +43,7 @@ use crate::host::page_size;
 use crate::journal::event::{self, Decoded};
 use crate::journal::{Journal, Record};
 use crate::view::metrics::{Metrics, Question};
-use crate::view::show::{rehearsed::Rehearsed, summary};
+use crate::view::show::{observed::Observed, summary};
 
 /// Time between two tables.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ pub struct Watch<'a> {
     /// Finds lost frees.
     pub sweep: Sweep,
     /// What the limits would have done so far.
-    pub rehearsed: Rehearsed,
+    pub observed: Observed,
     /// Reloads the configuration, if there is one.
     pub reload: Option<Reload<'a>>,
     /// The server of metrics, if asked for.
@@ -192,7 +192,7 @@ impl Watch<'_> {
         if !self.is_measured && !self.quiet && !matches!(end, End::Unread) {
             let printed = writeln!(out)
                 .and_then(|()| summary::write(&mut out, &sample))
-                .and_then(|()| self.rehearsed.write(&mut out, &sample, page_size()));
+                .and_then(|()| self.observed.write(&mut out, &sample, page_size()));
             // COMMAND's exit code comes before an error in printing.
             if command.is_none() {
                 closed_pipe_is_success(printed)?;
@@ -244,7 +244,7 @@ impl Watch<'_> {
         match message {
             Message::Event(decoded) => self.follow(&decoded),
             Message::Record(record) => {
-                self.rehearsed.note(&record);
+                self.observed.note(&record);
                 self.state.kills += u64::from(matches!(*record, Record::OomKill { .. }));
                 self.journal.publish(*record);
             }
@@ -269,7 +269,7 @@ impl Watch<'_> {
             EventKind::CgroupRemoved => {
                 if self.tree.removed(event.cgroup_id) {
                     let name = self.tree.name(event.cgroup_id);
-                    let judged = self.rehearsed.removed(name, self.engine);
+                    let judged = self.observed.removed(name, self.engine);
                     self.note(Part::Accounting, judged);
                 }
             }

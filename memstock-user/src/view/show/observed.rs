@@ -21,9 +21,9 @@ use crate::journal::record::{self, Victim};
 use crate::model::size::human;
 use crate::model::{Cgroup, Sample};
 
-/// The reports of a rehearsal so far, and the cgroups removed meanwhile.
+/// What was reported at limits with `--observe`, and the cgroups removed meanwhile.
 #[derive(Debug, Default)]
-pub struct Rehearsed {
+pub struct Observed {
     /// By the id of the cgroup that was at its limit.
     reports: BTreeMap<u64, Reports>,
     /// By path, because a service that is restarted has a new cgroup.
@@ -45,8 +45,8 @@ struct Reports {
     first_victim: Option<Victim>,
 }
 
-impl Rehearsed {
-    /// Counts a record, if it is a report of a rehearsal.
+impl Observed {
+    /// Counts a record, if it is one of those reports.
     pub fn note(&mut self, record: &Record) {
         let Record::WouldEnforce { ancestor, victim, .. } = record else { return };
         let reports = self.reports.entry(ancestor.id).or_default();
@@ -161,29 +161,29 @@ mod tests {
         cgroup
     }
 
-    fn written(rehearsed: &Rehearsed, cgroups: Vec<Cgroup>) -> String {
+    fn written(observed: &Observed, cgroups: Vec<Cgroup>) -> String {
         let mut out = Vec::new();
         let sample = Sample { cgroups, ..Sample::default() };
-        rehearsed.write(&mut out, &sample, 4096).unwrap();
+        observed.write(&mut out, &sample, 4096).unwrap();
         let text = String::from_utf8(out).unwrap();
         text.strip_suffix(&format!("{NEXT}\n")).expect("where to go from there").into()
     }
 
     #[test]
     fn every_limit_and_the_one_that_was_named_are_judged() {
-        let mut rehearsed = Rehearsed::default();
-        rehearsed.note(&Record::Ended);
+        let mut observed = Observed::default();
+        observed.note(&Record::Ended);
         for victim in [None, Some(2), Some(3)] {
-            rehearsed.note(&report(victim));
+            observed.note(&report(victim));
         }
-        let text = written(&rehearsed, vec![cgroup(7, Some(1), Some(128))]);
+        let text = written(&observed, vec![cgroup(7, Some(1), Some(128))]);
         assert_eq!(
             text,
             "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n  \
              512.0KiB: oom (1.0MiB needed)\n  \
              reported 3 times, would have killed java\\x0a (2, 1.0MiB resident) first\n"
         );
-        let text = written(&Rehearsed::default(), vec![cgroup(8, None, Some(1792))]);
+        let text = written(&Observed::default(), vec![cgroup(8, None, Some(1792))]);
         assert!(text.ends_with("\n  7.0MiB: reclaims (1.0MiB needed)\n"), "{text}");
     }
 
@@ -196,20 +196,20 @@ mod tests {
             memory_limit: u64::MAX,
             ..Counter::default()
         };
-        let mut rehearsed = Rehearsed::default();
-        rehearsed.gone(name(5), &counter(2048, 1), 4096);
-        rehearsed.gone(name(6), &counter(2, 256), 4096);
-        rehearsed.gone(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
+        let mut observed = Observed::default();
+        observed.gone(name(5), &counter(2048, 1), 4096);
+        observed.gone(name(6), &counter(2, 256), 4096);
+        observed.gone(name(8), &Counter { parent: 3, ..counter(9999, 9999) }, 4096);
         let judged = "\n/7: fits at 8.0MiB and above, reclaims down to 7.0MiB, oom below 1.0MiB\n";
-        assert_eq!(written(&rehearsed, vec![]), judged);
-        assert_eq!(written(&rehearsed, vec![cgroup(7, None, None)]), judged);
+        assert_eq!(written(&observed, vec![]), judged);
+        assert_eq!(written(&observed, vec![cgroup(7, None, None)]), judged);
     }
 
     #[test]
     fn only_the_top_and_what_has_a_limit_is_told_of() {
         let dying = Cgroup { is_dying: true, ..cgroup(3, None, None) };
         let text = written(
-            &Rehearsed::default(),
+            &Observed::default(),
             vec![cgroup(1, None, None), cgroup(2, Some(1), None), dying],
         );
         assert_eq!(

@@ -17,7 +17,7 @@ use crate::journal::record::{self, by_cpu, named};
 ///
 /// # Errors
 /// The engine cannot be read.
-pub(super) fn rehearse(
+pub(super) fn would_enforce(
     engine: &Engine,
     mount: &CgroupMount,
     full: &Cgroup,
