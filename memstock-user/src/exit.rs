@@ -177,6 +177,9 @@ pub fn log_lines(record: &log::Record<'_>) -> String {
 ///
 /// A backslash stays as it is: systemd's cgroup names are full of `\x2d`, and people copy them.
 pub fn printable(text: &str) -> String {
+    if is_plain(text.as_bytes()) {
+        return text.to_owned();
+    }
     let mut out = String::with_capacity(text.len());
     let mut carries_marks = false;
     for c in text.chars() {
@@ -194,6 +197,11 @@ pub fn printable(text: &str) -> String {
         carries_marks = c.is_alphanumeric() || (is_mark && carries_marks);
     }
     out
+}
+
+/// Whether it is ASCII without control characters, which [`printable`] leaves as it is.
+pub fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Whether `c` is printable only after another character.

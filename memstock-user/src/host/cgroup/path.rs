@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::exit::{Failure, printable};
+use crate::exit::{Failure, is_plain, printable};
 
 /// `path` reduced to its names.
 ///
@@ -32,6 +32,9 @@ pub fn names(path: &Path) -> Result<PathBuf> {
 
 /// A path for display: bytes that are not UTF-8, and characters that could disturb a terminal, are escaped as `\xNN`.
 pub fn display(path: impl AsRef<OsStr>) -> String {
+    if let Some(text) = path.as_ref().to_str() {
+        return printable(text);
+    }
     let mut out = String::new();
     for chunk in path.as_ref().as_bytes().utf8_chunks() {
         out.push_str(&printable(chunk.valid()));
@@ -47,6 +50,6 @@ pub fn display(path: impl AsRef<OsStr>) -> String {
 /// cgroup.
 pub fn hex_unless_plain(path: impl AsRef<OsStr>) -> Option<String> {
     let bytes = path.as_ref().as_bytes();
-    (display(&path).as_bytes() != bytes)
+    (!is_plain(bytes) && display(&path).as_bytes() != bytes)
         .then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
