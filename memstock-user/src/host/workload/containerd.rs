@@ -74,12 +74,16 @@ impl Containerd {
         id: &str,
         trust: &mut Trust,
     ) -> Option<std::sync::Arc<Config>> {
-        let dir = root.join(TASKS).join(namespace);
+        let dir = || root.join(TASKS).join(namespace);
         // Cached, so as not to look once for each cgroup of a host without containerd.
-        if !*self.namespaces.entry(namespace.to_owned()).or_insert_with(|| dir.exists()) {
+        let exists = match self.namespaces.get(namespace) {
+            Some(&exists) => exists,
+            None => *self.namespaces.entry(namespace.to_owned()).or_insert(dir().exists()),
+        };
+        if !exists {
             return None;
         }
-        self.files.json(&dir.join(id).join("config.json"), trust)
+        self.files.json(&dir().join(id).join("config.json"), trust)
     }
 
     pub(super) fn forget_unused(&mut self) {

@@ -26,18 +26,16 @@ pub(super) enum Place {
 /// Suffixes of systemd units that have cgroups.
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
-/// What the cgroup at `path` can be; none for cgroups inside of a container, which names them as it likes, and for the
-/// root.
+/// Whether cgroups below the one at `path` are inside of a container, which names them as it likes.
+pub(super) fn has_inside(path: &Path) -> bool {
+    path.ancestors().any(|above| one(above).is_some_and(|it| it.has_inside()))
+}
+
+/// What the cgroup at `path` can be, whose parent does not [have inside](has_inside); none for the root.
 pub(super) fn place(path: &Path) -> Option<Place> {
-    let names: Vec<_> = path.strip_prefix("/").unwrap_or(path).iter().map(OsStr::to_str).collect();
-    let (last, above) = names.split_last()?;
-    let is_inside = (0..above.len()).any(|at| one(&names[..=at]).is_some_and(|it| it.has_inside()));
-    if is_inside {
-        return None;
-    }
     // No runtime makes names that are not UTF-8.
-    last.as_ref()?;
-    one(&names).or_else(|| unit(&names)).or(Some(Place::Told))
+    path.file_name()?.to_str()?;
+    one(path).or_else(|| unit(path)).or(Some(Place::Told))
 }
 
 impl Place {
@@ -47,11 +45,10 @@ impl Place {
     }
 }
 
-/// What the last of these is, by its own name and that of its parent.
-fn one(names: &[Option<&str>]) -> Option<Place> {
-    let (last, above) = names.split_last()?;
-    let last = (*last)?;
-    let above = above.last().copied().flatten().unwrap_or_default();
+/// What the cgroup at `path` is, by its own name and that of its parent.
+fn one(path: &Path) -> Option<Place> {
+    let last = path.file_name()?.to_str()?;
+    let above = path.parent().and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
     if let Some(uid) = pod(last, above) {
         return Some(Place::Pod(uid));
     }
@@ -62,7 +59,8 @@ fn one(names: &[Option<&str>]) -> Option<Place> {
     let id_after =
         |prefix: &str| stem.strip_prefix(prefix).filter(|id| is_id(id)).map(str::to_owned);
     // containerd with the cgroupfs driver, given a slice: `….slice:cri-containerd:<id>`.
-    let colons = last.rsplit_once(":cri-containerd:").map(|(_, id)| id).filter(|id| is_id(id));
+    let colons = last.rsplit_once(':').filter(|(of, _)| of.ends_with(":cri-containerd"));
+    let colons = colons.map(|(_, id)| id).filter(|id| is_id(id));
     if let Some(id) =
         id_after("cri-containerd-").or_else(|| id_after("crio-")).or(colons.map(Into::into))
     {
@@ -136,14 +134,16 @@ fn unescape(text: &str) -> Option<String> {
 }
 
 /// A unit of the system's manager: only slices are above it.
-fn unit(names: &[Option<&str>]) -> Option<Place> {
-    let (last, above) = names.split_last()?;
-    let last = (*last)?;
-    let is_unit = UNITS.iter().any(|end| last.len() > end.len() && last.ends_with(end));
-    let is_slice = |name: &Option<&str>| name.is_some_and(|name| name.ends_with(".slice"));
+fn unit(path: &Path) -> Option<Place> {
+    let last = path.file_name()?.to_str()?;
+    if !UNITS.iter().any(|end| last.len() > end.len() && last.ends_with(end)) {
+        return None;
+    }
+    let mut above = path.ancestors().skip(1).filter_map(Path::file_name).peekable();
     let is_top = last.ends_with(".slice") || last == "init.scope";
-    let is_manager = if above.is_empty() { is_top } else { above.iter().all(is_slice) };
-    (is_unit && is_manager).then(|| Place::Unit(last.to_owned()))
+    let is_slice = |name: &OsStr| name.to_str().is_some_and(|name| name.ends_with(".slice"));
+    let is_manager = if above.peek().is_none() { is_top } else { above.all(is_slice) };
+    is_manager.then(|| Place::Unit(last.to_owned()))
 }
 
 /// Whether it is an id in the form of docker, podman, containerd's CRI plugin and CRI-O.
@@ -154,6 +154,8 @@ pub(super) fn is_id(text: impl AsRef<OsStr>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     const ID: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -161,6 +163,11 @@ mod tests {
 
     fn expand(path: &str) -> String {
         path.replace("$UID_", &UID.replace('-', "_")).replace("$UID", UID).replace("$ID", ID)
+    }
+
+    fn placed(path: &str) -> Option<Place> {
+        let path = PathBuf::from(expand(path));
+        if has_inside(path.parent()?) { None } else { place(&path) }
     }
 
     #[test]
@@ -217,7 +224,7 @@ mod tests {
             ("/docker/short", Place::Told),
             ("/kubepods/burstable/podnone/$ID", Place::Told),
         ] {
-            assert_eq!(place(Path::new(&expand(path))), Some(expected), "{path}");
+            assert_eq!(placed(path), Some(expected), "{path}");
         }
     }
 
@@ -233,7 +240,7 @@ mod tests {
             "/",
             "",
         ] {
-            assert_eq!(place(Path::new(&expand(path))), None, "{path}");
+            assert_eq!(placed(path), None, "{path}");
         }
     }
 

@@ -8,7 +8,7 @@ use super::containerd::Containerd;
 use super::docker::Docker;
 use super::file::Trust;
 use super::kubelet::Kubelet;
-use super::place::{Place, is_id, place};
+use super::place::{Place, has_inside, is_id, place};
 use super::podman::Podman;
 use super::runc::Runc;
 use super::{Kind, Workload};
@@ -56,11 +56,12 @@ impl Resolver {
         let (mut found, mut unnamed_pods) = (HashMap::new(), Vec::new());
         let mut believed = HashMap::new();
         for path in paths {
-            let Some(place) = place(path) else { continue };
             let above = path.parent().unwrap_or(path);
-            if !*believed.entry(above).or_insert_with(|| self.owns(hierarchy, above)) {
-                continue;
-            }
+            // By its bytes: to hash a path is to take it apart.
+            let is_believed = *believed
+                .entry(above.as_os_str())
+                .or_insert_with(|| !has_inside(above) && self.owns(hierarchy, above));
+            let Some(place) = place(path).filter(|_| is_believed) else { continue };
             match self.name(hierarchy, path, &place).filter(Workload::is_sound) {
                 Some(workload) => drop(found.insert(path, workload)),
                 None if matches!(place, Place::Pod(_)) => unnamed_pods.push(path),

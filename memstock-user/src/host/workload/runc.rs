@@ -48,6 +48,9 @@ impl Runc {
 
     /// The container whose cgroup is at the path `inside` the hierarchy, wherever runc found the hierarchy mounted.
     pub(super) fn name(&self, hierarchy: &Path, inside: &Path) -> Option<Workload> {
+        if self.by_dir.is_empty() {
+            return None;
+        }
         let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
         let mut mounts = [hierarchy].into_iter().chain(mounts);
         let id = mounts.find_map(|mount| self.by_dir.get(&mount.join(inside)))?;
