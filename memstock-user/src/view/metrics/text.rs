@@ -16,7 +16,10 @@ use memstock_common::stat::{
 };
 use memstock_common::{Loss, Resource};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, LabelSetEncoder, NoLabelSet,
+    prometheus_text, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit as MetricUnit};
 
@@ -219,11 +222,10 @@ impl Family {
             Trend::Counter => MetricType::Counter,
         };
         let mut family = encoder.encode_descriptor(&base, stat.help, unit.as_ref(), kind)?;
+        let names = self.labels();
+        let nr_kept = names.strip_suffix(&NAMES).map_or(names.len(), <[_]>::len);
         points.of(self, &mut |values, number| {
-            // To Prometheus an empty label is none, and many cgroups have no name.
-            let labels = self.labels().iter().copied().zip(values.iter().copied());
-            let labels: Vec<_> =
-                labels.filter(|(name, value)| !NAMES.contains(name) || !value.is_empty()).collect();
+            let labels = Labels { names, values, nr_kept };
             let mut point = family.encode_family(&labels)?;
             match (stat.trend, number) {
                 (Trend::Counter, Number::Unsigned(value)) => {
@@ -236,6 +238,25 @@ impl Family {
                 (_, Number::Signed(value)) => point.encode_gauge(&value),
             }
         })
+    }
+}
+
+/// The labels of a point.
+struct Labels<'a> {
+    names: &'static [&'static str],
+    values: &'a [&'a str],
+    /// The rest of them are left out if empty: to Prometheus an empty label is none, and many cgroups have no name.
+    nr_kept: usize,
+}
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        for (n, (name, value)) in self.names.iter().zip(self.values).enumerate() {
+            if n < self.nr_kept || !value.is_empty() {
+                (*name, *value).encode(encoder.encode_label())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! cgroups. The id is in `memstock_cgroup_info`. Removed cgroups have no path and may be many, so only their sums are
 //! exported.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -37,13 +37,21 @@ type Take<'t> = &'t mut dyn FnMut(&[&str], Number) -> fmt::Result;
 /// A reading, with what several families need computed once.
 pub(super) struct Points<'a> {
     reading: &'a Reading,
-    /// Every tracked cgroup with its label.
-    tracked: Vec<(&'a Cgroup, String)>,
-    /// Their workload names and memory pressure.
+    tracked: Vec<Tracked<'a>>,
+    /// Their places in `tracked`, by id.
+    places: HashMap<u64, usize>,
+    /// Their memory pressure.
     found: &'a Found,
-    labels: BTreeMap<u64, String>,
     memory: Vec<Headroom<'a>>,
     memsw: Vec<Headroom<'a>>,
+}
+
+/// A tracked cgroup.
+struct Tracked<'a> {
+    cgroup: &'a Cgroup,
+    label: String,
+    /// The values of [`NAMES`](super::NAMES).
+    names: [&'a str; 4],
 }
 
 fn counter(cgroup: &Cgroup, resource: Resource) -> &PageCounter {
@@ -53,10 +61,17 @@ fn counter(cgroup: &Cgroup, resource: Resource) -> &PageCounter {
     }
 }
 
+/// The values of [`NAMES`](super::NAMES) for what people call a cgroup.
+fn names(workload: &Workload) -> [&str; 4] {
+    let Workload { pod, namespace, container, .. } = workload;
+    [container.as_deref(), pod.as_deref(), namespace.as_deref(), workload.unit()]
+        .map(Option::unwrap_or_default)
+}
+
 impl<'a> Points<'a> {
     pub(super) fn new(reading: &'a Reading, found: &'a Found) -> Self {
         let sample = &reading.sample;
-        let (mut tracked, mut used) = (Vec::new(), BTreeSet::new());
+        let (mut tracked, mut used) = (Vec::new(), HashSet::new());
         for cgroup in sample.cgroups.iter().filter(|cgroup| !cgroup.is_dying) {
             let id = cgroup.name.id;
             let path = cgroup.name.path.as_deref().map(display);
@@ -66,14 +81,15 @@ impl<'a> Points<'a> {
             while !used.insert(label.clone()) {
                 label += &format!(" (id {id})");
             }
-            tracked.push((cgroup, label));
+            let names = found.workloads.get(&id).map_or([""; 4], names);
+            tracked.push(Tracked { cgroup, label, names });
         }
-        let labels = tracked.iter().map(|(cgroup, label)| (cgroup.name.id, label.clone()));
+        let places = tracked.iter().enumerate().map(|(n, it)| (it.cgroup.name.id, n)).collect();
         let of = |resource| headrooms(sample, move |cgroup| counter(cgroup, resource));
         Self {
             reading,
-            labels: labels.collect(),
             tracked,
+            places,
             found,
             memory: of(Resource::Memory),
             memsw: if sample.has_memsw { of(Resource::Memsw) } else { Vec::new() },
@@ -118,7 +134,7 @@ impl<'a> Points<'a> {
                 Some(Number::Seconds(stall.total))
             }),
             Source::KernelStock(KernelStockStat::Stranded) => self.each(take, |cgroup| {
-                let path = cgroup.name.path.as_ref()?;
+                let path = cgroup.name.path.as_deref()?;
                 self.reading.stranded.get(path).copied().map(number)
             }),
             Source::Limit(resource, stat) => self.limits(resource, stat, take),
@@ -138,33 +154,25 @@ impl<'a> Points<'a> {
     }
 
     fn each(&self, take: Take, value: impl Fn(&Cgroup) -> Option<Number>) -> fmt::Result {
-        self.tracked.iter().try_for_each(|(cgroup, label)| {
-            let [container, pod, namespace, unit] = self.names(cgroup);
+        self.tracked.iter().try_for_each(|Tracked { cgroup, label, names }| {
+            let [container, pod, namespace, unit] = *names;
             value(cgroup)
                 .map_or(Ok(()), |number| take(&[label, container, pod, namespace, unit], number))
         })
     }
 
-    /// The values of [`NAMES`](super::NAMES).
-    fn names(&self, cgroup: &Cgroup) -> [&str; 4] {
-        let Some(found) = self.found.workloads.get(&cgroup.name.id) else { return [""; 4] };
-        let Workload { pod, namespace, container, .. } = found;
-        [container.as_deref(), pod.as_deref(), namespace.as_deref(), found.unit()]
-            .map(Option::unwrap_or_default)
-    }
-
-    fn label(&self, cgroup: &Cgroup) -> &str {
-        self.labels.get(&cgroup.name.id).map_or("", String::as_str)
+    fn tracked(&self, id: u64) -> Option<&Tracked<'a>> {
+        self.tracked.get(*self.places.get(&id)?)
     }
 
     fn info(&self, info: Info, take: Take) -> fmt::Result {
         match info {
             Info::Build => take(&[env!("CARGO_PKG_VERSION")], Number::Unsigned(1)),
-            Info::Cgroup => self.tracked.iter().try_for_each(|(cgroup, label)| {
-                let parent = cgroup.parent_id.and_then(|id| self.labels.get(&id));
-                let parent = parent.map_or("", String::as_str);
+            Info::Cgroup => self.tracked.iter().try_for_each(|Tracked { cgroup, label, names }| {
+                let parent = cgroup.parent_id.and_then(|id| self.tracked(id));
+                let parent = parent.map_or("", |parent| &parent.label);
                 let id = cgroup.name.id.to_string();
-                let [container, pod, namespace, unit] = self.names(cgroup);
+                let [container, pod, namespace, unit] = *names;
                 take(&[label, &id, parent, container, pod, namespace, unit], Number::Unsigned(1))
             }),
         }
@@ -199,9 +207,11 @@ impl<'a> Points<'a> {
                 }
                 LimitStat::Binding => Number::Unsigned(headroom.is_binding.into()),
             };
-            let (cgroup, ancestor) = (headroom.cgroup, self.label(headroom.ancestor));
-            let [container, pod, namespace, unit] = self.names(cgroup);
-            take(&[self.label(cgroup), ancestor, container, pod, namespace, unit], number)
+            let [own, above] =
+                [headroom.cgroup, headroom.ancestor].map(|it| self.tracked(it.name.id));
+            let (Some(own), Some(above)) = (own, above) else { return Ok(()) };
+            let [container, pod, namespace, unit] = own.names;
+            take(&[&own.label, &above.label, container, pod, namespace, unit], number)
         })
     }
 
