@@ -16,13 +16,21 @@ use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
 
 /// The numbers of a declaration, as members of an object.
 pub(super) struct Numbers<T> {
-    values: Vec<Option<u64>>,
+    /// By their place in the declaration. Not on the heap: there are several for each cgroup.
+    values: [Option<u64>; MOST],
     of: PhantomData<T>,
 }
 
+/// The most numbers of a declaration.
+const MOST: usize = 8;
+
 impl<T: Stats> Numbers<T> {
+    const FIT: () = assert!(T::ALL.len() <= MOST);
+
     fn new<N: Into<Option<u64>>>(value: impl Fn(T) -> N) -> Self {
-        Self { values: T::ALL.iter().map(|&stat| value(stat).into()).collect(), of: PhantomData }
+        let () = Self::FIT;
+        let value = |n| T::ALL.get(n).and_then(|&stat| value(stat).into());
+        Self { values: std::array::from_fn(value), of: PhantomData }
     }
 }
 
@@ -39,7 +47,9 @@ pub(super) struct Show<'a> {
     /// Every possible CPU.
     cpus: Vec<CpuRow>,
     /// Every tracked and every dying cgroup, by path.
-    cgroups: Vec<CgroupRow>,
+    #[serde(serialize_with = "rows")]
+    #[cfg_attr(test, schemars(with = "Vec<CgroupRow>"))]
+    cgroups: (&'a [Cgroup], u64),
     /// Pages charged at once on a miss.
     batch: u32,
     #[cfg_attr(test, schemars(schema_with = "super::schema::loss"))]
@@ -111,7 +121,7 @@ pub(super) struct Drained {
 pub fn document(sample: &Sample, page_size: u64) -> impl Serialize {
     Show {
         cpus: sample.cpus.iter().map(cpu).collect(),
-        cgroups: sample.cgroups.iter().map(|it| cgroup(it, page_size)).collect(),
+        cgroups: (&sample.cgroups, page_size),
         batch: sample.batch,
         loss: members(&sample.loss),
         degraded: &sample.degraded,
@@ -127,6 +137,14 @@ pub fn drained(receipt: &Receipt) -> Value {
     json!(Drained { cpus: by_cpu(&receipt.cpus), sums: Numbers::new(sum) })
 }
 
+/// One row after the other, since there may be many.
+fn rows<S: Serializer>(
+    &(cgroups, page_size): &(&[Cgroup], u64),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(cgroups.iter().map(|it| cgroup(it, page_size)))
+}
+
 fn cpu(cpu: &Cpu) -> CpuRow {
     CpuRow {
         cpu: cpu.cpu,
@@ -139,7 +157,7 @@ fn cpu(cpu: &Cpu) -> CpuRow {
 fn slot(slot: &Slot) -> SlotRow {
     let id = |name: &Option<Name>| name.as_ref().map(|name| name.id);
     SlotRow {
-        cgroup: slot.cgroup.as_ref().and_then(|name| name.path.as_ref()).map(display),
+        cgroup: slot.cgroup.as_ref().and_then(|name| name.path.as_deref()).map(display),
         cgroup_id: id(&slot.cgroup),
         uncharge_cgroup_id: id(&slot.uncharge_cgroup),
         pages: Numbers::new(|stat| slot.get(stat)),
