@@ -7,6 +7,7 @@ pub mod size;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, SlotStat, Stat};
 
@@ -63,7 +64,7 @@ pub struct Name {
     /// cgroup v2 id.
     pub id: u64,
     /// Path in the hierarchy; `None` once the cgroup is removed.
-    pub path: Option<PathBuf>,
+    pub path: Option<Arc<Path>>,
     /// What people call it, if known; filled in by [`Sample::ask_names`].
     pub workload: Option<Workload>,
 }
@@ -71,7 +72,7 @@ pub struct Name {
 impl Name {
     /// Makes a name without the one that people use.
     pub fn new(id: u64, path: Option<PathBuf>) -> Self {
-        Self { id, path, workload: None }
+        Self { id, path: path.map(Into::into), workload: None }
     }
 }
 

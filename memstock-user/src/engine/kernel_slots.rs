@@ -111,7 +111,9 @@ impl KernelSlots {
     /// As [`view`](Self::view).
     pub fn stranded(&mut self) -> Result<HashMap<PathBuf, u64>> {
         let all = self.view(Some(Path::new("/")))?.cgroups.into_iter();
-        Ok(all.filter_map(|cgroup| Some((cgroup.name.path?, cgroup.stranded))).collect())
+        Ok(all
+            .filter_map(|cgroup| Some((cgroup.name.path?.to_path_buf(), cgroup.stranded)))
+            .collect())
     }
 
     /// What is in stock for whom, and how much of it for the cgroup with the path `of` and its descendants. The slots

@@ -1,50 +1,55 @@
 //! From maps to model: reads a running engine, with as many system calls as it has CPU slots, plus some for each cgroup
-//! with children. `work` reads twice what must be exact.
+//! with new children. `names` finds the paths, `work` reads twice what must be exact.
 
+mod names;
 mod work;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
 
 use anyhow::Result;
 use memstock_common::counter::limit_of;
 use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, ProbeStat, Stat};
-use memstock_common::{Counter, Loss, NO_INDEX, Stock, StockWord, index_of};
+use memstock_common::{Counter, Loss, Stock, StockWord, index_of};
 
 use crate::engine::needed::{InFlight, Need, in_flight, unused};
 use crate::engine::{Engine, PerCpu};
 use crate::host;
 use crate::host::cgroup::CgroupMount;
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+pub use names::Paths;
 use work::Work;
 
 /// Reads the engine once.
 ///
 /// # Errors
 /// A map cannot be read.
-pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
+pub fn sample(engine: &Engine, mount: &CgroupMount, paths: &mut Paths) -> Result<Sample> {
     let counters = engine.counters();
     let tracked = engine.tracked()?;
-    let names = names(&counters, &tracked, mount);
+    paths.update(&counters, &tracked, mount);
+    let names = Names { counters: &counters, tracked: &tracked, paths };
     let stocks = stocks(engine)?;
     let unused = unused(stocks.iter().flatten().map(|(_, stock)| stock));
     let flights = in_flight(&counters, stocks.iter().flatten().map(|(_, stock)| stock));
     let indices: Vec<_> = counters.keys().copied().collect();
     let work = work::of(engine, &indices)?;
     let mut cgroups = Vec::with_capacity(counters.len());
-    for (&index, counter) in &counters {
+    for ((&index, counter), work) in counters.iter().zip(work) {
         let stocked = unused.get(&index).copied().unwrap_or_default();
-        let work = work.get(&index).copied().unwrap_or_default();
         let flight = flights.get(&index).copied().unwrap_or_default();
+        let is_dying = !tracked.contains(&index);
+        let above = counters.get(&index_of(counter.parent as u32));
         cgroups.push(Cgroup {
-            name: names.get(&index).cloned().unwrap_or_default(),
-            parent_id: names.get(&index_of(counter.parent as u32)).map(|parent| parent.id),
-            is_dying: !tracked.contains(&index),
+            name: names.name(counter, is_dying),
+            parent_id: above.map(|above| above.id),
+            is_dying,
             parts: parts(counter, flight),
             ..cgroup(engine, counter, stocked, work)
         });
     }
-    cgroups.sort_by(|a, b| (&a.name.path, a.name.id).cmp(&(&b.name.path, b.name.id)));
+    cgroups.sort_by(|a, b| by_path(&a.name, &b.name));
     Ok(Sample {
         degraded: Vec::new(),
         batch: engine.info().batch,
@@ -55,40 +60,40 @@ pub fn sample(engine: &Engine, mount: &CgroupMount) -> Result<Sample> {
     })
 }
 
-/// The names of cgroups, by counter index.
-type Names = BTreeMap<u32, Name>;
+/// By path as [`Path`](std::path::Path) orders them, which compares names, and takes several times as long: a slash is
+/// less than any byte of a name. Those without a path come first.
+fn by_path(a: &Name, b: &Name) -> Ordering {
+    let by_path = match [a, b].map(|name| Some(name.path.as_ref()?.as_os_str().as_bytes())) {
+        [Some(one), Some(other)] => {
+            let mut pairs = one.iter().zip(other);
+            let differing = pairs.find(|(one, other)| one != other);
+            let by_byte =
+                differing.map(|(one, other)| (*one != b'/', one).cmp(&(*other != b'/', other)));
+            by_byte.unwrap_or(one.len().cmp(&other.len()))
+        }
+        [one, other] => one.is_some().cmp(&other.is_some()),
+    };
+    by_path.then(a.id.cmp(&b.id))
+}
 
-/// Looks up names from the top down: one listing gives the names of all children of a cgroup. Cgroups that are not
-/// direct children of a tracked one are looked up by id, which takes about ten times as long.
-fn names(
-    counters: &BTreeMap<u32, Counter<u64>>,
-    tracked: &BTreeSet<u32>,
-    mount: &CgroupMount,
-) -> Names {
-    // The id of a dying cgroup may have been reused.
-    let unnamed = |(&index, counter): (&u32, &Counter<u64>)| (index, Name::new(counter.id, None));
-    let mut names: Names = counters.iter().map(unnamed).collect();
-    let mut below = BTreeMap::<u32, Vec<u32>>::new();
-    for &index in tracked {
-        if let Some(counter) = counters.get(&index) {
-            let above = index_of(counter.parent as u32);
-            let above = if tracked.contains(&above) { above } else { NO_INDEX };
-            below.entry(above).or_default().push(index);
-        }
+/// The names of cgroups, by counter.
+struct Names<'a> {
+    counters: &'a BTreeMap<u32, Counter<u64>>,
+    tracked: &'a BTreeSet<u32>,
+    paths: &'a Paths,
+}
+
+impl Names<'_> {
+    fn name(&self, counter: &Counter<u64>, is_dying: bool) -> Name {
+        // The id of a dying cgroup may have been reused.
+        let path = if is_dying { None } else { self.paths.get(counter.id) };
+        Name { path, ..Name::new(counter.id, None) }
     }
-    let mut due = vec![(NO_INDEX, None::<PathBuf>)];
-    while let Some((above, path)) = due.pop() {
-        let Some(children) = below.remove(&above) else { continue };
-        let known = path.as_deref().and_then(|path| mount.names_below(path).ok());
-        for index in children {
-            let Some(name) = names.get_mut(&index) else { continue };
-            let listed = known.as_ref().and_then(|known| known.get(&name.id));
-            let found = path.as_ref().zip(listed).map(|(path, name)| path.join(name));
-            name.path = found.or_else(|| mount.path_of(name.id));
-            due.push((index, name.path.clone()));
-        }
+
+    fn of_owner(&self, owner: u32) -> Option<Name> {
+        let index = index_of(owner);
+        self.counters.get(&index).map(|it| self.name(it, !self.tracked.contains(&index)))
     }
-    names
 }
 
 /// Everything that was lost, skipped or merged, with its counts.
@@ -113,7 +118,7 @@ fn stocks(engine: &Engine) -> Result<Stocks> {
     (0..engine.info().slots).map(|slot| engine.stocks(slot)).collect()
 }
 
-fn cpus(engine: &Engine, stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
+fn cpus(engine: &Engine, stocks: &Stocks, names: &Names<'_>) -> Result<Vec<Cpu>> {
     let online = host::cpus()?.online;
     let mut cpus = BTreeMap::<u32, Cpu>::new();
     for &(cpu, ref stock) in stocks.iter().flatten() {
@@ -123,7 +128,7 @@ fn cpus(engine: &Engine, stocks: &Stocks, names: &Names) -> Result<Vec<Cpu>> {
             ..Cpu::default()
         });
         let [word, batch] = [stock.word, stock.uncharge_batch].map(StockWord);
-        let name = |word: StockWord| names.get(&index_of(word.owner())).cloned();
+        let name = |word: StockWord| names.of_owner(word.owner());
         row.slots.push(Slot {
             cgroup: name(word),
             nr_pages: word.charged().into(),
@@ -193,4 +198,22 @@ fn page_counter(counter: &memstock_common::PageCounter<u64>, limit: u64) -> Page
         PageCounterStat::Failcnt => Some(counter.failcnt),
     };
     PageCounter { stats: std::array::from_fn(|i| value(PageCounterStat::ALL[i])) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_that_of_paths_then_of_ids() {
+        let paths = ["/b", "/a-b", "/a/b", "/a", "/a.b/c", "/a/b/c", "/a/b-c", "/ab", "/a\u{fc}"];
+        let named = paths.iter().zip(0..).map(|(path, id)| Name::new(id, Some(path.into())));
+        let again = Name::new(99, Some("/a/b".into()));
+        let removed = [7, 3].map(|id| Name::new(id, None));
+        let mut names: Vec<_> = named.chain([again]).chain(removed).collect();
+        let mut expected = names.clone();
+        expected.sort_by(|a, b| (&a.path, a.id).cmp(&(&b.path, b.id)));
+        names.sort_by(by_path);
+        assert_eq!(names, expected);
+    }
 }

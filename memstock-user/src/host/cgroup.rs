@@ -22,14 +22,12 @@ pub use pressure::MemoryPressure;
 use crate::exit::{Classify as _, Failure};
 use crate::host::mountinfo::{self, Mount};
 use anyhow::{Context as _, Result, ensure};
-use rustix::fs::{Mode, OFlags, fstatfs, open, readlinkat};
-use std::collections::HashMap;
-use std::ffi::OsString;
+use rustix::fs::{FileType, Mode, OFlags, RawDir, fstatfs, open, readlinkat};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::DirEntryExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 /// `statfs` type of cgroup v2 (`linux/magic.h`).
@@ -240,29 +238,33 @@ impl CgroupMount {
     /// # Errors
     /// Its directory cannot be read.
     pub fn children(&self, cgroup: &Cgroup) -> io::Result<Vec<Cgroup>> {
-        let names = found(self.names_below(&cgroup.path))?.unwrap_or_default();
-        let child = |(id, name): (u64, OsString)| Cgroup {
-            path: cgroup.path.join(&name),
-            dir: cgroup.dir.join(&name),
-            id,
-        };
-        Ok(names.into_iter().map(child).collect())
+        let mut children = Vec::new();
+        found(self.each_below(&cgroup.path, |id, name| {
+            let (path, dir) = (cgroup.path.join(name), cgroup.dir.join(name));
+            children.push(Cgroup { path, dir, id });
+        }))?;
+        Ok(children)
     }
 
-    /// The names of the children of the cgroup at `path`, by id: the inode number of the directory (`kernfs_ino`).
-    /// Takes as many system calls as looking up two or three of them.
+    /// Passes the children of the cgroup at `path` to `take`: the id, which is the inode number of the directory
+    /// (`kernfs_ino`), and the name. Takes as many system calls as looking up two or three of them.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn names_below(&self, path: &Path) -> io::Result<HashMap<u64, OsString>> {
-        let mut names = HashMap::new();
-        for entry in std::fs::read_dir(self.dir.join(path.strip_prefix("/").unwrap_or(path)))? {
+    pub fn each_below(&self, path: &Path, mut take: impl FnMut(u64, &OsStr)) -> io::Result<()> {
+        let dir = self.dir.join(path.strip_prefix("/").unwrap_or(path));
+        let dir = open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // Allocates nothing for a name, unlike std's.
+        let mut buffer = Vec::with_capacity(1 << 15);
+        let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
             let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                names.insert(entry.ino(), entry.file_name());
+            let name = entry.file_name().to_bytes();
+            if entry.file_type() == FileType::Directory && !matches!(name, b"." | b"..") {
+                take(entry.ino(), OsStr::from_bytes(name));
             }
         }
-        Ok(names)
+        Ok(())
     }
 
     fn look(&self, inside: &Path) -> io::Result<Cgroup> {

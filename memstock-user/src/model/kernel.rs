@@ -86,11 +86,11 @@ impl View {
 
     /// Keeps only the cgroup with this path and those below it.
     pub fn only(&mut self, of: &Path) {
-        let is_of = |path: Option<&PathBuf>| path.is_some_and(|path| path.starts_with(of));
-        self.cgroups.retain(|cgroup| is_of(cgroup.name.path.as_ref()));
+        let is_of = |path: Option<&Path>| path.is_some_and(|path| path.starts_with(of));
+        self.cgroups.retain(|cgroup| is_of(cgroup.name.path.as_deref()));
         for cpu in &mut self.cpus {
             for slot in cpu.pages.iter_mut().chain(&mut cpu.bytes) {
-                if !is_of(self.paths.get(&slot.cgroup_id)) {
+                if !is_of(self.paths.get(&slot.cgroup_id).map(|path| &**path)) {
                     *slot = KernelSlot::default();
                 }
             }

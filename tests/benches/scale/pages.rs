@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use memstock::engine::Engine;
 use memstock::engine::load::{Coalescing, Loaded, Settings};
-use memstock::engine::sample::sample;
+use memstock::engine::sample::{Paths, sample};
 use memstock::host;
 use memstock::host::cgroup::CgroupMount;
 use memstock_common::{MAX_CGROUPS, NO_LIMIT};
@@ -101,7 +101,7 @@ fn samples(crowds: &[(String, Loaded)]) -> Result<()> {
     for (name, loaded) in crowds {
         let one = |engine: &Engine| -> Result<f64> {
             let start = Instant::now();
-            sample(engine, &mount)?;
+            sample(engine, &mount, &mut Paths::default())?;
             Ok(start.elapsed().as_secs_f64() * 1e6)
         };
         let took = (0..15).map(|_| one(&loaded.engine)).collect::<Result<Vec<_>>>()?;

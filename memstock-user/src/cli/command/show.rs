@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{attached, closed_pipe_is_success, target};
 use crate::cli::Show;
-use crate::engine::sample::sample;
+use crate::engine::sample::{Paths, sample};
 use crate::host::page_size;
 use crate::host::workload::Resolver;
 use crate::journal::degraded;
@@ -19,7 +19,8 @@ use crate::view::show::{json, table};
 /// No engine is running, or it cannot be read.
 pub fn show(args: &Show) -> Result<u8> {
     let (engine, mount) = attached()?;
-    let mut sample = Sample { degraded: degraded::read(), ..sample(&engine, &mount)? };
+    let mut sample =
+        Sample { degraded: degraded::read(), ..sample(&engine, &mount, &mut Paths::default())? };
     if let Some((cgroup, _)) = target(&engine, &mount, args.cgroup.as_deref(), &args.named)? {
         sample.keep_below(cgroup.id);
     }
@@ -28,8 +29,8 @@ pub fn show(args: &Show) -> Result<u8> {
     for warning in resolver.warnings() {
         log::warn!("{warning}");
     }
-    // Unbuffered, each line would be a system call.
-    let mut out = BufWriter::new(io::stdout().lock());
+    // Many cgroups are megabytes.
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let written = if args.json {
         let document = json::document(&sample, page_size());
         serde_json::to_writer_pretty(&mut out, &document)

@@ -17,7 +17,7 @@ use crate::cli::config::Settings;
 use crate::cli::{Batch, Run, Stat};
 use crate::engine::kernel_stock::KernelStock;
 use crate::engine::pins::Pins;
-use crate::engine::sample::sample;
+use crate::engine::sample::{Paths, sample};
 use crate::exit::{Classify as _, Failure, SUCCESS};
 use crate::forecast::measure::{Measured, Work};
 use crate::host::cgroup::{Cgroup, display};
@@ -171,11 +171,12 @@ async fn beside(
     let cgroup = mount.create(name)?;
     let home = cgroup.cgroup().clone();
     wait_until_tracked(&engine, &home).await?;
-    let before = sample(&engine, &mount)?;
+    let mut paths = Paths::default();
+    let before = sample(&engine, &mount, &mut paths)?;
     let (command, command_args) = args.command.split_first().context("there is no COMMAND")?;
     let mut child = launch::start(command, command_args, home.procs()?, &Protection::default())?;
     let ended = attend(&mut child, signals).await?;
-    let after = sample(&engine, &mount)?;
+    let after = sample(&engine, &mount, &mut paths)?;
     if !engine.pins().exist() {
         log::warn!(
             "the engine ended before COMMAND: what happened afterwards is not in the figures"

@@ -188,7 +188,7 @@ impl Watch<'_> {
         }
         self.journal.tell_withheld(true);
         self.read_losses();
-        let sample = sample(self.engine, self.mount)?;
+        let sample = sample(self.engine, self.mount, &mut self.state.paths)?;
         if !self.is_measured && !self.quiet && !matches!(end, End::Unread) {
             let printed = writeln!(out)
                 .and_then(|()| summary::write(&mut out, &sample))

@@ -44,9 +44,9 @@ impl Work {
     }
 }
 
-/// The work of the cgroups with the counters `indices`, which ascend.
-pub fn of(engine: &Engine, indices: &[u32]) -> Result<BTreeMap<u32, Work>> {
-    let mut work = BTreeMap::new();
+/// The work of each of the cgroups with the counters `indices`, which ascend.
+pub fn of(engine: &Engine, indices: &[u32]) -> Result<Vec<Work>> {
+    let mut work = vec![Work::default(); indices.len()];
     let mut wanted = indices.to_vec();
     let mut before = stocks(engine)?;
     for _ in 0..TRIES {
@@ -56,7 +56,9 @@ pub fn of(engine: &Engine, indices: &[u32]) -> Result<BTreeMap<u32, Work>> {
         let uncredited = uncredited(&after);
         for (index, mut credited) in read {
             credited.faults += uncredited.get(&index).copied().unwrap_or_default();
-            work.insert(index, credited);
+            if let Ok(at) = indices.binary_search(&index) {
+                work[at] = credited;
+            }
         }
         let disturbed = disturbed(&before, &after);
         wanted.retain(|index| disturbed.contains(index));

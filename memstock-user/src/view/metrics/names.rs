@@ -2,7 +2,7 @@
 //! a thread reads them; a scrape that has waited long enough uses the previous answers.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,15 +61,15 @@ impl Names {
         mut resolver: OwnedMutexGuard<Resolver>,
     ) -> Option<oneshot::Receiver<()>> {
         let of = |name: &crate::model::Name| Some((name.id, name.path.clone()?));
-        let paths: Vec<(u64, PathBuf)> =
+        let paths: Vec<(u64, Arc<Path>)> =
             sample.cgroups.iter().filter_map(|cgroup| of(&cgroup.name)).collect();
         let (hierarchy, last) = (Arc::clone(&self.hierarchy), Arc::clone(&self.last));
         let (sender, done) = oneshot::channel();
         let look = move || {
             let names = resolver.names(&hierarchy, paths.iter().map(|(_, path)| &**path));
-            let name = |(id, path): &(u64, PathBuf)| Some((*id, names.get(&**path)?.clone()));
+            let name = |(id, path): &(u64, Arc<Path>)| Some((*id, names.get(&**path)?.clone()));
             let pressure =
-                |(id, path): &(u64, PathBuf)| Some((*id, MemoryPressure::of(&hierarchy, path)?));
+                |(id, path): &(u64, Arc<Path>)| Some((*id, MemoryPressure::of(&hierarchy, path)?));
             let found = Arc::new(Found {
                 workloads: paths.iter().filter_map(name).collect(),
                 pressures: paths.iter().filter_map(pressure).collect(),

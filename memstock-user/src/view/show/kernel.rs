@@ -122,8 +122,8 @@ pub fn document(view: &View, page_size: u64) -> Value {
     };
     let cgroup = |cgroup: &MemoryCgroup| CgroupRow {
         id: cgroup.name.id,
-        path: cgroup.name.path.as_ref().map(display),
-        path_hex: cgroup.name.path.as_ref().and_then(hex_unless_plain),
+        path: cgroup.name.path.as_deref().map(display),
+        path_hex: cgroup.name.path.as_deref().and_then(hex_unless_plain),
         usage: cgroup.usage.map(|usage| usage * page_size),
         stranded: cgroup.stranded * page_size,
         net: cgroup.net().map(|net| net * page_size),

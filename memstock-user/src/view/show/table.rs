@@ -123,7 +123,7 @@ pub(crate) fn label(name: &Name) -> String {
 
 /// Its path, or its id if it was removed.
 pub(crate) fn place(name: &Name) -> String {
-    match &name.path {
+    match name.path.as_deref() {
         Some(path) => display(path),
         None => format!("id {}", name.id),
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::engine::Engine;
-use crate::engine::sample::sample;
+use crate::engine::sample::{Paths, sample};
 use crate::exit::{Failure, exit_code};
 use crate::host::cgroup::{CgroupMount, MemoryPressure};
 use crate::host::lock;
@@ -48,6 +48,7 @@ pub struct Reading {
 pub struct Source {
     engine: Engine,
     mount: CgroupMount,
+    paths: Paths,
     resolver: Resolver,
     /// Show only the cgroup with this id and its descendants; all cgroups if `None`.
     only: Option<u64>,
@@ -68,6 +69,7 @@ impl Source {
         Ok(Self {
             engine,
             mount,
+            paths: Paths::default(),
             resolver: Resolver::default(),
             only,
             folder,
@@ -107,9 +109,13 @@ impl Source {
             self.daemon = lock::holder().ok().flatten();
             self.daemon_asked = Some(Instant::now());
         }
+        if self.daemon.is_none() {
+            // Nobody tells the engine that a cgroup was removed.
+            self.paths = Paths::default();
+        }
         // A missing daemon is shown anyway.
         let degraded = self.daemon.map(|_| degraded::of_daemon()).unwrap_or_default();
-        let mut sample = Sample { degraded, ..sample(&self.engine, &self.mount)? };
+        let mut sample = Sample { degraded, ..sample(&self.engine, &self.mount, &mut self.paths)? };
         let at = Instant::now();
         if let Some(id) = self.only {
             sample.keep_below(id);

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::cli::command::reload::Changed;
 use crate::daemon::parts::Parts;
 use crate::daemon::work::Work;
+use crate::engine::sample::Paths;
 use crate::host::cgroup::Cgroup;
 use crate::host::workload::{Resolver, Workload};
 use crate::journal::Journal;
@@ -36,6 +37,8 @@ pub struct State<'a> {
     pub(super) lost: Vec<(Stat, u64)>,
     /// Publishes why it is degraded.
     pub(super) degraded: Degraded,
+    /// Paths of the cgroups, as last read.
+    pub(super) paths: Paths,
 }
 
 impl<'a> State<'a> {
@@ -56,6 +59,7 @@ impl<'a> State<'a> {
             kills: 0,
             lost: Vec::new(),
             degraded: Degraded::open()?,
+            paths: Paths::default(),
         })
     }
 }

@@ -252,7 +252,7 @@ impl Watch<'_> {
         let is_failing = state.parts.fails(Part::Metrics);
         let answered = metrics.answer(question, &reasons, is_failing, || {
             Ok(Reading {
-                sample: sample(engine, mount)?,
+                sample: sample(engine, mount, &mut state.paths)?,
                 page_size: page_size(),
                 stranded: stranded(kernel),
                 records: journal.counts(),
@@ -287,8 +287,8 @@ impl Watch<'_> {
         Ok(())
     }
 
-    fn write_table(&self) -> Result<()> {
-        let mut sample = sample(self.engine, self.mount)?;
+    fn write_table(&mut self) -> Result<()> {
+        let mut sample = sample(self.engine, self.mount, &mut self.state.paths)?;
         sample.degraded = self.state.degraded.said().to_vec();
         let mut out = self.out();
         table::write(&mut out, &sample, page_size())
