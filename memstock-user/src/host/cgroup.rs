@@ -17,7 +17,7 @@ use owned::found;
 pub(in crate::host) use owned::{empty, ok_if_gone, retry_while_busy};
 pub(crate) use path::names;
 pub use path::{display, hex_unless_plain};
-pub use pressure::MemoryPressure;
+pub use pressure::{MemoryPressure, Stall};
 
 use crate::exit::{Classify as _, Failure};
 use crate::host::mountinfo::{self, Mount};

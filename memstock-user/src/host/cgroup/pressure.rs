@@ -1,9 +1,14 @@
 //! How long the tasks of a cgroup have waited for memory: its `memory.pressure`
 //! (Documentation/accounting/psi.rst).
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::read;
+
+/// More bytes than two lines of three percentages and a count of microseconds.
+const LONGEST: usize = 256;
 
 /// A line of `memory.pressure`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -28,7 +33,12 @@ impl MemoryPressure {
     /// not account pressure for it (`psi=0`, `cgroup.pressure`). The kernel sums it up over all CPUs when it is asked.
     pub fn of(hierarchy: &Path, path: &Path) -> Option<Self> {
         let inside = path.strip_prefix("/").unwrap_or(path);
-        parse(&fs::read_to_string(hierarchy.join(inside).join("memory.pressure")).ok()?)
+        let file = hierarchy.join(inside).join("memory.pressure");
+        let file = open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        // The kernel writes all of it at the first read; std would ask for its size, and then for more.
+        let mut text = [0; LONGEST];
+        let length = read(&file, &mut text).ok()?;
+        parse(str::from_utf8(&text[..length]).ok()?)
     }
 }
 

@@ -11,15 +11,22 @@ use tokio::time::timeout;
 
 use crate::host::cgroup::MemoryPressure;
 use crate::host::workload::{Resolver, Workload};
-use crate::model::Sample;
+use crate::model::{Cgroup, Name, Sample};
 
 /// What was found out, by cgroup v2 id.
 #[derive(Debug, Default)]
 pub struct Found {
     /// What people call a cgroup.
     pub workloads: HashMap<u64, Workload>,
-    /// How long it waited for memory.
+    /// How long it waited for memory; of each, only the total is up to date.
     pub pressures: HashMap<u64, MemoryPressure>,
+}
+
+/// A cgroup to look up.
+struct Asked {
+    id: u64,
+    parent_id: Option<u64>,
+    path: Arc<Path>,
 }
 
 /// How long a scrape waits for the thread to be free, and then for the names.
@@ -60,19 +67,21 @@ impl Names {
         sample: &Sample,
         mut resolver: OwnedMutexGuard<Resolver>,
     ) -> Option<oneshot::Receiver<()>> {
-        let of = |name: &crate::model::Name| Some((name.id, name.path.clone()?));
-        let paths: Vec<(u64, Arc<Path>)> =
-            sample.cgroups.iter().filter_map(|cgroup| of(&cgroup.name)).collect();
+        let of = |cgroup: &Cgroup| {
+            let Name { id, path, .. } = &cgroup.name;
+            Some(Asked { id: *id, parent_id: cgroup.parent_id, path: path.clone()? })
+        };
+        let asked: Vec<_> = sample.cgroups.iter().filter_map(of).collect();
         let (hierarchy, last) = (Arc::clone(&self.hierarchy), Arc::clone(&self.last));
         let (sender, done) = oneshot::channel();
         let look = move || {
-            let names = resolver.names(&hierarchy, paths.iter().map(|(_, path)| &**path));
-            let name = |(id, path): &(u64, Arc<Path>)| Some((*id, names.get(&**path)?.clone()));
-            let pressure =
-                |(id, path): &(u64, Arc<Path>)| Some((*id, MemoryPressure::of(&hierarchy, path)?));
+            let names = resolver.names(&hierarchy, asked.iter().map(|it| &*it.path));
+            let name = |it: &Asked| Some((it.id, names.get(&*it.path)?.clone()));
+            let before = last.lock().map_or_else(|_| Arc::default(), |last| Arc::clone(&last));
+            let read = |path: &Path| MemoryPressure::of(&hierarchy, path);
             let found = Arc::new(Found {
-                workloads: paths.iter().filter_map(name).collect(),
-                pressures: paths.iter().filter_map(pressure).collect(),
+                workloads: asked.iter().filter_map(name).collect(),
+                pressures: pressures(&asked, &before.pressures, read),
             });
             for warning in resolver.warnings() {
                 log::warn!("{warning}");
@@ -93,5 +102,60 @@ impl Names {
                 None
             }
         }
+    }
+}
+
+/// The pressure of the cgroups, parents first. Each takes three system calls, so those below a cgroup are read
+/// only if its total has changed since `before`: when a task waits, it waits in all cgroups above it, too. (What is too
+/// short for the microseconds of the ancestor is seen with its next change.)
+fn pressures(
+    asked: &[Asked],
+    before: &HashMap<u64, MemoryPressure>,
+    read: impl Fn(&Path) -> Option<MemoryPressure>,
+) -> HashMap<u64, MemoryPressure> {
+    let mut now = HashMap::with_capacity(asked.len());
+    for Asked { id, parent_id, path } in asked {
+        let [was, is] = [before, &now].map(|all| Some(all.get(&(*parent_id)?)?.some.total));
+        let kept = before.get(id).copied().filter(|_| is.is_some() && is == was);
+        if let Some(pressure) = kept.or_else(|| read(path)) {
+            now.insert(*id, pressure);
+        }
+    }
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::host::cgroup::Stall;
+
+    #[test]
+    fn nothing_is_read_below_a_cgroup_in_which_nobody_waited() {
+        let asked =
+            [("/a", 1, None), ("/a/b", 2, Some(1)), ("/a/b/c", 3, Some(2)), ("/d", 4, None)]
+                .map(|(path, id, parent_id)| Asked { id, parent_id, path: Path::new(path).into() });
+        let look = |before: &HashMap<u64, MemoryPressure>, totals: &[(&str, u64)]| {
+            let read = RefCell::new(Vec::new());
+            let now = pressures(&asked, before, |path| {
+                read.borrow_mut().push(path.display().to_string());
+                let (_, total) = totals.iter().find(|(at, _)| Path::new(at) == path)?;
+                let some = Stall { total: Duration::from_micros(*total), ..Stall::default() };
+                Some(MemoryPressure { some, ..MemoryPressure::default() })
+            });
+            (now, read.into_inner())
+        };
+        let totals = [("/a", 7), ("/a/b", 5), ("/a/b/c", 5), ("/d", 0)];
+        let (first, read) = look(&HashMap::new(), &totals);
+        assert_eq!((first.len(), read.len()), (4, 4), "nothing is known yet");
+        let (same, read) = look(&first, &totals);
+        assert_eq!((&same, read), (&first, vec!["/a".to_owned(), "/d".into()]));
+        // Somebody waited in /a, but not in /a/b.
+        let (_, read) = look(&first, &[("/a", 8), ("/a/b", 5), ("/a/b/c", 5), ("/d", 0)]);
+        assert_eq!(read, ["/a", "/a/b", "/d"]);
+        // The kernel does not account it any longer for /a.
+        let (_, read) = look(&first, &totals[1..]);
+        assert_eq!(read, ["/a", "/a/b", "/d"]);
     }
 }
