@@ -1,43 +1,43 @@
 //! What the kernel half needs to know about structures of the running kernel: offsets in bytes, and bit numbers. The
 //! user half reads them from BTF.
 
-/// Layout of a folio and of what it leads to.
+/// Layout of a folio and of what it leads to. The kernel half loads each field by itself: `V` is a global there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FolioLayout {
+pub struct FolioLayout<V = u32> {
     /// `offsetof(struct folio, flags)`: a word.
-    pub flags: u32,
+    pub flags: V,
     /// `PG_head`: the bit of `flags` that a folio of more than one page has.
-    pub head_bit: u32,
+    pub head_bit: V,
     /// `PG_swapbacked`: the bit of `flags` that anonymous and shared memory have, and page cache of files does not.
-    pub swapbacked_bit: u32,
+    pub swapbacked_bit: V,
     /// `offsetof(struct folio, _nr_pages)`: an int, the number of pages of a folio of more than one.
-    pub nr_pages: u32,
+    pub nr_pages: V,
     /// `offsetof(struct folio, mapping)`: a pointer to a `struct address_space`.
-    pub mapping: u32,
+    pub mapping: V,
     /// `offsetof(struct address_space, flags)`: a word.
-    pub mapping_flags: u32,
+    pub mapping_flags: V,
     /// `AS_UNEVICTABLE`: the bit of the mapping's flags that says that none of its pages can be reclaimed.
-    pub unevictable_bit: u32,
+    pub unevictable_bit: V,
     /// `1 << AS_KERNEL_FILE`, or 0 if the kernel has no such bit: it marks mappings that are charged to nobody (Linux
     /// 6.18).
-    pub kernel_file: u32,
+    pub kernel_file: V,
     /// `offsetof(struct address_space, host)`: a pointer to the `struct inode`.
-    pub mapping_host: u32,
+    pub mapping_host: V,
     /// `offsetof(struct inode, i_sb)`: a pointer to its `struct super_block`.
-    pub inode_sb: u32,
+    pub inode_sb: V,
     /// `offsetof(struct super_block, s_magic)`: a word, the type of the file system.
-    pub sb_magic: u32,
+    pub sb_magic: V,
     /// `offsetof(struct folio, index)`: a word, its offset in the file, in pages.
-    pub index: u32,
+    pub index: V,
     /// `offsetof(struct inode, i_ino)`: a word.
-    pub inode_ino: u32,
+    pub inode_ino: V,
     /// `offsetof(struct inode, i_generation)`: an int.
-    pub inode_generation: u32,
+    pub inode_generation: V,
     /// `offsetof(struct inode, i_size)`: a word.
-    pub inode_size: u32,
+    pub inode_size: V,
     /// `offsetof(struct super_block, s_dev)`: an int.
-    pub sb_dev: u32,
+    pub sb_dev: V,
 }
 
 impl FolioLayout {

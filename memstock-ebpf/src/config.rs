@@ -57,9 +57,26 @@ static TRACKS_COLLAPSES: Global<u32> = Global::new(0);
 /// 1 if tasks can preempt the programs.
 #[unsafe(no_mangle)]
 static IS_PREEMPTED: Global<u32> = Global::new(0);
-/// Layout of `struct folio`.
+/// Layout of `struct folio`. Loads are volatile, and a load of the whole would load every field.
 #[unsafe(no_mangle)]
-static FOLIO: Global<FolioLayout> = Global::new(FolioLayout::UNKNOWN);
+static FOLIO: FolioLayout<Global<u32>> = FolioLayout {
+    flags: Global::new(0),
+    head_bit: Global::new(0),
+    swapbacked_bit: Global::new(0),
+    nr_pages: Global::new(0),
+    mapping: Global::new(0),
+    mapping_flags: Global::new(0),
+    unevictable_bit: Global::new(0),
+    kernel_file: Global::new(0),
+    mapping_host: Global::new(0),
+    inode_sb: Global::new(0),
+    sb_magic: Global::new(0),
+    index: Global::new(0),
+    inode_ino: Global::new(0),
+    inode_generation: Global::new(0),
+    inode_size: Global::new(0),
+    sb_dev: Global::new(0),
+};
 /// Layout of `struct page`.
 #[unsafe(no_mangle)]
 static PAGE_LAYOUT: Global<PageLayout> = Global::new(PageLayout::UNKNOWN);
@@ -193,10 +210,11 @@ pub fn memory_owner() -> MemoryOwner {
     MEMORY_OWNER.load()
 }
 
-/// Layout of `struct folio`.
+/// Layout of `struct folio`; none if the kernel does not say.
 #[inline(always)]
-pub fn folio() -> FolioLayout {
-    FOLIO.load()
+pub fn folio() -> Option<&'static FolioLayout<Global<u32>>> {
+    // Never the first field of a folio.
+    (FOLIO.mapping.load() != 0).then_some(&FOLIO)
 }
 
 /// Layout of `struct page`.

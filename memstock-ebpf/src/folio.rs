@@ -2,29 +2,30 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use memstock_common::file::FilePage;
-use memstock_common::layout::{FolioLayout, PageLayout};
+use memstock_common::layout::PageLayout;
 
 use crate::config;
 
 /// How many pages a folio has.
 #[inline(always)]
 pub fn nr_pages(folio: u64) -> Option<u32> {
-    if flags(folio)? >> (config::folio().head_bit & 63) & 1 == 0 {
+    let layout = config::folio()?;
+    if read(folio, layout.flags.load())? >> (layout.head_bit.load() & 63) & 1 == 0 {
         return Some(1);
     }
-    read_int(folio, config::folio().nr_pages)
+    read_int(folio, layout.nr_pages.load())
 }
 
 /// Whether page cache can be reclaimed: its mapping is not unevictable, as those of ramfs, `memfd_secret` and AIO rings
 /// are.
 #[inline(always)]
 pub fn is_evictable(folio: u64) -> Option<bool> {
-    let layout = config::folio();
-    if layout == FolioLayout::UNKNOWN {
-        return None;
-    }
-    let mapping = read(folio, layout.mapping)?;
-    Some(read(mapping, layout.mapping_flags)? >> (layout.unevictable_bit & 63) & 1 == 0)
+    let layout = config::folio()?;
+    let mapping = read(folio, layout.mapping.load())?;
+    Some(
+        read(mapping, layout.mapping_flags.load())? >> (layout.unevictable_bit.load() & 63) & 1
+            == 0,
+    )
 }
 
 /// `f_type` of hugetlbfs in statfs(2) (`include/uapi/linux/magic.h`).
@@ -34,22 +35,20 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 /// system's own data (`filemap_add_folio` in `mm/filemap.c`).
 #[inline(always)]
 pub fn is_charged(folio: u64) -> Option<bool> {
-    let layout = config::folio();
-    if layout == FolioLayout::UNKNOWN {
-        return None;
-    }
-    let mapping = read(folio, layout.mapping)?;
-    if read(mapping, layout.mapping_flags)? & u64::from(layout.kernel_file) != 0 {
+    let layout = config::folio()?;
+    let mapping = read(folio, layout.mapping.load())?;
+    if read(mapping, layout.mapping_flags.load())? & u64::from(layout.kernel_file.load()) != 0 {
         return Some(false);
     }
-    let super_block = read(read(mapping, layout.mapping_host)?, layout.inode_sb)?;
-    Some(read(super_block, layout.sb_magic)? != HUGETLBFS_MAGIC)
+    let super_block = read(read(mapping, layout.mapping_host.load())?, layout.inode_sb.load())?;
+    Some(read(super_block, layout.sb_magic.load())? != HUGETLBFS_MAGIC)
 }
 
 /// Whether a folio that is in use is page cache of a file, and not anonymous or shared memory: `folio_is_file_lru`.
 #[inline(always)]
 pub fn is_file(folio: u64) -> Option<bool> {
-    Some(flags(folio)? >> (config::folio().swapbacked_bit & 63) & 1 == 0)
+    let layout = config::folio()?;
+    Some(read(folio, layout.flags.load())? >> (layout.swapbacked_bit.load() & 63) & 1 == 0)
 }
 
 /// Whether a page is free.
@@ -70,29 +69,24 @@ pub fn is_free(page: u64) -> Option<bool> {
 /// The file that a page belongs to, and its offset there.
 #[inline(always)]
 pub fn file_page(page: u64) -> Option<FilePage<u64>> {
-    let (layout, of_page) = (config::folio(), config::page_layout());
-    if layout == FolioLayout::UNKNOWN || of_page == PageLayout::UNKNOWN {
+    let (layout, of_page) = (config::folio()?, config::page_layout());
+    if of_page == PageLayout::UNKNOWN {
         return None;
     }
     let head = read(page, of_page.compound_head)?;
     let folio = if head & 1 == 0 { page } else { head - 1 };
     // The low bits are set for anonymous memory, and for other pages that have no file.
     let mapping =
-        read(folio, layout.mapping).filter(|&mapping| mapping != 0 && mapping & 3 == 0)?;
-    let inode = read(mapping, layout.mapping_host)?;
-    let dev = read_int(read(inode, layout.inode_sb)?, layout.sb_dev)?;
-    let generation = read_int(inode, layout.inode_generation)?;
+        read(folio, layout.mapping.load()).filter(|&mapping| mapping != 0 && mapping & 3 == 0)?;
+    let inode = read(mapping, layout.mapping_host.load())?;
+    let dev = read_int(read(inode, layout.inode_sb.load())?, layout.sb_dev.load())?;
+    let generation = read_int(inode, layout.inode_generation.load())?;
     let before = config::pfn_of(page).wrapping_sub(config::pfn_of(folio));
     Some(FilePage {
-        inode: read(inode, layout.inode_ino)?,
-        index: read(folio, layout.index)?.wrapping_add(before),
+        inode: read(inode, layout.inode_ino.load())?,
+        index: read(folio, layout.index.load())?.wrapping_add(before),
         dev: u64::from(generation) << 32 | u64::from(dev),
     })
-}
-
-#[inline(always)]
-fn flags(folio: u64) -> Option<u64> {
-    read(folio, config::folio().flags)
 }
 
 /// The int at `offset` in a kernel structure.

@@ -14,7 +14,6 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use memstock_common::layout::FolioLayout;
 use memstock_common::record::{
     Accessed, BLOCK_PAGES, Happened, Recent, RecordKind, WINDOW_SHIFT, block_hash, is_followed,
     pages_in, pages_of,
@@ -165,12 +164,9 @@ fn accessed(kind: RecordKind, mapping: u64, first: u64, last: u64) -> i32 {
 /// Calls `visit` for each followed block of a folio.
 #[inline(always)]
 fn of_folio(folio: u64, visit: impl Fn(u64, u32, u64, u16) -> Option<()>) -> Option<()> {
-    let layout = config::folio();
-    if layout == FolioLayout::UNKNOWN {
-        return None;
-    }
-    let mapping = read(folio, layout.mapping)?;
-    let first = read(folio, layout.index)?;
+    let layout = config::folio()?;
+    let mapping = read(folio, layout.mapping.load())?;
+    let first = read(folio, layout.index.load())?;
     let nr_pages: u64 = folio::nr_pages(folio)?.into();
     let last = first.wrapping_add(nr_pages).wrapping_sub(1);
     each_block(mapping, first, last, |hash, block, pages| visit(mapping, hash, block, pages));
@@ -201,29 +197,29 @@ fn each_block(mapping: u64, first: u64, last: u64, visit: impl Fn(u32, u64, u16)
 /// Reports an access to these pages of a block.
 #[inline(always)]
 pub fn report_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<()> {
-    let layout = config::folio();
-    let inode = read(mapping, layout.mapping_host)?;
-    let super_block = read(inode, layout.inode_sb)?;
-    if read(super_block, layout.sb_magic)? == TMPFS_MAGIC {
+    let layout = config::folio()?;
+    let inode = read(mapping, layout.mapping_host.load())?;
+    let super_block = read(inode, layout.inode_sb.load())?;
+    if read(super_block, layout.sb_magic.load())? == TMPFS_MAGIC {
         return None;
     }
     // A read may reach beyond the end of the file.
-    let size = read(inode, layout.inode_size)?;
+    let size = read(inode, layout.inode_size.load())?;
     let is_gone = kind == RecordKind::Removed as u32;
     let there = u32::from(pages_of(block, size, config::page_shift()));
     let pages = if is_gone { pages } else { pages & there };
     if pages == 0 {
         return None;
     }
-    let device = read_int(super_block, layout.sb_dev)?;
-    let generation = read_int(inode, layout.inode_generation)?;
+    let device = read_int(super_block, layout.sb_dev.load())?;
+    let generation = read_int(inode, layout.inode_generation.load())?;
     report(&Accessed {
         kind,
         pages,
         time_ns: Kernel.now(),
         file: mapping,
         block,
-        inode: read(inode, layout.inode_ino)?,
+        inode: read(inode, layout.inode_ino.load())?,
         device: u64::from(generation) << 32 | u64::from(device),
     });
     Some(())
