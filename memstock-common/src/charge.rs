@@ -231,7 +231,7 @@ pub fn uncharge<C: Counters>(counters: &C, leaf: u32, nr_pages: u64) {
 
 /// Adds to the page cache of `leaf` and its ancestors.
 #[inline(always)]
-pub(crate) fn change_file<C: Counters>(counters: &C, leaf: u32, change: i32) {
+pub fn change_file<C: Counters>(counters: &C, leaf: u32, change: i32) {
     walk(counters, leaf, NO_INDEX, |c| {
         c.change_file(change);
         true

@@ -5,7 +5,6 @@
 //! what is *needed*: what the kernel could not reclaim without swap. A page costs no access to a shared cache line:
 //! changes are collected on each CPU, a batch at a time, like uncharges.
 
-use crate::charge::change_file;
 use crate::page::{CHUNK_PAGES, Chunk, Entry, commit, owner_in};
 use crate::slots::stock_for;
 use crate::world::Step;
@@ -57,10 +56,8 @@ pub struct FilePage<W> {
 
 /// What can be asked about a folio that was added to the page cache.
 pub trait Folio {
-    /// The number of pages it has; none if not known.
-    fn nr_pages(&self) -> Option<u32>;
-    /// Whether it can be reclaimed: its mapping is not unevictable.
-    fn is_evictable(&self) -> bool;
+    /// The number of pages it has, and whether it can be reclaimed: its mapping is not unevictable. None if not known.
+    fn extent(&self) -> Option<(u32, bool)>;
     /// Whether the kernel charges page cache of its mapping.
     fn is_charged(&self) -> bool;
     /// The owner charged for what the current task adds.
@@ -82,15 +79,13 @@ pub fn added<M: Machine>(machine: &M, pfn: u64, folio: &impl Folio) {
         if owner == NOBODY || !folio.is_charged() {
             return;
         }
-    } else if !folio.is_evictable() {
-        return;
     }
-    let Some(nr_pages) = folio.nr_pages() else { return };
+    let Some((nr_pages, is_evictable)) = folio.extent() else { return };
     if is_new {
         machine.claim(pfn, nr_pages, owner);
-        if !folio.is_evictable() {
-            return;
-        }
+    }
+    if !is_evictable {
+        return;
     }
     let marked = if nr_pages == 1 {
         u32::from(mark(chunk.entry(pfn), owner))
@@ -201,7 +196,7 @@ fn mark<E: Entry>(entry: &E, owner: u32) -> bool {
 #[inline(always)]
 pub fn file_changed<M: Machine>(machine: &M, owner: u32, change: i32) {
     let Some(stock) = stock_for(machine, owner) else {
-        change_file(machine, index_of(owner), change);
+        machine.change_file(index_of(owner), change);
         return;
     };
     for word in stock.batch_file(owner, change, machine.uncharge_batch()) {
@@ -213,6 +208,6 @@ pub fn file_changed<M: Machine>(machine: &M, owner: u32, change: i32) {
 #[inline(always)]
 pub(crate) fn apply_change<M: Machine>(machine: &M, word: FileWord) {
     if word.change() != 0 {
-        change_file(machine, index_of(word.owner()), word.change());
+        machine.change_file(index_of(word.owner()), word.change());
     }
 }

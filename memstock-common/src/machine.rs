@@ -1,7 +1,7 @@
 //! Parts of the algorithm that can be functions of their own, so that the BPF verifier checks each once instead of at
 //! every call (`docs/adr/0021-rare-parts-are-global-functions.md`). Outside BPF they are called directly.
 
-use crate::charge::{charge_forced, try_charge, uncharge};
+use crate::charge::{change_file, charge_forced, try_charge, uncharge};
 use crate::file::{claim, file_changed, mark_file};
 use crate::huge::charge_huge;
 use crate::page::{Replaced, charge_rest, replace_block, uncharge_run};
@@ -72,7 +72,16 @@ pub trait Machine: World {
         charge_rest(self, owner, nr_pages)
     }
 
+    /// [`change_file`].
+    fn change_file(&self, leaf: u32, change: i32)
+    where
+        Self: Sized,
+    {
+        change_file(self, leaf, change);
+    }
+
     /// [`file_changed`].
+    #[inline(always)]
     fn file_changed(&self, owner: u32, change: i32)
     where
         Self: Sized,

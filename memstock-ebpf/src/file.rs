@@ -31,13 +31,8 @@ struct Added<'a> {
 
 impl Folio for Added<'_> {
     #[inline(always)]
-    fn nr_pages(&self) -> Option<u32> {
-        folio::nr_pages(self.folio)
-    }
-
-    #[inline(always)]
-    fn is_evictable(&self) -> bool {
-        folio::is_evictable(self.folio).unwrap_or(false)
+    fn extent(&self) -> Option<(u32, bool)> {
+        folio::extent(self.folio)
     }
 
     #[inline(always)]

@@ -9,23 +9,44 @@ use crate::config;
 /// How many pages a folio has.
 #[inline(always)]
 pub fn nr_pages(folio: u64) -> Option<u32> {
+    nr_pages_by(folio, read(folio, config::folio()?.flags.load())?)
+}
+
+/// The same, from its flags.
+#[inline(always)]
+fn nr_pages_by(folio: u64, flags: u64) -> Option<u32> {
     let layout = config::folio()?;
-    if read(folio, layout.flags.load())? >> (layout.head_bit.load() & 63) & 1 == 0 {
+    if flags >> (layout.head_bit.load() & 63) & 1 == 0 {
         return Some(1);
     }
     read_int(folio, layout.nr_pages.load())
 }
 
-/// Whether page cache can be reclaimed: its mapping is not unevictable, as those of ramfs, `memfd_secret` and AIO rings
-/// are.
+/// How many pages page cache has, and whether it can be reclaimed: its mapping is not unevictable, as those of ramfs,
+/// `memfd_secret` and AIO rings are.
 #[inline(always)]
-pub fn is_evictable(folio: u64) -> Option<bool> {
+pub fn extent(folio: u64) -> Option<(u32, bool)> {
     let layout = config::folio()?;
-    let mapping = read(folio, layout.mapping.load())?;
-    Some(
-        read(mapping, layout.mapping_flags.load())? >> (layout.unevictable_bit.load() & 63) & 1
-            == 0,
-    )
+    let (flags, mapping) = flags_and_mapping(folio)?;
+    let is_unevictable =
+        read(mapping, layout.mapping_flags.load())? >> (layout.unevictable_bit.load() & 63) & 1;
+    Some((nr_pages_by(folio, flags)?, is_unevictable == 0))
+}
+
+/// Both with one call of the helper, if they are in the same four words, as on all kernels so far: a call costs more
+/// than all else that is done for a page.
+#[inline(always)]
+fn flags_and_mapping(folio: u64) -> Option<(u64, u64)> {
+    const WORD: u32 = size_of::<u64>() as u32;
+    let layout = config::folio()?;
+    let (flags, mapping) = (layout.flags.load(), layout.mapping.load());
+    if mapping.wrapping_sub(flags) == 3 * WORD {
+        // SAFETY: the helper reads kernel memory at any address, or fails.
+        let words: [u64; 4] =
+            unsafe { bpf_probe_read_kernel((folio + u64::from(flags)) as *const _).ok()? };
+        return Some((words[0], words[3]));
+    }
+    Some((read(folio, flags)?, read(folio, mapping)?))
 }
 
 /// `f_type` of hugetlbfs in statfs(2) (`include/uapi/linux/magic.h`).

@@ -249,8 +249,8 @@ impl Machine for Kernel {
     }
 
     #[inline(always)]
-    fn file_changed(&self, owner: u32, change: i32) {
-        outlined::file_changed(owner, change);
+    fn change_file(&self, leaf: u32, change: i32) {
+        outlined::change_file(leaf, change);
     }
 
     #[inline(always)]

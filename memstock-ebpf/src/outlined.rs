@@ -93,11 +93,11 @@ pub extern "C" fn charge_rest(owner: u32, nr_pages: u32) -> u32 {
     page::charge_rest(&Kernel, owner, nr_pages)
 }
 
-/// [`file::file_changed`].
+/// [`charge::change_file`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn file_changed(owner: u32, change: i32) -> u32 {
-    file::file_changed(&Kernel, owner, change);
+pub extern "C" fn change_file(leaf: u32, change: i32) -> u32 {
+    charge::change_file(&Kernel, leaf, change);
     0
 }
 

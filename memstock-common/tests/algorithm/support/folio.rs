@@ -21,11 +21,8 @@ impl Default for Added {
 }
 
 impl file::Folio for Added {
-    fn nr_pages(&self) -> Option<u32> {
-        Some(self.nr_pages)
-    }
-    fn is_evictable(&self) -> bool {
-        self.is_evictable
+    fn extent(&self) -> Option<(u32, bool)> {
+        Some((self.nr_pages, self.is_evictable))
     }
     fn is_charged(&self) -> bool {
         self.is_charged
