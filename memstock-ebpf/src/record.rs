@@ -203,11 +203,11 @@ pub fn report_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<
     if read(super_block, layout.sb_magic.load())? == TMPFS_MAGIC {
         return None;
     }
-    // A read may reach beyond the end of the file.
+    // A read may reach beyond the end of the file; a page that is being appended is there before the file has grown.
     let size = read(inode, layout.inode_size.load())?;
-    let is_gone = kind == RecordKind::Removed as u32;
+    let is_there = kind == RecordKind::Removed as u32 || kind == RecordKind::Added as u32;
     let there = u32::from(pages_of(block, size, config::page_shift()));
-    let pages = if is_gone { pages } else { pages & there };
+    let pages = if is_there { pages } else { pages & there };
     if pages == 0 {
         return None;
     }

@@ -151,7 +151,7 @@ fn dirty_and_shared_memory_is_seen() -> Result<()> {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let shared = tempfile::tempdir_in("/dev/shm")?;
         let script = format!(
-            "head -c {0} /dev/zero > {1}/a; head -c {0} /dev/zero > {2}/b; sleep 1.5",
+            "head -c {0} /dev/zero > {1}/a; head -c {0} /dev/zero > {2}/b",
             PAGES * PAGE,
             folder.path().display(),
             shared.path().display()
@@ -162,6 +162,13 @@ fn dirty_and_shared_memory_is_seen() -> Result<()> {
         ensure!((PAGES..PAGES + 64).contains(&shmem), "{shmem}: {:?}", recording.moments);
         // The kernel may have written some to the disk.
         ensure!((PAGES / 2..=PAGES + 64).contains(&dirty), "{dirty}: {:?}", recording.moments);
+        let a = folder.path().join("a");
+        let of_a = recording.accesses.iter().filter(|access| {
+            let file = &recording.files[access.file as usize];
+            access.kind == AccessKind::Added && file.path.as_deref() == Some(&a)
+        });
+        let written: u64 = of_a.map(|access| u64::from(access.pages * access.one_in)).sum();
+        ensure!((PAGES..=PAGES + 64).contains(&written), "{written} of {PAGES} pages were written");
         let last = recording.moments.last().context("no moment")?;
         ensure!(last.needed >= PAGES && last.file >= PAGES, "{last:?}");
         Ok(())

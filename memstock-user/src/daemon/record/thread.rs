@@ -187,8 +187,7 @@ impl Recording {
         let at = self.begun.elapsed();
         let now = Now::read(&self.engine, self.index)?;
         if let Some(walks) = &mut self.walks
-            && !is_last
-            && walks.is_due(at, now.needed)
+            && (is_last || walks.is_due(at, now.needed))
         {
             let walked = walks.walk(&self.engine, self.index, at, now.needed, &mut self.beside);
             // Everything else is known without walks.
