@@ -29,19 +29,21 @@ trait Policy {
     fn refault(&mut self, used: Use);
     /// A page leaves the cache and is forgotten.
     fn leave(&mut self, page: u32);
-    /// Evicts a page; false if none is left.
-    fn evict(&mut self) -> bool;
+    /// Evicts a page; none if none is left.
+    fn evict(&mut self) -> Option<u32>;
     /// The number of pages that those in the cache stand for.
     fn size(&self) -> u64;
 }
 
-/// What was read again at a limit.
+/// What was read again at a limit, and what had to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rereads {
     /// Pages, by file as [`Uses::file_of`] numbers them.
     pub by_file: Vec<u64>,
     /// Pages, by parts of the run.
     pub by_time: [u64; PARTS],
+    /// Pages written because the cache had no room for them.
+    pub written: u64,
 }
 
 impl Rereads {
@@ -65,13 +67,21 @@ pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
 
 fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
     let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
-    let mut rereads = Rereads { by_file: vec![0; files], by_time: [0; PARTS] };
+    let mut rereads = Rereads { by_file: vec![0; files], by_time: [0; PARTS], written: 0 };
+    let mut dirty = Dirty { weights: vec![0; uses.file_of.len()], ..Dirty::default() };
     let mut room = limit;
     for event in &uses.events {
         match event.what {
             What::Taken(index) => room = limit.saturating_sub(uses.taken[index as usize].all()),
-            What::Leave(page) => cache.leave(page),
+            What::Leave(page) => {
+                cache.leave(page);
+                dirty.clean(page);
+            }
             What::Enter(used) => cache.enter(used, false),
+            What::Write(used) => {
+                cache.enter(used, false);
+                dirty.add(used);
+            }
             What::First(used) => {
                 if !cache.touch(used.page) {
                     cache.enter(used, true);
@@ -85,9 +95,40 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
                 }
             }
         }
-        while cache.size() > room && cache.evict() {}
+        while cache.size() > room
+            && let Some(page) = cache.evict()
+        {
+            if dirty.weights[page as usize] > 0 {
+                rereads.written = rereads.written.saturating_add(dirty.write());
+            }
+        }
     }
     rereads
+}
+
+/// The dirty pages. When reclaim meets one, all of them are written (`wakeup_flusher_threads` in `mm/vmscan.c`).
+#[derive(Debug, Default)]
+struct Dirty {
+    /// How many pages each stands for; 0 if it is clean.
+    weights: Vec<u32>,
+    /// Those that became dirty since all were written.
+    pages: Vec<u32>,
+}
+
+impl Dirty {
+    fn add(&mut self, Use { page, weight }: Use) {
+        self.weights[page as usize] = weight;
+        self.pages.push(page);
+    }
+
+    fn clean(&mut self, page: u32) -> u64 {
+        u64::from(std::mem::take(&mut self.weights[page as usize]))
+    }
+
+    /// Cleans all, and returns how many there were.
+    fn write(&mut self) -> u64 {
+        std::mem::take(&mut self.pages).into_iter().map(|page| self.clean(page)).sum()
+    }
 }
 
 /// How often, on average, a page is read once more because it was evicted before its use. A file that is read ahead has

@@ -207,12 +207,12 @@ impl<'a> Rehearsal<'a> {
         }
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
-        let (rereads, by_file) = match &self.curve {
-            Some(curve) => (curve.rereads(limit), Vec::new()),
+        let (rereads, by_file, written) = match &self.curve {
+            Some(curve) => (curve.rereads(limit), Vec::new(), 0),
             None => {
-                let lru::Rereads { by_time, by_file } =
+                let lru::Rereads { by_time, by_file, written } =
                     lru::simulate(&self.uses, self.lru(), limit);
-                (by_time, by_file)
+                (by_time, by_file, written)
             }
         };
         let by_time = mapped.iter().zip(&rereads).map(|(&one, &other)| one.saturating_add(other));
@@ -221,6 +221,9 @@ impl<'a> Rehearsal<'a> {
         row.reread = Some(self.bytes(pages));
         row.reread_by_time = by_time.iter().map(|&pages| self.bytes(pages)).collect();
         row.files = self.largest(&by_file);
+        // The recorded run has written what is no longer dirty at its end.
+        let anyway = self.uses.written.saturating_sub(self.timeline.dirty_at_end());
+        row.dirty = row.dirty.max(self.bytes(written.saturating_sub(anyway)));
         let waited = self.bytes(pages).saturating_add(row.dirty);
         let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
         row.slowdown = part(extra);

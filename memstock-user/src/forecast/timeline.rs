@@ -89,6 +89,11 @@ impl Timeline {
         self.steps.iter().map(above).max().unwrap_or(0)
     }
 
+    /// The dirty cache that was left.
+    pub fn dirty_at_end(&self) -> u64 {
+        self.steps.last().map_or(0, |step| step.dirty)
+    }
+
     /// Each step with its duration.
     pub fn lasting(&self) -> impl Iterator<Item = (&Step, Duration)> {
         let ends = self.steps.iter().skip(1).map(|step| step.from).chain([self.end]);

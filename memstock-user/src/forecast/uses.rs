@@ -33,6 +33,8 @@ pub enum What {
     Taken(u32),
     /// A page enters the cache.
     Enter(Use),
+    /// A page enters the cache by being written, and is dirty.
+    Write(Use),
     /// A page that has just entered has its first use: the one it was read for.
     First(Use),
     /// A cached page is used again.
@@ -81,6 +83,8 @@ pub struct Uses {
     pub others: u64,
     /// How far ahead files were read: the most pages of one file that entered between a page's entry and its first use.
     pub ahead: u64,
+    /// Pages that were written and are still cached at the end.
+    pub written: u64,
 }
 
 impl Uses {
@@ -92,6 +96,7 @@ impl Uses {
             // A new cgroup has no cache but what it brings in.
             is_new: !recording.header.command.is_empty(),
             added: added.map(|access| access.file).collect(),
+            written_until: written_until(&recording.accesses),
             uses: Self::default(),
             pages: HashMap::new(),
             states: Vec::new(),
@@ -113,6 +118,24 @@ impl Uses {
     }
 }
 
+/// Until when each file was only written: until its first use, if its first page entered long before that. Reading
+/// enters a page, too, but uses it as soon as the disk has it.
+fn written_until(accesses: &[Access]) -> HashMap<u32, Duration> {
+    let (mut entered, mut until) = (HashMap::new(), HashMap::new());
+    for &Access { at, file, kind, .. } in accesses {
+        match kind {
+            AccessKind::Added => drop(entered.entry(file).or_insert(at)),
+            AccessKind::Read | AccessKind::Mapped => drop(until.entry(file).or_insert(at)),
+            AccessKind::Removed => {}
+        }
+    }
+    let is_late = |(file, first): (u32, Duration)| {
+        let until = until.get(&file).copied().unwrap_or(Duration::MAX);
+        (until.saturating_sub(first) >= READ_AHEAD).then_some((file, until))
+    };
+    entered.into_iter().filter_map(is_late).collect()
+}
+
 /// What is known of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
@@ -125,6 +148,8 @@ enum State {
     Entered(Duration, u64),
     /// In the cache.
     Cached,
+    /// In the cache since it was written; stands for so many pages.
+    Written(u32),
     /// In the cache and mapped; stands for so many pages.
     Mapped(u32),
 }
@@ -135,6 +160,8 @@ struct Reading<'a> {
     /// Files of which the cgroup brought in pages. A page of them that never entered is behind their end, where a call
     /// may ask to read.
     added: HashSet<u32>,
+    /// For each file, what enters until then was written.
+    written_until: HashMap<u32, Duration>,
     uses: Uses,
     pages: HashMap<(u32, u64), u32>,
     /// The state of each page.
@@ -195,15 +222,21 @@ impl Reading<'_> {
         let used = Use { page, weight: one_in.max(1) };
         let before = self.states[page as usize];
         let after = match (access.kind, before) {
+            (AccessKind::Added, _) if self.is_written(access) => {
+                self.forget(before);
+                self.push(at, What::Write(used));
+                self.uses.written += u64::from(used.weight);
+                State::Written(used.weight)
+            }
             (AccessKind::Added, _) => {
-                self.unmap(before);
+                self.forget(before);
                 self.push(at, What::Enter(used));
                 let entered = self.entered.entry(access.file).or_default();
                 *entered += u64::from(used.weight);
                 State::Entered(at, *entered)
             }
             (AccessKind::Removed, _) => {
-                self.unmap(before);
+                self.forget(before);
                 self.push(at, What::Leave(page));
                 State::Absent
             }
@@ -224,9 +257,14 @@ impl Reading<'_> {
                 self.push(at, What::First(used));
                 self.in_use(kind, at, used)
             }
-            (kind, State::Entered(..) | State::Cached) => {
+            (kind, State::Entered(..) | State::Cached | State::Written(_)) => {
                 self.push(at, What::Again(used));
-                self.in_use(kind, at, used)
+                if kind == AccessKind::Read && matches!(before, State::Written(_)) {
+                    before
+                } else {
+                    self.forget(before);
+                    self.in_use(kind, at, used)
+                }
             }
         };
         self.states[page as usize] = after;
@@ -241,9 +279,16 @@ impl Reading<'_> {
         State::Mapped(used.weight)
     }
 
-    fn unmap(&mut self, state: State) {
-        if let State::Mapped(weight) = state {
-            self.now.mapped -= u64::from(weight);
+    fn is_written(&self, access: &Access) -> bool {
+        self.written_until.get(&access.file).is_some_and(|&until| access.at < until)
+    }
+
+    /// What leaves the cache is no longer counted.
+    fn forget(&mut self, state: State) {
+        match state {
+            State::Mapped(weight) => self.now.mapped -= u64::from(weight),
+            State::Written(weight) => self.uses.written -= u64::from(weight),
+            State::Absent | State::Others | State::Entered(..) | State::Cached => {}
         }
     }
 }

@@ -118,12 +118,12 @@ impl Policy for Classic {
         self.pages[page as usize] = Page::default();
     }
 
-    fn evict(&mut self) -> bool {
+    fn evict(&mut self) -> Option<u32> {
         if self.left == 0 {
             self.begin_pass();
         }
         let oldest = |lists: &Lists<2>| lists.oldest(INACTIVE).or(lists.oldest(ACTIVE));
-        let Some(page) = oldest(&self.lists) else { return false };
+        let page = oldest(&self.lists)?;
         let weight = u64::from(self.lists.weight_of(page));
         if self.may_deactivate {
             self.deactivate(weight);
@@ -134,7 +134,7 @@ impl Policy for Classic {
         self.age += weight;
         self.pages[page as usize] = Page { is_referenced: false, evicted: Some(self.age) };
         self.lists.remove(page);
-        true
+        Some(page)
     }
 
     fn size(&self) -> u64 {

@@ -134,11 +134,11 @@ impl Policy for Generations {
         self.pages[page as usize] = Page::default();
     }
 
-    fn evict(&mut self) -> bool {
+    fn evict(&mut self) -> Option<u32> {
         let last = self.last_evicted();
         loop {
             self.age();
-            let Some(page) = self.lists.oldest(place(self.oldest)) else { return false };
+            let page = self.lists.oldest(place(self.oldest))?;
             let weight = self.lists.weight_of(page);
             let tier = tier_of(self.pages[page as usize].uses);
             self.tiers[tier].left += u64::from(weight);
@@ -149,7 +149,7 @@ impl Policy for Generations {
             }
             self.lists.remove(page);
             self.pages[page as usize] = Page { uses: 0, evicted: Some((self.oldest, tier)) };
-            return true;
+            return Some(page);
         }
     }
 

@@ -11,7 +11,7 @@ const BOTH: [Lru; 2] = [Lru::Classic, Lru::MultiGen];
 fn of(whats: impl IntoIterator<Item = What>, pages: usize) -> Uses {
     let events = whats.into_iter().map(|what| Event { part: 3, what }).collect();
     let taken = vec![Taken { needed: 100, ..Taken::default() }, Taken::default()];
-    Uses { events, taken, file_of: vec![0; pages], others: 0, ahead: 0 }
+    Uses { events, taken, file_of: vec![0; pages], others: 0, ahead: 0, written: 0 }
 }
 
 fn reread(uses: &Uses, lru: Lru, limit: u64) -> u64 {
@@ -80,6 +80,28 @@ fn what_is_read_again_is_read_ahead_as_well() {
     let uses = Uses { ahead: 800, ..of((0..1000).flat_map(read).chain(again), 1000) };
     let rereads = [800, 600, 400, 200].map(|room| reread(&uses, Lru::Classic, room));
     assert_eq!(rereads, [2000, 4000, 6000, 6000]);
+}
+
+/// The first dirty page without room makes the kernel write all, so the rest of that turn goes without writing.
+#[test]
+fn dirty_pages_without_room_are_all_written_at_once() {
+    let write = |page| What::Write(Use { page, weight: 2 });
+    let written = |whats: Vec<What>, limit| {
+        let uses = of(whats, 100);
+        BOTH.map(|lru| simulate(&uses, lru, limit).written)
+    };
+    let file = || (0..100).map(write);
+    assert_eq!(written(file().collect(), 200), [0; 2]);
+    assert_eq!(written(file().collect(), 199), [200; 2]);
+    // 75 pages have room for 150, and the other 25 take the place of clean ones.
+    assert_eq!(written(file().collect(), 150), [152; 2]);
+    assert_eq!(written(file().collect(), 50), [156; 2]);
+    // What is removed before is never written, and what enters again is clean.
+    let removed = (0..100).map(What::Leave);
+    let read = (0..100).map(|page| What::Enter(Use { page, weight: 2 }));
+    assert_eq!(written(file().chain(removed).chain(read).collect(), 200), [0; 2]);
+    let over = file().chain((0..75).map(What::Leave)).chain([What::Taken(0)]);
+    assert_eq!(written(over.collect(), 149), [0; 2]);
 }
 
 /// An LRU keeps nothing of what is in use, since more passes by than there is room for; the kernel keeps it.

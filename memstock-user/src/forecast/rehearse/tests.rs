@@ -157,6 +157,25 @@ fn what_is_taken_for_granted_is_said() {
     }
 }
 
+/// 40 MiB are written where 30 have room. The last 10 take the place of clean ones. What is not dirty in the end was
+/// written without a limit, too.
+#[test]
+fn dirty_pages_without_room_are_waited_for() {
+    for (dirty, waited) in [(40, 30), (30, 20), (0, 0)] {
+        let mut recording = recording();
+        recording.moments.truncate(2);
+        recording.moments[1].usage = 142 * MIB;
+        recording.moments[1].dirty = dirty * MIB;
+        recording
+            .accesses
+            .extend(accesses(1500, AccessKind::Added, 40 * MIB).map(|it| Access { file: 1, ..it }));
+        let rehearsal = Rehearsal::new(&recording, WhatIf::default());
+        assert_eq!(rehearsal.judge(142 << 20).dirty, 0);
+        let row = rehearsal.judge(130 << 20);
+        assert_eq!((row.dirty >> 20, row.reread), (waited, Some(2 << 20)), "{dirty}");
+    }
+}
+
 /// On kernels that kill rather than wait for writeback: 200 MiB, 6 MiB that are not seen, and the dirty pages, at most
 /// a quarter of that.
 #[test]

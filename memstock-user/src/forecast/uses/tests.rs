@@ -62,7 +62,25 @@ fn what_was_written_is_read_again_later() {
     let on = Use { page: 0, weight: 4 };
     let written = [access(1, AccessKind::Added, 9, 1), access(400, AccessKind::Read, 9, 1)];
     let uses = uses(&["sort"], &written);
-    assert_eq!(whats(&uses)[1..], [What::Enter(on), What::Again(on)]);
+    assert_eq!(whats(&uses)[1..], [What::Write(on), What::Again(on)]);
+    assert_eq!(uses.written, 4);
+}
+
+/// A file that nobody reads, and one that is read at some time.
+#[test]
+fn what_enters_until_a_late_first_read_was_written() {
+    let entered = [access(1, AccessKind::Added, 0, 16), access(2, AccessKind::Removed, 0, 4)];
+    let log = uses(&["dd"], &entered);
+    assert_eq!((log.written, log.events.len()), (48, 21));
+    for (ms, written) in [(250, 0), (251, 128)] {
+        let read = [
+            access(1, AccessKind::Added, 0, 16),
+            access(240, AccessKind::Added, 16, 16),
+            access(ms, AccessKind::Read, 0, 1),
+            access(900, AccessKind::Added, 32, 16),
+        ];
+        assert_eq!(uses(&["cat"], &read).written, written, "{ms}");
+    }
 }
 
 #[test]
