@@ -166,9 +166,9 @@ fn dirty_pages_without_room_are_waited_for() {
         recording.moments.truncate(2);
         recording.moments[1].usage = 142 * MIB;
         recording.moments[1].dirty = dirty * MIB;
-        recording
-            .accesses
-            .extend(accesses(1500, AccessKind::Added, 40 * MIB).map(|it| Access { file: 1, ..it }));
+        let written = accesses(1500, AccessKind::Added, 40 * MIB);
+        recording.accesses.extend(written.map(|access| Access { file: 1, ..access }));
+        recording.accesses.sort_by_key(|access| access.at);
         let rehearsal = Rehearsal::new(&recording, WhatIf::default());
         assert_eq!(rehearsal.judge(142 << 20).dirty, 0);
         let row = rehearsal.judge(130 << 20);
