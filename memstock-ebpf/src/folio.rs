@@ -33,8 +33,8 @@ pub fn extent(folio: u64) -> Option<(u32, bool)> {
     Some((nr_pages_by(folio, flags)?, is_unevictable == 0))
 }
 
-/// Both with one call of the helper, if they are in the same four words, as on all kernels so far: a call costs more
-/// than all else that is done for a page.
+/// Both with one call of the helper if they are in the same four words, as on all kernels so far: where returns are
+/// expensive (SRSO), a call takes 35 to 50 ns.
 #[inline(always)]
 fn flags_and_mapping(folio: u64) -> Option<(u64, u64)> {
     const WORD: u32 = size_of::<u64>() as u32;

@@ -60,8 +60,8 @@ pub fn sample(engine: &Engine, mount: &CgroupMount, paths: &mut Paths) -> Result
     })
 }
 
-/// By path as [`Path`](std::path::Path) orders them, which compares names, and takes several times as long: a slash is
-/// less than any byte of a name. Those without a path come first.
+/// The order of [`Path`](std::path::Path), by bytes, which is several times as fast: a slash sorts before any byte of a
+/// name. Those without a path come first.
 fn by_path(a: &Name, b: &Name) -> Ordering {
     let by_path = match [a, b].map(|name| Some(name.path.as_ref()?.as_os_str().as_bytes())) {
         [Some(one), Some(other)] => {

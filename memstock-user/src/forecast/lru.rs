@@ -42,7 +42,7 @@ pub struct Rereads {
     pub by_file: Vec<u64>,
     /// Pages, by parts of the run.
     pub by_time: [u64; PARTS],
-    /// Pages written because the cache had no room for them.
+    /// Pages written because reclaim met a dirty one; it has all of them written.
     pub written: u64,
 }
 

@@ -35,7 +35,7 @@ fn lock_memory(is_unlimited: bool) {
 
 fn try_lock_memory(is_unlimited: bool) -> rustix::io::Result<()> {
     // Reads all code into memory: at a limit there may be no memory to read it into. That also fills whatever is mapped
-    // and unused, memory that the start freed (for BTF most of all): this goes back to the kernel.
+    // and unused, memory that the start freed (for BTF most of all): with glibc this goes back to the kernel.
     mlockall(MlockAllFlags::CURRENT)?;
     munlockall()?;
     #[cfg(target_env = "gnu")]

@@ -29,7 +29,7 @@ pub fn show(args: &Show) -> Result<u8> {
     for warning in resolver.warnings() {
         log::warn!("{warning}");
     }
-    // Many cgroups are megabytes.
+    // With many cgroups the output is megabytes.
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let written = if args.json {
         let document = json::document(&sample, page_size());

@@ -27,7 +27,7 @@ const SELDOM: Duration = Duration::from_secs(1);
 /// Up to this many pages of others are read rather than making another system call.
 const GAP: usize = 8;
 
-/// Walks the pages within its share of the time.
+/// Walks the pages within its share of the time, and once more at the end.
 pub(super) struct Walks {
     owners: Mapped<Chunk<u32>>,
     flags: KernelPages,

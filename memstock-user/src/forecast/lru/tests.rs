@@ -82,7 +82,7 @@ fn what_is_read_again_is_read_ahead_as_well() {
     assert_eq!(rereads, [2000, 4000, 6000, 6000]);
 }
 
-/// The first dirty page without room makes the kernel write all, so the rest of that turn goes without writing.
+/// The first dirty page to be evicted makes the kernel write all; the others are clean then, and are not written again.
 #[test]
 fn dirty_pages_without_room_are_all_written_at_once() {
     let write = |page| What::Write(Use { page, weight: 2 });

@@ -57,7 +57,7 @@ impl Resolver {
         let mut believed = HashMap::new();
         for path in paths {
             let above = path.parent().unwrap_or(path);
-            // By its bytes: to hash a path is to take it apart.
+            // By its bytes: hashing a `Path` walks over its components.
             let is_believed = *believed
                 .entry(above.as_os_str())
                 .or_insert_with(|| !has_inside(above) && self.owns(hierarchy, above));
