@@ -221,9 +221,11 @@ impl<'a> Rehearsal<'a> {
         row.reread = Some(self.bytes(pages));
         row.reread_by_time = by_time.iter().map(|&pages| self.bytes(pages)).collect();
         row.files = self.largest(&by_file);
-        // The recorded run has written what is no longer dirty at its end.
-        let anyway = self.uses.written.saturating_sub(self.timeline.dirty_at_end());
-        row.dirty = row.dirty.max(self.bytes(written.saturating_sub(anyway)));
+        // The recorded run has written what is no longer dirty at its end. So no limit adds more than what still is.
+        let unwritten = self.timeline.dirty_at_end();
+        let anyway = self.uses.written.saturating_sub(unwritten);
+        let written = written.saturating_sub(anyway).min(unwritten);
+        row.dirty = row.dirty.max(self.bytes(written));
         let waited = self.bytes(pages).saturating_add(row.dirty);
         let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
         row.slowdown = part(extra);

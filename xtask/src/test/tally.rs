@@ -24,7 +24,6 @@ impl Tally {
             self.passed += count(rest, "passed");
             self.failed += count(rest, "failed");
             self.ignored += count(rest, "ignored");
-            self.told = None;
         } else if let Some((name, outcome)) =
             line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
         {
@@ -34,10 +33,12 @@ impl Tally {
                 let reason = reason.strip_prefix(", ").unwrap_or("ignored by default");
                 self.skips.push(format!("{name}: {reason}"));
             }
+        } else if line.starts_with("running ") {
+            self.told = None;
         } else if let Some(name) =
             line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
         {
-            let failure = self.failures.iter().position(|failure| failure == name);
+            let failure = self.failures.iter().rposition(|failure| failure == name);
             self.told = failure.map(|failure| (failure, false));
         } else {
             self.output(line);
@@ -48,7 +49,9 @@ impl Tally {
     /// name, with the first cause.
     fn output(&mut self, line: &str) {
         let Some((failure, is_message)) = self.told else { return };
-        let message = if is_message { Some(line.trim()) } else { line.strip_prefix("Error: ") };
+        // Several causes are numbered.
+        let cause = || line.trim().trim_start_matches("0: ");
+        let message = if is_message { Some(cause()) } else { line.strip_prefix("Error: ") };
         if let Some(message) = message {
             self.failures[failure].push_str(": ");
             self.failures[failure].push_str(message);
@@ -196,7 +199,7 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     #[test]
     fn a_failure_has_its_reason() {
         let output = "test a::b ... FAILED\ntest c ... FAILED\n\nfailures:\n\n---- a::b stdout ----\n\
-            Error: held: 3 pages\n\nCaused by:\n    timed out\n\nStack backtrace:\n   0: x\n\n\
+            Error: held: 3 pages\n\nCaused by:\n    0: timed out\n    1: no answer\n\nStack backtrace:\n   0: x\n\n\
             ---- c stdout ----\n\nthread 'c' (7) panicked at x.rs:1:2:\nno page\nnote: a note\n\n\
             failures:\n    a::b\n    c\n";
         let text = tally(output).to_string();

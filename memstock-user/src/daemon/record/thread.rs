@@ -137,7 +137,7 @@ impl Recording {
             recording.look_at(Duration::ZERO, pid);
         }
         kernel::read(&recording.subject.cgroup.dir, &mut recording.beside);
-        recording.look(false)?;
+        recording.look(Duration::ZERO, false)?;
         recording.to.flush().context("cannot write the recording")?;
         Ok(recording)
     }
@@ -168,28 +168,38 @@ impl Recording {
             self.kernel_at = at;
             kernel::read(&self.subject.cgroup.dir, &mut self.beside);
         }
-        if let Err(error) = self.look(false) {
+        if let Err(error) = self.look(self.begun.elapsed(), false) {
             self.not_read(&error);
         }
         if at.saturating_sub(self.flushed_at) >= FLUSH {
             self.flushed_at = at;
             let flushed = self.to.flush();
             self.note(flushed);
-            // The figures of an engine that has ended no longer change.
-            if self.mount.cgroup_of(self.subject.cgroup.id) == ById::Gone || !self.pins.exist() {
+            if self.is_gone() {
                 self.gone.notify_one();
             }
         }
     }
 
+    /// Whether the figures no longer change: those of a removed cgroup, and of an engine that has ended.
+    fn is_gone(&self) -> bool {
+        self.mount.cgroup_of(self.subject.cgroup.id) == ById::Gone || !self.pins.exist()
+    }
+
     /// Records the engine's figures.
-    fn look(&mut self, is_last: bool) -> Result<()> {
-        let at = self.begun.elapsed();
+    fn look(&mut self, at: Duration, is_last: bool) -> Result<()> {
         let now = Now::read(&self.engine, self.index)?;
+        let is_due = is_last && !self.is_gone();
         if let Some(walks) = &mut self.walks
-            && (is_last || walks.is_due(at, now.needed))
+            && (is_due || walks.is_due(at, now.needed))
         {
+            let Beside { mlocked, shmem, .. } = self.beside;
             let walked = walks.walk(&self.engine, self.index, at, now.needed, &mut self.beside);
+            if is_last {
+                // As `needed`, the highest since the moment before: its tasks have ended.
+                self.beside.mlocked = self.beside.mlocked.max(mlocked);
+                self.beside.shmem = self.beside.shmem.max(shmem);
+            }
             // Everything else is known without walks.
             if let Err(error) = walked {
                 self.not_read(&error);
@@ -293,16 +303,18 @@ impl Recording {
                 break;
             }
         }
-        if let Err(error) = self.look(true) {
+        // Before the last walk, which may take a second.
+        let at = self.begun.elapsed();
+        let read_ns_per_page = Disks::read().ns_per_page(&self.disks, self.cache.devices());
+        if let Err(error) = self.look(at, true) {
             self.not_read(&error);
         }
-        let at = self.begun.elapsed();
         let lost = self.lost();
         let end = End {
             at,
             code: ending.code,
             read_bytes: ending.read_bytes,
-            read_ns_per_page: Disks::read().ns_per_page(&self.disks, self.cache.devices()),
+            read_ns_per_page,
             lost: lost.clone(),
         };
         let (tasks, mut failed) = (self.tasks.count, self.failed);

@@ -176,6 +176,24 @@ fn dirty_pages_without_room_are_waited_for() {
     }
 }
 
+/// A program that writes on and on: reclaim has removed the first half of its file, so that was written.
+#[test]
+fn what_is_written_without_a_limit_is_not_waited_for() {
+    for dirty in [0, 5] {
+        let mut recording = recording();
+        recording.moments.truncate(2);
+        recording.moments[1].usage = 142 * MIB;
+        recording.moments[1].dirty = dirty * MIB;
+        let written = accesses(1500, AccessKind::Added, 40 * MIB);
+        let removed = accesses(1600, AccessKind::Removed, 20 * MIB);
+        let all = written.chain(removed).map(|access| Access { file: 1, ..access });
+        recording.accesses.extend(all);
+        recording.accesses.sort_by_key(|access| access.at);
+        let row = Rehearsal::new(&recording, WhatIf::default()).judge(110 << 20);
+        assert_eq!(row.dirty >> 20, dirty);
+    }
+}
+
 /// On kernels that kill rather than wait for writeback: 200 MiB, 6 MiB that are not seen, and the dirty pages, at most
 /// a quarter of that.
 #[test]

@@ -106,8 +106,8 @@ impl Names {
 }
 
 /// The pressure of the cgroups, parents first. Each takes three system calls, so those below a cgroup are read
-/// only if its total has changed since `before`: when a task waits, it waits in all cgroups above it, too. (What is too
-/// short for the microseconds of the ancestor is seen with its next change.)
+/// only if its total has changed since `before`: when a task waits, it waits in all cgroups above it, too. (A wait that
+/// is too short to show in the total of a busy ancestor, which is an average over CPUs, is seen with its next change.)
 fn pressures(
     asked: &[Asked],
     before: &HashMap<u64, MemoryPressure>,
