@@ -213,7 +213,7 @@ pub fn memory_owner() -> MemoryOwner {
 /// Layout of `struct folio`; none if the kernel does not say.
 #[inline(always)]
 pub fn folio() -> Option<&'static FolioLayout<Global<u32>>> {
-    // Never the first field of a folio.
+    // The mapping is never the first field of a folio, so 0 is what the user half has not set.
     (FOLIO.mapping.load() != 0).then_some(&FOLIO)
 }
 

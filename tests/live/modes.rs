@@ -118,9 +118,9 @@ impl Fixture {
         Ok(())
     }
 
-    /// Waits until both sides agree, and each case has as many user pages as `expected` of it. Nobody allocates any more, but
-    /// page tables and AIO rings are freed after a grace period, an orphaned child may take a moment to end, and a missed
-    /// free is healed when its page is allocated again.
+    /// Waits until both sides agree, and each case has as many user pages as `expected` of it. Nobody allocates any
+    /// more, but page tables and AIO rings are freed after a grace period, an orphaned child may take a moment to end,
+    /// and a missed free is healed when its page is allocated again.
     fn agree(
         &self,
         engine: &Engine,

@@ -83,7 +83,7 @@ pub struct Uses {
     pub others: u64,
     /// How far ahead files were read: the most pages of one file that entered between a page's entry and its first use.
     pub ahead: u64,
-    /// Pages that were written and are still cached at the end.
+    /// Pages that were written, and are cached at the end without having been mapped since.
     pub written: u64,
 }
 

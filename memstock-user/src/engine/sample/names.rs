@@ -21,8 +21,8 @@ impl Paths {
     }
 
     /// Finds the paths of the tracked cgroups that have none yet, from the top down: one listing gives the names of all
-    /// children of a cgroup. Cgroups that are not direct children of a tracked one are looked up by id, which takes about
-    /// ten times as long.
+    /// children of a cgroup. Cgroups that are not direct children of a tracked one are looked up by id, which takes
+    /// about ten times as long.
     pub(super) fn update(
         &mut self,
         counters: &BTreeMap<u32, Counter<u64>>,

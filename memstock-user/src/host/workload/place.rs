@@ -26,12 +26,12 @@ pub(super) enum Place {
 /// Suffixes of systemd units that have cgroups.
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", ".swap"];
 
-/// Whether cgroups below the one at `path` are inside of a container, which names them as it likes.
-pub(super) fn has_inside(path: &Path) -> bool {
+/// Whether the cgroup at `path` is a container or in one, which names what is below it as it likes.
+pub(super) fn is_in_container(path: &Path) -> bool {
     path.ancestors().any(|above| one(above).is_some_and(|it| it.has_inside()))
 }
 
-/// What the cgroup at `path` can be, whose parent does not [have inside](has_inside); none for the root.
+/// What the cgroup at `path` can be if its parent is not [in a container](is_in_container); none for the root.
 pub(super) fn place(path: &Path) -> Option<Place> {
     // No runtime makes names that are not UTF-8.
     path.file_name()?.to_str()?;
@@ -167,7 +167,7 @@ mod tests {
 
     fn placed(path: &str) -> Option<Place> {
         let path = PathBuf::from(expand(path));
-        if has_inside(path.parent()?) { None } else { place(&path) }
+        if is_in_container(path.parent()?) { None } else { place(&path) }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::containerd::Containerd;
 use super::docker::Docker;
 use super::file::Trust;
 use super::kubelet::Kubelet;
-use super::place::{Place, has_inside, is_id, place};
+use super::place::{Place, is_id, is_in_container, place};
 use super::podman::Podman;
 use super::runc::Runc;
 use super::{Kind, Workload};
@@ -60,7 +60,7 @@ impl Resolver {
             // By its bytes: hashing a `Path` walks over its components.
             let is_believed = *believed
                 .entry(above.as_os_str())
-                .or_insert_with(|| !has_inside(above) && self.owns(hierarchy, above));
+                .or_insert_with(|| !is_in_container(above) && self.owns(hierarchy, above));
             let Some(place) = place(path).filter(|_| is_believed) else { continue };
             match self.name(hierarchy, path, &place).filter(Workload::is_sound) {
                 Some(workload) => drop(found.insert(path, workload)),
