@@ -149,11 +149,41 @@ fn it_is_there_in_no_time() -> Result<()> {
     live(|| {
         let mut service = TestCgroup::new()?;
         let limit = size(LIMIT);
-        let engine = Engine::start(["--cgroup", service.path(), "--limit", &limit])?;
+        let engine = Engine::start_adopting(["--cgroup", service.path(), "--limit", &limit])?;
         for time in 0..20 {
             service = service.again()?;
             let mut hog = HogBuilder::pages(2 * LIMIT).start(&service)?;
             hog.was_killed().with_context(|| format!("time {time}"))?;
+        }
+        engine.stop().map(drop)
+    })
+}
+
+/// What they allocated before the cgroup was tracked is charged to it then, however late that is.
+#[test]
+fn what_its_tasks_hold_already_counts() -> Result<()> {
+    live(|| {
+        let mut service = TestCgroup::new()?;
+        let limit = size(LIMIT);
+        let mut engine = Engine::start_adopting(["--cgroup", service.path(), "--limit", &limit])?;
+        for time in 0..6 {
+            // The second half: no daemon at all.
+            let dies = time >= 3;
+            if dies {
+                engine.kill()?;
+            } else {
+                engine.process().signal(Signal::STOP)?;
+            }
+            service = service.again()?;
+            let mut hog = HogBuilder::pages(2 * LIMIT).start(&service)?;
+            hog.has_all()?;
+            if dies {
+                engine.adopt::<&str>([])?;
+            } else {
+                engine.process().signal(Signal::CONT)?;
+            }
+            hog.was_killed().with_context(|| format!("time {time}"))?;
+            engine.audit_at_rest::<&str>(&[])?;
         }
         engine.stop().map(drop)
     })

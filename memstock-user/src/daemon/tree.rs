@@ -4,7 +4,7 @@
 //!
 //! It lags behind the host: until a new cgroup is registered, the kernel half charges its nearest registered ancestor,
 //! and those pages stay there. A cgroup re-created at a named path is tracked again, with the limits given to that
-//! path. `dying` handles removed cgroups.
+//! path; if its tasks were faster, what they hold is noted for adoption. `dying` handles removed cgroups.
 
 mod dying;
 
@@ -46,6 +46,10 @@ pub struct Tree<'a> {
     unseen: VecDeque<u64>,
     /// Cgroups that could not be registered.
     left_out: u64,
+    /// Whether to adopt what the tasks of named cgroups hold before these are tracked.
+    pub adopts: bool,
+    /// Whether such cgroups were noted since it was last asked.
+    has_unadopted: bool,
 }
 
 /// A cgroup that has a counter.
@@ -91,6 +95,8 @@ impl<'a> Tree<'a> {
             dying,
             unseen: VecDeque::new(),
             left_out: 0,
+            adopts: true,
+            has_unadopted: false,
         })
     }
 
@@ -222,9 +228,17 @@ impl<'a> Tree<'a> {
             return Ok(None);
         }
         let Limits { memory, memsw } = limits.unwrap_or(NO_LIMITS);
+        // Before, if it is new: a daemon may die in between. With an ancestor, that one is charged.
+        let adopts = self.adopts && parent.is_none();
+        if adopts {
+            self.engine.pins().note_unadopted([cgroup.id])?;
+        }
         match self.engine.register(cgroup.id, parent, memory, memsw) {
             Ok(index) => {
                 self.added(cgroup, index);
+                if adopts {
+                    self.adopt_if_needed(cgroup)?;
+                }
                 Ok(Some(index))
             }
             Err(error) if error.downcast_ref::<Fault>().is_some() => {
@@ -236,6 +250,20 @@ impl<'a> Tree<'a> {
                 Err(error)
             }
         }
+    }
+
+    /// A cgroup that was empty when it was tracked holds nothing that is not charged.
+    fn adopt_if_needed(&mut self, cgroup: &Cgroup) -> Result<()> {
+        if cgroup.is_populated() {
+            self.has_unadopted = true;
+            return Ok(());
+        }
+        self.engine.pins().adopted(&[cgroup.id].into())
+    }
+
+    /// Whether cgroups were noted for adoption since this was last called.
+    pub fn take_unadopted(&mut self) -> bool {
+        std::mem::take(&mut self.has_unadopted)
     }
 
     fn try_again(&mut self, id: u64) {

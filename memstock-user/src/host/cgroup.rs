@@ -8,6 +8,7 @@ mod handle;
 mod namespace;
 mod owned;
 mod path;
+mod populated;
 mod pressure;
 mod threaded;
 

@@ -71,6 +71,8 @@ impl Tasks<'_> {
                     continue;
                 }
                 match processes_with_threads(&dir) {
+                    // Asked afterwards, so that these are not the tasks of another cgroup that was made there meanwhile.
+                    Ok(_) if !self.is_there(index) => {}
                     Ok(pids) => all.extend(
                         pids.into_iter().filter(|&pid| known.insert(pid)).map(|pid| (pid, index)),
                     ),
@@ -80,6 +82,12 @@ impl Tasks<'_> {
             }
         }
         all
+    }
+
+    /// Whether the cgroup of a counter is still at its path.
+    fn is_there(&self, index: u32) -> bool {
+        let id = self.tracked.counters().get(&index).map(|counter| counter.id);
+        id.zip(self.tracked.path(index)).is_some_and(|(id, path)| self.mount.is_at(id, path))
     }
 }
 

@@ -203,6 +203,7 @@ impl<'a> Reload<'a> {
             }
         }
         let Told { settings, targets, awaited, by_name } = &self.now;
+        watch.tree.adopts = !settings.no_adopt;
         let mut gone = old.by_name.difference(by_name);
         let forget = |path: &PathBuf| match watch.mount.absent(path) {
             Some(path) => Notes::of(watch.engine.pins()).forget(&path),
@@ -271,10 +272,10 @@ impl<'a> Reload<'a> {
         let is_more = !added.is_empty();
         for target in std::mem::take(added) {
             // A refused cgroup may be noted for adoption: `adopt` has to clear the note, too.
-            let added = add(&target, reload.now.settings.no_adopt, watch);
+            let added = add(&target, watch);
             report.named(&target.cgroup, true, added.map(|()| None));
         }
-        watch.state.adopts |= is_more && !reload.now.settings.no_adopt;
+        watch.state.adopts |= is_more && watch.tree.adopts;
         watch.reload = Some(reload);
         if watch.state.adopts { watch.adopt() } else { Self::adopted(watch) }
     }
@@ -304,12 +305,12 @@ fn set(engine: &Engine, request: &Request, tell: &mut dyn FnMut(Record)) -> Resu
 }
 
 /// Registers a cgroup as at the start; the loop finds those below it, and their pages are adopted then.
-fn add(target: &Target, no_adopt: bool, watch: &mut Watch<'_>) -> Result<()> {
+fn add(target: &Target, watch: &mut Watch<'_>) -> Result<()> {
     let engine = watch.engine;
     if target.memsw_limit.is_some_and(|limit| limit != NO_LIMIT) && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }
-    if !no_adopt {
+    if watch.tree.adopts {
         engine.pins().note_unadopted([target.cgroup.id])?;
     }
     let tracked = Tracked::read(engine, watch.mount)?.by_path();

@@ -202,6 +202,7 @@ fn watch<'a>(
     let (engine, is_new) = (&started.engine, started.is_new);
     // First: other verbs can use the engine already.
     let mut tree = Tree::of(engine, mount, journal)?;
+    tree.adopts = !args.settings.no_adopt;
     if is_new {
         tree.announce();
     }

@@ -98,7 +98,9 @@ fn adopt(
     // The daemon may have been killed after closing a cgroup, before it had waited for probes that still used it.
     grace_period()?;
     // Follows cgroups created and removed without a daemon, so that the named ones get the right parents.
+    let interrupted = engine.pins().unadopted()?;
     let mut tree = Tree::of(&engine, mount, journal)?;
+    tree.adopts = !args.settings.no_adopt;
     catch_up(&mut tree)?;
     tree.retry()?;
     tree.release()?;
@@ -108,7 +110,6 @@ fn adopt(
     }
     let inherited = lock.noted().to_vec();
     let targets = prepare(args, mount, lock, Some(&inherited))?;
-    let interrupted = engine.pins().unadopted()?;
     note_unadopted(args, &targets, &engine)?;
     targets.register(&engine, mount)?;
     Ok(Started { engine, log: None, targets, is_new: false, interrupted })

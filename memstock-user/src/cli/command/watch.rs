@@ -143,6 +143,7 @@ impl Watch<'_> {
                 () = yield_now(), if self.tree.has_unseen() && self.state.parts.is_due(Part::Tree) => {
                     let looked = self.tree.look_below();
                     self.note(Part::Tree, looked);
+                    self.adopt();
                 }
                 // Here and not in a task of its own: it shows that this loop and the enforcer make progress.
                 () = self.manager.watchdog_due() => if self.enforcer.has_moved() {
@@ -237,6 +238,7 @@ impl Watch<'_> {
         let looked = self.tree.look_again();
         self.note(Part::Tree, looked);
         self.state.look_at = Instant::now() + self.tree.looked_for().clamp(LOOK, RETRY);
+        self.adopt();
     }
 
     /// Handles what the enforcer sends: follows cgroups and CPUs, has stocks drained, publishes the rest.
@@ -264,6 +266,7 @@ impl Watch<'_> {
             EventKind::CgroupMade => {
                 let made = self.tree.made(event.cgroup_id);
                 self.note(Part::Tree, made);
+                self.adopt();
                 self.state.look_at = self.state.look_at.min(Instant::now() + LOOK);
             }
             EventKind::CgroupRemoved => {

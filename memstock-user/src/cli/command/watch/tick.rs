@@ -109,9 +109,10 @@ impl Watch<'_> {
         records.for_each(|record| self.journal.publish(record));
     }
 
-    /// Adopts pages of newly named cgroups.
+    /// Adopts pages of newly named cgroups, and of named ones whose tasks were faster than the daemon.
     pub(in crate::cli::command) fn adopt(&mut self) {
         let Self { engine, tree, state, .. } = self;
+        state.adopts |= tree.take_unadopted();
         let is_idle =
             !state.work.is_under_way(Part::Adoption) && state.parts.is_due(Part::Adoption);
         // Cgroups below those have to be tracked first.
