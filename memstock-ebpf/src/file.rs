@@ -4,8 +4,8 @@
 //! since Linux 5.16, with the folio locked and in its mapping. Shared memory (tmpfs, memfd) does not pass here; huge pages
 //! of hugetlbfs do.
 
-use aya_ebpf::macros::raw_tracepoint;
-use aya_ebpf::programs::RawTracePointContext;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
 use memstock_common::file::{self, Folio};
 use memstock_common::{NOBODY, Word};
 
@@ -14,19 +14,20 @@ use crate::folio;
 use crate::machine::Kernel;
 use crate::maps::{GENERATION, STOCK};
 use crate::payer::{Payer, owner, running_task};
+use crate::typed::Typed;
 
 /// Marks pages as page cache, and charges those that have no owner yet.
-#[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
+#[btf_tracepoint(function = "mm_filemap_add_to_page_cache")]
 #[inline(always)]
-pub fn file_added(ctx: RawTracePointContext) -> i32 {
-    let added = Added { folio: ctx.arg(0), ctx: &ctx };
-    file::added(&Kernel, config::pfn_of(added.folio), &added);
+pub fn file_added(ctx: BtfTracePointContext) -> i32 {
+    let added = Added { folio: Typed::argument(&ctx, 0), ctx: &ctx };
+    file::added(&Kernel, config::pfn_of(added.folio.address()), &added);
     0
 }
 
 struct Added<'a> {
-    folio: u64,
-    ctx: &'a RawTracePointContext,
+    folio: Typed,
+    ctx: &'a BtfTracePointContext,
 }
 
 impl Folio for Added<'_> {

@@ -1,52 +1,48 @@
 //! Pages and folios of the running kernel: whether they are free, how large they are, and what they are for.
 
+use aya_ebpf::Global;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use memstock_common::file::FilePage;
-use memstock_common::layout::PageLayout;
+use memstock_common::layout::{FolioLayout, PageLayout};
 
 use crate::config;
+use crate::typed::Typed;
 
 /// How many pages a folio has.
 #[inline(always)]
 pub fn nr_pages(folio: u64) -> Option<u32> {
-    nr_pages_by(folio, read(folio, config::folio()?.flags.load())?)
+    let layout = config::folio()?;
+    if is_large(layout, read(folio, layout.flags.load())?) {
+        read_int(folio, layout.nr_pages.load())
+    } else {
+        Some(1)
+    }
 }
 
-/// The same, from its flags.
+/// Whether the folio with these flags is a large one.
 #[inline(always)]
-fn nr_pages_by(folio: u64, flags: u64) -> Option<u32> {
-    let layout = config::folio()?;
-    if flags >> (layout.head_bit.load() & 63) & 1 == 0 {
-        return Some(1);
-    }
-    read_int(folio, layout.nr_pages.load())
+fn is_large(layout: &FolioLayout<Global<u32>>, flags: u64) -> bool {
+    has_bit(flags, layout.head_bit.load())
+}
+
+#[inline(always)]
+fn has_bit(flags: u64, bit: u32) -> bool {
+    flags >> (bit & 63) & 1 != 0
 }
 
 /// How many pages page cache has, and whether it can be reclaimed: its mapping is not unevictable, as those of ramfs,
 /// `memfd_secret` and AIO rings are.
 #[inline(always)]
-pub fn extent(folio: u64) -> Option<(u32, bool)> {
+pub fn extent(folio: Typed) -> Option<(u32, bool)> {
     let layout = config::folio()?;
-    let (flags, mapping) = flags_and_mapping(folio)?;
-    let is_unevictable =
-        read(mapping, layout.mapping_flags.load())? >> (layout.unevictable_bit.load() & 63) & 1;
-    Some((nr_pages_by(folio, flags)?, is_unevictable == 0))
-}
-
-/// Both with one call of the helper if they are in the same four words, as on all kernels so far: where returns are
-/// expensive (SRSO), a call takes 35 to 50 ns.
-#[inline(always)]
-fn flags_and_mapping(folio: u64) -> Option<(u64, u64)> {
-    const WORD: u32 = size_of::<u64>() as u32;
-    let layout = config::folio()?;
-    let (flags, mapping) = (layout.flags.load(), layout.mapping.load());
-    if mapping.wrapping_sub(flags) == 3 * WORD {
-        // SAFETY: the helper reads kernel memory at any address, or fails.
-        let words: [u64; 4] =
-            unsafe { bpf_probe_read_kernel((folio + u64::from(flags)) as *const _).ok()? };
-        return Some((words[0], words[3]));
-    }
-    Some((read(folio, flags)?, read(folio, mapping)?))
+    let nr_pages = if is_large(layout, folio.word(layout.flags.load())) {
+        folio.int(layout.nr_pages.load())
+    } else {
+        1
+    };
+    let mapping = folio.pointer(layout.mapping.load());
+    let flags = mapping.word(layout.mapping_flags.load());
+    Some((nr_pages, !has_bit(flags, layout.unevictable_bit.load())))
 }
 
 /// `f_type` of hugetlbfs in statfs(2) (`include/uapi/linux/magic.h`).
@@ -55,21 +51,22 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 /// Whether page cache of its mapping is charged to the task that adds it: not huge pages of hugetlbfs, and not a file
 /// system's own data (`filemap_add_folio` in `mm/filemap.c`).
 #[inline(always)]
-pub fn is_charged(folio: u64) -> Option<bool> {
+pub fn is_charged(folio: Typed) -> Option<bool> {
     let layout = config::folio()?;
-    let mapping = read(folio, layout.mapping.load())?;
-    if read(mapping, layout.mapping_flags.load())? & u64::from(layout.kernel_file.load()) != 0 {
+    let mapping = folio.pointer(layout.mapping.load());
+    if mapping.word(layout.mapping_flags.load()) & u64::from(layout.kernel_file.load()) != 0 {
         return Some(false);
     }
-    let super_block = read(read(mapping, layout.mapping_host.load())?, layout.inode_sb.load())?;
-    Some(read(super_block, layout.sb_magic.load())? != HUGETLBFS_MAGIC)
+    let inode = mapping.pointer(layout.mapping_host.load());
+    let super_block = inode.pointer(layout.inode_sb.load());
+    Some(super_block.word(layout.sb_magic.load()) != HUGETLBFS_MAGIC)
 }
 
 /// Whether a folio that is in use is page cache of a file, and not anonymous or shared memory: `folio_is_file_lru`.
 #[inline(always)]
 pub fn is_file(folio: u64) -> Option<bool> {
     let layout = config::folio()?;
-    Some(read(folio, layout.flags.load())? >> (layout.swapbacked_bit.load() & 63) & 1 == 0)
+    Some(!has_bit(read(folio, layout.flags.load())?, layout.swapbacked_bit.load()))
 }
 
 /// Whether a page is free.

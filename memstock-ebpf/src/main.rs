@@ -36,6 +36,7 @@ mod page;
 mod payer;
 mod reclaim;
 mod record;
+mod typed;
 mod word;
 
 #[cfg(target_arch = "bpf")]

@@ -5,8 +5,6 @@
 //! were moved to the new folio, with both locked. Every kernel with CONFIG_MEMCG has it, and calls it even if the
 //! controller is not mounted.
 
-use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::{fentry, raw_tracepoint};
 use aya_ebpf::programs::{FEntryContext, RawTracePointContext};
 use memstock_common::{Loss, World, migrate};
@@ -14,13 +12,13 @@ use memstock_common::{Loss, World, migrate};
 use crate::config;
 use crate::folio;
 use crate::machine::Kernel;
+use crate::typed::Typed;
 
 /// Moves the owners along with the pages.
 #[fentry(function = "mem_cgroup_migrate")]
 pub fn migrated(ctx: FEntryContext) -> i32 {
-    if let (Some(old), Some(new)) = (argument(&ctx, 0), argument(&ctx, 1))
-        && let Some(nr_pages) = folio::nr_pages(old)
-    {
+    let [old, new] = [0, 1].map(|index| Typed::argument(&ctx, index).address());
+    if let Some(nr_pages) = folio::nr_pages(old) {
         migrate::migrated(&Kernel, config::pfn_of(old), config::pfn_of(new), nr_pages);
     }
     0
@@ -35,12 +33,4 @@ pub fn migrated(ctx: FEntryContext) -> i32 {
 pub fn moved_unseen(ctx: RawTracePointContext) -> i32 {
     Kernel.lose(Loss::MovedUnseen, ctx.arg(0));
     0
-}
-
-/// An argument as a number: the verifier knows arguments of functions as pointers, and does not allow arithmetic on
-/// them.
-#[inline(always)]
-fn argument(ctx: &FEntryContext, index: usize) -> Option<u64> {
-    // SAFETY: the helper reads kernel memory at any address, or fails.
-    unsafe { bpf_probe_read_kernel(ctx.as_ptr().cast::<u64>().add(index)).ok() }
 }

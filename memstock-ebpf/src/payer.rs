@@ -1,6 +1,6 @@
 //! Whom to charge: how a program identifies the current task, and finds its owner.
 
-use aya_ebpf::EbpfContext as _;
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task,
 };
@@ -51,7 +51,7 @@ pub fn is_user_fault(ctx: &RawTracePointContext) -> bool {
 /// How to tell the current task at any tracepoint: by the address of the tracepoint's arguments, which the kernel puts
 /// on its stack (`bpf_trace_run*` in `kernel/trace/bpf_trace.c`).
 #[inline(always)]
-pub fn running_task(ctx: &RawTracePointContext) -> Task {
+pub fn running_task(ctx: &impl EbpfContext) -> Task {
     Task::Stack(ctx.as_ptr() as u64)
 }
 

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::programs::RawTracePoint;
-use aya::programs::raw_trace_point::RawTracePointLinkId;
+use aya::programs::links::FdLink;
 use clap::Parser;
+use loaded::attach_empty;
 use memstock::engine::load::{Loaded, Settings};
 use memstock::engine::object::{PROBE, charging};
 use memstock::host;
@@ -103,34 +104,28 @@ struct Programs {
 const EMPTY: &str = "empty";
 
 impl Programs {
-    fn named(&mut self, name: &str) -> Result<&mut RawTracePoint> {
-        match name {
-            EMPTY => Ok(&mut self.empty),
-            name => self.engine.program(name),
-        }
-    }
-
-    fn attach(&mut self, variant: Variant) -> Result<Links> {
+    fn attach(&mut self, variant: Variant) -> Result<Vec<FdLink>> {
         let points: Vec<_> = match variant {
             Variant::Nothing => Vec::new(),
             Variant::Everything => charging().collect(),
             Variant::Unseen => charging().filter(|&(name, _)| name != PROBE).collect(),
             Variant::Empty => HOT_TRACEPOINTS.map(|point| (EMPTY, point)).to_vec(),
         };
-        let attach = |(name, point)| Ok((name, self.named(name)?.attach(point)?));
+        let attach = |(name, point)| match name {
+            EMPTY => attach_empty(&mut self.empty, point),
+            name => self.engine.link(name, point),
+        };
         points.into_iter().map(attach).collect()
     }
 
-    fn detach(&mut self, links: Links) -> Result<()> {
-        links.into_iter().try_for_each(|(name, link)| Ok(self.named(name)?.detach(link)?))
-    }
-
     fn run_stats(&mut self, names: &[&str]) -> Result<Vec<RunStats>> {
-        names.iter().map(|name| RunStats::of(self.named(name)?.fd()?)).collect()
+        let of = |name: &&str| match *name {
+            EMPTY => RunStats::of(self.empty.fd()?),
+            name => RunStats::of(self.engine.program(name)?.fd()?),
+        };
+        names.iter().map(of).collect()
     }
 }
-
-type Links = Vec<(&'static str, RawTracePointLinkId)>;
 
 fn measure(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<()> {
     let slice = Duration::from_millis(args.slice);
@@ -139,7 +134,7 @@ fn measure(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<()
         // Warms stocks and caches before it counts.
         std::thread::sleep(slice / 10);
         let done = workers.slice(slice);
-        programs.detach(links)?;
+        drop(links);
         done
     })?;
     let cpus = workers.len();
@@ -185,7 +180,7 @@ fn run_times(args: &Args, programs: &mut Programs, workers: &Workers) -> Result<
                     runs[n].push(run.run_cnt as f64 / pages as f64);
                 }
             }
-            programs.detach(links)?;
+            drop(links);
         }
     }
     println!("program         runs/page  ns a run, the statistic itself included");

@@ -9,7 +9,7 @@ use super::faults;
 use super::link::{attach_to, link_to};
 use super::migrate;
 use super::object::{
-    ATTACHMENTS, Attachment, FAULT_TRACEPOINTS, MOVED_UNSEEN, OBJECT, PROBE, Without, program,
+    ATTACHMENTS, Attachment, FAULT_TRACEPOINTS, MOVED_UNSEEN, OBJECT, PROBE, Without, program, raw,
     refused,
 };
 use super::pins::Pins;
@@ -49,7 +49,7 @@ const PROBING: &str = "bump_generation";
 /// The kernel refuses it.
 pub fn probing() -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the BPF object")?;
-    program(&mut ebpf, PROBING)?.load().map_err(|error| refused(PROBING, error))?;
+    raw(&mut ebpf, PROBING)?.load().map_err(|error| refused(PROBING, error))?;
     Ok(ebpf)
 }
 
@@ -58,9 +58,5 @@ pub fn probing() -> Result<Ebpf> {
 /// # Errors
 /// The kernel refuses for another reason than a missing tracepoint.
 pub fn has_tracepoint(probing: &mut Ebpf, tracepoint: &str) -> Result<bool> {
-    let program = program(probing, PROBING)?;
-    match link_to(program, tracepoint)? {
-        Some(id) => program.detach(id).map(|()| true).context("cannot detach"),
-        None => Ok(false),
-    }
+    Ok(link_to(program(probing, PROBING)?, tracepoint)?.is_some())
 }

@@ -3,14 +3,15 @@
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfLoader};
 use bytes::Buf as _;
 use memstock_common::record::{Charged, RecordKind};
 use memstock_common::{Chunk, Loss, NOBODY};
 
 use super::Engine;
-use super::link::link_to;
-use super::object::{CHARGED_MAP, CHARGES, OBJECT, RECORD_MAPS, program, refused};
+use super::link::attach_alone;
+use super::object::{CHARGED_MAP, CHARGES, OBJECT, RECORD_MAPS};
 use super::recorded::kind;
 use crate::host::pages::Layout;
 
@@ -23,6 +24,8 @@ const ENGINES: [&str; 2] = ["OWNERS", "CGROUPS"];
 pub struct Charges {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
+    /// Keep the programs attached.
+    _links: Vec<FdLink>,
     /// The tracepoints that this kernel lacks.
     missing: Vec<&'static str>,
 }
@@ -64,17 +67,8 @@ impl Charges {
                 charged.set(index, chunk, 0).context("cannot write map CHARGED")?;
             }
         }
-        let mut charges = Self { ebpf, ring, missing: Vec::new() };
-        for (name, tracepoint) in CHARGES {
-            let program = program(&mut charges.ebpf, name)?;
-            if program.fd().is_err() {
-                program.load().map_err(|error| refused(name, error))?;
-            }
-            if link_to(program, tracepoint)?.is_none() {
-                charges.missing.push(tracepoint);
-            }
-        }
-        Ok(charges)
+        let (links, missing) = attach_alone(&mut ebpf, CHARGES)?;
+        Ok(Self { ebpf, ring, _links: links, missing })
     }
 
     /// The tracepoints that this kernel lacks.

@@ -8,7 +8,6 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use aya::programs::links::FdLink;
 
 use super::link::{link_to, pin_link};
 use super::object::{FAULT_TRACEPOINTS, PROBE, program};
@@ -28,14 +27,14 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<()> {
             None => link_to(program, tracepoint)?,
             Some(_) => None,
         };
-        let Some(id) = attached else {
+        let Some(link) = attached else {
             log::info!("this kernel has no tracepoint {tracepoint}: faults are not counted");
             return fs::remove_file(pins.program(PROBE)).context("cannot remove a pin");
         };
-        links.push((tracepoint, program.take_link(id)?));
+        links.push((tracepoint, link));
     }
     for (tracepoint, link) in links {
-        pin_link(FdLink::from(link), pins, PROBE, tracepoint)?;
+        pin_link(link, pins, PROBE, tracepoint)?;
     }
     Ok(())
 }

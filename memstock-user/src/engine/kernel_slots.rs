@@ -13,7 +13,7 @@ use memstock_common::control::{Answer, MAX_ARGS};
 use memstock_common::layout::{KernelStocks, MAX_KERNEL_SLOTS};
 
 use super::kernel_cgroup::MemoryTree;
-use super::object::{KERNEL_SLOTS, KERNEL_SLOTS_MAP, OBJECT, program, refused};
+use super::object::{KERNEL_SLOTS, KERNEL_SLOTS_MAP, OBJECT, raw, refused};
 use crate::exit::Failure;
 use crate::host;
 use crate::host::pages::{Layout, kernel_stocks};
@@ -47,7 +47,7 @@ impl KernelSlots {
             .load(OBJECT)
             .context("cannot load the BPF object")?;
         let seen = ebpf.take_map(KERNEL_SLOTS_MAP).context("no map KERNEL_SLOTS in the object")?;
-        let program = program(&mut ebpf, KERNEL_SLOTS)?;
+        let program = raw(&mut ebpf, KERNEL_SLOTS)?;
         program.load().map_err(|error| refused(KERNEL_SLOTS, error))?;
         Ok(Self { seen: Array::try_from(seen)?, ebpf, layout, tree })
     }
@@ -75,7 +75,7 @@ impl KernelSlots {
     }
 
     fn look_at(&mut self, cpu: u32) -> Result<CpuStocks> {
-        let program = program(&mut self.ebpf, KERNEL_SLOTS)?;
+        let program = raw(&mut self.ebpf, KERNEL_SLOTS)?;
         let run = || -> Result<bool> {
             let options = RawTracePointRunOptions { args: [0; MAX_ARGS], cpu: Some(cpu) };
             let result = program.test_run(options);

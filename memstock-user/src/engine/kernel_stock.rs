@@ -4,10 +4,10 @@
 use anyhow::{Context as _, Result};
 use aya::maps::{PerCpuArray, PerCpuHashMap};
 use aya::programs::FEntry;
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Ebpf, EbpfLoader};
 use memstock_common::{KernelCharges, Loss};
 
-use super::object::{KERNEL_CHARGES, KERNEL_CHARGES_MAP, OBJECT, refused};
+use super::object::{KERNEL_CHARGES, KERNEL_CHARGES_MAP, OBJECT, kernel_btf, refused};
 use crate::exit::Failure;
 
 /// Cgroups that can charge meanwhile, on the whole host.
@@ -66,7 +66,7 @@ impl KernelStock {
 }
 
 fn attached() -> Result<Ebpf> {
-    let btf = Btf::from_sys_fs().context("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)")?;
+    let btf = kernel_btf()?;
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(KERNEL_CHARGES_MAP, MAX_CGROUPS)
         .load(OBJECT)

@@ -3,19 +3,23 @@
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
 use aya::programs::links::FdLink;
-use aya::programs::raw_trace_point::RawTracePointLinkId;
-use aya::programs::{ProgramError, RawTracePoint};
+use aya::programs::{Program, ProgramError};
 
-use super::object::program;
+use super::object::{program, raw, refused};
 use super::pins::Pins;
 
-/// Attaches a program; none if the kernel has no such tracepoint.
-pub(super) fn link_to(
-    program: &mut RawTracePoint,
-    tracepoint: &str,
-) -> Result<Option<RawTracePointLinkId>> {
-    match program.attach(tracepoint) {
-        Ok(id) => Ok(Some(id)),
+/// Attaches a program; none if the kernel has no such tracepoint. Dropping the link detaches it.
+pub(super) fn link_to(program: &mut Program, tracepoint: &str) -> Result<Option<FdLink>> {
+    let attached = match program {
+        Program::RawTracePoint(it) => {
+            it.attach(tracepoint).and_then(|id| it.take_link(id)).map(FdLink::from)
+        }
+        // It was loaded for this tracepoint.
+        Program::BtfTracePoint(it) => it.attach().and_then(|id| it.take_link(id)).map(FdLink::from),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    match attached {
+        Ok(link) => Ok(Some(link)),
         Err(ProgramError::SyscallError(call))
             if call.io_error.kind() == std::io::ErrorKind::NotFound =>
         {
@@ -40,8 +44,28 @@ pub(super) fn attach_to(
     name: &str,
     tracepoint: &str,
 ) -> Result<bool> {
-    let program = program(ebpf, name)?;
-    let Some(id) = link_to(program, tracepoint)? else { return Ok(false) };
-    pin_link(FdLink::from(program.take_link(id)?), pins, name, tracepoint)?;
+    let Some(link) = link_to(program(ebpf, name)?, tracepoint)? else { return Ok(false) };
+    pin_link(link, pins, name, tracepoint)?;
     Ok(true)
+}
+
+/// Loads and attaches programs that do not belong to an engine. Returns their links, and the tracepoints that the kernel
+/// lacks.
+pub(super) fn attach_alone(
+    ebpf: &mut Ebpf,
+    programs: impl IntoIterator<Item = (&'static str, &'static str)>,
+) -> Result<(Vec<FdLink>, Vec<&'static str>)> {
+    let (mut links, mut missing) = (Vec::new(), Vec::new());
+    for (name, tracepoint) in programs {
+        let loaded = raw(ebpf, name)?;
+        // One that has two tracepoints comes twice.
+        if loaded.fd().is_err() {
+            loaded.load().map_err(|error| refused(name, error))?;
+        }
+        match link_to(program(ebpf, name)?, tracepoint)? {
+            Some(link) => links.push(link),
+            None => missing.push(tracepoint),
+        }
+    }
+    Ok((links, missing))
 }

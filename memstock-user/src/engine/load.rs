@@ -6,8 +6,9 @@ use std::thread::{self, Builder, available_parallelism};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, ProgramArray};
-use aya::programs::{Program, ProgramError, RawTracePoint};
-use aya::{Ebpf, EbpfLoader};
+use aya::programs::links::FdLink;
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use memstock_common::adopt::WINDOW_PAGES;
 use memstock_common::collapse::COLLAPSE_ORDER;
@@ -19,9 +20,11 @@ use super::Engine;
 use super::again;
 use super::attach::attach;
 use super::learn::learn;
+use super::link::link_to;
 use super::migrate;
 use super::object::{
-    MISS, OBJECT, RING_BYTES, is_engines, is_pinned_map, is_pinned_program, program, refused,
+    MISS, OBJECT, RING_BYTES, is_engines, is_pinned_map, is_pinned_program, kernel_btf, program,
+    raw, refused, tracepoint_of,
 };
 use super::pins::{Pins, undo_on_error};
 use crate::host::pages::{Layout, huge_page_pages};
@@ -85,13 +88,14 @@ pub struct Loaded {
 /// The verifier or the kernel refuses; the message quotes it.
 pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
     let (mut ebpf, folio) = maps(settings, is_tried)?;
-    for (name, loaded) in load_programs(&mut ebpf) {
+    let btf = kernel_btf()?;
+    for (name, loaded) in load_programs(&mut ebpf, &btf) {
         loaded.map_err(|error| refused(&name, error))?;
     }
-    if let Err(error) = migrate::load(&mut ebpf, folio) {
+    if let Err(error) = migrate::load(&mut ebpf, folio, &btf) {
         log::debug!("page migration is not seen: {error:#}");
     }
-    let charge = program(&mut ebpf, MISS)?.fd()?.try_clone()?;
+    let charge = raw(&mut ebpf, MISS)?.fd()?.try_clone()?;
     let tail_calls = ebpf.map_mut("TAIL_CALLS").context("no map TAIL_CALLS in the object")?;
     ProgramArray::try_from(tail_calls)?
         .set(0, &charge, 0)
@@ -106,12 +110,12 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
 /// The programs cannot be tried: memstock does not know this kernel's memory, or a map cannot be created.
 pub fn verdicts() -> Result<Vec<(String, Result<(), ProgramError>)>> {
     let (mut ebpf, _) = maps(Settings::default(), true)?;
-    Ok(load_programs(&mut ebpf))
+    Ok(load_programs(&mut ebpf, &kernel_btf()?))
 }
 
 /// Loads the programs of an engine, on several threads. The verifier takes most of the time of a start, and runs in
 /// parallel (`bpf_check` in kernel/bpf/verifier.c takes its lock for unprivileged users only).
-fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
+fn load_programs(ebpf: &mut Ebpf, btf: &Btf) -> Vec<(String, Result<(), ProgramError>)> {
     let engines: Vec<_> = ebpf
         .programs_mut()
         .filter(|&(name, _)| is_engines(name) && again::is_wanted(name))
@@ -120,13 +124,15 @@ fn load_programs(ebpf: &mut Ebpf) -> Vec<(String, Result<(), ProgramError>)> {
     let queue = Mutex::new(engines.into_iter());
     // Not inlined into the loop below, which would then hold the lock while it loads.
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let load = |program: &mut Program| {
-        <&mut RawTracePoint>::try_from(program).and_then(RawTracePoint::load)
+    let load = |name: &str, program: &mut Program| match program {
+        Program::RawTracePoint(it) => it.load(),
+        Program::BtfTracePoint(it) => it.load(tracepoint_of(name).unwrap_or_default(), btf),
+        _ => Err(ProgramError::UnexpectedProgramType),
     };
     let work = || {
         let mut loaded = Vec::new();
         while let Some((name, program)) = next() {
-            loaded.push((name.to_owned(), load(program)));
+            loaded.push((name.to_owned(), load(name, program)));
         }
         loaded
     };
@@ -227,12 +233,21 @@ pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
 }
 
 impl Loaded {
-    /// One of the programs, not attached.
+    /// One of the programs.
     ///
     /// # Errors
     /// The object has no such program.
-    pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
+    pub fn program(&mut self, name: &str) -> Result<&mut Program> {
         program(&mut self.ebpf, name)
+    }
+
+    /// Attaches one of the programs, and pins nothing: dropping the link detaches it.
+    ///
+    /// # Errors
+    /// The object has no such program, the kernel lacks the tracepoint, or refuses.
+    pub fn link(&mut self, name: &str, tracepoint: &str) -> Result<FdLink> {
+        link_to(program(&mut self.ebpf, name)?, tracepoint)?
+            .with_context(|| format!("this kernel has no tracepoint {tracepoint}"))
     }
 
     /// Attaches the probes, pins the links and renames the pins: from now on pages are charged, whether this process

@@ -11,7 +11,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use memstock_common::layout::FolioLayout;
 
 use super::link::pin_link;
-use super::object::{MIGRATED, OBJECT, refused};
+use super::object::{MIGRATED, OBJECT, kernel_btf, refused};
 use super::pins::Pins;
 use crate::host::pages::Layout;
 
@@ -22,10 +22,9 @@ const FUNCTION: &str = MIGRATED.1;
 ///
 /// # Errors
 /// The kernel cannot trace functions, lacks this one, or does not say how large a folio is.
-pub(super) fn load(ebpf: &mut Ebpf, folio: FolioLayout) -> Result<()> {
+pub(super) fn load(ebpf: &mut Ebpf, folio: FolioLayout, btf: &Btf) -> Result<()> {
     ensure!(folio != FolioLayout::UNKNOWN, "the kernel's BTF does not say how large a folio is");
-    let btf = Btf::from_sys_fs().context("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)")?;
-    program(ebpf)?.load(FUNCTION, &btf).map_err(|error| refused(PROBE, error))
+    program(ebpf)?.load(FUNCTION, btf).map_err(|error| refused(PROBE, error))
 }
 
 /// Attaches the program, if it is loaded, and pins the link; returns whether it did. If it cannot be attached, removes
@@ -67,7 +66,7 @@ pub(super) fn link(pins: &Pins) -> PathBuf {
 /// Why not.
 pub fn try_it() -> Result<()> {
     let mut ebpf = EbpfLoader::new().load(OBJECT).context("cannot load the BPF object")?;
-    load(&mut ebpf, Layout::read()?.folio)?;
+    load(&mut ebpf, Layout::read()?.folio, &kernel_btf()?)?;
     program(&mut ebpf)?.attach().map(drop).with_context(|| format!("no fentry at {FUNCTION}"))
 }
 

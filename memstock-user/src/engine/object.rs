@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use aya::programs::{ProgramError, RawTracePoint};
-use aya::{Ebpf, include_bytes_aligned};
+use aya::programs::{Program, ProgramError, RawTracePoint};
+use aya::{Btf, Ebpf, include_bytes_aligned};
 
 /// The BPF object, built by this crate's build script.
 pub(crate) static OBJECT: &[u8] =
@@ -117,6 +117,16 @@ pub fn charging() -> impl Iterator<Item = (&'static str, &'static str)> {
     ATTACHMENTS.iter().filter(charges).map(|it| (it.program, it.tracepoint))
 }
 
+/// The tracepoint that a program is loaded for, if it is loaded for one.
+pub(super) fn tracepoint_of(program: &str) -> Option<&'static str> {
+    ATTACHMENTS.iter().find(|it| it.program == program).map(|it| it.tracepoint)
+}
+
+/// The types of the running kernel, by which it finds what some programs are attached to.
+pub(super) fn kernel_btf() -> Result<Btf> {
+    Btf::from_sys_fs().context("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF)")
+}
+
 /// The programs that are attached to tracepoints; each once.
 pub fn probes() -> impl Iterator<Item = &'static str> {
     ATTACHMENTS.iter().map(|it| it.program).collect::<BTreeSet<_>>().into_iter()
@@ -216,11 +226,13 @@ pub(super) fn is_pinned_program(name: &str) -> bool {
     is_engines(name) || name == MIGRATED.0
 }
 
-pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
-    Ok(ebpf
-        .program_mut(name)
-        .with_context(|| format!("no program {name} in the object"))?
-        .try_into()?)
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(name).with_context(|| format!("no program {name} in the object"))
+}
+
+/// The same, if it is attached to tracepoints without BTF.
+pub(super) fn raw<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
+    Ok(program(ebpf, name)?.try_into()?)
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@ use std::ffi::CStr;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::programs::links::FdLink;
 use aya::{Ebpf, EbpfLoader};
 use bytes::Buf as _;
 use memstock_common::Loss;
 use memstock_common::record::{Accessed, Happened, PLACES, RecordKind};
 
-use super::link::link_to;
-use super::object::{ACCESSES, CHANGES, OBJECT, RECORD_MAPS, program, refused};
+use super::link::attach_alone;
+use super::object::{ACCESSES, CHANGES, OBJECT, RECORD_MAPS};
 use crate::host::cgroup::Cgroup;
 use crate::host::page_size;
 use crate::host::pages::Layout;
@@ -34,6 +35,8 @@ pub struct Recorded {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
     followed: Array<MapData, u64>,
+    /// Keep the programs attached.
+    _links: Vec<FdLink>,
     /// The tracepoints that this kernel lacks.
     missing: Vec<&'static str>,
 }
@@ -60,18 +63,11 @@ impl Recorded {
         let [followed, _, ring] = RECORD_MAPS;
         let mut map =
             |name| ebpf.take_map(name).with_context(|| format!("no map {name} in the object"));
-        let followed = Array::try_from(map(followed)?)?;
+        let mut followed = Array::try_from(map(followed)?)?;
         let ring = RingBuf::try_from(map(ring)?)?;
-        let mut recorded = Self { ebpf, ring, followed, missing: Vec::new() };
-        recorded.follow(1)?;
-        for (name, tracepoint) in CHANGES.into_iter().chain(ACCESSES) {
-            let program = program(&mut recorded.ebpf, name)?;
-            program.load().map_err(|error| refused(name, error))?;
-            if link_to(program, tracepoint)?.is_none() {
-                recorded.missing.push(tracepoint);
-            }
-        }
-        Ok(recorded)
+        follow(&mut followed, 1)?;
+        let (links, missing) = attach_alone(&mut ebpf, CHANGES.into_iter().chain(ACCESSES))?;
+        Ok(Self { ebpf, ring, followed, _links: links, missing })
     }
 
     /// The tracepoints of accesses and changes that this kernel lacks.
@@ -84,7 +80,7 @@ impl Recorded {
     /// # Errors
     /// The map cannot be written.
     pub fn follow(&mut self, one_in: u32) -> Result<()> {
-        self.followed.set(0, u64::from(one_in), 0).context("cannot write map FOLLOWED")
+        follow(&mut self.followed, one_in)
     }
 
     /// The next record; none if there is no more for now.
@@ -105,6 +101,10 @@ impl Recorded {
         let lost = loss.get(&(Loss::EventsLost as u32), 0).context("cannot read map LOSS")?;
         Ok(lost.iter().sum())
     }
+}
+
+fn follow(followed: &mut Array<MapData, u64>, one_in: u32) -> Result<()> {
+    followed.set(0, u64::from(one_in), 0).context("cannot write map FOLLOWED")
 }
 
 /// Decodes a record of the ring buffer.

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{MapInfo, MapType};
 use aya::programs::ProgramInfo;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya_obj::Object;
 use aya_obj::generated::bpf_prog_type::{BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING};
+use aya_obj::{Object, ProgramSection};
 use memstock_common::adopt::WINDOW_PAGES;
 
 use super::Engine;
@@ -80,9 +80,9 @@ fn whole(pins: &Pins) -> Result<Engine> {
         name if AGAIN.iter().any(|it| it.0 == name) => again.iter().any(|it| it.0 == name),
         _ => true,
     };
-    let pinned = object.programs.keys().filter(|name| is_pinned_program(name) && is_there(name));
-    for name in pinned {
-        ids.insert(name.as_str(), program_id(pins, name)?);
+    let is_pinned = |name: &str| is_pinned_program(name) && is_there(name);
+    for (name, program) in object.programs.iter().filter(|(name, _)| is_pinned(name)) {
+        ids.insert(name.as_str(), program_id(pins, name, &program.section)?);
     }
     for Attachment { program, tracepoint, without } in ATTACHMENTS {
         let pin = pins.link(program, tracepoint);
@@ -131,12 +131,12 @@ fn check_map(pins: &Pins, name: &str, map: &aya_obj::Map, engine: &Engine) -> Re
     Ok(())
 }
 
-fn program_id(pins: &Pins, name: &str) -> Result<u32> {
+fn program_id(pins: &Pins, name: &str, section: &ProgramSection) -> Result<u32> {
     let info =
         ProgramInfo::from_pin(pins.program(name)).with_context(|| format!("no program {name}"))?;
-    let kind = match name {
-        name if name == MIGRATED.0 => BPF_PROG_TYPE_TRACING,
-        _ => BPF_PROG_TYPE_RAW_TRACEPOINT,
+    let kind = match section {
+        ProgramSection::RawTracePoint => BPF_PROG_TYPE_RAW_TRACEPOINT,
+        _ => BPF_PROG_TYPE_TRACING,
     };
     ensure!(
         info.program_type() == kind && info.name() == kept(name),

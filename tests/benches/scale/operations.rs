@@ -23,7 +23,7 @@ pub fn count(home: &Home) -> Result<()> {
         let mut loaded = tracking(Settings { batch, ..Settings::default() }, home, 4)?;
         let mut links = Vec::new();
         for (name, point) in charging() {
-            links.push((name, loaded.program(name)?.attach(point)?));
+            links.push(loaded.link(name, point)?);
         }
         let engine = &loaded.engine;
         let [held, looped] = on(0, || {
@@ -42,9 +42,7 @@ pub fn count(home: &Home) -> Result<()> {
             let looped = operations(engine)? - before;
             Ok([held as f64 / HELD as f64, looped as f64 / (ROUNDS * pages) as f64])
         })?;
-        for (name, link) in links {
-            loaded.program(name)?.detach(link)?;
-        }
+        drop(links);
         println!(
             "batch {batch:<4} a page that stays: {held:.4} (1/batch is {:.4}); a page of a loop of {} pages: {looped:.5}",
             1.0 / f64::from(batch),

@@ -1,7 +1,7 @@
 //! The programs of a page as sequences of calls: its fault, its allocation and its free.
 
 use anyhow::Result;
-use aya::programs::RawTracePoint;
+use aya::programs::{Program, RawTracePoint};
 use memstock::engine::load::{Loaded, Settings};
 use memstock::engine::object::PROBE;
 use memstock_common::NO_LIMIT;
@@ -32,7 +32,7 @@ pub struct Programs {
 }
 
 /// A handle to a loaded program that does not borrow its engine.
-pub fn handle(program: &RawTracePoint) -> Result<RawTracePoint> {
+pub fn handle(program: &Program) -> Result<RawTracePoint> {
     Ok(RawTracePoint::from_program_info(program.info()?, "".into())?)
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::programs::RawTracePoint;
-use aya::programs::raw_trace_point::RawTracePointLinkId;
 use memstock::engine::load::{Coalescing, Loaded, Settings};
 use memstock::engine::object::charging;
 use memstock_common::DEFAULT_BATCH;
@@ -18,7 +17,7 @@ use memstock_tests::bench::statistics::{Estimate, difference, ratio, values};
 use memstock_tests::bench::workers::{Done, Workers};
 use serde::Serialize;
 
-use crate::loaded::{empty, engine};
+use crate::loaded::{attach_empty, empty, engine};
 use crate::machine::Machine;
 use crate::places::{LEVELS, Place, Places};
 
@@ -187,8 +186,6 @@ pub fn measure(
 }
 
 /// Attached programs: the index of their engine, or `None` for the empty program, and their name.
-type Links = Vec<(Option<usize>, &'static str, RawTracePointLinkId)>;
-
 struct Bench<'a> {
     effort: &'a Effort,
     variants: &'a [Variant],
@@ -243,14 +240,18 @@ impl Bench<'_> {
         let variant = variant.and_then(|n| self.variants.get(n)).cloned();
         let place = variant.as_ref().map_or(Place::CONTROL, |variant| variant.place);
         let attached = variant.map_or(Attached::Nothing, |variant| variant.attached);
-        let (mut links, mut running) = (Links::new(), None::<Running>);
+        let (mut links, mut running) = (Vec::new(), None::<Running>);
         match &attached {
             Attached::Nothing => {}
             Attached::Empty => {
-                self.attach(&mut links, None, &HOT_TRACEPOINTS.map(|at| ("empty", at)))?;
+                for tracepoint in HOT_TRACEPOINTS {
+                    links.push(attach_empty(self.empty, tracepoint)?);
+                }
             }
             Attached::Engine(n) => {
-                self.attach(&mut links, Some(*n), &charging().collect::<Vec<_>>())?;
+                for (name, tracepoint) in charging() {
+                    links.push(self.loaded[*n].link(name, tracepoint)?);
+                }
             }
             Attached::Peer(peer) => running = Some(peer.start()?),
         }
@@ -261,35 +262,10 @@ impl Bench<'_> {
         // Warms stocks and caches before it counts.
         std::thread::sleep(self.effort.slice / 5);
         let done = self.workers.slice(self.effort.slice);
-        for (engine, name, link) in links {
-            self.program(engine, name)?.detach(link)?;
-        }
+        drop(links);
         if let Some(running) = running {
             running.end()?;
         }
         done
-    }
-
-    fn program(&mut self, engine: Option<usize>, name: &str) -> Result<&mut RawTracePoint> {
-        match engine {
-            Some(n) => self.loaded[n].program(name),
-            None => Ok(self.empty),
-        }
-    }
-
-    fn attach(
-        &mut self,
-        links: &mut Links,
-        engine: Option<usize>,
-        programs: &[(&'static str, &'static str)],
-    ) -> Result<()> {
-        for &(name, tracepoint) in programs {
-            let program = self.program(engine, name)?;
-            let link = program
-                .attach(tracepoint)
-                .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
-            links.push((engine, name, link));
-        }
-        Ok(())
     }
 }
