@@ -1,7 +1,7 @@
 //! `cargo xtask bench page`: the cost of charging and uncharging for a task that does nothing but touch and unmap
-//! pages.
+//! pages, or with `--cache` nothing but read and drop pages of page cache.
 //!
-//! Workers map, touch and unmap 1 MiB for ever, in one tracked cgroup. In turns, everything is attached, with or
+//! Workers do that with 1 MiB for ever, in one tracked cgroup. In turns, everything is attached, with or
 //! without the fault program, or an empty program on each of the hot tracepoints, each between slices with nothing
 //! attached. Further slices measure by the kernel's statistics how long each program runs. `cargo xtask bench table1`
 //! has more variants.
@@ -23,11 +23,11 @@ use memstock::host;
 use memstock::host::cgroup::{Cgroup, CgroupMount};
 use memstock_common::NO_LIMIT;
 use memstock_tests::bench::Common;
-use memstock_tests::bench::HOT_TRACEPOINTS;
 use memstock_tests::bench::run_stats::RunStats;
 use memstock_tests::bench::slices::{interleave, pairs};
 use memstock_tests::bench::statistics::{Estimate, difference, ratio, values};
 use memstock_tests::bench::workers::Workers;
+use memstock_tests::bench::{CACHE_TRACEPOINTS, HOT_TRACEPOINTS};
 use memstock_tests::cgroup::OF_BENCH;
 
 /// Measure the cost of the programs, and a task's loss of throughput.
@@ -39,7 +39,10 @@ struct Args {
     /// Length of a slice in milliseconds
     #[arg(long, default_value = "50", value_name = "MS")]
     slice: u64,
-    /// Pages to map, touch and unmap at a time
+    /// Read and drop page cache instead of mapping and unmapping memory
+    #[arg(long)]
+    cache: bool,
+    /// Pages at a time
     #[arg(long, default_value_t = 256)]
     pages: usize,
     /// Pages in a batch
@@ -83,12 +86,14 @@ fn main() -> Result<()> {
 fn measure_in(args: &Args, cgroup: &Cgroup) -> Result<()> {
     let engine = loaded::engine(Settings { batch: args.batch, ..Settings::default() })?;
     engine.engine.register(cgroup.id, None, NO_LIMIT, NO_LIMIT)?;
-    let mut programs = Programs { engine, empty: loaded::empty()? };
+    let hot = if args.cache { CACHE_TRACEPOINTS } else { HOT_TRACEPOINTS };
+    let mut programs = Programs { engine, empty: loaded::empty()?, hot };
     let online = host::cpus()?.online;
     let mut all = vec![&online[..1], &online[..]];
     all.dedup();
     for cpus in all {
-        let workers = Workers::start(cpus, args.pages, &[&cgroup.dir])?;
+        let start = if args.cache { Workers::reading } else { Workers::start };
+        let workers = start(cpus, args.pages, &[&cgroup.dir])?;
         measure(args, &mut programs, &workers)?;
     }
     Ok(())
@@ -98,6 +103,8 @@ fn measure_in(args: &Args, cgroup: &Cgroup) -> Result<()> {
 struct Programs {
     engine: Loaded,
     empty: RawTracePoint,
+    /// What the empty one is attached to.
+    hot: [&'static str; 3],
 }
 
 /// The name of the empty program.
@@ -109,7 +116,7 @@ impl Programs {
             Variant::Nothing => Vec::new(),
             Variant::Everything => charging().collect(),
             Variant::Unseen => charging().filter(|&(name, _)| name != PROBE).collect(),
-            Variant::Empty => HOT_TRACEPOINTS.map(|point| (EMPTY, point)).to_vec(),
+            Variant::Empty => self.hot.map(|point| (EMPTY, point)).to_vec(),
         };
         let attach = |(name, point)| match name {
             EMPTY => attach_empty(&mut self.empty, point),

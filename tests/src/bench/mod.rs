@@ -11,6 +11,9 @@ pub mod workers;
 
 /// The tracepoints that every page goes through.
 pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
+/// The tracepoints of a page of page cache.
+pub const CACHE_TRACEPOINTS: [&str; 3] =
+    ["mm_filemap_add_to_page_cache", "mm_page_alloc", "mm_page_free"];
 
 /// Flags of every bench.
 #[derive(clap::Args, Clone, Copy, Debug)]

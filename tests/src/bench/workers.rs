@@ -1,4 +1,4 @@
-//! Tasks that map, touch and unmap pages for ever, one per CPU, and count them (`workload::churn`). Knows nothing of
+//! Tasks that take pages and give them back for ever, one per CPU, and count them (`workload::churn`). Knows nothing of
 //! what is attached.
 
 use std::fs::{self, File};
@@ -29,7 +29,7 @@ pub struct Workers {
 /// What the workers did during a slice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Done {
-    /// Pages per second, all workers together. Each is one fault.
+    /// Pages per second, all workers together. Each that is mapped is one fault.
     pub rate: f64,
     /// CPU time per page, ns; without the time that other tasks take of a CPU.
     pub page_ns: f64,
@@ -38,11 +38,24 @@ pub struct Done {
 }
 
 impl Workers {
-    /// Starts a worker on each of `cpus`, in the cgroups with these folders.
+    /// Starts a worker on each of `cpus`, in the cgroups with these folders. Each maps, touches and unmaps this many
+    /// pages.
     ///
     /// # Errors
     /// When one cannot be started or moved.
     pub fn start(cpus: &[u32], pages: usize, dirs: &[&Path]) -> Result<Self> {
+        Self::start_with(cpus, pages, dirs, &[])
+    }
+
+    /// The same, but each reads this many pages of a file, and drops them from the page cache.
+    ///
+    /// # Errors
+    /// When one cannot be started or moved.
+    pub fn reading(cpus: &[u32], pages: usize, dirs: &[&Path]) -> Result<Self> {
+        Self::start_with(cpus, pages, dirs, &["--cached"])
+    }
+
+    fn start_with(cpus: &[u32], pages: usize, dirs: &[&Path], args: &[&str]) -> Result<Self> {
         let program = binaries::workload()?;
         let mut workers =
             Self { children: Vec::new(), counters: Vec::new(), clocks: Vec::new(), misses: None };
@@ -55,7 +68,7 @@ impl Workers {
             workers.counters.push(counter_in(&file)?);
             let mut command = Command::new(&program);
             let (cpu, pages) = (cpu.to_string(), pages.to_string());
-            command.args(["churn", "--counted", "--cpu", &cpu, "--pages", &pages]);
+            command.args(["churn", "--counted", "--cpu", &cpu, "--pages", &pages]).args(args);
             let child = command.stdin(file).stdout(Stdio::null()).spawn();
             let child = child.with_context(|| format!("cannot start {}", program.display()))?;
             workers.clocks.push(CpuClock::of(&child)?);

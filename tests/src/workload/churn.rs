@@ -16,6 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use super::cpus::{Cpus, pin};
+use super::page_cache::PageCache;
 use super::pages::{faults, round};
 use super::signal;
 
@@ -69,20 +70,24 @@ fn start(cpu: u32, nr_pages: usize) -> Result<Child> {
 }
 
 /// Churns on one CPU until a signal comes, then prints the number of faults. With `counted`, it keeps a count of the
-/// pages in the file on standard input.
+/// pages in the file on standard input. With `cached`, the pages are of page cache: read, one at a time, and dropped.
 ///
 /// # Errors
 /// When the CPU is not there, or memory runs out.
-pub fn churn(cpu: u32, nr_pages: usize, counted: bool) -> Result<()> {
+pub fn churn(cpu: u32, nr_pages: usize, counted: bool, cached: bool) -> Result<()> {
     signal::catch().context("catching signals")?;
     // A parent that is killed cannot end its children.
     set_parent_process_death_signal(Some(Signal::TERM)).context("watching the parent")?;
     pin(cpu)?;
     ensure!(nr_pages > 0, "no pages, no faults");
     let counter = counted.then(|| counter_in(io::stdin())).transpose()?;
+    let cache = cached.then(|| PageCache::new(nr_pages)).transpose().context("a file")?;
     let before = faults();
     while !signal::caught() {
-        round(nr_pages).with_context(|| format!("mapping {nr_pages} pages"))?;
+        match &cache {
+            Some(cache) => cache.round().context("reading a file")?,
+            None => round(nr_pages).with_context(|| format!("mapping {nr_pages} pages"))?,
+        }
         if let Some(counter) = counter {
             counter.fetch_add(nr_pages as u64, Relaxed);
         }

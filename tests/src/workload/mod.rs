@@ -9,6 +9,7 @@ pub mod grow;
 pub mod hog;
 pub mod hold;
 mod lines;
+pub mod page_cache;
 pub mod pages;
 pub mod reads;
 pub mod serve;
