@@ -34,31 +34,59 @@ pub struct Pages {
     pub end_pfn: u64,
 }
 
+/// How the program finds this thread, and the allocations that are charged.
+pub(super) struct Asker {
+    layout: Layout,
+    thread: u32,
+    pid_ns_dev: u32,
+    pid_ns_ino: u64,
+}
+
+impl Asker {
+    /// For the calling thread.
+    ///
+    /// # Errors
+    /// The kernel has no BTF, or no PID namespaces.
+    pub(super) fn new() -> Result<Self> {
+        const PID_NS: &str = "/proc/self/ns/pid";
+        let pid_ns = stat(PID_NS).with_context(|| format!("cannot stat {PID_NS}"))?;
+        Ok(Self {
+            layout: Layout::read()?,
+            thread: gettid().as_raw_nonzero().get().cast_unsigned(),
+            // In the kernel's internal encoding, MKDEV in include/linux/kdev_t.h, which differs from the one that
+            // stat(2) returns.
+            pid_ns_dev: major(pid_ns.st_dev) << 20 | minor(pid_ns.st_dev),
+            pid_ns_ino: pid_ns.st_ino,
+        })
+    }
+}
+
 /// Finds out all of it.
 ///
 /// # Errors
 /// The kernel has no BTF, hides page frame numbers, or its `struct page`s are not in one array.
 pub fn learn() -> Result<Pages> {
-    let layout = Layout::read()?;
-    let end_pfn = end_pfn()?;
-    let base = base(layout)?;
-    Ok(Pages { layout, base, end_pfn })
+    learn_by(&mut EbpfLoader::new(), &Asker::new()?)
 }
 
-fn base(layout: Layout) -> Result<u64> {
-    const PID_NS: &str = "/proc/self/ns/pid";
-    let pid_ns = stat(PID_NS).with_context(|| format!("cannot stat {PID_NS}"))?;
-    // In the kernel's internal encoding, MKDEV in include/linux/kdev_t.h, which differs from the one that stat(2)
-    // returns.
-    let pid_ns_dev = major(pid_ns.st_dev) << 20 | minor(pid_ns.st_dev);
-    let mut ebpf = EbpfLoader::new()
-        .override_global("GFP_FLAGS", &layout.gfp, true)
-        .override_global("LEARN_FROM", &gettid().as_raw_nonzero().get().cast_unsigned(), true)
-        .override_global("PID_NS_DEV", &pid_ns_dev, true)
-        .override_global("PID_NS_INO", &pid_ns.st_ino, true)
+/// The same, by the thread that made `asker`, and with the caller's loader: each new one reads all types of the kernel.
+///
+/// # Errors
+/// As [`learn`].
+pub(super) fn learn_by<'a>(loader: &mut EbpfLoader<'a>, asker: &'a Asker) -> Result<Pages> {
+    let mut ebpf = loader
+        .override_global("GFP_FLAGS", &asker.layout.gfp, true)
+        .override_global("LEARN_FROM", &asker.thread, true)
+        .override_global("PID_NS_DEV", &asker.pid_ns_dev, true)
+        .override_global("PID_NS_INO", &asker.pid_ns_ino, true)
         .load(OBJECT)
         .context("cannot load the BPF object")?;
-    attach(&mut ebpf)?;
+    let base = base(&mut ebpf, asker.layout)?;
+    Ok(Pages { layout: asker.layout, base, end_pfn: end_pfn()? })
+}
+
+fn base(ebpf: &mut Ebpf, layout: Layout) -> Result<u64> {
+    attach(ebpf)?;
     let learnt = ebpf.map("LEARNT").context("no map LEARNT in the object")?;
     let learnt: Array<_, u64> = Array::try_from(learnt)?;
     let own = Mapping::new(WITNESSES * TRIES).context("cannot map memory")?;

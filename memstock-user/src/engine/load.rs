@@ -19,7 +19,7 @@ use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo, LAYOUT};
 use super::Engine;
 use super::again;
 use super::attach::attach;
-use super::learn::learn;
+use super::learn::{Asker, learn_by};
 use super::link::link_to;
 use super::migrate;
 use super::object::{
@@ -87,8 +87,7 @@ pub struct Loaded {
 /// # Errors
 /// The verifier or the kernel refuses; the message quotes it.
 pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
-    let (mut ebpf, folio) = maps(settings, is_tried)?;
-    let btf = kernel_btf()?;
+    let (mut ebpf, folio, btf) = typed_maps(settings, is_tried)?;
     for (name, loaded) in load_programs(&mut ebpf, &btf) {
         loaded.map_err(|error| refused(&name, error))?;
     }
@@ -109,8 +108,8 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
 /// # Errors
 /// The programs cannot be tried: memstock does not know this kernel's memory, or a map cannot be created.
 pub fn verdicts() -> Result<Vec<(String, Result<(), ProgramError>)>> {
-    let (mut ebpf, _) = maps(Settings::default(), true)?;
-    Ok(load_programs(&mut ebpf, &kernel_btf()?))
+    let (mut ebpf, _, btf) = typed_maps(Settings::default(), true)?;
+    Ok(load_programs(&mut ebpf, &btf))
 }
 
 /// Loads the programs of an engine, on several threads. The verifier takes most of the time of a start, and runs in
@@ -142,13 +141,33 @@ fn load_programs(ebpf: &mut Ebpf, btf: &Btf) -> Vec<(String, Result<(), ProgramE
         let threads: Vec<_> = (0..others).filter_map(spawn).collect();
         let mut loaded = work();
         for thread in threads {
-            loaded.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            loaded.extend(joined(thread.join()));
         }
         loaded
     })
 }
 
-/// Loads the object with its maps, but no program.
+/// A panic of another thread goes on in this one.
+fn joined<T>(result: thread::Result<T>) -> T {
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Loads the object with its maps, but no program. Also returns what it has learnt of folios, and the kernel's types,
+/// which take a while to read.
+fn typed_maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout, Btf)> {
+    thread::scope(|scope| {
+        // If no thread can be created, this one reads them afterwards.
+        let reading = Builder::new().spawn_scoped(scope, kernel_btf).ok();
+        let made = maps(settings, is_tried);
+        let btf = match reading {
+            Some(thread) => joined(thread.join()),
+            None => kernel_btf(),
+        };
+        let (ebpf, folio) = made?;
+        Ok((ebpf, folio, btf?))
+    })
+}
+
 fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
     let Settings { batch, slots, max_cgroups, memsw, trace, coalescing } = settings;
     let (batch, stock_pages, uncharge_batch) = match coalescing {
@@ -156,7 +175,8 @@ fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
         Coalescing::Uncharges(at_once) => (1, 0, at_once),
         Coalescing::Everything => (batch, batch, batch),
     };
-    let pages = learn()?;
+    let (mut loader, asker) = (EbpfLoader::new(), Asker::new()?);
+    let pages = learn_by(&mut loader, &asker)?;
     let layout = pages.layout;
     let Layout { page_struct_size, gfp, memory_owner, page, folio, .. } = layout;
     let tracks_collapses = memory_owner != MemoryOwner::UNKNOWN
@@ -172,7 +192,7 @@ fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
     // Trying it needs no maps.
     let (chunks, cgroups, ring) =
         if is_tried { (1, 1, 4096) } else { (chunks, max_cgroups, RING_BYTES) };
-    let mut ebpf = EbpfLoader::new()
+    let mut ebpf = loader
         .override_global("BATCH", &batch, true)
         .override_global("STOCK_PAGES", &stock_pages, true)
         .override_global("UNCHARGE_BATCH", &uncharge_batch, true)
