@@ -228,10 +228,11 @@ impl<'a> Tree<'a> {
             return Ok(None);
         }
         let Limits { memory, memsw } = limits.unwrap_or(NO_LIMITS);
-        // Before, if it is new: a daemon may die in between. With an ancestor, that one is charged.
+        // Noted before it is tracked, since the daemon may die in between. If an ancestor is tracked, that was charged.
         let adopts = self.adopts && parent.is_none();
         if adopts {
-            self.engine.pins().note_unadopted([cgroup.id])?;
+            let noted = self.engine.pins().note_unadopted([cgroup.id]);
+            noted.inspect_err(|_| self.try_again(cgroup.id))?;
         }
         match self.engine.register(cgroup.id, parent, memory, memsw) {
             Ok(index) => {
