@@ -191,6 +191,8 @@ pub enum RecordKind {
     Uncharged = 10,
     /// All stocks of a CPU were drained.
     Drained = 11,
+    /// Clean pages of the page cache became dirty.
+    Dirtied = 12,
 }
 
 impl TryFrom<u32> for RecordKind {
@@ -209,6 +211,7 @@ impl TryFrom<u32> for RecordKind {
             9 => Self::Charged,
             10 => Self::Uncharged,
             11 => Self::Drained,
+            12 => Self::Dirtied,
             other => return Err(crate::event::Unknown(other)),
         })
     }

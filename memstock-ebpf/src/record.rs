@@ -4,7 +4,8 @@
 //! Kernel prototypes (`include/trace/events/filemap.h`): since Linux 6.12 `mm_filemap_get_pages` and
 //! `mm_filemap_map_pages`: `(struct address_space *mapping, pgoff_t index, pgoff_t last_index)`, and
 //! `mm_filemap_fault`: `(struct address_space *mapping, pgoff_t index)`; `mm_filemap_add_to_page_cache` and
-//! `mm_filemap_delete_from_page_cache`: `(struct folio *folio)`, in its mapping. `include/trace/events/sched.h`:
+//! `mm_filemap_delete_from_page_cache`: `(struct folio *folio)`, in its mapping. `include/trace/events/writeback.h`:
+//! `writeback_dirty_folio`: `(struct folio *folio, struct address_space *mapping)`. `include/trace/events/sched.h`:
 //! `sched_process_fork`: `(struct task_struct *parent, struct task_struct *child)`; `sched_process_exec` and
 //! `sched_process_exit`, by the task itself.
 
@@ -53,19 +54,13 @@ pub fn record_fault(ctx: RawTracePointContext) -> i32 {
 /// Pages enter the cache. The access that causes it is reported separately.
 #[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
 pub fn record_added(ctx: RawTracePointContext) -> i32 {
-    if !is_recorded() {
-        return 0;
-    }
-    let _ = of_folio(ctx.arg(0), |mapping, hash, block, pages| {
-        let word = RECENT.get(Recent::place(hash))?;
-        // Remember it, so that its removal is reported.
-        if !Recent(word.load()).is_of(hash) {
-            word.store(Recent::of(hash).0);
-        }
-        outlined::report_access(RecordKind::Added as u32, mapping, block, pages.into());
-        Some(())
-    });
-    0
+    changed(RecordKind::Added, ctx.arg(0))
+}
+
+/// Clean pages become dirty.
+#[raw_tracepoint(tracepoint = "writeback_dirty_folio")]
+pub fn record_dirtied(ctx: RawTracePointContext) -> i32 {
+    changed(RecordKind::Dirtied, ctx.arg(0))
 }
 
 /// Pages leave the cache, whoever removes them. Most of them were never reported.
@@ -142,6 +137,24 @@ fn is_recorded() -> bool {
     unsafe { bpf_get_current_ancestor_cgroup_id(level) == id }
 }
 
+/// Reports what a task of the cgroup has done to a folio.
+#[inline(always)]
+fn changed(kind: RecordKind, folio: u64) -> i32 {
+    if !is_recorded() {
+        return 0;
+    }
+    let _ = of_folio(folio, |mapping, hash, block, pages| {
+        let word = RECENT.get(Recent::place(hash))?;
+        // Remember it, so that its removal is reported.
+        if !Recent(word.load()).is_of(hash) {
+            word.store(Recent::of(hash).0);
+        }
+        outlined::report_access(kind as u32, mapping, block, pages.into());
+        Some(())
+    });
+    0
+}
+
 /// Reports an access to the pages of a range. Most of them were reported just now: those need neither a call nor a
 /// check of whose task it is.
 #[inline(always)]
@@ -205,9 +218,9 @@ pub fn report_access(kind: u32, mapping: u64, block: u64, pages: u32) -> Option<
     }
     // A read may reach beyond the end of the file; a page that is being appended is there before the file has grown.
     let size = read(inode, layout.inode_size.load())?;
-    let is_there = kind == RecordKind::Removed as u32 || kind == RecordKind::Added as u32;
+    let is_asked = kind == RecordKind::Read as u32 || kind == RecordKind::Mapped as u32;
     let there = u32::from(pages_of(block, size, config::page_shift()));
-    let pages = if is_there { pages } else { pages & there };
+    let pages = if is_asked { pages & there } else { pages };
     if pages == 0 {
         return None;
     }

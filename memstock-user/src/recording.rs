@@ -207,6 +207,8 @@ pub enum AccessKind {
     Added,
     /// It left the page cache: truncated, dropped or reclaimed.
     Removed,
+    /// It was written to, and was clean before.
+    Dirtied,
 }
 
 /// A file of which pages were followed.

@@ -163,12 +163,15 @@ fn dirty_and_shared_memory_is_seen() -> Result<()> {
         // The kernel may have written some to the disk.
         ensure!((PAGES / 2..=PAGES + 64).contains(&dirty), "{dirty}: {:?}", recording.moments);
         let a = folder.path().join("a");
-        let of_a = recording.accesses.iter().filter(|access| {
-            let file = &recording.files[access.file as usize];
-            access.kind == AccessKind::Added && file.path.as_deref() == Some(&a)
-        });
-        let written: u64 = of_a.map(|access| u64::from(access.pages * access.one_in)).sum();
-        ensure!(written == PAGES, "{written} of {PAGES} pages were written");
+        let of_a = |kind| {
+            let all = recording.accesses.iter().filter(|access| {
+                let file = &recording.files[access.file as usize];
+                access.kind == kind && file.path.as_deref() == Some(&a)
+            });
+            all.map(|access| u64::from(access.pages * access.one_in)).sum::<u64>()
+        };
+        let (added, dirtied) = (of_a(AccessKind::Added), of_a(AccessKind::Dirtied));
+        ensure!(added == PAGES && dirtied == PAGES, "{added} and {dirtied} of {PAGES} pages");
         let last = recording.moments.last().context("no moment")?;
         ensure!(last.needed >= PAGES && last.file >= PAGES, "{last:?}");
         Ok(())

@@ -164,10 +164,11 @@ pub(super) const ACCESSES: [(&str, &str); 3] = [
     ("record_mapped", "mm_filemap_map_pages"),
     ("record_fault", "mm_filemap_fault"),
 ];
-/// The programs that record additions and removals of page cache, and processes that start and end.
-pub(super) const CHANGES: [(&str, &str); 5] = [
+/// The programs that record changes of page cache, and processes that start and end.
+pub(super) const CHANGES: [(&str, &str); 6] = [
     ("record_removed", "mm_filemap_delete_from_page_cache"),
     ("record_added", "mm_filemap_add_to_page_cache"),
+    ("record_dirtied", "writeback_dirty_folio"),
     ("record_born", "sched_process_fork"),
     ("record_exec", "sched_process_exec"),
     ("record_died", "sched_process_exit"),

@@ -39,7 +39,7 @@ impl Curve {
         for event in &uses.events {
             match event.what {
                 What::Taken(index) => stack.take(uses.taken[index as usize].all()),
-                What::Enter(used) | What::Write(used) | What::First(used) => drop(stack.put(used)),
+                What::Enter(used) | What::Dirty(used) | What::First(used) => drop(stack.put(used)),
                 What::Leave(page) => drop(stack.remove(page)),
                 What::Again(used) => {
                     if let Some(critical) = stack.put(used) {

@@ -23,6 +23,8 @@ const FIRST_WINDOW: u64 = 128;
 trait Policy {
     /// A page enters the cache, for a use or ahead of one.
     fn enter(&mut self, used: Use, is_used: bool);
+    /// Whether a page is in the cache.
+    fn has(&self, page: u32) -> bool;
     /// A page is used; false if it was evicted and has to be read again.
     fn touch(&mut self, page: u32) -> bool;
     /// An evicted page is read again.
@@ -78,8 +80,11 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
                 dirty.clean(page);
             }
             What::Enter(used) => cache.enter(used, false),
-            What::Write(used) => {
-                cache.enter(used, false);
+            What::Dirty(used) => {
+                // Writing a whole page needs no read, and is no use (`FGP_WRITEBEGIN` without `FGP_ACCESSED`).
+                if !cache.has(used.page) {
+                    cache.enter(used, false);
+                }
                 dirty.add(used);
             }
             What::First(used) => {
@@ -117,8 +122,9 @@ struct Dirty {
 
 impl Dirty {
     fn add(&mut self, Use { page, weight }: Use) {
-        self.weights[page as usize] = weight;
-        self.pages.push(page);
+        if std::mem::replace(&mut self.weights[page as usize], weight) == 0 {
+            self.pages.push(page);
+        }
     }
 
     fn clean(&mut self, page: u32) -> u64 {

@@ -33,8 +33,8 @@ pub enum What {
     Taken(u32),
     /// A page enters the cache.
     Enter(Use),
-    /// A page enters the cache by being written, and is dirty.
-    Write(Use),
+    /// A page becomes dirty.
+    Dirty(Use),
     /// A page that has just entered has its first use: the one it was read for.
     First(Use),
     /// A cached page is used again.
@@ -96,7 +96,6 @@ impl Uses {
             // A new cgroup has no cache but what it brings in.
             is_new: !recording.header.command.is_empty(),
             added: added.map(|access| access.file).collect(),
-            written_until: written_until(&recording.accesses),
             uses: Self::default(),
             pages: HashMap::new(),
             states: Vec::new(),
@@ -118,24 +117,6 @@ impl Uses {
     }
 }
 
-/// Until when each file was only written: until its first use, if its first page entered long before that. Reading
-/// enters a page, too, but uses it as soon as the disk has it.
-fn written_until(accesses: &[Access]) -> HashMap<u32, Duration> {
-    let (mut entered, mut until) = (HashMap::new(), HashMap::new());
-    for &Access { at, file, kind, .. } in accesses {
-        match kind {
-            AccessKind::Added => drop(entered.entry(file).or_insert(at)),
-            AccessKind::Read | AccessKind::Mapped => drop(until.entry(file).or_insert(at)),
-            AccessKind::Removed => {}
-        }
-    }
-    let is_late = |(file, first): (u32, Duration)| {
-        let until = until.get(&file).copied().unwrap_or(Duration::MAX);
-        (until.saturating_sub(first) >= READ_AHEAD).then_some((file, until))
-    };
-    entered.into_iter().filter_map(is_late).collect()
-}
-
 /// What is known of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
@@ -148,7 +129,7 @@ enum State {
     Entered(Duration, u64),
     /// In the cache.
     Cached,
-    /// In the cache since it was written; stands for so many pages.
+    /// In the cache, and was written; stands for so many pages.
     Written(u32),
     /// In the cache and mapped; stands for so many pages.
     Mapped(u32),
@@ -160,8 +141,6 @@ struct Reading<'a> {
     /// Files of which the cgroup brought in pages. A page of them that never entered is behind their end, where a call
     /// may ask to read.
     added: HashSet<u32>,
-    /// For each file, what enters until then was written.
-    written_until: HashMap<u32, Duration>,
     uses: Uses,
     pages: HashMap<(u32, u64), u32>,
     /// The state of each page.
@@ -222,12 +201,6 @@ impl Reading<'_> {
         let used = Use { page, weight: one_in.max(1) };
         let before = self.states[page as usize];
         let after = match (access.kind, before) {
-            (AccessKind::Added, _) if self.is_written(access) => {
-                self.forget(before);
-                self.push(at, What::Write(used));
-                self.uses.written += u64::from(used.weight);
-                State::Written(used.weight)
-            }
             (AccessKind::Added, _) => {
                 self.forget(before);
                 self.push(at, What::Enter(used));
@@ -241,6 +214,10 @@ impl Reading<'_> {
                 State::Absent
             }
             (_, State::Others | State::Mapped(_)) => before,
+            (AccessKind::Dirtied, State::Written(_)) => {
+                self.push(at, What::Dirty(used));
+                before
+            }
             (_, State::Absent) if self.is_new => {
                 if !self.added.contains(&access.file) {
                     self.uses.others += u64::from(used.weight);
@@ -251,6 +228,7 @@ impl Reading<'_> {
                 self.push(at, What::Enter(used));
                 self.in_use(kind, at, used)
             }
+            (AccessKind::Dirtied, State::Entered(..) | State::Cached) => self.dirtied(at, used),
             (kind, State::Entered(then, entered)) if at.saturating_sub(then) < READ_AHEAD => {
                 let since = self.entered.get(&access.file).map_or(0, |now| now - entered);
                 self.uses.ahead = self.uses.ahead.max(since);
@@ -271,16 +249,21 @@ impl Reading<'_> {
     }
 
     fn in_use(&mut self, kind: AccessKind, at: Duration, used: Use) -> State {
-        if kind != AccessKind::Mapped {
-            return State::Cached;
+        match kind {
+            AccessKind::Mapped => {
+                self.push(at, What::Leave(used.page));
+                self.now.mapped += u64::from(used.weight);
+                State::Mapped(used.weight)
+            }
+            AccessKind::Dirtied => self.dirtied(at, used),
+            AccessKind::Read | AccessKind::Added | AccessKind::Removed => State::Cached,
         }
-        self.push(at, What::Leave(used.page));
-        self.now.mapped += u64::from(used.weight);
-        State::Mapped(used.weight)
     }
 
-    fn is_written(&self, access: &Access) -> bool {
-        self.written_until.get(&access.file).is_some_and(|&until| access.at < until)
+    fn dirtied(&mut self, at: Duration, used: Use) -> State {
+        self.push(at, What::Dirty(used));
+        self.uses.written += u64::from(used.weight);
+        State::Written(used.weight)
     }
 
     /// What leaves the cache is no longer counted.

@@ -15,7 +15,7 @@ use crate::host::workload::{Kind, Workload};
 /// The first bytes of a recording.
 pub(super) const MAGIC: [u8; 8] = *b"MEMSTOCK";
 /// The format that this memstock writes and reads.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// An entry; the payload of a frame of entries is a sequence of these.
 #[derive(Debug, Deserialize, Serialize)]
@@ -32,6 +32,7 @@ pub(super) enum Entry<'a> {
     Mapped(AccessEntry),
     Added(AccessEntry),
     Removed(AccessEntry),
+    Dirtied(AccessEntry),
     #[serde(borrow)]
     Charges(ChargesEntry<'a>),
 }
@@ -274,6 +275,7 @@ impl Before {
             AccessKind::Mapped => Entry::Mapped(entry),
             AccessKind::Added => Entry::Added(entry),
             AccessKind::Removed => Entry::Removed(entry),
+            AccessKind::Dirtied => Entry::Dirtied(entry),
         }
     }
 

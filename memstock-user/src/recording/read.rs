@@ -160,6 +160,7 @@ impl Reading {
             Entry::Mapped(access) => (access, AccessKind::Mapped),
             Entry::Added(access) => (access, AccessKind::Added),
             Entry::Removed(access) => (access, AccessKind::Removed),
+            Entry::Dirtied(access) => (access, AccessKind::Dirtied),
         };
         let access = before.access(&access, kind)?;
         keys.get(access.file as usize)?;

@@ -98,7 +98,7 @@ prop_compose! {
         block in 0..1_u64 << 59,
         (first, last) in (0..16_u32, 0..16_u32).prop_map(|(a, b)| (a.min(b), a.max(b))),
         kind in prop_oneof![
-            Just(AccessKind::Read), Just(AccessKind::Mapped), Just(AccessKind::Added), Just(AccessKind::Removed)
+            Just(AccessKind::Read), Just(AccessKind::Mapped), Just(AccessKind::Added), Just(AccessKind::Removed), Just(AccessKind::Dirtied)
         ],
     ) -> Access {
         Access { at, file, index: block * 16 + u64::from(first), pages: last - first + 1, one_in: 1, kind }
@@ -286,7 +286,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         ..Recording::default()
     });
     let mut newer = bytes.clone();
-    newer[8] = 3;
+    newer[8] = 4;
     let mut odd = Vec::new();
     drop(Writer::new(&mut odd, &Header { page_size: 4095, ..Header::default() }).unwrap());
     for (path, said) in [
@@ -296,7 +296,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         (file("empty", b""), "is empty"),
         (file("text", b"MEMSTICK, and more"), "not a recording"),
         (file("begun", &bytes[..20]), "was cut"),
-        (file("newer", &newer), "has format 3"),
+        (file("newer", &newer), "has format 4"),
         (file("odd", &odd), "damaged at byte"),
         (file("more", &[&bytes[..], b"more than twelve"].concat()), "damaged at byte"),
     ] {

@@ -59,6 +59,7 @@ impl Cache {
             RecordKind::Read => AccessKind::Read,
             RecordKind::Mapped => AccessKind::Mapped,
             RecordKind::Added => AccessKind::Added,
+            RecordKind::Dirtied => AccessKind::Dirtied,
             _ => AccessKind::Removed,
         };
         let pages = pages as u16;

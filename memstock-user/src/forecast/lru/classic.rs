@@ -93,6 +93,10 @@ impl Policy for Classic {
         self.lists.push(INACTIVE, used.page, used.weight);
     }
 
+    fn has(&self, page: u32) -> bool {
+        self.lists.list_of(page).is_some()
+    }
+
     fn touch(&mut self, page: u32) -> bool {
         let Some(list) = self.lists.list_of(page) else { return false };
         // As in `folio_mark_accessed`.

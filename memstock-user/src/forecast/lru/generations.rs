@@ -105,6 +105,10 @@ impl Policy for Generations {
         self.put(self.oldest, used.page, used.weight);
     }
 
+    fn has(&self, page: u32) -> bool {
+        self.lists.list_of(page).is_some()
+    }
+
     fn touch(&mut self, page: u32) -> bool {
         let is_here = self.lists.list_of(page).is_some();
         if is_here {

@@ -85,7 +85,7 @@ fn what_is_read_again_is_read_ahead_as_well() {
 /// The first dirty page to be evicted makes the kernel write all; the others are clean then, and are not written again.
 #[test]
 fn dirty_pages_without_room_are_all_written_at_once() {
-    let write = |page| What::Write(Use { page, weight: 2 });
+    let write = |page| What::Dirty(Use { page, weight: 2 });
     let written = |whats: Vec<What>, limit| {
         let uses = of(whats, 100);
         BOTH.map(|lru| simulate(&uses, lru, limit).written)

@@ -157,6 +157,13 @@ fn what_is_taken_for_granted_is_said() {
     }
 }
 
+/// 40 MiB that are written to a new file.
+fn written() -> impl Iterator<Item = Access> {
+    let kinds = [AccessKind::Added, AccessKind::Dirtied].into_iter();
+    let all = kinds.flat_map(|kind| accesses(1500, kind, 40 * MIB));
+    all.map(|access| Access { file: 1, ..access })
+}
+
 /// 40 MiB are written where 30 have room. The last 10 take the place of clean ones. What is not dirty in the end was
 /// written without a limit, too.
 #[test]
@@ -166,8 +173,7 @@ fn dirty_pages_without_room_are_waited_for() {
         recording.moments.truncate(2);
         recording.moments[1].usage = 142 * MIB;
         recording.moments[1].dirty = dirty * MIB;
-        let written = accesses(1500, AccessKind::Added, 40 * MIB);
-        recording.accesses.extend(written.map(|access| Access { file: 1, ..access }));
+        recording.accesses.extend(written());
         recording.accesses.sort_by_key(|access| access.at);
         let rehearsal = Rehearsal::new(&recording, WhatIf::default());
         assert_eq!(rehearsal.judge(142 << 20).dirty, 0);
@@ -184,10 +190,9 @@ fn what_is_written_without_a_limit_is_not_waited_for() {
         recording.moments.truncate(2);
         recording.moments[1].usage = 142 * MIB;
         recording.moments[1].dirty = dirty * MIB;
-        let written = accesses(1500, AccessKind::Added, 40 * MIB);
         let removed = accesses(1600, AccessKind::Removed, 20 * MIB);
-        let all = written.chain(removed).map(|access| Access { file: 1, ..access });
-        recording.accesses.extend(all);
+        let removed = removed.map(|access| Access { file: 1, ..access });
+        recording.accesses.extend(written().chain(removed));
         recording.accesses.sort_by_key(|access| access.at);
         let row = Rehearsal::new(&recording, WhatIf::default()).judge(110 << 20);
         assert_eq!(row.dirty >> 20, dirty);

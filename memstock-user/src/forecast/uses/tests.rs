@@ -60,27 +60,36 @@ fn how_far_ahead_is_what_entered_meanwhile() {
 #[test]
 fn what_was_written_is_read_again_later() {
     let on = Use { page: 0, weight: 4 };
-    let written = [access(1, AccessKind::Added, 9, 1), access(400, AccessKind::Read, 9, 1)];
+    let written = [
+        access(1, AccessKind::Added, 9, 1),
+        access(1, AccessKind::Dirtied, 9, 1),
+        access(2, AccessKind::Read, 9, 1),
+        access(3, AccessKind::Dirtied, 9, 1),
+    ];
     let uses = uses(&["sort"], &written);
-    assert_eq!(whats(&uses)[1..], [What::Write(on), What::Again(on)]);
-    assert_eq!(uses.written, 4);
+    assert_eq!(
+        whats(&uses)[1..],
+        [What::Enter(on), What::Dirty(on), What::Again(on), What::Dirty(on)]
+    );
+    assert_eq!((uses.written, uses.ahead), (4, 0), "written twice, and not read ahead");
 }
 
-/// A file that nobody reads, and one that is read at some time.
 #[test]
-fn what_enters_until_a_late_first_read_was_written() {
-    let entered = [access(1, AccessKind::Added, 0, 16), access(2, AccessKind::Removed, 0, 4)];
-    let log = uses(&["dd"], &entered);
-    assert_eq!((log.written, log.events.len()), (48, 21));
-    for (ms, written) in [(250, 0), (251, 128)] {
-        let read = [
-            access(1, AccessKind::Added, 0, 16),
-            access(240, AccessKind::Added, 16, 16),
-            access(ms, AccessKind::Read, 0, 1),
-            access(900, AccessKind::Added, 32, 16),
-        ];
-        assert_eq!(uses(&["cat"], &read).written, written, "{ms}");
-    }
+fn what_was_written_counts_until_it_is_removed_or_mapped() {
+    let entered = [access(1, AccessKind::Added, 0, 16), access(2, AccessKind::Dirtied, 0, 16)];
+    let with = |more| uses(&["dd"], &[&entered[..], &[more]].concat()).written;
+    assert_eq!(with(access(3, AccessKind::Read, 0, 16)), 64);
+    assert_eq!(with(access(3, AccessKind::Removed, 0, 4)), 48);
+    assert_eq!(with(access(3, AccessKind::Mapped, 0, 4)), 48);
+}
+
+/// One that was there before the recording, and one that somebody else has brought in.
+#[test]
+fn what_is_overwritten_is_dirty_as_well() {
+    let on = Use { page: 0, weight: 4 };
+    let written = [access(1, AccessKind::Dirtied, 9, 1)];
+    assert_eq!(whats(&uses(&[], &written))[1..], [What::Enter(on), What::Dirty(on)]);
+    assert_eq!(uses(&["dd"], &written).others, 4);
 }
 
 #[test]
