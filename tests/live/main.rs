@@ -60,6 +60,7 @@ mod run;
 mod schema;
 mod service;
 mod soak;
+mod spared;
 mod stat;
 mod stress;
 mod subtree;
