@@ -288,6 +288,12 @@ fn nobody_in_the_daemons_cgroup_is_killed() -> Result<()> {
         let [no_victims, kills] = [engine.events_of("no-victim")?, engine.events_of("oom-kill")?];
         ensure!(no_victims.len() == 1 && kills.is_empty(), "{no_victims:?}, {kills:?}");
         task.touch(1).context("it was killed")?;
+        // Another limit is another matter.
+        let lower = memstock(["limit", cgroup.path(), "--memory", &size(LIMIT / 2), "--force"])?;
+        ensure!(lower.finish(SOON)?.code() == 0, "the limit is not set");
+        try_poll_until(SOON, "word of the other limit", || {
+            Ok((engine.events_of("no-victim")?.len() == 2).then_some(()))
+        })?;
         drop(task);
         engine.stop().map(drop)
     })
