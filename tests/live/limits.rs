@@ -2,6 +2,7 @@
 //! of all CPUs could hold.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -280,12 +281,16 @@ fn an_observed_limit_kills_nobody() -> Result<()> {
         args.extend(["--cgroup", parent.path(), "--cgroup", other.path()]);
         args.extend(limits.iter().flat_map(|limit| ["--limit", limit.as_str()]));
         let engine = Engine::start(args)?;
+        let begun = Instant::now();
         let mut hogs = [
             HogBuilder::pages(2 * LIMIT).cpu(0).start(&a)?,
             HogBuilder::pages(2 * LIMIT).cpu(1).start(&b)?,
             HogBuilder::pages(LIMIT + 100).catching_term().start(&other)?,
         ];
         hogs.iter_mut().try_for_each(Hog::has_all)?;
+        // A throttle takes 0.9 ms for each page.
+        let most = Duration::from_micros(600 * LIMIT);
+        ensure!(begun.elapsed() < most, "they were throttled: {:?}", begun.elapsed());
         ensure!(kills(&engine)?.is_empty(), "somebody was killed");
         let ids: Vec<_> = hogs.iter().map(|hog| hog.id().to_string()).collect();
         let reports = try_poll_until(SOON, "a report of each limit", || {
