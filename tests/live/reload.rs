@@ -1,6 +1,8 @@
 //! SIGHUP reloads the configuration, and differences are applied or reported; without a configuration, it ends the run.
 
 use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use memstock_tests::config::{ConfigFile, entry, limits};
@@ -8,7 +10,7 @@ use memstock_tests::engine::Event;
 use memstock_tests::hog::HogBuilder;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
-use memstock_tests::{Engine, PAGE, TestCgroup, events, leftovers, live, lru};
+use memstock_tests::{Engine, PAGE, Task, TestCgroup, events, leftovers, live, lru};
 use rustix::process::Signal;
 
 /// Sends SIGHUP. Returns the events of the changes, and the final event.
@@ -108,7 +110,10 @@ fn a_file_is_read_again() -> Result<()> {
 #[test]
 fn a_limit_below_the_usage_is_refused_and_tried_again() -> Result<()> {
     live(|| {
-        let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
+        // In the order in which changes are told: that of their paths, in which 10 comes before 9.
+        let mut both = [TestCgroup::new()?, TestCgroup::new()?];
+        both.sort_by(|one, other| one.path().cmp(other.path()));
+        let [a, b] = both;
         let file = ConfigFile::new(entry(&a, "") + &entry(&b, ""))?;
         let mut engine = file.start()?;
         let mut hog = HogBuilder::pages(2048).start(&a)?;
@@ -145,6 +150,37 @@ fn a_limit_below_the_usage_is_refused_and_tried_again() -> Result<()> {
     })
 }
 
+/// A SIGHUP during a reload is not lost: the file may have changed since it was read. Meanwhile the pages of a new
+/// cgroup, which are those of one below it, are adopted.
+#[test]
+fn a_reload_during_another_comes_after_it() -> Result<()> {
+    const PAGES: u64 = 1000;
+    live(|| {
+        let (a, b) = (TestCgroup::new()?, TestCgroup::new()?);
+        let below = b.child("below")?;
+        let mut holder = Task::start(&below, None)?;
+        holder.touch(PAGES)?;
+        let file = ConfigFile::new(entry(&a, "memory = '2M'"))?;
+        let mut engine = Engine::start_adopting(["--config", file.path()])?;
+        file.write(entry(&a, "memory = '2M'") + &entry(&b, ""))?;
+        engine.process().signal(Signal::HUP)?;
+        // Its pages are adopted after that.
+        try_poll_until(SOON, "the new cgroup", || {
+            Ok((!engine.events_of("config-changed")?.is_empty()).then_some(()))
+        })?;
+        file.write(entry(&a, "memory = '3M'") + &entry(&b, ""))?;
+        engine.process().signal(Signal::HUP)?;
+        try_poll_until(SOON, "both reloads", || {
+            Ok((engine.events_of("config-reloaded")?.len() == 2).then_some(()))
+        })?;
+        ensure!(limits(&engine, &a)?[0] == Some(3 << 20), "{:?}", limits(&engine, &a)?);
+        let used = engine.show()?.cgroup(below.path())?.used_pages();
+        ensure!(used >= PAGES, "{used} pages are adopted");
+        drop(holder);
+        engine.stop().map(drop)
+    })
+}
+
 #[test]
 fn observing_ends_with_a_reload() -> Result<()> {
     live(|| {
@@ -156,10 +192,21 @@ fn observing_ends_with_a_reload() -> Result<()> {
         hog.has_all()?;
         ensure!(hog.lives(), "it was only to be observed");
         drop(hog);
+        let mut task = Task::start(&cgroup, None)?;
+        task.touch(512)?;
+        // The last report comes when it has all, for more than may be stocked, and so late that it is not withheld.
+        sleep(Duration::from_millis(1500));
+        let before = engine.events_of("would-enforce")?.len();
+        task.touch(40)?;
+        try_poll_until(SOON, "the last report", || {
+            Ok((engine.events_of("would-enforce")?.len() > before).then_some(()))
+        })?;
         file.write(&limited)?;
         let (changes, _) = reload(&mut engine)?;
         let changes: Vec<_> = changes.iter().map(parts).collect();
         ensure!(changes == [["", "observe", "true", "false", "done"]], "{changes:?}");
+        // Though it takes no more, it is above the limit.
+        engine.only_killed(&[task.id()])?;
         HogBuilder::pages(512).start(&cgroup)?.was_killed()?;
         engine.stop().map(drop)
     })
