@@ -42,7 +42,7 @@ fn a_service_of_the_configuration() -> Result<()> {
         let [service, other] = [TestCgroup::new()?, TestCgroup::new()?];
         let limited = format!("memory = {}", LIMIT * PAGE);
         let file = ConfigFile::new(entry(&service, &limited) + &entry(&other, ""))?;
-        let engine = file.start()?;
+        let mut engine = file.start()?;
         let mut service = service;
         is_limited(&engine, &service)?;
         for _ in 0..3 {
@@ -53,6 +53,16 @@ fn a_service_of_the_configuration() -> Result<()> {
         service = service.again()?;
         is_tracked(&engine, &service)?;
         ensure!(limits(&engine, &service)?[0] == Some(2 * LIMIT * PAGE), "what was set last");
+        // A reload sets the limit of the file again, which by now is another one.
+        let limited = format!("memory = {}", 3 * LIMIT * PAGE);
+        file.write(entry(&service, &limited) + &entry(&other, ""))?;
+        engine.process().signal(Signal::HUP)?;
+        try_poll_until(SOON, "the reload", || {
+            Ok((!engine.events_of("config-reloaded")?.is_empty()).then_some(()))
+        })?;
+        service = service.again()?;
+        is_tracked(&engine, &service)?;
+        ensure!(limits(&engine, &service)?[0] == Some(3 * LIMIT * PAGE), "what was set last");
         // A cgroup that was named without a limit is tracked again, too.
         let other = other.again()?;
         is_tracked(&engine, &other)?;
@@ -139,6 +149,29 @@ fn a_limit_that_was_set_by_hand() -> Result<()> {
         // The limit is forgotten with the engine.
         let engine = Engine::start(["--cgroup", top.path()])?;
         ensure!(limits(&engine, &service)?[0].is_none(), "{:?}", limits(&engine, &service)?);
+        engine.stop().map(drop)
+    })
+}
+
+/// A named cgroup with nothing tracked above it, made again while no daemon ran and no event was kept.
+#[test]
+fn a_service_that_was_restarted_without_a_daemon() -> Result<()> {
+    live(|| {
+        let (service, other) = (TestCgroup::new()?, TestCgroup::new()?);
+        let mut engine = Engine::limited(LIMIT, &[&service, &other])?;
+        engine.kill()?;
+        let lost = || Ok::<_, anyhow::Error>(engine.show()?.loss.events_lost);
+        let before = lost()?;
+        while lost()? == before {
+            for _ in 0..1000 {
+                let dir = other.dir().join("comes-and-goes");
+                fs::create_dir(&dir)?;
+                fs::remove_dir(&dir)?;
+            }
+        }
+        let service = service.again()?;
+        engine.adopt(["--no-adopt"])?;
+        is_limited(&engine, &service)?;
         engine.stop().map(drop)
     })
 }
