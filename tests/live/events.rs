@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use memstock_tests::events::{self, Follower, Record};
+use memstock_tests::hog::HogBuilder;
+use memstock_tests::hotplug::{CpuOffline, can_go_offline};
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::{Engine, PAGE, Task, TestCgroup, binaries, leftovers, live};
@@ -15,6 +17,9 @@ use rustix::process::Signal;
 
 /// Events that the ring buffer holds: 256 KiB, with 56 bytes and a header of 8 for each.
 const RING_EVENTS: u32 = 256 * 1024 / 64;
+
+/// The CPU that goes offline.
+const CPU: u32 = 1;
 
 /// The number of records of this kind for the cgroup `path`.
 fn count(records: &[Record], kind: &str, path: &str) -> usize {
@@ -184,6 +189,8 @@ fn a_full_ring_is_a_loss_with_a_number() -> Result<()> {
         let parent = TestCgroup::new()?;
         let mut engine = Engine::start(["--cgroup", parent.path()])?;
         let mut follower = Follower::start()?;
+        // Then its loop runs; until shortly before, it would take CPUs as it finds them.
+        try_poll_until(SOON, "a table", || Ok((!engine.stdout()?.is_empty()).then_some(())))?;
         engine.process().signal(Signal::STOP)?;
         let stat = format!("/proc/{}/stat", engine.process().id());
         try_poll_until(SOON, "the daemon to stand still", || {
@@ -199,6 +206,7 @@ fn a_full_ring_is_a_loss_with_a_number() -> Result<()> {
             fs::remove_dir(&dir)
         });
         let kept = fs::create_dir(parent.dir().join("unheard-of"));
+        let offline = can_go_offline(CPU).then(|| CpuOffline::take(CPU)).transpose()?;
         engine.process().signal(Signal::CONT)?;
         made.and(kept).context("making cgroups")?;
         // Two events for each cgroup, and one: every event that does not fit is counted.
@@ -217,8 +225,48 @@ fn a_full_ring_is_a_loss_with_a_number() -> Result<()> {
         follower.wait_for("the cgroup of which no event told", |all| {
             count(all, "cgroup-added", &unheard) == 1
         })?;
+        if let Some(offline) = offline {
+            follower.wait_for("the CPU of which no event told", |all| {
+                all.iter().any(|record| record.kind() == "cpu-dead")
+            })?;
+            offline.back()?;
+        }
+        // The next daemon does not tell of it again.
+        drop(follower);
+        engine.kill()?;
+        engine.adopt(["--no-adopt"])?;
+        let is_adopted = |record: &Record| record.kind() == "engine-adopted";
+        let mut follower = Follower::start()?;
+        follower.wait_for("the adoption", |all| all.iter().any(is_adopted))?;
         engine.stop()?;
-        follower.end().map(drop)
+        let all = follower.end()?;
+        let again = all.iter().skip_while(|record| !is_adopted(record)).find(is_loss);
+        ensure!(again.is_none(), "{again:?}");
+        Ok(())
+    })
+}
+
+/// At the end, standard error has said how many events it does not have.
+#[test]
+fn what_is_withheld_is_told_of_to_the_end() -> Result<()> {
+    const LIMIT: u64 = 512;
+    const WITHHELD: &str = "event: withheld kind=limit-hit number=";
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::limited(LIMIT, &[&cgroup])?;
+        let follower = Follower::start()?;
+        // Each is at the limit at least once, and all of them within a second or two.
+        for _ in 0..10 {
+            HogBuilder::pages(2 * LIMIT).start(&cgroup)?.was_killed()?;
+        }
+        let said = engine.stop()?.stderr;
+        let told = said.lines().filter(|line| line.starts_with("event: limit-hit ")).count();
+        let number = |line: &str| line.strip_prefix(WITHHELD)?.parse::<usize>().ok();
+        let withheld: usize = said.lines().filter_map(number).sum();
+        let all = follower.end()?;
+        let hits = all.iter().filter(|record| record.kind() == "limit-hit").count();
+        ensure!(hits >= 10 && told + withheld == hits, "{told} + {withheld} of {hits}: {said}");
+        Ok(())
     })
 }
 
