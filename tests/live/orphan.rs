@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use memstock::engine::pins::Pins;
 use memstock_tests::cgroup::{self, PREFIX};
+use memstock_tests::live::name;
 use memstock_tests::orphan::{forget, orphan, refused, stop};
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
+use memstock_tests::skip::skip;
 use memstock_tests::{Engine, Task, TestCgroup, leftovers, live};
 use rustix::process::Signal;
 
@@ -135,6 +137,39 @@ fn a_cgroup_of_its_own_is_taken_over() -> Result<()> {
         let pid = sleeper.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(pid.context("COMMAND's pid")?, Signal::KILL)?;
         leftovers::none()
+    })
+}
+
+/// An adoption that was cut short is undone and begun again, so that what is no longer the cgroup's is not charged to it;
+/// with `--no-adopt`, it is given up.
+#[test]
+fn an_adoption_that_was_cut_short_begins_again() -> Result<()> {
+    const PAGES: u64 = 1000;
+    live(|| {
+        let (cgroup, other) = (TestCgroup::new()?, TestCgroup::new()?);
+        if cgroup.dir().join("memory.current").exists() {
+            skip(&name(), "the kernel's own controller says whose the pages are");
+            return Ok(());
+        }
+        let mut task = Task::start(&cgroup, None)?;
+        task.touch(PAGES)?;
+        let mut engine = Engine::start_adopting(["--cgroup", cgroup.path()])?;
+        try_poll_until(SOON, "the adoption", || {
+            Ok((engine.show()?.cgroup(cgroup.path())?.used_pages() >= PAGES).then_some(()))
+        })?;
+        let id = engine.show()?.cgroup(cgroup.path())?.id;
+        engine.kill()?;
+        pins().note_unadopted([id])?;
+        fs::write(other.dir().join("cgroup.procs"), task.id().to_string())?;
+        engine.adopt(["--cgroup", cgroup.path()])?;
+        let used = engine.show()?.cgroup(cgroup.path())?.used_pages();
+        ensure!(used < PAGES, "{used} pages of a task that has left");
+        ensure!(pins().unadopted()?.is_empty(), "{:?}", pins().unadopted()?);
+        engine.kill()?;
+        pins().note_unadopted([id])?;
+        engine.adopt(["--no-adopt"])?;
+        ensure!(pins().unadopted()?.is_empty(), "{:?}", pins().unadopted()?);
+        engine.stop().map(drop)
     })
 }
 
