@@ -11,13 +11,13 @@ use aya::programs::{RawTracePoint, loaded_links};
 use memstock::engine::object::charging;
 use memstock::engine::pins::Pins;
 use memstock::host;
-use memstock_tests::audit::Audit;
+use memstock_tests::audit::{Audit, beside};
 use memstock_tests::hotplug::{CpuOffline, can_go_offline};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, poll_until, try_poll_until};
 use memstock_tests::process::{Process, Program};
 use memstock_tests::skip::skip;
-use memstock_tests::{Engine, Task, TestCgroup, free_lists, live, lru};
+use memstock_tests::{Engine, KernelCgroup, Task, TestCgroup, free_lists, live, lru};
 
 /// The programs that see pages being freed, and their tracepoints.
 fn free_probes() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -162,6 +162,30 @@ fn a_repair_takes_what_is_stale() -> Result<()> {
         let owned = after.cgroup(lost.cgroup.path())?.owned;
         ensure!(owned >= lost.own, "{owned} pages, but the task has {}: {after:#?}", lost.own);
         let Lost { engine, task, .. } = lost;
+        drop(task);
+        engine.stop().map(drop)
+    })
+}
+
+/// What the kernel charges and memstock does not, here because it was there before.
+#[test]
+fn a_repair_adopts_what_only_the_kernel_charges() -> Result<()> {
+    const HELD: u64 = PAGES / 10;
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let Some(kernel) = KernelCgroup::beside(&cgroup)? else {
+            skip(&name(), "the kernel has no memory controller here");
+            return Ok(());
+        };
+        let mut task = Task::start_in_both(&cgroup, &kernel, None)?;
+        task.touch(HELD)?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let repair = beside(&cgroup, &kernel).into_iter().chain(["--repair".to_owned()]);
+        let audit = engine.audit(repair)?;
+        let adopted = audit.repaired.as_ref().context("what was repaired")?.adopted;
+        ensure!(adopted >= HELD, "{adopted} of {HELD} pages: {audit:#?}");
+        let used = engine.show()?.cgroup(cgroup.path())?.used_pages();
+        ensure!(used >= HELD, "{used} of {HELD} pages are charged");
         drop(task);
         engine.stop().map(drop)
     })
