@@ -188,6 +188,9 @@ fn a_cgroup_that_runs_goes_on() -> Result<()> {
             let engine =
                 has_engine.then(|| Engine::start(["--cgroup", cgroup.path()])).transpose()?;
             let mut task = Task::start(&cgroup, None)?;
+            // A peak of before is none of the recording.
+            task.touch(2 * PAGES)?;
+            task.ask("drop")?;
             task.touch(500)?;
             let folder = tempfile::tempdir()?;
             let mut recorder = start(folder.path(), &["--cgroup", cgroup.path()])?;

@@ -29,3 +29,15 @@ pub(super) fn named(before: Counts, after: Counts, own: [(&str, u64); 3]) -> Vec
     let all = engines.chain(own).filter(|&(_, count)| count > 0);
     all.map(|(name, count)| (name.to_owned(), count)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_before_does_not_count() {
+        let own = [("records", 0), ("samples", 3), ("charges", 0)];
+        let outside = (Loss::PagesOutside.stat().name.to_owned(), 2);
+        assert_eq!(named([5, 1, 0, 9], [5, 3, 0, 9], own), [outside, ("samples".to_owned(), 3)]);
+    }
+}

@@ -190,6 +190,17 @@ mod tests {
     }
 
     #[test]
+    fn processes_of_the_beginning_are_counted() {
+        let (dir, own) = (tempfile::tempdir().unwrap(), std::process::id());
+        fs::write(dir.path().join("cgroup.procs"), own.to_string()).unwrap();
+        let mut tasks = Tasks::default();
+        let found: Vec<_> = tasks.begin(dir.path()).into_iter().map(|(pid, _)| pid).collect();
+        assert_eq!((found, tasks.count), (vec![own], 1));
+        tasks.note(RecordKind::Exec, own);
+        assert_eq!(tasks.count, 1, "it is known");
+    }
+
+    #[test]
     fn what_children_inherit_is_said_once() {
         let mut tasks = Tasks::default();
         assert_eq!([GO, "JVM", GO, "JVM"].map(|why| tasks.is_new(why)), [true, true, false, true]);
