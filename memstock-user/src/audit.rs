@@ -144,3 +144,27 @@ fn put_together(
         repaired,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_no_counter_are_wrong_if_nothing_moved() {
+        let is_off = |ownerless, is_exact| {
+            let audit = Audit {
+                cgroups: Vec::new(),
+                owned: 0,
+                ownerless,
+                stale: 0,
+                is_exact,
+                agreement: None,
+                kinds: Vec::new(),
+                file: Agreement::default(),
+                repaired: None,
+            };
+            audit.is_off()
+        };
+        assert!(is_off(1, true) && !is_off(1, false) && !is_off(0, true));
+    }
+}

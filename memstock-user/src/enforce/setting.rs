@@ -182,3 +182,16 @@ fn busy(room: &Room<'_>, resource: Resource, nr_pages: u64) -> Result<anyhow::Er
         text(Limits::of(&counter).get(resource))
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_and_swap_may_have_the_same_limit() {
+        let is_in_order =
+            |memory, memsw| Limits { memory, memsw }.in_order(Path::new("/a")).is_ok();
+        assert!(is_in_order(8, 9) && is_in_order(8, 8) && !is_in_order(8, 7));
+        assert!(is_in_order(8, NO_LIMIT) && is_in_order(NO_LIMIT, 8), "without the other");
+    }
+}

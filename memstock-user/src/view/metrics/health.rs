@@ -271,6 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn what_rises_between_two_looks_is_judged() {
+        let mut health = Health::default();
+        let lost = [(Loss::EventsLost.stat(), 1), (ProbeStat::RecursionMisses.stat(), 1 << 50)];
+        for (losses, count) in [(&lost[..0], 0), (&lost, 1)] {
+            let (left_out, unreadable) = (count, count);
+            let facts = Facts { losses, left_out, unreadable, failing: &[], is_enforcing: true };
+            health.observe(Instant::now(), &facts);
+        }
+        let reasons = health.reasons(&Checked::default());
+        let found: Vec<_> = reasons.iter().map(|reason| reason.cause).collect();
+        assert_eq!(found, [Cause::EventsLost, Cause::ProgramsMissed, Cause::LeftOut]);
+        assert!(reasons[0].text.starts_with("2 in the last minute"), "{}", reasons[0]);
+    }
+
+    #[test]
     fn what_is_so_now_is_no_reason_later() {
         let mut health = Health::default();
         let miscounted = [(Loss::CountersMissing.stat(), 2)];

@@ -233,3 +233,30 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(has_asked: bool) -> Client {
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        Client { task, has_asked: Arc::new(AtomicBool::new(has_asked)) }
+    }
+
+    #[test]
+    fn who_has_not_asked_goes_first() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut clients: VecDeque<_> = (0..MAX_CLIENTS).map(|n| client(n != 3)).collect();
+            make_place(&mut clients);
+            assert_eq!(clients.len(), MAX_CLIENTS - 1);
+            assert!(clients.iter().all(|client| client.has_asked.load(Relaxed)));
+            make_place(&mut clients);
+            assert_eq!(clients.len(), MAX_CLIENTS - 1, "there is a place");
+            clients.push_back(client(true));
+            let second = Arc::clone(&clients[1].has_asked);
+            make_place(&mut clients);
+            assert!(Arc::ptr_eq(&clients[0].has_asked, &second), "if all have asked, the oldest");
+        });
+    }
+}
