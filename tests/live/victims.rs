@@ -153,9 +153,12 @@ fn lazily_freed_memory_is_taken_before_anybody_is_killed() -> Result<()> {
         let order = Order { first: 6000, more: 4000, lazyfree: true, ..Order::default() };
         let mut task = Grower::start(&cgroup, &order)?;
         ensure!(task.grow() && task.lives(), "it was killed: {:?}", engine.events()?);
-        let reclaims = engine.events_of("reclaim")?;
         let means = means(&cgroup, "lazyfree");
-        ensure!(reclaims.iter().any(|event| event.field("means") == means), "{reclaims:?}");
+        // The event may be written after the task goes on.
+        let reclaims = try_poll_until(SOON, "word of the reclaim", || {
+            let reclaims = engine.events_of("reclaim")?;
+            Ok(reclaims.iter().any(|event| event.field("means") == means).then_some(reclaims))
+        })?;
         // So much that it is not at its limit again with the next page.
         let tried = reclaims[0].field("tried_pages").parse::<u64>()?;
         ensure!((LIMIT / 16..LIMIT / 8).contains(&tried), "{reclaims:?}");
