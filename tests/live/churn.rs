@@ -228,6 +228,8 @@ fn adopted_pages_of_a_removed_cgroup_are_those_of_the_one_above() -> Result<()> 
             return Ok(());
         };
         let cgroup = top.child("removed")?;
+        // On v2 it is the same cgroup.
+        let kernel = if kernel.is_v2() { kernel.child("removed")? } else { kernel };
         let wish = Holder::of(Mode::TmpfsWrite).pages(PAGES).cgroup(&cgroup).kernel(&kernel);
         let mut holder = wish.start()?;
         holder.get()?;

@@ -41,6 +41,7 @@ const PROGRAMS: &[&str] = &[
     "mount",
     "umount",
     "true",
+    "flock",
     "mkfs.ext4",
     "stress-ng",
     // Programs of the benchmark of rehearsals that are one file and its libraries.
