@@ -50,14 +50,20 @@ pub fn of(engine: &Engine, indices: &[u32]) -> Result<Vec<Work>> {
     let mut wanted = indices.to_vec();
     let mut before = stocks(engine)?;
     for _ in 0..TRIES {
-        let mut read = Vec::with_capacity(wanted.len());
-        engine.cgroup_cpus(&wanted, |index, shares| read.push((index, Work::of(shares))))?;
+        let mut all = indices.iter().zip(&mut work);
+        engine.cgroup_cpus(&wanted, |index, shares| {
+            // Both ascend.
+            if let Some((_, work)) = all.find(|(of, _)| **of == index) {
+                *work = Work::of(shares);
+            }
+        })?;
         let after = stocks(engine)?;
-        let uncredited = uncredited(&after);
-        for (index, mut credited) in read {
-            credited.faults += uncredited.get(&index).copied().unwrap_or_default();
-            if let Ok(at) = indices.binary_search(&index) {
-                work[at] = credited;
+        // Only to those that were read just now: the others have theirs.
+        for (index, faults) in uncredited(&after) {
+            if wanted.binary_search(&index).is_ok()
+                && let Ok(at) = indices.binary_search(&index)
+            {
+                work[at].faults += faults;
             }
         }
         let disturbed = disturbed(&before, &after);
