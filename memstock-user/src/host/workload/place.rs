@@ -2,6 +2,7 @@
 //! and with systemd as their cgroup driver.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// What a path tells about its cgroup.
@@ -28,14 +29,24 @@ const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".socket", ".mount", "
 
 /// Whether the cgroup at `path` is a container or in one, which names what is below it as it likes.
 pub(super) fn is_in_container(path: &Path) -> bool {
-    path.ancestors().any(|above| one(above).is_some_and(|it| it.has_inside()))
+    let mut above = std::iter::successors(Some(path), |path| Some(split(path)?.0));
+    above.any(|path| one(path).is_some_and(|it| it.has_inside()))
 }
 
 /// What the cgroup at `path` can be if its parent is not [in a container](is_in_container); none for the root.
 pub(super) fn place(path: &Path) -> Option<Place> {
     // No runtime makes names that are not UTF-8.
-    path.file_name()?.to_str()?;
-    one(path).or_else(|| unit(path)).or(Some(Place::Told))
+    let last = split(path)?.1.to_str()?;
+    one(path).or_else(|| unit(last, path)).or(Some(Place::Told))
+}
+
+/// The path of the parent, empty for the root, and the cgroup's own name. Unlike `Path`, which looks at every component
+/// of what may be any path, it relies on there being one slash before each name and none at the end.
+pub(super) fn split(path: &Path) -> Option<(&Path, &OsStr)> {
+    let bytes = path.as_os_str().as_bytes();
+    let slash = bytes.iter().rposition(|&byte| byte == b'/')?;
+    let [above, name] = [&bytes[..slash], &bytes[slash + 1..]].map(OsStr::from_bytes);
+    (!name.is_empty()).then_some((Path::new(above), name))
 }
 
 impl Place {
@@ -47,8 +58,9 @@ impl Place {
 
 /// What the cgroup at `path` is, by its own name and that of its parent.
 fn one(path: &Path) -> Option<Place> {
-    let last = path.file_name()?.to_str()?;
-    let above = path.parent().and_then(Path::file_name).and_then(OsStr::to_str).unwrap_or_default();
+    let (above, last) = split(path)?;
+    let last = last.to_str()?;
+    let above = split(above).and_then(|(_, name)| name.to_str()).unwrap_or_default();
     if let Some(uid) = pod(last, above) {
         return Some(Place::Pod(uid));
     }
@@ -134,8 +146,7 @@ fn unescape(text: &str) -> Option<String> {
 }
 
 /// A unit of the system's manager: only slices are above it.
-fn unit(path: &Path) -> Option<Place> {
-    let last = path.file_name()?.to_str()?;
+fn unit(last: &str, path: &Path) -> Option<Place> {
     if !UNITS.iter().any(|end| last.len() > end.len() && last.ends_with(end)) {
         return None;
     }
@@ -246,7 +257,6 @@ mod tests {
 
     #[test]
     fn names_of_bytes_are_none() {
-        use std::os::unix::ffi::OsStrExt as _;
         let odd = OsStr::from_bytes(b"/system.slice/\xff.service");
         assert_eq!(place(Path::new(odd)), None);
         assert_eq!(unescape("a\\x2"), Some("a\\x2".into()));

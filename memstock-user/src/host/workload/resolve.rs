@@ -8,7 +8,7 @@ use super::containerd::Containerd;
 use super::docker::Docker;
 use super::file::Trust;
 use super::kubelet::Kubelet;
-use super::place::{Place, is_id, is_in_container, place};
+use super::place::{Place, is_id, is_in_container, place, split};
 use super::podman::Podman;
 use super::runc::Runc;
 use super::{Kind, Workload};
@@ -56,7 +56,7 @@ impl Resolver {
         let (mut found, mut unnamed_pods) = (HashMap::new(), Vec::new());
         let mut believed = HashMap::new();
         for path in paths {
-            let above = path.parent().unwrap_or(path);
+            let Some((above, _)) = split(path) else { continue };
             // By its bytes: hashing a `Path` walks over its components.
             let is_believed = *believed
                 .entry(above.as_os_str())
@@ -137,11 +137,10 @@ impl Resolver {
     /// The container whose runtime has this path in its files.
     fn told(&mut self, hierarchy: &Path, path: &Path) -> Option<Workload> {
         let (root, trust) = (&*self.root, &mut self.trust);
-        let inside = path.strip_prefix("/").unwrap_or(path);
-        if let Some(found) = self.runc.name(hierarchy, inside) {
+        if let Some(found) = self.runc.name(hierarchy, path) {
             return Some(found);
         }
-        let id = path.file_name()?.to_str()?;
+        let id = split(path)?.1.to_str()?;
         if is_id(id)
             && let Some(found) = self.docker.name(root, id, trust)
         {

@@ -46,11 +46,12 @@ impl Runc {
         }
     }
 
-    /// The container whose cgroup is at the path `inside` the hierarchy, wherever runc found the hierarchy mounted.
-    pub(super) fn name(&self, hierarchy: &Path, inside: &Path) -> Option<Workload> {
+    /// The container whose cgroup is at `path` in the hierarchy, wherever runc found the hierarchy mounted.
+    pub(super) fn name(&self, hierarchy: &Path, path: &Path) -> Option<Workload> {
         if self.by_dir.is_empty() {
             return None;
         }
+        let inside = path.strip_prefix("/").unwrap_or(path);
         let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
         let mut mounts = [hierarchy].into_iter().chain(mounts);
         let id = mounts.find_map(|mount| self.by_dir.get(&mount.join(inside)))?;
