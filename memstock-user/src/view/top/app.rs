@@ -1,7 +1,7 @@
 //! The state of the view, changed by readings, events and [`keys`](super::keys). Knows neither the engine nor the
 //! terminal.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use super::column::Column;
@@ -173,13 +173,14 @@ impl App {
         self.offset = self.offset.clamp(lowest, self.selected.max(lowest)).min(most);
     }
 
-    /// Whether the next reading is to have the pressure of the cgroup `id`, which takes the kernel a while to sum up: only if
-    /// it is shown, or the order depends on it.
-    pub fn wants_pressure(&self, id: u64) -> bool {
+    /// The ids of the cgroups of which the next reading is to have the pressure, which takes the kernel a while to sum
+    /// up: those shown, or, if the order depends on it, all (`None`).
+    pub fn pressures_wanted(&self) -> Option<HashSet<u64>> {
+        if self.reading.is_none() || self.order.sort == Column::Psi {
+            return None;
+        }
         let shown = self.rows.iter().skip(self.offset).take(self.page);
-        self.reading.is_none()
-            || self.order.sort == Column::Psi
-            || shown.map(|row| row.id).any(|it| it == id)
+        Some(shown.map(|row| row.id).collect())
     }
 
     /// The selected row.

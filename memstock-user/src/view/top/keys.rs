@@ -3,6 +3,7 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::app::{App, Mode, Target};
+use super::source::Reading;
 use super::tree::Below;
 
 /// What a key requests that the view cannot do by itself.
@@ -83,9 +84,12 @@ fn view(app: &mut App, key: KeyCode, control: bool) -> Option<Action> {
         KeyCode::Char('D') => app.mode = Mode::Drain(Target::All),
         KeyCode::Char('d') if control => app.select(app.selected + app.page / 2),
         KeyCode::Char('d') => {
-            let target =
-                |row: &super::tree::Row| Target::Subtree { id: row.id, path: row.path.clone() };
-            match app.row().map(target) {
+            let selected = app.row().zip(app.reading.as_ref());
+            let target = selected.map(|(row, Reading { sample, .. })| Target::Subtree {
+                id: row.id,
+                path: row.path(sample),
+            });
+            match target {
                 Some(target) => app.mode = Mode::Drain(target),
                 None => app.message = Some("no cgroup is selected".into()),
             }

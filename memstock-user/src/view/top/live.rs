@@ -58,7 +58,9 @@ pub fn run(mut source: Source, options: &Options) -> Result<u8> {
             if options.readings.is_some_and(|wanted| readings == wanted) {
                 return Ok(0);
             }
-            app.take(source.reading(|id| app.wants_pressure(id))?.ok_or_else(ended)?);
+            let wanted = app.pressures_wanted();
+            let reading = source.reading(|id| wanted.as_ref().is_none_or(|ids| ids.contains(&id)));
+            app.take(reading?.ok_or_else(ended)?);
             look(&mut app, &mut kernel);
             readings += 1;
             // A late reading does not make the following ones early.

@@ -79,7 +79,7 @@ fn write(out: &mut impl Write, app: &App) -> io::Result<()> {
     for row in &app.rows {
         let values =
             Column::ALL[1..].iter().map(|column| column.value(&row.figures, app.page_size));
-        let name = format!("{}{}", "  ".repeat(row.depth), row.name);
+        let name = format!("{}{}", "  ".repeat(row.depth), row.name(sample));
         cgroups.add_row(std::iter::once(name).chain(values));
     }
     writeln!(out, "{}\n", cgroups.trim_fmt())

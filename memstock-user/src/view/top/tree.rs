@@ -51,10 +51,10 @@ pub enum Below {
 pub struct Row {
     /// cgroup v2 id.
     pub id: u64,
-    /// Its workload name, or its path relative to its parent row; escaped.
-    pub name: String,
-    /// Its whole path, or its id if it was removed; escaped.
-    pub path: String,
+    /// Its place in the sample.
+    place: usize,
+    /// The place of the nearest row above it that has a path.
+    above: Option<usize>,
     /// How deep it is in the tree.
     pub depth: usize,
     /// What is below it.
@@ -63,6 +63,22 @@ pub struct Row {
     pub matches: bool,
     /// Its numbers.
     pub figures: Figures,
+}
+
+/// The text of a row is made where it is shown: of many rows, few are.
+impl Row {
+    /// Its workload name, or its path relative to its parent row; escaped. `sample` is that of [`rows`].
+    pub fn name(&self, sample: &Sample) -> String {
+        let Some(cgroup) = sample.cgroups.get(self.place) else { return String::new() };
+        let above = self.above.and_then(|above| sample.cgroups.get(above));
+        let shown = short(&cgroup.name, above.map(|above| &above.name));
+        if cgroup.is_dying { shown + " (dying)" } else { shown }
+    }
+
+    /// Its whole path, or its id if it was removed; escaped.
+    pub fn path(&self, sample: &Sample) -> String {
+        sample.cgroups.get(self.place).map(|cgroup| place(&cgroup.name)).unwrap_or_default()
+    }
 }
 
 /// A cgroup with the indices of its children.
@@ -136,7 +152,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Adds siblings with their descendants; returns whether any was shown.
-    fn all(&mut self, siblings: &[usize], above: Option<&Name>, depth: usize) -> bool {
+    fn all(&mut self, siblings: &[usize], above: Option<usize>, depth: usize) -> bool {
         let mut sorted = siblings.to_vec();
         sorted.sort_by(|&a, &b| self.compare(a, b));
         // `count`, not `any`: every sibling must be visited.
@@ -144,17 +160,15 @@ impl Walk<'_> {
         shown > 0
     }
 
-    fn one(&mut self, n: usize, above: Option<&Name>, depth: usize) -> bool {
+    fn one(&mut self, n: usize, above: Option<usize>, depth: usize) -> bool {
         let node = &self.nodes[n];
-        let Cgroup { name, is_dying, .. } = node.cgroup;
-        let path = place(name);
-        let has_it = |text: &str| text.to_lowercase().contains(&self.filter);
-        let matches = self.filter.is_empty() || has_it(&path) || has_it(&label(name));
-        let shown = short(name, above);
+        let name = &node.cgroup.name;
+        let has_it = |text: String| text.to_lowercase().contains(&self.filter);
+        let matches = self.filter.is_empty() || has_it(place(name)) || has_it(label(name));
         let mut row = Row {
             id: name.id,
-            name: if *is_dying { shown + " (dying)" } else { shown },
-            path,
+            place: n,
+            above,
             depth,
             below: Below::Nothing,
             matches,
@@ -171,7 +185,7 @@ impl Walk<'_> {
         }
         let here = self.rows.len();
         self.rows.push(row);
-        let above = if name.path.is_some() { Some(name) } else { above };
+        let above = if name.path.is_some() { Some(n) } else { above };
         if self.all(&node.children, above, depth + 1) {
             self.rows[here].below = Below::Shown;
         } else if !matches {
@@ -236,7 +250,7 @@ mod tests {
     fn shown(order: &Order) -> Vec<String> {
         let sample = sample();
         let rows = rows(&sample, &Rates::default(), &Pressures::new(), order);
-        rows.iter().map(|row| format!("{}{}", " ".repeat(row.depth), row.name)).collect()
+        rows.iter().map(|row| format!("{}{}", " ".repeat(row.depth), row.name(&sample))).collect()
     }
 
     #[test]
@@ -291,7 +305,7 @@ mod tests {
         sample.cgroups[0].name.workload = api;
         let shown = |order: &Order| {
             let rows = rows(&sample, &Rates::default(), &Pressures::new(), order);
-            rows.into_iter().map(|row| row.name).collect::<Vec<_>>()
+            rows.iter().map(|row| row.name(&sample)).collect::<Vec<_>>()
         };
         let all = ["shop/web-0", "api", "static", "shop/web-0/api", "nightly (dying)"];
         assert_eq!(shown(&Order::default()), all);
@@ -308,6 +322,8 @@ mod tests {
         sample.cgroups.push(cgroup(78, "/own/parent", Some(78), 1, None));
         let rows = rows(&sample, &Rates::default(), &Pressures::new(), &Order::default());
         assert_eq!(rows.len(), sample.cgroups.len());
-        assert!(rows.iter().any(|row| row.name == "/lost/child" && row.depth == 0));
+        let lost =
+            |row: &Row| row.name(&sample) == "/lost/child" && row.path(&sample) == "/lost/child";
+        assert!(rows.iter().any(|row| lost(row) && row.depth == 0));
     }
 }

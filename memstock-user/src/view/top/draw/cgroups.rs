@@ -5,9 +5,11 @@ use ratatui::style::Style;
 
 use super::super::app::App;
 use super::super::column::{Column, Figures};
+use super::super::source::Reading;
 use super::super::text::{cut, cut_front};
 use super::super::tree::{Below, Row};
 use super::Canvas;
+use crate::model::Sample;
 
 /// Least width of the name.
 const NAME: usize = 18;
@@ -44,19 +46,20 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, app: &mut App) {
         }
     }
     app.scroll(usize::from(table.height.saturating_sub(1)));
-    let rows = app.rows.iter().enumerate().skip(app.offset);
-    for ((n, row), y) in rows.zip(table.y + 1..table.bottom()) {
-        self::row(canvas, line(y), &columns, row, app.page_size);
-        if n == app.selected {
-            canvas.buffer.set_style(line(y), canvas.theme.selected);
-        }
-    }
     if app.rows.is_empty() && table.height > 1 {
         let why = match app.order.filter.as_str() {
             "" => "no cgroup is tracked",
             _ => "no cgroup has the filter in its name or path; Esc shows all",
         };
         canvas.text(line(table.y + 1), why, canvas.theme.faint);
+    }
+    let Some(Reading { sample, .. }) = &app.reading else { return };
+    let rows = app.rows.iter().enumerate().skip(app.offset);
+    for ((n, row), y) in rows.zip(table.y + 1..table.bottom()) {
+        self::row(canvas, line(y), &columns, row, sample, app.page_size);
+        if n == app.selected {
+            canvas.buffer.set_style(line(y), canvas.theme.selected);
+        }
     }
 }
 
@@ -85,6 +88,7 @@ fn row(
     line: Rect,
     columns: &[(Column, usize)],
     row: &Row,
+    sample: &Sample,
     page_size: u64,
 ) {
     let style = if row.matches { Style::new() } else { canvas.theme.faint };
@@ -92,7 +96,7 @@ fn row(
     for (column, cell) in cells(line, columns) {
         let value = column.value(&row.figures, page_size);
         match column {
-            Column::Name => canvas.text(cell, &name(row, cell.width.into()), style),
+            Column::Name => canvas.text(cell, &name(row, sample, cell.width.into()), style),
             Column::Part => {
                 canvas.text(cell, &bar(&row.figures), pressure);
                 canvas.right(cell, &value, style);
@@ -105,7 +109,7 @@ fn row(
     }
 }
 
-fn name(row: &Row, columns: usize) -> String {
+fn name(row: &Row, sample: &Sample, columns: usize) -> String {
     let indent = "  ".repeat(row.depth);
     let (mark, hidden) = match row.below {
         Below::Nothing => (' ', String::new()),
@@ -115,7 +119,7 @@ fn name(row: &Row, columns: usize) -> String {
     let room = columns.saturating_sub(indent.len() + 2 + hidden.len());
     // Paths differ at their ends.
     let cut = if row.depth == 0 { cut_front } else { cut };
-    format!("{indent}{mark} {}{hidden}", cut(&row.name, room))
+    format!("{indent}{mark} {}{hidden}", cut(&row.name(sample), room))
 }
 
 /// A bar of what is needed, what is used beyond that, and the rest of the limit.
