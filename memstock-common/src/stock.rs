@@ -62,7 +62,7 @@ impl StockWord {
 ///
 /// Any CPU may change `word`, `uncharge_batch`, `file` and `drains`; a CPU that unregisters a cgroup also changes
 /// `creditor`. The others are written only by programs on the CPU that owns the slot. A field that one program writes
-/// gets plain stores, since the kernel never nests a program (the recursion guard of raw tracepoint programs); one that
+/// gets plain stores, since the kernel never nests a program (the recursion guard of `__bpf_trace_run`); one that
 /// several programs write, of which one may interrupt another, gets atomic operations. Only `creditor` is stored
 /// plainly by several (see `credit_faults` in [`fault`](crate::fault)), and, where programs are not preempted,
 /// `from_stock` and `missed` (see [`charge_allocated`](crate::page::charge_allocated)).

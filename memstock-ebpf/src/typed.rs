@@ -1,6 +1,6 @@
 //! Kernel structures whose type the verifier knows, such as the arguments of a tracepoint with BTF: their fields are
-//! read by plain loads, without a helper. Where returns are expensive (SRSO), a call of `bpf_probe_read_kernel` takes 35
-//! to 50 ns.
+//! read by plain loads, without a helper. Where returns are expensive (SRSO), a call of `bpf_probe_read_kernel` takes
+//! 35 to 50 ns.
 
 use aya_ebpf::EbpfContext;
 
@@ -12,7 +12,7 @@ impl Typed {
     /// An argument of a tracepoint or function.
     #[inline(always)]
     pub fn argument(ctx: &impl EbpfContext, index: usize) -> Self {
-        // SAFETY: the verifier checks that there are as many arguments.
+        // SAFETY: the verifier checks that there is such an argument.
         Self(unsafe { *ctx.as_ptr().cast::<*const u8>().add(index) })
     }
 

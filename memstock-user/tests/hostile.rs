@@ -171,7 +171,7 @@ fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
 
 /// The file made of these frames, with valid checksums.
 fn join(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = b"MEMSTOCK\x02\0\0\0".to_vec();
+    let mut bytes = b"MEMSTOCK\x03\0\0\0".to_vec();
     for (kind, payload) in frames {
         let head = [kind.to_le_bytes(), (payload.len() as u32).to_le_bytes()].concat();
         bytes.extend(&head);

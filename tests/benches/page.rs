@@ -6,6 +6,8 @@
 //! attached. Further slices measure by the kernel's statistics how long each program runs. `cargo xtask bench table1`
 //! has more variants.
 
+#[path = "support/empty.rs"]
+mod empty;
 #[path = "support/loaded.rs"]
 mod loaded;
 
@@ -16,7 +18,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::RawTracePoint;
 use aya::programs::links::FdLink;
 use clap::Parser;
-use loaded::attach_empty;
+use empty::attach_empty;
 use memstock::engine::load::{Loaded, Settings};
 use memstock::engine::object::{PROBE, charging};
 use memstock::host;

@@ -140,8 +140,8 @@ fn a_cgroup_of_its_own_is_taken_over() -> Result<()> {
     })
 }
 
-/// An adoption that was cut short is undone and begun again, so that what is no longer the cgroup's is not charged to it;
-/// with `--no-adopt`, it is given up.
+/// An adoption that was cut short is undone and begun again, so that what is no longer the cgroup's is not charged to
+/// it; with `--no-adopt`, it is given up.
 #[test]
 fn an_adoption_that_was_cut_short_begins_again() -> Result<()> {
     const PAGES: u64 = 1000;

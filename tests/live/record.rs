@@ -188,7 +188,7 @@ fn a_cgroup_that_runs_goes_on() -> Result<()> {
             let engine =
                 has_engine.then(|| Engine::start(["--cgroup", cgroup.path()])).transpose()?;
             let mut task = Task::start(&cgroup, None)?;
-            // A peak of before is none of the recording.
+            // A peak from before does not belong to the recording.
             task.touch(2 * PAGES)?;
             task.ask("drop")?;
             task.touch(500)?;

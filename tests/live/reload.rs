@@ -194,7 +194,8 @@ fn observing_ends_with_a_reload() -> Result<()> {
         drop(hog);
         let mut task = Task::start(&cgroup, None)?;
         task.touch(512)?;
-        // The last report comes when it has all, for more than may be stocked, and so late that it is not withheld.
+        // Waits until reports are no longer withheld, then takes more than can be stocked, so that one comes after the
+        // last page.
         sleep(Duration::from_millis(1500));
         let before = engine.events_of("would-enforce")?.len();
         task.touch(40)?;

@@ -192,13 +192,15 @@ fn it_is_there_in_no_time() -> Result<()> {
     })
 }
 
-/// What they allocated before the cgroup was tracked is charged to it then, however late that is.
+/// What they allocated before the cgroups were tracked is charged to these then, however late that is.
 #[test]
 fn what_its_tasks_hold_already_counts() -> Result<()> {
     live(|| {
-        let mut service = TestCgroup::new()?;
-        let limit = size(LIMIT);
-        let mut engine = Engine::start_adopting(["--cgroup", service.path(), "--limit", &limit])?;
+        let mut services = [TestCgroup::new()?, TestCgroup::new()?];
+        let limits = services.each_ref().map(|it| format!("{}={}", it.path(), size(LIMIT)));
+        let named = services.iter().zip(&limits);
+        let named = named.flat_map(|(it, limit)| ["--cgroup", it.path(), "--limit", limit]);
+        let mut engine = Engine::start_adopting(named.collect::<Vec<_>>())?;
         for time in 0..6 {
             // The second half: no daemon at all.
             let dies = time >= 3;
@@ -207,15 +209,22 @@ fn what_its_tasks_hold_already_counts() -> Result<()> {
             } else {
                 engine.process().signal(Signal::STOP)?;
             }
-            service = service.again()?;
-            let mut hog = HogBuilder::pages(2 * LIMIT).start(&service)?;
-            hog.has_all()?;
+            let [one, other] = services;
+            services = [one.again()?, other.again()?];
+            let mut hogs = Vec::new();
+            for service in &services {
+                let mut hog = HogBuilder::pages(2 * LIMIT).start(service)?;
+                hog.has_all()?;
+                hogs.push(hog);
+            }
             if dies {
                 engine.adopt::<&str>([])?;
             } else {
                 engine.process().signal(Signal::CONT)?;
             }
-            hog.was_killed().with_context(|| format!("time {time}"))?;
+            for hog in &mut hogs {
+                hog.was_killed().with_context(|| format!("time {time}"))?;
+            }
             engine.audit_at_rest::<&str>(&[])?;
         }
         engine.stop().map(drop)

@@ -1,4 +1,4 @@
-//! Who is spared when a limit kills, and who is not for that: adjusted tasks, and a group with the daemon among it.
+//! Who is spared when a limit kills, and who is killed instead: adjusted tasks, and a group with the daemon among it.
 
 use std::fs;
 

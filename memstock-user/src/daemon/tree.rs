@@ -4,7 +4,7 @@
 //!
 //! It lags behind the host: until a new cgroup is registered, the kernel half charges its nearest registered ancestor,
 //! and those pages stay there. A cgroup re-created at a named path is tracked again, with the limits given to that
-//! path; if its tasks were faster, what they hold is noted for adoption. `dying` handles removed cgroups.
+//! path; what its tasks hold by then is noted for adoption if no ancestor is tracked. `dying` handles removed cgroups.
 
 mod dying;
 
@@ -228,7 +228,8 @@ impl<'a> Tree<'a> {
             return Ok(None);
         }
         let Limits { memory, memsw } = limits.unwrap_or(NO_LIMITS);
-        // Noted before it is tracked, since the daemon may die in between. If an ancestor is tracked, that was charged.
+        // Noted before it is tracked, since the daemon may die in between. Below a tracked ancestor there is nothing
+        // to adopt: that one was charged.
         let adopts = self.adopts && parent.is_none();
         if adopts {
             let noted = self.engine.pins().note_unadopted([cgroup.id]);
@@ -244,6 +245,9 @@ impl<'a> Tree<'a> {
             }
             Err(error) if error.downcast_ref::<Fault>().is_some() => {
                 self.leave_out(&display(&cgroup.path), &error);
+                if adopts {
+                    self.engine.pins().adopted(&[cgroup.id].into())?;
+                }
                 Ok(None)
             }
             Err(error) => {
@@ -253,13 +257,13 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// A cgroup that was empty when it was tracked holds nothing that is not charged.
+    /// If it is empty once it is tracked, there is nothing that could be adopted.
     fn adopt_if_needed(&mut self, cgroup: &Cgroup) -> Result<()> {
-        if cgroup.is_populated() {
-            self.has_unadopted = true;
-            return Ok(());
+        if cgroup.is_empty() {
+            return self.engine.pins().adopted(&[cgroup.id].into());
         }
-        self.engine.pins().adopted(&[cgroup.id].into())
+        self.has_unadopted = true;
+        Ok(())
     }
 
     /// Whether cgroups were noted for adoption since this was last called.

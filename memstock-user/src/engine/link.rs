@@ -49,8 +49,8 @@ pub(super) fn attach_to(
     Ok(true)
 }
 
-/// Loads and attaches programs that do not belong to an engine. Returns their links, and the tracepoints that the kernel
-/// lacks.
+/// Loads and attaches programs that do not belong to an engine. Returns their links, and the tracepoints that the
+/// kernel lacks.
 pub(super) fn attach_alone(
     ebpf: &mut Ebpf,
     programs: impl IntoIterator<Item = (&'static str, &'static str)>,

@@ -117,7 +117,7 @@ pub fn charging() -> impl Iterator<Item = (&'static str, &'static str)> {
     ATTACHMENTS.iter().filter(charges).map(|it| (it.program, it.tracepoint))
 }
 
-/// The tracepoint that a program is loaded for, if it is loaded for one.
+/// The first tracepoint of a program in the list; one with BTF is loaded for it.
 pub(super) fn tracepoint_of(program: &str) -> Option<&'static str> {
     ATTACHMENTS.iter().find(|it| it.program == program).map(|it| it.tracepoint)
 }

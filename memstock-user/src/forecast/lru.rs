@@ -81,7 +81,8 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
             }
             What::Enter(used) => cache.enter(used, false),
             What::Dirty(used) => {
-                // Writing a whole page needs no read, and is no use (`FGP_WRITEBEGIN` without `FGP_ACCESSED`).
+                // Writing a whole page needs no read, and does not count as a use (`FGP_WRITEBEGIN` without
+                // `FGP_ACCESSED`).
                 if !cache.has(used.page) {
                     cache.enter(used, false);
                 }

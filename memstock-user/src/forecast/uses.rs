@@ -219,7 +219,7 @@ impl Reading<'_> {
                 before
             }
             (_, State::Absent) if self.is_new => {
-                if !self.added.contains(&access.file) {
+                if access.kind == AccessKind::Dirtied || !self.added.contains(&access.file) {
                     self.uses.others += u64::from(used.weight);
                 }
                 State::Others

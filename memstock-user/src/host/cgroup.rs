@@ -4,11 +4,11 @@
 //! Names of cgroups are bytes without `/`, NUL and newline, and need not be UTF-8. A cgroup is named by its path in the
 //! hierarchy, `/a/b`, wherever that is mounted.
 
+mod empty;
 mod handle;
 mod namespace;
 mod owned;
 mod path;
-mod populated;
 mod pressure;
 mod threaded;
 

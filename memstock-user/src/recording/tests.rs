@@ -98,7 +98,8 @@ prop_compose! {
         block in 0..1_u64 << 59,
         (first, last) in (0..16_u32, 0..16_u32).prop_map(|(a, b)| (a.min(b), a.max(b))),
         kind in prop_oneof![
-            Just(AccessKind::Read), Just(AccessKind::Mapped), Just(AccessKind::Added), Just(AccessKind::Removed), Just(AccessKind::Dirtied)
+            Just(AccessKind::Read), Just(AccessKind::Mapped), Just(AccessKind::Added), Just(AccessKind::Removed),
+            Just(AccessKind::Dirtied),
         ],
     ) -> Access {
         Access { at, file, index: block * 16 + u64::from(first), pages: last - first + 1, one_in: 1, kind }

@@ -1,7 +1,6 @@
 //! Loads engines that leave no pins, and an empty program.
 
 use anyhow::{Context as _, Result};
-use aya::programs::links::FdLink;
 use aya::programs::{RawTracePoint, loaded_programs};
 use memstock::engine::load::{Loaded, Settings, load};
 use memstock::engine::pins::Pins;
@@ -25,12 +24,4 @@ pub fn empty() -> Result<RawTracePoint> {
     let id = field(&program, "prog_id")?;
     let info = loaded_programs().flatten().find(|info| u64::from(info.id()) == id);
     Ok(RawTracePoint::from_program_info(info.context("it is gone")?, "empty".into())?)
-}
-
-/// Attaches it; dropping the link detaches it.
-pub fn attach_empty(empty: &mut RawTracePoint, tracepoint: &str) -> Result<FdLink> {
-    let id = empty
-        .attach(tracepoint)
-        .with_context(|| format!("cannot attach to the tracepoint {tracepoint}"))?;
-    Ok(empty.take_link(id)?.into())
 }

@@ -4,6 +4,8 @@
 //! nothing is attached, and the throughput of neighbouring slices is compared.
 
 mod bars;
+#[path = "../support/empty.rs"]
+mod empty;
 #[path = "../support/loaded.rs"]
 mod loaded;
 mod machine;

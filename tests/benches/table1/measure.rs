@@ -17,7 +17,8 @@ use memstock_tests::bench::statistics::{Estimate, difference, ratio, values};
 use memstock_tests::bench::workers::{Done, Workers};
 use serde::Serialize;
 
-use crate::loaded::{attach_empty, empty, engine};
+use crate::empty::attach_empty;
+use crate::loaded::{empty, engine};
 use crate::machine::Machine;
 use crate::places::{LEVELS, Place, Places};
 
@@ -185,7 +186,6 @@ pub fn measure(
     })
 }
 
-/// Attached programs: the index of their engine, or `None` for the empty program, and their name.
 struct Bench<'a> {
     effort: &'a Effort,
     variants: &'a [Variant],

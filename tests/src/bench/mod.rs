@@ -9,7 +9,7 @@ pub mod slices;
 pub mod statistics;
 pub mod workers;
 
-/// The tracepoints that every page goes through.
+/// The tracepoints of a page that is mapped and touched.
 pub const HOT_TRACEPOINTS: [&str; 3] = ["page_fault_user", "mm_page_alloc", "mm_page_free"];
 /// The tracepoints of a page of page cache.
 pub const CACHE_TRACEPOINTS: [&str; 3] =

@@ -9,7 +9,7 @@ use rustix::io;
 
 use crate::PAGE;
 
-/// A file without blocks, so that reading it waits for no disk.
+/// A sparse file, so that reading it waits for no disk.
 #[derive(Debug)]
 pub struct PageCache {
     file: File,

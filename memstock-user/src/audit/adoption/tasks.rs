@@ -71,7 +71,7 @@ impl Tasks<'_> {
                     continue;
                 }
                 match processes_with_threads(&dir) {
-                    // Asked afterwards, so that these are not the tasks of another cgroup that was made there meanwhile.
+                    // Asked afterwards: these may be the tasks of another cgroup that was made there meanwhile.
                     Ok(_) if !self.is_there(index) => {}
                     Ok(pids) => all.extend(
                         pids.into_iter().filter(|&pid| known.insert(pid)).map(|pid| (pid, index)),

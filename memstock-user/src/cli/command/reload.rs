@@ -66,8 +66,8 @@ struct Told {
 
 struct UnderWay<'a> {
     report: Report<'a>,
-    /// To be tracked once limits are set.
-    added: Vec<Target>,
+    /// To be tracked once limits are set; none once they are, and it waits for what these hold to be adopted.
+    added: Option<Vec<Target>>,
 }
 
 /// A change of limits that is wanted.
@@ -236,7 +236,7 @@ impl<'a> Reload<'a> {
                 Change::Added(target) => added.push(target.clone()),
             }
         }
-        self.under_way = Some(UnderWay { report, added });
+        self.under_way = Some(UnderWay { report, added: Some(added) });
         requests
     }
 
@@ -269,21 +269,25 @@ impl<'a> Reload<'a> {
         for Changed { request: Request { target, from, to }, now, tried } in changed {
             report.limits(&target.cgroup, from, to, now, tried);
         }
-        let is_more = !added.is_empty();
-        for target in std::mem::take(added) {
-            // A refused cgroup may be noted for adoption: `adopt` has to clear the note, too.
+        for target in added.take().into_iter().flatten() {
             let added = add(&target, watch);
             report.named(&target.cgroup, true, added.map(|()| None));
+            watch.state.adopts |= watch.tree.adopts;
         }
-        watch.state.adopts |= is_more && watch.tree.adopts;
         watch.reload = Some(reload);
         if watch.state.adopts { watch.adopt() } else { Self::adopted(watch) }
     }
 
-    /// Continues once pages of new cgroups are adopted, or could not be.
+    /// Whether a reload waits for an adoption.
+    pub fn is_adopting(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|it| it.added.is_none())
+    }
+
+    /// Continues once pages of new cgroups are adopted, or could not be. Others may have asked for the adoption.
     pub fn adopted(watch: &mut Watch<'a>) {
         let Some(reload) = &mut watch.reload else { return };
-        let Some(UnderWay { report, .. }) = reload.under_way.take() else { return };
+        let last = reload.under_way.take_if(|it| it.added.is_none());
+        let Some(UnderWay { report, .. }) = last else { return };
         report.sum_up();
         if std::mem::take(&mut reload.again) {
             return Self::begin(watch);
@@ -310,11 +314,12 @@ fn add(target: &Target, watch: &mut Watch<'_>) -> Result<()> {
     if target.memsw_limit.is_some_and(|limit| limit != NO_LIMIT) && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }
+    let tracked = Tracked::read(engine, watch.mount)?.by_path();
     if watch.tree.adopts {
         engine.pins().note_unadopted([target.cgroup.id])?;
     }
-    let tracked = Tracked::read(engine, watch.mount)?.by_path();
-    let index = register(engine, &tracked, target)?;
+    let index = register(engine, &tracked, target)
+        .inspect_err(|_| drop(engine.pins().adopted(&[target.cgroup.id].into())))?;
     watch.tree.added(&target.cgroup, index);
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::engine::pins::{Pins, undo_on_error};
 use crate::engine::remains;
 use crate::exit::Failure;
 use crate::host;
-use crate::host::cgroup::CgroupMount;
+use crate::host::cgroup::{ById, CgroupMount};
 use crate::host::lock::EngineLock;
 use crate::journal::Journal;
 
@@ -97,8 +97,9 @@ fn adopt(
     same_settings(args, &engine)?;
     // The daemon may have been killed after closing a cgroup, before it had waited for probes that still used it.
     grace_period()?;
-    // Follows cgroups created and removed without a daemon, so that the named ones get the right parents.
+    // Read before the tree notes cgroups, whose adoption was not interrupted.
     let interrupted = engine.pins().unadopted()?;
+    // Follows cgroups created and removed without a daemon, so that the named ones get the right parents.
     let mut tree = Tree::of(&engine, mount, journal)?;
     tree.adopts = !args.settings.no_adopt;
     catch_up(&mut tree)?;
@@ -222,13 +223,27 @@ pub fn adopt_noted(
     interrupted: &BTreeSet<u64>,
     no_adopt: bool,
 ) -> Result<()> {
-    let unadopted = engine.pins().unadopted()?;
-    if !no_adopt && !unadopted.is_empty() {
-        if !interrupted.is_empty() {
-            adoption::undo(engine, mount, interrupted)?;
+    let mut unadopted = engine.pins().unadopted()?;
+    if !no_adopt {
+        // Those that are noted and not tracked yet keep their notes for the next time.
+        let waits = |&id: &u64| -> Result<bool> {
+            let is_tracked = engine.index_of(id)?.is_some();
+            Ok(!is_tracked && !matches!(mount.cgroup_of(id), ById::Gone))
+        };
+        let waiting = unadopted.iter().copied().filter_map(|id| match waits(&id) {
+            Ok(false) => None,
+            Ok(true) => Some(Ok(id)),
+            Err(error) => Some(Err(error)),
+        });
+        let waiting: BTreeSet<_> = waiting.collect::<Result<_>>()?;
+        unadopted.retain(|id| !waiting.contains(id));
+        if !unadopted.is_empty() {
+            if !interrupted.is_empty() {
+                adoption::undo(engine, mount, interrupted)?;
+            }
+            let adopted = adoption::adopt(engine, mount, &unadopted)?;
+            log::info!("{adopted}");
         }
-        let adopted = adoption::adopt(engine, mount, &unadopted)?;
-        log::info!("{adopted}");
     }
     engine.pins().adopted(&unadopted)
 }

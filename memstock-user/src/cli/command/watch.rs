@@ -177,6 +177,8 @@ impl Watch<'_> {
     /// COMMAND does not end, or the engine cannot be read.
     pub async fn finish(mut self, end: End) -> Result<Outcome> {
         self.manager.stopping();
+        // What is still heard below must not begin anything.
+        (self.tree.adopts, self.state.adopts) = (false, false);
         let mut out = self.out();
         let command = match self.child.take() {
             // If it has ended already, this returns the same.

@@ -40,8 +40,8 @@ pub(super) fn place(path: &Path) -> Option<Place> {
     one(path).or_else(|| unit(last, path)).or(Some(Place::Told))
 }
 
-/// The path of the parent, empty for the root, and the cgroup's own name. Unlike `Path`, which looks at every component
-/// of what may be any path, it relies on there being one slash before each name and none at the end.
+/// The parent's path, empty if that is the root, and the cgroup's own name; none for the root. `Path` walks over all
+/// components; here one slash is before each name and none at the end, so the last slash is enough.
 pub(super) fn split(path: &Path) -> Option<(&Path, &OsStr)> {
     let bytes = path.as_os_str().as_bytes();
     let slash = bytes.iter().rposition(|&byte| byte == b'/')?;

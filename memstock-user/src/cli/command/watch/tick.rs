@@ -109,14 +109,17 @@ impl Watch<'_> {
         records.for_each(|record| self.journal.publish(record));
     }
 
-    /// Adopts pages of newly named cgroups, and of named ones whose tasks were faster than the daemon.
+    /// Adopts pages of newly named cgroups, and what tasks of a named one allocated before it was tracked.
     pub(in crate::cli::command) fn adopt(&mut self) {
-        let Self { engine, tree, state, .. } = self;
+        let Self { engine, tree, state, reload, .. } = self;
         state.adopts |= tree.take_unadopted();
-        let is_idle =
-            !state.work.is_under_way(Part::Adoption) && state.parts.is_due(Part::Adoption);
+        // It walks over all memory of the host, and a named service may be restarted again and again.
+        let is_free = match reload {
+            Some(reload) if reload.is_adopting() => !state.work.is_under_way(Part::Adoption),
+            _ => state.work.is_rested(Part::Adoption),
+        };
         // Cgroups below those have to be tracked first.
-        if !state.adopts || !is_idle || tree.has_unseen() {
+        if !state.adopts || !is_free || !state.parts.is_due(Part::Adoption) || tree.has_unseen() {
             return;
         }
         let pins = engine.pins().clone();
@@ -195,6 +198,7 @@ impl Watch<'_> {
 
     /// Continues with the result of a part's work; none if it failed.
     pub(super) fn go_on(&mut self, part: Part, done: Option<Done>) {
+        let is_done = done.is_some();
         match done {
             None if part == Part::Reload => Reload::limits_set(self, Vec::new()),
             None => {}
@@ -205,14 +209,18 @@ impl Watch<'_> {
             Some(Done::Inherited) => self.retry(),
             Some(Done::Checked(proof)) => self.state.checked.note(proof),
             Some(Done::Adopted) => match self.engine.pins().unadopted() {
-                Ok(noted) => self.state.adopts = !noted.is_empty(),
+                Ok(noted) => {
+                    let mut tracked = noted.iter().map(|&id| self.tree.index_of(id));
+                    self.state.adopts = tracked.any(|index| index.is_some());
+                }
                 Err(error) => self.state.parts.failed(Part::Adoption, &error),
             },
             Some(Done::Limits(changed)) => Reload::limits_set(self, changed),
             Some(Done::Named(resolver, found)) => Reload::named(self, *resolver, found),
         }
         if part == Part::Adoption {
-            Reload::adopted(self);
+            // Some may have been noted meanwhile, and a reload waits for these as well.
+            if is_done && self.state.adopts { self.adopt() } else { Reload::adopted(self) }
         }
     }
 
