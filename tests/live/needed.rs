@@ -1,11 +1,9 @@
 //! Limits go by what is needed: no task is killed for page cache above a limit, whoever has the files open. Tasks are
 //! killed for what cannot be reclaimed, however much page cache there is beside it.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
-use memstock::recording::Header;
 use memstock_tests::hog::{HogBuilder, size};
+use memstock_tests::kernel_cgroup::{KILLS_FOR_DIRTY_PAGES, kills_for_dirty_pages};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
@@ -19,14 +17,6 @@ const LIMIT: u64 = 2048;
 /// Ways to fill the page cache: files that are closed, written and not synced, copied, and mapped.
 const FILLERS: [Mode; 4] =
     [Mode::FilesClosed, Mode::FileWrite, Mode::FileCopy, Mode::MmapFileShared];
-
-/// MGLRU does not wait for writeback before Linux 6.13 (1bc542c6a0d1).
-fn kills_for_dirty_pages() -> bool {
-    let enabled = fs::read_to_string("/sys/kernel/mm/lru_gen/enabled");
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let has_generations = enabled.is_ok_and(|enabled| enabled.trim() != "0x0000");
-    has_generations && Header { kernel, ..Header::default() }.is_before(6, 13)
-}
 
 /// The kernel's controller kills no task for it; memstock must do the same.
 #[test]
@@ -46,8 +36,7 @@ fn the_kernel_kills_nobody_for_page_cache() -> Result<()> {
                     "{} under the kernel's limit: {error:#}",
                     mode.name()
                 );
-                let why = "this kernel kills for dirty pages: MGLRU before Linux 6.13";
-                skip(&format!("{}: {}", name(), mode.name()), why);
+                skip(&format!("{}: {}", name(), mode.name()), KILLS_FOR_DIRTY_PAGES);
                 continue;
             }
             ensure!(kernel.usage_pages()? <= LIMIT, "{}", mode.name());

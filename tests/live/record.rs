@@ -90,7 +90,7 @@ fn accesses_are_those_of_the_program() -> Result<()> {
     /// Few enough that all blocks are sampled.
     const PAGES: u64 = 200;
     live(|| {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let folder = tempfile::tempdir_in("/var/tmp")?;
         let path = folder.path().join("read");
         let mut file = File::create(&path)?;
         file.write_all(&vec![1; usize::try_from(PAGES * PAGE)?])?;
@@ -148,7 +148,7 @@ fn drop_cache(file: &File) -> Result<()> {
 fn dirty_and_shared_memory_is_seen() -> Result<()> {
     const PAGES: u64 = 4096;
     live(|| {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        let folder = tempfile::tempdir_in("/var/tmp")?;
         let shared = tempfile::tempdir_in("/dev/shm")?;
         let script = format!(
             "head -c {0} /dev/zero > {1}/a; head -c {0} /dev/zero > {2}/b",
