@@ -232,7 +232,9 @@ fn a_recording_ends_with_its_cgroup_or_its_time() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let finished =
             start(folder.path(), &["--seconds", "1", "--cgroup", cgroup.path()])?.finish(SOON)?;
-        ensure!(finished.code() == 0 && finished.stderr.contains("1.0 s"), "{finished:?}");
+        // On an emulated CPU the last look at the pages takes a while.
+        let is_in_time = finished.stderr.starts_with("memstock: 1.");
+        ensure!(finished.code() == 0 && is_in_time, "{finished:?}");
         let folder = tempfile::tempdir()?;
         let mut recorder = start(folder.path(), &["--cgroup", cgroup.path()])?;
         let file = folder.path().join("data");
