@@ -187,7 +187,8 @@ fn run(world: &World, command: &str) -> Result<()> {
     let finished = start(command, lasts(&words))?;
     // One limit in the documents is meant to be too low, both for a compiler and for the recording made here.
     let code = if words.contains(&"64M") { 11 } else { 0 };
-    if finished.stderr.contains("command not found") {
+    // A guest has few programs; where this was built, one that is not there is a mistake of the document.
+    if !Path::new(CARGO).exists() && finished.stderr.contains("command not found") {
         skip(&name(), &format!("{command}: {}", finished.stderr.trim()));
     } else {
         ensure!(finished.code() == code, "{finished:?}");

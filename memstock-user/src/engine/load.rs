@@ -24,7 +24,7 @@ use super::link::link_to;
 use super::migrate;
 use super::object::{
     MISS, OBJECT, RING_BYTES, is_engines, is_pinned_map, is_pinned_program, kernel_btf, program,
-    raw, refused, tracepoint_of,
+    refused, tracepoint_of,
 };
 use super::pins::{Pins, undo_on_error};
 use crate::host::pages::{Layout, huge_page_pages};
@@ -94,7 +94,7 @@ pub fn object(settings: Settings, is_tried: bool) -> Result<Ebpf> {
     if let Err(error) = migrate::load(&mut ebpf, folio, &btf) {
         log::debug!("page migration is not seen: {error:#}");
     }
-    let charge = raw(&mut ebpf, MISS)?.fd()?.try_clone()?;
+    let charge = program(&mut ebpf, MISS)?.fd()?.try_clone()?;
     let tail_calls = ebpf.map_mut("TAIL_CALLS").context("no map TAIL_CALLS in the object")?;
     ProgramArray::try_from(tail_calls)?
         .set(0, &charge, 0)

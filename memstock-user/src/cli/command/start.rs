@@ -226,17 +226,11 @@ pub fn adopt_noted(
     let mut unadopted = engine.pins().unadopted()?;
     if !no_adopt {
         // Those that are noted and not tracked yet keep their notes for the next time.
-        let waits = |&id: &u64| -> Result<bool> {
-            let is_tracked = engine.index_of(id)?.is_some();
-            Ok(!is_tracked && !matches!(mount.cgroup_of(id), ById::Gone))
-        };
-        let waiting = unadopted.iter().copied().filter_map(|id| match waits(&id) {
-            Ok(false) => None,
-            Ok(true) => Some(Ok(id)),
-            Err(error) => Some(Err(error)),
-        });
-        let waiting: BTreeSet<_> = waiting.collect::<Result<_>>()?;
-        unadopted.retain(|id| !waiting.contains(id));
+        for id in unadopted.clone() {
+            if engine.index_of(id)?.is_none() && !matches!(mount.cgroup_of(id), ById::Gone) {
+                unadopted.remove(&id);
+            }
+        }
         if !unadopted.is_empty() {
             if !interrupted.is_empty() {
                 adoption::undo(engine, mount, interrupted)?;

@@ -4,8 +4,8 @@ use super::Cgroup;
 use std::fs;
 
 impl Cgroup {
-    /// Whether neither it nor a cgroup below it has tasks, and the kernel charges nothing to it, if its memory controller
-    /// is there. If the kernel does not say, it is not.
+    /// Whether neither it nor a cgroup below it has tasks, and the kernel's memory controller, if it is there, charges
+    /// nothing to it. False if the kernel does not say.
     pub fn is_empty(&self) -> bool {
         let read = |file| fs::read_to_string(self.dir.join(file));
         let has_no_task =
