@@ -121,9 +121,9 @@ enum Verb {
     Vm {
         #[command(flatten)]
         guest: vm::Guest,
-        /// Run in each guest of the matrix, or in those with these kernels, one after the other, and write the results
-        /// into docs/kernels.md.
-        #[arg(long, value_name = "LINE", num_args = 0.., conflicts_with = "Guest")]
+        /// Run in each guest of the matrix, or in those with these kernels or names, one after the other, and write the
+        /// results into docs/kernels.md.
+        #[arg(long, value_name = "GUEST", num_args = 0.., conflicts_with = "Guest")]
         matrix: Option<Vec<String>>,
         #[command(flatten)]
         work: vm::Work,
@@ -167,7 +167,7 @@ fn main() -> ExitCode {
             test::run(filter.as_deref(), bless, long, vm, &args)
         }
         Verb::Soak { filter, minutes } => test::soak(filter.as_deref(), minutes),
-        Verb::Vm { matrix: Some(lines), work, .. } => vm::matrix(&lines, &work),
+        Verb::Vm { matrix: Some(guests), work, .. } => vm::matrix(&guests, &work),
         Verb::Vm { guest, work, .. } => vm::run(&guest, &work),
         Verb::Lint => lint::run(),
         Verb::Picture => picture::run(),

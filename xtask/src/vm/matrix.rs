@@ -40,13 +40,14 @@ pub fn guests() -> Vec<Guest> {
     ]
 }
 
-/// Runs the tests in the guests with these kernels, or in all.
-pub fn run(lines: &[String], work: &Work) -> Result<()> {
-    let guests: Vec<_> = guests()
-        .into_iter()
-        .filter(|guest| lines.is_empty() || lines.contains(&guest.kernel))
-        .collect();
-    ensure!(!guests.is_empty(), "the matrix has no guest of {}", lines.join(", "));
+/// Runs the tests in the guests with these kernels or names, or in all.
+pub fn run(wanted: &[String], work: &Work) -> Result<()> {
+    let is_wanted = |guest: &Guest| {
+        let name = guest.to_string();
+        wanted.is_empty() || wanted.iter().any(|one| *one == guest.kernel || *one == name)
+    };
+    let guests: Vec<_> = guests().into_iter().filter(is_wanted).collect();
+    ensure!(!guests.is_empty(), "the matrix has no guest of {}", wanted.join(", or "));
     let bpf = setup::ensure()?;
     prepare()?;
     build(&bpf, work)?;
