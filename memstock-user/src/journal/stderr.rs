@@ -50,7 +50,7 @@ impl Stderr {
         let lately = self.0.entry((kind, cgroup)).or_insert(new);
         if lately.told == BURST {
             lately.withheld += 1;
-            return None;
+            return Some(before).filter(|before| !before.is_empty());
         }
         lately.told += 1;
         Some(format!("{before}{entry}\n"))
@@ -142,7 +142,10 @@ mod tests {
                         event: withheld kind=limit-hit number=2\nevent: limit-near ";
         assert!(next[0].starts_with(withheld), "{next:?}");
         assert!(lines(&mut stderr, 1500..1501, hit)[0].starts_with("event: limit-hit "));
-        assert_eq!(stderr.withheld(u64::MAX), "event: withheld kind=limit-near number=997\n");
+        let late = lines(&mut stderr, 1501..2001, hit);
+        // Told with an event that is itself withheld.
+        assert_eq!(late.last().unwrap(), "event: withheld kind=limit-near number=997\n");
+        assert_eq!(stderr.withheld(u64::MAX), "event: withheld kind=limit-hit number=498\n");
         assert_eq!(stderr.withheld(u64::MAX), "");
     }
 
