@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use aya::programs::links::PinnedLink;
 use aya::programs::{RawTracePoint, loaded_links};
-use memstock::engine::object::charging;
+use memstock::engine::object::{AGAIN, charging};
 use memstock::engine::pins::Pins;
 use memstock::host;
 use memstock_tests::audit::{Audit, beside};
@@ -19,10 +19,12 @@ use memstock_tests::process::{Process, Program};
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, KernelCgroup, Task, TestCgroup, free_lists, live, lru};
 
-/// The programs that see pages being freed, and their tracepoints.
-fn free_probes() -> impl Iterator<Item = (&'static str, &'static str)> {
+/// The programs of the engine that see pages being freed, and their tracepoints.
+fn free_probes(pins: &Pins) -> impl Iterator<Item = (&'static str, &'static str)> {
     let sees = |tracepoint| ["mm_page_free", "mm_page_pcpu_drain"].contains(&tracepoint);
-    charging().filter(move |&(_, tracepoint)| sees(tracepoint))
+    let again = AGAIN.map(|(again, _, tracepoint)| (again, tracepoint));
+    let is_there = |program| pins.program(program).exists();
+    charging().chain(again).filter(move |&(program, it)| sees(it) && is_there(program))
 }
 
 const PAGES: u64 = 20_000;
@@ -35,18 +37,18 @@ const CANNOT: &str = "CPU 1 cannot be taken offline here";
 /// Detaches the programs that see frees, by removing their links' only pins, and waits until the kernel has done so.
 fn blind(pins: &Pins) -> Result<()> {
     let mut ids = Vec::new();
-    for (program, tracepoint) in free_probes() {
+    for (program, tracepoint) in free_probes(pins) {
         let link = PinnedLink::from_pin(pins.link(program, tracepoint))?.unpin()?;
         ids.push(link.info()?.id());
     }
     // A link that vanishes between being listed and being opened is gone, too.
     let is_there = |id: &u32| loaded_links().flatten().any(|link| link.id() == *id);
-    poll_until(SOON, "the end of two links", || (!ids.iter().any(is_there)).then_some(()))
+    poll_until(SOON, "the end of the links", || (!ids.iter().any(is_there)).then_some(()))
 }
 
 /// Attaches them again, until the returned programs are dropped.
 fn see(pins: &Pins) -> Result<Vec<RawTracePoint>> {
-    let attached = free_probes().map(|(program, tracepoint)| {
+    let attached = free_probes(pins).map(|(program, tracepoint)| {
         let mut program = RawTracePoint::from_pin(pins.program(program))?;
         program.attach(tracepoint)?;
         Ok(program)

@@ -141,7 +141,7 @@ pub(super) const LEARN: &str = "learn";
 pub(super) const RING_BYTES: u32 = 256 * 1024;
 
 /// The program that looks again, the one it looks after, and the tracepoint of both.
-pub(super) const AGAIN: [(&str, &str, &str); 2] =
+pub const AGAIN: [(&str, &str, &str); 2] =
     [("free_again", "page_free", "mm_page_free"), ("alloc_again", "page_alloc", "mm_page_alloc")];
 
 /// The program that follows migrated pages, and the function it is attached to.
