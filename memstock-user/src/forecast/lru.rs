@@ -3,10 +3,12 @@
 //! `classic` and `generations` choose what to evict; this file applies the limit and counts.
 
 mod classic;
+mod dirty;
 mod generations;
 mod list;
 
 use self::classic::Classic;
+use self::dirty::{Dirty, Met};
 use self::generations::Generations;
 use super::timeline::PARTS;
 use super::uses::{Use, Uses, What};
@@ -31,8 +33,14 @@ trait Policy {
     fn refault(&mut self, used: Use);
     /// A page leaves the cache and is forgotten.
     fn leave(&mut self, page: u32);
-    /// Evicts a page; none if none is left.
-    fn evict(&mut self) -> Option<u32>;
+    /// The page that reclaim looks at next; none if none is left.
+    fn oldest(&mut self) -> Option<u32>;
+    /// Evicts the page that [`Self::oldest`] returned.
+    fn evict(&mut self, page: u32);
+    /// Keeps the page that [`Self::oldest`] returned, since it is dirty.
+    fn keep(&mut self, page: u32);
+    /// A page that was kept is clean, and will be looked at next.
+    fn rotate(&mut self, page: u32);
     /// The number of pages that those in the cache stand for.
     fn size(&self) -> u64;
 }
@@ -44,11 +52,18 @@ pub struct Rereads {
     pub by_file: Vec<u64>,
     /// Pages, by parts of the run.
     pub by_time: [u64; PARTS],
-    /// Pages written because reclaim met a dirty one; it has all of them written.
+    /// Those of them that were read one after the other, so that the kernel reads them ahead while the program works.
+    pub ahead: [u64; PARTS],
+    /// Pages written because reclaim found only dirty ones.
     pub written: u64,
 }
 
 impl Rereads {
+    /// Of an ideal LRU only the pages are known.
+    pub fn of_curve(by_time: [u64; PARTS]) -> Self {
+        Self { by_file: Vec::new(), by_time, ahead: [0; PARTS], written: 0 }
+    }
+
     fn add(&mut self, uses: &Uses, part: u16, Use { page, weight }: Use, times: f64) {
         let pages = (times * f64::from(weight)).round() as u64;
         let file = &mut self.by_file[uses.file_of[page as usize] as usize];
@@ -69,9 +84,12 @@ pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
 
 fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
     let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
-    let mut rereads = Rereads { by_file: vec![0; files], by_time: [0; PARTS], written: 0 };
-    let mut dirty = Dirty { weights: vec![0; uses.file_of.len()], ..Dirty::default() };
+    let mut rereads =
+        Rereads { by_file: vec![0; files], by_time: [0; PARTS], ahead: [0; PARTS], written: 0 };
+    let mut dirty = Dirty::new(uses.file_of.len());
     let mut room = limit;
+    // The page after the last one that was used: pages are numbered as they enter.
+    let mut next = None;
     for event in &uses.events {
         match event.what {
             What::Taken(index) => room = limit.saturating_sub(uses.taken[index as usize].all()),
@@ -93,49 +111,34 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
                     cache.enter(used, true);
                     rereads.add(uses, event.part, used, thrashed(uses.ahead, room));
                 }
+                next = Some(used.page + 1);
             }
             What::Again(used) => {
                 if !cache.touch(used.page) {
                     cache.refault(used);
                     rereads.add(uses, event.part, used, 1.0 + thrashed(uses.ahead, room));
+                    if next == Some(used.page) {
+                        rereads.ahead[usize::from(event.part)] += u64::from(used.weight);
+                    }
                 }
+                next = Some(used.page + 1);
             }
         }
         while cache.size() > room
-            && let Some(page) = cache.evict()
+            && let Some(page) = cache.oldest()
         {
-            if dirty.weights[page as usize] > 0 {
-                rereads.written = rereads.written.saturating_add(dirty.write());
+            match dirty.meets(page) {
+                Met::Clean => cache.evict(page),
+                Met::Dirty => cache.keep(page),
+                Met::OnlyDirty => {
+                    cache.keep(page);
+                    rereads.written = rereads.written.saturating_add(dirty.write());
+                    dirty.take_kept().for_each(|page| cache.rotate(page));
+                }
             }
         }
     }
     rereads
-}
-
-/// The dirty pages. When reclaim meets one, all of them are written (`wakeup_flusher_threads` in `mm/vmscan.c`).
-#[derive(Debug, Default)]
-struct Dirty {
-    /// How many pages each stands for; 0 if it is clean.
-    weights: Vec<u32>,
-    /// Those that became dirty since all were written.
-    pages: Vec<u32>,
-}
-
-impl Dirty {
-    fn add(&mut self, Use { page, weight }: Use) {
-        if std::mem::replace(&mut self.weights[page as usize], weight) == 0 {
-            self.pages.push(page);
-        }
-    }
-
-    fn clean(&mut self, page: u32) -> u64 {
-        u64::from(std::mem::take(&mut self.weights[page as usize]))
-    }
-
-    /// Cleans all, and returns how many there were.
-    fn write(&mut self) -> u64 {
-        std::mem::take(&mut self.pages).into_iter().map(|page| self.clean(page)).sum()
-    }
 }
 
 /// How often, on average, a page is read once more because it was evicted before its use. A file that is read ahead has

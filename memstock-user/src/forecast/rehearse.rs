@@ -15,6 +15,8 @@ use crate::recording::{AccessKind, Lru, Recording, TaskEventKind};
 pub const SLOW: f64 = 0.05;
 /// The time to read a page if the recording does not tell: 4 KiB at 200 MiB a second.
 const READ_NS_PER_PAGE: u64 = 20_000;
+/// Pages that the kernel charges at once, and keeps on the CPU (`MEMCG_CHARGE_BATCH`).
+const CHARGED_AHEAD: u64 = 64;
 /// At most this many of the files that are read again most are named, each only if it is this part of the total.
 const FILES: usize = 3;
 const WORTH_NAMING: f64 = 0.05;
@@ -128,12 +130,16 @@ impl<'a> Rehearsal<'a> {
     /// The highest figures, in bytes.
     pub fn peaks(&self) -> Peaks {
         let (usage, needed) = (self.timeline.peak(), self.timeline.needed_peak());
-        Peaks { usage: self.bytes(usage), needed: self.bytes(needed) }
+        let peaks = Peaks::of(self.bytes(usage), self.bytes(needed));
+        let written = self.bytes(self.uses.dirtied.max(self.timeline.dirty_above(0)));
+        // Without accesses, it is not known what was written.
+        Peaks { written: if self.knows_use { written } else { peaks.written }, ..peaks }
     }
 
     /// The smallest limit in bytes at which nothing is reclaimed.
     pub fn fits_from(&self) -> u64 {
-        let usage = self.peaks().usage;
+        let ahead = self.bytes(CHARGED_AHEAD * u64::from(self.recording.header.cpus));
+        let usage = self.peaks().usage.saturating_add(ahead);
         if self.what_if.is_high { usage } else { usage.max(self.lives_from()) }
     }
 
@@ -207,15 +213,11 @@ impl<'a> Rehearsal<'a> {
         }
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
-        let (rereads, by_file, written) = match &self.curve {
-            Some(curve) => (curve.rereads(limit), Vec::new(), 0),
-            None => {
-                let lru::Rereads { by_time, by_file, written } =
-                    lru::simulate(&self.uses, self.lru(), limit);
-                (by_time, by_file, written)
-            }
+        let lru::Rereads { by_time, ahead, by_file, written } = match &self.curve {
+            Some(curve) => lru::Rereads::of_curve(curve.rereads(limit)),
+            None => lru::simulate(&self.uses, self.lru(), limit),
         };
-        let by_time = mapped.iter().zip(&rereads).map(|(&one, &other)| one.saturating_add(other));
+        let by_time = mapped.iter().zip(&by_time).map(|(&one, &other)| one.saturating_add(other));
         let by_time: Vec<_> = by_time.collect();
         let pages = by_time.iter().fold(0, |sum: u64, &more| sum.saturating_add(more));
         row.reread = Some(self.bytes(pages));
@@ -228,7 +230,13 @@ impl<'a> Rehearsal<'a> {
         row.dirty = row.dirty.max(self.bytes(written));
         let waited = self.bytes(pages).saturating_add(row.dirty);
         let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
-        row.slowdown = part(extra);
+        row.slowdown = part(extra - self.hidden(&ahead));
+    }
+
+    /// Seconds in which pages are read ahead while the program does what it did in the recording.
+    fn hidden(&self, ahead: &[u64; PARTS]) -> f64 {
+        let part = self.timeline.end.as_secs_f64() / PARTS as f64;
+        ahead.iter().map(|&pages| self.seconds_to_read(self.bytes(pages)).min(part)).sum()
     }
 
     fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {

@@ -8,8 +8,8 @@
 //!   (`try_charge_memcg` in `mm/memcontrol.c`), and those reclaim everything that is not needed.
 //!
 //! Memory that memstock does not see (slab), and pages that the kernel cannot reclaim at the moment (in the CPUs' LRU
-//! batches, or under writeback), are needed as well. So from `needed` to [`unseen`] above it, *near*, runs at the same
-//! limit differ, even if usage never was higher.
+//! batches, or under writeback), are needed as well. So from `needed` to [`Peaks::unseen`] above it, *near*, runs at the
+//! same limit differ, even if usage never was higher.
 //!
 //! This holds as far as a run's need depends neither on its speed nor on the limit itself.
 
@@ -40,14 +40,15 @@ pub struct Peaks {
     pub usage: u64,
     /// The most that was needed.
     pub needed: u64,
+    /// At most so much page cache was written.
+    pub written: u64,
 }
 
-/// How much more than `needed` bytes may be needed: 3 %, at least 6 MiB. Measured were up to 2.8 %, and 4.6 MiB for
-/// `cp` to a busy disk, whose pages under writeback cannot be reclaimed (`docs/rehearsal.md`).
-pub const fn unseen(needed: u64) -> u64 {
-    let (part, least) = (needed / 100 * 3, 6 << 20);
-    if part > least { part } else { least }
-}
+/// What may be needed beyond what is seen: 3 %, at least 2 MiB, and with pages under writeback at least 6 MiB. Measured
+/// were 2.8 %, 1.2 MiB, and 4.6 MiB for `cp` to a busy disk (`docs/rehearsal.md`).
+const UNSEEN_PERCENT: u64 = 3;
+const UNSEEN_LEAST: u64 = 2 << 20;
+const UNSEEN_WRITEBACK: u64 = 4 << 20;
 
 impl Verdict {
     /// Its name.
@@ -57,8 +58,13 @@ impl Verdict {
 }
 
 impl Peaks {
+    /// Those of a run of which it is not known what it wrote: at most all its page cache.
+    pub const fn of(usage: u64, needed: u64) -> Self {
+        Self { usage, needed, written: usage.saturating_sub(needed) }
+    }
+
     /// What a limit of `limit` bytes would have done.
-    pub const fn at(self, limit: u64) -> Verdict {
+    pub fn at(self, limit: u64) -> Verdict {
         if limit < self.needed {
             Verdict::Oom
         } else if limit < self.lives_from() {
@@ -71,13 +77,23 @@ impl Peaks {
     }
 
     /// The lowest limit at which nobody is killed, in bytes.
-    pub const fn lives_from(self) -> u64 {
-        self.needed.saturating_add(unseen(self.needed))
+    pub fn lives_from(self) -> u64 {
+        self.needed.saturating_add(self.unseen())
+    }
+
+    /// How much more than what is seen may be needed, in bytes.
+    pub fn unseen(self) -> u64 {
+        let least = UNSEEN_LEAST + self.written.min(UNSEEN_WRITEBACK);
+        least.max(self.needed / 100 * UNSEEN_PERCENT)
     }
 
     /// The higher of each figure: a limit has to do for both runs.
     pub fn or(self, other: Self) -> Self {
-        Self { usage: self.usage.max(other.usage), needed: self.needed.max(other.needed) }
+        Self {
+            usage: self.usage.max(other.usage),
+            needed: self.needed.max(other.needed),
+            written: self.written.max(other.written),
+        }
     }
 
     /// Formats a verdict for people: `100.0MiB: reclaims (48.0MiB needed)`.
@@ -107,7 +123,7 @@ mod tests {
 
     #[test]
     fn each_limit_has_its_verdict() {
-        let peaks = Peaks { usage: 100 << 20, needed: 48 << 20 };
+        let peaks = Peaks::of(100 << 20, 48 << 20);
         for (limit, verdict) in [
             (u64::MAX, Verdict::Fits),
             (100 << 20, Verdict::Fits),
@@ -127,11 +143,18 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_enough() {
-        let peaks = Peaks { usage: (100 << 20) + 1, needed: (48 << 20) + 1 };
+        let peaks = Peaks::of((100 << 20) + 1, (48 << 20) + 1);
         let all = "fits at 100.1MiB and above, reclaims down to 54.1MiB, oom below 48.1MiB";
         assert_eq!(peaks.to_string(), all);
-        let all_needed = Peaks { usage: 100 << 20, needed: 100 << 20 };
-        assert_eq!(all_needed.to_string(), "fits at 106.0MiB and above, oom below 100.0MiB");
+        let all_needed = Peaks::of(100 << 20, 100 << 20);
+        assert_eq!(all_needed.to_string(), "fits at 103.0MiB and above, oom below 100.0MiB");
         assert_eq!(all_needed.at(100 << 20), Verdict::Near);
+    }
+
+    #[test]
+    fn what_is_written_may_be_needed_for_a_while() {
+        let needed = 10 << 20;
+        let with = |written| Peaks { usage: 50 << 20, needed, written }.lives_from() - needed;
+        assert_eq!([0, 1 << 20, 40 << 20].map(with), [2 << 20, 3 << 20, 6 << 20]);
     }
 }

@@ -122,23 +122,32 @@ impl Policy for Classic {
         self.pages[page as usize] = Page::default();
     }
 
-    fn evict(&mut self) -> Option<u32> {
+    fn oldest(&mut self) -> Option<u32> {
         if self.left == 0 {
             self.begin_pass();
         }
         let oldest = |lists: &Lists<2>| lists.oldest(INACTIVE).or(lists.oldest(ACTIVE));
         let page = oldest(&self.lists)?;
-        let weight = u64::from(self.lists.weight_of(page));
         if self.may_deactivate {
-            self.deactivate(weight);
+            self.deactivate(self.lists.weight_of(page).into());
         }
-        let page = oldest(&self.lists).unwrap_or(page);
+        oldest(&self.lists)
+    }
+
+    fn evict(&mut self, page: u32) {
         let weight = u64::from(self.lists.weight_of(page));
         self.left = self.left.saturating_sub(weight);
         self.age += weight;
         self.pages[page as usize] = Page { is_referenced: false, evicted: Some(self.age) };
         self.lists.remove(page);
-        Some(page)
+    }
+
+    fn keep(&mut self, page: u32) {
+        self.activate(page, self.lists.weight_of(page));
+    }
+
+    fn rotate(&mut self, page: u32) {
+        self.lists.push_oldest(INACTIVE, page);
     }
 
     fn size(&self) -> u64 {

@@ -138,23 +138,35 @@ impl Policy for Generations {
         self.pages[page as usize] = Page::default();
     }
 
-    fn evict(&mut self) -> Option<u32> {
+    fn oldest(&mut self) -> Option<u32> {
         let last = self.last_evicted();
         loop {
             self.age();
             let page = self.lists.oldest(place(self.oldest))?;
-            let weight = self.lists.weight_of(page);
             let tier = tier_of(self.pages[page as usize].uses);
-            self.tiers[tier].left += u64::from(weight);
-            if tier > last {
-                self.pages[page as usize].uses = 0;
-                self.put(self.oldest + 1, page, weight);
-                continue;
+            if tier <= last {
+                return Some(page);
             }
-            self.lists.remove(page);
-            self.pages[page as usize] = Page { uses: 0, evicted: Some((self.oldest, tier)) };
-            return Some(page);
+            let weight = self.lists.weight_of(page);
+            self.tiers[tier].left += u64::from(weight);
+            self.pages[page as usize].uses = 0;
+            self.put(self.oldest + 1, page, weight);
         }
+    }
+
+    fn evict(&mut self, page: u32) {
+        let tier = tier_of(self.pages[page as usize].uses);
+        self.tiers[tier].left += u64::from(self.lists.weight_of(page));
+        self.lists.remove(page);
+        self.pages[page as usize] = Page { uses: 0, evicted: Some((self.oldest, tier)) };
+    }
+
+    fn keep(&mut self, page: u32) {
+        self.put(self.oldest + 1, page, self.lists.weight_of(page));
+    }
+
+    fn rotate(&mut self, page: u32) {
+        self.lists.push_oldest(place(self.oldest), page);
     }
 
     fn size(&self) -> u64 {

@@ -73,6 +73,24 @@ impl<const N: usize> Lists<N> {
         self.lists[list].weight += u64::from(weight);
     }
 
+    /// Moves a page, if it is in a list, to the older end of this one.
+    pub fn push_oldest(&mut self, list: usize, page: u32) {
+        if self.list_of(page).is_none() {
+            return;
+        }
+        let weight = self.weight_of(page);
+        self.remove(page);
+        let oldest = self.lists[list].oldest;
+        let name = u8::try_from(list).ok();
+        self.links[page as usize] = Link { newer: oldest, older: NONE, list: name, weight };
+        match oldest {
+            NONE => self.lists[list].newest = page,
+            _ => self.links[oldest as usize].older = page,
+        }
+        self.lists[list].oldest = page;
+        self.lists[list].weight += u64::from(weight);
+    }
+
     /// Removes a page from its list, if it is in one.
     pub fn remove(&mut self, page: u32) {
         let Link { newer, older, list, weight } = self.links[page as usize];

@@ -11,7 +11,7 @@ const BOTH: [Lru; 2] = [Lru::Classic, Lru::MultiGen];
 fn of(whats: impl IntoIterator<Item = What>, pages: usize) -> Uses {
     let events = whats.into_iter().map(|what| Event { part: 3, what }).collect();
     let taken = vec![Taken { needed: 100, ..Taken::default() }, Taken::default()];
-    Uses { events, taken, file_of: vec![0; pages], others: 0, ahead: 0, written: 0 }
+    Uses { events, taken, file_of: vec![0; pages], ..Uses::default() }
 }
 
 fn reread(uses: &Uses, lru: Lru, limit: u64) -> u64 {
@@ -82,7 +82,7 @@ fn what_is_read_again_is_read_ahead_as_well() {
     assert_eq!(rereads, [2000, 4000, 6000, 6000]);
 }
 
-/// The first dirty page to be evicted makes the kernel write all; the others are clean then, and are not written again.
+/// Reclaim finds only dirty pages and has all of them written; the others are clean then, and are not written again.
 #[test]
 fn dirty_pages_without_room_are_all_written_at_once() {
     let write = |page| What::Dirty(Use { page, weight: 2 });
@@ -102,6 +102,38 @@ fn dirty_pages_without_room_are_all_written_at_once() {
     assert_eq!(written(file().chain(removed).chain(read).collect(), 200), [0; 2]);
     let rest = file().chain((0..50).map(What::Leave)).chain([What::Taken(0)]);
     assert_eq!(written(rest.collect(), 200), [0; 2]);
+}
+
+/// A batch that has clean pages is taken without its dirty ones, until they are all that is left.
+#[test]
+fn dirty_pages_among_clean_ones_are_not_written() {
+    let one = |page| Use { page, weight: 1 };
+    let copied = (0..100).flat_map(|n| {
+        let written = 100 + n;
+        [
+            What::Enter(one(n)),
+            What::First(one(n)),
+            What::Enter(one(written)),
+            What::Dirty(one(written)),
+        ]
+    });
+    let uses = of(copied, 200);
+    for lru in BOTH {
+        let written = [200, 150, 101, 90].map(|limit| simulate(&uses, lru, limit).written);
+        assert_eq!(written[..3], [0; 3], "{lru:?}");
+        assert!((80..=100).contains(&written[3]), "{lru:?} {written:?}");
+    }
+}
+
+#[test]
+fn what_is_read_in_order_is_read_ahead() {
+    let first = (0..100).flat_map(read);
+    let uses = of(first.clone().chain((0..100).map(again)), 100);
+    let backwards = of(first.chain((0..100).rev().map(again)), 100);
+    for lru in BOTH {
+        let [ahead, other] = [&uses, &backwards].map(|uses| simulate(uses, lru, 20).ahead[3]);
+        assert_eq!((ahead, other), (99, 0), "{lru:?}");
+    }
 }
 
 /// An LRU keeps nothing of what is in use, since more passes by than there is room for; the kernel keeps it.

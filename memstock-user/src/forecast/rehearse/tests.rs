@@ -67,7 +67,7 @@ fn judge(what_if: WhatIf, mib: u64) -> Row {
 fn each_limit_has_its_verdict() {
     let recording = recording();
     let rehearsal = Rehearsal::new(&recording, WhatIf::default());
-    assert_eq!(rehearsal.peaks(), Peaks { usage: 230 << 20, needed: 200 << 20 });
+    assert_eq!(rehearsal.peaks(), Peaks { usage: 230 << 20, needed: 200 << 20, written: 0 });
     assert_eq!((rehearsal.lives_from() >> 20, rehearsal.fits_from() >> 20), (206, 230));
     let fits = rehearsal.judge(230 << 20);
     assert_eq!((fits.verdict, fits.reread, fits.slowdown), (Verdict::Fits, Some(0), Some(0.0)));
@@ -85,7 +85,8 @@ fn each_limit_has_its_verdict() {
     assert_eq!(rehearsal.judge(50 << 20).victim.unwrap().at, Duration::ZERO);
 }
 
-/// The peak leaves no room for 2 MiB, which are read again: 512 pages of 2 ms in ten seconds.
+/// The peak leaves no room for 2 MiB, which are read again: 512 pages of 2 ms in ten seconds. The kernel reads ahead of
+/// a program that reads a file from its beginning, for as long as that took without a limit: a 200th of the run.
 #[test]
 fn what_is_read_again_makes_it_slow() {
     let mut recording = recording();
@@ -97,7 +98,8 @@ fn what_is_read_again_makes_it_slow() {
         let rehearsal = Rehearsal::new(&recording, WhatIf { kernel, ..WhatIf::default() });
         let row = rehearsal.judge(206 << 20);
         assert_eq!((row.verdict, row.reread), (Verdict::Slow, Some(2 << 20)), "{kernel:?}");
-        assert!((row.slowdown.unwrap() - 0.1024).abs() < 1e-9, "{kernel:?}");
+        let hidden = if kernel == Kernel::Lru { 0.0 } else { 0.005 };
+        assert!((row.slowdown.unwrap() - 0.1024 + hidden).abs() < 1e-9, "{kernel:?}");
         if kernel != Kernel::Lru {
             assert_eq!(row.files, [(0, 2 << 20)], "{kernel:?}");
         }

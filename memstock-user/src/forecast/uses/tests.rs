@@ -57,6 +57,19 @@ fn how_far_ahead_is_what_entered_meanwhile() {
     assert_eq!(uses(&["cat"], &reads).ahead, 28);
 }
 
+/// The use of a page can be missed, so that the next one seems to be the first.
+#[test]
+fn how_far_ahead_does_not_depend_on_one_in_a_hundred() {
+    let missed = [access(1, AccessKind::Added, 1600, 1)];
+    let pages = (0..200).flat_map(|n| {
+        let added = access(2 + n, AccessKind::Added, 16 * (n % 100), 2);
+        [added, Access { kind: AccessKind::Read, ..added }]
+    });
+    let late = [access(203, AccessKind::Read, 1600, 1)];
+    let all: Vec<_> = missed.into_iter().chain(pages).chain(late).collect();
+    assert_eq!(uses(&["cat"], &all).ahead, 4);
+}
+
 #[test]
 fn what_was_written_is_read_again_later() {
     let on = Use { page: 0, weight: 4 };
@@ -71,7 +84,7 @@ fn what_was_written_is_read_again_later() {
         whats(&uses)[1..],
         [What::Enter(on), What::Dirty(on), What::Again(on), What::Dirty(on)]
     );
-    assert_eq!((uses.written, uses.ahead), (4, 0), "written twice, and not read ahead");
+    assert_eq!((uses.written, uses.dirtied, uses.ahead), (4, 8, 0), "twice, and not read ahead");
 }
 
 #[test]

@@ -149,7 +149,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn service(cgroup: &str, limit: Option<u64>, needed: u64) -> Service {
-        let peaks = Peaks { usage: 2 * needed * MIB, needed: needed * MIB };
+        let peaks = Peaks::of(2 * needed * MIB, needed * MIB);
         let limit = limit.map(|mib| mib * MIB);
         Service {
             cgroup: cgroup.into(),

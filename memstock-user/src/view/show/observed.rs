@@ -74,8 +74,7 @@ impl Observed {
             return;
         };
         let needed = counter.needed_watermark.max(Need::of(counter, InFlight::default()).needed);
-        let peaks =
-            Peaks { usage: counter.memory.watermark * page_size, needed: needed * page_size };
+        let peaks = Peaks::of(counter.memory.watermark * page_size, needed * page_size);
         let before = self.removed.get(&path).map(|judged| judged.peaks).unwrap_or_default();
         self.removed.insert(path, Judged { id: name.id, peaks: peaks.or(before), limit });
     }
@@ -121,7 +120,7 @@ impl Observed {
 /// The highest figures of a cgroup.
 fn peaks(cgroup: &Cgroup, page_size: u64) -> Peaks {
     let usage = cgroup.memory.get(PageCounterStat::Watermark).unwrap_or(0) * page_size;
-    Peaks { usage, needed: cgroup.part(MemoryStat::NeededWatermark) * page_size }
+    Peaks::of(usage, cgroup.part(MemoryStat::NeededWatermark) * page_size)
 }
 
 #[cfg(test)]

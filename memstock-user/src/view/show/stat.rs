@@ -133,7 +133,7 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
     if let (Some(usage), Some(needed)) =
         (report.mean(CommandStat::Peak.stat()), report.mean(CommandStat::NeededPeak.stat()))
     {
-        let peaks = Peaks { usage: usage as u64, needed: needed as u64 };
+        let peaks = Peaks::of(usage as u64, needed as u64);
         writeln!(out, "\na limit {peaks}")?;
         writeln!(out, "{NEXT}")?;
     }
@@ -291,7 +291,7 @@ mod tests {
             "2.0MiB  peak",
             "97.00 % from a stock",
             "0.030 for each page charged",
-            "a limit fits at 7.0MiB and above, oom below 1.0MiB\nwhich limit to set: ",
+            "a limit fits at 4.0MiB and above, oom below 1.0MiB\nwhich limit to set: ",
             "2.000000 s  wall_time",
             "-  max_rss",
             "loss: healed 11",

@@ -71,7 +71,7 @@ pub fn services(url: &str, window: &str, margin: f64) -> Result<Vec<Service>> {
     }
     let service = |(cgroup, needed): (String, f64)| {
         let usage = peak.get(&cgroup).copied().unwrap_or(needed);
-        let peaks = Peaks { usage: usage as u64, needed: needed as u64 };
+        let peaks = Peaks::of(usage as u64, needed as u64);
         let limit = limit.get(&cgroup).map(|&bytes| bytes as u64);
         let hosts = hosts.get(&cgroup).map_or(1, |&count| count as u64);
         Service { advice: Advice::by_peaks(peaks, margin), peaks, limit, hosts, cgroup }
