@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
-use rustix::io::{Errno, write};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::io::write;
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
 use super::Held;
 use super::region::PAGE_SIZE;
@@ -15,17 +15,16 @@ pub(super) fn fill(nr_pages: usize) -> Result<Held> {
     let mut pipes: Vec<(OwnedFd, OwnedFd)> = Vec::new();
     let mut written = 0;
     while written < nr_pages {
-        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
-        let (read, end) =
-            pipe_with(flags).with_context(|| format!("pipe {} (see `ulimit -n`)", pipes.len()))?;
-        // A write of a whole page takes one page, and fits completely or not at all.
-        while written < nr_pages {
-            match write(&end, &ZEROS) {
-                Ok(_) => written += 1,
-                Err(error) if error == Errno::AGAIN => break,
-                Err(error) => return Err(error).context("filling a pipe"),
-            }
+        let (read, end) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .with_context(|| format!("pipe {} (see `ulimit -n`)", pipes.len()))?;
+        // A write of a whole page takes one page. To a full pipe none is tried: since Linux 7 it would keep a page that
+        // the kernel got for it in advance.
+        let room = fcntl_getpipe_size(&end)? / PAGE_SIZE;
+        let more = room.min(nr_pages - written);
+        for _ in 0..more {
+            write(&end, &ZEROS).context("filling a pipe")?;
         }
+        written += more;
         pipes.push((read, end));
     }
     Ok(Held::new(nr_pages, move || {
