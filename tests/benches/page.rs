@@ -94,8 +94,8 @@ fn measure_in(args: &Args, cgroup: &Cgroup) -> Result<()> {
     let mut all = vec![&online[..1], &online[..]];
     all.dedup();
     for cpus in all {
-        let start = if args.cache { Workers::reading } else { Workers::start };
-        let workers = start(cpus, args.pages, &[&cgroup.dir])?;
+        let round = if args.cache { "cache" } else { "map" };
+        let workers = Workers::doing(round, cpus, args.pages, &[&cgroup.dir])?;
         measure(args, &mut programs, &workers)?;
     }
     Ok(())

@@ -1,6 +1,7 @@
-//! Bisects the smallest limit at which the kernel lets a program live.
+//! Bisects the smallest limit at which the kernel lets a program live, and the smallest at which it is not slow.
 
 use anyhow::Result;
+use memstock::forecast::rehearse::SLOW;
 use memstock_tests::PAGE;
 
 use crate::cells::Cell;
@@ -10,6 +11,10 @@ use crate::record::Recording;
 /// The interval at which the bisection stops: a fraction of the limit, or bytes, whichever is larger.
 const OPEN_PART: u64 = 200;
 const OPEN_BYTES: u64 = 512 << 10;
+/// The same for how fast it is, which is less sharp.
+const OPEN_PART_OF_SPEED: u64 = 50;
+/// Runs with and without a limit, taking turns, that tell whether it is slow there.
+const PAIRS: usize = 3;
 
 /// The largest limit at which the program once died, and the smallest from which on it always lived.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +38,12 @@ impl Boundary {
         Self { dies: recording.needed, lives: recording.needed }
     }
 
-    fn is_open(&self) -> bool {
-        self.lives - self.dies > (self.lives / OPEN_PART).max(OPEN_BYTES)
+    fn is_open(&self, part: u64) -> bool {
+        self.lives - self.dies > (self.lives / part).max(OPEN_BYTES)
+    }
+
+    fn middle(&self) -> u64 {
+        self.dies.midpoint(self.lives).next_multiple_of(PAGE)
     }
 }
 
@@ -48,8 +57,8 @@ pub fn bisect(
     // Whether the runs at `lives` were repeated, as those of a cell are.
     let mut is_sure = true;
     loop {
-        while ends.is_open() {
-            let middle = ends.dies.midpoint(ends.lives).next_multiple_of(PAGE);
+        while ends.is_open(OPEN_PART) {
+            let middle = ends.middle();
             if run(middle)?.lived() {
                 (ends.lives, is_sure) = (middle, false);
             } else {
@@ -70,4 +79,39 @@ pub fn bisect(
             }
         }
     }
+}
+
+/// The smallest limit from which on it takes at most 5 % longer; `lives` if it is nowhere slower.
+pub fn fast_from(
+    cells: &[Cell],
+    lives: u64,
+    run: impl Fn(Option<u64>) -> Result<Run>,
+) -> Result<u64> {
+    let is_slow = |limit: u64| -> Result<bool> {
+        let (mut with, mut without) = (f64::MAX, f64::MAX);
+        for _ in 0..PAIRS {
+            let run_there = run(Some(limit))?;
+            if !run_there.lived() {
+                return Ok(true);
+            }
+            // The fastest, since other work only makes it slower.
+            with = with.min(run_there.wall.as_secs_f64());
+            without = without.min(run(None)?.wall.as_secs_f64());
+        }
+        Ok(with > without * (1.0 + SLOW))
+    };
+    let mut ends = Boundary { dies: 0, lives };
+    for cell in cells.iter().rev().filter(|cell| cell.limit.bytes > lives) {
+        let limit = cell.limit.bytes;
+        if cell.seems_slow() && is_slow(limit)? {
+            let above = cells.iter().map(|cell| cell.limit.bytes).find(|&bytes| bytes > limit);
+            ends = Boundary { dies: limit, lives: above.unwrap_or(limit * 2) };
+            break;
+        }
+    }
+    while ends.dies > 0 && ends.is_open(OPEN_PART_OF_SPEED) {
+        let middle = ends.middle();
+        *(if is_slow(middle)? { &mut ends.dies } else { &mut ends.lives }) = middle;
+    }
+    Ok(ends.lives)
 }

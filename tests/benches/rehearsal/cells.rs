@@ -1,6 +1,7 @@
 //! A program at one limit: which limits to try, what happened, and what was predicted.
 
 use anyhow::Result;
+use memstock::forecast::rehearse::SLOW;
 use memstock_tests::PAGE;
 
 use crate::oracle::Run;
@@ -93,6 +94,13 @@ impl Cell {
         }
         let free = runs.iter().all(Run::lived).then(|| run(None)).transpose()?;
         Ok(Self { limit, runs, free })
+    }
+
+    /// Whether its fastest run took longer than the one without a limit beside it, by more than is allowed.
+    pub fn seems_slow(&self) -> bool {
+        let fastest = self.runs.iter().map(|run| run.wall).min();
+        let free = self.free.as_ref().map(|run| run.wall);
+        fastest.zip(free).is_none_or(|(with, free)| with > free.mul_f64(1.0 + SLOW))
     }
 
     /// Whether it lived in every run.

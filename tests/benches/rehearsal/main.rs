@@ -64,6 +64,8 @@ struct Rehearsed {
     peak: u64,
     cells: Vec<Cell>,
     boundary: Boundary,
+    /// The smallest limit at which it takes at most 5 % longer, in bytes.
+    fast_from: u64,
 }
 
 fn main() -> Result<()> {
@@ -172,5 +174,10 @@ fn rehearse(
     } else {
         bisect::bisect(&cells, args.repeats, |limit| run(Some(limit)))?
     };
-    Ok(Rehearsed { program, recording, peak: free.peak, cells, boundary })
+    let fast_from = if args.common.smoke {
+        boundary.lives
+    } else {
+        bisect::fast_from(&cells, boundary.lives, run)?
+    };
+    Ok(Rehearsed { program, recording, peak: free.peak, cells, boundary, fast_from })
 }

@@ -29,6 +29,8 @@ pub struct Recording {
     pub lives_from: u64,
     /// The limit that `memstock recommend` gives.
     pub recommended: u64,
+    /// The same without a margin for other loads.
+    pub without_margin: u64,
     /// The losses that memstock reports; empty if none.
     pub loss: String,
     /// The recording itself.
@@ -74,7 +76,10 @@ fn record_once(place: &Place, program: &Program) -> Result<Recording> {
     let rehearsal = Rehearsal::new(&data, WhatIf::default());
     let peaks = rehearsal.peaks();
     let lives_from = rehearsal.lives_from();
-    let recommended = Advice::of(&[rehearsal], Goal::default()).max;
+    let with =
+        |margin| Advice::of(std::slice::from_ref(&rehearsal), Goal { margin, ..Goal::default() });
+    let [recommended, without_margin] =
+        [Goal::default().margin, 0.0].map(|margin| with(margin).max);
     let losses = data.end.iter().flat_map(|end| &end.lost).filter(|(_, count)| *count > 0);
     let losses: Vec<_> = losses.map(|(name, count)| format!("{name} {count}")).collect();
     Ok(Recording {
@@ -84,6 +89,7 @@ fn record_once(place: &Place, program: &Program) -> Result<Recording> {
         max_rss: 0,
         lives_from,
         recommended,
+        without_margin,
         data,
     })
 }

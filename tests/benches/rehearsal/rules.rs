@@ -11,16 +11,24 @@ pub struct Rule {
 }
 
 pub const MEMSTOCK: Rule =
-    Rule { name: "needed + 3 %, 6 MiB", boundary: |r| r.needed, lives_from: |r| r.lives_from };
+    Rule { name: "lives from", boundary: |r| r.needed, lives_from: |r| r.lives_from };
 
 /// Adds a margin for other loads, and room for the page cache that is worth keeping.
 pub const RECOMMEND: Rule =
     Rule { name: "recommend", boundary: |r| r.needed, lives_from: |r| r.recommended };
 
+/// Without the margin for other loads, of which a bench has none.
+pub const WITHOUT_MARGIN: Rule = Rule {
+    name: "recommend --margin 0%",
+    boundary: |r| r.needed,
+    lives_from: |r| r.without_margin,
+};
+
 /// All rules, memstock's first.
-pub const RULES: [Rule; 5] = [
+pub const RULES: [Rule; 6] = [
     MEMSTOCK,
     RECOMMEND,
+    WITHOUT_MARGIN,
     // By usage alone, as memstock once did.
     Rule { name: "peak", boundary: |r| r.peak, lives_from: |r| r.peak },
     Rule {

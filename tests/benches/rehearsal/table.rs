@@ -69,11 +69,12 @@ impl<'a> Report<'a> {
             "peak",
             "needed",
             "lives from",
+            "fast from",
             "needed is off by",
             "limits: right, near, wrong",
         ]);
         for one in self.0 {
-            let Rehearsed { program, recording, cells, boundary, .. } = one;
+            let Rehearsed { program, recording, cells, boundary, fast_from, .. } = one;
             let word = |cell: &Cell| cell.word(&MEMSTOCK, recording, boundary.lives);
             let count =
                 |words: &[Word]| cells.iter().filter(|cell| words.contains(&word(cell))).count();
@@ -84,6 +85,7 @@ impl<'a> Report<'a> {
                 format!("{:.1}", in_mib(recording.peak)),
                 format!("{:.1}", in_mib(recording.needed)),
                 format!("{:.1}", in_mib(boundary.lives)),
+                format!("{:.1}", in_mib(*fast_from)),
                 format!("{off:+.1} ({:+.1} %)", 100.0 * off / in_mib(boundary.lives)),
                 format!(
                     "{}, {}, {}",
@@ -105,6 +107,7 @@ impl<'a> Report<'a> {
             "boundary within 3 % or 2 MiB",
             "set as the limit: lives",
             "above the smallest that lives: median, most",
+            "above the smallest that is at most 5 % slower",
         ]);
         for rule in &RULES {
             let words = self.0.iter().flat_map(|one| {
@@ -125,18 +128,19 @@ impl<'a> Report<'a> {
                 count(Word::Wasteful).to_string(),
                 format!("{} of {}", exact.count(), self.0.len()),
                 format!("{} of {}", set.iter().filter(|&&lives| lives).count(), set.len()),
-                self.waste(rule),
+                self.waste(rule, |one| one.boundary.lives),
+                self.waste(rule, |one| one.fast_from),
             ]);
         }
         table
     }
 
-    /// How far a rule's limits, if the program lives at them, are above the smallest that works.
-    fn waste(&self, rule: &Rule) -> String {
+    /// How far a rule's limits, if the program lives at them, are above the smallest that does.
+    fn waste(&self, rule: &Rule, smallest: fn(&Rehearsed) -> u64) -> String {
         let living = self.0.iter().filter(|one| lives_as_set(rule, one) == Some(true));
         let above = living.map(|one| {
             let limit = (rule.lives_from)(&one.recording);
-            100.0 * (in_mib(limit) / in_mib(one.boundary.lives) - 1.0)
+            100.0 * (in_mib(limit) / in_mib(smallest(one)) - 1.0)
         });
         let mut above: Vec<_> = above.collect();
         above.sort_by(f64::total_cmp);

@@ -44,18 +44,14 @@ impl Workers {
     /// # Errors
     /// When one cannot be started or moved.
     pub fn start(cpus: &[u32], pages: usize, dirs: &[&Path]) -> Result<Self> {
-        Self::start_with(cpus, pages, dirs, &[])
+        Self::doing("map", cpus, pages, dirs)
     }
 
-    /// The same, but each reads this many pages of a file, and drops them from the page cache.
+    /// The same for another round than `map`: `cache` or `read` (`workload::churn::Round`).
     ///
     /// # Errors
     /// When one cannot be started or moved.
-    pub fn reading(cpus: &[u32], pages: usize, dirs: &[&Path]) -> Result<Self> {
-        Self::start_with(cpus, pages, dirs, &["--cached"])
-    }
-
-    fn start_with(cpus: &[u32], pages: usize, dirs: &[&Path], args: &[&str]) -> Result<Self> {
+    pub fn doing(round: &str, cpus: &[u32], pages: usize, dirs: &[&Path]) -> Result<Self> {
         let program = binaries::workload()?;
         let mut workers =
             Self { children: Vec::new(), counters: Vec::new(), clocks: Vec::new(), misses: None };
@@ -68,7 +64,8 @@ impl Workers {
             workers.counters.push(counter_in(&file)?);
             let mut command = Command::new(&program);
             let (cpu, pages) = (cpu.to_string(), pages.to_string());
-            command.args(["churn", "--counted", "--cpu", &cpu, "--pages", &pages]).args(args);
+            command.args(["churn", "--counted", "--round", round]);
+            command.args(["--cpu", &cpu, "--pages", &pages]);
             let child = command.stdin(file).stdout(Stdio::null()).spawn();
             let child = child.with_context(|| format!("cannot start {}", program.display()))?;
             workers.clocks.push(CpuClock::of(&child)?);

@@ -89,9 +89,9 @@ enum Verb {
         /// Count them in the file on standard input.
         #[arg(long)]
         counted: bool,
-        /// Read and drop pages of page cache instead.
-        #[arg(long)]
-        cached: bool,
+        /// What to do with them.
+        #[arg(long, value_enum, default_value_t = churn::Round::Map)]
+        round: churn::Round,
     },
 }
 
@@ -109,8 +109,8 @@ fn main() -> Result<()> {
         Some(Verb::Demo) => demo::run(),
         Some(Verb::Fuse { dir, silent }) => fuse::serve(&dir, silent),
         Some(Verb::Share { pages }) => share::run(pages.try_into()?),
-        Some(Verb::Churn { cpu, pages, counted, cached }) => {
-            churn::churn(cpu, pages.try_into()?, counted, cached)
+        Some(Verb::Churn { cpu, pages, counted, round }) => {
+            churn::churn(cpu, pages.try_into()?, counted, round)
         }
     }
 }

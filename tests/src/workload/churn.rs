@@ -16,7 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use super::cpus::{Cpus, pin};
-use super::page_cache::PageCache;
+use super::page_cache::{CHUNK, PageCache};
 use super::pages::{faults, round};
 use super::signal;
 
@@ -69,24 +69,37 @@ fn start(cpu: u32, nr_pages: usize) -> Result<Child> {
         .with_context(|| format!("starting the churn on CPU {cpu}"))
 }
 
+/// What a round does with its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Round {
+    /// Maps, touches and unmaps them.
+    Map,
+    /// Reads them into the page cache, one at a time, and drops them.
+    Cache,
+    /// Reads them from the page cache, 128 KiB at a time.
+    Read,
+}
+
 /// Churns on one CPU until a signal comes, then prints the number of faults. With `counted`, it keeps a count of the
-/// pages in the file on standard input. With `cached`, the pages are of page cache: read, one at a time, and dropped.
+/// pages in the file on standard input.
 ///
 /// # Errors
 /// When the CPU is not there, or memory runs out.
-pub fn churn(cpu: u32, nr_pages: usize, counted: bool, cached: bool) -> Result<()> {
+pub fn churn(cpu: u32, nr_pages: usize, counted: bool, what: Round) -> Result<()> {
     signal::catch().context("catching signals")?;
     // A parent that is killed cannot end its children.
     set_parent_process_death_signal(Some(Signal::TERM)).context("watching the parent")?;
     pin(cpu)?;
     ensure!(nr_pages > 0, "no pages, no faults");
     let counter = counted.then(|| counter_in(io::stdin())).transpose()?;
-    let cache = cached.then(|| PageCache::new(nr_pages)).transpose().context("a file")?;
+    let cache = PageCache::new(nr_pages).context("a file")?;
+    let mut buffer = [0; CHUNK];
     let before = faults();
     while !signal::caught() {
-        match &cache {
-            Some(cache) => cache.round().context("reading a file")?,
-            None => round(nr_pages).with_context(|| format!("mapping {nr_pages} pages"))?,
+        match what {
+            Round::Map => round(nr_pages).with_context(|| format!("mapping {nr_pages} pages"))?,
+            Round::Cache => cache.round().context("reading a file")?,
+            Round::Read => cache.read(&mut buffer).context("reading a file")?,
         }
         if let Some(counter) = counter {
             counter.fetch_add(nr_pages as u64, Relaxed);

@@ -1,4 +1,4 @@
-//! Pages of page cache that are read and dropped.
+//! Pages of page cache that are read, and dropped or read again.
 
 use std::fs::File;
 use std::num::NonZero;
@@ -8,6 +8,9 @@ use rustix::fs::{Advice, fadvise};
 use rustix::io;
 
 use crate::PAGE;
+
+/// Bytes of a large read.
+pub const CHUNK: usize = 128 << 10;
 
 /// A sparse file, so that reading it waits for no disk.
 #[derive(Debug)]
@@ -27,6 +30,17 @@ impl PageCache {
         // Without read-ahead, so that each page is added by itself.
         fadvise(&file, 0, None, Advice::Random)?;
         Ok(Self { file, nr_pages })
+    }
+
+    /// Reads all pages, 128 KiB at a time, and leaves them in the page cache.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(&self, buffer: &mut [u8; CHUNK]) -> std::io::Result<()> {
+        for at in (0..self.nr_pages * PAGE).step_by(CHUNK) {
+            self.file.read_at(buffer, at)?;
+        }
+        Ok(())
     }
 
     /// Reads each page once, and drops them all.
