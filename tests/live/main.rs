@@ -10,6 +10,7 @@ mod config;
 mod conservation;
 mod containers;
 mod control;
+mod curve;
 mod doctor;
 mod drain;
 mod drains;

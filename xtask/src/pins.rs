@@ -55,7 +55,7 @@ pub const DENY_SHA256: &str = "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e3
 
 /// What the live tests use: load, tracer, file systems, terminal, a root to install in, manual pages, browser.
 pub const DEBIAN_LIVE: &[&str] =
-    &["stress-ng", "strace", "e2fsprogs", "tmux", "debootstrap", "mandoc", "chromium"];
+    &["stress-ng", "fio", "strace", "e2fsprogs", "tmux", "debootstrap", "mandoc", "chromium"];
 
 /// What a Debian root needs to boot. `dbus` is named because systemd-container depends on it through a virtual package,
 /// which debootstrap does not resolve.

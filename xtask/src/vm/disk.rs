@@ -44,6 +44,7 @@ const PROGRAMS: &[&str] = &[
     "flock",
     "mkfs.ext4",
     "stress-ng",
+    "fio",
     // Programs of the benchmark of rehearsals that are one file and its libraries.
     "awk",
     "cp",

@@ -16,24 +16,18 @@ use crate::recording::{Access, AccessKind, File, Writer};
 const MAX_BLOCKS: usize = 8192;
 /// This few blocks stay followed however often they are accessed: fewer would say nothing about the rest.
 const MIN_BLOCKS: usize = 64;
-/// Accesses recorded before their rate matters: some 1 MiB.
-const CREDIT: u64 = 150_000;
-/// Accesses recorded for each second after that: some 15 MiB an hour.
-const A_SECOND: u64 = 600;
-/// Bursts reduce the rate only after this many accesses, so the start of a short program does not.
-const FREE: u64 = 20_000;
-/// Accesses between two looks that count as a burst: each costs the recorded task some 1.5 µs.
-const AT_ONCE: u64 = 100;
+/// Accesses that cost the recorded task at most 3 % of a CPU, 1.5 µs each; the start of a short program is free.
+const OF_TIME: Bucket = Bucket::new(20_000, 20_000);
+/// Accesses that make a file of 1 MiB at first, and then 15 MiB an hour.
+const OF_SPACE: Bucket = Bucket::new(150_000, 600);
 
 /// The followed part of the page cache.
-#[derive(Default)]
 pub(super) struct Cache {
     one_in: u32,
     /// The pages seen of each block, one bit a page, by the file's key and the block.
     followed: HashMap<(u64, u64), u16>,
-    /// Accesses recorded in all, and since the last look.
-    told: u64,
-    lately: u64,
+    of_time: Bucket,
+    of_space: Bucket,
     /// Devices of the recorded files, as `stat(2)` numbers them.
     devices: BTreeSet<u64>,
     names: Option<FileSystems>,
@@ -43,7 +37,14 @@ impl Cache {
     pub(super) fn new() -> Self {
         let names =
             FileSystems::find().inspect_err(|error| log::debug!("no paths: {error:#}")).ok();
-        Self { one_in: 1, names, ..Self::default() }
+        Self {
+            one_in: 1,
+            followed: HashMap::new(),
+            of_time: OF_TIME,
+            of_space: OF_SPACE,
+            devices: BTreeSet::new(),
+            names,
+        }
     }
 
     /// Records an access.
@@ -76,28 +77,27 @@ impl Cache {
             let index = block * BLOCK_PAGES + u64::from(first);
             let access = Access { at, file, index, pages: nr_pages, one_in: self.one_in, kind };
             to.access(&access)?;
-            self.told += 1;
-            self.lately += 1;
+            self.of_time.add(at);
+            self.of_space.add(at);
         }
         Ok(())
     }
 
     /// Whether accesses come so fast that the next look should be soon.
     pub(super) fn is_busy(&self) -> bool {
-        self.told > FREE && self.lately > AT_ONCE && self.followed.len() > MIN_BLOCKS
+        self.of_time.is_half_full()
     }
 
     /// Adjusts how many blocks are followed; returns the new rate, one block in so many, if it changed.
-    pub(super) fn rate(&mut self, at: Duration) -> Option<u32> {
+    pub(super) fn rate(&mut self) -> Option<u32> {
         let before = self.one_in;
-        let room = CREDIT + A_SECOND * at.as_secs();
-        if self.is_busy() || self.told > room && self.followed.len() > MIN_BLOCKS {
+        let is_too_much = self.of_time.overflows() | self.of_space.overflows();
+        if is_too_much && self.followed.len() > MIN_BLOCKS {
             self.halve();
         }
         while self.followed.len() > MAX_BLOCKS {
             self.halve();
         }
-        self.lately = 0;
         (self.one_in != before).then_some(self.one_in)
     }
 
@@ -128,6 +128,41 @@ impl Cache {
 
     fn path(&self, inode: Inode) -> Option<PathBuf> {
         self.names.as_ref()?.path(inode)
+    }
+}
+
+/// Has room for so many accesses, and loses so many a second.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    room: u64,
+    a_second: u64,
+    level: f64,
+    at: Duration,
+}
+
+impl Bucket {
+    const fn new(room: u64, a_second: u64) -> Self {
+        Self { room, a_second, level: 0.0, at: Duration::ZERO }
+    }
+
+    /// An access, at the time when it happened: it may be told of later, with many others.
+    fn add(&mut self, at: Duration) {
+        let passed = at.saturating_sub(self.at).as_secs_f64();
+        self.at = self.at.max(at);
+        self.level = (self.level - passed * self.a_second as f64).max(0.0) + 1.0;
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.level > self.room as f64 / 2.0
+    }
+
+    /// Whether it overflows; it is half empty then, so that what is done about it can show an effect.
+    fn overflows(&mut self) -> bool {
+        let overflows = self.level > self.room as f64;
+        if overflows {
+            self.level = self.room as f64 / 2.0;
+        }
+        overflows
     }
 }
 
@@ -183,13 +218,32 @@ mod tests {
     fn no_more_blocks_are_followed_than_there_is_room_for() {
         let (mut cache, mut to) = begun();
         touch(&mut cache, &mut to, 0..1000, RecordKind::Read);
-        assert_eq!(cache.rate(Duration::ZERO), None);
+        assert_eq!(cache.rate(), None);
         touch(&mut cache, &mut to, 1000..100_000, RecordKind::Read);
-        let one_in = cache.rate(Duration::ZERO).unwrap();
+        let one_in = cache.rate().unwrap();
         assert!((8..=32).contains(&one_in), "{one_in}");
         assert!((2048..=MAX_BLOCKS).contains(&cache.followed.len()), "{}", cache.followed.len());
         touch(&mut cache, &mut to, 0..100_000, RecordKind::Removed);
         assert!(cache.followed.is_empty());
+    }
+
+    /// 262,144 reads a second, told of all at once: a sixteenth of them is what may be recorded.
+    #[test]
+    fn the_rate_is_what_it_has_to_be_and_no_lower() {
+        let (mut cache, mut to) = begun();
+        for ms in 0..1000 {
+            for n in 0..262_u64 {
+                let block = (ms * 262 + n) % 30_000;
+                let accessed = Accessed { file: 7, block, pages: 1, ..Accessed::default() };
+                cache
+                    .take(Duration::from_millis(ms), RecordKind::Read, &accessed, &mut to)
+                    .unwrap();
+            }
+            if ms % 10 == 9 {
+                cache.rate();
+            }
+        }
+        assert!((8..=16).contains(&cache.one_in), "{}", cache.one_in);
     }
 
     #[test]
@@ -197,7 +251,7 @@ mod tests {
         let (mut cache, mut to) = begun();
         for _ in 0..100 {
             touch(&mut cache, &mut to, 0..4000, RecordKind::Read);
-            cache.rate(Duration::ZERO);
+            cache.rate();
         }
         assert!(cache.followed.len() <= 2 * MIN_BLOCKS && cache.one_in >= 16, "{}", cache.one_in);
         assert!(cache.followed.len() >= MIN_BLOCKS / 4, "{}", cache.followed.len());

@@ -159,7 +159,7 @@ impl Recording {
 
     fn round(&mut self) {
         let at = self.begun.elapsed();
-        if let Some(one_in) = self.cache.rate(at)
+        if let Some(one_in) = self.cache.rate()
             && let Err(error) = self.recorded.follow(one_in)
         {
             self.not_read(&error);
