@@ -20,6 +20,8 @@ const CPU: u32 = 1;
 const SECONDS: u32 = 60;
 /// Pages touched at a time and kept.
 const TOUCHED: u64 = 20;
+/// Page tables of a task that may come later: those of its stack and its heap.
+const TABLES: u64 = 2;
 /// Kept pages that are given back together.
 const MOST: u64 = 10_000;
 
@@ -152,11 +154,14 @@ fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
             ensure!(is_preempted || seen <= counted, "{seen} faults of {counted}: another's");
             all = (all.0 + seen, all.1 + counted);
             let expected = side.used + side.kept;
-            // The daemon finds the frees that were skipped.
+            // The daemon finds the frees that were skipped. A page table that a task needs only now may be more than
+            // before: one was seen, charged by the kernel as well. What is lost comes by the dozen.
+            let mut used = 0;
             try_poll_until(3 * SOON, "what was lost to be found", || {
-                Ok((engine.used_at_rest(&side.cgroup)? <= expected).then_some(()))
-            })?;
-            let used = engine.used_at_rest(&side.cgroup)?;
+                used = engine.used_at_rest(&side.cgroup)?;
+                Ok((used <= expected + TABLES).then_some(()))
+            })
+            .with_context(|| format!("{used} pages used, not {expected}: {audit:#?}"))?;
             ensure!(used + missed >= expected, "{used} pages used, not {expected}");
         }
         ensure!(all.0 <= all.1, "{} faults of {}", all.0, all.1);

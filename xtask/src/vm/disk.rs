@@ -152,6 +152,7 @@ fn environment(guest: &Guest, work: &Work, budget: &Path) -> Result<String> {
     let cgroups = match guest.cgroups {
         Cgroups::V2 => "v2",
         Cgroups::Hybrid => "hybrid",
+        Cgroups::None => "none",
     };
     let budget = budget.to_str().context("the project's path is not UTF-8")?;
     let mut text = format!(

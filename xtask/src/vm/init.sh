@@ -28,7 +28,7 @@ if [ "$CGROUPS" = hybrid ]; then
     mount -t cgroup -o memory cgroup /sys/fs/cgroup/memory
 else
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+    [ "$CGROUPS" = none ] || echo +memory >/sys/fs/cgroup/cgroup.subtree_control
 fi
 ip link set lo up
 for module in /lib/modules/*.ko; do insmod "$module"; done

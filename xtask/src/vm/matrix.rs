@@ -31,6 +31,7 @@ pub fn guests() -> Vec<Guest> {
         v2("6.12", Preempt::Full),
         Guest::of("6.12", 8, Cgroups::Hybrid, Preempt::Full),
         nohz_full("6.12"),
+        Guest::of("6.12", 4, Cgroups::None, Preempt::Voluntary),
         v2("6.18", Preempt::None),
         v2("6.18", Preempt::Lazy),
         v2("6.18", Preempt::Full),

@@ -50,7 +50,7 @@ pub struct Guest {
     /// Number of possible CPUs, for what costs by the possible CPU [default: no more]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=254))]
     possible: Option<u32>,
-    /// Which hierarchy has the memory controller: v2, or a v1 hierarchy beside it (hybrid).
+    /// Which hierarchy has the memory controller: v2, a v1 hierarchy beside it (hybrid), or none.
     #[arg(long, value_enum, default_value_t = Cgroups::V2)]
     cgroups: Cgroups,
     /// Preemption mode of the kernel [default: as it was built]
@@ -74,6 +74,8 @@ pub enum Cgroups {
     V2,
     /// v1 memory beside a v2 hierarchy without controllers.
     Hybrid,
+    /// Only v2, with the memory controller turned off (`cgroup_disable=memory`).
+    None,
 }
 
 /// `preempt=` of the kernel's command line.
@@ -127,6 +129,7 @@ impl fmt::Display for Guest {
         let cgroups = match cgroups {
             Cgroups::V2 => "cgroup v2",
             Cgroups::Hybrid => "hybrid cgroups",
+            Cgroups::None => "no memory controller",
         };
         write!(f, "Linux {kernel}{arch}, {cpus} CPUs{possible}, {cgroups}")?;
         preempt.map_or(Ok(()), |preempt| write!(f, ", preempt={}", preempt.name()))?;

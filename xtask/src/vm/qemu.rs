@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Guest;
 use super::emulator::Emulator;
 use super::kernel::Kernel;
+use super::{Cgroups, Guest};
 use crate::arch::Arch;
 use crate::exec::say;
 
@@ -86,6 +86,9 @@ impl Machine<'_> {
         );
         if let Some(preempt) = guest.preempt {
             write!(append, " preempt={}", preempt.name())?;
+        }
+        if guest.cgroups == Cgroups::None {
+            append.push_str(" cgroup_disable=memory");
         }
         if guest.nohz_full {
             let last = guest.cpus.checked_sub(1).filter(|last| *last > 0);
