@@ -20,8 +20,6 @@ use rustix::fs::{Advice, fadvise};
 /// The allowed error. The kernel's counts of its LRU lists, by which it chooses, lag by up to 4 s: it read 20 % less
 /// again in a run of one second, and was within 8 % in runs of five seconds or more.
 const NEAR: f64 = 0.25;
-/// With MGLRU, of which only the tiers are simulated: 43 % were seen on 6.12, with the most room of the three.
-const NEAR_OF_GENERATIONS: f64 = 0.5;
 
 #[test]
 #[ignore = "long"]
@@ -61,9 +59,7 @@ fn zipf_reads_are_read_again_as_foretold() -> Result<()> {
                 "{part} of {distinct}: {again} pages, foretold {foretold:?} (an LRU: the last)"
             );
             let off = again.abs_diff(foretold[0]) as f64;
-            let is_multi_gen = recording.header.lru == Lru::MultiGen;
-            let near = if is_multi_gen { NEAR_OF_GENERATIONS } else { NEAR };
-            ensure!(off <= near * again as f64, "{part}: {again}, {foretold:?}");
+            ensure!(off <= NEAR * again as f64, "{part}: {again}, {foretold:?}");
         }
         Ok(())
     })

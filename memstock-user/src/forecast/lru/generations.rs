@@ -1,7 +1,7 @@
 //! The generations of MGLRU, as `mm/vmscan.c` and `mm/workingset.c` keep them for unmapped page cache. A page enters
 //! the oldest generation; its uses do not move it but are counted, and the count decides its tier. Pages are evicted
 //! from the oldest generation. A tier that comes back more often than the first, whose pages were used once, is moved
-//! to the next generation instead.
+//! to the next generation instead, and so is a page that was used as often as can be counted.
 
 use super::super::uses::Use;
 use super::Policy;
@@ -15,6 +15,9 @@ const FEWEST: u64 = 2;
 const TIERS: usize = 4;
 /// Uses are counted up to this, which is enough for the last tier.
 const MOST_USES: u8 = 8;
+/// From so many uses on a page is kept whatever its tier: `PG_referenced`, two bits and `PG_workingset` count no further
+/// (`sort_folio`, `lru_gen_inc_refs`).
+const SATURATED: u8 = 5;
 /// With fewer refaults of a tier, nothing is concluded from them (`MIN_LRU_BATCH`).
 const FEWEST_COMEBACKS: u64 = 64;
 /// A tier is protected if its pages refault this many times as often as those of the first (`get_tier_idx`).
@@ -143,8 +146,9 @@ impl Policy for Generations {
         loop {
             self.age();
             let page = self.lists.oldest(place(self.oldest))?;
-            let tier = tier_of(self.pages[page as usize].uses);
-            if tier <= last {
+            let uses = self.pages[page as usize].uses;
+            let tier = tier_of(uses);
+            if tier <= last && uses < SATURATED {
                 return Some(page);
             }
             let weight = self.lists.weight_of(page);
