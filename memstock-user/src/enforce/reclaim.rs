@@ -71,7 +71,9 @@ pub fn reclaim(means: ReclaimMethod, request: &Request<'_>) -> Result<Reclaimed>
     let request = Request { may_swap: has_swap && request.may_swap, ..*request };
     let tasks = || task::tasks(&request.cgroup.dir);
     match means {
-        ReclaimMethod::MemoryReclaim => kernel::memory_reclaim(&request).map(Reclaimed::some),
+        ReclaimMethod::MemoryReclaim => {
+            kernel::memory_reclaim(&request, must_not_swap).map(Reclaimed::some)
+        }
         // Other pages in such a mapping would go to swap.
         ReclaimMethod::Lazyfree if must_not_swap => Ok(Reclaimed::Nothing),
         ReclaimMethod::Lazyfree => Ok(Reclaimed::some(mappings::lazyfree(&tasks(), &request))),
