@@ -75,18 +75,6 @@ pub struct Header {
     pub assumes: Vec<String>,
 }
 
-impl Header {
-    /// Whether its kernel is older than this version of Linux; false if the release cannot be parsed.
-    pub fn is_before(&self, major: u32, minor: u32) -> bool {
-        // `6.12.117+deb12`
-        let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(own)), Some(Ok(own_minor))) => (own, own_minor) < (major, minor),
-            _ => false,
-        }
-    }
-}
-
 /// How a kernel reclaims page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lru {

@@ -38,14 +38,12 @@ pub struct KernelCgroup {
 
 /// Why a test of page cache at the kernel's limit is skipped if [`kills_for_dirty_pages`].
 pub const KILLS_FOR_DIRTY_PAGES: &str =
-    "this kernel kills for dirty pages: MGLRU before Linux 6.13";
+    "this kernel kills for dirty pages: MGLRU, with a slow disk";
 
-/// Whether the kernel kills at a limit rather than wait for writeback (1bc542c6a0d1).
+/// Whether the kernel may kill at a limit rather than wait for writeback, as MGLRU did on Linux 6.12, 6.18 and 7.3.
 pub fn kills_for_dirty_pages() -> bool {
     let enabled = fs::read_to_string("/sys/kernel/mm/lru_gen/enabled");
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let numbers: Vec<u32> = release.split('.').map_while(|part| part.parse().ok()).collect();
-    enabled.is_ok_and(|enabled| enabled.trim() != "0x0000") && numbers < vec![6, 13]
+    enabled.is_ok_and(|enabled| enabled.trim() != "0x0000")
 }
 
 impl KernelCgroup {

@@ -51,7 +51,7 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     match rehearsal.killed_for() {
         0 => {}
         dirty => all.push(format!(
-            "{} of dirty pages count as needed: with MGLRU, Linux before 6.13 kills for them",
+            "{} of dirty pages count as needed: with MGLRU the kernel may kill for them",
             human(dirty)
         )),
     }

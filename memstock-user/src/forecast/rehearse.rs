@@ -152,11 +152,11 @@ impl<'a> Rehearsal<'a> {
         peaks.lives_from().saturating_add(self.killed_for())
     }
 
-    /// Bytes of dirty cache for which the kernel kills rather than wait for writeback: with MGLRU, before Linux 6.13
-    /// (1bc542c6a0d1). A fifth of what a cgroup may have is allowed to be dirty (`vm.dirty_ratio`), so this is at most
+    /// Bytes of dirty cache for which the kernel kills rather than wait for writeback: with MGLRU (seen on Linux 6.12,
+    /// 6.18 and 7.3). A fifth of what a cgroup may have is allowed to be dirty (`vm.dirty_ratio`), so this is at most
     /// a quarter of the rest.
     pub(super) fn killed_for(&self) -> u64 {
-        if self.lru() != Lru::MultiGen || !self.recording.header.is_before(6, 13) {
+        if self.lru() != Lru::MultiGen {
             return 0;
         }
         self.bytes(self.timeline.dirty_above(0)).min(self.peaks().lives_from() / 4)

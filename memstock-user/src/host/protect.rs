@@ -35,18 +35,23 @@ fn lock_memory(is_unlimited: bool) {
 
 fn try_lock_memory(is_unlimited: bool) -> rustix::io::Result<()> {
     // Reads all code into memory: at a limit there may be no memory to read it into. That also fills whatever is mapped
-    // and unused, memory that the start freed (for BTF most of all): with glibc this goes back to the kernel.
+    // and unused.
     mlockall(MlockAllFlags::CURRENT)?;
     munlockall()?;
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it may be called at any time; it gives free memory of malloc's back to the kernel.
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    give_back();
     // With RLIMIT_MEMLOCK, mapping more memory later could fail if that were locked too. Without it, later memory is
     // locked once used, which is little of a thread's stack and malloc's arenas.
     let present = MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT;
     mlockall(if is_unlimited { present | MlockAllFlags::FUTURE } else { present })
+}
+
+/// Gives back to the kernel what the start has freed, for BTF most of all, and glibc keeps.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn lower_oom_score(may: bool) -> Option<Vec<u8>> {

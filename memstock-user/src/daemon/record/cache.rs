@@ -14,8 +14,10 @@ use crate::recording::{Access, AccessKind, File, Writer};
 
 /// The largest number of blocks followed at once.
 const MAX_BLOCKS: usize = 8192;
-/// This few blocks stay followed however often they are accessed: fewer would say nothing about the rest.
+/// So few blocks stay followed whatever time they cost: fewer say little about the rest.
 const MIN_BLOCKS: usize = 64;
+/// So few stay followed however large the file gets.
+const FEWEST_BLOCKS: usize = 16;
 /// Accesses that cost the recorded task at most 3 % of a CPU, 1.5 µs each; the start of a short program is free.
 const OF_TIME: Bucket = Bucket::new(20_000, 20_000);
 /// Accesses that make a file of 1 MiB at first, and then 15 MiB an hour.
@@ -91,8 +93,9 @@ impl Cache {
     /// Adjusts how many blocks are followed; returns the new rate, one block in so many, if it changed.
     pub(super) fn rate(&mut self) -> Option<u32> {
         let before = self.one_in;
-        let is_too_much = self.of_time.overflows() | self.of_space.overflows();
-        if is_too_much && self.followed.len() > MIN_BLOCKS {
+        let (takes_time, takes_space) = (self.of_time.overflows(), self.of_space.overflows());
+        let followed = self.followed.len();
+        if takes_time && followed > MIN_BLOCKS || takes_space && followed > FEWEST_BLOCKS {
             self.halve();
         }
         while self.followed.len() > MAX_BLOCKS {
@@ -253,7 +256,7 @@ mod tests {
             touch(&mut cache, &mut to, 0..4000, RecordKind::Read);
             cache.rate();
         }
-        assert!(cache.followed.len() <= 2 * MIN_BLOCKS && cache.one_in >= 16, "{}", cache.one_in);
-        assert!(cache.followed.len() >= MIN_BLOCKS / 4, "{}", cache.followed.len());
+        let followed = cache.followed.len();
+        assert!((FEWEST_BLOCKS / 4..=2 * MIN_BLOCKS).contains(&followed), "{followed}");
     }
 }

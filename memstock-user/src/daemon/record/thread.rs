@@ -23,6 +23,7 @@ use crate::engine::recorded::{Recorded, Told, comm};
 use crate::host::cgroup::{ById, CgroupMount};
 use crate::host::disks::Disks;
 use crate::host::now_ns;
+use crate::host::protect::give_back;
 use crate::recording::{CHARGES, End, TaskEvent, TaskEventKind, Writer};
 
 /// The interval between two rounds.
@@ -139,6 +140,7 @@ impl Recording {
         kernel::read(&recording.subject.cgroup.dir, &mut recording.beside);
         recording.look(Duration::ZERO, false)?;
         recording.to.flush().context("cannot write the recording")?;
+        give_back();
         Ok(recording)
     }
 
