@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,7 +17,7 @@ use memstock_tests::bench::slices::{interleave, pairs};
 use memstock_tests::bench::statistics::{Estimate, ratio};
 use memstock_tests::bench::workers::{Done, Workers};
 use memstock_tests::poll::{SOON, poll_until};
-use memstock_tests::process::memstock;
+use memstock_tests::process::{Process, memstock};
 use memstock_tests::{Engine, TestCgroup, live};
 use rustix::process::Signal;
 
@@ -32,6 +33,9 @@ struct Args {
     /// Pages at a time
     #[arg(long, default_value_t = 4096)]
     pages: usize,
+    /// Seconds of the recording whose file is measured, in its second half
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
     /// Only this: `map` or `read`
     #[arg(long, value_name = "ROUND")]
     only: Option<String>,
@@ -46,8 +50,6 @@ struct Used {
     memory: f64,
     /// Its own maps, in MiB.
     maps: f64,
-    /// What its file grew by, in MB an hour.
-    file: f64,
 }
 
 const MIB: f64 = (1 << 20) as f64;
@@ -55,7 +57,7 @@ const MIB: f64 = (1 << 20) as f64;
 fn main() -> Result<()> {
     let mut args = Args::parse();
     if args.common.smoke {
-        (args.rounds, args.slice) = (2, 50);
+        (args.rounds, args.slice, args.seconds) = (2, 50, 1);
     }
     live(|| {
         let cgroup = TestCgroup::new()?;
@@ -98,34 +100,61 @@ fn measure(args: &Args, cgroup: &TestCgroup, round: &str) -> Result<()> {
         "  its maps, MiB                                     {}",
         of(|used| used.maps).digits(2)
     );
-    println!(
-        "  its file, MB an hour                              {}",
-        of(|used| used.file).digits(1)
-    );
+    let grown = growth(cgroup, Duration::from_secs(args.seconds) / 2)?;
+    println!("  its file, MB an hour                              {grown:.1}");
     Ok(())
+}
+
+/// A recorder and its file.
+struct Recorder {
+    process: Process,
+    folder: tempfile::TempDir,
+}
+
+impl Recorder {
+    /// Starts one. The header is written once everything is attached.
+    fn start(cgroup: &TestCgroup) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("data");
+        let path = file.to_str().context("a path that is not UTF-8")?;
+        let process = memstock(["record", "-o", path, "--cgroup", cgroup.path()])?.start()?;
+        let recorder = Self { process, folder };
+        poll_until(SOON, "the recording", || (recorder.size() > 0).then_some(()))?;
+        Ok(recorder)
+    }
+
+    /// Bytes of its file.
+    fn size(&self) -> u64 {
+        fs::metadata(self.folder.path().join("data")).map_or(0, |file| file.len())
+    }
+
+    fn stop(mut self) -> Result<()> {
+        self.process.signal(Signal::INT)?;
+        let finished = self.process.wait(SOON)?;
+        ensure!(finished.code() == 0, "{finished:?}");
+        Ok(())
+    }
+}
+
+/// What a file grows by once it has had its first MiB, in MB an hour.
+fn growth(cgroup: &TestCgroup, half: Duration) -> Result<f64> {
+    let recorder = Recorder::start(cgroup)?;
+    sleep(half);
+    let before = recorder.size();
+    sleep(half);
+    let grown = (recorder.size() - before) as f64;
+    recorder.stop()?;
+    Ok(grown / half.as_secs_f64() * 3600.0 / 1e6)
 }
 
 /// A slice during a recording.
 fn recorded(cgroup: &TestCgroup, workers: &Workers, slice: Duration) -> Result<(Done, Used)> {
     let before: BTreeSet<_> = loaded_maps().flatten().map(|map| map.id()).collect();
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("data");
-    let path = file.to_str().context("a path that is not UTF-8")?;
-    let mut recorder = memstock(["record", "-o", path, "--cgroup", cgroup.path()])?.start()?;
-    // The header is written once everything is attached.
-    let size = || fs::metadata(&file).map_or(0, |file| file.len());
-    poll_until(SOON, "the recording", || (size() > 0).then_some(()))?;
-    let start = size();
+    let recorder = Recorder::start(cgroup)?;
     let done = workers.slice(slice)?;
-    let grown = (size() - start) as f64;
-    let used = Used {
-        memory: anonymous(recorder.id())? / MIB,
-        maps: maps(recorder.id(), &before)? / MIB,
-        file: grown / slice.as_secs_f64() * 3600.0 / 1e6,
-    };
-    recorder.signal(Signal::INT)?;
-    let finished = recorder.wait(SOON)?;
-    ensure!(finished.code() == 0, "{finished:?}");
+    let pid = recorder.process.id();
+    let used = Used { memory: anonymous(pid)? / MIB, maps: maps(pid, &before)? / MIB };
+    recorder.stop()?;
     Ok((done, used))
 }
 
