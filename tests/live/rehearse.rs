@@ -42,9 +42,9 @@ fn the_worst_verdict_is_the_exit_code() -> Result<()> {
     let dir = recording()?;
     for (flags, code, part) in [
         ("", 0, "recommend  MemoryMax="),
-        (" --limit 300M", 0, "300.0MiB  fits"),
+        (" --limit 310M", 0, "310.0MiB  fits"),
         (" --limit 250M", 0, "250.0MiB  reclaims"),
-        (" --limit 250M --limit 210M", 10, "7.7 %  /usr/lib/cc1 30.0MiB"),
+        (" --limit 250M --limit 210M", 10, "7.2 %  /usr/lib/cc1 30.0MiB"),
         (" --limit 210M --kernel mglru", 10, "generations"),
         (" --limit 210M --limit 150M", 11, "cc1plus (7), 90.0MiB anonymous, at 5.0 s"),
         (" --limit 150M --swap 80M", 0, "80.0MiB of swap"),
@@ -127,11 +127,11 @@ fn what_happens_stands_beside_what_was_foretold() -> Result<()> {
             let flags = ["verify", "--limit", limit, &file, "--"];
             memstock(flags.iter().chain(command))?.finish(6 * SOON)
         };
-        let lives = verify("300M", &["sh", "-c", "exit 3"])?;
+        let lives = verify("310M", &["sh", "-c", "exit 3"])?;
         ensure!(lives.code() == 3 && lives.stderr.contains("as predicted"), "{lives:?}");
         let dies = verify("32M", &[&workload, "hog", "--pages", "16384"])?;
         ensure!(dies.code() == 11 && dies.stderr.contains("1 task\n"), "{dies:?}");
-        let missing = verify("300M", &["memstock-no-such-command"])?;
+        let missing = verify("310M", &["memstock-no-such-command"])?;
         ensure!(missing.code() == 127, "{missing:?}");
         Ok(())
     })
