@@ -45,6 +45,16 @@ fn try_lock_memory(is_unlimited: bool) -> rustix::io::Result<()> {
     mlockall(if is_unlimited { present | MlockAllFlags::FUTURE } else { present })
 }
 
+/// Has all threads share two of malloc's arenas. By default there are up to eight a CPU, and each keeps what the threads
+/// in it once needed.
+pub fn share_arenas() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no other thread allocates yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 /// Gives back to the kernel what the start has freed, for BTF most of all, and glibc keeps.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]

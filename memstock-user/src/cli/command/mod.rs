@@ -40,6 +40,7 @@ use crate::engine::pins::Pins;
 use crate::exit::Failure;
 use crate::host;
 use crate::host::cgroup::{Cgroup, CgroupMount, display, join_host_namespace};
+use crate::host::protect::share_arenas;
 use crate::host::workload::find::find;
 
 /// Runs the verb; returns the exit code.
@@ -48,6 +49,7 @@ use crate::host::workload::find::find;
 /// Whatever goes wrong, with its exit code somewhere in the chain.
 pub fn execute(cli: Cli) -> Result<u8> {
     join_host_namespace();
+    share_arenas();
     match cli.verb {
         Verb::Run(args) => run::run(args),
         Verb::Show(args) => show::show(&args),
