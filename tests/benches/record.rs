@@ -21,6 +21,9 @@ use memstock_tests::process::{Process, memstock};
 use memstock_tests::{Engine, TestCgroup, live};
 use rustix::process::Signal;
 
+/// What the worker does (`workload::churn::Round`).
+const ROUNDS: [&str; 2] = ["map", "read"];
+
 /// Measure the cost of recording.
 #[derive(Parser)]
 struct Args {
@@ -37,7 +40,7 @@ struct Args {
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Only this: `map` or `read`
-    #[arg(long, value_name = "ROUND")]
+    #[arg(long, value_name = "ROUND", value_parser = ROUNDS)]
     only: Option<String>,
     #[command(flatten)]
     common: Common,
@@ -62,7 +65,7 @@ fn main() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
-        for round in ["map", "read"] {
+        for round in ROUNDS {
             if args.only.as_ref().is_none_or(|only| only == round) {
                 measure(&args, &cgroup, round)?;
             }

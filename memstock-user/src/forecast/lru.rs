@@ -48,7 +48,7 @@ trait Policy {
 /// What was read again at a limit, and what had to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rereads {
-    /// Pages, by file as [`Uses::file_of`] numbers them.
+    /// Pages, by file as [`Uses::places`] numbers them.
     pub by_file: Vec<u64>,
     /// Pages, by parts of the run.
     pub by_time: [u64; PARTS],
@@ -66,7 +66,7 @@ impl Rereads {
 
     fn add(&mut self, uses: &Uses, part: u16, Use { page, weight }: Use, times: f64) {
         let pages = (times * f64::from(weight)).round() as u64;
-        let file = &mut self.by_file[uses.file_of[page as usize] as usize];
+        let file = &mut self.by_file[uses.places[page as usize].0 as usize];
         *file = file.saturating_add(pages);
         let time = &mut self.by_time[usize::from(part)];
         *time = time.saturating_add(pages);
@@ -75,7 +75,7 @@ impl Rereads {
 
 /// Simulates a cache at a limit of `limit` pages.
 pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
-    let pages = uses.file_of.len();
+    let pages = uses.places.len();
     match lru {
         Lru::Classic => run(Classic::new(pages), uses, limit),
         Lru::MultiGen => run(Generations::new(pages), uses, limit),
@@ -83,19 +83,23 @@ pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
 }
 
 fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
-    let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
+    let files = uses.places.iter().map(|&(file, _)| file).max().map_or(0, |last| last as usize + 1);
     let mut rereads =
         Rereads { by_file: vec![0; files], by_time: [0; PARTS], ahead: [0; PARTS], written: 0 };
-    let mut dirty = Dirty::new(uses.file_of.len());
+    let mut dirty = Dirty::new(uses.places.len());
     let mut room = limit;
-    // The page after the last one that was used: pages are numbered as they enter.
+    // The page of the file after the last one that was used.
     let mut next = None;
+    let after = |page: u32| {
+        let (file, index) = uses.places[page as usize];
+        Some((file, index.wrapping_add(1)))
+    };
     for event in &uses.events {
         match event.what {
             What::Taken(index) => room = limit.saturating_sub(uses.taken[index as usize].all()),
             What::Leave(page) => {
                 cache.leave(page);
-                dirty.clean(page);
+                dirty.leaves(page);
             }
             What::Enter(used) => cache.enter(used, false),
             What::Dirty(used) => {
@@ -111,17 +115,18 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
                     cache.enter(used, true);
                     rereads.add(uses, event.part, used, thrashed(uses.ahead, room));
                 }
-                next = Some(used.page + 1);
+                next = after(used.page);
             }
             What::Again(used) => {
                 if !cache.touch(used.page) {
                     cache.refault(used);
                     rereads.add(uses, event.part, used, 1.0 + thrashed(uses.ahead, room));
-                    if next == Some(used.page) {
-                        rereads.ahead[usize::from(event.part)] += u64::from(used.weight);
+                    if next == Some(uses.places[used.page as usize]) {
+                        let ahead = &mut rereads.ahead[usize::from(event.part)];
+                        *ahead = ahead.saturating_add(used.weight.into());
                     }
                 }
-                next = Some(used.page + 1);
+                next = after(used.page);
             }
         }
         while cache.size() > room
@@ -133,7 +138,7 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
                 Met::OnlyDirty => {
                     cache.keep(page);
                     rereads.written = rereads.written.saturating_add(dirty.write());
-                    dirty.take_kept().for_each(|page| cache.rotate(page));
+                    dirty.take_kept().into_iter().for_each(|page| cache.rotate(page));
                 }
             }
         }

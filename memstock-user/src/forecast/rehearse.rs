@@ -131,7 +131,7 @@ impl<'a> Rehearsal<'a> {
     pub fn peaks(&self) -> Peaks {
         let (usage, needed) = (self.timeline.peak(), self.timeline.needed_peak());
         let peaks = Peaks::of(self.bytes(usage), self.bytes(needed));
-        let written = self.bytes(self.uses.dirtied.max(self.timeline.dirty_above(0)));
+        let written = self.bytes(self.uses.dirtied.max(self.timeline.most_dirty()));
         // Without accesses, it is not known what was written.
         Peaks { written: if self.knows_use { written } else { peaks.written }, ..peaks }
     }
@@ -159,7 +159,7 @@ impl<'a> Rehearsal<'a> {
         if self.lru() != Lru::MultiGen {
             return 0;
         }
-        self.bytes(self.timeline.dirty_above(0)).min(self.peaks().lives_from() / 4)
+        self.bytes(self.timeline.most_dirty()).min(self.peaks().lives_from() / 4)
     }
 
     /// Judges a limit in bytes: how much slower the run is, what is read again, and who dies.
@@ -230,7 +230,7 @@ impl<'a> Rehearsal<'a> {
         row.dirty = row.dirty.max(self.bytes(written));
         let waited = self.bytes(pages).saturating_add(row.dirty);
         let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
-        row.slowdown = part(extra - self.hidden(&ahead));
+        row.slowdown = part((extra - self.hidden(&ahead)).max(0.0));
     }
 
     /// Seconds in which pages are read ahead while the program does what it did in the recording.
@@ -240,7 +240,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {
-        let all = by_file.iter().sum::<u64>() as f64;
+        let all = by_file.iter().fold(0, |sum: u64, &more| sum.saturating_add(more)) as f64;
         let is_large = |pages: u64| pages > 0 && pages as f64 >= WORTH_NAMING * all;
         let files = (0..).zip(by_file).filter(|&(_, &pages)| is_large(pages));
         let mut files: Vec<_> = files.map(|(file, &pages)| (file, self.bytes(pages))).collect();

@@ -89,6 +89,11 @@ impl Timeline {
         self.steps.iter().map(above).max().unwrap_or(0)
     }
 
+    /// The most dirty cache at any time.
+    pub fn most_dirty(&self) -> u64 {
+        self.steps.iter().map(|step| step.dirty).max().unwrap_or(0)
+    }
+
     /// The dirty cache that was left.
     pub fn dirty_at_end(&self) -> u64 {
         self.steps.last().map_or(0, |step| step.dirty)

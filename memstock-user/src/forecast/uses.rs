@@ -46,7 +46,7 @@ pub enum What {
 /// Use of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// The page; an index into [`Uses::file_of`].
+    /// The page; an index into [`Uses::places`].
     pub page: u32,
     /// How many pages it stands for.
     pub weight: u32,
@@ -77,8 +77,8 @@ pub struct Uses {
     pub events: Vec<Event>,
     /// The memory that was taken, over time.
     pub taken: Vec<Taken>,
-    /// The file of each page; an index into [`Recording::files`].
-    pub file_of: Vec<u32>,
+    /// The file of each page, an index into [`Recording::files`], and where in the file it is.
+    pub places: Vec<(u32, u64)>,
     /// Pages that were used here but brought in by, and charged to, somebody else.
     pub others: u64,
     /// How far ahead files were read: the pages of one file that entered between a page's entry and its first use; more
@@ -154,8 +154,8 @@ struct Reading<'a> {
     last_read: HashMap<u32, u64>,
     /// Pages that have entered so far, by file.
     entered: HashMap<u32, u64>,
-    /// How far ahead of its use each page was read, and how many pages it stands for.
-    ahead: Vec<(u64, u32)>,
+    /// How far ahead of its use each page was read.
+    ahead: Vec<u64>,
     now: Taken,
 }
 
@@ -205,7 +205,7 @@ impl Reading<'_> {
         let page = *self.pages.entry((access.file, index)).or_insert(new);
         if page == new {
             self.states.push(State::Absent);
-            self.uses.file_of.push(access.file);
+            self.uses.places.push((access.file, index));
         }
         let Access { at, one_in, .. } = *access;
         let used = Use { page, weight: one_in.max(1) };
@@ -241,7 +241,7 @@ impl Reading<'_> {
             (AccessKind::Dirtied, State::Entered(..) | State::Cached) => self.dirtied(at, used),
             (kind, State::Entered(then, entered)) if at.saturating_sub(then) < READ_AHEAD => {
                 let since = self.entered.get(&access.file).map_or(0, |now| now - entered);
-                self.ahead.push((since, used.weight));
+                self.ahead.push(since);
                 self.push(at, What::First(used));
                 self.in_use(kind, at, used)
             }
@@ -288,15 +288,10 @@ impl Reading<'_> {
 
 /// What 99 % of the pages do not exceed. The use of a page can be missed: `filemap_get_pages` reports none of the pages
 /// that it found if it has to wait for the last, and then the next use, much later, seems to be the first.
-fn nearly_all(mut ahead: Vec<(u64, u32)>) -> u64 {
+fn nearly_all(mut ahead: Vec<u64>) -> u64 {
     ahead.sort_unstable();
-    let all: u64 = ahead.iter().map(|&(_, weight)| u64::from(weight)).sum();
-    let mut below = 0;
-    let reached = ahead.into_iter().find(|&(_, weight)| {
-        below += u64::from(weight);
-        below * 100 >= all * 99
-    });
-    reached.map_or(0, |(pages, _)| pages)
+    let last = (ahead.len() * 99).div_ceil(100).saturating_sub(1);
+    ahead.get(last).copied().unwrap_or(0)
 }
 
 #[cfg(test)]

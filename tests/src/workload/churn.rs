@@ -92,15 +92,23 @@ pub fn churn(cpu: u32, nr_pages: usize, counted: bool, what: Round) -> Result<()
     pin(cpu)?;
     ensure!(nr_pages > 0, "no pages, no faults");
     let counter = counted.then(|| counter_in(io::stdin())).transpose()?;
-    let cache = PageCache::new(nr_pages).context("a file")?;
-    let mut buffer = [0; CHUNK];
+    let cache = || PageCache::new(nr_pages).context("a file");
+    let mut once: Box<dyn FnMut() -> Result<()>> = match what {
+        Round::Map => {
+            Box::new(|| round(nr_pages).with_context(|| format!("mapping {nr_pages} pages")))
+        }
+        Round::Cache => {
+            let cache = cache()?;
+            Box::new(move || cache.round().context("reading a file"))
+        }
+        Round::Read => {
+            let (cache, mut buffer) = (cache()?, vec![0; CHUNK]);
+            Box::new(move || cache.read(&mut buffer).context("reading a file"))
+        }
+    };
     let before = faults();
     while !signal::caught() {
-        match what {
-            Round::Map => round(nr_pages).with_context(|| format!("mapping {nr_pages} pages"))?,
-            Round::Cache => cache.round().context("reading a file")?,
-            Round::Read => cache.read(&mut buffer).context("reading a file")?,
-        }
+        once()?;
         if let Some(counter) = counter {
             counter.fetch_add(nr_pages as u64, Relaxed);
         }

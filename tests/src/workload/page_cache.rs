@@ -32,11 +32,11 @@ impl PageCache {
         Ok(Self { file, nr_pages })
     }
 
-    /// Reads all pages, 128 KiB at a time, and leaves them in the page cache.
+    /// Reads all pages, [`CHUNK`] at a time, and leaves them in the page cache.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn read(&self, buffer: &mut [u8; CHUNK]) -> std::io::Result<()> {
+    pub fn read(&self, buffer: &mut [u8]) -> std::io::Result<()> {
         for at in (0..self.nr_pages * PAGE).step_by(CHUNK) {
             self.file.read_at(buffer, at)?;
         }

@@ -140,6 +140,7 @@ impl Recording {
         kernel::read(&recording.subject.cgroup.dir, &mut recording.beside);
         recording.look(Duration::ZERO, false)?;
         recording.to.flush().context("cannot write the recording")?;
+        // Loading has read the kernel's types.
         give_back();
         Ok(recording)
     }

@@ -63,11 +63,11 @@ impl Classic {
         inactive.saturating_mul(ratio) < active
     }
 
-    /// Both lists are scanned in proportion to their sizes (`get_scan_count`): the ratio of deactivated to evicted
+    /// Both lists are scanned in proportion to their sizes (`get_scan_count`): the ratio of deactivated to scanned
     /// pages is that of the active list to the inactive one.
-    fn deactivate(&mut self, evicted: u64) {
+    fn deactivate(&mut self, scanned: u64) {
         let (inactive, active) = (self.lists.weight(INACTIVE), self.lists.weight(ACTIVE));
-        self.due += evicted as f64 * active as f64 / inactive.max(1) as f64;
+        self.due += scanned as f64 * active as f64 / inactive.max(1) as f64;
         while let Some(page) = self.lists.oldest(ACTIVE) {
             let weight = self.lists.weight_of(page);
             if self.due < f64::from(weight) {

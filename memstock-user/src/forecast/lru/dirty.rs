@@ -4,7 +4,8 @@
 
 use super::super::uses::Use;
 
-/// Pages that reclaim looks at in one batch (`SWAP_CLUSTER_MAX`).
+/// Pages that reclaim looks at in one batch (`SWAP_CLUSTER_MAX`). Pages of the sample: two of its blocks are two runs of
+/// neighbours, as in the whole, and each stands for others like it.
 const BATCH: u32 = 32;
 
 /// What reclaim finds.
@@ -25,8 +26,9 @@ pub struct Dirty {
     weights: Vec<u32>,
     /// Those that became dirty since all were written.
     pages: Vec<u32>,
-    /// Those that reclaim has kept since.
+    /// Those that reclaim has kept since, each once, and which of them are still in the cache.
     kept: Vec<u32>,
+    is_kept: Vec<bool>,
     /// How many dirty pages reclaim has met without a clean one in between.
     in_a_row: u32,
 }
@@ -34,7 +36,13 @@ pub struct Dirty {
 impl Dirty {
     /// None of `pages` pages is dirty.
     pub fn new(pages: usize) -> Self {
-        Self { weights: vec![0; pages], pages: Vec::new(), kept: Vec::new(), in_a_row: 0 }
+        Self {
+            weights: vec![0; pages],
+            pages: Vec::new(),
+            kept: Vec::new(),
+            is_kept: vec![false; pages],
+            in_a_row: 0,
+        }
     }
 
     /// A page becomes dirty.
@@ -50,13 +58,20 @@ impl Dirty {
             self.in_a_row = 0;
             return Met::Clean;
         }
-        self.kept.push(page);
+        if !std::mem::replace(&mut self.is_kept[page as usize], true) {
+            self.kept.push(page);
+        }
         self.in_a_row += 1;
         if self.in_a_row < BATCH { Met::Dirty } else { Met::OnlyDirty }
     }
 
-    /// A page becomes clean, or leaves the cache; returns how many pages it stood for if it was dirty.
-    pub fn clean(&mut self, page: u32) -> u64 {
+    /// A page leaves the cache.
+    pub fn leaves(&mut self, page: u32) {
+        self.clean(page);
+        self.is_kept[page as usize] = false;
+    }
+
+    fn clean(&mut self, page: u32) -> u64 {
         u64::from(std::mem::take(&mut self.weights[page as usize]))
     }
 
@@ -66,8 +81,10 @@ impl Dirty {
         std::mem::take(&mut self.pages).into_iter().map(|page| self.clean(page)).sum()
     }
 
-    /// The pages that reclaim has kept, which are clean by now or gone.
-    pub fn take_kept(&mut self) -> impl Iterator<Item = u32> + use<> {
-        std::mem::take(&mut self.kept).into_iter()
+    /// The pages that reclaim has kept, and that are clean by now.
+    pub fn take_kept(&mut self) -> Vec<u32> {
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.retain(|&page| std::mem::take(&mut self.is_kept[page as usize]));
+        kept
     }
 }

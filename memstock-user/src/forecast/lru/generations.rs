@@ -13,11 +13,9 @@ const GENERATIONS: usize = 4;
 const FEWEST: u64 = 2;
 /// `MAX_NR_TIERS`.
 const TIERS: usize = 4;
-/// Uses are counted up to this, which is enough for the last tier.
-const MOST_USES: u8 = 8;
-/// From so many uses on a page is kept whatever its tier: `PG_referenced`, two bits and `PG_workingset` count no further
-/// (`sort_folio`, `lru_gen_inc_refs`).
-const SATURATED: u8 = 5;
+/// Uses are counted up to this: by `PG_referenced`, two bits and `PG_workingset` (`lru_gen_inc_refs`). A page used so
+/// often is kept whatever its tier (`sort_folio`).
+const MOST_USES: u8 = 5;
 /// With fewer refaults of a tier, nothing is concluded from them (`MIN_LRU_BATCH`).
 const FEWEST_COMEBACKS: u64 = 64;
 /// A tier is protected if its pages refault this many times as often as those of the first (`get_tier_idx`).
@@ -148,7 +146,7 @@ impl Policy for Generations {
             let page = self.lists.oldest(place(self.oldest))?;
             let uses = self.pages[page as usize].uses;
             let tier = tier_of(uses);
-            if tier <= last && uses < SATURATED {
+            if tier <= last && uses < MOST_USES {
                 return Some(page);
             }
             let weight = self.lists.weight_of(page);

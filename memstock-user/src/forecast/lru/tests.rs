@@ -11,7 +11,8 @@ const BOTH: [Lru; 2] = [Lru::Classic, Lru::MultiGen];
 fn of(whats: impl IntoIterator<Item = What>, pages: usize) -> Uses {
     let events = whats.into_iter().map(|what| Event { part: 3, what }).collect();
     let taken = vec![Taken { needed: 100, ..Taken::default() }, Taken::default()];
-    Uses { events, taken, file_of: vec![0; pages], ..Uses::default() }
+    let places = (0..pages as u64).map(|index| (0, index)).collect();
+    Uses { events, taken, places, ..Uses::default() }
 }
 
 fn reread(uses: &Uses, lru: Lru, limit: u64) -> u64 {
@@ -130,9 +131,11 @@ fn what_is_read_in_order_is_read_ahead() {
     let first = (0..100).flat_map(read);
     let uses = of(first.clone().chain((0..100).map(again)), 100);
     let backwards = of(first.chain((0..100).rev().map(again)), 100);
+    // A page of each of a hundred files, in the same order again.
+    let files = Uses { places: (0..100).map(|file| (file, 7)).collect(), ..uses.clone() };
     for lru in BOTH {
-        let [ahead, other] = [&uses, &backwards].map(|uses| simulate(uses, lru, 20).ahead[3]);
-        assert_eq!((ahead, other), (99, 0), "{lru:?}");
+        let ahead = [&uses, &backwards, &files].map(|uses| simulate(uses, lru, 20).ahead[3]);
+        assert_eq!(ahead, [99, 0, 0], "{lru:?}");
     }
 }
 
@@ -187,6 +190,7 @@ proptest! {
                 0 => What::Taken(page % 2),
                 1 => What::Enter(used),
                 2 => What::Leave(page),
+                3 => What::Dirty(used),
                 _ => { nr_again += u64::from(weight); What::Again(used) }
             }
         }).collect();

@@ -85,6 +85,16 @@ fn each_limit_has_its_verdict() {
     assert_eq!(rehearsal.judge(50 << 20).victim.unwrap().at, Duration::ZERO);
 }
 
+/// The kernel charges 64 pages ahead on each CPU.
+#[test]
+fn what_is_charged_ahead_has_to_fit() {
+    let mut recording = recording();
+    recording.header.cpus = 2;
+    let rehearsal = Rehearsal::new(&recording, WhatIf::default());
+    let at = |kib: u64| rehearsal.judge((230 << 20) + (kib << 10)).verdict;
+    assert_eq!([0, 511, 512].map(at), [Verdict::Reclaims, Verdict::Reclaims, Verdict::Fits]);
+}
+
 /// The peak leaves no room for 2 MiB, which are read again: 512 pages of 2 ms in ten seconds. The kernel reads ahead of
 /// a program that reads a file from its beginning, for as long as that took without a limit: a 200th of the run.
 #[test]
