@@ -67,8 +67,10 @@ impl KernelCgroup {
         if let Some(mount) = mount_v1_memory()? {
             return Self::make(mount.join(&path[1..]), path, Version::V1).map(Some);
         }
-        let kernel = Self::make(mount()?.join(&path[1..]), path, Version::V2)?;
-        Ok(kernel.dir.join("memory.current").exists().then_some(kernel))
+        let mount = mount()?;
+        let controllers = fs::read_to_string(mount.join("cgroup.subtree_control"))?;
+        let has_memory = controllers.split_whitespace().any(|name| name == "memory");
+        has_memory.then(|| Self::make(mount.join(&path[1..]), path, Version::V2)).transpose()
     }
 
     /// The kernel's cgroup for the tasks of `cgroup`: `cgroup` itself if v2 has the memory controller, else a new v1

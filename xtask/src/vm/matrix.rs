@@ -80,10 +80,10 @@ fn row(guest: &Guest, work: &Work, tally: &Tally, minutes: u64) -> String {
     let (passed, failed, skipped) = tally.counts();
     let mut failures = failed.to_string();
     for failure in tally.failures() {
-        // It has to fit into one cell of the table.
-        let line = failure.lines().next().unwrap_or_default().replace('|', "/");
+        // Its message follows the name of a test.
+        let name = failure.lines().next().and_then(|line| line.split(": ").next());
         failures.push_str(": ");
-        failures.push_str(&line);
+        failures.push_str(&name.unwrap_or_default().replace('|', "/"));
     }
     let load = work.load;
     format!(
