@@ -44,7 +44,7 @@ fn the_worst_verdict_is_the_exit_code() -> Result<()> {
         ("", 0, "recommend  MemoryMax="),
         (" --limit 310M", 0, "310.0MiB  fits"),
         (" --limit 250M", 0, "250.0MiB  reclaims"),
-        (" --limit 250M --limit 210M", 10, "7.2 %  /usr/lib/cc1 30.0MiB"),
+        (" --limit 250M --limit 210M", 10, "7.7 %  /usr/lib/cc1 30.0MiB"),
         (" --limit 210M --kernel mglru", 10, "generations"),
         (" --limit 210M --limit 150M", 11, "cc1plus (7), 90.0MiB anonymous, at 5.0 s"),
         (" --limit 150M --swap 80M", 0, "80.0MiB of swap"),

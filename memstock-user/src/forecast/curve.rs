@@ -83,8 +83,8 @@ impl Stack {
     fn new(uses: &Uses) -> Self {
         Self {
             history: History::with_places(FEWEST_PLACES),
-            places: vec![None; uses.places.len()],
-            weights: vec![0; uses.places.len()],
+            places: vec![None; uses.file_of.len()],
+            weights: vec![0; uses.file_of.len()],
             pages: Vec::new(),
             taken: 0,
         }

@@ -48,12 +48,10 @@ trait Policy {
 /// What was read again at a limit, and what had to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rereads {
-    /// Pages, by file as [`Uses::places`] numbers them.
+    /// Pages, by file as [`Uses::file_of`] numbers them.
     pub by_file: Vec<u64>,
     /// Pages, by parts of the run.
     pub by_time: [u64; PARTS],
-    /// Those of them that were read one after the other, so that the kernel reads them ahead while the program works.
-    pub ahead: [u64; PARTS],
     /// Pages written because reclaim found only dirty ones.
     pub written: u64,
 }
@@ -61,12 +59,12 @@ pub struct Rereads {
 impl Rereads {
     /// Of an ideal LRU only the pages are known.
     pub fn of_curve(by_time: [u64; PARTS]) -> Self {
-        Self { by_file: Vec::new(), by_time, ahead: [0; PARTS], written: 0 }
+        Self { by_file: Vec::new(), by_time, written: 0 }
     }
 
     fn add(&mut self, uses: &Uses, part: u16, Use { page, weight }: Use, times: f64) {
         let pages = (times * f64::from(weight)).round() as u64;
-        let file = &mut self.by_file[uses.places[page as usize].0 as usize];
+        let file = &mut self.by_file[uses.file_of[page as usize] as usize];
         *file = file.saturating_add(pages);
         let time = &mut self.by_time[usize::from(part)];
         *time = time.saturating_add(pages);
@@ -75,7 +73,7 @@ impl Rereads {
 
 /// Simulates a cache at a limit of `limit` pages.
 pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
-    let pages = uses.places.len();
+    let pages = uses.file_of.len();
     match lru {
         Lru::Classic => run(Classic::new(pages), uses, limit),
         Lru::MultiGen => run(Generations::new(pages), uses, limit),
@@ -83,17 +81,10 @@ pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
 }
 
 fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
-    let files = uses.places.iter().map(|&(file, _)| file).max().map_or(0, |last| last as usize + 1);
-    let mut rereads =
-        Rereads { by_file: vec![0; files], by_time: [0; PARTS], ahead: [0; PARTS], written: 0 };
-    let mut dirty = Dirty::new(uses.places.len());
+    let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
+    let mut rereads = Rereads { by_file: vec![0; files], by_time: [0; PARTS], written: 0 };
+    let mut dirty = Dirty::new(uses.file_of.len());
     let mut room = limit;
-    // The page of the file after the last one that was used.
-    let mut next = None;
-    let after = |page: u32| {
-        let (file, index) = uses.places[page as usize];
-        Some((file, index.wrapping_add(1)))
-    };
     for event in &uses.events {
         match event.what {
             What::Taken(index) => room = limit.saturating_sub(uses.taken[index as usize].all()),
@@ -115,18 +106,12 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
                     cache.enter(used, true);
                     rereads.add(uses, event.part, used, thrashed(uses.ahead, room));
                 }
-                next = after(used.page);
             }
             What::Again(used) => {
                 if !cache.touch(used.page) {
                     cache.refault(used);
                     rereads.add(uses, event.part, used, 1.0 + thrashed(uses.ahead, room));
-                    if next == Some(uses.places[used.page as usize]) {
-                        let ahead = &mut rereads.ahead[usize::from(event.part)];
-                        *ahead = ahead.saturating_add(used.weight.into());
-                    }
                 }
-                next = after(used.page);
             }
         }
         while cache.size() > room

@@ -213,7 +213,7 @@ impl<'a> Rehearsal<'a> {
         }
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
-        let lru::Rereads { by_time, ahead, by_file, written } = match &self.curve {
+        let lru::Rereads { by_time, by_file, written } = match &self.curve {
             Some(curve) => lru::Rereads::of_curve(curve.rereads(limit)),
             None => lru::simulate(&self.uses, self.lru(), limit),
         };
@@ -230,13 +230,7 @@ impl<'a> Rehearsal<'a> {
         row.dirty = row.dirty.max(self.bytes(written));
         let waited = self.bytes(pages).saturating_add(row.dirty);
         let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
-        row.slowdown = part((extra - self.hidden(&ahead)).max(0.0));
-    }
-
-    /// Seconds in which pages are read ahead while the program does what it did in the recording.
-    fn hidden(&self, ahead: &[u64; PARTS]) -> f64 {
-        let part = self.timeline.end.as_secs_f64() / PARTS as f64;
-        ahead.iter().map(|&pages| self.seconds_to_read(self.bytes(pages)).min(part)).sum()
+        row.slowdown = part(extra);
     }
 
     fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {

@@ -46,7 +46,7 @@ pub enum What {
 /// Use of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// The page; an index into [`Uses::places`].
+    /// The page; an index into [`Uses::file_of`].
     pub page: u32,
     /// How many pages it stands for.
     pub weight: u32,
@@ -77,8 +77,8 @@ pub struct Uses {
     pub events: Vec<Event>,
     /// The memory that was taken, over time.
     pub taken: Vec<Taken>,
-    /// The file of each page, an index into [`Recording::files`], and where in the file it is.
-    pub places: Vec<(u32, u64)>,
+    /// The file of each page; an index into [`Recording::files`].
+    pub file_of: Vec<u32>,
     /// Pages that were used here but brought in by, and charged to, somebody else.
     pub others: u64,
     /// How far ahead files were read: the pages of one file that entered between a page's entry and its first use; more
@@ -205,7 +205,7 @@ impl Reading<'_> {
         let page = *self.pages.entry((access.file, index)).or_insert(new);
         if page == new {
             self.states.push(State::Absent);
-            self.uses.places.push((access.file, index));
+            self.uses.file_of.push(access.file);
         }
         let Access { at, one_in, .. } = *access;
         let used = Use { page, weight: one_in.max(1) };

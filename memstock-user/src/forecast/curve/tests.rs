@@ -30,7 +30,7 @@ fn uses(steps: &[Step], one_in: u32) -> Uses {
         Step::Use(page) | Step::Leave(page) => page as usize + 1,
         Step::Need(_) => 0,
     });
-    uses.places = vec![(0, 0); pages.max().unwrap_or(0)];
+    uses.file_of = vec![0; pages.max().unwrap_or(0)];
     uses
 }
 

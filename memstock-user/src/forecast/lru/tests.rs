@@ -11,8 +11,7 @@ const BOTH: [Lru; 2] = [Lru::Classic, Lru::MultiGen];
 fn of(whats: impl IntoIterator<Item = What>, pages: usize) -> Uses {
     let events = whats.into_iter().map(|what| Event { part: 3, what }).collect();
     let taken = vec![Taken { needed: 100, ..Taken::default() }, Taken::default()];
-    let places = (0..pages as u64).map(|index| (0, index)).collect();
-    Uses { events, taken, places, ..Uses::default() }
+    Uses { events, taken, file_of: vec![0; pages], ..Uses::default() }
 }
 
 fn reread(uses: &Uses, lru: Lru, limit: u64) -> u64 {
@@ -123,19 +122,6 @@ fn dirty_pages_among_clean_ones_are_not_written() {
         let written = [200, 150, 101, 90].map(|limit| simulate(&uses, lru, limit).written);
         assert_eq!(written[..3], [0; 3], "{lru:?}");
         assert!((80..=100).contains(&written[3]), "{lru:?} {written:?}");
-    }
-}
-
-#[test]
-fn what_is_read_in_order_is_read_ahead() {
-    let first = (0..100).flat_map(read);
-    let uses = of(first.clone().chain((0..100).map(again)), 100);
-    let backwards = of(first.chain((0..100).rev().map(again)), 100);
-    // A page of each of a hundred files, in the same order again.
-    let files = Uses { places: (0..100).map(|file| (file, 7)).collect(), ..uses.clone() };
-    for lru in BOTH {
-        let ahead = [&uses, &backwards, &files].map(|uses| simulate(uses, lru, 20).ahead[3]);
-        assert_eq!(ahead, [99, 0, 0], "{lru:?}");
     }
 }
 

@@ -72,8 +72,8 @@ fn the_table_has_all_verdicts_with_their_reasons() {
         "limit verdict read again slower why",
         "300.0MiB fits - -",
         "250.0MiB reclaims 0B 0.0 %",
-        "210.0MiB slow 30.0MiB 7.2 % /usr/lib/cc1 30.0MiB",
-        "203.0MiB oom, near 37.0MiB 9.0 % so close to what is needed that it may survive; cc1plus (7), \
+        "210.0MiB slow 30.0MiB 7.7 % /usr/lib/cc1 30.0MiB",
+        "203.0MiB oom, near 37.0MiB 9.5 % so close to what is needed that it may survive; cc1plus (7), \
          90.0MiB anonymous, at 5.0 s",
         "100.0MiB oom - - cc1plus (7), 90.0MiB anonymous, at 5.0 s",
         "assumes no runtime that sizes itself by its limit was recognised",
