@@ -17,6 +17,7 @@ use super::object::{ACCESSES, CHANGES, OBJECT, RECORD_MAPS};
 use crate::host::cgroup::Cgroup;
 use crate::host::page_size;
 use crate::host::pages::Layout;
+use crate::host::protect::give_back;
 
 /// Bytes of the ring: about 37,000 records.
 const RING_BYTES: u32 = 1 << 21;
@@ -67,6 +68,8 @@ impl Recorded {
         let ring = RingBuf::try_from(map(ring)?)?;
         follow(&mut followed, 1)?;
         let (links, missing) = attach_alone(&mut ebpf, CHANGES.into_iter().chain(ACCESSES))?;
+        // Loading has read the kernel's types.
+        give_back();
         Ok(Self { ebpf, ring, followed, _links: links, missing })
     }
 

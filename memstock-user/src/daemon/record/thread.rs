@@ -23,7 +23,6 @@ use crate::engine::recorded::{Recorded, Told, comm};
 use crate::host::cgroup::{ById, CgroupMount};
 use crate::host::disks::Disks;
 use crate::host::now_ns;
-use crate::host::protect::give_back;
 use crate::recording::{CHARGES, End, TaskEvent, TaskEventKind, Writer};
 
 /// The interval between two rounds.
@@ -140,8 +139,6 @@ impl Recording {
         kernel::read(&recording.subject.cgroup.dir, &mut recording.beside);
         recording.look(Duration::ZERO, false)?;
         recording.to.flush().context("cannot write the recording")?;
-        // Loading has read the kernel's types.
-        give_back();
         Ok(recording)
     }
 
