@@ -247,6 +247,7 @@ fn is_a_verb(verb: &str) -> Result<()> {
                 "scale",
                 "scaling",
                 "read",
+                "record",
                 "rehearsal",
                 "all",
             ];

@@ -156,7 +156,7 @@ impl<'a> Rehearsal<'a> {
     /// 6.18 and 7.3). A fifth of what a cgroup may have is allowed to be dirty (`vm.dirty_ratio`), so this is at most
     /// a quarter of the rest.
     pub(super) fn killed_for(&self) -> u64 {
-        if self.lru() != Lru::MultiGen {
+        if self.what_if.is_high || self.lru() != Lru::MultiGen {
             return 0;
         }
         self.bytes(self.timeline.most_dirty()).min(self.peaks().lives_from() / 4)

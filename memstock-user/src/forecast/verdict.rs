@@ -40,7 +40,7 @@ pub struct Peaks {
     pub usage: u64,
     /// The most that was needed.
     pub needed: u64,
-    /// At most so much page cache was written.
+    /// How much page cache was written: by a sample, or if that is not known, all of it.
     pub written: u64,
 }
 
