@@ -22,6 +22,8 @@ use memstock::view::show::rehearse::Judged;
 use memstock::view::show::replay::Replayed;
 use memstock::view::show::{recommend, rehearse, replay as replays};
 use memstock_tests::random::Random;
+use miniz_oxide::deflate::compress_to_vec;
+use miniz_oxide::inflate::decompress_to_vec;
 
 /// Environment variables: how many inputs to try, and the first one's number.
 const INPUTS: &str = "MEMSTOCK_INPUTS";
@@ -157,13 +159,18 @@ fn write(writer: &mut Writer<&mut Vec<u8>>) {
     writer.flush().expect("a list takes all");
 }
 
-/// Kind and payload of each frame (`docs/recording.md`).
+/// The kind of frame whose payload is compressed.
+const ENTRIES: u32 = 2;
+
+/// Kind and unpacked payload of each frame (`docs/recording.md`).
 fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
     let (mut at, mut frames) = (12, Vec::new());
     while at < bytes.len() {
         let (kind, len) = (number(at), number(at + 4) as usize);
-        frames.push((kind, bytes[at + 12..at + 12 + len].to_vec()));
+        let payload = &bytes[at + 12..at + 12 + len];
+        let unpacked = (kind == ENTRIES).then(|| decompress_to_vec(payload).expect("it is whole"));
+        frames.push((kind, unpacked.unwrap_or_else(|| payload.to_vec())));
         at += 16 + len;
     }
     frames
@@ -171,8 +178,10 @@ fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
 
 /// The file made of these frames, with valid checksums.
 fn join(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = b"MEMSTOCK\x03\0\0\0".to_vec();
+    let mut bytes = b"MEMSTOCK\x04\0\0\0".to_vec();
     for (kind, payload) in frames {
+        let packed = (*kind == ENTRIES).then(|| compress_to_vec(payload, 1));
+        let payload = packed.as_ref().unwrap_or(payload);
         let head = [kind.to_le_bytes(), (payload.len() as u32).to_le_bytes()].concat();
         bytes.extend(&head);
         bytes.extend(crc32fast::hash(&head).to_le_bytes());

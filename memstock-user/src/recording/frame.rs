@@ -17,6 +17,11 @@ impl Kind {
     }
 }
 
+/// The most bytes of entries in one frame: several times what the writer puts into one, and no more is unpacked.
+const MOST_ENTRIES: usize = 64 << 10;
+/// Entries repeat each other so much that the fastest level makes a third of them.
+const LEVEL: u8 = 1;
+
 /// Size of kind, length, and their check sum.
 const HEAD: usize = 12;
 /// Size of the check sum after the payload.
@@ -32,6 +37,16 @@ pub(super) fn write(to: &mut impl Write, kind: Kind, payload: &[u8]) -> io::Resu
     frame.extend(payload);
     frame.extend(crc32fast::hash(payload).to_le_bytes());
     to.write_all(&frame)
+}
+
+/// The payload for these entries.
+pub(super) fn pack(entries: &[u8]) -> Vec<u8> {
+    miniz_oxide::deflate::compress_to_vec(entries, LEVEL)
+}
+
+/// The entries in a payload; none if nobody packed it.
+pub(super) fn unpack(payload: &[u8]) -> Option<Vec<u8>> {
+    miniz_oxide::inflate::decompress_to_vec_with_limit(payload, MOST_ENTRIES).ok()
 }
 
 /// What the next bytes are.
@@ -66,4 +81,20 @@ pub(super) fn next(bytes: &[u8]) -> Next<'_> {
 
 fn is_sum(bytes: &[u8], sum: &[u8]) -> bool {
     crc32fast::hash(bytes).to_le_bytes() == sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A few bytes can be compressed from any number of entries.
+    #[test]
+    fn a_frame_is_not_unpacked_without_end() {
+        let few = [0; 1 << 10];
+        assert_eq!(unpack(&pack(&few)).as_deref(), Some(&few[..]));
+        let many = pack(&vec![0; 64 << 20]);
+        assert!(many.len() < 1 << 20, "{}", many.len());
+        assert_eq!(unpack(&many), None);
+        assert_eq!(unpack(b"not packed"), None);
+    }
 }

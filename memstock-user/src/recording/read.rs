@@ -79,7 +79,9 @@ pub fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
         let behind = match frame::next(rest) {
             Next::Cut => break,
             Next::Frame(Kind::Entries, payload, behind) => {
-                reading.entries(payload).ok_or_else(|| damaged(rest))?;
+                frame::unpack(payload)
+                    .and_then(|entries| reading.entries(&entries))
+                    .ok_or_else(|| damaged(rest))?;
                 behind
             }
             Next::Frame(Kind::End, payload, behind) => {

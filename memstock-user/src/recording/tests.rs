@@ -287,7 +287,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         ..Recording::default()
     });
     let mut newer = bytes.clone();
-    newer[8] = 4;
+    newer[8] = 5;
     let mut odd = Vec::new();
     drop(Writer::new(&mut odd, &Header { page_size: 4095, ..Header::default() }).unwrap());
     for (path, said) in [
@@ -297,7 +297,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         (file("empty", b""), "is empty"),
         (file("text", b"MEMSTICK, and more"), "not a recording"),
         (file("begun", &bytes[..20]), "was cut"),
-        (file("newer", &newer), "has format 4"),
+        (file("newer", &newer), "has format 5"),
         (file("odd", &odd), "damaged at byte"),
         (file("more", &[&bytes[..], b"more than twelve"].concat()), "damaged at byte"),
     ] {

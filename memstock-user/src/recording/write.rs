@@ -147,7 +147,7 @@ impl<W: Write> Writer<W> {
             return Ok(());
         }
         let mut entries = std::mem::take(&mut self.entries);
-        let written = self.frame(Kind::Entries, &entries);
+        let written = self.frame(Kind::Entries, &frame::pack(&entries));
         entries.clear();
         self.entries = entries;
         written
