@@ -36,7 +36,8 @@ impl Happened {
         let cell = &one.cells[n];
         // The neighbouring limits' runs were shortly before and after.
         let beside = one.cells.iter().take(n + 2).skip(n.saturating_sub(1));
-        let free = median(beside.filter_map(|cell| cell.free.as_ref()).map(seconds).collect());
+        let beside: Vec<_> = beside.filter_map(|cell| cell.free.as_ref()).collect();
+        let free = median(beside.iter().map(|run| seconds(run)).collect());
         let slowdown = median(cell.runs.iter().map(seconds).collect()) / free - 1.0;
         let all: Vec<_> =
             one.cells.iter().filter_map(|cell| cell.free.as_ref()).map(seconds).collect();
@@ -50,7 +51,11 @@ impl Happened {
         } else {
             Verdict::Reclaims
         };
-        let reread = median(cell.runs.iter().map(|run| run.reread as f64).collect()) as u64;
+        let read = |run: &Run| run.read as f64;
+        let reread = median(cell.runs.iter().map(read).collect())
+            - median(beside.into_iter().map(read).collect());
+        // Less than without a limit, or no run that lived: nothing.
+        let reread = reread.max(0.0) as u64;
         Self { verdict, reread, slowdown, spread }
     }
 }

@@ -57,8 +57,9 @@ pub struct Run {
     pub peak: u64,
     /// RSS of the largest process seen, in bytes.
     pub max_rss: u64,
-    /// Page cache that was read again after its reclaim, in bytes.
-    pub reread: u64,
+    /// Bytes that it read from the disk. `workingset_refault_file` would miss what the kernel has forgotten: it also
+    /// reclaims its notes of evicted pages, for `mmap` at 82 MiB of 190 of 224 MiB.
+    pub read: u64,
 }
 
 impl Run {
@@ -76,7 +77,7 @@ impl fmt::Display for Run {
             End::Stuck => write!(f, "stuck")?,
         }
         write!(f, ", {:.1} s, {} hits", self.wall.as_secs_f64(), self.hits)?;
-        if self.reread > 0 { write!(f, ", {} read again", mib(self.reread)) } else { Ok(()) }
+        write!(f, ", {} read", mib(self.read))
     }
 }
 
@@ -122,7 +123,7 @@ impl Oracle {
         }
         let mut command = place.shell(program.script);
         enter_dir(&mut command, cgroup.dir())?;
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), bytes_read()?);
         let started = Guarded { process: Some(Command::from(command).start()?), cgroup: &cgroup };
         let mut max_rss = 0;
         let (finished, wall) = started.finish(start, patience, &mut max_rss)?;
@@ -137,7 +138,7 @@ impl Oracle {
             hits: cgroup.limit_hits()?,
             peak: cgroup.peak_pages()? * PAGE,
             max_rss,
-            reread: refaults(cgroup.dir())? * PAGE,
+            read: bytes_read()? - before,
         };
         place.clear()?;
         // Otherwise the libraries it read in would stay cached, and the next run would not be charged for them.
@@ -146,11 +147,13 @@ impl Oracle {
     }
 }
 
-/// Pages of files that were read again after their reclaim.
-fn refaults(dir: &Path) -> Result<u64> {
-    let stat = fs::read_to_string(dir.join("memory.stat"))?;
-    let count = stat.lines().find_map(|line| line.strip_prefix("workingset_refault_file "));
-    Ok(count.context("the kernel does not count what comes back")?.parse()?)
+/// Bytes that this process and those it has waited for, with theirs, read from disks.
+fn bytes_read() -> Result<u64> {
+    let io = fs::read_to_string("/proc/self/io")?;
+    let count = io.lines().find_map(|line| line.strip_prefix("read_bytes: "));
+    Ok(count
+        .context("the kernel does not count what is read (CONFIG_TASK_IO_ACCOUNTING)")?
+        .parse()?)
 }
 
 /// A program and everything it started, killed on `Drop`.
