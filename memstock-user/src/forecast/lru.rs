@@ -14,9 +14,9 @@ use super::timeline::PARTS;
 use super::uses::{Use, Uses, What};
 use crate::recording::Lru;
 
-/// The fewest extra reads of a page that was read ahead and evicted before its use: the kernel starts again from there,
-/// and evicts as much again (measured: `docs/rehearsal.md`).
-const THRASHED: f64 = 2.0;
+/// Extra reads of a page that was read ahead and evicted before its use, with room for one window: the kernel starts
+/// again from there, and evicts as much again (measured: `docs/rehearsal.md`).
+const THRASHED: f64 = 2.2;
 /// Pages of the first window if windows are large (`get_init_ra_size` for a read of 128 KiB, mm/readahead.c); two
 /// windows of the default size fit in as many.
 const FIRST_WINDOW: u64 = 128;
@@ -46,12 +46,14 @@ trait Policy {
 }
 
 /// What was read again at a limit, and what had to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rereads {
     /// Pages, by file as [`Uses::file_of`] numbers them.
-    pub by_file: Vec<u64>,
+    pub by_file: Vec<f64>,
     /// Pages, by parts of the run.
-    pub by_time: [u64; PARTS],
+    pub by_time: [f64; PARTS],
+    /// Those among them that are read while the program still uses what was read before.
+    pub ahead: f64,
     /// Pages written because reclaim found only dirty ones.
     pub written: u64,
 }
@@ -59,15 +61,27 @@ pub struct Rereads {
 impl Rereads {
     /// Of an ideal LRU only the pages are known.
     pub fn of_curve(by_time: [u64; PARTS]) -> Self {
-        Self { by_file: Vec::new(), by_time, written: 0 }
+        Self {
+            by_file: Vec::new(),
+            by_time: by_time.map(|pages| pages as f64),
+            ahead: 0.0,
+            written: 0,
+        }
     }
 
-    fn add(&mut self, uses: &Uses, part: u16, Use { page, weight }: Use, times: f64) {
-        let pages = (times * f64::from(weight)).round() as u64;
-        let file = &mut self.by_file[uses.file_of[page as usize] as usize];
-        *file = file.saturating_add(pages);
-        let time = &mut self.by_time[usize::from(part)];
-        *time = time.saturating_add(pages);
+    fn add(
+        &mut self,
+        uses: &Uses,
+        part: u16,
+        Use { page, weight }: Use,
+        thrash: Thrash,
+        again: f64,
+    ) {
+        let weight = f64::from(weight);
+        let pages = (thrash.times + again) * weight;
+        self.ahead += thrash.times * thrash.ahead * weight;
+        self.by_file[uses.file_of[page as usize] as usize] += pages;
+        self.by_time[usize::from(part)] += pages;
     }
 }
 
@@ -82,7 +96,8 @@ pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
 
 fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
     let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
-    let mut rereads = Rereads { by_file: vec![0; files], by_time: [0; PARTS], written: 0 };
+    let mut rereads =
+        Rereads { by_file: vec![0.0; files], by_time: [0.0; PARTS], ahead: 0.0, written: 0 };
     let mut dirty = Dirty::new(uses.file_of.len());
     let mut room = limit;
     for event in &uses.events {
@@ -104,13 +119,13 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
             What::First(used) => {
                 if !cache.touch(used.page) {
                     cache.enter(used, true);
-                    rereads.add(uses, event.part, used, thrashed(uses.ahead, room));
+                    rereads.add(uses, event.part, used, thrash(uses.ahead, room), 0.0);
                 }
             }
             What::Again(used) => {
                 if !cache.touch(used.page) {
                     cache.refault(used);
-                    rereads.add(uses, event.part, used, 1.0 + thrashed(uses.ahead, room));
+                    rereads.add(uses, event.part, used, thrash(uses.ahead, room), 1.0);
                 }
             }
         }
@@ -131,13 +146,21 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
     rereads
 }
 
-/// How often, on average, a page is read once more because it was evicted before its use. A file that is read ahead has
-/// two windows in the cache, the current one and the next. With less room, a part of each is missed; with less than one
-/// window, only what fits survives, and it is read until all of it was used.
-fn thrashed(ahead: u64, room: u64) -> f64 {
-    let (window, room) = (ahead as f64 / 2.0, room.max(FIRST_WINDOW) as f64);
-    let missed = ((2.0 * window - room) / window.max(1.0)).clamp(0.0, 1.0);
-    missed * THRASHED.max(window / room)
+/// How a file is read of which pages are evicted before their use.
+#[derive(Clone, Copy, Debug)]
+struct Thrash {
+    /// How often a page is read once more, on average.
+    times: f64,
+    /// The part of it that is read ahead in time.
+    ahead: f64,
+}
+
+/// A file that is read ahead has two windows in the cache, the current one and the next. With less room, a part of each
+/// is missed; with less than one window, nothing is read in time.
+fn thrash(ahead: u64, room: u64) -> Thrash {
+    let windows = 2.0 * room.max(FIRST_WINDOW) as f64 / ahead as f64;
+    let times = if windows < 1.0 { windows.powf(-0.5) } else { (2.0 - windows).max(0.0).sqrt() };
+    Thrash { times: THRASHED * times, ahead: (windows - 1.0).clamp(0.0, 1.0) }
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! Estimates how much mapped page cache is read again. Its use is not seen (`docs/rehearsal.md`): the text and data
-//! that a program works with are assumed to be in constant use, so what a limit leaves no room for is read over and
-//! over.
+//! that a program works with are assumed to be in constant use, so what a limit leaves no room for is read at least
+//! once more, and over and over if that lasts.
 
 use std::time::Duration;
 
 use super::uses::{Taken, Uses};
 
-/// The assumed interval between two touches of a page.
-const PERIOD: Duration = Duration::from_millis(100);
+/// The assumed interval between two touches of a page: that of `git` with its objects (`docs/rehearsal.md`).
+const PERIOD: Duration = Duration::from_millis(250);
 
 /// Pages read again at a limit of `limit` pages, in each of `parts` equal parts of a run that ended at `end`.
-pub fn rereads(uses: &Uses, limit: u64, end: Duration, parts: usize) -> Vec<u64> {
+pub fn rereads(uses: &Uses, limit: u64, end: Duration, parts: usize) -> Vec<f64> {
     let mut by_time = vec![0.0; parts];
     let width = end.as_secs_f64() / parts as f64;
     let ends = uses.taken.iter().skip(1).map(|next| next.from).chain([end]);
@@ -26,7 +26,12 @@ pub fn rereads(uses: &Uses, limit: u64, end: Duration, parts: usize) -> Vec<u64>
             *pages += missing as f64 * share * width / PERIOD.as_secs_f64();
         }
     }
-    by_time.into_iter().map(|pages: f64| pages.round() as u64).collect()
+    let most = uses.taken.iter().max_by_key(|taken| missing(taken, limit));
+    if let Some(taken) = most.filter(|_| width > 0.0) {
+        let part = ((taken.from.as_secs_f64() / width) as usize).min(parts - 1);
+        by_time[part] += (missing(taken, limit) as f64 - by_time.iter().sum::<f64>()).max(0.0);
+    }
+    by_time
 }
 
 /// The most mapped pages without room at any time.
@@ -45,13 +50,16 @@ mod tests {
     #[test]
     fn what_has_no_room_is_read_each_time_that_it_is_touched() {
         let taken = |ms, needed, mapped| Taken { from: Duration::from_millis(ms), needed, mapped };
-        let taken = vec![taken(0, 10, 0), taken(500, 10, 20), taken(1500, 10, 0)];
-        let uses = Uses { taken, ..Uses::default() };
-        let at = |limit| rereads(&uses, limit, Duration::from_secs(2), 4);
-        assert_eq!(at(30), [0, 0, 0, 0]);
-        // 5 pages, touched 10 times in a second.
-        assert_eq!(at(25), [0, 25, 25, 0]);
-        assert_eq!((at(0), most_missing(&uses, 0)), (vec![0, 100, 100, 0], 20));
-        assert_eq!(rereads(&uses, 0, Duration::ZERO, 2), [0, 0]);
+        let end = Duration::from_secs(2);
+        let uses = |taken| Uses { taken, ..Uses::default() };
+        let long = uses(vec![taken(0, 10, 0), taken(500, 10, 20), taken(1500, 10, 0)]);
+        let at = |limit| rereads(&long, limit, end, 4);
+        assert_eq!(at(30), [0.0; 4]);
+        // 5 pages, touched 4 times in a second.
+        assert_eq!(at(25), [0.0, 10.0, 10.0, 0.0]);
+        assert_eq!((at(0), most_missing(&long, 0)), (vec![0.0, 40.0, 40.0, 0.0], 20));
+        assert_eq!(rereads(&long, 0, Duration::ZERO, 2), [0.0; 2]);
+        let short = uses(vec![taken(0, 10, 0), taken(1900, 10, 20)]);
+        assert_eq!(rereads(&short, 20, end, 4), [0.0, 0.0, 0.0, 10.0]);
     }
 }

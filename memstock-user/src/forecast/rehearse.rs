@@ -213,31 +213,34 @@ impl<'a> Rehearsal<'a> {
         }
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
-        let lru::Rereads { by_time, by_file, written } = match &self.curve {
+        let lru::Rereads { by_time, by_file, ahead, written } = match &self.curve {
             Some(curve) => lru::Rereads::of_curve(curve.rereads(limit)),
             None => lru::simulate(&self.uses, self.lru(), limit),
         };
-        let by_time = mapped.iter().zip(&by_time).map(|(&one, &other)| one.saturating_add(other));
-        let by_time: Vec<_> = by_time.collect();
-        let pages = by_time.iter().fold(0, |sum: u64, &more| sum.saturating_add(more));
+        let by_time: Vec<_> = mapped.iter().zip(&by_time).map(|(one, other)| one + other).collect();
+        let pages = by_time.iter().sum::<f64>() as u64;
         row.reread = Some(self.bytes(pages));
-        row.reread_by_time = by_time.iter().map(|&pages| self.bytes(pages)).collect();
-        row.files = self.largest(&by_file);
+        row.reread_by_time = by_time.iter().map(|&pages| self.bytes(pages as u64)).collect();
+        row.files = self.largest(&by_file, pages);
         // The recorded run has written what is no longer dirty at its end. So no limit adds more than what still is.
         let unwritten = self.timeline.dirty_at_end();
         let anyway = self.uses.written.saturating_sub(unwritten);
         let written = written.saturating_sub(anyway).min(unwritten);
         row.dirty = row.dirty.max(self.bytes(written));
         let waited = self.bytes(pages).saturating_add(row.dirty);
-        let extra = self.seconds_to_read(waited) + row.throttled.as_secs_f64();
+        // As long as the disk has nothing else to do, nobody waits for what it reads in time.
+        let read = self.recording.end.as_ref().and_then(|end| end.read_bytes).unwrap_or(0);
+        let idle = (end.as_secs_f64() - self.seconds_to_read(read)).max(0.0);
+        let hidden = self.seconds_to_read(self.bytes(ahead as u64)).min(idle);
+        let extra = self.seconds_to_read(waited) - hidden + row.throttled.as_secs_f64();
         row.slowdown = part(extra);
     }
 
-    fn largest(&self, by_file: &[u64]) -> Vec<(u32, u64)> {
-        let all = by_file.iter().fold(0, |sum: u64, &more| sum.saturating_add(more)) as f64;
-        let is_large = |pages: u64| pages > 0 && pages as f64 >= WORTH_NAMING * all;
+    fn largest(&self, by_file: &[f64], all: u64) -> Vec<(u32, u64)> {
+        let is_large = |pages: f64| pages >= 1.0 && pages >= WORTH_NAMING * all as f64;
         let files = (0..).zip(by_file).filter(|&(_, &pages)| is_large(pages));
-        let mut files: Vec<_> = files.map(|(file, &pages)| (file, self.bytes(pages))).collect();
+        let mut files: Vec<_> =
+            files.map(|(file, &pages)| (file, self.bytes(pages as u64))).collect();
         files.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
         files.truncate(FILES);
         files

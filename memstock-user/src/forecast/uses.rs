@@ -104,6 +104,7 @@ impl Uses {
             states: Vec::new(),
             last_read: HashMap::new(),
             entered: HashMap::new(),
+            unused: HashMap::new(),
             ahead: Vec::new(),
             now: Taken::default(),
         };
@@ -154,6 +155,8 @@ struct Reading<'a> {
     last_read: HashMap<u32, u64>,
     /// Pages that have entered so far, by file.
     entered: HashMap<u32, u64>,
+    /// Pages that have entered and may not have been used, by file.
+    unused: HashMap<u32, Vec<u32>>,
     /// How far ahead of its use each page was read.
     ahead: Vec<u64>,
     now: Taken,
@@ -195,6 +198,9 @@ impl Reading<'_> {
         for index in pages {
             self.page(access, index);
         }
+        if access.kind == AccessKind::Mapped {
+            self.map_unused(access);
+        }
         if mapped != self.now.mapped {
             self.take(access.at);
         }
@@ -216,6 +222,7 @@ impl Reading<'_> {
                 self.push(at, What::Enter(used));
                 let entered = self.entered.entry(access.file).or_default();
                 *entered += u64::from(used.weight);
+                self.unused.entry(access.file).or_default().push(page);
                 State::Entered(at, *entered)
             }
             (AccessKind::Removed, _) => {
@@ -256,6 +263,17 @@ impl Reading<'_> {
             }
         };
         self.states[page as usize] = after;
+    }
+
+    /// A fault reports one page and maps its whole folio. So of a file that is mapped, all that entered and was not used
+    /// since is mapped.
+    fn map_unused(&mut self, access: &Access) {
+        for page in self.unused.remove(&access.file).unwrap_or_default() {
+            if let State::Entered(..) = self.states[page as usize] {
+                let used = Use { page, weight: access.one_in.max(1) };
+                self.states[page as usize] = self.in_use(AccessKind::Mapped, access.at, used);
+            }
+        }
     }
 
     fn in_use(&mut self, kind: AccessKind, at: Duration, used: Use) -> State {

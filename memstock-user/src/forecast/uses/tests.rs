@@ -126,6 +126,22 @@ fn somebody_elses_cache_costs_nothing_here() {
     assert_eq!((own.events.len(), own.others), (7, 0));
 }
 
+/// Only what was used before is known not to be of a folio that a fault maps.
+#[test]
+fn a_fault_maps_what_was_read_ahead() {
+    let mapped = [
+        access(1, AccessKind::Added, 0, 8),
+        access(2, AccessKind::Read, 0, 1),
+        access(3, AccessKind::Mapped, 1, 1),
+        access(4, AccessKind::Added, 8, 2),
+        access(5, AccessKind::Mapped, 3, 1),
+        access(6, AccessKind::Removed, 0, 8),
+    ];
+    let uses = uses(&["grep"], &mapped);
+    let taken: Vec<_> = uses.taken.iter().map(|taken| taken.mapped).collect();
+    assert_eq!(taken, [0, 28, 36, 8]);
+}
+
 #[test]
 fn what_is_mapped_is_taken_until_it_leaves() {
     let mapped = [
