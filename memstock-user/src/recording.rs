@@ -226,6 +226,8 @@ pub struct End {
     /// Average nanoseconds that the devices of its files took for a page while they were busy; `None` if they read and
     /// wrote next to nothing.
     pub read_ns_per_page: Option<u64>,
+    /// The same for a page of a large request, as dirty pages are written.
+    pub write_ns_per_page: Option<u64>,
     /// What was lost, by name of the loss.
     pub lost: Vec<(String, u64)>,
 }

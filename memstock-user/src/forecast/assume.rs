@@ -1,14 +1,17 @@
 //! Lists what a verdict takes for granted: what the recording lacks, what was asked for, what no recording can tell.
 
+use std::collections::{BTreeSet, HashMap};
+
 use super::rehearse::{Kernel, Rehearsal, page_size};
 use crate::model::size::human;
+use crate::recording::{Recording, TaskEventKind};
 
 /// One sentence for each assumption, the most important first.
 pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     let (recording, uses) = (rehearsal.recording, &rehearsal.uses);
     let bytes = |pages: u64| human(pages.saturating_mul(page_size(recording)));
     let mut all = Vec::new();
-    let followers = rehearsal.followers();
+    let followers = followers(recording);
     all.push(match followers.as_slice() {
         [] => "no runtime that sizes itself by its limit was recognised".to_owned(),
         some => format!("{} would size itself by the limit: verify", some.join(", ")),
@@ -63,4 +66,21 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     }
     all.push("the next run has the same load, and needs the same memory at any speed".into());
     all
+}
+
+/// Processes that seem to read their limit, each with the reason.
+pub fn followers(recording: &Recording) -> Vec<String> {
+    // A pid runs the program of its last exec at that time; later it may run another or be another process.
+    let (mut comms, mut found) = (HashMap::new(), BTreeSet::new());
+    for event in &recording.tasks {
+        match &event.kind {
+            TaskEventKind::Exec { comm } => drop(comms.insert(event.pid, comm.as_str())),
+            TaskEventKind::FollowsLimit { why } => {
+                let comm = comms.get(&event.pid).copied().unwrap_or("a task");
+                found.insert(format!("{comm} ({why})"));
+            }
+            TaskEventKind::Born { .. } | TaskEventKind::Died => {}
+        }
+    }
+    found.into_iter().collect()
 }

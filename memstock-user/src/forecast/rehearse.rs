@@ -1,7 +1,6 @@
 //! Judges one recording at any limit: the verdict, what is read again and how much slower that is, and who dies. Uses
 //! the figures of the modules beside it; renders nothing.
 
-use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::curve::Curve;
@@ -9,7 +8,7 @@ use super::timeline::{PARTS, Timeline};
 use super::uses::Uses;
 use super::verdict::{Peaks, Verdict};
 use super::{high, lru, mapped};
-use crate::recording::{AccessKind, Lru, Recording, TaskEventKind};
+use crate::recording::{AccessKind, Lru, Recording};
 
 /// A run that takes longer by this part is *slow*.
 pub const SLOW: f64 = 0.05;
@@ -227,12 +226,12 @@ impl<'a> Rehearsal<'a> {
         let anyway = self.uses.written.saturating_sub(unwritten);
         let written = written.saturating_sub(anyway).min(unwritten);
         row.dirty = row.dirty.max(self.bytes(written));
-        let waited = self.bytes(pages).saturating_add(row.dirty);
         // As long as the disk has nothing else to do, nobody waits for what it reads in time.
         let read = self.recording.end.as_ref().and_then(|end| end.read_bytes).unwrap_or(0);
         let idle = (end.as_secs_f64() - self.seconds_to_read(read)).max(0.0);
         let hidden = self.seconds_to_read(self.bytes(ahead as u64)).min(idle);
-        let extra = self.seconds_to_read(waited) - hidden + row.throttled.as_secs_f64();
+        let waited = self.seconds_to_read(self.bytes(pages)) + self.seconds_to_write(row.dirty);
+        let extra = waited - hidden + row.throttled.as_secs_f64();
         row.slowdown = part(extra);
     }
 
@@ -301,10 +300,6 @@ impl<'a> Rehearsal<'a> {
         !self.knows_use && self.peaks().usage > self.lives_from()
     }
 
-    fn read_ns_per_page(&self) -> u64 {
-        self.known_read_ns().unwrap_or(READ_NS_PER_PAGE)
-    }
-
     /// Nanoseconds to read a page, if the recording tells.
     pub(super) fn known_read_ns(&self) -> Option<u64> {
         self.recording.end.as_ref()?.read_ns_per_page
@@ -312,29 +307,22 @@ impl<'a> Rehearsal<'a> {
 
     /// Seconds to read so many bytes again.
     pub fn seconds_to_read(&self, bytes: u64) -> f64 {
-        bytes as f64 / page_size(self.recording) as f64 * self.read_ns_per_page() as f64 / 1e9
+        self.seconds(bytes, self.known_read_ns())
+    }
+
+    /// Seconds to write so many bytes of dirty pages.
+    fn seconds_to_write(&self, bytes: u64) -> f64 {
+        self.seconds(bytes, self.recording.end.as_ref().and_then(|end| end.write_ns_per_page))
+    }
+
+    fn seconds(&self, bytes: u64, ns_per_page: Option<u64>) -> f64 {
+        let ns_per_page = ns_per_page.unwrap_or(READ_NS_PER_PAGE);
+        bytes as f64 / page_size(self.recording) as f64 * ns_per_page as f64 / 1e9
     }
 
     /// Converts pages to bytes.
     pub fn bytes(&self, pages: u64) -> u64 {
         pages.saturating_mul(page_size(self.recording))
-    }
-
-    /// Processes that seem to read their limit, each with the reason.
-    pub fn followers(&self) -> Vec<String> {
-        // A pid runs the program of its last exec at that time; later it may run another or be another process.
-        let (mut comms, mut found) = (HashMap::new(), BTreeSet::new());
-        for event in &self.recording.tasks {
-            match &event.kind {
-                TaskEventKind::Exec { comm } => drop(comms.insert(event.pid, comm.as_str())),
-                TaskEventKind::FollowsLimit { why } => {
-                    let comm = comms.get(&event.pid).copied().unwrap_or("a task");
-                    found.insert(format!("{comm} ({why})"));
-                }
-                TaskEventKind::Born { .. } | TaskEventKind::Died => {}
-            }
-        }
-        found.into_iter().collect()
     }
 }
 

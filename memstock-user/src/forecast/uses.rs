@@ -2,7 +2,7 @@
 //! and how much memory is left beside it. Decides what an access means. All figures are in pages.
 //!
 //! Touches of mapped pages are not seen. From its mapping until it leaves the page cache, a page is taken to be in
-//! constant use: memory that is needed for speed, but not for survival.
+//! constant use (`mapped`): memory that is needed for speed, but not for survival.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

@@ -112,9 +112,10 @@ prop_compose! {
         code in of(any::<i32>()),
         read_bytes in of(any::<u64>()),
         read_ns_per_page in of(any::<u64>()),
+        write_ns_per_page in of(any::<u64>()),
         lost in vec((text(), any::<u64>()), 0..3),
     ) -> End {
-        End { at, code, read_bytes, read_ns_per_page, lost }
+        End { at, code, read_bytes, read_ns_per_page, write_ns_per_page, lost }
     }
 }
 

@@ -305,7 +305,7 @@ impl Recording {
         }
         // Before the last walk, which may take a second.
         let at = self.begun.elapsed();
-        let read_ns_per_page = Disks::read().ns_per_page(&self.disks, self.cache.devices());
+        let cost = Disks::read().cost(&self.disks, self.cache.devices());
         if let Err(error) = self.look(at, true) {
             self.not_read(&error);
         }
@@ -314,7 +314,8 @@ impl Recording {
             at,
             code: ending.code,
             read_bytes: ending.read_bytes,
-            read_ns_per_page,
+            read_ns_per_page: cost.map(|cost| cost.mean),
+            write_ns_per_page: cost.map(|cost| cost.in_bulk),
             lost: lost.clone(),
         };
         let (tasks, mut failed) = (self.tasks.count, self.failed);

@@ -185,10 +185,14 @@ fn dirty_pages_without_room_are_waited_for() {
         recording.moments[1].dirty = dirty * MIB;
         recording.accesses.extend(written());
         recording.accesses.sort_by_key(|access| access.at);
+        recording.end.as_mut().unwrap().write_ns_per_page = Some(100_000);
         let rehearsal = Rehearsal::new(&recording, WhatIf::default());
         assert_eq!(rehearsal.judge(142 << 20).dirty, 0);
         let row = rehearsal.judge(130 << 20);
         assert_eq!((row.dirty >> 20, row.reread), (waited, Some(2 << 20)), "{dirty}");
+        // 512 pages are read in 2 ms each, and 256 of each MiB written in a twentieth of that.
+        let seconds = 1.024 + waited as f64 * 0.0256;
+        assert!((row.slowdown.unwrap() - seconds / 10.0).abs() < 0.001, "{:?}", row.slowdown);
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::rehearse::{Set, about, reason, setting};
 use crate::exit::printable;
-use crate::forecast::assume::assumes;
+use crate::forecast::assume::{assumes, followers};
 use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::Rehearsal;
 
@@ -33,7 +33,8 @@ impl Recommended<'_> {
 
     /// Reasons to verify the limits before setting them.
     fn warnings(&self) -> Vec<String> {
-        let mut all: Vec<_> = self.rehearsals.iter().flat_map(Rehearsal::followers).collect();
+        let mut all: Vec<_> =
+            self.rehearsals.iter().flat_map(|one| followers(one.recording)).collect();
         all.sort();
         all.dedup();
         all.iter().map(|who| format!("{who} sizes itself by its limit: verify")).collect()
