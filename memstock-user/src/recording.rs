@@ -208,6 +208,8 @@ pub struct File {
     pub inode: u64,
     /// Its path, if it was found while the file was open.
     pub path: Option<PathBuf>,
+    /// Whether it was mapped and is a program or a library (ELF), as far as that could be seen.
+    pub is_program: bool,
 }
 
 /// The name in [`End::lost`] of charges that found no room in the ring buffer.

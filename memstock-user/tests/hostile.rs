@@ -90,13 +90,9 @@ fn frames() -> Vec<(u32, Vec<u8>)> {
 fn header() -> Header {
     Header {
         version: "0.1.0".into(),
-        host: "host".into(),
-        kernel: "6.18.0".into(),
         swap: 1000,
-        thp: "madvise".into(),
         cpus: 2,
         page_size: 4096,
-        cgroup: "/a".into(),
         command: vec!["make".into(), "-j4".into()],
         assumes: vec!["Something.".into()],
         ..Header::default()
@@ -107,13 +103,14 @@ fn write(writer: &mut Writer<&mut Vec<u8>>) {
     writer.charges(32, 1).expect("a list takes all");
     for index in 0..3 {
         let parent = u32::checked_sub(index, 1);
-        writer
-            .charger(&Charger { index, parent, path: Some("/a".into()) })
-            .expect("a list takes all");
+        let charger = Charger { index, parent, path: Some("/a".into()) };
+        writer.charger(&charger).expect("a list takes all");
     }
     for number in 0..2 {
         let path = Some(PathBuf::from("/f"));
-        writer.file(&File { device: 1, inode: number, path }, number).expect("a list takes all");
+        let file = File { device: 1, inode: number, path, is_program: false };
+        let told = writer.file(&file, number).expect("a list takes all");
+        writer.program(told).expect("a list takes all");
     }
     for n in 0..60_u32 {
         let (at, pages) = (Duration::from_millis(u64::from(n) * 100), u64::from(n));
@@ -130,13 +127,11 @@ fn write(writer: &mut Writer<&mut Vec<u8>>) {
             stacks: Some(pages),
         };
         writer.moment(&moment).expect("a list takes all");
-        for (offset, kind) in
-            [AccessKind::Added, AccessKind::Read, AccessKind::Mapped].into_iter().enumerate()
-        {
+        let kinds = [AccessKind::Added, AccessKind::Read, AccessKind::Mapped];
+        for (offset, kind) in kinds.into_iter().enumerate() {
             let index = 16 * ((u64::from(n) * 7 + offset as u64) % 40);
-            writer
-                .access(&Access { at, file: n % 2, index, pages: 16, one_in: 1, kind })
-                .expect("a list takes all");
+            let access = Access { at, file: n % 2, index, pages: 16, one_in: 1, kind };
+            writer.access(&access).expect("a list takes all");
         }
         let charge = |cpu, index, kind| Charge { cpu, index, kind };
         for kind in [ChargeKind::Fault, ChargeKind::Charged(1), ChargeKind::Uncharged(1 + n % 3)] {
@@ -145,10 +140,9 @@ fn write(writer: &mut Writer<&mut Vec<u8>>) {
         if n.is_multiple_of(20) {
             writer.charge(charge(0, 0, ChargeKind::Drained)).expect("a list takes all");
             let task = |comm: &str, pid| Holder { pid, comm: comm.into(), badness: 9, anon: 400 };
-            let needed = moment.needed;
-            writer
-                .peak(&Peak { at, needed, tasks: vec![task("cc1", 7), task("sh", 8)] })
-                .expect("a list takes all");
+            let tasks = vec![task("cc1", 7), task("sh", 8)];
+            let peak = Peak { at, needed: moment.needed, tasks };
+            writer.peak(&peak).expect("a list takes all");
             for kind in [
                 TaskEventKind::Born { parent: 1 },
                 TaskEventKind::Exec { comm: "cc1".into() },
@@ -173,7 +167,7 @@ fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let (kind, len) = (number(at), number(at + 4) as usize);
         let payload = &bytes[at + 12..at + 12 + len];
         let unpacked = (kind == ENTRIES).then(|| decompress_to_vec(payload).expect("it is whole"));
-        frames.push((kind, unpacked.unwrap_or_else(|| payload.to_vec())));
+        frames.push((kind, unpacked.unwrap_or(payload.to_vec())));
         at += 16 + len;
     }
     frames
@@ -321,11 +315,8 @@ fn what_nobody_wrote_is_answered() {
         let begun = Instant::now();
         let done = catch_unwind(AssertUnwindSafe(|| {
             let (read, held) = counted(|| parse(&bytes));
-            assert!(
-                held <= READING + A_BYTE * bytes.len(),
-                "{held} bytes held to read {}",
-                bytes.len()
-            );
+            let len = bytes.len();
+            assert!(held <= READING + A_BYTE * len, "{held} bytes held to read {len}");
             most_read = most_read.max(held);
             match read {
                 Err(wrong) => {
@@ -335,7 +326,7 @@ fn what_nobody_wrote_is_answered() {
                 Ok(recording) => {
                     let is_drawn = judged.is_multiple_of(DRAWN);
                     let ((), held) = counted(|| judge(&recording, is_drawn));
-                    assert!(held <= JUDGING, "{held} bytes held to judge {}", bytes.len());
+                    assert!(held <= JUDGING, "{held} bytes held to judge {len}");
                     most_judged = most_judged.max(held);
                     judged += 1;
                     drawn += u64::from(is_drawn);

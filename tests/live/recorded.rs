@@ -33,7 +33,10 @@ pub fn write(file: &Path) -> Result<()> {
         ..Header::default()
     };
     let mut to = Writer::new(Disk::create(file)?, &header)?;
-    let number = to.file(&File { device: 1, inode: 2, path: Some("/usr/lib/cc1".into()) }, KEY)?;
+    let number = to.file(
+        &File { device: 1, inode: 2, path: Some("/usr/lib/cc1".into()), is_program: false },
+        KEY,
+    )?;
     let moment = |seconds, usage: u64, needed: u64| Moment {
         at: at(seconds),
         usage: usage * MIB,

@@ -33,9 +33,10 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
         all.push("reading a page again takes 20 µs: the disk's time was not recorded".into());
     }
     if uses.taken.iter().any(|taken| taken.mapped > 0) {
-        all.push(
-            "pages reported as mapped are in constant use: touches of them are not seen".into(),
-        );
+        all.push("mapped files are in constant use: touches of their pages are not seen".into());
+    }
+    if uses.taken.iter().any(|taken| taken.text > 0) {
+        all.push("without room for its text a program takes at least twice as long".into());
     }
     if uses.others > 0 {
         all.push(format!(

@@ -40,7 +40,13 @@ pub fn most_missing(uses: &Uses, limit: u64) -> u64 {
 }
 
 fn missing(taken: &Taken, limit: u64) -> u64 {
-    taken.all().saturating_sub(limit).min(taken.mapped)
+    taken.all().saturating_sub(limit).min(taken.mapped + taken.text)
+}
+
+/// Whether there is a time without room for program text, though it is what reclaim finds last.
+pub fn lacks_text(uses: &Uses, limit: u64) -> bool {
+    let lacks = |taken: &Taken| taken.text > 0 && taken.needed.saturating_add(taken.text) > limit;
+    uses.taken.iter().any(lacks)
 }
 
 #[cfg(test)]
@@ -49,7 +55,10 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_read_each_time_that_it_is_touched() {
-        let taken = |ms, needed, mapped| Taken { from: Duration::from_millis(ms), needed, mapped };
+        let taken = |ms, needed, mapped: u64| {
+            let from = Duration::from_millis(ms);
+            Taken { from, needed, mapped: mapped / 2, text: mapped / 2 }
+        };
         let end = Duration::from_secs(2);
         let uses = |taken| Uses { taken, ..Uses::default() };
         let long = uses(vec![taken(0, 10, 0), taken(500, 10, 20), taken(1500, 10, 0)]);
@@ -61,5 +70,8 @@ mod tests {
         assert_eq!(rereads(&long, 0, Duration::ZERO, 2), [0.0; 2]);
         let short = uses(vec![taken(0, 10, 0), taken(1900, 10, 20)]);
         assert_eq!(rereads(&short, 20, end, 4), [0.0, 0.0, 0.0, 10.0]);
+        assert_eq!([20, 19].map(|limit| lacks_text(&short, limit)), [false, true]);
+        let none = uses(vec![Taken { needed: 10, mapped: 10, ..Taken::default() }]);
+        assert!(!lacks_text(&none, 5));
     }
 }

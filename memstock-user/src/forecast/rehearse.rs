@@ -12,6 +12,8 @@ use crate::recording::{AccessKind, Lru, Recording};
 
 /// A run that takes longer by this part is *slow*.
 pub const SLOW: f64 = 0.05;
+/// How much longer a program takes at least that has no room for its own text: up to for ever.
+const WITHOUT_TEXT: f64 = 1.0;
 /// The time to read a page if the recording does not tell: 4 KiB at 200 MiB a second.
 const READ_NS_PER_PAGE: u64 = 20_000;
 /// Pages that the kernel charges at once, and keeps on the CPU (`MEMCG_CHARGE_BATCH`).
@@ -232,7 +234,8 @@ impl<'a> Rehearsal<'a> {
         let hidden = self.seconds_to_read(self.bytes(ahead as u64)).min(idle);
         let waited = self.seconds_to_read(self.bytes(pages)) + self.seconds_to_write(row.dirty);
         let extra = waited - hidden + row.throttled.as_secs_f64();
-        row.slowdown = part(extra);
+        let text = if mapped::lacks_text(&self.uses, limit) { WITHOUT_TEXT } else { 0.0 };
+        row.slowdown = part(extra).map(|slower| slower.max(text));
     }
 
     fn largest(&self, by_file: &[f64], all: u64) -> Vec<(u32, u64)> {

@@ -59,14 +59,16 @@ pub struct Taken {
     pub from: Duration,
     /// What could not be reclaimed.
     pub needed: u64,
-    /// Page cache that is mapped.
+    /// Page cache that is mapped, and is not text.
     pub mapped: u64,
+    /// Pages of programs and libraries that faulted, without which a program does not get on.
+    pub text: u64,
 }
 
 impl Taken {
-    /// The sum of both.
+    /// The sum of all.
     pub fn all(self) -> u64 {
-        self.needed.saturating_add(self.mapped)
+        self.needed.saturating_add(self.mapped).saturating_add(self.text)
     }
 }
 
@@ -95,6 +97,7 @@ impl Uses {
     pub fn of(recording: &Recording, timeline: &Timeline) -> Self {
         let added = recording.accesses.iter().filter(|access| access.kind == AccessKind::Added);
         let mut reading = Reading {
+            recording,
             timeline,
             // A new cgroup has no cache but what it brings in.
             is_new: !recording.header.command.is_empty(),
@@ -139,9 +142,12 @@ enum State {
     Written(u32),
     /// In the cache and mapped; stands for so many pages.
     Mapped(u32),
+    /// The same of a program or a library.
+    Text(u32),
 }
 
 struct Reading<'a> {
+    recording: &'a Recording,
     timeline: &'a Timeline,
     is_new: bool,
     /// Files of which the cgroup brought in pages. A page of them that never entered is behind their end, where a call
@@ -194,14 +200,14 @@ impl Reading<'_> {
         if access.kind == AccessKind::Dirtied {
             self.uses.dirtied += run.saturating_mul(access.one_in.into());
         }
-        let mapped = self.now.mapped;
+        let before = self.now;
         for index in pages {
             self.page(access, index);
         }
-        if access.kind == AccessKind::Mapped {
+        if access.kind == AccessKind::Mapped && !self.is_program(access.file) {
             self.map_unused(access);
         }
-        if mapped != self.now.mapped {
+        if before.all() != self.now.all() {
             self.take(access.at);
         }
     }
@@ -230,7 +236,7 @@ impl Reading<'_> {
                 self.push(at, What::Leave(page));
                 State::Absent
             }
-            (_, State::Others | State::Mapped(_)) => before,
+            (_, State::Others | State::Mapped(_) | State::Text(_)) => before,
             (AccessKind::Dirtied, State::Written(_)) => {
                 self.push(at, What::Dirty(used));
                 before
@@ -243,14 +249,14 @@ impl Reading<'_> {
             }
             (kind, State::Absent) => {
                 self.push(at, What::Enter(used));
-                self.in_use(kind, at, used)
+                self.in_use(kind, access, used)
             }
             (AccessKind::Dirtied, State::Entered(..) | State::Cached) => self.dirtied(at, used),
             (kind, State::Entered(then, entered)) if at.saturating_sub(then) < READ_AHEAD => {
                 let since = self.entered.get(&access.file).map_or(0, |now| now - entered);
                 self.ahead.push(since);
                 self.push(at, What::First(used));
-                self.in_use(kind, at, used)
+                self.in_use(kind, access, used)
             }
             (kind, State::Entered(..) | State::Cached | State::Written(_)) => {
                 self.push(at, What::Again(used));
@@ -258,7 +264,7 @@ impl Reading<'_> {
                     before
                 } else {
                     self.forget(before);
-                    self.in_use(kind, at, used)
+                    self.in_use(kind, access, used)
                 }
             }
         };
@@ -271,19 +277,28 @@ impl Reading<'_> {
         for page in self.unused.remove(&access.file).unwrap_or_default() {
             if let State::Entered(..) = self.states[page as usize] {
                 let used = Use { page, weight: access.one_in.max(1) };
-                self.states[page as usize] = self.in_use(AccessKind::Mapped, access.at, used);
+                self.states[page as usize] = self.in_use(AccessKind::Mapped, access, used);
             }
         }
     }
 
-    fn in_use(&mut self, kind: AccessKind, at: Duration, used: Use) -> State {
+    fn is_program(&self, file: u32) -> bool {
+        self.recording.files.get(file as usize).is_some_and(|file| file.is_program)
+    }
+
+    fn in_use(&mut self, kind: AccessKind, access: &Access, used: Use) -> State {
         match kind {
             AccessKind::Mapped => {
-                self.push(at, What::Leave(used.page));
-                self.now.mapped += u64::from(used.weight);
-                State::Mapped(used.weight)
+                self.push(access.at, What::Leave(used.page));
+                if self.is_program(access.file) {
+                    self.now.text += u64::from(used.weight);
+                    State::Text(used.weight)
+                } else {
+                    self.now.mapped += u64::from(used.weight);
+                    State::Mapped(used.weight)
+                }
             }
-            AccessKind::Dirtied => self.dirtied(at, used),
+            AccessKind::Dirtied => self.dirtied(access.at, used),
             AccessKind::Read | AccessKind::Added | AccessKind::Removed => State::Cached,
         }
     }
@@ -298,6 +313,7 @@ impl Reading<'_> {
     fn forget(&mut self, state: State) {
         match state {
             State::Mapped(weight) => self.now.mapped -= u64::from(weight),
+            State::Text(weight) => self.now.text -= u64::from(weight),
             State::Written(weight) => self.uses.written -= u64::from(weight),
             State::Absent | State::Others | State::Entered(..) | State::Cached => {}
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -65,6 +66,13 @@ impl FileSystems {
         let mut options = File::options();
         options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOATIME);
         options.open(link_to(&found)).ok()
+    }
+
+    /// Whether it is a program or a library; false if that cannot be seen.
+    pub(crate) fn is_elf(&self, inode: Inode) -> bool {
+        let mut magic = [0; 4];
+        self.open(inode).is_some_and(|mut file| file.read_exact(&mut magic).is_ok())
+            && magic == *b"\x7fELF"
     }
 
     /// The path of a file, as long as the kernel remembers it; for a removed file, its last path.
@@ -177,6 +185,11 @@ mod tests {
         }
         let opened = found.open(inode).expect("it is there");
         assert_eq!(opened.metadata().unwrap().ino(), metadata.ino());
+        assert!(!found.is_elf(inode));
+        file.as_file().set_len(0).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        std::io::Write::write_all(&mut file, b"\x7fELF, and more").unwrap();
+        assert!(found.is_elf(inode));
         assert!(found.open(Inode { generation: generation ^ 1, ..inode }).is_none());
         assert!(found.open(Inode { device: u32::MAX, ..inode }).is_none());
     }

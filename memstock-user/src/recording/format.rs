@@ -35,6 +35,8 @@ pub(super) enum Entry<'a> {
     Dirtied(AccessEntry),
     #[serde(borrow)]
     Charges(ChargesEntry<'a>),
+    /// The file of this number is a program or a library.
+    Program(u32),
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -148,7 +150,7 @@ impl<'a> FileEntry<'a> {
 
     pub(super) fn file(&self) -> super::File {
         let path = self.path.map(path);
-        super::File { device: self.device, inode: self.inode, path }
+        super::File { device: self.device, inode: self.inode, path, is_program: false }
     }
 }
 

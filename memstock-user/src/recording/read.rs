@@ -152,6 +152,10 @@ impl Reading {
                 recording.files.push(entry.file());
                 return Some(());
             }
+            Entry::Program(number) => {
+                recording.files.get_mut(number as usize)?.is_program = true;
+                return Some(());
+            }
             Entry::OneIn(one_in) => {
                 before.one_in =
                     Some(one_in).filter(|&one_in| one_in.is_power_of_two() && one_in <= RAREST)?;

@@ -126,13 +126,13 @@ prop_compose! {
         peaks in vec((at(), any::<u64>(), vec(holder(), 0..3)), 0..4),
         tasks in vec((at(), any::<u32>(), event()), 0..8),
         accesses in vec(access(3), 0..16),
-        files in vec((any::<u64>(), any::<u64>(), of(path())), 3),
+        files in vec((any::<u64>(), any::<u64>(), of(path()), any::<bool>()), 3),
         charges in of(charges::tests::charges()),
         end in of(end()),
     ) -> Recording {
         let peaks = peaks.into_iter().map(|(at, needed, tasks)| Peak { at, needed, tasks });
         let tasks = tasks.into_iter().map(|(at, pid, kind)| TaskEvent { at, pid, kind });
-        let files = files.into_iter().map(|(device, inode, path)| File { device, inode, path });
+        let files = files.into_iter().map(|(device, inode, path, is_program)| File { device, inode, path, is_program });
         let (peaks, tasks, files) = (peaks.collect(), tasks.collect(), files.collect());
         let mut all = Recording { header, moments, peaks, tasks, accesses, files, charges, end };
         all.moments.sort_by_key(|it| it.at);
@@ -149,7 +149,9 @@ fn written(all: &Recording) -> Vec<u8> {
     let mut writer = Writer::new(&mut bytes, &all.header).unwrap();
     for (number, file) in all.files.iter().enumerate() {
         // Two files may be equal and are still two.
-        assert_eq!(writer.file(file, number as u64).unwrap() as usize, number);
+        let told = writer.file(file, number as u64).unwrap();
+        assert_eq!(told as usize, number);
+        file.is_program.then(|| writer.program(told).unwrap());
     }
     let mut times: Vec<_> = all.moments.iter().map(|it| it.at).collect();
     times.extend(all.peaks.iter().map(|it| it.at));

@@ -97,6 +97,14 @@ impl<W: Write> Writer<W> {
         Ok(*self.files.entry((key, file.device, file.inode)).or_insert(number))
     }
 
+    /// Notes that the file of this number is a program or a library.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn program(&mut self, number: u32) -> io::Result<()> {
+        self.entry(&Entry::Program(number))
+    }
+
     /// Adds an access, which must lie within one block.
     ///
     /// # Errors

@@ -1,9 +1,8 @@
 //! Decides which accesses to page cache are recorded: those of followed blocks, and no more blocks than there is room
 //! for. Does not know how accesses are reported.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use memstock_common::record::{Accessed, BLOCK_PAGES, RecordKind, block_hash, is_followed};
@@ -37,6 +36,8 @@ pub(super) struct Cache {
     /// Devices of the recorded files, as `stat(2)` numbers them.
     devices: BTreeSet<u64>,
     names: Option<FileSystems>,
+    /// Files that were mapped.
+    mapped: HashSet<u32>,
 }
 
 impl Cache {
@@ -51,6 +52,7 @@ impl Cache {
             is_told: false,
             devices: BTreeSet::new(),
             names,
+            mapped: HashSet::new(),
         }
     }
 
@@ -80,6 +82,9 @@ impl Cache {
             self.followed.remove(&(key, block));
         }
         let file = self.number(accessed, to)?;
+        if kind == AccessKind::Mapped && self.mapped.insert(file) && self.is_elf(accessed) {
+            to.program(file)?;
+        }
         let at = at - Duration::from_nanos((at.as_nanos() % TICK.as_nanos()) as u64);
         for (first, nr_pages) in runs(pages) {
             let index = block * BLOCK_PAGES + u64::from(first);
@@ -123,23 +128,27 @@ impl Cache {
     }
 
     fn number(&mut self, accessed: &Accessed, to: &mut Writer<impl Write>) -> io::Result<u32> {
-        let &Accessed { file: key, inode, device, .. } = accessed;
+        let (key, inode) = (accessed.file, inode_of(accessed));
         // The kernel numbers devices in its own way: MINORBITS in include/linux/kdev_t.h.
-        let (generation, device) = ((device >> 32) as u32, device as u32);
-        let told = makedev(device >> 20, device & 0xf_ffff);
-        match to.number_of(key, told, inode) {
+        let device = makedev(inode.device >> 20, inode.device & 0xf_ffff);
+        match to.number_of(key, device, inode.number) {
             Some(number) => Ok(number),
             None => {
-                let path = self.path(Inode { device, number: inode, generation });
-                self.devices.insert(told);
-                to.file(&File { device: told, inode, path }, key)
+                let path = self.names.as_ref().and_then(|names| names.path(inode));
+                self.devices.insert(device);
+                to.file(&File { device, inode: inode.number, path, is_program: false }, key)
             }
         }
     }
 
-    fn path(&self, inode: Inode) -> Option<PathBuf> {
-        self.names.as_ref()?.path(inode)
+    fn is_elf(&self, accessed: &Accessed) -> bool {
+        self.names.as_ref().is_some_and(|names| names.is_elf(inode_of(accessed)))
     }
+}
+
+fn inode_of(accessed: &Accessed) -> Inode {
+    let Accessed { inode, device, .. } = *accessed;
+    Inode { device: device as u32, number: inode, generation: (device >> 32) as u32 }
 }
 
 /// Has room for so many accesses, and loses so many a second.

@@ -39,9 +39,7 @@ pub(super) fn header(
         name,
         command: command.to_vec(),
         started: started.as_nanos().try_into().unwrap_or(u64::MAX),
-        assumes: vec![
-            "Mapped pages are seen when they are mapped, not each time they are touched.".into(),
-        ],
+        assumes: Vec::new(),
     })
 }
 

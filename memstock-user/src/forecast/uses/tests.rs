@@ -1,14 +1,19 @@
 //! What each kind of access turns into.
 
 use super::*;
-use crate::recording::{Header, Moment};
+use crate::recording::{File, Header, Moment};
 
 fn access(ms: u64, kind: AccessKind, index: u64, pages: u32) -> Access {
     Access { at: Duration::from_millis(ms), file: 0, index, pages, one_in: 4, kind }
 }
 
 fn uses(command: &[&str], accesses: &[Access]) -> Uses {
+    uses_of(File::default(), command, accesses)
+}
+
+fn uses_of(file: File, command: &[&str], accesses: &[Access]) -> Uses {
     let recording = Recording {
+        files: vec![file],
         header: Header {
             command: command.iter().map(|&word| word.into()).collect(),
             ..Header::default()
@@ -137,9 +142,14 @@ fn a_fault_maps_what_was_read_ahead() {
         access(5, AccessKind::Mapped, 3, 1),
         access(6, AccessKind::Removed, 0, 8),
     ];
-    let uses = uses(&["grep"], &mapped);
-    let taken: Vec<_> = uses.taken.iter().map(|taken| taken.mapped).collect();
-    assert_eq!(taken, [0, 28, 36, 8]);
+    let taken = |uses: &Uses| {
+        let taken = uses.taken.iter().map(|taken| (taken.mapped, taken.text));
+        taken.collect::<Vec<_>>()
+    };
+    assert_eq!(taken(&uses(&["grep"], &mapped)), [(0, 0), (28, 0), (36, 0), (8, 0)]);
+    // Of a program, only what faulted.
+    let program = File { is_program: true, ..File::default() };
+    assert_eq!(taken(&uses_of(program, &["cc1"], &mapped)), [(0, 0), (0, 4), (0, 8), (0, 0)]);
 }
 
 #[test]
