@@ -149,7 +149,8 @@ fn cpus(engine: &Engine, stocks: &Stocks, names: &Names<'_>) -> Result<Vec<Cpu>>
                 CpuStat::Charges => stock.charges,
                 CpuStat::Uncharges => stock.uncharges,
             };
-            *row.stats[stat as usize].get_or_insert_default() += of_slot;
+            let sum = &mut row.stats[stat as usize];
+            *sum = (sum.get().unwrap_or_default() + of_slot).into();
         }
     }
     Ok(cpus.into_values().collect())
@@ -164,7 +165,7 @@ fn cgroup(engine: &Engine, counter: &Counter<u64>, stocked: u64, work: Work) -> 
         CgroupStat::Singles => Some(work.singles),
         CgroupStat::Forced => Some(work.forced),
     };
-    let stats = std::array::from_fn(|n| of_cgroup(CgroupStat::ALL[n]));
+    let stats = std::array::from_fn(|n| of_cgroup(CgroupStat::ALL[n]).into());
     let memory = page_counter(&counter.memory, counter.memory_limit);
     let memsw = if engine.info().memsw == 1 {
         page_counter(&counter.memsw, counter.memsw_limit)
@@ -174,7 +175,7 @@ fn cgroup(engine: &Engine, counter: &Counter<u64>, stocked: u64, work: Work) -> 
             PageCounterStat::Failcnt => Some(0),
             _ => memory.get(stat),
         };
-        PageCounter { stats: std::array::from_fn(|i| mirrored(PageCounterStat::ALL[i])) }
+        PageCounter { stats: std::array::from_fn(|i| mirrored(PageCounterStat::ALL[i]).into()) }
     };
     Cgroup { memory, memsw, stats, ..Cgroup::default() }
 }
@@ -199,7 +200,7 @@ fn page_counter(counter: &memstock_common::PageCounter<u64>, limit: u64) -> Page
         PageCounterStat::Watermark => Some(counter.watermark),
         PageCounterStat::Failcnt => Some(counter.failcnt),
     };
-    PageCounter { stats: std::array::from_fn(|i| value(PageCounterStat::ALL[i])) }
+    PageCounter { stats: std::array::from_fn(|i| value(PageCounterStat::ALL[i]).into()) }
 }
 
 #[cfg(test)]

@@ -66,10 +66,10 @@ mod tests {
     /// A cgroup with as much page cache as needed memory.
     fn cgroup(id: u64, parent_id: Option<u64>, needed: u64, limit: Option<u64>) -> Cgroup {
         let mut memory = PageCounter::default();
-        memory.stats[PageCounterStat::Usage as usize] = Some(2 * needed);
-        memory.stats[PageCounterStat::Limit as usize] = limit;
+        memory.stats[PageCounterStat::Usage as usize] = (2 * needed).into();
+        memory.stats[PageCounterStat::Limit as usize] = limit.into();
         let mut memsw = memory;
-        memsw.stats[PageCounterStat::Usage as usize] = Some(2 * needed + 1);
+        memsw.stats[PageCounterStat::Usage as usize] = (2 * needed + 1).into();
         let name = Name::new(id, None);
         let mut cgroup = Cgroup { name, parent_id, memory, memsw, ..Cgroup::default() };
         cgroup.parts[MemoryStat::Needed as usize] = needed;

@@ -187,7 +187,7 @@ fn cgroup(cgroup: &Cgroup, page_size: u64) -> CgroupRow {
 
 pub(super) fn named(name: &Name) -> record::Cgroup {
     let named = record::Cgroup::new(name.id, name.path.as_deref());
-    record::Cgroup { name: name.workload.clone(), ..named }
+    record::Cgroup { name: name.workload.as_deref().cloned(), ..named }
 }
 
 pub(super) fn members(counted: &[(Stat, u64)]) -> Map<String, Value> {

@@ -154,8 +154,8 @@ mod tests {
     fn cgroup(id: u64, parent_id: Option<u64>, limit: Option<u64>) -> Cgroup {
         let mut cgroup = Cgroup { parent_id, ..Cgroup::default() };
         cgroup.name = Name::new(id, Some(format!("/{id}").into()));
-        cgroup.memory.stats[PageCounterStat::Limit as usize] = limit;
-        cgroup.memory.stats[PageCounterStat::Watermark as usize] = Some(2048);
+        cgroup.memory.stats[PageCounterStat::Limit as usize] = limit.into();
+        cgroup.memory.stats[PageCounterStat::Watermark as usize] = 2048.into();
         cgroup.parts[MemoryStat::NeededWatermark as usize] = 256;
         cgroup
     }

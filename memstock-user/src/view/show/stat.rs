@@ -206,7 +206,7 @@ mod tests {
     use super::*;
     use crate::forecast::measure::{FIGURES, Work};
     use crate::host::launch::Ended;
-    use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample};
+    use crate::model::{Cgroup, Cpu, Figure, Name, PageCounter, Sample};
 
     /// An engine with one cgroup, a dying child of it, and one CPU that charged so many pages from its stock, and
     /// missed so many.
@@ -214,15 +214,15 @@ mod tests {
         let cgroup = |id, parent_id, stats| Cgroup {
             name: Name::new(id, None),
             parent_id,
-            memory: PageCounter { stats: [Some(40), None, Some(500), Some(3)] },
+            memory: PageCounter { stats: [Some(40), None, Some(500), Some(3)].map(Figure::from) },
             parts: [1, 2, 256, 0],
             stats,
             ..Cgroup::default()
         };
         let cpu = CpuStat::ALL.iter().map(|stat| match stat {
-            CpuStat::Charged => Some(from_stock + missed),
-            CpuStat::FromStock => Some(from_stock),
-            _ => Some(10),
+            CpuStat::Charged => Figure::from(from_stock + missed),
+            CpuStat::FromStock => from_stock.into(),
+            _ => 10.into(),
         });
         Sample {
             batch: 32,
@@ -231,9 +231,9 @@ mod tests {
                 ..Cpu::default()
             }],
             cgroups: vec![
-                cgroup(8, Some(7), [2, 30, 30, 28, 1, 4].map(Some)),
-                cgroup(7, None, [5, 60, 60, 56, 0, 0].map(Some)),
-                cgroup(9, None, [Some(99); 6]),
+                cgroup(8, Some(7), [2, 30, 30, 28, 1, 4].map(Figure::from)),
+                cgroup(7, None, [5, 60, 60, 56, 0, 0].map(Figure::from)),
+                cgroup(9, None, [99.into(); 6]),
             ],
             loss: vec![(Loss::Healed.stat(), 11)],
             ..Sample::default()

@@ -163,13 +163,14 @@ mod tests {
     #[test]
     fn names_come_first_and_their_paths_last() {
         let cgroup = |id, path: &str, name: Option<&str>| {
-            let workload = name.map(|name| Workload {
+            let unit = |name: &str| Workload {
                 kind: Kind::Unit,
                 name: name.into(),
                 pod: None,
                 namespace: None,
                 container: None,
-            });
+            };
+            let workload = name.map(unit).map(Box::new);
             let name = Name { workload, ..Name::new(id, Some(path.into())) };
             Cgroup { name, ..Cgroup::default() }
         };

@@ -6,7 +6,7 @@ use memstock_common::Loss;
 use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat};
 
 use super::source::Reading;
-use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+use crate::model::{Cgroup, Cpu, Figure, Name, PageCounter, Sample, Slot};
 
 /// A reading of this sample.
 pub fn reading(sample: Sample, at: Instant) -> Reading {
@@ -17,13 +17,13 @@ pub fn reading(sample: Sample, at: Instant) -> Reading {
 /// A cgroup with this id, path, parent, usage and limit in pages.
 pub fn cgroup(id: u64, path: &str, parent: Option<u64>, usage: u64, limit: Option<u64>) -> Cgroup {
     let mut memory = PageCounter::default();
-    memory.stats[PageCounterStat::Usage as usize] = Some(usage);
-    memory.stats[PageCounterStat::Limit as usize] = limit;
-    let mut stats = [Some(0); CgroupStat::COUNT as usize];
-    stats[CgroupStat::Stocked as usize] = Some(id);
-    stats[CgroupStat::Faults as usize] = Some(100 * id);
-    stats[CgroupStat::Charged as usize] = Some(100 * id);
-    stats[CgroupStat::FromStock as usize] = Some(90 * id);
+    memory.stats[PageCounterStat::Usage as usize] = usage.into();
+    memory.stats[PageCounterStat::Limit as usize] = limit.into();
+    let mut stats = [Figure::from(0); CgroupStat::COUNT as usize];
+    stats[CgroupStat::Stocked as usize] = id.into();
+    stats[CgroupStat::Faults as usize] = (100 * id).into();
+    stats[CgroupStat::Charged as usize] = (100 * id).into();
+    stats[CgroupStat::FromStock as usize] = (90 * id).into();
     let mut parts = [0; MemoryStat::COUNT as usize];
     parts[MemoryStat::Needed as usize] = usage * 3 / 4;
     parts[MemoryStat::NeededWatermark as usize] = usage;
@@ -41,7 +41,7 @@ pub fn sample() -> Sample {
         cgroup(4, "/web/static", Some(1), 19_000, None),
     ];
     cgroups[1].is_dying = true;
-    cgroups[2].memory.stats[PageCounterStat::Failcnt as usize] = Some(17);
+    cgroups[2].memory.stats[PageCounterStat::Failcnt as usize] = 17.into();
     let slot = |of: usize, nr_pages, pending| Slot {
         cgroup: Some(cgroups[of].name.clone()),
         nr_pages,
@@ -52,7 +52,7 @@ pub fn sample() -> Sample {
     let cpu = |cpu: u32, slot| {
         let mut row = Cpu { cpu, online: cpu == 0, slots: vec![slot], ..Cpu::default() };
         for &stat in CpuStat::ALL {
-            row.stats[stat as usize] = Some(1000 * u64::from(cpu + 1) + stat as u64);
+            row.stats[stat as usize] = (1000 * u64::from(cpu + 1) + stat as u64).into();
         }
         row
     };
@@ -64,13 +64,13 @@ pub fn sample() -> Sample {
 /// The same sample some time later, with higher counts.
 pub fn later() -> Sample {
     let mut sample = sample();
-    let add = |value: &mut Option<u64>, more| *value = value.map(|value| value + more);
+    let add = |figure: &mut Figure, more| *figure = figure.get().map(|value| value + more).into();
     for Cgroup { name, stats, .. } in &mut sample.cgroups {
         add(&mut stats[CgroupStat::Faults as usize], 1_000 * name.id);
         add(&mut stats[CgroupStat::Charged as usize], 1_000 * name.id);
         add(&mut stats[CgroupStat::FromStock as usize], 969 * name.id);
     }
-    sample.cgroups[3].memory.stats[PageCounterStat::Failcnt as usize] = Some(2);
+    sample.cgroups[3].memory.stats[PageCounterStat::Failcnt as usize] = 2.into();
     for Cpu { stats, .. } in &mut sample.cpus {
         add(&mut stats[CpuStat::Faults as usize], 12_743);
         add(&mut stats[CpuStat::Charged as usize], 12_743);

@@ -97,14 +97,14 @@ mod tests {
 
     fn cgroup(id: u64, faults: u64, failed: u64) -> Cgroup {
         let mut cgroup = Cgroup { name: Name::new(id, None), ..Cgroup::default() };
-        cgroup.stats[CgroupStat::Faults as usize] = Some(faults);
-        cgroup.memory.stats[PageCounterStat::Failcnt as usize] = Some(failed);
+        cgroup.stats[CgroupStat::Faults as usize] = faults.into();
+        cgroup.memory.stats[PageCounterStat::Failcnt as usize] = failed.into();
         cgroup
     }
 
     fn cpu(cpu: u32, faults: u64) -> Cpu {
         let mut row = Cpu { cpu, ..Cpu::default() };
-        row.stats[CpuStat::Faults as usize] = Some(faults);
+        row.stats[CpuStat::Faults as usize] = faults.into();
         row
     }
 

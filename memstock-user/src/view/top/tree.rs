@@ -297,7 +297,7 @@ mod tests {
         let named = |kind, name: &str, container: Option<&str>| {
             let [pod, namespace] = ["web-0", "shop"].map(|part| Some(part.to_owned()));
             let container = container.map(str::to_owned);
-            Some(Workload { kind, name: name.into(), pod, namespace, container })
+            Some(Box::new(Workload { kind, name: name.into(), pod, namespace, container }))
         };
         sample.cgroups[2].name.workload = named(Kind::Pod, "shop/web-0", None);
         let api = named(Kind::Container, "shop/web-0/api", Some("api"));

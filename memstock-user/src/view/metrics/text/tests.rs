@@ -7,18 +7,18 @@ use super::*;
 use crate::daemon::parts::Part;
 use crate::host::cgroup::MemoryPressure;
 use crate::host::workload::{Kind, Workload};
-use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
+use crate::model::{Cgroup, Cpu, Figure, Name, PageCounter, Sample, Slot};
 use crate::view::metrics::check::{Checked, Proof};
 use crate::view::metrics::health::{Cause, Reason};
 
 fn cgroup(id: u64, path: &[u8], parent_id: Option<u64>, memory: [Option<u64>; 4]) -> Cgroup {
     use std::os::unix::ffi::OsStrExt as _;
     let path = Some(std::ffi::OsStr::from_bytes(path).into());
-    let memory = PageCounter { stats: memory };
+    let memory = PageCounter { stats: memory.map(Figure::from) };
     let mut cgroup = Cgroup { parent_id, memory, memsw: memory, ..Cgroup::default() };
     cgroup.name = Name::new(id, path);
-    cgroup.stats[CgroupStat::Stocked as usize] = Some(3);
-    cgroup.stats[CgroupStat::Faults as usize] = Some(9);
+    cgroup.stats[CgroupStat::Stocked as usize] = 3.into();
+    cgroup.stats[CgroupStat::Faults as usize] = 9.into();
     cgroup.parts[MemoryStat::Needed as usize] =
         cgroup.memory.get(PageCounterStat::Usage).unwrap_or(0);
     cgroup
@@ -30,7 +30,7 @@ fn reading() -> Reading {
         ..cgroup(id, b"", parent_id, [Some(5), None, Some(5), Some(0)])
     };
     let slot = Slot { nr_pages: 4, pending: 1, uncharge_pages: 2, ..Slot::default() };
-    let cpu = Cpu { cpu: 3, online: true, slots: vec![slot], stats: [Some(7); 7] };
+    let cpu = Cpu { cpu: 3, online: true, slots: vec![slot], stats: [7.into(); 7] };
     let sample = Sample {
         batch: 32,
         cpus: vec![cpu],
@@ -167,10 +167,10 @@ fn every_limit_above_is_told_and_one_binds() {
 #[test]
 fn what_there_is_not_has_no_value() {
     let mut reading = reading();
-    reading.sample.cgroups[1].memory.stats[PageCounterStat::Limit as usize] = None;
+    reading.sample.cgroups[1].memory.stats[PageCounterStat::Limit as usize] = Figure::default();
     reading.checked.last = None;
-    reading.sample.cpus[0].stats[CpuStat::Faults as usize] = None;
-    reading.sample.cgroups[0].stats[CgroupStat::Faults as usize] = None;
+    reading.sample.cpus[0].stats[CpuStat::Faults as usize] = Figure::default();
+    reading.sample.cgroups[0].stats[CgroupStat::Faults as usize] = Figure::default();
     let text = exposition(reading, Format::Prometheus);
     assert_eq!(text.matches("\nmemstock_cgroup_memory_limit_bytes{").count(), 1);
     assert_eq!(text.matches("\nmemstock_cgroup_faults_total{").count(), 1);
