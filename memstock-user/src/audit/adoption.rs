@@ -121,8 +121,8 @@ pub fn undo(engine: &Engine, mount: &CgroupMount, of: &BTreeSet<u64>) -> Result<
 
 /// The counters of the cgroups with these ids, and of their descendants.
 fn at_or_below(tracked: &Tracked, ids: &BTreeSet<u64>) -> BTreeSet<u32> {
-    let is_one = |index| tracked.counters().get(&index).is_some_and(|one| ids.contains(&one.id));
-    let all = tracked.counters().keys().copied();
+    let is_one = |index| tracked.counters().get(index).is_some_and(|one| ids.contains(&one.id));
+    let all = tracked.counters().indices();
     all.filter(|&index| tracked.lineage(index).any(is_one)).collect()
 }
 
@@ -206,7 +206,7 @@ mod tests {
     fn those_below_are_meant_too() {
         let tree = [(0, NO_INDEX, Some("/a")), (1, 0, Some("/a/b")), (2, NO_INDEX, Some("/c"))];
         let tracked = Tracked::of(&tree);
-        let id = |index: u32| tracked.counters()[&index].id;
+        let id = |index: u32| tracked.counters().get(index).unwrap().id;
         assert_eq!(at_or_below(&tracked, &[id(0)].into()), [0, 1].into());
         assert_eq!(at_or_below(&tracked, &[id(1), 5].into()), [1].into());
         assert_eq!(at_or_below(&tracked, &[].into()), [].into());

@@ -213,12 +213,12 @@ struct Row {
 
 impl Moment {
     fn read(engine: &Engine) -> Result<Self> {
-        let row = |(index, counter): (u32, Counter<u64>)| {
-            let Counter { id, parent, memory, memsw, swapped, file, .. } = counter;
+        let row = |(index, counter): (u32, &Counter<u64>)| {
+            let Counter { id, parent, memory, memsw, swapped, file, .. } = *counter;
             let parent = index_of(parent as u32);
             (index, Row { id, parent, usage: memory.usage, memsw: memsw.usage, swapped, file })
         };
-        let rows = engine.counters().into_iter().map(row).collect();
+        let rows = engine.counters().iter().map(row).collect();
         let mut stocks = Vec::new();
         for slot in 0..engine.info().slots {
             stocks.extend(engine.stocks(slot)?.iter().map(|(_, stock)| Moving::of(stock)));

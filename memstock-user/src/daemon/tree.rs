@@ -75,7 +75,7 @@ impl<'a> Tree<'a> {
     pub fn of(engine: &'a Engine, mount: &'a CgroupMount, journal: &'a Journal) -> Result<Self> {
         let open = engine.tracked()?;
         let (mut tracked, mut dying) = (BTreeMap::new(), Vec::new());
-        for (index, Counter { id, .. }) in engine.counters() {
+        for (index, &Counter { id, .. }) in engine.counters().iter() {
             if open.contains(&index) {
                 tracked.insert(id, Known { index, id, path: mount.path_of(id) });
             } else {

@@ -231,11 +231,11 @@ impl Dispatch {
 
     /// Assigns cgroups above their limit that were charged since they were last settled, or whose limit changed.
     fn look(&mut self) {
-        for (index, counter) in self.shared.engine.counters() {
-            let what = if needs_more(&counter) { What::Needed } else { What::Cache };
+        for (index, counter) in self.shared.engine.counters().iter() {
+            let what = if needs_more(counter) { What::Needed } else { What::Cache };
             let full = self.full.get(&(counter.id, what));
-            if full.is_none_or(|full| full.seen != seen(&counter)) {
-                self.assign_if_over(index, &counter);
+            if full.is_none_or(|full| full.seen != seen(counter)) {
+                self.assign_if_over(index, counter);
             }
         }
         let engine = &self.shared.engine;

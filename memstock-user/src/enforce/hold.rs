@@ -93,7 +93,7 @@ impl Drop for Hold<'_> {
 
 /// Thaws what was held by a daemon that was killed together with its guard.
 pub fn thaw_left(engine: &Engine, mount: &CgroupMount) {
-    for counter in engine.counters().values() {
+    for (_, counter) in engine.counters().iter() {
         if let ById::Found(cgroup) = mount.cgroup_of(counter.id)
             && let Err(error) = let_go(&cgroup.dir)
         {

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use memstock_common::{Counter, Event, Resource, Stock, StockWord, index_of};
+use memstock_common::{Event, Resource, Stock, StockWord, index_of};
 
 use super::task::{Task, tasks};
 use super::{reclaim, victim};
 use crate::engine::needed::{Need, in_flight};
-use crate::engine::{Engine, PerCpu};
+use crate::engine::{Counters, Engine, PerCpu};
 use crate::host::cgroup::{Cgroup, CgroupMount};
 use crate::journal::Record;
 use crate::journal::record::{self, by_cpu, named};
@@ -29,7 +29,7 @@ pub(super) fn would_enforce(
     let over_pages = hit.usage.saturating_sub(hit.limit) + hit.nr_pages;
     let counters = engine.counters();
     let stocks = engine.all_stocks()?;
-    let flights = in_flight(&counters, stocks.iter().map(|(_, stock)| stock));
+    let flights = in_flight(|at| counters.parent(at), stocks.iter().map(|(_, stock)| stock));
     let flight = flights.get(&index).copied().unwrap_or_default();
     let counter = engine.counter(index)?;
     let Need { file, needed } = match Resource::try_from(hit.resource) {
@@ -55,11 +55,7 @@ pub(super) fn would_enforce(
 }
 
 /// Pages stocked, pending or in an uncharge batch for the subtree of a counter, by CPU.
-fn stocked(
-    counters: &BTreeMap<u32, Counter<u64>>,
-    stocks: &PerCpu<Stock<u64>>,
-    subtree: u32,
-) -> BTreeMap<u32, u64> {
+fn stocked(counters: &Counters, stocks: &PerCpu<Stock<u64>>, subtree: u32) -> BTreeMap<u32, u64> {
     let below = reclaim::subtree(counters, subtree);
     let mut stocked = BTreeMap::new();
     for (cpu, stock) in stocks {

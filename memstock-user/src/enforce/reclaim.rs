@@ -5,16 +5,15 @@ mod cache;
 mod kernel;
 mod mappings;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::Result;
-use memstock_common::Counter;
 
 pub use self::cache::Cache;
 use super::task;
-use crate::engine::Engine;
 use crate::engine::needed::lineage;
+use crate::engine::{Counters, Engine};
 use crate::host;
 use crate::host::cgroup::Cgroup;
 use crate::journal::record::ReclaimMethod;
@@ -56,9 +55,9 @@ impl Reclaimed {
 }
 
 /// The counter indices of `top` and of those below it.
-pub fn subtree(counters: &BTreeMap<u32, Counter<u64>>, top: u32) -> BTreeSet<u32> {
-    let is_below = |&index: &u32| lineage(counters, index).any(|at| at == top);
-    counters.keys().copied().filter(is_below).collect()
+pub fn subtree(counters: &Counters, top: u32) -> BTreeSet<u32> {
+    let lineage = |index| lineage(|at| counters.parent(at), index);
+    counters.indices().filter(|&index| lineage(index).any(|at| at == top)).collect()
 }
 
 /// Reclaims by one method.

@@ -3,9 +3,9 @@
 //! `learn` finds out what the programs need to know about this kernel, `load` loads them with it, `attach` and `faults`
 //! attach them, `pins` knows where they are pinned, `remains` decides what to do with the pins of a daemon that died,
 //! `control` asks the programs for changes, `close` ends a cgroup, `grace` waits for running programs, `mapped` and
-//! `batch` read large maps cheaply, and this file opens the engine and reads its maps. `kernel_stock`, `kernel_slots`,
-//! `recorded` and `charged` are separate: they watch the kernel's own controller, a recorded cgroup, and the engine.
-//! User space writes no map that the kernel half writes.
+//! `batch` read large maps cheaply, `counters` is a copy of one, and this file opens the engine and reads its maps.
+//! `kernel_stock`, `kernel_slots`, `recorded` and `charged` are separate: they watch the kernel's own controller, a
+//! recorded cgroup, and the engine. User space writes no map that the kernel half writes.
 
 pub mod kernel_cgroup;
 pub mod needed;
@@ -17,6 +17,7 @@ pub mod batch;
 pub mod charged;
 mod close;
 pub mod control;
+mod counters;
 mod faults;
 mod file_pages;
 pub mod grace;
@@ -49,6 +50,7 @@ use crate::exit::Failure;
 use crate::host;
 use batch::PerCpuRanges;
 use control::Control;
+pub use counters::Counters;
 use file_pages::FilePages;
 use mapped::Mapped;
 use pins::Pins;
@@ -74,6 +76,9 @@ pub struct Engine {
 
 /// Gaps of up to this many counters are read over: that is cheaper than another system call.
 const GAP: u32 = 8;
+/// So many bytes of a per-CPU map are read at once: a buffer of this size is used again and stays in the CPU's cache,
+/// while a larger one is mapped anew each time.
+const AT_ONCE: usize = 1 << 16;
 
 /// One value of a per-CPU map for each possible CPU, by CPU number.
 pub type PerCpu<T> = Vec<(u32, T)>;
@@ -162,10 +167,9 @@ impl Engine {
         Ok(slots?.into_iter().flatten().collect())
     }
 
-    /// Every tracked and every dying cgroup: counter index and counter.
-    pub fn counters(&self) -> BTreeMap<u32, Counter<u64>> {
-        let all = (0..self.counters.len()).filter_map(|n| Some((n as u32, self.counters.get(n)?)));
-        all.filter(|(_, counter)| counter.id != 0).collect()
+    /// Every tracked and every dying cgroup.
+    pub fn counters(&self) -> Counters {
+        Counters::read(&self.counters)
     }
 
     /// The counter `index`.
@@ -244,7 +248,9 @@ impl Engine {
         mut take: impl FnMut(u32, &[CgroupCpu<u64>]),
     ) -> Result<()> {
         // Counters are allocated in order, so most are neighbours.
-        for run in indices.chunk_by(|before, next| next - before <= GAP) {
+        let most = (AT_ONCE / size_of::<CgroupCpu<u64>>() / self.possible.len()).max(1);
+        let runs = indices.chunk_by(|before, next| next - before <= GAP);
+        for run in runs.flat_map(|run| run.chunks(most)) {
             let (Some(&first), Some(&last)) = (run.first(), run.last()) else { continue };
             let values = self.cgroup_cpu.read(first, last - first + 1);
             let values = values.context("cannot read map CGROUP_CPU")?;

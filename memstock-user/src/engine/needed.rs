@@ -29,43 +29,45 @@ pub struct Need {
     pub needed: u64,
 }
 
-/// What the slots `stocks` have in flight, by counter, including its descendants.
+/// What the slots `stocks` have in flight, by counter, including its descendants. `parent` gives the index of the parent
+/// of a counter, if that is in use.
 pub fn in_flight<'a>(
-    counters: &BTreeMap<u32, Counter<u64>>,
+    parent: impl Fn(u32) -> Option<u32>,
     stocks: impl IntoIterator<Item = &'a Stock<u64>>,
 ) -> BTreeMap<u32, InFlight> {
     let mut all = BTreeMap::<u32, InFlight>::new();
     for stock in stocks {
         for word in [stock.word, stock.uncharge_batch].map(StockWord) {
             let add = |flight: &mut InFlight| flight.stocked += u64::from(word.charged());
-            spread(counters, index_of(word.owner()), &mut all, add);
+            spread(&parent, index_of(word.owner()), &mut all, add);
         }
         let word = FileWord(stock.file);
         let add = |flight: &mut InFlight| flight.file += i64::from(word.change());
-        spread(counters, index_of(word.owner()), &mut all, add);
+        spread(&parent, index_of(word.owner()), &mut all, add);
     }
     all
 }
 
 /// Adds to a counter and to all its ancestors.
 fn spread(
-    counters: &BTreeMap<u32, Counter<u64>>,
+    parent: impl Fn(u32) -> Option<u32>,
     index: u32,
     all: &mut BTreeMap<u32, InFlight>,
     add: impl Fn(&mut InFlight),
 ) {
-    lineage(counters, index).for_each(|at| add(all.entry(at).or_default()));
+    lineage(parent, index).for_each(|at| add(all.entry(at).or_default()));
 }
 
 /// A counter and its ancestors, as far as they exist: at most [`MAX_DEPTH`], in case one is its own ancestor, since the
 /// counters may be changing while they are read.
-pub fn lineage(
-    counters: &BTreeMap<u32, Counter<u64>>,
-    index: u32,
-) -> impl Iterator<Item = u32> + use<'_> {
-    let above = |&at: &u32| Some(index_of(counters.get(&at)?.parent as u32));
-    let there = move |at: &u32| counters.contains_key(at);
-    std::iter::successors(Some(index), above).take_while(there).take(MAX_DEPTH as usize)
+pub fn lineage(parent: impl Fn(u32) -> Option<u32>, index: u32) -> impl Iterator<Item = u32> {
+    let mut next = index;
+    let up = move || {
+        let at = next;
+        next = parent(at)?;
+        Some(at)
+    };
+    std::iter::from_fn(up).take(MAX_DEPTH as usize)
 }
 
 impl Need {
@@ -100,27 +102,29 @@ pub fn unused<'a>(stocks: impl Iterator<Item = &'a Stock<u64>>) -> BTreeMap<u32,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Counters;
     use memstock_common::{NO_INDEX, PageCounter, owner_of};
 
     fn counter(parent: u32, usage: u64, file: u64) -> Counter<u64> {
         let memory = PageCounter { usage, ..PageCounter::default() };
-        Counter { memory, file, parent: owner_of(parent).into(), ..Counter::default() }
+        Counter { id: 1, memory, file, parent: owner_of(parent).into(), ..Counter::default() }
     }
 
     #[test]
     fn what_is_in_flight_below_counts_above() {
-        let counters = BTreeMap::from([(0, counter(NO_INDEX, 100, 30)), (1, counter(0, 60, 30))]);
+        let all = [counter(NO_INDEX, 100, 30), counter(0, 60, 30)];
+        let counters: Counters = (0..).zip(all).collect();
         let stock = Stock {
             word: StockWord::new(owner_of(1), 1, 9).0,
             uncharge_batch: StockWord::new(owner_of(0), 0, 5).0,
             file: FileWord::new(owner_of(1), -4).0,
             ..Stock::default()
         };
-        let flights = in_flight(&counters, [&stock]);
+        let flights = in_flight(|index| counters.parent(index), [&stock]);
         assert_eq!(flights[&1], InFlight { stocked: 10, file: -4 });
         assert_eq!(flights[&0], InFlight { stocked: 15, file: -4 });
-        assert_eq!(Need::of(&counters[&1], flights[&1]), Need { file: 26, needed: 24 });
-        assert_eq!(Need::of(&counters[&0], flights[&0]), Need { file: 26, needed: 59 });
+        assert_eq!(Need::of(&all[1], flights[&1]), Need { file: 26, needed: 24 });
+        assert_eq!(Need::of(&all[0], flights[&0]), Need { file: 26, needed: 59 });
     }
 
     #[test]
@@ -134,8 +138,7 @@ mod tests {
 
     #[test]
     fn a_circle_ends() {
-        let counters = BTreeMap::from([(0, counter(0, 100, 30))]);
         let stock = Stock { word: StockWord::new(1, 0, 1).0, ..Stock::default() };
-        assert_eq!(in_flight(&counters, [&stock])[&0].stocked, u64::from(MAX_DEPTH));
+        assert_eq!(in_flight(|_| Some(0), [&stock])[&0].stocked, u64::from(MAX_DEPTH));
     }
 }

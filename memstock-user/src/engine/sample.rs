@@ -1,5 +1,6 @@
-//! From maps to model: reads a running engine, with as many system calls as it has CPU slots, plus some for each cgroup
-//! with new children. `names` finds the paths, `work` reads twice what must be exact.
+//! From maps to model: reads a running engine, with a system call for each of its CPU slots and for each 64 KiB of what
+//! cgroups did, and some for each cgroup with new children. `names` finds the paths, `work` reads twice what must be
+//! exact.
 
 mod names;
 mod work;
@@ -8,7 +9,6 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Result;
 use memstock_common::counter::limit_of;
@@ -16,7 +16,7 @@ use memstock_common::stat::{CgroupStat, CpuStat, MemoryStat, PageCounterStat, Pr
 use memstock_common::{Counter, Loss, Stock, StockWord, index_of};
 
 use crate::engine::needed::{InFlight, Need, in_flight, unused};
-use crate::engine::{Engine, PerCpu};
+use crate::engine::{Counters, Engine, PerCpu};
 use crate::host;
 use crate::host::cgroup::CgroupMount;
 use crate::model::{Cgroup, Cpu, Name, PageCounter, Sample, Slot};
@@ -29,28 +29,33 @@ use work::Work;
 /// A map cannot be read.
 pub fn sample(engine: &Engine, mount: &CgroupMount, paths: &mut Paths) -> Result<Sample> {
     let counters = engine.counters();
-    let tracked = engine.tracked()?;
-    paths.update(&counters, &tracked, mount);
+    let tracked = paths.update(&counters, mount, || engine.tracked())?;
     let names = Names { counters: &counters, paths };
     let stocks = stocks(engine)?;
     let unused = unused(stocks.iter().flatten().map(|(_, stock)| stock));
-    let flights = in_flight(&counters, stocks.iter().flatten().map(|(_, stock)| stock));
-    let indices: Vec<_> = counters.keys().copied().collect();
+    let flights =
+        in_flight(|at| counters.parent(at), stocks.iter().flatten().map(|(_, stock)| stock));
+    let indices: Vec<_> = counters.indices().collect();
     let work = work::of(engine, &indices)?;
     // Sorted before they are built: a row is many times as large as what it is sorted by.
-    let places = counters.iter().zip(&work);
-    let mut places: Vec<_> = places
-        .map(|((&index, counter), work)| (paths.get(index, counter.id), index, counter, work))
-        .collect();
-    places.sort_by(|(a, _, one, _), (b, _, other, _)| by_path((*a, one.id), (*b, other.id)));
-    let row = |(path, index, counter, work): (Option<&Arc<Path>>, u32, &Counter<u64>, &Work)| {
+    let mut places = Vec::with_capacity(indices.len());
+    places.extend(counters.iter().zip(&work).map(|((index, counter), work)| {
+        (paths.get(index, counter.id).map(|path| &**path), index, counter, work)
+    }));
+    places.sort_unstable_by(|(a, _, one, _), (b, _, other, _)| {
+        by_path(*a, *b).then_with(|| one.id.cmp(&other.id))
+    });
+    let row = |(_, index, counter, work): (Option<&Path>, u32, &Counter<u64>, &Work)| {
         let stocked = unused.get(&index).copied().unwrap_or_default();
         let flight = flights.get(&index).copied().unwrap_or_default();
-        let above = counters.get(&index_of(counter.parent as u32));
+        let above = counters.parent(index).and_then(|above| counters.get(above));
         Cgroup {
-            name: Name { path: path.cloned(), ..Name::new(counter.id, None) },
+            name: Name {
+                path: paths.get(index, counter.id).cloned(),
+                ..Name::new(counter.id, None)
+            },
             parent_id: above.map(|above| above.id),
-            is_dying: !tracked.contains(&index),
+            is_dying: tracked.as_ref().is_some_and(|tracked| !tracked.contains(&index)),
             parts: parts(counter, flight),
             ..cgroup(engine, counter, stocked, *work)
         }
@@ -65,10 +70,10 @@ pub fn sample(engine: &Engine, mount: &CgroupMount, paths: &mut Paths) -> Result
     })
 }
 
-/// The order of paths, then of ids, by bytes, which is several times as fast as that of [`Path`]: a slash sorts before
-/// any byte of a name. Those without a path come first.
-fn by_path(a: (Option<&Arc<Path>>, u64), b: (Option<&Arc<Path>>, u64)) -> Ordering {
-    let by_path = match [a, b].map(|(path, _)| Some(path?.as_os_str().as_bytes())) {
+/// The order of paths, by bytes, which is several times as fast as that of [`Path`]: a slash sorts before any byte of a
+/// name. Those without a path come first.
+fn by_path(a: Option<&Path>, b: Option<&Path>) -> Ordering {
+    match [a, b].map(|path| Some(path?.as_os_str().as_bytes())) {
         [Some(one), Some(other)] => {
             // Most paths have much in common: eight bytes at a time.
             let eights = one.as_chunks::<8>().0.iter().zip(other.as_chunks::<8>().0);
@@ -80,20 +85,19 @@ fn by_path(a: (Option<&Arc<Path>>, u64), b: (Option<&Arc<Path>>, u64)) -> Orderi
             by_byte.unwrap_or(one.len().cmp(&other.len()))
         }
         [one, other] => one.is_some().cmp(&other.is_some()),
-    };
-    by_path.then(a.1.cmp(&b.1))
+    }
 }
 
 /// The names of cgroups, by counter.
 struct Names<'a> {
-    counters: &'a BTreeMap<u32, Counter<u64>>,
+    counters: &'a Counters,
     paths: &'a Paths,
 }
 
 impl Names<'_> {
     fn of_owner(&self, owner: u32) -> Option<Name> {
         let index = index_of(owner);
-        let id = self.counters.get(&index)?.id;
+        let id = self.counters.get(index)?.id;
         Some(Name { path: self.paths.get(index, id).cloned(), ..Name::new(id, None) })
     }
 }
@@ -228,7 +232,7 @@ mod tests {
         let mut names: Vec<_> = named.chain([again]).chain(removed).collect();
         let mut expected = names.clone();
         expected.sort_by(|a, b| (&a.path, a.id).cmp(&(&b.path, b.id)));
-        names.sort_by(|a, b| by_path((a.path.as_ref(), a.id), (b.path.as_ref(), b.id)));
+        names.sort_by(|a, b| by_path(a.path.as_deref(), b.path.as_deref()).then(a.id.cmp(&b.id)));
         assert_eq!(names, expected);
     }
 }

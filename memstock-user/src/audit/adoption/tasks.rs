@@ -86,7 +86,7 @@ impl Tasks<'_> {
 
     /// Whether the cgroup of a counter is still at its path.
     fn is_there(&self, index: u32) -> bool {
-        let id = self.tracked.counters().get(&index).map(|counter| counter.id);
+        let id = self.tracked.counters().get(index).map(|counter| counter.id);
         id.zip(self.tracked.path(index)).is_some_and(|(id, path)| self.mount.is_at(id, path))
     }
 }

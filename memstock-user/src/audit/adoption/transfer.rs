@@ -106,7 +106,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn is_there(&self, index: u32) -> Result<bool> {
-        let known = self.tracked.counters().get(&index).map(|counter| counter.id);
+        let known = self.tracked.counters().get(index).map(|counter| counter.id);
         Ok(known == Some(self.engine.counter(index)?.id))
     }
 }

@@ -127,7 +127,8 @@ fn next_run(
 fn below(engine: &Engine, index: u32) -> Vec<bool> {
     let counters = engine.counters();
     let mut ours = vec![false; engine.max_cgroups() as usize];
-    for &own in counters.keys().filter(|&&own| lineage(&counters, own).any(|at| at == index)) {
+    let lineage = |own| lineage(|at| counters.parent(at), own);
+    for own in counters.indices().filter(|&own| lineage(own).any(|at| at == index)) {
         if let Some(is_ours) = ours.get_mut(own as usize) {
             *is_ours = true;
         }

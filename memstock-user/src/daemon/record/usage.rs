@@ -1,11 +1,10 @@
 //! Decides which moments of a cgroup's usage are recorded: each holds the highest values since the last, so that no
 //! peak is missed that the engine knows of. Writes nothing.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use memstock_common::{MAX_DEPTH, Stock, StockWord, index_of};
+use memstock_common::index_of;
 
 use crate::engine::Engine;
 use crate::engine::needed::{Need, in_flight};
@@ -31,17 +30,8 @@ impl Now {
     pub(super) fn read(engine: &Engine, index: u32) -> Result<Self> {
         let counter = engine.counter(index)?;
         let stocks = engine.all_stocks()?;
-        let mut counters = BTreeMap::new();
-        for owner in stocks.iter().flat_map(|(_, stock)| owners(stock)) {
-            let mut at = index_of(owner);
-            // Bounded in case a counter seems to be its own ancestor: the maps may change while they are read.
-            for _ in 0..MAX_DEPTH {
-                let Ok(counter) = engine.counter(at) else { break };
-                counters.insert(at, counter);
-                at = index_of(counter.parent as u32);
-            }
-        }
-        let flights = in_flight(&counters, stocks.iter().map(|(_, stock)| stock));
+        let parent = |at| Some(index_of(engine.counter(at).ok()?.parent as u32));
+        let flights = in_flight(parent, stocks.iter().map(|(_, stock)| stock));
         let Need { file, needed } =
             Need::of(&counter, flights.get(&index).copied().unwrap_or_default());
         Ok(Self {
@@ -53,11 +43,6 @@ impl Now {
             needed_watermark: counter.needed_watermark.max(needed),
         })
     }
-}
-
-fn owners(stock: &Stock<u64>) -> [u32; 3] {
-    let file = memstock_common::file::FileWord(stock.file);
-    [StockWord(stock.word).owner(), StockWord(stock.uncharge_batch).owner(), file.owner()]
 }
 
 /// What else is recorded with a moment, in pages.

@@ -56,7 +56,7 @@ impl KernelMap {
 
     /// Maps each counter, once all trees have been added.
     pub(super) fn resolve(&mut self, tracked: &Tracked) {
-        for &index in tracked.counters().keys() {
+        for index in tracked.counters().indices() {
             let Some(living) = tracked.living(index) else { continue };
             let Some(path) = tracked.path(living) else { continue };
             let below = |path: &&Path| self.tops.iter().any(|top| path.starts_with(top));

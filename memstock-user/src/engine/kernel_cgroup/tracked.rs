@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+#[cfg(test)]
 use memstock_common::Counter;
 
-use crate::engine::Engine;
 use crate::engine::needed::lineage;
+use crate::engine::{Counters, Engine};
 use crate::host::cgroup::CgroupMount;
 use crate::model::Name;
 
 /// The counters in use, tracked and dying, and the paths of those that have one.
 #[derive(Clone, Debug, Default)]
 pub struct Tracked {
-    counters: BTreeMap<u32, Counter<u64>>,
+    counters: Counters,
     open: BTreeSet<u32>,
     by_path: BTreeMap<PathBuf, u32>,
     paths: BTreeMap<u32, PathBuf>,
@@ -28,7 +29,7 @@ impl Tracked {
     pub fn read(engine: &Engine, mount: &CgroupMount) -> Result<Self> {
         let mut found =
             Self { counters: engine.counters(), open: engine.tracked()?, ..Self::default() };
-        for (&index, counter) in &found.counters {
+        for (index, counter) in found.counters.iter() {
             // The id of a dying cgroup may have been reused.
             if found.open.contains(&index)
                 && let Some(path) = mount.path_of(counter.id)
@@ -43,11 +44,13 @@ impl Tracked {
     /// For tests: counter index, parent's index, and the path of those that have one.
     #[cfg(test)]
     pub(crate) fn of(all: &[(u32, u32, Option<&str>)]) -> Self {
-        let mut found = Self::default();
-        for &(index, parent, path) in all {
+        let counter = |&(index, parent, _): &(u32, u32, _)| {
             let parent = memstock_common::owner_of(parent).into();
             let id = u64::from(index) + 1000;
-            found.counters.insert(index, Counter { id, parent, ..Counter::default() });
+            (index, Counter { id, parent, ..Counter::default() })
+        };
+        let mut found = Self { counters: all.iter().map(counter).collect(), ..Self::default() };
+        for &(index, _, path) in all {
             if let Some(path) = path {
                 found.open.insert(index);
                 found.by_path.insert(path.into(), index);
@@ -58,7 +61,7 @@ impl Tracked {
     }
 
     /// All counters in use.
-    pub fn counters(&self) -> &BTreeMap<u32, Counter<u64>> {
+    pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
@@ -69,7 +72,7 @@ impl Tracked {
 
     /// The name of the cgroup of a counter.
     pub fn name(&self, index: u32) -> Name {
-        let id = self.counters.get(&index).map_or(0, |counter| counter.id);
+        let id = self.counters.get(index).map_or(0, |counter| counter.id);
         Name::new(id, self.path(index).map(Path::to_path_buf))
     }
 
@@ -100,7 +103,7 @@ impl Tracked {
 
     /// A counter and its ancestors, upwards.
     pub fn lineage(&self, index: u32) -> impl Iterator<Item = u32> {
-        lineage(&self.counters, index)
+        lineage(|at| self.counters.parent(at), index)
     }
 
     /// The paths of the cgroups that have no tracked ancestor, in alphabetical order.

@@ -1,14 +1,16 @@
 //! The paths of tracked cgroups, kept from one sample to the next. The kernel renames no cgroup of v2, so a path stays
 //! right until the cgroup is removed: a directory is read again only if a tracked cgroup in it is not known yet.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use memstock_common::{Counter, NO_INDEX, index_of};
+use anyhow::Result;
+use memstock_common::{Counter, NO_INDEX};
 
+use crate::engine::Counters;
 use crate::host::cgroup::CgroupMount;
 
 /// The cgroup v2 id and the path of the cgroup of each counter, by its index; none where no path was found.
@@ -26,54 +28,76 @@ impl Paths {
     /// Finds the paths of the tracked cgroups that have none yet, from the top down: one listing gives the names of all
     /// children of a cgroup. Cgroups that are not direct children of a tracked one are looked up by id, which takes
     /// about ten times as long.
+    ///
+    /// `ask` tells which counters are those of tracked cgroups. That takes half as long as a listing, and a cgroup that
+    /// exists is tracked, since only removed ones are closed. So it is asked only if paths were kept, or a cgroup was
+    /// not found. Returns its answer; without one, all are tracked.
+    ///
+    /// # Errors
+    /// Those of `ask`.
     pub(super) fn update(
         &mut self,
-        counters: &BTreeMap<u32, Counter<u64>>,
-        tracked: &BTreeSet<u32>,
+        counters: &Counters,
         mount: &CgroupMount,
-    ) {
-        let is_open = |index: u32| tracked.contains(&index);
-        let is_settled = |(&index, counter): (&u32, &Counter<u64>)| {
-            self.get(index, counter.id).is_some() == is_open(index)
-        };
-        if counters.iter().all(is_settled) {
-            return;
+        ask: impl Fn() -> Result<BTreeSet<u32>>,
+    ) -> Result<Option<BTreeSet<u32>>> {
+        let mut tracked = if self.0.is_empty() { None } else { Some(ask()?) };
+        if let Some(open) = &tracked {
+            let is_settled = |(index, counter): (u32, &Counter<u64>)| {
+                self.get(index, counter.id).is_some() == open.contains(&index)
+            };
+            if counters.iter().all(is_settled) {
+                return Ok(tracked);
+            }
         }
-        let open = || counters.iter().filter(|(index, _)| is_open(**index));
-        let mut below = BTreeMap::<u32, Vec<(u32, u64)>>::new();
-        for (&index, counter) in open() {
-            let above = index_of(counter.parent as u32);
-            let above = if is_open(above) { above } else { NO_INDEX };
-            below.entry(above).or_default().push((index, counter.id));
+        let mut below = BTreeMap::<u32, Vec<(u64, u32)>>::new();
+        for (index, counter) in counters.iter().filter(|(index, _)| is_open(&tracked, *index)) {
+            let above = counters.parent(index).filter(|&above| counters.get(above).is_some());
+            let above = above.filter(|&above| is_open(&tracked, above)).unwrap_or(NO_INDEX);
+            below.entry(above).or_default().push((counter.id, index));
         }
         let before = std::mem::take(self);
-        let last = counters.keys().last().map_or(0, |&last| last as usize + 1);
-        self.0.resize(last, None);
+        let end = counters.indices().last().map_or(0, |last| last as usize + 1);
+        self.0.resize(end, None);
         let mut due = vec![(NO_INDEX, None::<Arc<Path>>)];
         while let Some((above, path)) = due.pop() {
-            let Some(children) = below.remove(&above) else { continue };
-            let are_known = children.iter().all(|&(index, id)| before.get(index, id).is_some());
-            let mut listed = HashMap::new();
+            let Some(mut children) = below.remove(&above) else { continue };
+            children.sort_unstable();
+            let are_known = children.iter().all(|&(id, index)| before.get(index, id).is_some());
             if let Some(path) = path.filter(|_| !are_known) {
                 let mut child = [path.as_os_str().as_bytes(), b"/"].concat();
                 let start = child.len();
                 let list = |id, name: &OsStr| {
+                    let Ok(at) = children.binary_search_by_key(&id, |&(id, _)| id) else { return };
                     child.truncate(start);
                     child.extend_from_slice(name.as_bytes());
-                    listed.insert(id, Arc::<Path>::from(Path::new(OsStr::from_bytes(&child))));
+                    let path = Path::new(OsStr::from_bytes(&child)).into();
+                    self.0[children[at].1 as usize] = Some((id, path));
                 };
                 // Those that were read before an error are right, too.
                 let _ = mount.each_below(&path, list);
             }
-            for (index, id) in children {
-                let known = if are_known { before.get(index, id).cloned() } else { None };
-                let found = known.or_else(|| listed.remove(&id));
-                let path = found.or_else(|| mount.path_of(id).map(Into::into));
-                if let Some(path) = &path {
-                    self.0[index as usize] = Some((id, Arc::clone(path)));
+            for (id, index) in children {
+                let found = &mut self.0[index as usize];
+                if are_known {
+                    *found = before.get(index, id).map(|path| (id, Arc::clone(path)));
                 }
-                due.push((index, path));
+                if found.is_none() && is_open(&tracked, index) {
+                    *found = mount.path_of(id).map(|path| (id, path.into()));
+                    if found.is_none() && tracked.is_none() {
+                        tracked = Some(ask()?);
+                    }
+                }
+                if below.contains_key(&index) {
+                    due.push((index, found.as_ref().map(|(_, path)| Arc::clone(path))));
+                }
             }
         }
+        Ok(tracked)
     }
+}
+
+/// Whether a counter is that of a tracked cgroup, as far as is known.
+fn is_open(tracked: &Option<BTreeSet<u32>>, index: u32) -> bool {
+    tracked.as_ref().is_none_or(|all| all.contains(&index))
 }
