@@ -1,5 +1,6 @@
 //! Asks the kernel half for changes: runs its control programs with `BPF_PROG_TEST_RUN`.
 
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,14 @@ use super::pins::Pins;
 use super::program;
 use crate::exit::Failure;
 
-/// The control programs of a pinned engine.
+/// The control programs of a pinned engine. They are opened when the first of them is run: whoever only reads needs
+/// none, and aya first tries out what the kernel can do, by loading programs.
 pub struct Control {
+    pins: Pins,
+    programs: OnceLock<Programs>,
+}
+
+struct Programs {
     register: RawTracePoint,
     reset: RawTracePoint,
     close: RawTracePoint,
@@ -37,12 +44,8 @@ pub struct Control {
     file_pages: RawTracePoint,
 }
 
-impl Control {
-    /// Opens the pinned control programs.
-    ///
-    /// # Errors
-    /// A pin cannot be opened.
-    pub fn open(pins: &Pins) -> Result<Self> {
+impl Programs {
+    fn open(pins: &Pins) -> Result<Self> {
         let open = |name| program::open(pins, name);
         Ok(Self {
             register: open("control_register")?,
@@ -64,21 +67,36 @@ impl Control {
             file_pages: open("control_file_pages")?,
         })
     }
+}
+
+impl Control {
+    /// The control programs with these pins.
+    pub fn of(pins: &Pins) -> Self {
+        Self { pins: pins.clone(), programs: OnceLock::new() }
+    }
+
+    fn programs(&self) -> Result<&Programs> {
+        if let Some(programs) = self.programs.get() {
+            return Ok(programs);
+        }
+        let programs = Programs::open(&self.pins)?;
+        Ok(self.programs.get_or_init(|| programs))
+    }
 
     pub(super) fn register(&self, args: Register) -> Result<()> {
-        run(&self.register, "control_register", args.to_args()).map(drop)
+        run(&self.programs()?.register, "control_register", args.to_args()).map(drop)
     }
 
     pub(super) fn reset(&self, index: u32, cpu: u32) -> Result<()> {
-        run(&self.reset, "control_reset", Reset { index, cpu }.to_args()).map(drop)
+        run(&self.programs()?.reset, "control_reset", Reset { index, cpu }.to_args()).map(drop)
     }
 
     pub(super) fn close(&self, index: u32) -> Result<()> {
-        run(&self.close, "control_close", Index { index }.to_args()).map(drop)
+        run(&self.programs()?.close, "control_close", Index { index }.to_args()).map(drop)
     }
 
     pub(super) fn flush(&self, index: u32, cpu: u32, slot: u32) -> Result<u32> {
-        run(&self.flush, "control_flush", Flush { index, cpu, slot }.to_args())
+        run(&self.programs()?.flush, "control_flush", Flush { index, cpu, slot }.to_args())
     }
 
     /// Frees the counter of a dying cgroup.
@@ -86,7 +104,7 @@ impl Control {
     /// # Errors
     /// It is tracked, or something is charged to it.
     pub fn release(&self, index: u32) -> Result<()> {
-        run(&self.release, "control_release", Index { index }.to_args()).map(drop)
+        run(&self.programs()?.release, "control_release", Index { index }.to_args()).map(drop)
     }
 
     /// Sets how many pages the cgroup's own tasks have in swap.
@@ -94,7 +112,8 @@ impl Control {
     /// # Errors
     /// There is no such counter.
     pub fn swapped(&self, index: u32, nr_pages: u64) -> Result<()> {
-        run(&self.swapped, "control_swapped", Swapped { index, nr_pages }.to_args()).map(drop)
+        run(&self.programs()?.swapped, "control_swapped", Swapped { index, nr_pages }.to_args())
+            .map(drop)
     }
 
     /// Renews the lease: for a second the kernel half throttles tasks above a limit.
@@ -102,7 +121,7 @@ impl Control {
     /// # Errors
     /// The program cannot be run.
     pub fn renew_lease(&self) -> Result<()> {
-        run(&self.renew_lease, "control_renew_lease", [0; MAX_ARGS]).map(drop)
+        run(&self.programs()?.renew_lease, "control_renew_lease", [0; MAX_ARGS]).map(drop)
     }
 
     /// Makes the next limit hit at this counter send its event at once.
@@ -110,7 +129,7 @@ impl Control {
     /// # Errors
     /// There is no such counter.
     pub fn rearm(&self, index: u32) -> Result<()> {
-        run(&self.rearm, "control_rearm", Index { index }.to_args()).map(drop)
+        run(&self.programs()?.rearm, "control_rearm", Index { index }.to_args()).map(drop)
     }
 
     /// Sets limits, all of the request or none; waits while somebody else sets some. The inner error says why it was
@@ -122,7 +141,7 @@ impl Control {
         const NAME: &str = "control_limits";
         let deadline = Instant::now() + Duration::from_secs(1);
         loop {
-            match answer(&self.limits, NAME, asked.to_args())?.result() {
+            match answer(&self.programs()?.limits, NAME, asked.to_args())?.result() {
                 Err(Ok(Refusal::Setting)) if Instant::now() < deadline => {
                     sleep(Duration::from_millis(1));
                 }
@@ -138,7 +157,7 @@ impl Control {
     /// # Errors
     /// There is no such CPU or slot.
     pub fn drain(&self, cpu: u32, slot: u32, subtree: u32) -> Result<u32> {
-        run(&self.drain, "control_drain", Drain { cpu, slot, subtree }.to_args())
+        run(&self.programs()?.drain, "control_drain", Drain { cpu, slot, subtree }.to_args())
     }
 }
 
@@ -149,7 +168,7 @@ impl Control {
     /// # Errors
     /// There is no such counter, or a page frame is outside the owner map.
     pub fn adopt(&self, window: Window) -> Result<u32> {
-        run(&self.adopt, "control_adopt", window.to_args())
+        run(&self.programs()?.adopt, "control_adopt", window.to_args())
     }
 
     /// Marks pages of `window` that its cgroup owns; returns how many it marked.
@@ -157,7 +176,7 @@ impl Control {
     /// # Errors
     /// As for [`adopt`](Self::adopt).
     pub fn doubt(&self, window: Window) -> Result<u32> {
-        run(&self.doubt, "control_doubt", window.to_args())
+        run(&self.programs()?.doubt, "control_doubt", window.to_args())
     }
 
     /// Uncharges pages of `window` that its cgroup owns and that are still marked; returns how many
@@ -166,7 +185,7 @@ impl Control {
     /// # Errors
     /// As for [`adopt`](Self::adopt).
     pub fn disown(&self, window: Window) -> Result<u32> {
-        run(&self.disown, "control_disown", window.to_args())
+        run(&self.programs()?.disown, "control_disown", window.to_args())
     }
 
     /// Gives pages of `window` that a dying cgroup owns to its parent counter, which may be dying as well; returns how many
@@ -175,7 +194,7 @@ impl Control {
     /// # Errors
     /// As for [`adopt`](Self::adopt); it is tracked, or has no parent.
     pub fn reparent(&self, window: Window) -> Result<u32> {
-        run(&self.reparent, "control_reparent", window.to_args())
+        run(&self.programs()?.reparent, "control_reparent", window.to_args())
     }
 
     /// Marks pages of `window` that have an owner although they are free; returns how many it marked.
@@ -183,7 +202,7 @@ impl Control {
     /// # Errors
     /// A page frame is outside the owner map.
     pub fn doubt_free(&self, window: Window) -> Result<u32> {
-        run(&self.doubt_free, "control_doubt_free", window.to_args())
+        run(&self.programs()?.doubt_free, "control_doubt_free", window.to_args())
     }
 
     /// Uncharges pages of `window` that are marked and free, and clears the mark of those that are not free; returns
@@ -192,7 +211,7 @@ impl Control {
     /// # Errors
     /// As for [`doubt_free`](Self::doubt_free).
     pub fn disown_free(&self, window: Window) -> Result<u32> {
-        run(&self.disown_free, "control_disown_free", window.to_args())
+        run(&self.programs()?.disown_free, "control_disown_free", window.to_args())
     }
 
     /// Stores the file of each page of `window` in the map `FILE_PAGES`; returns how many are page cache.
@@ -200,7 +219,7 @@ impl Control {
     /// # Errors
     /// As for [`doubt_free`](Self::doubt_free).
     pub(super) fn file_pages(&self, window: Window) -> Result<u32> {
-        run(&self.file_pages, "control_file_pages", window.to_args())
+        run(&self.programs()?.file_pages, "control_file_pages", window.to_args())
     }
 }
 

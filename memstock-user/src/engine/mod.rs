@@ -118,7 +118,7 @@ impl Engine {
             cgroups: open(pins, "CGROUPS", Map::HashMap)?,
             cgroup_cpu: PerCpuRanges::open(pins, "CGROUP_CPU", possible.len())?,
             loss: open(pins, "LOSS", Map::PerCpuArray)?,
-            control: Control::open(pins)?,
+            control: Control::of(pins),
             probes: probes
                 .map(|name| Ok((program::fd(pins, name)?, again::after(pins, name)?)))
                 .collect::<Result<_>>()?,
