@@ -201,7 +201,8 @@ pub fn printable(text: &str) -> String {
 
 /// Whether it is ASCII without control characters, which [`printable`] leaves as it is.
 pub fn is_plain(text: &[u8]) -> bool {
-    text.iter().all(|byte| matches!(byte, b' '..=b'~'))
+    // To the end in any case, so that it looks at many bytes at a time.
+    text.iter().fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~'))
 }
 
 /// Whether `c` is printable only after another character.

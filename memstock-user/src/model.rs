@@ -5,7 +5,7 @@ pub mod kernel;
 pub mod ratio;
 pub mod size;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -183,14 +183,19 @@ impl Sample {
 
     /// Finds out what people call the cgroups; cgroup v2 is mounted at `hierarchy`.
     pub fn ask_names(&mut self, hierarchy: &Path, resolver: &mut Resolver) {
-        let paths: Vec<_> = self.cgroups.iter().filter_map(|it| it.name.path.clone()).collect();
-        let names = resolver.names(hierarchy, paths.iter().map(|path| &**path));
+        let paths =
+            self.cgroups.iter().filter_map(|it| Some((it.name.id, it.name.path.as_deref()?)));
+        let names = resolver.names(hierarchy, paths.clone().map(|(_, path)| path));
+        if names.is_empty() {
+            return;
+        }
+        let name = |(id, path)| Some((id, names.get(path)?.clone()));
+        let names: HashMap<_, _> = paths.filter_map(name).collect();
         let of_slots = self.cpus.iter_mut().flat_map(|cpu| &mut cpu.slots);
         let of_slots = of_slots.flat_map(|slot| [&mut slot.cgroup, &mut slot.uncharge_cgroup]);
         let of_cgroups = self.cgroups.iter_mut().map(|cgroup| &mut cgroup.name);
         for name in of_slots.flatten().chain(of_cgroups) {
-            let workload = name.path.as_deref().and_then(|path| names.get(path).cloned());
-            name.workload = workload.map(Box::new);
+            name.workload = names.get(&name.id).cloned().map(Box::new);
         }
     }
 

@@ -55,12 +55,20 @@ impl Resolver {
         self.runc.look(&self.root, &mut self.trust);
         let (mut found, mut unnamed_pods) = (HashMap::new(), Vec::new());
         let mut believed = HashMap::new();
+        let mut last = None;
         for path in paths {
             let Some((above, _)) = split(path) else { continue };
-            // By its bytes: hashing a `Path` walks over its components.
-            let is_believed = *believed
-                .entry(above.as_os_str())
-                .or_insert_with(|| !is_in_container(above) && self.owns(hierarchy, above));
+            // By its bytes: hashing or comparing a `Path` walks over its components.
+            let above = above.as_os_str();
+            let is_believed = match last {
+                // Most come after a sibling.
+                Some((last, is_believed)) if last == above => is_believed,
+                _ => *believed.entry(above).or_insert_with(|| {
+                    let above = Path::new(above);
+                    !is_in_container(above) && self.owns(hierarchy, above)
+                }),
+            };
+            last = Some((above, is_believed));
             let Some(place) = place(path).filter(|_| is_believed) else { continue };
             match self.name(hierarchy, path, &place).filter(Workload::is_sound) {
                 Some(workload) => drop(found.insert(path, workload)),
