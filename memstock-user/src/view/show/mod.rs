@@ -5,6 +5,7 @@ pub mod fleet;
 pub mod json;
 pub mod kernel;
 pub mod observed;
+pub mod pretty;
 pub mod recommend;
 pub mod rehearse;
 pub mod replay;
