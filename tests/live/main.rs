@@ -46,6 +46,7 @@ mod payer;
 mod preempted;
 mod pressure;
 mod prometheus;
+mod reading;
 mod record;
 mod record_peak;
 mod recorded;
