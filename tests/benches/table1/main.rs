@@ -50,7 +50,7 @@ struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Write a picture to this file
+    /// Draw the main rows, of all CPUs, into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     #[command(flatten)]
