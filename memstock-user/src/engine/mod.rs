@@ -76,8 +76,8 @@ pub struct Engine {
 
 /// Gaps of up to this many counters are read over: that is cheaper than another system call.
 const GAP: u32 = 8;
-/// So many bytes of a per-CPU map are read at once: a buffer of this size is used again and stays in the CPU's cache,
-/// while a larger one is mapped anew each time.
+/// So many bytes of a per-CPU map are asked for at once: a buffer of about this size is used again and stays in the
+/// CPU's cache, while a large one is mapped anew each time.
 const AT_ONCE: usize = 1 << 16;
 
 /// One value of a per-CPU map for each possible CPU, by CPU number.

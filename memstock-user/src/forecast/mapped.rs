@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::uses::{Taken, Uses};
 
-/// The assumed interval between two touches of a page: that of `git` with its objects (`docs/rehearsal.md`).
+/// The assumed interval between two touches of a page: that of `git` with its objects (ADR 0030).
 const PERIOD: Duration = Duration::from_millis(250);
 
 /// Pages read again at a limit of `limit` pages, in each of `parts` equal parts of a run that ended at `end`.
@@ -34,7 +34,7 @@ pub fn rereads(uses: &Uses, limit: u64, end: Duration, parts: usize) -> Vec<f64>
     by_time
 }
 
-/// The most mapped pages without room at any time.
+/// The most mapped pages, text among them, without room at any time.
 pub fn most_missing(uses: &Uses, limit: u64) -> u64 {
     uses.taken.iter().map(|taken| missing(taken, limit)).max().unwrap_or(0)
 }
@@ -43,9 +43,13 @@ fn missing(taken: &Taken, limit: u64) -> u64 {
     taken.all().saturating_sub(limit).min(taken.mapped + taken.text)
 }
 
-/// Whether there is a time without room for program text, though it is what reclaim finds last.
+/// Whether there is a time without room for program text, though it is what reclaim finds last. The text is an estimate
+/// by a sample, and no more than all page cache.
 pub fn lacks_text(uses: &Uses, limit: u64) -> bool {
-    let lacks = |taken: &Taken| taken.text > 0 && taken.needed.saturating_add(taken.text) > limit;
+    let lacks = |taken: &Taken| {
+        let text = taken.text.min(taken.cached);
+        text > 0 && taken.needed.saturating_add(text) > limit
+    };
     uses.taken.iter().any(lacks)
 }
 
@@ -57,7 +61,7 @@ mod tests {
     fn what_has_no_room_is_read_each_time_that_it_is_touched() {
         let taken = |ms, needed, mapped: u64| {
             let from = Duration::from_millis(ms);
-            Taken { from, needed, mapped: mapped / 2, text: mapped / 2 }
+            Taken { from, needed, cached: 12, mapped: mapped / 2, text: mapped / 2 }
         };
         let end = Duration::from_secs(2);
         let uses = |taken| Uses { taken, ..Uses::default() };
@@ -71,6 +75,9 @@ mod tests {
         let short = uses(vec![taken(0, 10, 0), taken(1900, 10, 20)]);
         assert_eq!(rereads(&short, 20, end, 4), [0.0, 0.0, 0.0, 10.0]);
         assert_eq!([20, 19].map(|limit| lacks_text(&short, limit)), [false, true]);
+        // More text than there is page cache is not believed.
+        let sampled = uses(vec![Taken { needed: 10, cached: 4, text: 9, ..Taken::default() }]);
+        assert_eq!([14, 13].map(|limit| lacks_text(&sampled, limit)), [false, true]);
         let none = uses(vec![Taken { needed: 10, mapped: 10, ..Taken::default() }]);
         assert!(!lacks_text(&none, 5));
     }

@@ -228,9 +228,10 @@ impl<'a> Rehearsal<'a> {
         let anyway = self.uses.written.saturating_sub(unwritten);
         let written = written.saturating_sub(anyway).min(unwritten);
         row.dirty = row.dirty.max(self.bytes(written));
-        // As long as the disk has nothing else to do, nobody waits for what it reads in time.
+        // As long as the disk has nothing else to do for it, nobody waits for what is read in time.
         let read = self.recording.end.as_ref().and_then(|end| end.read_bytes).unwrap_or(0);
-        let idle = (end.as_secs_f64() - self.seconds_to_read(read)).max(0.0);
+        let busy = self.seconds_to_read(read) + self.seconds_to_write(self.bytes(anyway));
+        let idle = (end.as_secs_f64() - busy).max(0.0);
         let hidden = self.seconds_to_read(self.bytes(ahead as u64)).min(idle);
         let waited = self.seconds_to_read(self.bytes(pages)) + self.seconds_to_write(row.dirty);
         let extra = waited - hidden + row.throttled.as_secs_f64();
@@ -264,7 +265,10 @@ impl<'a> Rehearsal<'a> {
         const STEPS: usize = 24;
         /// Bisections of the remaining step.
         const HALVINGS: usize = 4;
-        let is_slow = |limit| self.judge(limit).slowdown.is_some_and(|part| part > slower);
+        let is_slow = |limit| {
+            mapped::lacks_text(&self.uses, limit / page_size(self.recording))
+                || self.judge(limit).slowdown.is_some_and(|part| part > slower)
+        };
         let limits = self.between(STEPS);
         let Some(last) = limits.iter().rposition(|&limit| is_slow(limit)) else {
             return self.lives_from();

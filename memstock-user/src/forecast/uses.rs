@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use memstock_common::record::BLOCK_PAGES;
 
-use super::timeline::Timeline;
+use super::timeline::{Step, Timeline};
 use crate::recording::{Access, AccessKind, Recording};
 
 /// A use within this time of the read from the device is the one that the page was read ahead for.
@@ -39,7 +39,7 @@ pub enum What {
     First(Use),
     /// A cached page is used again.
     Again(Use),
-    /// A page leaves the cache, or is counted in [`Taken::mapped`] from now on.
+    /// A page leaves the cache, or is counted in [`Taken`] from now on.
     Leave(u32),
 }
 
@@ -59,6 +59,8 @@ pub struct Taken {
     pub from: Duration,
     /// What could not be reclaimed.
     pub needed: u64,
+    /// All page cache.
+    pub cached: u64,
     /// Page cache that is mapped, and is not text.
     pub mapped: u64,
     /// Pages of programs and libraries that faulted, without which a program does not get on.
@@ -114,12 +116,12 @@ impl Uses {
         let mut steps = timeline.steps.iter().peekable();
         for access in &recording.accesses {
             while let Some(step) = steps.next_if(|step| step.from <= access.at) {
-                reading.needed(step.from, step.needed);
+                reading.step(step);
             }
             reading.access(access);
         }
         for step in steps {
-            reading.needed(step.from, step.needed);
+            reading.step(step);
         }
         reading.uses.ahead = nearly_all(reading.ahead);
         reading.uses
@@ -169,9 +171,10 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn needed(&mut self, at: Duration, needed: u64) {
-        self.now.needed = needed;
-        self.take(at);
+    fn step(&mut self, step: &Step) {
+        self.now.needed = step.needed;
+        self.now.cached = step.usage.saturating_sub(step.needed);
+        self.take(step.from);
     }
 
     fn take(&mut self, at: Duration) {
@@ -271,8 +274,8 @@ impl Reading<'_> {
         self.states[page as usize] = after;
     }
 
-    /// A fault reports one page and maps its whole folio. So of a file that is mapped, all that entered and was not used
-    /// since is mapped.
+    /// A fault on a page that has to be read reports that page, and maps its whole folio (since Linux 6.18). So of a
+    /// file that is mapped, all that entered and was not used since counts as mapped.
     fn map_unused(&mut self, access: &Access) {
         for page in self.unused.remove(&access.file).unwrap_or_default() {
             if let State::Entered(..) = self.states[page as usize] {

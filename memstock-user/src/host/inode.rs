@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::mountinfo::{self, Mount};
 
@@ -68,11 +69,20 @@ impl FileSystems {
         options.open(link_to(&found)).ok()
     }
 
-    /// Whether it is a program or a library; false if that cannot be seen.
-    pub(crate) fn is_elf(&self, inode: Inode) -> bool {
-        let mut magic = [0; 4];
-        self.open(inode).is_some_and(|mut file| file.read_exact(&mut magic).is_ok())
-            && magic == *b"\x7fELF"
+    /// Whether it is a program or a library (`ET_EXEC`, `ET_DYN`); false if that cannot be seen. Reads nothing from a
+    /// disk: of what is executed, the kernel has read the beginning.
+    pub(crate) fn is_program(&self, inode: Inode) -> bool {
+        let mut head = [0; 18];
+        let read = |file: File| {
+            preadv2(file, &mut [IoSliceMut::new(&mut head)], 0, ReadWriteFlags::NOWAIT).ok()
+        };
+        if self.open(inode).and_then(read) != Some(head.len()) || !head.starts_with(b"\x7fELF") {
+            return false;
+        }
+        let kind = [head[16], head[17]];
+        let is_little = head[5] == 1;
+        let kind = if is_little { u16::from_le_bytes(kind) } else { u16::from_be_bytes(kind) };
+        matches!(kind, 2 | 3)
     }
 
     /// The path of a file, as long as the kernel remembers it; for a removed file, its last path.
@@ -185,11 +195,15 @@ mod tests {
         }
         let opened = found.open(inode).expect("it is there");
         assert_eq!(opened.metadata().unwrap().ino(), metadata.ino());
-        assert!(!found.is_elf(inode));
-        file.as_file().set_len(0).unwrap();
-        std::io::Seek::rewind(&mut file).unwrap();
-        std::io::Write::write_all(&mut file, b"\x7fELF, and more").unwrap();
-        assert!(found.is_elf(inode));
+        let head = |kind| [b"\x7fELF\x02\x01\x01", &[0; 9][..], &[kind, 0, 62, 0]].concat();
+        for (bytes, is_program) in
+            [(b"here".into(), false), (head(1), false), (head(2), true), (head(3), true)]
+        {
+            file.as_file().set_len(0).unwrap();
+            std::io::Seek::rewind(&mut file).unwrap();
+            std::io::Write::write_all(&mut file, &bytes).unwrap();
+            assert_eq!(found.is_program(inode), is_program, "{bytes:x?}");
+        }
         assert!(found.open(Inode { generation: generation ^ 1, ..inode }).is_none());
         assert!(found.open(Inode { device: u32::MAX, ..inode }).is_none());
     }

@@ -17,8 +17,8 @@ impl Kind {
     }
 }
 
-/// The most bytes of entries in one frame: several times what the writer puts into one, and no more is unpacked.
-const MOST_ENTRIES: usize = 64 << 10;
+/// The most bytes of entries in one frame: several times what the writer puts into one.
+pub(super) const MOST_ENTRIES: usize = 64 << 10;
 /// Entries repeat each other so much that the fastest level makes a third of them.
 const LEVEL: u8 = 1;
 
@@ -44,9 +44,9 @@ pub(super) fn pack(entries: &[u8]) -> Vec<u8> {
     miniz_oxide::deflate::compress_to_vec(entries, LEVEL)
 }
 
-/// The entries in a payload; none if nobody packed it.
-pub(super) fn unpack(payload: &[u8]) -> Option<Vec<u8>> {
-    miniz_oxide::inflate::decompress_to_vec_with_limit(payload, MOST_ENTRIES).ok()
+/// The entries in a payload; none if nobody packed it, or if they have more than `most` bytes.
+pub(super) fn unpack(payload: &[u8], most: usize) -> Option<Vec<u8>> {
+    miniz_oxide::inflate::decompress_to_vec_with_limit(payload, most.min(MOST_ENTRIES)).ok()
 }
 
 /// What the next bytes are.
@@ -91,10 +91,11 @@ mod tests {
     #[test]
     fn a_frame_is_not_unpacked_without_end() {
         let few = [0; 1 << 10];
-        assert_eq!(unpack(&pack(&few)).as_deref(), Some(&few[..]));
+        assert_eq!(unpack(&pack(&few), few.len()).as_deref(), Some(&few[..]));
         let many = pack(&vec![0; 64 << 20]);
         assert!(many.len() < 1 << 20, "{}", many.len());
-        assert_eq!(unpack(&many), None);
-        assert_eq!(unpack(b"not packed"), None);
+        assert_eq!(unpack(&many, usize::MAX), None);
+        assert_eq!(unpack(&pack(&few), few.len() - 1), None);
+        assert_eq!(unpack(b"not packed", usize::MAX), None);
     }
 }

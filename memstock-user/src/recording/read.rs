@@ -14,6 +14,9 @@ use super::{AccessKind, End, Moment, Recording};
 use crate::exit::Failure;
 use crate::host::cgroup::display;
 
+/// Entries have at most so many bytes for one of the file: 4 KiB of equal ones, which is what the writer puts into a
+/// frame, have a hundred.
+const TIMES: usize = 128;
 /// No host has more pages; sums of a few such numbers do not overflow.
 pub(super) const MOST_PAGES: u64 = 1 << 52;
 /// The lowest rate at which blocks are followed: one in so many.
@@ -73,15 +76,13 @@ pub fn parse(bytes: &[u8]) -> std::result::Result<Recording, String> {
     if !header.page_size.is_power_of_two() {
         return Err(damaged(rest));
     }
-    let mut reading = Reading::default();
+    let mut reading = Reading { room: TIMES.saturating_mul(bytes.len()), ..Reading::default() };
     reading.recording.header = header.into_header();
     loop {
         let behind = match frame::next(rest) {
             Next::Cut => break,
             Next::Frame(Kind::Entries, payload, behind) => {
-                frame::unpack(payload)
-                    .and_then(|entries| reading.entries(&entries))
-                    .ok_or_else(|| damaged(rest))?;
+                reading.entries(payload).ok_or_else(|| damaged(rest))?;
                 behind
             }
             Next::Frame(Kind::End, payload, behind) => {
@@ -120,20 +121,25 @@ struct Reading {
     /// The key by which the blocks of each file are hashed.
     keys: Vec<u64>,
     charges: charges::Reading,
+    /// How many bytes of entries are still allowed.
+    room: usize,
 }
 
 impl Reading {
-    fn entries(&mut self, mut payload: &[u8]) -> Option<()> {
-        while !payload.is_empty() {
-            let (entry, rest) = postcard::take_from_bytes(payload).ok()?;
+    fn entries(&mut self, payload: &[u8]) -> Option<()> {
+        let unpacked = frame::unpack(payload, self.room)?;
+        self.room -= unpacked.len();
+        let mut entries = &unpacked[..];
+        while !entries.is_empty() {
+            let (entry, rest) = postcard::take_from_bytes(entries).ok()?;
             self.entry(entry)?;
-            payload = rest;
+            entries = rest;
         }
         Some(())
     }
 
     fn entry(&mut self, entry: Entry<'_>) -> Option<()> {
-        let Self { recording, before, keys, charges } = self;
+        let Self { recording, before, keys, charges, .. } = self;
         let (access, kind) = match entry {
             Entry::Moment(entry) => {
                 recording.moments.push(before.moment(&entry).filter(is_possible)?);
@@ -184,5 +190,37 @@ impl Reading {
             is_followed(block_hash(key, access.index / BLOCK_PAGES), one_in)
         });
         recording
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::{Header, Writer};
+
+    fn header() -> Header {
+        Header { page_size: 4096, ..Header::default() }
+    }
+
+    #[test]
+    fn what_compresses_best_can_be_read() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, &header()).unwrap();
+        for _ in 0..1_000_000 {
+            writer.moment(&Moment::default()).unwrap();
+        }
+        writer.flush().unwrap();
+        assert_eq!(parse(&bytes).unwrap().moments.len(), 1_000_000);
+    }
+
+    /// A frame of 5,000 moments without news has 100 bytes.
+    #[test]
+    fn a_small_file_takes_bounded_memory() {
+        let mut bytes = Vec::new();
+        drop(Writer::new(&mut bytes, &header()).unwrap());
+        let mut frame = Vec::new();
+        frame::write(&mut frame, Kind::Entries, &frame::pack(&[0; 11 * 5000])).unwrap();
+        let wrong = parse(&[&bytes, &frame.repeat(1000)[..]].concat()).unwrap_err();
+        assert!(wrong.contains("damaged"), "{wrong}");
     }
 }

@@ -82,7 +82,7 @@ impl Cache {
             self.followed.remove(&(key, block));
         }
         let file = self.number(accessed, to)?;
-        if kind == AccessKind::Mapped && self.mapped.insert(file) && self.is_elf(accessed) {
+        if kind == AccessKind::Mapped && self.mapped.insert(file) && self.is_program(accessed) {
             to.program(file)?;
         }
         let at = at - Duration::from_nanos((at.as_nanos() % TICK.as_nanos()) as u64);
@@ -141,8 +141,8 @@ impl Cache {
         }
     }
 
-    fn is_elf(&self, accessed: &Accessed) -> bool {
-        self.names.as_ref().is_some_and(|names| names.is_elf(inode_of(accessed)))
+    fn is_program(&self, accessed: &Accessed) -> bool {
+        self.names.as_ref().is_some_and(|names| names.is_program(inode_of(accessed)))
     }
 }
 
