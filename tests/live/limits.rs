@@ -19,14 +19,6 @@ use memstock_tests::{Engine, PAGE, Task, TestCgroup, leftovers, live, scaled};
 /// The limit in most tests, in pages.
 const LIMIT: u64 = 4096;
 
-/// Pages by which the usage may exceed a limit: CPUs × batch, as much as may be stocked. While the daemon has yet to
-/// act, each forced charge is delayed by the square of the pages above the limit, in us, and by 1 ms from 32 pages on.
-/// So many pages would take two tasks 20 ms, and one task twice as long.
-fn bound(engine: &Engine) -> Result<u64> {
-    let show = engine.show()?;
-    Ok(show.cpus.len() as u64 * show.batch)
-}
-
 /// The highest usage so far, in pages above the limit, and how often the limit was hit.
 fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<(u64, u64)> {
     let show = engine.show()?;
@@ -90,7 +82,7 @@ fn only_the_greedy_task_is_killed() -> Result<()> {
         ensure!(kills.iter().all(|kill| kill.field("ancestor") == greedy.path()), "{kills:?}");
         let (over, failcnt) = overshoot(&engine, &greedy)?;
         eprintln!("{over} pages above the limit at the most, met {failcnt} times");
-        ensure!(over <= bound(&engine)? && failcnt > 0, "{over} pages above the limit");
+        ensure!(over <= engine.overshoot(LIMIT)? && failcnt > 0, "{over} pages above the limit");
         // The next one is announced at once, however soon it comes.
         let id = engine.show()?.cgroup(greedy.path())?.id;
         let maps = memstock::engine::Engine::open(&pins())?;
@@ -138,7 +130,7 @@ fn two_greedy_tasks_below_a_limit_of_their_grandparent() -> Result<()> {
             worst = overshoot(&engine, &top)?.0;
         }
         eprintln!("{worst} pages above the limit at the most");
-        ensure!(worst <= bound(&engine)?, "{worst} pages above the limit");
+        ensure!(worst <= engine.overshoot(LIMIT)?, "{worst} pages above the limit");
         engine.stop().map(drop)
     })
 }
@@ -203,7 +195,7 @@ fn a_bomb_of_small_tasks_is_thinned_out() -> Result<()> {
         eprintln!("{survivors} of {TASKS} go on, {over} pages above the limit at the most");
         ensure!(survivors > 0 && survivors * EACH <= 2 * LIMIT, "{survivors} survivors");
         innocents.touch(1)?;
-        ensure!(over <= bound(&engine)?, "{over} pages above the limit");
+        ensure!(over <= engine.overshoot(LIMIT)?, "{over} pages above the limit");
         engine.stop().map(drop)
     })
 }
@@ -240,7 +232,7 @@ fn a_huge_page_that_does_not_fit_kills_nobody() -> Result<()> {
         ensure!(kills[0].field("victim") == holder.id().to_string(), "{kills:?}");
         hog.has_all()?;
         let (over, _) = overshoot(&engine, &top)?;
-        ensure!(over <= HUGE + bound(&engine)?, "{over} pages above the limit");
+        ensure!(over <= HUGE + engine.overshoot(HUGE)?, "{over} pages above the limit");
         ensure!(small.lives() && has_room(&engine, &top)?, "more than one was killed");
         engine.stop().map(drop)
     })
@@ -288,9 +280,10 @@ fn an_observed_limit_kills_nobody() -> Result<()> {
             HogBuilder::pages(LIMIT + 100).catching_term().start(&other)?,
         ];
         hogs.iter_mut().try_for_each(Hog::has_all)?;
-        // A throttle takes 0.9 ms for each page.
+        // A throttle takes 0.9 ms for each page. Where there is none, a slow machine may take as long.
         let most = Duration::from_micros(600 * LIMIT);
-        ensure!(begun.elapsed() < most, "they were throttled: {:?}", begun.elapsed());
+        let may_be = begun.elapsed() < most || !engine.throttles()?;
+        ensure!(may_be, "they were throttled: {:?}", begun.elapsed());
         ensure!(kills(&engine)?.is_empty(), "somebody was killed");
         let ids: Vec<_> = hogs.iter().map(|hog| hog.id().to_string()).collect();
         let reports = try_poll_until(SOON, "a report of each limit", || {

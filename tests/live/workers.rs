@@ -89,7 +89,7 @@ fn a_worker_that_hangs_holds_up_nobody_else() -> Result<()> {
         }
         let over = overshoot(&engine, &other)?;
         eprintln!("{over} pages above the limit beside a worker that hangs");
-        ensure!(over <= bound(&engine)?, "{over} pages above the limit");
+        ensure!(over <= engine.overshoot(LIMIT)?, "{over} pages above the limit");
         // Another worker takes over its cgroup.
         first.was_killed().context("of a worker that hangs")?;
         let took = start.elapsed();
@@ -147,7 +147,7 @@ fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
         let beside = kill(&other, KILLS)?;
         let over = overshoot(&engine, &other)?;
         eprintln!("alone {alone:?}, beside a slow disk {beside:?}, {over} pages above the limit");
-        ensure!(over <= bound(&engine)?, "{over} pages above the limit");
+        ensure!(over <= engine.overshoot(LIMIT)?, "{over} pages above the limit");
         // A worker that waited for that disk would take seconds; smaller differences come from more load on two CPUs.
         let middle = alone.len() / 2;
         ensure!(beside[middle] <= 3 * alone[middle], "alone {alone:?}, beside it {beside:?}");
@@ -159,10 +159,4 @@ fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
 fn overshoot(engine: &Engine, cgroup: &TestCgroup) -> Result<u64> {
     let show = engine.show()?;
     Ok((show.cgroup(cgroup.path())?.memory.watermark / PAGE).saturating_sub(LIMIT))
-}
-
-/// As in `limits.rs`: as much as may be stocked on all CPUs.
-fn bound(engine: &Engine) -> Result<u64> {
-    let show = engine.show()?;
-    Ok(show.cpus.len() as u64 * show.batch)
 }

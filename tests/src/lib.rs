@@ -51,6 +51,7 @@ pub mod slow_disk;
 pub mod strace;
 pub mod systemd;
 pub mod task;
+pub mod throttle;
 pub mod tmux;
 pub mod top;
 pub mod workload;
