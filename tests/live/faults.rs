@@ -49,7 +49,10 @@ fn batches_follow_from_faults(batch: u64) -> Result<()> {
             let cpu = show.cpu(CPU)?;
             let counts = (cpu.faults.unwrap_or(counted), cpu.charged_pages, cpu.missed());
             ensure!(counts == (counted, counted, misses), "{cpu:#?} {seen:#?}");
-            ensure!((cpu.refills, cpu.drains) == (misses, 0), "nobody displaces it: {cpu:#?}");
+            // An allocation that misses keeps its page, so nothing of a batch of one is left for the stock. A fault puts
+            // the page there, for the allocation that follows.
+            let refills = if cpu.faults.is_none() && batch == 1 { 0 } else { misses };
+            ensure!((cpu.refills, cpu.drains) == (refills, 0), "nobody displaces it: {cpu:#?}");
             show.check()?;
         }
         engine.stop().map(drop)
