@@ -25,6 +25,8 @@ const HELD: Duration = Duration::from_secs(1);
 const COMES_BACK: Duration = Duration::from_secs(1);
 /// How long tasks that may not be killed run between two holds.
 const LET_GO: Duration = Duration::from_millis(10);
+/// The same where the kernel half does not throttle them, which without the throttle take some hundred pages in a ms.
+const LET_GO_UNTHROTTLED: Duration = Duration::from_millis(1);
 /// Interval between two checks for room during such a hold.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -250,7 +252,9 @@ impl<'a> Full<'a> {
                 sleep(LOOK);
             }
             *hold = None;
-            sleep(LET_GO);
+            // The throttle is part of the fault program.
+            let throttles = self.shared.engine.sees_faults();
+            sleep(if throttles { LET_GO } else { LET_GO_UNTHROTTLED });
             self.room().drain(&mut |record| self.say(record))?;
             if victim::choose(tasks(&self.cgroup.dir), 0, &spared).is_some() {
                 return Ok(None);
