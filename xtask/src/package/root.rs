@@ -12,13 +12,17 @@ use anyhow::{Context as _, Result, bail};
 use crate::exec::{capture, logged};
 use crate::{cache, pins};
 
-/// Prints the path of the archive, and makes it if it is missing. With `systemd` the root can be booted.
+/// Prints the path of the archive. With `systemd` the root can be booted.
 pub fn run(systemd: bool) -> Result<()> {
     println!("{}", ensure(systemd)?.display());
     Ok(())
 }
 
-fn ensure(systemd: bool) -> Result<PathBuf> {
+/// The path of the archive, which is made if it is missing.
+///
+/// # Errors
+/// If it is missing and cannot be made.
+pub fn ensure(systemd: bool) -> Result<PathBuf> {
     let release = release()?;
     let architecture = capture(Command::new("dpkg").arg("--print-architecture"))?;
     let (more, packages) =

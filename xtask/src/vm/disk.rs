@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use super::kernel::Kernel;
-use super::{Cgroups, Guest, LIVE, Work, emulator};
+use super::{Cgroups, Guest, LIVE, Work, emulator, systemd};
 use crate::arch::Arch;
 use crate::exec::{self, capture};
 use crate::package::package;
@@ -33,6 +33,8 @@ const PROGRAMS: &[&str] = &[
     // busybox's shell would run its own applets instead of the other programs.
     "sh",
     "unshare",
+    "nsenter",
+    "pivot_root",
     "setpriv",
     "mkswap",
     "swapon",
@@ -100,10 +102,17 @@ pub fn make(
         let name = name_inside(test).context("a binary without a name")?;
         tree.stripped(bpf, test, &Path::new("memstock/release/deps").join(name))?;
     }
-    let is_wanted = work.tests.is_empty() || work.tests.iter().any(|test| test == PACKAGE);
-    if guest.arch != Arch::HOST && is_wanted {
-        let (binary, folder) = (built.join("memstock"), tree.root.join("memstock"));
-        package(Some(&binary), Some(&folder), 1, guest.arch)?;
+    let is_wanted = |module| work.tests.is_empty() || work.tests.iter().any(|test| test == module);
+    let (is_host, binary) = (guest.arch == Arch::HOST, built.join("memstock"));
+    if !is_host && is_wanted(PACKAGE) {
+        package(Some(&binary), Some(&tree.root.join("memstock")), 1, guest.arch)?;
+    }
+    if is_host
+        && !tests.is_empty()
+        && is_wanted(systemd::MODULE)
+        && let Err(error) = systemd::put(&tree.root, &binary)
+    {
+        exec::say("Guest", format_args!("without systemd: {error:#}"));
     }
     tree.libraries()?;
     tree.modules(kernel)?;

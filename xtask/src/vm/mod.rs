@@ -12,6 +12,7 @@ mod klog;
 mod matrix;
 mod qemu;
 mod show;
+mod systemd;
 
 use std::ffi::OsString;
 use std::fmt;
