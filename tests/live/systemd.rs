@@ -20,8 +20,11 @@ const VICTIM: &str = "/system.slice/victim.service";
 const WATCHDOG: &str = "[Service]\nWatchdogSec=5\n";
 
 /// A script that allocates so many MiB, and as many again at each SIGUSR1, and then makes a folder. It is in a file,
-/// since systemd parses a script in a transient unit's arguments differently after a daemon-reload.
+/// since systemd parses a script in a transient unit's arguments differently after a daemon-reload. It has no huge
+/// pages (`PR_SET_THP_DISABLE`): where they are always on, khugepaged may enlarge it while its figures are compared.
 const HOLD: &str = "#!/usr/bin/perl
+use Config;
+syscall($Config{archname} =~ /^x86_64/ ? 157 : 167, 41, 1, 0, 0, 0) == 0 or die 'prctl';
 my $size = shift() << 20;
 my @memory;
 sub more { push @memory, 'x' x $size }
