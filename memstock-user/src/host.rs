@@ -81,9 +81,12 @@ pub struct Cpus {
     pub present: Vec<u32>,
     /// CPUs that are online now.
     pub online: Vec<u32>,
+    /// CPUs whose tasks are not to be disturbed: isolated from the scheduler (`isolcpus=`, a cpuset partition), or
+    /// without a tick (`nohz_full=`).
+    pub isolated: Vec<u32>,
 }
 
-/// Reads the three CPU lists from sysfs.
+/// Reads the CPU lists from sysfs.
 ///
 /// # Errors
 ///
@@ -99,7 +102,13 @@ pub fn cpus() -> Result<Cpus> {
             })
             .classify(Failure::Host, || format!("cannot read {path}: is sysfs mounted?"))
     };
-    Ok(Cpus { possible: list("possible")?, present: list("present")?, online: list("online")? })
+    // Not every kernel has these, and without such CPUs the second may say "(null)".
+    let mut isolated: Vec<_> =
+        ["isolated", "nohz_full"].into_iter().flat_map(list).flatten().collect();
+    isolated.sort_unstable();
+    isolated.dedup();
+    let [possible, present, online] = ["possible", "present", "online"].map(list);
+    Ok(Cpus { possible: possible?, present: present?, online: online?, isolated })
 }
 
 /// Parses the kernel's `%*pbl`: `0-1,4,8-11`, ascending; empty for no CPU.

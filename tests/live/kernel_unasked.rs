@@ -45,7 +45,7 @@ fn metrics_have_it_by_option() -> Result<()> {
         let more: Vec<_> = with.programs.difference(&without.programs).collect();
         ensure!(more.len() == 1 && more[0].ends_with(PROGRAM), "{more:?}");
         ensure!(with.links.is_subset(&without.links), "something is attached");
-        let mut slots = KernelSlots::load()?;
+        let mut slots = KernelSlots::load(true)?;
         let series = format!("{FIGURE}{{cgroup=\"{}\"}}", cgroup.path());
         for nr_pages in [1, 20, 60] {
             task.touch(nr_pages)?;

@@ -7,8 +7,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use memstock::engine::kernel_slots::KernelSlots;
+use memstock::host;
 use memstock::model::kernel::{CpuStocks, owned};
 use memstock_tests::hotplug::{CpuOffline, can_go_offline};
+use memstock_tests::interrupts::received;
 use memstock_tests::kernel_cgroup::ABSENT;
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
@@ -91,7 +93,7 @@ fn a_slot_holds_what_the_closed_form_says() -> Result<()> {
     const CPU: u32 = 0;
     live(|| {
         let Some(mut charged) = Charged::start(CPU)? else { return Ok(()) };
-        let mut slots = KernelSlots::load()?;
+        let mut slots = KernelSlots::load(true)?;
         // Pages charged when the slot was last drained, and how often it was.
         let (mut since, mut given_back, mut kernels) = (0, 0, 0);
         for n in 1..=200 {
@@ -138,7 +140,7 @@ fn a_slot_holds_what_the_closed_form_says() -> Result<()> {
 fn one_more_than_there_are_slots_evicts() -> Result<()> {
     const CPU: u32 = 0;
     live(|| {
-        let mut slots = KernelSlots::load()?;
+        let mut slots = KernelSlots::load(true)?;
         let nr_slots = slots.look()?.first().map_or(0, |cpu| cpu.pages.len());
         let mut all = Vec::new();
         for _ in 0..=nr_slots {
@@ -187,7 +189,7 @@ fn a_cpu_that_goes_has_nothing() -> Result<()> {
             return Ok(());
         }
         let Some(mut charged) = Charged::start(CPU)? else { return Ok(()) };
-        let mut slots = KernelSlots::load()?;
+        let mut slots = KernelSlots::load(true)?;
         charged.touch(10)?;
         let (usage, held) = charged.look(&mut slots, Some(CPU))?;
         ensure!(held > 0 && held < BATCH, "{held} pages after 10");
@@ -217,7 +219,7 @@ fn on_v2_memory_stat_has_what_is_not_in_slots() -> Result<()> {
             );
             return Ok(());
         }
-        let (mut slots, dir) = (KernelSlots::load()?, tempfile::tempdir()?);
+        let (mut slots, dir) = (KernelSlots::load(true)?, tempfile::tempdir()?);
         for nr_pages in [1, 30, 200] {
             charged.touch(nr_pages)?;
             // Page cache, and the kernel's memory for a file.
@@ -284,5 +286,41 @@ fn the_command_line() -> Result<()> {
             ensure!(one_line, "{args:?}: {refused:?}");
         }
         leftovers::nothing_held()
+    })
+}
+
+/// Reads the kernel's stocks 30 times; returns how many interrupts a CPU was sent meanwhile, and whether it was read.
+fn interrupts_of(cpu: u32, args: &[&str]) -> Result<(u64, bool)> {
+    let before = received()?;
+    let mut is_read = false;
+    for _ in 0..30 {
+        let args = [&["kernel", "--json"], args].concat();
+        let finished = memstock(&args)?.finish(SOON)?;
+        ensure!(finished.code() == 0, "{args:?}: {finished:?}");
+        let shown: Value = serde_json::from_str(&finished.stdout)?;
+        let cpus = shown["cpus"].as_array().context("cpus")?;
+        is_read = cpus.iter().any(|row| row["cpu"] == cpu);
+        let is_named = finished.stderr.contains("not read, since isolated");
+        ensure!(is_named != is_read, "{}", finished.stderr);
+    }
+    Ok((received()?[&cpu] - before[&cpu], is_read))
+}
+
+#[test]
+fn isolated_cpus_are_not_interrupted() -> Result<()> {
+    live(|| {
+        let cpus = host::cpus()?;
+        let Some(&cpu) = cpus.online.iter().find(|cpu| cpus.isolated.contains(cpu)) else {
+            skip(&name(), "no CPU is isolated");
+            return Ok(());
+        };
+        let (few, is_read) = interrupts_of(cpu, &[])?;
+        ensure!(!is_read, "CPU {cpu} is isolated and was read");
+        let (many, is_read) = interrupts_of(cpu, &["--isolated"])?;
+        ensure!(is_read, "CPU {cpu} was not read");
+        println!("CPU {cpu} was sent {few} interrupts, and {many} with --isolated");
+        // Each time it is read before and after the usages.
+        ensure!(many >= 60 && few < many / 2, "{few} interrupts, and {many} with --isolated");
+        Ok(())
     })
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::http::get;
+use memstock_tests::interrupts::received;
 use memstock_tests::live::{live, name};
 use memstock_tests::poll::SOON;
 use memstock_tests::process::memstock;
@@ -14,27 +15,15 @@ use memstock_tests::workload::cpus::{on, pin_process};
 use memstock_tests::{Engine, TestCgroup};
 
 /// The readers' CPU.
-const CPU: usize = 0;
+const CPU: u32 = 0;
 /// So many times the others are to be left alone without a reader.
 const QUIET: u32 = 40;
 /// After so many attempts the host is too busy.
 const MOST: u32 = 4000;
 
-/// The interrupts that the other CPUs were sent by CPUs: to run a function, to look for tasks, to forget mappings.
+/// The interrupts that the other CPUs were sent by CPUs.
 fn interrupts() -> Result<u64> {
-    let text = fs::read_to_string("/proc/interrupts").context("cannot read /proc/interrupts")?;
-    let (head, rows) = text.split_once('\n').context("no rows")?;
-    let cpus = head.split_whitespace().count();
-    // Rows have other names on other architectures, but these descriptions.
-    let kinds = ["Rescheduling interrupts", "Function call interrupts", "TLB shootdowns"];
-    let of_cpus = |row: &str| -> Vec<u64> {
-        row.split_whitespace().skip(1).take(cpus).flat_map(str::parse).collect()
-    };
-    let rows = rows.lines().filter(|row| kinds.iter().any(|kind| row.ends_with(kind)));
-    let rows: Vec<_> = rows.map(of_cpus).filter(|counts| counts.len() == cpus).collect();
-    ensure!(!rows.is_empty(), "there are no such rows in /proc/interrupts");
-    let others = |counts: &Vec<u64>| counts.iter().sum::<u64>() - counts[CPU];
-    Ok(rows.iter().map(others).sum())
+    Ok(received()?.into_iter().filter(|&(cpu, _)| cpu != CPU).map(|(_, count)| count).sum())
 }
 
 /// Whether the other CPUs are left alone meanwhile; and how long it takes.
@@ -90,9 +79,9 @@ fn a_reader_leaves_other_cpus_alone() -> Result<()> {
         let at = engine.metrics()?;
         for entry in fs::read_dir(format!("/proc/{}/task", engine.daemon()))? {
             let thread = entry?.file_name().to_string_lossy().parse()?;
-            pin_process(thread, CPU as u32)?;
+            pin_process(thread, CPU)?;
         }
-        on(CPU as u32, || {
+        on(CPU, || {
             // What starting and ending a process does is not what reading does.
             let start = || run(&["--version"]);
             leaves_alone(|| run(&["show", "--json"]), start).context("memstock show")?;

@@ -248,7 +248,7 @@ fn the_kernels_own_stocks_are_shown_while_asked_for() -> Result<()> {
         ensure!(more.len() == 1 && more[0].ends_with("kernel_slots"), "{more:?}");
         ensure!(during.links.is_subset(&before.links), "something is attached");
 
-        let (mut slots, id) = (KernelSlots::load()?, cgroup.inode()?);
+        let (mut slots, id) = (KernelSlots::load(true)?, cgroup.inode()?);
         let mut held = || -> Result<Option<u64>> {
             let cpus = slots.look()?;
             let cpu = cpus.iter().find(|cpu| cpu.cpu == 0).context("CPU 0")?;

@@ -27,6 +27,7 @@ pub mod hog;
 pub mod holder;
 pub mod hotplug;
 pub mod http;
+pub mod interrupts;
 pub mod kernel_cgroup;
 pub mod kpages;
 pub mod kubernetes;

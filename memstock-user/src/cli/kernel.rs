@@ -22,6 +22,10 @@ pub struct Kernel {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
+    /// Also read isolated CPUs (isolcpus=, nohz_full=, cpuset partitions), which interrupts them for some microseconds
+    #[arg(long)]
+    pub isolated: bool,
+
     /// End after this many samples
     #[arg(short = 'n', long, value_name = "N", requires = "watch",
           value_parser = clap::value_parser!(u64).range(1..))]

@@ -75,6 +75,14 @@ impl Control {
         Self { pins: pins.clone(), programs: OnceLock::new() }
     }
 
+    /// Opens them now.
+    ///
+    /// # Errors
+    /// One is not pinned.
+    pub(super) fn open(&self) -> Result<()> {
+        self.programs().map(drop)
+    }
+
     fn programs(&self) -> Result<&Programs> {
         if let Some(programs) = self.programs.get() {
             return Ok(programs);

@@ -28,14 +28,16 @@ pub struct KernelSlots {
     seen: Array<MapData, KernelSlot<u64>>,
     layout: KernelStocks,
     tree: MemoryTree,
+    /// Whether isolated CPUs are read, too.
+    interrupts_isolated: bool,
 }
 
 impl KernelSlots {
-    /// Loads the program.
+    /// Loads the program. Unless `interrupts_isolated`, isolated CPUs will not be read, since that interrupts them.
     ///
     /// # Errors
     /// The kernel has no memory controller, lays out its stock in an unknown way, or refuses the program.
-    pub fn load() -> Result<Self> {
+    pub fn load(interrupts_isolated: bool) -> Result<Self> {
         let tree = MemoryTree::find()?;
         let (layout, of_cgroups) = (kernel_stocks(tree.hierarchy)?, Layout::read()?);
         let mut ebpf = EbpfLoader::new()
@@ -49,7 +51,7 @@ impl KernelSlots {
         let seen = ebpf.take_map(KERNEL_SLOTS_MAP).context("no map KERNEL_SLOTS in the object")?;
         let program = raw(&mut ebpf, KERNEL_SLOTS)?;
         program.load().map_err(|error| refused(KERNEL_SLOTS, error))?;
-        Ok(Self { seen: Array::try_from(seen)?, ebpf, layout, tree })
+        Ok(Self { seen: Array::try_from(seen)?, ebpf, layout, tree, interrupts_isolated })
     }
 
     /// The hierarchy of the memory controller.
@@ -57,13 +59,16 @@ impl KernelSlots {
         &self.tree
     }
 
-    /// Reads each online CPU, one after the other. A CPU that is busy is interrupted for it.
+    /// Reads each online CPU, one after the other, which interrupts it.
     ///
     /// # Errors
     /// The stocks are not as the kernel's BTF says, or the program cannot be run.
     pub fn look(&mut self) -> Result<Vec<CpuStocks>> {
         let mut seen = Vec::new();
-        for cpu in host::cpus()?.online {
+        let cpus = host::cpus()?;
+        let is_read = |cpu: &u32| self.interrupts_isolated || !cpus.isolated.contains(cpu);
+        let wanted: Vec<_> = cpus.online.iter().copied().filter(is_read).collect();
+        for cpu in wanted {
             match self.look_at(cpu) {
                 Ok(stocks) => seen.push(stocks),
                 // It went offline, and the kernel drained its stocks.

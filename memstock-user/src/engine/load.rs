@@ -242,7 +242,12 @@ pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
     let mut ebpf = object(settings, false)?;
     pins.create()?;
     let unfinished = pins.unfinished();
-    let pinned = pin(&mut ebpf, &unfinished).and_then(|()| Engine::open(&unfinished));
+    let pinned = pin(&mut ebpf, &unfinished).and_then(|()| {
+        let engine = Engine::open(&unfinished)?;
+        // These pins will move.
+        engine.control().open()?;
+        Ok(engine)
+    });
     let engine = undo_on_error(pins, pinned)?;
     let log = settings
         .trace

@@ -46,7 +46,7 @@ impl MemoryCgroup {
 pub struct View {
     /// Whether the memory controller is on cgroup v1.
     pub is_v1: bool,
-    /// Every online CPU.
+    /// Every online CPU that was read.
     pub cpus: Vec<CpuStocks>,
     /// The paths of living cgroups, by id.
     pub paths: HashMap<u64, PathBuf>,

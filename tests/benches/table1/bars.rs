@@ -77,12 +77,13 @@ fn name(row: &Row) -> Option<&'static str> {
     of_table.into_iter().find(|(begin, _)| row.name.starts_with(begin)).map(|(_, name)| name)
 }
 
-/// Colours for what charges as memstock does, or did without stocks, the kernel's, and rows that charge nothing.
+/// Colours for what charges as memstock does, or would without stocks, for the kernel, bpftrace, and nothing.
 fn colour(row: &Row) -> RGBColor {
     match row.depth {
         Some(_) if row.name.starts_with("the kernel") => COLOURS[4],
         Some(_) if row.name.starts_with("shared") => COLOURS[3],
         Some(_) => COLOURS[2],
+        None if row.name.starts_with("bpftrace") => COLOURS[0],
         None => RGBColor(150, 150, 150),
     }
 }

@@ -219,7 +219,7 @@ fn watch<'a>(
     started.adopt_pages(args, mount)?;
     // Read once: only that shows whether it is as this kernel's types say.
     let kernel = args.settings.kernel_stock.then(|| -> Result<_> {
-        let mut slots = KernelSlots::load()?;
+        let mut slots = KernelSlots::load(false)?;
         slots.stranded()?;
         Ok(slots)
     });

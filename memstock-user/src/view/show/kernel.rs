@@ -20,7 +20,7 @@ use crate::model::size::human;
 pub struct Document {
     /// Version of cgroup whose hierarchy has the memory controller: 1 or 2. Ids and paths are of that hierarchy.
     cgroup_version: u8,
-    /// Every CPU that is online.
+    /// Every CPU that is online, but for isolated ones without --isolated.
     cpus: Vec<CpuRow>,
     /// Cgroups with something in stock, and their ancestors; with --cgroup, that cgroup and its descendants. By path,
     /// removed ones first.

@@ -134,7 +134,7 @@ fn handle(
             Some(Action::Redraw) => screen.clear()?,
             Some(Action::Kernel) => {
                 match kernel.take() {
-                    None => match KernelSlots::load() {
+                    None => match KernelSlots::load(false) {
                         Ok(slots) => *kernel = Some(slots),
                         Err(error) => app.message = Some(format!("{error:#}")),
                     },
