@@ -17,6 +17,7 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::{Finished, memstock};
 use memstock_tests::skip::skip;
 use memstock_tests::task::enter_dir;
+use memstock_tests::workload::cpus::on;
 use memstock_tests::{KernelCgroup, PAGE, Task, leftovers, live};
 use serde_json::Value;
 
@@ -242,7 +243,7 @@ fn on_v2_memory_stat_has_what_is_not_in_slots() -> Result<()> {
 }
 
 fn run(args: &[&str]) -> Result<Finished> {
-    memstock(["kernel"].iter().chain(args))?.finish(SOON)
+    memstock(["kernel", "--isolated"].iter().chain(args))?.finish(SOON)
 }
 
 /// Its JSON, checked against the schema.
@@ -289,21 +290,21 @@ fn the_command_line() -> Result<()> {
     })
 }
 
-/// Reads the kernel's stocks 30 times; returns how many interrupts a CPU was sent meanwhile, and whether it was read.
+/// Reads the kernel's stocks 30 times, on CPU 0; returns how many interrupts another CPU was sent meanwhile, and whether
+/// it was read. Loading the program, which is done once, interrupts all.
 fn interrupts_of(cpu: u32, args: &[&str]) -> Result<(u64, bool)> {
+    let args = [&["kernel", "--json", "--watch", "-n", "30", "--delay", "0.01"], args].concat();
     let before = received()?;
-    let mut is_read = false;
-    for _ in 0..30 {
-        let args = [&["kernel", "--json"], args].concat();
-        let finished = memstock(&args)?.finish(SOON)?;
-        ensure!(finished.code() == 0, "{args:?}: {finished:?}");
-        let shown: Value = serde_json::from_str(&finished.stdout)?;
-        let cpus = shown["cpus"].as_array().context("cpus")?;
-        is_read = cpus.iter().any(|row| row["cpu"] == cpu);
-        let is_named = finished.stderr.contains("not read, since isolated");
-        ensure!(is_named != is_read, "{}", finished.stderr);
-    }
-    Ok((received()?[&cpu] - before[&cpu], is_read))
+    let finished = on(0, || memstock(&args)?.finish(SOON))?;
+    let sent = received()?[&cpu] - before[&cpu];
+    ensure!(finished.code() == 0, "{args:?}: {finished:?}");
+    let line = finished.stdout.lines().last().context("no line")?;
+    let shown: Value = serde_json::from_str(line)?;
+    let cpus = shown["cpus"].as_array().context("cpus")?;
+    let is_read = cpus.iter().any(|row| row["cpu"] == cpu);
+    let is_named = finished.stderr.contains("not read, since isolated");
+    ensure!(is_named != is_read, "{}", finished.stderr);
+    Ok((sent, is_read))
 }
 
 #[test]
@@ -319,8 +320,8 @@ fn isolated_cpus_are_not_interrupted() -> Result<()> {
         let (many, is_read) = interrupts_of(cpu, &["--isolated"])?;
         ensure!(is_read, "CPU {cpu} was not read");
         println!("CPU {cpu} was sent {few} interrupts, and {many} with --isolated");
-        // Each time it is read before and after the usages.
-        ensure!(many >= 60 && few < many / 2, "{few} interrupts, and {many} with --isolated");
+        // A sample looks at a CPU twice. Half of these may hide behind what else interrupts it.
+        ensure!(many >= few + 30, "{few} interrupts, and {many} with --isolated");
         Ok(())
     })
 }
