@@ -293,7 +293,7 @@ fn the_command_line() -> Result<()> {
 /// Reads the kernel's stocks 30 times, on CPU 0; returns how many interrupts another CPU was sent meanwhile, and whether
 /// it was read. Loading the program, which is done once, interrupts all.
 fn interrupts_of(cpu: u32, args: &[&str]) -> Result<(u64, bool)> {
-    let args = [&["kernel", "--json", "--watch", "-n", "30", "--delay", "0.01"], args].concat();
+    let args = [&["kernel", "--json", "--watch", "-n", "30", "--delay", "0.1"], args].concat();
     let before = received()?;
     let finished = on(0, || memstock(&args)?.finish(SOON))?;
     let sent = received()?[&cpu] - before[&cpu];
