@@ -81,7 +81,7 @@ pub struct Cpus {
     pub present: Vec<u32>,
     /// CPUs that are online now.
     pub online: Vec<u32>,
-    /// CPUs whose tasks are not to be disturbed: isolated from the scheduler (`isolcpus=`, a cpuset partition), or
+    /// CPUs that are online and whose tasks are not to be disturbed: isolated from the scheduler (`isolcpus=`), or
     /// without a tick (`nohz_full=`).
     pub isolated: Vec<u32>,
 }
@@ -102,13 +102,13 @@ pub fn cpus() -> Result<Cpus> {
             })
             .classify(Failure::Host, || format!("cannot read {path}: is sysfs mounted?"))
     };
-    // Not every kernel has these, and without such CPUs the second may say "(null)".
-    let mut isolated: Vec<_> =
-        ["isolated", "nohz_full"].into_iter().flat_map(list).flatten().collect();
-    isolated.sort_unstable();
-    isolated.dedup();
     let [possible, present, online] = ["possible", "present", "online"].map(list);
-    Ok(Cpus { possible: possible?, present: present?, online: online?, isolated })
+    let online = online?;
+    // Not every kernel has these, and without such CPUs the second may say "(null)".
+    let [isolated, nohz_full] = ["isolated", "nohz_full"].map(|name| list(name).unwrap_or_default());
+    let is_isolated = |cpu: &u32| isolated.contains(cpu) || nohz_full.contains(cpu);
+    let isolated = online.iter().copied().filter(is_isolated).collect();
+    Ok(Cpus { possible: possible?, present: present?, online, isolated })
 }
 
 /// Parses the kernel's `%*pbl`: `0-1,4,8-11`, ascending; empty for no CPU.

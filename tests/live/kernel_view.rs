@@ -302,7 +302,7 @@ fn interrupts_of(cpu: u32, args: &[&str]) -> Result<(u64, bool)> {
     let shown: Value = serde_json::from_str(line)?;
     let cpus = shown["cpus"].as_array().context("cpus")?;
     let is_read = cpus.iter().any(|row| row["cpu"] == cpu);
-    let is_named = finished.stderr.contains("not read, since isolated");
+    let is_named = finished.stderr.contains("isolated CPUs are not read");
     ensure!(is_named != is_read, "{}", finished.stderr);
     Ok((sent, is_read))
 }

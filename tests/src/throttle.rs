@@ -19,7 +19,7 @@ impl Engine {
     /// limit is delayed longer than the one before, by 0.9 ms from the 14th on: so many would take two tasks 20 ms.
     ///
     /// Without it a task allocates at full speed until the daemon has frozen it. How much that is depends on the
-    /// machine (181 to 1877 pages on two emulated Cortex-A72 whose host is busy): only a task that nobody stops is told
+    /// machine (181 to 4325 pages on two emulated Cortex-A72 whose host is busy): only a task that nobody stops is told
     /// apart.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub struct Kernel {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
-    /// Also read isolated CPUs (isolcpus=, nohz_full=, cpuset partitions), which interrupts them for some microseconds
+    /// Also read isolated CPUs (isolcpus=, nohz_full=), which interrupts them for some microseconds
     #[arg(long)]
     pub isolated: bool,
 

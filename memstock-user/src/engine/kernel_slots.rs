@@ -54,6 +54,19 @@ impl KernelSlots {
         Ok(Self { seen: Array::try_from(seen)?, ebpf, layout, tree, interrupts_isolated })
     }
 
+    /// Warns of isolated CPUs, if there are any that will not be read.
+    ///
+    /// # Errors
+    /// sysfs does not have the host's CPUs.
+    pub fn warn_of_isolated(&self) -> Result<()> {
+        let isolated = host::cpus()?.isolated;
+        if !self.interrupts_isolated && !isolated.is_empty() {
+            let isolated: Vec<_> = isolated.iter().map(u32::to_string).collect();
+            log::warn!("the kernel's stocks of isolated CPUs are not read: CPU {}", isolated.join(","));
+        }
+        Ok(())
+    }
+
     /// The hierarchy of the memory controller.
     pub fn tree(&self) -> &MemoryTree {
         &self.tree

@@ -59,7 +59,7 @@ pub struct Taken {
     pub from: Duration,
     /// What could not be reclaimed.
     pub needed: u64,
-    /// All page cache.
+    /// What was used and not needed: page cache, and slab that could be reclaimed.
     pub cached: u64,
     /// Page cache that is mapped, and is not text.
     pub mapped: u64,

@@ -69,8 +69,8 @@ impl FileSystems {
         options.open(link_to(&found)).ok()
     }
 
-    /// Whether it is a program or a library (`ET_EXEC`, `ET_DYN`); false if that cannot be seen. Reads nothing from a
-    /// disk: of what is executed, the kernel has read the beginning.
+    /// Whether it is a program or a library (`ET_EXEC`, `ET_DYN`); false if that cannot be seen. Waits for no disk:
+    /// of what is executed, the kernel has read the beginning.
     pub(crate) fn is_program(&self, inode: Inode) -> bool {
         let mut head = [0; 18];
         let read = |file: File| {

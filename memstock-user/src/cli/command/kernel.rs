@@ -23,11 +23,7 @@ pub fn kernel(args: &Kernel) -> Result<u8> {
     host::require_privilege()?;
     let mut slots = KernelSlots::load(args.isolated)?;
     let of = args.cgroup.as_deref().map(|path| slots.tree().resolve(path)).transpose()?;
-    let isolated = host::cpus()?.isolated;
-    if !isolated.is_empty() && !args.isolated {
-        let isolated: Vec<_> = isolated.iter().map(u32::to_string).collect();
-        log::warn!("not read, since isolated: CPU {} (--isolated reads them)", isolated.join(","));
-    }
+    slots.warn_of_isolated()?;
     let functions = if args.watch { KernelStock::watch_if_possible() } else { None };
     let charges = || functions.as_ref().map_or(Ok(None), |functions| functions.charges(None));
     end_well_when_interrupted()?;

@@ -221,6 +221,7 @@ fn watch<'a>(
     let kernel = args.settings.kernel_stock.then(|| -> Result<_> {
         let mut slots = KernelSlots::load(false)?;
         slots.stranded()?;
+        slots.warn_of_isolated()?;
         Ok(slots)
     });
     let kernel = kernel.transpose()?;
