@@ -105,7 +105,8 @@ pub fn cpus() -> Result<Cpus> {
     let [possible, present, online] = ["possible", "present", "online"].map(list);
     let online = online?;
     // Not every kernel has these, and without such CPUs the second may say "(null)".
-    let [isolated, nohz_full] = ["isolated", "nohz_full"].map(|name| list(name).unwrap_or_default());
+    let [isolated, nohz_full] =
+        ["isolated", "nohz_full"].map(|name| list(name).unwrap_or_default());
     let is_isolated = |cpu: &u32| isolated.contains(cpu) || nohz_full.contains(cpu);
     let isolated = online.iter().copied().filter(is_isolated).collect();
     Ok(Cpus { possible: possible?, present: present?, online, isolated })

@@ -329,7 +329,8 @@ fn who_may_not_be_killed_is_held() -> Result<()> {
         std::thread::sleep(Duration::from_secs(SECONDS));
         let more = over()?.saturating_sub(at_first);
         let unheld = u64::from(MORE) - LIMIT;
-        let bound = if engine.throttles()? { 20 * SECONDS } else { unheld.saturating_sub(at_first + 1) };
+        let bound =
+            if engine.throttles()? { 20 * SECONDS } else { unheld.saturating_sub(at_first + 1) };
         ensure!(more <= bound, "{at_first} pages above the limit, and {more} more later");
         ensure!(
             task.lives() && engine.events_of("no-victim")?.len() == 1,

@@ -62,7 +62,10 @@ impl KernelSlots {
         let isolated = host::cpus()?.isolated;
         if !self.interrupts_isolated && !isolated.is_empty() {
             let isolated: Vec<_> = isolated.iter().map(u32::to_string).collect();
-            log::warn!("the kernel's stocks of isolated CPUs are not read: CPU {}", isolated.join(","));
+            log::warn!(
+                "the kernel's stocks of isolated CPUs are not read: CPU {}",
+                isolated.join(",")
+            );
         }
         Ok(())
     }
