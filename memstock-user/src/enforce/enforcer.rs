@@ -60,7 +60,7 @@ impl Enforcer {
     /// The pins cannot be opened, or no thread or process can be started.
     pub fn start(pins: &Pins, policy: Policy) -> Result<Self> {
         let (sender, messages) = unbounded_channel();
-        let engine = Engine::open(pins)?;
+        let engine = Engine::open_with_control(pins)?;
         let mount = CgroupMount::find()?;
         let events = events(pins)?;
         thaw_left(&engine, &mount);

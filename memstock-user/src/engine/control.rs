@@ -14,11 +14,12 @@ use memstock_common::control::{
 use memstock_common::event::Unknown;
 
 use super::pins::Pins;
-use super::program;
+use super::{Engine, program};
 use crate::exit::Failure;
 
-/// The control programs of a pinned engine. They are opened when the first of them is run: whoever only reads needs
-/// none, and aya first tries out what the kernel can do, by loading programs.
+/// The control programs of a pinned engine. They are opened when the first of them is run: a verb that only reads needs
+/// none, and aya first tries out what the kernel can do, by loading programs. A daemon opens them at once
+/// ([`Engine::open_with_control`]), whatever becomes of the pins.
 pub struct Control {
     pins: Pins,
     programs: OnceLock<Programs>,
@@ -69,18 +70,22 @@ impl Programs {
     }
 }
 
+impl Engine {
+    /// Opens the pinned engine and its control programs.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with_control(pins: &Pins) -> Result<Self> {
+        let engine = Self::open(pins)?;
+        engine.control().programs()?;
+        Ok(engine)
+    }
+}
+
 impl Control {
     /// The control programs with these pins.
     pub fn of(pins: &Pins) -> Self {
         Self { pins: pins.clone(), programs: OnceLock::new() }
-    }
-
-    /// Opens them now.
-    ///
-    /// # Errors
-    /// One is not pinned.
-    pub(super) fn open(&self) -> Result<()> {
-        self.programs().map(drop)
     }
 
     fn programs(&self) -> Result<&Programs> {

@@ -242,12 +242,7 @@ pub fn load(pins: &Pins, settings: Settings) -> Result<Loaded> {
     let mut ebpf = object(settings, false)?;
     pins.create()?;
     let unfinished = pins.unfinished();
-    let pinned = pin(&mut ebpf, &unfinished).and_then(|()| {
-        let engine = Engine::open(&unfinished)?;
-        // These pins will move.
-        engine.control().open()?;
-        Ok(engine)
-    });
+    let pinned = pin(&mut ebpf, &unfinished).and_then(|()| Engine::open_with_control(&unfinished));
     let engine = undo_on_error(pins, pinned)?;
     let log = settings
         .trace
@@ -284,7 +279,7 @@ impl Loaded {
         // Opened again: programs that could not be attached are no longer pinned, and we must not keep them open.
         let opened = attach(&mut self.ebpf, &self.pins.unfinished())
             .and_then(|()| self.pins.finish())
-            .and_then(|()| Engine::open(&self.pins));
+            .and_then(|()| Engine::open_with_control(&self.pins));
         Ok((undo_on_error(&self.pins, opened)?, self.log))
     }
 }

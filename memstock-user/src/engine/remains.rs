@@ -66,7 +66,7 @@ pub(super) fn refuse_other_versions(pins: &Pins) -> Result<()> {
 /// Opens an engine and checks each of its pins.
 fn whole(pins: &Pins) -> Result<Engine> {
     let object = Object::parse(OBJECT).context("cannot read the BPF object")?;
-    let engine = Engine::open(pins)?;
+    let engine = Engine::open_with_control(pins)?;
     for (name, map) in object.maps.iter().filter(|(name, _)| is_pinned_map(name)) {
         check_map(pins, name, map, &engine)?;
     }
