@@ -52,8 +52,8 @@ pub struct Rereads {
     pub by_file: Vec<f64>,
     /// Pages, by parts of the run.
     pub by_time: [f64; PARTS],
-    /// Those among them that are read while the program still uses what was read before.
-    pub ahead: f64,
+    /// Those among them that the kernel reads while the program still uses what was read before.
+    pub in_time: f64,
     /// Pages written because reclaim found only dirty ones.
     pub written: u64,
 }
@@ -64,7 +64,7 @@ impl Rereads {
         Self {
             by_file: Vec::new(),
             by_time: by_time.map(|pages| pages as f64),
-            ahead: 0.0,
+            in_time: 0.0,
             written: 0,
         }
     }
@@ -79,7 +79,7 @@ impl Rereads {
     ) {
         let weight = f64::from(weight);
         let pages = (thrash.times + again) * weight;
-        self.ahead += thrash.times * thrash.ahead * weight;
+        self.in_time += thrash.times * thrash.in_time * weight;
         self.by_file[uses.file_of[page as usize] as usize] += pages;
         self.by_time[usize::from(part)] += pages;
     }
@@ -97,7 +97,7 @@ pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
 fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
     let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
     let mut rereads =
-        Rereads { by_file: vec![0.0; files], by_time: [0.0; PARTS], ahead: 0.0, written: 0 };
+        Rereads { by_file: vec![0.0; files], by_time: [0.0; PARTS], in_time: 0.0, written: 0 };
     let mut dirty = Dirty::new(uses.file_of.len());
     let mut room = limit;
     for event in &uses.events {
@@ -151,8 +151,8 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
 struct Thrash {
     /// How often a page is read once more, on average.
     times: f64,
-    /// The part of it that is read ahead in time.
-    ahead: f64,
+    /// The part of it that the program does not wait for.
+    in_time: f64,
 }
 
 /// A file that is read ahead has two windows in the cache, the current one and the next. With less room, a part of each
@@ -160,7 +160,7 @@ struct Thrash {
 fn thrash(ahead: u64, room: u64) -> Thrash {
     let windows = 2.0 * room.max(FIRST_WINDOW) as f64 / ahead as f64;
     let times = if windows < 1.0 { windows.powf(-0.5) } else { (2.0 - windows).max(0.0).sqrt() };
-    Thrash { times: THRASHED * times, ahead: (windows - 1.0).clamp(0.0, 1.0) }
+    Thrash { times: THRASHED * times, in_time: (windows - 1.0).clamp(0.0, 1.0) }
 }
 
 #[cfg(test)]

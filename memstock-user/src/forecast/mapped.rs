@@ -40,16 +40,12 @@ pub fn most_missing(uses: &Uses, limit: u64) -> u64 {
 }
 
 fn missing(taken: &Taken, limit: u64) -> u64 {
-    taken.all().saturating_sub(limit).min(taken.mapped + taken.text)
+    taken.all().saturating_sub(limit).min(taken.in_use())
 }
 
-/// Whether there is a time without room for program text, though it is what reclaim finds last. The text is an estimate
-/// by a sample, and no more than all page cache.
+/// Whether there is a time without room for program text, though it is what reclaim finds last.
 pub fn lacks_text(uses: &Uses, limit: u64) -> bool {
-    let lacks = |taken: &Taken| {
-        let text = taken.text.min(taken.cached);
-        text > 0 && taken.needed.saturating_add(text) > limit
-    };
+    let lacks = |taken: &Taken| taken.text() > limit.saturating_sub(taken.needed);
     uses.taken.iter().any(lacks)
 }
 
@@ -61,7 +57,7 @@ mod tests {
     fn what_has_no_room_is_read_each_time_that_it_is_touched() {
         let taken = |ms, needed, mapped: u64| {
             let from = Duration::from_millis(ms);
-            Taken { from, needed, cached: 12, mapped: mapped / 2, text: mapped / 2 }
+            Taken { from, needed, cached: mapped, mapped: mapped / 2, text: mapped / 2 }
         };
         let end = Duration::from_secs(2);
         let uses = |taken| Uses { taken, ..Uses::default() };

@@ -214,7 +214,7 @@ impl<'a> Rehearsal<'a> {
         }
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
-        let lru::Rereads { by_time, by_file, ahead, written } = match &self.curve {
+        let lru::Rereads { by_time, by_file, in_time, written } = match &self.curve {
             Some(curve) => lru::Rereads::of_curve(curve.rereads(limit)),
             None => lru::simulate(&self.uses, self.lru(), limit),
         };
@@ -232,7 +232,7 @@ impl<'a> Rehearsal<'a> {
         let read = self.recording.end.as_ref().and_then(|end| end.read_bytes).unwrap_or(0);
         let busy = self.seconds_to_read(read) + self.seconds_to_write(self.bytes(anyway));
         let idle = (end.as_secs_f64() - busy).max(0.0);
-        let hidden = self.seconds_to_read(self.bytes(ahead as u64)).min(idle);
+        let hidden = self.seconds_to_read(self.bytes(in_time as u64)).min(idle);
         let waited = self.seconds_to_read(self.bytes(pages)) + self.seconds_to_write(row.dirty);
         let extra = waited - hidden + row.throttled.as_secs_f64();
         let text = if mapped::lacks_text(&self.uses, limit) { WITHOUT_TEXT } else { 0.0 };

@@ -61,16 +61,26 @@ pub struct Taken {
     pub needed: u64,
     /// What was used and not needed: page cache, and slab that could be reclaimed.
     pub cached: u64,
-    /// Page cache that is mapped, and is not text.
+    /// Page cache that is mapped, and is not text, by the sample.
     pub mapped: u64,
-    /// Pages of programs and libraries that faulted, without which a program does not get on.
+    /// Pages of programs and libraries that faulted, by the sample: without them a program does not get on.
     pub text: u64,
 }
 
 impl Taken {
-    /// The sum of all.
+    /// The text: a sample may stand for more than there is.
+    pub fn text(self) -> u64 {
+        self.text.min(self.cached)
+    }
+
+    /// All that is mapped, text among it.
+    pub fn in_use(self) -> u64 {
+        self.mapped.saturating_add(self.text).min(self.cached)
+    }
+
+    /// All that the cache has to leave room for.
     pub fn all(self) -> u64 {
-        self.needed.saturating_add(self.mapped).saturating_add(self.text)
+        self.needed.saturating_add(self.in_use())
     }
 }
 
@@ -210,7 +220,7 @@ impl Reading<'_> {
         if access.kind == AccessKind::Mapped && !self.is_program(access.file) {
             self.map_unused(access);
         }
-        if before.all() != self.now.all() {
+        if before != self.now {
             self.take(access.at);
         }
     }

@@ -18,7 +18,7 @@ impl Kind {
 }
 
 /// The most bytes of entries in one frame: several times what the writer puts into one.
-pub(super) const MOST_ENTRIES: usize = 64 << 10;
+const MOST_ENTRIES: usize = 64 << 10;
 /// Entries repeat each other so much that the fastest level makes a third of them.
 const LEVEL: u8 = 1;
 

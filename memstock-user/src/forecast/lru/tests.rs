@@ -69,8 +69,8 @@ fn what_is_read_ahead_and_evicted_is_read_over_and_over() {
         let rereads = [2000, 1500, 1000, 250, 1].map(|room| reread(&uses, lru, room));
         // At least 128 pages are read at once.
         assert_eq!(rereads, [0, 15_556, 22_000, 44_000, 61_492], "{lru:?}");
-        let ahead = [1500, 1000, 1].map(|room| simulate(&uses, lru, room).ahead.round() as u64);
-        assert_eq!(ahead, [7778, 0, 0], "{lru:?}");
+        let in_time = [1500, 1000, 1].map(|room| simulate(&uses, lru, room).in_time.round() as u64);
+        assert_eq!(in_time, [7778, 0, 0], "{lru:?}");
     }
 }
 

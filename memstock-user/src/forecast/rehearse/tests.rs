@@ -85,6 +85,29 @@ fn each_limit_has_its_verdict() {
     assert_eq!(rehearsal.judge(50 << 20).victim.unwrap().at, Duration::ZERO);
 }
 
+/// 20 MiB of a program have faulted, beside 200 MiB that are needed.
+#[test]
+fn program_text_has_to_have_room_however_slow_a_run_may_be() {
+    let mut recording = recording();
+    recording.files[0].is_program = true;
+    let blocks = (0..20 * MIB).step_by(16).flat_map(|index| {
+        [AccessKind::Added, AccessKind::Mapped].map(|kind| Access {
+            at: at(1000),
+            file: 0,
+            index,
+            pages: 16,
+            one_in: 1,
+            kind,
+        })
+    });
+    recording.accesses = blocks.collect();
+    let rehearsal = Rehearsal::new(&recording, WhatIf::default());
+    let [above, below] = [220, 219].map(|mib| rehearsal.judge(mib << 20));
+    assert_eq!((above.verdict, below.verdict), (Verdict::Reclaims, Verdict::Slow));
+    assert!(below.slowdown >= Some(1.0), "{below:?}");
+    assert_eq!([0.05, 5.0].map(|slower| rehearsal.smallest(slower) >> 20), [220; 2]);
+}
+
 /// The kernel charges 64 pages ahead on each CPU.
 #[test]
 fn what_is_charged_ahead_has_to_fit() {
