@@ -1,11 +1,8 @@
 //! `memstock show`: one sample of the running engine.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
-use std::mem::ManuallyDrop;
-use std::os::fd::AsFd as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{attached, closed_pipe_is_success, target};
 use crate::cli::Show;
@@ -14,7 +11,7 @@ use crate::host::page_size;
 use crate::host::workload::Resolver;
 use crate::journal::degraded;
 use crate::model::Sample;
-use crate::view::show::{json, pretty, table};
+use crate::view::show::{json, table};
 
 /// Prints one sample.
 ///
@@ -22,10 +19,8 @@ use crate::view::show::{json, pretty, table};
 /// No engine is running, or it cannot be read.
 pub fn show(args: &Show) -> Result<u8> {
     let (engine, mount) = attached()?;
-    // Paths and sample are not freed: the process is about to end.
-    let mut paths = ManuallyDrop::new(Paths::default());
-    let sample = Sample { degraded: degraded::read(), ..sample(&engine, &mount, &mut paths)? };
-    let mut sample = ManuallyDrop::new(sample);
+    let mut sample =
+        Sample { degraded: degraded::read(), ..sample(&engine, &mount, &mut Paths::default())? };
     if let Some((cgroup, _)) = target(&engine, &mount, args.cgroup.as_deref(), &args.named)? {
         sample.keep_below(cgroup.id);
     }
@@ -34,12 +29,13 @@ pub fn show(args: &Show) -> Result<u8> {
     for warning in resolver.warnings() {
         log::warn!("{warning}");
     }
-    // With many cgroups the output is megabytes, which std would also search for the ends of lines.
-    let out = io::stdout().as_fd().try_clone_to_owned().context("cannot open standard output")?;
-    let mut out = BufWriter::with_capacity(1 << 16, File::from(out));
+    // With many cgroups the output is megabytes.
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let written = if args.json {
         let document = json::document(&sample, page_size());
-        pretty::write(&mut out, &document).and_then(|()| writeln!(out))
+        serde_json::to_writer_pretty(&mut out, &document)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
     } else {
         table::write(&mut out, &sample, page_size())
     };

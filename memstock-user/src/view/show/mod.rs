@@ -5,7 +5,6 @@ pub mod fleet;
 pub mod json;
 pub mod kernel;
 pub mod observed;
-pub mod pretty;
 pub mod recommend;
 pub mod rehearse;
 pub mod replay;
