@@ -145,11 +145,20 @@ pub fn page_size() -> u64 {
 ///
 /// When `/proc/swaps` exists and cannot be read.
 pub fn has_swap() -> Result<bool> {
+    Ok(swap_areas()? > 0)
+}
+
+/// How many swap files and devices are in use on this host.
+///
+/// # Errors
+///
+/// When `/proc/swaps` exists and cannot be read.
+pub fn swap_areas() -> Result<usize> {
     match fs::read_to_string("/proc/swaps") {
         // The first line is a heading.
-        Ok(text) => Ok(text.lines().count() > 1),
+        Ok(text) => Ok(text.lines().skip(1).count()),
         // A kernel without swap.
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(0),
         Err(error) => Err(error).context("cannot read /proc/swaps"),
     }
 }

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
-use memstock_tests::growing::Grower;
-use memstock_tests::hog::{HogBuilder, size};
+use anyhow::{Context as _, Result, ensure};
+use memstock_tests::growing::{Grower, resident_pages};
+use memstock_tests::hog::{Hog, HogBuilder, size};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
-use memstock_tests::process::Program;
+use memstock_tests::process::{Program, memstock};
 use memstock_tests::skip::skip;
 use memstock_tests::workload::grow::Order;
 use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live};
@@ -75,7 +75,7 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
             // On v1 the kernel reclaims, at a limit lower than ours.
             kernel.limit(Some(LIMIT - LIMIT / 4))?;
         }
-        let engine = Engine::start(["--cgroup", cgroup.path()].into_iter().chain(limits))?;
+        let engine = Engine::start_adopting(["--cgroup", cgroup.path()].into_iter().chain(limits))?;
         let mut within = HogBuilder::pages(2 * LIMIT).kernel(Some(&kernel)).start(&cgroup)?;
         within.has_all()?;
         ensure!(within.lives() && !killed(&engine)?, "there is room in swap");
@@ -86,16 +86,37 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
         })?;
         ensure!(counter.memory.usage <= LIMIT * PAGE, "{counter:?}");
         eprintln!("{} in memory, {} with swap", counter.memory.usage, counter.memsw.usage);
+        kernel.limit(None)?;
+        come_back(&engine, &cgroup, || drop(swap), &within)?;
         drop(within);
-        try_poll_until(SOON, "swap to be given back", || {
+        try_poll_until(SOON, "all to be given back", || {
             memstock_tests::lru::drain()?;
             let show = engine.show()?;
-            let counter = show.cgroup(cgroup.path())?;
-            Ok((counter.memsw.usage == counter.memory.usage).then_some(()))
+            Ok((show.cgroup(cgroup.path())?.memory.needed < LIMIT / 8 * PAGE).then_some(()))
         })?;
-        engine.stop()?;
-        drop(swap);
-        Ok(())
+        engine.stop().map(drop)
+    })
+}
+
+/// What `swapoff` brings back, in a cgroup that is not tracked, is charged to who has it, and no longer as swap.
+fn come_back(
+    engine: &Engine,
+    cgroup: &TestCgroup,
+    swapoff: impl FnOnce(),
+    task: &Hog,
+) -> Result<()> {
+    // It would be killed for it.
+    let free = ["limit", cgroup.path(), "--memory", "max", "--memsw", "max"];
+    let free = memstock(free)?.finish(SOON)?;
+    ensure!(free.code() == 0, "the limits are not lifted");
+    swapoff();
+    let resident = resident_pages(task.id()).context("it has ended")?;
+    ensure!(resident > 2 * LIMIT, "{resident} pages are resident");
+    try_poll_until(3 * SOON, "what was in swap to be charged", || {
+        let show = engine.show()?;
+        let counter = show.cgroup(cgroup.path())?;
+        let is_all = counter.memory.usage >= (2 * LIMIT) * PAGE;
+        Ok((is_all && counter.memsw.usage == counter.memory.usage).then_some(()))
     })
 }
 

@@ -2,6 +2,7 @@
 //! corrects memory+swap.
 
 use anyhow::Result;
+use memstock_common::NO_INDEX;
 
 use crate::daemon::tree::Tree;
 use crate::enforce::task::swapped;
@@ -16,6 +17,18 @@ pub fn look(mount: &CgroupMount, ids: &[u64]) -> Vec<(u64, u64)> {
         Some((id, processes(&cgroup.dir).ok()?.into_iter().map(swapped).sum()))
     };
     ids.iter().filter_map(pages).collect()
+}
+
+/// Notes all tracked cgroups for adoption. What `swapoff` brings back is charged to whoever called it, or to nobody.
+///
+/// # Errors
+/// A note cannot be made.
+pub fn note_unadopted(engine: &Engine) -> Result<()> {
+    let counters = engine.counters();
+    let roots = counters
+        .iter()
+        .filter(|&(index, _)| counters.parent(index).is_none_or(|parent| parent == NO_INDEX));
+    engine.pins().note_unadopted(roots.map(|(_, counter)| counter.id))
 }
 
 /// Reports them to the kernel half; skips cgroups that are no longer tracked, whose charge nobody would take back.

@@ -25,6 +25,8 @@ pub struct State<'a> {
     pub adopts: bool,
     pub(super) health: Health,
     pub(super) checked: Checked,
+    /// How many swap areas there were when tasks were last asked what they have in swap.
+    pub(super) swap_areas: Option<usize>,
     /// When the next check is due.
     pub(super) check_at: Instant,
     /// When new cgroups are looked for again.
@@ -53,6 +55,7 @@ impl<'a> State<'a> {
             adopts: false,
             health: Health::default(),
             checked: Checked::default(),
+            swap_areas: None,
             check_at: Instant::now(),
             look_at: Instant::now(),
             unreadable: 0,
@@ -66,8 +69,8 @@ impl<'a> State<'a> {
 
 /// The result of a part's work.
 pub enum Done {
-    /// Pages in swap, by cgroup id.
-    Swapped(Vec<(u64, u64)>),
+    /// The number of swap areas, and the pages in swap by cgroup id.
+    Swapped(usize, Vec<(u64, u64)>),
     /// Pages of removed cgroups belong to their ancestors now.
     Inherited,
     /// The result of a check for drift, if there is one.

@@ -22,7 +22,7 @@ use crate::engine::kernel_slots::KernelSlots;
 use crate::engine::sample::{losses, sample};
 use crate::host::cgroup::CgroupMount;
 use crate::host::workload::find::named;
-use crate::host::{has_swap, page_size};
+use crate::host::{page_size, swap_areas};
 use crate::view::metrics::check::check;
 use crate::view::metrics::health::{Reason, WINDOW};
 use crate::view::metrics::{Facts, Question, Reading};
@@ -136,16 +136,25 @@ impl Watch<'_> {
         if !is_due || engine.info().memsw == 0 {
             return;
         }
-        match has_swap() {
-            Ok(true) => {}
-            outcome => {
-                state.parts.outcome(Part::Swap, outcome);
+        let areas = match swap_areas() {
+            // Once more after the last has gone: what was in it is in memory again.
+            Ok(0) if state.swap_areas == Some(0) => {
+                state.parts.outcome(Part::Swap, Ok(()));
                 return;
             }
-        }
-        let ids: Vec<_> = tree.ids().collect();
+            Ok(areas) => areas,
+            Err(error) => {
+                state.parts.failed(Part::Swap, &error);
+                return;
+            }
+        };
+        let has_less = state.swap_areas.is_some_and(|before| areas < before) && tree.adopts;
+        let (ids, pins): (Vec<_>, _) = (tree.ids().collect(), engine.pins().clone());
         let started = state.work.start(Part::Swap, move |_| {
-            Ok(Done::Swapped(swapped::look(&CgroupMount::find()?, &ids)))
+            if has_less {
+                swapped::note_unadopted(&Engine::open(&pins)?)?;
+            }
+            Ok(Done::Swapped(areas, swapped::look(&CgroupMount::find()?, &ids)))
         });
         self.note(Part::Swap, started);
     }
@@ -202,7 +211,9 @@ impl Watch<'_> {
         match done {
             None if part == Part::Reload => Reload::limits_set(self, Vec::new()),
             None => {}
-            Some(Done::Swapped(seen)) => {
+            Some(Done::Swapped(areas, seen)) => {
+                let before = self.state.swap_areas.replace(areas);
+                self.state.adopts |= before.is_some_and(|before| areas < before);
                 let set = swapped::set(self.engine, &self.tree, &seen);
                 self.note(Part::Swap, set);
             }
