@@ -10,6 +10,7 @@ pub mod rehearse;
 pub mod replay;
 pub mod timeline;
 pub mod verdict;
+mod writes;
 
 mod curve;
 mod high;

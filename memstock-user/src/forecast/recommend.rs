@@ -63,11 +63,12 @@ impl Advice {
 
     fn with_margin(self, margin: f64) -> Self {
         let up = |bytes: u64| bytes.div_ceil(ROUND).saturating_mul(ROUND);
-        let high = self.lives_from.max(self.fast_from);
+        let nearest = |bytes: u64| bytes.saturating_add(ROUND / 2) / ROUND * ROUND;
+        let high = up(self.lives_from.max(self.fast_from));
         // The margin includes what cannot be seen; it is not added on top of that.
         let base = if self.fast_from > self.lives_from { self.fast_from } else { self.needed };
         let max = base.saturating_add((base as f64 * margin) as u64);
-        Self { high: up(high), max: up(max.max(high)), ..self }
+        Self { high, max: nearest(max).max(high), ..self }
     }
 }
 

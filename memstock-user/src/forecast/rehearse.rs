@@ -7,6 +7,7 @@ use super::curve::Curve;
 use super::timeline::{PARTS, Timeline};
 use super::uses::Uses;
 use super::verdict::{Peaks, Verdict};
+use super::writes::Writes;
 use super::{high, lru, mapped};
 use crate::recording::{AccessKind, Lru, Recording};
 
@@ -132,9 +133,13 @@ impl<'a> Rehearsal<'a> {
     pub fn peaks(&self) -> Peaks {
         let (usage, needed) = (self.timeline.peak(), self.timeline.needed_peak());
         let peaks = Peaks::of(self.bytes(usage), self.bytes(needed));
-        let written = self.bytes(self.uses.dirtied.max(self.timeline.most_dirty()));
-        // Without accesses, it is not known what was written.
-        Peaks { written: if self.knows_use { written } else { peaks.written }, ..peaks }
+        if !self.knows_use {
+            return peaks;
+        }
+        // What was written through a mapping only the walks have seen.
+        let Writes { all, at_once } = self.uses.writes;
+        let unseen = self.timeline.most_dirty().saturating_sub(all);
+        Peaks { written: self.bytes(at_once.saturating_add(unseen)), ..peaks }
     }
 
     /// The smallest limit in bytes at which nothing is reclaimed.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use memstock_common::record::BLOCK_PAGES;
 
 use super::timeline::{Step, Timeline};
+use super::writes::Writes;
 use crate::recording::{Access, AccessKind, Recording};
 
 /// A use within this time of the read from the device is the one that the page was read ahead for.
@@ -98,8 +99,8 @@ pub struct Uses {
     /// How far ahead files were read: the pages of one file that entered between a page's entry and its first use; more
     /// for one page in a hundred only.
     pub ahead: u64,
-    /// Pages that became dirty, each as often as it did.
-    pub dirtied: u64,
+    /// What became dirty.
+    pub writes: Writes,
     /// Pages that were written, and are cached at the end without having been mapped since.
     pub written: u64,
 }
@@ -134,6 +135,7 @@ impl Uses {
             reading.step(step);
         }
         reading.uses.ahead = nearly_all(reading.ahead);
+        reading.uses.writes = Writes::of(&recording.accesses);
         reading.uses
     }
 }
@@ -209,9 +211,6 @@ impl Reading<'_> {
             if last == Some(first) {
                 pages.next();
             }
-        }
-        if access.kind == AccessKind::Dirtied {
-            self.uses.dirtied += run.saturating_mul(access.one_in.into());
         }
         let before = self.now;
         for index in pages {

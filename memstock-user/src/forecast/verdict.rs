@@ -40,13 +40,12 @@ pub struct Peaks {
     pub usage: u64,
     /// The most that was needed.
     pub needed: u64,
-    /// How much page cache was written: by a sample, or if that is not known, all of it.
+    /// The page cache that may have been under writeback at a time: by a sample, or if that is not known, all of it.
     pub written: u64,
 }
 
-/// What may be needed beyond what is seen: 3 %, and at least 2 MiB more than what was written, of which at most 4 MiB
-/// are under writeback at a time. Measured were 2.8 %, 1.2 MiB, and 4.6 MiB for `cp` to a busy disk
-/// (`docs/rehearsal.md`).
+/// What may be needed beyond what is seen: 3 %, and at least 2 MiB more than what is under writeback, of which at most
+/// 4 MiB count. Measured were 2.8 %, 1.2 MiB, and 4.6 MiB for `cp` to a busy disk (`docs/rehearsal.md`).
 const UNSEEN_PERCENT: u64 = 3;
 const UNSEEN_LEAST: u64 = 2 << 20;
 const UNSEEN_WRITEBACK: u64 = 4 << 20;

@@ -89,7 +89,7 @@ fn what_was_written_is_read_again_later() {
         whats(&uses)[1..],
         [What::Enter(on), What::Dirty(on), What::Again(on), What::Dirty(on)]
     );
-    assert_eq!((uses.written, uses.dirtied, uses.ahead), (4, 8, 0), "twice, and not read ahead");
+    assert_eq!((uses.written, uses.writes.all, uses.ahead), (4, 8, 0), "twice, and not read ahead");
 }
 
 #[test]
