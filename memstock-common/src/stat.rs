@@ -178,7 +178,7 @@ stats! {
 stats! {
     /// Of the kernel's own memory controller, per tracked cgroup: with `memstock run --kernel-stock`.
     KernelStockStat {
-        Stranded: "stranded" Bytes Gauge "In the per-CPU stocks of the kernel's own memory controller, for the memory cgroup of this path and those below it: charged by the kernel, and used by nobody; only with --kernel-stock.",
+        Stranded: "stranded" Bytes Gauge "In the per-CPU stocks of the kernel's own memory controller, for the memory cgroup of this path and those below it: charged by the kernel, and used by nobody; without those of isolated CPUs, and only with --kernel-stock.",
     }
 }
 
