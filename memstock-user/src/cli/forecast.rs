@@ -75,7 +75,7 @@ pub struct Recommend {
 
     /// Judge cgroups that were scraped within this time (a Prometheus duration); the figures are the highest since each
     /// was tracked
-    #[arg(long, value_name = "DURATION", default_value = "14d", requires = "prometheus", value_parser = window)]
+    #[arg(long, value_name = "DURATION", default_value = "14d", requires = "prometheus", conflicts_with = "files", value_parser = window)]
     pub window: String,
 
     /// Output format

@@ -11,11 +11,6 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     let (recording, uses) = (rehearsal.recording, &rehearsal.uses);
     let bytes = |pages: u64| human(pages.saturating_mul(page_size(recording)));
     let mut all = Vec::new();
-    let followers = followers(recording);
-    all.push(match followers.as_slice() {
-        [] => "no runtime that sizes itself by its limit was recognised".to_owned(),
-        some => format!("{} would size itself by the limit: verify", some.join(", ")),
-    });
     match &recording.end {
         None => all.push(format!(
             "the recording was cut off after {:.1} s: what happened later is not known",
@@ -67,6 +62,14 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     }
     all.push("the next run has the same load, and needs the same memory at any speed".into());
     all
+}
+
+/// The runtimes that [`followers`] finds, in a sentence.
+pub fn runtimes(followers: &[String]) -> String {
+    match followers {
+        [] => "no runtime that sizes itself by its limit was recognised".into(),
+        some => format!("{} would size itself by the limit: verify", some.join(", ")),
+    }
 }
 
 /// Processes that seem to read their limit, each with the reason.

@@ -240,8 +240,8 @@ impl<'a> Rehearsal<'a> {
         let hidden = self.seconds_to_read(self.bytes(in_time as u64)).min(idle);
         let waited = self.seconds_to_read(self.bytes(pages)) + self.seconds_to_write(row.dirty);
         let extra = waited - hidden + row.throttled.as_secs_f64();
-        let text = if mapped::lacks_text(&self.uses, limit) { WITHOUT_TEXT } else { 0.0 };
-        row.slowdown = part(extra).map(|slower| slower.max(text));
+        let text = mapped::lacks_text(&self.uses, limit).then_some(WITHOUT_TEXT);
+        row.slowdown = part(extra).into_iter().chain(text).reduce(f64::max);
     }
 
     fn largest(&self, by_file: &[f64], all: u64) -> Vec<(u32, u64)> {
@@ -258,7 +258,9 @@ impl<'a> Rehearsal<'a> {
         // Near what is needed, only the highest peak may be too much.
         let needed = limit.min(self.timeline.needed_peak().saturating_sub(1));
         let at = self.timeline.killed_at(needed)?;
-        let nearest = self.recording.peaks.iter().min_by_key(|peak| peak.at.abs_diff(at));
+        // Its processes may have ended while they were looked at.
+        let known = self.recording.peaks.iter().filter(|peak| !peak.tasks.is_empty());
+        let nearest = known.min_by_key(|peak| peak.at.abs_diff(at));
         let first = nearest.and_then(|peak| peak.tasks.first());
         let task = first.map(|task| (task.pid, task.comm.clone(), self.bytes(task.anon)));
         Some(Victim { at, task })
@@ -314,7 +316,7 @@ impl<'a> Rehearsal<'a> {
 
     /// Nanoseconds to read a page, if the recording tells.
     pub(super) fn known_read_ns(&self) -> Option<u64> {
-        self.recording.end.as_ref()?.read_ns_per_page
+        self.recording.end.as_ref()?.read_ns_per_page.filter(|&ns| ns > 0)
     }
 
     /// Seconds to read so many bytes again.

@@ -21,6 +21,8 @@ pub struct Step {
     pub usage: u64,
     /// The part of the usage that could not be reclaimed.
     pub needed: u64,
+    /// The part that could have been reclaimed without swap: page cache and slab.
+    pub cached: u64,
     /// Page cache that is dirty or under writeback.
     pub dirty: u64,
     /// Shared memory and tmpfs, part of what is needed.
@@ -127,10 +129,12 @@ impl Kernel {
         let locked_cache = moment.mlocked.saturating_sub(moment.needed).min(moment.file);
         let swappable = moment.needed.saturating_sub(moment.mlocked).min(swap);
         let usage = moment.usage.saturating_add(kernel).saturating_add(self.reclaimable);
+        let needed = moment.needed.saturating_add(locked_cache).saturating_add(kernel);
         Step {
             from,
-            usage: usage - swappable.min(usage),
-            needed: (moment.needed - swappable).saturating_add(locked_cache).saturating_add(kernel),
+            usage,
+            needed: needed - swappable,
+            cached: usage.saturating_sub(needed),
             dirty: moment.dirty,
             shmem: moment.shmem.min(moment.needed),
             kernel,
@@ -195,7 +199,8 @@ mod tests {
         let locked = Moment { mlocked: 15, ..moment(0, 100, 40) };
         assert_eq!(of(&[locked], 10).needed_peak(), 30);
         assert_eq!(of(&[locked], 1000).needed_peak(), 15);
-        assert_eq!(of(&[locked], 1000).peak(), 75);
+        let swapped = of(&[locked], 1000);
+        assert_eq!((swapped.peak(), swapped.steps[0].cached), (100, 60), "it was all used");
         // More pages are locked than needed, so the rest is page cache.
         let cache = Moment { mlocked: 55, ..moment(0, 100, 40) };
         assert_eq!(of(&[cache], 0).needed_peak(), 55);

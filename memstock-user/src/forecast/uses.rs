@@ -185,7 +185,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn step(&mut self, step: &Step) {
         self.now.needed = step.needed;
-        self.now.cached = step.usage.saturating_sub(step.needed);
+        self.now.cached = step.cached;
         self.take(step.from);
     }
 

@@ -10,8 +10,10 @@ use super::page_size;
 
 /// Bytes of a sector in `/proc/diskstats`, whatever the device's own size.
 const SECTOR: u64 = 512;
-/// With fewer pages than these (1 MiB) there is no telling a speed.
+/// With fewer pages than these (1 MiB), or in less time, there is no telling a speed: the time is counted in ticks of 1
+/// to 10 ms.
 const FEWEST_PAGES: u64 = 256;
+const LEAST_BUSY_MS: u64 = 10;
 
 /// A request takes about as long as so many bytes more: a flash device that moves 2 GB/s answers in 60 µs.
 const BYTES_OF_A_REQUEST: u64 = 128 << 10;
@@ -74,7 +76,8 @@ impl Disks {
         }
         let each = |of: u64| busy_ms * 1_000_000 / of;
         let in_bulk = pages + requests * BYTES_OF_A_REQUEST / page_size();
-        (pages >= FEWEST_PAGES).then(|| Cost { mean: each(pages), in_bulk: each(in_bulk) })
+        let tells = pages >= FEWEST_PAGES && busy_ms >= LEAST_BUSY_MS;
+        tells.then(|| Cost { mean: each(pages), in_bulk: each(in_bulk) })
     }
 }
 
@@ -87,7 +90,7 @@ mod tests {
    7       1 loop1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0
 ";
     const AFTER: &str = "\
- 254       0 vda 979 1675 16384 335 794 1078 8192 793 0 108 421 77 12 5735 502 612 978
+ 254       0 vda 979 1675 16384 335 794 1078 8192 793 0 116 421 77 12 5735 502 612 978
    7       1 loop1 0 0 8 0 0 0 0 0 0 4 0 0 0 0 0 0 0
 ";
 
@@ -97,9 +100,11 @@ mod tests {
         let (vda, loop1, none) = (makedev(254, 0), makedev(7, 1), makedev(0, 33));
         let pages = (2 * 8192 * SECTOR) / page_size();
         let (mean, in_bulk) =
-            (8_000_000 / pages, 8_000_000 / (pages + 16 * BYTES_OF_A_REQUEST / page_size()));
+            (16_000_000 / pages, 16_000_000 / (pages + 16 * BYTES_OF_A_REQUEST / page_size()));
         assert_eq!(after.cost(&before, [vda, none]), Some(Cost { mean, in_bulk }));
         assert_eq!(after.cost(&before, [loop1]), None);
+        let quick = Disks::parse(&AFTER.replace(" 116 ", " 104 "));
+        assert_eq!(quick.cost(&before, [vda]), None);
         assert_eq!(after.cost(&before, [none]), None);
         assert_eq!(Disks::parse("254 0 vda 1 2\nx\n\n").0.len(), 0);
     }

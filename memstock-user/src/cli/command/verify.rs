@@ -1,5 +1,6 @@
 //! `memstock verify`: runs COMMAND once under a limit, and compares with what a recording predicted.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -36,12 +37,13 @@ pub fn verify(args: &Verify) -> Result<u8> {
     let ran = with_signals(false, async |signals| {
         match Limited::make(&name, args.limit, what_if.swap)? {
             Some(limited) => below(args, &limited, signals).await.map(Some),
-            None => by_ourselves(args, &name, signals).await,
+            None => by_ourselves(args, what_if.swap, &name, signals).await,
         }
     })?;
     // A signal came before COMMAND was started.
     let Some((ended, happened)) = ran else { return Ok(SUCCESS) };
-    let outcome = outcome(&recording, ended, happened);
+    let is_same = is_of(&recording, &args.command);
+    let outcome = outcome(is_same.then_some(&recording), ended, happened);
     let command = launch::exit_code_of(ended.status);
     let predicted = rehearsal.judge(args.limit);
     // A reader that went away does not change how COMMAND ended.
@@ -68,13 +70,17 @@ async fn below(
 /// Runs COMMAND under a limit of memstock's.
 async fn by_ourselves(
     args: &Verify,
+    swap: u64,
     name: &str,
     signals: &mut Signals,
 ) -> Result<Option<(Ended, Happened)>> {
+    let limit = |bytes: u64| vec![Limit { cgroup: None, nr_pages: Some(bytes / page_size()) }];
+    let with_swap = args.limit.saturating_add(swap);
     let run = Run {
         is_measured: true,
         new: Some(PathBuf::from(name)),
-        limits: vec![Limit { cgroup: None, nr_pages: Some(args.limit / page_size()) }],
+        limits: limit(args.limit),
+        memsw_limits: if host::has_swap()? { limit(with_swap) } else { Vec::new() },
         settings: Settings { no_adopt: true, ..Settings::default() },
         events_bytes: crate::journal::MAX_BYTES,
         command: args.command.clone(),
@@ -100,10 +106,15 @@ async fn by_ourselves(
     )))
 }
 
-/// The verdict on what happened, by the same rules as for recordings.
-fn outcome(recording: &Recording, ended: Ended, happened: Happened) -> Outcome {
-    // How long a service was recorded, and what it read, says nothing about a command.
-    let end = recording.end.as_ref().filter(|_| !recording.header.command.is_empty());
+/// Whether this command was recorded: how long another took, or a service was recorded, says nothing about it.
+fn is_of(recording: &Recording, command: &[OsString]) -> bool {
+    let words = command.iter().map(|word| word.to_string_lossy());
+    recording.header.command.iter().map(String::as_str).eq(words.collect::<Vec<_>>().iter())
+}
+
+/// The verdict on what happened, by the same rules as for recordings; `recording` is that of the same command.
+fn outcome(recording: Option<&Recording>, ended: Ended, happened: Happened) -> Outcome {
+    let end = recording.and_then(|recording| recording.end.as_ref());
     let before = end.map(|end| end.at.as_secs_f64()).filter(|&seconds| seconds > 0.0);
     // A killed run was cut short: its time says nothing.
     let before = before.filter(|_| happened.kills == 0);
@@ -154,10 +165,18 @@ mod tests {
             (11, 5, 0, Verdict::Slow),
             (11, 5, 1, Verdict::Oom),
         ] {
-            let judged = outcome(&recording, ended(seconds), happened(hits, kills)).verdict;
+            let judged = outcome(Some(&recording), ended(seconds), happened(hits, kills)).verdict;
             assert_eq!(judged, verdict, "{seconds} {hits} {kills}");
         }
-        let service = Recording { header: Header::default(), ..recording };
-        assert_eq!(outcome(&service, ended(99), happened(1, 0)).verdict, Verdict::Reclaims);
+        assert_eq!(outcome(None, ended(99), happened(1, 0)).verdict, Verdict::Reclaims);
+        let of = |words: &[&str]| {
+            is_of(&recording, &words.iter().map(OsString::from).collect::<Vec<_>>())
+        };
+        assert_eq!(
+            [of(&["x"]), of(&["x", "-v"]), of(&["y"]), of(&[])],
+            [true, false, false, false]
+        );
+        let service = Recording::default();
+        assert!(!is_of(&service, &["x".into()]));
     }
 }

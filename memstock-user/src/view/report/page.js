@@ -24,7 +24,7 @@ function human(bytes) {
   return (unit ? bytes.toFixed(1) : bytes) + units[unit];
 }
 
-// The row of the nearest limit below, which is no better than this one.
+// The row of the nearest limit below.
 function rowAt(limit) {
   let found = 0;
   told.limits.forEach((row, n) => {
@@ -75,6 +75,7 @@ function sentence(limit, row) {
   if (row.victim) parts.push(`${row.victim.comm ?? "unknown process"} dies at ${row.victim.at.toFixed(1)} s`);
   if (row.near) parts.push("or it survives");
   if (row.reread !== null) parts.push(`${human(row.reread)} read again`);
+  if (row.dirty) parts.push(`waits for ${human(row.dirty)} to be written`);
   if (row.slowdown !== null) parts.push(`${(100 * row.slowdown).toFixed(1)} % slower`);
   return parts.join(", ");
 }

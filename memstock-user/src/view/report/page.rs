@@ -11,12 +11,9 @@ use super::Report;
 use super::pictures::{self, Frame};
 use super::time::{self, Part};
 use crate::exit::printable;
-use crate::forecast::assume::assumes;
 use crate::forecast::rehearse::SLOW;
 use crate::forecast::timeline::PARTS;
-use crate::forecast::verdict::Verdict;
-use crate::model::size::human;
-use crate::view::show::rehearse::{about, document, reason, setting};
+use crate::view::show::rehearse::{COLUMNS, about, assumptions, cells, document, reason, setting};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -61,9 +58,10 @@ pub fn page(report: &Report<'_>) -> Result<String> {
         ("reason", escaped(&reason(advice))),
         ("limits", pictures::limits(report)?),
         ("time", time),
+        ("columns", COLUMNS.map(|column| format!("<th>{column}</th>")).concat()),
         ("rows", rows(report)),
         ("inputs", inputs(report)),
-        ("assumes", list(&assumes(rehearsal))),
+        ("assumes", list(&assumptions(rehearsal))),
         ("rehearsal", json(&document(&report.judged))),
         ("facts", json(&serde_json::to_value(&facts)?)),
         ("script", SCRIPT.to_owned()),
@@ -104,38 +102,18 @@ fn list(items: &[String]) -> String {
 
 /// The limits at which the verdict or the victim changes.
 fn rows(report: &Report<'_>) -> String {
-    let document = document(&report.judged);
+    let recording = report.rehearsal().recording;
     let mut text = String::new();
     let mut before = None;
-    for (row, told) in report.rows().iter().zip(document["limits"].as_array().into_iter().flatten())
-    {
+    for row in report.rows() {
         let victim = row.victim.as_ref().map(|victim| (victim.at, victim.task.clone()));
         let now = (row.verdict, row.is_near, victim);
         if before.as_ref() == Some(&now) {
             continue;
         }
-        let who = row.victim.as_ref().map(|victim| {
-            let name = told["victim"]["comm"].as_str().unwrap_or("unknown process");
-            format!("{name}, at {:.1} s", victim.at.as_secs_f64())
-        });
-        let files = told["files"].as_array().into_iter().flatten().map(|file| {
-            let bytes = human(file["bytes"].as_u64().unwrap_or(0));
-            format!("{} {bytes}", file["path"].as_str().unwrap_or_default())
-        });
-        let causes: Vec<_> = who.into_iter().chain(files).collect();
-        let verdict = if row.is_near { "oom, near" } else { row.verdict.name() };
-        let told = row.verdict != Verdict::Fits;
-        let reread = row.reread.filter(|_| told).map_or("-".into(), human);
-        let slower = row.slowdown.filter(|_| told);
-        let slower = slower.map_or("-".into(), |part| format!("{:.1} %", part * 100.0));
+        let cells = cells(recording, row).map(|cell| format!("<td>{}</td>", escaped(&cell)));
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "<tr class=\"{}\"><td>{}</td><td>{verdict}</td><td>{reread}</td><td>{slower}</td><td>{}</td></tr>",
-            row.verdict.name(),
-            human(row.limit),
-            escaped(&causes.join("; "))
-        );
+        let _ = writeln!(text, "<tr class=\"{}\">{}</tr>", row.verdict.name(), cells.concat());
         before = Some(now);
     }
     text
@@ -152,7 +130,7 @@ fn inputs(report: &Report<'_>) -> String {
         ("cgroup", crate::host::cgroup::display(&header.cgroup)),
         ("CPUs", header.cpus.to_string()),
         ("transparent huge pages", printable(&header.thp)),
-        ("moments", recording.moments.len().to_string()),
+        ("samples", recording.moments.len().to_string()),
         ("accesses to page cache", recording.accesses.len().to_string()),
         ("one page stands for", recording.accesses.first().map_or(1, |one| one.one_in).to_string()),
     ];

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::rehearse::{Set, about, reason, setting};
 use crate::exit::printable;
-use crate::forecast::assume::{assumes, followers};
+use crate::forecast::assume::{assumes, followers, runtimes};
 use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::Rehearsal;
 
@@ -27,7 +27,9 @@ impl Recommended<'_> {
     /// The assumptions of all recordings, without duplicates.
     fn assumes(&self) -> Vec<String> {
         let mut seen = HashSet::new();
-        let all = self.rehearsals.iter().flat_map(assumes);
+        // The runtimes that were recognised are warned of.
+        let none = self.warnings().is_empty().then(|| runtimes(&[]));
+        let all = none.into_iter().chain(self.rehearsals.iter().flat_map(assumes));
         all.filter(|assumption| seen.insert(assumption.clone())).collect()
     }
 
@@ -96,7 +98,14 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     } else {
         write!(out, "         at most {slower} % slower")?;
     }
-    writeln!(out, ", and {margin} % added for other loads")?;
+    if advice.max > advice.high || margin == 0.0 {
+        writeln!(out, ", and {margin} % added for other loads")?;
+    } else {
+        writeln!(
+            out,
+            "; nothing is added for other loads: what cannot be seen is more than {margin} %"
+        )?;
+    }
     for warning in recommended.warnings() {
         writeln!(out, "warning  {}", printable(&warning))?;
     }

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::exit::printable;
-use crate::forecast::assume::assumes;
+use crate::forecast::assume::{assumes, followers, runtimes};
 use crate::forecast::recommend::Advice;
-use crate::forecast::rehearse::{Rehearsal, Row, Victim, page_size};
+use crate::forecast::rehearse::{Kernel, Rehearsal, Row, Victim, page_size};
 use crate::forecast::verdict::Verdict;
 use crate::host::cgroup::display;
 use crate::host::workload::Workload;
@@ -89,6 +89,10 @@ struct Limit {
     files: Vec<FileRead>,
     /// Mapped files for which there is no room. Unit: bytes.
     unmapped: u64,
+    /// Dirty page cache whose writeback is waited for. Unit: bytes.
+    dirty: u64,
+    /// How long tasks are throttled at memory.high. Unit: seconds.
+    throttled: f64,
     /// The process that is killed first; null if none is.
     victim: Option<Killed>,
 }
@@ -126,8 +130,14 @@ pub fn document(judged: &Judged<'_>) -> Value {
         needed_peak: peaks.needed,
         limits: rows.iter().map(|row| limit(rehearsal.recording, row)).collect(),
         recommend: Set { max: advice.max, high: advice.high },
-        assumes: assumes(rehearsal),
+        assumes: assumptions(rehearsal),
     })
+}
+
+/// What the verdicts on one recording take for granted.
+pub(crate) fn assumptions(rehearsal: &Rehearsal<'_>) -> Vec<String> {
+    let runtimes = runtimes(&followers(rehearsal.recording));
+    std::iter::once(runtimes).chain(assumes(rehearsal)).collect()
 }
 
 fn limit(recording: &Recording, row: &Row) -> Limit {
@@ -146,6 +156,8 @@ fn limit(recording: &Recording, row: &Row) -> Limit {
         slowdown: row.slowdown,
         files: row.files.iter().map(file).collect(),
         unmapped: row.unmapped,
+        dirty: row.dirty,
+        throttled: row.throttled.as_secs_f64(),
         victim: row.victim.as_ref().map(killed),
     }
 }
@@ -170,14 +182,9 @@ pub fn write(out: &mut dyn Write, judged: &Judged<'_>) -> io::Result<()> {
     writeln!(out, "{}\n", about(rehearsal))?;
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["limit", "verdict", "read again", "slower", "why"]);
+    table.set_header(COLUMNS);
     for row in rows {
-        let verdict = if row.is_near { "oom, near" } else { row.verdict.name() };
-        let told = |known: bool| !matches!(row.verdict, Verdict::Fits) && known;
-        let reread = row.reread.filter(|_| told(true)).map_or("-".into(), human);
-        let slower = row.slowdown.filter(|_| told(true)).map_or("-".into(), percent);
-        let why = why(rehearsal.recording, row);
-        table.add_row([human(row.limit), verdict.into(), reread, slower, why]);
+        table.add_row(cells(rehearsal.recording, row));
     }
     for column in [0, 2, 3] {
         if let Some(column) = table.column_mut(column) {
@@ -189,11 +196,25 @@ pub fn write(out: &mut dyn Write, judged: &Judged<'_>) -> io::Result<()> {
     }
     writeln!(out, "\nrecommend  {}", setting(advice))?;
     writeln!(out, "           {}", reason(advice))?;
-    for (n, assumption) in assumes(rehearsal).iter().enumerate() {
+    for (n, assumption) in assumptions(rehearsal).iter().enumerate() {
         let title = if n == 0 { "assumes" } else { "" };
         writeln!(out, "{title:<9}  {}", printable(assumption))?;
     }
     Ok(())
+}
+
+/// The columns of the table of limits.
+pub(crate) const COLUMNS: [&str; 5] = ["limit", "verdict", "read again", "slower", "why"];
+
+/// What a limit would do, for [`COLUMNS`].
+pub(crate) fn cells(recording: &Recording, row: &Row) -> [String; 5] {
+    // A figure copied from here does what is said of it.
+    let limit = if row.verdict == Verdict::Oom { human(row.limit) } else { human_up(row.limit) };
+    let verdict = if row.is_near { "oom, near" } else { row.verdict.name() };
+    let is_told = row.verdict != Verdict::Fits;
+    let reread = row.reread.filter(|_| is_told).map_or("-".into(), human);
+    let slower = row.slowdown.filter(|_| is_told).map_or("-".into(), percent);
+    [limit, verdict.into(), reread, slower, why(recording, row)]
 }
 
 /// `make -j4: peak 803.0MiB, of which 322.0MiB cannot be reclaimed; Linux 6.18, active and inactive lists, 41.2 s`.
@@ -205,6 +226,7 @@ pub(crate) fn about(rehearsal: &Rehearsal<'_>) -> String {
     };
     let peaks = rehearsal.peaks();
     let lru = match rehearsal.lru() {
+        _ if rehearsal.what_if.kernel == Kernel::Lru => "an ideal LRU",
         Lru::Classic => "active and inactive lists",
         Lru::MultiGen => "generations",
     };
@@ -247,7 +269,7 @@ fn why(recording: &Recording, row: &Row) -> String {
         parts.push(format!("waits for {} to be written", human(row.dirty)));
     }
     if !row.throttled.is_zero() {
-        parts.push(format!("held up for {:.1} s", row.throttled.as_secs_f64()));
+        parts.push(format!("throttled for {:.1} s", row.throttled.as_secs_f64()));
     }
     parts.join(", ")
 }
@@ -268,7 +290,7 @@ pub(crate) fn reason(advice: &Advice) -> String {
         "{} needed, {} with what cannot be seen{fast}; the peak was {}",
         human_up(needed),
         human_up(lives_from),
-        human(peak)
+        human_up(peak)
     )
 }
 

@@ -59,6 +59,12 @@ pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome, code: u8)
         _ if predicted.is_near => {
             "the limit was close to what is needed: either outcome was possible"
         }
+        _ if happened.slowdown.is_none()
+            && happened.kills == 0
+            && predicted.verdict != Verdict::Oom =>
+        {
+            "nobody was killed, as predicted; the recording is of another command, so its time says nothing"
+        }
         Ordering::Greater => {
             "better than predicted: pages that are already in the page cache need no room"
         }
@@ -96,5 +102,9 @@ mod tests {
             let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(parts.iter().all(|part| words.contains(part)), "{mib}: {text}");
         }
+        let other = Outcome { verdict: Verdict::Reclaims, slowdown: None, kills: 0, ..happened };
+        let mut text = Vec::new();
+        write(&mut text, &rehearsal.judge(210 << 20), &other, 0).unwrap();
+        assert!(String::from_utf8(text).unwrap().contains("of another command"));
     }
 }
