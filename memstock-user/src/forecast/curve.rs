@@ -36,15 +36,15 @@ impl Curve {
     pub fn of(uses: &Uses) -> Self {
         let mut stack = Stack::new(uses);
         let mut curve = Self::default();
-        for event in &uses.events {
-            match event.what {
+        for (part, what) in uses.each() {
+            match what {
                 What::Taken(index) => stack.take(uses.taken[index as usize].all()),
                 What::Enter(used) | What::Dirty(used) | What::First(used) => drop(stack.put(used)),
                 What::Leave(page) => drop(stack.remove(page)),
                 What::Again(used) => {
                     if let Some(critical) = stack.put(used) {
                         let weight = u64::from(used.weight);
-                        *curve.saved.entry((rounded(critical), event.part)).or_default() += weight;
+                        *curve.saved.entry((rounded(critical), part)).or_default() += weight;
                     }
                 }
             }

@@ -100,8 +100,8 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
         Rereads { by_file: vec![0.0; files], by_time: [0.0; PARTS], in_time: 0.0, written: 0 };
     let mut dirty = Dirty::new(uses.file_of.len());
     let mut room = limit;
-    for event in &uses.events {
-        match event.what {
+    for (part, what) in uses.each() {
+        match what {
             What::Taken(index) => room = limit.saturating_sub(uses.taken[index as usize].all()),
             What::Leave(page) => {
                 cache.leave(page);
@@ -119,13 +119,13 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
             What::First(used) => {
                 if !cache.touch(used.page) {
                     cache.enter(used, true);
-                    rereads.add(uses, event.part, used, thrash(uses.ahead, room), 0.0);
+                    rereads.add(uses, part, used, thrash(uses.ahead, room), 0.0);
                 }
             }
             What::Again(used) => {
                 if !cache.touch(used.page) {
                     cache.refault(used);
-                    rereads.add(uses, event.part, used, thrash(uses.ahead, room), 1.0);
+                    rereads.add(uses, part, used, thrash(uses.ahead, room), 1.0);
                 }
             }
         }

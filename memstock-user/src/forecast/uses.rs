@@ -4,6 +4,10 @@
 //! Touches of mapped pages are not seen. From its mapping until it leaves the page cache, a page is taken to be in
 //! constant use (`mapped`): memory that is needed for speed, but not for survival.
 
+mod event;
+
+pub use event::{Event, Use, What};
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -15,43 +19,6 @@ use crate::recording::{Access, AccessKind, Recording};
 
 /// A use within this time of the read from the device is the one that the page was read ahead for.
 const READ_AHEAD: Duration = Duration::from_millis(250);
-
-/// Something that happened to the cache. There are millions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// The part of the run in which it happened.
-    pub part: u16,
-    /// What happened.
-    pub what: What,
-}
-
-const _: () = assert!(size_of::<Event>() == 16);
-
-/// What can happen to the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// The memory beside the cache changes; an index into [`Uses::taken`].
-    Taken(u32),
-    /// A page enters the cache.
-    Enter(Use),
-    /// A page becomes dirty.
-    Dirty(Use),
-    /// A page that has just entered has its first use: the one it was read for.
-    First(Use),
-    /// A cached page is used again.
-    Again(Use),
-    /// A page leaves the cache, or is counted in [`Taken`] from now on.
-    Leave(u32),
-}
-
-/// Use of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
-    /// The page; an index into [`Uses::file_of`].
-    pub page: u32,
-    /// How many pages it stands for.
-    pub weight: u32,
-}
 
 /// Memory for which the cache has to leave room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +73,11 @@ pub struct Uses {
 }
 
 impl Uses {
+    /// What happened, page by page, and in which part of the run.
+    pub fn each(&self) -> impl Iterator<Item = (u16, What)> {
+        self.events.iter().flat_map(|event| event.pages())
+    }
+
     /// Reads the accesses of a recording; `timeline` is its need over time.
     pub fn of(recording: &Recording, timeline: &Timeline) -> Self {
         let added = recording.accesses.iter().filter(|access| access.kind == AccessKind::Added);
@@ -197,7 +169,10 @@ impl Reading<'_> {
     }
 
     fn push(&mut self, at: Duration, what: What) {
-        self.uses.events.push(Event { part: self.timeline.part(at), what });
+        let part = self.timeline.part(at);
+        if !self.uses.events.last_mut().is_some_and(|last| last.continues_with(part, what)) {
+            self.uses.events.push(Event { part, more: 0, what });
+        }
     }
 
     fn access(&mut self, access: &Access) {

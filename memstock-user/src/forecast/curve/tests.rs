@@ -24,7 +24,7 @@ fn uses(steps: &[Step], one_in: u32) -> Uses {
             Step::Use(page) => What::Again(Use { page, weight: one_in }),
             Step::Leave(page) => What::Leave(page),
         };
-        uses.events.push(Event { part: 0, what });
+        uses.events.push(Event { part: 0, more: 0, what });
     }
     let pages = steps.iter().map(|step| match *step {
         Step::Use(page) | Step::Leave(page) => page as usize + 1,

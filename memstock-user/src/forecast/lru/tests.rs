@@ -9,7 +9,7 @@ use crate::forecast::uses::{Event, Taken};
 const BOTH: [Lru; 2] = [Lru::Classic, Lru::MultiGen];
 
 fn of(whats: impl IntoIterator<Item = What>, pages: usize) -> Uses {
-    let events = whats.into_iter().map(|what| Event { part: 3, what }).collect();
+    let events = whats.into_iter().map(|what| Event { part: 3, more: 0, what }).collect();
     let taken = vec![Taken { needed: 100, ..Taken::default() }, Taken::default()];
     Uses { events, taken, file_of: vec![0; pages], ..Uses::default() }
 }

@@ -26,7 +26,7 @@ fn uses_of(file: File, command: &[&str], accesses: &[Access]) -> Uses {
 }
 
 fn whats(uses: &Uses) -> Vec<What> {
-    uses.events.iter().map(|event| event.what).collect()
+    uses.each().map(|(_, what)| what).collect()
 }
 
 #[test]
@@ -118,17 +118,42 @@ fn a_page_that_is_read_in_pieces_is_used_once() {
         access(2, AccessKind::Read, 1, 1),
         access(2, AccessKind::Read, 1, 1),
     ];
-    assert_eq!(uses(&["cat"], &pieces).events.len(), 5);
+    assert_eq!(whats(&uses(&["cat"], &pieces)).len(), 5);
+}
+
+/// An hour has millions of accesses.
+#[test]
+fn pages_in_a_row_are_one_event() {
+    let all = [
+        access(1, AccessKind::Added, 0, 16),
+        access(2, AccessKind::Read, 0, 16),
+        access(3, AccessKind::Read, 4, 3),
+        access(4, AccessKind::Removed, 0, 16),
+    ];
+    let uses = uses(&["cat"], &all);
+    let events: Vec<_> = uses.events.iter().map(|event| (event.what, event.more)).collect();
+    let on = |page| Use { page, weight: 4 };
+    assert_eq!(
+        events,
+        [
+            (What::Taken(0), 0),
+            (What::Enter(on(0)), 15),
+            (What::First(on(0)), 15),
+            (What::Again(on(4)), 2),
+            (What::Leave(0), 15)
+        ]
+    );
+    assert_eq!(uses.each().count(), 1 + 16 + 16 + 3 + 16);
 }
 
 #[test]
 fn somebody_elses_cache_costs_nothing_here() {
     let read = [access(1, AccessKind::Read, 0, 3), access(2, AccessKind::Mapped, 0, 1)];
     let others = uses(&["cat"], &read);
-    assert_eq!((others.events.len(), others.others), (1, 12));
+    assert_eq!((whats(&others).len(), others.others), (1, 12));
     // A cgroup that was already running brought them in before.
     let own = uses(&[], &read);
-    assert_eq!((own.events.len(), own.others), (7, 0));
+    assert_eq!((whats(&own).len(), own.others), (7, 0));
 }
 
 /// Only what was used before is known not to be of a folio that a fault maps.
