@@ -99,9 +99,13 @@ impl PageLayout {
 pub struct GfpFlags {
     /// `__GFP_ACCOUNT`: kernel memory that is charged, to the task that allocates it.
     pub account: u32,
-    /// `__GFP_MOVABLE | __GFP_HARDWALL`: memory that is mapped or cached for user space has both. Drivers' own memory
-    /// lacks the second (zram, zswap), and memory that cannot be moved the first (`docs/adr/0023-what-is-charged.md`).
+    /// `__GFP_MOVABLE | __GFP_HARDWALL | __GFP_IO`: memory that is mapped or cached for user space has all. Drivers' own
+    /// memory lacks the last two (zram, zswap), of which the kernel adds the first as soon as there is a cpuset; memory
+    /// that cannot be moved lacks the first (`docs/adr/0023-what-is-charged.md`).
     pub user: u32,
+    /// `__GFP_HIGHMEM | __GFP_HARDWALL | __GFP_IO`: user memory has these even if the kernel takes `__GFP_MOVABLE` from
+    /// it, to pin it for long (`PF_MEMALLOC_PIN`); other memory as well.
+    pub pinned: u32,
     /// `__GFP_NOMEMALLOC | __GFP_NORETRY`: an allocation of several pages that the kernel can do without has at least
     /// one of them; huge pages of hugetlb, which are charged to nobody, have neither.
     pub large: u32,
@@ -111,7 +115,8 @@ pub struct GfpFlags {
 
 impl GfpFlags {
     /// Where the flags are not known: nothing is charged.
-    pub const UNKNOWN: Self = Self { account: 0, user: u32::MAX, large: 0, compound: 0 };
+    pub const UNKNOWN: Self =
+        Self { account: 0, user: u32::MAX, pinned: u32::MAX, large: 0, compound: 0 };
 
     /// Whether it is kernel memory that is charged.
     #[inline(always)]
@@ -123,8 +128,18 @@ impl GfpFlags {
     /// no is charged when it is added to the cache: [`added`](crate::file::added).
     #[inline(always)]
     pub const fn is_charged(self, gfp: u32, order: u32) -> bool {
-        let is_user = gfp & self.user == self.user && (order == 0 || gfp & self.large != 0);
-        is_user || self.is_kernels(gfp)
+        self.is_users(gfp, self.user, order) || self.is_kernels(gfp)
+    }
+
+    /// Whether the kernel charges it if the task pins memory.
+    #[inline(always)]
+    pub const fn may_be_pinned(self, gfp: u32, order: u32) -> bool {
+        self.is_users(gfp, self.pinned, order)
+    }
+
+    #[inline(always)]
+    const fn is_users(self, gfp: u32, flags: u32, order: u32) -> bool {
+        gfp & flags == flags && (order == 0 || gfp & self.large != 0)
     }
 }
 
@@ -140,6 +155,8 @@ pub struct MemoryOwner {
     pub mm_owner: u32,
     /// `offsetof(struct task_struct, cgroups)`: a pointer to its `struct css_set`.
     pub task_cgroups: u32,
+    /// `offsetof(struct task_struct, flags)`: an unsigned int.
+    pub task_flags: u32,
     /// `offsetof(struct css_set, dfl_cgrp)`: a pointer to its cgroup v2.
     pub css_set_dfl_cgrp: u32,
     /// `offsetof(struct cgroup, level)`: an int, 0 at the root.
@@ -155,6 +172,7 @@ impl MemoryOwner {
         task_group_leader: 0,
         mm_owner: 0,
         task_cgroups: 0,
+        task_flags: 0,
         css_set_dfl_cgrp: 0,
         cgroup_level: 0,
         cgroup_ancestors: 0,

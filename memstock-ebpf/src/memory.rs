@@ -1,6 +1,7 @@
 //! Whom to charge for memory: the kernel charges a page of user space to the task that owns the memory (`mm->owner`),
 //! which may not be the task that runs.
 
+use aya_ebpf::helpers::generated::bpf_get_current_task;
 use memstock_common::fault::nearest_tracked;
 use memstock_common::key_of;
 use memstock_common::layout::MemoryOwner;
@@ -24,6 +25,21 @@ pub fn foreign(task: u64) -> Option<u64> {
         return None;
     }
     Some(mm)
+}
+
+/// Set in the flags of a task while it pins memory for long: `PF_MEMALLOC_PIN` (`include/linux/sched.h`).
+const PINS: u64 = 0x1000_0000;
+
+/// Whether the current task pins memory for long, as for io_uring, RDMA and VFIO.
+#[inline(always)]
+pub fn is_pinning() -> bool {
+    let offsets = config::memory_owner();
+    if offsets == MemoryOwner::UNKNOWN {
+        return false;
+    }
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    read(task, offsets.task_flags).is_some_and(|flags| flags & PINS != 0)
 }
 
 /// The owner that memory is charged to: `get_mem_cgroup_from_mm` in `mm/memcontrol.c`, for our cgroups.

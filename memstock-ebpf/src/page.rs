@@ -19,6 +19,7 @@ use memstock_common::{NOBODY, Stock, Word};
 use crate::config;
 use crate::machine::{Kernel, slot};
 use crate::maps::{GENERATION, STOCK};
+use crate::memory::is_pinning;
 use crate::payer::{Payer, owner, running_task};
 use crate::word::MapWord;
 
@@ -68,7 +69,8 @@ impl Allocation {
         Some(Self {
             pfn: config::pfn_of(page),
             order,
-            is_charged: flags.is_charged(gfp, order),
+            is_charged: flags.is_charged(gfp, order)
+                || flags.may_be_pinned(gfp, order) && is_pinning(),
             is_compound: gfp & flags.compound != 0,
             pays: if flags.is_kernels(gfp) { Payer::Task } else { Payer::Memory },
         })

@@ -87,10 +87,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Btf<'_>> {
 }
 
 /// The flags that memstock uses.
-const FLAGS: [&str; 6] = [
+const FLAGS: [&str; 8] = [
     "__GFP_ACCOUNT",
     "__GFP_MOVABLE",
     "__GFP_HARDWALL",
+    "__GFP_IO",
+    "__GFP_HIGHMEM",
     "__GFP_NOMEMALLOC",
     "__GFP_NORETRY",
     "__GFP_COMP",
@@ -107,9 +109,15 @@ fn gfp_flags(btf: &Btf<'_>) -> Result<GfpFlags> {
 }
 
 /// Makes them from the masks of [`FLAGS`].
-const fn of_masks(masks: [u32; 6]) -> GfpFlags {
-    let [account, movable, hardwall, nomemalloc, noretry, compound] = masks;
-    GfpFlags { account, user: movable | hardwall, large: nomemalloc | noretry, compound }
+const fn of_masks(masks: [u32; 8]) -> GfpFlags {
+    let [account, movable, hardwall, io, highmem, nomemalloc, noretry, compound] = masks;
+    GfpFlags {
+        account,
+        user: movable | hardwall | io,
+        pinned: highmem | hardwall | io,
+        large: nomemalloc | noretry,
+        compound,
+    }
 }
 
 fn memory_owner(btf: &Btf<'_>) -> Option<MemoryOwner> {
@@ -118,6 +126,7 @@ fn memory_owner(btf: &Btf<'_>) -> Option<MemoryOwner> {
         task_group_leader: btf.member_offset("task_struct", "group_leader")?,
         mm_owner: btf.member_offset("mm_struct", "owner")?,
         task_cgroups: btf.member_offset("task_struct", "cgroups")?,
+        task_flags: btf.member_offset("task_struct", "flags")?,
         css_set_dfl_cgrp: btf.member_offset("css_set", "dfl_cgrp")?,
         cgroup_level: btf.member_offset("cgroup", "level")?,
         cgroup_ancestors: btf.member_offset("cgroup", "ancestors")?,

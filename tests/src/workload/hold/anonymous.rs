@@ -6,8 +6,8 @@ use std::io::Read;
 use anyhow::{Context, Result};
 use rustix::mm::{Advice, MapFlags};
 
-use super::Held;
 use super::region::Region;
+use super::{Held, Unavailable};
 
 pub(super) fn write(nr_pages: usize) -> Result<Held> {
     let region = Region::private(nr_pages)?;
@@ -31,6 +31,19 @@ pub(super) fn read_write(nr_pages: usize) -> Result<Held> {
 pub(super) fn locked(nr_pages: usize) -> Result<Held> {
     let region = Region::anonymous(nr_pages, MapFlags::PRIVATE | MapFlags::LOCKED)?;
     Ok(Held::region(nr_pages, region))
+}
+
+/// Unavailable if there is no io_uring, or it is not allowed.
+pub(super) fn pinned(nr_pages: usize) -> Result<Held> {
+    let region = Region::private(nr_pages)?;
+    let pin = match region.pin() {
+        Ok(pin) => pin,
+        Err(error) => return Err(Unavailable(format!("no io_uring: {error}")).into()),
+    };
+    Ok(Held::new(nr_pages, move || {
+        drop(pin);
+        region.unmap()
+    }))
 }
 
 pub(super) fn mlock(nr_pages: usize) -> Result<Held> {

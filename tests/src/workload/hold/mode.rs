@@ -15,6 +15,8 @@ pub enum Mode {
     Locked,
     /// Mapped, then `mlock(2)`.
     Mlock,
+    /// Private anonymous memory that is first touched as it is pinned for long: registered with io_uring.
+    Pinned,
     /// Mapped with `MAP_POPULATE`.
     Populate,
     /// `read(2)` into fresh memory.

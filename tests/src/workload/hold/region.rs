@@ -1,6 +1,7 @@
 //! A memory mapping and the system calls on it. All of `hold`'s `unsafe` code for mappings is here.
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -116,6 +117,29 @@ impl Region {
     pub(super) fn lock(&self) -> Result<()> {
         // SAFETY: locking changes no contents.
         unsafe { mlock(self.start.as_ptr().cast(), self.length) }.context("mlock")
+    }
+
+    /// Pins it for long, which faults in all of it, as a buffer of a new ring of io_uring; until that is closed.
+    pub(super) fn pin(&self) -> io::Result<OwnedFd> {
+        /// Room for `struct io_uring_params`.
+        const PARAMETERS: usize = 120;
+        const ENTRIES: u32 = 4;
+        /// `IORING_REGISTER_BUFFERS`.
+        const BUFFERS: u32 = 0;
+        let mut parameters = [0_u64; PARAMETERS / 8];
+        // SAFETY: the call writes to the parameters only.
+        let ring =
+            unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, parameters.as_mut_ptr()) };
+        let ring = i32::try_from(ring).ok().filter(|&ring| ring >= 0);
+        let ring = ring.ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: the kernel has just opened it.
+        let ring = unsafe { OwnedFd::from_raw_fd(ring) };
+        let all = libc::iovec { iov_base: self.start.as_ptr().cast(), iov_len: self.length };
+        // SAFETY: it reads `all`; the mapping may change by nobody's reads or writes, as none are submitted.
+        let done = unsafe {
+            libc::syscall(libc::SYS_io_uring_register, ring.as_raw_fd(), BUFFERS, &raw const all, 1)
+        };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(ring) }
     }
 
     /// Calls madvise(2) on it, which may discard the contents.
