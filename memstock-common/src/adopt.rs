@@ -119,25 +119,23 @@ pub fn disown<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
 
 /// Gives pages of a dying cgroup to its parent, as the kernel does (`memcg_reparent_objcgs`); returns how many there
 /// were. The ancestors' usage includes them already, so only the dying cgroup is uncharged. Marks stay on the page: an
-/// adopted page keeps its mark, and a second look at a page that has changed owner leaves it alone.
+/// adopted page keeps its mark, and a second look at a page that has changed owner leaves it alone. Without a parent
+/// they are nobody's: the kernel gives them to a cgroup that is not tracked.
 ///
 /// # Errors
-/// [`Refusal::Missing`], also if it has no parent; [`Refusal::Busy`] if it is tracked.
+/// [`Refusal::Missing`]; [`Refusal::Busy`] if it is tracked.
 #[inline(always)]
 pub fn reparent<M: Machine>(machine: &M, window: Window) -> Result<u32, Refusal> {
     let counter = live(machine, window.index)?;
     if machine.tracked(key_of(counter.id.load())) == Some(window.index) {
         return Err(Refusal::Busy);
     }
-    let above = counter.parent();
-    if above == NO_INDEX {
-        return Err(Refusal::Missing);
-    }
-    let (from, to) = (owner_of(window.index), owner_of(above));
+    let (from, above) = (owner_of(window.index), counter.parent());
     let Found { nr_pages, nr_file } = each(machine, window, |entry, _| {
         let seen = entry.load();
         let marks = seen ^ owner_in(seen);
-        if owner_in(seen) == from && entry.replace(seen, to | marks) {
+        let to = if above == NO_INDEX { NOBODY } else { owner_of(above) | marks };
+        if owner_in(seen) == from && entry.replace(seen, to) {
             Found { nr_pages: 1, nr_file: u32::from(marks & FILE != 0) }
         } else {
             Found::default()

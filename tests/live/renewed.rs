@@ -256,3 +256,87 @@ fn a_threaded_cgroup_has_no_limit() -> Result<()> {
         engine.stop().map(drop)
     })
 }
+
+/// Each removed service leaves files in memory, which do not take the place of the next one.
+#[test]
+fn a_service_that_leaves_files() -> Result<()> {
+    live(|| {
+        let folder = tempfile::tempdir()?;
+        let mut service = TestCgroup::new()?;
+        let limit = size(LIMIT);
+        let args = ["--cgroup", service.path(), "--limit", &limit, "--max-cgroups", "4"];
+        let engine = Engine::start(args)?;
+        for n in 0..8 {
+            let file = folder.path().join(n.to_string());
+            HogBuilder::pages(64).file(&file).start(&service)?.has_all()?;
+            service = service.again()?;
+            is_tracked(&engine, &service).with_context(|| format!("restart {n}"))?;
+        }
+        is_limited(&engine, &service)?;
+        engine.audit_at_rest::<&str>(&[])?;
+        engine.stop().map(drop)
+    })
+}
+
+/// It is tracked, with its limit, as soon as there is room.
+#[test]
+fn a_service_that_finds_no_room() -> Result<()> {
+    live(|| {
+        let [top, service] = [TestCgroup::new()?, TestCgroup::new()?];
+        let limit = format!("{}={}", service.path(), size(LIMIT));
+        let mut args = ["--cgroup", top.path(), "--cgroup", service.path()].to_vec();
+        args.extend(["--limit", &limit, "--max-cgroups", "3"]);
+        let engine = Engine::start(args)?;
+        let name = service.path()[1..].to_owned();
+        drop(service);
+        let jobs =
+            ["a", "b"].map(|name| top.child(name)).into_iter().collect::<Result<Vec<_>>>()?;
+        jobs.iter().try_for_each(|job| is_tracked(&engine, job))?;
+        let service = TestCgroup::named(&name)?;
+        try_poll_until(SOON, "it to be left out", || {
+            Ok(engine.show()?.degraded.iter().any(|why| why.contains("left-out")).then_some(()))
+        })?;
+        ensure!(engine.show()?.cgroup(service.path()).is_err(), "there is no room");
+        drop(jobs);
+        is_limited(&engine, &service)?;
+        engine.stop().map(drop)
+    })
+}
+
+/// The events of its removal and its return are lost.
+#[test]
+fn a_service_of_which_nothing_was_heard() -> Result<()> {
+    live(|| {
+        let service = TestCgroup::new()?;
+        let mut engine = Engine::start(["--cgroup", service.path(), "--limit", &size(LIMIT)])?;
+        engine.process().signal(Signal::STOP)?;
+        for _ in 0..4000 {
+            drop(TestCgroup::new()?);
+        }
+        let service = service.again()?;
+        engine.process().signal(Signal::CONT)?;
+        try_poll_until(SOON, "lost events", || {
+            Ok((engine.show()?.loss.events_lost > 0).then_some(()))
+        })?;
+        is_limited(&engine, &service)?;
+        engine.stop().map(drop)
+    })
+}
+
+#[test]
+fn the_same_limit_once_more() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        for _ in 0..2 {
+            let mut hog = HogBuilder::pages(2 * LIMIT).start(&cgroup)?;
+            hog.has_all()?;
+            let forced = ["limit", cgroup.path(), "--memory", &size(LIMIT), "--force"];
+            ensure!(memstock(forced)?.finish(SOON)?.code() == 0, "the limit is not set");
+            hog.was_killed()?;
+            let lifted = ["limit", cgroup.path(), "--memory", "max"];
+            ensure!(memstock(lifted)?.finish(SOON)?.code() == 0, "the limit is not lifted");
+        }
+        engine.stop().map(drop)
+    })
+}

@@ -211,15 +211,15 @@ fn the_last_page_is_disowned_beside_its_free() {
     });
 }
 
-/// A page of a dying cgroup is freed while it is given to the parent: nobody is charged for it afterwards, and the
-/// dying cgroup keeps nothing.
+/// A page of a dying cgroup is freed while it is given to the parent, or to nobody: nobody is charged for it afterwards,
+/// and the dying cgroup keeps nothing.
 #[test]
 fn reparent_beside_free() {
-    for is_file in [false, true] {
+    for (is_file, parent) in [(false, 0), (true, 0), (true, NO_INDEX)] {
         explore(move || {
             let world = Model::new(Shape { cpus: 2, ..shape(2, 2) });
             world.add(0, NO_INDEX);
-            world.add(1, 0);
+            world.add(1, parent);
             world.touch(1, 1, 0);
             if is_file {
                 world.cache(1, 0, 1);

@@ -1,5 +1,5 @@
-//! Finds the pages of removed cgroups; the kernel half then gives them to the parent, as the kernel does. Otherwise a
-//! library or file that a job left in memory would keep its counter occupied.
+//! Finds the pages of removed cgroups; the kernel half then gives them to the parent, as the kernel does, or to nobody if
+//! that is not tracked. Otherwise a library or file that a job left in memory would keep its counter occupied.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use memstock_common::{NOBODY, index_of, owner_of};
 use crate::audit::adoption::{Page, windows};
 use crate::engine::Engine;
 
-/// Gives the pages of dying cgroups to their nearest living ancestors. `parents` maps the counter index of each dying
+/// Gives the pages of dying cgroups to their nearest living ancestors, if they have any. `parents` maps the counter index of each dying
 /// cgroup to its parent's.
 ///
 /// # Errors

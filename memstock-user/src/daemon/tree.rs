@@ -6,6 +6,7 @@
 //! and those pages stay there. A cgroup re-created at a named path is tracked again, with the limits given to that
 //! path; what its tasks hold by then is noted for adoption if no ancestor is tracked. `dying` handles removed cgroups.
 
+mod again;
 mod dying;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,7 +20,7 @@ use crate::enforce::notes::{NO_LIMITS, Notes};
 use crate::enforce::setting::Limits;
 use crate::engine::Engine;
 use crate::exit::Fault;
-use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
+use crate::host::cgroup::{ById, Cgroup, CgroupMount};
 use crate::journal::record;
 use crate::journal::{Journal, Record};
 
@@ -44,8 +45,9 @@ pub struct Tree<'a> {
     dying: Vec<Known>,
     /// Tracked cgroups whose children are still to be looked for.
     unseen: VecDeque<u64>,
-    /// Cgroups that could not be registered.
+    /// How often a cgroup could not be registered, and which of those are waiting for room.
     left_out: u64,
+    waiting: BTreeSet<u64>,
     /// Whether to adopt what the tasks of named cgroups hold before these are tracked.
     pub adopts: bool,
     /// Whether such cgroups were noted since it was last asked.
@@ -95,6 +97,7 @@ impl<'a> Tree<'a> {
             dying,
             unseen: VecDeque::new(),
             left_out: 0,
+            waiting: BTreeSet::new(),
             adopts: true,
             has_unadopted: false,
         })
@@ -244,7 +247,7 @@ impl<'a> Tree<'a> {
                 Ok(Some(index))
             }
             Err(error) if error.downcast_ref::<Fault>().is_some() => {
-                self.leave_out(&display(&cgroup.path), &error);
+                self.leave_out(cgroup, &error);
                 if adopts {
                     self.engine.pins().adopted(&[cgroup.id].into())?;
                 }
@@ -271,23 +274,13 @@ impl<'a> Tree<'a> {
         std::mem::take(&mut self.has_unadopted)
     }
 
-    fn try_again(&mut self, id: u64) {
-        self.unknown.entry(id).or_insert_with(Instant::now);
-    }
-
+    /// Whether a tracked cgroup is below it; one at the same path was removed.
     fn has_below(&self, cgroup: &Cgroup) -> bool {
-        let mut paths = self.tracked.values().filter_map(|known| known.path.as_deref());
-        paths.any(|path| path.starts_with(&cgroup.path))
-    }
-
-    fn leave_out(&mut self, path: &str, error: &anyhow::Error) {
-        self.left_out += 1;
-        log::debug!("{path}: {error:#}");
-        if self.left_out == 1 {
-            log::warn!(
-                "{path} is charged to the cgroup above it, and so will others be: {error:#}"
-            );
-        }
+        let is_below = |known: &Known| {
+            let path = known.path.as_deref().filter(|path| path.starts_with(&cgroup.path));
+            path.is_some_and(|path| self.mount.is_at(known.id, path))
+        };
+        self.tracked.values().any(is_below)
     }
 
     /// Handles a report that a cgroup was removed, which is believed only if the host no longer knows the id. Returns
@@ -306,38 +299,10 @@ impl<'a> Tree<'a> {
             return false;
         }
         self.unknown.remove(&id);
+        self.waiting.remove(&id);
         let Some(known) = self.tracked.remove(&id) else { return false };
         self.journal.publish(Record::CgroupDying { cgroup: known.name() });
         self.removed.push(known);
         true
-    }
-
-    /// How often a cgroup could not be registered and is charged to the one above it instead.
-    pub fn left_out(&self) -> u64 {
-        self.left_out
-    }
-
-    /// Whether there is something to [`look_again`](Self::look_again) for.
-    pub fn has_unknown(&self) -> bool {
-        !self.unknown.is_empty()
-    }
-
-    /// How long the latest of these has been looked for.
-    pub fn looked_for(&self) -> Duration {
-        self.unknown.values().map(Instant::elapsed).min().unwrap_or_default()
-    }
-
-    /// Looks again for new cgroups that were not found.
-    ///
-    /// # Errors
-    /// The kernel refuses one of them for now.
-    pub fn look_again(&mut self) -> Result<()> {
-        let ids: Vec<_> = self.unknown.keys().copied().collect();
-        let mut outcome = Ok(());
-        for id in ids {
-            // One that is refused must not delay the others.
-            outcome = outcome.and(self.made(id));
-        }
-        outcome
     }
 }

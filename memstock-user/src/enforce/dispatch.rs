@@ -218,8 +218,9 @@ impl Dispatch {
                 full.not_before = Instant::now() + backoff;
             }
             full.seen = seen(&counter);
-            if outcome == Outcome::Failed {
-                // Its tasks may have stopped charging, so no further event would come.
+            if matches!(outcome, Outcome::Failed | Outcome::Room) {
+                // Its tasks may have stopped charging, so no further event would come; or its limit may be lifted
+                // and set once more.
                 full.seen.1 = NEVER;
             }
             // Charges made while it was being settled sent no event.
@@ -239,8 +240,16 @@ impl Dispatch {
             }
         }
         let engine = &self.shared.engine;
-        let is_there = |id: u64| !matches!(engine.index_of(id), Ok(None));
-        self.full.retain(|&(id, _), full| full.worker.is_some() || is_there(id));
+        let is_within = |index| engine.counter(index).is_ok_and(|it| over_limit(&it).is_none());
+        self.full.retain(|&(id, _), full| match engine.index_of(id) {
+            Ok(None) => full.worker.is_some(),
+            Ok(Some(index)) if is_within(index) => {
+                // If it is over the same limit once more, that is new.
+                full.seen.1 = NEVER;
+                true
+            }
+            Ok(Some(_)) | Err(_) => true,
+        });
     }
 
     fn assign_if_over(&mut self, index: u32, counter: &Counter<u64>) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use memstock_common::{NO_INDEX, index_of};
+use memstock_common::index_of;
 
 use super::{Known, Tree};
 use crate::journal::Record;
@@ -30,8 +30,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Maps the counter index of each dying cgroup to its parent's, which is to get its pages (`reparent.rs`); `None`
-    /// if no pages are left. Pages of a cgroup without a tracked parent stay until they are freed.
+    /// Maps the counter index of each dying cgroup to its parent's, which is to get its pages (`reparent.rs`), or to
+    /// [`NO_INDEX`](memstock_common::NO_INDEX); `None` if no pages are left.
     ///
     /// # Errors
     /// A map cannot be read.
@@ -43,12 +43,8 @@ impl Tree<'_> {
         let (mut parents, mut have_pages) = (BTreeMap::new(), false);
         for &Known { index, .. } in &self.dying {
             let counter = self.engine.counter(index)?;
-            let parent = index_of(counter.parent as u32);
-            if parent != NO_INDEX {
-                parents.insert(index, parent);
-                have_pages |=
-                    counter.memory.usage > unused.get(&index).copied().unwrap_or_default();
-            }
+            parents.insert(index, index_of(counter.parent as u32));
+            have_pages |= counter.memory.usage > unused.get(&index).copied().unwrap_or_default();
         }
         Ok(have_pages.then_some(parents))
     }
@@ -73,6 +69,7 @@ impl Tree<'_> {
                 } else {
                     let cgroup = self.dying.remove(at).name();
                     self.journal.publish(Record::CgroupRemoved { cgroup });
+                    self.make_room();
                 }
             }
         }

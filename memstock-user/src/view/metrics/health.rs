@@ -107,7 +107,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Records the counters `now`. What they counted before the first call is ignored.
+    /// Records the counters `now`. What those of the engine counted before the first call is ignored.
     pub fn observe(&mut self, now: Instant, facts: &Facts) {
         let loss = |stat: Stat| {
             facts.losses.iter().find(|(lost, _)| *lost == stat).map_or(0, |&(_, value)| value)
@@ -128,6 +128,9 @@ impl Health {
     }
 
     fn note(&mut self, now: Instant, counted: Counted) {
+        if self.history.is_empty() {
+            self.history.push_back((now, Counted { unreadable: 0, left_out: 0, ..counted }));
+        }
         self.history.push_back((now, counted));
         let is_before = |entry: Option<&(Instant, Counted)>| {
             entry.is_some_and(|(at, _)| now.duration_since(*at) >= WINDOW)
@@ -195,7 +198,9 @@ impl Health {
         if left_out > 0 {
             say(
                 Cause::LeftOut,
-                format!("{left_out} in the last minute: they are charged to the cgroup above them"),
+                format!(
+                    "{left_out} in the last minute: they are charged to the cgroup above them, if that is tracked"
+                ),
             );
         }
         if self.is_off_duty {

@@ -149,15 +149,21 @@ impl Reference {
         gone.len() as u64
     }
 
-    /// Gives pages of a closed cgroup to its parent; `None` if it is open, or has no parent.
+    /// Gives pages of a closed cgroup to its parent, or to nobody if it has none; `None` if it is open.
     pub fn reparent(&mut self, group: u32, pages: &[u64]) -> Option<u64> {
         let member = &self.groups[&group];
-        let above = member.parent.filter(|_| !member.open)?;
+        if member.open {
+            return None;
+        }
+        let above = member.parent;
         let is_moved = |(pfn, page): (&u64, &Page)| page.group == group && pages.contains(pfn);
         let moved: Vec<_> =
             self.pages.iter().filter(|&page| is_moved(page)).map(|page| *page.0).collect();
         for pfn in &moved {
-            self.pages.entry(*pfn).and_modify(|page| page.group = above);
+            match above {
+                Some(above) => drop(self.pages.entry(*pfn).and_modify(|page| page.group = above)),
+                None => drop(self.pages.remove(pfn)),
+            }
         }
         Some(moved.len() as u64)
     }
