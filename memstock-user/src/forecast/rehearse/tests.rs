@@ -239,12 +239,15 @@ fn what_is_written_without_a_limit_is_not_waited_for() {
 }
 
 /// Where the kernel kills rather than wait for writeback: 200 MiB, 6 MiB that are not seen, and the dirty pages, at most
-/// a quarter of that.
+/// half of that.
 #[test]
 fn dirty_pages_are_needed_where_they_are_killed_for() {
-    for (lru, dirty, lives_from) in
-        [(Lru::MultiGen, 10, 216), (Lru::MultiGen, 90, 257), (Lru::Classic, 10, 206)]
-    {
+    for (lru, dirty, lives_from) in [
+        (Lru::MultiGen, 10, 216),
+        (Lru::MultiGen, 90, 296),
+        (Lru::MultiGen, 150, 309),
+        (Lru::Classic, 10, 206),
+    ] {
         let mut recording = recording();
         recording.header.lru = lru;
         recording.moments[2].dirty = dirty * MIB;
