@@ -28,6 +28,7 @@ use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -145,22 +146,38 @@ pub fn page_size() -> u64 {
 ///
 /// When `/proc/swaps` exists and cannot be read.
 pub fn has_swap() -> Result<bool> {
-    Ok(swap_areas()? > 0)
+    Ok(!swap_areas()?.is_empty())
 }
 
-/// How many swap files and devices are in use on this host.
+/// The swap files and devices that are in use on this host, as `/proc/swaps` names them.
 ///
 /// # Errors
 ///
 /// When `/proc/swaps` exists and cannot be read.
-pub fn swap_areas() -> Result<usize> {
+pub fn swap_areas() -> Result<BTreeSet<String>> {
     match fs::read_to_string("/proc/swaps") {
         // The first line is a heading.
-        Ok(text) => Ok(text.lines().skip(1).count()),
+        Ok(text) => {
+            let names = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+            Ok(names.map(str::to_owned).collect())
+        }
         // A kernel without swap.
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(0),
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
+            Ok(BTreeSet::new())
+        }
         Err(error) => Err(error).context("cannot read /proc/swaps"),
     }
+}
+
+/// A figure of `/proc/meminfo`, in pages; 0 if it is not there.
+pub(crate) fn meminfo(name: &str) -> u64 {
+    in_meminfo(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), name)
+}
+
+fn in_meminfo(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024 / page_size()
 }
 
 #[cfg(test)]
@@ -219,5 +236,8 @@ mod tests {
     fn small_facts() {
         assert!(page_size().is_power_of_two() && page_size() >= 4096);
         has_swap().unwrap();
+        let text = "SwapCached2: 4 kB\nSwapCached:     8192 kB\n";
+        assert_eq!(in_meminfo(text, "SwapCached") * page_size(), 8192 * 1024);
+        assert_eq!(in_meminfo("", "SwapCached"), 0);
     }
 }

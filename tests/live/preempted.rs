@@ -143,6 +143,8 @@ fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
         let touched = wakes * TOUCHED * sides.len() as u64;
         let most = if release()? >= (7, 0) { missed.min(touched / 100) } else { missed };
         ensure!(counts.only_kernels <= start.only_kernels + most, "{missed} skipped: {audit:#?}");
+        // Without tracepoints for faults, pages stand for them, page tables among them.
+        let has_faults = engine.show()?.cgroup(top.path())?.faults.is_some();
         let mut all = (0, 0);
         for side in &sides {
             let (seen, counted) = side.faults(&engine)?;
@@ -150,8 +152,8 @@ fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
             // A program that is preempted between choosing the cgroup whose faults the CPU counts and refilling the
             // stock credits the faults of the next batch to the other one (`memstock_common::fault`); no page's owner
             // depends on it.
-            let is_preempted = release()? >= (7, 0);
-            ensure!(is_preempted || seen <= counted, "{seen} faults of {counted}: another's");
+            let may_differ = !has_faults || release()? >= (7, 0);
+            ensure!(may_differ || seen <= counted, "{seen} faults of {counted}: another's");
             all = (all.0 + seen, all.1 + counted);
             let expected = side.used + side.kept;
             // The daemon finds the frees that were skipped. A page table that a task needs only now may be more than
@@ -164,7 +166,7 @@ fn who_shares_a_cpu_pays_for_its_own() -> Result<()> {
             .with_context(|| format!("{used} pages used, not {expected}: {audit:#?}"))?;
             ensure!(used + missed >= expected, "{used} pages used, not {expected}");
         }
-        ensure!(all.0 <= all.1, "{} faults of {}", all.0, all.1);
+        ensure!(!has_faults || all.0 <= all.1, "{} faults of {}", all.0, all.1);
         if kernel.is_some() {
             // A comparison with the kernel finds the allocations that were skipped.
             let repair = args.iter().cloned().chain(["--repair".to_owned()]);

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use memstock_tests::audit::beside;
 use memstock_tests::growing::{Grower, resident_pages};
 use memstock_tests::hog::{Hog, HogBuilder, size};
 use memstock_tests::live::name;
@@ -27,12 +28,7 @@ impl Swap {
         let file = swap.file();
         fs::write(&file, vec![0; 128 << 20])?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        for program in ["mkswap", "swapon"] {
-            let mut command = Command::new(program);
-            command.arg(&file);
-            let done = Program::from(command).finish(SOON)?;
-            ensure!(done.code() == 0, "{program}: {done:?}");
-        }
+        enable(&file)?;
         Ok(swap)
     }
 
@@ -43,12 +39,108 @@ impl Swap {
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        let mut command = Command::new("swapoff");
-        command.arg(self.file());
-        if let Err(error) = Program::from(command).finish(3 * SOON) {
-            eprintln!("{error:#}");
+        disable(&self.file());
+    }
+}
+
+fn enable(area: &Path) -> Result<()> {
+    for program in ["mkswap", "swapon"] {
+        let mut command = Command::new(program);
+        command.arg(area);
+        let done = Program::from(command).finish(SOON)?;
+        ensure!(done.code() == 0, "{program}: {done:?}");
+    }
+    Ok(())
+}
+
+fn disable(area: &Path) {
+    let mut command = Command::new("swapoff");
+    command.arg(area);
+    if let Err(error) = Program::from(command).finish(3 * SOON) {
+        eprintln!("{error:#}");
+    }
+}
+
+/// Swap in compressed memory, of the test's own: the number of its device.
+struct Zram(String);
+
+const ZRAM: &str = "/sys/class/zram-control";
+
+impl Zram {
+    fn on() -> Result<Self> {
+        let number = fs::read_to_string(format!("{ZRAM}/hot_add"))?;
+        let zram = Self(number.trim().to_owned());
+        fs::write(format!("/sys/block/zram{}/disksize", zram.0), "64M")?;
+        enable(&zram.device())?;
+        Ok(zram)
+    }
+
+    fn device(&self) -> PathBuf {
+        format!("/dev/zram{}", self.0).into()
+    }
+}
+
+impl Drop for Zram {
+    fn drop(&mut self) {
+        disable(&self.device());
+        for (file, value) in [
+            (format!("/sys/block/zram{}/reset", self.0), "1"),
+            (format!("{ZRAM}/hot_remove"), &self.0),
+        ] {
+            if let Err(error) = fs::write(&file, value) {
+                eprintln!("{file}: {error}");
+            }
         }
     }
+}
+
+/// A cgroup of the cpuset controller of cgroup v1, whatever is in it: as long as there is one, the kernel adds
+/// `__GFP_HARDWALL` to all allocations.
+struct Cpuset(PathBuf);
+
+impl Cpuset {
+    fn new() -> Result<Self> {
+        let dir = Path::new("/sys/fs/cgroup/cpuset")
+            .join(format!("memstock-test-{}", std::process::id()));
+        fs::create_dir(&dir)?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Cpuset {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+/// The memory of the device belongs to nobody, as in the kernel.
+#[test]
+fn compressed_swap_is_nobodys() -> Result<()> {
+    live(|| {
+        if !Path::new(ZRAM).exists() || !Path::new("/sys/fs/cgroup/cpuset/cpuset.cpus").exists() {
+            skip(&name(), "there is no zram, or no cpuset controller of cgroup v1");
+            return Ok(());
+        }
+        let (_zram, _cpuset) = (Zram::on()?, Cpuset::new()?);
+        let cgroup = TestCgroup::new()?;
+        let Some(kernel) = KernelCgroup::beside(&cgroup)? else {
+            skip(&name(), kernel_cgroup::ABSENT);
+            return Ok(());
+        };
+        kernel.limit(Some(LIMIT))?;
+        let engine = Engine::start(["--cgroup", cgroup.path()])?;
+        let mut hog = HogBuilder::pages(3 * LIMIT).kernel(Some(&kernel)).start(&cgroup)?;
+        hog.has_all()?;
+        let resident = resident_pages(hog.id()).context("it has ended")?;
+        ensure!(resident <= LIMIT, "{resident} pages are resident: nothing was swapped out");
+        let audit = engine.audit_at_rest(&beside(&cgroup, &kernel))?;
+        let user = audit.agreement()?.counts;
+        ensure!(user.both > LIMIT / 2 && user.only_ours == 0, "{audit}");
+        drop(hog);
+        engine.stop().map(drop)
+    })
 }
 
 /// With swap, a task at its memory limit is swapped out and goes on. Swapped pages stay charged to memory+swap, until

@@ -8,13 +8,19 @@ use crate::daemon::tree::Tree;
 use crate::enforce::task::swapped;
 use crate::engine::Engine;
 use crate::host::cgroup::{ById, CgroupMount};
+use crate::host::meminfo;
 use crate::host::process::processes;
 
-/// Pages in swap of the cgroups with these ids. Reads one file of each of their processes.
+/// Pages of the cgroups with these ids that are in swap alone. Reads one file of each of their processes.
+///
+/// Pages that are in memory as well, in the host's swap cache, are charged as memory. Whose they are is not known, so
+/// each cgroup may have all of them.
 pub fn look(mount: &CgroupMount, ids: &[u64]) -> Vec<(u64, u64)> {
+    let cached = meminfo("SwapCached");
     let pages = |&id: &u64| {
         let ById::Found(cgroup) = mount.cgroup_of(id) else { return None };
-        Some((id, processes(&cgroup.dir).ok()?.into_iter().map(swapped).sum()))
+        let pages: u64 = processes(&cgroup.dir).ok()?.into_iter().map(swapped).sum();
+        Some((id, pages.saturating_sub(cached)))
     };
     ids.iter().filter_map(pages).collect()
 }

@@ -8,7 +8,7 @@ use rustix::system::uname;
 
 use crate::host::cgroup::Cgroup;
 use crate::host::workload::Workload;
-use crate::host::{cpus, page_size};
+use crate::host::{cpus, meminfo, page_size};
 use crate::recording::{Header, Lru};
 
 /// The header of a recording that begins now. `name` is what people call the cgroup; `command` is empty unless the
@@ -31,7 +31,7 @@ pub(super) fn header(
         host: text(uname.nodename()),
         kernel: text(uname.release()),
         lru: lru_of(&lru_gen),
-        swap: swap(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+        swap: meminfo("SwapTotal"),
         thp: chosen(&thp).unwrap_or("never").into(),
         cpus: u32::try_from(cpus()?.online.len()).unwrap_or(u32::MAX),
         page_size: u32::try_from(page_size()).unwrap_or(u32::MAX),
@@ -55,13 +55,6 @@ fn chosen(text: &str) -> Option<&str> {
     Some(text.split_once('[')?.1.split_once(']')?.0)
 }
 
-/// The host's swap, in pages.
-fn swap(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("SwapTotal:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024 / page_size()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +66,5 @@ mod tests {
             [Lru::MultiGen, Lru::Classic, Lru::Classic]
         );
         assert_eq!(chosen("always [madvise] never\n"), Some("madvise"));
-        assert_eq!(swap("MemFree: 1 kB\nSwapTotal:     8192 kB\n") * page_size(), 8192 * 1024);
-        assert_eq!(swap(""), 0);
     }
 }

@@ -1,5 +1,7 @@
 //! The state of the daemon: its parts, work in other threads, and what it has reported.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use memstock_common::stat::Stat;
 use tokio::time::Instant;
@@ -25,8 +27,8 @@ pub struct State<'a> {
     pub adopts: bool,
     pub(super) health: Health,
     pub(super) checked: Checked,
-    /// How many swap areas there were when tasks were last asked what they have in swap.
-    pub(super) swap_areas: Option<usize>,
+    /// The swap areas when tasks were last asked what they have in swap.
+    pub(super) swap_areas: Option<BTreeSet<String>>,
     /// When the next check is due.
     pub(super) check_at: Instant,
     /// When new cgroups are looked for again.
@@ -69,8 +71,8 @@ impl<'a> State<'a> {
 
 /// The result of a part's work.
 pub enum Done {
-    /// The number of swap areas, and the pages in swap by cgroup id.
-    Swapped(usize, Vec<(u64, u64)>),
+    /// The swap areas, and the pages in swap by cgroup id.
+    Swapped(BTreeSet<String>, Vec<(u64, u64)>),
     /// Pages of removed cgroups belong to their ancestors now.
     Inherited,
     /// The result of a check for drift, if there is one.

@@ -133,25 +133,21 @@ impl Watch<'_> {
     fn look_at_swap(&mut self) {
         let Self { engine, tree, state, .. } = self;
         let is_due = state.work.is_rested(Part::Swap) && state.parts.is_due(Part::Swap);
-        if !is_due || engine.info().memsw == 0 {
+        if !is_due {
             return;
         }
-        let areas = match swap_areas() {
-            // Once more after the last has gone: what was in it is in memory again.
-            Ok(0) if state.swap_areas == Some(0) => {
-                state.parts.outcome(Part::Swap, Ok(()));
-                return;
-            }
-            Ok(areas) => areas,
-            Err(error) => {
-                state.parts.failed(Part::Swap, &error);
-                return;
-            }
-        };
-        let has_less = state.swap_areas.is_some_and(|before| areas < before) && tree.adopts;
-        let (ids, pins): (Vec<_>, _) = (tree.ids().collect(), engine.pins().clone());
+        let Some(areas) = state.parts.attempt(Part::Swap, swap_areas) else { return };
+        let has_gone = has_gone(state.swap_areas.as_ref(), &areas);
+        // Once more after the last has gone: what was in it is in memory again.
+        if areas.is_empty() && state.swap_areas.is_some() && !has_gone {
+            return;
+        }
+        let adopts = has_gone && tree.adopts;
+        let counts = engine.info().memsw == 1;
+        let ids: Vec<_> = tree.ids().filter(|_| counts).collect();
+        let pins = engine.pins().clone();
         let started = state.work.start(Part::Swap, move |_| {
-            if has_less {
+            if adopts {
                 swapped::note_unadopted(&Engine::open(&pins)?)?;
             }
             Ok(Done::Swapped(areas, swapped::look(&CgroupMount::find()?, &ids)))
@@ -212,8 +208,8 @@ impl Watch<'_> {
             None if part == Part::Reload => Reload::limits_set(self, Vec::new()),
             None => {}
             Some(Done::Swapped(areas, seen)) => {
-                let before = self.state.swap_areas.replace(areas);
-                self.state.adopts |= before.is_some_and(|before| areas < before);
+                self.state.adopts |= has_gone(self.state.swap_areas.as_ref(), &areas);
+                self.state.swap_areas = Some(areas);
                 let set = swapped::set(self.engine, &self.tree, &seen);
                 self.note(Part::Swap, set);
             }
@@ -329,4 +325,9 @@ fn stranded(kernel: &mut Option<KernelSlots>) -> HashMap<PathBuf, u64> {
             HashMap::new()
         }
     }
+}
+
+/// Whether a swap area has gone: what was in it is in memory again.
+fn has_gone(before: Option<&BTreeSet<String>>, now: &BTreeSet<String>) -> bool {
+    before.is_some_and(|before| !before.is_subset(now))
 }
