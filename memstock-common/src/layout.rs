@@ -93,6 +93,11 @@ impl PageLayout {
     }
 }
 
+/// Flags of a task (`include/linux/sched.h`): it reclaims; it does no I/O to get memory; it pins memory for long.
+const PF_MEMALLOC: u64 = 0x800;
+const PF_MEMALLOC_NOIO: u64 = 0x8_0000;
+const PF_MEMALLOC_PIN: u64 = 0x1000_0000;
+
 /// Flags of an allocation (`gfp_t`) that tell whether the kernel charges it. Macros before Linux 6.9.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +108,12 @@ pub struct GfpFlags {
     /// memory lacks the last two (zram, zswap), of which the kernel adds the first as soon as there is a cpuset; memory
     /// that cannot be moved lacks the first (`docs/adr/0023-what-is-charged.md`).
     pub user: u32,
-    /// `__GFP_HIGHMEM | __GFP_HARDWALL | __GFP_IO`: user memory has these even if the kernel takes `__GFP_MOVABLE` from
-    /// it, to pin it for long (`PF_MEMALLOC_PIN`); other memory as well.
-    pub pinned: u32,
+    /// `__GFP_HIGHMEM | __GFP_HARDWALL`: user memory has both. Other memory may have them, too.
+    pub high: u32,
+    /// `__GFP_MOVABLE`.
+    pub movable: u32,
+    /// `__GFP_IO`.
+    pub io: u32,
     /// `__GFP_NOMEMALLOC | __GFP_NORETRY`: an allocation of several pages that the kernel can do without has at least
     /// one of them; huge pages of hugetlb, which are charged to nobody, have neither.
     pub large: u32,
@@ -115,8 +123,15 @@ pub struct GfpFlags {
 
 impl GfpFlags {
     /// Where the flags are not known: nothing is charged.
-    pub const UNKNOWN: Self =
-        Self { account: 0, user: u32::MAX, pinned: u32::MAX, large: 0, compound: 0 };
+    pub const UNKNOWN: Self = Self {
+        account: 0,
+        user: u32::MAX,
+        high: u32::MAX,
+        movable: 0,
+        io: 0,
+        large: 0,
+        compound: 0,
+    };
 
     /// Whether it is kernel memory that is charged.
     #[inline(always)]
@@ -131,10 +146,20 @@ impl GfpFlags {
         self.is_users(gfp, self.user, order) || self.is_kernels(gfp)
     }
 
-    /// Whether the kernel charges it if the task pins memory.
+    /// Whether it may be user memory without some of the flags of user memory.
     #[inline(always)]
-    pub const fn may_be_pinned(self, gfp: u32, order: u32) -> bool {
-        self.is_users(gfp, self.pinned, order)
+    pub const fn may_be_users(self, gfp: u32, order: u32) -> bool {
+        self.is_users(gfp, self.high, order)
+    }
+
+    /// Whether the flags of the task explain those that are missing (`current_gfp_context` in
+    /// `include/linux/sched/mm.h`): it may not move what it pins for long (io_uring, RDMA, VFIO), and does no I/O to get
+    /// memory. Reclaim may not do that either, but allocates for drivers: zram.
+    #[inline(always)]
+    pub const fn is_explained(self, gfp: u32, task: u64) -> bool {
+        let is_still = task & PF_MEMALLOC_PIN != 0;
+        let has_no_io = task & (PF_MEMALLOC_NOIO | PF_MEMALLOC) == PF_MEMALLOC_NOIO;
+        (gfp & self.movable != 0 || is_still) && (gfp & self.io != 0 || has_no_io)
     }
 
     #[inline(always)]

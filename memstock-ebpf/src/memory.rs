@@ -27,19 +27,16 @@ pub fn foreign(task: u64) -> Option<u64> {
     Some(mm)
 }
 
-/// Set in the flags of a task while it pins memory for long: `PF_MEMALLOC_PIN` (`include/linux/sched.h`).
-const PINS: u64 = 0x1000_0000;
-
-/// Whether the current task pins memory for long, as for io_uring, RDMA and VFIO.
+/// The flags of the current task (`PF_*`); none are known where its layout is not.
 #[inline(always)]
-pub fn is_pinning() -> bool {
+pub fn task_flags() -> u64 {
     let offsets = config::memory_owner();
     if offsets == MemoryOwner::UNKNOWN {
-        return false;
+        return 0;
     }
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task() };
-    read(task, offsets.task_flags).is_some_and(|flags| flags & PINS != 0)
+    read(task, offsets.task_flags).unwrap_or(0)
 }
 
 /// The owner that memory is charged to: `get_mem_cgroup_from_mm` in `mm/memcontrol.c`, for our cgroups.

@@ -19,7 +19,7 @@ use memstock_common::{NOBODY, Stock, Word};
 use crate::config;
 use crate::machine::{Kernel, slot};
 use crate::maps::{GENERATION, STOCK};
-use crate::memory::is_pinning;
+use crate::memory::task_flags;
 use crate::payer::{Payer, owner, running_task};
 use crate::word::MapWord;
 
@@ -70,7 +70,7 @@ impl Allocation {
             pfn: config::pfn_of(page),
             order,
             is_charged: flags.is_charged(gfp, order)
-                || flags.may_be_pinned(gfp, order) && is_pinning(),
+                || flags.may_be_users(gfp, order) && flags.is_explained(gfp, task_flags()),
             is_compound: gfp & flags.compound != 0,
             pays: if flags.is_kernels(gfp) { Payer::Task } else { Payer::Memory },
         })

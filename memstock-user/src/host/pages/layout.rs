@@ -114,7 +114,9 @@ const fn of_masks(masks: [u32; 8]) -> GfpFlags {
     GfpFlags {
         account,
         user: movable | hardwall | io,
-        pinned: highmem | hardwall | io,
+        high: highmem | hardwall,
+        movable,
+        io,
         large: nomemalloc | noretry,
         compound,
     }

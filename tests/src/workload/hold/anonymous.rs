@@ -1,7 +1,7 @@
 //! Private anonymous memory in small pages.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 
 use anyhow::{Context, Result};
 use rustix::mm::{Advice, MapFlags};
@@ -44,6 +44,21 @@ pub(super) fn pinned(nr_pages: usize) -> Result<Held> {
         drop(pin);
         region.unmap()
     }))
+}
+
+/// Unavailable before Linux 5.6.
+pub(super) fn without_io(nr_pages: usize) -> Result<Held> {
+    /// `include/uapi/linux/prctl.h`.
+    const PR_SET_IO_FLUSHER: libc::c_int = 57;
+    let flushes = |on: libc::c_ulong| {
+        // SAFETY: the call takes numbers.
+        let done = unsafe { libc::prctl(PR_SET_IO_FLUSHER, on, 0, 0, 0) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    flushes(1).map_err(|error| Unavailable(format!("no PR_SET_IO_FLUSHER: {error}")))?;
+    let held = write(nr_pages);
+    flushes(0).context("PR_SET_IO_FLUSHER")?;
+    held
 }
 
 pub(super) fn mlock(nr_pages: usize) -> Result<Held> {

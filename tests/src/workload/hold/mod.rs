@@ -176,6 +176,7 @@ fn get(mode: Mode, order: &Order) -> Result<Held> {
         Mode::Locked => anonymous::locked(nr_pages),
         Mode::Mlock => anonymous::mlock(nr_pages),
         Mode::Pinned => anonymous::pinned(nr_pages),
+        Mode::IoFlusher => anonymous::without_io(nr_pages),
         Mode::Populate => anonymous::populate(nr_pages),
         Mode::ReadInto => anonymous::read_into(nr_pages),
         Mode::Dontneed => anonymous::dontneed(nr_pages),

@@ -17,6 +17,8 @@ pub enum Mode {
     Mlock,
     /// Private anonymous memory that is first touched as it is pinned for long: registered with io_uring.
     Pinned,
+    /// Private anonymous memory, written by a task that does no I/O to get memory (`PR_SET_IO_FLUSHER`).
+    IoFlusher,
     /// Mapped with `MAP_POPULATE`.
     Populate,
     /// `read(2)` into fresh memory.
