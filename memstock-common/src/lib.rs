@@ -76,7 +76,7 @@ pub const NOBODY: u32 = 0;
 
 /// Version of the map layout, the pins and the arguments of the control programs. An engine of another version can be
 /// stopped, but not read or controlled.
-pub const LAYOUT: u32 = 11;
+pub const LAYOUT: u32 = 12;
 
 /// What an engine was loaded with: the value type of the map `ENGINE`.
 #[repr(C)]

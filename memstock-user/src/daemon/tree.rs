@@ -132,6 +132,7 @@ impl<'a> Tree<'a> {
         let known = Known { index, id: cgroup.id, path: Some(cgroup.path.clone()) };
         self.journal.publish(Record::CgroupAdded { cgroup: known.name() });
         self.unseen.push_back(known.id);
+        self.waiting.remove(&known.id);
         self.tracked.insert(known.id, known);
     }
 

@@ -318,8 +318,10 @@ fn add(target: &Target, watch: &mut Watch<'_>) -> Result<()> {
     if watch.tree.adopts {
         engine.pins().note_unadopted([target.cgroup.id])?;
     }
-    let index = register(engine, &tracked, target)
-        .inspect_err(|_| drop(engine.pins().adopted(&[target.cgroup.id].into())))?;
+    let index = register(engine, &tracked, target).inspect_err(|error| {
+        drop(engine.pins().adopted(&[target.cgroup.id].into()));
+        watch.tree.leave_out(&target.cgroup, error);
+    })?;
     watch.tree.added(&target.cgroup, index);
     Ok(())
 }

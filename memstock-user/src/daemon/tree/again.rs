@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::Tree;
-use crate::host::cgroup::{Cgroup, display};
+use crate::host::cgroup::{ById, Cgroup, display};
 
 impl Tree<'_> {
     pub(super) fn try_again(&mut self, id: u64) {
         self.unknown.entry(id).or_insert_with(Instant::now);
     }
 
-    /// One that could not be registered waits for room.
-    pub(super) fn leave_out(&mut self, cgroup: &Cgroup, error: &anyhow::Error) {
+    /// Notes one that could not be registered; it waits, if there was no room.
+    pub fn leave_out(&mut self, cgroup: &Cgroup, error: &anyhow::Error) {
         self.left_out += 1;
-        self.waiting.insert(cgroup.id);
+        if !self.engine.has_room() {
+            self.waiting.insert(cgroup.id);
+        }
         let path = display(&cgroup.path);
         log::debug!("{path}: {error:#}");
         if self.left_out == 1 {
@@ -25,10 +27,12 @@ impl Tree<'_> {
         }
     }
 
-    /// Looks again for one that was left out: there is room for another.
-    pub(super) fn make_room(&mut self) {
-        if let Some(id) = self.waiting.pop_first() {
-            self.try_again(id);
+    /// Looks again for one that is waiting, and still there: there is room for another.
+    pub(super) fn has_room(&mut self) {
+        while let Some(id) = self.waiting.pop_first() {
+            if let ById::Found(_) = self.mount.cgroup_of(id) {
+                return self.try_again(id);
+            }
         }
     }
 

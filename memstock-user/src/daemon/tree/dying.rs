@@ -69,7 +69,7 @@ impl Tree<'_> {
                 } else {
                     let cgroup = self.dying.remove(at).name();
                     self.journal.publish(Record::CgroupRemoved { cgroup });
-                    self.make_room();
+                    self.has_room();
                 }
             }
         }
