@@ -327,11 +327,12 @@ impl<'a> Rehearsal<'a> {
 
     /// Seconds to write so many bytes of dirty pages.
     fn seconds_to_write(&self, bytes: u64) -> f64 {
-        self.seconds(bytes, self.recording.end.as_ref().and_then(|end| end.write_ns_per_page))
+        let ns = self.recording.end.as_ref().and_then(|end| end.write_ns_per_page);
+        self.seconds(bytes, ns)
     }
 
     fn seconds(&self, bytes: u64, ns_per_page: Option<u64>) -> f64 {
-        let ns_per_page = ns_per_page.unwrap_or(READ_NS_PER_PAGE);
+        let ns_per_page = ns_per_page.filter(|&ns| ns > 0).unwrap_or(READ_NS_PER_PAGE);
         bytes as f64 / page_size(self.recording) as f64 * ns_per_page as f64 / 1e9
     }
 

@@ -98,13 +98,15 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     } else {
         write!(out, "         at most {slower} % slower")?;
     }
-    if advice.max > advice.high || margin == 0.0 {
-        writeln!(out, ", and {margin} % added for other loads")?;
-    } else {
+    let base = advice.needed as f64 * (1.0 + goal.margin);
+    let is_unseen_more = advice.fast_from <= advice.lives_from && advice.lives_from as f64 > base;
+    if is_unseen_more && margin > 0.0 {
         writeln!(
             out,
             "; nothing is added for other loads: what cannot be seen is more than {margin} %"
         )?;
+    } else {
+        writeln!(out, ", and {margin} % added for other loads")?;
     }
     for warning in recommended.warnings() {
         writeln!(out, "warning  {}", printable(&warning))?;

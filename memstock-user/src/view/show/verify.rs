@@ -63,7 +63,7 @@ pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome, code: u8)
             && happened.kills == 0
             && predicted.verdict != Verdict::Oom =>
         {
-            "nobody was killed, as predicted; the recording is of another command, so its time says nothing"
+            "nobody was killed, as predicted; how much slower it was is not known, as the recording has no end or is of another command"
         }
         Ordering::Greater => {
             "better than predicted: pages that are already in the page cache need no room"
@@ -105,6 +105,6 @@ mod tests {
         let other = Outcome { verdict: Verdict::Reclaims, slowdown: None, kills: 0, ..happened };
         let mut text = Vec::new();
         write(&mut text, &rehearsal.judge(210 << 20), &other, 0).unwrap();
-        assert!(String::from_utf8(text).unwrap().contains("of another command"));
+        assert!(String::from_utf8(text).unwrap().contains("is of another command"));
     }
 }
