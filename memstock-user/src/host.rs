@@ -25,11 +25,11 @@ pub use self::bpffs::{BPFFS, Bpffs, bpffs, is_bpffs, unmount_our_bpffs};
 
 use crate::exit::{Classify as _, Failure};
 use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 
 /// `PROC_USER_INIT_INO`: the inode of the first user namespace, the same on every kernel.
@@ -146,26 +146,33 @@ pub fn page_size() -> u64 {
 ///
 /// When `/proc/swaps` exists and cannot be read.
 pub fn has_swap() -> Result<bool> {
-    Ok(!swap_areas()?.is_empty())
+    match fs::read_to_string(SWAPS) {
+        // The first line is a heading.
+        Ok(text) => Ok(text.lines().count() > 1),
+        // A kernel without swap.
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot read {SWAPS}")),
+    }
 }
 
-/// The swap files and devices that are in use on this host, as `/proc/swaps` names them.
-///
-/// # Errors
-///
-/// When `/proc/swaps` exists and cannot be read.
-pub fn swap_areas() -> Result<BTreeSet<String>> {
-    match fs::read_to_string("/proc/swaps") {
-        // The first line is a heading.
-        Ok(text) => {
-            let names = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-            Ok(names.map(str::to_owned).collect())
-        }
-        // A kernel without swap.
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
-            Ok(BTreeSet::new())
-        }
-        Err(error) => Err(error).context("cannot read /proc/swaps"),
+const SWAPS: &str = "/proc/swaps";
+
+/// Tells when swap is turned on or off; never on a kernel without swap.
+#[derive(Debug)]
+pub(crate) struct SwapChanges(Option<File>);
+
+impl SwapChanges {
+    /// From now on.
+    pub(crate) fn watch() -> Self {
+        Self(File::open(SWAPS).ok())
+    }
+
+    /// Whether it was since the last call (`swaps_poll` in `mm/swapfile.c`).
+    pub(crate) fn any(&self) -> bool {
+        let Some(file) = &self.0 else { return false };
+        let mut asked = [PollFd::new(file, PollFlags::PRI)];
+        let answered = poll(&mut asked, Some(&Timespec::default()));
+        answered.is_ok() && asked[0].revents().contains(PollFlags::PRI)
     }
 }
 

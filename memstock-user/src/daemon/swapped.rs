@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use memstock_common::NO_INDEX;
+use memstock_common::counter::needed;
 
 use crate::daemon::tree::Tree;
 use crate::enforce::task::swapped;
@@ -11,18 +12,31 @@ use crate::host::cgroup::{ById, CgroupMount};
 use crate::host::meminfo;
 use crate::host::process::processes;
 
-/// Pages of the cgroups with these ids that are in swap alone. Reads one file of each of their processes.
-///
-/// Pages that are in memory as well, in the host's swap cache, are charged as memory. Whose they are is not known, so
-/// each cgroup may have all of them.
-pub fn look(mount: &CgroupMount, ids: &[u64]) -> Vec<(u64, u64)> {
-    let cached = meminfo("SwapCached");
-    let pages = |&id: &u64| {
+/// What tasks have in swap.
+pub struct Seen {
+    /// By cgroup.
+    cgroups: Vec<Swapped>,
+    /// Pages of the host that are in swap, and in memory as well.
+    cached: u64,
+}
+
+/// What the tasks of a cgroup have, in pages.
+struct Swapped {
+    id: u64,
+    swapped: u64,
+    mapped: u64,
+}
+
+/// Asks the tasks of the cgroups with these ids: reads one file of each process.
+pub fn look(mount: &CgroupMount, ids: &[u64]) -> Seen {
+    let of = |&id: &u64| {
         let ById::Found(cgroup) = mount.cgroup_of(id) else { return None };
-        let pages: u64 = processes(&cgroup.dir).ok()?.into_iter().map(swapped).sum();
-        Some((id, pages.saturating_sub(cached)))
+        let each = processes(&cgroup.dir).ok()?.into_iter().map(swapped);
+        let add = |(a, b), (c, d)| (a + c, b + d);
+        let (swapped, mapped) = each.fold((0, 0), add);
+        Some(Swapped { id, swapped, mapped })
     };
-    ids.iter().filter_map(pages).collect()
+    Seen { cgroups: ids.iter().filter_map(of).collect(), cached: meminfo("SwapCached") }
 }
 
 /// Notes all tracked cgroups for adoption. What `swapoff` brings back is charged to whoever called it, or to nobody.
@@ -41,11 +55,15 @@ pub fn note_unadopted(engine: &Engine) -> Result<()> {
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn set(engine: &Engine, tree: &Tree<'_>, seen: &[(u64, u64)]) -> Result<()> {
-    for &(id, nr_pages) in seen {
-        if let Some(index) = tree.index_of(id)
-            && nr_pages != engine.counter(index)?.swapped
-        {
+pub fn set(engine: &Engine, tree: &Tree<'_>, seen: &Seen) -> Result<()> {
+    for &Swapped { id, swapped, mapped } in &seen.cgroups {
+        let Some(index) = tree.index_of(id) else { continue };
+        let counter = engine.counter(index)?;
+        // Pages in the swap cache that nobody has mapped are charged as memory: at most those that are needed.
+        let needed = needed(counter.memory.usage, counter.file);
+        let cached = seen.cached.min(needed.saturating_sub(mapped));
+        let nr_pages = swapped.saturating_sub(cached);
+        if nr_pages != counter.swapped {
             engine.control().swapped(index, nr_pages)?;
         }
     }

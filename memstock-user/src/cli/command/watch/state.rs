@@ -1,15 +1,15 @@
 //! The state of the daemon: its parts, work in other threads, and what it has reported.
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
 use memstock_common::stat::Stat;
 use tokio::time::Instant;
 
 use crate::cli::command::reload::Changed;
 use crate::daemon::parts::Parts;
+use crate::daemon::swapped::Seen;
 use crate::daemon::work::Work;
 use crate::engine::sample::Paths;
+use crate::host::SwapChanges;
 use crate::host::cgroup::Cgroup;
 use crate::host::workload::{Resolver, Workload};
 use crate::journal::Journal;
@@ -27,8 +27,12 @@ pub struct State<'a> {
     pub adopts: bool,
     pub(super) health: Health,
     pub(super) checked: Checked,
-    /// The swap areas when tasks were last asked what they have in swap.
-    pub(super) swap_areas: Option<BTreeSet<String>>,
+    /// Tells of swap that is turned on or off.
+    pub(super) swap_changes: SwapChanges,
+    /// Whether it was, and tasks have not been asked since: it may have been before the daemon started.
+    pub(super) has_swap_changed: bool,
+    /// Whether pages may have come back from it, and are to be adopted.
+    pub(super) adopts_swapped: bool,
     /// When the next check is due.
     pub(super) check_at: Instant,
     /// When new cgroups are looked for again.
@@ -57,7 +61,9 @@ impl<'a> State<'a> {
             adopts: false,
             health: Health::default(),
             checked: Checked::default(),
-            swap_areas: None,
+            swap_changes: SwapChanges::watch(),
+            has_swap_changed: true,
+            adopts_swapped: false,
             check_at: Instant::now(),
             look_at: Instant::now(),
             unreadable: 0,
@@ -71,8 +77,8 @@ impl<'a> State<'a> {
 
 /// The result of a part's work.
 pub enum Done {
-    /// The swap areas, and the pages in swap by cgroup id.
-    Swapped(BTreeSet<String>, Vec<(u64, u64)>),
+    /// What cgroups have in swap; whether pages that came back from it are to be adopted.
+    Swapped(Seen, bool),
     /// Pages of removed cgroups belong to their ancestors now.
     Inherited,
     /// The result of a check for drift, if there is one.

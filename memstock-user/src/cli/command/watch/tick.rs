@@ -22,7 +22,7 @@ use crate::engine::kernel_slots::KernelSlots;
 use crate::engine::sample::{losses, sample};
 use crate::host::cgroup::CgroupMount;
 use crate::host::workload::find::named;
-use crate::host::{page_size, swap_areas};
+use crate::host::{has_swap, page_size};
 use crate::view::metrics::check::check;
 use crate::view::metrics::health::{Reason, WINDOW};
 use crate::view::metrics::{Facts, Question, Reading};
@@ -136,21 +136,25 @@ impl Watch<'_> {
         if !is_due {
             return;
         }
-        let Some(areas) = state.parts.attempt(Part::Swap, swap_areas) else { return };
-        let has_gone = has_gone(state.swap_areas.as_ref(), &areas);
-        // Once more after the last has gone: what was in it is in memory again.
-        if areas.is_empty() && state.swap_areas.is_some() && !has_gone {
+        let has_changed = state.swap_changes.any();
+        // What comes back when swap is turned off is charged to who turned it off, or to nobody.
+        state.adopts_swapped |= has_changed && tree.adopts;
+        state.has_swap_changed |= has_changed;
+        // Without swap, once more: what was in it is in memory.
+        let Some(has_swap) = state.parts.attempt(Part::Swap, has_swap) else { return };
+        let counts = engine.info().memsw == 1 && (has_swap || state.has_swap_changed);
+        let adopts = std::mem::take(&mut state.adopts_swapped);
+        if !counts && !adopts {
             return;
         }
-        let adopts = has_gone && tree.adopts;
-        let counts = engine.info().memsw == 1;
+        state.has_swap_changed = false;
         let ids: Vec<_> = tree.ids().filter(|_| counts).collect();
         let pins = engine.pins().clone();
         let started = state.work.start(Part::Swap, move |_| {
             if adopts {
                 swapped::note_unadopted(&Engine::open(&pins)?)?;
             }
-            Ok(Done::Swapped(areas, swapped::look(&CgroupMount::find()?, &ids)))
+            Ok(Done::Swapped(swapped::look(&CgroupMount::find()?, &ids), adopts))
         });
         self.note(Part::Swap, started);
     }
@@ -206,10 +210,9 @@ impl Watch<'_> {
         let is_done = done.is_some();
         match done {
             None if part == Part::Reload => Reload::limits_set(self, Vec::new()),
-            None => {}
-            Some(Done::Swapped(areas, seen)) => {
-                self.state.adopts |= has_gone(self.state.swap_areas.as_ref(), &areas);
-                self.state.swap_areas = Some(areas);
+            None => self.state.has_swap_changed |= part == Part::Swap,
+            Some(Done::Swapped(seen, adopts)) => {
+                self.state.adopts |= adopts;
                 let set = swapped::set(self.engine, &self.tree, &seen);
                 self.note(Part::Swap, set);
             }
@@ -325,9 +328,4 @@ fn stranded(kernel: &mut Option<KernelSlots>) -> HashMap<PathBuf, u64> {
             HashMap::new()
         }
     }
-}
-
-/// Whether a swap area has gone: what was in it is in memory again.
-fn has_gone(before: Option<&BTreeSet<String>>, now: &BTreeSet<String>) -> bool {
-    before.is_some_and(|before| !before.is_subset(now))
 }
