@@ -315,13 +315,8 @@ impl Engine {
         self.control.register(args).map(|()| index)
     }
 
-    /// Whether another cgroup can be tracked.
-    pub fn has_room(&self) -> bool {
-        self.free_index().is_ok()
-    }
-
     /// A free counter, the longest unused first.
-    fn free_index(&self) -> Result<u32> {
+    pub(crate) fn free_index(&self) -> Result<u32> {
         let len = self.max_cgroups();
         for index in (0..len).map(|step| (self.next_index.load(Ordering::Relaxed) + step) % len) {
             if self.counter(index)?.id == 0 {

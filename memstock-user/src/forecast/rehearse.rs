@@ -327,8 +327,7 @@ impl<'a> Rehearsal<'a> {
 
     /// Seconds to write so many bytes of dirty pages.
     fn seconds_to_write(&self, bytes: u64) -> f64 {
-        let ns = self.recording.end.as_ref().and_then(|end| end.write_ns_per_page);
-        self.seconds(bytes, ns)
+        self.seconds(bytes, self.recording.end.as_ref().and_then(|end| end.write_ns_per_page))
     }
 
     fn seconds(&self, bytes: u64, ns_per_page: Option<u64>) -> f64 {

@@ -314,16 +314,15 @@ fn add(target: &Target, watch: &mut Watch<'_>) -> Result<()> {
     if target.memsw_limit.is_some_and(|limit| limit != NO_LIMIT) && engine.info().memsw == 0 {
         return Err(Failure::Usage.error(setting::NO_MEMSW));
     }
-    let tracked = Tracked::read(engine, watch.mount)?.by_path();
+    let (tracked, cgroup) = (Tracked::read(engine, watch.mount)?.by_path(), &target.cgroup);
     if watch.tree.adopts {
-        engine.pins().note_unadopted([target.cgroup.id])?;
+        engine.pins().note_unadopted([cgroup.id])?;
     }
-    let index = register(engine, &tracked, target).inspect_err(|error| {
-        drop(engine.pins().adopted(&[target.cgroup.id].into()));
-        watch.tree.leave_out(&target.cgroup, error);
-    })?;
-    watch.tree.added(&target.cgroup, index);
-    Ok(())
+    let registered = register(engine, &tracked, target).inspect_err(|error| {
+        drop(engine.pins().adopted(&[cgroup.id].into()));
+        watch.tree.leave_out(cgroup, error);
+    });
+    registered.map(|index| watch.tree.added(cgroup, index))
 }
 
 /// Removes the file's limits from the notes of paths that it no longer names, for a cgroup that is created there later.

@@ -15,7 +15,7 @@ impl Tree<'_> {
     /// Notes one that could not be registered; it waits, if there was no room.
     pub fn leave_out(&mut self, cgroup: &Cgroup, error: &anyhow::Error) {
         self.left_out += 1;
-        if !self.engine.has_room() {
+        if self.engine.free_index().is_err() {
             self.waiting.insert(cgroup.id);
         }
         let path = display(&cgroup.path);
