@@ -10,10 +10,10 @@ use super::page_size;
 
 /// Bytes of a sector in `/proc/diskstats`, whatever the device's own size.
 const SECTOR: u64 = 512;
-/// With fewer pages than these (1 MiB), or in less time, there is no telling a speed: the time is counted in ticks of 1
-/// to 10 ms.
+/// With fewer pages than these (1 MiB) there is no telling a speed.
 const FEWEST_PAGES: u64 = 256;
-const LEAST_BUSY_MS: u64 = 10;
+/// The time is counted in ticks of 1 to 10 ms, so that with less there is no telling it from none.
+const LEAST_BUSY_MS: u64 = 4;
 
 /// A request takes about as long as so many bytes more: a flash device that moves 2 GB/s answers in 60 µs.
 const BYTES_OF_A_REQUEST: u64 = 128 << 10;
@@ -74,10 +74,9 @@ impl Disks {
             pages += now.sectors.saturating_sub(then.sectors) * SECTOR / page_size();
             busy_ms += now.busy_ms.saturating_sub(then.busy_ms);
         }
-        let each = |of: u64| busy_ms * 1_000_000 / of;
+        let each = |of: u64| busy_ms.max(LEAST_BUSY_MS) * 1_000_000 / of;
         let in_bulk = pages + requests * BYTES_OF_A_REQUEST / page_size();
-        let tells = pages >= FEWEST_PAGES && busy_ms >= LEAST_BUSY_MS;
-        tells.then(|| Cost { mean: each(pages), in_bulk: each(in_bulk) })
+        (pages >= FEWEST_PAGES).then(|| Cost { mean: each(pages), in_bulk: each(in_bulk) })
     }
 }
 
@@ -103,8 +102,11 @@ mod tests {
             (16_000_000 / pages, 16_000_000 / (pages + 16 * BYTES_OF_A_REQUEST / page_size()));
         assert_eq!(after.cost(&before, [vda, none]), Some(Cost { mean, in_bulk }));
         assert_eq!(after.cost(&before, [loop1]), None);
-        let quick = Disks::parse(&AFTER.replace(" 116 ", " 104 "));
-        assert_eq!(quick.cost(&before, [vda]), None);
+        let mean_if = |busy_ms| {
+            let after = Disks::parse(&AFTER.replace(" 116 ", &format!(" {} ", 100 + busy_ms)));
+            after.cost(&before, [vda]).map(|cost| cost.mean)
+        };
+        assert_eq!([0, 4].map(mean_if), [Some(4_000_000 / pages); 2]);
         assert_eq!(after.cost(&before, [none]), None);
         assert_eq!(Disks::parse("254 0 vda 1 2\nx\n\n").0.len(), 0);
     }
