@@ -276,3 +276,42 @@ impl KernelSlots {
 }
 
 const _: () = assert!(size_of::<KernelStocks>() == 72);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_that_are_missing_have_to_be_explained() {
+        let [high, movable, io, hardwall] = [1, 2, 4, 8];
+        let flags = GfpFlags {
+            user: movable | hardwall | io,
+            high: high | hardwall,
+            movable,
+            io,
+            ..GfpFlags::UNKNOWN
+        };
+        let all = high | movable | io | hardwall;
+        let is_charged = |gfp, task| {
+            flags.is_charged(gfp, 0) || flags.may_be_users(gfp, 0) && flags.is_explained(gfp, task)
+        };
+        let (pins, no_io) = (PF_MEMALLOC_PIN, PF_MEMALLOC_NOIO);
+        for (gfp, task, due) in [
+            (all, 0, true),
+            (all & !movable, 0, false),
+            (all & !movable, pins, true),
+            (all & !io, 0, false),
+            (all & !io, no_io, true),
+            // zram, as a task reclaims.
+            (all & !io, no_io | PF_MEMALLOC, false),
+            (all & !io & !movable, pins, false),
+            (all & !io & !movable, pins | no_io, true),
+            // Other memory that cannot move.
+            (all & !high & !movable, pins, false),
+        ] {
+            assert_eq!(is_charged(gfp, task), due, "{gfp:x} {task:x}");
+        }
+        let unknown = GfpFlags::UNKNOWN;
+        assert!(!unknown.is_charged(all, 0) && !unknown.may_be_users(all, 0));
+    }
+}

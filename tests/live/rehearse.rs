@@ -66,7 +66,8 @@ fn a_recommendation_can_be_pasted() -> Result<()> {
     let value = valid(&run(dir.path(), "recommend --format json")?, RECOMMEND)?;
     let [max, high] =
         ["max", "high"].map(|name| value["recommend"][name].as_u64().unwrap_or(0) >> 20);
-    // 5 % slower allows 19.5 of 40 MiB to be read again, so 20.5 MiB must fit beside 200 MiB.
+    // 5 % slower allows 19.5 of 40 MiB to be read again, so 20.5 MiB must fit beside 200 MiB. Of one figure `high` is
+    // rounded up to a MiB, and a tenth above it, `max`, to the nearest.
     ensure!((220..=224).contains(&high) && (high * 11 / 10).abs_diff(max) <= 1, "{value:#}");
     for (format, parts) in [
         (

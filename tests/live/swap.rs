@@ -168,16 +168,15 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
             kernel.limit(Some(LIMIT - LIMIT / 4))?;
         }
         let engine = Engine::start_adopting(["--cgroup", cgroup.path()].into_iter().chain(limits))?;
-        let mut within = HogBuilder::pages(2 * LIMIT).kernel(Some(&kernel)).start(&cgroup)?;
-        within.has_all()?;
-        ensure!(within.lives() && !killed(&engine)?, "there is room in swap");
-        let counter = try_poll_until(SOON, "swap to be charged", || {
+        let within = swapped_out(&engine, &cgroup, &kernel)?;
+        drop(within);
+        try_poll_until(SOON, "swap to be given back", || {
+            memstock_tests::lru::drain()?;
             let show = engine.show()?;
-            let counter = show.cgroup(cgroup.path())?.clone();
-            Ok((counter.memsw.usage >= counter.memory.usage + LIMIT / 2 * PAGE).then_some(counter))
+            let counter = show.cgroup(cgroup.path())?;
+            Ok((counter.memsw.usage == counter.memory.usage).then_some(()))
         })?;
-        ensure!(counter.memory.usage <= LIMIT * PAGE, "{counter:?}");
-        eprintln!("{} in memory, {} with swap", counter.memory.usage, counter.memsw.usage);
+        let within = swapped_out(&engine, &cgroup, &kernel)?;
         kernel.limit(None)?;
         come_back(&engine, &cgroup, || drop(swap), &within)?;
         drop(within);
@@ -188,6 +187,21 @@ fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
         })?;
         engine.stop().map(drop)
     })
+}
+
+/// A task that goes on with half of its memory in swap.
+fn swapped_out(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<Hog> {
+    let mut task = HogBuilder::pages(2 * LIMIT).kernel(Some(kernel)).start(cgroup)?;
+    task.has_all()?;
+    ensure!(task.lives() && !killed(engine)?, "there is room in swap");
+    let counter = try_poll_until(SOON, "swap to be charged", || {
+        let show = engine.show()?;
+        let counter = show.cgroup(cgroup.path())?.clone();
+        Ok((counter.memsw.usage >= counter.memory.usage + LIMIT / 2 * PAGE).then_some(counter))
+    })?;
+    ensure!(counter.memory.usage <= LIMIT * PAGE, "{counter:?}");
+    eprintln!("{} in memory, {} with swap", counter.memory.usage, counter.memsw.usage);
+    Ok(task)
 }
 
 /// What `swapoff` brings back, in a cgroup that is not tracked, is charged to who has it, and no longer as swap.
