@@ -232,4 +232,6 @@ pub struct End {
     pub write_ns_per_page: Option<u64>,
     /// What was lost, by name of the loss.
     pub lost: Vec<(String, u64)>,
+    /// Why the run may need more than was seen, one sentence each.
+    pub warnings: Vec<String>,
 }

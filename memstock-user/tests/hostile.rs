@@ -78,12 +78,11 @@ fn frames() -> Vec<(u32, Vec<u8>)> {
     let mut writer = Writer::new(&mut whole, &header()).expect("a list takes all");
     write(&mut writer);
     let lost = vec![("records".into(), 7), ("charges".into(), 1)];
-    let (code, read_bytes) = (Some(3), Some(1 << 20));
-    let [read_ns_per_page, write_ns_per_page] = [Some(90_000), Some(8_000)];
-    let at = Duration::from_secs(9);
-    writer
-        .end(&End { at, code, read_bytes, read_ns_per_page, write_ns_per_page, lost })
-        .expect("a list takes all");
+    let (at, code) = (Duration::from_secs(9), Some(3));
+    let [read_bytes, read_ns_per_page, write_ns_per_page] = [1 << 20, 90_000, 8_000].map(Some);
+    let warnings = vec!["more may be needed".into()];
+    let end = End { at, code, read_bytes, read_ns_per_page, write_ns_per_page, lost, warnings };
+    writer.end(&end).expect("a list takes all");
     split(&whole)
 }
 

@@ -7,6 +7,7 @@ mod charges;
 mod flags;
 mod header;
 mod kernel;
+mod limits;
 mod lost;
 mod tasks;
 mod thread;
@@ -57,6 +58,8 @@ pub struct Summary {
     pub tasks: u64,
     /// What was lost, by name of the loss.
     pub lost: Vec<(String, u64)>,
+    /// Why more may be needed than was seen, a sentence each.
+    pub warnings: Vec<String>,
     /// Size of the file in bytes.
     pub bytes: u64,
     /// Why the recording ended early, if it did.

@@ -31,18 +31,19 @@ const RAREST: u32 = 1 << 24;
 /// The file does not exist, is not a recording, has another version, or is damaged.
 pub fn read(path: &Path) -> Result<Recording> {
     let name = display(path);
-    let mut file = match File::open(path) {
+    let kind = match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Failure::Other
                 .error(format!("there is no {name}: \"memstock record -- COMMAND\" makes one")));
         }
-        opened => opened.with_context(|| format!("cannot open {name}"))?,
+        found => found.with_context(|| format!("cannot read {name}"))?.file_type(),
     };
-    let kind = file.metadata().with_context(|| format!("cannot read {name}"))?.file_type();
+    // Before it is opened: opening a FIFO waits for a writer.
     if !kind.is_file() {
         let what = if kind.is_dir() { "a directory" } else { "not a file" };
         return Err(Failure::Other.error(format!("{name} is {what}: name a recording")));
     }
+    let mut file = File::open(path).with_context(|| format!("cannot open {name}"))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).with_context(|| format!("cannot read {name}"))?;
     parse(&bytes).map_err(|wrong| Failure::Other.error(format!("{name} {wrong}")))
@@ -222,5 +223,15 @@ mod tests {
         frame::write(&mut frame, Kind::Entries, &frame::pack(&[0; 11 * 5000])).unwrap();
         let wrong = parse(&[&bytes, &frame.repeat(1000)[..]].concat()).unwrap_err();
         assert!(wrong.contains("damaged"), "{wrong}");
+    }
+
+    /// Opening one would wait for somebody to write to it.
+    #[test]
+    fn a_fifo_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        assert!(super::read(&path).unwrap_err().to_string().contains("not a file"));
     }
 }

@@ -114,8 +114,9 @@ prop_compose! {
         read_ns_per_page in of(any::<u64>()),
         write_ns_per_page in of(any::<u64>()),
         lost in vec((text(), any::<u64>()), 0..3),
+        warnings in vec(text(), 0..3),
     ) -> End {
-        End { at, code, read_bytes, read_ns_per_page, write_ns_per_page, lost }
+        End { at, code, read_bytes, read_ns_per_page, write_ns_per_page, lost, warnings }
     }
 }
 
@@ -290,7 +291,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         ..Recording::default()
     });
     let mut newer = bytes.clone();
-    newer[8] = 5;
+    newer[8] = 99;
     let mut odd = Vec::new();
     drop(Writer::new(&mut odd, &Header { page_size: 4095, ..Header::default() }).unwrap());
     for (path, said) in [
@@ -300,7 +301,7 @@ fn one_that_is_none_is_refused_in_a_line() {
         (file("empty", b""), "is empty"),
         (file("text", b"MEMSTICK, and more"), "not a recording"),
         (file("begun", &bytes[..20]), "was cut"),
-        (file("newer", &newer), "has format 5"),
+        (file("newer", &newer), "has format 99"),
         (file("odd", &odd), "damaged at byte"),
         (file("more", &[&bytes[..], b"more than twelve"].concat()), "damaged at byte"),
     ] {

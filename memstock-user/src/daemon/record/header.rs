@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use rustix::system::uname;
 
+use super::kernel;
 use crate::host::cgroup::Cgroup;
 use crate::host::workload::Workload;
 use crate::host::{cpus, meminfo, page_size};
@@ -41,6 +42,27 @@ pub(super) fn header(
         started: started.as_nanos().try_into().unwrap_or(u64::MAX),
         assumes: Vec::new(),
     })
+}
+
+/// What is not known of the cgroup: which tracepoints are `missing`, and why nothing is known of its pages' flags.
+pub(super) fn lacks(
+    cgroup: &Cgroup,
+    missing: &[&str],
+    flags: Option<&anyhow::Error>,
+) -> Vec<String> {
+    let accesses = (!missing.is_empty()).then(|| {
+        format!(
+            "Some accesses to page cache are not known: this kernel lacks the tracepoints {} (Linux 6.12).",
+            missing.join(", ")
+        )
+    });
+    let kernel = (!kernel::tells(&cgroup.dir)).then(|| {
+        "Slab and kernel stacks are not known: the kernel's own memory controller does not have this cgroup."
+            .to_owned()
+    });
+    let flags =
+        flags.map(|error| format!("Dirty, locked and shared memory are not known: {error:#}."));
+    accesses.into_iter().chain(kernel).chain(flags).collect()
 }
 
 /// Reads a mask whose lowest bit is the switch (`Documentation/admin-guide/mm/multigen_lru.rst`).

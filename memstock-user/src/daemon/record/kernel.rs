@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::usage::Beside;
-use crate::host::page_size;
+use crate::host::{number, page_size};
 
 /// Whether the kernel's own memory controller covers this cgroup: on v2, where it is enabled.
 pub(super) fn tells(dir: &Path) -> bool {
@@ -21,8 +21,7 @@ pub(super) fn read(dir: &Path, into: &mut Beside) {
 }
 
 fn pages(stat: &str, name: &str) -> Option<u64> {
-    let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    Some(line.trim().parse::<u64>().ok()? / page_size())
+    Some(number(stat, name)? / page_size())
 }
 
 #[cfg(test)]

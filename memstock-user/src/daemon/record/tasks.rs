@@ -51,6 +51,23 @@ impl Tasks {
         found
     }
 
+    /// What became of the processes that did not die, a sentence each: some run on `here` after COMMAND, and some left
+    /// for other cgroups. Those `here` were listed before the last deaths were noted.
+    pub(super) fn remaining(&self, here: &[i32], has_command: bool) -> Vec<String> {
+        let here: HashSet<_> = here.iter().map(|pid| pid.cast_unsigned()).collect();
+        let processes = |count| match count {
+            1 => "1 process".to_owned(),
+            more => format!("{more} processes"),
+        };
+        let running = (has_command && !here.is_empty()).then(|| {
+            format!("{} ran on when COMMAND ended: later use is not known", processes(here.len()))
+        });
+        let moved = self.living.difference(&here).count();
+        let moved = (moved > 0)
+            .then(|| format!("{} left the cgroup: use elsewhere is not known", processes(moved)));
+        running.into_iter().chain(moved).collect()
+    }
+
     /// Why a process may size itself by its limit, if that was not reported before.
     pub(super) fn follows_limit(&mut self, pid: u32) -> Option<&'static str> {
         follows_limit(pid).filter(|&why| self.is_new(why))
@@ -187,6 +204,21 @@ mod tests {
             tasks.note(kind, pid);
         }
         assert_eq!(tasks.count, 3);
+    }
+
+    #[test]
+    fn who_runs_on_or_left_is_told_of() {
+        let mut tasks = Tasks::default();
+        for pid in [7, 8, 9] {
+            tasks.note(RecordKind::Born, pid);
+        }
+        let left = "3 processes left the cgroup: use elsewhere is not known";
+        assert_eq!(tasks.remaining(&[], true), [left]);
+        tasks.note(RecordKind::Died, 7);
+        let runs = "1 process ran on when COMMAND ended: later use is not known";
+        let left = "1 process left the cgroup: use elsewhere is not known";
+        assert_eq!(tasks.remaining(&[9], true), [runs, left]);
+        assert_eq!(tasks.remaining(&[9, 8, 1], false), [""; 0], "a service runs on");
     }
 
     #[test]

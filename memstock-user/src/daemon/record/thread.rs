@@ -1,4 +1,6 @@
-//! The recording thread: what it does in each round, and at the end.
+//! The recording thread: what it does in each round.
+
+mod end;
 
 use std::fs::File;
 use std::io;
@@ -13,7 +15,8 @@ use tokio::sync::Notify;
 use super::cache::Cache;
 use super::charges::{self, Charging};
 use super::flags::Walks;
-use super::header::header;
+use super::header::{header, lacks};
+use super::limits::Limits;
 use super::tasks::{Peaks, Tasks};
 use super::usage::{Beside, Moments, Now};
 use super::{Ending, Subject, Summary, kernel, lost};
@@ -23,7 +26,7 @@ use crate::engine::recorded::{Recorded, Told, comm};
 use crate::host::cgroup::{ById, CgroupMount};
 use crate::host::disks::Disks;
 use crate::host::now_ns;
-use crate::recording::{CHARGES, End, TaskEvent, TaskEventKind, Writer};
+use crate::recording::{TaskEvent, TaskEventKind, Writer};
 
 /// The interval between two rounds.
 const ROUND: Duration = Duration::from_millis(10);
@@ -31,8 +34,6 @@ const ROUND: Duration = Duration::from_millis(10);
 const SOON: Duration = Duration::from_millis(1);
 /// Records read before anything else is done.
 const MUCH: usize = 1000;
-/// The most rounds of reading at the end, which is more than the ring holds: recorded tasks keep on reporting.
-const LAST: usize = 64;
 /// The interval between two looks at the kernel's own figures.
 const KERNEL: Duration = Duration::from_millis(100);
 /// The interval between two flushes, and between two checks that cgroup and engine still exist.
@@ -55,6 +56,7 @@ pub(super) struct Recording {
     walks: Option<Walks>,
     peaks: Peaks,
     tasks: Tasks,
+    limits: Limits,
     cache: Cache,
     charging: Option<Charging>,
     lost_before: lost::Counts,
@@ -80,33 +82,18 @@ impl Recording {
         let index = engine.index_of(cgroup.id)?.context("the cgroup is not tracked")?;
         let recorded = Recorded::watch(cgroup)?;
         let mut header = header(cgroup, subject.name.clone(), &subject.command)?;
-        if !recorded.missing().is_empty() {
-            header.assumes.push(format!(
-                "Some accesses to page cache are not known: this kernel lacks the tracepoints {} (Linux 6.12).",
-                recorded.missing().join(", ")
-            ));
-        }
-        if !kernel::tells(&cgroup.dir) {
-            header.assumes.push(
-                "Slab and kernel stacks are not known: the kernel's own memory controller does not have this cgroup."
-                    .into(),
-            );
-        }
         let walks = Walks::new(&engine);
-        if let Err(error) = &walks {
-            header
-                .assumes
-                .push(format!("Dirty, locked and shared memory are not known: {error:#}."));
-        }
+        header.assumes = lacks(cgroup, recorded.missing(), walks.as_ref().err());
         let charging = subject.charges.then(|| Charging::begin(&engine)).transpose()?;
         header.assumes.extend(charging.iter().flat_map(Charging::assumes));
         let lost_before = lost::of_engine(&engine)?;
-        let is_new = !subject.command.is_empty();
-        let before = if is_new { None } else { Some(Now::read(&engine, index)?) };
+        let is_running = subject.command.is_empty();
+        let before = if is_running { Now::read(&engine, index, cgroup.id)? } else { None };
         let mut to = Writer::new(file, &header).context("cannot write the recording")?;
         if charging.is_some() {
             charges::begin(&engine, &mut to).context("cannot write the recording")?;
         }
+        let limits = Limits::begin(&engine, &mount, index, &cgroup.dir);
         let mut recording = Self {
             engine,
             pins: pins.clone(),
@@ -121,6 +108,7 @@ impl Recording {
             walks: walks.ok(),
             peaks: Peaks::default(),
             tasks: Tasks::default(),
+            limits,
             cache: Cache::new(),
             charging,
             lost_before,
@@ -188,7 +176,11 @@ impl Recording {
 
     /// Records the engine's figures.
     fn look(&mut self, at: Duration, is_last: bool) -> Result<()> {
-        let now = Now::read(&self.engine, self.index)?;
+        let Some(now) = Now::read(&self.engine, self.index, self.subject.cgroup.id)? else {
+            // Its counter may be another cgroup's by now.
+            self.gone.notify_one();
+            return Ok(());
+        };
         let is_due = is_last && !self.is_gone();
         if let Some(walks) = &mut self.walks
             && (is_due || walks.is_due(at, now.needed))
@@ -265,6 +257,7 @@ impl Recording {
     }
 
     fn look_at(&mut self, at: Duration, pid: u32) {
+        self.limits.add_task(pid);
         if let Some(why) = self.tasks.follows_limit(pid) {
             self.task(at, pid, TaskEventKind::FollowsLimit { why: why.into() });
         }
@@ -295,56 +288,5 @@ impl Recording {
             log::warn!("the recording continues, but is incomplete: {error:#}");
         }
         self.unreadable += 1;
-    }
-
-    fn end(mut self, ending: Ending) -> Summary {
-        for _ in 0..LAST {
-            if !self.hear() {
-                break;
-            }
-        }
-        // Before the last walk, which may take a second.
-        let at = self.begun.elapsed();
-        let cost = Disks::read().cost(&self.disks, self.cache.devices());
-        if let Err(error) = self.look(at, true) {
-            self.not_read(&error);
-        }
-        let lost = self.lost();
-        let end = End {
-            at,
-            code: ending.code,
-            read_bytes: ending.read_bytes,
-            read_ns_per_page: cost.map(|cost| cost.mean),
-            write_ns_per_page: cost.map(|cost| cost.in_bulk),
-            lost: lost.clone(),
-        };
-        let (tasks, mut failed) = (self.tasks.count, self.failed);
-        let bytes = self.to.bytes();
-        let bytes = match self.to.end(&end) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                failed.get_or_insert_with(|| format!("the recording has no end: {error}"));
-                bytes
-            }
-        };
-        Summary { at, tasks, lost, bytes, failed }
-    }
-
-    fn lost(&mut self) -> Vec<(String, u64)> {
-        let charging = self.charging.as_ref();
-        let told = [self.recorded.lost(), charging.map_or(Ok(0), Charging::lost)];
-        let [records, charges] = told.map(|lost| lost.unwrap_or_else(|error| self.lacks(&error)));
-        let engines = lost::of_engine(&self.engine).unwrap_or_else(|error| {
-            self.lacks(&error);
-            self.lost_before
-        });
-        let own = [("records", records), (CHARGES, charges), ("samples", self.unreadable)];
-        lost::named(self.lost_before, engines, own)
-    }
-
-    /// Stands for a count that could not be read: warns, and returns 0.
-    fn lacks(&mut self, error: &anyhow::Error) -> u64 {
-        self.not_read(error);
-        0
     }
 }

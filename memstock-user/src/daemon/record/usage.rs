@@ -26,22 +26,25 @@ pub(super) struct Now {
 }
 
 impl Now {
-    /// Reads the counter `index`, and those that have pages in flight.
-    pub(super) fn read(engine: &Engine, index: u32) -> Result<Self> {
+    /// Reads the counter `index`, and those that have pages in flight; none if it is no longer that of the cgroup `id`.
+    pub(super) fn read(engine: &Engine, index: u32, id: u64) -> Result<Option<Self>> {
         let counter = engine.counter(index)?;
+        if counter.id != id {
+            return Ok(None);
+        }
         let stocks = engine.all_stocks()?;
         let parent = |at| Some(index_of(engine.counter(at).ok()?.parent as u32));
         let flights = in_flight(parent, stocks.iter().map(|(_, stock)| stock));
         let Need { file, needed } =
             Need::of(&counter, flights.get(&index).copied().unwrap_or_default());
-        Ok(Self {
+        Ok(Some(Self {
             usage: counter.memory.usage,
             needed,
             file,
             watermark: counter.memory.watermark,
             // The engine judges the last charge only at the next change.
             needed_watermark: counter.needed_watermark.max(needed),
-        })
+        }))
     }
 }
 
