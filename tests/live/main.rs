@@ -49,6 +49,7 @@ mod prometheus;
 mod reading;
 mod record;
 mod record_peak;
+mod record_warnings;
 mod recorded;
 mod refusal;
 mod rehearse;

@@ -1,4 +1,5 @@
-//! Lists what a verdict takes for granted: what the recording lacks, what was asked for, what no recording can tell.
+//! Lists why a recording may show less than its program needs, and what a verdict takes for granted: what the recording
+//! lacks, what was asked for, what no recording can tell.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,20 +7,30 @@ use super::rehearse::{Kernel, Rehearsal, page_size};
 use crate::model::size::human;
 use crate::recording::{Recording, TaskEventKind};
 
+/// Reasons to verify a limit before it is set, a sentence each: the program may need more than was recorded.
+pub fn warnings(recording: &Recording) -> Vec<String> {
+    let mut all: Vec<_> = followers(recording)
+        .into_iter()
+        .map(|who| format!("{who} sizes itself by its limit: verify"))
+        .collect();
+    let Some(end) = &recording.end else {
+        all.push("the recording was cut off: what happened later is not known".into());
+        return all;
+    };
+    let lost = end.lost.iter().filter(|(_, count)| *count > 0);
+    all.extend(lost.map(|(name, count)| format!("lost while recording: {count} {name}")));
+    all.extend(end.code.filter(|&code| code != 0).map(|code| format!("COMMAND ended with {code}")));
+    all.extend(end.warnings.iter().cloned());
+    all
+}
+
 /// One sentence for each assumption, the most important first.
 pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     let (recording, uses) = (rehearsal.recording, &rehearsal.uses);
     let bytes = |pages: u64| human(pages.saturating_mul(page_size(recording)));
     let mut all = Vec::new();
-    match &recording.end {
-        None => all.push(format!(
-            "the recording was cut off after {:.1} s: what happened later is not known",
-            rehearsal.timeline.end.as_secs_f64()
-        )),
-        Some(end) => {
-            let lost = end.lost.iter().filter(|(_, count)| *count > 0);
-            all.extend(lost.map(|(name, count)| format!("lost while recording: {count} {name}")));
-        }
+    if followers(recording).is_empty() {
+        all.push("no runtime that sizes itself by its limit was recognised".into());
     }
     all.extend(recording.header.assumes.iter().cloned());
     if rehearsal.is_blind() {
@@ -64,16 +75,8 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     all
 }
 
-/// The runtimes that [`followers`] finds, in a sentence.
-pub fn runtimes(followers: &[String]) -> String {
-    match followers {
-        [] => "no runtime that sizes itself by its limit was recognised".into(),
-        some => format!("{} would size itself by the limit: verify", some.join(", ")),
-    }
-}
-
 /// Processes that seem to read their limit, each with the reason.
-pub fn followers(recording: &Recording) -> Vec<String> {
+fn followers(recording: &Recording) -> Vec<String> {
     // A pid runs the program of its last exec at that time; later it may run another or be another process.
     let (mut comms, mut found) = (HashMap::new(), BTreeSet::new());
     for event in &recording.tasks {

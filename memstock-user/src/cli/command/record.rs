@@ -29,6 +29,7 @@ use crate::host::cgroup::Cgroup;
 use crate::host::launch::{self, Ended};
 use crate::host::protect::Protection;
 use crate::host::workload::Resolver;
+use crate::model::size::human;
 
 /// Records; returns COMMAND's exit code.
 ///
@@ -71,6 +72,9 @@ impl Recording<'_> {
         let kept = self.output.keep();
         let path = self.output.leave();
         eprintln!("{}", line(&summary, &path, self.args.charges));
+        for warning in &summary.warnings {
+            log::warn!("{}", printable(warning));
+        }
         kept.map(|()| Some(summary))
     }
 }
@@ -175,7 +179,7 @@ fn warn_of_end(pins: &Pins) {
 
 /// The closing line.
 fn line(summary: &Summary, path: &Path, charges: bool) -> String {
-    let Summary { at, tasks, lost, bytes, failed } = summary;
+    let Summary { at, tasks, lost, bytes, failed, .. } = summary;
     let lost = match lost.as_slice() {
         [] => "nothing lost".to_owned(),
         all => {
@@ -201,32 +205,10 @@ fn line(summary: &Summary, path: &Path, charges: bool) -> String {
     };
     let task = if *tasks == 1 { "task" } else { "tasks" };
     format!(
-        "memstock: {:.1} s, {} {task}, {what}; written to {path} ({}). Next: {next}",
+        "memstock: {:.1} s, {tasks} {task}, {what}; written to {path} ({}). Next: {next}",
         at.as_secs_f64(),
-        grouped(*tasks),
-        size(*bytes)
+        human(*bytes)
     )
-}
-
-/// With a comma every three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
-    }
 }
 
 #[cfg(test)]
@@ -243,24 +225,18 @@ mod tests {
         };
         assert_eq!(
             line(&summary, Path::new("memstock.data"), false),
-            "memstock: 41.2 s, 1,204 tasks, nothing lost; written to memstock.data (1.9 MB). Next: memstock rehearse"
+            "memstock: 41.2 s, 1204 tasks, nothing lost; written to memstock.data (1.8MiB). Next: memstock rehearse"
         );
         let lost = vec![("records".to_owned(), 7), ("samples".to_owned(), 1)];
         let lost = Summary { lost, tasks: 1, bytes: 12, ..summary.clone() };
         assert_eq!(
             line(&lost, Path::new("a\nb"), false),
-            "memstock: 41.2 s, 1 task, lost: 7 records, 1 sample; written to a\\x0ab (12 B). Next: memstock rehearse a\\x0ab"
+            "memstock: 41.2 s, 1 task, lost: 7 records, 1 sample; written to a\\x0ab (12B). Next: memstock rehearse a\\x0ab"
         );
         let full = Summary { failed: Some("the recording ends at 1.0 s: full".into()), ..summary };
         assert!(
             line(&full, Path::new("x"), false)
                 .contains("tasks, the recording ends at 1.0 s: full; written")
         );
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        let all = [0, 999, 1000, 1_234_567].map(grouped);
-        assert_eq!(all, ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Verdicts on small recordings whose figures can be computed by hand.
 
 use super::*;
-use crate::forecast::assume::{assumes, followers, runtimes};
+use crate::forecast::assume::{assumes, warnings};
 use crate::recording::{
     Access, AccessKind, End, File, Header, Holder, Moment, Peak, TaskEvent, TaskEventKind,
 };
@@ -172,8 +172,8 @@ fn without_uses_nothing_is_said_of_speed() {
 fn what_is_taken_for_granted_is_said() {
     let mut recording = recording();
     let said = assumes(&Rehearsal::new(&recording, WhatIf::default()));
-    assert!(runtimes(&followers(&recording)).starts_with("no runtime that sizes itself"));
-    for part in ["--swap host counts it", "same load"] {
+    assert_eq!(warnings(&recording), [""; 0]);
+    for part in ["no runtime that sizes itself", "--swap host counts it", "same load"] {
         assert!(said.iter().any(|said| said.contains(part)), "{part}: {said:?}");
     }
     let event = |kind| TaskEvent { at: at(1), pid: 7, kind };
@@ -183,13 +183,24 @@ fn what_is_taken_for_granted_is_said() {
         event(TaskEventKind::FollowsLimit { why: "JVM".into() }),
         event(TaskEventKind::Exec { comm: "sh".into() }),
     ];
-    recording.end = None;
     let what_if = WhatIf { kernel: Kernel::Lru, swap: 1 << 30, is_high: true };
     let said = assumes(&Rehearsal::new(&recording, what_if));
-    assert!(runtimes(&followers(&recording)).starts_with("java (JVM) would size"));
-    for part in ["cut off after 8.0 s", "1.0GiB of swap", "one after"] {
+    for part in ["1.0GiB of swap", "one after"] {
         assert!(said.iter().any(|said| said.contains(part)), "{part}: {said:?}");
     }
+    assert!(!said.iter().any(|said| said.contains("no runtime")), "{said:?}");
+    let java = "java (JVM) sizes itself by its limit: verify";
+    recording.end = Some(End {
+        code: Some(137),
+        lost: vec![("records".into(), 7), ("samples".into(), 0)],
+        warnings: vec!["a limit was hit".into()],
+        ..End::default()
+    });
+    let said = ["lost while recording: 7 records", "COMMAND ended with 137", "a limit was hit"];
+    assert_eq!(warnings(&recording), [&[java], &said[..]].concat());
+    recording.end = None;
+    let cut = "the recording was cut off: what happened later is not known";
+    assert_eq!(warnings(&recording), [java, cut]);
 }
 
 /// 40 MiB that are written to a new file.

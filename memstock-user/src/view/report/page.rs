@@ -11,9 +11,10 @@ use super::Report;
 use super::pictures::{self, Frame};
 use super::time::{self, Part};
 use crate::exit::printable;
+use crate::forecast::assume::{assumes, warnings};
 use crate::forecast::rehearse::SLOW;
 use crate::forecast::timeline::PARTS;
-use crate::view::show::rehearse::{COLUMNS, about, assumptions, cells, document, reason, setting};
+use crate::view::show::rehearse::{COLUMNS, about, cells, document, reason, setting};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -51,6 +52,7 @@ pub fn page(report: &Report<'_>) -> Result<String> {
         limit: report.judged.advice.max,
     };
     let advice = &report.judged.advice;
+    let warnings = warnings(rehearsal.recording).into_iter();
     let fill = [
         ("style", STYLE.to_owned()),
         ("title", escaped(&about(rehearsal))),
@@ -61,7 +63,11 @@ pub fn page(report: &Report<'_>) -> Result<String> {
         ("columns", COLUMNS.map(|column| format!("<th>{column}</th>")).concat()),
         ("rows", rows(report)),
         ("inputs", inputs(report)),
-        ("assumes", list(&assumptions(rehearsal))),
+        (
+            "warnings",
+            list(&warnings.map(|warning| format!("warning: {warning}")).collect::<Vec<_>>()),
+        ),
+        ("assumes", list(&assumes(rehearsal))),
         ("rehearsal", json(&document(&report.judged))),
         ("facts", json(&serde_json::to_value(&facts)?)),
         ("script", SCRIPT.to_owned()),

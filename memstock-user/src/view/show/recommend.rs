@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::rehearse::{Set, about, reason, setting};
 use crate::exit::printable;
-use crate::forecast::assume::{assumes, followers, runtimes};
+use crate::forecast::assume::{assumes, warnings};
 use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::Rehearsal;
 
@@ -26,21 +26,18 @@ pub struct Recommended<'a> {
 impl Recommended<'_> {
     /// The assumptions of all recordings, without duplicates.
     fn assumes(&self) -> Vec<String> {
-        let mut seen = HashSet::new();
-        // The runtimes that were recognised are warned of.
-        let none = self.warnings().is_empty().then(|| runtimes(&[]));
-        let all = none.into_iter().chain(self.rehearsals.iter().flat_map(assumes));
-        all.filter(|assumption| seen.insert(assumption.clone())).collect()
+        once_each(self.rehearsals.iter().flat_map(assumes))
     }
 
     /// Reasons to verify the limits before setting them.
     fn warnings(&self) -> Vec<String> {
-        let mut all: Vec<_> =
-            self.rehearsals.iter().flat_map(|one| followers(one.recording)).collect();
-        all.sort();
-        all.dedup();
-        all.iter().map(|who| format!("{who} sizes itself by its limit: verify")).collect()
+        once_each(self.rehearsals.iter().flat_map(|one| warnings(one.recording)))
     }
+}
+
+fn once_each(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    all.filter(|sentence| seen.insert(sentence.clone())).collect()
 }
 
 #[derive(Serialize)]
@@ -58,7 +55,7 @@ pub(super) struct Document {
     peak: u64,
     /// How many recordings there are.
     recordings: usize,
-    /// Programs that size themselves by their limit.
+    /// Why it may need more than was recorded, one sentence each.
     warnings: Vec<String>,
     /// Assumptions, one sentence each.
     assumes: Vec<String>,
@@ -108,11 +105,12 @@ pub fn write(out: &mut dyn Write, recommended: &Recommended<'_>) -> io::Result<(
     } else {
         writeln!(out, ", and {margin} % added for other loads")?;
     }
-    for warning in recommended.warnings() {
-        writeln!(out, "warning  {}", printable(&warning))?;
-    }
-    for (n, assumption) in recommended.assumes().iter().enumerate() {
-        writeln!(out, "{:<7}  {}", if n == 0 { "assumes" } else { "" }, printable(assumption))?;
+    for (title, sentences) in
+        [("warning", recommended.warnings()), ("assumes", recommended.assumes())]
+    {
+        for (n, sentence) in sentences.iter().enumerate() {
+            writeln!(out, "{:<7}  {}", if n == 0 { title } else { "" }, printable(sentence))?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::exit::printable;
-use crate::forecast::assume::{assumes, followers, runtimes};
+use crate::forecast::assume::{assumes, warnings};
 use crate::forecast::recommend::Advice;
 use crate::forecast::rehearse::{Kernel, Rehearsal, Row, Victim, page_size};
 use crate::forecast::verdict::Verdict;
@@ -58,6 +58,8 @@ pub(crate) struct Document {
     limits: Vec<Limit>,
     /// What to set, for a run at most 5 % slower, with 10 % added.
     recommend: Set,
+    /// Why it may need more than was recorded, one sentence each.
+    warnings: Vec<String>,
     /// Assumptions of the verdicts, one sentence each.
     assumes: Vec<String>,
 }
@@ -130,14 +132,9 @@ pub fn document(judged: &Judged<'_>) -> Value {
         needed_peak: peaks.needed,
         limits: rows.iter().map(|row| limit(rehearsal.recording, row)).collect(),
         recommend: Set { max: advice.max, high: advice.high },
-        assumes: assumptions(rehearsal),
+        warnings: warnings(rehearsal.recording),
+        assumes: assumes(rehearsal),
     })
-}
-
-/// What the verdicts on one recording take for granted.
-pub(crate) fn assumptions(rehearsal: &Rehearsal<'_>) -> Vec<String> {
-    let runtimes = runtimes(&followers(rehearsal.recording));
-    std::iter::once(runtimes).chain(assumes(rehearsal)).collect()
 }
 
 fn limit(recording: &Recording, row: &Row) -> Limit {
@@ -196,9 +193,11 @@ pub fn write(out: &mut dyn Write, judged: &Judged<'_>) -> io::Result<()> {
     }
     writeln!(out, "\nrecommend  {}", setting(advice))?;
     writeln!(out, "           {}", reason(advice))?;
-    for (n, assumption) in assumptions(rehearsal).iter().enumerate() {
-        let title = if n == 0 { "assumes" } else { "" };
-        writeln!(out, "{title:<9}  {}", printable(assumption))?;
+    let all = [("warning", warnings(rehearsal.recording)), ("assumes", assumes(rehearsal))];
+    for (title, sentences) in all {
+        for (n, sentence) in sentences.iter().enumerate() {
+            writeln!(out, "{:<9}  {}", if n == 0 { title } else { "" }, printable(sentence))?;
+        }
     }
     Ok(())
 }
