@@ -44,12 +44,11 @@ pub fn verify(args: &Verify) -> Result<u8> {
     let Some((ended, happened)) = ran else { return Ok(SUCCESS) };
     let is_same = is_of(&recording, &args.command);
     let outcome = outcome(is_same.then_some(&recording), ended, happened);
-    let command = launch::exit_code_of(ended.status);
     let predicted = rehearsal.judge(args.limit);
     // A reader that went away does not change how COMMAND ended.
-    let _ = write(&mut io::stderr().lock(), &predicted, &outcome, command);
+    let _ = write(&mut io::stderr().lock(), &predicted, &outcome);
     Ok(match code([outcome.verdict].into_iter()) {
-        SUCCESS => command,
+        SUCCESS => outcome.code,
         judged => judged,
     })
 }
@@ -127,7 +126,16 @@ fn outcome(recording: Option<&Recording>, ended: Ended, happened: Happened) -> O
     };
     let before = end.and_then(|end| end.read_bytes);
     let reread = before.map(|before| ended.read_bytes.saturating_sub(before));
-    Outcome { verdict, slowdown, reread, peak: happened.peak, kills: happened.kills }
+    Outcome {
+        verdict,
+        slowdown,
+        reread,
+        peak: happened.peak,
+        kills: happened.kills,
+        code: launch::exit_code_of(ended.status),
+        recorded_code: end.and_then(|end| end.code),
+        is_same: recording.is_some(),
+    }
 }
 
 /// SIGKILL.

@@ -23,13 +23,19 @@ pub struct Outcome {
     pub peak: Option<u64>,
     /// Tasks that were killed.
     pub kills: u64,
+    /// COMMAND's exit code.
+    pub code: u8,
+    /// Its exit code in the recording; `None` if that is of another command, or has no end.
+    pub recorded_code: Option<i32>,
+    /// Whether the recording is of this command.
+    pub is_same: bool,
 }
 
-/// Writes both, and whether they agree. `code` is the command's exit code.
+/// Writes both, and whether they agree.
 ///
 /// # Errors
 /// `out` cannot be written.
-pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome, code: u8) -> io::Result<()> {
+pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome) -> io::Result<()> {
     let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     let who = predicted.victim.as_ref().and_then(|victim| victim.task.as_ref());
     let killed = who.map(|(_, comm, _)| crate::exit::printable(comm));
@@ -54,24 +60,33 @@ pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome, code: u8)
     for line in table.lines() {
         writeln!(out, "{}", line.trim_end())?;
     }
+    writeln!(out, "\n{}", conclusion(predicted, happened))
+}
+
+/// What follows from the two.
+fn conclusion(predicted: &Row, happened: &Outcome) -> String {
+    let &Outcome { code, recorded_code, kills, .. } = happened;
+    if kills == 0 && code != 0 && recorded_code != Some(code.into()) {
+        let before = recorded_code.map(|code| format!(", and with {code} when it was recorded"));
+        let before = before.unwrap_or_default();
+        return format!("COMMAND ended with {code}{before}: nothing follows for the limit");
+    }
     let verdict = match happened.verdict.cmp(&predicted.verdict) {
         Ordering::Equal => "as predicted",
         _ if predicted.is_near => {
             "the limit was close to what is needed: either outcome was possible"
         }
-        _ if happened.slowdown.is_none()
-            && happened.kills == 0
-            && predicted.verdict != Verdict::Oom =>
-        {
-            "nobody was killed, as predicted; how much slower it was is not known, as the recording has no end or is of another command"
+        _ if happened.slowdown.is_none() && kills == 0 && predicted.verdict != Verdict::Oom => {
+            "nobody was killed, as predicted; how much slower it was is not known"
         }
         Ordering::Greater => {
-            "better than predicted: pages that are already in the page cache need no room"
+            "better than predicted: docs/rehearsal.md says where forecasts are off"
         }
         Ordering::Less => "worse than predicted: docs/rehearsal.md says where forecasts are off",
     };
     let code = if code == 0 { String::new() } else { format!("; COMMAND ended with {code}") };
-    writeln!(out, "\n{verdict}{code}")
+    let other = if happened.is_same { "" } else { "; the recording is not of this command" };
+    format!("{verdict}{other}{code}")
 }
 
 #[cfg(test)]
@@ -90,21 +105,51 @@ mod tests {
             reread: Some(31 << 20),
             peak: Some(210 << 20),
             kills: 1,
+            code: 0,
+            recorded_code: Some(0),
+            is_same: true,
+        };
+        let said = |mib: u64, happened: &Outcome| {
+            let mut text = Vec::new();
+            write(&mut text, &rehearsal.judge(mib << 20), happened).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
         };
         for (mib, parts) in [
             (210, ["verdict slow slow", "read again 30.0MiB 31.0MiB", "as predicted"]),
             (203, ["verdict oom, near slow", "killed cc1plus 1 task", "either outcome"]),
             (150, ["slower - 10 %", "most memory 210.0MiB", "better than"]),
         ] {
-            let mut text = Vec::new();
-            write(&mut text, &rehearsal.judge(mib << 20), &happened, 0).unwrap();
-            let text = String::from_utf8(text).unwrap();
-            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(parts.iter().all(|part| words.contains(part)), "{mib}: {text}");
+            let words = said(mib, &happened);
+            assert!(parts.iter().all(|part| words.contains(part)), "{mib}: {words}");
         }
-        let other = Outcome { verdict: Verdict::Reclaims, slowdown: None, kills: 0, ..happened };
-        let mut text = Vec::new();
-        write(&mut text, &rehearsal.judge(210 << 20), &other, 0).unwrap();
-        assert!(String::from_utf8(text).unwrap().contains("is of another command"));
+        let other = Outcome { slowdown: None, kills: 0, is_same: false, ..happened };
+        assert!(said(210, &other).ends_with("as predicted; the recording is not of this command"));
+        let other = Outcome { verdict: Verdict::Reclaims, ..other };
+        assert!(said(210, &other).contains("how much slower it was is not known; the recording"));
+    }
+
+    #[test]
+    fn who_failed_by_itself_says_nothing_of_a_limit() {
+        let row = |mib: u64| Rehearsal::new(&recording(), WhatIf::default()).judge(mib << 20);
+        let fits = Outcome {
+            verdict: Verdict::Fits,
+            slowdown: Some(-0.9),
+            reread: None,
+            peak: None,
+            kills: 0,
+            code: 1,
+            recorded_code: Some(0),
+            is_same: true,
+        };
+        let nothing =
+            "COMMAND ended with 1, and with 0 when it was recorded: nothing follows for the limit";
+        assert_eq!([400, 100].map(|mib| conclusion(&row(mib), &fits)), [nothing; 2]);
+        let unknown = Outcome { recorded_code: None, code: 143, ..fits };
+        assert!(conclusion(&row(400), &unknown).starts_with("COMMAND ended with 143: nothing"));
+        let as_before = Outcome { recorded_code: Some(1), ..fits };
+        assert_eq!(conclusion(&row(400), &as_before), "as predicted; COMMAND ended with 1");
+        let killed = Outcome { verdict: Verdict::Oom, kills: 1, code: 137, ..fits };
+        assert_eq!(conclusion(&row(100), &killed), "as predicted; COMMAND ended with 137");
     }
 }
