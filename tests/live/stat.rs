@@ -182,6 +182,25 @@ fn runs_are_repeated_until_one_fails() -> Result<()> {
 }
 
 /// Starts `memstock stat` with a shell that sets this trap, prints `up` and loops for ever. Waits for `up`.
+/// A limit has to be enough for each run, so the limits that are named go by the largest.
+#[test]
+fn limits_are_those_of_the_largest_run() -> Result<()> {
+    live(|| {
+        let folder = tempfile::tempdir()?;
+        let script = format!(
+            "cd {}; if [ -e run ]; then n=10; else n=60; : >run; fi; head -c ${{n}}M /dev/zero | tail -c ${{n}}M >/dev/null",
+            folder.path().display()
+        );
+        let finished =
+            memstock(["stat", "--repeat", "2", "--", "sh", "-c", &script])?.finish(3 * SOON)?;
+        let limits = finished.stderr.lines().find(|line| line.starts_with("a limit fits at "));
+        let fits = limits.and_then(|line| line.split_whitespace().nth(4)?.strip_suffix("MiB"));
+        let fits: f64 = fits.with_context(|| format!("{finished:?}"))?.parse()?;
+        ensure!(fits > 60.0, "{finished:?}");
+        Ok(())
+    })
+}
+
 fn up(trap: &str) -> Result<Process> {
     let script = format!("{trap}; echo up; while :; do sleep 0.02; done");
     let stat = memstock(["stat", "--", "sh", "-c", &script])?.start()?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::NEXT;
 use super::json::members;
-use crate::forecast::measure::{Figure, Measured, Scope, is_whole, losses, summarize};
+use crate::forecast::measure::{FIGURES, Figure, Measured, Scope, is_whole, losses, summarize};
 use crate::forecast::verdict::Peaks;
 use crate::host::cgroup::display;
 use crate::model::ratio::operations_per_page;
@@ -23,6 +23,7 @@ pub struct Report {
     runs: usize,
     last: Measured,
     figures: Vec<Figure>,
+    peaks: Option<Peaks>,
     loss: Vec<(Stat, u64)>,
 }
 
@@ -35,6 +36,7 @@ impl Report {
             runs: runs.len(),
             last: runs.last()?.clone(),
             figures: summarize(runs),
+            peaks: highest(runs),
             loss: losses(runs),
         })
     }
@@ -130,10 +132,7 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
             }
         }
     }
-    if let (Some(usage), Some(needed)) =
-        (report.mean(CommandStat::Peak.stat()), report.mean(CommandStat::NeededPeak.stat()))
-    {
-        let peaks = Peaks::of(usage as u64, needed as u64);
+    if let Some(peaks) = report.peaks {
         writeln!(out, "\na limit {peaks}")?;
         writeln!(out, "{NEXT}")?;
     }
@@ -143,6 +142,15 @@ pub fn write(out: &mut dyn Write, report: &Report) -> io::Result<()> {
         writeln!(out, "\nloss: {}", lost.join(", "))?;
     }
     writeln!(out)
+}
+
+/// The highest peaks of all runs: a limit has to be enough for each.
+fn highest(runs: &[Measured]) -> Option<Peaks> {
+    let [usage, needed] = [CommandStat::Peak, CommandStat::NeededPeak].map(|stat| {
+        let at = FIGURES.iter().position(|&(_, figure)| figure == stat.stat())?;
+        runs.iter().filter_map(|run| run.figures[at]).reduce(f64::max)
+    });
+    Some(Peaks::of(usage? as u64, needed? as u64))
 }
 
 fn text(value: f64, unit: Unit) -> String {
@@ -204,7 +212,7 @@ mod tests {
     use memstock_common::stat::{CpuStat, Loss};
 
     use super::*;
-    use crate::forecast::measure::{FIGURES, Work};
+    use crate::forecast::measure::Work;
     use crate::host::launch::Ended;
     use crate::model::{Cgroup, Cpu, Figure, Name, PageCounter, Sample};
 
