@@ -1,13 +1,14 @@
 //! `memstock report`: draws what limits would do to a recorded run.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
 use super::rehearse::what_if;
 use crate::cli;
-use crate::exit::SUCCESS;
+use crate::exit::{Failure, SUCCESS};
 use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::Rehearsal;
 use crate::host::cgroup::display;
@@ -20,6 +21,12 @@ use crate::view::report::Report;
 /// The recording cannot be read, a picture cannot be drawn, or a file cannot be written.
 pub fn report(args: &cli::Report) -> Result<u8> {
     let recording = recording::read(&args.file)?;
+    for file in [&args.html, &args.svg].into_iter().flatten() {
+        refuse_same(file, &args.file)?;
+    }
+    if let (Some(html), Some(svg)) = (&args.html, &args.svg) {
+        refuse_same(html, svg)?;
+    }
     let rehearsal = Rehearsal::new(&recording, what_if(args.what_if, &recording));
     let advice = Advice::of(std::slice::from_ref(&rehearsal), Goal::default());
     let report = Report::of(&rehearsal, advice);
@@ -32,6 +39,41 @@ pub fn report(args: &cli::Report) -> Result<u8> {
     Ok(SUCCESS)
 }
 
+/// Refuses to write over a file that is read, or written as well.
+fn refuse_same(file: &Path, other: &Path) -> Result<()> {
+    let whole = |path: &Path| {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        path.canonicalize()
+            .or_else(|_| Ok(dir.canonicalize()?.join(path.file_name().unwrap_or_default())))
+    };
+    let [one, two] =
+        [file, other].map(|path| whole(path).unwrap_or_else(|_: io::Error| path.into()));
+    if one == two {
+        let [file, other] = [file, other].map(display);
+        return Err(Failure::Usage.error(format!("{file} and {other} are the same file")));
+    }
+    Ok(())
+}
+
 fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", display(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_not_written_twice_nor_over_the_recording() {
+        let dir = tempfile::tempdir().unwrap();
+        let [data, link, new] = ["data", "link", "new"].map(|name| dir.path().join(name));
+        fs::write(&data, "recorded").unwrap();
+        std::os::unix::fs::symlink(&data, &link).unwrap();
+        for (file, other) in [(&data, &data), (&link, &data), (&new, &dir.path().join("./new"))] {
+            let refused = refuse_same(file, other).unwrap_err();
+            assert_eq!(crate::exit::exit_code(&refused), 2, "{refused:#}");
+        }
+        refuse_same(&new, &data).unwrap();
+        refuse_same(&dir.path().join("none/new"), &new).unwrap();
+    }
 }
