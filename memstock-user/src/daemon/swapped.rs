@@ -27,13 +27,15 @@ struct Swapped {
     mapped: u64,
 }
 
-/// Asks the tasks of the cgroups with these ids: reads one file of each process.
-pub fn look(mount: &CgroupMount, ids: &[u64]) -> Seen {
+/// Asks the tasks of the cgroups with these ids: reads one file of each process. Without swap, nothing is in it: before
+/// Linux 6.2 a thread can keep 64 changes of its counts to itself, until it faults again.
+pub fn look(mount: &CgroupMount, ids: &[u64], has_swap: bool) -> Seen {
     let of = |&id: &u64| {
         let ById::Found(cgroup) = mount.cgroup_of(id) else { return None };
         let each = processes(&cgroup.dir).ok()?.into_iter().map(swapped);
         let add = |(a, b), (c, d)| (a + c, b + d);
         let (swapped, mapped) = each.fold((0, 0), add);
+        let swapped = if has_swap { swapped } else { 0 };
         Some(Swapped { id, swapped, mapped })
     };
     Seen { cgroups: ids.iter().filter_map(of).collect(), cached: meminfo("SwapCached") }

@@ -154,7 +154,7 @@ impl Watch<'_> {
             if adopts {
                 swapped::note_unadopted(&Engine::open(&pins)?)?;
             }
-            Ok(Done::Swapped(swapped::look(&CgroupMount::find()?, &ids), adopts))
+            Ok(Done::Swapped(swapped::look(&CgroupMount::find()?, &ids, has_swap), adopts))
         });
         self.note(Part::Swap, started);
     }
