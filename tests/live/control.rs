@@ -205,7 +205,7 @@ fn a_cgroup_is_closed_when_it_is_gone() -> Result<()> {
         let (own, mount) = Own::start(Settings::default())?;
         let id = mount.resolve(cgroup.path())?.id;
         own.engine.register(id, None, NO_LIMIT, NO_LIMIT)?;
-        let journal = Journal::open(1 << 20)?;
+        let journal = Journal::open(1 << 20, false)?;
         let mut tree = Tree::of(&own.engine, &mount, &journal)?;
         ensure!(!tree.removed(id), "it is there");
         tree.retry()?;
@@ -236,7 +236,7 @@ fn counters_are_freed_from_below() -> Result<()> {
         let index = own.engine.register(above, None, NO_LIMIT, NO_LIMIT)?;
         let index = own.engine.register(below, Some(index), NO_LIMIT, NO_LIMIT)?;
         own.engine.control().swapped(index, 7)?;
-        let journal = Journal::open(1 << 20)?;
+        let journal = Journal::open(1 << 20, false)?;
         let mut tree = Tree::of(&own.engine, &mount, &journal)?;
         drop(leaf);
         drop(top);
@@ -263,7 +263,7 @@ fn who_could_not_be_looked_for_is_found_later() -> Result<()> {
         let (own, mount) = Own::start(Settings::default())?;
         let (above, below) = (mount.resolve(top.path())?.id, mount.resolve(leaf.path())?.id);
         own.engine.register(above, None, NO_LIMIT, NO_LIMIT)?;
-        let journal = Journal::open(1 << 20)?;
+        let journal = Journal::open(1 << 20, false)?;
         let mut tree = Tree::of(&own.engine, &mount, &journal)?;
         tree.catch_up()?;
         let failing = Failing { call: "getdents64".into(), when: 1, error: "EIO" };

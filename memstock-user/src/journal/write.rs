@@ -34,7 +34,8 @@ struct State {
     bytes: u64,
     next_seq: u64,
     counts: Counts,
-    stderr: Stderr,
+    /// None if events are not for standard error.
+    stderr: Option<Stderr>,
     failed: bool,
     /// Why a record could not be written, until [`outcome`](Journal::outcome) is called.
     error: Option<anyhow::Error>,
@@ -42,12 +43,14 @@ struct State {
 
 impl Journal {
     /// Opens the stream, and continues the numbers of a daemon that died. Only the holder of the engine's lock may call
-    /// this.
+    /// this. With `is_told`, events are also printed on standard error.
     ///
     /// # Errors
     /// A file cannot be read or written.
-    pub fn open(max_bytes: u64) -> Result<Self> {
-        Self::open_in(Path::new(RUN_DIR), max_bytes)
+    pub fn open(max_bytes: u64, is_told: bool) -> Result<Self> {
+        let mut journal = Self::open_in(Path::new(RUN_DIR), max_bytes)?;
+        journal.state.get_mut().stderr = is_told.then(Stderr::default);
+        Ok(journal)
     }
 
     pub(super) fn open_in(dir: &Path, max_bytes: u64) -> Result<Self> {
@@ -65,7 +68,7 @@ impl Journal {
             bytes: current.bytes,
             next_seq: last_seq + 1,
             counts: Counts::default(),
-            stderr: Stderr::default(),
+            stderr: None,
             failed: false,
             error: None,
         };
@@ -92,7 +95,9 @@ impl Journal {
         let entry = Entry { seq: state.next_seq, time_ns, time: wall_clock(time_ns), record };
         state.next_seq += 1;
         state.counts.count(&entry.record);
-        state.stderr.tell(&entry);
+        if let Some(stderr) = &mut state.stderr {
+            stderr.tell(&entry);
+        }
         match self.append(&mut state, &entry) {
             Ok(()) => (state.failed, state.error) = (false, None),
             Err(error) => {
@@ -109,7 +114,9 @@ impl Journal {
     /// all.
     pub fn tell_withheld(&self, at_last: bool) {
         let until_ns = if at_last { u64::MAX } else { host::now_ns() };
-        self.state.borrow_mut().stderr.tell_withheld(until_ns);
+        if let Some(stderr) = &mut self.state.borrow_mut().stderr {
+            stderr.tell_withheld(until_ns);
+        }
     }
 
     /// The number of records of each kind that this daemon has published.

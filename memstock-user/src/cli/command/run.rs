@@ -131,10 +131,11 @@ async fn run_locked(
     let bpffs = host::bpffs()?;
     let pins = Pins::on(bpffs.dir);
     // Ends last: its readers take that for the end of the engine.
-    let journal = Journal::open(asked.args.events_bytes)?;
+    let journal = Journal::open(asked.args.events_bytes, !asked.args.is_measured)?;
     let ended = run_engine(asked, signals, observer, mount, lock, &pins, &journal, listener).await;
-    // If the engine still runs, so does the stream, for the daemon that adopts it.
-    if !pins.exist() {
+    // If the engine still runs, so does the stream, for the daemon that adopts it. One of another version is not adopted,
+    // and `stop` ends both.
+    if !pins.exist() && pins.of_other_versions().is_ok_and(|others| others.is_empty()) {
         journal.end()?;
     }
     let outcome = ended?;
