@@ -176,6 +176,12 @@ impl SwapChanges {
     }
 }
 
+/// The number after this name in a file of names and numbers, such as `memory.stat`.
+pub(crate) fn number(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(other, _)| *other == name)?.1.trim().parse().ok()
+}
+
 /// A figure of `/proc/meminfo`, in pages; 0 if it is not there.
 pub(crate) fn meminfo(name: &str) -> u64 {
     in_meminfo(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), name)
@@ -191,6 +197,13 @@ fn in_meminfo(text: &str, name: &str) -> u64 {
 mod tests {
     use super::*;
     use crate::exit::exit_code;
+
+    #[test]
+    fn numbers_are_found_by_their_whole_name() {
+        let events = "low 0\nmax 7\noom_kill 2\noom_group_kill x\n";
+        let all = ["max", "oom_kill", "oom", "oom_group_kill"].map(|name| number(events, name));
+        assert_eq!(all, [Some(7), Some(2), None, None]);
+    }
 
     #[test]
     fn this_process_has_it() {

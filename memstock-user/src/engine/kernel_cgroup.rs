@@ -20,7 +20,7 @@ use self::pair::have_same_tasks;
 use crate::exit::Failure;
 use crate::host::cgroup::{CgroupMount, display, names};
 use crate::host::mountinfo::{self, Mount};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -150,8 +150,8 @@ fn tracked_cgroup(mount: &CgroupMount, named: &KernelCgroup, roots: &[PathBuf]) 
 }
 
 fn mounts() -> Result<Vec<Mount>> {
-    let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-    Ok(mountinfo::parse(&text).into_iter().filter(|m| m.fs_type.starts_with("cgroup")).collect())
+    let all = mountinfo::read()?.into_iter();
+    Ok(all.filter(|mount| mount.fs_type.starts_with("cgroup")).collect())
 }
 
 /// Where the v1 memory hierarchy is mounted, if it is.

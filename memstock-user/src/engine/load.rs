@@ -1,5 +1,6 @@
 //! Loads the kernel half: loads the programs, sets up the tail call, pins. `attach` attaches it.
 
+use std::io;
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Builder, available_parallelism};
@@ -27,6 +28,7 @@ use super::object::{
     refused, tracepoint_of,
 };
 use super::pins::{Pins, undo_on_error};
+use crate::exit::Failure;
 use crate::host::pages::{Layout, huge_page_pages};
 
 /// What is batched on its way to the shared counters. Anything but `Everything` is for benchmarks, which measure what
@@ -220,7 +222,7 @@ fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
         .map_max_entries("FILE_PAGES", if is_tried { 1 } else { WINDOW_PAGES })
         .map_max_entries("EVENTS", ring)
         .load(OBJECT)
-        .context("cannot load the BPF object")?;
+        .map_err(|error| not_loaded(error.into()))?;
     let info = EngineInfo {
         layout: LAYOUT,
         batch,
@@ -232,6 +234,19 @@ fn maps(settings: Settings, is_tried: bool) -> Result<(Ebpf, FolioLayout)> {
     let engine = ebpf.map_mut("ENGINE").context("no map ENGINE in the object")?;
     Array::try_from(engine)?.set(0, info, 0).context("cannot write map ENGINE")?;
     Ok((ebpf, folio))
+}
+
+fn not_loaded(error: anyhow::Error) -> anyhow::Error {
+    let io = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().map(io::Error::kind)
+    };
+    if error.chain().any(|cause| io(cause) == Some(io::ErrorKind::OutOfMemory)) {
+        // BPF maps are charged to the memory cgroup of who creates them.
+        return Failure::Host.error(
+            "cannot create the BPF maps: the host has no memory left, or memstock's own cgroup may use too little",
+        );
+    }
+    error.context("cannot load the BPF object")
 }
 
 /// Loads the kernel half and pins it. On failure nothing stays behind.

@@ -59,8 +59,7 @@ pub fn unmount_our_bpffs() -> Result<()> {
 
 /// Whether the topmost mount on `dir` is one of memstock's.
 fn is_ours(dir: &Path) -> Result<bool> {
-    let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-    let mounts = mountinfo::parse(&text);
+    let mounts = mountinfo::read()?;
     let top = mounts.iter().rfind(|mount| mount.point == dir);
     Ok(top.is_some_and(|mount| mount.fs_type == "bpf" && mount.source == OUR_SOURCE.as_bytes()))
 }

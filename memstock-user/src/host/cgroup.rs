@@ -22,7 +22,7 @@ pub use pressure::{MemoryPressure, Stall};
 
 use crate::exit::{Classify as _, Failure};
 use crate::host::mountinfo::{self, Mount};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use rustix::fs::{FileType, Mode, OFlags, RawDir, fstatfs, open, readlinkat};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -49,15 +49,17 @@ impl Cgroup {
     /// Opens its `cgroup.procs` for writing: a task that writes "0" to it joins.
     ///
     /// # Errors
-    ///
-    /// When the cgroup is gone, or we may not write to it.
+    /// When the cgroup is gone or frozen, or we may not write to it.
     pub fn procs(&self) -> Result<File> {
-        File::options()
-            .write(true)
-            .open(self.dir.join("cgroup.procs"))
-            .classify(Failure::Cgroup, || {
-                format!("cannot open cgroup.procs of cgroup {}", display(&self.path))
-            })
+        let procs = File::options().write(true).open(self.dir.join("cgroup.procs"));
+        let cannot = || format!("cannot open cgroup.procs of cgroup {}", display(&self.path));
+        // Who joins it to run COMMAND would sleep, and is waited for.
+        let events = std::fs::read_to_string(self.dir.join("cgroup.events")).unwrap_or_default();
+        if events.contains("frozen 1") {
+            let cgroup = display(&self.path);
+            return Err(Failure::Cgroup.error(format!("cgroup {cgroup} is frozen: thaw it first")));
+        }
+        procs.classify(Failure::Cgroup, cannot)
     }
 }
 
@@ -92,12 +94,9 @@ impl CgroupMount {
     /// `/sys/fs/cgroup/unified` on hybrid hosts).
     ///
     /// # Errors
-    ///
     /// [`Failure::Host`] when there is none, or only a part of the hierarchy is mounted.
     pub fn find() -> Result<Self> {
-        let text =
-            std::fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-        Self::among(mountinfo::parse(&text))
+        Self::among(mountinfo::read()?)
     }
 
     fn among(mounts: Vec<Mount>) -> Result<Self> {
@@ -146,7 +145,6 @@ impl CgroupMount {
     /// hierarchy, with or without a leading `/`.
     ///
     /// # Errors
-    ///
     /// [`Failure::Cgroup`] when there is no such cgroup, or it cannot be tracked.
     pub fn resolve(&self, path: impl AsRef<Path>) -> Result<Cgroup> {
         let inside = self.inside(path.as_ref())?;

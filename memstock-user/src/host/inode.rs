@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::mountinfo::{self, Mount};
@@ -50,8 +50,7 @@ pub(crate) struct FileSystems(BTreeMap<u32, (File, Handles)>);
 
 impl FileSystems {
     pub(crate) fn find() -> Result<Self> {
-        let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-        let mounts = mountinfo::parse(&text);
+        let mounts = mountinfo::read()?;
         let mut found = BTreeMap::new();
         for (device, handles, point) in local(&mounts) {
             if let Ok(dir) = File::open(point) {

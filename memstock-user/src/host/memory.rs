@@ -42,8 +42,7 @@ impl Limited {
     /// # Errors
     /// It cannot be made, or the limit cannot be set.
     pub fn make(name: &str, limit: u64, swap: u64) -> Result<Option<Self>> {
-        let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-        let mounts = mountinfo::parse(&text).into_iter();
+        let mounts = mountinfo::read()?.into_iter();
         let v1 = mounts.filter(|mount| mount.fs_type == "cgroup").map(|mount| mount.point);
         let v1 = v1.into_iter().find(|point| point.join("memory.limit_in_bytes").exists());
         let (parent, version) = match v1 {
@@ -114,10 +113,10 @@ impl Limited {
             ),
             Version::V2 => {
                 let events = self.read("memory.events")?;
-                (field(&events, "max"), events, number("memory.peak"))
+                (super::number(&events, "max").unwrap_or(0), events, number("memory.peak"))
             }
         };
-        let kills = field(&killed, "oom_kill");
+        let kills = super::number(&killed, "oom_kill").unwrap_or(0);
         Ok(Happened { hits, kills, peak })
     }
 
@@ -140,24 +139,5 @@ impl Drop for Limited {
         if let Err(error) = self.remove() {
             log::warn!("cgroup {} is left behind: {error}", display(&self.dir));
         }
-    }
-}
-
-/// The number after this name, in a file of names and numbers; 0 if the name is missing.
-fn field(text: &str, name: &str) -> u64 {
-    let mut fields = text.lines().filter_map(|line| line.split_once(' '));
-    fields
-        .find(|(other, _)| *other == name)
-        .map_or(0, |(_, value)| value.trim().parse().unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_are_found_by_their_whole_name() {
-        let events = "low 0\nmax 7\noom_kill 2\noom_group_kill 1\n";
-        assert_eq!(["max", "oom_kill", "oom"].map(|name| field(events, name)), [7, 2, 0]);
     }
 }

@@ -1,11 +1,14 @@
-//! Owns parsing `/proc/self/mountinfo`. Must not open anything.
+//! Owns reading and parsing `/proc/self/mountinfo`.
 //!
 //! The procfs crate reads it as UTF-8 and leaves the octal escapes in; one odd mount point
 //! elsewhere would then hide all cgroups.
 
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
 
 /// One mount.
 #[derive(Debug, Eq, PartialEq)]
@@ -19,6 +22,15 @@ pub(crate) struct Mount {
     pub(crate) fs_type: String,
     /// What was named as mounted; for a file system without a device, any name.
     pub(crate) source: Vec<u8>,
+}
+
+/// All mounts of this process, in the kernel's order.
+///
+/// # Errors
+/// procfs is not mounted.
+pub(crate) fn read() -> Result<Vec<Mount>> {
+    let text = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    Ok(parse(&text))
 }
 
 /// All mounts, in the kernel's order; lines that cannot be parsed are left out.

@@ -80,7 +80,7 @@ pub(super) async fn wait_until_tracked(engine: &Engine, cgroup: &Cgroup) -> Resu
     Ok(())
 }
 
-/// Waits for COMMAND. Passes SIGINT on to it, and ends it at SIGTERM.
+/// Waits for COMMAND. Passes SIGINT and SIGQUIT on to it, and ends it at SIGTERM.
 ///
 /// # Errors
 /// COMMAND cannot be signalled or waited for.
@@ -89,7 +89,7 @@ pub(super) async fn attend(child: &mut Running, signals: &mut Signals) -> Result
         tokio::select! {
             ended = child.wait() => return ended.context("cannot wait for COMMAND"),
             signal = signals.any() => match signal {
-                Signal::INT => child.signal(signal)?,
+                Signal::INT | Signal::QUIT => child.signal(signal)?,
                 _ => return child.terminate(GRACE).await,
             },
         }

@@ -11,9 +11,11 @@ use tokio::signal::unix::{self, SignalKind};
 
 use crate::host;
 
-/// SIGINT, SIGTERM and SIGHUP, caught before anything is made until all of it is gone.
+/// SIGINT, SIGQUIT, SIGTERM and SIGHUP, caught before anything is made until all of it is gone.
 pub struct Signals {
     interrupt: unix::Signal,
+    /// Ctrl-\ on a terminal.
+    quit: unix::Signal,
     terminate: unix::Signal,
     /// None if it was ignored when we were started (`nohup`): it stays ignored.
     hangup: Option<unix::Signal>,
@@ -29,6 +31,7 @@ impl Signals {
         let is_caught = reloads || !host::is_ignored(libc::SIGHUP);
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
+            quit: catch(SignalKind::quit())?,
             terminate: catch(SignalKind::terminate())?,
             hangup: is_caught.then(|| catch(SignalKind::hangup())).transpose()?,
         })
@@ -38,6 +41,7 @@ impl Signals {
     pub async fn any(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::INT,
+            _ = self.quit.recv() => Signal::QUIT,
             _ = self.terminate.recv() => Signal::TERM,
             () = recv(&mut self.hangup) => Signal::HUP,
         }

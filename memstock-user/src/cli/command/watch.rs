@@ -158,7 +158,9 @@ impl Watch<'_> {
                 }
                 signal = signals.any() => match &self.child {
                     _ if signal == Signal::HUP && self.reload.is_some() => Reload::begin(self),
-                    Some(child) if self.is_measured && signal == Signal::INT => {
+                    Some(child)
+                        if self.is_measured && matches!(signal, Signal::INT | Signal::QUIT) =>
+                    {
                         if let Err(error) = child.signal(signal) {
                             log::warn!("{error:#}");
                         }
