@@ -17,9 +17,10 @@ pub enum SizeError {
 
 /// Converts bytes to whole pages, rounded down; `None` means no limit.
 ///
-/// Takes decimal, `0x` hexadecimal and `0` octal numbers, as the kernel's `memparse` does. The kernel also takes an
-/// empty text and a lone suffix as 0, and wraps around silently; those are errors here. "-1" is what v1 wrote for
-/// "max". A limit that the kernel's counter would clamp is no limit either.
+/// Takes decimal, `0x` hexadecimal and `0` octal numbers, as the kernel's `memparse` does; and sizes as memstock prints
+/// them and Kubernetes writes them: `46.7MiB`, `512Mi`. The kernel also takes an empty text and a lone suffix as 0, and
+/// wraps around silently; those are errors here. "-1" is what v1 wrote for "max". A limit that the kernel's counter
+/// would clamp is no limit either.
 ///
 /// # Errors
 ///
@@ -30,23 +31,44 @@ pub fn parse_size(text: &str) -> Result<Option<u64>, SizeError> {
     if matches!(size, "max" | "-1") {
         return Ok(None);
     }
-    let (digits, radix) = radix_of(size);
-    // In hexadecimal an E is a digit, not a suffix, as in the kernel.
-    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
-    let (number, suffix) = digits.split_at(end);
-    let shift = shift_of(suffix)
-        .filter(|_| !number.is_empty())
-        .ok_or_else(|| SizeError::NotASize(text.into()))?;
-    // Only digits are left, so the only possible error is overflow.
-    let bytes = u64::from_str_radix(number, radix)
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| SizeError::TooLarge(text.into()))?;
+    let not_a_size = || SizeError::NotASize(text.into());
+    let (number, shift) = split(size).ok_or_else(not_a_size)?;
+    let bytes = match number.split_once('.') {
+        Some((whole, tenth)) => {
+            let [whole, tenth] = [whole, tenth].map(str::parse::<u64>);
+            let (Ok(whole), Ok(tenth @ 0..10), true) = (whole, tenth, shift > 0) else {
+                return Err(not_a_size());
+            };
+            u64::try_from((u128::from(whole) * 10 + u128::from(tenth)) * (1 << shift) / 10).ok()
+        }
+        None => {
+            let (digits, radix) = radix_of(number);
+            if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+                return Err(not_a_size());
+            }
+            // Only digits are left, so the only possible error is overflow.
+            let number = u64::from_str_radix(digits, radix).ok();
+            number.and_then(|number| number.checked_mul(1 << shift))
+        }
+    };
+    let bytes = bytes.ok_or_else(|| SizeError::TooLarge(text.into()))?;
 
     let page = rustix::param::page_size() as u64;
     // PAGE_COUNTER_MAX: the kernel shows "max" for it.
     let unlimited = i64::MAX as u64 / page;
     Ok(Some(bytes / page).filter(|&nr_pages| nr_pages < unlimited))
+}
+
+/// The number, and by how many bits its suffix shifts it.
+fn split(size: &str) -> Option<(&str, u32)> {
+    // In hexadecimal an E is a digit, not a suffix, as in the kernel.
+    let is_hex = size.starts_with("0x") || size.starts_with("0X");
+    let is_digit = |c: char| {
+        c.is_ascii_digit() || c == '.' || is_hex && (c.is_ascii_hexdigit() || "xX".contains(c))
+    };
+    let end = size.find(|c| !is_digit(c)).unwrap_or(size.len());
+    let (number, suffix) = size.split_at(end);
+    Some((number, shift_of(suffix)?))
 }
 
 /// The digits without their prefix, and the base. "08" is octal and thus not a number.
@@ -59,7 +81,8 @@ fn radix_of(size: &str) -> (&str, u32) {
 }
 
 fn shift_of(suffix: &str) -> Option<u32> {
-    Some(match suffix {
+    let letter = suffix.strip_suffix("iB").or_else(|| suffix.strip_suffix('i'));
+    Some(match letter.filter(|letter| !letter.is_empty()).unwrap_or(suffix) {
         "" => 0,
         "K" | "k" => 10,
         "M" | "m" => 20,
@@ -136,6 +159,11 @@ mod tests {
             ("8E", None),
             ("18446744073709551615", None),
             ("15E", None),
+            ("46.7MiB", pages(46 * (1 << 20) + 7 * (1 << 20) / 10)),
+            ("0.5G", pages(1 << 29)),
+            ("512Mi", pages(512 << 20)),
+            ("64kiB", pages(64 << 10)),
+            ("15.9EiB", None),
         ] {
             assert_eq!(parse_size(text), Ok(expected), "{text:?}");
         }
@@ -147,14 +175,15 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for text in [
-            "", " ", "K", "x", "0x", "0xK", "0xg", "08", "09K", "12Q", "12KB", "12KiB", "1.5G",
-            "+1", "-2", "- 1", "MAX", "Max", "maxx", "1 K", "1_000", "1e3", "١", "K1", "0b1",
-            "1KK", "1\0", "1\u{a0}",
+            "", " ", "K", "x", "0x", "0xK", "0xg", "08", "09K", "12Q", "12KB", "12iB", "12B",
+            "1.5", "+1", "-2", "- 1", "MAX", "Max", "maxx", "1 K", "1_000", "1e3", "١", "K1",
+            "0b1", "1KK", "1\0", "1\u{a0}", "1.25G", ".5G", "1.G", "1..5G", "0x1.5G",
         ] {
             assert_eq!(parse_size(text), Err(SizeError::NotASize(text.into())), "{text:?}");
         }
         for text in [
             "16E",
+            "16.0EiB",
             "0x10000000000000000",
             "18446744073709551616",
             "18446744073709551615K",

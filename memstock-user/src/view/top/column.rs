@@ -142,7 +142,7 @@ impl Column {
             Self::Needed => head(MemoryStat::Needed.stat().name),
             Self::Limit => memory(PageCounterStat::Limit),
             Self::Part => head(MemoryStat::Needed.stat().name) + "%",
-            Self::Peak => "PEAK".into(),
+            Self::Peak => "NEED-PEAK".into(),
             Self::Headroom => "HEADROOM".into(),
             Self::Psi => "PSI%".into(),
             Self::Faults => work(CgroupStat::Faults) + "/S",
