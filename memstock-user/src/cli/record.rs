@@ -20,7 +20,7 @@ pub struct Record {
 
     /// Record this cgroup (a directory, or a path such as /system.slice/x) and all below it; with COMMAND, create
     /// COMMAND's below it
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["command", "Named"], conflicts_with = "Named")]
+    #[arg(long, value_name = "PATH", conflicts_with = "Named")]
     pub cgroup: Option<PathBuf>,
 
     /// Or by name.
@@ -33,6 +33,6 @@ pub struct Record {
     pub charges: bool,
 
     /// What to run and record
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", required_unless_present_any = ["cgroup", "Named"])]
     pub command: Vec<OsString>,
 }

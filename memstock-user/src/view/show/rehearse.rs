@@ -47,6 +47,8 @@ impl Judged<'_> {
 pub(crate) struct Document {
     /// The recorded command, control characters escaped; empty if an existing cgroup was recorded.
     command: Vec<String>,
+    /// The path of the recorded cgroup; that of a command no longer exists.
+    cgroup_path: String,
     /// Workload name of the recorded cgroup, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<Workload>,
@@ -127,6 +129,7 @@ pub fn document(judged: &Judged<'_>) -> Value {
     let peaks = rehearsal.peaks();
     json!(Document {
         command: rehearsal.recording.header.command.iter().map(|word| printable(word)).collect(),
+        cgroup_path: display(&rehearsal.recording.header.cgroup),
         name: rehearsal.recording.header.name.clone(),
         peak: peaks.usage,
         needed_peak: peaks.needed,
