@@ -91,6 +91,25 @@ fn who_runs_on_or_leaves_is_told_of() -> Result<()> {
     })
 }
 
+/// Also of one that has a `/proc` of its own, as a container has.
+#[test]
+fn who_reads_the_hosts_memory_is_told_of() -> Result<()> {
+    live(|| {
+        let read = "cat /proc/meminfo >/dev/null";
+        let reads = "cat: reads /proc/meminfo, and may size itself by the host's memory";
+        warns_later(&record(&["--", "sh", "-c", read])?, reads)?;
+        // The files of a new namespace are watched once its first program was heard of.
+        let later = format!("sleep 0.5; {read}");
+        let own = ["--", "unshare", "-mpf", "--mount-proc", "sh", "-c", &later];
+        warns_later(&record(&own)?, reads)?;
+        let end = record(&["--", "cat", "/proc/stat"])?;
+        let said = memstock(["rehearse", &end.folder.path().join("data").display().to_string()])?;
+        let said = said.finish(SOON)?.stdout;
+        ensure!(said.contains("no runtime that sizes itself"), "{said}");
+        Ok(())
+    })
+}
+
 /// Of a cgroup that is made again while it is recorded, only the first is recorded; of one in which nothing happens,
 /// nothing can be recommended.
 #[test]

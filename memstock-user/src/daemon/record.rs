@@ -9,6 +9,7 @@ mod header;
 mod kernel;
 mod limits;
 mod lost;
+mod readers;
 mod tasks;
 mod thread;
 mod usage;

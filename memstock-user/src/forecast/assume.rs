@@ -9,10 +9,8 @@ use crate::recording::{Recording, TaskEventKind};
 
 /// Reasons to verify a limit before it is set, a sentence each: the program may need more than was recorded.
 pub fn warnings(recording: &Recording) -> Vec<String> {
-    let mut all: Vec<_> = followers(recording)
-        .into_iter()
-        .map(|who| format!("{who} sizes itself by its limit: verify"))
-        .collect();
+    let mut all: Vec<_> =
+        followers(recording).into_iter().map(|who| format!("{who}: verify")).collect();
     let Some(end) = &recording.end else {
         all.push("the recording was cut off: what happened later is not known".into());
         return all;
@@ -84,7 +82,7 @@ fn followers(recording: &Recording) -> Vec<String> {
             TaskEventKind::Exec { comm } => drop(comms.insert(event.pid, comm.as_str())),
             TaskEventKind::FollowsLimit { why } => {
                 let comm = comms.get(&event.pid).copied().unwrap_or("a task");
-                found.insert(format!("{comm} ({why})"));
+                found.insert(format!("{comm}: {why}"));
             }
             TaskEventKind::Born { .. } | TaskEventKind::Died => {}
         }

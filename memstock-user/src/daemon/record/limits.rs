@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use memstock_common::{Counter, NO_LIMIT, PageCounter, index_of};
 
+use super::readers::Readers;
 use crate::engine::Engine;
 use crate::engine::kernel_cgroup::v1_memory;
 use crate::engine::needed::lineage;
@@ -17,7 +18,7 @@ use crate::host::{number, page_size};
 use crate::model::size::human;
 
 /// The limits that have been seen, each with how often it had been hit before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Limits {
     /// memstock's: memory, and memory+swap, by the counter's index.
     own: BTreeMap<u32, [u64; 2]>,
@@ -27,6 +28,8 @@ pub(super) struct Limits {
     v1: Option<PathBuf>,
     /// The cgroup itself, which includes those below it.
     dir: PathBuf,
+    /// Who reads them.
+    pub(super) readers: Readers,
 }
 
 impl Limits {
@@ -36,14 +39,20 @@ impl Limits {
         let own =
             lineage(parent, index).filter_map(|at| Some((at, hits(&engine.counter(at).ok()?))));
         let v1 = v1_memory().unwrap_or_default();
-        let mut limits =
-            Self { own: own.collect(), kernel: BTreeMap::new(), v1, dir: dir.to_owned() };
+        let mut limits = Self {
+            own: own.collect(),
+            kernel: BTreeMap::new(),
+            v1,
+            dir: dir.to_owned(),
+            readers: Readers::watch(),
+        };
         limits.add(dir, mount.dir());
         limits
     }
 
     /// Adds the kernel's of a task: on v1 it can be in any memory cgroup.
     pub(super) fn add_task(&mut self, pid: u32) {
+        self.readers.add_task(pid);
         let Some(top) = self.v1.clone() else { return };
         let file = directory(pid.cast_signed()).join("cgroup");
         let text = fs::read_to_string(file).unwrap_or_default();
@@ -59,6 +68,7 @@ impl Limits {
                 && let Some(hits) = self.kernel_hits(dir)
             {
                 self.kernel.insert(dir.to_owned(), hits);
+                self.readers.add_cgroup(dir);
             }
         }
     }
@@ -163,7 +173,13 @@ mod tests {
             fs::write(dir.join("memory.events"), format!("low 0\nmax {all}\n")).unwrap();
             fs::write(dir.join("memory.events.local"), format!("low 0\nmax {local}\n")).unwrap();
         }
-        let mut limits = Limits { dir: dir.clone(), ..Limits::default() };
+        let mut limits = Limits {
+            own: BTreeMap::new(),
+            kernel: BTreeMap::new(),
+            v1: None,
+            dir: dir.clone(),
+            readers: Readers::watch(),
+        };
         limits.add(&dir, top.path());
         assert_eq!(limits.kernel.into_values().collect::<Vec<_>>(), [5, 3]);
     }

@@ -20,6 +20,9 @@ const SMALLEST: u64 = 256;
 /// The pause after a look, in multiples of what the look took.
 const PAUSE: u32 = 20;
 
+/// Runtimes that read the limit, and size themselves by it unless they are told not to.
+const RUNTIMES: [&str; 4] = ["java", "node", "nodejs", "dotnet"];
+
 /// Reported once: each child inherits the variable, whatever language it is written in.
 const GO: &str = "GOMEMLIMIT is set: if it is a Go program, GOMEMLIMIT must be below the limit";
 
@@ -27,6 +30,8 @@ const GO: &str = "GOMEMLIMIT is set: if it is a Go program, GOMEMLIMIT must be b
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     living: HashSet<u32>,
+    /// Those that died since the last [`forget`](Self::forget).
+    dead: HashSet<u32>,
     /// The number of processes so far.
     pub(super) count: u64,
     has_go: bool,
@@ -37,9 +42,20 @@ impl Tasks {
     pub(super) fn note(&mut self, kind: RecordKind, pid: u32) {
         if kind == RecordKind::Died {
             self.living.remove(&pid);
+            self.dead.insert(pid);
         } else if self.living.insert(pid) {
             self.count += 1;
         }
+    }
+
+    /// Whether a process is one of the cgroup's, or was it before it died just now.
+    pub(super) fn has(&self, pid: u32) -> bool {
+        self.living.contains(&pid) || self.dead.contains(&pid)
+    }
+
+    /// Forgets the dead.
+    pub(super) fn forget(&mut self) {
+        self.dead.clear();
     }
 
     /// The processes that exist at the beginning, with their names.
@@ -71,6 +87,12 @@ impl Tasks {
     /// Why a process may size itself by its limit, if that was not reported before.
     pub(super) fn follows_limit(&mut self, pid: u32) -> Option<&'static str> {
         follows_limit(pid).filter(|&why| self.is_new(why))
+    }
+
+    /// Whether a process runs none of the runtimes that [`follows_limit`](Self::follows_limit) judges.
+    pub(super) fn is_unknown(pid: u32) -> bool {
+        let exe = fs::read_link(directory(pid.cast_signed()).join("exe")).unwrap_or_default();
+        !exe.file_name().is_some_and(|name| RUNTIMES.iter().any(|runtime| name == *runtime))
     }
 
     fn is_new(&mut self, why: &str) -> bool {

@@ -147,6 +147,7 @@ impl Recording {
 
     fn round(&mut self) {
         let at = self.begun.elapsed();
+        self.hear_readers(at);
         if let Some(one_in) = self.cache.rate()
             && let Err(error) = self.recorded.follow(one_in)
         {
@@ -237,6 +238,16 @@ impl Recording {
             }
         }
         true
+    }
+
+    fn hear_readers(&mut self, at: Duration) {
+        let Self { limits, tasks, .. } = self;
+        for (pid, why) in limits.readers.opened(|pid| tasks.has(pid)) {
+            if Tasks::is_unknown(pid) {
+                self.task(at, pid, TaskEventKind::FollowsLimit { why: why.into() });
+            }
+        }
+        self.tasks.forget();
     }
 
     fn hear_charges(&mut self) -> bool {

@@ -189,7 +189,7 @@ fn what_is_taken_for_granted_is_said() {
         assert!(said.iter().any(|said| said.contains(part)), "{part}: {said:?}");
     }
     assert!(!said.iter().any(|said| said.contains("no runtime")), "{said:?}");
-    let java = "java (JVM) sizes itself by its limit: verify";
+    let java = "java: JVM: verify";
     recording.end = Some(End {
         code: Some(137),
         lost: vec![("records".into(), 7), ("samples".into(), 0)],

@@ -20,6 +20,7 @@ impl Recording {
         }
         // Before the last walk, which may take a second.
         let at = self.begun.elapsed();
+        self.hear_readers(at);
         let cost = Disks::read().cost(&self.disks, self.cache.devices());
         if let Err(error) = self.look(at, true) {
             self.not_read(&error);

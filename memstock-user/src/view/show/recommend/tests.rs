@@ -21,7 +21,7 @@ fn each_format_has_the_limits_and_says_why() {
         write(&mut text, &recommended).unwrap();
         String::from_utf8(text).unwrap()
     };
-    let warning = "a task (JVM) sizes itself by its limit: verify";
+    let warning = "a task: JVM: verify";
     for (text, parts) in [
         (
             text(write),
