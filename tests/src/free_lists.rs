@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::workload::cpus::{Cpus, pin};
+use crate::workload::cpus::{allowed, pin};
 use crate::workload::pages::round;
 
 /// More than a list holds at rest: the kernel lets it grow while many pages are freed, and shrinks it later.
@@ -21,7 +21,7 @@ pub fn turn_over() -> Result<()> {
     // In a thread of its own, since it changes its CPU and the caller must not.
     let turned = thread::scope(|scope| {
         let turn = || {
-            Cpus::All.numbers()?.into_iter().try_for_each(|cpu| {
+            allowed()?.into_iter().try_for_each(|cpu| {
                 pin(cpu)?;
                 round(PAGES).context("mapping pages")
             })

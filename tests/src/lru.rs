@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::PAGE;
-use crate::workload::cpus::{Cpus, pin};
+use crate::workload::cpus::{allowed, pin};
 
 /// Drains the batches of every CPU that this process may run on.
 ///
@@ -29,7 +29,7 @@ fn drain_each() -> Result<()> {
     // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.
     let page = unsafe { mmap_anonymous(ptr::null_mut(), length, access, flags) }
         .context("mapping a page")?;
-    let drained = Cpus::All.numbers().and_then(|cpus| {
+    let drained = allowed().and_then(|cpus| {
         cpus.into_iter().try_for_each(|cpu| {
             pin(cpu)?;
             // Any advice on what to reclaim first drains this CPU's batches.

@@ -1,28 +1,15 @@
 //! `memstock-workload`: causes page faults and holds memory for memstock to count. Only the command line is here.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use memstock_tests::workload::{
-    churn, cpus::Cpus, demo, fuse, grow, hog, hold, reads, serve, share,
-};
+use memstock_tests::workload::{churn, demo, fuse, grow, hog, hold, reads, serve, share};
 
-/// Maps, touches and unmaps pages on each CPU, for some time or until SIGINT or SIGTERM.
+/// Causes page faults and holds memory.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version)]
 struct Cli {
     #[command(subcommand)]
-    verb: Option<Verb>,
-    /// CPUs to run on, one process each: `all`, or numbers separated by commas.
-    #[arg(long, default_value = "all")]
-    cpus: Cpus,
-    /// Pages to map at a time.
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
-    pages: u32,
-    /// Seconds to run; for ever by default.
-    #[arg(long)]
-    seconds: Option<u64>,
+    verb: Verb,
 }
 
 #[derive(Subcommand)]
@@ -96,20 +83,18 @@ enum Verb {
 }
 
 fn main() -> Result<()> {
-    let Cli { verb, cpus, pages, seconds } = Cli::parse();
-    match verb {
-        None => churn::run(&cpus, pages.try_into()?, seconds.map(Duration::from_secs)),
-        Some(Verb::Serve { cpu }) => serve::serve(cpu),
-        Some(Verb::Hold { mode, order, cpu }) => hold::serve(mode, &order, cpu),
-        Some(Verb::Hog { pages, file, cpu, catch_term }) => {
+    match Cli::parse().verb {
+        Verb::Serve { cpu } => serve::serve(cpu),
+        Verb::Hold { mode, order, cpu } => hold::serve(mode, &order, cpu),
+        Verb::Hog { pages, file, cpu, catch_term } => {
             hog::run(pages.try_into()?, file.as_deref(), cpu, catch_term)
         }
-        Some(Verb::Grow(order)) => grow::run(order),
-        Some(Verb::Reads(order)) => reads::run(&order),
-        Some(Verb::Demo) => demo::run(),
-        Some(Verb::Fuse { dir, silent }) => fuse::serve(&dir, silent),
-        Some(Verb::Share { pages }) => share::run(pages.try_into()?),
-        Some(Verb::Churn { cpu, pages, counted, round }) => {
+        Verb::Grow(order) => grow::run(order),
+        Verb::Reads(order) => reads::run(&order),
+        Verb::Demo => demo::run(),
+        Verb::Fuse { dir, silent } => fuse::serve(&dir, silent),
+        Verb::Share { pages } => share::run(pages.try_into()?),
+        Verb::Churn { cpu, pages, counted, round } => {
             churn::churn(cpu, pages.try_into()?, counted, round)
         }
     }

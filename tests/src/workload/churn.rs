@@ -1,73 +1,21 @@
-//! Maps, touches and unmaps on every CPU until told to stop.
+//! Maps, touches and unmaps on one CPU until told to stop.
 //!
-//! One process per CPU, not one thread: threads would share an address space, and mostly wait for each other's
-//! unmapping.
+//! Whoever wants it on several starts a process for each, not a thread: threads would share an address space, and mostly
+//! wait for each other's unmapping.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
-use std::process::{Child, Command};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
-use super::cpus::{Cpus, pin};
+use super::cpus::pin;
 use super::page_cache::{CHUNK, PageCache};
-use super::pages::{faults, round};
+use super::pages::round;
 use super::signal;
-
-/// How often the parent checks its children, its clock and its signals.
-const INTERVAL: Duration = Duration::from_millis(20);
-
-/// Runs `memstock-workload churn` on each CPU until `time` is over or a signal comes.
-///
-/// # Errors
-/// When one cannot be started, or fails.
-pub fn run(cpus: &Cpus, nr_pages: usize, time: Option<Duration>) -> Result<()> {
-    signal::catch().context("catching signals")?;
-    let end = time.map(|time| Instant::now() + time);
-    let mut children = Vec::new();
-    let mut result = Ok(());
-    for cpu in cpus.numbers()? {
-        match start(cpu, nr_pages) {
-            Ok(child) => children.push(child),
-            Err(error) => result = Err(error),
-        }
-    }
-    // Children do not stop by themselves, so one that has ended has failed.
-    while result.is_ok() && !signal::caught() && end.is_none_or(|end| Instant::now() < end) {
-        let ended = children.iter_mut().any(|child| !matches!(child.try_wait(), Ok(None)));
-        if ended {
-            break;
-        }
-        sleep(INTERVAL);
-    }
-    for child in &mut children {
-        // A child that is not reaped keeps its id, so the signal cannot reach another process.
-        if let Ok(None) = child.try_wait() {
-            let _ = kill_process(Pid::from_child(child), Signal::TERM);
-        }
-    }
-    for child in &mut children {
-        let status = child.wait().context("waiting for the churn on a CPU")?;
-        if result.is_ok() && !status.success() {
-            result = Err(anyhow::anyhow!("the churn on a CPU ended with {status}"));
-        }
-    }
-    result
-}
-
-fn start(cpu: u32, nr_pages: usize) -> Result<Child> {
-    let this = std::env::current_exe().context("where this program is")?;
-    Command::new(this)
-        .args(["churn", "--cpu", &cpu.to_string(), "--pages", &nr_pages.to_string()])
-        .spawn()
-        .with_context(|| format!("starting the churn on CPU {cpu}"))
-}
 
 /// What a round does with its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -80,8 +28,7 @@ pub enum Round {
     Read,
 }
 
-/// Churns on one CPU until a signal comes, then prints the number of faults. With `counted`, it keeps a count of the
-/// pages in the file on standard input.
+/// Churns on one CPU until a signal comes. With `counted`, it keeps a count of the pages in the file on standard input.
 ///
 /// # Errors
 /// When the CPU is not there, or memory runs out.
@@ -106,16 +53,13 @@ pub fn churn(cpu: u32, nr_pages: usize, counted: bool, what: Round) -> Result<()
             Box::new(move || cache.read(&mut buffer).context("reading a file"))
         }
     };
-    let before = faults();
     while !signal::caught() {
         once()?;
         if let Some(counter) = counter {
             counter.fetch_add(nr_pages as u64, Relaxed);
         }
     }
-    // In one write, so that the lines of two CPUs do not mix.
-    let line = format!("cpu {cpu}: {} faults\n", faults() - before);
-    io::stderr().write_all(line.as_bytes()).context("writing to standard error")
+    Ok(())
 }
 
 /// A counter in the first bytes of a file, shared with whoever maps it.

@@ -1,48 +1,17 @@
-//! Sets of CPUs, and pinning to a CPU.
-
-use std::str::FromStr;
+//! The CPUs of a process, and pinning to one.
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// `all`, or numbers separated by commas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cpus {
-    /// All that this process may run on.
-    All,
-    /// These.
-    List(Vec<u32>),
-}
-
-impl FromStr for Cpus {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text == "all" {
-            return Ok(Self::All);
-        }
-        let cpu =
-            |word: &str| word.parse().with_context(|| format!("{word:?} is not a CPU number"));
-        Ok(Self::List(text.split(',').map(cpu).collect::<Result<_>>()?))
-    }
-}
-
-impl Cpus {
-    /// The numbers.
-    ///
-    /// # Errors
-    /// When the kernel refuses to say what this process may run on.
-    pub fn numbers(&self) -> Result<Vec<u32>> {
-        match self {
-            Self::List(numbers) => Ok(numbers.clone()),
-            Self::All => {
-                let allowed = sched_getaffinity(None).context("the CPUs of this process")?;
-                let set = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
-                Ok(set.map(u32::try_from).collect::<Result<_, _>>()?)
-            }
-        }
-    }
+/// The CPUs that this process may run on.
+///
+/// # Errors
+/// When the kernel refuses to say.
+pub fn allowed() -> Result<Vec<u32>> {
+    let allowed = sched_getaffinity(None).context("the CPUs of this process")?;
+    let set = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    Ok(set.map(u32::try_from).collect::<Result<_, _>>()?)
 }
 
 /// Pins this thread to `cpu`.

@@ -36,7 +36,7 @@ pub fn run() -> Result<()> {
     let file = folder.path().join("file");
     let file = file.to_str().context("a folder with an odd name")?;
     let _cache = Part::start(&web, &["hog", "--file", file, "--pages", &CACHE.to_string()])?;
-    let _churn = Part::start(&web, &["--cpus", "0", "--pages", "256"])?;
+    let _churn = Part::start(&web, &["churn", "--cpu", "0", "--pages", "256"])?;
     while !signal::caught() {
         let taken = Part::start(&batch, &["hog", "--pages", &TAKEN.to_string()])?;
         rest();
