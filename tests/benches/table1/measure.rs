@@ -59,8 +59,6 @@ pub struct Block {
     pub control: Estimate,
     /// CPU time of a fault with its unmap, ns, with nothing attached.
     pub control_ns: Estimate,
-    /// Cache misses per fault with nothing attached; `None` if they cannot be counted.
-    pub control_misses: Option<Estimate>,
     /// The variants.
     pub rows: Vec<Row>,
 }
@@ -85,8 +83,6 @@ pub struct Row {
     pub cpu_ratio: Estimate,
     /// CPU time that it adds to a fault with its unmap, ns.
     pub added_ns: Estimate,
-    /// Cache misses per fault; `None` if they cannot be counted.
-    pub misses: Option<Estimate>,
 }
 
 /// What is attached.
@@ -200,14 +196,9 @@ impl Bench<'_> {
     fn block(&mut self) -> Result<Block> {
         let seen = interleave(self.effort.rounds, self.variants.len(), |n| self.slice(n))?;
         let cpus = self.workers.len();
-        let misses = |slices: &[Paired<Done>], of: fn(&Paired<Done>) -> Option<f64>| {
-            let counted: Option<Vec<f64>> = slices.iter().map(of).collect();
-            counted.filter(|_| self.workers.counts_misses()).map(|counted| Estimate::of(&counted))
-        };
         let controls: Vec<_> = seen.iter().flatten().map(|paired| paired.controls[0]).collect();
         let rates: Vec<_> = controls.iter().map(|done| done.rate).collect();
         let costs: Vec<_> = controls.iter().map(|done| done.page_ns).collect();
-        let all: Vec<_> = seen.iter().flatten().copied().collect();
         let row = |(variant, slices): (&Variant, &Vec<Paired<Done>>)| {
             let rates = pairs(slices, |done| done.rate);
             let charged = match variant.attached {
@@ -224,14 +215,12 @@ impl Bench<'_> {
                 ratio: ratio(&rates),
                 cpu_ratio: ratio(&pairs(slices, |done| 1.0 / done.page_ns)),
                 added_ns: difference(&pairs(slices, |done| done.page_ns)),
-                misses: misses(slices, |paired| paired.value.misses),
             }
         };
         Ok(Block {
             cpus,
             control: Estimate::of(&rates),
             control_ns: Estimate::of(&costs),
-            control_misses: misses(&all, |paired| paired.controls[0].misses),
             rows: self.variants.iter().zip(&seen).map(row).collect(),
         })
     }

@@ -38,20 +38,14 @@ pub fn label(row: &Row) -> String {
 }
 
 fn block(out: &mut fmt::Formatter<'_>, block: &Block) -> fmt::Result {
-    let Block { cpus, control, control_ns, control_misses, rows } = block;
-    let counted = |misses: &Option<Estimate>| match misses {
-        Some(misses) => format!("{:.2}", misses.median),
-        None => "not available".to_owned(),
-    };
+    let Block { cpus, control, control_ns, rows } = block;
     writeln!(
         out,
-        "\n{cpus} busy CPU(s): nothing attached, {} M faults/s, {} ns of CPU time each; cache \
-         misses a fault: {}",
+        "\n{cpus} busy CPU(s): nothing attached, {} M faults/s, {} ns of CPU time each",
         million(control),
-        control_ns.digits(0),
-        counted(control_misses)
+        control_ns.digits(0)
     )?;
-    let mut head = vec![
+    let head = vec![
         "ATTACHED",
         "DELIVERS",
         "M FAULTS/S",
@@ -60,12 +54,9 @@ fn block(out: &mut fmt::Formatter<'_>, block: &Block) -> fmt::Result {
         "ADDED NS A PAGE",
         "SLICES",
     ];
-    if control_misses.is_some() {
-        head.push("MISSES A FAULT");
-    }
     let mut table = plain(head, &[0, 1]);
     for row in rows {
-        let mut cells = vec![
+        table.add_row([
             label(row),
             row.delivers.to_owned(),
             million(&row.rate),
@@ -73,11 +64,7 @@ fn block(out: &mut fmt::Formatter<'_>, block: &Block) -> fmt::Result {
             row.cpu_ratio.digits(3),
             row.added_ns.digits(0),
             row.slices.to_string(),
-        ];
-        if control_misses.is_some() {
-            cells.push(counted(&row.misses));
-        }
-        table.add_row(cells);
+        ]);
     }
     writeln!(out, "{table}")
 }

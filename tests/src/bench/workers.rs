@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::misses::CacheMisses;
 use crate::binaries;
 use crate::workload::churn::counter_in;
 
@@ -23,7 +22,6 @@ pub struct Workers {
     children: Vec<Child>,
     counters: Vec<&'static AtomicU64>,
     clocks: Vec<CpuClock>,
-    misses: Option<CacheMisses>,
 }
 
 /// What the workers did during a slice.
@@ -33,8 +31,6 @@ pub struct Done {
     pub rate: f64,
     /// CPU time per page, ns; without the time that other tasks take of a CPU.
     pub page_ns: f64,
-    /// Cache misses per page; `None` if they cannot be counted.
-    pub misses: Option<f64>,
 }
 
 impl Workers {
@@ -53,8 +49,7 @@ impl Workers {
     /// When one cannot be started or moved.
     pub fn doing(round: &str, cpus: &[u32], pages: usize, dirs: &[&Path]) -> Result<Self> {
         let program = binaries::workload()?;
-        let mut workers =
-            Self { children: Vec::new(), counters: Vec::new(), clocks: Vec::new(), misses: None };
+        let mut workers = Self { children: Vec::new(), counters: Vec::new(), clocks: Vec::new() };
         for cpu in cpus {
             let file = File::from(
                 memfd_create("memstock-bench", MemfdFlags::CLOEXEC)
@@ -74,7 +69,6 @@ impl Workers {
         for dir in dirs {
             workers.enter(dir)?;
         }
-        workers.misses = CacheMisses::of(workers.children.iter().map(Child::id));
         workers.wait_until_all_work()?;
         Ok(workers)
     }
@@ -121,19 +115,13 @@ impl Workers {
         self.counters.iter().map(|counter| counter.load(Relaxed)).sum()
     }
 
-    /// Whether cache misses are counted.
-    pub fn counts_misses(&self) -> bool {
-        self.misses.is_some()
-    }
-
     /// Measures the workers for `length`.
     ///
     /// # Errors
     /// When a counter cannot be read, or the workers make no progress.
     pub fn slice(&self, length: Duration) -> Result<Done> {
-        let misses = || self.misses.as_ref().map(CacheMisses::read).transpose();
         let ran = || self.clocks.iter().map(CpuClock::read).sum::<Result<Duration>>();
-        let (missed, ran_before) = (misses()?, ran()?);
+        let ran_before = ran()?;
         let (start, before) = (Instant::now(), self.pages());
         std::thread::sleep(length);
         // On an overloaded machine the workers may not run at all during a slice.
@@ -142,12 +130,10 @@ impl Workers {
             std::thread::sleep(length);
         }
         let (pages, took) = (self.pages() - before, start.elapsed());
-        let (ran, after) = (ran()? - ran_before, misses()?);
-        let missed = after.zip(missed).map(|(after, before)| (after - before) as f64);
+        let ran = ran()? - ran_before;
         Ok(Done {
             rate: pages as f64 / took.as_secs_f64(),
             page_ns: ran.as_nanos() as f64 / pages as f64,
-            misses: missed.map(|missed| missed / pages as f64),
         })
     }
 }
