@@ -44,32 +44,3 @@ fn a_page_that_stays_costs_its_part_of_a_batch() -> Result<()> {
         engine.stop().map(drop)
     })
 }
-
-/// Pages that are mapped, touched and unmapped again and again come from the stock, where the patch needs an operation
-/// for each batch. A tenth of that is allowed for other activity.
-#[test]
-fn a_steady_loop_leaves_the_shared_counters_alone() -> Result<()> {
-    const ROUNDS: u64 = 400;
-    const PAGES: u32 = BATCH as u32 / 2;
-    live(|| {
-        let cgroup = TestCgroup::new()?;
-        let mut holder =
-            Holder::of(Mode::AnonWrite).pages(PAGES).cpu(CPU).cgroup(&cgroup).start()?;
-        let engine = Engine::start(["--cgroup", cgroup.path()])?;
-        let mut turn = || -> Result<()> {
-            holder.get()?;
-            holder.give()
-        };
-        turn()?;
-        let before = engine.show()?;
-        (0..ROUNDS).try_for_each(|_| turn())?;
-        let after = engine.show()?;
-        let faults = |show: &Show| show.cgroup(cgroup.path()).map(show::Cgroup::faults);
-        let faults = faults(&after)? - faults(&before)?;
-        ensure!(faults >= ROUNDS * u64::from(PAGES), "{faults} faults");
-        let ((had, had_drained), (has, has_drained)) = (operations(&before), operations(&after));
-        let made = has - had + has_drained - had_drained;
-        ensure!(made <= faults / BATCH / 10, "{made} operations for {faults} faults");
-        engine.stop().map(drop)
-    })
-}
