@@ -1,12 +1,11 @@
-//! `cargo xtask bench scale`: the cost of a page and of a drain with many cgroups, levels, slots and CPUs, the number
-//! of operations on the shared counters, and whether a drain interrupts other CPUs.
+//! `cargo xtask bench scale`: the cost of a page and of a drain with many cgroups, levels, slots and CPUs, and whether a
+//! drain interrupts other CPUs.
 
 #[path = "../support/calls.rs"]
 mod calls;
 mod drains;
 #[path = "../support/loaded.rs"]
 mod loaded;
-mod operations;
 mod pages;
 #[path = "../support/programs.rs"]
 mod programs;
@@ -70,7 +69,6 @@ fn main() -> Result<()> {
         host::require_privilege()?;
         let home = calls::Home::enter(pages::DEEPEST)?;
         pages::measure(&effort, &home)?;
-        drains::measure(&effort, &home)?;
-        operations::count(&home)
+        drains::measure(&effort, &home)
     })
 }
