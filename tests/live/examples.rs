@@ -239,18 +239,8 @@ fn is_a_verb(verb: &str) -> Result<()> {
     let words = match words[..] {
         // Arguments after its name are the benchmark's, which would be built for release.
         ["bench", bench, ..] => {
-            let known = [
-                "fault",
-                "page",
-                "table1",
-                "limit",
-                "scale",
-                "scaling",
-                "read",
-                "record",
-                "rehearsal",
-                "all",
-            ];
+            let known =
+                ["fault", "page", "table1", "limit", "scale", "read", "record", "rehearsal", "all"];
             ensure!(known.contains(&bench), "there is no bench {bench}");
             vec!["bench"]
         }

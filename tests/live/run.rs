@@ -8,9 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use memstock::cli::Batch;
 use memstock::engine::pins::Pins;
-use memstock::host;
 use memstock_tests::cgroup::PREFIX;
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, poll_until, times, try_poll_until};
@@ -289,16 +287,5 @@ fn a_closed_pipe_is_no_error() -> Result<()> {
         std::io::stderr().write_all(&output.stderr)?;
         ensure!(ended??.success() && output.stderr.is_empty(), "{output:?}");
         leftovers_of_engine()
-    })
-}
-
-#[test]
-fn a_batch_can_be_left_to_memstock() -> Result<()> {
-    live(|| {
-        let cgroup = TestCgroup::new()?;
-        let engine = Engine::start(["--cgroup", cgroup.path(), "--batch", "auto"])?;
-        let batch = engine.show()?.batch;
-        ensure!(batch == u64::from(Batch::for_cpus(host::cpus()?.online.len())), "{batch}");
-        engine.stop().map(drop)
     })
 }

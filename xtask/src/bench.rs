@@ -9,8 +9,8 @@ use crate::setup;
 use crate::{build, exec};
 
 /// The benchmarks of the `tests` package.
-pub const NAMES: [&str; 9] =
-    ["fault", "page", "table1", "limit", "scale", "scaling", "read", "record", "rehearsal"];
+pub const NAMES: [&str; 8] =
+    ["fault", "page", "table1", "limit", "scale", "read", "record", "rehearsal"];
 
 /// Runs the benchmark `name`, or `all`, which goes on after a failure.
 pub fn run(name: &str, args: &[OsString]) -> Result<()> {

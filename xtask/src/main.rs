@@ -143,7 +143,7 @@ enum Verb {
     },
     /// Run a benchmark of the `tests` package.
     Bench {
-        /// fault, page, table1, limit, scale, scaling, read, rehearsal, or all of them.
+        /// fault, page, table1, limit, scale, read, record, rehearsal, or all of them.
         #[arg(default_value = "fault")]
         name: String,
         /// Arguments of the benchmark, such as --smoke.

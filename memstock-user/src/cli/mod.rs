@@ -29,7 +29,7 @@ pub use self::record::Record;
 pub use self::run::Run;
 pub use self::stat::Stat;
 pub use self::top::{Top, When};
-pub use self::value::{Batch, Limit, Swap};
+pub use self::value::{Limit, Swap};
 
 /// The exit codes, as `--help` shows them.
 pub(crate) const EXIT_CODES: &str = "\

@@ -1,59 +1,18 @@
 //! Values of flags, and how they are written.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
-use memstock_common::{DEFAULT_BATCH, MAX_BATCH, MAX_CGROUPS, MAX_SLOTS};
+use memstock_common::{MAX_BATCH, MAX_CGROUPS, MAX_SLOTS};
 
 use crate::engine::kernel_cgroup::KernelCgroup;
 use crate::forecast::rehearse::Kernel;
 use crate::host::page_size;
 use crate::model::size;
-
-/// A value of `--batch`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Batch {
-    /// By the number of CPUs.
-    Auto,
-    /// This many.
-    Pages(u32),
-}
-
-/// The most pages that `auto` takes. With it, 256 CPUs have up to 512 MiB charged but unused: a stock and an uncharge
-/// batch each.
-const MOST: u32 = 256;
-
-impl Batch {
-    /// `auto`: two pages per CPU, as for the kernel's own per-CPU counters (`compute_batch_value` in
-    /// `lib/percpu_counter.c`). If twice the CPUs share a counter, twice the batch keeps the accesses to its cache line
-    /// as rare as before (ADR 0015).
-    pub fn for_cpus(cpus: usize) -> u32 {
-        let two_each = u32::try_from(2 * cpus).unwrap_or(MOST);
-        two_each.clamp(DEFAULT_BATCH, MOST)
-    }
-}
-
-impl fmt::Display for Batch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Pages(nr_pages) => nr_pages.fmt(f),
-        }
-    }
-}
-
-pub(super) fn batch(value: &str) -> Result<Batch, String> {
-    match value.parse::<u32>() {
-        _ if value == "auto" => Ok(Batch::Auto),
-        Ok(pages) if (1..=MAX_BATCH).contains(&pages) => Ok(Batch::Pages(pages)),
-        _ => Err(format!("neither \"auto\" nor a number in 1..={MAX_BATCH}")),
-    }
-}
 
 /// A value of `--limit`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +90,13 @@ pub(super) fn part(value: &str) -> Result<f64, String> {
     match value.strip_suffix('%').unwrap_or(value).parse::<f64>() {
         Ok(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent / 100.0),
         _ => Err("not a percentage in 0..=1000".into()),
+    }
+}
+
+pub(super) fn batch(value: &str) -> Result<u32, String> {
+    match value.parse::<u32>() {
+        Ok(pages) if (1..=MAX_BATCH).contains(&pages) => Ok(pages),
+        _ => Err(format!("not a number in 1..={MAX_BATCH}")),
     }
 }
 
@@ -242,18 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_a_number_or_left_to_us() {
-        assert_eq!(batch("auto"), Ok(Batch::Auto));
-        assert_eq!(batch("1024"), Ok(Batch::Pages(1024)));
-        for bad in ["0", "1025", "-1", "Auto", ""] {
+    fn a_batch_is_a_number() {
+        assert_eq!((batch("1"), batch("1024")), (Ok(1), Ok(1024)));
+        for bad in ["0", "1025", "-1", "auto", ""] {
             assert!(batch(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn many_cpus_get_large_batches() {
-        let batches = [1, 16, 17, 64, 128, 4096].map(Batch::for_cpus);
-        assert_eq!(batches, [DEFAULT_BATCH, DEFAULT_BATCH, 34, 128, MOST, MOST]);
     }
 
     #[test]

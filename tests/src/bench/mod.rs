@@ -1,7 +1,6 @@
 //! Shared code of the benches: `slices` and `statistics` are their method (ADR 0016), `workers` the load, `run_stats`
-//! what it counts, `peers` the tools to compare with, and `model` predicts machines that we do not have.
+//! what it counts, and `peers` the tools to compare with.
 
-pub mod model;
 pub mod peers;
 pub mod run_stats;
 pub mod slices;

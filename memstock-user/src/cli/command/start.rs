@@ -10,7 +10,7 @@ use memstock_common::{DEFAULT_BATCH, DEFAULT_MAX_CGROUPS, EngineInfo};
 
 use super::targets::Targets;
 use crate::audit::adoption;
-use crate::cli::{Batch, Run};
+use crate::cli::Run;
 use crate::daemon::tree::Tree;
 use crate::engine::Engine;
 use crate::engine::grace::grace_period;
@@ -62,7 +62,7 @@ fn afresh(args: &Run, pins: &Pins, mount: &CgroupMount, lock: &mut EngineLock) -
     remove_noted(mount, lock)?;
     let targets = prepare(args, mount, lock, None)?;
     let settings = Settings {
-        batch: batch(args.settings.batch)?,
+        batch: args.settings.batch.unwrap_or(DEFAULT_BATCH),
         slots: args.settings.slots.unwrap_or(1),
         max_cgroups: args.settings.max_cgroups.unwrap_or(DEFAULT_MAX_CGROUPS),
         memsw: args.settings.memsw || !args.memsw_limits.is_empty() || host::has_swap()?,
@@ -76,15 +76,6 @@ fn afresh(args: &Run, pins: &Pins, mount: &CgroupMount, lock: &mut EngineLock) -
     let (engine, log) = loaded.attach()?;
     let interrupted = BTreeSet::new();
     Ok(Started { engine, log, targets, is_new: true, interrupted })
-}
-
-/// Pages charged at once by a new engine.
-fn batch(asked: Option<Batch>) -> Result<u32> {
-    match asked {
-        None => Ok(DEFAULT_BATCH),
-        Some(Batch::Pages(nr_pages)) => Ok(nr_pages),
-        Some(Batch::Auto) => Ok(Batch::for_cpus(host::cpus()?.online.len())),
-    }
 }
 
 fn adopt(
@@ -184,9 +175,7 @@ fn same_settings(args: &Run, engine: &Engine) -> Result<()> {
         )))
     };
     match (args.settings.batch, args.settings.slots) {
-        (Some(Batch::Pages(asked)), _) if asked != batch => {
-            differs(format!("has --batch {batch}, not {asked}"))
-        }
+        (Some(asked), _) if asked != batch => differs(format!("has --batch {batch}, not {asked}")),
         (_, Some(asked)) if asked != slots => differs(format!("has --slots {slots}, not {asked}")),
         _ if args.settings.max_cgroups.is_some_and(|asked| asked != max_cgroups) => {
             let asked = args.settings.max_cgroups.unwrap_or_default();

@@ -14,7 +14,7 @@ use super::run::{run_alone, with_signals};
 use super::signals::Signals;
 use super::{attached, path_of_name};
 use crate::cli::config::Settings;
-use crate::cli::{Batch, Run, Stat};
+use crate::cli::{Run, Stat};
 use crate::engine::kernel_stock::KernelStock;
 use crate::engine::pins::Pins;
 use crate::engine::sample::{Paths, sample};
@@ -141,7 +141,7 @@ async fn alone(
         is_measured: true,
         new: Some(name),
         settings: Settings {
-            batch: args.batch.map(Batch::Pages),
+            batch: args.batch,
             slots: args.slots,
             // There is no limit to enforce, and nothing in a new cgroup to adopt.
             observe: true,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use toml::Spanned;
 
 use super::value::{self as read, Size};
-use crate::cli::value::{Batch, address, batch, max_cgroups, slots};
+use crate::cli::value::{address, batch, max_cgroups, slots};
 use crate::engine::Engine;
 use crate::host::workload::find::Wanted;
 
@@ -19,11 +19,10 @@ use crate::host::workload::find::Wanted;
 #[derive(Args, Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// Pages charged at once when a stock is empty: a number, or "auto" for two per CPU, from 32 to 256 [default: 32,
-    /// or that of an adopted engine]
-    #[arg(long, value_name = "N|auto", value_parser = batch)]
-    #[serde(deserialize_with = "read::batch", serialize_with = "read::text")]
-    pub batch: Option<Batch>,
+    /// Pages charged at once when a stock is empty, up to 1024 [default: 32, or that of an adopted engine]
+    #[arg(long, value_name = "N", value_parser = batch)]
+    #[serde(deserialize_with = "read::batch")]
+    pub batch: Option<u32>,
 
     /// Cgroups for which a CPU can hold stocks at once, up to 64 [default: 1, or that of an adopted engine]
     #[arg(long, value_name = "N", value_parser = slots)]
@@ -169,7 +168,7 @@ impl Settings {
     pub fn with(&self, engine: &Engine) -> Self {
         let EngineInfo { batch, slots, memsw, .. } = engine.info();
         Self {
-            batch: self.batch.or(Some(Batch::Pages(batch))),
+            batch: self.batch.or(Some(batch)),
             slots: self.slots.or(Some(slots)),
             max_cgroups: self.max_cgroups.or(Some(engine.max_cgroups())),
             memsw: self.memsw || memsw != 0,

@@ -1,7 +1,6 @@
 //! The text alone: keys, mistakes and their positions; and how a file is merged with flags.
 
 use super::*;
-use crate::cli::Batch;
 use crate::host::workload::Kind;
 use proptest::prelude::*;
 
@@ -32,7 +31,7 @@ fn all_keys_are_read() {
         ((16, 8), Some((17, 10)))
     );
     let expected = Settings {
-        batch: Some(Batch::Pages(64)),
+        batch: Some(64),
         slots: Some(2),
         max_cgroups: Some(2000),
         memsw: true,
@@ -59,7 +58,7 @@ fn what_is_wrong_is_said_with_its_place_and_key() {
              `observe`, `oom-group`, `no-adopt`, `no-drain`, `metrics`, `kernel-stock`, \
              `cgroup`",
         ),
-        ("\n\n  batch = 5000", "3:11: neither \"auto\" nor a number in 1..=1024, in `batch`"),
+        ("\n\n  batch = 5000", "3:11: not a number in 1..=1024, in `batch`"),
         (
             "batch = true",
             "1:9: invalid type: boolean `true`, expected a number or a string, in `batch`",
@@ -128,7 +127,7 @@ fn flags_win_over_the_file() {
                 [[cgroup]]\npath = '/a'\nmemory = '2M'\n";
     let run = below(&parse(text.as_bytes()).unwrap(), &flags, &[]);
     let Settings { batch, slots, observe, memsw, .. } = run.settings;
-    assert_eq!((batch, slots, observe, memsw), (Some(Batch::Pages(8)), Some(4), true, false));
+    assert_eq!((batch, slots, observe, memsw), (Some(8), Some(4), true, false));
     assert_eq!(run.cgroups, [Path::new("/f"), Path::new("/a")]);
     let limits: Vec<_> = run.limits.iter().map(|limit| limit.nr_pages.unwrap()).collect();
     let pages = |bytes: u64| bytes / rustix::param::page_size() as u64;
@@ -164,8 +163,8 @@ fn names_are_paths_where_they_are_known() {
 
 #[test]
 fn only_some_settings_change_while_it_runs() {
-    let old = Settings { batch: Some(Batch::Pages(32)), ..Settings::default() };
-    let new = Settings { batch: Some(Batch::Pages(64)), observe: true, ..Settings::default() };
+    let old = Settings { batch: Some(32), ..Settings::default() };
+    let new = Settings { batch: Some(64), observe: true, ..Settings::default() };
     let changes: Vec<_> = old.changes(&new).collect();
     let [batch, observe] = &changes[..] else { panic!("{changes:?}") };
     assert_eq!((&*batch.0, &*batch.1, &*batch.2), ("batch", "32", "64"));

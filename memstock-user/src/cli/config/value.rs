@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
-use serde::ser::Serializer;
 
 use super::settings::Entry;
-use crate::cli::value::{self, Batch};
+use crate::cli::value;
 
 /// A limit in pages, or none for no limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,7 +19,7 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-pub fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Batch>, D::Error> {
+pub fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     from.deserialize_any(AsFlag(value::batch)).map(Some)
 }
 
@@ -38,14 +37,6 @@ pub fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>,
 
 pub fn cgroups<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Entry>, D::Error> {
     from.deserialize_seq(Cgroups)
-}
-
-/// Serializes a value as it is written in the file.
-pub fn text<T: fmt::Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => to.collect_str(value),
-        None => to.serialize_none(),
-    }
 }
 
 /// Reads a value with the parser of a flag.
