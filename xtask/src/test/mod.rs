@@ -5,7 +5,6 @@
 
 pub mod binaries;
 mod host;
-mod slowest;
 pub mod tally;
 
 use std::ffi::OsString;
@@ -16,8 +15,7 @@ use anyhow::{Context as _, Result};
 use memstock_tests::scale::{LOAD, MINUTES};
 use memstock_tests::skip::SKIPS;
 
-use self::binaries::{BENCH, Binary, TEST};
-use self::slowest::Slowest;
+use self::binaries::{BENCH, Binary};
 use self::tally::Tally;
 use crate::setup::{self, BpfToolchain, apt, prometheus, runc};
 use crate::{bench, build, exec, pins, vm};
@@ -249,15 +247,9 @@ impl<'a> Run<'a> {
         if self.bless {
             cmd.env("MEMSTOCK_BLESS", "1");
         }
-        let mut slowest = Slowest::new();
-        let ended = exec::tee(&mut cmd, |line| {
+        exec::tee(&mut cmd, |line| {
             println!("{line}");
             tally.line(line);
-            slowest.line(line);
-        });
-        if libtest.contains(&ONE_AT_A_TIME) && binary.kind == TEST {
-            exec::say("Test", slowest);
-        }
-        ended
+        })
     }
 }
