@@ -11,7 +11,6 @@
 pub mod check;
 pub mod health;
 pub mod names;
-mod negotiate;
 pub mod server;
 pub mod text;
 mod vmstat;

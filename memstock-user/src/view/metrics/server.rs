@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -29,7 +29,6 @@ use tokio::time::{sleep, timeout};
 
 use super::Question;
 use super::names::Names;
-use super::negotiate::format;
 use crate::exit::{Classify as _, Failure};
 use crate::view::metrics::text;
 
@@ -46,6 +45,7 @@ const MOST_FIELDS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const FIGURES: HeaderValue = HeaderValue::from_static(text::CONTENT_TYPE);
 
 /// Binds the address. Clients wait until [`Server::start`].
 ///
@@ -166,7 +166,7 @@ async fn answer(
     Ok(match request.uri().path() {
         path @ ("/metrics" | "/healthz" | "/readyz") => match *request.method() {
             Method::GET | Method::HEAD => match path {
-                "/metrics" => figures(&request, questions, names).await,
+                "/metrics" => figures(questions, names).await,
                 "/readyz" => readiness(questions).await,
                 _ => plain(StatusCode::OK, "alive\n"),
             },
@@ -180,21 +180,13 @@ async fn answer(
     })
 }
 
-async fn figures(
-    request: &Request<Incoming>,
-    questions: &mpsc::Sender<Question>,
-    names: &Names,
-) -> Answer {
-    let accept: Vec<_> = request.headers().get_all(ACCEPT).iter().collect();
-    let accept: Vec<_> = accept.iter().filter_map(|value| value.to_str().ok()).collect();
-    let format = format(&accept.join(","));
+async fn figures(questions: &mpsc::Sender<Question>, names: &Names) -> Answer {
     let Some(reading) = ask(questions, Question::Figures).await else { return over() };
     let found = names.of(&reading.sample).await;
-    match text::text(reading, found, format) {
+    match text::text(reading, found) {
         Ok(text) => {
             let mut answer = plain(StatusCode::OK, text);
-            let kind = HeaderValue::from_static(format.content_type());
-            answer.headers_mut().insert(CONTENT_TYPE, kind);
+            answer.headers_mut().insert(CONTENT_TYPE, FIGURES);
             answer
         }
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

@@ -1,5 +1,4 @@
-//! Formats a reading as OpenMetrics or as Prometheus text. Decides the name and labels of each metric; `points` has the
-//! values.
+//! Formats a reading as Prometheus text. Decides the name and labels of each metric; `points` has the values.
 //!
 //! A name consists of `memstock`, its subject, the declared name, the unit, and `total` for counters. Memory is in
 //! bytes, as Prometheus recommends, so the words `nr` and `pages` are dropped. A value that does not exist, such as a
@@ -18,10 +17,12 @@ use memstock_common::{Loss, Resource};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, LabelSetEncoder, NoLabelSet,
-    prometheus_text, text,
+    prometheus_text,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit as MetricUnit};
+
+pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
 use self::points::{Number, Points};
 use crate::view::metrics::Reading;
@@ -38,41 +39,15 @@ macro_rules! with_names {
 /// First word of every name.
 const PREFIX: &str = "memstock";
 
-/// A text format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// OpenMetrics 1.0.0.
-    OpenMetrics,
-    /// The text format 0.0.4 of Prometheus.
-    Prometheus,
-}
-
-impl Format {
-    /// Its `Content-Type`.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Self::Prometheus => prometheus_text::CONTENT_TYPE,
-        }
-    }
-}
-
-/// The whole exposition.
+/// The whole exposition, in the text format 0.0.4: every scraper reads it, so we have no second one.
 ///
 /// # Errors
 /// Only those of writing to a string, which cannot fail.
-pub fn text(
-    reading: Arc<Reading>,
-    found: Arc<Found>,
-    format: Format,
-) -> Result<String, fmt::Error> {
+pub fn text(reading: Arc<Reading>, found: Arc<Found>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exposition(reading, found)));
     let mut text = String::new();
-    match format {
-        Format::OpenMetrics => text::encode(&mut text, &registry)?,
-        Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
-    }
+    prometheus_text::encode(&mut text, &registry)?;
     Ok(text)
 }
 

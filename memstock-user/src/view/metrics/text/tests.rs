@@ -57,8 +57,8 @@ fn reading() -> Reading {
     }
 }
 
-fn exposition(reading: Reading, format: Format) -> String {
-    text(Arc::new(reading), Arc::default(), format).unwrap()
+fn exposition(reading: Reading) -> String {
+    text(Arc::new(reading), Arc::default()).unwrap()
 }
 
 fn check(text: &str, lines: &[&str]) {
@@ -69,7 +69,7 @@ fn check(text: &str, lines: &[&str]) {
 
 #[test]
 fn numbers_have_their_names_units_and_labels() {
-    let text = exposition(reading(), Format::Prometheus);
+    let text = exposition(reading());
     check(
         &text,
         &[
@@ -115,7 +115,7 @@ fn what_has_a_name_has_it_on_every_series() {
         (2, workload(Kind::Container, "shop/web-0/api", api)),
     ];
     let found = Found { workloads: workloads.into(), ..Found::default() };
-    let text = text(Arc::new(reading()), Arc::new(found), Format::OpenMetrics).unwrap();
+    let text = text(Arc::new(reading()), Arc::new(found)).unwrap();
     let api = "container=\"api\",pod=\"web-0\",namespace=\"shop\"";
     let path = "cgroup=\"/a/b\\\"\\\\x2d\"";
     check(
@@ -136,7 +136,7 @@ fn pressure_is_told_where_the_kernel_tells_it() {
     let mut pressure = MemoryPressure::default();
     pressure.some.total = Duration::from_millis(1500);
     let found = Found { pressures: [(1, pressure)].into(), ..Found::default() };
-    let text = text(Arc::new(reading()), Arc::new(found), Format::Prometheus).unwrap();
+    let text = text(Arc::new(reading()), Arc::new(found)).unwrap();
     check(
         &text,
         &[
@@ -150,7 +150,7 @@ fn pressure_is_told_where_the_kernel_tells_it() {
 
 #[test]
 fn every_limit_above_is_told_and_one_binds() {
-    let text = exposition(reading(), Format::Prometheus);
+    let text = exposition(reading());
     let own = "{cgroup=\"/a/b\\\"\\\\x2d\",ancestor=\"/a/b\\\"\\\\x2d\"}";
     let above = "{cgroup=\"/a/b\\\"\\\\x2d\",ancestor=\"/a\"}";
     check(
@@ -171,7 +171,7 @@ fn what_there_is_not_has_no_value() {
     reading.checked.last = None;
     reading.sample.cpus[0].stats[CpuStat::Faults as usize] = Figure::default();
     reading.sample.cgroups[0].stats[CgroupStat::Faults as usize] = Figure::default();
-    let text = exposition(reading, Format::Prometheus);
+    let text = exposition(reading);
     assert_eq!(text.matches("\nmemstock_cgroup_memory_limit_bytes{").count(), 1);
     assert_eq!(text.matches("\nmemstock_cgroup_faults_total{").count(), 1);
     // Only cgroups that are tracked and have a memory cgroup.
@@ -186,7 +186,7 @@ fn what_there_is_not_has_no_value() {
 
 #[test]
 fn the_removed_are_told_in_sum() {
-    let text = exposition(reading(), Format::Prometheus);
+    let text = exposition(reading());
     // The upper one's usage includes the lower one's.
     check(&text, &["memstock_dying_cgroups 2", "memstock_dying_usage_bytes 20480"]);
 }
@@ -195,7 +195,7 @@ fn the_removed_are_told_in_sum() {
 fn memsw_is_told_where_it_is_counted() {
     let mut reading = reading();
     reading.sample.has_memsw = true;
-    let text = exposition(reading, Format::Prometheus);
+    let text = exposition(reading);
     check(&text, &["memstock_cgroup_memsw_usage_bytes{cgroup=\"/a\"} 122880"]);
     assert!(text.contains("\nmemstock_cgroup_memsw_headroom_bytes{"));
 }
@@ -206,7 +206,7 @@ fn no_two_cgroups_have_one_label() {
     for (id, path) in [(10, b"/x\n".to_vec()), (11, b"/x\\x0a".to_vec())] {
         reading.sample.cgroups.push(cgroup(id, &path, None, [Some(1), None, None, None]));
     }
-    let text = exposition(reading, Format::Prometheus);
+    let text = exposition(reading);
     check(
         &text,
         &[
@@ -218,21 +218,6 @@ fn no_two_cgroups_have_one_label() {
         text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).collect();
     let names: BTreeSet<_> = series.iter().map(|(name, _)| name).collect();
     assert_eq!(names.len(), series.len());
-}
-
-#[test]
-fn both_formats_have_the_same_values() {
-    let plain = exposition(reading(), Format::Prometheus);
-    let open = exposition(reading(), Format::OpenMetrics);
-    let values = |text: &str| -> Vec<String> {
-        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
-    };
-    assert_eq!(values(&plain), values(&open));
-    assert!(open.ends_with("\n# EOF\n") && !plain.contains("# EOF"));
-    check(
-        &open,
-        &["# TYPE memstock_cpu_faults counter", "# UNIT memstock_cgroup_memory_usage_bytes bytes"],
-    );
 }
 
 #[test]
