@@ -73,9 +73,7 @@ pub fn facilities() -> Vec<Facility> {
 fn ourselves() -> Vec<Facility> {
     use Probe::Capability;
     facilities! {
-        Required "root on the host": Probe::Privilege, "loading programs, mounting, reading page frame numbers (CAP_SYS_ADMIN in the first user namespace)", NOT_AT_ALL, SUDO;
-        Optional "cap_bpf": Capability(CapabilitySet::BPF), "loading programs; CAP_SYS_ADMIN includes it", "nothing", SUDO;
-        Optional "cap_perfmon": Capability(CapabilitySet::PERFMON), "attaching programs and reading kernel memory; CAP_SYS_ADMIN includes it", "nothing", SUDO;
+        Required "root on the host": Probe::Privilege, "loading programs, mounting, reading page frame numbers (CAP_SYS_ADMIN, which includes CAP_BPF and CAP_PERFMON, in the first user namespace)", NOT_AT_ALL, SUDO;
         Required "cap_dac_read_search": Capability(CapabilitySet::DAC_READ_SEARCH), "opening a cgroup by its id", "cgroups have no names, and new ones are not tracked", SUDO;
         Optional "cap_sys_ptrace": Capability(CapabilitySet::SYS_PTRACE), "reading what other users' tasks have mapped", "what such tasks already hold is not adopted, and their memory not reclaimed", SUDO;
         Optional "cap_kill": Capability(CapabilitySet::KILL), "killing at a limit", "other users' tasks are not killed at a limit", SUDO;
@@ -139,10 +137,7 @@ fn mounts() -> Vec<Facility> {
         Required "bpffs folder": Of(system::bpffs_folder), "where bpffs is mounted: /sys/fs/bpf", NOT_AT_ALL, "mount -t sysfs sysfs /sys";
         Optional "bpffs": Of(system::bpffs), "keeping an engine when its daemon dies", "\"memstock run\" mounts it, and unmounts it when it ends", "mount -t bpf bpf /sys/fs/bpf";
         Required "cgroup v2": Of(system::cgroup2), "naming cgroups", NOT_AT_ALL, "mount -t cgroup2 none /mnt";
-        Optional "cgroup.freeze": Of(system::cgroup_freeze), "holding tasks while a victim is chosen", "tasks at a limit are not held", "boot a kernel of 5.2 or newer";
-        Optional "cgroup.kill": Of(system::cgroup_kill), "--oom-group", "--oom-group does not kill a whole cgroup at once", "boot a kernel of 5.14 or newer";
         Optional "memory controller of cgroup v2": Of(system::cgroup2_memory), "comparing with the kernel, adopting what it charges, and using its reclaim", "only what tasks have mapped is adopted, and there is nothing to compare with", "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory";
-        Optional "memory.reclaim": Of(system::memory_reclaim), "reclaim by the kernel at a limit", "other methods of reclaim are tried", "boot a kernel of 5.19 or newer, with the memory controller on cgroup v2";
         Optional "memory controller of cgroup v1": Of(system::cgroup1_memory), "the same for the v1 cgroup with the same path and the same tasks: what it holds is adopted and audited", "--kernel-cgroup has nothing to name", "mount -t cgroup -o memory none /mnt";
         Required "run folder": Of(system::run_folder), "the lock and the event stream: /run", NOT_AT_ALL, "mount -t tmpfs tmpfs /run";
         Required "no engine of another version": Of(system::no_other_version), "starting without charging each page twice", "\"memstock run\" refuses to start", "memstock stop";
@@ -158,8 +153,6 @@ fn files_and_calls() -> Vec<Facility> {
         Optional "kpagecgroup": Of(system::kpagecgroup), "comparing each page with the kernel", "\"memstock audit\" cannot compare with the kernel", "boot a kernel with CONFIG_MEMCG=y";
         Optional "swap": Of(system::swap), "limits of memory and swap together", "memory and swap together are just memory", "swapon -a";
         Required "cpu lists": Of(system::cpus), "the list of possible CPUs", NOT_AT_ALL, "mount -t sysfs sysfs /sys";
-        Required "pidfd": Of(system::pidfd), "waiting for and killing exactly the intended process", NOT_AT_ALL, "boot a kernel of 5.3 or newer";
-        Optional "process_madvise": Of(system::process_madvise), "reclaim of what tasks have mapped", "other methods of reclaim are tried", "boot a kernel of 5.10 or newer";
         Optional "memlock limit": Of(system::memlock), "keeping all of the daemon in RAM", "what the daemon maps later can be swapped out", "ulimit -l unlimited";
     }
 }

@@ -1,13 +1,12 @@
-//! Probes of everything but BPF: privilege, mounts, /proc, system calls, and a running engine.
+//! Probes of everything but BPF: privilege, mounts, /proc, and a running engine.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::Result;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
-use rustix::process::{PidfdFlags, Resource, getpid, getrlimit, pidfd_open};
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 
 use super::Finding;
@@ -16,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::kernel_cgroup::v1_memory;
 use crate::engine::pins::Pins;
 use crate::host;
-use crate::host::cgroup::{CgroupMount, display};
+use crate::host::cgroup::display;
 use crate::host::lock;
 use crate::host::pages::{KernelPages, end_pfn};
 
@@ -84,46 +83,6 @@ pub(super) fn cgroup1_memory(_: &Host) -> Finding {
     }
 }
 
-pub(super) fn memory_reclaim(host: &Host) -> Finding {
-    match cgroup2_memory(host) {
-        controller if controller.state != super::State::Found => controller,
-        _ => file_of_cgroups(host, "memory.reclaim"),
-    }
-}
-
-pub(super) fn cgroup_freeze(host: &Host) -> Finding {
-    file_of_cgroups(host, "cgroup.freeze")
-}
-
-pub(super) fn cgroup_kill(host: &Host) -> Finding {
-    file_of_cgroups(host, "cgroup.kill")
-}
-
-/// Either every cgroup but the root has the file, or none has.
-fn file_of_cgroups(host: &Host, name: &str) -> Finding {
-    let Ok(mount) = &host.cgroup2 else { return Finding::absent("cgroup v2 is not mounted") };
-    match some_cgroup(mount) {
-        Ok(Some(dir)) if dir.join(name).exists() => Finding::found(""),
-        Ok(Some(dir)) => Finding::absent(format!("not in {}", display(dir))),
-        Ok(None) => Finding::unknown_before(
-            "there is no cgroup but the root",
-            format!("mkdir {}", display(mount.dir().join("example"))),
-        ),
-        Err(error) => Finding::unknown(format!("{}: {error}", display(mount.dir()))),
-    }
-}
-
-/// The first cgroup below the root.
-fn some_cgroup(mount: &CgroupMount) -> io::Result<Option<PathBuf>> {
-    for entry in fs::read_dir(mount.dir())? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            return Ok(Some(entry.path()));
-        }
-    }
-    Ok(None)
-}
-
 pub(super) fn kpageflags(host: &Host) -> Finding {
     host.of(KernelPages::flags(), |_| String::new())
 }
@@ -154,40 +113,6 @@ pub(super) fn cpus(host: &Host) -> Finding {
             [&cpus.possible, &cpus.present, &cpus.online].map(Vec::len);
         format!("{possible} possible, {present} present, {online} online")
     })
-}
-
-pub(super) fn pidfd(_: &Host) -> Finding {
-    of_errno(pidfd_open(getpid(), PidfdFlags::empty()).map(drop))
-}
-
-pub(super) fn process_madvise(_: &Host) -> Finding {
-    use std::os::fd::AsRawFd as _;
-    let Ok(own) = pidfd_open(getpid(), PidfdFlags::empty()) else {
-        return Finding::absent("there are no pidfds");
-    };
-    // SAFETY: advice about no memory at all: the kernel reads nothing behind the null pointer.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_process_madvise,
-            own.as_raw_fd(),
-            std::ptr::null::<libc::iovec>(),
-            0,
-            libc::MADV_PAGEOUT,
-            0,
-        )
-    };
-    if result >= 0 {
-        return Finding::found("");
-    }
-    of_errno(Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::NOSYS)))
-}
-
-fn of_errno(result: Result<(), Errno>) -> Finding {
-    match result {
-        Ok(()) => Finding::found(""),
-        Err(Errno::NOSYS) => Finding::absent("the kernel does not know it"),
-        Err(error) => Finding::unknown(error.to_string()),
-    }
 }
 
 pub(super) fn memlock(host: &Host) -> Finding {
