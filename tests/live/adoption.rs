@@ -27,9 +27,9 @@ struct Case {
 /// Chooses the kernel's cgroup for a test's cgroup.
 type Beside = fn(&TestCgroup) -> Result<Option<KernelCgroup>>;
 
-/// Several seats, filled before the engine starts.
+/// Several cases, filled before the engine starts.
 struct Fixture {
-    seats: Vec<Case>,
+    cases: Vec<Case>,
     top: TestCgroup,
     kernel_top: KernelCgroup,
 }
@@ -42,13 +42,13 @@ impl Fixture {
             skip(&name(), ABSENT);
             return Ok(None);
         };
-        let mut seats = Vec::new();
+        let mut cases = Vec::new();
         for &mode in modes {
             let (cgroup, kernel) = (top.child(&mode.name())?, kernel_top.child(&mode.name())?);
             let mut holder = Holder::of(mode).pages(600).cgroup(&cgroup).kernel(&kernel).start()?;
             match holder.get() {
                 Ok(promised) => {
-                    seats.push(Case { mode, holder: Some(holder), cgroup, kernel, promised });
+                    cases.push(Case { mode, holder: Some(holder), cgroup, kernel, promised });
                 }
                 Err(error) if error.is::<Unavailable>() => {
                     skip(&name(), &format!("{}: {error}", mode.name()));
@@ -57,11 +57,11 @@ impl Fixture {
             }
         }
         lru::drain()?;
-        Ok(Some(Self { seats, top, kernel_top }))
+        Ok(Some(Self { cases, top, kernel_top }))
     }
 
     fn census(&self) -> Result<Census> {
-        let inodes = self.seats.iter().map(|seat| seat.kernel.inode());
+        let inodes = self.cases.iter().map(|case| case.kernel.inode());
         Census::take(&inodes.collect::<Result<Vec<_>>>()?)
     }
 
@@ -99,11 +99,11 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
         Mode::ForkWrite,
     ];
     live(|| {
-        let Some(mut hall) = Fixture::open(&MODES, KernelCgroup::pair_of)? else {
+        let Some(mut fixture) = Fixture::open(&MODES, KernelCgroup::pair_of)? else {
             return Ok(());
         };
-        let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
-        let audit = hall.audit(&engine)?;
+        let engine = Engine::start_adopting(["--cgroup", fixture.top.path()])?;
+        let audit = fixture.audit(&engine)?;
         eprintln!("{audit}");
         // An audit finds the kernel's cgroup by itself, too.
         ensure!(
@@ -112,38 +112,38 @@ fn what_the_kernel_charges_is_adopted() -> Result<()> {
         );
         ensure!(audit.agreement()?.counts.different() == 0, "{audit}");
         ensure!(audit.kind("page table").different() == 0, "{audit}");
-        let census = hall.census()?;
-        for seat in &hall.seats {
-            let cgroup = audit.cgroup(seat.cgroup.path())?;
-            let kernels = census.of(seat.kernel.inode()?);
-            let mode = seat.mode.name();
+        let census = fixture.census()?;
+        for case in &fixture.cases {
+            let cgroup = audit.cgroup(case.cgroup.path())?;
+            let kernels = census.of(case.kernel.inode()?);
+            let mode = case.mode.name();
             // The rest of the kernel's pages are stacks, at most 32 KiB for each of three tasks (the holder, its
             // child, the one that started it). A running engine would not have seen them either.
             let expected = kernels.user..=kernels.user + kernels.kernel;
             let owned = u64::try_from(cgroup.owned)?;
             ensure!(expected.contains(&owned), "{mode}: {owned} owned, {kernels:?}");
             ensure!(kernels.user + kernels.kernel - owned <= 24, "{mode}: {owned}, {kernels:?}");
-            ensure!(owned >= seat.promised, "{mode}: {owned} of {}", seat.promised);
+            ensure!(owned >= case.promised, "{mode}: {owned} of {}", case.promised);
         }
         // Adopted pages are uncharged like any others when they are given back.
-        for seat in &mut hall.seats {
-            let mut holder = seat.holder.take().context("a holder")?;
-            holder.give().with_context(|| seat.mode.name())?;
+        for case in &mut fixture.cases {
+            let mut holder = case.holder.take().context("a holder")?;
+            holder.give().with_context(|| case.mode.name())?;
             holder.kill()?;
         }
-        gone(&engine, &hall)?;
+        gone(&engine, &fixture)?;
         engine.stop().map(drop)
     })
 }
 
 /// Waits until only metadata of the disk's file system is left. memstock does not see all of it: ext4 caches the free
 /// blocks of its block groups in unmovable pages.
-fn gone(engine: &Engine, hall: &Fixture) -> Result<()> {
+fn gone(engine: &Engine, fixture: &Fixture) -> Result<()> {
     const METADATA: u64 = 64;
     let mut last = String::new();
     try_poll_until(SOON, "the end of all pages", || {
         lru::drain()?;
-        let audit = engine.audit(beside(&hall.top, &hall.kernel_top))?;
+        let audit = engine.audit(beside(&fixture.top, &fixture.kernel_top))?;
         last = audit.to_string();
         let user = audit.agreement()?.counts;
         let seen = (user.only_ours, user.other) == (0, 0) && user.both == audit.owned;
@@ -170,27 +170,27 @@ fn what_tasks_have_mapped_is_adopted() -> Result<()> {
         Mode::ForkWrite,
     ];
     live(|| {
-        let Some(mut hall) = Fixture::open(&MODES, KernelCgroup::beside)? else {
+        let Some(mut fixture) = Fixture::open(&MODES, KernelCgroup::beside)? else {
             return Ok(());
         };
-        let engine = Engine::start_adopting(["--cgroup", hall.top.path()])?;
-        let audit = hall.audit(&engine)?;
+        let engine = Engine::start_adopting(["--cgroup", fixture.top.path()])?;
+        let audit = fixture.audit(&engine)?;
         eprintln!("{audit}");
         // It adopts nothing else but the program's file, which only tasks in here have mapped.
         for kind in ["anonymous", "shared"] {
             let counts = audit.kind(kind);
             ensure!((counts.only_ours, counts.other) == (0, 0), "{kind}: {audit}");
         }
-        for seat in &hall.seats {
-            let cgroup = audit.cgroup(seat.cgroup.path())?;
+        for case in &fixture.cases {
+            let cgroup = audit.cgroup(case.cgroup.path())?;
             let counts = cgroup.kernel.context("no comparison")?.counts;
-            let mode = seat.mode.name();
-            ensure!(counts.both >= seat.promised, "{mode}: {counts:?} of {}", seat.promised);
+            let mode = case.mode.name();
+            ensure!(counts.both >= case.promised, "{mode}: {counts:?} of {}", case.promised);
             ensure!(counts.other == 0, "{mode}: {counts:?}");
         }
-        for seat in &mut hall.seats {
-            let mut holder = seat.holder.take().context("a holder")?;
-            holder.give().with_context(|| seat.mode.name())?;
+        for case in &mut fixture.cases {
+            let mut holder = case.holder.take().context("a holder")?;
+            holder.give().with_context(|| case.mode.name())?;
             holder.kill()?;
         }
         engine.audit_at_rest::<&str>(&[])?;

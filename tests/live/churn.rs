@@ -178,12 +178,12 @@ fn pages_of_removed_cgroups_are_those_of_the_one_above() -> Result<()> {
         })?;
         let mut holders = Vec::new();
         for (cgroup, pages) in [&upper, &lower].into_iter().zip(PAGES) {
-            let wish = Holder::of(Mode::TmpfsWrite).pages(pages).cgroup(cgroup);
-            let wish = match &kernel {
-                Some(kernel) => wish.kernel(kernel),
-                None => wish,
+            let builder = Holder::of(Mode::TmpfsWrite).pages(pages).cgroup(cgroup);
+            let builder = match &kernel {
+                Some(kernel) => builder.kernel(kernel),
+                None => builder,
             };
-            let mut holder = wish.start()?;
+            let mut holder = builder.start()?;
             holder.get()?;
             holder.kill()?;
             holders.push(holder);
@@ -230,8 +230,8 @@ fn adopted_pages_of_a_removed_cgroup_are_those_of_the_one_above() -> Result<()> 
         let cgroup = top.child("removed")?;
         // On v2 it is the same cgroup.
         let kernel = if kernel.is_v2() { kernel.child("removed")? } else { kernel };
-        let wish = Holder::of(Mode::TmpfsWrite).pages(PAGES).cgroup(&cgroup).kernel(&kernel);
-        let mut holder = wish.start()?;
+        let builder = Holder::of(Mode::TmpfsWrite).pages(PAGES).cgroup(&cgroup).kernel(&kernel);
+        let mut holder = builder.start()?;
         holder.get()?;
         let engine = Engine::start_adopting(["--cgroup", top.path()])?;
         try_poll_until(SOON, "its pages to be adopted", || {

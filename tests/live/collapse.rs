@@ -99,11 +99,11 @@ impl Pieces {
         let inner = kernel.as_ref().map(|kernel| kernel.child("low")).transpose()?;
         let engine = Engine::start(["--cgroup", top.path()])?;
         let moved = Migrations::from_now(&engine)?;
-        let mut wish = Holder::of(mode).pages(PAGES as u32).cgroup(&low);
+        let mut builder = Holder::of(mode).pages(PAGES as u32).cgroup(&low);
         if let Some(inner) = &inner {
-            wish = wish.kernel(inner);
+            builder = builder.kernel(inner);
         }
-        let mut holder = wish.start()?;
+        let mut holder = builder.start()?;
         holder.get()?;
         let used = engine.used_at_rest(&low)?;
         ensure!(used + moved.unseen()? >= PAGES, "{used} pages");

@@ -71,9 +71,9 @@ fn only_the_greedy_task_is_killed() -> Result<()> {
         let mut innocents = Innocents::start(&[&sibling, &top])?;
         let mut hogs = Vec::new();
         for run in 0..scaled(RUNS) {
-            let wish = HogBuilder::pages(2 * LIMIT).cpu(run % 2);
-            let wish = if run % 4 < 2 { wish } else { wish.catching_term() };
-            let mut hog = wish.start(&greedy)?;
+            let builder = HogBuilder::pages(2 * LIMIT).cpu(run % 2);
+            let builder = if run % 4 < 2 { builder } else { builder.catching_term() };
+            let mut hog = builder.start(&greedy)?;
             hogs.push(hog.id());
             hog.was_killed().with_context(|| format!("run {run}"))?;
             innocents.touch(1)?;

@@ -31,9 +31,9 @@ struct Case {
     promised: u64,
 }
 
-/// All seats below one tracked cgroup, since an audit takes as long for one as for all.
+/// All cases below one tracked cgroup, since an audit takes as long for one as for all.
 struct Fixture {
-    seats: Vec<Case>,
+    cases: Vec<Case>,
     unavailable: Vec<String>,
     top: TestCgroup,
     kernel_top: KernelCgroup,
@@ -57,12 +57,12 @@ impl Fixture {
             skip(&name(), ABSENT);
             return Ok(None);
         };
-        let mut seats = Vec::new();
+        let mut cases = Vec::new();
         for &(mode, pages) in modes {
             let (cgroup, kernel) = (top.child(&mode.name())?, kernel_top.child(&mode.name())?);
-            seats.push(Case { mode, pages, holder: None, cgroup, kernel, own: 0, promised: 0 });
+            cases.push(Case { mode, pages, holder: None, cgroup, kernel, own: 0, promised: 0 });
         }
-        Ok(Some(Self { seats, unavailable: Vec::new(), top, kernel_top }))
+        Ok(Some(Self { cases, unavailable: Vec::new(), top, kernel_top }))
     }
 
     /// Starts the engine before the holders, so that it sees the whole life of their pages.
@@ -70,50 +70,50 @@ impl Fixture {
         let engine = Engine::start(["--cgroup", self.top.path()])?;
         try_poll_until(SOON, "all cgroups to be tracked", || {
             let show = engine.show()?;
-            let mut seats = self.seats.iter();
-            Ok(seats.all(|seat| show.cgroup(seat.cgroup.path()).is_ok()).then_some(()))
+            let mut cases = self.cases.iter();
+            Ok(cases.all(|case| show.cgroup(case.cgroup.path()).is_ok()).then_some(()))
         })?;
-        for seat in &mut self.seats {
-            let wish = Holder::of(seat.mode).pages(seat.pages);
-            let holder = wish.cgroup(&seat.cgroup).kernel(&seat.kernel).start();
-            seat.holder = Some(holder.with_context(|| seat.mode.name())?);
+        for case in &mut self.cases {
+            let builder = Holder::of(case.mode).pages(case.pages);
+            let holder = builder.cgroup(&case.cgroup).kernel(&case.kernel).start();
+            case.holder = Some(holder.with_context(|| case.mode.name())?);
         }
         Ok(engine)
     }
 
-    /// All holders get their memory; seats whose mode is unavailable here are removed.
+    /// All holders get their memory; cases whose mode is unavailable here are removed.
     fn get(&mut self) -> Result<()> {
         let mut stay = Vec::new();
-        for mut seat in self.seats.drain(..) {
-            match seat.holder.as_mut().context("a holder")?.get() {
+        for mut case in self.cases.drain(..) {
+            match case.holder.as_mut().context("a holder")?.get() {
                 Ok(promised) => {
-                    seat.promised = promised;
-                    stay.push(seat);
+                    case.promised = promised;
+                    stay.push(case);
                 }
                 Err(error) if error.is::<Unavailable>() => {
-                    self.unavailable.push(format!("{}: {error}", seat.mode.name()));
+                    self.unavailable.push(format!("{}: {error}", case.mode.name()));
                 }
-                Err(error) => return Err(error.context(seat.mode.name())),
+                Err(error) => return Err(error.context(case.mode.name())),
             }
         }
-        self.seats = stay;
+        self.cases = stay;
         Ok(())
     }
 
     fn give(&mut self) -> Result<()> {
-        for seat in &mut self.seats {
-            let holder = seat.holder.as_mut().context("a holder")?;
-            holder.give().with_context(|| seat.mode.name())?;
+        for case in &mut self.cases {
+            let holder = case.holder.as_mut().context("a holder")?;
+            holder.give().with_context(|| case.mode.name())?;
         }
         Ok(())
     }
 
     /// Kills the holders with all that they hold, and removes what outlives them.
     fn kill(&mut self) -> Result<()> {
-        for seat in &mut self.seats {
-            let mut holder = seat.holder.take().context("a holder")?;
-            let status = holder.kill().with_context(|| seat.mode.name())?;
-            ensure!(!status.success(), "{}: {status}", seat.mode.name());
+        for case in &mut self.cases {
+            let mut holder = case.holder.take().context("a holder")?;
+            let status = holder.kill().with_context(|| case.mode.name())?;
+            ensure!(!status.success(), "{}: {status}", case.mode.name());
         }
         Ok(())
     }
@@ -131,21 +131,21 @@ impl Fixture {
         let mut differences = Vec::new();
         let agreed = try_poll_until(SOON, "the two sides to agree", || {
             lru::drain()?;
-            let inodes = self.seats.iter().map(|seat| seat.kernel.inode());
+            let inodes = self.cases.iter().map(|case| case.kernel.inode());
             let inodes: Vec<u64> = inodes.collect::<Result<_>>()?;
             let (show, census) = (engine.show()?, Census::take(&inodes)?);
-            let files = self.seats.iter().map(|seat| seat.kernel.file_pages());
+            let files = self.cases.iter().map(|case| case.kernel.file_pages());
             let files: Vec<_> = files.collect::<Result<_>>()?;
             let shows = [show, engine.show()?];
             let audit = engine.audit(beside(&self.top, &self.kernel_top))?;
             let reading = Reading { audit, census, shows, moved: moved.unseen()? };
             differences.clear();
-            for (seat, files) in self.seats.iter().zip(files) {
-                differences.extend(seat.difference(&reading)?);
-                differences.extend(seat.file_difference(&reading, files)?);
-                let (user, expected) = (seat.user(&reading)?, expected(seat, &reading));
+            for (case, files) in self.cases.iter().zip(files) {
+                differences.extend(case.difference(&reading)?);
+                differences.extend(case.file_difference(&reading, files)?);
+                let (user, expected) = (case.user(&reading)?, expected(case, &reading));
                 if !expected.contains(&user) {
-                    let mode = seat.mode.name();
+                    let mode = case.mode.name();
                     differences.push(format!("{mode}: {user} user pages, not {expected:?}"));
                 }
             }
@@ -263,29 +263,29 @@ impl Case {
 
 /// Has holders get and give back memory, and compares both sides after each step.
 fn get_and_give(modes: &[(Mode, u32)]) -> Result<()> {
-    let Some(mut hall) = Fixture::open(modes)? else {
+    let Some(mut fixture) = Fixture::open(modes)? else {
         return Ok(());
     };
-    let engine = hall.start()?;
+    let engine = fixture.start()?;
     let moved = Migrations::from_now(&engine)?;
-    let before = hall.agree(&engine, &moved, "before", |_, _| 0..=u64::MAX)?;
-    hall.get()?;
-    for seat in &mut hall.seats {
-        seat.own = seat.user(&before)?;
+    let before = fixture.agree(&engine, &moved, "before", |_, _| 0..=u64::MAX)?;
+    fixture.get()?;
+    for case in &mut fixture.cases {
+        case.own = case.user(&before)?;
     }
-    hall.agree(&engine, &moved, "held", |seat, reading| {
+    fixture.agree(&engine, &moved, "held", |case, reading| {
         // Pipes are kernel pages. Cache that was unused for a while may have been evicted.
-        let promised = if seat.mode == Mode::Pipe { 0 } else { seat.promised };
-        let is_sure = seat.metadata() == 0;
-        let least = if is_sure { (seat.own + promised).saturating_sub(reading.moved) } else { 0 };
+        let promised = if case.mode == Mode::Pipe { 0 } else { case.promised };
+        let is_sure = case.metadata() == 0;
+        let least = if is_sure { (case.own + promised).saturating_sub(reading.moved) } else { 0 };
         least..=u64::MAX
     })?;
-    hall.give()?;
-    hall.agree(&engine, &moved, "given back", |seat, reading| {
-        seat.own.saturating_sub(reading.moved)..=seat.own + seat.metadata()
+    fixture.give()?;
+    fixture.agree(&engine, &moved, "given back", |case, reading| {
+        case.own.saturating_sub(reading.moved)..=case.own + case.metadata()
     })?;
     engine.show()?.check()?;
-    hall.close(engine)
+    fixture.close(engine)
 }
 
 fn all_modes() -> Vec<(Mode, u32)> {
@@ -301,16 +301,16 @@ fn every_mode_is_charged_as_the_kernel_does() -> Result<()> {
 #[ignore = "long"]
 fn whoever_is_killed_leaves_nothing_charged() -> Result<()> {
     live(|| {
-        let Some(mut hall) = Fixture::open(&all_modes())? else {
+        let Some(mut fixture) = Fixture::open(&all_modes())? else {
             return Ok(());
         };
-        let engine = hall.start()?;
+        let engine = fixture.start()?;
         let moved = Migrations::from_now(&engine)?;
-        hall.get()?;
-        hall.kill()?;
-        hall.agree(&engine, &moved, "killed", |seat, _| 0..=seat.metadata())?;
+        fixture.get()?;
+        fixture.kill()?;
+        fixture.agree(&engine, &moved, "killed", |case, _| 0..=case.metadata())?;
         engine.show()?.check()?;
-        hall.close(engine)
+        fixture.close(engine)
     })
 }
 

@@ -28,8 +28,8 @@ fn the_kernel_kills_nobody_for_page_cache() -> Result<()> {
                 return Ok(());
             };
             kernel.limit(Some(LIMIT))?;
-            let wish = Holder::of(mode).pages(2 * LIMIT as u32).kernel(&kernel);
-            let mut holder = wish.start().with_context(|| mode.name())?;
+            let builder = Holder::of(mode).pages(2 * LIMIT as u32).kernel(&kernel);
+            let mut holder = builder.start().with_context(|| mode.name())?;
             if let Err(error) = holder.get() {
                 ensure!(
                     kills_for_dirty_pages(),
@@ -52,8 +52,8 @@ fn nobody_is_killed_for_page_cache() -> Result<()> {
         for mode in FILLERS {
             let cgroup = TestCgroup::new()?;
             let engine = Engine::start(["--cgroup", cgroup.path(), "--limit", &size(LIMIT)])?;
-            let wish = Holder::of(mode).pages(2 * LIMIT as u32).cgroup(&cgroup);
-            let mut holder = wish.start().with_context(|| mode.name())?;
+            let builder = Holder::of(mode).pages(2 * LIMIT as u32).cgroup(&cgroup);
+            let mut holder = builder.start().with_context(|| mode.name())?;
             holder.get().with_context(|| format!("{} under a limit", mode.name()))?;
             let show = engine.show()?;
             let memory = &show.cgroup(cgroup.path())?.memory;
@@ -89,7 +89,7 @@ fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
     live(|| {
         let shared = tempfile::Builder::new().prefix("memstock-test-").tempdir_in("/dev/shm")?;
         let file = shared.path().join("file");
-        for (what, wish) in [
+        for (what, builder) in [
             ("private", HogBuilder::pages(2 * LIMIT)),
             ("shared", HogBuilder::pages(2 * LIMIT).file(&file)),
         ] {
@@ -98,7 +98,7 @@ fn what_cannot_be_taken_back_is_killed_for() -> Result<()> {
             let mut holder =
                 Holder::of(Mode::FilesClosed).pages(LIMIT as u32 / 2).cgroup(&cgroup).start()?;
             holder.get()?;
-            let mut hog = wish.start(&cgroup)?;
+            let mut hog = builder.start(&cgroup)?;
             hog.was_killed().with_context(|| format!("a hog of {what} memory"))?;
             // As in the kernel, a file in memory belongs to no task: the larger task is killed first.
             let kills = try_poll_until(SOON, "the event of a kill", || {
@@ -124,8 +124,8 @@ fn a_kill_that_frees_nothing_is_not_followed_by_another() -> Result<()> {
         let mut innocents = [Task::start(&cgroup, None)?, Task::start(&cgroup, None)?];
         innocents.iter_mut().try_for_each(|task| task.touch(LIMIT).map(drop))?;
         let engine = Engine::start(["--cgroup", cgroup.path()])?;
-        let wish = Holder::of(Mode::TmpfsWrite).pages(2 * LIMIT as u32).cgroup(&cgroup);
-        let mut holder = wish.start()?;
+        let builder = Holder::of(Mode::TmpfsWrite).pages(2 * LIMIT as u32).cgroup(&cgroup);
+        let mut holder = builder.start()?;
         holder.get()?;
         let set = ["limit", cgroup.path(), "--memory", &size(LIMIT), "--force"];
         ensure!(memstock(set)?.finish(SOON)?.code() == 0, "the limit is not set");

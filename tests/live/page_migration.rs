@@ -66,11 +66,11 @@ fn pages_that_are_moved_stay_charged() -> Result<()> {
         let early = filler()?;
         let mut holders = Vec::new();
         for (mode, pages) in HELD {
-            let mut wish = Holder::of(mode).pages(pages).cgroup(&top);
+            let mut builder = Holder::of(mode).pages(pages).cgroup(&top);
             if let Some(kernel) = &kernel {
-                wish = wish.kernel(kernel);
+                builder = builder.kernel(kernel);
             }
-            let mut holder = wish.start()?;
+            let mut holder = builder.start()?;
             holder.get()?;
             holders.push(holder);
         }

@@ -179,8 +179,8 @@ fn a_cgroup_at_its_limit_may_go_and_its_limit_may_move() -> Result<()> {
                 Ok(engine.show()?.cgroup(cgroup.path()).is_ok().then_some(()))
             })?;
             succeeds(&["limit", cgroup.path(), "--memory", &size(LIMIT)])?;
-            let wish = HogBuilder::pages(3 * LIMIT).cpu(round % 2).kernel(kernel.as_ref());
-            let mut hog = wish.start(&cgroup)?;
+            let builder = HogBuilder::pages(3 * LIMIT).cpu(round % 2).kernel(kernel.as_ref());
+            let mut hog = builder.start(&cgroup)?;
             if round % 2 == 0 {
                 // Raises the limit at some moment before, during or after the kill.
                 let _ = run(&["limit", cgroup.path(), "--memory", &size(2 * LIMIT)])?;

@@ -101,11 +101,11 @@ impl Load {
         cgroup: &TestCgroup,
         kernel: Option<&KernelCgroup>,
     ) -> Result<Option<String>> {
-        let mut wish = Holder::of(mode).pages(pages).cgroup(cgroup);
+        let mut builder = Holder::of(mode).pages(pages).cgroup(cgroup);
         if let Some(kernel) = kernel {
-            wish = wish.kernel(kernel);
+            builder = builder.kernel(kernel);
         }
-        let mut holder = wish.start().with_context(|| mode.name())?;
+        let mut holder = builder.start().with_context(|| mode.name())?;
         match holder.get().and_then(|_| holder.give()) {
             Err(error) if error.is::<Unavailable>() => return Ok(Some(error.to_string())),
             tried => tried.with_context(|| mode.name())?,
