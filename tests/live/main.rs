@@ -22,7 +22,6 @@ mod footprint;
 mod freeze;
 mod healing;
 mod hierarchy;
-mod holder;
 mod host;
 mod hotplug;
 mod identity;

@@ -15,7 +15,8 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
 use memstock_tests::workload::hold::{Mode, Place};
 use memstock_tests::{
-    Engine, Holder, KernelCgroup, Migrations, PAGE, Show, TestCgroup, lru, release,
+    Engine, Holder, KernelCgroup, Migrations, PAGE, Resident, Show, TestCgroup, binaries, lru,
+    release,
 };
 
 /// A holder in a cgroup of its own, on both sides.
@@ -37,6 +38,8 @@ struct Fixture {
     unavailable: Vec<String>,
     top: TestCgroup,
     kernel_top: KernelCgroup,
+    /// Keeps the program in memory: a holder that read a page of it again would be charged.
+    _files: Resident,
 }
 
 /// The figures of both sides at a moment when they agree.
@@ -62,7 +65,8 @@ impl Fixture {
             let (cgroup, kernel) = (top.child(&mode.name())?, kernel_top.child(&mode.name())?);
             cases.push(Case { mode, pages, holder: None, cgroup, kernel, own: 0, promised: 0 });
         }
-        Ok(Some(Self { cases, unavailable: Vec::new(), top, kernel_top }))
+        let _files = Resident::program(&binaries::workload()?)?;
+        Ok(Some(Self { cases, unavailable: Vec::new(), top, kernel_top, _files }))
     }
 
     /// Starts the engine before the holders, so that it sees the whole life of their pages.
@@ -254,6 +258,15 @@ impl Case {
         if disk { 16 + 4 * self.promised / 32768 } else { 0 }
     }
 
+    /// User pages more than promised that there may be while it holds its pages.
+    fn slack(&self) -> u64 {
+        match self.mode {
+            // After a fork, both sides copy what they write of the program's own memory, at most all.
+            Mode::ForkWrite => self.own,
+            _ => self.metadata(),
+        }
+    }
+
     /// User pages, on which both sides agree.
     fn user(&self, reading: &Reading) -> Result<u64> {
         let cgroup = reading.audit.cgroup(self.cgroup.path())?;
@@ -273,13 +286,18 @@ fn get_and_give(modes: &[(Mode, u32)]) -> Result<()> {
     for case in &mut fixture.cases {
         case.own = case.user(&before)?;
     }
-    fixture.agree(&engine, &moved, "held", |case, reading| {
+    let held = fixture.agree(&engine, &moved, "held", |case, reading| {
         // Pipes are kernel pages. Cache that was unused for a while may have been evicted.
         let promised = if case.mode == Mode::Pipe { 0 } else { case.promised };
         let is_sure = case.metadata() == 0;
         let least = if is_sure { (case.own + promised).saturating_sub(reading.moved) } else { 0 };
-        least..=u64::MAX
+        least..=case.own + promised + case.slack()
     })?;
+    for case in fixture.cases.iter().filter(|case| case.mode == Mode::Pipe) {
+        let inode = case.kernel.inode()?;
+        let [start, now] = [&before, &held].map(|reading| reading.census.of(inode).kernel);
+        ensure!(now == start + case.promised, "{start} kernel pages, then {now}");
+    }
     fixture.give()?;
     fixture.agree(&engine, &moved, "given back", |case, reading| {
         case.own.saturating_sub(reading.moved)..=case.own + case.metadata()

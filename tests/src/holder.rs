@@ -13,7 +13,6 @@ use crate::dialogue::WorkloadProcess;
 use crate::kernel_cgroup::KernelCgroup;
 use crate::lru;
 use crate::poll::SOON;
-use crate::resident::evicted;
 use crate::task::enter_dir;
 pub use crate::workload::hold::Unavailable;
 use crate::workload::hold::{Mode, Place, fill, remove_segment};
@@ -90,7 +89,7 @@ impl<'a> HolderBuilder<'a> {
         ensure!(said == "ready", "the workload cannot start: {said}");
         let patience = SOON + Duration::from_secs(u64::from(pages) / PAGES_PER_SECOND);
         let id = dialogue.id();
-        Ok(Holder { dialogue, _segments: Segments { mode, id }, dir, patience })
+        Ok(Holder { dialogue, _segments: Segments { mode, id }, _dir: dir, patience })
     }
 }
 
@@ -113,7 +112,7 @@ pub struct Holder {
     // Dropped in this order: the process must be dead first.
     dialogue: WorkloadProcess,
     _segments: Segments,
-    dir: Option<TempDir>,
+    _dir: Option<TempDir>,
     patience: Duration,
 }
 
@@ -128,19 +127,8 @@ impl Holder {
         self.dialogue.id()
     }
 
-    /// How many pages of its files on a disk are not in memory, since the host may evict clean pages.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn evicted(&self) -> Result<u64> {
-        self.dir
-            .as_ref()
-            .filter(|dir| !dir.path().starts_with(MEMORY))
-            .map_or(Ok(0), |dir| evicted(dir.path()))
-    }
-
     /// Makes it get its memory. Returns the pages that a controller should charge for that (user pages, or kernel pages
-    /// if [`Mode::kind`] says so).
+    /// for [`Mode::Pipe`]).
     ///
     /// # Errors
     /// When it cannot; [`Unavailable`] if the host lacks something.

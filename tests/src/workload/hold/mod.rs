@@ -32,7 +32,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 
 use self::file::Files;
 pub(crate) use self::file::fill;
-pub use self::mode::{Kind, Mode, Place};
+pub use self::mode::{Mode, Place};
 use self::region::Region;
 pub(crate) use self::shared::remove as remove_segment;
 use super::cpus::pin;

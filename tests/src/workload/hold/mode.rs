@@ -92,17 +92,6 @@ pub enum Place {
     Disk,
 }
 
-/// How the kernel accounts the pages that a mode holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `rss` in `memory.stat`.
-    Anonymous,
-    /// `cache` in `memory.stat`.
-    Cache,
-    /// `memory.kmem.usage_in_bytes`.
-    Kernel,
-}
-
 impl Mode {
     /// Its name on the command line.
     pub fn name(self) -> String {
@@ -134,26 +123,5 @@ impl Mode {
     pub fn wants_huge(self) -> bool {
         use Mode::{Huge, HugePartial, Pieces, PiecesShared, PiecesWanted};
         matches!(self, Huge | HugePartial | Pieces | PiecesShared | PiecesWanted)
-    }
-
-    /// How the kernel accounts its pages.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::PiecesShared
-            | Self::SharedAnon
-            | Self::Memfd
-            | Self::SysvShm
-            | Self::TmpfsWrite
-            | Self::FileWrite
-            | Self::FileCopy
-            | Self::FilesClosed
-            | Self::MmapFileShared
-            | Self::Secret
-            | Self::RamfsWrite
-            | Self::Symlinks
-            | Self::AioRings => Kind::Cache,
-            Self::Pipe => Kind::Kernel,
-            _ => Kind::Anonymous,
-        }
     }
 }
