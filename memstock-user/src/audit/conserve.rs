@@ -38,7 +38,7 @@ pub struct Ledger {
     /// Page cache, as reported by the CPUs.
     pub file: i64,
     /// Change of page cache that is not yet reported.
-    pub untold: i64,
+    pub unreported: i64,
     /// Pages owned that are page cache.
     pub owned_file: u64,
 }
@@ -56,7 +56,7 @@ impl Ledger {
 
     /// Page cache reported that does not exist; negative for page cache that was not reported.
     pub fn file_drift(&self) -> i64 {
-        self.file.wrapping_add(self.untold).wrapping_sub(self.owned_file.cast_signed())
+        self.file.wrapping_add(self.unreported).wrapping_sub(self.owned_file.cast_signed())
     }
 
     /// All differences, including that of memory+swap if it is counted.
@@ -138,7 +138,7 @@ impl Ledgers {
                 ledgers.spread(moment, index_of(word.owner()), enter, nr_pages);
             }
             let change = i64::from(slot.file.change());
-            let enter = |ledger: &mut Ledger| ledger.untold += change;
+            let enter = |ledger: &mut Ledger| ledger.unreported += change;
             ledgers.spread(moment, index_of(slot.file.owner()), enter, change.unsigned_abs());
         }
         for (&index, row) in &moment.rows {

@@ -26,7 +26,7 @@ pub struct Rehearse {
 
     /// Assumptions that differ from the recorded run.
     #[command(flatten)]
-    pub what_if: Otherwise,
+    pub what_if: WhatIfArgs,
 
     /// Judge the limits as memory.high: nobody is killed, tasks are throttled
     #[arg(long)]
@@ -39,7 +39,7 @@ pub struct Rehearse {
 
 /// Assumptions that differ from the recorded run.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Otherwise {
+pub struct WhatIfArgs {
     /// Assume this much swap, or "host" for as much as the recorded host had
     #[arg(long, value_name = "SIZE", value_parser = swap, default_value = "0")]
     pub swap: Swap,
@@ -66,7 +66,7 @@ pub struct Recommend {
 
     /// Assumptions that differ from the recorded run.
     #[command(flatten)]
-    pub what_if: Otherwise,
+    pub what_if: WhatIfArgs,
 
     /// Judge by the metrics of a Prometheus server instead, for each cgroup that it knows: http://HOST:PORT of
     /// Prometheus or of a compatible server (Thanos, Mimir)
@@ -129,7 +129,7 @@ pub struct Verify {
 
     /// Assumptions that differ from the recorded run.
     #[command(flatten)]
-    pub what_if: Otherwise,
+    pub what_if: WhatIfArgs,
 
     /// What to run
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -154,5 +154,5 @@ pub struct Report {
 
     /// Assumptions that differ from the recorded run.
     #[command(flatten)]
-    pub what_if: Otherwise,
+    pub what_if: WhatIfArgs,
 }

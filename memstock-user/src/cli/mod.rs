@@ -21,7 +21,7 @@ use clap::{Command, CommandFactory as _, Parser, Subcommand};
 
 pub use self::about::{Completions, Man};
 pub use self::change::{Drain, ForceEmpty, SetLimit};
-pub use self::forecast::{Format, Otherwise, Recommend, Rehearse, Replay, Report, Verify};
+pub use self::forecast::{Format, Recommend, Rehearse, Replay, Report, Verify, WhatIfArgs};
 pub use self::kernel::Kernel;
 pub use self::named::Named;
 pub use self::read::{Audit, Doctor, Events, Show};

@@ -84,7 +84,7 @@ pub struct CgroupMount {
     /// Open, because file handles are opened through it.
     root: OwnedFd,
     /// Other mount points of the same hierarchy, from which paths may be given.
-    twins: Vec<PathBuf>,
+    other_mounts: Vec<PathBuf>,
     /// Mount points of v1 hierarchies, to explain what is wrong with a path.
     v1: Vec<PathBuf>,
 }
@@ -111,10 +111,10 @@ impl CgroupMount {
             // Fails if another mount on top hides this one.
             let Ok(root) = open_cgroup_dir(&mount.point) else { continue };
             match &mut found {
-                Some(found) => found.twins.push(mount.point.clone()),
+                Some(found) => found.other_mounts.push(mount.point.clone()),
                 None => {
                     let dir = mount.point.clone();
-                    found = Some(Self { dir, root, twins: Vec::new(), v1: Vec::new() });
+                    found = Some(Self { dir, root, other_mounts: Vec::new(), v1: Vec::new() });
                 }
             }
         }
@@ -314,7 +314,7 @@ impl CgroupMount {
     fn below_mount(&self, path: &Path) -> Result<Option<PathBuf>> {
         // Of nested mounts, the innermost one counts: v1 mounts are beside "unified", and v2 may be mounted on the
         // directory that holds them all.
-        let v2 = std::iter::once(&self.dir).chain(&self.twins).map(|dir| (dir, true));
+        let v2 = std::iter::once(&self.dir).chain(&self.other_mounts).map(|dir| (dir, true));
         let v1 = self.v1.iter().map(|dir| (dir, false));
         let innermost = v2
             .chain(v1)

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use anyhow::Result;
 
 use super::closed_pipe_is_success;
-use crate::cli::{Otherwise, Rehearse, Swap};
+use crate::cli::{Rehearse, Swap, WhatIfArgs};
 use crate::exit::{OOM, SLOW, SUCCESS};
 use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::{Rehearsal, WhatIf, page_size};
@@ -48,7 +48,7 @@ pub(super) fn code(verdicts: impl Iterator<Item = Verdict>) -> u8 {
 }
 
 /// The assumptions of the command line, for this recording.
-pub(super) fn what_if(asked: Otherwise, recording: &Recording) -> WhatIf {
+pub(super) fn what_if(asked: WhatIfArgs, recording: &Recording) -> WhatIf {
     let swap = match asked.swap {
         Swap::Host => recording.header.swap.saturating_mul(page_size(recording)),
         Swap::Bytes(bytes) => bytes,

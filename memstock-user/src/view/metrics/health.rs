@@ -102,7 +102,7 @@ pub struct Health {
     /// The counters over one window, and the last ones before it.
     history: VecDeque<(Instant, Counted)>,
     defects: Vec<(&'static str, u64)>,
-    is_off_duty: bool,
+    has_no_enforcer: bool,
     failing: Vec<(Part, String)>,
 }
 
@@ -123,7 +123,7 @@ impl Health {
         self.note(now, counted);
         let defects = DEFECTS.map(|defect| (defect.stat().name, loss(defect.stat())));
         self.defects = defects.into_iter().filter(|&(_, value)| value > 0).collect();
-        self.is_off_duty = !facts.is_enforcing;
+        self.has_no_enforcer = !facts.is_enforcing;
         self.failing = facts.failing.to_vec();
     }
 
@@ -203,7 +203,7 @@ impl Health {
                 ),
             );
         }
-        if self.is_off_duty {
+        if self.has_no_enforcer {
             say(Cause::NoEnforcer, "events are not read and limits not enforced; retrying".into());
         }
         for (part, error) in &self.failing {

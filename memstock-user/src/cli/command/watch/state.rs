@@ -80,7 +80,7 @@ pub enum Done {
     /// What cgroups have in swap; whether pages that came back from it are to be adopted.
     Swapped(Seen, bool),
     /// Pages of removed cgroups belong to their ancestors now.
-    Inherited,
+    Reparented,
     /// The result of a check for drift, if there is one.
     Checked(Option<Proof>),
     /// Pages of new cgroups are adopted.

@@ -71,25 +71,25 @@ impl Watch<'_> {
     /// Retries deferred work.
     pub(super) fn retry(&mut self) {
         let Self { tree, state, .. } = self;
-        let is_inherited = state.work.is_under_way(Part::Reparent);
+        let is_reparenting = state.work.is_under_way(Part::Reparent);
         state.parts.attempt(Part::Tree, || {
             tree.look_again()?;
             tree.retry()?;
-            if is_inherited { Ok(()) } else { tree.release() }
+            if is_reparenting { Ok(()) } else { tree.release() }
         });
-        self.find_heirs();
+        self.reparent_pages();
         self.follow_cpus();
         self.adopt();
     }
 
     /// Moves pages of removed cgroups to their ancestors.
-    fn find_heirs(&mut self) {
+    fn reparent_pages(&mut self) {
         let Self { engine, tree, state, .. } = self;
         if !state.work.is_rested(Part::Reparent) || !state.parts.is_due(Part::Reparent) {
             return;
         }
-        let heirs = match tree.parents() {
-            Ok(Some(heirs)) => heirs,
+        let parents = match tree.parents() {
+            Ok(Some(parents)) => parents,
             outcome => {
                 state.parts.outcome(Part::Reparent, outcome);
                 return;
@@ -97,7 +97,7 @@ impl Watch<'_> {
         };
         let pins = engine.pins().clone();
         let started = state.work.start(Part::Reparent, move |_| {
-            reparent(&Engine::open(&pins)?, &heirs).map(|()| Done::Inherited)
+            reparent(&Engine::open(&pins)?, &parents).map(|()| Done::Reparented)
         });
         self.note(Part::Reparent, started);
     }
@@ -216,7 +216,7 @@ impl Watch<'_> {
                 let set = swapped::set(self.engine, &self.tree, &seen);
                 self.note(Part::Swap, set);
             }
-            Some(Done::Inherited) => self.retry(),
+            Some(Done::Reparented) => self.retry(),
             Some(Done::Checked(proof)) => self.state.checked.note(proof),
             Some(Done::Adopted) => match self.engine.pins().unadopted() {
                 Ok(noted) => {

@@ -49,14 +49,14 @@ struct CgroupRow {
     /// Whether it was removed, and is no longer charged.
     dying: bool,
     #[serde(flatten)]
-    ledger: BookRow,
+    ledger: LedgerRow,
     /// Comparison of its own user pages, without descendants; null if the kernel does not know it.
     kernel: Option<KernelRow>,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct BookRow {
+pub(super) struct LedgerRow {
     /// Charged to the cgroup and its descendants.
     usage_pages: u64,
     /// Pages in use that have an owner.
@@ -157,8 +157,8 @@ fn cgroup(cgroup: &CgroupAudit) -> CgroupRow {
     }
 }
 
-pub(super) fn ledger(ledger: &Ledger, has_memsw: bool) -> BookRow {
-    BookRow {
+pub(super) fn ledger(ledger: &Ledger, has_memsw: bool) -> LedgerRow {
+    LedgerRow {
         usage_pages: ledger.usage,
         owned_pages: ledger.owned,
         unused_pages: ledger.unused,
