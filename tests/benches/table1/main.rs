@@ -10,7 +10,6 @@ mod empty;
 mod loaded;
 mod machine;
 mod measure;
-#[path = "../support/output.rs"]
 mod output;
 mod places;
 mod text;

@@ -1,4 +1,4 @@
-//! The output of benches: text or JSON, and a picture (SVG) in a file.
+//! The output of the table: text or JSON, and a picture (SVG) in a file.
 
 use std::fmt::Display;
 use std::fs;
