@@ -71,7 +71,8 @@ fn a_limit_of_the_kernels_that_was_hit_is_told_of() -> Result<()> {
         let _engine = Engine::start(below)?;
         let script = if kernel.is_v2() { GREEDY } else { &enter };
         let recorded = record(&[&below[..], &["--", "sh", "-c", script]].concat())?;
-        warns(&recorded, &format!("the kernel's limit of 40.0MiB for {dir} was hit"))
+        let file = if kernel.is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
+        warns(&recorded, &format!("the kernel's {file} of 40.0MiB for {dir} was hit"))
     })
 }
 
@@ -141,10 +142,11 @@ fn nothing_is_run_in_a_frozen_cgroup() -> Result<()> {
     live(|| {
         let cgroup = TestCgroup::new()?;
         fs::write(cgroup.dir().join("cgroup.freeze"), "1")?;
+        let said = format!("cgroup {} is frozen", cgroup.dir().display());
         for verb in ["record", "stat"] {
             let args = [verb, "--cgroup", cgroup.path(), "--", "true"];
             let refused = memstock(args)?.finish(SOON)?;
-            ensure!(refused.code() == 122 && refused.stderr.contains("frozen"), "{refused:?}");
+            ensure!(refused.code() == 122 && refused.stderr.contains(&said), "{refused:?}");
         }
         drop(cgroup);
         leftovers::none()

@@ -28,7 +28,7 @@ use super::object::{
     refused, tracepoint_of,
 };
 use super::pins::{Pins, undo_on_error};
-use crate::exit::Failure;
+use crate::exit::{Failure, Fault};
 use crate::host::pages::{Layout, huge_page_pages};
 
 /// What is batched on its way to the shared counters. Anything but `Everything` is for benchmarks, which measure what
@@ -242,9 +242,9 @@ fn not_loaded(error: anyhow::Error) -> anyhow::Error {
     };
     if error.chain().any(|cause| io(cause) == Some(io::ErrorKind::OutOfMemory)) {
         // BPF maps are charged to the memory cgroup of who creates them.
-        return Failure::Host.error(
-            "cannot create the BPF maps: the host has no memory left, or memstock's own cgroup may use too little",
-        );
+        let message = "cannot create the BPF maps: raise the memory limit of memstock's own cgroup, or choose a smaller \
+                       --max-cgroups or --slots";
+        return error.context(Fault { kind: Failure::Host, message: message.into() });
     }
     error.context("cannot load the BPF object")
 }

@@ -1,12 +1,11 @@
-//! Notes the limits under which recorded tasks run, memstock's and the kernel's, and whether these held them back:
-//! then they may need more than was seen. Sets nothing.
+//! Notes the limits under which recorded tasks run, memstock's and the kernel's, and how often these were hit: a task
+//! that was held back may need more than was seen. Sets nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use memstock_common::{Counter, NO_LIMIT, PageCounter, index_of};
+use memstock_common::{Counter, NO_LIMIT, index_of};
 
 use super::readers::Readers;
 use crate::engine::Engine;
@@ -17,129 +16,194 @@ use crate::host::process::directory;
 use crate::host::{number, page_size};
 use crate::model::size::human;
 
-/// The limits that have been seen, each with how often it had been hit before.
+/// A host has many memory cgroups; those of the first tasks count.
+const MOST_CGROUPS: usize = 32;
+
+/// The files of the kernel's that count hits, the name of the count if there are several, and the limit's file. `.local`:
+/// without those of the cgroups below.
+const COUNTS: [(&str, Option<&str>, &str); 4] = [
+    ("memory.events.local", Some("max"), "memory.max"),
+    ("memory.events.local", Some("high"), "memory.high"),
+    ("memory.failcnt", None, "memory.limit_in_bytes"),
+    ("memory.memsw.failcnt", None, "memory.memsw.limit_in_bytes"),
+];
+
+/// The limits that have been seen.
 #[derive(Debug)]
 pub(super) struct Limits {
-    /// memstock's: memory, and memory+swap, by the counter's index.
-    own: BTreeMap<u32, [u64; 2]>,
-    /// The kernel's, by the directory of the memory cgroup.
-    kernel: BTreeMap<PathBuf, u64>,
-    /// The v1 memory hierarchy, where there is one.
-    v1: Option<PathBuf>,
-    /// The cgroup itself, which includes those below it.
-    dir: PathBuf,
+    /// memstock's.
+    own: Vec<Own>,
+    /// The kernel's, by the directory of the memory cgroup, as [`COUNTS`].
+    kernel: BTreeMap<PathBuf, [Option<Hits>; COUNTS.len()]>,
+    /// Where memory cgroups are: on v1, and on v2.
+    tops: [Option<PathBuf>; 2],
     /// Who reads them.
     pub(super) readers: Readers,
+}
+
+/// How often a limit was hit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Hits {
+    /// The count when it was read last.
+    last: u64,
+    /// By how much it has risen.
+    times: u64,
+    /// The limit in bytes when it was hit last.
+    limit: Option<u64>,
+}
+
+impl Hits {
+    fn since(last: u64) -> Self {
+        Self { last, ..Self::default() }
+    }
+
+    fn rise(&mut self, count: u64, limit: impl FnOnce() -> Option<u64>) {
+        let times = count.saturating_sub(self.last);
+        if times > 0 {
+            (self.times, self.limit) = (self.times + times, limit());
+        }
+        self.last = count;
+    }
+}
+
+/// The limits of a tracked cgroup, of memory and of memory and swap.
+#[derive(Debug)]
+struct Own {
+    index: u32,
+    id: u64,
+    path: PathBuf,
+    hits: [Hits; 2],
+    looks: u32,
+    /// At how many of these looks it was clearly above a limit, as under one that is only observed.
+    above: u32,
+}
+
+impl Own {
+    fn look(&mut self, counter: &Counter<u64>) {
+        // It may be the counter of another cgroup by now.
+        if counter.id != self.id {
+            return;
+        }
+        let memory = (counter.memory.failcnt, counter.memory.usage, counter.memory_limit);
+        let memsw = (counter.memsw.failcnt, counter.memsw.usage, counter.memsw_limit);
+        self.looks += 1;
+        let is_above = |limit: u64, usage| limit != NO_LIMIT && usage > limit + limit / 50;
+        self.above += u32::from(is_above(memory.2, memory.1) || is_above(memsw.2, memsw.1));
+        for (hits, (count, _, limit)) in self.hits.iter_mut().zip([memory, memsw]) {
+            let limit = (limit != NO_LIMIT).then(|| limit.saturating_mul(page_size()));
+            hits.rise(count, || limit);
+        }
+    }
+
+    fn is_enforced(&self) -> bool {
+        self.above * 10 <= self.looks
+    }
 }
 
 impl Limits {
     /// Those of the cgroup with this counter and directory, and of all above it.
     pub(super) fn begin(engine: &Engine, mount: &CgroupMount, index: u32, dir: &Path) -> Self {
         let parent = |at| Some(index_of(engine.counter(at).ok()?.parent as u32));
-        let own =
-            lineage(parent, index).filter_map(|at| Some((at, hits(&engine.counter(at).ok()?))));
-        let v1 = v1_memory().unwrap_or_default();
+        let own = lineage(parent, index).filter_map(|index| {
+            let counter = engine.counter(index).ok()?;
+            let hits = [counter.memory.failcnt, counter.memsw.failcnt].map(Hits::since);
+            let path = mount.path_of(counter.id)?;
+            Some(Own { index, id: counter.id, path, hits, looks: 0, above: 0 })
+        });
         let mut limits = Self {
             own: own.collect(),
             kernel: BTreeMap::new(),
-            v1,
-            dir: dir.to_owned(),
+            tops: [v1_memory().unwrap_or_default(), Some(mount.dir().to_owned())],
             readers: Readers::watch(),
         };
         limits.add(dir, mount.dir());
         limits
     }
 
-    /// Adds the kernel's of a task: on v1 it can be in any memory cgroup.
+    /// Adds the kernel's of a task: on v1 it can be in any memory cgroup, on v2 further down.
     pub(super) fn add_task(&mut self, pid: u32) {
         self.readers.add_task(pid);
-        let Some(top) = self.v1.clone() else { return };
-        let file = directory(pid.cast_signed()).join("cgroup");
-        let text = fs::read_to_string(file).unwrap_or_default();
-        if let Some(path) = memory_cgroup(&text) {
-            self.add(&top.join(path), &top);
+        let text = fs::read_to_string(directory(pid.cast_signed()).join("cgroup"));
+        let text = text.unwrap_or_default();
+        for (top, path) in self.tops.clone().into_iter().zip(memory_cgroups(&text)) {
+            if let (Some(top), Some(path)) = (top, path) {
+                self.add(&top.join(path), &top);
+            }
         }
     }
 
     /// Adds a cgroup of the kernel's and those above it, but not the root, which has no limit.
     fn add(&mut self, dir: &Path, top: &Path) {
         for dir in dir.ancestors().take_while(|dir| *dir != top && dir.starts_with(top)) {
-            if !self.kernel.contains_key(dir)
-                && let Some(hits) = self.kernel_hits(dir)
-            {
-                self.kernel.insert(dir.to_owned(), hits);
+            if self.kernel.len() == MOST_CGROUPS || self.kernel.contains_key(dir) {
+                continue;
+            }
+            let counts = counts(dir);
+            if counts.iter().any(Option::is_some) {
+                self.kernel.insert(dir.to_owned(), counts.map(|count| count.map(Hits::since)));
                 self.readers.add_cgroup(dir);
             }
         }
     }
 
-    /// How often the limit of a memory cgroup of the kernel's was hit.
-    fn kernel_hits(&self, dir: &Path) -> Option<u64> {
-        let read = |name| fs::read_to_string(dir.join(name)).ok();
-        if let Some(failcnt) = read("memory.failcnt") {
-            return failcnt.trim().parse().ok();
+    /// Looks whether they were hit: a cgroup may be gone at the end.
+    pub(super) fn look(&mut self, engine: &Engine) {
+        for own in &mut self.own {
+            if let Ok(counter) = engine.counter(own.index) {
+                own.look(&counter);
+            }
         }
-        // Those of others below a cgroup further up are not its own.
-        let is_above = self.dir != dir && self.dir.starts_with(dir);
-        let events = read(if is_above { "memory.events.local" } else { "memory.events" })?;
-        number(&events, "max")
+        self.look_at_kernel();
     }
 
-    /// The limits that were hit since they were seen first, a sentence each.
-    ///
-    /// # Errors
-    /// The engine cannot be read.
-    pub(super) fn told(&self, engine: &Engine, mount: &CgroupMount) -> Result<Vec<String>> {
-        let mut all = Vec::new();
-        for (&index, before) in &self.own {
-            let counter = engine.counter(index)?;
-            let limits = [
-                ("limit", counter.memory_limit, &counter.memory),
-                ("limit of memory and swap", counter.memsw_limit, &counter.memsw),
-            ];
-            for ((name, limit, pages), before) in limits.into_iter().zip(before) {
-                let times = pages.failcnt.saturating_sub(*before);
-                if times > 0 && is_enforced(limit, pages) {
-                    let path = mount.path_of(counter.id).unwrap_or_default();
-                    let limit = human(limit.saturating_mul(page_size()));
-                    all.push(told(&format!("memstock's {name}"), &limit, &path, times));
+    fn look_at_kernel(&mut self) {
+        for (dir, all) in &mut self.kernel {
+            for ((hits, count), (.., file)) in all.iter_mut().zip(counts(dir)).zip(COUNTS) {
+                if let (Some(hits), Some(count)) = (hits, count) {
+                    let limit = || fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok();
+                    hits.rise(count, limit);
                 }
             }
         }
-        for (dir, before) in &self.kernel {
-            let times = self.kernel_hits(dir).unwrap_or(0).saturating_sub(*before);
-            if times > 0 {
-                let limits = ["memory.limit_in_bytes", "memory.max"];
-                let limit = limits.iter().find_map(|name| fs::read_to_string(dir.join(name)).ok());
-                let limit = limit.and_then(|limit| limit.trim().parse().ok()).map(human);
-                let limit = limit.unwrap_or_else(|| "max by now".into());
-                all.push(told("the kernel's limit", &limit, dir, times));
-            }
-        }
-        Ok(all)
+    }
+
+    /// Those that were hit, a sentence each.
+    pub(super) fn hit(&self) -> Vec<String> {
+        let own = self.own.iter().filter(|own| own.is_enforced()).flat_map(|own| {
+            let names = ["memstock's limit", "memstock's limit of memory and swap"];
+            names.into_iter().zip(&own.hits).map(|(name, hits)| (name.to_owned(), &own.path, hits))
+        });
+        let kernel = self.kernel.iter().flat_map(|(dir, all)| {
+            let all = COUNTS.iter().zip(all);
+            all.filter_map(move |((.., limit), hits)| {
+                Some((format!("the kernel's {limit}"), dir, hits.as_ref()?))
+            })
+        });
+        let hit = own.chain(kernel).filter(|(.., hits)| hits.times > 0);
+        hit.map(|(name, path, &Hits { times, limit, .. })| {
+            let of = limit.map(|limit| format!(" of {}", human(limit))).unwrap_or_default();
+            let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
+            format!("{name}{of} for {} was hit {times}: more may be needed", display(path))
+        })
+        .collect()
     }
 }
 
-fn hits(counter: &Counter<u64>) -> [u64; 2] {
-    [counter.memory.failcnt, counter.memsw.failcnt]
+/// How often the limits of a memory cgroup of the kernel's were hit, as [`COUNTS`].
+fn counts(dir: &Path) -> [Option<u64>; COUNTS.len()] {
+    COUNTS.map(|(file, name, _)| {
+        let text = fs::read_to_string(dir.join(file)).ok()?;
+        name.map_or_else(|| text.trim().parse().ok(), |name| number(&text, name))
+    })
 }
 
-/// A limit that is only observed is exceeded, and holds nobody back.
-fn is_enforced(limit: u64, pages: &PageCounter<u64>) -> bool {
-    limit != NO_LIMIT && pages.watermark <= limit.saturating_add(limit / 50)
-}
-
-fn told(whose: &str, limit: &str, path: &Path, times: u64) -> String {
-    let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
-    format!("{whose} of {limit} for {} was hit {times}: more may be needed", display(path))
-}
-
-/// The path of the v1 memory cgroup, relative to the root of its hierarchy, in a `/proc/PID/cgroup`.
-fn memory_cgroup(text: &str) -> Option<&str> {
-    let mut lines = text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
-    let (_, path) =
-        lines.find(|(controllers, _)| controllers.split(',').any(|name| name == "memory"))?;
-    path.strip_prefix('/').filter(|path| !path.starts_with("../"))
+/// The paths of a task's memory cgroups on v1 and on v2, relative to the roots of their hierarchies, from its
+/// `/proc/PID/cgroup`.
+fn memory_cgroups(text: &str) -> [Option<&str>; 2] {
+    let lines = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let v1 = lines().find(|(names, _)| names.split(',').any(|name| name == "memory"));
+    let v2 = lines().find(|(names, _)| names.is_empty());
+    [v1, v2].map(|line| line?.1.strip_prefix('/').filter(|path| !path.starts_with("../")))
 }
 
 #[cfg(test)]
@@ -147,40 +211,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_v1_memory_cgroup_is_found() {
+    fn memory_cgroups_are_found() {
         let text = "9:cpu,memory:/a/b\n8:memory2:/x\n0::/c\n";
-        assert_eq!(memory_cgroup(text), Some("a/b"));
-        assert_eq!(memory_cgroup("1:memory:/../x\n"), None);
-        assert_eq!(memory_cgroup("0::/c\n"), None);
+        assert_eq!(memory_cgroups(text), [Some("a/b"), Some("c")]);
+        assert_eq!(memory_cgroups("1:memory:/../x\n"), [None, None]);
+    }
+
+    fn counter(id: u64, usage: u64, failcnt: u64) -> Counter<u64> {
+        let mut counter =
+            Counter { id, memory_limit: 1000, memsw_limit: NO_LIMIT, ..Counter::default() };
+        (counter.memory.usage, counter.memory.failcnt) = (usage, failcnt);
+        counter
+    }
+
+    fn limits(own: Own) -> Limits {
+        let readers = Readers::watch();
+        Limits { own: vec![own], kernel: BTreeMap::new(), tops: [None, None], readers }
+    }
+
+    fn own() -> Own {
+        let (path, hits) = ("/a".into(), [Hits::since(5), Hits::default()]);
+        Own { index: 0, id: 7, path, hits, looks: 0, above: 0 }
     }
 
     #[test]
-    fn what_is_only_observed_holds_nobody_back() {
-        let pages = |watermark| PageCounter { watermark, ..PageCounter::default() };
-        let enforced = [(100, 102), (100, 103), (NO_LIMIT, 5)];
-        assert_eq!(
-            enforced.map(|(limit, watermark)| is_enforced(limit, &pages(watermark))),
-            [true, false, false]
-        );
+    fn hits_of_the_same_cgroup_count_while_it_is_held_back() {
+        let mut held = own();
+        held.look(&counter(7, 1000, 6));
+        held.look(&counter(8, 0, 900));
+        let limit = human(1000 * page_size());
+        let said = format!("memstock's limit of {limit} for /a was hit once: more may be needed");
+        assert_eq!(limits(held).hit(), [said]);
+        let mut observed = own();
+        (6..26).for_each(|failcnt| observed.look(&counter(7, 1100, failcnt)));
+        assert_eq!(limits(observed).hit(), [""; 0]);
     }
 
     #[test]
-    fn hits_on_v2_are_those_below_and_not_those_beside() {
+    fn what_is_known_of_a_removed_cgroup_stays() {
         let top = tempfile::tempdir().unwrap();
         let dir = top.path().join("a/b");
         fs::create_dir_all(&dir).unwrap();
-        for (dir, local, all) in [(&dir, 1, 3), (&top.path().join("a"), 5, 9)] {
-            fs::write(dir.join("memory.events"), format!("low 0\nmax {all}\n")).unwrap();
-            fs::write(dir.join("memory.events.local"), format!("low 0\nmax {local}\n")).unwrap();
-        }
-        let mut limits = Limits {
-            own: BTreeMap::new(),
-            kernel: BTreeMap::new(),
-            v1: None,
-            dir: dir.clone(),
-            readers: Readers::watch(),
+        let events = |max: u64| {
+            fs::write(dir.join("memory.events.local"), format!("low 0\nhigh 2\nmax {max}\n"))
+                .unwrap();
+            fs::write(dir.join("memory.max"), "4096\n").unwrap();
         };
+        events(3);
+        let mut limits = limits(own());
         limits.add(&dir, top.path());
-        assert_eq!(limits.kernel.into_values().collect::<Vec<_>>(), [5, 3]);
+        events(5);
+        limits.look_at_kernel();
+        fs::remove_dir_all(&dir).unwrap();
+        limits.look_at_kernel();
+        let said = format!(
+            "the kernel's memory.max of 4.0KiB for {} was hit 2 times: more may be needed",
+            display(&dir)
+        );
+        assert_eq!(limits.hit(), [said]);
     }
 }

@@ -1,14 +1,17 @@
-//! Watches, with fanotify, the files by which programs learn their limit or the host's memory: who reads these may size
-//! itself by what it finds. Delays nobody, and opens nothing of the recorded tasks but these files.
+//! Watches, with fanotify, the files by which programs learn their limit or the host's memory: a program that reads them
+//! may size itself by what it finds. Delays nobody.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFlags, MaskFlags};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+use crate::host::mountinfo;
 use crate::host::process::directory;
 
 const LIMIT: &str = "reads its memory limit, and may size itself by it";
@@ -18,20 +21,28 @@ const MEMINFO: &str = "reads /proc/meminfo, and may size itself by the host's me
 const FILES: [&str; 3] =
     ["proc/meminfo", "sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"];
 
-/// The most processes that are told of for each reason.
+/// File systems of root directories that need no server.
+const ROOTS: [&str; 12] = [
+    "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "rootfs", "squashfs", "tmpfs",
+    "xfs", "zfs",
+];
+
+/// The most processes that are reported for each reason.
 const MOST: usize = 8;
+/// After this time, a reader that is not known is not one of the cgroup's.
+const KNOWN: Duration = Duration::from_secs(1);
 
 /// The watched files, and who has read them.
 #[derive(Debug)]
 pub(super) struct Readers {
-    /// None if the kernel refuses; then only known runtimes are told of.
+    /// None if the kernel refuses; then only known runtimes are reported.
     fanotify: Option<Fanotify>,
-    /// The mount namespaces of which the files are watched.
-    namespaces: HashSet<u64>,
-    /// Processes that were told of, by the reason.
-    told: HashMap<&'static str, HashSet<u32>>,
-    /// Readers that were not known when they were first heard of.
-    unknown: Vec<(u32, &'static str)>,
+    /// The devices of root directories, and whether their files can be looked up.
+    roots: HashMap<(u32, u32), bool>,
+    /// Processes that were reported, by the reason.
+    reported: HashMap<&'static str, HashSet<u32>>,
+    /// Readers that were not known yet, since when.
+    unknown: Vec<(Instant, u32, &'static str)>,
 }
 
 impl Readers {
@@ -40,14 +51,16 @@ impl Readers {
         let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_NONBLOCK | InitFlags::FAN_CLOEXEC;
         let fanotify = Fanotify::init(flags, EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC);
         let fanotify = fanotify.inspect_err(|error| log::debug!("no fanotify: {error}")).ok();
-        let mut readers = Self {
-            fanotify,
-            namespaces: HashSet::new(),
-            told: HashMap::new(),
-            unknown: Vec::new(),
-        };
+        let mut readers =
+            Self { fanotify, roots: HashMap::new(), reported: HashMap::new(), unknown: Vec::new() };
         readers.add_task(std::process::id());
         readers
+    }
+
+    /// What cannot be seen, if anything.
+    pub(super) fn lack(&self) -> Option<String> {
+        let lack = "Who reads its memory limit is not known: the kernel refuses fanotify.";
+        self.fanotify.is_none().then(|| lack.to_owned())
     }
 
     /// Watches the limit of a memory cgroup of the kernel's as well.
@@ -57,14 +70,18 @@ impl Readers {
         }
     }
 
-    /// Watches the files that a task sees: in a container they are others. What it reads before it is heard of, some 10
-    /// ms after its exec, is missed.
+    /// Watches the files that a task sees, after each exec: in a container they are others. What it reads in the first 10
+    /// ms or so, before its exec is known, is missed.
     pub(super) fn add_task(&mut self, pid: u32) {
         let dir = directory(pid.cast_signed());
-        let Ok(namespace) = fs::metadata(dir.join("ns/mnt")) else { return };
-        if self.namespaces.insert(namespace.ino()) {
+        let root = dir.join("root");
+        // Asks no server.
+        let flags = AtFlags::STATX_DONT_SYNC;
+        let Ok(found) = statx(CWD, &root, flags, StatxFlags::empty()) else { return };
+        let device = (found.stx_dev_major, found.stx_dev_minor);
+        if *self.roots.entry(device).or_insert_with(|| needs_no_server(&dir)) {
             for file in FILES {
-                self.add(&dir.join("root").join(file));
+                self.add(&root.join(file));
             }
         }
     }
@@ -73,27 +90,36 @@ impl Readers {
     fn add(&self, path: &Path) {
         if let Some(fanotify) = &self.fanotify {
             let (flags, mask) = (MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_OPEN);
-            let _ = fanotify.mark(flags, mask, rustix::fs::CWD, Some(path));
+            let _ = fanotify.mark(flags, mask, CWD, Some(path));
         }
     }
 
-    /// Who has read one of them since the last call, and why that is told: once for each process and reason. Only those
-    /// count of which `is_ours` knows, at this call or, since processes may be heard of later, the next.
+    /// Who has read one of them since the last call, and why that is reported: once for each process and reason. Only
+    /// those count that `is_ours` knows, now or within a second: processes may become known later.
     pub(super) fn opened(&mut self, is_ours: impl Fn(u32) -> bool) -> Vec<(u32, &'static str)> {
-        let events = self.fanotify.as_ref().map(Fanotify::read_events);
-        let events = events.and_then(Result::ok).unwrap_or_default();
-        let new: HashSet<_> = events.iter().filter_map(reader).collect();
-        let before = std::mem::take(&mut self.unknown).into_iter().filter(|(pid, _)| is_ours(*pid));
-        let (known, unknown): (Vec<_>, Vec<_>) =
-            new.into_iter().partition(|(pid, _)| is_ours(*pid));
-        self.unknown = unknown;
-        let mut all: Vec<_> = before.chain(known).collect();
-        all.retain(|&(pid, why)| {
-            let told = self.told.entry(why).or_default();
-            told.len() < MOST && told.insert(pid)
+        let now = Instant::now();
+        while let Some(events) = self.fanotify.as_ref().and_then(|it| it.read_events().ok()) {
+            let readers = events.iter().filter_map(reader);
+            let new: HashSet<_> = readers.collect();
+            self.unknown.extend(new.into_iter().map(|(pid, why)| (now, pid, why)));
+        }
+        let is_known = |&mut (_, pid, _): &mut (Instant, u32, _)| is_ours(pid);
+        let known: Vec<_> = self.unknown.extract_if(.., is_known).collect();
+        self.unknown.retain(|(since, ..)| now.duration_since(*since) < KNOWN);
+        let known = known.into_iter().filter(|&(_, pid, why)| {
+            let reported = self.reported.entry(why).or_default();
+            reported.len() < MOST && reported.insert(pid)
         });
-        all
+        known.map(|(_, pid, why)| (pid, why)).collect()
     }
+}
+
+/// Whether files in the root directory of a process are looked up without a server: that may be in the recorded cgroup,
+/// and held. What is below an overlay is not looked at.
+fn needs_no_server(process: &Path) -> bool {
+    let mounts = mountinfo::parse(&fs::read(process.join("mountinfo")).unwrap_or_default());
+    let root = mounts.iter().rfind(|mount| mount.point == Path::new("/"));
+    root.is_some_and(|root| ROOTS.contains(&root.fs_type.as_str()))
 }
 
 fn reader(event: &FanotifyEvent) -> Option<(u32, &'static str)> {
@@ -107,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readers_are_told_of_once() {
+    fn a_reader_is_reported_once() {
         if memstock_tests::live::is_refused() {
             return;
         }
@@ -115,7 +141,7 @@ mod tests {
         let mut readers = Readers::watch();
         let read = || fs::read("/proc/meminfo").map(drop).unwrap();
         read();
-        // Heard of at the second call only; other tests of this process may read it, too.
+        // Known at the second call only; other tests of this process may read it, too.
         assert_eq!(readers.opened(|_| false), []);
         assert_eq!(readers.opened(|pid| pid == own), [(own, MEMINFO)]);
         read();

@@ -83,7 +83,9 @@ impl Recording {
         let recorded = Recorded::watch(cgroup)?;
         let mut header = header(cgroup, subject.name.clone(), &subject.command)?;
         let walks = Walks::new(&engine);
+        let limits = Limits::begin(&engine, &mount, index, &cgroup.dir);
         header.assumes = lacks(cgroup, recorded.missing(), walks.as_ref().err());
+        header.assumes.extend(limits.readers.lack());
         let charging = subject.charges.then(|| Charging::begin(&engine)).transpose()?;
         header.assumes.extend(charging.iter().flat_map(Charging::assumes));
         let lost_before = lost::of_engine(&engine)?;
@@ -93,7 +95,6 @@ impl Recording {
         if charging.is_some() {
             charges::begin(&engine, &mut to).context("cannot write the recording")?;
         }
-        let limits = Limits::begin(&engine, &mount, index, &cgroup.dir);
         let mut recording = Self {
             engine,
             pins: pins.clone(),
@@ -156,6 +157,7 @@ impl Recording {
         if at.saturating_sub(self.kernel_at) >= KERNEL {
             self.kernel_at = at;
             kernel::read(&self.subject.cgroup.dir, &mut self.beside);
+            self.limits.look(&self.engine);
         }
         if let Err(error) = self.look(self.begun.elapsed(), false) {
             self.not_read(&error);

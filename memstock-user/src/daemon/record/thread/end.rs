@@ -50,8 +50,8 @@ impl Recording {
 
     /// Why more may be needed than was seen.
     fn warnings(&mut self, here: &[i32], knows_deaths: bool) -> Vec<String> {
-        let limits = self.limits.told(&self.engine, &self.mount);
-        let mut all = limits.unwrap_or_else(|error| self.lacks(&error, Vec::new()));
+        self.limits.look(&self.engine);
+        let mut all = self.limits.hit();
         let has_command = !self.subject.command.is_empty();
         if knows_deaths {
             all.extend(self.tasks.remaining(here, has_command));
