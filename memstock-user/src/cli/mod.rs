@@ -126,8 +126,8 @@ pub enum Verb {
     /// The report goes to standard error; standard output is COMMAND's. Peak and end include stocked pages, up to a
     /// batch for each CPU and slot; those stocked at the end are reported as stranded.
     ///
-    /// SIGINT and SIGTERM are passed to COMMAND; after SIGTERM it is killed if it has not ended within two seconds. The
-    /// report is printed in any case.
+    /// SIGINT, SIGQUIT and SIGTERM are passed to COMMAND; after SIGTERM it is killed if it has not ended within two
+    /// seconds. The report is printed in any case.
     Stat(Stat),
     /// Record what COMMAND, or a running cgroup, uses and reads, to judge limits by it
     ///
@@ -140,8 +140,8 @@ pub enum Verb {
     /// ended with it. While an engine is running, PATH must be a cgroup that it tracks: the one to record or, with
     /// COMMAND, the one below which COMMAND's is created. Recording does not change what is recorded.
     ///
-    /// The recording of a cgroup ends at SIGINT or SIGTERM, after N seconds, or when the cgroup is removed. SIGINT and
-    /// SIGTERM are passed to COMMAND; after SIGTERM it is killed if it has not ended within two seconds.
+    /// The recording of a cgroup ends at SIGINT, SIGQUIT or SIGTERM, after N seconds, or when the cgroup is removed.
+    /// These signals are passed to COMMAND; after SIGTERM it is killed if it has not ended within two seconds.
     Record(Record),
     /// Show what limits would do to a recorded run
     ///

@@ -14,7 +14,7 @@ use crate::journal::MAX_BYTES;
 /// Flags of `memstock run`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Run {
-    /// COMMAND is measured (`memstock stat`): print nothing, and pass SIGINT to COMMAND.
+    /// COMMAND is measured (`memstock stat`): print nothing, and pass SIGINT and SIGQUIT to COMMAND.
     #[arg(skip)]
     pub is_measured: bool,
 

@@ -5,6 +5,7 @@
 //! hierarchy, `/a/b`, wherever that is mounted.
 
 mod empty;
+mod frozen;
 mod handle;
 mod namespace;
 mod owned;
@@ -53,11 +54,11 @@ impl Cgroup {
     pub fn procs(&self) -> Result<File> {
         let procs = File::options().write(true).open(self.dir.join("cgroup.procs"));
         let cannot = || format!("cannot open cgroup.procs of cgroup {}", display(&self.path));
-        // Who joins it to run COMMAND would sleep, and is waited for.
-        let events = std::fs::read_to_string(self.dir.join("cgroup.events")).unwrap_or_default();
-        if events.contains("frozen 1") {
-            let cgroup = display(&self.path);
-            return Err(Failure::Cgroup.error(format!("cgroup {cgroup} is frozen: thaw it first")));
+        // A task that joins it to run COMMAND would sleep, and is waited for.
+        if let Some(frozen) = frozen::frozen(&self.dir) {
+            let what =
+                format!("cgroup {} is frozen: write 0 to its cgroup.freeze", display(&frozen));
+            return Err(Failure::Cgroup.error(what));
         }
         procs.classify(Failure::Cgroup, cannot)
     }

@@ -14,8 +14,8 @@ use crate::host;
 /// SIGINT, SIGQUIT, SIGTERM and SIGHUP, caught before anything is made until all of it is gone.
 pub struct Signals {
     interrupt: unix::Signal,
-    /// Ctrl-\ on a terminal.
-    quit: unix::Signal,
+    /// Ctrl-\ on a terminal; as `hangup`.
+    quit: Option<unix::Signal>,
     terminate: unix::Signal,
     /// None if it was ignored when we were started (`nohup`): it stays ignored.
     hangup: Option<unix::Signal>,
@@ -31,7 +31,9 @@ impl Signals {
         let is_caught = reloads || !host::is_ignored(libc::SIGHUP);
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
-            quit: catch(SignalKind::quit())?,
+            quit: (!host::is_ignored(libc::SIGQUIT))
+                .then(|| catch(SignalKind::quit()))
+                .transpose()?,
             terminate: catch(SignalKind::terminate())?,
             hangup: is_caught.then(|| catch(SignalKind::hangup())).transpose()?,
         })
@@ -41,7 +43,7 @@ impl Signals {
     pub async fn any(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::INT,
-            _ = self.quit.recv() => Signal::QUIT,
+            () = recv(&mut self.quit) => Signal::QUIT,
             _ = self.terminate.recv() => Signal::TERM,
             () = recv(&mut self.hangup) => Signal::HUP,
         }
