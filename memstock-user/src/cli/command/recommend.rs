@@ -7,12 +7,11 @@ use std::io::{self, Write as _};
 use anyhow::Result;
 
 use super::closed_pipe_is_success;
-use super::rehearse::what_if;
+use super::rehearse::{refuse_empty, what_if};
 use crate::cli::{Format, Recommend};
 use crate::exit::Failure;
 use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::Rehearsal;
-use crate::host::cgroup::display;
 use crate::recording::{self, Recording};
 use crate::view::show::fleet;
 use crate::view::show::recommend::{Recommended, document, systemd, write, yaml};
@@ -31,11 +30,8 @@ pub fn recommend(args: &Recommend) -> Result<u8> {
         .iter()
         .map(|recording| Rehearsal::new(recording, what_if(args.what_if, recording)))
         .collect();
-    if let Some(nothing) = rehearsals.iter().position(|one| one.peaks().usage == 0) {
-        let file = display(&args.files[nothing]);
-        return Err(Failure::Other.error(format!(
-            "{file} is of a cgroup in which nothing was charged: record it while it works"
-        )));
+    for (file, rehearsal) in args.files.iter().zip(&rehearsals) {
+        refuse_empty(file, rehearsal)?;
     }
     let goal = Goal { slower: args.slower, margin: args.margin };
     let advice = Advice::of(&rehearsals, goal);

@@ -1,15 +1,17 @@
 //! `memstock rehearse`: shows what limits would do to a recorded run.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use anyhow::Result;
 
 use super::closed_pipe_is_success;
 use crate::cli::{Rehearse, Swap, WhatIfArgs};
-use crate::exit::{OOM, SLOW, SUCCESS};
+use crate::exit::{Failure, OOM, SLOW, SUCCESS};
 use crate::forecast::recommend::{Advice, Goal};
 use crate::forecast::rehearse::{Rehearsal, WhatIf, page_size};
 use crate::forecast::verdict::Verdict;
+use crate::host::cgroup::display;
 use crate::recording::{self, Recording};
 use crate::view::show::rehearse::{Judged, document, write};
 
@@ -21,6 +23,7 @@ pub fn rehearse(args: &Rehearse) -> Result<u8> {
     let recording = recording::read(&args.file)?;
     let what_if = what_if(args.what_if, &recording);
     let plain = Rehearsal::new(&recording, what_if);
+    refuse_empty(&args.file, &plain)?;
     let high = WhatIf { is_high: true, ..what_if };
     let high = args.high.then(|| Rehearsal::new(&recording, high));
     let rehearsal = high.as_ref().unwrap_or(&plain);
@@ -36,6 +39,17 @@ pub fn rehearse(args: &Rehearse) -> Result<u8> {
     closed_pipe_is_success(printed)?;
     let asked = if args.limits.is_empty() { &[] } else { judged.rows.as_slice() };
     Ok(code(asked.iter().map(|row| row.verdict)))
+}
+
+/// Refuses a recording of nothing, which any limit would fit.
+pub(super) fn refuse_empty(file: &Path, rehearsal: &Rehearsal<'_>) -> Result<()> {
+    if rehearsal.peaks().usage > 0 {
+        return Ok(());
+    }
+    Err(Failure::Other.error(format!(
+        "{} is of a cgroup in which nothing was charged: record it while it works",
+        display(file)
+    )))
 }
 
 /// The exit code of the worst of these verdicts.

@@ -1,12 +1,12 @@
 //! `memstock report`: draws what limits would do to a recorded run.
 
 use std::fs;
-use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::rehearse::what_if;
+use super::rehearse::{refuse_empty, what_if};
 use crate::cli;
 use crate::exit::{Failure, SUCCESS};
 use crate::forecast::recommend::{Advice, Goal};
@@ -28,6 +28,7 @@ pub fn report(args: &cli::Report) -> Result<u8> {
         refuse_same(html, svg)?;
     }
     let rehearsal = Rehearsal::new(&recording, what_if(args.what_if, &recording));
+    refuse_empty(&args.file, &rehearsal)?;
     let advice = Advice::of(std::slice::from_ref(&rehearsal), Goal::default());
     let report = Report::of(&rehearsal, advice);
     if let Some(file) = &args.html {
@@ -41,14 +42,20 @@ pub fn report(args: &cli::Report) -> Result<u8> {
 
 /// Refuses to write over a file that is read, or written as well.
 fn refuse_same(file: &Path, other: &Path) -> Result<()> {
+    let id = |path: &Path| {
+        let found = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        Some((found.dev(), found.ino()))
+    };
+    // What does not exist yet has only a name.
     let whole = |path: &Path| {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        path.canonicalize()
-            .or_else(|_| Ok(dir.canonicalize()?.join(path.file_name().unwrap_or_default())))
+        Some(dir.canonicalize().ok()?.join(path.file_name()?))
     };
-    let [one, two] =
-        [file, other].map(|path| whole(path).unwrap_or_else(|_: io::Error| path.into()));
-    if one == two {
+    let is_same = match (fs::metadata(file).is_ok(), fs::metadata(other).is_ok()) {
+        (true, true) => id(file).is_some() && id(file) == id(other),
+        _ => whole(file).is_some() && whole(file) == whole(other),
+    };
+    if is_same {
         let [file, other] = [file, other].map(display);
         return Err(Failure::Usage.error(format!("{file} and {other} are the same file")));
     }
@@ -66,14 +73,19 @@ mod tests {
     #[test]
     fn a_file_is_not_written_twice_nor_over_the_recording() {
         let dir = tempfile::tempdir().unwrap();
-        let [data, link, new] = ["data", "link", "new"].map(|name| dir.path().join(name));
+        let [data, link, new, hard] =
+            ["data", "link", "new", "hard"].map(|name| dir.path().join(name));
         fs::write(&data, "recorded").unwrap();
+        fs::hard_link(&data, &hard).unwrap();
         std::os::unix::fs::symlink(&data, &link).unwrap();
-        for (file, other) in [(&data, &data), (&link, &data), (&new, &dir.path().join("./new"))] {
+        for (file, other) in
+            [(&data, &data), (&link, &data), (&hard, &data), (&new, &dir.path().join("./new"))]
+        {
             let refused = refuse_same(file, other).unwrap_err();
             assert_eq!(crate::exit::exit_code(&refused), 2, "{refused:#}");
         }
         refuse_same(&new, &data).unwrap();
         refuse_same(&dir.path().join("none/new"), &new).unwrap();
+        refuse_same(Path::new("/dev/null"), Path::new("/dev/null")).unwrap();
     }
 }

@@ -48,6 +48,7 @@ pub fn verify(args: &Verify) -> Result<u8> {
     // A reader that went away does not change how COMMAND ended.
     let _ = write(&mut io::stderr().lock(), &predicted, &outcome);
     Ok(match code([outcome.verdict].into_iter()) {
+        _ if outcome.failed_by_itself() => outcome.code,
         SUCCESS => outcome.code,
         judged => judged,
     })

@@ -63,13 +63,21 @@ pub fn write(out: &mut dyn Write, predicted: &Row, happened: &Outcome) -> io::Re
     writeln!(out, "\n{}", conclusion(predicted, happened))
 }
 
+impl Outcome {
+    /// Whether COMMAND failed, not as it did when it was recorded, and nothing suggests that the limit is why.
+    pub fn failed_by_itself(&self) -> bool {
+        let is_harmless = matches!(self.verdict, Verdict::Fits | Verdict::Reclaims);
+        is_harmless && self.code != 0 && self.recorded_code != Some(self.code.into())
+    }
+}
+
 /// What follows from the two.
 fn conclusion(predicted: &Row, happened: &Outcome) -> String {
     let &Outcome { code, recorded_code, kills, .. } = happened;
-    if kills == 0 && code != 0 && recorded_code != Some(code.into()) {
+    if happened.failed_by_itself() {
         let before = recorded_code.map(|code| format!(", and with {code} when it was recorded"));
         let before = before.unwrap_or_default();
-        return format!("COMMAND ended with {code}{before}: nothing follows for the limit");
+        return format!("COMMAND ended with {code}{before}: this says nothing about the limit");
     }
     let verdict = match happened.verdict.cmp(&predicted.verdict) {
         Ordering::Equal => "as predicted",
@@ -142,13 +150,14 @@ mod tests {
             recorded_code: Some(0),
             is_same: true,
         };
-        let nothing =
-            "COMMAND ended with 1, and with 0 when it was recorded: nothing follows for the limit";
+        let nothing = "COMMAND ended with 1, and with 0 when it was recorded: this says nothing about the limit";
         assert_eq!([400, 100].map(|mib| conclusion(&row(mib), &fits)), [nothing; 2]);
         let unknown = Outcome { recorded_code: None, code: 143, ..fits };
-        assert!(conclusion(&row(400), &unknown).starts_with("COMMAND ended with 143: nothing"));
+        assert!(conclusion(&row(400), &unknown).starts_with("COMMAND ended with 143: this"));
         let as_before = Outcome { recorded_code: Some(1), ..fits };
         assert_eq!(conclusion(&row(400), &as_before), "as predicted; COMMAND ended with 1");
+        let slow = Outcome { verdict: Verdict::Slow, ..fits };
+        assert!(conclusion(&row(210), &slow).starts_with("as predicted; COMMAND ended with 1"));
         let killed = Outcome { verdict: Verdict::Oom, kills: 1, code: 137, ..fits };
         assert_eq!(conclusion(&row(100), &killed), "as predicted; COMMAND ended with 137");
     }
