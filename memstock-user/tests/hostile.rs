@@ -174,7 +174,7 @@ fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
 
 /// The file made of these frames, with valid checksums.
 fn join(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = b"MEMSTOCK\x04\0\0\0".to_vec();
+    let mut bytes = b"MEMSTOCK\x05\0\0\0".to_vec();
     for (kind, payload) in frames {
         let packed = (*kind == ENTRIES).then(|| compress_to_vec(payload, 1));
         let payload = packed.as_ref().unwrap_or(payload);

@@ -20,13 +20,14 @@ use rustix::process::Signal;
 
 use crate::recorded;
 
-/// Command lines that other tests run or skip (`kernel_stock.rs`, `replay.rs`, `containers.rs`).
-const ELSEWHERE: [&str; 6] = [
+/// Command lines that other tests run or skip (`kernel_stock.rs`, `replay.rs`, `containers.rs`, `prometheus.rs`).
+const ELSEWHERE: [&str; 7] = [
     "memstock stat --kernel-stock",
     "memstock replay",
     " --container ",
     " --pod ",
     " --unit ",
+    " --prometheus ",
     "docker rename ",
 ];
 /// Verbs that need a running engine.

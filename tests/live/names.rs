@@ -292,7 +292,7 @@ fn flags_that_are_bad_for_each_verb() -> Result<()> {
             (&["drain", "--repeat", "x"], "--repeat"),
             (&["limit"], "CGROUP"),
             (&["limit", "/a"], "--memory"),
-            (&["limit", "/a", "--memory", "1.5G"], "1.5G"),
+            (&["limit", "/a", "--memory", "1.55G"], "1.55G"),
             (&["limit", "--memory", "1G"], "CGROUP"),
             (&["force-empty"], "CGROUP"),
             (&["force-empty", "/a", "/b"], "/b"),

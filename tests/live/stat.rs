@@ -181,7 +181,6 @@ fn runs_are_repeated_until_one_fails() -> Result<()> {
     })
 }
 
-/// Starts `memstock stat` with a shell that sets this trap, prints `up` and loops for ever. Waits for `up`.
 /// A limit has to be enough for each run, so the limits that are named go by the largest.
 #[test]
 fn limits_are_those_of_the_largest_run() -> Result<()> {
@@ -201,6 +200,7 @@ fn limits_are_those_of_the_largest_run() -> Result<()> {
     })
 }
 
+/// Starts `memstock stat` with a shell that sets this trap, prints `up` and loops for ever. Waits for `up`.
 fn up(trap: &str) -> Result<Process> {
     let script = format!("{trap}; echo up; while :; do sleep 0.02; done");
     let stat = memstock(["stat", "--", "sh", "-c", &script])?.start()?;
