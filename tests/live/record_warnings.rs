@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use memstock::recording::read;
 use memstock_tests::kernel_cgroup::KernelCgroup;
 use memstock_tests::poll::{SOON, try_poll_until};
-use memstock_tests::process::memstock;
+use memstock_tests::process::{Finished, memstock};
 use memstock_tests::skip::skip;
 use memstock_tests::{Engine, TestCgroup, leftovers, live};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::record::{Recorded, program};
 
@@ -76,15 +77,22 @@ fn a_limit_of_the_kernels_that_was_hit_is_told_of() -> Result<()> {
     })
 }
 
+/// Ends the process whose id COMMAND has printed.
+fn end(command: &Finished) -> Result<()> {
+    let pid = Pid::from_raw(command.stdout.trim().parse()?).context("no pid")?;
+    kill_process(pid, Signal::KILL).context("kill")
+}
+
 #[test]
 fn who_runs_on_or_leaves_is_told_of() -> Result<()> {
     live(|| {
-        let script = "sleep 60 </dev/null >/dev/null 2>&1 & echo $!";
-        let recorded = record(&["--", "sh", "-c", script])?;
-        let pid = recorded.finished.stdout.trim().parse()?;
-        let pid = rustix::process::Pid::from_raw(pid).context("no pid")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        let script = ["--", "sh", "-c", "sleep 60 </dev/null >/dev/null 2>&1 & echo $!"];
+        let recorded = record(&script)?;
+        end(&recorded.finished)?;
         warns(&recorded, "1 process ran on when COMMAND ended")?;
+        let measured = memstock([&["stat"][..], &script].concat())?.finish(SOON)?;
+        end(&measured)?;
+        ensure!(measured.stderr.contains("1 process runs on in "), "{measured:?}");
         let other = TestCgroup::new()?;
         let script = format!("echo $$ >{}/cgroup.procs; exec true", other.dir().display());
         warns(&record(&["--", "sh", "-c", &script])?, "1 process left the cgroup")?;

@@ -16,7 +16,7 @@ mod threaded;
 pub use namespace::join_host_namespace;
 pub use owned::OwnedCgroup;
 use owned::found;
-pub(in crate::host) use owned::{empty, ok_if_gone, retry_while_busy};
+pub(in crate::host) use owned::{empty, ok_if_gone, retry_while_busy, warn_of};
 pub(crate) use path::names;
 pub use path::{display, hex_unless_plain};
 pub use pressure::{MemoryPressure, Stall};

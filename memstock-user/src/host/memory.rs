@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::cgroup::{CgroupMount, display, empty, ok_if_gone, retry_while_busy};
+use super::cgroup::{CgroupMount, display, empty, ok_if_gone, retry_while_busy, warn_of};
 use super::mountinfo;
 
 /// Decides the names of its files.
@@ -127,10 +127,13 @@ impl Limited {
 
     fn remove(&self) -> io::Result<()> {
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
-        retry_while_busy(|| {
-            empty(&self.dir, parent)?;
+        let mut moved = Vec::new();
+        let removed = retry_while_busy(|| {
+            empty(&self.dir, parent, &mut moved)?;
             ok_if_gone(fs::remove_dir(&self.dir))
-        })
+        });
+        warn_of(&moved, &self.dir, parent);
+        removed
     }
 }
 

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::fanotify::{EventFFlags, Fanotify, FanotifyEvent, InitFlags, MarkFlags, MaskFlags};
-
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::host::mountinfo;

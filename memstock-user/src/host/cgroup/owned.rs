@@ -116,7 +116,10 @@ impl OwnedCgroup {
     }
 
     fn remove_below(&self, root: &Path) -> Result<()> {
-        retry_while_busy(|| self.try_remove(root)).map_err(|error| {
+        let mut moved = Vec::new();
+        let removed = retry_while_busy(|| self.try_remove(root, &mut moved));
+        warn_of(&moved, &self.cgroup.dir, &self.parent);
+        removed.map_err(|error| {
             Failure::Cgroup.error(format!(
                 "cannot remove cgroup {}: {error}: move its tasks away, then use rmdir",
                 display(&self.cgroup.path)
@@ -124,8 +127,8 @@ impl OwnedCgroup {
         })
     }
 
-    fn try_remove(&self, root: &Path) -> io::Result<()> {
-        empty(root, &self.parent)?;
+    fn try_remove(&self, root: &Path, moved: &mut Vec<String>) -> io::Result<()> {
+        empty(root, &self.parent, moved)?;
         // The top one is removed by its name in its parent, which must still be ours.
         match open_cgroup_dir(&self.cgroup.dir).and_then(|dir| super::handle::id(&dir)) {
             Ok(id) if id == self.cgroup.id => ok_if_gone(fs::remove_dir(&self.cgroup.dir)),
@@ -158,12 +161,29 @@ pub(in crate::host) fn retry_while_busy(
     }
 }
 
-/// Moves the tasks of a cgroup and of all below it to `parent`, and removes the ones below.
-pub(in crate::host) fn empty(root: &Path, parent: &Path) -> io::Result<()> {
+/// Warns that processes which were moved run on.
+pub(in crate::host) fn warn_of(moved: &[String], from: &Path, to: &Path) {
+    // One that is ending has no program any more.
+    let runs = |pid: &&String| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    let processes = match moved.iter().filter(runs).count() {
+        0 => return,
+        1 => "1 process runs".to_owned(),
+        more => format!("{more} processes run"),
+    };
+    log::warn!("{processes} on in {}: {} was removed", display(to), display(from));
+}
+
+/// Moves the tasks of a cgroup and of all below it to `parent`, and removes the ones below. Adds to `moved` whom it has
+/// moved.
+pub(in crate::host) fn empty(
+    root: &Path,
+    parent: &Path,
+    moved: &mut Vec<String>,
+) -> io::Result<()> {
     // Parents come before children in the list.
     let all = subtree(root)?;
     for dir in &all {
-        ok_if_gone(move_tasks(dir, parent))?;
+        ok_if_gone(move_tasks(dir, parent, moved))?;
     }
     for dir in all.iter().skip(1).rev() {
         ok_if_gone(fs::remove_dir(dir))?;
@@ -172,7 +192,7 @@ pub(in crate::host) fn empty(root: &Path, parent: &Path) -> io::Result<()> {
 }
 
 /// If a pid is reused between the two system calls, the wrong process is moved; the kernel takes only numbers here.
-fn move_tasks(dir: &Path, parent: &Path) -> io::Result<()> {
+fn move_tasks(dir: &Path, parent: &Path, moved: &mut Vec<String>) -> io::Result<()> {
     // A threaded cgroup lists its threads only; the domain above it lists their processes.
     let (file, tasks) = match fs::read_to_string(dir.join("cgroup.procs")) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -188,7 +208,10 @@ fn move_tasks(dir: &Path, parent: &Path) -> io::Result<()> {
         match fs::write(parent.join(file), task) {
             // It ended by itself.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            moved => moved?,
+            outcome => {
+                outcome?;
+                moved.push(task.to_owned());
+            }
         }
     }
     Ok(())
@@ -237,10 +260,10 @@ mod tests {
         let (root, parent) = (dir.path().join("made"), dir.path());
         fs::create_dir_all(root.join("a/b")).unwrap();
         fs::create_dir(root.join("c")).unwrap();
-        empty(&root, parent).unwrap();
+        empty(&root, parent, &mut Vec::new()).unwrap();
         assert_eq!(subtree(&root).unwrap(), std::slice::from_ref(&root));
         fs::write(root.join("cgroup.procs"), "0\n").unwrap();
-        assert!(empty(&root, parent).is_err());
+        assert!(empty(&root, parent, &mut Vec::new()).is_err());
         assert!(!parent.join("cgroup.procs").exists());
     }
 }
