@@ -35,7 +35,9 @@ pub fn parse_size(text: &str) -> Result<Option<u64>, SizeError> {
     let (number, shift) = split(size).ok_or_else(not_a_size)?;
     let bytes = match number.split_once('.') {
         Some((whole, tenth)) => {
-            let is_tenth = tenth.len() == 1 && shift > 0;
+            // With a leading 0, a number is octal.
+            let is_octal = whole.len() > 1 && whole.starts_with('0');
+            let is_tenth = tenth.len() == 1 && shift > 0 && !is_octal;
             let [whole, tenth] = [whole, tenth].map(str::parse::<u64>);
             let (Ok(whole), Ok(tenth), true) = (whole, tenth, is_tenth) else {
                 return Err(not_a_size());
@@ -178,8 +180,8 @@ mod tests {
         for text in [
             "", " ", "K", "x", "0x", "0xK", "0xg", "08", "09K", "12Q", "12KB", "12iB", "12B",
             "1.5", "+1", "-2", "- 1", "MAX", "Max", "maxx", "1 K", "1_000", "1e3", "١", "K1",
-            "0b1", "1KK", "1\0", "1\u{a0}", "1.25G", "1.05G", "1.00G", ".5G", "1.G", "1..5G",
-            "0x1.5G",
+            "0b1", "1KK", "1\0", "1\u{a0}", "1.25G", "1.05G", "1.00G", "08.5M", ".5G", "1.G",
+            "1..5G", "0x1.5G",
         ] {
             assert_eq!(parse_size(text), Err(SizeError::NotASize(text.into())), "{text:?}");
         }

@@ -35,6 +35,8 @@ pub fn report(args: &cli::Report) -> Result<u8> {
         write(file, &report.html()?)?;
     }
     if let Some(file) = &args.svg {
+        // Links to nothing may have been to the same file.
+        args.html.iter().try_for_each(|html| refuse_same(file, html))?;
         write(file, &report.svg()?)?;
     }
     Ok(SUCCESS)

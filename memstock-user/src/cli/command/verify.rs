@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use memstock_common::stat::PageCounterStat;
 
 use super::beside::attend;
-use super::rehearse::{code, what_if};
+use super::rehearse::{code, refuse_empty, what_if};
 use super::run::{run_alone, with_signals};
 use super::signals::Signals;
 use crate::cli::config::Settings;
@@ -33,6 +33,7 @@ pub fn verify(args: &Verify) -> Result<u8> {
     host::require_privilege()?;
     let what_if = what_if(args.what_if, &recording);
     let rehearsal = Rehearsal::new(&recording, what_if);
+    refuse_empty(&args.file, &rehearsal)?;
     let name = format!("memstock-verify-{}", std::process::id());
     let ran = with_signals(false, async |signals| {
         match Limited::make(&name, args.limit, what_if.swap)? {

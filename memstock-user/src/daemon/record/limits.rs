@@ -1,7 +1,7 @@
 //! Notes the limits under which recorded tasks run, memstock's and the kernel's, and how often these were hit: a task
 //! that was held back may need more than was seen. Sets nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,18 +14,22 @@ use crate::engine::needed::lineage;
 use crate::host::cgroup::{CgroupMount, display};
 use crate::host::process::directory;
 use crate::host::{number, page_size};
+use crate::journal::read::Reader;
+use crate::journal::record::Record;
 use crate::model::size::human;
 
 /// A host has many memory cgroups; those of the first tasks count.
 const MOST_CGROUPS: usize = 32;
 
-/// The files of the kernel's that count hits, the name of the count if there are several, and the limit's file. `.local`:
-/// without those of the cgroups below.
-const COUNTS: [(&str, Option<&str>, &str); 4] = [
-    ("memory.events.local", Some("max"), "memory.max"),
-    ("memory.events.local", Some("high"), "memory.high"),
-    ("memory.failcnt", None, "memory.limit_in_bytes"),
-    ("memory.memsw.failcnt", None, "memory.memsw.limit_in_bytes"),
+/// The files of the kernel's that count hits, the name of the count if there are several, and the limit's file; none for
+/// tasks that were killed. `.local`: without those of the cgroups below. On v1, hits of memory and swap together are no
+/// longer counted since Linux 6.12.
+const COUNTS: [(&str, Option<&str>, Option<&str>); 5] = [
+    ("memory.events.local", Some("max"), Some("memory.max")),
+    ("memory.events.local", Some("high"), Some("memory.high")),
+    ("memory.events.local", Some("oom_kill"), None),
+    ("memory.failcnt", None, Some("memory.limit_in_bytes")),
+    ("memory.oom_control", Some("oom_kill"), None),
 ];
 
 /// The limits that have been seen.
@@ -73,9 +77,6 @@ struct Own {
     id: u64,
     path: PathBuf,
     hits: [Hits; 2],
-    looks: u32,
-    /// At how many of these looks it was clearly above a limit, as under one that is only observed.
-    above: u32,
 }
 
 impl Own {
@@ -84,19 +85,12 @@ impl Own {
         if counter.id != self.id {
             return;
         }
-        let memory = (counter.memory.failcnt, counter.memory.usage, counter.memory_limit);
-        let memsw = (counter.memsw.failcnt, counter.memsw.usage, counter.memsw_limit);
-        self.looks += 1;
-        let is_above = |limit: u64, usage| limit != NO_LIMIT && usage > limit + limit / 50;
-        self.above += u32::from(is_above(memory.2, memory.1) || is_above(memsw.2, memsw.1));
-        for (hits, (count, _, limit)) in self.hits.iter_mut().zip([memory, memsw]) {
+        let memory = (counter.memory.failcnt, counter.memory_limit);
+        let memsw = (counter.memsw.failcnt, counter.memsw_limit);
+        for (hits, (count, limit)) in self.hits.iter_mut().zip([memory, memsw]) {
             let limit = (limit != NO_LIMIT).then(|| limit.saturating_mul(page_size()));
             hits.rise(count, || limit);
         }
-    }
-
-    fn is_enforced(&self) -> bool {
-        self.above * 10 <= self.looks
     }
 }
 
@@ -108,7 +102,7 @@ impl Limits {
             let counter = engine.counter(index).ok()?;
             let hits = [counter.memory.failcnt, counter.memsw.failcnt].map(Hits::since);
             let path = mount.path_of(counter.id)?;
-            Some(Own { index, id: counter.id, path, hits, looks: 0, above: 0 })
+            Some(Own { index, id: counter.id, path, hits })
         });
         let mut limits = Self {
             own: own.collect(),
@@ -160,33 +154,68 @@ impl Limits {
         for (dir, all) in &mut self.kernel {
             for ((hits, count), (.., file)) in all.iter_mut().zip(counts(dir)).zip(COUNTS) {
                 if let (Some(hits), Some(count)) = (hits, count) {
-                    let limit = || fs::read_to_string(dir.join(file)).ok()?.trim().parse().ok();
+                    let limit = || fs::read_to_string(dir.join(file?)).ok()?.trim().parse().ok();
                     hits.rise(count, limit);
                 }
             }
         }
     }
 
-    /// Those that were hit, a sentence each.
-    pub(super) fn hit(&self) -> Vec<String> {
-        let own = self.own.iter().filter(|own| own.is_enforced()).flat_map(|own| {
+    /// Those that held a task back since `begun_ns`, a sentence each: not those of memstock's that were only observed.
+    pub(super) fn hit(&self, begun_ns: u64) -> Vec<String> {
+        self.sentences(&observed(begun_ns))
+    }
+
+    fn sentences(&self, observed: &HashSet<u64>) -> Vec<String> {
+        let own = self.own.iter().filter(|own| !observed.contains(&own.id)).flat_map(|own| {
             let names = ["memstock's limit", "memstock's limit of memory and swap"];
-            names.into_iter().zip(&own.hits).map(|(name, hits)| (name.to_owned(), &own.path, hits))
+            names
+                .into_iter()
+                .zip(&own.hits)
+                .map(|(name, hits)| (Some(name.to_owned()), &own.path, hits))
         });
         let kernel = self.kernel.iter().flat_map(|(dir, all)| {
-            let all = COUNTS.iter().zip(all);
-            all.filter_map(move |((.., limit), hits)| {
-                Some((format!("the kernel's {limit}"), dir, hits.as_ref()?))
+            COUNTS.iter().zip(all).filter_map(move |((.., limit), hits)| {
+                Some((limit.map(|limit| format!("the kernel's {limit}")), dir, hits.as_ref()?))
             })
         });
         let hit = own.chain(kernel).filter(|(.., hits)| hits.times > 0);
-        hit.map(|(name, path, &Hits { times, limit, .. })| {
-            let of = limit.map(|limit| format!(" of {}", human(limit))).unwrap_or_default();
-            let times = if times == 1 { "once".to_owned() } else { format!("{times} times") };
-            format!("{name}{of} for {} was hit {times}: more may be needed", display(path))
+        hit.map(|(limit, path, &Hits { times, limit: bytes, .. })| {
+            let path = display(path);
+            match limit {
+                Some(name) => {
+                    let of = bytes.map(|bytes| format!(" of {}", human(bytes))).unwrap_or_default();
+                    let times =
+                        if times == 1 { "once".to_owned() } else { format!("{times} times") };
+                    format!("{name}{of} for {path} was hit {times}: more may be needed")
+                }
+                None => {
+                    let tasks = if times == 1 { "task" } else { "tasks" };
+                    format!(
+                        "the kernel killed {times} {tasks} of {path} for memory: more may be needed"
+                    )
+                }
+            }
         })
         .collect()
     }
+}
+
+/// The ids of cgroups whose limit would have been enforced: a daemon with `--observe` says so in its events.
+fn observed(begun_ns: u64) -> HashSet<u64> {
+    let mut ids = HashSet::new();
+    let read = Reader::new().read(|read| {
+        if let Record::WouldEnforce { ancestor, .. } = &read.entry.record
+            && read.entry.time_ns >= begun_ns
+        {
+            ids.insert(ancestor.id);
+        }
+        Ok(())
+    });
+    if let Err(error) = read {
+        log::debug!("the events are unreadable: {error:#}");
+    }
+    ids
 }
 
 /// How often the limits of a memory cgroup of the kernel's were hit, as [`COUNTS`].
@@ -231,7 +260,7 @@ mod tests {
 
     fn own() -> Own {
         let (path, hits) = ("/a".into(), [Hits::since(5), Hits::default()]);
-        Own { index: 0, id: 7, path, hits, looks: 0, above: 0 }
+        Own { index: 0, id: 7, path, hits }
     }
 
     #[test]
@@ -241,10 +270,9 @@ mod tests {
         held.look(&counter(8, 0, 900));
         let limit = human(1000 * page_size());
         let said = format!("memstock's limit of {limit} for /a was hit once: more may be needed");
-        assert_eq!(limits(held).hit(), [said]);
-        let mut observed = own();
-        (6..26).for_each(|failcnt| observed.look(&counter(7, 1100, failcnt)));
-        assert_eq!(limits(observed).hit(), [""; 0]);
+        let limits = limits(held);
+        assert_eq!(limits.sentences(&HashSet::from([8])), [said]);
+        assert_eq!(limits.sentences(&HashSet::from([7])), [""; 0], "only observed");
     }
 
     #[test]
@@ -253,8 +281,11 @@ mod tests {
         let dir = top.path().join("a/b");
         fs::create_dir_all(&dir).unwrap();
         let events = |max: u64| {
-            fs::write(dir.join("memory.events.local"), format!("low 0\nhigh 2\nmax {max}\n"))
-                .unwrap();
+            fs::write(
+                dir.join("memory.events.local"),
+                format!("low 0\nhigh 2\nmax {max}\noom_kill {}\n", max / 5),
+            )
+            .unwrap();
             fs::write(dir.join("memory.max"), "4096\n").unwrap();
         };
         events(3);
@@ -268,6 +299,8 @@ mod tests {
             "the kernel's memory.max of 4.0KiB for {} was hit 2 times: more may be needed",
             display(&dir)
         );
-        assert_eq!(limits.hit(), [said]);
+        let killed =
+            format!("the kernel killed 1 task of {} for memory: more may be needed", display(&dir));
+        assert_eq!(limits.sentences(&HashSet::new()), [said, killed]);
     }
 }

@@ -26,8 +26,8 @@ const ROOTS: [&str; 12] = [
     "xfs", "zfs",
 ];
 
-/// The most processes that are reported for each reason.
-const MOST: usize = 8;
+/// The most programs that are reported for each reason.
+const MOST: usize = 32;
 /// After this time, a reader that is not known is not one of the cgroup's.
 const KNOWN: Duration = Duration::from_secs(1);
 
@@ -38,8 +38,8 @@ pub(super) struct Readers {
     fanotify: Option<Fanotify>,
     /// The devices of root directories, and whether their files can be looked up.
     roots: HashMap<(u32, u32), bool>,
-    /// Processes that were reported, by the reason.
-    reported: HashMap<&'static str, HashSet<u32>>,
+    /// Programs that were reported, by the reason: their names, or the ids of processes that have ended.
+    reported: HashMap<&'static str, HashSet<String>>,
     /// Readers that were not known yet, since when.
     unknown: Vec<(Instant, u32, &'static str)>,
 }
@@ -93,7 +93,7 @@ impl Readers {
         }
     }
 
-    /// Who has read one of them since the last call, and why that is reported: once for each process and reason. Only
+    /// Who has read one of them since the last call, and why that is reported: once for each program and reason. Only
     /// those count that `is_ours` knows, now or within a second: processes may become known later.
     pub(super) fn opened(&mut self, is_ours: impl Fn(u32) -> bool) -> Vec<(u32, &'static str)> {
         let now = Instant::now();
@@ -107,7 +107,8 @@ impl Readers {
         self.unknown.retain(|(since, ..)| now.duration_since(*since) < KNOWN);
         let known = known.into_iter().filter(|&(_, pid, why)| {
             let reported = self.reported.entry(why).or_default();
-            reported.len() < MOST && reported.insert(pid)
+            let comm = fs::read_to_string(directory(pid.cast_signed()).join("comm"));
+            reported.len() < MOST && reported.insert(comm.unwrap_or_else(|_| pid.to_string()))
         });
         known.map(|(_, pid, why)| (pid, why)).collect()
     }

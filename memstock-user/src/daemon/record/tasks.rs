@@ -75,8 +75,10 @@ impl Tasks {
             1 => "1 process".to_owned(),
             more => format!("{more} processes"),
         };
-        let running = (has_command && !here.is_empty()).then(|| {
-            format!("{} ran on when COMMAND ended: later use is not known", processes(here.len()))
+        let runs = |pid: &&u32| Task::look(pid.cast_signed()).is_some_and(|task| !task.is_dying);
+        let running = if has_command { here.iter().filter(runs).count() } else { 0 };
+        let running = (running > 0).then(|| {
+            format!("{} ran on when COMMAND ended: later use is not known", processes(running))
         });
         let moved = self.living.difference(&here).count();
         let moved = (moved > 0)
@@ -229,18 +231,20 @@ mod tests {
     }
 
     #[test]
-    fn who_runs_on_or_left_is_told_of() {
-        let mut tasks = Tasks::default();
-        for pid in [7, 8, 9] {
+    fn who_runs_on_or_left_is_reported() {
+        let (mut tasks, own) = (Tasks::default(), std::process::id());
+        for pid in [7_000_007, 7_000_008, own] {
             tasks.note(RecordKind::Born, pid);
         }
         let left = "3 processes left the cgroup: use elsewhere is not known";
         assert_eq!(tasks.remaining(&[], true), [left]);
-        tasks.note(RecordKind::Died, 7);
+        tasks.note(RecordKind::Died, 7_000_007);
         let runs = "1 process ran on when COMMAND ended: later use is not known";
         let left = "1 process left the cgroup: use elsewhere is not known";
-        assert_eq!(tasks.remaining(&[9], true), [runs, left]);
-        assert_eq!(tasks.remaining(&[9, 8, 1], false), [""; 0], "a service runs on");
+        assert_eq!(tasks.remaining(&[own.cast_signed()], true), [runs, left]);
+        // One that is ending was listed, and has no memory any more.
+        assert_eq!(tasks.remaining(&[own.cast_signed(), 7_000_008], true), [runs]);
+        assert_eq!(tasks.remaining(&[own.cast_signed()], false), [left], "a service runs on");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Recording {
     /// Why more may be needed than was seen.
     fn warnings(&mut self, here: &[i32], knows_deaths: bool) -> Vec<String> {
         self.limits.look(&self.engine);
-        let mut all = self.limits.hit();
+        let mut all = self.limits.hit(self.begun_ns);
         let has_command = !self.subject.command.is_empty();
         if knows_deaths {
             all.extend(self.tasks.remaining(here, has_command));
