@@ -11,7 +11,7 @@ use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::skip::skip;
 use memstock_tests::slow_disk::SlowDisk;
 use memstock_tests::workload::grow::Order;
-use memstock_tests::{Engine, PAGE, TestCgroup, live};
+use memstock_tests::{Engine, PAGE, Resident, TestCgroup, binaries, live};
 
 /// Every limit here, in pages.
 const LIMIT: u64 = 4096;
@@ -137,6 +137,8 @@ fn a_slow_disk_holds_up_nobody_else() -> Result<()> {
                 return Ok(());
             }
         };
+        // The dirty cache would push the program out, and who reads it in again is charged for it, beyond the limit.
+        let _program = Resident::program(&binaries::workload()?)?;
         let (slow, other) = (TestCgroup::new()?, TestCgroup::new()?);
         let engine = Engine::limited(LIMIT, &[&slow, &other])?;
         let alone = kill(&other, KILLS)?;
