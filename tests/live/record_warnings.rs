@@ -107,9 +107,9 @@ fn who_reads_the_hosts_memory_is_told_of() -> Result<()> {
         let read = "cat /proc/meminfo >/dev/null";
         let reads = "cat: reads /proc/meminfo, and may size itself by the host's memory";
         warns_later(&record(&["--", "sh", "-c", read])?, reads)?;
-        // The files of a new namespace are watched once its first program was heard of.
-        let later = format!("sleep 0.5; {read}");
-        let own = ["--", "unshare", "-mpf", "--mount-proc", "sh", "-c", &later];
+        // The files of a new namespace are watched once its first program is known, so it reads more than once.
+        let often = format!("for n in $(seq 50); do {read}; sleep 0.02; done");
+        let own = ["--", "unshare", "-mpf", "--mount-proc", "sh", "-c", &often];
         warns_later(&record(&own)?, reads)?;
         let end = record(&["--", "cat", "/proc/stat"])?;
         let said = memstock(["rehearse", &end.folder.path().join("data").display().to_string()])?;

@@ -22,13 +22,14 @@ use crate::model::size::human;
 const MOST_CGROUPS: usize = 32;
 
 /// The files of the kernel's that count hits, the name of the count if there are several, and the limit's file; none for
-/// tasks that were killed. `.local`: without those of the cgroups below. On v1, hits of memory and swap together are no
-/// longer counted since Linux 6.12.
-const COUNTS: [(&str, Option<&str>, Option<&str>); 5] = [
+/// tasks that were killed. `.local`: without those of the cgroups below. Linux 6.18 does not count v1's hits of memory
+/// and swap together, but only who is killed there.
+const COUNTS: [(&str, Option<&str>, Option<&str>); 6] = [
     ("memory.events.local", Some("max"), Some("memory.max")),
     ("memory.events.local", Some("high"), Some("memory.high")),
     ("memory.events.local", Some("oom_kill"), None),
     ("memory.failcnt", None, Some("memory.limit_in_bytes")),
+    ("memory.memsw.failcnt", None, Some("memory.memsw.limit_in_bytes")),
     ("memory.oom_control", Some("oom_kill"), None),
 ];
 
