@@ -161,16 +161,18 @@ impl Engine {
         Ok(audit)
     }
 
-    /// Pages that a cgroup and its descendants use, read until they stop changing. Freed pages may come back late:
-    /// page tables after a grace period, the last pages of a program that has exec'd with the kernel's batches.
+    /// Pages that a cgroup and its descendants use, read until they stop changing over several grace periods of the
+    /// kernel. Freed pages may come back late: page tables after such a period, which takes longer than a few reads
+    /// on a busy host, the last pages of a program that has exec'd with the kernel's batches.
     ///
     /// # Errors
     /// When it is not tracked, or never comes to rest.
     pub fn used_at_rest(&self, cgroup: &TestCgroup) -> Result<u64> {
         const STILL: u32 = 3;
-        lru::drain()?;
         let (mut last, mut still) = (None, 0);
         try_poll_until(SOON, "a cgroup at rest", || {
+            lru::drain()?;
+            grace_period();
             let used = self.show()?.cgroup(cgroup.path())?.used_pages();
             still = if last == Some(used) { still + 1 } else { 0 };
             last = Some(used);
@@ -205,6 +207,12 @@ impl Engine {
         audit.check()?;
         Ok(audit)
     }
+}
+
+/// Waits for one grace period. Where the kernel refuses, on a host with `nohz_full` CPUs, it does not wait.
+fn grace_period() {
+    // SAFETY: it takes two numbers, and changes nothing.
+    unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0) };
 }
 
 /// The arguments of an audit that compares the cgroups below `cgroup` with those of the same names below `kernel`,
