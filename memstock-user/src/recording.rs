@@ -230,6 +230,8 @@ pub struct End {
     pub read_ns_per_page: Option<u64>,
     /// The same for a page of a large request, as dirty pages are written.
     pub write_ns_per_page: Option<u64>,
+    /// Microseconds in which its tasks waited for I/O (`some` of `io.pressure`), if the kernel tells.
+    pub io_stalled_us: Option<u64>,
     /// What was lost, by name of the loss.
     pub lost: Vec<(String, u64)>,
     /// Why the run may need more than was seen, one sentence each.

@@ -79,9 +79,19 @@ fn frames() -> Vec<(u32, Vec<u8>)> {
     write(&mut writer);
     let lost = vec![("records".into(), 7), ("charges".into(), 1)];
     let (at, code) = (Duration::from_secs(9), Some(3));
-    let [read_bytes, read_ns_per_page, write_ns_per_page] = [1 << 20, 90_000, 8_000].map(Some);
+    let [read_bytes, read_ns_per_page, write_ns_per_page, io_stalled_us] =
+        [1 << 20, 90_000, 8_000, 7_000].map(Some);
     let warnings = vec!["more may be needed".into()];
-    let end = End { at, code, read_bytes, read_ns_per_page, write_ns_per_page, lost, warnings };
+    let end = End {
+        at,
+        code,
+        read_bytes,
+        read_ns_per_page,
+        write_ns_per_page,
+        io_stalled_us,
+        lost,
+        warnings,
+    };
     writer.end(&end).expect("a list takes all");
     split(&whole)
 }
@@ -174,7 +184,7 @@ fn split(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
 
 /// The file made of these frames, with valid checksums.
 fn join(frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = b"MEMSTOCK\x05\0\0\0".to_vec();
+    let mut bytes = b"MEMSTOCK\x06\0\0\0".to_vec();
     for (kind, payload) in frames {
         let packed = (*kind == ENTRIES).then(|| compress_to_vec(payload, 1));
         let payload = packed.as_ref().unwrap_or(payload);

@@ -10,6 +10,7 @@ mod kernel;
 mod limits;
 mod lost;
 mod readers;
+mod stalls;
 mod tasks;
 mod thread;
 mod usage;

@@ -36,6 +36,12 @@ pub fn assumes(rehearsal: &Rehearsal<'_>) -> Vec<String> {
     } else if rehearsal.known_read_ns().is_none() && rehearsal.knows_use {
         all.push("reading a page again takes 20 µs: the disk's time was not recorded".into());
     }
+    if let Some(part) = rehearsal.part_waited().filter(|&part| part < 1.0) {
+        all.push(format!(
+            "reading again stalls tasks for {:.0} % of the disk's time, as reading did (io.pressure)",
+            part * 100.0
+        ));
+    }
     if uses.taken.iter().any(|taken| taken.mapped > 0) {
         all.push("mapped files are in constant use: touches of their pages are not seen".into());
     }

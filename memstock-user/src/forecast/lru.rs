@@ -54,6 +54,8 @@ pub struct Rereads {
     pub by_time: [f64; PARTS],
     /// Those among them that the kernel reads while the program still uses what was read before.
     pub in_time: f64,
+    /// Those among them that are read as the recorded run read them: from the device, with room to read ahead.
+    pub as_before: f64,
     /// Pages written because reclaim found only dirty ones.
     pub written: u64,
 }
@@ -65,6 +67,7 @@ impl Rereads {
             by_file: Vec::new(),
             by_time: by_time.map(|pages| pages as f64),
             in_time: 0.0,
+            as_before: 0.0,
             written: 0,
         }
     }
@@ -80,7 +83,11 @@ impl Rereads {
         let weight = f64::from(weight);
         let pages = (thrash.times + again) * weight;
         self.in_time += thrash.times * thrash.in_time * weight;
-        self.by_file[uses.file_of[page as usize] as usize] += pages;
+        let file = uses.file_of[page as usize];
+        if uses.read.contains_key(&file) {
+            self.as_before += again * weight;
+        }
+        self.by_file[file as usize] += pages;
         self.by_time[usize::from(part)] += pages;
     }
 }
@@ -96,8 +103,13 @@ pub fn simulate(uses: &Uses, lru: Lru, limit: u64) -> Rereads {
 
 fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
     let files = uses.file_of.iter().max().map_or(0, |&last| last as usize + 1);
-    let mut rereads =
-        Rereads { by_file: vec![0.0; files], by_time: [0.0; PARTS], in_time: 0.0, written: 0 };
+    let mut rereads = Rereads {
+        by_file: vec![0.0; files],
+        by_time: [0.0; PARTS],
+        in_time: 0.0,
+        as_before: 0.0,
+        written: 0,
+    };
     let mut dirty = Dirty::new(uses.file_of.len());
     let mut room = limit;
     for (part, what) in uses.each() {

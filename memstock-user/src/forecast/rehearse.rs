@@ -15,8 +15,6 @@ use crate::recording::{AccessKind, Lru, Recording};
 pub const SLOW: f64 = 0.05;
 /// How much longer a program takes at least that has no room for its own text: up to for ever.
 const WITHOUT_TEXT: f64 = 1.0;
-/// The time to read a page if the recording does not tell: 4 KiB at 200 MiB a second.
-const READ_NS_PER_PAGE: u64 = 20_000;
 /// Pages that the kernel charges at once, and keeps on the CPU (`MEMCG_CHARGE_BATCH`).
 const CHARGED_AHEAD: u64 = 64;
 /// At most this many of the files that are read again most are named, each only if it is this part of the total.
@@ -220,7 +218,7 @@ impl<'a> Rehearsal<'a> {
         }
         let mapped = mapped::rereads(&self.uses, limit, end, PARTS);
         row.unmapped = self.bytes(mapped::most_missing(&self.uses, limit));
-        let lru::Rereads { by_time, by_file, in_time, written } = match &self.curve {
+        let lru::Rereads { by_time, by_file, in_time, as_before, written } = match &self.curve {
             Some(curve) => lru::Rereads::of_curve(curve.rereads(limit)),
             None => lru::simulate(&self.uses, self.lru(), limit),
         };
@@ -240,7 +238,8 @@ impl<'a> Rehearsal<'a> {
         let idle = (end.as_secs_f64() - busy).max(0.0);
         let hidden = self.seconds_to_read(self.bytes(in_time as u64)).min(idle);
         let waited = self.seconds_to_read(self.bytes(pages)) + self.seconds_to_write(row.dirty);
-        let extra = waited - hidden + row.throttled.as_secs_f64();
+        let computed = self.seconds_computed_while_read(self.bytes(as_before as u64));
+        let extra = waited - hidden - computed + row.throttled.as_secs_f64();
         let text = mapped::lacks_text(&self.uses, limit).then_some(WITHOUT_TEXT);
         row.slowdown = part(extra).into_iter().chain(text).reduce(f64::max);
     }
@@ -315,26 +314,6 @@ impl<'a> Rehearsal<'a> {
         !self.knows_use && self.peaks().usage > self.lives_from()
     }
 
-    /// Nanoseconds to read a page, if the recording tells.
-    pub(super) fn known_read_ns(&self) -> Option<u64> {
-        self.recording.end.as_ref()?.read_ns_per_page.filter(|&ns| ns > 0)
-    }
-
-    /// Seconds to read so many bytes again.
-    pub fn seconds_to_read(&self, bytes: u64) -> f64 {
-        self.seconds(bytes, self.known_read_ns())
-    }
-
-    /// Seconds to write so many bytes of dirty pages.
-    fn seconds_to_write(&self, bytes: u64) -> f64 {
-        self.seconds(bytes, self.recording.end.as_ref().and_then(|end| end.write_ns_per_page))
-    }
-
-    fn seconds(&self, bytes: u64, ns_per_page: Option<u64>) -> f64 {
-        let ns_per_page = ns_per_page.filter(|&ns| ns > 0).unwrap_or(READ_NS_PER_PAGE);
-        bytes as f64 / page_size(self.recording) as f64 * ns_per_page as f64 / 1e9
-    }
-
     /// Converts pages to bytes.
     pub fn bytes(&self, pages: u64) -> u64 {
         pages.saturating_mul(page_size(self.recording))
@@ -345,6 +324,8 @@ impl<'a> Rehearsal<'a> {
 pub fn page_size(recording: &Recording) -> u64 {
     u64::from(recording.header.page_size).max(1)
 }
+
+mod time;
 
 #[cfg(test)]
 mod tests;

@@ -66,6 +66,8 @@ pub struct Uses {
     /// How far ahead files were read: the pages of one file that entered between a page's entry and its first use; more
     /// for one page in a hundred only.
     pub ahead: u64,
+    /// Pages that were read from the device for their first use, by file; only files of which there are some.
+    pub read: HashMap<u32, u64>,
     /// What became dirty.
     pub writes: Writes,
     /// Pages that were written, and are cached at the end without having been mapped since.
@@ -243,6 +245,7 @@ impl Reading<'_> {
                 let since = self.entered.get(&access.file).map_or(0, |now| now - entered);
                 self.ahead.push(since);
                 self.push(at, What::First(used));
+                *self.uses.read.entry(access.file).or_default() += u64::from(used.weight);
                 self.in_use(kind, access, used)
             }
             (kind, State::Entered(..) | State::Cached | State::Written(_)) => {

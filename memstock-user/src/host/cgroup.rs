@@ -19,7 +19,7 @@ use owned::found;
 pub(in crate::host) use owned::{empty, ok_if_gone, retry_while_busy, warn_of};
 pub(crate) use path::names;
 pub use path::{display, hex_unless_plain};
-pub use pressure::{MemoryPressure, Stall};
+pub use pressure::{Pressure, Stall};
 
 use crate::exit::{Classify as _, Failure};
 use crate::host::mountinfo::{self, Mount};

@@ -15,7 +15,7 @@ use crate::host::workload::{Kind, Workload};
 /// The first bytes of a recording.
 pub(super) const MAGIC: [u8; 8] = *b"MEMSTOCK";
 /// The format that this memstock writes and reads.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 /// An entry; the payload of a frame of entries is a sequence of these.
 #[derive(Debug, Deserialize, Serialize)]

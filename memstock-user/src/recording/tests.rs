@@ -113,10 +113,11 @@ prop_compose! {
         read_bytes in of(any::<u64>()),
         read_ns_per_page in of(any::<u64>()),
         write_ns_per_page in of(any::<u64>()),
+        io_stalled_us in of(any::<u64>()),
         lost in vec((text(), any::<u64>()), 0..3),
         warnings in vec(text(), 0..3),
     ) -> End {
-        End { at, code, read_bytes, read_ns_per_page, write_ns_per_page, lost, warnings }
+        End { at, code, read_bytes, read_ns_per_page, write_ns_per_page, io_stalled_us, lost, warnings }
     }
 }
 

@@ -17,6 +17,7 @@ use super::charges::{self, Charging};
 use super::flags::Walks;
 use super::header::{header, lacks};
 use super::limits::Limits;
+use super::stalls::Stalls;
 use super::tasks::{Peaks, Tasks};
 use super::usage::{Beside, Moments, Now};
 use super::{Ending, Subject, Summary, kernel, lost};
@@ -61,6 +62,7 @@ pub(super) struct Recording {
     charging: Option<Charging>,
     lost_before: lost::Counts,
     disks: Disks,
+    stalls: Stalls,
     kernel_at: Duration,
     flushed_at: Duration,
     gone: Arc<Notify>,
@@ -114,6 +116,7 @@ impl Recording {
             charging,
             lost_before,
             disks: Disks::read(),
+            stalls: Stalls::begin(&subject.cgroup.dir),
             kernel_at: Duration::ZERO,
             flushed_at: Duration::ZERO,
             gone,
@@ -148,6 +151,7 @@ impl Recording {
 
     fn round(&mut self) {
         let at = self.begun.elapsed();
+        self.stalls.look(at);
         self.hear_readers(at);
         if let Some(one_in) = self.cache.rate()
             && let Err(error) = self.recorded.follow(one_in)

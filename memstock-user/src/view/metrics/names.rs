@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 
-use crate::host::cgroup::MemoryPressure;
+use crate::host::cgroup::Pressure;
 use crate::host::workload::{Resolver, Workload};
 use crate::model::{Cgroup, Name, Sample};
 
@@ -19,7 +19,7 @@ pub struct Found {
     /// What people call a cgroup.
     pub workloads: HashMap<u64, Workload>,
     /// How long it waited for memory; of each, only the total is up to date.
-    pub pressures: HashMap<u64, MemoryPressure>,
+    pub pressures: HashMap<u64, Pressure>,
 }
 
 /// A cgroup to look up.
@@ -78,7 +78,7 @@ impl Names {
             let names = resolver.names(&hierarchy, asked.iter().map(|it| &*it.path));
             let name = |it: &Asked| Some((it.id, names.get(&*it.path)?.clone()));
             let before = last.lock().map_or_else(|_| Arc::default(), |last| Arc::clone(&last));
-            let read = |path: &Path| MemoryPressure::of(&hierarchy, path);
+            let read = |path: &Path| Pressure::of(&hierarchy, path, Pressure::MEMORY);
             let found = Arc::new(Found {
                 workloads: asked.iter().filter_map(name).collect(),
                 pressures: pressures(&asked, &before.pressures, read),
@@ -110,9 +110,9 @@ impl Names {
 /// is too short to show in the total of a busy ancestor, which is an average over CPUs, is seen with its next change.)
 fn pressures(
     asked: &[Asked],
-    before: &HashMap<u64, MemoryPressure>,
-    read: impl Fn(&Path) -> Option<MemoryPressure>,
-) -> HashMap<u64, MemoryPressure> {
+    before: &HashMap<u64, Pressure>,
+    read: impl Fn(&Path) -> Option<Pressure>,
+) -> HashMap<u64, Pressure> {
     let mut now = HashMap::with_capacity(asked.len());
     for Asked { id, parent_id, path } in asked {
         let [was, is] = [before, &now].map(|all| Some(all.get(&(*parent_id)?)?.some.total));
@@ -136,13 +136,13 @@ mod tests {
         let asked =
             [("/a", 1, None), ("/a/b", 2, Some(1)), ("/a/b/c", 3, Some(2)), ("/d", 4, None)]
                 .map(|(path, id, parent_id)| Asked { id, parent_id, path: Path::new(path).into() });
-        let look = |before: &HashMap<u64, MemoryPressure>, totals: &[(&str, u64)]| {
+        let look = |before: &HashMap<u64, Pressure>, totals: &[(&str, u64)]| {
             let read = RefCell::new(Vec::new());
             let now = pressures(&asked, before, |path| {
                 read.borrow_mut().push(path.display().to_string());
                 let (_, total) = totals.iter().find(|(at, _)| Path::new(at) == path)?;
                 let some = Stall { total: Duration::from_micros(*total), ..Stall::default() };
-                Some(MemoryPressure { some, ..MemoryPressure::default() })
+                Some(Pressure { some, ..Pressure::default() })
             });
             (now, read.into_inner())
         };

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use crate::engine::Engine;
 use crate::engine::sample::{Paths, sample};
 use crate::exit::{Failure, exit_code};
-use crate::host::cgroup::{CgroupMount, MemoryPressure};
+use crate::host::cgroup::{CgroupMount, Pressure};
 use crate::host::lock;
 use crate::host::workload::Resolver;
 use crate::journal::Entry;
@@ -25,7 +25,7 @@ use crate::model::{Name, Sample};
 const DAEMON_PAUSE: Duration = Duration::from_secs(5);
 
 /// Memory pressure by cgroup v2 id.
-pub type Pressures = HashMap<u64, MemoryPressure>;
+pub type Pressures = HashMap<u64, Pressure>;
 
 /// A sample, with when it was taken and what is known besides.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ impl Source {
         }
         sample.ask_names(self.mount.dir(), &mut self.resolver);
         let pressure = |Name { id, path, .. }: &Name| {
-            Some((*id, MemoryPressure::of(self.mount.dir(), path.as_deref()?)?))
+            Some((*id, Pressure::of(self.mount.dir(), path.as_deref()?, Pressure::MEMORY)?))
         };
         let wanted = sample.cgroups.iter().map(|cgroup| &cgroup.name).filter(|name| wants(name.id));
         let pressures = wanted.filter_map(pressure).collect();

@@ -21,6 +21,7 @@ impl Recording {
         // Before the last walk, which may take a second.
         let at = self.begun.elapsed();
         self.hear_readers(at);
+        self.stalls.look(at);
         let cost = Disks::read().cost(&self.disks, self.cache.devices());
         if let Err(error) = self.look(at, true) {
             self.not_read(&error);
@@ -33,6 +34,7 @@ impl Recording {
             read_bytes: ending.read_bytes,
             read_ns_per_page: cost.map(|cost| cost.mean),
             write_ns_per_page: cost.map(|cost| cost.in_bulk),
+            io_stalled_us: self.stalls.total_us(),
             lost: lost.clone(),
             warnings: warnings.clone(),
         };

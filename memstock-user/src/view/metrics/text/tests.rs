@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::daemon::parts::Part;
-use crate::host::cgroup::MemoryPressure;
+use crate::host::cgroup::Pressure;
 use crate::host::workload::{Kind, Workload};
 use crate::model::{Cgroup, Cpu, Figure, Name, PageCounter, Sample, Slot};
 use crate::view::metrics::check::{Checked, Proof};
@@ -133,7 +133,7 @@ fn what_has_a_name_has_it_on_every_series() {
 
 #[test]
 fn pressure_is_told_where_the_kernel_tells_it() {
-    let mut pressure = MemoryPressure::default();
+    let mut pressure = Pressure::default();
     pressure.some.total = Duration::from_millis(1500);
     let found = Found { pressures: [(1, pressure)].into(), ..Found::default() };
     let text = text(Arc::new(reading()), Arc::new(found)).unwrap();
