@@ -5,7 +5,6 @@ pub mod loss;
 pub(crate) mod parts;
 pub mod record;
 pub(crate) mod reparent;
-pub(crate) mod swapped;
 pub(crate) mod sweep;
 pub mod tree;
 pub(crate) mod work;

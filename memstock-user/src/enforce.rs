@@ -23,6 +23,7 @@ pub mod reclaim;
 pub mod room;
 pub mod setting;
 mod settle;
+pub mod swapped;
 pub mod task;
 pub mod victim;
 mod worker;

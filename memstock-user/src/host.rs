@@ -184,10 +184,11 @@ pub(crate) fn number(text: &str, name: &str) -> Option<u64> {
 
 /// A figure of `/proc/meminfo`, in pages; 0 if it is not there.
 pub(crate) fn meminfo(name: &str) -> u64 {
-    in_meminfo(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), name)
+    figure(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), name)
 }
 
-fn in_meminfo(text: &str, name: &str) -> u64 {
+/// A figure of a file of names and kB, such as `/proc/PID/status`, in pages; 0 if it is not there.
+pub(crate) fn figure(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024 / page_size()
@@ -257,7 +258,7 @@ mod tests {
         assert!(page_size().is_power_of_two() && page_size() >= 4096);
         has_swap().unwrap();
         let text = "SwapCached2: 4 kB\nSwapCached:     8192 kB\n";
-        assert_eq!(in_meminfo(text, "SwapCached") * page_size(), 8192 * 1024);
-        assert_eq!(in_meminfo("", "SwapCached"), 0);
+        assert_eq!(figure(text, "SwapCached") * page_size(), 8192 * 1024);
+        assert_eq!(figure("", "SwapCached"), 0);
     }
 }

@@ -9,6 +9,9 @@ use memstock::cli::command;
 use memstock::exit;
 
 fn main() -> ExitCode {
+    // Whoever started this program may ignore it, and then the kernel reaps COMMAND, and with it its exit code.
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(exit::usage(&error)),

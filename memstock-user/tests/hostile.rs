@@ -4,8 +4,8 @@
 //! Each input is derived from its number. `cargo xtask fuzz --inputs 1000000` tries a million.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -76,21 +76,16 @@ fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
 fn frames() -> Vec<(u32, Vec<u8>)> {
     let mut whole = Vec::new();
     let mut writer = Writer::new(&mut whole, &header()).expect("a list takes all");
-    write(&mut writer);
-    let lost = vec![("records".into(), 7), ("charges".into(), 1)];
-    let (at, code) = (Duration::from_secs(9), Some(3));
-    let [read_bytes, read_ns_per_page, write_ns_per_page, io_stalled_us] =
-        [1 << 20, 90_000, 8_000, 7_000].map(Some);
-    let warnings = vec!["more may be needed".into()];
+    write(&mut writer).expect("a list takes all");
     let end = End {
-        at,
-        code,
-        read_bytes,
-        read_ns_per_page,
-        write_ns_per_page,
-        io_stalled_us,
-        lost,
-        warnings,
+        at: Duration::from_secs(9),
+        code: Some(3),
+        read_bytes: Some(1 << 20),
+        read_ns_per_page: Some(90_000),
+        write_ns_per_page: Some(8_000),
+        io_stalled_us: Some(7_000),
+        lost: vec![("records".into(), 7), ("charges".into(), 1)],
+        warnings: vec!["more may be needed".into()],
     };
     writer.end(&end).expect("a list takes all");
     split(&whole)
@@ -108,18 +103,16 @@ fn header() -> Header {
     }
 }
 
-fn write(writer: &mut Writer<&mut Vec<u8>>) {
-    writer.charges(32, 1).expect("a list takes all");
+fn write(writer: &mut Writer<&mut Vec<u8>>) -> io::Result<()> {
+    writer.charges(32, 1)?;
     for index in 0..3 {
         let parent = u32::checked_sub(index, 1);
-        let charger = Charger { index, parent, path: Some("/a".into()) };
-        writer.charger(&charger).expect("a list takes all");
+        writer.charger(&Charger { index, parent, path: Some("/a".into()) })?;
     }
     for number in 0..2 {
-        let path = Some(PathBuf::from("/f"));
-        let file = File { device: 1, inode: number, path, is_program: false };
-        let told = writer.file(&file, number).expect("a list takes all");
-        writer.program(told).expect("a list takes all");
+        let file = File { inode: number, path: Some("/f".into()), ..File::default() };
+        let told = writer.file(&file, number)?;
+        writer.program(told)?;
     }
     for n in 0..60_u32 {
         let (at, pages) = (Duration::from_millis(u64::from(n) * 100), u64::from(n));
@@ -135,34 +128,31 @@ fn write(writer: &mut Writer<&mut Vec<u8>>) {
             slab_unreclaimable: None,
             stacks: Some(pages),
         };
-        writer.moment(&moment).expect("a list takes all");
+        writer.moment(&moment)?;
         let kinds = [AccessKind::Added, AccessKind::Read, AccessKind::Mapped];
         for (offset, kind) in kinds.into_iter().enumerate() {
             let index = 16 * ((u64::from(n) * 7 + offset as u64) % 40);
-            let access = Access { at, file: n % 2, index, pages: 16, one_in: 1, kind };
-            writer.access(&access).expect("a list takes all");
+            writer.access(&Access { at, file: n % 2, index, pages: 16, one_in: 1, kind })?;
         }
-        let charge = |cpu, index, kind| Charge { cpu, index, kind };
         for kind in [ChargeKind::Fault, ChargeKind::Charged(1), ChargeKind::Uncharged(1 + n % 3)] {
-            writer.charge(charge(n % 2, n % 3, kind)).expect("a list takes all");
+            writer.charge(Charge { cpu: n % 2, index: n % 3, kind })?;
         }
         if n.is_multiple_of(20) {
-            writer.charge(charge(0, 0, ChargeKind::Drained)).expect("a list takes all");
+            writer.charge(Charge { cpu: 0, index: 0, kind: ChargeKind::Drained })?;
             let task = |comm: &str, pid| Holder { pid, comm: comm.into(), badness: 9, anon: 400 };
             let tasks = vec![task("cc1", 7), task("sh", 8)];
-            let peak = Peak { at, needed: moment.needed, tasks };
-            writer.peak(&peak).expect("a list takes all");
+            writer.peak(&Peak { at, needed: moment.needed, tasks })?;
             for kind in [
                 TaskEventKind::Born { parent: 1 },
                 TaskEventKind::Exec { comm: "cc1".into() },
                 TaskEventKind::FollowsLimit { why: "JVM".into() },
                 TaskEventKind::Died,
             ] {
-                writer.task(&TaskEvent { at, pid: 7, kind }).expect("a list takes all");
+                writer.task(&TaskEvent { at, pid: 7, kind })?;
             }
         }
     }
-    writer.flush().expect("a list takes all");
+    writer.flush()
 }
 
 /// The kind of frame whose payload is compressed.

@@ -107,6 +107,23 @@ fn the_guard_ends_what_lasts_too_long() -> Result<()> {
     })
 }
 
+/// Its worker hung, and another has taken over since.
+#[test]
+fn a_hold_that_ends_late_leaves_the_next() -> Result<()> {
+    live(|| {
+        let mut held = held()?;
+        held.is_let_go(MOST + SOON)?;
+        let found = CgroupMount::find()?.resolve(held.cgroup.path())?;
+        let next = Hold::freeze(&held.guard, writes()?, &found)?;
+        ensure!(next.is_some(), "it is let go");
+        held.hold = None;
+        ensure!(held.is_frozen()? && held.is_marked(), "the next hold was ended, too");
+        drop(next);
+        ensure!(!held.is_frozen()? && !held.is_marked(), "it is held still");
+        Ok(())
+    })
+}
+
 /// If the holder and the guard both die, the next start or `stop` ends the hold.
 #[test]
 fn what_is_left_is_let_go_by_the_next() -> Result<()> {

@@ -12,7 +12,7 @@ use memstock::engine::pins::Pins;
 use memstock_tests::cgroup::PREFIX;
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, poll_until, times, try_poll_until};
-use memstock_tests::process::memstock;
+use memstock_tests::process::{Program, memstock};
 use memstock_tests::skip::{in_guest, skip};
 use memstock_tests::{Engine, Show, Task, TestCgroup, binaries, leftovers, live};
 use rustix::process::Signal;
@@ -39,7 +39,13 @@ fn the_exit_code_is_commands() -> Result<()> {
             ensure!(finished.code() == code, "{script} is {code}: {finished:?}");
             leftovers::none().context(script)?;
         }
-        Ok(())
+        // Of a parent that lets the kernel reap its children, memstock and COMMAND among them.
+        let mut ignores = Command::new("sh");
+        ignores.args(["-c", "trap '' CHLD; exec \"$@\"", "sh"]).arg(binaries::memstock()?);
+        ignores.args(run_shell("exit 7"));
+        let finished = Program::from(ignores).finish(SOON)?;
+        ensure!(finished.code() == 7, "{finished:?}");
+        leftovers::none()
     })
 }
 

@@ -7,12 +7,14 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use memstock_tests::audit::beside;
+use memstock_tests::dialogue::WorkloadProcess;
 use memstock_tests::growing::{Grower, resident_pages};
 use memstock_tests::hog::{Hog, HogBuilder, size};
 use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::{Program, memstock};
 use memstock_tests::skip::skip;
+use memstock_tests::task::enter_both;
 use memstock_tests::workload::grow::Order;
 use memstock_tests::{Engine, KernelCgroup, PAGE, TestCgroup, kernel_cgroup, live};
 
@@ -238,4 +240,91 @@ fn lazily_freed_memory_goes_first() -> Result<()> {
 
 fn killed(engine: &Engine) -> Result<bool> {
     Ok(engine.events()?.iter().any(|event| event.kind == "oom-kill"))
+}
+
+#[test]
+fn swap_is_counted_once_and_goes_with_its_victim() -> Result<()> {
+    live(|| {
+        let swap = match Swap::on() {
+            Ok(swap) => swap,
+            Err(error) => {
+                skip(&name(), &format!("swap cannot be enabled: {error:#}"));
+                return Ok(());
+            }
+        };
+        let cgroup = TestCgroup::new()?;
+        let kernel = KernelCgroup::beside(&cgroup)?.filter(|kernel| !kernel.is_v2());
+        let Some(kernel) = kernel else {
+            skip(&name(), "there is no memory controller of cgroup v1");
+            return Ok(());
+        };
+        kernel.limit(Some(LIMIT / 16))?;
+        let limit = size(16 * LIMIT);
+        let limits = ["--cgroup", cgroup.path(), "--limit", &limit, "--memsw-limit", &limit];
+        let engine = Engine::start(limits)?;
+        shared_since_a_fork(&engine, &cgroup, &kernel)?;
+        of_a_victim(&engine, &cgroup, &kernel)?;
+        engine.stop()?;
+        drop(swap);
+        Ok(())
+    })
+}
+
+/// Four processes have the same pages in swap.
+fn shared_since_a_fork(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<()> {
+    let script =
+        "$| = 1; $all = 'x' x $ARGV[0]; for (1..3) { fork or last } print \"ready\\n\"; <STDIN>";
+    kernel.limit(None)?;
+    let mut command = Command::new("perl");
+    command.args(["-e", script, &(2 * LIMIT * PAGE).to_string()]);
+    enter_both(&mut command, cgroup, kernel)?;
+    let mut perl = WorkloadProcess::start(command)?;
+    for _ in 0..4 {
+        ensure!(perl.hear(SOON)? == "ready");
+    }
+    let mut memsw = 0;
+    // The second reading is of more, so it began when the first part was in swap already.
+    for (limit, least) in [(LIMIT / 2, LIMIT), (LIMIT / 16, LIMIT + LIMIT * 3 / 4)] {
+        kernel.limit(Some(limit))?;
+        memsw = try_poll_until(SOON, "swap to be charged", || {
+            let show = engine.show()?;
+            let counter = show.cgroup(cgroup.path())?;
+            let is_swapped = counter.memsw.usage >= counter.memory.usage + least * PAGE;
+            Ok(is_swapped.then_some(counter.memsw.usage / PAGE))
+        })?;
+    }
+    let kernels = fs::read_to_string(kernel.dir().join("memory.memsw.usage_in_bytes"))?;
+    let kernels = kernels.trim().parse::<u64>()? / PAGE;
+    ensure!(memsw.abs_diff(kernels) < LIMIT / 4, "{memsw} pages, of the kernel's {kernels}");
+    Ok(())
+}
+
+/// What a victim had in swap is no reason to kill another.
+fn of_a_victim(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> Result<()> {
+    let mut large = HogBuilder::pages(2 * LIMIT).kernel(Some(kernel)).start(cgroup)?;
+    large.has_all()?;
+    let mut others =
+        [HogBuilder::pages(LIMIT / 2).start(cgroup)?, HogBuilder::pages(LIMIT / 2).start(cgroup)?];
+    for other in &mut others {
+        other.has_all()?;
+    }
+    let used = try_poll_until(SOON, "swap to be charged", || {
+        let show = engine.show()?;
+        let counter = show.cgroup(cgroup.path())?;
+        let is_swapped = counter.memsw.usage >= counter.memory.usage + LIMIT * PAGE;
+        Ok(is_swapped.then_some(counter.memsw.usage / PAGE))
+    })?;
+    let lower = size(used - LIMIT / 2);
+    let set = ["limit", cgroup.path(), "--memory", &lower, "--memsw", &lower, "--force"];
+    let set = memstock(set)?.finish(SOON)?;
+    ensure!(set.code() == 0, "{set:?}");
+    large.was_killed()?;
+    try_poll_until(SOON, "the limit to be kept", || {
+        let show = engine.show()?;
+        let counter = show.cgroup(cgroup.path())?;
+        Ok((counter.memsw.usage / PAGE <= used - LIMIT / 2).then_some(()))
+    })?;
+    let killed = engine.events()?.iter().filter(|event| event.kind == "oom-kill").count();
+    ensure!(killed == 1 && others.iter_mut().all(Hog::lives), "{killed} were killed");
+    Ok(())
 }

@@ -55,6 +55,41 @@ impl Drop for Stopped {
     }
 }
 
+/// No new inotify instances for anybody, until it is dropped.
+struct NoInotify(String);
+
+impl NoInotify {
+    const MOST: &str = "/proc/sys/fs/inotify/max_user_instances";
+
+    fn set() -> Result<Self> {
+        let before = Self(fs::read_to_string(Self::MOST)?);
+        fs::write(Self::MOST, "0").context(Self::MOST)?;
+        Ok(before)
+    }
+}
+
+impl Drop for NoInotify {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(Self::MOST, &self.0) {
+            eprintln!("{}: {error}", Self::MOST);
+        }
+    }
+}
+
+/// Without an inotify instance tasks are not held.
+#[test]
+fn limits_are_kept_without_a_hold() -> Result<()> {
+    live(|| {
+        let cgroup = TestCgroup::new()?;
+        let engine = Engine::limited(LIMIT, &[&cgroup])?;
+        let none = NoInotify::set()?;
+        let mut hog = HogBuilder::pages(2 * LIMIT).start(&cgroup)?;
+        hog.was_killed()?;
+        drop(none);
+        engine.stop().map(drop)
+    })
+}
+
 fn trace(request: libc::c_uint, tid: i32) -> Result<()> {
     let none = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: these requests access no memory.

@@ -63,7 +63,7 @@ impl Enforcer {
         let engine = Engine::open_with_control(pins)?;
         let mount = CgroupMount::find()?;
         let events = events(pins)?;
-        thaw_left(&engine, &mount);
+        thaw_left(&mount);
         let PolicyChange { policy, guard } = PolicyChange::new(policy)?;
         let (changes, ordered) = channel();
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;

@@ -16,6 +16,12 @@ pub(super) fn file(dir: &Path) -> PathBuf {
     dir.join("cgroup.freeze")
 }
 
+/// Whether the mark of a cgroup has this value.
+pub(super) fn is_marked(dir: &Path, mark: &[u8]) -> bool {
+    let mut value = [0_u8; 32];
+    rustix::fs::getxattr(dir, MARK, &mut value[..]).is_ok_and(|len| &value[..len] == mark)
+}
+
 /// Thaws a cgroup if it is marked, and removes the mark. Only the owner of the hold may call this, or whoever comes
 /// after the owner's death.
 ///

@@ -100,12 +100,13 @@ impl Drop for Guard {
     }
 }
 
-/// The path of this program.
+/// The path of this program, even if its file was replaced since it was started.
 ///
 /// # Errors
 /// The kernel does not tell.
 pub(super) fn this_program() -> Result<PathBuf> {
-    std::env::current_exe().context("cannot find this program's own file")
+    let path = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(if path.exists() { path } else { "/proc/self/exe".into() })
 }
 
 /// The guard's main loop: reads `input` until it ends.

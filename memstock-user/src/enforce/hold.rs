@@ -5,16 +5,18 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::XattrFlags;
 use rustix::fs::inotify;
 
-use super::freeze::{MARK, file, let_go, unmark};
+use super::freeze::{MARK, file, is_marked, let_go, unmark};
 use super::guard::Guard;
 use super::victim::own_cgroup_below;
-use crate::engine::Engine;
-use crate::host::cgroup::{ById, Cgroup, CgroupMount, display};
+use crate::engine::kernel_cgroup::directories;
+use crate::host::cgroup::{Cgroup, CgroupMount, display};
 
 /// Watches for other writers to `cgroup.freeze`. Kept from hold to hold: closing an inotify descriptor waits for a
 /// kernel grace period, tens of milliseconds in which released tasks would go on charging.
@@ -28,7 +30,9 @@ impl Writes {
     /// No inotify instance is left (`fs.inotify.max_user_instances`).
     pub fn new() -> Result<Self> {
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        inotify::init(flags).map(Self).context("cannot watch files")
+        inotify::init(flags)
+            .map(Self)
+            .context("cannot watch files, so tasks of full cgroups are not held")
     }
 
     /// Whether anybody has written since the last call.
@@ -47,6 +51,8 @@ pub struct Hold<'a> {
     dir: PathBuf,
     writes: &'a Writes,
     watch: i32,
+    /// The value of the mark. After a hang, the same cgroup may have been frozen for another hold.
+    mark: [u8; 8],
 }
 
 impl<'a> Hold<'a> {
@@ -67,9 +73,11 @@ impl<'a> Hold<'a> {
         }
         let watch = inotify::add_watch(&writes.0, &file, inotify::WatchFlags::MODIFY);
         let watch = watch.with_context(cannot)?;
-        let hold = Self { guard: Arc::clone(guard), dir: dir.clone(), writes, watch };
+        static HOLDS: AtomicU64 = AtomicU64::new(0);
+        let mark = HOLDS.fetch_add(1, Relaxed).to_ne_bytes();
+        let hold = Self { guard: Arc::clone(guard), dir: dir.clone(), writes, watch, mark };
         guard.holds(dir)?;
-        rustix::fs::setxattr(dir, MARK, b"", XattrFlags::empty()).with_context(cannot)?;
+        rustix::fs::setxattr(dir, MARK, &mark, XattrFlags::empty()).with_context(cannot)?;
         fs::write(&file, "1").with_context(cannot)?;
         // Discards the event of our own write.
         writes.happened();
@@ -80,23 +88,23 @@ impl<'a> Hold<'a> {
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         // If somebody else has written to the file, its value is theirs.
-        let released = if self.writes.happened() { unmark(&self.dir) } else { let_go(&self.dir) };
-        match released {
-            Ok(()) => self.guard.released(&self.dir),
-            // Since the guard is not told of a release, it lets go.
-            Err(error) => log::warn!("{error:#}; left to the guard"),
+        let is_written = self.writes.happened();
+        if is_marked(&self.dir, &self.mark) {
+            match if is_written { unmark(&self.dir) } else { let_go(&self.dir) } {
+                Ok(()) => self.guard.released(&self.dir),
+                // Since the guard is not told of a release, it lets go.
+                Err(error) => log::warn!("{error:#}; left to the guard"),
+            }
         }
         // The watch is removed with its cgroup.
         let _ = inotify::remove_watch(&self.writes.0, self.watch);
     }
 }
 
-/// Thaws what was held by a daemon that was killed together with its guard.
-pub fn thaw_left(engine: &Engine, mount: &CgroupMount) {
-    for (_, counter) in engine.counters().iter() {
-        if let ById::Found(cgroup) = mount.cgroup_of(counter.id)
-            && let Err(error) = let_go(&cgroup.dir)
-        {
+/// Thaws what was held by a daemon, of whatever version, that was killed together with its guard.
+pub fn thaw_left(mount: &CgroupMount) {
+    for (_, dir) in directories(mount.dir()) {
+        if let Err(error) = let_go(&dir) {
             log::warn!("{error:#}");
         }
     }

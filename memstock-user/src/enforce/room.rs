@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use memstock_common::counter::needed_above;
-use memstock_common::{Counter, NO_LIMIT, Resource};
+use memstock_common::{Counter, Resource};
 
 use super::reclaim::{Cache, Reclaimed, Request, reclaim};
 use crate::enforce::drains::{Receipt, drain_cpus};
@@ -159,14 +159,18 @@ impl Room<'_> {
     ) -> Result<u64> {
         let counter = self.engine.counter(self.index)?;
         let batches = u64::from(self.engine.info().batch) * self.engine.possible().len() as u64;
-        let limit = counter.memory_limit.min(counter.memsw_limit);
-        let spare = if limit == NO_LIMIT { batches } else { batches.max(limit / SPARE) };
+        let usage = match resource {
+            Resource::Memory => counter.memory.usage,
+            Resource::Memsw => counter.memsw.usage,
+        };
+        // The limit may be one that is yet to be set.
+        let limit = usage.saturating_sub(over);
         let request = Request {
             engine: self.engine,
             cache: self.cache,
             cgroup: self.cgroup,
             index: self.index,
-            nr_pages: over.saturating_add(spare),
+            nr_pages: over.saturating_add(batches.max(limit / SPARE)),
             may_swap: resource == Resource::Memory,
             deadline,
         };
@@ -208,7 +212,7 @@ impl Room<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use memstock_common::PageCounter;
+    use memstock_common::{NO_LIMIT, PageCounter};
 
     #[test]
     fn memory_and_swap_comes_first() {

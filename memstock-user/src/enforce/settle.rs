@@ -13,7 +13,7 @@ use super::job::{Job, Shared, Step, What, set_normal_priority, set_realtime};
 use super::reclaim::METHODS;
 use super::room::{Excess, LATER, Made, Room, SOON, cache_over_limit, excess, needed_excess};
 use super::task::{Task, tasks};
-use super::{kill, observe, victim};
+use super::{kill, observe, swapped, victim};
 use crate::host;
 use crate::host::cgroup::{ById, Cgroup, display};
 use crate::journal::Record;
@@ -51,7 +51,12 @@ pub(super) enum Outcome {
 ///
 /// # Errors
 /// The engine cannot be read or driven, or its figures are impossible.
-pub(super) fn settle(shared: &Shared, job: &Job, step: &Step, writes: &Writes) -> Result<Outcome> {
+pub(super) fn settle(
+    shared: &Shared,
+    job: &Job,
+    step: &Step,
+    writes: Option<&Writes>,
+) -> Result<Outcome> {
     let ById::Found(cgroup) = shared.mount.cgroup_of(job.hit.ancestor_id) else {
         return Ok(Outcome::Room);
     };
@@ -63,7 +68,8 @@ struct Full<'a> {
     shared: &'a Shared,
     job: &'a Job,
     step: &'a Step,
-    writes: &'a Writes,
+    /// None if tasks cannot be held.
+    writes: Option<&'a Writes>,
     cgroup: Cgroup,
 }
 
@@ -120,7 +126,9 @@ impl<'a> Full<'a> {
 
     /// Brings what is needed down to the limit: by reclaim or, failing that, by killing.
     fn make_needed(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
-        if !self.job.kills_only {
+        if self.job.kills_only {
+            self.room().drain(&mut |record| self.say(record))?;
+        } else {
             // Without swap, only the first two reclaim needed pages.
             let means =
                 [ReclaimMethod::MemoryReclaim, ReclaimMethod::Lazyfree, ReclaimMethod::Pageout];
@@ -145,7 +153,7 @@ impl<'a> Full<'a> {
 
     fn hold(&self) -> Option<Hold<'a>> {
         let guard: &Arc<Guard> = self.job.guard.as_ref()?;
-        Hold::freeze(guard, self.writes, &self.cgroup).unwrap_or_else(|error| {
+        Hold::freeze(guard, self.writes?, &self.cgroup).unwrap_or_else(|error| {
             self.shared.fail(error.context("cannot hold the tasks of a full cgroup"));
             None
         })
@@ -195,7 +203,7 @@ impl<'a> Full<'a> {
                 }
                 continue;
             };
-            let before = self.counter()?.memory.usage;
+            let before = self.counter()?;
             let open = if is_dying { kill::open } else { kill::kill };
             let Some(pidfd) = open(&victim, &self.cgroup)? else {
                 // It is gone, has left the cgroup, or cannot be examined right now.
@@ -212,9 +220,15 @@ impl<'a> Full<'a> {
             };
             // Some of the pages freed at its exit are now in stocks.
             self.room().drain(&mut |record| self.say(record))?;
+            if before.memsw.usage > before.memory.usage {
+                swapped::renew(&self.shared.engine, &self.shared.mount, &self.cgroup)?;
+            }
+            let now = self.counter()?;
+            let is_less =
+                now.memory.usage < before.memory.usage || now.memsw.usage < before.memsw.usage;
             if !is_back {
                 log::warn!("the memory of the killed process {} is not freed", victim.pid);
-            } else if !is_dying && self.counter()?.memory.usage >= before {
+            } else if !is_dying && !is_less {
                 return Ok(Outcome::Fruitless);
             }
         }

@@ -82,13 +82,6 @@ impl From<&Task> for Victim {
 /// SIGKILL in a mask of signals.
 const SIGKILL: u64 = 1 << (libc::SIGKILL - 1);
 
-/// Pages of a process in swap, and those without a file that it has mapped; 0 if they cannot be read.
-pub fn swapped(pid: i32) -> (u64, u64) {
-    let status = living(pid).and_then(|dir| Status::read(&dir));
-    let pages = |name| status.as_ref().map_or(0, |status| status.pages(name));
-    (pages("VmSwap"), pages("RssAnon") + pages("RssShmem"))
-}
-
 fn cgroup_of(pid: i32) -> Option<PathBuf> {
     Places::read(&directory(pid))?.unified
 }

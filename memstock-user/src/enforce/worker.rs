@@ -33,12 +33,17 @@ impl Worker {
     /// Starts worker `number`. It ends once this value is dropped and it has nothing left to do.
     pub(super) fn start(shared: &Arc<Shared>, number: usize, done: Sender<Done>) -> Result<Self> {
         let (jobs, orders) = channel::<Job>();
-        let (step, writes) = (Arc::new(Step::default()), Writes::new()?);
+        let step = Arc::new(Step::default());
         let (shared, of) = (Arc::clone(shared), Arc::clone(&step));
         let work = move || {
             set_realtime();
+            let mut writes = None;
             while let Ok(job) = orders.recv() {
-                let outcome = settle(&shared, &job, &of, &writes).unwrap_or_else(|error| {
+                // Without it tasks are not held, but the limit is enforced.
+                if writes.is_none() {
+                    writes = Writes::new().map_err(|error| shared.fail(error)).ok();
+                }
+                let outcome = settle(&shared, &job, &of, writes.as_ref()).unwrap_or_else(|error| {
                     shared.fail(error.context("a limit is not enforced"));
                     Outcome::Failed
                 });

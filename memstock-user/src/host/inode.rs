@@ -63,9 +63,12 @@ impl FileSystems {
     /// Opens a file for advice on its pages; `None` if it is gone, or cannot be opened this way.
     pub(crate) fn open(&self, inode: Inode) -> Option<File> {
         let found = self.find_inode(inode)?;
-        let mut options = File::options();
-        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOATIME);
-        options.open(link_to(&found)).ok()
+        let open = |flags| {
+            let mut options = File::options();
+            options.read(true).custom_flags(libc::O_NONBLOCK | flags).open(link_to(&found))
+        };
+        // Without CAP_FOWNER, only of one's own files.
+        open(libc::O_NOATIME).or_else(|_| open(0)).ok()
     }
 
     /// Whether it is a program or a library (`ET_EXEC`, `ET_DYN`); false if that cannot be seen. Waits for no disk:

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::page_size;
+use super::figure;
 
 /// `PF_EXITING` (`include/linux/sched.h`): an exiting task is no longer in any cgroup v1.
 const EXITING: u64 = 4;
@@ -78,8 +78,7 @@ impl Status {
 
     /// The same, in pages; 0 if the line is missing.
     pub fn pages(&self, name: &str) -> u64 {
-        let kib = self.field(name).and_then(|line| line.strip_suffix("kB")?.trim().parse().ok());
-        kib.unwrap_or(0_u64) * 1024 / page_size()
+        figure(&self.0, name)
     }
 }
 
@@ -198,6 +197,7 @@ fn process_of(thread: i32) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::page_size;
 
     #[test]
     fn a_process_is_where_a_thread_lives() {

@@ -7,6 +7,7 @@
 
 mod diff;
 mod report;
+mod settings;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,6 @@ use super::watch::{Done, Watch, status};
 use crate::cli::Run;
 use crate::cli::config::{self, Entry, Settings};
 use crate::daemon::parts::Part;
-use crate::enforce::Policy;
 use crate::enforce::drains::Drains;
 use crate::enforce::notes::Notes;
 use crate::enforce::reclaim::Cache;
@@ -33,7 +33,6 @@ use crate::exit::{self, Failure, Faults};
 use crate::host::cgroup::{Cgroup, CgroupMount, display};
 use crate::host::workload::{Resolver, Workload};
 use crate::journal::Record;
-use crate::journal::record::Outcome;
 
 /// The note on a cgroup that the file no longer names.
 const STAYS: &str = "it stays tracked until the engine ends";
@@ -189,12 +188,7 @@ impl<'a> Reload<'a> {
         watch: &mut Watch<'a>,
         mut report: Report<'a>,
     ) -> Vec<Request> {
-        let settings = request.settings.while_running(&self.now.settings);
-        let later: Vec<_> = settings.changes(&request.settings).map(|(key, ..)| key).collect();
-        for (key, from, to) in self.now.settings.changes(&request.settings) {
-            let outcome = if later.contains(&key) { Outcome::NeedsRestart } else { Outcome::Done };
-            report.change(None, &key, from, to, outcome, None);
-        }
+        let settings = settings::apply(watch, &mut report, &self.now.settings, &request.settings);
         let mut old = std::mem::replace(&mut self.now, Told { settings, ..request });
         for Target { cgroup, .. } in &mut old.targets {
             // A cgroup that was re-created has the limits of the one before.
@@ -216,12 +210,6 @@ impl<'a> Reload<'a> {
         watch.state.parts.outcome(Part::Tree, noted);
         if settings.no_drain != old.settings.no_drain {
             watch.drains = (!settings.no_drain).then(|| Drains::new(watch.engine, watch.mount));
-        }
-        let policy = |of: &Settings| Policy { observe: of.observe, oom_group: of.oom_group };
-        if policy(settings) != policy(&old.settings) {
-            watch.policy = policy(settings);
-            let ordered = watch.enforcer.order(policy(settings));
-            watch.state.parts.outcome(Part::Enforcement, ordered);
         }
         let engine = watch.engine;
         let (mut requests, mut added) = (Vec::new(), Vec::new());

@@ -8,7 +8,6 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::start::remove_noted;
 use crate::enforce::hold::thaw_left;
-use crate::engine::Engine;
 use crate::engine::pins::Pins;
 use crate::exit::Failure;
 use crate::host;
@@ -38,8 +37,8 @@ pub fn stop() -> Result<u8> {
     }
     // Held so that no new engine starts among the remains of the old one.
     let mut lock = EngineLock::acquire()?;
-    if let (Ok(engine), Ok(mount)) = (Engine::open(&pins), CgroupMount::find()) {
-        thaw_left(&engine, &mount);
+    if let Ok(mount) = CgroupMount::find() {
+        thaw_left(&mount);
     }
     pins.remove()?;
     for other in pins.of_other_versions()? {

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use crate::cli::command::reload::Changed;
 use crate::daemon::parts::Parts;
-use crate::daemon::swapped::Seen;
 use crate::daemon::work::Work;
+use crate::enforce::swapped::Seen;
 use crate::engine::sample::Paths;
 use crate::host::SwapChanges;
 use crate::host::cgroup::Cgroup;

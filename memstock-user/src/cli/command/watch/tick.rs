@@ -15,8 +15,8 @@ use crate::cli::command::start::adopt_noted;
 use crate::daemon::hotplug::Change;
 use crate::daemon::parts::Part;
 use crate::daemon::reparent::reparent;
-use crate::daemon::swapped;
 use crate::enforce::enforcer::Enforcer;
+use crate::enforce::swapped;
 use crate::engine::Engine;
 use crate::engine::kernel_slots::KernelSlots;
 use crate::engine::sample::{losses, sample};
@@ -213,7 +213,7 @@ impl Watch<'_> {
             None => self.state.has_swap_changed |= part == Part::Swap,
             Some(Done::Swapped(seen, adopts)) => {
                 self.state.adopts |= adopts;
-                let set = swapped::set(self.engine, &self.tree, &seen);
+                let set = swapped::set(self.engine, &seen);
                 self.note(Part::Swap, set);
             }
             Some(Done::Reparented) => self.retry(),
