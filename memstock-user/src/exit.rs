@@ -77,14 +77,14 @@ impl Failure {
 
     /// An error of this kind, without a cause.
     pub fn error(self, message: impl Into<String>) -> anyhow::Error {
-        Fault { kind: self, message: message.into() }.into()
+        ExitError { kind: self, message: message.into() }.into()
     }
 }
 
 /// An error message with its exit code: the root of an error chain, or a context in it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
-pub struct Fault {
+pub struct ExitError {
     /// Decides the exit code.
     pub kind: Failure,
     /// One line: what is wrong and what to do.
@@ -94,7 +94,7 @@ pub struct Fault {
 /// Several errors at once, printed one per line.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{}", .lines.join("; "))]
-pub struct Faults {
+pub struct ExitErrors {
     /// Decides the exit code.
     pub kind: Failure,
     /// For each error, one line: what is wrong and what to do.
@@ -109,19 +109,19 @@ pub trait Classify<T> {
 
 impl<T, E: Into<anyhow::Error>> Classify<T> for Result<T, E> {
     fn classify(self, kind: Failure, message: impl FnOnce() -> String) -> anyhow::Result<T> {
-        self.map_err(|cause| cause.into().context(Fault { kind, message: message() }))
+        self.map_err(|cause| cause.into().context(ExitError { kind, message: message() }))
     }
 }
 
-/// The exit code of a failure: that of the outermost [`Fault`] in its chain, else [`Failure::Other`].
+/// The exit code of a failure: that of the outermost [`ExitError`] in its chain, else [`Failure::Other`].
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     // `chain()` hides the type of an anyhow context, so only `downcast_ref` finds that; conversely, only `chain()`
-    // finds a fault that is the source of another error.
-    let several = error.downcast_ref::<Faults>().map(|faults| faults.kind);
+    // finds one that is the source of another error.
+    let several = error.downcast_ref::<ExitErrors>().map(|errors| errors.kind);
     let one = error
-        .downcast_ref::<Fault>()
-        .or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<Fault>()))
-        .map(|fault| fault.kind);
+        .downcast_ref::<ExitError>()
+        .or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<ExitError>()))
+        .map(|found| found.kind);
     several.or(one).unwrap_or(Failure::Other).code()
 }
 
@@ -159,8 +159,8 @@ pub fn usage(error: &clap::Error) -> u8 {
 fn lines(error: &anyhow::Error) -> String {
     // One write(2) of whole lines, so that the output of several processes does not mix.
     let line = |text: &str| format!("memstock: {}\n", printable(text));
-    match error.downcast_ref::<Faults>() {
-        Some(faults) => faults.lines.iter().map(|text| line(text)).collect(),
+    match error.downcast_ref::<ExitErrors>() {
+        Some(errors) => errors.lines.iter().map(|text| line(text)).collect(),
         None => line(&format!("{error:#}")),
     }
 }
@@ -246,15 +246,15 @@ mod tests {
 
         #[derive(Debug, thiserror::Error)]
         #[error("wrapped")]
-        struct Wrapper(#[source] Fault);
-        let source = Wrapper(Fault { kind: Failure::Running, message: "pid 3".into() });
+        struct Wrapper(#[source] ExitError);
+        let source = Wrapper(ExitError { kind: Failure::Running, message: "pid 3".into() });
         assert_eq!(exit_code(&source.into()), 123);
     }
 
     #[test]
     fn several_have_a_line_each() {
-        let faults = Faults { kind: Failure::Usage, lines: vec!["a\nb".into(), "c".into()] };
-        let error = anyhow::Error::from(faults);
+        let errors = ExitErrors { kind: Failure::Usage, lines: vec!["a\nb".into(), "c".into()] };
+        let error = anyhow::Error::from(errors);
         assert_eq!(lines(&error), "memstock: a\\x0ab\nmemstock: c\n");
         assert_eq!(exit_code(&error), 2);
     }

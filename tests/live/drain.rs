@@ -4,12 +4,9 @@ use anyhow::{Context, Result, ensure};
 use memstock::enforce::drains::drain_cpus;
 use memstock::engine::pins::Pins;
 use memstock::host;
-use memstock_tests::hotplug::{CpuOffline, can_go_offline};
-use memstock_tests::live::name;
 use memstock_tests::poll::{SOON, try_poll_until};
 use memstock_tests::process::memstock;
 use memstock_tests::show::{self, Drained, Slot};
-use memstock_tests::skip::skip;
 use memstock_tests::{Engine, PAGE, Show, Task, TestCgroup, live, lru, scaled};
 
 /// Waits until each of these cgroups has faulted `more` times from now, so that the load has started.
@@ -198,37 +195,6 @@ fn ten_thousand_drains_of_a_subtree_are_complete() -> Result<()> {
             task.pause()?;
         }
         engine.audit_at_rest::<&str>(&[])?;
-        engine.stop().map(drop)
-    })
-}
-
-/// A CPU that goes offline leaves nothing stocked, and draining it from another CPU is no error.
-#[test]
-fn a_dead_cpus_stock_is_given_back() -> Result<()> {
-    live(|| {
-        if !can_go_offline(1) {
-            skip(&name(), "CPU 1 cannot be taken offline here");
-            return Ok(());
-        }
-        let cgroup = TestCgroup::new()?;
-        let mut task = Task::start(&cgroup, Some(1))?;
-        let engine = Engine::start(["--cgroup", cgroup.path(), "--batch", "100"])?;
-        // Then the task waits, so that it does not run elsewhere when its CPU is gone.
-        task.touch(1)?;
-        let before = engine.show()?;
-        ensure!(before.cpu(1)?.slots[0].nr_pages == 99, "{before:#?}");
-        ensure!(before.stocked_pages() == 99, "{before:#?}");
-
-        let offline = CpuOffline::take(1)?;
-        let show = engine.show()?;
-        ensure!(!show.cpu(1)?.online && show.cpu(0)?.online, "{show:#?}");
-        ensure!(show.stocked_pages() == 0, "{show:#?}");
-        show.check()?;
-        let usage = |show: &Show| Ok::<_, anyhow::Error>(show.cgroup(cgroup.path())?.memory.usage);
-        ensure!(usage(&show)? == usage(&before)? - 99 * PAGE, "{before:#?} {show:#?}");
-        ensure!(engine.drain(["--cpu", "1"])?.nr_pages == 0, "{show:#?}");
-        offline.back()?;
-        ensure!(engine.show()?.cpu(1)?.online, "it is back");
         engine.stop().map(drop)
     })
 }

@@ -139,31 +139,6 @@ fn a_limit_in_the_middle_is_met_in_the_middle() -> Result<()> {
     })
 }
 
-/// Limits of no page, of one page, and around a batch follow the same formulas, page by page.
-#[test]
-fn limits_around_a_batch_follow_the_same_forms() -> Result<()> {
-    live(|| {
-        for limit in [0, 1, BATCH - 1, BATCH, BATCH + 1] {
-            let a = TestCgroup::new()?;
-            let b = a.child("b")?;
-            let c = b.child("c")?;
-            let paths = [a.path(), b.path(), c.path()];
-            let mut task = Task::start(&c, Some(CPU))?;
-            let of_b = format!("{}={}", b.path(), limit * PAGE);
-            let mut args = vec!["--observe", "--limit", &of_b];
-            args.extend(paths.iter().flat_map(|path| ["--cgroup", path]));
-            let engine = Engine::start(args)?;
-            let mut faults = 0;
-            for nr_pages in [1, 1, BATCH - 3, 1, 1, 1, BATCH] {
-                faults += task.touch(nr_pages)?;
-                Expected::after(faults, limit).check(&engine.show()?, paths, limit)?;
-            }
-            engine.stop()?;
-        }
-        Ok(())
-    })
-}
-
 /// `--limit SIZE` without a path limits every cgroup; the nearest limit is hit first.
 #[test]
 fn a_limit_for_all_is_met_in_the_leaf() -> Result<()> {

@@ -41,8 +41,8 @@ impl Losses {
 
     fn rises(&mut self, now: Vec<(Stat, u64)>) -> Vec<(Stat, u64)> {
         let rise = |(stat, value): (Stat, u64)| {
-            let told = self.0.insert(stat.name, value).unwrap_or_default();
-            value.checked_sub(told).filter(|&by| by > 0).map(|by| (stat, by))
+            let reported = self.0.insert(stat.name, value).unwrap_or_default();
+            value.checked_sub(reported).filter(|&by| by > 0).map(|by| (stat, by))
         };
         now.into_iter().filter_map(rise).collect()
     }

@@ -72,7 +72,7 @@ struct State {
     /// None while it works.
     failing: Option<Failing>,
     /// The last error and when it last happened; not reported again within [`QUIET`].
-    told: Option<(String, Instant)>,
+    reported: Option<(String, Instant)>,
 }
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ struct Failing {
     pause: Duration,
     since: Instant,
     /// Whether it was reported.
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl State {
@@ -92,21 +92,22 @@ impl State {
     /// Records a failure; returns whether it is to be reported.
     fn failed(&mut self, now: Instant, error: String) -> bool {
         self.errors += 1;
-        let is_told = self
-            .told
+        let is_reported = self
+            .reported
             .as_ref()
-            .is_some_and(|(told, at)| *told == error && now.duration_since(*at) < QUIET);
+            .is_some_and(|(reported, at)| *reported == error && now.duration_since(*at) < QUIET);
         let before = self.failing.take();
         let pause = before.as_ref().map_or(FIRST, |it| (2 * it.pause).min(LONGEST));
-        let was_told = before.is_some_and(|it| it.is_told);
-        self.told = Some((error.clone(), now));
-        self.failing = Some(Failing { error, pause, since: now, is_told: was_told || !is_told });
-        !is_told
+        let was_reported = before.is_some_and(|it| it.is_reported);
+        self.reported = Some((error.clone(), now));
+        self.failing =
+            Some(Failing { error, pause, since: now, is_reported: was_reported || !is_reported });
+        !is_reported
     }
 
     /// Records a success; returns whether it is to be reported.
     fn worked(&mut self) -> bool {
-        self.failing.take().is_some_and(|failing| failing.is_told)
+        self.failing.take().is_some_and(|failing| failing.is_reported)
     }
 }
 

@@ -82,10 +82,10 @@ impl Recorder {
     /// # Errors
     /// The kernel refuses the programs, the engine does not track the cgroup, or the file cannot be written.
     pub fn start(pins: &Pins, subject: Subject, file: File) -> Result<Self> {
-        let (ending, told) = channel();
+        let (ending, endings) = channel();
         let gone = Arc::new(Notify::new());
         let recording = Recording::begin(pins, subject, file, Arc::clone(&gone))?;
-        let thread = Builder::new().name("record".into()).spawn(move || recording.run(&told));
+        let thread = Builder::new().name("record".into()).spawn(move || recording.run(&endings));
         Ok(Self { ending, thread: thread.context("cannot start a thread")?, gone })
     }
 
@@ -99,9 +99,9 @@ impl Recorder {
     /// # Errors
     /// The thread has panicked.
     pub fn finish(self, ending: Ending) -> Result<Summary> {
-        let Self { ending: told, thread, gone: _ } = self;
+        let Self { ending: endings, thread, gone: _ } = self;
         // If this fails, the thread has already ended, and `join` says why.
-        let _ = told.send(ending);
+        let _ = endings.send(ending);
         thread
             .join()
             .map_err(|_| anyhow::anyhow!("the recording was cut short by a bug in memstock"))

@@ -19,7 +19,7 @@ use memstock_common::Counter;
 use crate::enforce::notes::{NO_LIMITS, Notes};
 use crate::enforce::setting::Limits;
 use crate::engine::Engine;
-use crate::exit::Fault;
+use crate::exit::ExitError;
 use crate::host::cgroup::{ById, Cgroup, CgroupMount};
 use crate::journal::record;
 use crate::journal::{Journal, Record};
@@ -247,7 +247,7 @@ impl<'a> Tree<'a> {
                 }
                 Ok(Some(index))
             }
-            Err(error) if error.downcast_ref::<Fault>().is_some() => {
+            Err(error) if error.downcast_ref::<ExitError>().is_some() => {
                 self.leave_out(cgroup, &error);
                 if adopts {
                     self.engine.pins().adopted(&[cgroup.id].into())?;

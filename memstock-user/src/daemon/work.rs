@@ -16,7 +16,7 @@ use crate::journal::Record;
 const STACK: usize = 512 << 10;
 
 /// What a thread reports.
-pub enum Heard<T> {
+pub enum Received<T> {
     /// Something happened.
     Record(Box<Record>),
     /// The result of a part's work.
@@ -24,15 +24,15 @@ pub enum Heard<T> {
 }
 
 /// The messages of the threads.
-enum Said<T> {
+enum Sent<T> {
     Record(Box<Record>),
     Done { part: Part, outcome: Result<T>, spent: Duration },
 }
 
 /// The work in progress.
 pub struct Work<T> {
-    sender: UnboundedSender<Said<T>>,
-    said: UnboundedReceiver<Said<T>>,
+    sender: UnboundedSender<Sent<T>>,
+    said: UnboundedReceiver<Sent<T>>,
     under_way: BTreeSet<Part>,
     /// When each part may use a CPU again: it has used its share until then.
     rests: BTreeMap<Part, Instant>,
@@ -68,12 +68,12 @@ impl<T: Send + 'static> Work<T> {
     ) -> Result<()> {
         let sender = self.sender.clone();
         let work = move || {
-            let mut tell = |record| drop(sender.send(Said::Record(Box::new(record))));
+            let mut tell = |record| drop(sender.send(Sent::Record(Box::new(record))));
             let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut tell)));
             let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it panicked: a defect")));
             let spent = cpu_time().unwrap_or_default();
             // Fails when the daemon ends: nobody receives it.
-            let _ = sender.send(Said::Done { part, outcome, spent });
+            let _ = sender.send(Sent::Done { part, outcome, spent });
         };
         let thread = std::thread::Builder::new().name(part.name().into()).stack_size(STACK);
         thread.spawn(work).context("cannot start a thread")?;
@@ -82,13 +82,13 @@ impl<T: Send + 'static> Work<T> {
     }
 
     /// The next message of a thread.
-    pub async fn heard(&mut self) -> Heard<T> {
+    pub async fn recv(&mut self) -> Received<T> {
         match self.said.recv().await {
-            Some(Said::Record(record)) => Heard::Record(record),
-            Some(Said::Done { part, outcome, spent }) => {
+            Some(Sent::Record(record)) => Received::Record(record),
+            Some(Sent::Done { part, outcome, spent }) => {
                 self.under_way.remove(&part);
                 self.rests.insert(part, Instant::now() + rest_after(spent));
-                Heard::Done(part, outcome)
+                Received::Done(part, outcome)
             }
             // Unreachable: `self` holds a sender.
             None => std::future::pending().await,
@@ -116,11 +116,11 @@ mod tests {
         };
         work.start(Part::Swap, tell).unwrap();
         assert!(work.is_under_way(Part::Audit) && !work.is_rested(Part::Swap));
-        assert!(matches!(block_on(work.heard()), Heard::Record(_)));
-        assert!(matches!(block_on(work.heard()), Heard::Done(Part::Swap, Ok(()))));
+        assert!(matches!(block_on(work.recv()), Received::Record(_)));
+        assert!(matches!(block_on(work.recv()), Received::Done(Part::Swap, Ok(()))));
         assert!(work.is_under_way(Part::Audit));
         drop(go);
-        assert!(matches!(block_on(work.heard()), Heard::Done(Part::Audit, Ok(()))));
+        assert!(matches!(block_on(work.recv()), Received::Done(Part::Audit, Ok(()))));
         assert!(!work.is_under_way(Part::Audit));
     }
 
@@ -128,7 +128,7 @@ mod tests {
     fn a_panic_is_an_error() {
         let mut work = Work::<()>::default();
         work.start(Part::Audit, |_| panic!("as it is meant to")).unwrap();
-        let Heard::Done(Part::Audit, Err(error)) = block_on(work.heard()) else { panic!() };
+        let Received::Done(Part::Audit, Err(error)) = block_on(work.recv()) else { panic!() };
         assert_eq!(error.to_string(), "it panicked: a defect");
     }
 
@@ -143,7 +143,7 @@ mod tests {
             Ok(())
         };
         work.start(Part::Swap, busy).unwrap();
-        assert!(matches!(block_on(work.heard()), Heard::Done(Part::Swap, Ok(()))));
+        assert!(matches!(block_on(work.recv()), Received::Done(Part::Swap, Ok(()))));
         assert!(!work.is_under_way(Part::Swap) && !work.is_rested(Part::Swap));
     }
 }

@@ -52,7 +52,8 @@ struct Full {
     backoff: Duration,
     /// Its limits and counts of refused charges at the last look.
     seen: (Limits, [u64; 2]),
-    has_told: bool,
+    /// Whether it was reported that nobody may be killed.
+    reported_no_victim: bool,
 }
 
 impl Full {
@@ -64,7 +65,7 @@ impl Full {
             not_before: Instant::now(),
             backoff: BACKOFF / 2,
             seen: (limits, NEVER),
-            has_told: false,
+            reported_no_victim: false,
         }
     }
 }
@@ -157,7 +158,7 @@ impl Dispatch {
             policy: self.policy,
             guard: self.guard.clone(),
             kills_only: full.hangs.is_some(),
-            has_told: full.has_told,
+            reported_no_victim: full.reported_no_victim,
             is_over: Arc::clone(&full.is_over),
         };
         let Some(number) = self.workers.iter().position(|worker| !worker.is_busy) else {
@@ -203,7 +204,7 @@ impl Dispatch {
                 self.full.remove(&key);
                 continue;
             };
-            full.has_told = outcome == Outcome::NoVictim;
+            full.reported_no_victim = outcome == Outcome::NoVictim;
             let (backoff, rests) = match outcome {
                 Outcome::Room | Outcome::Fruitless | Outcome::Observed(false) => {
                     (BACKOFF / 2, false)

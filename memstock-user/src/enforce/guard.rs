@@ -128,7 +128,7 @@ pub fn guard(input: BorrowedFd<'_>) -> Result<()> {
         };
         match len {
             Some(0) => break,
-            Some(len) => held.hear(&buffer[..len], Instant::now()),
+            Some(len) => held.update(&buffer[..len], Instant::now()),
             None => {}
         }
         for dir in held.overdue(Instant::now()) {
@@ -157,7 +157,7 @@ struct Held {
 }
 
 impl Held {
-    fn hear(&mut self, bytes: &[u8], now: Instant) {
+    fn update(&mut self, bytes: &[u8], now: Instant) {
         self.rest.extend(bytes);
         while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
             let line: Vec<_> = self.rest.drain(..=end).collect();
@@ -192,9 +192,9 @@ mod tests {
     #[test]
     fn what_was_not_released_is_left() {
         let (mut held, now) = (Held::default(), Instant::now());
-        held.hear(b"+/a b\n+/c\n-/a b\n+/d\n-/c\n+/to", now);
+        held.update(b"+/a b\n+/c\n-/a b\n+/d\n-/c\n+/to", now);
         assert_eq!(held.next(now), Some(MOST));
-        held.hear(b"rn\n", now + MOST / 2);
+        held.update(b"rn\n", now + MOST / 2);
         assert_eq!(held.overdue(now + MOST), [PathBuf::from("/d")]);
         assert_eq!(held.all(), [PathBuf::from("/torn")]);
     }
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_line_that_is_torn_is_not_heard() {
         let mut held = Held::default();
-        held.hear(b"+/a", Instant::now());
+        held.update(b"+/a", Instant::now());
         assert!(held.all().is_empty());
     }
 }

@@ -79,7 +79,7 @@ pub(super) struct Job {
     /// Another worker hangs while settling it: skip the steps that may have caused that.
     pub(super) kills_only: bool,
     /// Whether it was already reported that there is nobody to kill.
-    pub(super) has_told: bool,
+    pub(super) reported_no_victim: bool,
     /// Set when the job is cancelled.
     pub(super) is_over: Arc<AtomicBool>,
 }

@@ -174,7 +174,7 @@ impl<'a> Full<'a> {
     /// the tasks' own (such as files in tmpfs), and the next kill waits for the next charge.
     fn kill(&self, hold: &mut Option<Hold<'a>>) -> Result<Outcome> {
         let (mut killed, mut missed) = (Vec::<Task>::new(), Vec::<Task>::new());
-        let mut has_told = self.job.has_told;
+        let mut reported_no_victim = self.job.reported_no_victim;
         let own = victim::own_cgroup_below(&self.cgroup.path)?;
         let is_ours = |task: &Task| own.as_ref().is_some_and(|own| task.is_in(own));
         while self.needs_more()? {
@@ -194,7 +194,7 @@ impl<'a> Full<'a> {
             let limit = memory_limit.min(memsw_limit);
             let spared = |task: &Task| was_tried(task) || is_ours(task);
             let Some(victim) = dying.or_else(|| victim::choose(all, limit, spared)) else {
-                if !std::mem::replace(&mut has_told, true) {
+                if !std::mem::replace(&mut reported_no_victim, true) {
                     self.say(Record::NoVictim { ancestor: named(&self.cgroup) });
                 }
                 match self.wait_for_victim(hold, |task| is_among(&killed, task) || is_ours(task))? {

@@ -80,7 +80,7 @@ impl Charges {
     ///
     /// # Errors
     /// The record is malformed.
-    pub fn told(&mut self) -> Result<Option<(RecordKind, Charged)>> {
+    pub fn read(&mut self) -> Result<Option<(RecordKind, Charged)>> {
         self.ring.next().map(|bytes| decode(&bytes).context("a charge is unreadable")).transpose()
     }
 

@@ -28,7 +28,7 @@ use super::object::{
     refused, tracepoint_of,
 };
 use super::pins::{Pins, undo_on_error};
-use crate::exit::{Failure, Fault};
+use crate::exit::{ExitError, Failure};
 use crate::host::pages::{Layout, huge_page_pages};
 
 /// What is batched on its way to the shared counters. Anything but `Everything` is for benchmarks, which measure what
@@ -244,7 +244,7 @@ fn not_loaded(error: anyhow::Error) -> anyhow::Error {
         // BPF maps are charged to the memory cgroup of who creates them.
         let message = "cannot create the BPF maps: raise the memory limit of memstock's own cgroup, or choose a smaller \
                        --max-cgroups or --slots";
-        return error.context(Fault { kind: Failure::Host, message: message.into() });
+        return error.context(ExitError { kind: Failure::Host, message: message.into() });
     }
     error.context("cannot load the BPF object")
 }

@@ -24,7 +24,7 @@ const RING_BYTES: u32 = 1 << 21;
 
 /// A record from the kernel half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Entry {
     /// Pages of a block were accessed, added or removed.
     Accessed(RecordKind, Accessed),
     /// Something happened to a process.
@@ -90,7 +90,7 @@ impl Recorded {
     ///
     /// # Errors
     /// The record is malformed.
-    pub fn told(&mut self) -> Result<Option<Told>> {
+    pub fn read(&mut self) -> Result<Option<Entry>> {
         self.ring.next().map(|bytes| decode(&bytes).context("a record is unreadable")).transpose()
     }
 
@@ -111,7 +111,7 @@ fn follow(followed: &mut Array<MapData, u64>, one_in: u32) -> Result<()> {
 }
 
 /// Decodes a record of the ring buffer.
-fn decode(mut record: &[u8]) -> Result<Told> {
+fn decode(mut record: &[u8]) -> Result<Entry> {
     let len = record.len();
     if len == size_of::<Accessed>() {
         let accessed = Accessed {
@@ -123,7 +123,7 @@ fn decode(mut record: &[u8]) -> Result<Told> {
             inode: record.get_u64_ne(),
             device: record.get_u64_ne(),
         };
-        return Ok(Told::Accessed(kind(accessed.kind)?, accessed));
+        return Ok(Entry::Accessed(kind(accessed.kind)?, accessed));
     }
     ensure!(len == size_of::<Happened>(), "a record of {len} bytes");
     let mut happened = Happened {
@@ -135,7 +135,7 @@ fn decode(mut record: &[u8]) -> Result<Told> {
         ..Happened::default()
     };
     record.copy_to_slice(&mut happened.comm);
-    Ok(Told::Happened(kind(happened.kind)?, happened))
+    Ok(Entry::Happened(kind(happened.kind)?, happened))
 }
 
 pub(super) fn kind(number: u32) -> Result<RecordKind> {

@@ -15,7 +15,7 @@ use super::uses::{Use, Uses, What};
 use crate::recording::Lru;
 
 /// Extra reads of a page that was read ahead and evicted before its use, with room for one window: the kernel starts
-/// again from there, and evicts as much again (measured: `docs/rehearsal.md`).
+/// again from there, and evicts as much again (`docs/measurements/2026-11-30-reclaim.md`).
 const THRASHED: f64 = 2.2;
 /// Pages of the first window if windows are large (`get_init_ra_size` for a read of 128 KiB, mm/readahead.c); two
 /// windows of the default size fit in as many.

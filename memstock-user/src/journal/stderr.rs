@@ -20,7 +20,7 @@ pub(super) struct Stderr(BTreeMap<(usize, u64), Lately>);
 #[derive(Clone, Copy, Debug)]
 struct Lately {
     began_ns: u64,
-    told: u32,
+    printed: u32,
     withheld: u64,
 }
 
@@ -45,14 +45,14 @@ impl Stderr {
             return Some(format!("{entry}\n"));
         };
         let before = self.withheld(entry.time_ns);
-        let new = Lately { began_ns: entry.time_ns, told: 0, withheld: 0 };
+        let new = Lately { began_ns: entry.time_ns, printed: 0, withheld: 0 };
         let kind = Kind::from(&entry.record) as usize;
         let lately = self.0.entry((kind, cgroup)).or_insert(new);
-        if lately.told == BURST {
+        if lately.printed == BURST {
             lately.withheld += 1;
             return Some(before).filter(|before| !before.is_empty());
         }
-        lately.told += 1;
+        lately.printed += 1;
         Some(format!("{before}{entry}\n"))
     }
 
@@ -153,8 +153,8 @@ mod tests {
     fn what_is_done_to_somebody_is_always_told() {
         let mut stderr = Stderr::default();
         for record in every_kind().iter().filter(|record| comes_by_the_thousand(record).is_none()) {
-            let told = (0..100).filter_map(|ms| stderr.line(&entry(ms, record))).count();
-            assert_eq!(told, if is_wanted(record) { 100 } else { 0 }, "{record}");
+            let printed = (0..100).filter_map(|ms| stderr.line(&entry(ms, record))).count();
+            assert_eq!(printed, if is_wanted(record) { 100 } else { 0 }, "{record}");
         }
     }
 }

@@ -43,13 +43,13 @@ struct State {
 
 impl Journal {
     /// Opens the stream, and continues the numbers of a daemon that died. Only the holder of the engine's lock may call
-    /// this. With `is_told`, events are also printed on standard error.
+    /// this. With `to_stderr`, events are also printed on standard error.
     ///
     /// # Errors
     /// A file cannot be read or written.
-    pub fn open(max_bytes: u64, is_told: bool) -> Result<Self> {
+    pub fn open(max_bytes: u64, to_stderr: bool) -> Result<Self> {
         let mut journal = Self::open_in(Path::new(RUN_DIR), max_bytes)?;
-        journal.state.get_mut().stderr = is_told.then(Stderr::default);
+        journal.state.get_mut().stderr = to_stderr.then(Stderr::default);
         Ok(journal)
     }
 

@@ -29,7 +29,7 @@ use crate::enforce::room::{LATER, Room};
 use crate::enforce::setting::{self, Limits};
 use crate::engine::Engine;
 use crate::engine::kernel_cgroup::Tracked;
-use crate::exit::{self, Failure, Faults};
+use crate::exit::{self, ExitErrors, Failure};
 use crate::host::cgroup::{Cgroup, CgroupMount, display};
 use crate::host::workload::{Resolver, Workload};
 use crate::journal::Record;
@@ -43,7 +43,7 @@ pub struct Reload<'a> {
     flags: &'a Run,
     /// The targets of the start.
     targets: &'a Targets,
-    now: Told,
+    now: Wanted,
     /// The settings of the file.
     file: Settings,
     /// The cgroups that the file names by container, pod or unit, with their names.
@@ -56,7 +56,7 @@ pub struct Reload<'a> {
     again: bool,
 }
 
-struct Told {
+struct Wanted {
     settings: Settings,
     targets: Vec<Target>,
     awaited: Awaited,
@@ -87,7 +87,7 @@ impl<'a> Reload<'a> {
     /// For a run with these `flags`, and the `args` made from them and its file; none if it has no file.
     pub fn new(flags: &'a Run, args: &Run, engine: &Engine, targets: &'a Targets) -> Option<Self> {
         flags.config.as_ref()?;
-        let now = Told {
+        let now = Wanted {
             settings: args.settings.with(engine),
             targets: targets.all().to_vec(),
             awaited: targets.awaited().clone(),
@@ -123,16 +123,16 @@ impl<'a> Reload<'a> {
         // What was named by a flag may be gone by now.
         flags.cgroups.retain(|path| watch.mount.absent(path).is_none());
         let args = config::with_settings(&flags, reload.file.clone(), &named, watch.mount);
-        let told = reload.told(&args, watch.engine, watch.mount);
-        let Some(told) = watch.state.parts.outcome(Part::Names, told) else { return };
+        let wanted = reload.wanted(&args, watch.engine, watch.mount);
+        let Some(wanted) = watch.state.parts.outcome(Part::Names, wanted) else { return };
         let Some(mut reload) = watch.reload.take() else { return };
         reload.named = named;
-        if told.targets == reload.now.targets {
+        if wanted.targets == reload.now.targets {
             watch.reload = Some(reload);
             return;
         }
         let file = reload.flags.config.as_deref().map(display).unwrap_or_default();
-        let requests = reload.apply(told, watch, Report::new(watch.journal, file));
+        let requests = reload.apply(wanted, watch, Report::new(watch.journal, file));
         watch.reload = Some(reload);
         Self::set_limits(watch, requests);
     }
@@ -157,7 +157,7 @@ impl<'a> Reload<'a> {
             Err(error) => {
                 exit::report(&error);
                 let mistakes =
-                    error.downcast_ref::<Faults>().map_or(1, |faults| faults.lines.len());
+                    error.downcast_ref::<ExitErrors>().map_or(1, |errors| errors.lines.len());
                 watch.journal.publish(Record::ConfigRefused { file, mistakes: mistakes as u64 });
                 watch.reload = Some(reload);
                 watch.manager.ready(&status(&watch.tree));
@@ -165,38 +165,38 @@ impl<'a> Reload<'a> {
         }
     }
 
-    fn read(&mut self, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
-        let Some(file) = &self.flags.config else { return self.told(self.flags, engine, mount) };
+    fn read(&mut self, engine: &Engine, mount: &CgroupMount) -> Result<Wanted> {
+        let Some(file) = &self.flags.config else { return self.wanted(self.flags, engine, mount) };
         // Uses the names of the last look: the loop must not wait for a new one.
         let settings = config::load(file, mount, self.flags)?;
         let args = config::with_settings(self.flags, settings, &self.named, mount);
-        let told = self.told(&args, engine, mount)?;
+        let wanted = self.wanted(&args, engine, mount)?;
         self.file = args.file;
-        Ok(told)
+        Ok(wanted)
     }
 
-    fn told(&self, args: &Run, engine: &Engine, mount: &CgroupMount) -> Result<Told> {
+    fn wanted(&self, args: &Run, engine: &Engine, mount: &CgroupMount) -> Result<Wanted> {
         let targets = self.targets.again(mount, args)?;
         let (settings, awaited) = (args.settings.with(engine), awaited(mount, args));
-        Ok(Told { settings, targets, awaited, by_name: args.by_name.clone() })
+        Ok(Wanted { settings, targets, awaited, by_name: args.by_name.clone() })
     }
 
     /// Applies what takes no time, and returns the limits to be set.
     fn apply(
         &mut self,
-        request: Told,
+        request: Wanted,
         watch: &mut Watch<'a>,
         mut report: Report<'a>,
     ) -> Vec<Request> {
         let settings = settings::apply(watch, &mut report, &self.now.settings, &request.settings);
-        let mut old = std::mem::replace(&mut self.now, Told { settings, ..request });
+        let mut old = std::mem::replace(&mut self.now, Wanted { settings, ..request });
         for Target { cgroup, .. } in &mut old.targets {
             // A cgroup that was re-created has the limits of the one before.
             if let Ok(again) = watch.mount.resolve(&cgroup.path) {
                 *cgroup = again;
             }
         }
-        let Told { settings, targets, awaited, by_name } = &self.now;
+        let Wanted { settings, targets, awaited, by_name } = &self.now;
         watch.tree.adopts = !settings.no_adopt;
         let mut gone = old.by_name.difference(by_name);
         let forget = |path: &PathBuf| match watch.mount.absent(path) {
@@ -315,11 +315,11 @@ fn add(target: &Target, watch: &mut Watch<'_>) -> Result<()> {
 
 /// Removes the file's limits from the notes of paths that it no longer names, for a cgroup that is created there later.
 /// Limits that others have set stay.
-fn lift(engine: &Engine, old: &Told, new: &Told) -> Result<()> {
+fn lift(engine: &Engine, old: &Wanted, new: &Wanted) -> Result<()> {
     let notes = Notes::of(engine.pins());
-    let named = |told: &Told, path: &Path| {
-        let mut awaited = told.awaited.iter().map(|(path, _)| path);
-        awaited.any(|it| it == path) || told.targets.iter().any(|it| it.cgroup.path == path)
+    let named = |wanted: &Wanted, path: &Path| {
+        let mut awaited = wanted.awaited.iter().map(|(path, _)| path);
+        awaited.any(|it| it == path) || wanted.targets.iter().any(|it| it.cgroup.path == path)
     };
     let targets = old.targets.iter().map(|it| (&it.cgroup.path, it.limits()));
     for (path, by_file) in old.awaited.iter().map(|(path, it)| (path, *it)).chain(targets) {

@@ -28,7 +28,7 @@ use crate::daemon::loss::Losses;
 use crate::daemon::parts::Part;
 use crate::daemon::sweep::Sweep;
 use crate::daemon::tree::Tree;
-use crate::daemon::work::Heard;
+use crate::daemon::work::Received;
 use crate::enforce::Policy;
 use crate::enforce::drains::Drains;
 use crate::enforce::enforcer::Enforcer;
@@ -109,7 +109,7 @@ pub enum End {
     /// COMMAND ended.
     Exited,
     /// A signal, the time was up, or what is recorded has ended.
-    Told,
+    Over,
     /// Nobody reads the table any more.
     Unread,
 }
@@ -136,8 +136,8 @@ impl Watch<'_> {
                         return Ok(End::Unread);
                     }
                 }
-                Some(message) = self.enforcer.messages.recv() => self.hear(message),
-                heard = self.state.work.heard() => self.hear_work(heard),
+                Some(message) = self.enforcer.messages.recv() => self.handle(message),
+                received = self.state.work.recv() => self.handle_work(received),
                 // One CPU and one directory at a time, so that nothing else has to wait.
                 () = yield_now(), if self.has_drains() => self.drain(),
                 () = yield_now(), if self.tree.has_unseen() && self.state.parts.is_due(Part::Tree) => {
@@ -165,10 +165,10 @@ impl Watch<'_> {
                             log::warn!("{error:#}");
                         }
                     }
-                    _ => return Ok(End::Told),
+                    _ => return Ok(End::Over),
                 },
-                () = told(&self.over) => return Ok(End::Told),
-                () = passing(end) => return Ok(End::Told),
+                () = notified(&self.over) => return Ok(End::Over),
+                () = passing(end) => return Ok(End::Over),
             }
         }
     }
@@ -179,7 +179,7 @@ impl Watch<'_> {
     /// COMMAND does not end, or the engine cannot be read.
     pub async fn finish(mut self, end: End) -> Result<Outcome> {
         self.manager.stopping();
-        // What is still heard below must not begin anything.
+        // What is still received below must not begin anything.
         (self.tree.adopts, self.state.adopts) = (false, false);
         let mut out = self.out();
         let command = match self.child.take() {
@@ -189,7 +189,7 @@ impl Watch<'_> {
         };
         self.flush_log();
         while let Ok(message) = self.enforcer.messages.try_recv() {
-            self.hear(message);
+            self.handle(message);
         }
         self.journal.tell_withheld(true);
         self.read_losses();
@@ -246,7 +246,7 @@ impl Watch<'_> {
     }
 
     /// Handles what the enforcer sends: follows cgroups and CPUs, has stocks drained, publishes the rest.
-    fn hear(&mut self, message: Message) {
+    fn handle(&mut self, message: Message) {
         match message {
             Message::Event(decoded) => self.follow(&decoded),
             Message::Record(record) => {
@@ -303,10 +303,10 @@ impl Watch<'_> {
     }
 
     /// Continues with work that another thread has done.
-    fn hear_work(&mut self, heard: Heard<Done>) {
-        match heard {
-            Heard::Record(record) => self.journal.publish(*record),
-            Heard::Done(part, outcome) => {
+    fn handle_work(&mut self, received: Received<Done>) {
+        match received {
+            Received::Record(record) => self.journal.publish(*record),
+            Received::Done(part, outcome) => {
                 let done = self.state.parts.outcome(part, outcome);
                 self.go_on(part, done);
             }
@@ -333,7 +333,7 @@ async fn asked(metrics: &mut Option<Metrics>) -> Option<Question> {
     }
 }
 
-async fn told(over: &Option<Arc<Notify>>) {
+async fn notified(over: &Option<Arc<Notify>>) {
     match over {
         Some(over) => over.notified().await,
         None => std::future::pending().await,

@@ -19,7 +19,7 @@ use toml::Spanned;
 pub use self::settings::{Entry, Settings};
 pub use self::value::Size;
 use crate::cli::{Limit, Run};
-use crate::exit::{Failure, Faults};
+use crate::exit::{ExitErrors, Failure};
 use crate::host::cgroup::{Cgroup, CgroupMount, display};
 use crate::host::workload::find;
 use crate::host::workload::{Resolver, Workload};
@@ -96,7 +96,7 @@ fn refuse(file: &Path, mut lines: Vec<String>) -> anyhow::Error {
     for line in &mut lines {
         *line = format!("{}:{line}", display(file));
     }
-    Faults { kind: Failure::Usage, lines }.into()
+    ExitErrors { kind: Failure::Usage, lines }.into()
 }
 
 /// The file's contents, or why it cannot be read.

@@ -32,7 +32,7 @@ pub(super) struct Cache {
     of_time: Bucket,
     of_space: Bucket,
     /// Whether accesses were told of since the last look.
-    is_told: bool,
+    is_sent: bool,
     /// Devices of the recorded files, as `stat(2)` numbers them.
     devices: BTreeSet<u64>,
     names: Option<FileSystems>,
@@ -49,7 +49,7 @@ impl Cache {
             followed: HashMap::new(),
             of_time: OF_TIME,
             of_space: OF_SPACE,
-            is_told: false,
+            is_sent: false,
             devices: BTreeSet::new(),
             names,
             mapped: HashSet::new(),
@@ -92,14 +92,14 @@ impl Cache {
             to.access(&access)?;
             self.of_time.add(at);
             self.of_space.add(at);
-            self.is_told = true;
+            self.is_sent = true;
         }
         Ok(())
     }
 
     /// Whether accesses come so fast that the next look should be soon.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_told && self.of_time.is_half_full() && self.followed.len() > MIN_BLOCKS
+        self.is_sent && self.of_time.is_half_full() && self.followed.len() > MIN_BLOCKS
     }
 
     /// Adjusts how many blocks are followed; returns the new rate, one block in so many, if it changed.
@@ -113,7 +113,7 @@ impl Cache {
         while self.followed.len() > MAX_BLOCKS {
             self.halve();
         }
-        self.is_told = false;
+        self.is_sent = false;
         (self.one_in != before).then_some(self.one_in)
     }
 

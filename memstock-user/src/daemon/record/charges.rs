@@ -39,14 +39,14 @@ impl Charging {
     }
 
     /// Records what was reported, at most [`MUCH`] records; returns whether there is more.
-    pub(super) fn hear(
+    pub(super) fn poll(
         &mut self,
         engine: &Engine,
         mount: &CgroupMount,
         to: &mut Writer<impl Write>,
     ) -> Result<bool> {
         for _ in 0..MUCH {
-            let Some((kind, charged)) = self.of.told()? else { return Ok(false) };
+            let Some((kind, charged)) = self.of.read()? else { return Ok(false) };
             let Charged { cpu, owner, nr_pages, .. } = charged;
             let index = index_of(owner);
             let kind = match kind {

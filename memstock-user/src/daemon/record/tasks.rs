@@ -20,7 +20,7 @@ const SMALLEST: u64 = 256;
 /// The pause after a look, in multiples of what the look took.
 const PAUSE: u32 = 20;
 
-/// Runtimes that read the limit, and size themselves by it unless they are told not to.
+/// Runtimes that read the limit, and size themselves by it unless they are sets not to.
 const RUNTIMES: [&str; 4] = ["java", "node", "nodejs", "dotnet"];
 
 /// Reported once: each child inherits the variable, whatever language it is written in.
@@ -157,16 +157,16 @@ fn follows_limit(pid: u32) -> Option<&'static str> {
 }
 
 fn reason(program: &str, arguments: &[String], environment: &[String]) -> Option<&'static str> {
-    let told =
+    let sets =
         |beginning: &str| arguments.iter().chain(environment).any(|word| word.contains(beginning));
     match program {
-        "java" if told("-Xmx") => None,
+        "java" if sets("-Xmx") => None,
         "java" => Some("the JVM sizes its heap by the limit (-Xmx is not set)"),
-        "node" | "nodejs" if told("--max-old-space-size") || told("--max_old_space_size") => None,
+        "node" | "nodejs" if sets("--max-old-space-size") || sets("--max_old_space_size") => None,
         "node" | "nodejs" => {
             Some("Node.js sizes its heap by the limit (--max-old-space-size is not set)")
         }
-        "dotnet" if told("GCHeapHardLimit") => None,
+        "dotnet" if sets("GCHeapHardLimit") => None,
         "dotnet" => Some(".NET sizes its heap by the limit (GCHeapHardLimit is not set)"),
         _ if environment.iter().any(|word| word.starts_with("GOMEMLIMIT=")) => Some(GO),
         _ => None,

@@ -23,7 +23,7 @@ use super::usage::{Beside, Moments, Now};
 use super::{Ending, Subject, Summary, kernel, lost};
 use crate::engine::Engine;
 use crate::engine::pins::Pins;
-use crate::engine::recorded::{Recorded, Told, comm};
+use crate::engine::recorded::{Entry, Recorded, comm};
 use crate::host::cgroup::{ById, CgroupMount};
 use crate::host::disks::Disks;
 use crate::host::now_ns;
@@ -134,12 +134,12 @@ impl Recording {
         Ok(recording)
     }
 
-    pub(super) fn run(mut self, told: &Receiver<Ending>) -> Summary {
+    pub(super) fn run(mut self, endings: &Receiver<Ending>) -> Summary {
         let mut pause = ROUND;
         loop {
-            match told.recv_timeout(pause) {
+            match endings.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {
-                    let has_more = self.hear();
+                    let has_more = self.poll();
                     pause = if has_more || self.cache.is_busy() { SOON } else { ROUND };
                     self.round();
                 }
@@ -152,7 +152,7 @@ impl Recording {
     fn round(&mut self) {
         let at = self.begun.elapsed();
         self.stalls.look(at);
-        self.hear_readers(at);
+        self.poll_readers(at);
         if let Some(one_in) = self.cache.rate()
             && let Err(error) = self.recorded.follow(one_in)
         {
@@ -218,17 +218,17 @@ impl Recording {
 
     /// Records what was reported, at most [`MUCH`] records: the rate must be checked in between. Returns whether there
     /// is more.
-    fn hear(&mut self) -> bool {
-        let has_more = self.hear_charges();
+    fn poll(&mut self) -> bool {
+        let has_more = self.poll_charges();
         for _ in 0..MUCH {
-            match self.recorded.told() {
+            match self.recorded.read() {
                 Ok(None) => return has_more,
-                Ok(Some(Told::Accessed(kind, accessed))) => {
+                Ok(Some(Entry::Accessed(kind, accessed))) => {
                     let at = self.at(accessed.time_ns);
                     let written = self.cache.take(at, kind, &accessed, &mut self.to);
                     self.note(written);
                 }
-                Ok(Some(Told::Happened(kind, happened))) => {
+                Ok(Some(Entry::Happened(kind, happened))) => {
                     let (at, pid) = (self.at(happened.time_ns), happened.pid);
                     self.tasks.note(kind, pid);
                     match kind {
@@ -246,7 +246,7 @@ impl Recording {
         true
     }
 
-    fn hear_readers(&mut self, at: Duration) {
+    fn poll_readers(&mut self, at: Duration) {
         let Self { limits, tasks, .. } = self;
         for (pid, why) in limits.readers.opened(|pid| tasks.has(pid)) {
             if Tasks::is_unknown(pid) {
@@ -256,9 +256,9 @@ impl Recording {
         self.tasks.forget();
     }
 
-    fn hear_charges(&mut self) -> bool {
+    fn poll_charges(&mut self) -> bool {
         let Self { charging: Some(charging), engine, mount, to, .. } = self else { return false };
-        match charging.hear(engine, mount, to) {
+        match charging.poll(engine, mount, to) {
             Ok(has_more) => has_more,
             Err(error) => match error.downcast::<io::Error>() {
                 Ok(error) => {

@@ -21,7 +21,7 @@ pub(super) enum Place {
     /// A unit of this name.
     Unit(String),
     /// The path does not tell: a container, if its runtime has the path in its files.
-    Told,
+    Unknown,
 }
 
 /// Suffixes of systemd units that have cgroups.
@@ -37,7 +37,7 @@ pub(super) fn is_in_container(path: &Path) -> bool {
 pub(super) fn place(path: &Path) -> Option<Place> {
     // No runtime makes names that are not UTF-8.
     let last = split(path)?.1.to_str()?;
-    one(path).or_else(|| unit(last, path)).or(Some(Place::Told))
+    one(path).or_else(|| unit(last, path)).or(Some(Place::Unknown))
 }
 
 /// The parent's path, empty if that is the root, and the cgroup's own name; none for the root. `Path` walks over all
@@ -223,17 +223,20 @@ mod tests {
             ("/system.slice/crio-conmon-$ID.scope", unit(&format!("crio-conmon-{ID}.scope"))),
             ("/machine.slice/libpod-conmon-$ID.scope", unit(&format!("libpod-conmon-{ID}.scope"))),
             ("/system.slice/runc-web.scope", unit("runc-web.scope")),
-            ("/default/web", Place::Told),
-            ("/$ID", Place::Told),
-            ("/anything", Place::Told),
-            ("/kubepods", Place::Told),
-            ("/docker", Place::Told),
+            ("/default/web", Place::Unknown),
+            ("/$ID", Place::Unknown),
+            ("/anything", Place::Unknown),
+            ("/kubepods", Place::Unknown),
+            ("/docker", Place::Unknown),
             // Not the manager's: anybody who may make cgroups there can have made it.
-            ("/mine/nginx.service", Place::Told),
-            ("/user.slice/user-1000.slice/user@1000.service/app.slice/nginx.service", Place::Told),
-            ("/.service", Place::Told),
-            ("/docker/short", Place::Told),
-            ("/kubepods/burstable/podnone/$ID", Place::Told),
+            ("/mine/nginx.service", Place::Unknown),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/nginx.service",
+                Place::Unknown,
+            ),
+            ("/.service", Place::Unknown),
+            ("/docker/short", Place::Unknown),
+            ("/kubepods/burstable/podnone/$ID", Place::Unknown),
         ] {
             assert_eq!(placed(path), Some(expected), "{path}");
         }

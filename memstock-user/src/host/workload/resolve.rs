@@ -135,15 +135,15 @@ impl Resolver {
             Place::Machine(name) => Some(Workload::new(Kind::Machine, name.clone())),
             Place::Unit(name) => {
                 // For runc with the systemd driver, the unit is the container.
-                let told = self.told(hierarchy, path);
-                told.or_else(|| Some(Workload::new(Kind::Unit, name.clone())))
+                let found = self.by_files(hierarchy, path);
+                found.or_else(|| Some(Workload::new(Kind::Unit, name.clone())))
             }
-            Place::Told => self.told(hierarchy, path),
+            Place::Unknown => self.by_files(hierarchy, path),
         }
     }
 
     /// The container whose runtime has this path in its files.
-    fn told(&mut self, hierarchy: &Path, path: &Path) -> Option<Workload> {
+    fn by_files(&mut self, hierarchy: &Path, path: &Path) -> Option<Workload> {
         let (root, trust) = (&*self.root, &mut self.trust);
         if let Some(found) = self.runc.name(hierarchy, path) {
             return Some(found);

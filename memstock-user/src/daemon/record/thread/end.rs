@@ -14,13 +14,13 @@ impl Recording {
     pub(super) fn end(mut self, ending: Ending) -> Summary {
         let here = pids(&self.subject.cgroup.dir);
         for _ in 0..LAST {
-            if !self.hear() {
+            if !self.poll() {
                 break;
             }
         }
         // Before the last walk, which may take a second.
         let at = self.begun.elapsed();
-        self.hear_readers(at);
+        self.poll_readers(at);
         self.stalls.look(at);
         let cost = Disks::read().cost(&self.disks, self.cache.devices());
         if let Err(error) = self.look(at, true) {
@@ -67,9 +67,9 @@ impl Recording {
     }
 
     fn lost(&mut self) -> Vec<(String, u64)> {
-        let told = [self.recorded.lost(), self.charging.as_ref().map_or(Ok(0), Charging::lost)];
+        let lost_by = [self.recorded.lost(), self.charging.as_ref().map_or(Ok(0), Charging::lost)];
         let [records, charges] =
-            told.map(|lost| lost.unwrap_or_else(|error| self.lacks(&error, 0)));
+            lost_by.map(|lost| lost.unwrap_or_else(|error| self.lacks(&error, 0)));
         let engines = lost::of_engine(&self.engine)
             .unwrap_or_else(|error| self.lacks(&error, self.lost_before));
         let own = [("records", records), (CHARGES, charges), ("samples", self.unreadable)];
