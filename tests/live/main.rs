@@ -48,6 +48,7 @@ mod prometheus;
 mod reading;
 mod record;
 mod record_peak;
+mod record_stalls;
 mod record_warnings;
 mod recorded;
 mod refusal;

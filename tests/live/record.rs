@@ -37,7 +37,7 @@ pub fn program(folder: &Path, args: &[&str]) -> Result<Program> {
     memstock([&["record", "-o", file], args].concat())
 }
 
-fn record(args: &[&str]) -> Result<Recorded> {
+pub fn record(args: &[&str]) -> Result<Recorded> {
     let folder = tempfile::tempdir()?;
     let finished = start(folder.path(), args)?.finish(3 * SOON)?;
     Ok(Recorded { folder, finished })
@@ -139,7 +139,7 @@ fn accesses_are_those_of_the_program() -> Result<()> {
     })
 }
 
-fn drop_cache(file: &File) -> Result<()> {
+pub fn drop_cache(file: &File) -> Result<()> {
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).context("fadvise")
 }
 

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::kernel_cgroup::v1_memory;
 use crate::engine::needed::lineage;
 use crate::host::cgroup::{CgroupMount, display};
-use crate::host::process::directory;
+use crate::host::process::{Places, directory};
 use crate::host::{number, page_size};
 use crate::journal::read::Reader;
 use crate::journal::record::Record;
@@ -118,10 +118,12 @@ impl Limits {
     /// Adds the kernel's of a task: on v1 it can be in any memory cgroup, on v2 further down.
     pub(super) fn add_task(&mut self, pid: u32) {
         self.readers.add_task(pid);
-        let text = fs::read_to_string(directory(pid.cast_signed()).join("cgroup"));
-        let text = text.unwrap_or_default();
-        for (top, path) in self.tops.clone().into_iter().zip(memory_cgroups(&text)) {
-            if let (Some(top), Some(path)) = (top, path) {
+        let Places { memory, unified } =
+            Places::read(&directory(pid.cast_signed())).unwrap_or_default();
+        for (top, path) in self.tops.clone().into_iter().zip([memory, unified]) {
+            if let Some(top) = top
+                && let Some(path) = path.as_deref().and_then(below_root)
+            {
                 self.add(&top.join(path), &top);
             }
         }
@@ -227,13 +229,9 @@ fn counts(dir: &Path) -> [Option<u64>; COUNTS.len()] {
     })
 }
 
-/// The paths of a task's memory cgroups on v1 and on v2, relative to the roots of their hierarchies, from its
-/// `/proc/PID/cgroup`.
-fn memory_cgroups(text: &str) -> [Option<&str>; 2] {
-    let lines = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
-    let v1 = lines().find(|(names, _)| names.split(',').any(|name| name == "memory"));
-    let v2 = lines().find(|(names, _)| names.is_empty());
-    [v1, v2].map(|line| line?.1.strip_prefix('/').filter(|path| !path.starts_with("../")))
+/// The path of a cgroup relative to the root of its hierarchy; none if it is outside of our cgroup namespace.
+fn below_root(path: &Path) -> Option<&Path> {
+    path.strip_prefix("/").ok().filter(|path| !path.starts_with(".."))
 }
 
 #[cfg(test)]
@@ -241,10 +239,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_cgroups_are_found() {
-        let text = "9:cpu,memory:/a/b\n8:memory2:/x\n0::/c\n";
-        assert_eq!(memory_cgroups(text), [Some("a/b"), Some("c")]);
-        assert_eq!(memory_cgroups("1:memory:/../x\n"), [None, None]);
+    fn cgroups_of_other_namespaces_are_left_out() {
+        let below = |path: &'static str| below_root(Path::new(path));
+        assert_eq!(below("/a/b"), Some(Path::new("a/b")));
+        assert_eq!(below("/../x"), None);
     }
 
     fn counter(id: u64, usage: u64, failcnt: u64) -> Counter<u64> {
