@@ -139,7 +139,7 @@ fn accesses_are_those_of_the_program() -> Result<()> {
     })
 }
 
-pub fn drop_cache(file: &File) -> Result<()> {
+fn drop_cache(file: &File) -> Result<()> {
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed).context("fadvise")
 }
 
