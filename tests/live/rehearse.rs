@@ -132,6 +132,14 @@ fn what_happens_stands_beside_what_was_foretold() -> Result<()> {
         ensure!(lives.code() == 0 && lives.stderr.contains("as predicted"), "{lives:?}");
         let dies = verify("32M", &[&workload, "hog", "--pages", "16384"])?;
         ensure!(dies.code() == 11 && dies.stderr.contains("1 task\n"), "{dies:?}");
+        // More page cache than there is room for.
+        let large = tempfile::Builder::new().prefix("memstock-test-").tempfile_in("/var/tmp")?;
+        fs::write(large.path(), vec![1; 64 << 20])?;
+        large.as_file().sync_all()?;
+        rustix::fs::fadvise(large.as_file(), 0, None, rustix::fs::Advice::DontNeed)?;
+        let reads = verify("24M", &["cat", large.path().to_str().context("UTF-8")?])?;
+        let happened = reads.stderr.lines().find(|line| line.trim_start().starts_with("verdict"));
+        ensure!(happened.is_some_and(|line| line.ends_with("reclaims")), "{}", reads.stderr);
         let missing = verify("310M", &["memstock-no-such-command"])?;
         ensure!(missing.code() == 127, "{missing:?}");
         Ok(())

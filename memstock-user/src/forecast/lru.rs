@@ -54,8 +54,8 @@ pub struct Rereads {
     pub by_time: [f64; PARTS],
     /// Those among them that the kernel reads while the program still uses what was read before.
     pub in_time: f64,
-    /// Those among them that are read as the recorded run read them: from the device, with room to read ahead.
-    pub as_before: f64,
+    /// Those among them that are read ahead again as in the recorded run, by parts of the run.
+    pub as_before: [f64; PARTS],
     /// Pages written because reclaim found only dirty ones.
     pub written: u64,
 }
@@ -67,7 +67,7 @@ impl Rereads {
             by_file: Vec::new(),
             by_time: by_time.map(|pages| pages as f64),
             in_time: 0.0,
-            as_before: 0.0,
+            as_before: [0.0; PARTS],
             written: 0,
         }
     }
@@ -84,8 +84,8 @@ impl Rereads {
         let pages = (thrash.times + again) * weight;
         self.in_time += thrash.times * thrash.in_time * weight;
         let file = uses.file_of[page as usize];
-        if uses.read.contains_key(&file) {
-            self.as_before += again * weight;
+        if uses.in_order.contains(&file) {
+            self.as_before[usize::from(part)] += again * weight;
         }
         self.by_file[file as usize] += pages;
         self.by_time[usize::from(part)] += pages;
@@ -107,7 +107,7 @@ fn run(mut cache: impl Policy, uses: &Uses, limit: u64) -> Rereads {
         by_file: vec![0.0; files],
         by_time: [0.0; PARTS],
         in_time: 0.0,
-        as_before: 0.0,
+        as_before: [0.0; PARTS],
         written: 0,
     };
     let mut dirty = Dirty::new(uses.file_of.len());

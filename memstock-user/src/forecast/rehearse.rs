@@ -238,7 +238,7 @@ impl<'a> Rehearsal<'a> {
         let idle = (end.as_secs_f64() - busy).max(0.0);
         let hidden = self.seconds_to_read(self.bytes(in_time as u64)).min(idle);
         let waited = self.seconds_to_read(self.bytes(pages)) + self.seconds_to_write(row.dirty);
-        let computed = self.seconds_computed_while_read(self.bytes(as_before as u64));
+        let computed = self.seconds_computed_while_read(&as_before);
         let extra = waited - hidden - computed + row.throttled.as_secs_f64();
         let text = mapped::lacks_text(&self.uses, limit).then_some(WITHOUT_TEXT);
         row.slowdown = part(extra).into_iter().chain(text).reduce(f64::max);

@@ -5,6 +5,7 @@
 //! constant use (`mapped`): memory that is needed for speed, but not for survival.
 
 mod event;
+mod order;
 
 pub use event::{Event, Use, What};
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use memstock_common::record::BLOCK_PAGES;
 
+use self::order::Order;
 use super::timeline::{Step, Timeline};
 use super::writes::Writes;
 use crate::recording::{Access, AccessKind, Recording};
@@ -66,8 +68,11 @@ pub struct Uses {
     /// How far ahead files were read: the pages of one file that entered between a page's entry and its first use; more
     /// for one page in a hundred only.
     pub ahead: u64,
-    /// Pages that were read from the device for their first use, by file; only files of which there are some.
-    pub read: HashMap<u32, u64>,
+    /// Pages that were read from the device for their first use.
+    pub read: u64,
+    /// The files among them that were read from the beginning to the end whenever they were read, so that the kernel reads
+    /// ahead, and are long enough for that.
+    pub in_order: HashSet<u32>,
     /// What became dirty.
     pub writes: Writes,
     /// Pages that were written, and are cached at the end without having been mapped since.
@@ -93,6 +98,7 @@ impl Uses {
             pages: HashMap::new(),
             states: Vec::new(),
             last_read: HashMap::new(),
+            orders: HashMap::new(),
             entered: HashMap::new(),
             unused: HashMap::new(),
             ahead: Vec::new(),
@@ -109,6 +115,9 @@ impl Uses {
             reading.step(step);
         }
         reading.uses.ahead = nearly_all(reading.ahead);
+        let orders = reading.orders.into_iter();
+        reading.uses.in_order =
+            orders.filter(|(_, order)| order.is_kept()).map(|(file, _)| file).collect();
         reading.uses.writes = Writes::of(&recording.accesses);
         reading.uses
     }
@@ -147,6 +156,8 @@ struct Reading<'a> {
     states: Vec<State>,
     /// The page read last, by file.
     last_read: HashMap<u32, u64>,
+    /// In which order each file was read.
+    orders: HashMap<u32, Order>,
     /// Pages that have entered so far, by file.
     entered: HashMap<u32, u64>,
     /// Pages that have entered and may not have been used, by file.
@@ -185,6 +196,7 @@ impl Reading<'_> {
         if access.kind == AccessKind::Read {
             // As in `filemap_read`: reading a page in several calls uses it once.
             let last = self.last_read.insert(access.file, end.saturating_sub(1));
+            self.orders.entry(access.file).or_default().note(last, access);
             if last == Some(first) {
                 pages.next();
             }
@@ -245,7 +257,8 @@ impl Reading<'_> {
                 let since = self.entered.get(&access.file).map_or(0, |now| now - entered);
                 self.ahead.push(since);
                 self.push(at, What::First(used));
-                *self.uses.read.entry(access.file).or_default() += u64::from(used.weight);
+                self.uses.read += u64::from(used.weight);
+                self.orders.entry(access.file).or_default().first += u64::from(used.weight);
                 self.in_use(kind, access, used)
             }
             (kind, State::Entered(..) | State::Cached | State::Written(_)) => {

@@ -68,9 +68,11 @@ impl Limited {
     }
 
     fn limit(&self, limit: u64, swap: u64) -> Result<()> {
-        let (file, value) = match self.version {
-            Version::V1 => ("memory.memsw.limit_in_bytes", limit.saturating_add(swap)),
-            Version::V2 => ("memory.swap.max", swap),
+        let (file, value) = match (self.version, swap) {
+            // A limit of both that is no higher is hit first, and that is not counted (seen on Linux 6.18).
+            (Version::V1, 0) => ("memory.swappiness", 0),
+            (Version::V1, _) => ("memory.memsw.limit_in_bytes", limit.saturating_add(swap)),
+            (Version::V2, _) => ("memory.swap.max", swap),
         };
         self.write(self.limit_file(), limit)?;
         // Without the file the kernel does not account swap, and there is none to use.
@@ -105,7 +107,6 @@ impl Limited {
     pub fn happened(&self) -> Result<Happened> {
         let number = |name: &str| Some(self.read(name).ok()?.trim().parse().unwrap_or(0));
         let (hits, killed, peak) = match self.version {
-            // The limit of memory and swap together is hit first if no swap may be used.
             Version::V1 => (
                 ["memory.failcnt", "memory.memsw.failcnt"].into_iter().filter_map(number).sum(),
                 self.read("memory.oom_control")?,

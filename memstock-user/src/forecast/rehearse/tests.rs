@@ -6,9 +6,9 @@ use crate::recording::{
     Access, AccessKind, End, File, Header, Holder, Moment, Peak, TaskEvent, TaskEventKind,
 };
 
-const MIB: u64 = 256;
+pub const MIB: u64 = 256;
 
-fn at(ms: u64) -> Duration {
+pub fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
@@ -19,7 +19,7 @@ fn accesses(ms: u64, kind: AccessKind, pages: u64) -> impl Iterator<Item = Acces
 }
 
 /// Reads at one second, and again at eight.
-fn read_twice(pages: u64) -> Vec<Access> {
+pub fn read_twice(pages: u64) -> Vec<Access> {
     let reads = [(1000, AccessKind::Added), (1000, AccessKind::Read), (8000, AccessKind::Read)];
     reads.into_iter().flat_map(|(ms, kind)| accesses(ms, kind, pages)).collect()
 }
@@ -142,39 +142,6 @@ fn what_is_read_again_makes_it_slow() {
         assert!(((207 << 20)..=(208 << 20)).contains(&fast), "{kernel:?} {fast}");
         assert_eq!(rehearsal.smallest(1.0), rehearsal.lives_from());
     }
-}
-
-/// The disk took 4.096 s for 2048 pages, and tasks waited for a quarter of that.
-#[test]
-fn reading_again_takes_as_long_as_it_was_waited_for() {
-    let mut recording = recording();
-    for moment in &mut recording.moments[2..] {
-        moment.usage = 300 * MIB;
-    }
-    recording.accesses = read_twice(8 * MIB);
-    let slowdown = |recording: &Recording| {
-        let rehearsal = Rehearsal::new(recording, WhatIf::default());
-        let said = assumes(&rehearsal).into_iter().find(|said| said.contains("io.pressure"));
-        (rehearsal.judge(206 << 20).slowdown.unwrap(), said)
-    };
-    for (stalled_us, part) in [(0, 0.0), (1_024_000, 0.25), (4_096_000, 1.0), (u64::MAX, 1.0)] {
-        recording.end.as_mut().unwrap().io_stalled_us = Some(stalled_us);
-        let (slower, said) = slowdown(&recording);
-        assert!((slower - 0.1024 * part).abs() < 1e-9, "{slower}");
-        assert_eq!(said.is_some(), part < 1.0, "{said:?}");
-    }
-    recording.end.as_mut().unwrap().io_stalled_us = Some(1_024_000);
-    let (_, said) = slowdown(&recording);
-    assert!(said.unwrap().starts_with("reading again stalls tasks for 25 % of the disk's time"));
-    // Of a file that was written, nothing is known, nor of a few pages.
-    let mut written = recording.clone();
-    for access in &mut written.accesses[128..256] {
-        access.kind = AccessKind::Dirtied;
-    }
-    let mut few = recording;
-    few.accesses.retain(|access| access.index < MIB - 16);
-    assert_eq!(slowdown(&written), (0.1024, None));
-    assert!(slowdown(&few).1.is_none());
 }
 
 #[test]
