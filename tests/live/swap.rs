@@ -34,6 +34,13 @@ impl Swap {
         Ok(swap)
     }
 
+    /// None, and the test is skipped, where swap cannot be enabled.
+    fn on_or_skip() -> Option<Self> {
+        Self::on()
+            .inspect_err(|error| skip(&name(), &format!("swap cannot be enabled: {error:#}")))
+            .ok()
+    }
+
     fn file(&self) -> PathBuf {
         self.0.path().join("swap")
     }
@@ -150,13 +157,7 @@ fn compressed_swap_is_nobodys() -> Result<()> {
 #[test]
 fn what_is_swapped_out_is_charged_as_swap() -> Result<()> {
     live(|| {
-        let swap = match Swap::on() {
-            Ok(swap) => swap,
-            Err(error) => {
-                skip(&name(), &format!("swap cannot be enabled: {error:#}"));
-                return Ok(());
-            }
-        };
+        let Some(swap) = Swap::on_or_skip() else { return Ok(()) };
         lazily_freed_memory_goes_first()?;
         // Only the kernel's own reclaim removes pages swapped to a disk from memory: see docs/limitations.md.
         let cgroup = TestCgroup::new()?;
@@ -245,13 +246,7 @@ fn killed(engine: &Engine) -> Result<bool> {
 #[test]
 fn swap_is_counted_once_and_goes_with_its_victim() -> Result<()> {
     live(|| {
-        let swap = match Swap::on() {
-            Ok(swap) => swap,
-            Err(error) => {
-                skip(&name(), &format!("swap cannot be enabled: {error:#}"));
-                return Ok(());
-            }
-        };
+        let Some(swap) = Swap::on_or_skip() else { return Ok(()) };
         let cgroup = TestCgroup::new()?;
         let kernel = KernelCgroup::beside(&cgroup)?.filter(|kernel| !kernel.is_v2());
         let Some(kernel) = kernel else {
@@ -286,17 +281,28 @@ fn shared_since_a_fork(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgro
     // The second reading is of more, so it began when the first part was in swap already.
     for (limit, least) in [(LIMIT / 2, LIMIT), (LIMIT / 16, LIMIT + LIMIT * 3 / 4)] {
         kernel.limit(Some(limit))?;
-        memsw = try_poll_until(SOON, "swap to be charged", || {
-            let show = engine.show()?;
-            let counter = show.cgroup(cgroup.path())?;
-            let is_swapped = counter.memsw.usage >= counter.memory.usage + least * PAGE;
-            Ok(is_swapped.then_some(counter.memsw.usage / PAGE))
-        })?;
+        memsw = memsw_with(engine, cgroup, least)?;
     }
     let kernels = fs::read_to_string(kernel.dir().join("memory.memsw.usage_in_bytes"))?;
     let kernels = kernels.trim().parse::<u64>()? / PAGE;
+    // Page tables and stocks, and what moves between the two readings: a few hundred pages; a second count is 8,192.
     ensure!(memsw.abs_diff(kernels) < LIMIT / 4, "{memsw} pages, of the kernel's {kernels}");
-    Ok(())
+    drop(perl);
+    try_poll_until(SOON, "swap to be given back", || {
+        let show = engine.show()?;
+        let counter = show.cgroup(cgroup.path())?;
+        Ok((counter.memsw.usage == counter.memory.usage).then_some(()))
+    })
+}
+
+/// Pages of memory and swap, once at least so many are in swap.
+fn memsw_with(engine: &Engine, cgroup: &TestCgroup, swapped: u64) -> Result<u64> {
+    try_poll_until(SOON, "swap to be charged", || {
+        let show = engine.show()?;
+        let counter = show.cgroup(cgroup.path())?;
+        let is_swapped = counter.memsw.usage >= counter.memory.usage + swapped * PAGE;
+        Ok(is_swapped.then_some(counter.memsw.usage / PAGE))
+    })
 }
 
 /// What a victim had in swap is no reason to kill another.
@@ -308,12 +314,7 @@ fn of_a_victim(engine: &Engine, cgroup: &TestCgroup, kernel: &KernelCgroup) -> R
     for other in &mut others {
         other.has_all()?;
     }
-    let used = try_poll_until(SOON, "swap to be charged", || {
-        let show = engine.show()?;
-        let counter = show.cgroup(cgroup.path())?;
-        let is_swapped = counter.memsw.usage >= counter.memory.usage + LIMIT * PAGE;
-        Ok(is_swapped.then_some(counter.memsw.usage / PAGE))
-    })?;
+    let used = memsw_with(engine, cgroup, LIMIT)?;
     let lower = size(used - LIMIT / 2);
     let set = ["limit", cgroup.path(), "--memory", &lower, "--memsw", &lower, "--force"];
     let set = memstock(set)?.finish(SOON)?;

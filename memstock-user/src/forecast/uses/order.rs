@@ -31,6 +31,6 @@ impl Order {
 
     /// Whether it is read ahead whenever it is read.
     pub(super) fn is_kept(self) -> bool {
-        self.first >= Self::LONG && self.next >= self.all / 10 * 9
+        self.first >= Self::LONG && self.next * 10 >= self.all * 9
     }
 }
