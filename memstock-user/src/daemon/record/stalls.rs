@@ -11,6 +11,9 @@ use std::time::Duration;
 use crate::host::cgroup::Pressure;
 use crate::host::number;
 
+/// The interval between two looks.
+const INTERVAL: Duration = Duration::from_millis(10);
+
 /// The time waited since the beginning.
 #[derive(Debug)]
 pub(super) struct Stalls {
@@ -35,6 +38,13 @@ impl Stalls {
         stalls.look(Duration::ZERO);
         stalls.total = stalls.before.map(|_| Duration::ZERO);
         stalls
+    }
+
+    /// Looks if it is time to. The kernel sums up both files over all CPUs.
+    pub(super) fn look_if_due(&mut self, at: Duration) {
+        if self.before.is_some_and(|before| at.saturating_sub(before.at) >= INTERVAL) {
+            self.look(at);
+        }
     }
 
     /// Adds what was waited since the last look.

@@ -151,7 +151,7 @@ impl Recording {
 
     fn round(&mut self) {
         let at = self.begun.elapsed();
-        self.stalls.look(at);
+        self.stalls.look_if_due(at);
         self.poll_readers(at);
         if let Some(one_in) = self.cache.rate()
             && let Err(error) = self.recorded.follow(one_in)
